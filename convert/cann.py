@@ -1,0 +1,42 @@
+"""Operators that CANN's ONNX parser supports.
+
+Source: "支持ONNX算子清单" (list of supported ONNX operators), CANN commercial edition 8.0.0, Huawei,
+https://www.hiascend.com/doc_center/source/zh/canncommercial/800/apiref/aolapi/operatorlist_00176.html.
+That page's spellings are kept; ``ALIASES`` maps the few that differ from ONNX's own. ``Gelu`` is not on
+it. Its companion page on versions names ONNX 1.12; opsets up to 18 are registered by the parser's plugins
+(repository hicann/ops-nn, ``*_onnx_plugin.cpp``).
+"""
+
+from __future__ import annotations
+
+GREATEST_OPSET = 18
+GREATEST_IR_VERSION = 8
+
+LISTED = frozenset(
+    """
+    Abs Acos Acosh AdaptiveAvgPool2D Add AffineGrid And Argmax Argmin AscendAntiQuant AscendQuant Asin Asinh
+    Atan Atanh AveragePool BatchNormalization BatchMultiClassNMS BitShift BitwiseAnd BitwiseNot BitwiseOr
+    BitwiseXor Cast Ceil Celu Clip Compress Concat Constant ConstantOfShape Conv ConvTranspose Corr Cos Cosh
+    Cumsum DeformableConv2D DepthToSpace Det Div Dropout DynSeqOuter Einsum Elu EmbeddingBag Equal Erf Exp
+    Expand EyeLike Flatten Floor Gather GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool
+    GlobalMaxPool Greater GreaterOrEqual GridSample GRU Hardmax HardSigmoid HardSwish Identity If
+    InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftMax
+    LpNormalization LpPool LRN LSTM LSTMP MatMul Max MaxPool MaxRoiPool MaxUnpool Mean
+    MeanVarianceNormalization Min Mod MovingSumWithSigmoid Mul Multinomial Neg NonMaxSuppression NonZero Not
+    OneHot Or Pad Pow RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal ReduceL1
+    ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceMin ReduceProd ReduceSumSquare ReduceSum ReduceMax
+    Relu Reshape Resize ReverseSequence RoiAlign RoiExtractor Round PRelu Scatter ScatterElements ScatterND
+    Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax SoftmaxCrossEntropyLoss Softplus Softsign
+    SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh TfIdfVectorizer ThresholdedRelu Tile TopK Transpose Trilu
+    Unsqueeze Where Xor
+    """.split()
+)
+"""The list, as published."""
+
+ALIASES = {"Argmax": "ArgMax", "Argmin": "ArgMin", "Cumsum": "CumSum", "LogSoftMax": "LogSoftmax"}
+
+AVOIDED = frozenset({"If", "Loop", "Scan", "Range"})
+"""Operators that make a graph's shapes depend on its data; a static graph has no use for them."""
+
+SUPPORTED = frozenset(ALIASES.get(name, name) for name in LISTED) - AVOIDED
+"""What an NPU graph may use."""

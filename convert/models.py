@@ -1,0 +1,127 @@
+"""Models: the original as its library builds it, the patched one, and one without any weights."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vconv.convert.layouts import Network
+from vconv.types import OUTPUTS
+
+_CLASSES: dict[str, str] = {"": "AutoModel", "pooler": "AutoModel", "classifier": "AutoModelForImageClassification"}
+"""From a network's head to the class that stock users load it with."""
+
+
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Hold back warnings of the named loggers, and give them their levels back on exit."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def load(folder: Path, network: Network) -> nn.Module:
+    """Load a model with stock transformers, in float32, ready for inference; nothing is patched.
+
+    Args:
+        folder: a folder with ``config.json`` and ``model.safetensors``.
+        network: what it holds, by which the class is chosen.
+    """
+    factory = getattr(transformers, _CLASSES[network.head])
+    progress = transformers.utils.logging
+    shown = progress.is_progress_bar_enabled()
+    progress.disable_progress_bar()
+    try:
+        model = factory.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    finally:
+        if shown:
+            progress.enable_progress_bar()
+    return cast("nn.Module", model.eval().requires_grad_(False))
+
+
+def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.Module:
+    """Build a model whose parameters have shapes but no data, so that nothing can be read from them.
+
+    Args:
+        folder: a folder with ``config.json``.
+        network: what it describes.
+        mode: the fake mode that the parameters belong to; their device reads ``cpu``.
+    """
+    factory = getattr(transformers, _CLASSES[network.head])
+    with torch.device("meta"):
+        model = factory.from_config(transformers.AutoConfig.from_pretrained(folder, local_files_only=True))
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+    with mode:
+        parameters = {name: torch.empty(shape) for name, shape in shapes.items()}
+    model.load_state_dict(parameters, assign=True)
+    return cast("nn.Module", model.eval().requires_grad_(False))
+
+
+def output_names(network: Network) -> tuple[str, ...]:
+    """List the outputs of a network, in the order that every graph and session keeps."""
+    present = {
+        "pooled": network.head != "classifier",
+        "registers": network.registers > 0,
+        "logits": network.head == "classifier",
+    }
+    return tuple(name for name in OUTPUTS if present.get(name, True))
+
+
+def output_shapes(network: Network, batch: int, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shape that each output must have for a batch of images of (height, width)."""
+    width, patch = int(network.config["hidden_size"]), int(network.config["patch_size"])
+    patches = (size[0] // patch) * (size[1] // patch)
+    shapes: dict[str, tuple[int, ...]] = {
+        "pooled": (batch, width),
+        "cls": (batch, width),
+        "registers": (batch, network.registers, width),
+        "patches": (batch, patches, width),
+        "last_hidden_state": (batch, 1 + network.registers + patches, width),
+        "logits": (batch, network.layout.dimensions(network.config)["labels"]),
+    }
+    return {name: shapes[name] for name in output_names(network)}
+
+
+class Outputs(nn.Module):
+    """A stock model whose results have vconv's output names.
+
+    Args:
+        model: a stock transformers model.
+        network: what it is.
+    """
+
+    def __init__(self, model: nn.Module, network: Network) -> None:
+        super().__init__()
+        self.model = model
+        self.network = network
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Run the model on (B, 3, H, W); return the outputs of :func:`output_names`, in that order."""
+        model: Any = self.model
+        backbone = model.base_model if self.network.head == "classifier" else model
+        stock = backbone(pixel_values)
+        tokens = stock.last_hidden_state
+        first_patch = 1 + self.network.registers
+        found = {
+            "pooled": lambda: stock.pooler_output,
+            "cls": lambda: tokens[:, 0],
+            "registers": lambda: tokens[:, 1:first_patch],
+            "patches": lambda: tokens[:, first_patch:],
+            "last_hidden_state": lambda: tokens,
+            "logits": lambda: model.classifier(tokens[:, 0]),
+        }
+        return tuple(found[name]() for name in output_names(self.network))

@@ -1,0 +1,34 @@
+"""Call the dynamic batch dimension ``batch`` wherever it appears.
+
+Case 1: a shape with the exporter's own symbol (such as ``s99``): renamed.
+Case 2: a shape with an expression of it (``12*s99``): that dimension loses its name, which is allowed.
+Case 3: a static shape: left as it is.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+BATCH = "batch"
+
+
+def name_batch(graph: ir.Graph) -> None:
+    """Rename the first dimension of the graph's input, and all that is equal to it, in place.
+
+    Raises:
+        ValueError: the input's batch dimension is not symbolic, so the trace baked a batch into the graph.
+    """
+    shape = graph.inputs[0].shape
+    if shape is None or not isinstance(shape[0], ir.SymbolicDim):
+        raise ValueError(f"the graph's input is {shape}: its batch was fixed by tracing")
+    symbol = shape[0].value
+    values = [*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs)]
+    for value in values:
+        if value.shape is None:
+            continue
+        value.shape = ir.Shape(
+            [
+                dim if isinstance(dim, int) else ir.SymbolicDim(BATCH if dim.value == symbol else None)
+                for dim in value.shape
+            ]
+        )

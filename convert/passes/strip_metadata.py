@@ -1,0 +1,30 @@
+"""Strip what the exporter notes about the exporting machine: stack traces, source paths, doc strings.
+
+Case 1: properties and doc strings of the model, its graph, and each node go.
+Case 2: those of each value go.
+Case 3: the producer's name becomes vconv's.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from vconv._version import VERSION
+
+
+def strip_metadata(model: ir.Model) -> None:
+    """Strip a model of exporter metadata, in place."""
+    graph = model.graph
+    model.producer_name, model.producer_version = "vconv", VERSION
+    model.doc_string = graph.doc_string = None
+    graph.name = "vconv"
+    values = {id(value): value for value in (*graph.inputs, *graph.outputs, *graph.initializers.values())}
+    for node in graph.all_nodes():
+        node.doc_string = None
+        node.metadata_props.clear()
+        values.update((id(value), value) for value in node.outputs)
+    for value in values.values():
+        value.doc_string = None
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+    graph.metadata_props.clear()

@@ -1,0 +1,1 @@
+"""The patches, one a file, and their table."""

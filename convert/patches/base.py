@@ -1,0 +1,123 @@
+"""What a patch is, and how patches are put on a model and taken off again.
+
+A patch is a named change with a reason, a rule for where it applies, a count of what it must touch, an
+undo, and carriers: the things by which it reaches the user. transformers renames its modules from one
+version to the next, so an assignment to a remembered attribute may do nothing at all; the count is what
+turns such silence into an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from vconv.convert.layouts import Network
+from vconv.errors import PatchError
+
+Undo = Callable[[], None]
+Carrier = Literal["config", "checkpoint", "graph", "vconv.load"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in a model that a patch must touch.
+
+    Args:
+        name: where, for messages.
+        done: whether the model already has the change, as one built from a patched config does.
+        apply: makes the change and returns what undoes it.
+    """
+
+    name: str
+    done: bool
+    apply: Callable[[], Undo]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch: a row of the table.
+
+    Args:
+        name: its name.
+        reason: why it is needed.
+        corrective: whether it moves the library's model to the authors' network; otherwise it is
+            equivalent, and changes no value.
+        carriers: by what it reaches the user.
+        applies: tells whether a network calls for it.
+        expected: how many places it must touch.
+        sites: finds those places in a model, changed already or not.
+        edit_config: the configuration that makes the stock library build the patched model.
+    """
+
+    name: str
+    reason: str
+    corrective: bool
+    carriers: tuple[Carrier, ...]
+    applies: Callable[[Network], bool]
+    expected: Callable[[Network], int]
+    sites: Callable[[nn.Module, Network], list[Site]]
+    edit_config: Callable[[dict[str, Any]], dict[str, Any]] = dict
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What one patch found in a model.
+
+    Args:
+        patch: its name.
+        sites: places found, as many as the architecture must have.
+        carried: how many of them the model had already.
+    """
+
+    patch: str
+    sites: int
+    carried: int
+
+
+def find_sites(patch: Patch, model: nn.Module, network: Network) -> list[Site]:
+    """Find the places that a patch must touch.
+
+    Raises:
+        PatchError: there are more or fewer than the architecture must have.
+    """
+    sites = patch.sites(model, network)
+    expected = patch.expected(network)
+    if len(sites) != expected:
+        raise PatchError(
+            f"the patch {patch.name} does not fit this {type(model).__name__}",
+            got=f"{len(sites)} places to change",
+            expected=f"{expected}, as {network.layout.family} with {network.blocks} blocks has",
+            fix="use a supported version of transformers (4.57 or 5) and an unmodified model",
+        )
+    return sites
+
+
+@contextlib.contextmanager
+def applied(model: nn.Module, network: Network, patches: Iterable[Patch]) -> Iterator[list[Applied]]:
+    """Put patches on a model, and take them off on exit, whatever happens.
+
+    Args:
+        model: a model as the library builds it.
+        network: what it is.
+        patches: the patches to apply, in order.
+
+    Yields:
+        What each patch found.
+
+    Raises:
+        PatchError: a patch did not find exactly the places that the architecture must have.
+    """
+    with contextlib.ExitStack() as undone:
+        found = []
+        for patch in patches:
+            sites = find_sites(patch, model, network)
+            carried = sum(site.done for site in sites)
+            for site in sites:
+                if not site.done:
+                    undone.callback(site.apply())
+            found.append(Applied(patch.name, len(sites), carried))
+        yield found

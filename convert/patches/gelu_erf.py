@@ -1,0 +1,83 @@
+"""`gelu-erf`: the exact GELU, spelled out, because the NPU runs ``F.gelu`` in its tanh form.
+
+torch_npu dispatches ``F.gelu`` to ``aclnnGelu``, which drops the ``approximate`` argument. The two forms
+differ by up to 4.73e-4, at abs(x) = 2.70. Written with ``erf`` there is nothing to mistake. transformers
+has that spelling as the activation ``gelu_python``, so config.json alone carries the patch.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.activations import GELUActivation
+
+from vconv.convert.layouts import Network
+from vconv.convert.patches.base import Patch, Site, Undo
+
+EXACT = ("gelu", "gelu_python")
+"""Values of ``hidden_act`` that mean the exact GELU."""
+
+
+def gelu_erf(x: Tensor) -> Tensor:
+    """Compute x * (1 + erf(x / sqrt(2))) / 2 in at least float32 (Hendrycks and Gimpel, 2016, section 2)."""
+    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    return (0.5 * wide * (1.0 + torch.erf(wide / math.sqrt(2.0)))).to(x.dtype)
+
+
+class GeluErf(nn.Module):
+    """The exact GELU without a GELU kernel; any shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply :func:`gelu_erf`."""
+        return gelu_erf(x)
+
+
+class _Executed(TorchDispatchMode):
+    """Records the names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def _spelled_out(activation: nn.Module) -> bool:
+    """Tell whether an activation runs no GELU kernel, by what it executes on a tensor without data."""
+    with torch.no_grad(), _Executed() as executed:
+        activation(torch.empty(8, device="meta"))
+    return "erf" in executed.names and "gelu" not in executed.names
+
+
+def _replace(parent: nn.Module, name: str) -> Undo:
+    original = getattr(parent, name)
+    setattr(parent, name, GeluErf())
+    return functools.partial(setattr, parent, name, original)
+
+
+def _sites(model: nn.Module, network: Network) -> list[Site]:
+    return [
+        Site(f"{path}.{name}".lstrip("."), _spelled_out(child), functools.partial(_replace, parent, name))
+        for path, parent in model.named_modules()
+        for name, child in parent.named_children()
+        if isinstance(child, (nn.GELU, GELUActivation))
+    ]
+
+
+PATCH = Patch(
+    name="gelu-erf",
+    reason="the NPU runs F.gelu in its tanh form",
+    corrective=False,
+    carriers=("config", "graph"),
+    applies=lambda network: network.config.get("hidden_act") in EXACT,
+    expected=lambda network: network.blocks,
+    sites=_sites,
+    edit_config=lambda config: {**config, "hidden_act": "gelu_python"},
+)

@@ -1,0 +1,99 @@
+"""`qkv-bias`: query, key and value biases stripped where every one of them is zero, and only there.
+
+The released DINOv3 files have query and value biases that are all zero. Adding them costs an operator
+launch each. A bias that is not zero stays: dropping a query or, with RoPE, a key bias changes the output
+by several per cent.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from vconv.convert import checkpoint
+from vconv.convert.layouts import Network
+from vconv.convert.ledger import Match
+from vconv.convert.patches.base import Patch, Site, Undo
+from vconv.errors import PatchError
+
+_FLAGS = ("query_bias", "key_bias", "value_bias", "qkv_bias")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Whether a checkpoint's query, key and value biases may go.
+
+    Args:
+        biases: how many there are.
+        worst: the tensor with the greatest magnitude; empty if there are none.
+        greatest: that magnitude.
+    """
+
+    biases: int
+    worst: str
+    greatest: float
+
+    @property
+    def strip(self) -> bool:
+        """Whether there are biases and every element of each is zero."""
+        return self.biases > 0 and self.greatest == 0.0
+
+    def __str__(self) -> str:
+        if not self.biases:
+            return "there are no query, key or value biases"
+        if self.strip:
+            return f"max|b| = 0 over all {self.biases} query, key and value biases"
+        return f"kept: max|b| = {self.greatest:.3g} in {self.worst}"
+
+
+def biases(network: Network) -> list[str]:
+    """List the canonical keys of a network's query, key and value biases, block by block."""
+    endings = tuple(network.layout.biases)
+    return [key for key in network.tensors() if key.endswith(endings)]
+
+
+def prove(network: Network, matches: Iterable[Match]) -> Proof:
+    """Read every query, key and value bias of a checkpoint and tell whether all are zero."""
+    wanted = set(biases(network))
+    sizes = {pair.canonical: checkpoint.greatest(pair.entry) for pair in matches if pair.canonical in wanted}
+    worst = max(sizes, key=lambda key: sizes[key], default="")
+    return Proof(len(sizes), worst, sizes.get(worst, 0.0))
+
+
+def _strip(module: nn.Module) -> Undo:
+    bias: Any = module.bias
+    if not bias.is_meta and bool((bias != 0).any()):
+        raise PatchError(
+            "the patch qkv-bias would change the model",
+            got=f"a bias of up to {float(bias.abs().max()):.3g}",
+            expected="zero in every layer",
+            fix="leave this patch out for these weights",
+        )
+    module.bias = None
+    return functools.partial(setattr, module, "bias", bias)
+
+
+def _sites(model: nn.Module, network: Network) -> list[Site]:
+    endings = tuple(key.removesuffix(".bias") for key in network.layout.biases)
+    linear = [
+        (name, module)
+        for name, module in model.named_modules()
+        if network.layout.disk_key(name + ".").rstrip(".").endswith(endings)
+    ]
+    return [Site(name, module.bias is None, functools.partial(_strip, module)) for name, module in linear]
+
+
+PATCH = Patch(
+    name="qkv-bias",
+    reason="a bias that is zero everywhere costs a launch and adds nothing",
+    corrective=False,
+    carriers=("config", "checkpoint", "graph"),
+    applies=lambda network: bool(network.layout.biases),
+    expected=lambda network: len(network.layout.biases) * network.blocks,
+    sites=_sites,
+    edit_config=lambda config: {**config, **{flag: False for flag in _FLAGS if flag in config}},
+)

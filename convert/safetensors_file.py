@@ -1,0 +1,201 @@
+"""The safetensors container: headers read without their data, files written as a stream.
+
+The format is eight bytes of little-endian header length, a JSON header, then the tensors' bytes
+(https://github.com/huggingface/safetensors#format). The offsets of each tensor in its file are what
+lets an ONNX graph point into a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vconv.errors import WeightsError
+
+ITEM_SIZES: Mapping[str, int] = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+"""Bytes an element, by safetensors dtype name."""
+
+HEADER_LIMIT = 100_000_000
+"""The greatest header, in bytes, that the reference implementation accepts."""
+
+CHUNK_BYTES = 16 * 2**20
+_PREFIX = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor in a file.
+
+    Args:
+        name: its name in the header.
+        path: the file that holds it.
+        dtype: safetensors dtype name, such as ``F32``.
+        shape: its dimensions.
+        offset: first byte, counted from the start of the file.
+        nbytes: length in bytes.
+    """
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the tensor's bytes, at most :data:`CHUNK_BYTES` at a time, whole elements each."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            left = self.nbytes
+            while left:
+                block = file.read(min(CHUNK_BYTES, left))
+                if not block:
+                    raise _broken(self.path, "the file ended inside a tensor", f"{left} more bytes")
+                left -= len(block)
+                yield block
+
+
+def _broken(path: Path, got: str, expected: str) -> WeightsError:
+    return WeightsError(
+        f"{path.name} is not a sound safetensors file",
+        got=got,
+        expected=expected,
+        fix="download or copy the file again",
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ValueError(f"the name {twice[0]!r} twice in the header")
+    return dict(pairs)
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Read where every tensor of a safetensors file lies, without reading any tensor.
+
+    Args:
+        path: the file.
+
+    Returns:
+        One entry a tensor, in file order.
+
+    Raises:
+        WeightsError: the file is missing, or its header does not describe the file exactly: every byte
+            belongs to one tensor, and every tensor is as long as its dtype and shape say.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(_PREFIX)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == _PREFIX else 0
+            if not 2 <= length <= min(HEADER_LIMIT, size - _PREFIX):
+                raise _broken(path, f"a header of {length} bytes", f"2 to {min(HEADER_LIMIT, size)} bytes")
+            raw = file.read(length)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot read {path}",
+            got=error.strerror or "an error",
+            expected="a readable safetensors file",
+            fix="check the path and its permissions",
+        ) from error
+    try:
+        header = json.loads(raw, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, str(error), "a JSON header with unique names") from error
+    if not isinstance(header, dict):
+        raise _broken(path, f"a header that is a {type(header).__name__}", "a JSON object")
+    header.pop("__metadata__", None)
+    start = _PREFIX + length
+    entries = {name: _entry(path, name, fields, start) for name, fields in header.items()}
+    expected = start
+    for entry in sorted(entries.values(), key=lambda entry: (entry.offset, entry.nbytes)):
+        if entry.offset != expected:
+            raise _broken(path, f"{entry.name!r} at byte {entry.offset}", f"byte {expected}, with no gap or overlap")
+        expected += entry.nbytes
+    if expected != size:
+        raise _broken(path, f"a file of {size} bytes", f"{expected} bytes, as its header says")
+    return entries
+
+
+def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
+    try:
+        dtype, shape = fields["dtype"], tuple(fields["shape"])
+        begin, end = fields["data_offsets"]
+        sound = dtype in ITEM_SIZES and all(
+            isinstance(number, int) and not isinstance(number, bool) and number >= 0
+            for number in (*shape, begin, end)
+        )
+    except (TypeError, KeyError, ValueError):
+        sound = False
+    if not sound:
+        raise _broken(path, f"tensor {name!r} described as {fields!r:.120}", "a known dtype, a shape, offsets")
+    nbytes = math.prod(shape) * ITEM_SIZES[dtype]
+    if end - begin != nbytes:
+        raise _broken(path, f"tensor {name!r} of {end - begin} bytes", f"{nbytes} for {dtype} {list(shape)}")
+    return Entry(name, path, dtype, shape, start + begin, nbytes)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor to be written: its name, dtype, shape, and a function that yields its bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: Callable[[], Iterable[bytes]]
+
+    @property
+    def nbytes(self) -> int:
+        """Length in bytes, by dtype and shape."""
+        return math.prod(self.shape) * ITEM_SIZES[self.dtype]
+
+
+def write(path: Path, tensors: Iterable[Planned]) -> str:
+    """Write a safetensors file tensor by tensor; no more than one chunk is ever held.
+
+    The order is the reference implementation's: greater alignment first, then by name, so that one set
+    of tensors has one set of bytes.
+
+    Args:
+        path: the file to write; it must not exist.
+        tensors: what to write.
+
+    Returns:
+        The file's sha256, in hexadecimal.
+
+    Raises:
+        ValueError: a tensor yielded more or fewer bytes than its shape says.
+    """
+    ordered = sorted(tensors, key=lambda tensor: (-ITEM_SIZES[tensor.dtype], tensor.name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for tensor in ordered:
+        offsets = [position, position := position + tensor.nbytes]
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _PREFIX)
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for block in (struct.pack("<Q", len(text)), text):
+            file.write(block)
+            digest.update(block)
+        for tensor in ordered:
+            written = 0
+            for chunk in tensor.chunks():
+                file.write(chunk)
+                digest.update(chunk)
+                written += len(chunk)
+            if written != tensor.nbytes:
+                raise ValueError(f"{tensor.name}: wrote {written} bytes, planned {tensor.nbytes}")
+    return digest.hexdigest()

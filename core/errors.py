@@ -1,0 +1,57 @@
+"""Errors that a user can mend. Each is one line: what, got, expected, how to mend.
+
+Anything that is not a :class:`VconvError` is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VconvError(Exception):
+    """An error that the user can mend.
+
+    Args:
+        what: what went wrong, naming the thing at fault.
+        got: what was found.
+        expected: what would have been right.
+        fix: what to do about it.
+    """
+
+    exit_status = 2
+
+    def __init__(self, what: str, *, got: object, expected: object, fix: str) -> None:
+        self.what, self.got, self.expected, self.fix = what, str(got), str(expected), fix
+        super().__init__(" ".join(f"{what} | got {got} | expected {expected} | fix: {fix}".split()))
+
+
+class UnknownNameError(VconvError):
+    """A name that is in no table; the message lists the nearest choices."""
+
+    def __init__(self, kind: str, name: str, choices: Iterable[str], fix: str) -> None:
+        known = list(choices)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        super().__init__(f"unknown {kind}", got=repr(name), expected="one of " + ", ".join(near), fix=fix)
+
+
+class WeightsError(VconvError):
+    """Weights that cannot be found, read, or fitted to the architecture."""
+
+
+class InputError(VconvError):
+    """Input images or option values that cannot be used."""
+
+
+class PatchError(VconvError):
+    """A patch that did not touch what the architecture says it must."""
+
+
+class ArtifactError(VconvError):
+    """An artifact that is missing, incomplete, altered, or in the way."""
+
+
+class ExportCheckError(VconvError):
+    """An exported variant that disagrees with its reference: nothing is kept."""
+
+    exit_status = 1

@@ -1,0 +1,63 @@
+"""The nouns that every room shares. No room is imported here, and nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+    Arrays = Mapping[str, Array]
+else:
+    Array = Arrays = Any
+
+Config = Mapping[str, Any]
+"""A model's or processor's configuration, as its JSON file holds it."""
+
+Say = Callable[[str], None]
+"""Takes one line of progress. The command line prints it to standard error."""
+
+INPUT = "pixel_values"
+"""The one input of every graph and session: float32 (B, 3, H, W), normalised."""
+
+OUTPUTS = ("pooled", "cls", "registers", "patches", "last_hidden_state", "logits")
+"""Output names, the same everywhere, in the order in which they are listed."""
+
+WEIGHTS_FILE = "model.safetensors"
+"""The one weights file of an artifact, in its library's stock layout."""
+
+
+class Status(StrEnum):
+    """How a check, a variant or a whole validation ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, beside the comparison of outputs.
+
+    Args:
+        name: what was checked.
+        status: passed, failed, or skipped.
+        detail: the finding, or why it was skipped.
+    """
+
+    name: str
+    status: Status
+    detail: str
+
+    def __post_init__(self) -> None:
+        if not self.detail:
+            raise ValueError(f"check {self.name!r} has no detail")
+
+
+def silent(line: str) -> None:
+    """Discard a line of progress."""

@@ -1,0 +1,1 @@
+"""Running variants: devices, sessions, inputs and clocks."""

@@ -1,0 +1,1 @@
+"""Judging variants: metrics, limits, checks and reports."""
