@@ -1,1 +1,1 @@
-"""Converters: sources, layouts, patches, checkpoints and graphs. They transform; they run no model on data."""
+"""Converters: from weights to checkpoints and graphs. They transform; they run no model on data."""

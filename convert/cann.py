@@ -12,25 +12,34 @@ from __future__ import annotations
 GREATEST_OPSET = 18
 GREATEST_IR_VERSION = 8
 
+# fmt: off
 LISTED = frozenset(
-    """
-    Abs Acos Acosh AdaptiveAvgPool2D Add AffineGrid And Argmax Argmin AscendAntiQuant AscendQuant Asin Asinh
-    Atan Atanh AveragePool BatchNormalization BatchMultiClassNMS BitShift BitwiseAnd BitwiseNot BitwiseOr
-    BitwiseXor Cast Ceil Celu Clip Compress Concat Constant ConstantOfShape Conv ConvTranspose Corr Cos Cosh
-    Cumsum DeformableConv2D DepthToSpace Det Div Dropout DynSeqOuter Einsum Elu EmbeddingBag Equal Erf Exp
-    Expand EyeLike Flatten Floor Gather GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool
-    GlobalMaxPool Greater GreaterOrEqual GridSample GRU Hardmax HardSigmoid HardSwish Identity If
-    InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftMax
-    LpNormalization LpPool LRN LSTM LSTMP MatMul Max MaxPool MaxRoiPool MaxUnpool Mean
-    MeanVarianceNormalization Min Mod MovingSumWithSigmoid Mul Multinomial Neg NonMaxSuppression NonZero Not
-    OneHot Or Pad Pow RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal ReduceL1
-    ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceMin ReduceProd ReduceSumSquare ReduceSum ReduceMax
-    Relu Reshape Resize ReverseSequence RoiAlign RoiExtractor Round PRelu Scatter ScatterElements ScatterND
-    Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax SoftmaxCrossEntropyLoss Softplus Softsign
-    SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh TfIdfVectorizer ThresholdedRelu Tile TopK Transpose Trilu
-    Unsqueeze Where Xor
-    """.split()
+    {
+        "Abs", "Acos", "Acosh", "AdaptiveAvgPool2D", "Add", "AffineGrid", "And", "Argmax", "Argmin",
+        "AscendAntiQuant", "AscendQuant", "Asin", "Asinh", "Atan", "Atanh", "AveragePool",
+        "BatchNormalization", "BatchMultiClassNMS", "BitShift", "BitwiseAnd", "BitwiseNot",
+        "BitwiseOr", "BitwiseXor", "Cast", "Ceil", "Celu", "Clip", "Compress", "Concat", "Constant",
+        "ConstantOfShape", "Conv", "ConvTranspose", "Corr", "Cos", "Cosh", "Cumsum",
+        "DeformableConv2D", "DepthToSpace", "Det", "Div", "Dropout", "DynSeqOuter", "Einsum", "Elu",
+        "EmbeddingBag", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten", "Floor", "Gather",
+        "GatherElements", "GatherND", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool",
+        "Greater", "GreaterOrEqual", "GridSample", "GRU", "Hardmax", "HardSigmoid", "HardSwish",
+        "Identity", "If", "InstanceNormalization", "IsInf", "IsNaN", "LayerNormalization",
+        "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftMax", "LpNormalization", "LpPool", "LRN",
+        "LSTM", "LSTMP", "MatMul", "Max", "MaxPool", "MaxRoiPool", "MaxUnpool", "Mean",
+        "MeanVarianceNormalization", "Min", "Mod", "MovingSumWithSigmoid", "Mul", "Multinomial",
+        "Neg", "NonMaxSuppression", "NonZero", "Not", "OneHot", "Or", "Pad", "Pow", "RandomNormal",
+        "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Reciprocal", "ReduceL1",
+        "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceMin", "ReduceProd",
+        "ReduceSumSquare", "ReduceSum", "ReduceMax", "Relu", "Reshape", "Resize", "ReverseSequence",
+        "RoiAlign", "RoiExtractor", "Round", "PRelu", "Scatter", "ScatterElements", "ScatterND",
+        "Selu", "Shape", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Size", "Slice", "Softmax",
+        "SoftmaxCrossEntropyLoss", "Softplus", "Softsign", "SpaceToDepth", "Split", "Sqrt",
+        "Squeeze", "Sub", "Sum", "Tan", "Tanh", "TfIdfVectorizer", "ThresholdedRelu", "Tile",
+        "TopK", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+    }
 )
+# fmt: on
 """The list, as published."""
 
 ALIASES = {"Argmax": "ArgMax", "Argmin": "ArgMin", "Cumsum": "CumSum", "LogSoftMax": "LogSoftmax"}

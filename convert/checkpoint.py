@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vconv.convert import safetensors_file
-from vconv.convert.ledger import Line, Match
+from vconv.convert.ledger import Action, Line, Match
 from vconv.convert.safetensors_file import Entry, Planned
 from vconv.errors import WeightsError
 
@@ -62,10 +63,13 @@ def write(path: Path, matches: list[Match], dropped: dict[str, str]) -> tuple[li
     lines: dict[str, Line] = {}
 
     def line(pair: Match, digest: str, proof: str = "") -> Line:
-        cast = "cast" if pair.entry.dtype != "F32" else "copied"
-        action = "dropped" if proof else "renamed" if pair.target != pair.source and cast == "copied" else cast
+        action: Action = "copied" if pair.target == pair.source else "renamed"
+        if pair.entry.dtype != "F32":
+            action = "cast"
+        if proof:
+            action = "dropped"
         target = "" if proof else pair.target
-        return Line(pair.source, target, action, pair.entry.dtype, pair.entry.shape, digest, proof)  # type: ignore[arg-type]
+        return Line(pair.source, target, action, pair.entry.dtype, pair.entry.shape, digest, proof)
 
     def stream(pair: Match) -> Iterator[bytes]:
         digest = hashlib.sha256()
@@ -75,7 +79,7 @@ def write(path: Path, matches: list[Match], dropped: dict[str, str]) -> tuple[li
         lines[pair.source] = line(pair, digest.hexdigest())
 
     kept = [
-        Planned(pair.target, "F32", pair.entry.shape, lambda pair=pair: stream(pair))
+        Planned(pair.target, "F32", pair.entry.shape, partial(stream, pair))
         for pair in matches
         if pair.canonical not in dropped
     ]

@@ -16,7 +16,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vconv.convert.layouts import Network
 from vconv.types import OUTPUTS
 
-_CLASSES: dict[str, str] = {"": "AutoModel", "pooler": "AutoModel", "classifier": "AutoModelForImageClassification"}
+_CLASSES: dict[str, str] = {
+    "": "AutoModel",
+    "pooler": "AutoModel",
+    "classifier": "AutoModelForImageClassification",
+}
 """From a network's head to the class that stock users load it with."""
 
 

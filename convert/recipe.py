@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +159,10 @@ def draw(tensor: Tensor, network: Network, seed: int) -> Draw:
     return np.ascontiguousarray(weight + np.float32(0.0))
 
 
+def _bytes(tensor: Tensor, network: Network, seed: int) -> tuple[bytes]:
+    return (draw(tensor, network, seed).tobytes(),)
+
+
 def planned(network: Network, seed: int) -> Iterator[safetensors_file.Planned]:
     """Yield every tensor of a network, to be drawn only when it is written."""
     for tensor in network.tensors().values():
@@ -165,5 +170,5 @@ def planned(network: Network, seed: int) -> Iterator[safetensors_file.Planned]:
             network.stored_key(tensor.key),
             "F32",
             tensor.shape,
-            lambda tensor=tensor: (draw(tensor, network, seed).tobytes(),),
+            partial(_bytes, tensor, network, seed),
         )

@@ -25,7 +25,7 @@ def authors_periods(config: Config) -> NDArray[np.float32]:
     """
     head_dim = config["hidden_size"] // config["num_attention_heads"]
     base = float(config.get("rope_theta", 100.0))
-    exact = np.float32([base ** (4 * index / head_dim) for index in range(head_dim // 4)])
+    exact = np.array([base ** (4 * index / head_dim) for index in range(head_dim // 4)], np.float32)
     bits = exact.view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
     return rounded.astype(np.uint32).view(np.float32)

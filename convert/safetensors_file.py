@@ -121,7 +121,9 @@ def read_header(path: Path) -> dict[str, Entry]:
     expected = start
     for entry in sorted(entries.values(), key=lambda entry: (entry.offset, entry.nbytes)):
         if entry.offset != expected:
-            raise _broken(path, f"{entry.name!r} at byte {entry.offset}", f"byte {expected}, with no gap or overlap")
+            raise _broken(
+                path, f"{entry.name!r} at byte {entry.offset}", f"byte {expected}, with no gap or overlap"
+            )
         expected += entry.nbytes
     if expected != size:
         raise _broken(path, f"a file of {size} bytes", f"{expected} bytes, as its header says")
@@ -139,7 +141,9 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
     except (TypeError, KeyError, ValueError):
         sound = False
     if not sound:
-        raise _broken(path, f"tensor {name!r} described as {fields!r:.120}", "a known dtype, a shape, offsets")
+        raise _broken(
+            path, f"tensor {name!r} described as {fields!r:.120}", "a known dtype, a shape, offsets"
+        )
     nbytes = math.prod(shape) * ITEM_SIZES[dtype]
     if end - begin != nbytes:
         raise _broken(path, f"tensor {name!r} of {end - begin} bytes", f"{nbytes} for {dtype} {list(shape)}")

@@ -84,7 +84,10 @@ def open_source(system: System, weights: str | None, scratch: Path, say: Say = s
     """
     if weights is None:
         raise WeightsError(
-            f"no weights for {system.name}", got="none", expected="a file, a folder or a seed", fix=ways(system)
+            f"no weights for {system.name}",
+            got="none",
+            expected="a file, a folder or a seed",
+            fix=ways(system),
         )
     match = _SYNTHETIC.fullmatch(weights)
     if match:
@@ -95,7 +98,9 @@ def open_source(system: System, weights: str | None, scratch: Path, say: Say = s
         )
     path = Path(weights)
     if not path.exists():
-        raise WeightsError(f"no weights at {weights}", got="nothing there", expected="a file or a folder", fix=ways(system))
+        raise WeightsError(
+            f"no weights at {weights}", got="nothing there", expected="a file or a folder", fix=ways(system)
+        )
     return _local(system, path, scratch, say)
 
 
@@ -112,7 +117,10 @@ def _local(system: System, path: Path, scratch: Path, say: Say) -> Source:
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
         raise WeightsError(
-            f"no weights in {path}", got=f"no {WEIGHTS_FILE}", expected=f"a folder with {WEIGHTS_FILE}", fix=ways(system)
+            f"no weights in {path}",
+            got=f"no {WEIGHTS_FILE}",
+            expected=f"a folder with {WEIGHTS_FILE}",
+            fix=ways(system),
         )
     config, preprocessor = dict(system.config), dict(system.preprocessor)
     if path.is_dir():
@@ -151,7 +159,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(
-            f"cannot use {path}", got=f"a {type(content).__name__}", expected="a JSON object", fix="download it again"
+            f"cannot use {path}",
+            got=f"a {type(content).__name__}",
+            expected="a JSON object",
+            fix="download it again",
         )
     return content
 

@@ -51,6 +51,12 @@ class ArtifactError(VconvError):
     """An artifact that is missing, incomplete, altered, or in the way."""
 
 
+class EngineError(VconvError):
+    """An engine that refuses a graph or a batch. In a validation, the variant has failed."""
+
+    exit_status = 1
+
+
 class ExportCheckError(VconvError):
     """An exported variant that disagrees with its reference: nothing is kept."""
 

@@ -30,6 +30,9 @@ OUTPUTS = ("pooled", "cls", "registers", "patches", "last_hidden_state", "logits
 WEIGHTS_FILE = "model.safetensors"
 """The one weights file of an artifact, in its library's stock layout."""
 
+MANIFEST_FILE = "vconv.json"
+"""The file that makes a folder an artifact."""
+
 
 class Status(StrEnum):
     """How a check, a variant or a whole validation ended."""

@@ -22,13 +22,13 @@ def name_batch(graph: ir.Graph) -> None:
     if shape is None or not isinstance(shape[0], ir.SymbolicDim):
         raise ValueError(f"the graph's input is {shape}: its batch was fixed by tracing")
     symbol = shape[0].value
-    values = [*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs)]
-    for value in values:
-        if value.shape is None:
-            continue
-        value.shape = ir.Shape(
-            [
-                dim if isinstance(dim, int) else ir.SymbolicDim(BATCH if dim.value == symbol else None)
-                for dim in value.shape
-            ]
-        )
+    values = (*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs))
+    for value in {id(value): value for value in values}.values():
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(dim, symbol) for dim in value.shape])
+
+
+def _renamed(dim: int | ir.SymbolicDim, symbol: str | None) -> int | ir.SymbolicDim:
+    if isinstance(dim, int):
+        return dim
+    return ir.SymbolicDim(BATCH if dim.value == symbol else None)

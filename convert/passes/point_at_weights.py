@@ -25,7 +25,9 @@ def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
             value.const_value = None
 
 
-def point_at_weights(graph: ir.Graph, entries: Mapping[str, Entry], stored_key: Callable[[str], str]) -> list[str]:
+def point_at_weights(
+    graph: ir.Graph, entries: Mapping[str, Entry], stored_key: Callable[[str], str]
+) -> list[str]:
     """Give every initializer without data its place in the weights file.
 
     Args:
@@ -46,7 +48,9 @@ def point_at_weights(graph: ir.Graph, entries: Mapping[str, Entry], stored_key: 
             raise ValueError(f"the graph's weight {name} is not in the weights file as {key}")
         entry, value = entries[key], graph.initializers.pop(name)
         if value.shape is None or tuple(value.shape.numpy()) != entry.shape:
-            raise ValueError(f"the graph's weight {name} is {value.shape}, {key} in the file is {entry.shape}")
+            raise ValueError(
+                f"the graph's weight {name} is {value.shape}, {key} in the file is {entry.shape}"
+            )
         value.name = key
         value.const_value = ir.ExternalTensor(
             location=entry.path.name,

@@ -37,11 +37,11 @@ class GeluErf(nn.Module):
         return gelu_erf(x)
 
 
-class _Executed(TorchDispatchMode):
+class _Executed(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the names of the operators that run."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -47,7 +47,7 @@ class Proof:
             return "there are no query, key or value biases"
         if self.strip:
             return f"max|b| = 0 over all {self.biases} query, key and value biases"
-        return f"kept: max|b| = {self.greatest:.3g} in {self.worst}"
+        return f"max|b| = {self.greatest:.3g} in {self.worst}"
 
 
 def biases(network: Network) -> list[str]:
@@ -73,7 +73,7 @@ def _strip(module: nn.Module) -> Undo:
             expected="zero in every layer",
             fix="leave this patch out for these weights",
         )
-    module.bias = None
+    module.register_parameter("bias", None)
     return functools.partial(setattr, module, "bias", bias)
 
 

@@ -8,8 +8,6 @@ is 1e-3 and more. So the graphs hold the periods, and ``vconv.load`` sets them a
 from __future__ import annotations
 
 import functools
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +22,7 @@ def periods(theta: float, head_dim: int) -> Tensor:
     encoding; the files store the buffer in that type).
     """
     exponents = 2 * torch.arange(head_dim // 4) / (head_dim / 2)
-    return cast("Tensor", theta**exponents).bfloat16().float()
+    return torch.pow(theta, exponents).bfloat16().float()
 
 
 def of(network: Network) -> Tensor:

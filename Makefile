@@ -1,0 +1,48 @@
+# `make` lists the targets. Everything that they need is installed into .venv by the first of them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ROOMS := convert runtime validators
+
+.PHONY: help install demo test lint types typed unit wheel clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## make .venv and install vconv with its development extras
+
+$(STAMP): setup.cfg pyproject.toml core/_version.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## export dinov3-vits16 with synthetic weights and validate it
+	$(BIN)/vconv export dinov3-vits16 --weights synthetic --force
+	$(BIN)/vconv validate artifacts/dinov3-vits16 --quick
+
+test: lint types unit wheel  ## every check
+
+lint: $(STAMP)  ## style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP) typed  ## strict types
+	$(BIN)/mypy
+
+# Type checkers want one folder a package: a tree of links has the shape of the installed one.
+typed:
+	mkdir -p build/typed/vconv
+	for file in core/*; do ln -sfn ../../../$$file build/typed/vconv/; done
+	for room in $(ROOMS); do ln -sfn ../../../$$room build/typed/vconv/; done
+
+unit: $(STAMP)  ## tests
+	$(BIN)/python -m pytest
+
+wheel: $(STAMP)  ## build a wheel and run it outside the checkout
+	$(BIN)/python tests/wheel.py
+
+clean:  ## remove what the other targets made, but not .venv
+	rm -rf build dist *.egg-info

@@ -1,0 +1,157 @@
+"""The command line: parse, call one workflow, print, exit. Nothing else is done here."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from vconv import catalog
+from vconv._version import VERSION
+from vconv.errors import VconvError
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+
+
+class _Commands(click.Group):
+    """A group that turns a user's errors into one line and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return super().invoke(ctx)
+        except VconvError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_status)
+        except KeyboardInterrupt:
+            click.echo("interrupted: nothing was written", err=True)
+            ctx.exit(130)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _progress() -> Callable[[str], None]:
+    start = time.perf_counter()
+
+    def say(line: str) -> None:
+        click.echo(f"{time.perf_counter() - start:6.1f} s  {line}", err=True)
+
+    return say
+
+
+def _show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
+    """Print a result: as JSON, or drawn for a terminal."""
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        draw(document)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="vconv")
+def main() -> None:
+    r"""Convert, export and validate vision transformers for Ascend NPUs.
+
+    \b
+    vconv export dinov3-vits16 --weights FOLDER
+    vconv validate artifacts/dinov3-vits16
+    """
+
+
+@main.command("list")
+@_JSON
+def list_systems(as_json: bool) -> None:
+    """List the systems that vconv knows."""
+    from vconv import display
+
+    rows = [
+        {"name": system.name, "hub_id": system.hub_id, "library": system.library, "licence": system.licence}
+        for system in catalog.SYSTEMS.values()
+    ]
+    _show(rows, display.systems, as_json)
+
+
+@main.command()
+@click.argument("path", type=click.Path())
+@_JSON
+def info(path: str, as_json: bool) -> None:
+    """Show what an artifact is."""
+    from vconv import display, workflows
+
+    _show(workflows.describe(path), display.artifact, as_json)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--weights", metavar="WHERE", help="A folder, a .safetensors file, or synthetic[:SEED].")
+@click.option("--out", type=click.Path(), help="The artifact's own folder.  [default: artifacts/NAME]")
+@click.option("--force", is_flag=True, help="Replace an artifact that is there.")
+@click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph.")
+@click.option("--opset", default=18, show_default=True, metavar="N", help="ONNX opset of the dynamic graph.")
+@click.option(
+    "--images", multiple=True, metavar="FILE", help="A photograph to record and check on; repeatable."
+)
+@click.option(
+    "--golden",
+    type=click.Choice(["record", "none"]),
+    default="record",
+    show_default=True,
+    help="Run the reference, record it and check every variant against it; or do none of these.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the made-up images.")
+@_JSON
+def export(as_json: bool, golden: str, **options: Any) -> None:
+    """Make the artifact of the system NAME: patched checkpoint, ONNX graphs, recorded reference."""
+    from vconv import display, workflows
+
+    document = workflows.export(golden=golden == "record", say=_progress(), **options)
+    _show(document, display.exported, as_json)
+
+
+@main.command()
+@click.argument("path", type=click.Path())
+@click.option(
+    "--weights", metavar="WHERE", help="The original's weights; without them, the recorded outputs."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where to run.")
+@click.option("--within", default="strict", show_default=True, metavar="LIMITS", help="strict or card.")
+@click.option("--images", multiple=True, metavar="FILE", help="A photograph to judge on; repeatable.")
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    default=["onnxruntime"],
+    show_default=True,
+    metavar="NAME",
+    help="What runs the graphs: onnxruntime, openvino; repeatable.",
+)
+@click.option("--quick", is_flag=True, help="A glance: 10 runs.")
+@click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")
+@click.option(
+    "--budget",
+    type=float,
+    metavar="SECONDS",
+    help="Longest time a variant and batch may take.  [default: 60]",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
+)
+@_JSON
+def validate(as_json: bool, quick: bool, full: bool, budget: float | None, **options: Any) -> None:
+    """Judge every variant of the artifact PATH against the original, and time it."""
+    if quick and full:
+        raise click.UsageError("--quick and --full exclude each other")
+    from vconv import display, workflows
+
+    plan = workflows.plan(quick=quick, full=full, budget=budget)
+    document = workflows.validate(plan=plan, say=_progress(), **options)
+    _show(document, display.validated, as_json)
+    if not document["passed"]:
+        sys.exit(1)

@@ -1,0 +1,175 @@
+"""Results drawn for a terminal. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+Document = Mapping[str, Any]
+_COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow", "incomplete": "yellow"}
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _status(status: str) -> str:
+    return f"[{_COLOURS[status]}]{status}[/]"
+
+
+def _plain(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    drawn = Table(box=None, pad_edge=False, show_header=bool(columns))
+    for column in columns or ("", ""):
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(escape, row))
+    return drawn
+
+
+def systems(rows: Iterable[Document]) -> None:
+    """Draw the catalog."""
+    keys = ("name", "hub_id", "library", "licence")
+    _console().print(_plain(keys, [[row[key] for key in keys] for row in rows]))
+
+
+def _weights(label: str, synthetic: bool) -> str:
+    return f"{label} (synthetic: not trained weights)" if synthetic else label
+
+
+def _patches(patches: Iterable[Document]) -> list[tuple[str, str]]:
+    return [
+        (f"patch {patch['name']}", ("" if patch["applied"] else "not applied: ") + patch["proof"])
+        for patch in patches
+    ]
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"
+
+
+def artifact(manifest: Document) -> None:
+    """Draw what an artifact is."""
+    system, source = manifest["system"], manifest["source"]
+    rows = [
+        ("system", f"{system['name']} ({system['hub_id']}, {system['library']})"),
+        ("weights", _weights(source["label"], source["synthetic"])),
+        ("licence", source["licence"]),
+        ("input", f"pixel_values [batch, 3, {manifest['size'][0]}, {manifest['size'][1]}]"),
+        *(
+            (f"output {name}", str(list(shape)).replace("'", ""))
+            for name, shape in manifest["outputs"].items()
+        ),
+        *_patches(manifest["patches"]),
+    ]
+    for variant in manifest["variants"]:
+        batch = f", batch {variant['batch']}" if variant["batch"] else ""
+        opset = f", opset {variant['opset']}, IR {variant['ir_version']}" if variant["opset"] else ""
+        nodes = f", {sum(variant['operators'].values())} nodes" if variant["operators"] else ""
+        rows.append((f"variant {variant['variant']}", f"{variant['file']}{batch}{opset}{nodes}"))
+    golden = manifest["golden"]
+    recorded = f"{', '.join(golden['images'])}; reference: {golden['reference']}" if golden else "none"
+    rows.append(("recorded", recorded))
+    rows += [(f"file {name}", _size(record["nbytes"])) for name, record in manifest["files"].items()]
+    _console().print(_plain((), rows))
+
+
+def exported(document: Document) -> None:
+    """Draw the result of an export."""
+    counts = document["ledger"]
+    synthetic = document["weights"].startswith("synthetic")
+    peak = document["peak_rss_bytes"]
+    console = _console()
+    console.print(
+        _plain(
+            (),
+            [
+                ("artifact", document["artifact"]),
+                ("weights", _weights(document["weights"], synthetic)),
+                (
+                    "tensors",
+                    ", ".join(f"{number} {what}" for what, number in counts.items() if what != "tensors"),
+                ),
+                *_patches(document["patches"]),
+                ("cost", f"{document['seconds']:.1f} s, peak memory {peak / 1e9:.2f} GB"),
+            ],
+        )
+    )
+    if document["variants"]:
+        console.print(_variants(document))
+    else:
+        console.print("no variant was run: --golden none leaves the reference and its checks out")
+    console.print(f"next: vconv validate {document['artifact']}")
+
+
+def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
+    if not outputs:
+        return "-", {}
+    return max(
+        outputs.items(),
+        key=lambda item: (item[1]["status"] == "failed", item[1].get("vector_relative_error", 0)),
+    )
+
+
+def _variants(document: Document) -> Table:
+    """Lay variants out as a table: one row a variant and batch, the worst output of each."""
+    timed = any(variant["latency"] for variant in document["variants"])
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    drawn.add_column("variant", overflow="fold")
+    drawn.add_column("worst output", no_wrap=True)
+    for column in ("error", "limit", *(("batch", "p50 ms", "img/s") if timed else ())):
+        drawn.add_column(column, justify="right", no_wrap=True)
+    drawn.add_column("status", no_wrap=True)
+    for variant in document["variants"]:
+        output, row = _worst_output(variant["outputs"])
+        error, limit = row.get("vector_relative_error"), row.get("limit")
+        first = [_name(variant), output]
+        first += ["-" if error is None else f"{error:.1e}", "-" if limit is None else f"{limit:.0e}"]
+        for place, timing in enumerate(variant["latency"] or [None]):
+            numbers = ["-"] * 3 if timed else []
+            if timing:
+                rate = f"{timing['images_per_second']:.1f}"
+                numbers = [str(timing["batch"]), f"{timing['p50_ms']:.1f}", rate]
+            left, status = (first, _status(variant["status"])) if place == 0 else ([""] * len(first), "")
+            drawn.add_row(*left, *numbers, status)
+    return drawn
+
+
+def _name(variant: Document) -> str:
+    """Name a variant, with its engine where that is not the usual one, and whether it is simulated."""
+    engine: str = "" if variant["engine"] in ("torch", "onnxruntime") else f" {variant['engine']}"
+    return f"{variant['variant']}{engine}{' (simulated)' if variant['simulated'] else ''}"
+
+
+_SOURCES = {
+    "live": "run here on the original's weights",
+    "golden": "recorded at export; the original's weights are not here",
+    "none": "none: nothing was compared",
+}
+
+
+def validated(document: Document) -> None:
+    """Draw the report of a validation."""
+    console = _console()
+    reference = document["reference"]
+    name = f"{reference['name']}, " if reference["name"] else ""
+    console.print(f"{document['artifact']}: weights {_weights(document['weights'], document['synthetic'])}")
+    console.print(f"reference: {name}{_SOURCES[reference['source']]}")
+    console.print(_variants(document))
+    for variant in document["variants"]:
+        found = [
+            f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
+        ]
+        for line in found or [variant["reason"]] * bool(variant["reason"]):
+            console.print(f"  {variant['variant']}: {line}", markup=False)
+    counts = {status: sum(check["status"] == status for check in document["checks"]) for status in _COLOURS}
+    console.print("checks: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number))
+    for check in document["checks"]:
+        if check["status"] != "passed":
+            console.print(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
+    console.print(f"report: {document['report']}", markup=False)
+    console.print(_status(document["status"]))

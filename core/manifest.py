@@ -1,0 +1,151 @@
+"""The manifest: what an artifact is, written once by export and never changed after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vconv.errors import ArtifactError
+from vconv.types import MANIFEST_FILE
+
+DIGEST_FILE = "vconv.json.sha256"
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SystemRecord(_Frozen):
+    """Which system this is."""
+
+    name: str
+    hub_id: str
+    library: str
+    family: str
+    head: str
+
+
+class SourceRecord(_Frozen):
+    """Where the weights came from. No path of the exporting machine is kept."""
+
+    label: str
+    synthetic: bool
+    sha256: str
+    licence: str
+
+
+class PatchRecord(_Frozen):
+    """One patch: what it touched, how it travels, and why it may."""
+
+    name: str
+    reason: str
+    corrective: bool
+    applied: bool
+    sites: int
+    carried_by_config: int
+    carriers: tuple[str, ...]
+    proof: str
+
+
+class VariantRecord(_Frozen):
+    """One variant that the artifact holds."""
+
+    variant: str
+    engine: Literal["torch", "onnxruntime"]
+    file: str
+    precision: Literal["fp32"]
+    batch: int | None
+    opset: int | None
+    ir_version: int | None
+    operators: dict[str, int]
+
+
+class GoldenRecord(_Frozen):
+    """Recorded inputs and reference outputs, with the distances that a reader needs beside them."""
+
+    file: str
+    images: tuple[str, ...]
+    reference: str
+    floor: dict[str, float]
+    to_stock_original: dict[str, float]
+
+
+class FileRecord(_Frozen):
+    """One file's identity."""
+
+    sha256: str
+    nbytes: int
+
+
+class Manifest(_Frozen):
+    """Everything that an artifact says about itself."""
+
+    schema_version: Literal[1] = 1
+    vconv: str
+    system: SystemRecord
+    source: SourceRecord
+    size: tuple[int, int]
+    outputs: dict[str, tuple[int | str, ...]]
+    ledger: dict[str, int]
+    patches: tuple[PatchRecord, ...]
+    rope_periods: tuple[float, ...] | None
+    variants: tuple[VariantRecord, ...]
+    golden: GoldenRecord | None
+    files: dict[str, FileRecord]
+
+    def save(self, folder: Path) -> None:
+        """Write the manifest and its digest into a folder."""
+        text = json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+        (folder / MANIFEST_FILE).write_text(text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        (folder / DIGEST_FILE).write_text(f"{digest}  {MANIFEST_FILE}\n")
+
+
+def load(folder: Path) -> Manifest:
+    """Read an artifact's manifest.
+
+    Args:
+        folder: the artifact.
+
+    Raises:
+        ArtifactError: there is none, its digest differs, or it is of a schema that this version cannot read.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file() or not (folder / DIGEST_FILE).is_file():
+        raise ArtifactError(
+            f"no artifact at {folder}",
+            got="a folder without a manifest" if folder.is_dir() else "no such folder",
+            expected=f"a folder with {MANIFEST_FILE} and {DIGEST_FILE}",
+            fix="make one with `vconv export NAME`, or check the path",
+        )
+    raw = path.read_bytes()
+    expected = (folder / DIGEST_FILE).read_text().split(maxsplit=1)[:1]
+    digest = hashlib.sha256(raw).hexdigest()
+    if expected != [digest]:
+        raise ArtifactError(
+            f"{path} was changed",
+            got=f"sha256 {digest[:12]}",
+            expected="".join(expected)[:12] or "a digest",
+            fix="export the artifact again, or fetch it again",
+        )
+    try:
+        content = json.loads(raw)
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"cannot read {path}",
+                got=f"schema version {version}",
+                expected=f"schema version {SCHEMA_VERSION}",
+                fix="use the version of vconv that made it, or export it again",
+            )
+        return Manifest.model_validate_json(raw)
+    except (ValueError, ValidationError) as error:
+        first = str(error).splitlines()
+        raise ArtifactError(
+            f"cannot read {path}", got=" ".join(first[:3]), expected="a manifest", fix="export it again"
+        ) from error

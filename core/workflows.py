@@ -1,0 +1,274 @@
+"""The straight lines that join the rooms: export, load, validate, describe."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from vconv import catalog, manifest, subjects
+from vconv.assembly import assemble
+from vconv.convert import ledger, models, onnx_export
+from vconv.convert.conversion import convert_weights, export_graphs, image_size
+from vconv.convert.layouts import network
+from vconv.convert.ledger import LEDGER_FILE
+from vconv.convert.safetensors_file import read_header
+from vconv.convert.sources import open_source
+from vconv.errors import ExportCheckError, InputError
+from vconv.manifest import GoldenRecord
+from vconv.runtime.devices import DEVICES, find_device
+from vconv.runtime.sessions import GRAPH_ENGINES, Session
+from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
+from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant, patched_network
+from vconv.staging import staging
+from vconv.types import WEIGHTS_FILE, Check, Say, Status, silent
+from vconv.validators import golden as golden_room
+from vconv.validators import report, validation
+from vconv.validators.golden import GOLDEN_FILE
+from vconv.validators.graphs import check_graph, open_graph
+from vconv.validators.integrity import verify_files, verify_ledger, verify_tensors
+from vconv.validators.limits import find_limit
+
+DEFAULT_OUT = "artifacts"
+
+
+def export(
+    name: str,
+    weights: str | None = None,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    batch: int = 1,
+    opset: int = onnx_export.DEFAULT_OPSET,
+    images: Sequence[str | Path] = (),
+    golden: bool = True,
+    seed: int = 0,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Make an artifact: a patched checkpoint, its graphs, and proof that they agree with the original.
+
+    Args:
+        name: a system's short name or hub id.
+        weights: a safetensors file, a folder, or ``synthetic[:SEED]``.
+        out: the artifact's own folder; ``artifacts/NAME`` by default.
+        force: whether to replace an artifact that is there.
+        batch: the batch of the static graph.
+        opset: of the dynamic graph.
+        images: photographs to record and check on; made-up images by default.
+        golden: whether to run the reference, record it, and check every variant against it.
+        seed: of the made-up images.
+        say: takes a line of progress.
+
+    Returns:
+        ``artifact``, ``weights``, ``seconds``, ``peak_rss_bytes``, ``patches``, ``ledger``, ``files``,
+        ``variants`` and ``checks``.
+
+    Raises:
+        VconvError: something that the user can mend; nothing is left behind.
+    """
+    start = time.perf_counter()
+    system = catalog.find(name)
+    _at_least_one("--batch", batch)
+    if not onnx_export.LEAST_OPSET <= opset <= onnx_export.GREATEST_OPSET:
+        raise InputError(
+            "the opset is not supported",
+            got=opset,
+            expected=f"{onnx_export.LEAST_OPSET} to {onnx_export.GREATEST_OPSET}",
+            fix="leave --opset out",
+        )
+    target = Path(out) if out else Path(DEFAULT_OUT) / system.name
+    with staging(target.absolute(), force) as stage:
+        folder = stage.artifact
+        source = open_source(system, weights, stage.scratch, say)
+        original = network(source.config, frozenset(source.entries))
+        size = image_size(source.preprocessor, source.config)
+        reference, record = None, None
+        if golden:
+            pixel_values, names = subjects.sample(source.folder, images, seed)
+            say("running the reference in fp32 and float64")
+            reference = golden_room.run_reference(source, original, pixel_values)
+            golden_room.save(folder / GOLDEN_FILE, reference)
+            record = GoldenRecord(
+                file=GOLDEN_FILE,
+                images=names,
+                reference=reference.name,
+                floor=dict(reference.floor),
+                to_stock_original=dict(reference.to_stock_original),
+            )
+        conversion = convert_weights(folder, source, say)
+        graphs = export_graphs(folder, conversion, size, batch, opset, say)
+        outputs = models.output_names(conversion.network)
+        graph_subjects = [
+            open_graph(folder / file, conversion.network, fixed, outputs) for file, fixed in graphs.items()
+        ]
+        checks = [
+            verify_tensors(conversion.lines, source.entries, read_header(folder / WEIGHTS_FILE)),
+            *(check for subject in graph_subjects for check in check_graph(subject)),
+        ]
+        made = assemble(system, source, conversion, size, graph_subjects, record, folder)
+        rows = []
+        cpu = DEVICES["cpu"]
+        if reference:
+            rows = validation.run(subjects.candidates(folder, made, cpu), reference, cpu, "strict", None, say)
+        _refuse_failures(rows, checks)
+        made.save(folder)
+    return {
+        "artifact": str(target),
+        "weights": source.label,
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "patches": [patch.model_dump(mode="json") for patch in made.patches],
+        "ledger": made.ledger,
+        "files": {name: record.model_dump() for name, record in made.files.items()},
+        "variants": rows,
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def _at_least_one(option: str, number: int) -> None:
+    if number < 1:
+        raise InputError(
+            f"{option} is out of range", got=number, expected="1 or more", fix="give a whole number"
+        )
+
+
+def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) -> None:
+    failures = validation.worst_failures(rows)
+    failures += [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
+    if failures:
+        raise ExportCheckError(
+            "the export does not agree with its reference",
+            got="; ".join(failures),
+            expected="every variant within strict limits and every check passed",
+            fix="report this: nothing was kept",
+        )
+
+
+def load(path: str | Path, device: str = "cpu", variant: str | None = None) -> Session:
+    """Open a variant of an artifact, ready to run.
+
+    Args:
+        path: the artifact.
+        device: where to run it.
+        variant: which one; ``onnx-fp32`` by default.
+
+    Returns:
+        A session: call it with float32 (B, 3, H, W), or with a list of images, and get named arrays.
+
+    Raises:
+        VconvError: the artifact, the device or the variant cannot be had.
+    """
+    folder = Path(path)
+    made = manifest.load(folder)
+    record = find_variant(made, variant or DEFAULT_VARIANT)
+    return open_variant(folder, made, record, find_device(device))
+
+
+def validate(
+    path: str | Path,
+    weights: str | None = None,
+    *,
+    device: str = "cpu",
+    within: str = "strict",
+    images: Sequence[str | Path] = (),
+    engines: Sequence[str] = ("onnxruntime",),
+    plan: Plan = DEFAULT,
+    seed: int = 0,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Judge every variant of an artifact against the original, and time it.
+
+    The original is live where its weights can be had: given, or synthetic and so drawn again. Otherwise
+    the recorded outputs stand in for it, and the report says so.
+
+    Args:
+        path: the artifact.
+        weights: where the original's weights are.
+        device: where to run.
+        within: name of the limits.
+        images: photographs to judge on; the recorded inputs by default.
+        engines: what to run the graphs with.
+        plan: how much to time.
+        seed: of made-up images, where there are no recorded inputs.
+        say: takes a line of progress.
+
+    Returns:
+        The report, with ``status`` and ``passed``; it is also under ``reports/``.
+
+    Raises:
+        VconvError: something that the user can mend.
+    """
+    folder = Path(path)
+    place = find_device(device)
+    find_limit(within, "fp32", place.arithmetic)
+    unknown = [engine for engine in engines if engine not in GRAPH_ENGINES]
+    if unknown:
+        raise InputError(
+            "unknown engine", got=unknown[0], expected=", ".join(GRAPH_ENGINES), fix="name one of those"
+        )
+    made = manifest.load(folder)
+    checks = [verify_files(folder, made)]
+    lines = ledger.load(folder / LEDGER_FILE)
+    entries = read_header(folder / WEIGHTS_FILE)
+    net = patched_network(folder)
+    outputs = models.output_names(net)
+    checks.append(verify_ledger(lines, entries))
+    for record in made.variants:
+        if record.engine != "torch":
+            checks += check_graph(open_graph(folder / record.file, net, record.batch, outputs))
+    with tempfile.TemporaryDirectory(prefix="vconv-") as scratch:
+        source = subjects.live_source(made, weights, Path(scratch), say)
+        if source:
+            checks.append(verify_tensors(lines, source.entries, entries))
+        golden = subjects.reference(folder, made, source, images, seed, checks, say)
+        candidates = subjects.candidates(folder, made, place, engines)
+        if source:
+            candidates.insert(0, subjects.original(source, made, place, golden))
+        rows = validation.run(candidates, golden, place, within, plan, say) if golden else []
+    status = report.whole(rows, checks)
+    result: dict[str, Any] = {
+        "artifact": made.system.name,
+        "weights": made.source.label,
+        "synthetic": made.source.synthetic,
+        "status": status,
+        "passed": status is Status.PASSED,
+        "within": within,
+        "reference": {
+            "name": golden.name if golden else None,
+            "source": "live" if source else "golden" if golden else "none",
+            "precision": "fp32",
+            "device": "cpu",
+        },
+        "environment": report.environment(),
+        "checks": [asdict(check) for check in checks],
+        "variants": rows,
+    }
+    result["report"] = str(report.save(folder, result, "validate"))
+    return result
+
+
+def plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:
+    """Return how much to time: a glance, everything, or the default, within a budget in seconds.
+
+    Raises:
+        InputError: the budget is not positive.
+    """
+    chosen = QUICK if quick else FULL if full else DEFAULT
+    if budget is None:
+        return chosen
+    if not budget > 0:
+        raise InputError("--budget is out of range", got=budget, expected="more than 0", fix="give seconds")
+    return replace(chosen, budget_seconds=budget)
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Return what an artifact says about itself, as its manifest has it.
+
+    Raises:
+        ArtifactError: there is no sound manifest.
+    """
+    return manifest.load(Path(path)).model_dump(mode="json")

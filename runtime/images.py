@@ -1,0 +1,80 @@
+"""Images to try variants on: photographs from files, or made-up ones with a natural spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vconv.errors import InputError
+
+NATURAL_SIZE = (384, 512)
+"""Height and width of a made-up image, in pixels."""
+
+
+def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
+    """Open photographs as RGB.
+
+    Args:
+        paths: files, or folders of files with names that end in .png, .jpg, .jpeg or .webp.
+
+    Raises:
+        InputError: a path is missing, is not an image, or there are none.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        files += (
+            sorted(
+                file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+            )
+            if path.is_dir()
+            else [path]
+        )
+    if not files:
+        raise InputError(
+            "no images", got="none", expected="at least one .png or .jpg", fix="name image files"
+        )
+    images = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                images.append(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(
+                f"cannot read the image {file}",
+                got=error.__class__.__name__,
+                expected="an image file",
+                fix="check the path and the file",
+            ) from error
+    return images
+
+
+def natural_image(seed: int) -> Image.Image:
+    """Make an image whose amplitude falls as 1 / frequency, as that of natural scenes does.
+
+    The exponent is Field's (1987, J. Opt. Soc. Am. A 4(12), 2379). The three channels share most of their
+    luminance. One seed gives one image.
+
+    Args:
+        seed: 0 or greater.
+
+    Returns:
+        An RGB image of :data:`NATURAL_SIZE`.
+    """
+    height, width = NATURAL_SIZE
+    generator = np.random.Generator(np.random.PCG64([seed, 1987]))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
+    frequency[0, 0] = np.inf
+    phases = np.exp(2j * np.pi * generator.random((4, *frequency.shape)))
+    planes = np.fft.irfft2(phases / frequency, s=NATURAL_SIZE)
+    planes /= planes.std(axis=(1, 2), keepdims=True)
+    channels = 0.9 * planes[:1] + 0.45 * planes[1:]
+    pixels = np.clip(115.0 + 60.0 * channels, 0, 255).round().astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def natural_images(count: int, seed: int) -> list[Image.Image]:
+    """Make ``count`` images, from seeds ``seed``, ``seed + 1`` and so on."""
+    return [natural_image(seed + index) for index in range(count)]

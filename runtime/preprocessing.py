@@ -1,0 +1,29 @@
+"""From photographs to pixel values, by the system's own image processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import transformers
+from PIL import Image
+
+from vconv.convert.models import quiet
+from vconv.types import Array
+
+
+def preprocess(folder: Path, images: Sequence[Image.Image]) -> Array:
+    """Turn images into a batch, exactly as stock transformers does with the same folder.
+
+    Args:
+        folder: a folder with ``preprocessor_config.json``.
+        images: RGB images of any size.
+
+    Returns:
+        float32 (N, 3, H, W), resized and normalised.
+    """
+    with quiet("transformers"):
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    pixel_values = [processor(images=image, return_tensors="np")["pixel_values"] for image in images]
+    return np.ascontiguousarray(np.concatenate(pixel_values), dtype=np.float32)

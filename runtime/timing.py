@@ -1,0 +1,110 @@
+"""Clocks: raw samples of how long a variant takes, with every device waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+PERCENTILES_NEED = 100
+"""Samples under which a 99th percentile would be no more than the maximum, and is withheld."""
+
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure.
+
+    Args:
+        batches: images a run, one measurement each; a static graph is timed at its own.
+        warmups: runs that are not counted.
+        runs: runs that are.
+        budget_seconds: what one variant may take at one batch; None for no limit.
+    """
+
+    batches: tuple[int, ...] = (1,)
+    warmups: int = 10
+    runs: int = 100
+    budget_seconds: float | None = 60.0
+
+
+QUICK = Plan(warmups=2, runs=10, budget_seconds=20.0)
+"""A glance."""
+DEFAULT = Plan()
+FULL = Plan(batches=(1, 2, 4, 8, 16), budget_seconds=None)
+"""Everything, however long it takes."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How long one variant took at one batch.
+
+    Args:
+        batch: images a run.
+        seconds: one sample a run, in order.
+    """
+
+    batch: int
+    seconds: tuple[float, ...]
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Return the statistics, in milliseconds a batch, and the rate; p99 is None under 100 samples."""
+        samples = np.array(self.seconds) * 1e3
+        p50, p90, p99 = np.percentile(samples, [50, 90, 99])
+        return {
+            "batch": self.batch,
+            "runs": len(samples),
+            "mean_ms": float(samples.mean()),
+            "std_ms": float(samples.std(ddof=1)) if len(samples) > 1 else None,
+            "min_ms": float(samples.min()),
+            "max_ms": float(samples.max()),
+            "p50_ms": float(p50),
+            "p90_ms": float(p90),
+            "p99_ms": float(p99) if len(samples) >= PERCENTILES_NEED else None,
+            "ms_per_image": float(samples.mean()) / self.batch,
+            "images_per_second": self.batch * 1e3 / float(samples.mean()),
+        }
+
+
+def timed(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
+    """Return the seconds that one run takes, from an idle device to an idle device."""
+    synchronize()
+    start = time.perf_counter()
+    run()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def interleaved(
+    tasks: Mapping[Key, tuple[int, Callable[[], Any]]],
+    plan: Plan,
+    synchronize: Callable[[], None],
+) -> dict[Key, Measurement]:
+    """Time tasks round-robin, so that whatever drifts on the machine hits all of them alike.
+
+    Args:
+        tasks: for each variant its batch and what to run; inputs are on the device already.
+        plan: how much to measure; a variant that has used up its budget sits out the remaining rounds.
+        synchronize: waits for the device.
+
+    Returns:
+        One measurement a variant, with at least one sample.
+    """
+    for _, run in tasks.values():
+        spent = 0.0
+        for _ in range(plan.warmups):
+            spent += timed(run, synchronize)
+            if plan.budget_seconds is not None and spent > plan.budget_seconds / 5:
+                break
+    samples: dict[Key, list[float]] = {name: [] for name in tasks}
+    for _ in range(plan.runs):
+        for name, (_, run) in tasks.items():
+            taken = samples[name]
+            if plan.budget_seconds is None or not taken or sum(taken) + taken[-1] <= plan.budget_seconds:
+                taken.append(timed(run, synchronize))
+    return {name: Measurement(tasks[name][0], tuple(taken)) for name, taken in samples.items()}

@@ -1,0 +1,57 @@
+"""Opening an artifact's variants: from a manifest's record to a session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vconv.convert import models
+from vconv.convert.layouts import Network, network
+from vconv.convert.patches import table
+from vconv.convert.safetensors_file import read_header
+from vconv.convert.sources import CONFIG_FILE
+from vconv.errors import UnknownNameError
+from vconv.manifest import Manifest, VariantRecord
+from vconv.runtime.devices import Device
+from vconv.runtime.sessions import GRAPH_ENGINES, Session, TorchSession
+from vconv.types import WEIGHTS_FILE
+
+DEFAULT_VARIANT = "onnx-fp32"
+
+
+def patched_network(folder: Path) -> Network:
+    """Return what an artifact's own configuration and weights describe."""
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    return network(config, frozenset(read_header(folder / WEIGHTS_FILE)))
+
+
+def find_variant(manifest: Manifest, name: str) -> VariantRecord:
+    """Look a variant up in a manifest.
+
+    Raises:
+        UnknownNameError: the artifact has no such variant.
+    """
+    records = {record.variant: record for record in manifest.variants}
+    if name not in records:
+        raise UnknownNameError("variant", name, records, fix="choose one that the artifact has")
+    return records[name]
+
+
+def open_variant(
+    folder: Path, manifest: Manifest, record: VariantRecord, device: Device, engine: str = ""
+) -> Session:
+    """Load a variant.
+
+    Args:
+        folder: the artifact.
+        manifest: its manifest.
+        record: which variant.
+        device: where to run it.
+        engine: another engine for a graph than the record's own.
+    """
+    if record.engine == "torch":
+        net = patched_network(folder)
+        patches = table.named(patch.name for patch in manifest.patches if patch.applied)
+        return TorchSession(models.load(folder, net), net, device, patches, folder, manifest.size)
+    session = GRAPH_ENGINES[engine or record.engine]
+    return session(folder / record.file, device, folder, manifest.size, record.batch)

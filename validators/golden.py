@@ -1,0 +1,117 @@
+"""The reference: its outputs, the floor under any limit, and how far the stock original is from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+import torch
+
+from vconv.convert import models, reference
+from vconv.convert.layouts import Network
+from vconv.convert.sources import Source
+from vconv.errors import WeightsError
+from vconv.types import INPUT, Array, Arrays, Check, Status
+from vconv.validators.accuracy import judge
+from vconv.validators.limits import find_limit
+from vconv.validators.metrics import measure
+
+GOLDEN_FILE = "golden/golden.safetensors"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs and what the reference makes of them, in fp32 on CPU.
+
+    Args:
+        name: what the reference is: ``original``, or the original with the authors' periods.
+        pixel_values: float32 (N, 3, H, W).
+        outputs: the reference's outputs (N, ...), by name.
+        floor: by output, the vector relative error of its fp32 against its float64 result: no variant
+            can be held to less.
+        to_stock_original: by output, that of the stock original; empty where the reference is the original.
+    """
+
+    name: str
+    pixel_values: Array
+    outputs: Arrays
+    floor: Mapping[str, float]
+    to_stock_original: Mapping[str, float]
+
+
+def _run(
+    model: torch.nn.Module, network: Network, pixel_values: Array, dtype: torch.dtype
+) -> dict[str, Array]:
+    outputs = models.Outputs(model, network).eval()
+    images = torch.from_numpy(pixel_values).to(dtype)
+    with torch.inference_mode():
+        found = outputs(images)
+    return {name: value.numpy() for name, value in zip(models.output_names(network), found, strict=True)}
+
+
+def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
+    return {name: measure(name, actual[name], expected[name])["vector_relative_error"] for name in expected}
+
+
+def run_reference(source: Source, network: Network, pixel_values: Array) -> Golden:
+    """Run the reference on a batch. No patch has a part in it.
+
+    Args:
+        source: the source weights.
+        network: what they are.
+        pixel_values: float32 (N, 3, H, W).
+
+    Raises:
+        WeightsError: an output is not finite.
+    """
+    model = models.load(source.folder, network)
+    stock = _run(model, network, pixel_values, torch.float32)
+    name = reference.correct(model, source.config)
+    corrected = name != "original"
+    outputs = _run(model, network, pixel_values, torch.float32) if corrected else stock
+    bad = [key for key, value in outputs.items() if not np.isfinite(value).all()]
+    if bad:
+        raise WeightsError(
+            "the original's outputs are not numbers",
+            got=f"NaN or Inf in {', '.join(bad)}",
+            expected="finite outputs",
+            fix="check the weights: they may be damaged",
+        )
+    exact = _run(model.double(), network, pixel_values, torch.float64)
+    return Golden(
+        name=name,
+        pixel_values=pixel_values,
+        outputs=outputs,
+        floor=_distance(outputs, exact),
+        to_stock_original=_distance(stock, outputs) if corrected else {},
+    )
+
+
+def save(path: Path, golden: Golden) -> None:
+    """Record inputs and outputs in one file."""
+    path.parent.mkdir()
+    tensors = {INPUT: golden.pixel_values, **golden.outputs}
+    safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+
+
+def load(path: Path) -> tuple[Array, dict[str, Array]]:
+    """Return the recorded inputs and outputs."""
+    tensors = safetensors.numpy.load_file(path)
+    return tensors.pop(INPUT), tensors
+
+
+def agreement(live: Golden, recorded: tuple[Array, Arrays] | None) -> Check:
+    """Hold the reference as it runs here against what was recorded at export."""
+    if recorded is None:
+        return Check("golden", Status.SKIPPED, "nothing was recorded for these inputs")
+    verdicts = judge(live.outputs, recorded[1], find_limit("strict", "fp32", "fp32"))
+    reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items() if verdict.reasons]
+    if reasons:
+        return Check(
+            "golden", Status.FAILED, f"the live reference differs from the recorded one: {reasons[0]}"
+        )
+    worst = max(verdict.metrics["vector_relative_error"] for verdict in verdicts.values())
+    return Check("golden", Status.PASSED, f"the live reference is within {worst:.1e} of the recorded one")

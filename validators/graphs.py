@@ -1,0 +1,135 @@
+"""What a graph is made of: its operators, its shapes, and where its weights lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from vconv.convert import cann
+from vconv.convert.layouts import Network
+from vconv.convert.safetensors_file import Entry, read_header
+from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
+
+INLINE_ELEMENTS = 2**17
+"""Greatest constant that a graph may hold itself: shapes, scales and RoPE tables, no weights."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One graph to be looked at.
+
+    Args:
+        path: its file.
+        model: the graph, its weights unread.
+        network: what it must compute.
+        batch: the batch that it must be fixed to; None for a dynamic one.
+        outputs: the names that its outputs must have, in order.
+        entries: the header of the weights file beside it.
+    """
+
+    path: Path
+    model: ir.Model
+    network: Network
+    batch: int | None
+    outputs: tuple[str, ...]
+    entries: Mapping[str, Entry]
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """How many nodes there are of each operator."""
+        return dict(sorted(Counter(node.op_type for node in self.model.graph.all_nodes()).items()))
+
+
+def open_graph(path: Path, network: Network, batch: int | None, outputs: tuple[str, ...]) -> Subject:
+    """Read a graph, not its weights."""
+    return Subject(path, ir.load(path), network, batch, outputs, read_header(path.parent / WEIGHTS_FILE))
+
+
+def _valid(subject: Subject) -> str:
+    try:
+        onnx.checker.check_model(str(subject.path))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        return " ".join(str(error).split())[:200]
+    return ""
+
+
+def _exact_gelu(subject: Subject) -> str:
+    operators = subject.operators
+    wanted = subject.network.blocks if subject.network.config.get("hidden_act") == "gelu_python" else 0
+    if operators.get("Gelu") or operators.get("Erf", 0) != wanted:
+        return f"{operators.get('Erf', 0)} Erf and {operators.get('Gelu', 0)} Gelu, expected {wanted} and 0"
+    return ""
+
+
+def _interface(subject: Subject) -> str:
+    graph = subject.model.graph
+    inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
+    if inputs != [INPUT] or outputs != list(subject.outputs):
+        return f"inputs {inputs} and outputs {outputs}, expected {[INPUT]} and {list(subject.outputs)}"
+    for value in (*graph.inputs, *graph.outputs):
+        first = value.shape[0] if value.shape is not None else None
+        if (subject.batch or "batch") != (first if isinstance(first, int) else getattr(first, "value", None)):
+            return f"the batch of {value.name} is {first}, expected {subject.batch or 'batch'}"
+    return ""
+
+
+def _weights(subject: Subject) -> str:
+    used = set()
+    for name, value in subject.model.graph.initializers.items():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            if tensor is None or tensor.size > INLINE_ELEMENTS:
+                return f"the weight {name} is not in {WEIGHTS_FILE}"
+            continue
+        entry = subject.entries.get(name)
+        place = (tensor.location, tensor.offset, tensor.length, tuple(tensor.shape.numpy()))
+        if entry is None or place != (WEIGHTS_FILE, entry.offset, entry.nbytes, entry.shape):
+            return f"the weight {name} does not point at its tensor in {WEIGHTS_FILE}"
+        used.add(name)
+    unused = [name for name in subject.entries if name not in used and not name.endswith("mask_token")]
+    return f"the graph leaves out {len(unused)} weights, such as {unused[0]}" if unused else ""
+
+
+def _static_for_npu(subject: Subject) -> str:
+    if subject.batch is None:
+        return ""
+    opset, ir_version = subject.model.opset_imports.get("", 0), subject.model.ir_version
+    if opset > cann.GREATEST_OPSET or ir_version > cann.GREATEST_IR_VERSION:
+        wanted = f"at most {cann.GREATEST_OPSET} and {cann.GREATEST_IR_VERSION}"
+        return f"opset {opset} and IR {ir_version}, expected {wanted}"
+    unsupported = sorted(subject.operators.keys() - cann.SUPPORTED)
+    return f"operators that CANN does not list: {', '.join(unsupported)}" if unsupported else ""
+
+
+def _no_traces(subject: Subject) -> str:
+    graph = subject.model.graph
+    holders: list[Any] = [subject.model, graph, *graph.all_nodes(), *graph.initializers.values()]
+    noted = sum(bool(holder.metadata_props) for holder in holders)
+    return f"{noted} parts carry notes of the exporting machine" if noted else ""
+
+
+RULES: Mapping[str, tuple[Callable[[Subject], str], str]] = {
+    "valid ONNX": (_valid, "onnx.checker accepts it"),
+    "exact GELU": (_exact_gelu, "every GELU is spelled out with Erf"),
+    "inputs and outputs": (_interface, "names and batch are as declared"),
+    "weights": (_weights, f"every weight points at its own tensor in {WEIGHTS_FILE}, and none is left out"),
+    "NPU operators": (_static_for_npu, "a static graph keeps to CANN's list, opset and IR version"),
+    "no traces": (_no_traces, "nothing of the exporting machine is inside"),
+}
+"""What every graph must be: a function that returns what is wrong, and what it means if nothing is."""
+
+
+def check_graph(subject: Subject) -> list[Check]:
+    """Hold a graph against every rule."""
+    checks = []
+    for name, (rule, meaning) in RULES.items():
+        wrong = rule(subject)
+        status = Status.FAILED if wrong else Status.PASSED
+        checks.append(Check(f"{subject.path.name}: {name}", status, wrong or meaning))
+    return checks

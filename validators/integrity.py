@@ -1,0 +1,107 @@
+"""Integrity: files against the manifest's hashes, and tensors against the source that they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from vconv.convert import checkpoint
+from vconv.convert.ledger import Line
+from vconv.convert.safetensors_file import Entry
+from vconv.convert.sources import sha256_of
+from vconv.errors import ArtifactError
+from vconv.manifest import Manifest
+from vconv.types import Check, Status
+
+
+def verify_files(folder: Path, manifest: Manifest) -> Check:
+    """Hash every file that the manifest names.
+
+    Returns:
+        The passed check.
+
+    Raises:
+        ArtifactError: a file is missing or differs.
+    """
+    for name, record in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(
+                f"{path} is missing",
+                got="no such file",
+                expected=f"{record.nbytes} bytes",
+                fix="fetch or export it again",
+            )
+        nbytes = path.stat().st_size
+        digest = sha256_of(path) if nbytes == record.nbytes else ""
+        if digest != record.sha256:
+            raise ArtifactError(
+                f"{path} was changed",
+                got=f"sha256 {digest[:12]}" if digest else f"{nbytes} bytes",
+                expected=f"sha256 {record.sha256[:12]}" if digest else f"{record.nbytes} bytes",
+                fix="fetch or export the artifact again",
+            )
+    return Check("files", Status.PASSED, f"{len(manifest.files)} files match their sha256")
+
+
+def _sha256(chunks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _differs(line: Line, source: Mapping[str, Entry], artifact: Mapping[str, Entry]) -> str:
+    entry = source.get(line.source)
+    if entry is None:
+        return f"{line.source} is not in the source"
+    if line.action == "dropped":
+        greatest = checkpoint.greatest(entry)
+        if line.target or line.source in artifact:
+            return f"{line.source} is said to be dropped, but the artifact has it"
+        return f"{line.source} was dropped, but max|b| is {greatest:.3g}" if greatest else ""
+    kept = artifact.get(line.target)
+    if kept is None or kept.shape != entry.shape or kept.dtype != "F32":
+        return f"{line.target} is not in the artifact as F32 {list(entry.shape)}"
+    if _sha256(kept.chunks()) != _sha256(checkpoint.widened(entry)):
+        return f"{line.target} differs from {line.source} in the source"
+    return ""
+
+
+def verify_tensors(
+    lines: Iterable[Line], source: Mapping[str, Entry], artifact: Mapping[str, Entry]
+) -> Check:
+    """Hold every tensor of an artifact, bit by bit, against the source that it came from.
+
+    This is what catches one altered weight, which moves no output by as much as a limit allows.
+
+    Args:
+        lines: the ledger.
+        source: the source checkpoint.
+        artifact: the artifact's weights file.
+    """
+    lines = list(lines)
+    named = {line.source for line in lines}
+    targets = {line.target for line in lines if line.target}
+    wrong = [f"{name} of the source is not in the ledger" for name in source.keys() - named]
+    wrong += [f"{name} of the artifact is not in the ledger" for name in artifact.keys() - targets]
+    wrong += [found for line in lines if (found := _differs(line, source, artifact))]
+    if wrong:
+        return Check("tensors", Status.FAILED, f"{len(wrong)} tensors are wrong: {wrong[0]}")
+    return Check("tensors", Status.PASSED, f"all {len(lines)} source tensors are accounted for, bit by bit")
+
+
+def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, Entry]) -> Check:
+    """Hold every tensor of an artifact against the hash that the ledger has for it."""
+    kept = {line.target: line.sha256 for line in lines if line.target}
+    wrong = [
+        target
+        for target, sha256 in kept.items()
+        if target not in artifact or _sha256(artifact[target].chunks()) != sha256
+    ]
+    if wrong:
+        return Check(
+            "ledger", Status.FAILED, f"{len(wrong)} tensors differ from the ledger, such as {wrong[0]}"
+        )
+    return Check("ledger", Status.PASSED, f"all {len(kept)} tensors match their sha256 in the ledger")

@@ -1,0 +1,110 @@
+"""The report of a validation: one JSON document, and the table that a terminal shows of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from vconv.types import Check, Status
+from vconv.validators.accuracy import OutputVerdict
+from vconv.validators.limits import Limit
+
+RESULTS_FILE = "results.json"
+REPORTS_FOLDER = "reports"
+_PACKAGES = (
+    "vconv",
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "onnx-ir",
+    "safetensors",
+    "numpy",
+)
+
+
+def environment() -> dict[str, str | int]:
+    """Describe this machine and what is installed on it."""
+    found: dict[str, str | int] = {"python": platform.python_version(), "machine": platform.machine()}
+    found["cores"] = len(os.sched_getaffinity(0))
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def output_rows(
+    verdicts: Mapping[str, OutputVerdict],
+    limit: Limit | None,
+    floor: Mapping[str, float],
+    to_stock_original: Mapping[str, float],
+) -> dict[str, dict[str, Any]]:
+    """Lay out what is known of each output of a variant.
+
+    Args:
+        verdicts: how each output did.
+        limit: what it was held to; None where it was measured but not judged.
+        floor: by output, the reference's own distance from float64.
+        to_stock_original: by output, the reference's distance from the stock original.
+    """
+    bound = limit.bounds.get("vector_relative_error") if limit else None
+    rows = {}
+    for name, verdict in verdicts.items():
+        row: dict[str, Any] = {"status": verdict.status, "shape": list(verdict.shape)}
+        row |= {"floor": floor.get(name), "limit": bound, **verdict.metrics}
+        if name in to_stock_original:
+            row["to_stock_original"] = to_stock_original[name]
+        if verdict.reasons:
+            row["reasons"] = list(verdict.reasons)
+        rows[name] = row
+    return rows
+
+
+def whole(variants: Iterable[Mapping[str, Any]], checks: Iterable[Check]) -> Status:
+    """Judge a validation: one failure fails it, and without one comparison that passed it is incomplete."""
+    statuses = [variant["status"] for variant in variants]
+    if Status.FAILED in (*statuses, *(check.status for check in checks)):
+        return Status.FAILED
+    return Status.PASSED if Status.PASSED in statuses else Status.INCOMPLETE
+
+
+def save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
+    """Write a report under ``reports/`` and enter it in ``results.json``.
+
+    Args:
+        folder: the artifact.
+        report: the report.
+        kind: what was done: ``validate``.
+
+    Returns:
+        The report's path.
+    """
+    reports = folder / REPORTS_FOLDER
+    reports.mkdir(exist_ok=True)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    taken = sum(1 for _ in reports.glob(f"{stamp}-{kind}*.json"))
+    path = reports / f"{stamp}-{kind}{f'-{taken + 1}' if taken else ''}.json"
+    text = json.dumps({"time": stamp, "host": platform.node(), **report}, indent=2) + "\n"
+    _replace(path, text)
+    index = folder / RESULTS_FILE
+    entries = json.loads(index.read_text())["reports"] if index.is_file() else []
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    entries.append({"file": f"{REPORTS_FOLDER}/{path.name}", "sha256": digest, "status": report["status"]})
+    _replace(index, json.dumps({"reports": entries}, indent=2) + "\n")
+    return path
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text)
+    beside.replace(path)

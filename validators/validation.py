@@ -1,0 +1,156 @@
+"""A validation, in a straight line: each variant is opened, held against the reference, and timed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vconv.errors import EngineError
+from vconv.runtime.devices import Device, reset_peak_memory, resident_memory
+from vconv.runtime.sessions import Session, in_batches
+from vconv.runtime.timing import Measurement, Plan, interleaved, timed
+from vconv.types import Array, Say, Status
+from vconv.validators.accuracy import judge_runs, overall
+from vconv.validators.golden import Golden
+from vconv.validators.limits import find_limit
+from vconv.validators.report import output_rows
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One variant that is to be run and judged.
+
+    Args:
+        variant: its name.
+        engine: what runs it.
+        precision: the precision that it is held to.
+        open: loads it.
+        unjudged: why it is measured but not judged; empty if it is judged.
+    """
+
+    variant: str
+    engine: str
+    precision: str
+    open: Callable[[], Session]
+    unjudged: str = ""
+
+
+def _loaded(candidate: Candidate, device: Device, pixel_values: Array) -> tuple[Session, dict[str, Any]]:
+    """Open a variant and run it once; tell how long both took and how much memory."""
+    before = resident_memory()[0] if reset_peak_memory() else None
+    start = time.perf_counter()
+    session = candidate.open()
+    device.synchronize()
+    load_ms = 1e3 * (time.perf_counter() - start)
+    try:
+        run = session.bind(np.repeat(pixel_values[:1], session.batch or 1, axis=0))
+        first_ms = 1e3 * timed(run, device.synchronize)
+    except BaseException:
+        session.close()
+        raise
+    grown = None if before is None else max(0, resident_memory()[1] - before)
+    return session, {"load_ms": load_ms, "first_ms": first_ms, "peak_rss_growth_bytes": grown}
+
+
+def _accuracy(
+    candidate: Candidate, session: Session, device: Device, golden: Golden, level: str
+) -> dict[str, Any]:
+    """Run a variant at its batches, one and all for a dynamic one, and judge the worst of them."""
+    images = golden.pixel_values
+    batches = [session.batch] if session.batch else sorted({1, len(images)})
+    runs = [in_batches(session.run, images, batch) for batch in batches]
+    limit = find_limit(level, candidate.precision, device.arithmetic)
+    verdicts = judge_runs(runs, golden.outputs, limit)
+    status = Status.SKIPPED if candidate.unjudged else overall(verdicts)
+    rows = output_rows(
+        verdicts, None if candidate.unjudged else limit, golden.floor, golden.to_stock_original
+    )
+    if candidate.unjudged:
+        for row in rows.values():
+            row["status"] = Status.SKIPPED
+            row.pop("reasons", None)
+    return {"status": status, "reason": candidate.unjudged, "batches": batches, "outputs": rows}
+
+
+def _latency(
+    sessions: dict[int, Session], device: Device, images: Array, plan: Plan
+) -> dict[int, list[Measurement]]:
+    """Time variants side by side at each batch; a static one at its own."""
+    own = {session.batch for session in sessions.values() if session.batch}
+    found: dict[int, list[Measurement]] = {place: [] for place in sessions}
+    for batch in sorted({*plan.batches, *own}):
+        feed = np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:])))
+        tasks = {
+            place: (batch, session.bind(feed))
+            for place, session in sessions.items()
+            if session.batch == batch or (session.batch is None and batch in plan.batches)
+        }
+        for place, measurement in interleaved(tasks, plan, device.synchronize).items():
+            found[place].append(measurement)
+    return found
+
+
+def run(
+    candidates: Iterable[Candidate], golden: Golden, device: Device, level: str, plan: Plan | None, say: Say
+) -> list[dict[str, Any]]:
+    """Judge variants and time them.
+
+    Args:
+        candidates: what to run.
+        golden: the reference's inputs and outputs.
+        device: where to run.
+        level: name of the limits.
+        plan: how much to time; None for not at all.
+        say: takes progress.
+
+    Returns:
+        One row a variant, as the report has it.
+    """
+    rows: list[dict[str, Any]] = []
+    sessions: dict[int, Session] = {}
+    with contextlib.ExitStack() as closing:
+        for candidate in candidates:
+            say(f"{candidate.variant} ({candidate.engine}, {device.name})")
+            row: dict[str, Any] = {
+                "variant": candidate.variant,
+                "device": device.name,
+                "engine": candidate.engine,
+                "precision": candidate.precision,
+                "simulated": False,
+            }
+            rows.append(row)
+            with contextlib.ExitStack() as one:
+                try:
+                    session, costs = _loaded(candidate, device, golden.pixel_values)
+                    one.enter_context(session)
+                    row |= {**costs, **_accuracy(candidate, session, device, golden, level), "latency": []}
+                except EngineError as error:
+                    row |= {"status": Status.FAILED, "reason": str(error), "outputs": {}, "latency": []}
+                    continue
+                if plan:
+                    sessions[len(rows) - 1] = session
+                    closing.push(one.pop_all())
+        if plan and sessions:
+            say(f"timing {len(sessions)} variants in turn")
+            for place, measurements in _latency(sessions, device, golden.pixel_values, plan).items():
+                rows[place]["latency"] = [measurement.summary() for measurement in measurements]
+    return rows
+
+
+def worst_failures(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Say in a phrase each why variants failed."""
+    failures = []
+    for row in rows:
+        if row["status"] is Status.FAILED:
+            reasons = [
+                f"{name}: {output['reasons'][0]}"
+                for name, output in row["outputs"].items()
+                if "reasons" in output
+            ]
+            failures.append(f"{row['variant']} ({(reasons or [row['reason']])[0]})")
+    return failures
