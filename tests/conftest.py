@@ -1,0 +1,68 @@
+"""What tests share: every system in full and in small, with synthetic weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vconv import workflows
+from vconv.catalog import SYSTEMS, System
+from vconv.convert.sources import Source, open_source
+
+SMALL = {
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 64,
+}
+"""A network that is quick to run and has every kind of tensor that its full-sized kin has."""
+
+
+def small(system: System) -> System:
+    """Shrink a system: same architecture, few and narrow blocks, small images."""
+    preprocessor = {**system.preprocessor, "size": {"height": 64, "width": 64}}
+    return replace(system, config={**system.config, **SMALL}, preprocessor=preprocessor)
+
+
+@pytest.fixture(params=sorted(SYSTEMS))
+def system(request: pytest.FixtureRequest) -> System:
+    """Every system of the catalog, in full size."""
+    return SYSTEMS[request.param]
+
+
+@pytest.fixture
+def small_system(system: System) -> System:
+    """Every system of the catalog, shrunk."""
+    return small(system)
+
+
+@pytest.fixture
+def small_source(small_system: System, tmp_path: Path) -> Source:
+    """Synthetic weights of every shrunk system."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    return open_source(small_system, "synthetic:1", folder)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Export a system in full size, once a session; the artifact is shared and must not be changed."""
+    made: dict[str, Path] = {}
+
+    def export(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("artifacts") / name
+            workflows.export(name, "synthetic:0", made[name], batch=2)
+        return made[name]
+
+    return export
+
+
+@pytest.fixture
+def artifact(system: System, exported: Callable[[str], Path]) -> Path:
+    """The artifact of every system, in full size."""
+    return exported(system.name)
