@@ -11,6 +11,7 @@ import pytest
 from vconv import workflows
 from vconv.catalog import SYSTEMS, System
 from vconv.convert.sources import Source, open_source
+from vconv.runtime.images import natural_image
 
 SMALL = {
     "hidden_size": 96,
@@ -34,10 +35,23 @@ def system(request: pytest.FixtureRequest) -> System:
     return SYSTEMS[request.param]
 
 
+@pytest.fixture(scope="session")
+def shrink() -> Callable[[System], System]:
+    """The function that shrinks a system."""
+    return small
+
+
 @pytest.fixture
 def small_system(system: System) -> System:
     """Every system of the catalog, shrunk."""
     return small(system)
+
+
+@pytest.fixture
+def small_name(small_system: System, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every system's name, with its shrunken self in its place in the catalog."""
+    monkeypatch.setattr("vconv.catalog.SYSTEMS", {small_system.name: small_system})
+    return small_system.name
 
 
 @pytest.fixture
@@ -66,3 +80,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def artifact(system: System, exported: Callable[[str], Path]) -> Path:
     """The artifact of every system, in full size."""
     return exported(system.name)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[str]:
+    """Two image files, as a user would have them."""
+    paths = [str(tmp_path / name) for name in ("one.png", "two.jpg")]
+    for seed, path in enumerate(paths):
+        natural_image(100 + seed).resize((640, 427 + seed)).save(path)
+    return paths

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.activations import GELUActivation
+
+from vconv.convert.layouts import network
+from vconv.convert.patches.base import applied, find_sites
+from vconv.convert.patches.gelu_erf import EXACT, PATCH, GeluErf, gelu_erf
+from vconv.convert.sources import Source
+from vconv.errors import PatchError
+
+Refused = Callable[..., AbstractContextManager[None]]
+Executed = Callable[[nn.Module, Tensor], Counter[str]]
+Distance = Callable[[Any, Any], float]
+
+GRID = torch.linspace(-12, 12, 240_001, dtype=torch.float64)
+NEW_NAMES = int(transformers.__version__.split(".")[0]) >= 5
+
+
+def exact(x: Tensor) -> Tensor:
+    return torch.nn.functional.gelu(x, approximate="none")
+
+
+def tanh_form(x: Tensor) -> Tensor:
+    return torch.nn.functional.gelu(x, approximate="tanh")
+
+
+def gelus(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Find where a stock model keeps its activations, whatever this version calls them."""
+    return [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, GELUActivation)
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-15), (torch.float32, 5e-7)])
+def test_it_is_the_exact_gelu_on_a_grid(dtype: torch.dtype, limit: float) -> None:
+    x = GRID.to(dtype)
+    found = gelu_erf(x)
+    assert found.dtype == dtype
+    assert float((found - exact(x)).abs().max()) < limit
+    assert float((found.double() - exact(x.double())).abs().max()) < limit
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
+    x = GRID.to(dtype)
+    found = gelu_erf(x)
+    assert found.dtype == dtype
+    assert torch.equal(found, gelu_erf(x.float()).to(dtype))
+    step = torch.finfo(dtype).eps
+    difference = (found.float() - exact(x.float())).abs()
+    assert bool((difference <= step * exact(x.float()).abs() + 1e-6).all())
+
+
+def test_it_is_not_the_tanh_form() -> None:
+    difference = (gelu_erf(GRID) - tanh_form(GRID)).abs()
+    assert float(difference.max()) == pytest.approx(4.73e-4, rel=2e-3)
+    assert float(GRID[difference.argmax()].abs()) == pytest.approx(2.70, abs=0.02)
+
+
+def test_the_module_runs_erf_and_no_gelu(executed: Executed) -> None:
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(GeluErf()(x), gelu_erf(x))
+    counts = executed(GeluErf(), x)
+    assert counts["erf"] == 1
+    assert counts["gelu"] == 0
+
+
+def test_a_patched_model_runs_erf_in_every_block_and_no_gelu(
+    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, executed: Executed
+) -> None:
+    model, net = stock(small_source.folder), network(small_source.config)
+    assert executed(model, pixel_values)["gelu"] == net.blocks
+    with applied(model, net, [PATCH]) as found:
+        counts = executed(model, pixel_values)
+    assert (counts["gelu"], counts["erf"]) == (0, net.blocks)
+    assert [(each.sites, each.carried) for each in found] == [(net.blocks, 0)]
+
+
+@pytest.mark.parametrize("act", EXACT)
+def test_the_configuration_alone_makes_stock_transformers_run_erf(
+    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, executed: Executed,
+    distance: Distance, act: str,
+) -> None:  # fmt: skip
+    path = small_source.folder / "config.json"
+    with torch.no_grad():
+        expected = stock(small_source.folder)(pixel_values).last_hidden_state
+    path.write_text(json.dumps(PATCH.edit_config({**small_source.config, "hidden_act": act})))
+    model, net = stock(small_source.folder), network(small_source.config)
+    counts = executed(model, pixel_values)
+    assert (counts["gelu"], counts["erf"]) == (0, net.blocks)
+    with torch.no_grad():
+        assert distance(model(pixel_values).last_hidden_state, expected) < 1e-5
+    assert [site.done for site in find_sites(PATCH, model, net)] == [True] * net.blocks
+
+
+def test_the_tanh_form_would_be_seen_at_the_output(
+    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, distance: Distance
+) -> None:
+    model = stock(small_source.folder)
+    with torch.no_grad():
+        expected = model(pixel_values).last_hidden_state
+        for parent, name in gelus(model):
+            setattr(parent, name, nn.GELU(approximate="tanh"))
+        assert distance(model(pixel_values).last_hidden_state, expected) > 3e-5
+
+
+@pytest.mark.skipif(not NEW_NAMES, reason="transformers 4 still has the old names")
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
+@pytest.mark.parametrize("remembered", ["activation", "intermediate_act_fn", "act"])
+def test_assigning_a_remembered_name_does_nothing(
+    small_source: Source,
+    stock: Callable[[Path], Any],
+    pixel_values: Tensor,
+    executed: Executed,
+    remembered: str,
+) -> None:
+    model, net = stock(small_source.folder), network(small_source.config)
+    for layer in model.layers:
+        setattr(layer.mlp, remembered, GeluErf())
+    counts = executed(model, pixel_values)
+    assert (counts["gelu"], counts["erf"]) == (net.blocks, 0)
+    with applied(model, net, [PATCH]):
+        assert executed(model, pixel_values)["gelu"] == 0
+
+
+def test_a_model_with_one_activation_replaced_is_refused(
+    small_source: Source, stock: Callable[[Path], Any], refused: Refused
+) -> None:
+    model, net = stock(small_source.folder), network(small_source.config)
+    parent, name = gelus(model)[1]
+    setattr(parent, name, nn.ReLU())
+    fragments = ("the patch gelu-erf does not fit", f"{net.blocks - 1} places", f"expected {net.blocks},")
+    with refused(PatchError, *fragments, type(model).__name__), applied(model, net, [PATCH]):
+        pytest.fail("the patch was applied")
+    assert len(gelus(model)) == net.blocks - 1
+
+
+def test_a_model_with_an_activation_too_many_is_refused(
+    small_source: Source, stock: Callable[[Path], Any], refused: Refused
+) -> None:
+    model, net = stock(small_source.folder), network(small_source.config)
+    model.extra = nn.GELU()
+    with refused(PatchError, f"{net.blocks + 1} places"), applied(model, net, [PATCH]):
+        pytest.fail("the patch was applied")
+
+
+def test_a_tanh_gelu_in_the_model_is_not_taken_for_an_exact_one(
+    small_source: Source, stock: Callable[[Path], Any], refused: Refused
+) -> None:
+    model, net = stock(small_source.folder), network(small_source.config)
+    parent, name = gelus(model)[0]
+    setattr(parent, name, nn.GELU(approximate="tanh"))
+    with refused(PatchError, "gelu-erf"), applied(model, net, [PATCH]):
+        pytest.fail("an equivalent patch changed the form of a GELU")
+
+
+@pytest.mark.parametrize("act", ["silu", "relu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu"])
+def test_another_activation_does_not_call_for_it(small_source: Source, act: str) -> None:
+    assert not PATCH.applies(network({**small_source.config, "hidden_act": act}))
+
+
+def test_the_librarys_default_activation_calls_for_it(small_source: Source) -> None:
+    config = {key: value for key, value in small_source.config.items() if key != "hidden_act"}
+    assert transformers.AutoConfig.for_model(**config).hidden_act == "gelu"
+    assert PATCH.applies(network(config))

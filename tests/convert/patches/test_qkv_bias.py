@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from torch import Tensor
+
+from vconv.convert import ledger
+from vconv.convert.layouts import Network, network
+from vconv.convert.patches.base import applied, find_sites
+from vconv.convert.patches.qkv_bias import PATCH, Proof, biases, prove
+from vconv.convert.safetensors_file import read_header
+from vconv.convert.sources import Source
+from vconv.errors import PatchError, WeightsError
+
+Refused = Callable[..., AbstractContextManager[None]]
+Distance = Callable[[Any, Any], float]
+
+PARTS = ("q_proj", "k_proj", "v_proj", "query", "key", "value")
+
+
+def is_bias(name: str) -> bool:
+    *_, module, kind = name.split(".")
+    return kind == "bias" and module in PARTS
+
+
+def rewritten(source: Source, change: Callable[[str, Tensor], Tensor]) -> Network:
+    """Change a source's weights on disk with the reference library."""
+    path = source.folder / "model.safetensors"
+    weights = {name: change(name, tensor) for name, tensor in safetensors.torch.load_file(path).items()}
+    path.unlink()
+    safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
+    return network(source.config, frozenset(weights))
+
+
+def zeroed(source: Source) -> Network:
+    return rewritten(source, lambda name, tensor: tensor * 0 if is_bias(name) else tensor)
+
+
+def proof_of(source: Source, net: Network) -> Proof:
+    return prove(net, ledger.match(net, read_header(source.folder / "model.safetensors")))
+
+
+def test_biases_are_those_of_the_stock_model(small_source: Source, stock: Callable[[Path], Any]) -> None:
+    net = network(small_source.config)
+    names = [name for name, _ in stock(small_source.folder).named_parameters() if is_bias(name)]
+    assert sorted(biases(net)) == sorted(map(net.layout.disk_key, names))
+    assert len(names) >= 2 * net.blocks
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_zeros_of_either_sign_are_proved_zero(small_source: Source, sign: float) -> None:
+    net = rewritten(
+        small_source, lambda name, value: torch.zeros_like(value) * sign if is_bias(name) else value
+    )
+    proof = proof_of(small_source, net)
+    assert proof.strip
+    assert proof.biases == len(biases(net))
+    assert str(proof) == f"max|b| = 0 over all {len(biases(net))} query, key and value biases"
+
+
+def test_one_element_that_is_not_zero_keeps_every_bias(small_source: Source) -> None:
+    for chosen in biases(zeroed(small_source)):
+
+        def change(name: str, tensor: Tensor, chosen: str = chosen) -> Tensor:
+            tensor = tensor * 0 if is_bias(name) else tensor
+            if name == chosen:
+                tensor[-1] = -1e-3
+            return tensor
+
+        proof = proof_of(small_source, rewritten(small_source, change))
+        assert not proof.strip
+        assert (proof.worst, proof.greatest) == (chosen, pytest.approx(1e-3))
+        assert str(proof) == f"max|b| = 0.001 in {chosen}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_biases_are_read_as_they_are(small_source: Source, dtype: torch.dtype) -> None:
+    least = torch.finfo(dtype).tiny
+    chosen = biases(zeroed(small_source))[-1]
+
+    def change(name: str, tensor: Tensor) -> Tensor:
+        tensor = tensor.to(dtype)
+        if name == chosen:
+            tensor[0] = least
+        return tensor
+
+    proof = proof_of(small_source, rewritten(small_source, change))
+    assert (proof.strip, proof.worst, proof.greatest) == (False, chosen, least)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bias_that_is_not_a_number_is_refused(small_source: Source, refused: Refused, bad: float) -> None:
+    chosen = biases(zeroed(small_source))[0]
+    net = rewritten(small_source, lambda name, value: value * 0 + bad if name == chosen else value)
+    with refused(WeightsError, f"NaN or Inf in {chosen}"):
+        proof_of(small_source, net)
+
+
+def test_a_network_without_biases_has_nothing_to_strip(small_source: Source) -> None:
+    net = network(PATCH.edit_config(dict(small_source.config)))
+    proof = prove(net, [])
+    assert biases(net) == []
+    assert (proof.strip, str(proof)) == (False, "there are no query, key or value biases")
+
+
+def test_stripping_zeros_changes_nothing(
+    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor
+) -> None:
+    net = zeroed(small_source)
+    model = stock(small_source.folder)
+    with torch.no_grad():
+        expected = model(pixel_values).last_hidden_state
+        with applied(model, net, [PATCH]) as found:
+            assert torch.equal(model(pixel_values).last_hidden_state, expected)
+            assert [name for name, _ in model.named_parameters() if is_bias(name)] == []
+    assert [name for name, _ in model.named_parameters() if is_bias(name)] != []
+    carried = 3 * net.blocks - len(biases(net))
+    assert [(each.sites, each.carried) for each in found] == [(3 * net.blocks, carried)]
+
+
+def test_stripping_refuses_a_nonzero_bias(
+    small_source: Source, stock: Callable[[Path], Any], refused: Refused
+) -> None:
+    net = zeroed(small_source)
+    model = stock(small_source.folder)
+    with torch.no_grad():
+        last = [value for name, value in model.named_parameters() if is_bias(name)][-1]
+        last[3] = -0.25
+    state = {name: value for name, value in model.named_parameters()}
+    fragments = ("qkv-bias would change the model", "up to 0.25", "zero in every layer")
+    with refused(PatchError, *fragments), applied(model, net, [PATCH]):
+        pytest.fail("the patch was applied")
+    assert all(value is state[name] for name, value in model.named_parameters())
+    assert len(dict(model.named_parameters())) == len(state)
+
+
+def test_stripping_refuses_a_bias_that_is_not_a_number(
+    small_source: Source, stock: Callable[[Path], Any], refused: Refused
+) -> None:
+    net, model = zeroed(small_source), stock(small_source.folder)
+    with torch.no_grad():
+        next(value for name, value in model.named_parameters() if is_bias(name))[0] = float("nan")
+    with refused(PatchError, "qkv-bias would change the model"), applied(model, net, [PATCH]):
+        pytest.fail("the patch was applied")
+
+
+def test_a_nonzero_query_bias_would_be_seen_at_the_output(
+    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, distance: Distance
+) -> None:
+    zeroed(small_source)
+    model = stock(small_source.folder)
+    with torch.no_grad():
+        expected = model(pixel_values).last_hidden_state
+        for name, value in model.named_parameters():
+            if is_bias(name) and name.split(".")[-2] in ("q_proj", "query"):
+                value.fill_(1e-3)
+        assert distance(model(pixel_values).last_hidden_state, expected) > 1e-5
+
+
+def test_the_configuration_alone_makes_stock_transformers_build_it(
+    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor
+) -> None:
+    net = zeroed(small_source)
+    original = stock(small_source.folder)
+    config = PATCH.edit_config(dict(small_source.config))
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config)).eval()
+    assert [name for name, _ in model.named_parameters() if is_bias(name)] == []
+    kept = {name: value for name, value in original.state_dict().items() if not is_bias(name)}
+    assert model.load_state_dict(kept, strict=True)
+    with torch.no_grad():
+        assert torch.equal(model(pixel_values)[0], original(pixel_values)[0])
+    assert all(site.done for site in find_sites(PATCH, model, net))
+
+
+def test_the_config_edit_touches_only_those_flags(small_source: Source) -> None:
+    before = dict(small_source.config)
+    after = PATCH.edit_config(dict(before))
+    flags = set(network(before).layout.biases.values())
+    assert {key for key in after if after[key] != before.get(key)} == {key for key in flags if before.get(key)}
+    assert json.dumps(before, sort_keys=True) == json.dumps(dict(small_source.config), sort_keys=True)
+
+
+def test_the_config_edit_writes_a_flag_that_was_left_to_the_librarys_default(small_source: Source) -> None:
+    flags = set(network(small_source.config).layout.biases.values())
+    config = {key: value for key, value in small_source.config.items() if key not in flags}
+    edited = transformers.AutoConfig.for_model(**PATCH.edit_config(config))
+    assert [flag for flag in sorted(flags) if getattr(edited, flag)] == []
+
+
+def test_a_missing_projection_is_refused(
+    small_source: Source, stock: Callable[[Path], Any], refused: Refused
+) -> None:
+    net, model = zeroed(small_source), stock(small_source.folder)
+    parent = next(module for name, module in model.named_modules() if name.endswith("attention") and any(
+        child in PARTS for child, _ in module.named_children()))  # fmt: skip
+    child = next(child for child, _ in parent.named_children() if child in PARTS)
+    delattr(parent, child)
+    expected = f"expected {3 * net.blocks},"
+    with refused(PatchError, "qkv-bias does not fit", f"{3 * net.blocks - 1} places", expected):
+        find_sites(PATCH, model, net)

@@ -1,0 +1,102 @@
+"""The import rule: core types <- convert <- runtime <- validators <- workflows <- cli."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("convert", "runtime", "validators")
+NOUNS = {"_version", "errors", "types", "catalog", "manifest"}
+HEAVY = {
+    *("torch", "torchvision", "transformers", "timm", "onnx", "onnx_ir", "onnxscript", "onnxruntime"),
+    *("openvino", "pydantic", "rich", "huggingface_hub", "jinja2", "numpy", "PIL", "safetensors"),
+}
+LIGHT = {"__init__", "__main__", "_version", "errors", "types", "catalog", "cli"}
+ORDER = {"nouns": 0, "convert": 1, "runtime": 2, "validators": 3, "workflows": 4, "cli": 5}
+
+FILES = sorted(path for room in ("core", *ROOMS) for path in (ROOT / room).rglob("*.py"))
+
+
+def layer(module: str) -> int:
+    """Return how high up a module of vconv stands."""
+    parts = module.split(".")[1:]
+    if parts and parts[0] in ROOMS:
+        return ORDER[parts[0]]
+    if not parts or parts[0] in ("cli", "__main__"):
+        return ORDER["cli"]
+    return ORDER["nouns"] if parts[0] in NOUNS else ORDER["workflows"]
+
+
+def name_of(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    parts = parts[1:] if parts[0] == "core" else parts
+    return ".".join(["vconv", *(part for part in parts if part != "__init__")])
+
+
+def imports(path: Path, top_level: bool = False) -> Iterator[str]:
+    """Yield what a file imports; with ``top_level`` only what importing the file runs."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            module = node.module or ""
+            yield from (
+                f"{module}.{alias.name}" if module in ("vconv", *(f"vconv.{r}" for r in ROOMS)) else module
+                for alias in node.names
+            )
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_module_imports_from_a_room_above_it(path: Path) -> None:
+    here = layer(name_of(path))
+    # The package's own lazy attributes are the one exception: they are the public face of the top.
+    assert [name for name in imports(path) if name.startswith("vconv.") and layer(name) > here] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_rooms_are_imported_by_their_installed_names_only(path: Path) -> None:
+    assert [name for name in imports(path) if name.split(".")[0] in ("core", *ROOMS)] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_only_the_command_line_imports_click(path: Path) -> None:
+    assert name_of(path) == "vconv.cli" or "click" not in set(imports(path))
+
+
+@pytest.mark.parametrize("stem", sorted(LIGHT))
+def test_what_help_needs_imports_nothing_heavy(stem: str) -> None:
+    top = {name.split(".")[0] for name in imports(ROOT / "core" / f"{stem}.py", top_level=True)}
+    assert top & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "command", [["-c", "import vconv"], ["-m", "vconv", "--help"], ["-m", "vconv", "-h"]]
+)
+def test_neither_import_nor_help_loads_anything_heavy(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True
+    )
+    loaded = {
+        line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line
+    }
+    assert "vconv" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_no_folder_shadows_the_installed_package() -> None:
+    assert not (ROOT / "vconv").exists()
+
+
+def test_the_version_is_the_one_in_the_changelog() -> None:
+    from vconv import __version__
+
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text()

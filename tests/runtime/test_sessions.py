@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vconv.convert import models
+from vconv.convert.layouts import network
+from vconv.convert.patches.table import called_for
+from vconv.convert.sources import Source
+from vconv.errors import EngineError, InputError, VconvError
+from vconv.manifest import Manifest
+from vconv.runtime.devices import DEVICES, Device
+from vconv.runtime.images import natural_image, natural_images
+from vconv.runtime.preprocessing import preprocess
+from vconv.runtime.sessions import GRAPH_ENGINES, Session, TorchSession, in_batches
+from vconv.runtime.variants import find_variant, open_variant
+from vconv.types import Array, Arrays
+
+CPU = DEVICES["cpu"]
+AGREEMENT = 1e-5
+"""Relative L2 distance of whole tensors under which engines agree: the strict limit of float32."""
+SAME_ROWS = 1e-6
+"""The same, of one engine with itself at another batch: a matrix product may be split up differently."""
+
+
+def relative_l2(actual: Array, expected: Array) -> float:
+    a, e = torch.from_numpy(actual).double(), torch.from_numpy(expected).double()
+    return float(torch.linalg.norm(a - e) / torch.linalg.norm(e))
+
+
+def assert_agree(actual: Arrays, expected: Arrays, tolerance: float) -> None:
+    assert list(actual) == list(expected)
+    for name in expected:
+        assert actual[name].shape == expected[name].shape
+        assert actual[name].dtype == expected[name].dtype == np.float32
+        assert relative_l2(actual[name], expected[name]) < tolerance, name
+
+
+class Doubling(Session):
+    """A stand-in that keeps the batches that it was given."""
+
+    engine = "doubling"
+
+    def __init__(self, batch: int | None = None, size: tuple[int, int] = (4, 6)) -> None:
+        super().__init__(Path("nowhere"), size, batch)
+        self.seen: list[Array] = []
+
+    def bind(self, pixel_values: Array) -> Callable[[], Any]:
+        return lambda: self.run(pixel_values)
+
+    def run(self, pixel_values: Array) -> dict[str, Array]:
+        self.seen.append(pixel_values)
+        return {"double": 2 * pixel_values}
+
+
+def images(count: int, size: tuple[int, int] = (4, 6)) -> Array:
+    return np.random.default_rng(count).standard_normal((count, 3, *size), dtype=np.float32)
+
+
+@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+def test_an_engine_agrees_with_torch_on_whole_tensors(
+    engine: str, small_artifact: Path, made: Manifest, pixel_values: Array
+) -> None:
+    with open_variant(small_artifact, made, find_variant(made, "patched-torch-fp32"), CPU) as session:
+        expected = session(pixel_values)
+    for record in made.variants:
+        if record.engine != "torch":
+            with open_variant(small_artifact, made, record, CPU, engine) as session:
+                assert_agree(session(pixel_values), expected, AGREEMENT)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+def test_a_static_graph_gives_the_same_rows_however_many_images(
+    engine: str, count: int, small_artifact: Path, made: Manifest, pixel_values: Array
+) -> None:
+    record = find_variant(made, "onnx-fp32-npu")
+    assert record.batch == 2
+    with open_variant(small_artifact, made, record, CPU, engine) as session:
+        together = session(pixel_values[:count])
+        alone = [session(pixel_values[index : index + 1]) for index in range(count)]
+    expected = {name: np.concatenate([one[name] for one in alone]) for name in alone[0]}
+    assert all(len(value) == count for value in together.values())
+    assert_agree(together, expected, SAME_ROWS)
+
+
+def test_every_variant_has_the_outputs_that_the_manifest_declares(
+    small_artifact: Path, made: Manifest, pixel_values: Array
+) -> None:
+    declared = {name: (3, *shape[1:]) for name, shape in made.outputs.items()}
+    for record in made.variants:
+        with open_variant(small_artifact, made, record, CPU) as session:
+            outputs = session(pixel_values[:3])
+        assert {name: value.shape for name, value in outputs.items()} == declared
+        assert list(outputs) == list(declared)
+
+
+def test_what_is_timed_is_what_is_judged(small_artifact: Path, made: Manifest, pixel_values: Array) -> None:
+    for record in made.variants:
+        engines = [""] if record.engine == "torch" else GRAPH_ENGINES
+        for engine in engines:
+            with open_variant(small_artifact, made, record, CPU, engine) as session:
+                bound = session.bind(pixel_values[:2])()
+                expected = session.run(pixel_values[:2])
+            values = bound if isinstance(bound, (list, tuple)) else [bound[index] for index in range(len(bound))]
+            actual = [np.asarray(value.numpy() if hasattr(value, "numpy") else value) for value in values]
+            assert_agree(dict(zip(expected, actual, strict=True)), expected, SAME_ROWS)
+
+
+def test_a_list_of_images_is_preprocessed(small_artifact: Path, made: Manifest) -> None:
+    photographs = natural_images(3, 20)
+    for record in made.variants:
+        with open_variant(small_artifact, made, record, CPU) as session:
+            assert_agree(session(photographs), session(preprocess(small_artifact, photographs)), SAME_ROWS)
+
+
+def test_results_do_not_change_when_the_next_batch_is_run(
+    small_artifact: Path, made: Manifest, pixel_values: Array
+) -> None:
+    for record in made.variants:
+        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+            with open_variant(small_artifact, made, record, CPU, engine) as session:
+                first = session(pixel_values[:2])
+                kept = {name: value.copy() for name, value in first.items()}
+                session(pixel_values[2:4])
+            assert all(np.array_equal(first[name], kept[name]) for name in kept)
+
+
+@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+def test_an_array_that_is_read_only_or_not_contiguous_is_taken(
+    engine: str, small_artifact: Path, made: Manifest, pixel_values: Array
+) -> None:
+    reversed_twice = np.asfortranarray(pixel_values[:2])
+    reversed_twice.setflags(write=False)
+    for name, chosen in (("patched-torch-fp32", ""), ("onnx-fp32", engine), ("onnx-fp32-npu", engine)):
+        with (
+            warnings.catch_warnings(),
+            open_variant(small_artifact, made, find_variant(made, name), CPU, chosen) as session,
+        ):
+            warnings.simplefilter("error")
+            assert_agree(session(reversed_twice), session(pixel_values[:2]), SAME_ROWS)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(1, 2), (2, 2), (3, 2), (5, 2), (5, 3), (4, 1), (2, 8)])
+def test_batches_are_whole_and_the_last_is_filled_up_and_cut(count: int, batch: int) -> None:
+    session, given = Doubling(batch), images(count)
+    outputs = session(given)
+    assert {len(seen) for seen in session.seen} == {batch}
+    assert len(session.seen) == -(-count // batch)
+    assert np.array_equal(outputs["double"], 2 * given)
+    filled = np.concatenate(session.seen)
+    assert np.array_equal(filled[:count], given)
+    assert all(np.array_equal(row, given[-1]) for row in filled[count:])
+
+
+def test_a_dynamic_variant_runs_all_images_at_once() -> None:
+    session = Doubling()
+    session(images(7))
+    assert [len(seen) for seen in session.seen] == [7]
+
+
+def test_in_batches_joins_every_output() -> None:
+    found = in_batches(lambda part: {"a": part[:, 0], "b": part.sum(axis=(1, 2, 3))}, images(5), 2)
+    assert np.array_equal(found["a"], images(5)[:, 0])
+    assert found["b"] == pytest.approx(images(5).sum(axis=(1, 2, 3)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 6), (1, 4, 6, 3), (1, 1, 4, 6), (1, 3, 6, 4), (1, 3, 8, 8), (0, 3, 4, 6), (1, 1, 3, 4, 6), ()]
+)
+def test_an_array_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    session = Doubling()
+    with pytest.raises(InputError, match=r"do not fit.*expected \[B, 3, 4, 6\]"):
+        session(np.zeros(shape, np.float32))
+    assert not session.seen
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "uint8", "int64", ">f4"])
+def test_an_array_of_another_type_is_refused(dtype: str) -> None:
+    session = Doubling()
+    with pytest.raises(InputError, match="expected float32"):
+        session(np.zeros((1, 3, 4, 6), dtype))
+    assert not session.seen
+
+
+def test_a_tensor_is_taken_as_an_array() -> None:
+    assert np.array_equal(Doubling()(torch.ones(2, 3, 4, 6))["double"], np.full((2, 3, 4, 6), 2, np.float32))
+
+
+def test_one_image_that_is_not_in_a_list_is_refused() -> None:
+    with pytest.raises(InputError, match="list of PIL images"):
+        Doubling()(natural_image(0))
+
+
+def test_an_empty_list_of_images_is_refused(small_artifact: Path, made: Manifest) -> None:
+    with (
+        open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), CPU) as session,
+        pytest.raises(InputError),
+    ):
+        session([])
+
+
+def test_a_list_of_arrays_is_refused_and_not_normalised_again(
+    small_artifact: Path, made: Manifest, pixel_values: Array
+) -> None:
+    with (
+        open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), CPU) as session,
+        pytest.raises(InputError),
+    ):
+        session(list(pixel_values[:2]))
+
+
+def test_patches_are_on_while_a_torch_session_is_open_and_off_after(small_source: Source) -> None:
+    net = network(small_source.config, frozenset(small_source.entries))
+    model = models.load(small_source.folder, net)
+
+    def state() -> tuple[list[str], list[bytes]]:
+        kinds = [type(module).__name__ for module in model.modules()]
+        return kinds, [buffer.numpy().tobytes() for buffer in model.buffers()]
+
+    before = state()
+    patches = called_for(net)[:-1]
+    with TorchSession(model, net, CPU, patches, small_source.folder, (64, 64)) as session:
+        assert [found.patch for found in session.patches] == [patch.name for patch in patches]
+        assert all(found.sites > found.carried for found in session.patches)
+        assert state() != before
+    assert state() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", None], ids=["empty", "garbage", "missing"])
+@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+def test_a_file_that_is_no_graph_is_an_engine_error(engine: str, content: bytes | None, tmp_path: Path) -> None:
+    graph = tmp_path / "broken.onnx"
+    if content is not None:
+        graph.write_bytes(content)
+    with pytest.raises(EngineError, match=r"refuses broken\.onnx"):
+        GRAPH_ENGINES[engine](graph, CPU, tmp_path, (64, 64), None)
+
+
+@pytest.mark.parametrize("way", ["run", "bind"])
+@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+def test_a_batch_that_the_graph_does_not_take_is_an_engine_error(
+    engine: str, way: str, small_artifact: Path, pixel_values: Array
+) -> None:
+    graph = small_artifact / "model.npu.onnx"
+    with (
+        GRAPH_ENGINES[engine](graph, CPU, small_artifact, (64, 64), 3) as session,
+        pytest.raises(EngineError, match=r"refuses model\.npu\.onnx"),
+    ):
+        session.run(pixel_values[:3]) if way == "run" else session.bind(pixel_values[:3])()
+
+
+def test_openvino_refuses_a_device_that_is_not_the_cpu(tmp_path: Path) -> None:
+    other = Device("npu", "npu", ("CPUExecutionProvider",), "hf32", lambda: None)
+    with pytest.raises(InputError, match="OpenVINO runs on CPU"):
+        GRAPH_ENGINES["openvino"](tmp_path / "model.onnx", other, tmp_path, (64, 64), None)
+
+
+def test_an_engine_that_is_not_installed_is_an_error_that_the_user_can_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(VconvError, match="openvino"):
+        GRAPH_ENGINES["openvino"](tmp_path / "model.onnx", CPU, tmp_path, (64, 64), None)

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from vconv.runtime.timing import DEFAULT, FULL, PERCENTILES_NEED, QUICK, Measurement, Plan, interleaved, timed
+
+
+@dataclass
+class Clock:
+    """A clock that moves only when it is told to."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, seconds: float) -> Callable[[], None]:
+        """Return work that a synchronous device does at once."""
+
+        def run() -> None:
+            self.now += seconds
+
+        return run
+
+
+@dataclass
+class Queue:
+    """An asynchronous device: launching is quick, and the work is done when it is waited for."""
+
+    clock: Clock
+    pending: float = 0.0
+    events: list[str] = field(default_factory=list)
+
+    def launch(self, seconds: float, name: str = "run") -> Callable[[], None]:
+        def run() -> None:
+            self.events.append(name)
+            self.clock.now += 0.001
+            self.pending += seconds
+
+        return run
+
+    def synchronize(self) -> None:
+        self.events.append("wait")
+        self.clock.now += self.pending
+        self.pending = 0.0
+
+
+def nothing() -> None:
+    """Wait for no device."""
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    fake = Clock()
+    monkeypatch.setattr(time, "perf_counter", fake)
+    return fake
+
+
+PLAN = Plan(warmups=0, runs=5, budget_seconds=None)
+
+
+def test_work_that_ends_after_its_launch_is_timed_in_full(clock: Clock) -> None:
+    device = Queue(clock)
+    assert timed(device.launch(5.0), device.synchronize) == pytest.approx(5.001)
+
+
+def test_without_waiting_only_the_launch_would_be_timed(clock: Clock) -> None:
+    device = Queue(clock)
+    assert timed(device.launch(5.0), nothing) == pytest.approx(0.001)
+
+
+def test_work_left_over_from_before_is_not_charged(clock: Clock) -> None:
+    device = Queue(clock, pending=70.0)
+    assert timed(device.launch(5.0), device.synchronize) == pytest.approx(5.001)
+
+
+def test_every_sample_waits_for_the_device_before_and_after(clock: Clock) -> None:
+    device = Queue(clock)
+    interleaved({"a": (1, device.launch(1.0))}, replace(PLAN, warmups=2, runs=3), device.synchronize)
+    assert device.events == ["wait", "run", "wait"] * 5
+
+
+def test_an_asynchronous_device_is_timed_in_full_in_every_round(clock: Clock) -> None:
+    device = Queue(clock)
+    tasks = {"slow": (1, device.launch(4.0)), "fast": (1, device.launch(1.0))}
+    found = interleaved(tasks, PLAN, device.synchronize)
+    assert found["slow"].seconds == pytest.approx([4.001] * 5)
+    assert found["fast"].seconds == pytest.approx([1.001] * 5)
+
+
+def test_variants_take_turns(clock: Clock) -> None:
+    device = Queue(clock)
+    tasks = {name: (1, device.launch(1.0, name)) for name in "abc"}
+    interleaved(tasks, replace(PLAN, runs=3), device.synchronize)
+    assert [event for event in device.events if event != "wait"] == list("abcabcabc")
+
+
+def test_drift_hits_all_variants_alike(clock: Clock) -> None:
+    drift = iter(range(100))
+
+    def run() -> None:
+        clock.now += 1.0 + next(drift)
+
+    found = interleaved({"a": (1, run), "b": (1, run)}, PLAN, nothing)
+    assert np.mean(found["b"].seconds) - np.mean(found["a"].seconds) == pytest.approx(1.0)
+
+
+def test_warm_ups_are_run_and_not_counted(clock: Clock) -> None:
+    durations = iter([50.0, 50.0, 50.0, 1.0, 2.0])
+
+    def run() -> None:
+        clock.now += next(durations)
+
+    found = interleaved({"a": (1, run)}, replace(PLAN, warmups=3, runs=2), nothing)
+    assert found["a"].seconds == pytest.approx([1.0, 2.0])
+
+
+def test_the_budget_stops_a_slow_variant_and_not_the_others(clock: Clock) -> None:
+    tasks = {"slow": (1, clock.work(10.0)), "fast": (1, clock.work(0.1))}
+    found = interleaved(tasks, replace(PLAN, runs=100, budget_seconds=35.0), nothing)
+    assert len(found["slow"].seconds) == 3
+    assert len(found["fast"].seconds) == 100
+
+
+def test_even_a_variant_that_exceeds_the_budget_at_once_is_timed_once(clock: Clock) -> None:
+    found = interleaved({"a": (1, clock.work(500.0))}, replace(PLAN, budget_seconds=1.0), nothing)
+    assert found["a"].seconds == pytest.approx([500.0])
+
+
+def test_warm_ups_end_early_when_they_eat_into_the_budget(clock: Clock) -> None:
+    device = Queue(clock)
+    plan = Plan(warmups=10, runs=1, budget_seconds=60.0)
+    interleaved({"a": (1, device.launch(5.0))}, plan, device.synchronize)
+    assert device.events.count("run") == 3 + 1
+
+
+def test_without_a_budget_every_run_is_made(clock: Clock) -> None:
+    found = interleaved({"a": (1, clock.work(1e6))}, replace(PLAN, runs=7), nothing)
+    assert len(found["a"].seconds) == 7
+
+
+def test_no_variants_give_no_measurements(clock: Clock) -> None:
+    assert interleaved({}, PLAN, nothing) == {}
+
+
+def test_a_measurement_knows_its_batch(clock: Clock) -> None:
+    found = interleaved({"a": (1, clock.work(1.0)), "b": (8, clock.work(1.0))}, PLAN, nothing)
+    assert (found["a"].batch, found["b"].batch) == (1, 8)
+
+
+@pytest.mark.parametrize("count", [2, 10, PERCENTILES_NEED - 1, PERCENTILES_NEED, 250])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_statistics_are_those_of_the_standard_library(count: int, batch: int) -> None:
+    seconds = tuple(np.random.default_rng(count).lognormal(-3, 0.5, count).tolist())
+    summary = Measurement(batch, seconds).summary()
+    milliseconds = [1000 * sample for sample in seconds]
+    hundredths = statistics.quantiles(milliseconds, n=100, method="inclusive")
+    mean = statistics.fmean(milliseconds)
+    expected = {
+        "batch": batch,
+        "runs": count,
+        "mean_ms": mean,
+        "std_ms": statistics.stdev(milliseconds),
+        "min_ms": min(milliseconds),
+        "max_ms": max(milliseconds),
+        "p50_ms": statistics.median(milliseconds),
+        "p90_ms": hundredths[89],
+        "p99_ms": hundredths[98] if count >= 100 else None,
+        "ms_per_image": mean / batch,
+        "images_per_second": 1000 * batch / mean,
+    }
+    assert summary == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("count", "withheld"), [(1, True), (99, True), (100, False), (101, False)])
+def test_the_99th_percentile_is_withheld_under_100_samples(count: int, withheld: bool) -> None:
+    summary = Measurement(1, tuple(0.001 * (1 + index) for index in range(count))).summary()
+    assert (summary["p99_ms"] is None) is withheld
+
+
+def test_one_sample_has_no_standard_deviation() -> None:
+    summary = Measurement(2, (0.004,)).summary()
+    assert summary["std_ms"] is None
+    assert (summary["mean_ms"], summary["images_per_second"]) == pytest.approx((4.0, 500.0))
+
+
+@pytest.mark.parametrize("plan", [QUICK, DEFAULT, FULL], ids=["quick", "default", "full"])
+def test_every_plan_warms_up_and_times(plan: Plan) -> None:
+    assert plan.warmups > 0 and plan.runs > 0 and plan.batches
+    assert plan.budget_seconds is None or plan.budget_seconds > 0
+
+
+@pytest.mark.parametrize("plan", [DEFAULT, FULL], ids=["default", "full"])
+def test_plans_that_are_no_glance_take_enough_samples_for_a_99th_percentile(plan: Plan) -> None:
+    assert plan.runs >= PERCENTILES_NEED
