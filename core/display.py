@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,17 @@ Document = Mapping[str, Any]
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow", "incomplete": "yellow"}
 
 
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+PIPED_WIDTH = 200
+"""Columns where standard output is no terminal: nothing is folded that a program may look for."""
+
+
+def _print(*parts: Table | str, markup: bool = True) -> None:
+    """Print to standard output, without the spaces that fill up lines."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    with console.capture() as captured:
+        for part in parts:
+            console.print(part, markup=markup, soft_wrap=isinstance(part, str))
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _status(status: str) -> str:
@@ -34,7 +44,7 @@ def _plain(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 def systems(rows: Iterable[Document]) -> None:
     """Draw the catalog."""
     keys = ("name", "hub_id", "library", "licence")
-    _console().print(_plain(keys, [[row[key] for key in keys] for row in rows]))
+    _print(_plain(keys, [[row[key] for key in keys] for row in rows]))
 
 
 def _weights(label: str, synthetic: bool) -> str:
@@ -75,7 +85,7 @@ def artifact(manifest: Document) -> None:
     recorded = f"{', '.join(golden['images'])}; reference: {golden['reference']}" if golden else "none"
     rows.append(("recorded", recorded))
     rows += [(f"file {name}", _size(record["nbytes"])) for name, record in manifest["files"].items()]
-    _console().print(_plain((), rows))
+    _print(_plain((), rows))
 
 
 def exported(document: Document) -> None:
@@ -83,8 +93,7 @@ def exported(document: Document) -> None:
     counts = document["ledger"]
     synthetic = document["weights"].startswith("synthetic")
     peak = document["peak_rss_bytes"]
-    console = _console()
-    console.print(
+    _print(
         _plain(
             (),
             [
@@ -100,10 +109,10 @@ def exported(document: Document) -> None:
         )
     )
     if document["variants"]:
-        console.print(_variants(document))
+        _print(_variants(document))
     else:
-        console.print("no variant was run: --golden none leaves the reference and its checks out")
-    console.print(f"next: vconv validate {document['artifact']}")
+        _print("no variant was run: --golden none leaves the reference and its checks out")
+    _print(f"next: vconv validate {document['artifact']}", markup=False)
 
 
 def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
@@ -154,22 +163,22 @@ _SOURCES = {
 
 def validated(document: Document) -> None:
     """Draw the report of a validation."""
-    console = _console()
     reference = document["reference"]
     name = f"{reference['name']}, " if reference["name"] else ""
-    console.print(f"{document['artifact']}: weights {_weights(document['weights'], document['synthetic'])}")
-    console.print(f"reference: {name}{_SOURCES[reference['source']]}")
-    console.print(_variants(document))
+    weights = _weights(document["weights"], document["synthetic"])
+    _print(f"{document['artifact']}: weights {weights}", markup=False)
+    _print(f"reference: {name}{_SOURCES[reference['source']]}", markup=False)
+    _print(_variants(document))
     for variant in document["variants"]:
         found = [
             f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
         ]
         for line in found or [variant["reason"]] * bool(variant["reason"]):
-            console.print(f"  {variant['variant']}: {line}", markup=False)
+            _print(f"  {variant['variant']}: {line}", markup=False)
     counts = {status: sum(check["status"] == status for check in document["checks"]) for status in _COLOURS}
-    console.print("checks: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number))
+    _print("checks: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number))
     for check in document["checks"]:
         if check["status"] != "passed":
-            console.print(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
-    console.print(f"report: {document['report']}", markup=False)
-    console.print(_status(document["status"]))
+            _print(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
+    _print(f"report: {document['report']}", markup=False)
+    _print(_status(document["status"]))

@@ -73,9 +73,8 @@ def original(source: Source, made: Manifest, device: Device, golden: Golden | No
     def open_original() -> Session:
         return TorchSession(models.load(source.folder, net), net, device, (), source.folder, made.size)
 
-    reason = (
-        "it is the reference" if golden and golden.name == "original" else "it is what the reference corrects"
-    )
+    corrected = golden is not None and golden.name != "original"
+    reason = "not judged: the reference corrects it" if corrected else "not judged: it is the reference"
     return Candidate("original-torch-fp32", "torch", "fp32", open_original, unjudged=reason)
 
 

@@ -25,5 +25,5 @@ def preprocess(folder: Path, images: Sequence[Image.Image]) -> Array:
     """
     with quiet("transformers"):
         processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    pixel_values = [processor(images=image, return_tensors="np")["pixel_values"] for image in images]
+    pixel_values = [processor(images=image, return_tensors="pt")["pixel_values"].numpy() for image in images]
     return np.ascontiguousarray(np.concatenate(pixel_values), dtype=np.float32)

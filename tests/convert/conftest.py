@@ -42,7 +42,7 @@ class Converted:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Run the shrunk networks on one thread: on a busy machine, waiting for a second costs more than it gives."""
+    """Run the shrunk networks on one thread: waiting for a second costs more than it gives."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -163,7 +163,7 @@ def exported_small(small_system: System, _graphs: Callable[[System], Converted])
 
 @pytest.fixture
 def classifier_folder(small_system: System, tmp_path: Path) -> Path:
-    """A stock classifier of five classes with no weight left at zero; only for systems that have a head for it."""
+    """A stock classifier of five classes, none of its weights zero; its system must have such a head."""
     config = transformers.AutoConfig.for_model(**{**small_system.config, "num_labels": 5})
     with torch.random.fork_rng():
         torch.manual_seed(3)

@@ -8,19 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from vconv.catalog import SYSTEMS
 from vconv.convert import ledger
 from vconv.convert.layouts import LAYOUTS, Network, network
 from vconv.convert.ledger import CASTABLE, Line
 from vconv.convert.safetensors_file import Entry
 from vconv.convert.sources import Source
-from vconv.catalog import SYSTEMS
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-PREFIXED = [
-    name for name, system in SYSTEMS.items() if LAYOUTS[system.config["model_type"]].prefix
-]
+PREFIXED = [name for name, system in SYSTEMS.items() if LAYOUTS[system.config["model_type"]].prefix]
 
 
 def net(source: Source) -> Network:

@@ -159,7 +159,9 @@ def test_every_way_to_give_weights_is_named(system: System) -> None:
 
 @pytest.mark.parametrize("gated", [True, False])
 def test_a_licence_is_asked_for_only_where_the_hub_does(system: System, gated: bool) -> None:
-    assert (f"accept its licence on the hub first: {system.licence}" in ways(replace(system, gated=gated))) is gated
+    assert (
+        f"accept its licence on the hub first: {system.licence}" in ways(replace(system, gated=gated))
+    ) is gated
 
 
 def test_a_path_with_nothing_there_is_refused(system: System, scratch: Path, refused: Refused) -> None:

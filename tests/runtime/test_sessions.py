@@ -109,7 +109,9 @@ def test_what_is_timed_is_what_is_judged(small_artifact: Path, made: Manifest, p
             with open_variant(small_artifact, made, record, CPU, engine) as session:
                 bound = session.bind(pixel_values[:2])()
                 expected = session.run(pixel_values[:2])
-            values = bound if isinstance(bound, (list, tuple)) else [bound[index] for index in range(len(bound))]
+            values = (
+                bound if isinstance(bound, (list, tuple)) else [bound[index] for index in range(len(bound))]
+            )
             actual = [np.asarray(value.numpy() if hasattr(value, "numpy") else value) for value in values]
             assert_agree(dict(zip(expected, actual, strict=True)), expected, SAME_ROWS)
 
@@ -173,7 +175,8 @@ def test_in_batches_joins_every_output() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 4, 6), (1, 4, 6, 3), (1, 1, 4, 6), (1, 3, 6, 4), (1, 3, 8, 8), (0, 3, 4, 6), (1, 1, 3, 4, 6), ()]
+    "shape",
+    [(3, 4, 6), (1, 4, 6, 3), (1, 1, 4, 6), (1, 3, 6, 4), (1, 3, 8, 8), (0, 3, 4, 6), (1, 1, 3, 4, 6), ()],
 )
 def test_an_array_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     session = Doubling()
@@ -236,7 +239,9 @@ def test_patches_are_on_while_a_torch_session_is_open_and_off_after(small_source
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", None], ids=["empty", "garbage", "missing"])
 @pytest.mark.parametrize("engine", GRAPH_ENGINES)
-def test_a_file_that_is_no_graph_is_an_engine_error(engine: str, content: bytes | None, tmp_path: Path) -> None:
+def test_a_file_that_is_no_graph_is_an_engine_error(
+    engine: str, content: bytes | None, tmp_path: Path
+) -> None:
     graph = tmp_path / "broken.onnx"
     if content is not None:
         graph.write_bytes(content)

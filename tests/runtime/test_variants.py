@@ -42,7 +42,9 @@ def test_every_variant_opens_with_its_own_engine_size_and_batch(small_artifact: 
 
 
 @pytest.mark.parametrize("engine", GRAPH_ENGINES)
-def test_a_graph_opens_in_another_engine_when_asked(engine: str, small_artifact: Path, made: Manifest) -> None:
+def test_a_graph_opens_in_another_engine_when_asked(
+    engine: str, small_artifact: Path, made: Manifest
+) -> None:
     with open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), CPU, engine) as session:
         assert session.engine == engine
 

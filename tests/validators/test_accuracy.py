@@ -100,10 +100,15 @@ FAULTS = {
     "missing": Fault(lose, "the output is missing"),
     "wrong shape": Fault(lambda outputs: outputs.update(cls=outputs["cls"][:, :31]), "the shape is [3, 31]"),
     "one image less": Fault(lambda outputs: outputs.update(cls=outputs["cls"][:2]), "the shape is [2, 32]"),
-    "one image for all": Fault(lambda outputs: outputs.update(cls=outputs["cls"][:1]), "the shape is [1, 32]"),
-    "one axis more": Fault(lambda outputs: outputs.update(cls=outputs["cls"][None]), "the shape is [1, 3, 32]"),
+    "one image for all": Fault(
+        lambda outputs: outputs.update(cls=outputs["cls"][:1]), "the shape is [1, 32]"
+    ),
+    "one axis more": Fault(
+        lambda outputs: outputs.update(cls=outputs["cls"][None]), "the shape is [1, 3, 32]"
+    ),
     "wrong type": Fault(
-        lambda outputs: outputs.update(cls=outputs["cls"].astype(np.float32)), "the type is float32, not float64"
+        lambda outputs: outputs.update(cls=outputs["cls"].astype(np.float32)),
+        "the type is float32, not float64",
     ),
     "nan": Fault(bad_value(math.nan), "the variant has 1 NaN or Inf of 96"),
     "inf": Fault(bad_value(math.inf), "the variant has 1 NaN or Inf of 96"),
@@ -142,8 +147,13 @@ def test_an_output_that_the_reference_does_not_have_fails() -> None:
 
 
 def test_every_bound_that_is_broken_is_named() -> None:
-    verdict = judge({"cls": np.ones((1, 4)) * 2}, {"cls": np.ones((1, 4))}, find_limit("card", "fp32", "fp32"))
-    assert [reason.split()[0] for reason in verdict["cls"].reasons] == ["vector_relative_error", "relative_error"]
+    verdict = judge(
+        {"cls": np.ones((1, 4)) * 2}, {"cls": np.ones((1, 4))}, find_limit("card", "fp32", "fp32")
+    )
+    assert [reason.split()[0] for reason in verdict["cls"].reasons] == [
+        "vector_relative_error",
+        "relative_error",
+    ]
 
 
 def test_one_bad_image_fails_the_batch() -> None:

@@ -32,7 +32,13 @@ def weight(model: ir.Model, place: int) -> ir.Value:
 def moved(tensor: ir.TensorProtocol | None, location: str, offset: int) -> ir.ExternalTensor:
     assert isinstance(tensor, ir.ExternalTensor)
     return ir.ExternalTensor(
-        location, offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name or "", base_dir="/"
+        location,
+        offset,
+        tensor.length,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name or "",
+        base_dir="/",
     )
 
 
@@ -61,7 +67,9 @@ def embed(model: ir.Model) -> None:
 
 
 def embed_something_large(model: ir.Model) -> None:
-    value = ir.Value(name="large", const_value=ir.tensor(np.zeros(INLINE_ELEMENTS + 1, np.float32), name="large"))
+    value = ir.Value(
+        name="large", const_value=ir.tensor(np.zeros(INLINE_ELEMENTS + 1, np.float32), name="large")
+    )
     model.graph.register_initializer(value)
 
 
@@ -80,7 +88,9 @@ def bake_a_weight_into_a_constant(model: ir.Model) -> None:
     """Compute with numbers that the graph holds itself, the weight still listed and used by nothing."""
     value = weight(model, 0)
     assert value.const_value is not None
-    baked = ir.node("Constant", [], {"value": ir.tensor(np.ones(value.const_value.shape.numpy(), np.float32))})
+    baked = ir.node(
+        "Constant", [], {"value": ir.tensor(np.ones(value.const_value.shape.numpy(), np.float32))}
+    )
     baked.outputs[0].name = "baked"
     value.replace_all_uses_with(baked.outputs[0])
     model.graph.insert_before(model.graph[0], baked)
@@ -163,13 +173,17 @@ MUTATIONS = {
     "a renamed output": Mutation(
         "inputs and outputs", DYNAMIC, lambda m: setattr(m.graph.outputs[0], "name", "other")
     ),
-    "a renamed input": Mutation("inputs and outputs", DYNAMIC, lambda m: setattr(m.graph.inputs[0], "name", "x")),
+    "a renamed input": Mutation(
+        "inputs and outputs", DYNAMIC, lambda m: setattr(m.graph.inputs[0], "name", "x")
+    ),
     "outputs in another order": Mutation("inputs and outputs", DYNAMIC, swap_outputs),
     "an output less": Mutation("inputs and outputs", DYNAMIC, lambda m: m.graph.outputs.pop()),
     "a dynamic graph with its batch fixed": Mutation(
         "inputs and outputs", DYNAMIC, lambda m: set_dimension(m, 0, 2)
     ),
-    "a static graph with another batch": Mutation("inputs and outputs", STATIC, lambda m: set_dimension(m, 0, 1)),
+    "a static graph with another batch": Mutation(
+        "inputs and outputs", STATIC, lambda m: set_dimension(m, 0, 1)
+    ),
     "a static graph with a dynamic batch": Mutation(
         "inputs and outputs", STATIC, lambda m: set_dimension(m, 0, "batch")
     ),
@@ -207,7 +221,9 @@ def reopened(folder: Path, made: Manifest, file: str) -> Subject:
 
 def failed(subject: Subject) -> set[str]:
     prefix = f"{subject.path.name}: "
-    return {check.name.removeprefix(prefix) for check in check_graph(subject) if check.status is Status.FAILED}
+    return {
+        check.name.removeprefix(prefix) for check in check_graph(subject) if check.status is Status.FAILED
+    }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

@@ -32,8 +32,13 @@ def graph_of(*dims: int | str, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Gra
     given, inner, made = (ir.Value(name=name, shape=ir.Shape([2, 3]), type=kind) for name in ("x", "i", "y"))
     weight = ir.Value(name="memory.weight", shape=ir.Shape(dims), type=kind)
     one = ir.Value(name="one", shape=ir.Shape([1]), type=kind, const_value=ir.tensor([1.0], name="one"))
-    nodes = [ir.Node("", "Add", [given, weight], outputs=[inner]), ir.Node("", "Add", [inner, one], outputs=[made])]
-    return ir.Graph([given], [made], nodes=nodes, initializers=[weight, one], opset_imports={"": 18}, name="g")
+    nodes = [
+        ir.Node("", "Add", [given, weight], outputs=[inner]),
+        ir.Node("", "Add", [inner, one], outputs=[made]),
+    ]
+    return ir.Graph(
+        [given], [made], nodes=nodes, initializers=[weight, one], opset_imports={"": 18}, name="g"
+    )
 
 
 def test_a_weight_becomes_external_under_the_files_name(entries: dict[str, Entry]) -> None:
@@ -43,7 +48,11 @@ def test_a_weight_becomes_external_under_the_files_name(entries: dict[str, Entry
     tensor = graph.initializers["disk.weight"].const_value
     assert isinstance(tensor, ir.ExternalTensor)
     entry = entries["disk.weight"]
-    assert (tensor.location, tensor.offset, tensor.length) == ("model.safetensors", entry.offset, entry.nbytes)
+    assert (tensor.location, tensor.offset, tensor.length) == (
+        "model.safetensors",
+        entry.offset,
+        entry.nbytes,
+    )
     assert (tensor.dtype, tuple(tensor.shape)) == (ir.DataType.FLOAT, (2, 3))
     np.testing.assert_array_equal(tensor.numpy(), WEIGHT)
 

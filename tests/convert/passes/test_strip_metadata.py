@@ -12,9 +12,7 @@ SECRET = "/home/somebody/model.py:12"
 
 
 def noted(name: str) -> ir.Value:
-    value = ir.Value(
-        name=name, shape=ir.Shape([2]), type=ir.TensorType(ir.DataType.FLOAT), doc_string=SECRET
-    )
+    value = ir.Value(name=name, shape=ir.Shape([2]), type=ir.TensorType(ir.DataType.FLOAT), doc_string=SECRET)
     value.metadata_props["trace"] = SECRET
     return value
 

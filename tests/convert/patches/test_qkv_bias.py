@@ -184,7 +184,9 @@ def test_the_config_edit_touches_only_those_flags(small_source: Source) -> None:
     before = dict(small_source.config)
     after = PATCH.edit_config(dict(before))
     flags = set(network(before).layout.biases.values())
-    assert {key for key in after if after[key] != before.get(key)} == {key for key in flags if before.get(key)}
+    assert {key for key in after if after[key] != before.get(key)} == {
+        key for key in flags if before.get(key)
+    }
     assert json.dumps(before, sort_keys=True) == json.dumps(dict(small_source.config), sort_keys=True)
 
 

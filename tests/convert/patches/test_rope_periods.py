@@ -76,9 +76,7 @@ def test_stock_loading_does_not_carry_it(small_source: Source, stock: Callable[[
 
 
 @with_rope
-def test_a_corrected_model_has_it_already(
-    small_source: Source, corrected: Callable[[Source], Any]
-) -> None:
+def test_a_corrected_model_has_it_already(small_source: Source, corrected: Callable[[Source], Any]) -> None:
     model = corrected(small_source)
     before = model.rope_embeddings.inv_freq
     with applied(model, network(small_source.config), [PATCH]) as found:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vconv.catalog import System
+from vconv.catalog import SYSTEMS, System
 from vconv.convert.layouts import network
 from vconv.convert.patches.base import applied
 from vconv.convert.patches.table import PATCHES, called_for, named
@@ -23,11 +23,16 @@ EXPECTED = {
 }
 """By family, what the published networks call for."""
 
+CASES = [(system.name, name) for system in SYSTEMS.values() for name in EXPECTED[system.config["model_type"]]]
 
-def without_kernel_biases(model: nn.Module) -> nn.Module:
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "query", "key", "value")
+
+
+def with_zero_biases(model: nn.Module) -> nn.Module:
     """Set every query, key and value bias to zero, as the released DINOv3 files have them."""
     for name, parameter in model.named_parameters():
-        if name.endswith((".bias",)) and any(part in name for part in ("q_proj", "k_proj", "v_proj", "query", "key", "value")):
+        if name.endswith(tuple(f"{part}.bias" for part in PROJECTIONS)):
             parameter.data.zero_()
     return model
 
@@ -68,7 +73,7 @@ def test_one_patch_is_found_by_its_name(name: str) -> None:
     assert named([name]) == [PATCHES[name]]
 
 
-@pytest.mark.parametrize("name", PATCHES)
+@pytest.mark.parametrize(("system", "name"), CASES, indirect=["system"])
 def test_a_patch_is_counted_changes_what_it_says_and_is_undone(
     name: str,
     small_source: Source,
@@ -78,9 +83,7 @@ def test_a_patch_is_counted_changes_what_it_says_and_is_undone(
     executed: Callable[[nn.Module, Tensor], Counter[str]],
 ) -> None:
     net, patch = network(small_source.config), PATCHES[name]
-    if patch not in called_for(net):
-        return
-    model = without_kernel_biases(stock(small_source.folder))
+    model = with_zero_biases(stock(small_source.folder))
     state = {key: value.clone() for key, value in (*model.named_parameters(), *model.named_buffers())}
     before = executed(model, pixel_values)
     with torch.no_grad():
@@ -97,7 +100,7 @@ def test_a_patch_is_counted_changes_what_it_says_and_is_undone(
     assert [key for key in state if not torch.equal(again[key], state[key])] == []
 
 
-@pytest.mark.parametrize("name", PATCHES)
+@pytest.mark.parametrize(("system", "name"), CASES, indirect=["system"])
 def test_a_patch_is_undone_when_an_error_is_raised_inside(
     name: str,
     small_source: Source,
@@ -105,9 +108,7 @@ def test_a_patch_is_undone_when_an_error_is_raised_inside(
     pixel_values: Tensor,
 ) -> None:
     net, patch = network(small_source.config), PATCHES[name]
-    if patch not in called_for(net):
-        return
-    model = without_kernel_biases(stock(small_source.folder))
+    model = with_zero_biases(stock(small_source.folder))
     modules = list(model.named_modules())
     with torch.no_grad():
         expected = model(pixel_values).last_hidden_state
@@ -127,7 +128,9 @@ def test_all_patches_together_are_the_corrected_reference(
     distance: Distance,
 ) -> None:
     net = network(small_source.config)
-    model, reference = (without_kernel_biases(make) for make in (stock(small_source.folder), corrected(small_source)))
+    model, reference = (
+        with_zero_biases(make) for make in (stock(small_source.folder), corrected(small_source))
+    )
     with torch.no_grad(), applied(model, net, called_for(net)):
         found, expected = model(pixel_values), reference(pixel_values)
         assert distance(found.last_hidden_state, expected.last_hidden_state) < 1e-5

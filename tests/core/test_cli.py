@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vconv import workflows
+from vconv.catalog import SYSTEMS
+from vconv.cli import main
+
+COMMANDS = sorted(main.commands)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def only_error(result: Result) -> str:
+    """Return the one line that a user's error is, having checked that it is all there is."""
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert result.stderr.splitlines()[-1] == errors[0]
+    assert all(part in errors[0] for part in (" | got ", " | expected ", " | fix: "))
+    return errors[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_explains_itself_and_offers_json(command: str, flag: str) -> None:
+    result = run(command, flag)
+    assert result.exit_code == 0
+    assert "Usage:" in result.stdout
+    assert "--json" in result.stdout
+
+
+def test_list_shows_every_system() -> None:
+    result = run("list")
+    assert result.exit_code == 0
+    assert all(name in result.stdout and system.hub_id in result.stdout for name, system in SYSTEMS.items())
+    assert [row["name"] for row in json.loads(run("list", "--json").stdout)] == list(SYSTEMS)
+
+
+def test_info_shows_what_the_manifest_says(artifact: Path) -> None:
+    result = run("info", artifact)
+    assert result.exit_code == 0
+    assert "synthetic:0 (synthetic: not trained weights)" in result.stdout
+    assert json.loads(run("info", artifact, "--json").stdout) == json.loads(
+        (artifact / "vconv.json").read_text()
+    )
+    assert "[batch, 3, 224, 224]" in result.stdout
+
+
+def test_an_export_and_a_validation_speak_json_on_standard_output_and_progress_on_standard_error(
+    small_name: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "a"
+    result = run("export", small_name, "--weights", "synthetic:3", "--out", target, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["artifact"] == str(target)
+    assert document["weights"] == "synthetic:3"
+    assert document["ledger"]["tensors"] == document["ledger"]["copied"] + document["ledger"]["dropped"]
+    assert {"seconds", "peak_rss_bytes", "patches", "files"} <= document.keys()
+    assert "drawing synthetic weights" in result.stderr
+
+    result = run("validate", target, "--quick", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["status"], report["passed"]) == ("passed", True)
+    assert "timing" in result.stderr
+
+
+def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> None:
+    result = run("export", small_name, "--weights", "synthetic", "--out", tmp_path / "a")
+    assert "(synthetic: not trained weights)" in result.stdout
+    result = run("validate", tmp_path / "a", "--quick")
+    assert "(synthetic: not trained weights)" in result.stdout
+    assert result.stdout.rstrip().endswith("passed")
+    assert max(map(len, result.stdout.splitlines())) <= 80 or "report: " in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["export", "dinov3-vits15", "--weights", "synthetic"], "unknown system | got 'dinov3-vits15'"),
+        (["export", "dinov3-vits16"], "no weights for dinov3-vits16 | got none"),
+        (["export", "dinov3-vits16", "--weights", "no/such/file"], "no weights at no/such/file"),
+        (["export", "dinov3-vits16", "--weights", "synthetic:x"], "not a seed | got 'synthetic:x'"),
+        (
+            ["export", "dinov3-vits16", "--weights", "synthetic", "--batch", "0"],
+            "--batch is out of range | got 0",
+        ),
+        (["export", "dinov3-vits16", "--weights", "synthetic", "--opset", "9"], "the opset is not supported"),
+        (["validate", "no/such/artifact"], "no artifact at no/such/artifact | got no such folder"),
+        (["info", "no/such/artifact"], "no artifact at no/such/artifact"),
+        (["validate", ".", "--device", "tpu"], "unknown device | got 'tpu'"),
+        (["validate", ".", "--within", "loose"], "unknown limit | got 'loose'"),
+        (["validate", ".", "--engine", "tensorrt"], "unknown engine | got tensorrt"),
+        (["validate", ".", "--budget", "0"], "--budget is out of range | got 0.0"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert sentence in only_error(result)
+    assert list(tmp_path.rglob("*")) in ([], [tmp_path / "artifacts"])
+
+
+def test_quick_and_full_exclude_each_other() -> None:
+    result = run("validate", ".", "--quick", "--full")
+    assert result.exit_code == 2
+    assert "exclude each other" in result.stderr
+
+
+@pytest.mark.parametrize("status", ["failed", "incomplete"])
+def test_what_did_not_pass_exits_with_1(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    document: dict[str, Any] = {"status": status, "passed": False}
+    monkeypatch.setattr(workflows, "validate", lambda *args, **kwargs: document)
+    result = run("validate", ".", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == document
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(workflows, "describe", broken)
+    assert isinstance(run("info", ".").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "terminate"])
+def test_an_interrupted_export_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "vconv",
+        "export",
+        "vit-base-patch16-224-in21k",
+        "--weights",
+        "synthetic",
+    ]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "a")], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert "drawing synthetic weights" in process.stderr.readline()
+    assert list(tmp_path.iterdir()) != []
+    os.kill(process.pid, number)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1] == "interrupted: nothing was written"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_colours_stay_away_when_asked(artifact: Path) -> None:
+    environment = {**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "vconv", "info", str(artifact)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "\x1b[3" not in done.stdout

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+import transformers
+
+from vconv.convert.layouts import Network, network
+from vconv.convert.patches import base, table
+from vconv.convert.sources import Source
+from vconv.errors import WeightsError
+from vconv.types import WEIGHTS_FILE, Array, Status
+from vconv.validators import golden
+from vconv.validators.golden import Golden, run_reference
+
+
+def net_of(source: Source) -> Network:
+    return network(source.config, frozenset(source.entries))
+
+
+@pytest.fixture
+def images() -> Array:
+    return np.random.default_rng(2).standard_normal((3, 3, 64, 64), dtype=np.float32)
+
+
+@pytest.fixture
+def reference(small_source: Source, images: Array) -> Golden:
+    return run_reference(small_source, net_of(small_source), images)
+
+
+def by_hand(source: Source, images: Array, dtype: torch.dtype, corrected: bool) -> dict[str, Array]:
+    """Run stock transformers, with the authors' periods put in by hand, and cut the tokens up."""
+    model = transformers.AutoModel.from_pretrained(source.folder, dtype=torch.float32).eval()
+    theta = source.config.get("rope_theta")
+    if theta and corrected:
+        quarter = source.config["hidden_size"] // source.config["num_attention_heads"] // 4
+        periods = torch.tensor([theta ** (place / quarter) for place in range(quarter)])
+        model.rope_embeddings.inv_freq = 1.0 / periods.to(torch.bfloat16).to(torch.float32)
+    with torch.inference_mode():
+        stock = model.to(dtype)(torch.from_numpy(images).to(dtype))
+    first = 1 + source.config.get("num_register_tokens", 0)
+    tokens = stock.last_hidden_state.numpy()
+    found = {"pooled": stock.pooler_output.numpy(), "cls": tokens[:, 0]}
+    if first > 1:
+        found["registers"] = tokens[:, 1:first]
+    return {**found, "patches": tokens[:, first:], "last_hidden_state": tokens}
+
+
+def distance(actual: Array, expected: Array) -> float:
+    """Return the relative L2 distance of the worst image."""
+    pairs = zip(actual.astype(np.float64), expected.astype(np.float64), strict=True)
+    return max(float(np.sqrt(np.square(a - e).sum() / np.square(e).sum())) for a, e in pairs)
+
+
+def test_the_reference_is_stock_transformers_with_the_authors_periods(
+    reference: Golden, small_source: Source, images: Array
+) -> None:
+    expected = by_hand(small_source, images, torch.float32, corrected=True)
+    assert list(reference.outputs) == list(expected)
+    for name, value in expected.items():
+        assert reference.outputs[name].dtype == np.float32
+        assert distance(reference.outputs[name], value) < 1e-6
+    assert reference.pixel_values is images
+
+
+def test_the_floor_is_the_distance_of_float32_from_float64(
+    reference: Golden, small_source: Source, images: Array
+) -> None:
+    exact = by_hand(small_source, images, torch.float64, corrected=True)
+    assert set(reference.floor) == set(exact)
+    for name, value in exact.items():
+        assert reference.floor[name] == pytest.approx(distance(reference.outputs[name], value), rel=1e-3)
+        assert 1e-9 < reference.floor[name] < 1e-5
+
+
+def test_the_distance_to_the_stock_original_is_there_where_it_is_corrected(
+    reference: Golden, small_source: Source, images: Array
+) -> None:
+    if reference.name == "original":
+        assert "rope_theta" not in small_source.config
+        assert reference.to_stock_original == {}
+        return
+    stock = by_hand(small_source, images, torch.float32, corrected=False)
+    for name, value in stock.items():
+        found = distance(value, reference.outputs[name])
+        assert reference.to_stock_original[name] == pytest.approx(found, rel=1e-3)
+        assert found > 100 * reference.floor[name]
+
+
+def test_no_patch_has_a_part_in_the_reference(
+    reference: Golden, small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a patch was asked for")
+
+    for holder, name in ((base, "applied"), (base, "find_sites"), (table, "called_for"), (table, "named")):
+        monkeypatch.setattr(holder, name, refuse)
+    again = run_reference(small_source, net_of(small_source), images)
+    assert all(np.array_equal(again.outputs[name], reference.outputs[name]) for name in reference.outputs)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_original_whose_outputs_are_not_numbers_is_refused(
+    value: float, small_source: Source, images: Array, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(small_source.folder, tmp_path / "damaged")
+    tensors = safetensors.numpy.load_file(folder / WEIGHTS_FILE)
+    key = max(name for name in tensors if "norm" in name and name.endswith("bias"))
+    tensors[key][0] = value
+    safetensors.numpy.save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"not numbers.*NaN or Inf in .*cls"):
+        run_reference(replace(small_source, folder=folder), net_of(small_source), images)
+
+
+def test_what_is_recorded_comes_back_bit_by_bit(reference: Golden, tmp_path: Path) -> None:
+    path = tmp_path / "golden" / "golden.safetensors"
+    golden.save(path, reference)
+    pixel_values, outputs = golden.load(path)
+    assert pixel_values.tobytes() == reference.pixel_values.tobytes()
+    assert set(outputs) == set(reference.outputs)
+    for name, value in reference.outputs.items():
+        assert outputs[name].shape == value.shape
+        assert outputs[name].tobytes() == value.tobytes()
+
+
+def test_one_reference_is_recorded_as_one_set_of_bytes(reference: Golden, tmp_path: Path) -> None:
+    paths = [tmp_path / place / "golden.safetensors" for place in ("first", "second")]
+    for path in paths:
+        golden.save(path, reference)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def simple() -> Golden:
+    outputs = {"cls": np.ones((2, 8), np.float32), "patches": np.ones((2, 3, 8), np.float32)}
+    return Golden("original", np.zeros((2, 3, 4, 4), np.float32), outputs, {}, {})
+
+
+def test_a_reference_that_is_as_recorded_agrees() -> None:
+    live = simple()
+    check = golden.agreement(live, (live.pixel_values, live.outputs))
+    assert (check.name, check.status) == ("golden", Status.PASSED)
+    assert "0.0e+00" in check.detail
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1 + 5e-6, "passed"), (1 + 2e-5, "failed"), (1.1, "failed")])
+def test_a_reference_agrees_within_the_strict_limit_of_float32(factor: float, status: str) -> None:
+    live = simple()
+    recorded = {**live.outputs, "cls": live.outputs["cls"] * np.float32(factor)}
+    check = golden.agreement(live, (live.pixel_values, recorded))
+    assert check.status == status
+    assert ("cls: vector_relative_error" in check.detail) == (status == "failed")
+
+
+FAULTS: dict[str, Callable[[dict[str, Array]], object]] = {
+    "an output less": lambda outputs: outputs.pop("cls"),
+    "an output more": lambda outputs: outputs.update(logits=np.ones((2, 8), np.float32)),
+    "another shape": lambda outputs: outputs.update(cls=np.ones((2, 9), np.float32)),
+    "another type": lambda outputs: outputs.update(cls=np.ones((2, 8))),
+    "not a number": lambda outputs: outputs.update(cls=np.full((2, 8), np.nan, np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_recording_that_does_not_fit_disagrees(name: str) -> None:
+    live, recorded = simple(), dict(simple().outputs)
+    FAULTS[name](recorded)
+    assert golden.agreement(live, (live.pixel_values, recorded)).status is Status.FAILED
+
+
+def test_without_a_recording_the_check_is_skipped_with_a_reason() -> None:
+    check = golden.agreement(simple(), None)
+    assert check.status is Status.SKIPPED
+    assert check.detail

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from vconv.convert import ledger
+from vconv.convert.ledger import LEDGER_FILE, Line
+from vconv.convert.safetensors_file import Entry, read_header
+from vconv.convert.sources import Source
+from vconv.errors import ArtifactError
+from vconv.manifest import FileRecord, Manifest
+from vconv.types import WEIGHTS_FILE, Check, Status
+from vconv.validators.integrity import verify_files, verify_ledger, verify_tensors
+
+Entries = Mapping[str, Entry]
+
+
+def flip_a_bit(path: Path, position: int) -> None:
+    """Flip the lowest bit of one byte; done twice, it changes nothing."""
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 1]))
+
+
+def lines_of(folder: Path) -> list[Line]:
+    return ledger.load(folder / LEDGER_FILE)
+
+
+def entries_of(folder: Path) -> dict[str, Entry]:
+    return read_header(folder / WEIGHTS_FILE)
+
+
+def kept(lines: list[Line]) -> list[Line]:
+    return [line for line in lines if line.target]
+
+
+def assert_failed(check: Check, *words: str) -> None:
+    assert check.status is Status.FAILED
+    for word in words:
+        assert word in check.detail
+
+
+def rewritten(folder: Path, made: Manifest) -> Manifest:
+    """Return a manifest whose hashes fit the folder, as one who tampers would write it."""
+    files = {
+        name: FileRecord(
+            sha256=hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+            nbytes=(folder / name).stat().st_size,
+        )
+        for name in made.files
+    }
+    return made.model_copy(update={"files": files})
+
+
+def test_files_as_exported_match(small_artifact: Path, made: Manifest) -> None:
+    check = verify_files(small_artifact, made)
+    assert check.status is Status.PASSED
+    assert str(len(made.files)) in check.detail
+
+
+def test_every_file_that_a_variant_or_the_ledger_needs_is_hashed(
+    small_artifact: Path, made: Manifest
+) -> None:
+    files = {str(path.relative_to(small_artifact)) for path in small_artifact.rglob("*") if path.is_file()}
+    assert files - set(made.files) == {"vconv.json", "vconv.json.sha256"}
+    assert {record.file for record in made.variants} <= set(made.files)
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_flipped_bit_in_any_file_is_caught(place: str, copied: Path, made: Manifest) -> None:
+    for name, record in made.files.items():
+        position = {"first": 0, "middle": record.nbytes // 2, "last": record.nbytes - 1}[place]
+        flip_a_bit(copied / name, position)
+        with pytest.raises(ArtifactError, match=rf"{name} was changed.*got sha256.*expected sha256"):
+            verify_files(copied, made)
+        flip_a_bit(copied / name, position)
+    assert verify_files(copied, made).status is Status.PASSED
+
+
+def test_a_file_that_is_cut_short_is_caught_by_its_size(copied: Path, made: Manifest) -> None:
+    for name, record in made.files.items():
+        whole = (copied / name).read_bytes()
+        (copied / name).write_bytes(whole[:-1])
+        with pytest.raises(ArtifactError, match=f"{name} was changed.*{record.nbytes - 1} bytes"):
+            verify_files(copied, made)
+        (copied / name).write_bytes(whole)
+
+
+def test_a_missing_file_is_caught(copied: Path, made: Manifest) -> None:
+    for name in made.files:
+        (copied / name).rename(copied / "elsewhere")
+        with pytest.raises(ArtifactError, match=f"{name} is missing"):
+            verify_files(copied, made)
+        (copied / "elsewhere").rename(copied / name)
+
+
+def test_tensors_as_exported_match_their_source(small_artifact: Path, small_source: Source) -> None:
+    lines = lines_of(small_artifact)
+    check = verify_tensors(lines, small_source.entries, entries_of(small_artifact))
+    assert check.status is Status.PASSED
+    assert str(len(lines)) in check.detail
+
+
+@pytest.mark.parametrize("place", [0, 7, -1])
+def test_a_changed_weight_is_caught_when_the_hashes_are_rewritten(
+    place: int, copied: Path, made: Manifest, small_source: Source
+) -> None:
+    line = kept(lines_of(copied))[place]
+    entry = entries_of(copied)[line.target]
+    flip_a_bit(copied / WEIGHTS_FILE, entry.offset + entry.nbytes - 4)
+    assert verify_files(copied, rewritten(copied, made)).status is Status.PASSED
+    assert_failed(
+        verify_tensors(lines_of(copied), small_source.entries, entries_of(copied)),
+        "1 tensors are wrong",
+        f"{line.target} differs from {line.source}",
+    )
+
+
+def test_a_changed_weight_is_caught_when_even_the_ledger_is_rewritten(
+    copied: Path, small_source: Source
+) -> None:
+    lines = lines_of(copied)
+    place, line = next((place, line) for place, line in enumerate(lines) if line.target)
+    flip_a_bit(copied / WEIGHTS_FILE, entries_of(copied)[line.target].offset)
+    digest = hashlib.sha256(b"".join(entries_of(copied)[line.target].chunks())).hexdigest()
+    lines[place] = replace(line, sha256=digest)
+    assert verify_ledger(lines, entries_of(copied)).status is Status.PASSED
+    assert_failed(verify_tensors(lines, small_source.entries, entries_of(copied)), line.target)
+
+
+def test_a_source_that_is_not_the_one_converted_is_caught(small_artifact: Path, small_source: Source) -> None:
+    entries = dict(small_source.entries)
+    same_shape: dict[tuple[int, ...], list[str]] = {}
+    for name, entry in entries.items():
+        same_shape.setdefault(entry.shape, []).append(name)
+    first, second = next(names[-2:] for names in same_shape.values() if len(names) > 1)
+    entries[first], entries[second] = entries[second], entries[first]
+    check = verify_tensors(lines_of(small_artifact), entries, entries_of(small_artifact))
+    assert_failed(check, "2 tensors are wrong")
+
+
+def test_a_dropped_tensor_that_is_not_zero_is_caught(small_artifact: Path, small_source: Source) -> None:
+    lines, entries = lines_of(small_artifact), entries_of(small_artifact)
+    line = kept(lines)[3]
+    del entries[line.target]
+    lines[lines.index(line)] = replace(line, target="", action="dropped", proof="max|b| = 0")
+    assert_failed(
+        verify_tensors(lines, small_source.entries, entries), f"{line.source} was dropped, but max|b| is"
+    )
+
+
+def test_a_tensor_that_is_said_to_be_dropped_and_is_there_is_caught(
+    small_artifact: Path, small_source: Source
+) -> None:
+    lines = lines_of(small_artifact)
+    line = kept(lines)[3]
+    lines[lines.index(line)] = replace(line, action="dropped")
+    assert_failed(
+        verify_tensors(lines, small_source.entries, entries_of(small_artifact)), "said to be dropped"
+    )
+
+
+def test_a_tensor_of_the_source_that_is_not_accounted_for_is_caught(
+    small_artifact: Path, small_source: Source
+) -> None:
+    name, entry = next(iter(small_source.entries.items()))
+    entries = {**small_source.entries, "more.weight": replace(entry, name="more.weight")}
+    check = verify_tensors(lines_of(small_artifact), entries, entries_of(small_artifact))
+    assert_failed(check, "more.weight of the source is not in the ledger")
+    assert name not in check.detail
+
+
+def test_a_tensor_of_the_artifact_that_is_not_accounted_for_is_caught(
+    small_artifact: Path, small_source: Source
+) -> None:
+    entries = entries_of(small_artifact)
+    entries["more.weight"] = replace(next(iter(entries.values())), name="more.weight")
+    assert_failed(
+        verify_tensors(lines_of(small_artifact), small_source.entries, entries),
+        "more.weight of the artifact is not in the ledger",
+    )
+
+
+def test_a_line_of_the_ledger_that_is_gone_is_caught_from_both_sides(
+    small_artifact: Path, small_source: Source
+) -> None:
+    lines = lines_of(small_artifact)
+    lines.remove(kept(lines)[0])
+    assert_failed(
+        verify_tensors(lines, small_source.entries, entries_of(small_artifact)), "2 tensors are wrong"
+    )
+
+
+def test_a_line_without_a_source_is_caught(small_artifact: Path, small_source: Source) -> None:
+    lines = lines_of(small_artifact)
+    lines.append(replace(lines[0], source="no.such.weight"))
+    check = verify_tensors(lines, small_source.entries, entries_of(small_artifact))
+    assert_failed(check, "no.such.weight is not in the source")
+
+
+@pytest.mark.parametrize("change", [{"shape": (3, 3)}, {"dtype": "F16"}, None], ids=["shape", "type", "gone"])
+def test_a_tensor_that_does_not_look_like_its_source_is_caught(
+    change: dict[str, object] | None, small_artifact: Path, small_source: Source
+) -> None:
+    lines, entries = lines_of(small_artifact), entries_of(small_artifact)
+    target = kept(lines)[2].target
+    if change is None:
+        del entries[target]
+    else:
+        entries[target] = replace(entries[target], **change)  # type: ignore[arg-type]
+    assert_failed(
+        verify_tensors(lines, small_source.entries, entries), f"{target} is not in the artifact as F32"
+    )
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
+def test_a_widened_tensor_is_held_against_the_values_that_it_came_from(wrong: bool, tmp_path: Path) -> None:
+    half = np.array([[1.0, -2.5, 3.14159, 6e-8]], np.float16)
+    wide = half.astype(np.float32)
+    wide[0, 2] += np.float32(1e-6) * wrong
+    safetensors.numpy.save_file({"w": half}, tmp_path / "source.safetensors")
+    safetensors.numpy.save_file({"w": wide}, tmp_path / WEIGHTS_FILE)
+    line = Line("w", "w", "cast", "F16", (1, 4), "")
+    check = verify_tensors([line], read_header(tmp_path / "source.safetensors"), entries_of(tmp_path))
+    assert check.status is (Status.FAILED if wrong else Status.PASSED)
+
+
+def test_tensors_as_exported_match_the_ledger(small_artifact: Path) -> None:
+    check = verify_ledger(lines_of(small_artifact), entries_of(small_artifact))
+    assert check.status is Status.PASSED
+    assert str(len(kept(lines_of(small_artifact)))) in check.detail
+
+
+def test_every_changed_weight_is_caught_by_the_ledger(copied: Path) -> None:
+    lines, entries = lines_of(copied), entries_of(copied)
+    for line in kept(lines):
+        position = entries[line.target].offset + entries[line.target].nbytes // 2
+        flip_a_bit(copied / WEIGHTS_FILE, position)
+        assert_failed(verify_ledger([line], entries), line.target)
+        flip_a_bit(copied / WEIGHTS_FILE, position)
+    assert verify_ledger(lines, entries).status is Status.PASSED
+
+
+def test_a_tensor_that_is_gone_is_caught_by_the_ledger(small_artifact: Path) -> None:
+    lines, entries = lines_of(small_artifact), entries_of(small_artifact)
+    del entries[kept(lines)[5].target]
+    assert_failed(verify_ledger(lines, entries), "1 tensors differ", kept(lines)[5].target)
+
+
+def test_looking_changes_nothing(small_artifact: Path, made: Manifest, tmp_path: Path) -> None:
+    before = shutil.copytree(small_artifact, tmp_path / "before")
+    verify_files(small_artifact, made)
+    verify_ledger(lines_of(small_artifact), entries_of(small_artifact))
+    for path in before.rglob("*"):
+        other = small_artifact / path.relative_to(before)
+        assert path.is_dir() or path.read_bytes() == other.read_bytes()

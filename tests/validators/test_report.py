@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from datetime import UTC, datetime, tzinfo
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vconv.types import Check, Status
+from vconv.validators import report
+from vconv.validators.accuracy import OutputVerdict
+from vconv.validators.limits import Limit
+
+WHOLE = [
+    ("", "", "incomplete"),
+    ("passed", "", "passed"),
+    ("passed", "passed", "passed"),
+    ("passed", "skipped", "passed"),
+    ("passed", "failed", "failed"),
+    ("failed", "", "failed"),
+    ("failed", "passed", "failed"),
+    ("passed failed", "passed", "failed"),
+    ("failed passed", "passed", "failed"),
+    ("passed skipped", "passed", "passed"),
+    ("skipped", "", "incomplete"),
+    ("skipped", "passed", "incomplete"),
+    ("skipped skipped", "passed skipped", "incomplete"),
+    ("skipped failed", "passed", "failed"),
+    ("skipped", "failed", "failed"),
+    ("incomplete", "passed", "incomplete"),
+    ("incomplete skipped", "", "incomplete"),
+    ("incomplete failed", "", "failed"),
+    ("", "passed", "incomplete"),
+    ("", "skipped", "incomplete"),
+    ("", "passed passed", "incomplete"),
+    ("", "failed", "failed"),
+    ("", "passed failed", "failed"),
+]
+"""Statuses of the variants, of the checks, and of the whole."""
+
+
+@pytest.mark.parametrize(("variants", "checks", "whole"), WHOLE)
+def test_the_whole_follows_from_its_parts(variants: str, checks: str, whole: str) -> None:
+    rows = [{"status": Status(status)} for status in variants.split()]
+    found = [Check("check", Status(status), "detail") for status in checks.split()]
+    assert report.whole(rows, found) is Status(whole)
+
+
+def test_the_table_has_every_status_of_a_variant_alone_and_beside_a_passed_check() -> None:
+    assert {status.value for status in Status} == {variants for variants, _, _ in WHOLE if variants.isalpha()}
+
+
+class Standing(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Standing:
+        assert tz is UTC
+        return cls(2026, 3, 1, 12, 30, 59, tzinfo=tz)
+
+
+@pytest.fixture
+def standing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "datetime", Standing)
+
+
+def index(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / report.RESULTS_FILE).read_text())["reports"]
+    return found
+
+
+@pytest.mark.usefixtures("standing")
+def test_reports_of_one_second_are_all_kept(tmp_path: Path) -> None:
+    paths = [report.save(tmp_path, {"status": "passed", "run": run}, "validate") for run in range(3)]
+    assert len(set(paths)) == 3
+    assert [json.loads(path.read_text())["run"] for path in paths] == [0, 1, 2]
+    assert [entry["file"] for entry in index(tmp_path)] == [f"reports/{path.name}" for path in paths]
+
+
+@pytest.mark.usefixtures("standing")
+def test_a_report_never_overwrites_one_that_is_there(tmp_path: Path) -> None:
+    first, second = (report.save(tmp_path, {"status": "passed", "run": run}, "validate") for run in range(2))
+    first.unlink()
+    third = report.save(tmp_path, {"status": "passed", "run": 2}, "validate")
+    assert third != second
+    assert json.loads(second.read_text())["run"] == 1
+
+
+@pytest.mark.usefixtures("standing")
+def test_a_report_is_named_by_time_and_kind_and_says_when_and_where(tmp_path: Path) -> None:
+    path = report.save(tmp_path, {"status": "failed"}, "validate")
+    assert path == tmp_path / "reports" / "20260301T123059-validate.json"
+    document = json.loads(path.read_text())
+    assert document["time"] == "20260301T123059"
+    assert document["host"]
+    assert document["status"] == "failed"
+
+
+def test_the_index_has_the_hash_of_every_report_in_order(tmp_path: Path) -> None:
+    statuses = ["passed", "failed", "incomplete"]
+    for status in statuses:
+        report.save(tmp_path, {"status": Status(status)}, "validate")
+    entries = index(tmp_path)
+    assert [entry["status"] for entry in entries] == statuses
+    for entry in entries:
+        assert entry["sha256"] == hashlib.sha256((tmp_path / entry["file"]).read_bytes()).hexdigest()
+
+
+def test_saving_leaves_nothing_half_written_behind(tmp_path: Path) -> None:
+    path = report.save(tmp_path, {"status": "passed"}, "validate")
+    files = {file for file in tmp_path.rglob("*") if file.is_file()}
+    assert files == {path, tmp_path / report.RESULTS_FILE}
+
+
+def strict_json(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_metric_that_is_not_finite_is_still_json(value: float, tmp_path: Path) -> None:
+    outputs = {"cls": {"status": "failed", "max_rel": value}}
+    path = report.save(tmp_path, {"status": "failed", "variants": [{"outputs": outputs}]}, "validate")
+    strict_json(path.read_text())
+
+
+def test_rows_hold_status_shape_floor_limit_and_every_metric() -> None:
+    verdicts = {
+        "cls": OutputVerdict(Status.PASSED, (2, 8), {"vector_relative_error": 1e-6, "cosine": 1.0}),
+        "patches": OutputVerdict(Status.FAILED, (), {}, ("the output is missing",)),
+    }
+    limit = Limit({"vector_relative_error": 1e-5}, "a test")
+    rows = report.output_rows(verdicts, limit, {"cls": 1e-7}, {"cls": 1e-3})
+    assert rows["cls"] == {
+        "status": "passed",
+        "shape": [2, 8],
+        "floor": 1e-7,
+        "limit": 1e-5,
+        "vector_relative_error": 1e-6,
+        "cosine": 1.0,
+        "to_stock_original": 1e-3,
+    }
+    assert rows["patches"] == {
+        "status": "failed",
+        "shape": [],
+        "floor": None,
+        "limit": 1e-5,
+        "reasons": ["the output is missing"],
+    }
+    strict_json(json.dumps(rows))
+
+
+def test_rows_of_what_is_not_judged_have_no_limit() -> None:
+    rows = report.output_rows({"cls": OutputVerdict(Status.PASSED, (1,), {})}, None, {}, {})
+    assert rows["cls"]["limit"] is None
+
+
+def test_the_environment_names_versions_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        if package == "transformers":
+            raise PackageNotFoundError(package)
+        return "1.2.3"
+
+    monkeypatch.setattr(report, "version", version)
+    found = report.environment()
+    assert found["torch"] == "1.2.3"
+    assert found["transformers"] == "not installed"
+    assert isinstance(found["cores"], int) and found["cores"] > 0
+    assert found["python"] and found["machine"]
