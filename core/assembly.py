@@ -21,6 +21,7 @@ from vconv.manifest import (
     VariantRecord,
 )
 from vconv.types import WEIGHTS_FILE
+from vconv.validators.golden import GOLDEN_FILE, Golden
 from vconv.validators.graphs import Subject
 
 
@@ -30,7 +31,8 @@ def assemble(
     conversion: Conversion,
     size: tuple[int, int],
     graphs: Sequence[Subject],
-    golden: GoldenRecord | None,
+    reference: Golden | None,
+    images: tuple[str, ...],
     folder: Path,
 ) -> Manifest:
     """Describe a finished artifact.
@@ -41,7 +43,8 @@ def assemble(
         conversion: its checkpoint.
         size: (height, width) of its images.
         graphs: its graphs.
-        golden: what was recorded; None if nothing was.
+        reference: what was recorded; None if nothing was.
+        images: what its images are.
         folder: where its files are, all but the manifest.
     """
     net = conversion.network
@@ -97,7 +100,7 @@ def assemble(
         patches=patches,
         rope_periods=tuple(rope_periods.of(net).tolist()) if corrected else None,
         variants=(torch_variant, *graph_variants),
-        golden=golden,
+        golden=_recorded(reference, images) if reference else None,
         files={
             str(path.relative_to(folder)): FileRecord(
                 sha256=conversion.sha256
@@ -108,4 +111,14 @@ def assemble(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         },
+    )
+
+
+def _recorded(reference: Golden, images: tuple[str, ...]) -> GoldenRecord:
+    return GoldenRecord(
+        file=GOLDEN_FILE,
+        images=images,
+        reference=reference.name,
+        floor=dict(reference.floor),
+        to_stock_original=dict(reference.to_stock_original),
     )

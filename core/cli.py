@@ -49,7 +49,7 @@ def _progress() -> Callable[[str], None]:
 def _show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
     """Print a result: as JSON, or drawn for a terminal."""
     if as_json:
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
         draw(document)
 

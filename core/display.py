@@ -120,7 +120,7 @@ def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
         return "-", {}
     return max(
         outputs.items(),
-        key=lambda item: (item[1]["status"] == "failed", item[1].get("vector_relative_error", 0)),
+        key=lambda item: (item[1]["status"] == "failed", item[1].get("vector_relative_error") or 0),
     )
 
 

@@ -19,7 +19,6 @@ from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources import open_source
 from vconv.errors import ExportCheckError, InputError
-from vconv.manifest import GoldenRecord
 from vconv.runtime.devices import DEVICES, find_device
 from vconv.runtime.sessions import GRAPH_ENGINES, Session
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
@@ -28,7 +27,7 @@ from vconv.staging import staging
 from vconv.types import WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import golden as golden_room
 from vconv.validators import report, validation
-from vconv.validators.golden import GOLDEN_FILE
+from vconv.validators.golden import GOLDEN_FILE, Golden
 from vconv.validators.graphs import check_graph, open_graph
 from vconv.validators.integrity import verify_files, verify_ledger, verify_tensors
 from vconv.validators.limits import find_limit
@@ -72,7 +71,10 @@ def export(
     """
     start = time.perf_counter()
     system = catalog.find(name)
-    _at_least_one("--batch", batch)
+    if batch < 1:
+        raise InputError(
+            "--batch is out of range", got=batch, expected="1 or more", fix="give a whole number"
+        )
     if not onnx_export.LEAST_OPSET <= opset <= onnx_export.GREATEST_OPSET:
         raise InputError(
             "the opset is not supported",
@@ -84,22 +86,16 @@ def export(
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
         source = open_source(system, weights, stage.scratch, say)
-        original = network(source.config, frozenset(source.entries))
         size = image_size(source.preprocessor, source.config)
-        reference, record = None, None
+        conversion = convert_weights(folder, source, say)
+        reference: Golden | None = None
+        names: tuple[str, ...] = ()
         if golden:
             pixel_values, names = subjects.sample(source.folder, images, seed)
             say("running the reference in fp32 and float64")
+            original = network(source.config, frozenset(source.entries))
             reference = golden_room.run_reference(source, original, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)
-            record = GoldenRecord(
-                file=GOLDEN_FILE,
-                images=names,
-                reference=reference.name,
-                floor=dict(reference.floor),
-                to_stock_original=dict(reference.to_stock_original),
-            )
-        conversion = convert_weights(folder, source, say)
         graphs = export_graphs(folder, conversion, size, batch, opset, say)
         outputs = models.output_names(conversion.network)
         graph_subjects = [
@@ -109,7 +105,7 @@ def export(
             verify_tensors(conversion.lines, source.entries, read_header(folder / WEIGHTS_FILE)),
             *(check for subject in graph_subjects for check in check_graph(subject)),
         ]
-        made = assemble(system, source, conversion, size, graph_subjects, record, folder)
+        made = assemble(system, source, conversion, size, graph_subjects, reference, names, folder)
         rows = []
         cpu = DEVICES["cpu"]
         if reference:
@@ -124,16 +120,9 @@ def export(
         "patches": [patch.model_dump(mode="json") for patch in made.patches],
         "ledger": made.ledger,
         "files": {name: record.model_dump() for name, record in made.files.items()},
-        "variants": rows,
+        "variants": report.finite(rows),
         "checks": [asdict(check) for check in checks],
     }
-
-
-def _at_least_one(option: str, number: int) -> None:
-    if number < 1:
-        raise InputError(
-            f"{option} is out of range", got=number, expected="1 or more", fix="give a whole number"
-        )
 
 
 def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) -> None:
@@ -247,6 +236,7 @@ def validate(
         "checks": [asdict(check) for check in checks],
         "variants": rows,
     }
+    result = report.finite(result)
     result["report"] = str(report.save(folder, result, "validate"))
     return result
 

@@ -19,6 +19,7 @@ class Device:
         torch_name: what torch calls it.
         providers: ONNX Runtime execution providers, in order of preference.
         arithmetic: how it computes in float32: ``fp32``, or a reduced form of it.
+        simulated: whether it imitates another device; the word follows every figure from it.
         synchronize: returns when everything that was launched on it has finished.
     """
 
@@ -27,6 +28,7 @@ class Device:
     providers: tuple[str, ...]
     arithmetic: str
     synchronize: Callable[[], None]
+    simulated: bool = False
 
 
 def _nothing_to_wait_for() -> None:

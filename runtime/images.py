@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vconv.errors import InputError
 
@@ -15,7 +15,7 @@ NATURAL_SIZE = (384, 512)
 
 
 def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
-    """Open photographs as RGB.
+    """Open photographs as RGB, upright.
 
     Args:
         paths: files, or folders of files with names that end in .png, .jpg, .jpeg or .webp.
@@ -40,7 +40,7 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
     for file in files:
         try:
             with Image.open(file) as image:
-                images.append(image.convert("RGB"))
+                images.append(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, UnidentifiedImageError) as error:
             raise InputError(
                 f"cannot read the image {file}",
@@ -62,10 +62,17 @@ def natural_image(seed: int) -> Image.Image:
 
     Returns:
         An RGB image of :data:`NATURAL_SIZE`.
+
+    Raises:
+        InputError: the seed is negative.
     """
+    if seed < 0:
+        raise InputError(
+            "the seed is out of range", got=seed, expected="0 or more", fix="give a whole number"
+        )
     height, width = NATURAL_SIZE
     generator = np.random.Generator(np.random.PCG64([seed, 1987]))
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
     phases = np.exp(2j * np.pi * generator.random((4, *frequency.shape)))
     planes = np.fft.irfft2(phases / frequency, s=NATURAL_SIZE)

@@ -18,12 +18,13 @@ def preprocess(folder: Path, images: Sequence[Image.Image]) -> Array:
 
     Args:
         folder: a folder with ``preprocessor_config.json``.
-        images: RGB images of any size.
+        images: images of any size; those of another mode are converted to RGB.
 
     Returns:
         float32 (N, 3, H, W), resized and normalised.
     """
     with quiet("transformers"):
         processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    pixel_values = [processor(images=image, return_tensors="pt")["pixel_values"].numpy() for image in images]
+    colours = [image.convert("RGB") for image in images]
+    pixel_values = [processor(images=image, return_tensors="pt")["pixel_values"].numpy() for image in colours]
     return np.ascontiguousarray(np.concatenate(pixel_values), dtype=np.float32)

@@ -37,6 +37,7 @@ class Session(ABC):
 
     def __init__(self, folder: Path, size: tuple[int, int], batch: int | None = None) -> None:
         self.folder, self.size, self.batch = folder, size, batch
+        self.closed = False
         self._closing = contextlib.ExitStack()
 
     @abstractmethod
@@ -58,14 +59,13 @@ class Session(ABC):
             as needed, and the last run is filled up.
 
         Raises:
-            InputError: the array has another shape or type.
+            InputError: the images have another shape or type, there are none, or the session is closed.
         """
-        array = (
-            isinstance(images, np.ndarray)
-            or hasattr(images, "__array_interface__")
-            or torch.is_tensor(images)
-        )
-        pixel_values = np.asarray(images) if array else preprocess(self.folder, list(images))
+        if self.closed:
+            raise InputError(
+                "the session is closed", got="a call", expected="an open one", fix="load it again"
+            )
+        pixel_values = self._pixel_values(images)
         expected = (3, *self.size)
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != expected or not len(pixel_values):
             raise InputError(
@@ -83,8 +83,21 @@ class Session(ABC):
             )
         return in_batches(self.run, pixel_values, self.batch or len(pixel_values))
 
+    def _pixel_values(self, images: Array | Sequence[Image.Image]) -> Array:
+        if not isinstance(images, (list, tuple)):
+            return np.asarray(images)
+        if not images or not all(isinstance(image, Image.Image) for image in images):
+            raise InputError(
+                "the images cannot be preprocessed",
+                got="an empty list" if not images else f"a list with a {type(images[0]).__name__}",
+                expected="one PIL image or more",
+                fix="pass PIL images, or one array (B, 3, H, W) that is normalised already",
+            )
+        return preprocess(self.folder, list(images))
+
     def close(self) -> None:
-        """Let go of the model and undo its patches."""
+        """Undo what the session did to its model; it cannot be called after."""
+        self.closed = True
         self._closing.close()
 
     def __enter__(self) -> Self:
@@ -174,18 +187,21 @@ def _refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) ->
         ) from error
 
 
-_ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
-    getattr(onnxruntime.capi.onnxruntime_pybind11_state, name)
-    for name in (
-        "Fail",
-        "InvalidArgument",
-        "InvalidGraph",
-        "InvalidProtobuf",
-        "NoSuchFile",
-        "NotImplemented",
-        "RuntimeException",
+def _lacks(engine: str, got: str, expected: str) -> InputError:
+    return InputError(
+        f"{engine} cannot run here",
+        got=got,
+        expected=expected,
+        fix=f"install the build of {engine} for this device",
     )
+
+
+_ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
+    value
+    for value in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    if isinstance(value, type) and issubclass(value, Exception)
 )
+"""Everything that ONNX Runtime raises of its own."""
 
 
 class OnnxRuntimeSession(Session):
@@ -210,10 +226,16 @@ class OnnxRuntimeSession(Session):
         # Idle threads would otherwise spin on into the next variant's run and slow it down.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._graph = graph.name
+        available = onnxruntime.get_available_providers()
+        if not set(device.providers) <= set(available):
+            raise _lacks("ONNX Runtime", ", ".join(available), ", ".join(device.providers))
         with self._refusals():
             self._session = onnxruntime.InferenceSession(
                 str(graph), options, providers=list(device.providers)
             )
+        used = self._session.get_providers()
+        if not set(device.providers) <= set(used):
+            raise _lacks("ONNX Runtime", ", ".join(used), ", ".join(device.providers))
         self._names = [output.name for output in self._session.get_outputs()]
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
@@ -222,7 +244,12 @@ class OnnxRuntimeSession(Session):
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`Session.bind`."""
         feed = {INPUT: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(pixel_values))}
-        return lambda: self._session.run_with_ort_values(self._names, feed)
+
+        def forward() -> Any:
+            with self._refusals():
+                return self._session.run_with_ort_values(self._names, feed)
+
+        return forward
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
         """See :meth:`Session.run`."""
@@ -247,25 +274,36 @@ class OpenVinoSession(Session):
     def __init__(
         self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
     ) -> None:
-        import openvino
-
         super().__init__(folder, size, batch)
+        try:
+            import openvino
+        except ImportError as error:
+            raise _lacks("openvino", "not installed", "the package openvino") from error
         if device.name != "cpu":
             raise InputError(
                 "OpenVINO runs on CPU here", got=device.name, expected="cpu", fix="use another engine there"
             )
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
-        with _refusals("OpenVINO", (RuntimeError,), graph.name):
+        self._graph = graph.name
+        with self._refusals():
             self._model = openvino.Core().compile_model(str(graph), "CPU", settings)
         self._names = [output.get_any_name() for output in self._model.outputs]
 
+    def _refusals(self) -> contextlib.AbstractContextManager[None]:
+        return _refusals("OpenVINO", (RuntimeError,), self._graph)
+
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`Session.bind`."""
-        return lambda: self._model([pixel_values])
+
+        def forward() -> Any:
+            with self._refusals():
+                return self._model([pixel_values])
+
+        return forward
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
         """See :meth:`Session.run`."""
-        outputs = self._model([pixel_values])
+        outputs = self.bind(pixel_values)()
         return {name: np.array(outputs[index]) for index, name in enumerate(self._names)}
 
 

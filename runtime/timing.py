@@ -24,7 +24,8 @@ class Plan:
         batches: images a run, one measurement each; a static graph is timed at its own.
         warmups: runs that are not counted.
         runs: runs that are.
-        budget_seconds: what one variant may take at one batch; None for no limit.
+        budget_seconds: what one variant's counted runs may take at one batch, and five times what its
+            warm-ups may; None for no limit.
     """
 
     batches: tuple[int, ...] = (1,)

@@ -62,7 +62,8 @@ def judge_runs(runs: Sequence[Arrays], expected: Arrays, limit: Limit) -> dict[s
         A verdict for each output, its metrics the worst over all runs and images.
     """
     verdicts = [judge(run, expected, limit) for run in runs]
-    return {name: _worst([run[name] for run in verdicts if name in run]) for name in verdicts[0]}
+    names = dict.fromkeys(name for run in verdicts for name in run)
+    return {name: _worst([run[name] for run in verdicts if name in run]) for name in names}
 
 
 def _worst(verdicts: list[OutputVerdict]) -> OutputVerdict:

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from vconv.convert import cann
+from vconv.convert import cann, models
 from vconv.convert.layouts import Network
 from vconv.convert.safetensors_file import Entry, read_header
 from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
@@ -72,11 +72,22 @@ def _interface(subject: Subject) -> str:
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     if inputs != [INPUT] or outputs != list(subject.outputs):
         return f"inputs {inputs} and outputs {outputs}, expected {[INPUT]} and {list(subject.outputs)}"
+    taken = _dimensions(graph.inputs[0])
+    channels, *size = taken[1:] if len(taken) == 4 else [0, 0, 0]
+    if channels != subject.network.config["num_channels"] or not all(isinstance(side, int) for side in size):
+        return f"the input is {taken}, expected a batch, the channels, a height and a width"
+    batch = subject.batch or "batch"
+    shapes = models.output_shapes(subject.network, 1, (size[0], size[1]))
+    expected = {INPUT: (batch, channels, *size)} | {name: (batch, *shapes[name][1:]) for name in shapes}
     for value in (*graph.inputs, *graph.outputs):
-        first = value.shape[0] if value.shape is not None else None
-        if (subject.batch or "batch") != (first if isinstance(first, int) else getattr(first, "value", None)):
-            return f"the batch of {value.name} is {first}, expected {subject.batch or 'batch'}"
+        found = _dimensions(value)
+        if found != expected[value.name or ""] or value.dtype != ir.DataType.FLOAT:
+            return f"{value.name} is {value.dtype} {found}, expected FLOAT {expected[value.name or '']}"
     return ""
+
+
+def _dimensions(value: ir.Value) -> tuple[Any, ...]:
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape or ())
 
 
 def _weights(subject: Subject) -> str:
@@ -91,9 +102,10 @@ def _weights(subject: Subject) -> str:
         place = (tensor.location, tensor.offset, tensor.length, tuple(tensor.shape.numpy()))
         if entry is None or place != (WEIGHTS_FILE, entry.offset, entry.nbytes, entry.shape):
             return f"the weight {name} does not point at its tensor in {WEIGHTS_FILE}"
-        used.add(name)
+        if value.uses() or value.is_graph_output():
+            used.add(name)
     unused = [name for name in subject.entries if name not in used and not name.endswith("mask_token")]
-    return f"the graph leaves out {len(unused)} weights, such as {unused[0]}" if unused else ""
+    return f"the graph makes no use of {len(unused)} weights, such as {unused[0]}" if unused else ""
 
 
 def _static_for_npu(subject: Subject) -> str:
@@ -109,15 +121,21 @@ def _static_for_npu(subject: Subject) -> str:
 
 def _no_traces(subject: Subject) -> str:
     graph = subject.model.graph
-    holders: list[Any] = [subject.model, graph, *graph.all_nodes(), *graph.initializers.values()]
-    noted = sum(bool(holder.metadata_props) for holder in holders)
+    nodes = list(graph.all_nodes())
+    values = (
+        *graph.inputs,
+        *graph.initializers.values(),
+        *(value for node in nodes for value in node.outputs),
+    )
+    holders: list[Any] = [subject.model, graph, *nodes, *values]
+    noted = sum(bool(holder.metadata_props or holder.doc_string) for holder in holders)
     return f"{noted} parts carry notes of the exporting machine" if noted else ""
 
 
 RULES: Mapping[str, tuple[Callable[[Subject], str], str]] = {
     "valid ONNX": (_valid, "onnx.checker accepts it"),
     "exact GELU": (_exact_gelu, "every GELU is spelled out with Erf"),
-    "inputs and outputs": (_interface, "names and batch are as declared"),
+    "inputs and outputs": (_interface, "names, types and shapes are as declared"),
     "weights": (_weights, f"every weight points at its own tensor in {WEIGHTS_FILE}, and none is left out"),
     "NPU operators": (_static_for_npu, "a static graph keeps to CANN's list, opset and IR version"),
     "no traces": (_no_traces, "nothing of the exporting machine is inside"),

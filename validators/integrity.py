@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vconv.convert import checkpoint
-from vconv.convert.ledger import Line
+from vconv.convert.ledger import LEDGER_FILE, Line
 from vconv.convert.safetensors_file import Entry
-from vconv.convert.sources import sha256_of
+from vconv.convert.sources import CONFIG_FILE, sha256_of
 from vconv.errors import ArtifactError
 from vconv.manifest import Manifest
-from vconv.types import Check, Status
+from vconv.types import WEIGHTS_FILE, Check, Status
 
 
 def verify_files(folder: Path, manifest: Manifest) -> Check:
@@ -22,8 +22,17 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
         The passed check.
 
     Raises:
-        ArtifactError: a file is missing or differs.
+        ArtifactError: a file is missing, differs, or is used but not listed.
     """
+    unlisted = {CONFIG_FILE, LEDGER_FILE, WEIGHTS_FILE, *(variant.file for variant in manifest.variants)}
+    unlisted -= manifest.files.keys()
+    if unlisted:
+        raise ArtifactError(
+            f"the manifest of {folder} is incomplete",
+            got=f"no hash for {sorted(unlisted)[0]}",
+            expected="a hash for every file that is used",
+            fix="fetch or export the artifact again",
+        )
     for name, record in manifest.files.items():
         path = folder / name
         if not path.is_file():
@@ -88,14 +97,15 @@ def verify_tensors(
     wrong += [f"{name} of the artifact is not in the ledger" for name in artifact.keys() - targets]
     wrong += [found for line in lines if (found := _differs(line, source, artifact))]
     if wrong:
-        return Check("tensors", Status.FAILED, f"{len(wrong)} tensors are wrong: {wrong[0]}")
+        return Check("tensors", Status.FAILED, f"{len(wrong)} wrong, the first: {wrong[0]}")
     return Check("tensors", Status.PASSED, f"all {len(lines)} source tensors are accounted for, bit by bit")
 
 
 def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, Entry]) -> Check:
     """Hold every tensor of an artifact against the hash that the ledger has for it."""
     kept = {line.target: line.sha256 for line in lines if line.target}
-    wrong = [
+    wrong = [name for name in artifact if name not in kept]
+    wrong += [
         target
         for target, sha256 in kept.items()
         if target not in artifact or _sha256(artifact[target].chunks()) != sha256

@@ -32,8 +32,8 @@ class Metric:
     only: str = ""
 
     def worst(self, values: list[float]) -> float:
-        """Return the worst of several values."""
-        return max(values) if self.better == "low" else min(values)
+        """Return the worst of several values; NaN is worse than any number."""
+        return float(np.max(values) if self.better == "low" else np.min(values))
 
     def within(self, value: float, bound: float) -> bool:
         """Tell whether a value meets a bound; NaN never does."""

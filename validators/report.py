@@ -1,9 +1,11 @@
-"""The report of a validation: one JSON document, and the table that a terminal shows of it."""
+"""The report of a validation: one JSON document, saved beside the artifact and entered in its index."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable, Mapping
@@ -12,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from vconv.errors import ArtifactError
 from vconv.types import Check, Status
 from vconv.validators.accuracy import OutputVerdict
 from vconv.validators.limits import Limit
@@ -61,7 +64,8 @@ def output_rows(
     rows = {}
     for name, verdict in verdicts.items():
         row: dict[str, Any] = {"status": verdict.status, "shape": list(verdict.shape)}
-        row |= {"floor": floor.get(name), "limit": bound, **verdict.metrics}
+        row |= {"floor": floor.get(name), "limit": bound}
+        row |= verdict.metrics
         if name in to_stock_original:
             row["to_stock_original"] = to_stock_original[name]
         if verdict.reasons:
@@ -78,6 +82,15 @@ def whole(variants: Iterable[Mapping[str, Any]], checks: Iterable[Check]) -> Sta
     return Status.PASSED if Status.PASSED in statuses else Status.INCOMPLETE
 
 
+def finite(document: Any) -> Any:
+    """Copy a document with None for every number that JSON cannot hold: an infinite metric, or NaN."""
+    if isinstance(document, Mapping):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, (list, tuple)):
+        return [finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
+
+
 def save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
     """Write a report under ``reports/`` and enter it in ``results.json``.
 
@@ -88,13 +101,28 @@ def save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
 
     Returns:
         The report's path.
+
+    Raises:
+        ArtifactError: the artifact's folder cannot be written.
     """
+    try:
+        return _save(folder, report, kind)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write a report into {folder}",
+            got=error.strerror or "an error",
+            expected="a folder that can be written, with room in it",
+            fix="mend its permissions, or validate a copy",
+        ) from error
+
+
+def _save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
     reports = folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    taken = sum(1 for _ in reports.glob(f"{stamp}-{kind}*.json"))
-    path = reports / f"{stamp}-{kind}{f'-{taken + 1}' if taken else ''}.json"
-    text = json.dumps({"time": stamp, "host": platform.node(), **report}, indent=2) + "\n"
+    names = (f"{stamp}-{kind}{f'-{count}' if count > 1 else ''}.json" for count in itertools.count(1))
+    path = next(reports / name for name in names if not (reports / name).exists())
+    text = json.dumps(finite({"time": stamp, "host": platform.node(), **report}), indent=2) + "\n"
     _replace(path, text)
     index = folder / RESULTS_FILE
     entries = json.loads(index.read_text())["reports"] if index.is_file() else []

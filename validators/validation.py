@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from vconv.runtime.timing import Measurement, Plan, interleaved, timed
 from vconv.types import Array, Say, Status
 from vconv.validators.accuracy import judge_runs, overall
 from vconv.validators.golden import Golden
-from vconv.validators.limits import find_limit
+from vconv.validators.limits import UNLIMITED, find_limit
 from vconv.validators.report import output_rows
 
 
@@ -64,35 +64,57 @@ def _accuracy(
     images = golden.pixel_values
     batches = [session.batch] if session.batch else sorted({1, len(images)})
     runs = [in_batches(session.run, images, batch) for batch in batches]
-    limit = find_limit(level, candidate.precision, device.arithmetic)
+    judged = not candidate.unjudged
+    limit = find_limit(level, candidate.precision, device.arithmetic) if judged else UNLIMITED
     verdicts = judge_runs(runs, golden.outputs, limit)
-    status = Status.SKIPPED if candidate.unjudged else overall(verdicts)
-    rows = output_rows(
-        verdicts, None if candidate.unjudged else limit, golden.floor, golden.to_stock_original
-    )
-    if candidate.unjudged:
+    rows = output_rows(verdicts, limit if judged else None, golden.floor, golden.to_stock_original)
+    status = overall(verdicts)
+    if not judged and status is Status.PASSED:
+        status = Status.SKIPPED
         for row in rows.values():
             row["status"] = Status.SKIPPED
-            row.pop("reasons", None)
     return {"status": status, "reason": candidate.unjudged, "batches": batches, "outputs": rows}
 
 
 def _latency(
-    sessions: dict[int, Session], device: Device, images: Array, plan: Plan
-) -> dict[int, list[Measurement]]:
-    """Time variants side by side at each batch; a static one at its own."""
+    sessions: Mapping[int, Session], device: Device, images: Array, plan: Plan
+) -> tuple[dict[int, list[Measurement]], dict[int, EngineError]]:
+    """Time variants side by side at each batch, a static one at its own; tell which refused a batch."""
     own = {session.batch for session in sessions.values() if session.batch}
     found: dict[int, list[Measurement]] = {place: [] for place in sessions}
+    refused: dict[int, EngineError] = {}
     for batch in sorted({*plan.batches, *own}):
         feed = np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:])))
         tasks = {
-            place: (batch, session.bind(feed))
+            place: (batch, _tolerant(session, feed, place, refused))
             for place, session in sessions.items()
             if session.batch == batch or (session.batch is None and batch in plan.batches)
         }
         for place, measurement in interleaved(tasks, plan, device.synchronize).items():
-            found[place].append(measurement)
-    return found
+            if place not in refused:
+                found[place].append(measurement)
+    return found, refused
+
+
+def _tolerant(
+    session: Session, feed: Array, place: int, refused: dict[int, EngineError]
+) -> Callable[[], object]:
+    """Bind a batch; once its engine has refused, do nothing, so that the other variants are timed on."""
+    forward: Callable[[], object] | None = None
+    try:
+        forward = session.bind(feed)
+    except EngineError as error:
+        refused[place] = error
+
+    def attempt() -> None:
+        if place in refused or forward is None:
+            return
+        try:
+            forward()
+        except EngineError as error:
+            refused[place] = error
+
+    return attempt
 
 
 def run(
@@ -121,7 +143,7 @@ def run(
                 "device": device.name,
                 "engine": candidate.engine,
                 "precision": candidate.precision,
-                "simulated": False,
+                "simulated": device.simulated,
             }
             rows.append(row)
             with contextlib.ExitStack() as one:
@@ -137,8 +159,11 @@ def run(
                     closing.push(one.pop_all())
         if plan and sessions:
             say(f"timing {len(sessions)} variants in turn")
-            for place, measurements in _latency(sessions, device, golden.pixel_values, plan).items():
+            timings, refused = _latency(sessions, device, golden.pixel_values, plan)
+            for place, measurements in timings.items():
                 rows[place]["latency"] = [measurement.summary() for measurement in measurements]
+            for place, refusal in refused.items():
+                rows[place] |= {"status": Status.FAILED, "reason": str(refusal)}
     return rows
 
 

@@ -8,6 +8,7 @@ is 1e-3 and more. So the graphs hold the periods, and ``vconv.load`` sets them a
 from __future__ import annotations
 
 import functools
+
 import torch
 from torch import Tensor, nn
 

@@ -213,8 +213,7 @@ def test_a_half_precision_source_becomes_float32_for_stock_users_too(
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, source[name].to(dtype).float()), name
     assert {line.action for line in found.lines} <= {"cast", "dropped"}
-    model = transformers.AutoModel.from_pretrained(folder)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert transformers.AutoModel.from_pretrained(folder).dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

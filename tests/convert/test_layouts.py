@@ -24,8 +24,10 @@ CLASSIFIERS = [
 FLAGS = [
     (name, flag)
     for name, system in SYSTEMS.items()
-    for flag in sorted({slot.when for slot in LAYOUTS[system.config["model_type"]].slots if slot.when})
+    for flag in transformers.AutoConfig.for_model(system.config["model_type"]).to_dict()
+    if flag.endswith("_bias")
 ]
+"""Every flag of transformers' own configurations that says whether a bias exists."""
 
 
 def empty_model(config: Any, factory: Any = transformers.AutoModel) -> Any:

@@ -130,7 +130,7 @@ def test_a_real_size_network_has_the_statistics_that_the_recipe_claims(name: str
     )
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), _Inside() as inside:
-        model.eval()(images, output_hidden_states=True)
+        states = model.eval()(images, output_hidden_states=True).hidden_states
     blocks = network(source.config).blocks
     assert len(inside.logits) == len(inside.pre_gelu) == blocks
     stds = [float(logits.std()) for logits in inside.logits]
@@ -139,3 +139,17 @@ def test_a_real_size_network_has_the_statistics_that_the_recipe_claims(name: str
     assert all(abs(mean - recipe.PRE_GELU_MEAN) < 0.2 for mean in means), means
     spreads = [float(values.std()) for values in inside.pre_gelu]
     assert all(abs(spread - recipe.PRE_GELU_STD) < 0.5 for spread in spreads), spreads
+    channels = states[-2][0].abs().mean(dim=0)
+    loud = [channel for channel, _ in recipe.OUTLIERS[:2]]
+    assert sorted(channels.topk(len(loud)).indices.tolist()) == loud
+    assert float(channels[loud].min() / channels.median()) > 5
+
+
+def test_what_a_block_adds_is_scaled_once_by_layer_scale_or_by_its_projections(system: System) -> None:
+    net = network(system.config)
+    by_role = {tensor.role: tensor for tensor in net.tensors().values()}
+    projection = recipe.draw(by_role["proj"], net, 0)
+    gain = float(projection.std()) * projection.shape[1] ** 0.5
+    if "layer_scale" in by_role:
+        gain *= float(np.median(recipe.draw(by_role["layer_scale"], net, 0)))
+    assert gain == pytest.approx(recipe.RESIDUAL_GAIN, rel=0.1)

@@ -261,7 +261,7 @@ def test_a_gate_that_strips_a_bias_of_a_thousandth_stops_an_export(
 ) -> None:
     monkeypatch.setattr(qkv_bias.Proof, "strip", property(lambda proof: True))
     with pytest.raises(
-        ExportCheckError, match=r"tensors: 1 tensors are wrong: .*bias was dropped, but max\|b\| is 0.001"
+        ExportCheckError, match=r"tensors: 1 wrong, the first: .*bias was dropped, but max\|b\| is 0.001"
     ):
         vconv.export(small_name, str(nearly_zero_biases), tmp_path / "a")
     assert not (tmp_path / "a").exists()

@@ -115,6 +115,11 @@ def use_the_gelu_operator(model: ir.Model) -> None:
     model.opset_imports[""], model.ir_version = 20, 9
 
 
+def add_the_gelu_operator(model: ir.Model) -> None:
+    model.opset_imports[""], model.ir_version = 20, 9
+    add_a_node(model, "Gelu")
+
+
 def swap_outputs(model: ir.Model) -> None:
     outputs = model.graph.outputs
     outputs[0], outputs[1] = outputs[1], outputs[0]
@@ -170,6 +175,7 @@ MUTATIONS = {
     "nodes in the wrong order": Mutation("valid ONNX", DYNAMIC, unsort),
     "one GELU spelled with Tanh": Mutation("exact GELU", DYNAMIC, spell_one_gelu_with_tanh),
     "one GELU as an operator": Mutation("exact GELU", DYNAMIC, use_the_gelu_operator),
+    "a GELU operator more": Mutation("exact GELU", DYNAMIC, add_the_gelu_operator),
     "a renamed output": Mutation(
         "inputs and outputs", DYNAMIC, lambda m: setattr(m.graph.outputs[0], "name", "other")
     ),

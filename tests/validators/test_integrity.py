@@ -120,7 +120,7 @@ def test_a_changed_weight_is_caught_when_the_hashes_are_rewritten(
     assert verify_files(copied, rewritten(copied, made)).status is Status.PASSED
     assert_failed(
         verify_tensors(lines_of(copied), small_source.entries, entries_of(copied)),
-        "1 tensors are wrong",
+        "1 wrong",
         f"{line.target} differs from {line.source}",
     )
 
@@ -145,7 +145,7 @@ def test_a_source_that_is_not_the_one_converted_is_caught(small_artifact: Path, 
     first, second = next(names[-2:] for names in same_shape.values() if len(names) > 1)
     entries[first], entries[second] = entries[second], entries[first]
     check = verify_tensors(lines_of(small_artifact), entries, entries_of(small_artifact))
-    assert_failed(check, "2 tensors are wrong")
+    assert_failed(check, "2 wrong")
 
 
 def test_a_dropped_tensor_that_is_not_zero_is_caught(small_artifact: Path, small_source: Source) -> None:
@@ -195,9 +195,7 @@ def test_a_line_of_the_ledger_that_is_gone_is_caught_from_both_sides(
 ) -> None:
     lines = lines_of(small_artifact)
     lines.remove(kept(lines)[0])
-    assert_failed(
-        verify_tensors(lines, small_source.entries, entries_of(small_artifact)), "2 tensors are wrong"
-    )
+    assert_failed(verify_tensors(lines, small_source.entries, entries_of(small_artifact)), "2 wrong")
 
 
 def test_a_line_without_a_source_is_caught(small_artifact: Path, small_source: Source) -> None:
@@ -245,7 +243,7 @@ def test_every_changed_weight_is_caught_by_the_ledger(copied: Path) -> None:
     for line in kept(lines):
         position = entries[line.target].offset + entries[line.target].nbytes // 2
         flip_a_bit(copied / WEIGHTS_FILE, position)
-        assert_failed(verify_ledger([line], entries), line.target)
+        assert_failed(verify_ledger([line], {line.target: entries[line.target]}), line.target)
         flip_a_bit(copied / WEIGHTS_FILE, position)
     assert verify_ledger(lines, entries).status is Status.PASSED
 
@@ -263,3 +261,18 @@ def test_looking_changes_nothing(small_artifact: Path, made: Manifest, tmp_path:
     for path in before.rglob("*"):
         other = small_artifact / path.relative_to(before)
         assert path.is_dir() or path.read_bytes() == other.read_bytes()
+
+
+def test_a_tensor_that_the_ledger_does_not_know_is_caught_without_the_source(
+    small_artifact: Path, made: Manifest
+) -> None:
+    lines = ledger.load(small_artifact / LEDGER_FILE)
+    entries = read_header(small_artifact / WEIGHTS_FILE)
+    kept = [line for line in lines if line.target]
+    assert_failed(verify_ledger(kept[1:], entries), kept[0].target)
+
+
+def test_a_file_that_is_used_but_not_listed_is_an_error(small_artifact: Path, made: Manifest) -> None:
+    files = {name: record for name, record in made.files.items() if name != "model.onnx"}
+    with pytest.raises(ArtifactError, match=r"no hash for model\.onnx"):
+        verify_files(small_artifact, made.model_copy(update={"files": files}))
