@@ -11,9 +11,9 @@ from typing import Any
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert import checkpoint, ledger, models, onnx_export
-from vconv.convert.layouts import Network, network
+from vconv.convert.layouts import LAYOUTS, Network, network
 from vconv.convert.ledger import LEDGER_FILE, Line
-from vconv.convert.patches import qkv_bias, table
+from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch, find_sites
 from vconv.convert.sources import CONFIG_FILE, PREPROCESSOR_FILE, Source
 from vconv.errors import InputError, PatchError
@@ -69,11 +69,16 @@ def image_size(preprocessor: Config, config: Config) -> tuple[int, int]:
     Raises:
         InputError: the size is no multiple of the patch, or another than the position embedding's.
     """
-    size = preprocessor.get("size", config["image_size"])
-    if isinstance(size, Mapping):
-        height, width = size.get("height", 0), size.get("width", 0)
-    else:
-        height = width = int(size)
+    given = preprocessor.get("size", config["image_size"])
+    sides = [given.get("height", 0), given.get("width", 0)] if isinstance(given, Mapping) else [given] * 2
+    if not all(isinstance(side, int) for side in sides):
+        raise InputError(
+            "the image size is not understood",
+            got=repr(given),
+            expected="a height and a width",
+            fix=f"set size to {{height, width}} in {PREPROCESSOR_FILE}",
+        )
+    height, width = map(int, sides)
     patch = int(config["patch_size"])
     if height < patch or width < patch or height % patch or width % patch:
         raise InputError(
@@ -82,14 +87,15 @@ def image_size(preprocessor: Config, config: Config) -> tuple[int, int]:
             expected=f"multiples of {patch}",
             fix=f"set height and width in {PREPROCESSOR_FILE}",
         )
-    if "rope_theta" not in config and (height, width) != (config["image_size"],) * 2:
+    fixed = any(slot.role == "position" for slot in LAYOUTS[config["model_type"]].slots)
+    if fixed and (height, width) != (config["image_size"],) * 2:
         raise InputError(
             "the image size does not fit the position embedding",
             got=f"{height}x{width}",
             expected=f"{config['image_size']}x{config['image_size']}",
             fix=f"set height and width in {PREPROCESSOR_FILE}",
         )
-    return int(height), int(width)
+    return height, width
 
 
 def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
@@ -106,18 +112,18 @@ def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
     """
     before = network(source.config, frozenset(source.entries))
     matches = ledger.match(before, source.entries)
-    proof = qkv_bias.prove(before, matches)
-    dropped = {key: str(proof) for key in qkv_bias.biases(before)} if proof.strip else {}
+    findings = {patch.name: patch.decide(before, matches) for patch in table.called_for(before)}
     decisions = [
-        Decision(
-            patch, patch is not qkv_bias.PATCH or proof.strip, str(proof) if patch is qkv_bias.PATCH else ""
-        )
+        Decision(patch, findings[patch.name].apply, findings[patch.name].proof)
         for patch in table.called_for(before)
     ]
+    dropped = {key: finding.proof for finding in findings.values() for key in finding.drops}
     config: dict[str, Any] = dict(source.config)
     for decision in decisions:
         if decision.applied:
             config = decision.patch.edit_config(config)
+    if config.pop("torch_dtype", None) or config.get("dtype"):
+        config["dtype"] = "float32"
     _write_json(folder / CONFIG_FILE, config)
     _write_json(folder / PREPROCESSOR_FILE, source.preprocessor)
     say(f"{WEIGHTS_FILE}: {len(matches)} tensors, {len(dropped)} dropped with proof")

@@ -57,7 +57,7 @@ class Layout:
         in_memory: pairs of pattern and replacement that turn a name in memory into a canonical key.
         prefix: what stands before backbone keys in a checkpoint that has a classifier.
         biases: the query, key and value biases, each with the flag that says whether it exists.
-        registers: whether tokens between the class token and the patches are registers.
+        defaults: what transformers takes where a configuration leaves a value out.
         dimensions: from a configuration to the numbers that shapes are made of.
     """
 
@@ -66,6 +66,7 @@ class Layout:
     in_memory: tuple[tuple[str, str], ...]
     prefix: str
     biases: Mapping[str, str]
+    defaults: Config
     dimensions: Callable[[Config], Dimensions]
 
     def disk_key(self, name: str) -> str:
@@ -119,6 +120,17 @@ DINOV3_VIT = Layout(
         "attention.k_proj.bias": "key_bias",
         "attention.v_proj.bias": "value_bias",
     },
+    defaults={
+        "hidden_act": "gelu",
+        "rope_theta": 100.0,
+        "query_bias": True,
+        "key_bias": False,
+        "value_bias": True,
+        "proj_bias": True,
+        "mlp_bias": True,
+        "use_gated_mlp": False,
+        "num_register_tokens": 0,
+    },
     in_memory=((r"^model\.layer\.", "layer."),),
     slots=(
         Slot("embeddings.cls_token", "token", (1, 1, "D")),
@@ -148,6 +160,7 @@ VIT = Layout(
         "attention.attention.key.bias": "qkv_bias",
         "attention.attention.value.bias": "qkv_bias",
     },
+    defaults={"hidden_act": "gelu", "qkv_bias": True},
     in_memory=(
         (r"(^|\.)layers\.(\d+)\.", r"\1encoder.layer.\2."),
         (r"\.attention\.q_proj\.", ".attention.attention.query."),
@@ -183,13 +196,19 @@ LAYOUTS: Mapping[str, Layout] = {layout.family: layout for layout in (DINOV3_VIT
 """Every layout, by transformers' ``model_type``."""
 
 
+_NUMBERS = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_channels", "patch_size", "image_size"),
+)
+
+
 @dataclass(frozen=True)
 class Network:
     """One network: a layout with a configuration and a head.
 
     Args:
         layout: its architecture.
-        config: its ``config.json``.
+        config: its ``config.json``, with the library's defaults filled in.
         head: ``pooler`` or ``classifier`` where its layout has such slots, else empty.
     """
 
@@ -222,7 +241,7 @@ class Network:
         numbers = self.layout.dimensions(self.config)
         found: dict[str, Tensor] = {}
         for slot in self.layout.slots:
-            if (slot.when and not self.config.get(slot.when, True)) or slot.head not in ("", self.head):
+            if (slot.when and not self.config[slot.when]) or slot.head not in ("", self.head):
                 continue
             shape = tuple(numbers[part] if isinstance(part, str) else part for part in slot.shape)
             for block in range(self.blocks) if "{i}" in slot.key else (None,):
@@ -244,12 +263,22 @@ def network(config: Config, keys: frozenset[str] | None = None) -> Network:
 
     Raises:
         UnknownNameError: vconv has no layout for this ``model_type``.
-        WeightsError: the configuration lacks a value, or asks for what the layout does not have.
+        WeightsError: the configuration lacks a number, or asks for what the layout does not have.
     """
     family = str(config.get("model_type", ""))
     if family not in LAYOUTS:
         raise UnknownNameError("model_type", family, LAYOUTS, fix="use a checkpoint of a listed system")
     layout = LAYOUTS[family]
+    config = {**layout.defaults, **config}
+    for name in _NUMBERS:
+        number = config.get(name)
+        if not isinstance(number, int) or number < 1:
+            raise WeightsError(
+                "config.json is incomplete" if name not in config else "config.json does not make sense",
+                got=f"no {name}" if name not in config else f"{name} = {number!r}",
+                expected=f"a full {family} configuration",
+                fix="use the config.json that was published with the weights",
+            )
     if config.get("use_gated_mlp"):
         raise WeightsError(
             "config.json asks for a gated MLP",
@@ -262,14 +291,4 @@ def network(config: Config, keys: frozenset[str] | None = None) -> Network:
         head = "classifier"
     else:
         head = "pooler" if "pooler" in heads else ""
-    chosen = Network(layout, config, head)
-    try:
-        chosen.tensors()
-    except KeyError as error:
-        raise WeightsError(
-            "config.json is incomplete",
-            got=f"no {error.args[0]}",
-            expected=f"a full {family} configuration",
-            fix="use the config.json that was published with the weights",
-        ) from error
-    return chosen
+    return Network(layout, config, head)

@@ -2,8 +2,8 @@
 
 Fresh weights hide faults: LayerScale near zero silences the blocks, zero biases make dropping one
 harmless, and activations near zero make one GELU as good as another. The table below draws each tensor
-by its role so that attention logits have a standard deviation near 2, pre-GELU values a mean of -1.5
-and a standard deviation near 1.5, and the residual stream a few channels of great magnitude, as trained
+by its role so that attention logits have a standard deviation of 1 to 2.5, pre-GELU values a mean of -1.5
+and a standard deviation of 1.2 to 1.6, and the residual stream a few channels of great magnitude, as trained
 networks have. Synthetic weights are not trained weights, and everything made from them says so.
 """
 
@@ -24,7 +24,7 @@ from vconv.convert.layouts import Network, Tensor
 Draw = NDArray[np.float32]
 
 QUERY_KEY_GAIN = math.sqrt(2.0)
-"""Gives attention logits a standard deviation of about 2."""
+"""Gives attention logits a standard deviation of about 2, before the outliers quieten the norms."""
 PRE_GELU_MEAN, PRE_GELU_STD = -1.5, 1.5
 FC1_BIAS_STD = 0.5
 GELU_RMS = 0.3909

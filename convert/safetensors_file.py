@@ -19,10 +19,10 @@ from typing import Any
 from vconv.errors import WeightsError
 
 ITEM_SIZES: Mapping[str, int] = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
 }  # fmt: skip
-"""Bytes an element, by safetensors dtype name."""
+"""Bytes an element, by safetensors dtype name, in the reference implementation's order of rank."""
 
 HEADER_LIMIT = 100_000_000
 """The greatest header, in bytes, that the reference implementation accepts."""
@@ -74,11 +74,12 @@ def _broken(path: Path, got: str, expected: str) -> WeightsError:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise ValueError(f"the name {twice[0]!r} twice in the header")
-    return dict(pairs)
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {name!r} twice in the header")
+        found[name] = value
+    return found
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -100,7 +101,9 @@ def read_header(path: Path) -> dict[str, Entry]:
             prefix = file.read(_PREFIX)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == _PREFIX else 0
             if not 2 <= length <= min(HEADER_LIMIT, size - _PREFIX):
-                raise _broken(path, f"a header of {length} bytes", f"2 to {min(HEADER_LIMIT, size)} bytes")
+                raise _broken(
+                    path, f"a header of {length} bytes", f"2 to {min(HEADER_LIMIT, size - _PREFIX)} bytes"
+                )
             raw = file.read(length)
     except OSError as error:
         raise WeightsError(
@@ -168,8 +171,8 @@ class Planned:
 def write(path: Path, tensors: Iterable[Planned]) -> str:
     """Write a safetensors file tensor by tensor; no more than one chunk is ever held.
 
-    The order is the reference implementation's: greater alignment first, then by name, so that one set
-    of tensors has one set of bytes.
+    The order is the reference implementation's: the highest-ranked dtype first, then by name, so that one
+    set of tensors has one set of bytes.
 
     Args:
         path: the file to write; it must not exist.
@@ -179,9 +182,12 @@ def write(path: Path, tensors: Iterable[Planned]) -> str:
         The file's sha256, in hexadecimal.
 
     Raises:
-        ValueError: a tensor yielded more or fewer bytes than its shape says.
+        ValueError: two tensors have one name, or one yielded more or fewer bytes than its shape says.
     """
-    ordered = sorted(tensors, key=lambda tensor: (-ITEM_SIZES[tensor.dtype], tensor.name))
+    ranks = {dtype: rank for rank, dtype in enumerate(ITEM_SIZES)}
+    ordered = sorted(tensors, key=lambda tensor: (-ranks[tensor.dtype], tensor.name))
+    if len({tensor.name for tensor in ordered}) < len(ordered):
+        raise ValueError("two tensors have one name")
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for tensor in ordered:

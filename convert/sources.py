@@ -124,8 +124,8 @@ def _local(system: System, path: Path, scratch: Path, say: Say) -> Source:
         )
     config, preprocessor = dict(system.config), dict(system.preprocessor)
     if path.is_dir():
-        config = _read_json(path / CONFIG_FILE) or config
-        preprocessor = _read_json(path / PREPROCESSOR_FILE) or preprocessor
+        config = _own(path / CONFIG_FILE, config, say)
+        preprocessor = _own(path / PREPROCESSOR_FILE, preprocessor, say)
     if config.get("model_type") != system.config["model_type"]:
         raise WeightsError(
             f"{path} holds another architecture",
@@ -137,7 +137,7 @@ def _local(system: System, path: Path, scratch: Path, say: Say) -> Source:
     say(f"hashing {file.name}")
     link = scratch / WEIGHTS_FILE
     link.symlink_to(file.resolve())
-    return _finish(f"{kind}:{path.resolve().name}", link, scratch, config, preprocessor, sha256_of(file))
+    return _finish(f"{kind}:{path.absolute().name}", link, scratch, config, preprocessor, sha256_of(file))
 
 
 def _finish(
@@ -148,9 +148,11 @@ def _finish(
     return Source(label, scratch, safetensors_file.read_header(file), config, preprocessor, sha256)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _own(path: Path, published: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Return a folder's own configuration, or, saying so, the published one where it has none."""
     if not path.is_file():
-        return None
+        say(f"no {path.name} beside the weights: using the published one")
+        return published
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:

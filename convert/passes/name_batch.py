@@ -19,7 +19,7 @@ def name_batch(graph: ir.Graph) -> None:
         ValueError: the input's batch dimension is not symbolic, so the trace baked a batch into the graph.
     """
     shape = graph.inputs[0].shape
-    if shape is None or not isinstance(shape[0], ir.SymbolicDim):
+    if shape is None or not isinstance(shape[0], ir.SymbolicDim) or shape[0].value is None:
         raise ValueError(f"the graph's input is {shape}: its batch was fixed by tracing")
     symbol = shape[0].value
     values = (*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs))

@@ -4,7 +4,8 @@ Case 1: an initializer without data whose name maps to a tensor of the file: it 
         the tensor's own name.
 Case 2: one whose name maps to nothing: an error, since its values exist nowhere.
 Case 3: one whose shape is not the tensor's: an error.
-Case 4: an initializer with data (a constant of the graph): left as it is.
+Case 4: one whose type is not the tensor's: an error.
+Case 5: an initializer with data (a constant of the graph): left as it is.
 """
 
 from __future__ import annotations
@@ -25,9 +26,7 @@ def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
             value.const_value = None
 
 
-def point_at_weights(
-    graph: ir.Graph, entries: Mapping[str, Entry], stored_key: Callable[[str], str]
-) -> list[str]:
+def point_at_weights(graph: ir.Graph, entries: Mapping[str, Entry], stored_key: Callable[[str], str]) -> None:
     """Give every initializer without data its place in the weights file.
 
     Args:
@@ -35,11 +34,8 @@ def point_at_weights(
         entries: the weights file's header.
         stored_key: from an initializer's name to its tensor's name in the file.
 
-    Returns:
-        The names of the tensors that the graph uses.
-
     Raises:
-        ValueError: a weight is not in the file, or has another shape there.
+        ValueError: a weight is not in the file, or has another shape or type there.
     """
     weights = [name for name, value in graph.initializers.items() if value.const_value is None]
     for name in weights:
@@ -50,6 +46,10 @@ def point_at_weights(
         if value.shape is None or tuple(value.shape.numpy()) != entry.shape:
             raise ValueError(
                 f"the graph's weight {name} is {value.shape}, {key} in the file is {entry.shape}"
+            )
+        if value.dtype != _DTYPES[entry.dtype]:
+            raise ValueError(
+                f"the graph's weight {name} is {value.dtype}, {key} in the file is {entry.dtype}"
             )
         value.name = key
         value.const_value = ir.ExternalTensor(
@@ -62,4 +62,3 @@ def point_at_weights(
             base_dir=str(entry.path.parent),
         )
         graph.register_initializer(value)
-    return [stored_key(name) for name in weights]

@@ -9,13 +9,14 @@ turns such silence into an error.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
 
 from vconv.convert.layouts import Network
+from vconv.convert.ledger import Match
 from vconv.errors import PatchError
 
 Undo = Callable[[], None]
@@ -38,6 +39,25 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What a patch finds in a checkpoint.
+
+    Args:
+        apply: whether these weights allow the patch.
+        proof: what was found; empty where a patch does not look at weights.
+        drops: canonical keys of the tensors that it leaves out.
+    """
+
+    apply: bool = True
+    proof: str = ""
+    drops: tuple[str, ...] = ()
+
+
+def _always(network: Network, matches: Sequence[Match]) -> Finding:
+    return Finding()
+
+
+@dataclass(frozen=True)
 class Patch:
     """One patch: a row of the table.
 
@@ -49,8 +69,9 @@ class Patch:
         carriers: by what it reaches the user.
         applies: tells whether a network calls for it.
         expected: how many places it must touch.
-        sites: finds those places in a model, changed already or not.
+        sites: finds those places in a model as the library builds it from the original or the patched config.
         edit_config: the configuration that makes the stock library build the patched model.
+        decide: looks at the weights and tells whether they allow it; by default they do.
     """
 
     name: str
@@ -61,6 +82,7 @@ class Patch:
     expected: Callable[[Network], int]
     sites: Callable[[nn.Module, Network], list[Site]]
     edit_config: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    decide: Callable[[Network, Sequence[Match]], Finding] = _always
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def _sites(model: nn.Module, network: Network) -> list[Site]:
         Site(f"{path}.{name}".lstrip("."), _spelled_out(child), functools.partial(_replace, parent, name))
         for path, parent in model.named_modules()
         for name, child in parent.named_children()
-        if isinstance(child, (nn.GELU, GELUActivation))
+        if isinstance(child, GELUActivation) or (isinstance(child, nn.GELU) and child.approximate == "none")
     ]
 
 
@@ -76,7 +76,7 @@ PATCH = Patch(
     reason="the NPU runs F.gelu in its tanh form",
     corrective=False,
     carriers=("config", "graph"),
-    applies=lambda network: network.config.get("hidden_act") in EXACT,
+    applies=lambda network: network.config["hidden_act"] in EXACT,
     expected=lambda network: network.blocks,
     sites=_sites,
     edit_config=lambda config: {**config, "hidden_act": "gelu_python"},

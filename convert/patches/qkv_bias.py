@@ -8,19 +8,17 @@ by several per cent.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from vconv.convert import checkpoint
-from vconv.convert.layouts import Network
+from vconv.convert.layouts import LAYOUTS, Network
 from vconv.convert.ledger import Match
-from vconv.convert.patches.base import Patch, Site, Undo
+from vconv.convert.patches.base import Finding, Patch, Site, Undo
 from vconv.errors import PatchError
-
-_FLAGS = ("query_bias", "key_bias", "value_bias", "qkv_bias")
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def _strip(module: nn.Module) -> Undo:
     if not bias.is_meta and bool((bias != 0).any()):
         raise PatchError(
             "the patch qkv-bias would change the model",
-            got=f"a bias of up to {float(bias.abs().max()):.3g}",
+            got=f"a bias of up to {float(bias.detach().abs().max()):.3g}",
             expected="zero in every layer",
             fix="leave this patch out for these weights",
         )
@@ -87,6 +85,16 @@ def _sites(model: nn.Module, network: Network) -> list[Site]:
     return [Site(name, module.bias is None, functools.partial(_strip, module)) for name, module in linear]
 
 
+def _without_biases(config: dict[str, Any]) -> dict[str, Any]:
+    flags = LAYOUTS[config["model_type"]].biases.values()
+    return {**config, **dict.fromkeys(flags, False)}
+
+
+def _decide(network: Network, matches: Sequence[Match]) -> Finding:
+    proof = prove(network, matches)
+    return Finding(proof.strip, str(proof), tuple(biases(network)) if proof.strip else ())
+
+
 PATCH = Patch(
     name="qkv-bias",
     reason="a bias that is zero everywhere costs a launch and adds nothing",
@@ -95,5 +103,6 @@ PATCH = Patch(
     applies=lambda network: bool(network.layout.biases),
     expected=lambda network: len(network.layout.biases) * network.blocks,
     sites=_sites,
-    edit_config=lambda config: {**config, **{flag: False for flag in _FLAGS if flag in config}},
+    edit_config=_without_biases,
+    decide=_decide,
 )

@@ -28,7 +28,7 @@ def periods(theta: float, head_dim: int) -> Tensor:
 
 def of(network: Network) -> Tensor:
     """Return the periods of a network."""
-    return periods(float(network.config.get("rope_theta", 100.0)), network.head_dim)
+    return periods(float(network.config["rope_theta"]), network.head_dim)
 
 
 def _sites(model: nn.Module, network: Network) -> list[Site]:
