@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
 ROOMS := convert runtime validators
 
-.PHONY: help install demo test lint types typed unit wheel clean
+.PHONY: help install demo test test-oldest lint types typed unit wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +41,15 @@ typed:
 
 unit: $(STAMP)  ## tests
 	$(BIN)/python -m pytest
+
+test-oldest: $(OLDEST)/.installed  ## tests with the oldest supported set, tests/oldest.txt
+	$(OLDEST)/bin/python -m pytest
+
+$(OLDEST)/.installed: setup.cfg tests/oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python -m pip install --quiet --editable . --requirement tests/oldest.txt pytest
+	touch $@
 
 wheel: $(STAMP)  ## build a wheel and run it outside the checkout
 	$(BIN)/python tests/wheel.py

@@ -122,11 +122,13 @@ def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
     for decision in decisions:
         if decision.applied:
             config = decision.patch.edit_config(config)
+    config = {key: value for key, value in config.items() if not key.startswith("_")}
     if config.pop("torch_dtype", None) or config.get("dtype"):
         config["dtype"] = "float32"
     _write_json(folder / CONFIG_FILE, config)
     _write_json(folder / PREPROCESSOR_FILE, source.preprocessor)
-    say(f"{WEIGHTS_FILE}: {len(matches)} tensors, {len(dropped)} dropped with proof")
+    kept = len(matches) - len(dropped)
+    say(f"{WEIGHTS_FILE}: {kept} of {len(matches)} tensors, the others dropped with proof")
     lines, sha256 = checkpoint.write(folder / WEIGHTS_FILE, matches, dropped)
     ledger.save(folder / LEDGER_FILE, lines)
     after = network(config, frozenset(source.entries))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.layouts import Network
-from vconv.types import OUTPUTS
+from vconv.errors import WeightsError
+from vconv.types import OUTPUTS, WEIGHTS_FILE
 
 _CLASSES: dict[str, str] = {
     "": "AutoModel",
@@ -38,22 +39,50 @@ def quiet(*names: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def _understood(folder: Path) -> Iterator[None]:
+    """Turn what transformers raises on a configuration that makes no model into a sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise WeightsError(
+            "transformers cannot build the model that config.json describes",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            expected="a configuration that it knows",
+            fix="use the config.json that was published with the weights",
+        ) from error
+
+
 def load(folder: Path, network: Network) -> nn.Module:
     """Load a model with stock transformers, in float32, ready for inference; nothing is patched.
 
     Args:
         folder: a folder with ``config.json`` and ``model.safetensors``.
         network: what it holds, by which the class is chosen.
+
+    Raises:
+        WeightsError: transformers cannot build the model, or leaves a tensor out or makes one up.
     """
     factory = getattr(transformers, _CLASSES[network.head])
     progress = transformers.utils.logging
     shown = progress.is_progress_bar_enabled()
     progress.disable_progress_bar()
     try:
-        model = factory.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        with _understood(folder):
+            model, notes = factory.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
     finally:
         if shown:
             progress.enable_progress_bar()
+    wrong = {kind: sorted(map(str, found)) for kind, found in notes.items() if found}
+    if wrong:
+        raise WeightsError(
+            f"transformers does not load all of {WEIGHTS_FILE}",
+            got=", ".join(f"{len(found)} {kind}, such as {found[0]}" for kind, found in wrong.items()),
+            expected="every tensor in its place",
+            fix="check that the weights belong to this config.json",
+        )
     return cast("nn.Module", model.eval().requires_grad_(False))
 
 
@@ -66,8 +95,9 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
         mode: the fake mode that the parameters belong to; their device reads ``cpu``.
     """
     factory = getattr(transformers, _CLASSES[network.head])
-    with torch.device("meta"):
-        model = factory.from_config(transformers.AutoConfig.from_pretrained(folder, local_files_only=True))
+    with torch.device("meta"), _understood(folder):
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        model = factory.from_config(config)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
     with mode:
         parameters = {name: torch.empty(shape) for name, shape in shapes.items()}
@@ -116,16 +146,35 @@ class Outputs(nn.Module):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """Run the model on (B, 3, H, W); return the outputs of :func:`output_names`, in that order."""
         model: Any = self.model
-        backbone = model.base_model if self.network.head == "classifier" else model
-        stock = backbone(pixel_values)
+        logits: Tensor | None = None
+        if self.network.head == "classifier":
+            stock, logits = _classified(model, pixel_values)
+        else:
+            stock = model(pixel_values)
         tokens = stock.last_hidden_state
         first_patch = 1 + self.network.registers
-        found = {
+        found: dict[str, Callable[[], Any]] = {
             "pooled": lambda: stock.pooler_output,
             "cls": lambda: tokens[:, 0],
             "registers": lambda: tokens[:, 1:first_patch],
             "patches": lambda: tokens[:, first_patch:],
             "last_hidden_state": lambda: tokens,
-            "logits": lambda: model.classifier(tokens[:, 0]),
+            "logits": lambda: logits,
         }
         return tuple(found[name]() for name in output_names(self.network))
+
+
+def _classified(model: Any, pixel_values: Tensor) -> tuple[Any, Tensor]:
+    """Run a stock classifier; return what its backbone gave on the way, and its logits."""
+    seen: list[Any] = []
+
+    def see(module: nn.Module, given: Any, result: Any) -> None:
+        seen.append(result)
+
+    backbone: nn.Module = model.base_model
+    handle = backbone.register_forward_hook(see)
+    try:
+        logits = model(pixel_values).logits
+    finally:
+        handle.remove()
+    return seen[0], logits

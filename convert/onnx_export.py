@@ -30,7 +30,7 @@ from vconv.types import INPUT, WEIGHTS_FILE
 LEAST_OPSET, DEFAULT_OPSET, GREATEST_OPSET = 18, 18, 22
 _MODEL = "model."
 """What :class:`vconv.convert.models.Outputs` puts before the names of a model's parameters."""
-_FOLD_ELEMENTS = 2**20
+FOLD_ELEMENTS = 2**20
 """Greatest constant that is folded: room for the RoPE tables, whose sines no device need then compute."""
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
@@ -88,7 +88,7 @@ def export_graph(
         parameters = {_MODEL + name for name, _ in model.named_parameters()}
         forget_weights(graph_model.graph, parameters.__contains__)
         onnxscript.optimizer.optimize(
-            graph_model, input_size_limit=_FOLD_ELEMENTS, output_size_limit=_FOLD_ELEMENTS
+            graph_model, input_size_limit=FOLD_ELEMENTS, output_size_limit=FOLD_ELEMENTS
         )
     point_at_weights(
         graph_model.graph,

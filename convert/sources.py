@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from vconv.convert import recipe, safetensors_file
 from vconv.convert.layouts import network
 from vconv.convert.safetensors_file import Entry
 from vconv.errors import WeightsError
-from vconv.types import WEIGHTS_FILE, Config, Say, silent
+from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Config, Say, silent
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -31,12 +31,13 @@ class Source:
     """Source weights, ready to be read.
 
     Args:
-        label: what to call them, free of this machine's paths: ``synthetic:0``, ``folder:NAME``.
+        label: what to call them, without a name of this machine: ``synthetic:SEED``, ``folder:HASH``.
         folder: a folder that stock transformers loads as the original.
         entries: every tensor by its name in the checkpoint.
         config: the original's configuration.
         preprocessor: its image processor's configuration.
         sha256: of the weights file.
+        published: names of the configuration files that came from the catalog.
     """
 
     label: str
@@ -45,6 +46,13 @@ class Source:
     config: Config
     preprocessor: Config
     sha256: str
+    published: tuple[str, ...] = ()
+
+    @property
+    def configuration_sha256(self) -> str:
+        """Hash of both configurations: with the weights' own, what makes two sources one model."""
+        text = json.dumps([dict(self.config), dict(self.preprocessor)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def synthetic(self) -> bool:
@@ -122,8 +130,17 @@ def _local(system: System, path: Path, scratch: Path, say: Say) -> Source:
             expected=f"a folder with {WEIGHTS_FILE}",
             fix=ways(system),
         )
+    if (file.parent / MANIFEST_FILE).exists():
+        raise WeightsError(
+            f"{path} is an artifact",
+            got="patched weights",
+            expected="the original's",
+            fix="give the weights that the artifact was made from",
+        )
     config, preprocessor = dict(system.config), dict(system.preprocessor)
+    published = [CONFIG_FILE, PREPROCESSOR_FILE]
     if path.is_dir():
+        published = [name for name in published if not (path / name).is_file()]
         config = _own(path / CONFIG_FILE, config, say)
         preprocessor = _own(path / PREPROCESSOR_FILE, preprocessor, say)
     if config.get("model_type") != system.config["model_type"]:
@@ -137,7 +154,9 @@ def _local(system: System, path: Path, scratch: Path, say: Say) -> Source:
     say(f"hashing {file.name}")
     link = scratch / WEIGHTS_FILE
     link.symlink_to(file.resolve())
-    return _finish(f"{kind}:{path.absolute().name}", link, scratch, config, preprocessor, sha256_of(file))
+    sha256 = sha256_of(file)
+    source = _finish(f"{kind}:{sha256[:12]}", link, scratch, config, preprocessor, sha256)
+    return replace(source, published=tuple(published))
 
 
 def _finish(

@@ -92,6 +92,8 @@ def assemble(
             label=source.label,
             synthetic=source.synthetic,
             sha256=source.sha256,
+            configuration_sha256=source.configuration_sha256,
+            published=source.published,
             licence="none: synthetic weights" if source.synthetic else system.licence,
         ),
         size=size,

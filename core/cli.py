@@ -29,7 +29,7 @@ class _Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_status)
         except KeyboardInterrupt:
-            click.echo("interrupted: nothing was written", err=True)
+            click.echo("interrupted: nothing half-made is left", err=True)
             ctx.exit(130)
 
 
@@ -144,14 +144,11 @@ def export(as_json: bool, golden: str, **options: Any) -> None:
     "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
 )
 @_JSON
-def validate(as_json: bool, quick: bool, full: bool, budget: float | None, **options: Any) -> None:
+def validate(as_json: bool, **options: Any) -> None:
     """Judge every variant of the artifact PATH against the original, and time it."""
-    if quick and full:
-        raise click.UsageError("--quick and --full exclude each other")
     from vconv import display, workflows
 
-    plan = workflows.plan(quick=quick, full=full, budget=budget)
-    document = workflows.validate(plan=plan, say=_progress(), **options)
+    document = workflows.validate(say=_progress(), **options)
     _show(document, display.validated, as_json)
     if not document["passed"]:
         sys.exit(1)

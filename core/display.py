@@ -69,6 +69,10 @@ def artifact(manifest: Document) -> None:
         ("system", f"{system['name']} ({system['hub_id']}, {system['library']})"),
         ("weights", _weights(source["label"], source["synthetic"])),
         ("licence", source["licence"]),
+        *(
+            ("published", f"{name} came from the catalog, not with the weights")
+            for name in source["published"]
+        ),
         ("input", f"pixel_values [batch, 3, {manifest['size'][0]}, {manifest['size'][1]}]"),
         *(
             (f"output {name}", str(list(shape)).replace("'", ""))
@@ -91,14 +95,13 @@ def artifact(manifest: Document) -> None:
 def exported(document: Document) -> None:
     """Draw the result of an export."""
     counts = document["ledger"]
-    synthetic = document["weights"].startswith("synthetic")
     peak = document["peak_rss_bytes"]
     _print(
         _plain(
             (),
             [
                 ("artifact", document["artifact"]),
-                ("weights", _weights(document["weights"], synthetic)),
+                ("weights", _weights(document["weights"], document["synthetic"])),
                 (
                     "tensors",
                     ", ".join(f"{number} {what}" for what, number in counts.items() if what != "tensors"),

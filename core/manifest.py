@@ -31,11 +31,16 @@ class SystemRecord(_Frozen):
 
 
 class SourceRecord(_Frozen):
-    """Where the weights came from. No path of the exporting machine is kept."""
+    """Where the weights came from. No name of the exporting machine is kept.
+
+    ``published`` names the configuration files that did not come with the weights, but from the catalog.
+    """
 
     label: str
     synthetic: bool
     sha256: str
+    configuration_sha256: str
+    published: tuple[str, ...]
     licence: str
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from vconv.errors import ArtifactError
 from vconv.types import MANIFEST_FILE
 
+_REPLACED = "replaced"
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -33,12 +35,17 @@ def _partial_prefix(target: Path) -> str:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed exports left beside a target. A living export holds a lock on its folder."""
+    """Remove what killed exports left beside a target. A living export holds a lock on its folder.
+
+    One that was killed between its last two renames had put the old artifact aside: it goes back.
+    """
     for left in target.parent.glob(_partial_prefix(target) + "*"):
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if (left / _REPLACED).exists() and not target.exists():
+                    (left / _REPLACED).rename(target)
                 shutil.rmtree(left, ignore_errors=True)
             finally:
                 os.close(handle)
@@ -97,7 +104,7 @@ def staging(target: Path, force: bool) -> Iterator[Stage]:
         stage.artifact.mkdir()
         stage.scratch.mkdir()
         yield stage
-        _move_into_place(stage.artifact, target, root / "replaced", force)
+        _move_into_place(stage.artifact, target, root / _REPLACED, force)
     finally:
         os.close(lock)
         shutil.rmtree(root, ignore_errors=True)
@@ -108,8 +115,10 @@ def _move_into_place(artifact: Path, target: Path, replaced: Path, force: bool) 
         target.rename(replaced)
     try:
         artifact.rename(target)
-    except OSError:
-        if replaced.exists():
+    except BaseException as error:
+        if replaced.exists() and not target.exists():
             replaced.rename(target)
+        if not isinstance(error, OSError):
+            raise
         _refuse_occupied(target, force)
         raise

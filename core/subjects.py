@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vconv import catalog
 from vconv.convert import models
@@ -22,26 +24,55 @@ from vconv.validators import golden as golden_room
 from vconv.validators.golden import Golden
 from vconv.validators.validation import Candidate
 
+TIMED_IMAGES = 5
+"""Images by which preprocessing is timed."""
 SAMPLE_IMAGES = 2
 """Made-up images, where no photographs are given."""
 
 
-def sample(folder: Path, images: Sequence[str | Path], seed: int) -> tuple[Array, tuple[str, ...]]:
+def sample(
+    folder: Path, images: Sequence[str | Path], seed: int, size: tuple[int, int]
+) -> tuple[Array, tuple[str, ...]]:
     """Preprocess photographs, or made-up images where there are none.
 
     Args:
         folder: a folder with the system's ``preprocessor_config.json``.
         images: photographs.
         seed: of the made-up images.
+        size: (height, width) that they must come out as.
 
     Returns:
         float32 (N, 3, H, W), and what each image is.
+
+    Raises:
+        InputError: an image cannot be read, or the processor makes another size.
     """
     if images:
         opened = open_images(images)
-        return preprocess(folder, opened), tuple(f"photograph {index + 1}" for index in range(len(opened)))
-    made = natural_images(SAMPLE_IMAGES, seed)
-    return preprocess(folder, made), tuple(f"synthetic:{seed + index}" for index in range(len(made)))
+        names = tuple(f"photograph {index + 1}" for index in range(len(opened)))
+    else:
+        opened = natural_images(SAMPLE_IMAGES, seed)
+        names = tuple(f"synthetic:{seed + index}" for index in range(len(opened)))
+    pixel_values = preprocess(folder, opened)
+    if pixel_values.shape[1:] != (3, *size):
+        raise InputError(
+            "the image processor makes images of another size",
+            got=list(pixel_values.shape[1:]),
+            expected=[3, *size],
+            fix="let size, crop and resize agree in preprocessor_config.json",
+        )
+    return pixel_values, names
+
+
+def preprocessing_ms(folder: Path) -> float:
+    """Return the milliseconds that preprocessing one image takes, the processor's loading not counted."""
+    images = natural_images(TIMED_IMAGES, 0)
+    start = time.perf_counter()
+    preprocess(folder, images[:1])
+    first = time.perf_counter()
+    preprocess(folder, images)
+    last = time.perf_counter()
+    return 1e3 * max(0.0, (last - first) - (first - start)) / (TIMED_IMAGES - 1)
 
 
 def candidates(
@@ -84,11 +115,27 @@ def reference(
     source: Source | None,
     images: Sequence[str | Path],
     seed: int,
-    checks: list[Check],
     say: Say,
-) -> Golden | None:
-    """Run the reference live, or take what was recorded, or neither; enter how the two agree."""
+) -> tuple[Golden | None, Check, dict[str, Any]]:
+    """Run the reference live, or take what was recorded, or neither.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        source: the original's weights, where they are at hand.
+        images: photographs to judge on.
+        seed: of made-up images, where nothing was recorded.
+        say: takes progress.
+
+    Returns:
+        The reference, if there is one; how it agrees with what was recorded; and what its inputs are.
+
+    Raises:
+        InputError: photographs were given, but not the original to run on them.
+    """
     recorded = golden_room.load(folder / made.golden.file) if made.golden else None
+    names = made.golden.images if made.golden else ()
+    inputs: dict[str, Any] = {"source": "recorded" if recorded else "none", "images": list(names)}
     if source is None:
         if images:
             raise InputError(
@@ -97,18 +144,17 @@ def reference(
                 expected="the original, to run it on them",
                 fix="give --weights, or leave --images out to use the recorded inputs",
             )
-        checks.append(
-            Check("golden", Status.SKIPPED, "the original's weights are not at hand to run it again")
-        )
+        check = Check("golden", Status.SKIPPED, "the original's weights are not at hand to run it again")
         if recorded is None or made.golden is None:
-            return None
+            return None, check, inputs
         record = made.golden
-        return Golden(record.reference, *recorded, record.floor, record.to_stock_original)
+        return Golden(record.reference, *recorded, record.floor, record.to_stock_original), check, inputs
     if images or recorded is None:
-        pixel_values, _ = sample(folder, images, seed)
+        pixel_values, names = sample(folder, images, seed, made.size)
+        inputs = {"source": "photographs" if images else "made up", "images": list(names)}
     else:
         pixel_values = recorded[0]
     say("running the reference in fp32 and float64")
-    live = golden_room.run_reference(source, network(source.config, frozenset(source.entries)), pixel_values)
-    checks.append(golden_room.agreement(live, recorded if not images else None))
-    return live
+    net = network(source.config, frozenset(source.entries))
+    live = golden_room.run_reference(source, net, pixel_values)
+    return live, golden_room.agreement(live, None if images else recorded), inputs

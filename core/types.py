@@ -34,6 +34,10 @@ MANIFEST_FILE = "vconv.json"
 """The file that makes a folder an artifact."""
 
 
+VARIANTS = ("patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu")
+"""The variants that every artifact holds. The original is run beside them where its weights are at hand."""
+
+
 class Status(StrEnum):
     """How a check, a variant or a whole validation ended."""
 

@@ -20,7 +20,8 @@ from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources import open_source
 from vconv.errors import ExportCheckError, InputError
 from vconv.runtime.devices import DEVICES, find_device
-from vconv.runtime.sessions import GRAPH_ENGINES, Session
+from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.sessions import Session
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant, patched_network
 from vconv.staging import staging
@@ -29,7 +30,13 @@ from vconv.validators import golden as golden_room
 from vconv.validators import report, validation
 from vconv.validators.golden import GOLDEN_FILE, Golden
 from vconv.validators.graphs import check_graph, open_graph
-from vconv.validators.integrity import verify_files, verify_ledger, verify_tensors
+from vconv.validators.integrity import (
+    verify_files,
+    verify_ledger,
+    verify_source,
+    verify_tensors,
+    verify_variants,
+)
 from vconv.validators.limits import find_limit
 
 DEFAULT_OUT = "artifacts"
@@ -86,14 +93,14 @@ def export(
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
         source = open_source(system, weights, stage.scratch, say)
-        size = image_size(source.preprocessor, source.config)
+        original = network(source.config, frozenset(source.entries))
+        size = image_size(source.preprocessor, original.config)
         conversion = convert_weights(folder, source, say)
         reference: Golden | None = None
         names: tuple[str, ...] = ()
         if golden:
-            pixel_values, names = subjects.sample(source.folder, images, seed)
+            pixel_values, names = subjects.sample(source.folder, images, seed, size)
             say("running the reference in fp32 and float64")
-            original = network(source.config, frozenset(source.entries))
             reference = golden_room.run_reference(source, original, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)
         graphs = export_graphs(folder, conversion, size, batch, opset, say)
@@ -107,6 +114,7 @@ def export(
         ]
         made = assemble(system, source, conversion, size, graph_subjects, reference, names, folder)
         rows = []
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         cpu = DEVICES["cpu"]
         if reference:
             rows = validation.run(subjects.candidates(folder, made, cpu), reference, cpu, "strict", None, say)
@@ -115,8 +123,9 @@ def export(
     return {
         "artifact": str(target),
         "weights": source.label,
+        "synthetic": source.synthetic,
         "seconds": round(time.perf_counter() - start, 2),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": max([peak, *(row.get("peak_rss_bytes") or 0 for row in rows)]),
         "patches": [patch.model_dump(mode="json") for patch in made.patches],
         "ledger": made.ledger,
         "files": {name: record.model_dump() for name, record in made.files.items()},
@@ -165,7 +174,9 @@ def validate(
     within: str = "strict",
     images: Sequence[str | Path] = (),
     engines: Sequence[str] = ("onnxruntime",),
-    plan: Plan = DEFAULT,
+    quick: bool = False,
+    full: bool = False,
+    budget: float | None = None,
     seed: int = 0,
     say: Say = silent,
 ) -> dict[str, Any]:
@@ -181,7 +192,9 @@ def validate(
         within: name of the limits.
         images: photographs to judge on; the recorded inputs by default.
         engines: what to run the graphs with.
-        plan: how much to time.
+        quick: whether to time ten runs only.
+        full: whether to time batches 1, 2, 4, 8 and 16 without a budget.
+        budget: seconds that a variant may take at one batch; 60 by default.
         seed: of made-up images, where there are no recorded inputs.
         say: takes a line of progress.
 
@@ -191,6 +204,7 @@ def validate(
     Raises:
         VconvError: something that the user can mend.
     """
+    plan = timing_plan(quick, full, budget)
     folder = Path(path)
     place = find_device(device)
     find_limit(within, "fp32", place.arithmetic)
@@ -200,7 +214,8 @@ def validate(
             "unknown engine", got=unknown[0], expected=", ".join(GRAPH_ENGINES), fix="name one of those"
         )
     made = manifest.load(folder)
-    checks = [verify_files(folder, made)]
+    report.probe(folder)
+    checks = [verify_files(folder, made), verify_variants(made)]
     lines = ledger.load(folder / LEDGER_FILE)
     entries = read_header(folder / WEIGHTS_FILE)
     net = patched_network(folder)
@@ -212,8 +227,10 @@ def validate(
     with tempfile.TemporaryDirectory(prefix="vconv-") as scratch:
         source = subjects.live_source(made, weights, Path(scratch), say)
         if source:
+            checks.append(verify_source(made, source))
             checks.append(verify_tensors(lines, source.entries, entries))
-        golden = subjects.reference(folder, made, source, images, seed, checks, say)
+        golden, agreement, inputs = subjects.reference(folder, made, source, images, seed, say)
+        checks.append(agreement)
         candidates = subjects.candidates(folder, made, place, engines)
         if source:
             candidates.insert(0, subjects.original(source, made, place, golden))
@@ -232,6 +249,8 @@ def validate(
             "precision": "fp32",
             "device": "cpu",
         },
+        "inputs": inputs,
+        "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
         "environment": report.environment(),
         "checks": [asdict(check) for check in checks],
         "variants": rows,
@@ -241,12 +260,16 @@ def validate(
     return result
 
 
-def plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:
+def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:
     """Return how much to time: a glance, everything, or the default, within a budget in seconds.
 
     Raises:
-        InputError: the budget is not positive.
+        InputError: the budget is not positive, or both a glance and everything are asked for.
     """
+    if quick and full:
+        raise InputError(
+            "--quick and --full exclude each other", got="both", expected="one", fix="leave one of them out"
+        )
     chosen = QUICK if quick else FULL if full else DEFAULT
     if budget is None:
         return chosen

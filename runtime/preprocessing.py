@@ -10,6 +10,7 @@ import transformers
 from PIL import Image
 
 from vconv.convert.models import quiet
+from vconv.errors import InputError
 from vconv.types import Array
 
 
@@ -22,9 +23,20 @@ def preprocess(folder: Path, images: Sequence[Image.Image]) -> Array:
 
     Returns:
         float32 (N, 3, H, W), resized and normalised.
+
+    Raises:
+        InputError: transformers knows no such image processor.
     """
     with quiet("transformers"):
-        processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        try:
+            processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise InputError(
+                "transformers cannot make the image processor that preprocessor_config.json describes",
+                got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+                expected="a processor that it knows",
+                fix="use the preprocessor_config.json that was published with the weights",
+            ) from error
     colours = [image.convert("RGB") for image in images]
     pixel_values = [processor(images=image, return_tensors="pt")["pixel_values"].numpy() for image in colours]
     return np.ascontiguousarray(np.concatenate(pixel_values), dtype=np.float32)

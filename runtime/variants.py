@@ -13,7 +13,8 @@ from vconv.convert.sources import CONFIG_FILE
 from vconv.errors import UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime.devices import Device
-from vconv.runtime.sessions import GRAPH_ENGINES, Session, TorchSession
+from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.sessions import Session, TorchSession
 from vconv.types import WEIGHTS_FILE
 
 DEFAULT_VARIANT = "onnx-fp32"

@@ -13,7 +13,7 @@ import torch
 from vconv.convert import models, reference
 from vconv.convert.layouts import Network
 from vconv.convert.sources import Source
-from vconv.errors import WeightsError
+from vconv.errors import PatchError, WeightsError
 from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy import judge
 from vconv.validators.limits import find_limit
@@ -66,6 +66,7 @@ def run_reference(source: Source, network: Network, pixel_values: Array) -> Gold
 
     Raises:
         WeightsError: an output is not finite.
+        PatchError: the reference must be corrected, and correcting it changes nothing.
     """
     model = models.load(source.folder, network)
     stock = _run(model, network, pixel_values, torch.float32)
@@ -79,6 +80,13 @@ def run_reference(source: Source, network: Network, pixel_values: Array) -> Gold
             got=f"NaN or Inf in {', '.join(bad)}",
             expected="finite outputs",
             fix="check the weights: they may be damaged",
+        )
+    if corrected and all(np.array_equal(stock[key], outputs[key]) for key in outputs):
+        raise PatchError(
+            "correcting the reference changes nothing",
+            got="the stock original's outputs, bit by bit",
+            expected="other outputs",
+            fix="use a supported version of transformers (4.57 or 5)",
         )
     exact = _run(model.double(), network, pixel_values, torch.float64)
     return Golden(

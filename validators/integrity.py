@@ -9,10 +9,10 @@ from pathlib import Path
 from vconv.convert import checkpoint
 from vconv.convert.ledger import LEDGER_FILE, Line
 from vconv.convert.safetensors_file import Entry
-from vconv.convert.sources import CONFIG_FILE, sha256_of
+from vconv.convert.sources import CONFIG_FILE, PREPROCESSOR_FILE, Source, sha256_of
 from vconv.errors import ArtifactError
 from vconv.manifest import Manifest
-from vconv.types import WEIGHTS_FILE, Check, Status
+from vconv.types import VARIANTS, WEIGHTS_FILE, Check, Status
 
 
 def verify_files(folder: Path, manifest: Manifest) -> Check:
@@ -24,7 +24,9 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
     Raises:
         ArtifactError: a file is missing, differs, or is used but not listed.
     """
-    unlisted = {CONFIG_FILE, LEDGER_FILE, WEIGHTS_FILE, *(variant.file for variant in manifest.variants)}
+    unlisted = {CONFIG_FILE, PREPROCESSOR_FILE, LEDGER_FILE, WEIGHTS_FILE}
+    unlisted |= {variant.file for variant in manifest.variants}
+    unlisted |= {manifest.golden.file} if manifest.golden else set()
     unlisted -= manifest.files.keys()
     if unlisted:
         raise ArtifactError(
@@ -99,6 +101,26 @@ def verify_tensors(
     if wrong:
         return Check("tensors", Status.FAILED, f"{len(wrong)} wrong, the first: {wrong[0]}")
     return Check("tensors", Status.PASSED, f"all {len(lines)} source tensors are accounted for, bit by bit")
+
+
+def verify_source(manifest: Manifest, source: Source) -> Check:
+    """Hold a live source against the hashes of the one that an artifact was made from.
+
+    The tensors decide whether the weights are the same, so that the same ones in another file will do; the
+    configurations must be the same to the letter, for a wrong epsilon would not show in any tensor.
+    """
+    if source.configuration_sha256 != manifest.source.configuration_sha256:
+        return Check("source", Status.FAILED, "the configuration is not the one that was exported")
+    same = "and the same file" if source.sha256 == manifest.source.sha256 else "in another file"
+    return Check("source", Status.PASSED, f"the configuration is the one that was exported, {same}")
+
+
+def verify_variants(manifest: Manifest) -> Check:
+    """Tell whether an artifact has every variant that one of its schema must have."""
+    missing = [name for name in VARIANTS if name not in {record.variant for record in manifest.variants}]
+    if missing:
+        return Check("variants", Status.FAILED, f"{', '.join(missing)} missing")
+    return Check("variants", Status.PASSED, f"all {len(VARIANTS)} variants are there")
 
 
 def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, Entry]) -> Check:

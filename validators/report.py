@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,6 +92,46 @@ def finite(document: Any) -> Any:
     return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
+def probe(folder: Path) -> None:
+    """Make sure, before anything is run, that a report can be saved.
+
+    Raises:
+        ArtifactError: the folder cannot be written, or its index of reports is damaged.
+    """
+    with _sentence(folder):
+        (folder / REPORTS_FOLDER).mkdir(exist_ok=True)
+        _replace(folder / REPORTS_FOLDER / "probe", "")
+        (folder / REPORTS_FOLDER / "probe").unlink()
+        _entries(folder)
+
+
+@contextlib.contextmanager
+def _sentence(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write a report into {folder}",
+            got=error.strerror or "an error",
+            expected="a folder that can be written, with room in it",
+            fix="mend its permissions, or validate a copy",
+        ) from error
+
+
+def _entries(folder: Path) -> list[Any]:
+    """Return the index of an artifact's reports."""
+    index = folder / RESULTS_FILE
+    try:
+        return list(json.loads(index.read_text())["reports"]) if index.is_file() else []
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{index} is damaged",
+            got="not an index of reports",
+            expected='{"reports": [...]}',
+            fix="delete it; the reports themselves are kept",
+        ) from error
+
+
 def save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
     """Write a report under ``reports/`` and enter it in ``results.json``.
 
@@ -103,17 +144,10 @@ def save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
         The report's path.
 
     Raises:
-        ArtifactError: the artifact's folder cannot be written.
+        ArtifactError: the artifact's folder cannot be written, or its index is damaged.
     """
-    try:
+    with _sentence(folder):
         return _save(folder, report, kind)
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot write a report into {folder}",
-            got=error.strerror or "an error",
-            expected="a folder that can be written, with room in it",
-            fix="mend its permissions, or validate a copy",
-        ) from error
 
 
 def _save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
@@ -124,11 +158,10 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
     path = next(reports / name for name in names if not (reports / name).exists())
     text = json.dumps(finite({"time": stamp, "host": platform.node(), **report}), indent=2) + "\n"
     _replace(path, text)
-    index = folder / RESULTS_FILE
-    entries = json.loads(index.read_text())["reports"] if index.is_file() else []
+    entries = _entries(folder)
     digest = hashlib.sha256(text.encode()).hexdigest()
     entries.append({"file": f"{REPORTS_FOLDER}/{path.name}", "sha256": digest, "status": report["status"]})
-    _replace(index, json.dumps({"reports": entries}, indent=2) + "\n")
+    _replace(folder / RESULTS_FILE, json.dumps({"reports": entries}, indent=2) + "\n")
     return path
 
 

@@ -41,8 +41,7 @@ class Candidate:
 
 
 def _loaded(candidate: Candidate, device: Device, pixel_values: Array) -> tuple[Session, dict[str, Any]]:
-    """Open a variant and run it once; tell how long both took and how much memory."""
-    before = resident_memory()[0] if reset_peak_memory() else None
+    """Open a variant and run it once; tell how long both took."""
     start = time.perf_counter()
     session = candidate.open()
     device.synchronize()
@@ -53,8 +52,15 @@ def _loaded(candidate: Candidate, device: Device, pixel_values: Array) -> tuple[
     except BaseException:
         session.close()
         raise
-    grown = None if before is None else max(0, resident_memory()[1] - before)
-    return session, {"load_ms": load_ms, "first_ms": first_ms, "peak_rss_growth_bytes": grown}
+    return session, {"load_ms": load_ms, "first_ms": first_ms}
+
+
+def _memory(before: int | None) -> dict[str, int | None]:
+    """Tell this process's peak memory since it was reset, and by how much that is more than before."""
+    if before is None:
+        return {"peak_rss_bytes": None, "peak_rss_growth_bytes": None}
+    peak = resident_memory()[1]
+    return {"peak_rss_bytes": peak, "peak_rss_growth_bytes": max(0, peak - before)}
 
 
 def _accuracy(
@@ -146,11 +152,13 @@ def run(
                 "simulated": device.simulated,
             }
             rows.append(row)
+            before = resident_memory()[0] if reset_peak_memory() else None
             with contextlib.ExitStack() as one:
                 try:
                     session, costs = _loaded(candidate, device, golden.pixel_values)
                     one.enter_context(session)
                     row |= {**costs, **_accuracy(candidate, session, device, golden, level), "latency": []}
+                    row |= _memory(before)
                 except EngineError as error:
                     row |= {"status": Status.FAILED, "reason": str(error), "outputs": {}, "latency": []}
                     continue

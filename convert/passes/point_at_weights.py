@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from vconv.convert.safetensors_file import Entry
 
-_DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
 
 
 def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
@@ -47,7 +47,7 @@ def point_at_weights(graph: ir.Graph, entries: Mapping[str, Entry], stored_key: 
             raise ValueError(
                 f"the graph's weight {name} is {value.shape}, {key} in the file is {entry.shape}"
             )
-        if value.dtype != _DTYPES[entry.dtype]:
+        if value.dtype != DTYPES[entry.dtype]:
             raise ValueError(
                 f"the graph's weight {name} is {value.dtype}, {key} in the file is {entry.dtype}"
             )
@@ -56,7 +56,7 @@ def point_at_weights(graph: ir.Graph, entries: Mapping[str, Entry], stored_key: 
             location=entry.path.name,
             offset=entry.offset,
             length=entry.nbytes,
-            dtype=_DTYPES[entry.dtype],
+            dtype=DTYPES[entry.dtype],
             shape=ir.Shape(entry.shape),
             name=key,
             base_dir=str(entry.path.parent),

@@ -1,11 +1,13 @@
 """Strip what the exporter notes about the exporting machine: stack traces, source paths, doc strings.
 
 Case 1: properties and doc strings of the model, its graph, and each node go.
-Case 2: those of each value go.
+Case 2: those of each value and of each constant go.
 Case 3: the producer's name becomes vconv's.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import onnx_ir as ir
 
@@ -23,8 +25,10 @@ def strip_metadata(model: ir.Model) -> None:
         node.doc_string = None
         node.metadata_props.clear()
         values.update((id(value), value) for value in node.outputs)
-    for value in values.values():
-        value.doc_string = None
-        value.metadata_props.clear()
+    constants = [value.const_value for value in values.values() if value.const_value is not None]
+    holders: list[Any] = [*values.values(), *constants]
+    for holder in holders:
+        holder.doc_string = None
+        holder.metadata_props.clear()
     model.metadata_props.clear()
     graph.metadata_props.clear()

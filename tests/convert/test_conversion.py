@@ -274,7 +274,8 @@ def test_progress_is_told_line_by_line(small_source: Source, tmp_path: Path) -> 
     (tmp_path / "artifact").mkdir()
     found = convert_weights(tmp_path / "artifact", small_source, lines.append)
     dropped = ledger.summary(found.lines)["dropped"]
-    assert lines == [f"model.safetensors: {len(small_source.entries)} tensors, {dropped} dropped with proof"]
+    kept, every = len(small_source.entries) - dropped, len(small_source.entries)
+    assert lines == [f"model.safetensors: {kept} of {every} tensors, the others dropped with proof"]
 
 
 def test_graphs_are_named_with_their_batch(converted: Any, monkeypatch: pytest.MonkeyPatch) -> None:

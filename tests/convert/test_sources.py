@@ -68,7 +68,7 @@ def test_a_folder_is_a_source(small_system: System, given: Path, scratch: Path) 
     config = {**json.loads((given / "config.json").read_text()), "layer_norm_eps": 0.5}
     (given / "config.json").write_text(json.dumps(config))
     source = open_source(small_system, str(given), scratch)
-    assert source.label == "folder:given"
+    assert source.label == f"folder:{source.sha256[:12]}"
     assert not source.synthetic
     assert source.config == config
     assert json.loads((scratch / "config.json").read_text()) == config
@@ -81,7 +81,7 @@ def test_a_file_is_a_source_with_the_catalogs_configuration(
 ) -> None:
     (given / "model.safetensors").rename(given / "mine.safetensors")
     source = open_source(small_system, str(given / "mine.safetensors"), scratch)
-    assert source.label == "file:mine.safetensors"
+    assert source.label == f"file:{source.sha256[:12]}"
     assert source.config == dict(small_system.config)
     assert source.preprocessor == dict(small_system.preprocessor)
 

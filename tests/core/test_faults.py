@@ -20,7 +20,6 @@ import torch
 from onnx import helper, numpy_helper
 
 import vconv
-from vconv import workflows
 from vconv.catalog import System
 from vconv.convert import ledger
 from vconv.convert.ledger import LEDGER_FILE
@@ -31,7 +30,7 @@ from vconv.errors import ExportCheckError, PatchError
 from vconv.manifest import DIGEST_FILE
 from vconv.types import MANIFEST_FILE, WEIGHTS_FILE
 
-QUICK = replace(workflows.plan(quick=True), warmups=0, runs=1)
+QUICK: dict[str, Any] = {"quick": True, "budget": 1e-3}
 
 
 @pytest.fixture
@@ -116,7 +115,7 @@ def tanh_for_erf(graph: onnx.GraphProto) -> None:
 
 def test_a_clean_copy_with_its_hashes_rewritten_passes(victim: Path) -> None:
     rehash(victim)
-    assert failures(vconv.validate(victim, plan=QUICK)) == set()
+    assert failures(vconv.validate(victim, **QUICK)) == set()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +128,7 @@ def test_a_tanh_gelu_in_a_graph_fails_by_its_numbers_and_by_its_operators(
     tanh_for_erf(model.graph)
     (victim / file).write_bytes(model.SerializeToString())
     rehash(victim)
-    report = vconv.validate(victim, plan=QUICK)
+    report = vconv.validate(victim, **QUICK)
     assert report["status"] == "failed"
     assert failures(report) == {variant, f"{file}: exact GELU"}
     row = next(row for row in report["variants"] if row["variant"] == variant)
@@ -143,7 +142,7 @@ def test_one_transposed_weight_fails_every_variant(victim: Path, live: bool) -> 
     if not live:
         forget_the_source(victim)
     rehash(victim)
-    report = vconv.validate(victim, plan=QUICK)
+    report = vconv.validate(victim, **QUICK)
     everything = {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
     assert failures(report) == everything | ({"tensors"} if live else set())
 
@@ -162,17 +161,17 @@ def test_any_exponent_bit_of_a_weight_is_caught_where_the_original_is_live(
     for bit in (23, 26, 30):
         edit_weight(folder, a_norm(folder), lambda weight, bit=bit: flip(weight, bit))
         rehash(folder)
-        assert "tensors" in failures(vconv.validate(folder, plan=QUICK))
+        assert "tensors" in failures(vconv.validate(folder, **QUICK))
         edit_weight(folder, a_norm(folder), lambda weight, bit=bit: flip(weight, bit))
     rehash(folder)
-    assert failures(vconv.validate(folder, plan=QUICK)) == set()
+    assert failures(vconv.validate(folder, **QUICK)) == set()
 
 
 def test_the_top_exponent_bit_of_a_weight_fails_every_variant_even_without_the_original(victim: Path) -> None:
     edit_weight(victim, a_square_weight(victim), lambda weight: flip(weight, 30))
     forget_the_source(victim)
     rehash(victim)
-    report = vconv.validate(victim, plan=QUICK)
+    report = vconv.validate(victim, **QUICK)
     assert report["reference"]["source"] == "golden"
     assert failures(report) == {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
 
@@ -222,7 +221,7 @@ def test_untruncated_periods_stop_an_export_and_fail_a_validation(
         vconv.export("dinov3-vits16", "synthetic", tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
     vconv.export("dinov3-vits16", "synthetic", tmp_path / "a", golden=False)
-    report = vconv.validate(tmp_path / "a", plan=QUICK)
+    report = vconv.validate(tmp_path / "a", **QUICK)
     assert failures(report) == {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
 
 

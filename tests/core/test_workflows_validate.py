@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 import vconv
-from vconv import manifest, workflows
+from vconv import manifest
 from vconv.catalog import System
+from vconv.convert.sources import open_source
 
 LIMIT = 1e-5
-QUICK = workflows.plan(quick=True)
 
 
 @pytest.fixture(scope="module")
 def reports(exported: Callable[[str], Path]) -> Callable[[str], dict[str, Any]]:
     """Validate the artifact of a system once a session; return its report."""
     return functools.cache(
-        lambda name: vconv.validate(exported(name), plan=QUICK, engines=("onnxruntime", "openvino"))
+        lambda name: vconv.validate(exported(name), quick=True, engines=("onnxruntime", "openvino"))
     )
 
 
@@ -83,7 +83,7 @@ def test_a_report_is_on_disk_as_it_was_returned_and_the_manifest_is_untouched(
 
 
 def test_photographs_pass_too_where_the_original_is_live(artifact: Path, photographs: list[str]) -> None:
-    report = vconv.validate(artifact, images=photographs, plan=QUICK)
+    report = vconv.validate(artifact, images=photographs, quick=True)
     assert report["passed"]
     assert next(check for check in report["checks"] if check["name"] == "golden")["status"] == "skipped"
 
@@ -98,15 +98,15 @@ def test_without_golden_and_without_the_original_a_validation_is_incomplete(
     document = vconv.export(small_name, str(folder), tmp_path / "a", golden=False)
     assert document["variants"] == []
     assert not (tmp_path / "a" / "golden").exists()
-    report = vconv.validate(tmp_path / "a", plan=QUICK)
+    report = vconv.validate(tmp_path / "a", quick=True)
     assert (report["status"], report["passed"], report["variants"]) == ("incomplete", False, [])
-    report = vconv.validate(tmp_path / "a", str(folder), plan=QUICK)
+    report = vconv.validate(tmp_path / "a", str(folder), quick=True)
     assert report["status"] == "passed"
 
 
 def test_the_weights_of_another_seed_are_not_the_original(small_name: str, tmp_path: Path) -> None:
     vconv.export(small_name, "synthetic:5", tmp_path / "a")
-    report = vconv.validate(tmp_path / "a", "synthetic:6", plan=QUICK)
+    report = vconv.validate(tmp_path / "a", "synthetic:6", quick=True)
     assert report["status"] == "failed"
     failed = [check["name"] for check in report["checks"] if check["status"] == "failed"]
     assert failed == ["tensors", "golden"]
@@ -121,4 +121,54 @@ def test_a_changed_file_stops_a_validation(artifact: Path, tmp_path: Path) -> No
         file.seek(100)
         file.write(b"\xff")
     with pytest.raises(ArtifactError, match=r"model\.onnx was changed"):
-        vconv.validate(copy, plan=QUICK)
+        vconv.validate(copy, quick=True)
+
+
+def test_an_artifact_cannot_be_its_own_original(small_name: str, tmp_path: Path) -> None:
+    vconv.export(small_name, "synthetic:5", tmp_path / "a")
+    for given in (tmp_path / "a", tmp_path / "a" / "model.safetensors"):
+        with pytest.raises(vconv.VconvError, match="is an artifact .*the original's"):
+            vconv.validate(tmp_path / "a", str(given), quick=True)
+        with pytest.raises(vconv.VconvError, match="is an artifact"):
+            vconv.export(small_name, str(given), tmp_path / "b")
+
+
+def test_the_same_tensors_under_another_epsilon_are_not_the_original(
+    small_name: str, small_system: System, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    folder = open_source(small_system, "synthetic:5", tmp_path / "weights").folder
+    vconv.export(small_name, str(folder), tmp_path / "a", golden=False)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
+    report = vconv.validate(tmp_path / "a", str(folder), quick=True)
+    assert report["status"] == "failed"
+    failed = {check["name"] for check in report["checks"] if check["status"] == "failed"}
+    assert failed == {"source"}
+
+
+def test_an_artifact_that_lacks_a_variant_fails(small_name: str, tmp_path: Path) -> None:
+    vconv.export(small_name, "synthetic:5", tmp_path / "a")
+    made = manifest.load(tmp_path / "a")
+    made.model_copy(update={"variants": made.variants[:1]}).save(tmp_path / "a")
+    report = vconv.validate(tmp_path / "a", quick=True)
+    assert report["status"] == "failed"
+    failed = [check["detail"] for check in report["checks"] if check["status"] == "failed"]
+    assert failed == ["onnx-fp32, onnx-fp32-npu missing"]
+
+
+def test_a_damaged_index_of_reports_stops_a_validation_before_it_runs(
+    small_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vconv.export(small_name, "synthetic:5", tmp_path / "a")
+    (tmp_path / "a" / "results.json").write_text("{")
+    monkeypatch.setattr("vconv.validators.validation.run", lambda *args: pytest.fail("it ran"))
+    with pytest.raises(vconv.VconvError, match=r"results\.json is damaged .*delete it"):
+        vconv.validate(tmp_path / "a", quick=True)
+
+
+def test_a_report_says_what_it_judged_on_and_what_preprocessing_costs(
+    validated: dict[str, Any],
+) -> None:
+    assert validated["inputs"] == {"source": "recorded", "images": ["synthetic:0", "synthetic:1"]}
+    assert validated["preprocessing_ms_per_image"] >= 0

@@ -17,9 +17,10 @@ from vconv.convert.sources import Source
 from vconv.errors import EngineError, InputError, VconvError
 from vconv.manifest import Manifest
 from vconv.runtime.devices import DEVICES, Device
+from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.images import natural_image, natural_images
 from vconv.runtime.preprocessing import preprocess
-from vconv.runtime.sessions import GRAPH_ENGINES, Session, TorchSession, in_batches
+from vconv.runtime.sessions import Session, TorchSession, in_batches
 from vconv.runtime.variants import find_variant, open_variant
 from vconv.types import Array, Arrays
 

@@ -14,7 +14,8 @@ from vconv.convert.sources import Source
 from vconv.errors import EngineError, UnknownNameError, VconvError
 from vconv.manifest import Manifest
 from vconv.runtime.devices import DEVICES
-from vconv.runtime.sessions import GRAPH_ENGINES, TorchSession
+from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.sessions import TorchSession
 from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant, patched_network
 from vconv.types import Array
 

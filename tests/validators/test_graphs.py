@@ -252,9 +252,10 @@ def test_every_rule_catches_something_that_no_other_rule_does(rule: str) -> None
 @pytest.mark.parametrize("file", [DYNAMIC, STATIC])
 def test_a_graph_as_exported_passes_every_rule(file: str, small_artifact: Path, made: Manifest) -> None:
     checks = check_graph(reopened(small_artifact, made, file))
-    assert [check.name for check in checks] == [f"{file}: {rule}" for rule in RULES]
+    for_it = {name: rule for name, rule in RULES.items() if file == STATIC or not rule.static_only}
+    assert [check.name for check in checks] == [f"{file}: {name}" for name in for_it]
     assert {check.status for check in checks} == {Status.PASSED}
-    assert [check.detail for check in checks] == [meaning for _, meaning in RULES.values()]
+    assert [check.detail for check in checks] == [rule.meaning for rule in for_it.values()]
 
 
 @pytest.mark.parametrize("file", [DYNAMIC, STATIC])

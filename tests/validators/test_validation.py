@@ -16,7 +16,8 @@ from vconv import subjects
 from vconv.errors import EngineError
 from vconv.manifest import Manifest
 from vconv.runtime.devices import DEVICES
-from vconv.runtime.sessions import GRAPH_ENGINES, Session
+from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.sessions import Session
 from vconv.runtime.timing import Plan
 from vconv.types import Array, Status, silent
 from vconv.validators import golden as golden_room

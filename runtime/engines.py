@@ -1,0 +1,156 @@
+"""Engines that run a graph: ONNX Runtime and OpenVINO. A new engine is one class and one row."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from vconv.errors import EngineError, InputError
+from vconv.runtime.devices import Device
+from vconv.runtime.sessions import Session
+from vconv.types import INPUT, Array
+
+
+@contextlib.contextmanager
+def _refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) -> Iterator[None]:
+    """Turn what an engine raises on a graph or batch that it will not take into a sentence."""
+    try:
+        yield
+    except errors as error:
+        raise EngineError(
+            f"{engine} refuses {subject}",
+            got=" ".join(str(error).split())[:300],
+            expected="a graph that it can run",
+            fix="export the artifact again; if that does not help, report it",
+        ) from error
+
+
+def _lacks(engine: str, got: str, expected: str) -> InputError:
+    return InputError(
+        f"{engine} cannot run here",
+        got=got,
+        expected=expected,
+        fix=f"install the build of {engine} for this device",
+    )
+
+
+_ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
+    value
+    for value in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    if isinstance(value, type) and issubclass(value, Exception)
+)
+"""Everything that ONNX Runtime raises of its own."""
+
+
+class OnnxRuntimeSession(Session):
+    """A graph in ONNX Runtime.
+
+    Args:
+        graph: the ONNX file.
+        device: where to run it.
+        folder: see :class:`Session`.
+        size: see :class:`Session`.
+        batch: see :class:`Session`.
+    """
+
+    engine = "onnxruntime"
+
+    def __init__(
+        self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
+    ) -> None:
+        super().__init__(folder, size, batch)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Idle threads would otherwise spin on into the next variant's run and slow it down.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._graph = graph.name
+        available = onnxruntime.get_available_providers()
+        if not set(device.providers) <= set(available):
+            raise _lacks("ONNX Runtime", ", ".join(available), ", ".join(device.providers))
+        with self._refusals():
+            self._session = onnxruntime.InferenceSession(
+                str(graph), options, providers=list(device.providers)
+            )
+        used = self._session.get_providers()
+        if not set(device.providers) <= set(used):
+            raise _lacks("ONNX Runtime", ", ".join(used), ", ".join(device.providers))
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def _refusals(self) -> contextlib.AbstractContextManager[None]:
+        return _refusals("ONNX Runtime", _ONNX_RUNTIME_ERRORS, self._graph)
+
+    def bind(self, pixel_values: Array) -> Callable[[], Any]:
+        """See :meth:`Session.bind`."""
+        feed = {INPUT: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(pixel_values))}
+
+        def forward() -> Any:
+            with self._refusals():
+                return self._session.run_with_ort_values(self._names, feed)
+
+        return forward
+
+    def run(self, pixel_values: Array) -> dict[str, Array]:
+        """See :meth:`Session.run`."""
+        with self._refusals():
+            outputs = self._session.run(self._names, {INPUT: pixel_values})
+        return dict(zip(self._names, outputs, strict=True))
+
+
+class OpenVinoSession(Session):
+    """A graph in OpenVINO on CPU, in float32: its own default there would be bfloat16.
+
+    Args:
+        graph: the ONNX file.
+        device: the CPU.
+        folder: see :class:`Session`.
+        size: see :class:`Session`.
+        batch: see :class:`Session`.
+    """
+
+    engine = "openvino"
+
+    def __init__(
+        self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
+    ) -> None:
+        super().__init__(folder, size, batch)
+        try:
+            import openvino
+        except ImportError as error:
+            raise _lacks("openvino", "not installed", "the package openvino") from error
+        if device.name != "cpu":
+            raise InputError(
+                "OpenVINO runs on CPU here", got=device.name, expected="cpu", fix="use another engine there"
+            )
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        self._graph = graph.name
+        with self._refusals():
+            self._model = openvino.Core().compile_model(str(graph), "CPU", settings)
+        self._names = [output.get_any_name() for output in self._model.outputs]
+
+    def _refusals(self) -> contextlib.AbstractContextManager[None]:
+        return _refusals("OpenVINO", (RuntimeError,), self._graph)
+
+    def bind(self, pixel_values: Array) -> Callable[[], Any]:
+        """See :meth:`Session.bind`."""
+
+        def forward() -> Any:
+            with self._refusals():
+                return self._model([pixel_values])
+
+        return forward
+
+    def run(self, pixel_values: Array) -> dict[str, Array]:
+        """See :meth:`Session.run`."""
+        outputs = self.bind(pixel_values)()
+        return {name: np.array(outputs[index]) for index, name in enumerate(self._names)}
+
+
+GRAPH_ENGINES: dict[str, type[OnnxRuntimeSession] | type[OpenVinoSession]] = {
+    session.engine: session for session in (OnnxRuntimeSession, OpenVinoSession)
+}
+"""Engines that run a graph, by name."""

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+
+
+def bounds(lines: str) -> dict[str, str]:
+    """Return the lower bound of each requirement, padded as versions are."""
+    found = {}
+    for line in lines.splitlines():
+        if line.strip() and not line.startswith("#"):
+            requirement = Requirement(line)
+            (lower,) = (spec.version for spec in requirement.specifier if spec.operator in (">=", "=="))
+            found[requirement.name] = ".".join(([*re.split(r"\.", lower), "0", "0"])[:3])
+    return found
+
+
+def test_every_lower_bound_is_the_version_that_the_oldest_set_is_tested_with() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    declared = bounds(setup["options"]["install_requires"])
+    declared |= {"openvino": bounds(setup["options.extras_require"]["dev"])["openvino"]}
+    assert declared == bounds((ROOT / "tests" / "oldest.txt").read_text())
+
+
+def test_the_readme_and_continuous_integration_name_the_same_test_command() -> None:
+    assert "make test" in (ROOT / "README.md").read_text()
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
