@@ -98,8 +98,10 @@ def read_header(path: Path) -> dict[str, Entry]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
+            if size <= _PREFIX:
+                raise _broken(path, f"a file of {size} bytes", "a header and tensors")
             prefix = file.read(_PREFIX)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == _PREFIX else 0
+            length = struct.unpack("<Q", prefix)[0]
             if not 2 <= length <= min(HEADER_LIMIT, size - _PREFIX):
                 raise _broken(
                     path, f"a header of {length} bytes", f"2 to {min(HEADER_LIMIT, size - _PREFIX)} bytes"

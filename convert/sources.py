@@ -23,6 +23,7 @@ from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Config, Say, silent
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
+_PICKLES = (".bin", ".pth", ".pt")
 _SYNTHETIC = re.compile(r"synthetic(?::(\d{1,9}))?")
 
 
@@ -124,11 +125,19 @@ def _local(system: System, path: Path, scratch: Path, say: Say) -> Source:
     kind = "folder" if path.is_dir() else "file"
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
+        others = sorted(other.name for other in path.iterdir() if other.suffix in (".safetensors", *_PICKLES))
         raise WeightsError(
             f"no weights in {path}",
-            got=f"no {WEIGHTS_FILE}",
+            got=f"no {WEIGHTS_FILE}" + (f", but {others[0]}" if others else ""),
             expected=f"a folder with {WEIGHTS_FILE}",
             fix=ways(system),
+        )
+    if file.suffix in _PICKLES:
+        raise WeightsError(
+            f"cannot read {path}",
+            got="a pickle, which can run code when it is read",
+            expected="a .safetensors file",
+            fix="load it with the library that it came from and save it as safetensors",
         )
     if (file.parent / MANIFEST_FILE).exists():
         raise WeightsError(

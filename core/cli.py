@@ -28,6 +28,16 @@ class _Commands(click.Group):
         except VconvError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_status)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "vconv"
+            sentence = VconvError(
+                f"wrong use of {command}",
+                got=error.format_message(),
+                expected=f"what `{command} --help` shows",
+                fix="mend the command and run it again",
+            )
+            click.echo(f"error: {sentence}", err=True)
+            ctx.exit(sentence.exit_status)
         except KeyboardInterrupt:
             click.echo("interrupted: nothing half-made is left", err=True)
             ctx.exit(130)
@@ -54,15 +64,18 @@ def _show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
         draw(document)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = """Convert, export and validate vision transformers for Ascend NPUs.
+
+\b
+vconv export dinov3-vits16 --weights FOLDER
+vconv validate artifacts/dinov3-vits16 --weights FOLDER
+"""
+
+
+@click.group("vconv", cls=_Commands, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="vconv")
 def main() -> None:
-    r"""Convert, export and validate vision transformers for Ascend NPUs.
-
-    \b
-    vconv export dinov3-vits16 --weights FOLDER
-    vconv validate artifacts/dinov3-vits16
-    """
+    """Run the command that is named."""
 
 
 @main.command("list")
@@ -94,9 +107,14 @@ def info(path: str, as_json: bool) -> None:
 @click.option("--out", type=click.Path(), help="The artifact's own folder.  [default: artifacts/NAME]")
 @click.option("--force", is_flag=True, help="Replace an artifact that is there.")
 @click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph.")
-@click.option("--opset", default=18, show_default=True, metavar="N", help="ONNX opset of the dynamic graph.")
 @click.option(
-    "--images", multiple=True, metavar="FILE", help="A photograph to record and check on; repeatable."
+    "--opset", default=18, show_default=True, metavar="N", help="ONNX opset of the dynamic graph, 18 to 22."
+)
+@click.option(
+    "--images",
+    multiple=True,
+    metavar="WHERE",
+    help="A photograph, or a folder of them, to record and check on; repeatable.",
 )
 @click.option(
     "--golden",
@@ -122,7 +140,12 @@ def export(as_json: bool, golden: str, **options: Any) -> None:
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to run.")
 @click.option("--within", default="strict", show_default=True, metavar="LIMITS", help="strict or card.")
-@click.option("--images", multiple=True, metavar="FILE", help="A photograph to judge on; repeatable.")
+@click.option(
+    "--images",
+    multiple=True,
+    metavar="WHERE",
+    help="A photograph, or a folder of them, to judge on; repeatable.",
+)
 @click.option(
     "--engine",
     "engines",

@@ -43,7 +43,7 @@ def _plain(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 def systems(rows: Iterable[Document]) -> None:
     """Draw the catalog."""
-    keys = ("name", "hub_id", "library", "licence")
+    keys = ("name", "hub_id")
     _print(_plain(keys, [[row[key] for key in keys] for row in rows]))
 
 
@@ -115,7 +115,8 @@ def exported(document: Document) -> None:
         _print(_variants(document))
     else:
         _print("no variant was run: --golden none leaves the reference and its checks out")
-    _print(f"next: vconv validate {document['artifact']}", markup=False)
+    where = "" if document["synthetic"] else " --weights WHERE"
+    _print(f"next: vconv validate {document['artifact']}{where}", markup=False)
 
 
 def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
@@ -171,7 +172,10 @@ def validated(document: Document) -> None:
     weights = _weights(document["weights"], document["synthetic"])
     _print(f"{document['artifact']}: weights {weights}", markup=False)
     _print(f"reference: {name}{_SOURCES[reference['source']]}", markup=False)
-    _print(_variants(document))
+    if document["variants"]:
+        _print(_variants(document))
+    else:
+        _print("nothing was recorded, and the original is not here: give --weights WHERE")
     for variant in document["variants"]:
         found = [
             f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())

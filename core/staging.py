@@ -85,10 +85,12 @@ def staging(target: Path, force: bool) -> Iterator[Stage]:
     Raises:
         ArtifactError: the target is occupied, or its parent cannot be written.
     """
+    if target.parent.is_dir():
+        _sweep(target)
     _refuse_occupied(target, force)
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
         root = Path(tempfile.mkdtemp(prefix=_partial_prefix(target), dir=target.parent))
     except OSError as error:
         raise ArtifactError(
@@ -108,6 +110,9 @@ def staging(target: Path, force: bool) -> Iterator[Stage]:
     finally:
         os.close(lock)
         shutil.rmtree(root, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for parent in missing:
+                parent.rmdir()
 
 
 def _move_into_place(artifact: Path, target: Path, replaced: Path, force: bool) -> None:

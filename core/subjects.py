@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from vconv import catalog
 from vconv.convert import models
 from vconv.convert.layouts import network
@@ -15,7 +17,7 @@ from vconv.convert.sources import Source, is_synthetic, open_source
 from vconv.errors import InputError
 from vconv.manifest import Manifest
 from vconv.runtime.devices import Device
-from vconv.runtime.images import natural_images, open_images
+from vconv.runtime.images import natural_images
 from vconv.runtime.preprocessing import preprocess
 from vconv.runtime.sessions import Session, TorchSession
 from vconv.runtime.variants import open_variant
@@ -31,13 +33,13 @@ SAMPLE_IMAGES = 2
 
 
 def sample(
-    folder: Path, images: Sequence[str | Path], seed: int, size: tuple[int, int]
+    folder: Path, photographs: Sequence[Image.Image], seed: int, size: tuple[int, int]
 ) -> tuple[Array, tuple[str, ...]]:
     """Preprocess photographs, or made-up images where there are none.
 
     Args:
         folder: a folder with the system's ``preprocessor_config.json``.
-        images: photographs.
+        photographs: the photographs; none for made-up images.
         seed: of the made-up images.
         size: (height, width) that they must come out as.
 
@@ -45,15 +47,13 @@ def sample(
         float32 (N, 3, H, W), and what each image is.
 
     Raises:
-        InputError: an image cannot be read, or the processor makes another size.
+        InputError: the processor makes another size.
     """
-    if images:
-        opened = open_images(images)
-        names = tuple(f"photograph {index + 1}" for index in range(len(opened)))
-    else:
-        opened = natural_images(SAMPLE_IMAGES, seed)
-        names = tuple(f"synthetic:{seed + index}" for index in range(len(opened)))
-    pixel_values = preprocess(folder, opened)
+    images = list(photographs) or natural_images(SAMPLE_IMAGES, seed)
+    made_up = (f"synthetic:{seed + index}" for index in range(len(images)))
+    taken = (f"photograph {index + 1}" for index in range(len(images)))
+    names = tuple(taken if photographs else made_up)
+    pixel_values = preprocess(folder, images)
     if pixel_values.shape[1:] != (3, *size):
         raise InputError(
             "the image processor makes images of another size",
@@ -113,7 +113,7 @@ def reference(
     folder: Path,
     made: Manifest,
     source: Source | None,
-    images: Sequence[str | Path],
+    photographs: Sequence[Image.Image],
     seed: int,
     say: Say,
 ) -> tuple[Golden | None, Check, dict[str, Any]]:
@@ -123,7 +123,7 @@ def reference(
         folder: the artifact.
         made: its manifest.
         source: the original's weights, where they are at hand.
-        images: photographs to judge on.
+        photographs: what to judge on, in place of what was recorded.
         seed: of made-up images, where nothing was recorded.
         say: takes progress.
 
@@ -137,7 +137,7 @@ def reference(
     names = made.golden.images if made.golden else ()
     inputs: dict[str, Any] = {"source": "recorded" if recorded else "none", "images": list(names)}
     if source is None:
-        if images:
+        if photographs:
             raise InputError(
                 "cannot judge on these images",
                 got="no weights of the original",
@@ -149,12 +149,12 @@ def reference(
             return None, check, inputs
         record = made.golden
         return Golden(record.reference, *recorded, record.floor, record.to_stock_original), check, inputs
-    if images or recorded is None:
-        pixel_values, names = sample(folder, images, seed, made.size)
-        inputs = {"source": "photographs" if images else "made up", "images": list(names)}
+    if photographs or recorded is None:
+        pixel_values, names = sample(folder, photographs, seed, made.size)
+        inputs = {"source": "photographs" if photographs else "made up", "images": list(names)}
     else:
         pixel_values = recorded[0]
     say("running the reference in fp32 and float64")
     net = network(source.config, frozenset(source.entries))
     live = golden_room.run_reference(source, net, pixel_values)
-    return live, golden_room.agreement(live, None if images else recorded), inputs
+    return live, golden_room.agreement(live, None if photographs else recorded), inputs

@@ -21,6 +21,7 @@ from vconv.convert.sources import open_source
 from vconv.errors import ExportCheckError, InputError
 from vconv.runtime.devices import DEVICES, find_device
 from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.images import open_images
 from vconv.runtime.sessions import Session
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant, patched_network
@@ -40,6 +41,7 @@ from vconv.validators.integrity import (
 from vconv.validators.limits import find_limit
 
 DEFAULT_OUT = "artifacts"
+GREATEST_BATCH = 1024
 
 
 def export(
@@ -78,10 +80,19 @@ def export(
     """
     start = time.perf_counter()
     system = catalog.find(name)
-    if batch < 1:
+    if not 1 <= batch <= GREATEST_BATCH:
         raise InputError(
-            "--batch is out of range", got=batch, expected="1 or more", fix="give a whole number"
+            "--batch is out of range", got=batch, expected=f"1 to {GREATEST_BATCH}", fix="give a whole number"
         )
+    if images and not golden:
+        raise InputError(
+            "--images has nothing to do",
+            got="--golden none",
+            expected="--golden record",
+            fix="leave one of the two out",
+        )
+    if out is not None and not str(out):
+        raise InputError("--out is empty", got="''", expected="a folder", fix="name one, or leave --out out")
     if not onnx_export.LEAST_OPSET <= opset <= onnx_export.GREATEST_OPSET:
         raise InputError(
             "the opset is not supported",
@@ -89,7 +100,8 @@ def export(
             expected=f"{onnx_export.LEAST_OPSET} to {onnx_export.GREATEST_OPSET}",
             fix="leave --opset out",
         )
-    target = Path(out) if out else Path(DEFAULT_OUT) / system.name
+    photographs = open_images(images) if images else []
+    target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
         source = open_source(system, weights, stage.scratch, say)
@@ -99,7 +111,7 @@ def export(
         reference: Golden | None = None
         names: tuple[str, ...] = ()
         if golden:
-            pixel_values, names = subjects.sample(source.folder, images, seed, size)
+            pixel_values, names = subjects.sample(source.folder, photographs, seed, size)
             say("running the reference in fp32 and float64")
             reference = golden_room.run_reference(source, original, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)
@@ -205,6 +217,7 @@ def validate(
         VconvError: something that the user can mend.
     """
     plan = timing_plan(quick, full, budget)
+    photographs = open_images(images) if images else []
     folder = Path(path)
     place = find_device(device)
     find_limit(within, "fp32", place.arithmetic)
@@ -229,7 +242,7 @@ def validate(
         if source:
             checks.append(verify_source(made, source))
             checks.append(verify_tensors(lines, source.entries, entries))
-        golden, agreement, inputs = subjects.reference(folder, made, source, images, seed, say)
+        golden, agreement, inputs = subjects.reference(folder, made, source, photographs, seed, say)
         checks.append(agreement)
         candidates = subjects.candidates(folder, made, place, engines)
         if source:

@@ -23,6 +23,7 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
     Raises:
         InputError: a path is missing, is not an image, or there are none.
     """
+    paths = list(paths)
     files: list[Path] = []
     for path in map(Path, paths):
         files += (
@@ -34,7 +35,10 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
         )
     if not files:
         raise InputError(
-            "no images", got="none", expected="at least one .png or .jpg", fix="name image files"
+            f"no images in {', '.join(map(str, paths))}",
+            got="none",
+            expected="at least one .png, .jpg, .jpeg or .webp",
+            fix="name image files, or a folder that holds some",
         )
     images = []
     for file in files:
@@ -44,7 +48,7 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
         except (OSError, UnidentifiedImageError) as error:
             raise InputError(
                 f"cannot read the image {file}",
-                got=error.__class__.__name__,
+                got="not an image that can be read" if file.exists() else "no such file",
                 expected="an image file",
                 fix="check the path and the file",
             ) from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 import torch
 
-from vconv.convert import models, reference
+from vconv.convert import models, reference, safetensors_file
 from vconv.convert.layouts import Network
 from vconv.convert.sources import Source
 from vconv.errors import PatchError, WeightsError
@@ -102,7 +103,17 @@ def save(path: Path, golden: Golden) -> None:
     """Record inputs and outputs in one file."""
     path.parent.mkdir()
     tensors = {INPUT: golden.pixel_values, **golden.outputs}
-    safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    safetensors_file.write(
+        path,
+        [
+            safetensors_file.Planned(name, "F32", value.shape, partial(_bytes, value))
+            for name, value in tensors.items()
+        ],
+    )
+
+
+def _bytes(value: Array) -> tuple[bytes]:
+    return (np.ascontiguousarray(value, "<f4").tobytes(),)
 
 
 def load(path: Path) -> tuple[Array, dict[str, Array]]:

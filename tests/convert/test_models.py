@@ -17,6 +17,7 @@ from vconv.catalog import SYSTEMS, System
 from vconv.convert import models
 from vconv.convert.layouts import LAYOUTS, network
 from vconv.convert.sources import Source, open_source
+from vconv.errors import WeightsError
 from vconv.types import OUTPUTS
 
 CLASSIFIERS = [
@@ -189,3 +190,28 @@ def test_quiet_holds_back_warnings_and_gives_the_levels_back(caplog: pytest.LogC
         raise RuntimeError("inside")
     assert caplog.messages == ["an error", "an error"]
     assert [logger.level for logger in loggers] == [logging.DEBUG, logging.NOTSET]
+
+
+def test_a_tensor_that_stock_loading_would_make_up_is_an_error(small_source: Source, tmp_path: Path) -> None:
+    tensors = safetensors.torch.load_file(small_source.folder / "model.safetensors")
+    lost = next(name for name in sorted(tensors) if "norm" in name)
+    tensors["stray"] = tensors.pop(lost)
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_bytes((small_source.folder / name).read_bytes())
+    net = network(small_source.config)
+    with pytest.raises(WeightsError, match="transformers does not load all of model.safetensors"):
+        models.load(folder, net)
+
+
+def test_a_configuration_that_makes_no_model_is_an_error_in_one_line(
+    small_source: Source, tmp_path: Path
+) -> None:
+    config = {**small_source.config, "hidden_act": "nonsense"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(small_source.folder / "model.safetensors")
+    with pytest.raises(WeightsError, match="transformers cannot build the model") as caught:
+        models.load(tmp_path, network(config))
+    assert "\n" not in str(caught.value)

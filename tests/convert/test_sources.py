@@ -206,3 +206,29 @@ def test_a_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pth", ".pt"])
+def test_a_pickle_is_refused_without_being_read(system: System, scratch: Path, suffix: str) -> None:
+    path = scratch.parent / f"weights{suffix}"
+    path.write_bytes(b"not even a pickle")
+    with pytest.raises(WeightsError, match="a pickle, which can run code"):
+        open_source(system, str(path), scratch)
+
+
+def test_a_folder_with_other_weights_names_them(system: System, scratch: Path) -> None:
+    folder = scratch.parent / "given"
+    folder.mkdir()
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"no model\.safetensors, but pytorch_model\.bin"):
+        open_source(system, str(folder), scratch)
+
+
+def test_an_artifact_is_no_source(system: System, scratch: Path) -> None:
+    folder = scratch.parent / "given"
+    folder.mkdir()
+    (folder / "vconv.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    for given in (folder, folder / "model.safetensors"):
+        with pytest.raises(WeightsError, match="is an artifact"):
+            open_source(system, str(given), scratch)

@@ -110,3 +110,19 @@ def test_a_parent_that_cannot_be_written_is_an_error_in_one_line(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot write to"):
         write(tmp_path / "file" / "a", "1")
+
+
+def test_a_failure_leaves_no_parent_folder_that_was_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), staging(tmp_path / "x" / "y" / "a", force=False):  # noqa: PT011
+        raise ValueError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_artifact_that_a_killed_export_had_put_aside_goes_back(tmp_path: Path) -> None:
+    left = tmp_path / ".a.partial-killed"
+    (left / "replaced").mkdir(parents=True)
+    (left / "replaced" / "vconv.json").write_text("old")
+    with pytest.raises(ArtifactError, match="is in the way"):
+        write(tmp_path / "a", "new")
+    assert (tmp_path / "a" / "vconv.json").read_text() == "old"
+    assert hidden(tmp_path) == []

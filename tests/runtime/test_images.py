@@ -100,13 +100,13 @@ def test_no_paths_at_all_are_refused() -> None:
 
 
 def test_a_missing_photograph_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.png.*FileNotFoundError"):
+    with pytest.raises(InputError, match=r"nowhere\.png.*no such file"):
         open_images([tmp_path / "nowhere.png"])
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "page.png").write_text("<html>")
-    with pytest.raises(InputError, match=r"page\.png.*UnidentifiedImageError"):
+    with pytest.raises(InputError, match=r"page\.png.*not an image"):
         open_images([tmp_path / "page.png"])
 
 

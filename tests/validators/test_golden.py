@@ -14,7 +14,7 @@ import transformers
 from vconv.convert.layouts import Network, network
 from vconv.convert.patches import base, table
 from vconv.convert.sources import Source
-from vconv.errors import WeightsError
+from vconv.errors import PatchError, WeightsError
 from vconv.types import WEIGHTS_FILE, Array, Status
 from vconv.validators import golden
 from vconv.validators.golden import Golden, run_reference
@@ -177,3 +177,11 @@ def test_without_a_recording_the_check_is_skipped_with_a_reason() -> None:
     check = golden.agreement(simple(), None)
     assert check.status is Status.SKIPPED
     assert check.detail
+
+
+def test_a_correction_that_changes_nothing_is_an_error(
+    small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden.reference, "correct", lambda model, config: "original + nothing")
+    with pytest.raises(PatchError, match="correcting the reference changes nothing"):
+        run_reference(small_source, net_of(small_source), images)
