@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from record import finish
+from record import finish, out_option
 
 from vconv.catalog import find
 from vconv.convert.sources import open_source
@@ -44,6 +44,7 @@ def measure(depth: int) -> dict[str, float]:
 
 
 def main() -> None:
+    out = out_option(__doc__)
     found = {depth: measure(depth) for depth in DEPTHS}
     for depth, row in found.items():
         weights, peak = row["weights_bytes"] / 1e6, row["peak_rss_bytes"] / 1e6
@@ -54,7 +55,7 @@ def main() -> None:
     megabytes = {key: value / 1e6 for key, value in grown.items()}
     print("grown by, in MB: {weights_bytes:.1f} of weights, {peak_rss_bytes:.1f} of peak".format(**megabytes))
     print(f"share {share:.3f}, target at most {TARGET}")
-    finish({"by_depth": found, "share": share, "target": TARGET}, passed=share <= TARGET)
+    finish({"by_depth": found, "share": share, "target": TARGET}, passed=share <= TARGET, out=out)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,16 @@ from typing import Any
 from vconv.validators.report import environment
 
 
-def finish(result: dict[str, Any], passed: bool) -> None:
-    """Write the result where --out says, with the environment, and exit 1 if the target was missed."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
+def out_option(doc: str | None) -> Path | None:
+    """Parse the command line, which every benchmark does before it measures; return --out."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--out", type=Path, help="a JSON file to record the result in")
+    return parser.parse_args().out
+
+
+def finish(result: dict[str, Any], passed: bool, out: Path | None) -> None:
+    """Write the result, with the environment, and exit 1 if the target was missed."""
     if out:
-        out.write_text(
-            json.dumps({**result, "passed": passed, "environment": environment()}, indent=2) + "\n"
-        )
+        document = {**result, "passed": passed, "environment": environment()}
+        out.write_text(json.dumps(document, indent=2) + "\n")
     sys.exit(0 if passed else 1)

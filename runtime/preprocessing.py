@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,30 +13,38 @@ from vconv.convert.models import quiet
 from vconv.errors import InputError
 from vconv.types import Array
 
+Processor = Callable[[Sequence[Image.Image]], Array]
+"""Turns images of any size and mode into float32 (N, 3, H, W), resized and normalised."""
 
-def preprocess(folder: Path, images: Sequence[Image.Image]) -> Array:
-    """Turn images into a batch, exactly as stock transformers does with the same folder.
+
+def load_processor(folder: Path) -> Processor:
+    """Make the image processor of a folder, which does exactly what stock transformers does with it.
 
     Args:
         folder: a folder with ``preprocessor_config.json``.
-        images: images of any size; those of another mode are converted to RGB.
-
-    Returns:
-        float32 (N, 3, H, W), resized and normalised.
 
     Raises:
         InputError: transformers knows no such image processor.
     """
-    with quiet("transformers"):
-        try:
-            processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise InputError(
-                "transformers cannot make the image processor that preprocessor_config.json describes",
-                got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-                expected="a processor that it knows",
-                fix="use the preprocessor_config.json that was published with the weights",
-            ) from error
-    colours = [image.convert("RGB") for image in images]
-    pixel_values = [processor(images=image, return_tensors="pt")["pixel_values"].numpy() for image in colours]
-    return np.ascontiguousarray(np.concatenate(pixel_values), dtype=np.float32)
+    try:
+        with quiet("transformers"):
+            stock = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(
+            "transformers cannot make the image processor that preprocessor_config.json describes",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            expected="a processor that it knows",
+            fix="use the preprocessor_config.json that was published with the weights",
+        ) from error
+
+    def process(images: Sequence[Image.Image]) -> Array:
+        colours = [image.convert("RGB") for image in images]
+        pixel_values = [stock(images=image, return_tensors="pt")["pixel_values"].numpy() for image in colours]
+        return np.ascontiguousarray(np.concatenate(pixel_values), dtype=np.float32)
+
+    return process
+
+
+def preprocess(folder: Path, images: Sequence[Image.Image]) -> Array:
+    """Turn images into a batch: see :func:`load_processor`."""
+    return load_processor(folder)(images)

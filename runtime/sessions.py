@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from vconv.convert.layouts import Network
 from vconv.convert.patches.base import Patch, applied
 from vconv.errors import InputError
 from vconv.runtime.devices import Device
-from vconv.runtime.preprocessing import preprocess
+from vconv.runtime.preprocessing import Processor, load_processor
 from vconv.types import Array
 
 
@@ -92,7 +93,11 @@ class Session(ABC):
                 expected="one PIL image or more",
                 fix="pass PIL images, or one array (B, 3, H, W) that is normalised already",
             )
-        return preprocess(self.folder, list(images))
+        return self._processor(images)
+
+    @functools.cached_property
+    def _processor(self) -> Processor:
+        return load_processor(self.folder)
 
     def close(self) -> None:
         """Undo what the session did to its model; it cannot be called after."""

@@ -172,7 +172,7 @@ def test_two_exports_are_the_same_bytes(small_name: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("whole_folder", [True, False])
 def test_weights_from_disk_export_like_the_same_weights_from_a_seed(
-    small_name: str, small_system: System, tmp_path: Path, whole_folder: bool
+    small_name: str, small_system: System, tmp_path: Path, photographs: list[str], whole_folder: bool
 ) -> None:
     from vconv.convert.sources import open_source
 
@@ -189,7 +189,7 @@ def test_weights_from_disk_export_like_the_same_weights_from_a_seed(
     report = vconv.validate(tmp_path / "a", str(given), quick=True)
     assert (report["status"], report["reference"]["source"]) == ("passed", "live")
     with pytest.raises(InputError, match="cannot judge on these images .*--weights"):
-        vconv.validate(tmp_path / "a", images=["x.png"], quick=True)
+        vconv.validate(tmp_path / "a", images=photographs, quick=True)
 
 
 def test_a_real_classifier_gives_logits_that_stock_transformers_gives(
