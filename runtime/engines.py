@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from vconv.errors import EngineError, InputError
@@ -130,7 +131,9 @@ class OpenVinoSession(Session):
         self._graph = graph.name
         with self._refusals():
             self._model = openvino.Core().compile_model(str(graph), "CPU", settings)
-        self._names = [output.get_any_name() for output in self._model.outputs]
+        # Two outputs that are one value, as DINOv3's pooled and cls are, may share their names here.
+        graph_outputs = onnx.load(graph, load_external_data=False).graph.output
+        self._places = {output.name: self._model.output(output.name) for output in graph_outputs}
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
         return _refusals("OpenVINO", (RuntimeError,), self._graph)
@@ -147,7 +150,7 @@ class OpenVinoSession(Session):
     def run(self, pixel_values: Array) -> dict[str, Array]:
         """See :meth:`Session.run`."""
         outputs = self.bind(pixel_values)()
-        return {name: np.array(outputs[index]) for index, name in enumerate(self._names)}
+        return {name: np.array(outputs[place]) for name, place in self._places.items()}
 
 
 GRAPH_ENGINES: dict[str, type[OnnxRuntimeSession] | type[OpenVinoSession]] = {

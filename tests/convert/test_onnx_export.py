@@ -91,9 +91,9 @@ def test_openvino_agrees_with_stock_transformers(
         exported_small.folder / graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     )
     results = model(pixel_values[:batch].numpy())
-    assert [output.get_any_name() for output in model.outputs] == list(expected)
+    assert len(model.outputs) == len(expected)
     for name, value in expected.items():
-        assert distance(results[name], value[:batch]) < 1e-5, name
+        assert distance(results[model.output(name)], value[:batch]) < 1e-5, name
 
 
 @each_graph
