@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vconv import workflows
+from vconv import manifest, workflows
 from vconv.catalog import SYSTEMS, System
 from vconv.convert.sources import Source, open_source
+from vconv.manifest import Manifest
 from vconv.runtime.images import natural_image
 
 SMALL = {
@@ -89,3 +90,21 @@ def photographs(tmp_path: Path) -> list[str]:
     for seed, path in enumerate(paths):
         natural_image(100 + seed).resize((640, 427 + seed)).save(path)
     return paths
+
+
+@pytest.fixture
+def small_artifact(
+    small_system: System, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The artifact of every shrunk system, its static graph of batch 2; it is shared: do not change it."""
+    monkeypatch.setattr("vconv.catalog.SYSTEMS", {small_system.name: small_system})
+    path = tmp_path_factory.getbasetemp() / "small" / small_system.name
+    if not path.exists():
+        workflows.export(small_system.name, "synthetic:1", path, batch=2)
+    return path
+
+
+@pytest.fixture
+def made(small_artifact: Path) -> Manifest:
+    """The manifest of :func:`small_artifact`."""
+    return manifest.load(small_artifact)
