@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.convert import checkpoint, ledger, models, onnx_export
-from vconv.convert.layouts import LAYOUTS, Network, network
+from vconv.convert import cann, checkpoint, ledger, models, onnx_export
+from vconv.convert.layouts.base import ANY_SIZE, Network
+from vconv.convert.layouts.table import network
 from vconv.convert.ledger import LEDGER_FILE, Line
+from vconv.convert.libraries.table import library_of
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch, find_sites
-from vconv.convert.sources import CONFIG_FILE, PREPROCESSOR_FILE, Source
+from vconv.convert.sources.base import Source
 from vconv.errors import InputError, PatchError
-from vconv.types import WEIGHTS_FILE, Config, Say
-
-DYNAMIC_GRAPH, NPU_GRAPH = "model.onnx", "model.npu.onnx"
+from vconv.types import GRAPHS, WEIGHTS_FILE, Config, Say
 
 
 @dataclass(frozen=True)
@@ -63,37 +63,28 @@ class Conversion:
         return [decision.patch for decision in self.decisions if decision.applied]
 
 
-def image_size(preprocessor: Config, config: Config) -> tuple[int, int]:
-    """Return the (height, width) that an image processor makes, checked against the patch size.
+def image_size(source: Source) -> tuple[int, int]:
+    """Return the (height, width) that a source's preprocessing makes, checked against its network.
 
     Raises:
-        InputError: the size is no multiple of the patch, or another than the position embedding's.
+        InputError: the size is no multiple of the patch, or not the one that the network is fixed to.
     """
-    given = preprocessor.get("size", config["image_size"])
-    sides = [given.get("height", 0), given.get("width", 0)] if isinstance(given, Mapping) else [given] * 2
-    if not all(isinstance(side, int) for side in sides):
-        raise InputError(
-            "the image size is not understood",
-            got=repr(given),
-            expected="a height and a width",
-            fix=f"set size to {{height, width}} in {PREPROCESSOR_FILE}",
-        )
-    height, width = map(int, sides)
-    patch = int(config["patch_size"])
+    network, library = source.network, library_of(source.network)
+    height, width = library.image_size(source.config, source.preprocessor)
+    patch, numbers = network.numbers.patch, network.numbers
     if height < patch or width < patch or height % patch or width % patch:
         raise InputError(
             "the image size does not fit the patches",
             got=f"{height}x{width}",
             expected=f"multiples of {patch}",
-            fix=f"set height and width in {PREPROCESSOR_FILE}",
+            fix=f"set another size in {library.files[-1]}",
         )
-    fixed = any(slot.role == "position" for slot in LAYOUTS[config["model_type"]].slots)
-    if fixed and (height, width) != (config["image_size"],) * 2:
+    if ANY_SIZE not in numbers.flags and (height, width) != numbers.image:
         raise InputError(
             "the image size does not fit the position embedding",
             got=f"{height}x{width}",
-            expected=f"{config['image_size']}x{config['image_size']}",
-            fix=f"set height and width in {PREPROCESSOR_FILE}",
+            expected=f"{numbers.image[0]}x{numbers.image[1]}",
+            fix=f"set that size in {library.files[-1]}",
         )
     return height, width
 
@@ -110,7 +101,7 @@ def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
         WeightsError: the checkpoint does not fit its configuration, or holds NaN or Inf.
         PatchError: a patch does not find what the architecture must have.
     """
-    before = network(source.config, frozenset(source.entries))
+    before = source.network
     matches = ledger.match(before, source.entries)
     findings = {patch.name: patch.decide(before, matches) for patch in table.called_for(before)}
     decisions = [
@@ -121,17 +112,22 @@ def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
     config: dict[str, Any] = dict(source.config)
     for decision in decisions:
         if decision.applied:
-            config = decision.patch.edit_config(config)
+            config = decision.patch.edit_config(before, config)
     config = {key: value for key, value in config.items() if not key.startswith("_")}
     if config.pop("torch_dtype", None) or config.get("dtype"):
         config["dtype"] = "float32"
-    _write_json(folder / CONFIG_FILE, config)
-    _write_json(folder / PREPROCESSOR_FILE, source.preprocessor)
+    for name, content in zip(source.library.files, (config, source.preprocessor), strict=False):
+        _write_json(folder / name, content)
+    for path in source.licence_files:
+        shutil.copyfile(path, folder / path.name)
     kept = len(matches) - len(dropped)
-    say(f"{WEIGHTS_FILE}: {kept} of {len(matches)} tensors, the others dropped with proof")
+    say(
+        f"{WEIGHTS_FILE}: {kept} of {len(matches)} tensors"
+        + ", the others dropped with proof" * bool(dropped)
+    )
     lines, sha256 = checkpoint.write(folder / WEIGHTS_FILE, matches, dropped)
     ledger.save(folder / LEDGER_FILE, lines)
-    after = network(config, frozenset(source.entries))
+    after = network(config, source.entries)
     return Conversion(after, tuple(_count(folder, after, decisions)), tuple(lines), sha256)
 
 
@@ -149,22 +145,22 @@ def _count(folder: Path, after: Network, decisions: list[Decision]) -> list[Deci
             continue
         sites = find_sites(decision.patch, model, after)
         carried = sum(site.done for site in sites)
-        if "config" in decision.patch.carriers and carried != len(sites):
+        carriers = decision.patch.carriers(after)
+        if "config" in carriers and carried != len(sites):
             raise PatchError(
                 f"config.json does not carry the patch {decision.patch.name}",
                 got=f"{carried} places patched after stock loading",
                 expected=f"{len(sites)}",
                 fix="use a supported version of transformers (4.57 or 5)",
             )
-        carriers = " and ".join(decision.patch.carriers)
-        found = decision.proof or f"{len(sites)} of {len(sites)} places, carried by {carriers}"
+        found = decision.proof or f"{len(sites)} of {len(sites)} places, carried by {' and '.join(carriers)}"
         counted.append(replace(decision, sites=len(sites), carried=carried, proof=found))
     return counted
 
 
 def export_graphs(
     folder: Path, conversion: Conversion, size: tuple[int, int], batch: int, opset: int, say: Say
-) -> dict[str, int | None]:
+) -> None:
     """Export an artifact's graphs beside its checkpoint.
 
     Args:
@@ -174,14 +170,10 @@ def export_graphs(
         batch: the batch of the static graph.
         opset: of the dynamic graph.
         say: takes progress.
-
-    Returns:
-        The graphs by file name, each with the batch that it is fixed to, or None.
     """
-    say(f"{DYNAMIC_GRAPH}: dynamic batch, opset {opset}")
-    onnx_export.export_graph(
-        folder / DYNAMIC_GRAPH, conversion.network, conversion.patches, size, None, opset
-    )
-    say(f"{NPU_GRAPH}: batch {batch}")
-    onnx_export.export_npu_graph(folder / NPU_GRAPH, conversion.network, conversion.patches, size, batch)
-    return {DYNAMIC_GRAPH: None, NPU_GRAPH: batch}
+    for graph in GRAPHS:
+        fixed, version = (batch, cann.GREATEST_OPSET) if graph.for_npu else (None, opset)
+        say(f"{graph.file}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
+        onnx_export.export_graph(
+            folder / graph.file, conversion.network, conversion.patches, size, fixed, version
+        )

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from vconv.convert.layouts import Network
+from vconv.convert.layouts.base import Network
 from vconv.convert.safetensors_file import Entry
 from vconv.errors import WeightsError
 
@@ -73,7 +73,7 @@ def match(network: Network, entries: Mapping[str, Entry]) -> list[Match]:
     for name, entry in entries.items():
         canonical = name.removeprefix(prefix) if prefix else name
         if canonical in wanted:
-            matches.append(Match(name, network.stored_key(canonical), canonical, entry))
+            matches.append(Match(name, network.stored_key(wanted[canonical]), canonical, entry))
         else:
             unknown.append(name)
     found = Counter(pair.canonical for pair in matches)

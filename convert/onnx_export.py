@@ -18,10 +18,13 @@ import onnxscript.optimizer
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.convert import attention, cann, models
-from vconv.convert.layouts import Network
+from vconv.convert import models
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries.base import quiet
+from vconv.convert.libraries.table import library_of
 from vconv.convert.passes.name_batch import name_batch
 from vconv.convert.passes.point_at_weights import forget_weights, point_at_weights
+from vconv.convert.passes.resize_as_matmul import resize_as_matmul
 from vconv.convert.passes.strip_metadata import strip_metadata
 from vconv.convert.patches.base import Patch, applied
 from vconv.convert.safetensors_file import read_header
@@ -60,14 +63,14 @@ def export_graph(
     mode = FakeTensorMode()
     model = models.without_weights(path.parent, network, mode)
     with mode:
-        images = torch.empty(batch or 2, int(network.config["num_channels"]), *size)
+        images = torch.empty(batch or 2, network.numbers.channels, *size)
     dynamic = None if batch else ({0: torch.export.Dim("batch", min=1, max=4096)},)
     wrapper = models.Outputs(model, network).eval()
     with (
         torch.no_grad(),
-        attention.plain(model),
+        library_of(network).plain_attention(model),
         applied(model, network, patches),
-        models.quiet(*_LOGGERS),
+        quiet(*_LOGGERS),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
     ):
@@ -95,6 +98,7 @@ def export_graph(
         read_header(path.parent / WEIGHTS_FILE),
         lambda name: network.layout.disk_key(name.removeprefix(_MODEL)),
     )
+    resize_as_matmul(graph_model.graph)
     if batch is None:
         name_batch(graph_model.graph)
     strip_metadata(graph_model)
@@ -103,10 +107,3 @@ def export_graph(
     )
     ir.save(graph_model, path)
     return graph_model
-
-
-def export_npu_graph(
-    path: Path, network: Network, patches: Iterable[Patch], size: tuple[int, int], batch: int
-) -> ir.Model:
-    """Export the static graph for an NPU: see :func:`export_graph`, and :mod:`vconv.convert.cann`."""
-    return export_graph(path, network, patches, size, batch=batch, opset=cann.GREATEST_OPSET)

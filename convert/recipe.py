@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vconv.convert import safetensors_file
-from vconv.convert.layouts import Network, Tensor
+from vconv.convert.layouts.base import Network, Tensor
 
 Draw = NDArray[np.float32]
 
@@ -70,6 +70,12 @@ def _residual(gain: float) -> Callable[[Draw, Context], Draw]:
     return lambda n, context: n * np.float32(gain * context.gain / math.sqrt(context.fan_in))
 
 
+def _qkv(n: Draw, context: Context) -> Draw:
+    """Query, key and value in one: each third as it would be alone."""
+    gains = np.repeat(np.array([QUERY_KEY_GAIN, QUERY_KEY_GAIN, 1.0], np.float32), len(n) // 3)
+    return n * (gains / np.float32(math.sqrt(context.fan_in)))[:, None]
+
+
 def _fc1(n: Draw, context: Context) -> Draw:
     spread = math.sqrt(PRE_GELU_STD**2 - FC1_BIAS_STD**2)
     weight = n * np.float32(spread / math.sqrt(context.fan_in))
@@ -106,7 +112,7 @@ def _norm(n: Draw, _: Context) -> Draw:
 def _position(n: Draw, context: Context) -> Draw:
     """White noise, and on the patch grid noise of a few cosines a side: neighbours look alike."""
     tokens = context.tensor.shape[1]
-    side = math.isqrt(tokens - 1)
+    side = math.isqrt(tokens)
     waves = max(2, side // 4)
     basis = np.cos(np.pi * np.outer(np.arange(side) + 0.5, np.arange(waves)) / side)
     coarse = n[0, : waves * waves].astype(np.float64).reshape(waves, waves, -1) / waves
@@ -120,6 +126,8 @@ RECIPE: dict[str, Callable[[Draw, Context], Draw]] = {
     "query": _fan_in(QUERY_KEY_GAIN),
     "key": _fan_in(QUERY_KEY_GAIN),
     "value": _fan_in(),
+    "qkv": _qkv,
+    "qkv_bias": _scaled(0.3),
     "attention_bias": _scaled(0.3),
     "zero_bias": _scaled(0.0),
     "proj": _residual(1.0),
@@ -167,7 +175,7 @@ def planned(network: Network, seed: int) -> Iterator[safetensors_file.Planned]:
     """Yield every tensor of a network, to be drawn only when it is written."""
     for tensor in network.tensors().values():
         yield safetensors_file.Planned(
-            network.stored_key(tensor.key),
+            network.stored_key(tensor),
             "F32",
             tensor.shape,
             partial(_bytes, tensor, network, seed),

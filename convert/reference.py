@@ -6,6 +6,9 @@ A patch that is wrong disagrees with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,34 +17,54 @@ from torch import nn
 from vconv.types import Config
 
 
-def authors_periods(config: Config) -> NDArray[np.float32]:
+def authors_periods(base: float, head_dim: int) -> NDArray[np.float32]:
     """Compute a DINOv3 network's RoPE periods as its authors store them, by rounding bits to even.
 
     Args:
-        config: the original's ``config.json``.
+        base: what the periods are powers of.
+        head_dim: channels an attention head.
 
     Returns:
         float32 (head_dim / 4,).
     """
-    head_dim = config["hidden_size"] // config["num_attention_heads"]
-    base = float(config.get("rope_theta", 100.0))
     exact = np.array([base ** (4 * index / head_dim) for index in range(head_dim // 4)], np.float32)
     bits = exact.view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
     return rounded.astype(np.uint32).view(np.float32)
 
 
-def correct(model: nn.Module, config: Config) -> str:
+def _correct_transformers(model: Any, config: Config) -> None:
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    periods = authors_periods(float(config.get("rope_theta", 100.0)), head_dim)
+    model.rope_embeddings.inv_freq = torch.from_numpy(1 / periods)
+
+
+def _correct_timm(model: Any, config: Config) -> None:
+    head_dim = model.embed_dim // model.blocks[0].attn.num_heads
+    model.rope.periods = torch.from_numpy(authors_periods(float(model.rope.temperature), head_dim))
+    if model.rope.pos_embed_cached is not None:
+        model.rope.pos_embed_cached = model.rope.get_embed(model.rope.feat_shape)
+
+
+_CORRECTIONS: Mapping[str, Callable[[Any, Config], None]] = {
+    "dinov3_vit": _correct_transformers,
+    "timm dinov3": _correct_timm,
+}
+"""By family: what makes the library's model the authors' network."""
+
+
+def correct(model: nn.Module, family: str, config: Config) -> str:
     """Turn an original into the reference, in place, if its family calls for it.
 
     Args:
         model: the original, on CPU in float32.
+        family: its layout's.
         config: its ``config.json``.
 
     Returns:
         What the reference is called in reports.
     """
-    if config.get("model_type") != "dinov3_vit":
+    if family not in _CORRECTIONS:
         return "original"
-    model.rope_embeddings.inv_freq = torch.from_numpy(1 / authors_periods(config))  # type: ignore[union-attr]
+    _CORRECTIONS[family](model, config)
     return "original + authors' periods"

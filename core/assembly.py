@@ -7,10 +7,10 @@ from pathlib import Path
 
 from vconv._version import VERSION
 from vconv.catalog import System
-from vconv.convert import ledger, models, sources
+from vconv.convert import ledger, models
 from vconv.convert.conversion import Conversion
 from vconv.convert.patches import rope_periods
-from vconv.convert.sources import Source
+from vconv.convert.sources.base import Source, sha256_of
 from vconv.manifest import (
     FileRecord,
     GoldenRecord,
@@ -20,7 +20,7 @@ from vconv.manifest import (
     SystemRecord,
     VariantRecord,
 )
-from vconv.types import WEIGHTS_FILE
+from vconv.types import VARIANTS, WEIGHTS_FILE
 from vconv.validators.golden import GOLDEN_FILE, Golden
 from vconv.validators.graphs import Subject
 
@@ -33,6 +33,7 @@ def assemble(
     graphs: Sequence[Subject],
     reference: Golden | None,
     images: tuple[str, ...],
+    pool: str | None,
     folder: Path,
 ) -> Manifest:
     """Describe a finished artifact.
@@ -45,25 +46,24 @@ def assemble(
         graphs: its graphs.
         reference: what was recorded; None if nothing was.
         images: what its images are.
+        pool: the pooling that was asked for; None for the library's own.
         folder: where its files are, all but the manifest.
     """
     net = conversion.network
-    torch_variant = VariantRecord(
-        variant="patched-torch-fp32", engine="torch", file=WEIGHTS_FILE, precision="fp32",
-        batch=None, opset=None, ir_version=None, operators={},
-    )  # fmt: skip
-    graph_variants = (
+    made = {graph.path.name: graph for graph in graphs}
+    variants = (
         VariantRecord(
-            variant="onnx-fp32-npu" if graph.batch else "onnx-fp32",
-            engine="onnxruntime",
-            file=graph.path.name,
-            precision="fp32",
-            batch=graph.batch,
-            opset=graph.model.opset_imports[""],
-            ir_version=graph.model.ir_version,
-            operators=graph.operators,
+            variant=variant.name,
+            engine=variant.engine,
+            file=variant.file,
+            precision=variant.precision,
+            batch=graph.batch if graph else None,
+            opset=graph.model.opset_imports[""] if graph else None,
+            ir_version=graph.model.ir_version if graph else None,
+            operators=graph.operators if graph else {},
         )
-        for graph in graphs
+        for variant in VARIANTS
+        for graph in (made.get(variant.file),)
     )
     patches = tuple(
         PatchRecord(
@@ -73,7 +73,7 @@ def assemble(
             applied=decision.applied,
             sites=decision.sites,
             carried_by_config=decision.carried,
-            carriers=decision.patch.carriers if decision.applied else (),
+            carriers=decision.patch.carriers(net) if decision.applied else (),
             proof=decision.proof,
         )
         for decision in conversion.decisions
@@ -87,27 +87,32 @@ def assemble(
             library=system.library,
             family=net.layout.family,
             head=net.head,
+            pooling=net.numbers.pooling,
         ),
         source=SourceRecord(
-            label=source.label,
-            synthetic=source.synthetic,
-            sha256=source.sha256,
+            label=source.origin.label,
+            kind=source.origin.kind,
+            identity=source.origin.identity,
+            revision=source.origin.revision,
+            synthetic=source.origin.synthetic,
+            files=dict(source.files),
             configuration_sha256=source.configuration_sha256,
+            pool=pool,
             published=source.published,
-            licence="none: synthetic weights" if source.synthetic else system.licence,
+            licence=source.licence,
         ),
         size=size,
         outputs={name: ("batch", *shape[1:]) for name, shape in models.output_shapes(net, 1, size).items()},
         ledger=ledger.summary(conversion.lines),
         patches=patches,
         rope_periods=tuple(rope_periods.of(net).tolist()) if corrected else None,
-        variants=(torch_variant, *graph_variants),
+        variants=tuple(variants),
         golden=_recorded(reference, images) if reference else None,
         files={
             str(path.relative_to(folder)): FileRecord(
                 sha256=conversion.sha256
                 if path.name == WEIGHTS_FILE and path.parent == folder
-                else sources.sha256_of(path),
+                else sha256_of(path),
                 nbytes=path.stat().st_size,
             )
             for path in sorted(folder.rglob("*"))

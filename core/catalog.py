@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -20,8 +20,8 @@ class System:
         hub_id: the repository on the Hugging Face hub.
         library: the library that builds the original.
         config: its published ``config.json``: what is used where the weights bring none.
-        preprocessor: its published ``preprocessor_config.json``, used likewise.
         licence: the licence of the weights.
+        preprocessor: its published ``preprocessor_config.json``, used likewise; timm's systems have none.
         gated: whether the hub asks for consent before a download.
     """
 
@@ -29,13 +29,39 @@ class System:
     hub_id: str
     library: str
     config: Config
-    preprocessor: Config
     licence: str
+    preprocessor: Config = field(default_factory=dict)
     gated: bool = False
 
 
 def _frozen(**values: Any) -> Mapping[str, Any]:
     return MappingProxyType(values)
+
+
+def _timm(architecture: str, tag: str, pool: str, side: int, license: str) -> Config:
+    """Return the ``config.json`` of a timm encoder without a classifier, 384 channels wide."""
+    return _frozen(
+        architecture=architecture,
+        num_classes=0,
+        num_features=384,
+        global_pool=pool,
+        pretrained_cfg=dict(
+            tag=tag,
+            custom_load=False,
+            input_size=[3, side, side],
+            fixed_input_size=True,
+            interpolation="bicubic",
+            crop_pct=1.0,
+            crop_mode="center",
+            mean=[0.485, 0.456, 0.406],
+            std=[0.229, 0.224, 0.225],
+            num_classes=0,
+            pool_size=None,
+            first_conv="patch_embed.proj",
+            classifier="head",
+            license=license,
+        ),
+    )
 
 
 _SYSTEMS = (
@@ -81,6 +107,60 @@ _SYSTEMS = (
             image_mean=[0.485, 0.456, 0.406],
             image_std=[0.229, 0.224, 0.225],
         ),
+    ),
+    System(
+        name="vit_small_patch16_dinov3.lvd1689m",
+        hub_id="timm/vit_small_patch16_dinov3.lvd1689m",
+        library="timm",
+        licence="dinov3-license",
+        config=_timm("vit_small_patch16_dinov3", "lvd1689m", "avg", side=256, license="dinov3-license"),
+    ),
+    System(
+        name="dinov2-large",
+        hub_id="facebook/dinov2-large",
+        library="transformers",
+        licence="apache-2.0",
+        config=_frozen(
+            model_type="dinov2",
+            architectures=["Dinov2Model"],
+            hidden_size=1024,
+            mlp_ratio=4,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            num_channels=3,
+            patch_size=14,
+            image_size=518,
+            hidden_act="gelu",
+            layer_norm_eps=1e-6,
+            layerscale_value=1.0,
+            qkv_bias=True,
+            use_swiglu_ffn=False,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            drop_path_rate=0.0,
+            initializer_range=0.02,
+        ),
+        preprocessor=_frozen(
+            image_processor_type="BitImageProcessor",
+            do_convert_rgb=True,
+            do_resize=True,
+            size={"shortest_edge": 256},
+            resample=3,
+            do_center_crop=True,
+            crop_size={"height": 224, "width": 224},
+            do_rescale=True,
+            rescale_factor=1 / 255,
+            do_normalize=True,
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+        ),
+    ),
+    System(
+        name="vit_small_patch14_reg4_dinov2.lvd142m",
+        hub_id="timm/vit_small_patch14_reg4_dinov2.lvd142m",
+        library="timm",
+        licence="apache-2.0",
+        config=_timm("vit_small_patch14_reg4_dinov2", "lvd142m", "token", side=518, license="apache-2.0"),
     ),
     System(
         name="vit-base-patch16-224-in21k",

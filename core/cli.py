@@ -15,6 +15,13 @@ from vconv import catalog
 from vconv._version import VERSION
 from vconv.errors import VconvError
 
+_HUB = click.option(
+    "--hub",
+    type=click.Choice(["huggingface", "modelscope"]),
+    default="huggingface",
+    show_default=True,
+    help="Where repositories are looked for.",
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
@@ -103,7 +110,13 @@ def info(path: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--weights", metavar="WHERE", help="A folder, a .safetensors file, or synthetic[:SEED].")
+@click.option(
+    "--weights",
+    metavar="WHERE",
+    help="A folder, a file, hub:REPOSITORY[@REVISION], or synthetic[:SEED].  "
+    "[default: the system's own repository]",
+)
+@_HUB
 @click.option("--out", type=click.Path(), help="The artifact's own folder.  [default: artifacts/NAME]")
 @click.option("--force", is_flag=True, help="Replace an artifact that is there.")
 @click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph.")
@@ -123,6 +136,11 @@ def info(path: str, as_json: bool) -> None:
     show_default=True,
     help="Run the reference, record it and check every variant against it; or do none of these.",
 )
+@click.option(
+    "--pool",
+    type=click.Choice(["cls", "avg"]),
+    help="How timm's systems pool.  [default: as the library does]",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the made-up images.")
 @_JSON
 def export(as_json: bool, golden: str, **options: Any) -> None:
@@ -136,8 +154,11 @@ def export(as_json: bool, golden: str, **options: Any) -> None:
 @main.command()
 @click.argument("path", type=click.Path())
 @click.option(
-    "--weights", metavar="WHERE", help="The original's weights; without them, the recorded outputs."
+    "--weights",
+    metavar="WHERE",
+    help="The original's weights.  [default: where they came from, or else the recorded outputs]",
 )
+@_HUB
 @click.option("--device", default="cpu", show_default=True, help="Where to run.")
 @click.option("--within", default="strict", show_default=True, metavar="LIMITS", help="strict or card.")
 @click.option(

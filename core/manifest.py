@@ -21,25 +21,33 @@ class _Frozen(BaseModel):
 
 
 class SystemRecord(_Frozen):
-    """Which system this is."""
+    """Which system this is. ``pooling`` says how its pooled output comes about."""
 
     name: str
     hub_id: str
     library: str
     family: str
     head: str
+    pooling: str
 
 
 class SourceRecord(_Frozen):
     """Where the weights came from. No name of the exporting machine is kept.
 
-    ``published`` names the configuration files that did not come with the weights, but from the catalog.
+    ``kind`` is synthetic, file, folder, or a hub; ``identity`` the seed, a hash, or the repository; and
+    ``files`` the sha256 of each weights file as it was there. ``pool`` is the pooling that was asked for in
+    place of the library's own. ``published`` names the configuration files that did not come with the
+    weights, but from the catalog.
     """
 
     label: str
+    kind: str
+    identity: str
+    revision: str
     synthetic: bool
-    sha256: str
+    files: dict[str, str]
     configuration_sha256: str
+    pool: str | None
     published: tuple[str, ...]
     licence: str
 

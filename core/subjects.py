@@ -12,9 +12,9 @@ from PIL import Image
 
 from vconv import catalog
 from vconv.convert import models
-from vconv.convert.layouts import network
-from vconv.convert.sources import Source, is_synthetic, open_source
-from vconv.errors import InputError
+from vconv.convert.sources.base import SYNTHETIC, Source
+from vconv.convert.sources.table import Request, open_source
+from vconv.errors import InputError, WeightsError
 from vconv.manifest import Manifest
 from vconv.runtime.devices import Device
 from vconv.runtime.images import natural_images
@@ -90,15 +90,44 @@ def candidates(
     ]
 
 
-def live_source(made: Manifest, weights: str | None, scratch: Path, say: Say) -> Source | None:
-    """Return the original's weights if they can be had here: given, or synthetic."""
-    label = weights or (made.source.label if is_synthetic(made.source.label) else None)
-    return open_source(catalog.find(made.system.name), label, scratch, say) if label else None
+def live_source(
+    made: Manifest, weights: str | None, hub: str, scratch: Path, say: Say
+) -> tuple[Source | None, str]:
+    """Return the original's weights if they can be had here: given, synthetic, or on the hub they came from.
+
+    Args:
+        made: the manifest.
+        weights: where they are; None to look where the manifest says.
+        hub: where repositories that are given are looked for.
+        scratch: an empty folder.
+        say: takes progress.
+
+    Returns:
+        The source, or None and the reason why it cannot be had.
+
+    Raises:
+        WeightsError: weights were given, and they are not sound.
+    """
+    system, origin = catalog.find(made.system.name), made.source
+    if weights:
+        return open_source(Request(system, weights, hub, origin.pool), scratch, say), ""
+    if origin.synthetic:
+        return open_source(
+            Request(system, f"{SYNTHETIC}:{origin.identity}", pool=origin.pool), scratch, say
+        ), ""
+    if not origin.revision:
+        return None, f"the original came from a {origin.kind}: --weights says where it is"
+    where = f"hub:{origin.identity}@{origin.revision}"
+    try:
+        return open_source(Request(system, where, origin.kind, origin.pool), scratch, say), ""
+    except WeightsError as error:
+        say(f"the original cannot be had: {error.what}")
+        return None, f"{error.what}, got {error.got}"
 
 
 def original(source: Source, made: Manifest, device: Device, golden: Golden | None) -> Candidate:
     """Return the original, as its library builds it: measured and timed, not judged."""
-    net = network(source.config, frozenset(source.entries))
+    net = source.network
 
     def open_original() -> Session:
         return TorchSession(models.load(source.folder, net), net, device, (), source.folder, made.size)
@@ -154,6 +183,5 @@ def reference(
     else:
         pixel_values = recorded[0]
     say("running the reference in fp32 and float64")
-    net = network(source.config, frozenset(source.entries))
-    live = golden_room.run_reference(source, net, pixel_values)
+    live = golden_room.run_reference(source, pixel_values)
     return live, golden_room.agreement(live, None if photographs else recorded), inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +34,34 @@ MANIFEST_FILE = "vconv.json"
 """The file that makes a folder an artifact."""
 
 
-VARIANTS = ("patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu")
+@dataclass(frozen=True)
+class VariantSpec:
+    """A variant that every artifact holds.
+
+    Args:
+        name: its name.
+        engine: what runs it, unless another engine is asked for.
+        file: what is run.
+        precision: of its weights and arithmetic.
+        for_npu: whether it is made for an NPU: a fixed batch, and only what CANN lists.
+    """
+
+    name: str
+    engine: Literal["torch", "onnxruntime"]
+    file: str
+    precision: Literal["fp32"]
+    for_npu: bool = False
+
+
+VARIANTS = (
+    VariantSpec("patched-torch-fp32", "torch", WEIGHTS_FILE, "fp32"),
+    VariantSpec("onnx-fp32", "onnxruntime", "model.onnx", "fp32"),
+    VariantSpec("onnx-fp32-npu", "onnxruntime", "model.npu.onnx", "fp32", for_npu=True),
+)
 """The variants that every artifact holds. The original is run beside them where its weights are at hand."""
+
+GRAPHS = tuple(variant for variant in VARIANTS if variant.engine != "torch")
+"""Those of them that are graphs."""
 
 
 class Status(StrEnum):

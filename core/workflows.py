@@ -14,10 +14,9 @@ from vconv import catalog, manifest, subjects
 from vconv.assembly import assemble
 from vconv.convert import ledger, models, onnx_export
 from vconv.convert.conversion import convert_weights, export_graphs, image_size
-from vconv.convert.layouts import network
 from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.safetensors_file import read_header
-from vconv.convert.sources import open_source
+from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import ExportCheckError, InputError
 from vconv.runtime.devices import DEVICES, find_device
 from vconv.runtime.engines import GRAPH_ENGINES
@@ -26,7 +25,7 @@ from vconv.runtime.sessions import Session
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant, patched_network
 from vconv.staging import staging
-from vconv.types import WEIGHTS_FILE, Check, Say, Status, silent
+from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import golden as golden_room
 from vconv.validators import report, validation
 from vconv.validators.golden import GOLDEN_FILE, Golden
@@ -55,13 +54,16 @@ def export(
     images: Sequence[str | Path] = (),
     golden: bool = True,
     seed: int = 0,
+    hub: str = DEFAULT_HUB,
+    pool: str | None = None,
     say: Say = silent,
 ) -> dict[str, Any]:
     """Make an artifact: a patched checkpoint, its graphs, and proof that they agree with the original.
 
     Args:
         name: a system's short name or hub id.
-        weights: a safetensors file, a folder, or ``synthetic[:SEED]``.
+        weights: a file, a folder, ``synthetic[:SEED]``, or ``hub:REPOSITORY[@REVISION]``; by default the
+            system's own repository.
         out: the artifact's own folder; ``artifacts/NAME`` by default.
         force: whether to replace an artifact that is there.
         batch: the batch of the static graph.
@@ -69,6 +71,8 @@ def export(
         images: photographs to record and check on; made-up images by default.
         golden: whether to run the reference, record it, and check every variant against it.
         seed: of the made-up images.
+        hub: where repositories are looked for.
+        pool: ``cls`` or ``avg``, in place of timm's own pooling.
         say: takes a line of progress.
 
     Returns:
@@ -104,27 +108,27 @@ def export(
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
-        source = open_source(system, weights, stage.scratch, say)
-        original = network(source.config, frozenset(source.entries))
-        size = image_size(source.preprocessor, original.config)
+        source = open_source(Request(system, weights, hub, pool), stage.scratch, say)
+        size = image_size(source)
         conversion = convert_weights(folder, source, say)
         reference: Golden | None = None
         names: tuple[str, ...] = ()
         if golden:
             pixel_values, names = subjects.sample(source.folder, photographs, seed, size)
             say("running the reference in fp32 and float64")
-            reference = golden_room.run_reference(source, original, pixel_values)
+            reference = golden_room.run_reference(source, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)
-        graphs = export_graphs(folder, conversion, size, batch, opset, say)
+        export_graphs(folder, conversion, size, batch, opset, say)
         outputs = models.output_names(conversion.network)
         graph_subjects = [
-            open_graph(folder / file, conversion.network, fixed, outputs) for file, fixed in graphs.items()
+            open_graph(folder / graph.file, conversion.network, batch if graph.for_npu else None, outputs)
+            for graph in GRAPHS
         ]
         checks = [
             verify_tensors(conversion.lines, source.entries, read_header(folder / WEIGHTS_FILE)),
             *(check for subject in graph_subjects for check in check_graph(subject)),
         ]
-        made = assemble(system, source, conversion, size, graph_subjects, reference, names, folder)
+        made = assemble(system, source, conversion, size, graph_subjects, reference, names, pool, folder)
         rows = []
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         cpu = DEVICES["cpu"]
@@ -134,8 +138,8 @@ def export(
         made.save(folder)
     return {
         "artifact": str(target),
-        "weights": source.label,
-        "synthetic": source.synthetic,
+        "weights": source.origin.label,
+        "synthetic": source.origin.synthetic,
         "seconds": round(time.perf_counter() - start, 2),
         "peak_rss_bytes": max([peak, *(row.get("peak_rss_bytes") or 0 for row in rows)]),
         "patches": [patch.model_dump(mode="json") for patch in made.patches],
@@ -190,6 +194,7 @@ def validate(
     full: bool = False,
     budget: float | None = None,
     seed: int = 0,
+    hub: str = DEFAULT_HUB,
     say: Say = silent,
 ) -> dict[str, Any]:
     """Judge every variant of an artifact against the original, and time it.
@@ -208,6 +213,7 @@ def validate(
         full: whether to time batches 1, 2, 4, 8 and 16 without a budget.
         budget: seconds that a variant may take at one batch; 60 by default.
         seed: of made-up images, where there are no recorded inputs.
+        hub: where a repository that is given as the original's weights is looked for.
         say: takes a line of progress.
 
     Returns:
@@ -238,8 +244,10 @@ def validate(
         if record.engine != "torch":
             checks += check_graph(open_graph(folder / record.file, net, record.batch, outputs))
     with tempfile.TemporaryDirectory(prefix="vconv-") as scratch:
-        source = subjects.live_source(made, weights, Path(scratch), say)
-        if source:
+        source, missing = subjects.live_source(made, weights, hub, Path(scratch), say)
+        if source is None:
+            checks.append(Check("source", Status.SKIPPED, missing))
+        else:
             checks.append(verify_source(made, source))
             checks.append(verify_tensors(lines, source.entries, entries))
         golden, agreement, inputs = subjects.reference(folder, made, source, photographs, seed, say)

@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import transformers
 from PIL import Image
 
-from vconv.convert.models import quiet
+from vconv.convert.layouts.table import find_layout
+from vconv.convert.libraries import timm_models
+from vconv.convert.libraries.base import CONFIG_FILE, PREPROCESSOR_FILE, quiet
 from vconv.errors import InputError
 from vconv.types import Array
 
 Processor = Callable[[Sequence[Image.Image]], Array]
 """Turns images of any size and mode into float32 (N, 3, H, W), resized and normalised."""
+_One = Callable[[Image.Image], Array]
 
 
-def load_processor(folder: Path) -> Processor:
-    """Make the image processor of a folder, which does exactly what stock transformers does with it.
+def _transformers(folder: Path) -> _One:
+    import transformers
 
-    Args:
-        folder: a folder with ``preprocessor_config.json``.
-
-    Raises:
-        InputError: transformers knows no such image processor.
-    """
     try:
         with quiet("transformers"):
             stock = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
-            "transformers cannot make the image processor that preprocessor_config.json describes",
+            f"transformers cannot make the image processor that {PREPROCESSOR_FILE} describes",
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             expected="a processor that it knows",
-            fix="use the preprocessor_config.json that was published with the weights",
+            fix=f"use the {PREPROCESSOR_FILE} that was published with the weights",
         ) from error
+    return lambda image: stock(images=image, return_tensors="pt")["pixel_values"].numpy()[0]
+
+
+def _timm(folder: Path) -> _One:
+    from timm.data import transforms_factory
+
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    create: Any = transforms_factory.create_transform
+    transform: Any = create(**timm_models.preprocessing(config))
+    return lambda image: transform(image).numpy()
+
+
+_PROCESSORS: Mapping[str, Callable[[Path], _One]] = {"transformers": _transformers, "timm": _timm}
+"""By library: what makes a folder's stock image processor."""
+
+
+def load_processor(folder: Path) -> Processor:
+    """Make the image processor of a folder, which does exactly what its stock library does with it.
+
+    Args:
+        folder: a folder with the library's configuration files.
+
+    Raises:
+        InputError: the library knows no such image processor.
+    """
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    one = _PROCESSORS[find_layout(config).library](folder)
 
     def process(images: Sequence[Image.Image]) -> Array:
-        colours = [image.convert("RGB") for image in images]
-        pixel_values = [stock(images=image, return_tensors="pt")["pixel_values"].numpy() for image in colours]
-        return np.ascontiguousarray(np.concatenate(pixel_values), dtype=np.float32)
+        pixel_values = [one(image.convert("RGB")) for image in images]
+        return np.ascontiguousarray(np.stack(pixel_values), dtype=np.float32)
 
     return process
 

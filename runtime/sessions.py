@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from vconv.convert import models
-from vconv.convert.layouts import Network
+from vconv.convert.layouts.base import Network
 from vconv.convert.patches.base import Patch, applied
 from vconv.errors import InputError
 from vconv.runtime.devices import Device

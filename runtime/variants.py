@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from vconv.convert import models
-from vconv.convert.layouts import Network, network
+from vconv.convert.layouts.base import Network
+from vconv.convert.layouts.table import network
+from vconv.convert.libraries.base import CONFIG_FILE
 from vconv.convert.patches import table
 from vconv.convert.safetensors_file import read_header
-from vconv.convert.sources import CONFIG_FILE
 from vconv.errors import UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime.devices import Device
@@ -23,7 +24,7 @@ DEFAULT_VARIANT = "onnx-fp32"
 def patched_network(folder: Path) -> Network:
     """Return what an artifact's own configuration and weights describe."""
     config = json.loads((folder / CONFIG_FILE).read_text())
-    return network(config, frozenset(read_header(folder / WEIGHTS_FILE)))
+    return network(config, read_header(folder / WEIGHTS_FILE))
 
 
 def find_variant(manifest: Manifest, name: str) -> VariantRecord:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +14,8 @@ import safetensors.numpy
 import torch
 
 from vconv.convert import models, reference, safetensors_file
-from vconv.convert.layouts import Network
-from vconv.convert.sources import Source
+from vconv.convert.layouts.base import Network
+from vconv.convert.sources.base import Source
 from vconv.errors import PatchError, WeightsError
 from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy import judge
@@ -53,25 +55,58 @@ def _run(
     return {name: value.numpy() for name, value in zip(models.output_names(network), found, strict=True)}
 
 
+@contextlib.contextmanager
+def _in_double(model: torch.nn.Module) -> Iterator[None]:
+    """Make a model compute in float64, its great weights only while each is used.
+
+    A whole model in float64 would be twice the weights again; one layer at a time is next to nothing.
+    What is small (norms, tokens, the patch embedding) is changed for good: the model is of no more use.
+    """
+    handles = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            narrow = {name: parameter.data for name, parameter in module.named_parameters(recurse=False)}
+            handles.append(module.register_forward_pre_hook(_widen))
+            handles.append(module.register_forward_hook(functools.partial(_narrow, narrow)))
+        else:
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor.data = tensor.data.double() if tensor.is_floating_point() else tensor.data
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _widen(module: torch.nn.Module, inputs: object) -> None:
+    for parameter in module.parameters(recurse=False):
+        parameter.data = parameter.data.double()
+
+
+def _narrow(before: Mapping[str, torch.Tensor], module: torch.nn.Module, *_: object) -> None:
+    for name, parameter in module.named_parameters(recurse=False):
+        parameter.data = before[name]
+
+
 def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
     return {name: measure(name, actual[name], expected[name])["vector_relative_error"] for name in expected}
 
 
-def run_reference(source: Source, network: Network, pixel_values: Array) -> Golden:
+def run_reference(source: Source, pixel_values: Array) -> Golden:
     """Run the reference on a batch. No patch has a part in it.
 
     Args:
         source: the source weights.
-        network: what they are.
         pixel_values: float32 (N, 3, H, W).
 
     Raises:
         WeightsError: an output is not finite.
         PatchError: the reference must be corrected, and correcting it changes nothing.
     """
+    network = source.network
     model = models.load(source.folder, network)
     stock = _run(model, network, pixel_values, torch.float32)
-    name = reference.correct(model, source.config)
+    name = reference.correct(model, network.layout.family, source.config)
     corrected = name != "original"
     outputs = _run(model, network, pixel_values, torch.float32) if corrected else stock
     bad = [key for key, value in outputs.items() if not np.isfinite(value).all()]
@@ -87,9 +122,10 @@ def run_reference(source: Source, network: Network, pixel_values: Array) -> Gold
             "correcting the reference changes nothing",
             got="the stock original's outputs, bit by bit",
             expected="other outputs",
-            fix="use a supported version of transformers (4.57 or 5)",
+            fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later)",
         )
-    exact = _run(model.double(), network, pixel_values, torch.float64)
+    with _in_double(model):
+        exact = _run(model, network, pixel_values, torch.float64)
     return Golden(
         name=name,
         pixel_values=pixel_values,

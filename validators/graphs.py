@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from vconv.convert import cann, models, onnx_export
-from vconv.convert.layouts import Network
+from vconv.convert.layouts.base import Network
 from vconv.convert.passes.point_at_weights import DTYPES
 from vconv.convert.safetensors_file import Entry, read_header
 from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
@@ -64,7 +64,7 @@ def _valid(subject: Subject) -> str:
 
 def _exact_gelu(subject: Subject) -> str:
     operators = subject.operators
-    wanted = subject.network.blocks if subject.network.config.get("hidden_act") == "gelu_python" else 0
+    wanted = subject.network.blocks if subject.network.numbers.exact_gelu else 0
     if operators.get("Gelu") or operators.get("Erf", 0) != wanted:
         return f"{operators.get('Erf', 0)} Erf and {operators.get('Gelu', 0)} Gelu, expected {wanted} and 0"
     return ""
@@ -77,7 +77,7 @@ def _interface(subject: Subject) -> str:
         return f"inputs {inputs} and outputs {outputs}, expected {[INPUT]} and {list(subject.outputs)}"
     taken = _dimensions(graph.inputs[0])
     channels, *size = taken[1:] if len(taken) == 4 else [0, 0, 0]
-    if channels != subject.network.config["num_channels"] or not all(isinstance(side, int) for side in size):
+    if channels != subject.network.numbers.channels or not all(isinstance(side, int) for side in size):
         return f"the input is {taken}, expected a batch, the channels, a height and a width"
     batch = subject.batch or "batch"
     shapes = models.output_shapes(subject.network, 1, (size[0], size[1]))
@@ -108,7 +108,8 @@ def _weights(subject: Subject) -> str:
             return f"the weight {name} does not point at its tensor in {WEIGHTS_FILE}"
         if value.uses() or value.is_graph_output():
             used.add(name)
-    unused = [name for name in subject.entries if name not in used and not name.endswith("mask_token")]
+    spared = subject.network.layout.unused
+    unused = [name for name in subject.entries if name not in used and not (spared and name.endswith(spared))]
     return f"the graph makes no use of {len(unused)} weights, such as {unused[0]}" if unused else ""
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from vconv.convert import checkpoint
 from vconv.convert.ledger import LEDGER_FILE, Line
+from vconv.convert.libraries.base import CONFIG_FILE
+from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.safetensors_file import Entry
-from vconv.convert.sources import CONFIG_FILE, PREPROCESSOR_FILE, Source, sha256_of
+from vconv.convert.sources.base import Source, sha256_of
 from vconv.errors import ArtifactError
 from vconv.manifest import Manifest
 from vconv.types import VARIANTS, WEIGHTS_FILE, Check, Status
@@ -24,7 +26,7 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
     Raises:
         ArtifactError: a file is missing, differs, or is used but not listed.
     """
-    unlisted = {CONFIG_FILE, PREPROCESSOR_FILE, LEDGER_FILE, WEIGHTS_FILE}
+    unlisted = {CONFIG_FILE, *LIBRARIES[manifest.system.library].files, LEDGER_FILE, WEIGHTS_FILE}
     unlisted |= {variant.file for variant in manifest.variants}
     unlisted |= {manifest.golden.file} if manifest.golden else set()
     unlisted -= manifest.files.keys()
@@ -111,13 +113,14 @@ def verify_source(manifest: Manifest, source: Source) -> Check:
     """
     if source.configuration_sha256 != manifest.source.configuration_sha256:
         return Check("source", Status.FAILED, "the configuration is not the one that was exported")
-    same = "and the same file" if source.sha256 == manifest.source.sha256 else "in another file"
+    same = "and the same file" if dict(source.files) == manifest.source.files else "in another file"
     return Check("source", Status.PASSED, f"the configuration is the one that was exported, {same}")
 
 
 def verify_variants(manifest: Manifest) -> Check:
     """Tell whether an artifact has every variant that one of its schema must have."""
-    missing = [name for name in VARIANTS if name not in {record.variant for record in manifest.variants}]
+    found = {record.variant for record in manifest.variants}
+    missing = [variant.name for variant in VARIANTS if variant.name not in found]
     if missing:
         return Check("variants", Status.FAILED, f"{', '.join(missing)} missing")
     return Check("variants", Status.PASSED, f"all {len(VARIANTS)} variants are there")

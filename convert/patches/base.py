@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from vconv.convert.layouts import Network
+from vconv.convert.layouts.base import Network
 from vconv.convert.ledger import Match
 from vconv.errors import PatchError
 
@@ -53,6 +53,10 @@ class Finding:
     drops: tuple[str, ...] = ()
 
 
+def _unchanged(network: Network, config: dict[str, Any]) -> dict[str, Any]:
+    return config
+
+
 def _always(network: Network, matches: Sequence[Match]) -> Finding:
     return Finding()
 
@@ -66,7 +70,7 @@ class Patch:
         reason: why it is needed.
         corrective: whether it moves the library's model to the authors' network; otherwise it is
             equivalent, and changes no value.
-        carriers: by what it reaches the user.
+        carriers: by what it reaches the user of a network.
         applies: tells whether a network calls for it.
         expected: how many places it must touch.
         sites: finds those places in a model as the library builds it from the original or the patched config.
@@ -77,11 +81,11 @@ class Patch:
     name: str
     reason: str
     corrective: bool
-    carriers: tuple[Carrier, ...]
+    carriers: Callable[[Network], tuple[Carrier, ...]]
     applies: Callable[[Network], bool]
     expected: Callable[[Network], int]
     sites: Callable[[nn.Module, Network], list[Site]]
-    edit_config: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    edit_config: Callable[[Network, dict[str, Any]], dict[str, Any]] = _unchanged
     decide: Callable[[Network, Sequence[Match]], Finding] = _always
 
 
@@ -113,7 +117,7 @@ def find_sites(patch: Patch, model: nn.Module, network: Network) -> list[Site]:
             f"the patch {patch.name} does not fit this {type(model).__name__}",
             got=f"{len(sites)} places to change",
             expected=f"{expected}, as {network.layout.family} with {network.blocks} blocks has",
-            fix="use a supported version of transformers (4.57 or 5) and an unmodified model",
+            fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later), unmodified",
         )
     return sites
 

@@ -2,7 +2,8 @@
 
 torch_npu dispatches ``F.gelu`` to ``aclnnGelu``, which drops the ``approximate`` argument. The two forms
 differ by up to 4.73e-4, at abs(x) = 2.70. Written with ``erf`` there is nothing to mistake. transformers
-has that spelling as the activation ``gelu_python``, so config.json alone carries the patch.
+has that spelling as the activation ``gelu_python``, so config.json alone carries the patch; timm has none,
+so there the graphs and ``vconv.load`` do.
 """
 
 from __future__ import annotations
@@ -14,13 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers.activations import GELUActivation
 
-from vconv.convert.layouts import Network
-from vconv.convert.patches.base import Patch, Site, Undo
-
-EXACT = ("gelu", "gelu_python")
-"""Values of ``hidden_act`` that mean the exact GELU."""
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries.table import library_of
+from vconv.convert.patches.base import Carrier, Patch, Site, Undo
 
 
 def gelu_erf(x: Tensor) -> Tensor:
@@ -63,21 +61,30 @@ def _replace(parent: nn.Module, name: str) -> Undo:
 
 
 def _sites(model: nn.Module, network: Network) -> list[Site]:
+    exact = library_of(network).exact_gelus()
     return [
         Site(f"{path}.{name}".lstrip("."), _spelled_out(child), functools.partial(_replace, parent, name))
         for path, parent in model.named_modules()
         for name, child in parent.named_children()
-        if isinstance(child, GELUActivation) or (isinstance(child, nn.GELU) and child.approximate == "none")
+        if isinstance(child, exact) and getattr(child, "approximate", "none") == "none"
     ]
+
+
+def _edit(network: Network, config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "hidden_act": "gelu_python"} if "config" in _carriers(network) else config
+
+
+def _carriers(network: Network) -> tuple[Carrier, ...]:
+    return ("config", "graph") if network.layout.library == "transformers" else ("graph", "vconv.load")
 
 
 PATCH = Patch(
     name="gelu-erf",
     reason="the NPU runs F.gelu in its tanh form",
     corrective=False,
-    carriers=("config", "graph"),
-    applies=lambda network: network.config["hidden_act"] in EXACT,
+    carriers=_carriers,
+    applies=lambda network: network.numbers.exact_gelu,
     expected=lambda network: network.blocks,
     sites=_sites,
-    edit_config=lambda config: {**config, "hidden_act": "gelu_python"},
+    edit_config=_edit,
 )

@@ -15,8 +15,9 @@ from typing import Any
 from torch import nn
 
 from vconv.convert import checkpoint
-from vconv.convert.layouts import LAYOUTS, Network
+from vconv.convert.layouts.base import Network
 from vconv.convert.ledger import Match
+from vconv.convert.libraries.table import library_of
 from vconv.convert.patches.base import Finding, Patch, Site, Undo
 from vconv.errors import PatchError
 
@@ -85,9 +86,8 @@ def _sites(model: nn.Module, network: Network) -> list[Site]:
     return [Site(name, module.bias is None, functools.partial(_strip, module)) for name, module in linear]
 
 
-def _without_biases(config: dict[str, Any]) -> dict[str, Any]:
-    flags = LAYOUTS[config["model_type"]].biases.values()
-    return {**config, **dict.fromkeys(flags, False)}
+def _without_biases(network: Network, config: dict[str, Any]) -> dict[str, Any]:
+    return library_of(network).switched(config, dict.fromkeys(network.layout.biases.values(), False))
 
 
 def _decide(network: Network, matches: Sequence[Match]) -> Finding:
@@ -99,7 +99,7 @@ PATCH = Patch(
     name="qkv-bias",
     reason="a bias that is zero everywhere costs a launch and adds nothing",
     corrective=False,
-    carriers=("config", "checkpoint", "graph"),
+    carriers=lambda network: ("config", "checkpoint", "graph"),
     applies=lambda network: bool(network.layout.biases),
     expected=lambda network: len(network.layout.biases) * network.blocks,
     sites=_sites,

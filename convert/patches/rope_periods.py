@@ -1,18 +1,21 @@
 """`rope-periods`: RoPE periods in bfloat16, as the authors' files store them.
 
-The released DINOv3 files keep the periods as a bfloat16 buffer; transformers recomputes them in float32,
-and no state dict can carry them there because its buffer is not persistent. The difference at the output
-is 1e-3 and more. So the graphs hold the periods, and ``vconv.load`` sets them after the stock load.
+The released DINOv3 files keep the periods as a bfloat16 buffer; transformers and timm recompute them in
+float32, and no state dict can carry them there because their buffers are not persistent. The difference
+at the output is 1e-3 and more. So the graphs hold the periods, and ``vconv.load`` sets them after the stock
+load.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.layouts import Network
+from vconv.convert.layouts.base import Network
 from vconv.convert.patches.base import Patch, Site, Undo
 
 
@@ -27,36 +30,56 @@ def periods(theta: float, head_dim: int) -> Tensor:
 
 
 def of(network: Network) -> Tensor:
-    """Return the periods of a network."""
-    return periods(float(network.config["rope_theta"]), network.head_dim)
+    """Return the periods of a network that has RoPE."""
+    return periods(float(network.numbers.rope_base or 0.0), network.head_dim)
 
 
 def _sites(model: nn.Module, network: Network) -> list[Site]:
-    wanted = 1.0 / of(network)
-
-    def assign(module: nn.Module) -> Undo:
-        before = module.get_buffer("inv_freq")
-        module.inv_freq = wanted if before.is_meta else wanted.to(before.device)
-        return functools.partial(setattr, module, "inv_freq", before)
-
+    exact = of(network)
     return [
-        Site(
-            name,
-            not buffer.is_meta and torch.equal(buffer.cpu(), wanted),
-            functools.partial(assign, module),
-        )
+        Site(name, _same(buffer, BUFFERS[key](exact)), functools.partial(_assign, module, key, exact))
         for name, module in model.named_modules()
         for key, buffer in module.named_buffers(recurse=False)
-        if key == "inv_freq" and buffer.shape == wanted.shape
+        if key in BUFFERS and buffer.shape == exact.shape
     ]
+
+
+def _same(buffer: Tensor, wanted: Tensor) -> bool:
+    return not buffer.is_meta and torch.equal(buffer.cpu(), wanted)
+
+
+def _assign(module: nn.Module, key: str, exact: Tensor) -> Undo:
+    before, wanted = module.get_buffer(key), BUFFERS[key](exact)
+    setattr(module, key, wanted if before.is_meta else wanted.to(before.device))
+    _renew(module)
+
+    def undo() -> None:
+        setattr(module, key, before)
+        if not before.is_meta:
+            _renew(module)
+
+    return undo
+
+
+def _renew(module: Any) -> None:
+    """Make timm compute anew what it keeps of the periods where the image size is fixed."""
+    if getattr(module, "pos_embed_cached", None) is not None:
+        module._cache_embed(module.feat_shape)
+
+
+BUFFERS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "inv_freq": lambda exact: 1.0 / exact,
+    "periods": lambda exact: exact,
+}
+"""The buffers that hold the periods, transformers' and timm's, with what belongs into them."""
 
 
 PATCH = Patch(
     name="rope-periods",
-    reason="the authors' files hold the RoPE periods in bfloat16; transformers recomputes them in float32",
+    reason="the authors' files hold the RoPE periods in bfloat16; the libraries recompute them in float32",
     corrective=True,
-    carriers=("graph", "vconv.load"),
-    applies=lambda network: "rope_theta" in network.config,
+    carriers=lambda network: ("graph", "vconv.load"),
+    applies=lambda network: network.numbers.rope_base is not None,
     expected=lambda network: 1,
     sites=_sites,
 )

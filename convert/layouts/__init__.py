@@ -1,0 +1,1 @@
+"""Layouts: what tensors each architecture has. One file a layout, and their table."""

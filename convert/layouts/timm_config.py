@@ -1,0 +1,70 @@
+"""Reading a timm ``config.json``.
+
+It names an architecture and what differs from it (``model_args``); the numbers themselves are in timm's
+code. So timm builds the model, without weights, and the numbers are read off it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from vconv.convert.layouts.base import ANY_SIZE, Numbers
+from vconv.errors import WeightsError
+from vconv.types import Config
+
+POOLING = {"token": "cls", "avg": "avg"}
+"""From timm's word for a pooling to vconv's; others keep their own."""
+
+
+def names(pattern: str) -> Callable[[Config], bool]:
+    """Return the function that tells whether a configuration's ``architecture`` matches."""
+    return lambda config: bool(re.fullmatch(pattern, str(config.get("architecture", ""))))
+
+
+def read(config: Config) -> Numbers:
+    """Read a configuration.
+
+    Raises:
+        WeightsError: timm cannot build it, or it asks for what vconv does not have.
+    """
+    from vconv.convert.libraries import timm_models
+
+    model: Any = timm_models.describe(config)
+    block = model.blocks[0]
+    if not hasattr(block.mlp, "act") or hasattr(block.mlp, "fc1_g"):
+        raise WeightsError(
+            "config.json asks for a gated MLP",
+            got=str(config.get("architecture")),
+            expected="an architecture with a plain MLP",
+            fix="use a variant with a plain MLP; gated ones are not supported yet",
+        )
+    parts = {
+        "qkv_bias": getattr(block.attn.qkv, "bias", None),
+        "norm": getattr(model.norm, "weight", None),
+        "fc_norm": getattr(model.fc_norm, "weight", None),
+        "registers": model.reg_token,
+    }
+    flags = {name for name, part in parts.items() if part is not None}
+    flags |= {ANY_SIZE} if getattr(model, "dynamic_img_size", False) else set()
+    position, rope = getattr(model, "pos_embed", None), getattr(model, "rope", None)
+    act = block.mlp.act
+    return Numbers(
+        width=model.embed_dim,
+        hidden=block.mlp.fc1.out_features,
+        blocks=len(model.blocks),
+        heads=block.attn.num_heads,
+        channels=model.patch_embed.proj.in_channels,
+        patch=model.patch_embed.patch_size[0],
+        registers=model.num_prefix_tokens - 1,
+        positions=0 if position is None else position.shape[1],
+        labels=model.num_classes,
+        image=tuple(model.patch_embed.img_size),
+        flags=frozenset(flags),
+        exact_gelu=isinstance(act, nn.GELU) and act.approximate == "none",
+        rope_base=None if rope is None else float(rope.temperature),
+        pooling=POOLING.get(model.global_pool, model.global_pool),
+    )

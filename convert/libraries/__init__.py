@@ -1,0 +1,1 @@
+"""Libraries: what builds, loads and runs the original of each system. One file a library, and their table."""

@@ -1,0 +1,88 @@
+"""What a library is, and what the two have in common: quietness, and errors in a sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vconv.convert.layouts.base import Network
+from vconv.errors import WeightsError
+from vconv.types import Config
+
+CONFIG_FILE = "config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class Library:
+    """What vconv needs of a library of models.
+
+    Args:
+        name: its name, as pip has it.
+        files: the configuration files beside the weights, ``config.json`` first.
+        load: loads the stock model of a folder in float32; nothing is patched.
+        build: builds it on the meta device: shapes without data.
+        run: runs a model on (B, 3, H, W) and returns what it gives under vconv's output names.
+        plain_attention: makes a model compute attention with plain operators while the context is open.
+        exact_gelus: the classes of its exact GELU.
+        image_size: the (height, width) that its preprocessing makes, from both configurations.
+        switched: a configuration with flags of the architecture set.
+        pooled_by: a configuration with another pooling; None where the library's models have one alone.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    load: Callable[[Path, Network], nn.Module]
+    build: Callable[[Path, Network], nn.Module]
+    run: Callable[[nn.Module, Network, Tensor], Mapping[str, Tensor]]
+    plain_attention: Callable[[nn.Module], AbstractContextManager[None]]
+    exact_gelus: Callable[[], tuple[type[nn.Module], ...]]
+    image_size: Callable[[Config, Config], tuple[int, int]]
+    switched: Callable[[Config, Mapping[str, bool]], dict[str, Any]]
+    pooled_by: Callable[[Config, str], dict[str, Any]] | None = None
+
+
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Hold back warnings of the named loggers, and give them their levels back on exit."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def understood(library: str) -> Iterator[None]:
+    """Turn what a library raises on a configuration that makes no model into a sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError, OSError) as error:
+        raise WeightsError(
+            f"{library} cannot build the model that {CONFIG_FILE} describes",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            expected="a configuration that it knows",
+            fix=f"use the {CONFIG_FILE} that was published with the weights",
+        ) from error
+
+
+def tokens_by_name(tokens: Tensor, registers: int) -> dict[str, Tensor]:
+    """Cut the tokens (B, 1 + registers + patches, D) of a vision transformer into named outputs."""
+    first_patch = 1 + registers
+    return {
+        "cls": tokens[:, 0],
+        "registers": tokens[:, 1:first_patch],
+        "patches": tokens[:, first_patch:],
+        "last_hidden_state": tokens,
+    }

@@ -1,0 +1,19 @@
+"""The table of libraries. A new library is one file and one row here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries import timm_models, transformers_models
+from vconv.convert.libraries.base import Library
+
+LIBRARIES: Mapping[str, Library] = {
+    library.name: library for library in (transformers_models.LIBRARY, timm_models.LIBRARY)
+}
+"""Every library, by name."""
+
+
+def library_of(network: Network) -> Library:
+    """Return the library that builds a network."""
+    return LIBRARIES[network.layout.library]

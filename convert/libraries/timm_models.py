@@ -1,0 +1,110 @@
+"""timm: models of ``config.json`` with an ``architecture``, loaded as ``local-dir:``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries.base import CONFIG_FILE, Library, quiet, tokens_by_name, understood
+from vconv.types import Config
+
+_POOLING = {"cls": "token", "avg": "avg"}
+"""From vconv's word for a pooling to timm's."""
+_NORM_FLAGS = {"VisionTransformer": "fc_norm", "Eva": "use_fc_norm"}
+"""From a model's class to the argument that puts a norm after pooling."""
+
+
+def _create(folder: Path, pretrained: bool) -> Any:
+    import timm
+
+    with quiet("timm"), understood("timm"):
+        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
+
+
+def _load(folder: Path, network: Network) -> nn.Module:
+    return cast("nn.Module", _create(folder, pretrained=True).float())
+
+
+def _build(folder: Path, network: Network) -> nn.Module:
+    with torch.device("meta"):
+        return cast("nn.Module", _create(folder, pretrained=False))
+
+
+def describe(config: Config) -> nn.Module:
+    """Build the model of a configuration on the meta device, to read its numbers off it.
+
+    Raises:
+        WeightsError: timm cannot build it.
+    """
+    with tempfile.TemporaryDirectory(prefix="vconv-") as name, torch.device("meta"):
+        folder = Path(name)
+        (folder / CONFIG_FILE).write_text(json.dumps(dict(config)))
+        return cast("nn.Module", _create(folder, pretrained=False))
+
+
+def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
+    stock: Any = model
+    tokens = stock.forward_features(pixel_values)
+    pooled = stock.forward_head(tokens, pre_logits=True)
+    logits = stock.forward_head(tokens) if network.head == "classifier" else pooled
+    return {**tokens_by_name(tokens, network.registers), "pooled": pooled, "logits": logits}
+
+
+@contextlib.contextmanager
+def _plain(model: nn.Module) -> Iterator[None]:
+    """Switch fused attention off, module by module, and on again on exit."""
+    fused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False)]
+    for module in fused:
+        module.fused_attn = False
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True
+
+
+def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
+    height, width = preprocessing(config)["input_size"][1:]
+    return int(height), int(width)
+
+
+def preprocessing(config: Config) -> dict[str, Any]:
+    """Return what timm takes as the preprocessing of a configuration's model."""
+    from timm.data import config as data_config
+
+    resolve: Any = data_config.resolve_model_data_config
+    return dict(resolve(describe(config)))
+
+
+def _switched(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, "model_args": {**config.get("model_args", {}), **flags}}
+
+
+def _pooled_by(config: Config, pool: str) -> dict[str, Any]:
+    """Set timm's pooling, and hold on to the norms that the checkpoint has: timm would move them with it."""
+    stock: Any = describe(config)
+    normed = not isinstance(stock.fc_norm, nn.Identity)
+    flags = {"global_pool": _POOLING[pool], _NORM_FLAGS[type(stock).__name__]: normed}
+    return {**_switched(config, flags), "global_pool": _POOLING[pool]}
+
+
+LIBRARY = Library(
+    name="timm",
+    files=(CONFIG_FILE,),
+    load=_load,
+    build=_build,
+    run=_run,
+    plain_attention=_plain,
+    exact_gelus=lambda: (nn.GELU,),
+    image_size=_image_size,
+    switched=_switched,
+    pooled_by=_pooled_by,
+)

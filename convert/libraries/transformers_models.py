@@ -1,0 +1,168 @@
+"""transformers: models of ``config.json`` with a ``model_type``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries.base import (
+    CONFIG_FILE,
+    PREPROCESSOR_FILE,
+    Library,
+    tokens_by_name,
+    understood,
+)
+from vconv.errors import InputError, WeightsError
+from vconv.types import Config
+
+_CLASSES = {
+    "": "AutoModel",
+    "pooler": "AutoModel",
+    "classifier": "AutoModelForImageClassification",
+}
+"""From a network's head to the class that stock users load it with."""
+_PLAIN = "vconv_plain"
+
+
+def _factory(network: Network) -> Any:
+    import transformers
+
+    return getattr(transformers, _CLASSES[network.head])
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _load(folder: Path, network: Network) -> nn.Module:
+    with _without_progress_bars(), understood("transformers"):
+        model, notes = _factory(network).from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    wrong = {kind: sorted(map(str, found)) for kind, found in notes.items() if found}
+    if wrong:
+        raise WeightsError(
+            "transformers does not load all of the weights",
+            got=", ".join(f"{len(found)} {kind}, such as {found[0]}" for kind, found in wrong.items()),
+            expected="every tensor in its place",
+            fix="check that the weights belong to this config.json",
+        )
+    return cast("nn.Module", model)
+
+
+def _build(folder: Path, network: Network) -> nn.Module:
+    import transformers
+
+    with torch.device("meta"), understood("transformers"):
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        return cast("nn.Module", _factory(network).from_config(config))
+
+
+def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    if network.head == "classifier":
+        stock, found["logits"] = _classified(model, pixel_values)
+    else:
+        stock = model(pixel_values)
+    if network.head in network.layout.pooled_with:
+        found["pooled"] = stock.pooler_output
+    return {**tokens_by_name(stock.last_hidden_state, network.registers), **found}
+
+
+def _classified(model: Any, pixel_values: Tensor) -> tuple[Any, Tensor]:
+    """Run a stock classifier; return what its backbone gave on the way, and its logits."""
+    seen: list[Any] = []
+
+    def see(module: nn.Module, given: Any, result: Any) -> None:
+        seen.append(result)
+
+    backbone: nn.Module = model.base_model
+    handle = backbone.register_forward_hook(see)
+    try:
+        logits = model(pixel_values).logits
+    finally:
+        handle.remove()
+    return seen[0], logits
+
+
+def _plain_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Compute softmax(q k' * scaling) v, with no mask; (B, heads, N, head_dim) to (B, N, heads, head_dim)."""
+    if attention_mask is not None or dropout:
+        raise ValueError("plain attention takes neither a mask nor dropout")
+    weights = torch.softmax(torch.matmul(query, key.transpose(2, 3)) * scaling, dim=-1)
+    return torch.matmul(weights, value).transpose(1, 2), weights
+
+
+@contextlib.contextmanager
+def _plain(model: nn.Module) -> Iterator[None]:
+    """Register plain attention under a name of its own, and take it away again on exit."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    stock: Any = model
+    before = stock.config._attn_implementation
+    ALL_ATTENTION_FUNCTIONS[_PLAIN] = _plain_attention
+    try:
+        stock.set_attn_implementation(_PLAIN)
+        yield
+    finally:
+        stock.set_attn_implementation(before)
+        del ALL_ATTENTION_FUNCTIONS[_PLAIN]
+
+
+def _exact_gelus() -> tuple[type[nn.Module], ...]:
+    from transformers.activations import GELUActivation
+
+    return (GELUActivation, nn.GELU)
+
+
+def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
+    cropped = preprocessor.get("do_center_crop") and preprocessor.get("crop_size")
+    given = cropped or preprocessor.get("size", config.get("image_size"))
+    sides: list[Any] = (
+        [given.get("height"), given.get("width")] if isinstance(given, Mapping) else [given] * 2
+    )
+    if not all(isinstance(side, int) for side in sides):
+        raise InputError(
+            "the image size is not understood",
+            got=repr(given),
+            expected="a height and a width",
+            fix=f"set size, or crop_size, to {{height, width}} in {PREPROCESSOR_FILE}",
+        )
+    return sides[0], sides[1]
+
+
+LIBRARY = Library(
+    name="transformers",
+    files=(CONFIG_FILE, PREPROCESSOR_FILE),
+    load=_load,
+    build=_build,
+    run=_run,
+    plain_attention=_plain,
+    exact_gelus=_exact_gelus,
+    image_size=_image_size,
+    switched=lambda config, flags: {**config, **flags},
+)

@@ -1,0 +1,87 @@
+"""Write the cubic resampling of a position embedding as two matrix products.
+
+OpenVINO computes some cubic resizings wrongly, and NPU compilers differ in which they take; a matrix product
+is one thing everywhere. The weights stay where they are: only the two small matrices are in the graph.
+
+Case 1: a cubic ``Resize`` of (N, C, H, W) with static sizes, half-pixel centres and no antialiasing: becomes
+        ``rows @ x @ columns``.
+Case 2: any other ``Resize``: left as it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+_WANTED = {
+    "mode": "cubic",
+    "coordinate_transformation_mode": "half_pixel",
+    "antialias": 0,
+    "exclude_outside": 0,
+}
+_DEFAULTS = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "cubic_coeff_a": -0.75}
+
+
+def cubic_matrix(size: int, resized: int, a: float = -0.75) -> NDArray[np.float32]:
+    """Return the matrix (resized, size) that resamples a row by cubic convolution, its edge repeated.
+
+    Keys (1981, IEEE Trans. ASSP 29(6), 1153), with ``a`` for his -1/2; torch takes -3/4.
+    """
+    centres = (np.arange(resized) + 0.5) * size / resized - 0.5
+    first = np.floor(centres).astype(int)
+    matrix = np.zeros((resized, size))
+    for tap in range(-1, 3):
+        t = np.abs(centres - (first + tap))
+        near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+        far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+        weight = np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+        np.add.at(matrix, (np.arange(resized), np.clip(first + tap, 0, size - 1)), weight)
+    return matrix.astype(np.float32)
+
+
+def resize_as_matmul(graph: ir.Graph) -> int:
+    """Replace every ``Resize`` of case 1, in place; return how many there were."""
+    found = [node for node in graph if node.op_type == "Resize" and _plain_cubic(node)]
+    for number, node in enumerate(found):
+        _replace(graph, node, f"resample_{number}")
+    return len(found)
+
+
+def _attribute(node: ir.Node, name: str) -> object:
+    attribute = node.attributes.get(name)
+    return _DEFAULTS.get(name, 0) if attribute is None else attribute.value
+
+
+def _static(value: ir.Value | None) -> tuple[int, ...]:
+    shape = value.shape if value is not None else None
+    sides = tuple(shape) if shape is not None else ()
+    return tuple(side for side in sides if isinstance(side, int)) if len(sides) == 4 else ()
+
+
+def _plain_cubic(node: ir.Node) -> bool:
+    before, after = _static(node.inputs[0]), _static(node.outputs[0])
+    same = all(_attribute(node, name) == value for name, value in _WANTED.items())
+    return same and len(before) == len(after) == 4 and before[:2] == after[:2]
+
+
+def _replace(graph: ir.Graph, node: ir.Node, name: str) -> None:
+    value, output = node.inputs[0], node.outputs[0]
+    (*_, height, width), (*_, new_height, new_width) = _static(value), _static(output)
+    a = float(_attribute(node, "cubic_coeff_a"))  # type: ignore[arg-type]
+    rows = _constant(graph, f"{name}_rows", cubic_matrix(height, new_height, a))
+    columns = _constant(graph, f"{name}_columns", cubic_matrix(width, new_width, a).T.copy())
+    high = ir.node("MatMul", [rows, value])
+    both = ir.node("MatMul", [high.outputs[0], columns])
+    high.outputs[0].name, both.outputs[0].name = f"{name}_high", output.name
+    both.outputs[0].shape, both.outputs[0].type = output.shape, output.type
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [high, both], [output], [both.outputs[0]])
+
+
+def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
+    constant = ir.Value(
+        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT),
+        const_value=ir.tensor(array, name=name),
+    )  # fmt: skip
+    graph.register_initializer(constant)
+    return constant

@@ -1,0 +1,222 @@
+"""Weights on disk: a file, or a folder as a hub's own tool leaves it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vconv.catalog import System
+from vconv.convert import pickles, safetensors_file, shards
+from vconv.convert.layouts.table import find_layout
+from vconv.convert.libraries.base import CONFIG_FILE, PREPROCESSOR_FILE
+from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.safetensors_file import Entry, Planned
+from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of
+from vconv.convert.sources.synthetic import write_configurations
+from vconv.errors import WeightsError
+from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Say
+
+_LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
+_CARD_LICENCE = re.compile(r"^license(?:_name)?:\s*['\"]?([\w.+-]+)", re.MULTILINE)
+
+
+def _alone(file: Path) -> tuple[Path, ...]:
+    return (file,)
+
+
+def _link(file: Path, scratch: Path, name: str = WEIGHTS_FILE) -> dict[str, Entry]:
+    safetensors_file.read_header(file)
+    (scratch / name).symlink_to(file.resolve())
+    return safetensors_file.read_header(scratch / name)
+
+
+def _rewrite(file: Path, scratch: Path) -> dict[str, Entry]:
+    pickles.rewrite(file, scratch / WEIGHTS_FILE)
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE)
+
+
+def _merge(index: Path, scratch: Path) -> dict[str, Entry]:
+    """Write the tensors of all shards into one file: timm and the artifact's reader know no shards."""
+    return _written(shards.read_shards(index), scratch)
+
+
+def _rewrite_shards(index: Path, scratch: Path) -> dict[str, Entry]:
+    parts: dict[str, Entry] = {}
+    for number, shard in enumerate(shards.read_index(index)):
+        part = scratch / f"shard-{number}"
+        pickles.rewrite(shard, part)
+        parts |= safetensors_file.read_header(part)
+    written = _written(parts, scratch)
+    for part in scratch.glob("shard-*"):
+        part.unlink()
+    return written
+
+
+def _written(entries: Mapping[str, Entry], scratch: Path) -> dict[str, Entry]:
+    planned = [Planned(entry.name, entry.dtype, entry.shape, entry.chunks) for entry in entries.values()]
+    safetensors_file.write(scratch / WEIGHTS_FILE, planned)
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way in which weights lie on disk.
+
+    Args:
+        name: of the file that stands for them in a folder.
+        files: from that file to all that belong to it.
+        place: puts them into an empty folder as the one file that a stock library loads; returns its header.
+    """
+
+    name: str
+    files: Callable[[Path], tuple[Path, ...]]
+    place: Callable[[Path, Path], dict[str, Entry]]
+
+
+FORMATS = (
+    Format(WEIGHTS_FILE, _alone, _link),
+    Format(shards.SAFETENSORS_INDEX, shards.read_index, _merge),
+    Format("pytorch_model.bin", _alone, _rewrite),
+    Format(shards.PICKLE_INDEX, shards.read_index, _rewrite_shards),
+)
+"""In the order in which they are looked for in a folder. A new format is one row."""
+_SUFFIXES = {".safetensors": FORMATS[0], **dict.fromkeys(pickles.PICKLE_SUFFIXES, FORMATS[2])}
+"""By suffix, for a file that has another name."""
+
+
+def find_weights(path: Path, fix: str) -> tuple[Path, Format]:
+    """Find the file that stands for the weights, and its format.
+
+    Args:
+        path: a file, or a folder.
+        fix: what to do where there is none.
+
+    Raises:
+        WeightsError: there is none, or there are several.
+    """
+    if path.is_file():
+        known = {form.name: form for form in FORMATS}
+        form = known.get(path.name) or _SUFFIXES.get(path.suffix)
+        if form:
+            return path, form
+        raise WeightsError(
+            f"cannot use {path}",
+            got=f"a file with the suffix {path.suffix!r}",
+            expected=f"one of {', '.join(_SUFFIXES)}, or an index",
+            fix=fix,
+        )
+    for form in FORMATS:
+        if (path / form.name).is_file():
+            return path / form.name, form
+    others = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    if len(others) == 1:
+        return others[0], _SUFFIXES[others[0].suffix]
+    raise WeightsError(
+        f"no weights in {path}",
+        got=f"several: {', '.join(file.name for file in others)}" if others else f"no {WEIGHTS_FILE}",
+        expected=f"one of {', '.join(form.name for form in FORMATS)}",
+        fix="name the file itself with --weights" if others else fix,
+    )
+
+
+def open_local(
+    system: System, path: Path, scratch: Path, say: Say, fix: str, origin: Origin | None = None
+) -> Source:
+    """Make weights on disk ready to be read.
+
+    Args:
+        system: the catalog row.
+        path: a file, or a folder.
+        scratch: an empty folder.
+        say: takes progress.
+        fix: what to do where there are no weights.
+        origin: where they came from; by default, the files themselves.
+
+    Raises:
+        WeightsError: there are none, they are not sound, or of another architecture.
+    """
+    file, form = find_weights(path, fix)
+    if (file.parent / MANIFEST_FILE).exists():
+        raise WeightsError(
+            f"{path} is an artifact",
+            got="patched weights",
+            expected="the original's",
+            fix="give the weights that the artifact was made from",
+        )
+    config, preprocessor, published = _configurations(system, path, say)
+    parts = form.files(file)
+    say(f"reading {file.name}" + f", {len(parts)} shards" * (len(parts) > 1))
+    entries = form.place(file, scratch)
+    files = {part.name: sha256_of(part) for part in parts}
+    write_configurations(scratch, config, preprocessor)
+    own = Origin("folder" if path.is_dir() else "file", digest_of(files))
+    return Source(
+        origin=origin or own,
+        folder=scratch,
+        entries=entries,
+        config=config,
+        preprocessor=preprocessor,
+        files=files,
+        licence=(_licence(path) if path.is_dir() else "") or system.licence,
+        published=published,
+        licence_files=_licence_files(path),
+    )
+
+
+def _configurations(
+    system: System, path: Path, say: Say
+) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """Return a folder's own configurations, each replaced by the published one where it has none."""
+    wanted = find_layout(system.config)
+    files = LIBRARIES[wanted.library].files
+    found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
+    own = [name for name in files if path.is_dir() and (path / name).is_file()]
+    published = tuple(name for name in files if name not in own)
+    found |= {name: _read(path / name) for name in own}
+    for name in published if path.is_dir() else ():
+        say(f"no {name} beside the weights: using the published one")
+    if not wanted.describes(found[CONFIG_FILE]):
+        config = found[CONFIG_FILE]
+        raise WeightsError(
+            f"{path} holds another architecture",
+            got=config.get("model_type") or config.get("architecture"),
+            expected=wanted.family,
+            fix="name the system that these weights belong to; `vconv list` shows them",
+        )
+    return found[CONFIG_FILE], found[PREPROCESSOR_FILE], published
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"cannot read {path}", got=str(error), expected="a JSON object", fix="download the file again"
+        ) from error
+    if not isinstance(content, dict):
+        raise WeightsError(
+            f"cannot use {path}",
+            got=f"a {type(content).__name__}",
+            expected="a JSON object",
+            fix="download it again",
+        )
+    return content
+
+
+def _licence_files(path: Path) -> tuple[Path, ...]:
+    if not path.is_dir():
+        return ()
+    return tuple(sorted(file for file in path.iterdir() if file.is_file() and _LICENCES.fullmatch(file.name)))
+
+
+def _licence(folder: Path) -> str:
+    """Return the licence that a folder's model card names in its front matter; empty if it names none."""
+    card = folder / "README.md"
+    text = card.read_text(errors="replace") if card.is_file() else ""
+    front = text.split("---", 2)[1] if text.startswith("---") else ""
+    names = _CARD_LICENCE.findall(front)
+    return names[-1] if names else ""

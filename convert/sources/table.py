@@ -1,0 +1,136 @@
+"""The kinds of source, and the one function that opens any of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vconv.catalog import System
+from vconv.convert import hubs
+from vconv.convert.sources import local, synthetic
+from vconv.convert.sources.base import Origin, Source
+from vconv.errors import InputError, WeightsError
+from vconv.types import Say, silent
+
+DEFAULT_HUB = "huggingface"
+POOLS = ("cls", "avg")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for.
+
+    Args:
+        system: the catalog row.
+        weights: a file, a folder, ``synthetic[:SEED]`` or ``hub:REPOSITORY[@REVISION]``; None for the
+            system's own repository on the hub.
+        hub: which hub.
+        pool: another pooling than the library's own; None for its own.
+        offline: whether to look for a repository in the cache alone.
+    """
+
+    system: System
+    weights: str | None = None
+    hub: str = DEFAULT_HUB
+    pool: str | None = None
+    offline: bool = False
+
+
+def ways(system: System) -> str:
+    """Say in one sentence how a system's weights can be given."""
+    gate = f" (accept its licence on the hub first: {system.licence})" if system.gated else ""
+    return (
+        f"give `--weights FOLDER` or `--weights FILE`, downloaded with "
+        f"`hf download {system.hub_id} --local-dir FOLDER`{gate}, "
+        f"or try the tool with `--weights synthetic[:SEED]`"
+    )
+
+
+def _open_synthetic(request: Request, match: re.Match[str], scratch: Path, say: Say) -> Source:
+    seed = match[1] or "0"
+    if not re.fullmatch(r"\d{1,9}", seed):
+        raise WeightsError(
+            "not a seed",
+            got=repr(request.weights),
+            expected="synthetic:SEED, a whole number",
+            fix="try synthetic:0",
+        )
+    return synthetic.draw(request.system, int(seed), scratch, say)
+
+
+def _open_hub(request: Request, match: re.Match[str], scratch: Path, say: Say) -> Source:
+    system = request.system
+    found = hubs.download(
+        request.hub,
+        match[1],
+        match[2],
+        gated=system.gated and match[1] == system.hub_id,
+        licence=system.licence,
+        say=say,
+        offline=request.offline,
+    )
+    origin = Origin(found.hub, found.repository, found.revision)
+    return local.open_local(system, found.folder, scratch, say, ways(system), origin)
+
+
+def _open_path(request: Request, match: re.Match[str], scratch: Path, say: Say) -> Source:
+    path = Path(match[0])
+    if not path.exists():
+        raise WeightsError(
+            f"no weights at {path}",
+            got="nothing there",
+            expected="a file or a folder",
+            fix=ways(request.system),
+        )
+    return local.open_local(request.system, path, scratch, say, ways(request.system))
+
+
+_KINDS: tuple[tuple[str, Callable[[Request, re.Match[str], Path, Say], Source]], ...] = (
+    (r"synthetic(?::(.*))?", _open_synthetic),
+    (r"hub:([^@]+)(?:@(.+))?", _open_hub),
+    (r"(?s:.*)", _open_path),
+)
+"""What ``--weights`` can be, each with what opens it; the first that matches is taken."""
+
+
+def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
+    """Make source weights ready to be read.
+
+    Args:
+        request: what is asked for.
+        scratch: an existing, empty folder for what must be written; the source needs it as long as it lives.
+        say: takes progress.
+
+    Returns:
+        The source; no tensor has been read, except for the hash, or to be rewritten.
+
+    Raises:
+        WeightsError: there are no such weights, or they are not sound.
+        InputError: the library's models have no other pooling.
+    """
+    weights = f"hub:{request.system.hub_id}" if request.weights is None else request.weights
+    opener, match = next(
+        (opener, match) for pattern, opener in _KINDS if (match := re.fullmatch(pattern, weights))
+    )
+    source = opener(request, match, scratch, say)
+    return _pooled(source, request.pool) if request.pool else source
+
+
+def _pooled(source: Source, pool: str) -> Source:
+    library = source.library
+    if pool not in POOLS:
+        raise InputError(
+            "--pool is not known", got=repr(pool), expected=" or ".join(POOLS), fix="name one of those"
+        )
+    if library.pooled_by is None:
+        raise InputError(
+            "--pool has nothing to choose",
+            got=f"a system of {library.name}, whose pooled output is {source.network.numbers.pooling}",
+            expected="a system of timm",
+            fix="leave --pool out, and pool cls or patches as you like",
+        )
+    config = library.pooled_by(source.config, pool)
+    synthetic.write_configurations(source.folder, config, source.preprocessor)
+    return replace(source, config=config)
