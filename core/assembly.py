@@ -21,7 +21,7 @@ from vconv.manifest import (
     VariantRecord,
 )
 from vconv.types import VARIANTS, WEIGHTS_FILE
-from vconv.validators.golden import GOLDEN_FILE, Golden
+from vconv.validators.golden import GOLDEN_FILE, Reference
 from vconv.validators.graphs import Subject
 
 
@@ -31,7 +31,7 @@ def assemble(
     conversion: Conversion,
     size: tuple[int, int],
     graphs: Sequence[Subject],
-    reference: Golden | None,
+    reference: Reference | None,
     images: tuple[str, ...],
     pool: str | None,
     folder: Path,
@@ -121,7 +121,7 @@ def assemble(
     )
 
 
-def _recorded(reference: Golden, images: tuple[str, ...]) -> GoldenRecord:
+def _recorded(reference: Reference, images: tuple[str, ...]) -> GoldenRecord:
     return GoldenRecord(
         file=GOLDEN_FILE,
         images=images,

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from vconv import published
 from vconv.errors import UnknownNameError
+from vconv.published import Published
 from vconv.types import Config
 
 
@@ -23,6 +25,7 @@ class System:
         licence: the licence of the weights.
         preprocessor: its published ``preprocessor_config.json``, used likewise; timm's systems have none.
         gated: whether the hub asks for consent before a download.
+        published: figures that others have published for it.
     """
 
     name: str
@@ -32,6 +35,7 @@ class System:
     licence: str
     preprocessor: Config = field(default_factory=dict)
     gated: bool = False
+    published: tuple[Published, ...] = ()
 
 
 def _frozen(**values: Any) -> Mapping[str, Any]:
@@ -67,6 +71,7 @@ def _timm(architecture: str, tag: str, pool: str, side: int, license: str) -> Co
 _SYSTEMS = (
     System(
         name="dinov3-vits16",
+        published=published.DINOV3_VITS16,
         hub_id="facebook/dinov3-vits16-pretrain-lvd1689m",
         library="transformers",
         licence="dinov3-license",
@@ -110,6 +115,7 @@ _SYSTEMS = (
     ),
     System(
         name="vit_small_patch16_dinov3.lvd1689m",
+        published=published.TIMM_DINOV3,
         hub_id="timm/vit_small_patch16_dinov3.lvd1689m",
         library="timm",
         licence="dinov3-license",
@@ -117,6 +123,7 @@ _SYSTEMS = (
     ),
     System(
         name="dinov2-large",
+        published=published.DINOV2_LARGE,
         hub_id="facebook/dinov2-large",
         library="transformers",
         licence="apache-2.0",
@@ -157,6 +164,7 @@ _SYSTEMS = (
     ),
     System(
         name="vit_small_patch14_reg4_dinov2.lvd142m",
+        published=published.TIMM_DINOV2_REG4,
         hub_id="timm/vit_small_patch14_reg4_dinov2.lvd142m",
         library="timm",
         licence="apache-2.0",
@@ -164,6 +172,7 @@ _SYSTEMS = (
     ),
     System(
         name="vit-base-patch16-224-in21k",
+        published=published.VIT_BASE,
         hub_id="google/vit-base-patch16-224-in21k",
         library="transformers",
         licence="apache-2.0",

@@ -63,6 +63,11 @@ def _progress() -> Callable[[str], None]:
     return say
 
 
+def _names(text: str) -> list[str]:
+    """Take apart names with commas between."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
     """Print a result: as JSON, or drawn for a terminal."""
     if as_json:
@@ -159,7 +164,17 @@ def export(as_json: bool, golden: str, **options: Any) -> None:
     help="The original's weights.  [default: where they came from, or else the recorded outputs]",
 )
 @_HUB
-@click.option("--device", default="cpu", show_default=True, help="Where to run.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda[:N], npu[:N], or all."
+)
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    metavar="NAMES",
+    help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
+    "or auto: what the device usually runs.",
+)
 @click.option("--within", default="strict", show_default=True, metavar="LIMITS", help="strict or card.")
 @click.option(
     "--images",
@@ -188,11 +203,11 @@ def export(as_json: bool, golden: str, **options: Any) -> None:
     "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
 )
 @_JSON
-def validate(as_json: bool, **options: Any) -> None:
+def validate(as_json: bool, precision: str, **options: Any) -> None:
     """Judge every variant of the artifact PATH against the original, and time it."""
     from vconv import display, workflows
 
-    document = workflows.validate(say=_progress(), **options)
+    document = workflows.validate(precision=_names(precision), say=_progress(), **options)
     _show(document, display.validated, as_json)
     if not document["passed"]:
         sys.exit(1)

@@ -165,6 +165,20 @@ _SOURCES = {
 }
 
 
+def _published(rows: Sequence[Document]) -> Table:
+    """Lay out what others have published: never in one table with one's own figures."""
+    drawn = Table(
+        title="published by others, not measured here", title_justify="left", box=None, pad_edge=False
+    )
+    for column in ("device", "variant", "what", "figures", "source"):
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        what = row["output"] or f"batch {row['batch']}"
+        figures = ", ".join(f"{name} {value:g}" for name, value in row["figures"].items())
+        drawn.add_row(*map(escape, (row["device"], row["variant"], what, figures, row["source"])))
+    return drawn
+
+
 def validated(document: Document) -> None:
     """Draw the report of a validation."""
     reference = document["reference"]
@@ -177,11 +191,18 @@ def validated(document: Document) -> None:
     else:
         _print("nothing was recorded, and the original is not here: give --weights WHERE")
     for variant in document["variants"]:
+        for skipped in variant["skipped_batches"]:
+            _print(
+                f"  {variant['variant']}: batch {skipped['batch']} not timed: {skipped['reason']}",
+                markup=False,
+            )
         found = [
             f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
         ]
         for line in found or [variant["reason"]] * bool(variant["reason"]):
             _print(f"  {variant['variant']}: {line}", markup=False)
+    if document["published"]:
+        _print(_published(document["published"]))
     counts = {status: sum(check["status"] == status for check in document["checks"]) for status in _COLOURS}
     _print("checks: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number))
     for check in document["checks"]:

@@ -57,6 +57,10 @@ class EngineError(VconvError):
     exit_status = 1
 
 
+class MemoryShortError(EngineError):
+    """A device that has too little memory for a model or a batch."""
+
+
 class ExportCheckError(VconvError):
     """An exported variant that disagrees with its reference: nothing is kept."""
 

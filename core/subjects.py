@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from vconv.errors import InputError, WeightsError
 from vconv.manifest import Manifest
 from vconv.runtime.devices import Device
 from vconv.runtime.images import natural_images
+from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import load_processor, preprocess
 from vconv.runtime.sessions import Session, TorchSession
 from vconv.runtime.timing import timed
 from vconv.runtime.variants import open_variant
 from vconv.types import Array, Check, Say, Status
 from vconv.validators import golden as golden_room
-from vconv.validators.golden import Golden
+from vconv.validators.golden import Reference
 from vconv.validators.validation import Candidate
 
 TIMED_IMAGES = 5
@@ -75,19 +77,48 @@ def preprocessing_ms(folder: Path) -> float:
 
 
 def candidates(
-    folder: Path, made: Manifest, device: Device, engines: Sequence[str] = ("onnxruntime",)
+    folder: Path,
+    made: Manifest,
+    device: Device,
+    reference: Reference,
+    engines: Sequence[str] = ("onnxruntime",),
+    precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
 ) -> list[Candidate]:
-    """List an artifact's variants, each graph once an engine."""
-    return [
-        Candidate(
-            record.variant,
-            engine,
-            record.precision,
-            partial(open_variant, folder, made, record, device, engine),
-        )
-        for record in made.variants
-        for engine in (("torch",) if record.engine == "torch" else engines)
-    ]
+    """List an artifact's variants: torch once a precision, each graph once an engine that the device has."""
+    found = []
+    for record in made.variants:
+        if record.engine == "torch":
+            found += [
+                Candidate(
+                    made.system.name,
+                    torch_variant("patched", precision),
+                    "torch",
+                    precision.limits,
+                    device,
+                    reference,
+                    partial(open_variant, folder, made, record, device, precision=precision),
+                )
+                for precision in precisions
+            ]
+        else:
+            found += [
+                Candidate(
+                    made.system.name,
+                    record.variant,
+                    engine,
+                    record.precision,
+                    device,
+                    reference,
+                    partial(open_variant, folder, made, record, device, engine),
+                )
+                for engine in engines
+            ]
+    return found
+
+
+def torch_variant(kind: str, precision: Precision) -> str:
+    """Name a torch variant: ``original-torch-fp32``, ``patched-torch-autocast-bf16``."""
+    return f"{kind}-torch-{precision.name}"
 
 
 def live_source(
@@ -125,16 +156,35 @@ def live_source(
         return None, f"{error.what}, got {error.got}"
 
 
-def original(source: Source, made: Manifest, device: Device, golden: Golden | None) -> Candidate:
-    """Return the original, as its library builds it: measured and timed, not judged."""
-    net = source.network
+def originals(
+    source: Source,
+    made: Manifest,
+    device: Device,
+    reference: Reference,
+    precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
+) -> list[Candidate]:
+    """List the original, as its library builds it, once a precision: measured and timed, not judged."""
+    reason = "not judged: the reference corrects it"
+    if reference.name == "original":
+        reason = "not judged: it is the reference"
+    return [
+        Candidate(
+            made.system.name,
+            torch_variant("original", precision),
+            "torch",
+            precision.limits,
+            device,
+            reference,
+            partial(_open_original, source, made, device, precision),
+            unjudged=reason if precision.name == "fp32" else "not judged: the patched one is",
+        )
+        for precision in precisions
+    ]
 
-    def open_original() -> Session:
-        return TorchSession(models.load(source.folder, net), net, device, (), source.folder, made.size)
 
-    corrected = golden is not None and golden.name != "original"
-    reason = "not judged: the reference corrects it" if corrected else "not judged: it is the reference"
-    return Candidate("original-torch-fp32", "torch", "fp32", open_original, unjudged=reason)
+def _open_original(source: Source, made: Manifest, device: Device, precision: Precision) -> Session:
+    model = models.load(source.folder, source.network)
+    return TorchSession(model, source.network, device, (), source.folder, made.size, precision)
 
 
 def reference(
@@ -144,7 +194,7 @@ def reference(
     photographs: Sequence[Image.Image],
     seed: int,
     say: Say,
-) -> tuple[Golden | None, Check, dict[str, Any]]:
+) -> tuple[Reference | None, Check, dict[str, Any]]:
     """Run the reference live, or take what was recorded, or neither.
 
     Args:
@@ -176,7 +226,7 @@ def reference(
         if recorded is None or made.golden is None:
             return None, check, inputs
         record = made.golden
-        return Golden(record.reference, *recorded, record.floor, record.to_stock_original), check, inputs
+        return Reference(record.reference, *recorded, record.floor, record.to_stock_original), check, inputs
     if photographs or recorded is None:
         pixel_values, names = sample(folder, photographs, seed, made.size)
         inputs = {"source": "photographs" if photographs else "made up", "images": list(names)}
@@ -185,3 +235,9 @@ def reference(
     say("running the reference in fp32 and float64")
     live = golden_room.run_reference(source, pixel_values)
     return live, golden_room.agreement(live, None if photographs else recorded), inputs
+
+
+def published(made: Manifest, devices: Sequence[Device]) -> list[dict[str, Any]]:
+    """List what others have published of a system on the kinds of these devices."""
+    kinds = {device.kind for device in devices}
+    return [asdict(row) for row in catalog.find(made.system.name).published if row.kind in kinds]

@@ -12,32 +12,27 @@ from typing import Any
 
 from vconv import catalog, manifest, subjects
 from vconv.assembly import assemble
-from vconv.convert import ledger, models, onnx_export
+from vconv.convert import models, onnx_export
 from vconv.convert.conversion import convert_weights, export_graphs, image_size
-from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import ExportCheckError, InputError
-from vconv.runtime.devices import DEVICES, find_device
-from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.examination import examine
+from vconv.runtime.devices import find_device, find_devices
 from vconv.runtime.images import open_images
+from vconv.runtime.precisions import AUTO
 from vconv.runtime.sessions import Session
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
-from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant, patched_network
+from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant
 from vconv.staging import staging
+from vconv.trials import Trial
 from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import golden as golden_room
-from vconv.validators import report, validation
-from vconv.validators.golden import GOLDEN_FILE, Golden
+from vconv.validators import report, textlog, validation
+from vconv.validators.golden import GOLDEN_FILE, Reference
 from vconv.validators.graphs import check_graph, open_graph
-from vconv.validators.integrity import (
-    verify_files,
-    verify_ledger,
-    verify_source,
-    verify_tensors,
-    verify_variants,
-)
-from vconv.validators.limits import find_limit
+from vconv.validators.integrity import verify_tensors
+from vconv.validators.speed import add_speed_ups
 
 DEFAULT_OUT = "artifacts"
 GREATEST_BATCH = 1024
@@ -111,7 +106,7 @@ def export(
         source = open_source(Request(system, weights, hub, pool), stage.scratch, say)
         size = image_size(source)
         conversion = convert_weights(folder, source, say)
-        reference: Golden | None = None
+        reference: Reference | None = None
         names: tuple[str, ...] = ()
         if golden:
             pixel_values, names = subjects.sample(source.folder, photographs, seed, size)
@@ -129,11 +124,11 @@ def export(
             *(check for subject in graph_subjects for check in check_graph(subject)),
         ]
         made = assemble(system, source, conversion, size, graph_subjects, reference, names, pool, folder)
-        rows = []
+        rows: list[dict[str, Any]] = []
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        cpu = DEVICES["cpu"]
         if reference:
-            rows = validation.run(subjects.candidates(folder, made, cpu), reference, cpu, "strict", None, say)
+            to_run = subjects.candidates(folder, made, find_device("cpu"), reference)
+            rows = validation.run(to_run, "strict", None, say)
         _refuse_failures(rows, checks)
         made.save(folder)
     return {
@@ -190,6 +185,7 @@ def validate(
     within: str = "strict",
     images: Sequence[str | Path] = (),
     engines: Sequence[str] = ("onnxruntime",),
+    precision: Sequence[str] = (AUTO,),
     quick: bool = False,
     full: bool = False,
     budget: float | None = None,
@@ -199,16 +195,17 @@ def validate(
 ) -> dict[str, Any]:
     """Judge every variant of an artifact against the original, and time it.
 
-    The original is live where its weights can be had: given, or synthetic and so drawn again. Otherwise
-    the recorded outputs stand in for it, and the report says so.
+    The original is live where its weights can be had: given, synthetic and so drawn again, or on the hub
+    that they came from. Otherwise the recorded outputs stand in for it, and the report says so.
 
     Args:
         path: the artifact.
         weights: where the original's weights are.
-        device: where to run.
+        device: where to run: ``cpu``, ``cuda[:N]``, ``npu[:N]``, or ``all``.
         within: name of the limits.
         images: photographs to judge on; the recorded inputs by default.
         engines: what to run the graphs with.
+        precision: what to run torch variants in; what the device usually runs by default.
         quick: whether to time ten runs only.
         full: whether to time batches 1, 2, 4, 8 and 16 without a budget.
         budget: seconds that a variant may take at one batch; 60 by default.
@@ -217,46 +214,25 @@ def validate(
         say: takes a line of progress.
 
     Returns:
-        The report, with ``status`` and ``passed``; it is also under ``reports/``.
+        The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in plain text.
 
     Raises:
         VconvError: something that the user can mend.
     """
+    log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
+    places = find_devices(device)
+    trial = Trial(tuple(places), tuple(engines), tuple(precision), within)
+    trial.check()
     photographs = open_images(images) if images else []
     folder = Path(path)
-    place = find_device(device)
-    find_limit(within, "fp32", place.arithmetic)
-    unknown = [engine for engine in engines if engine not in GRAPH_ENGINES]
-    if unknown:
-        raise InputError(
-            "unknown engine", got=unknown[0], expected=", ".join(GRAPH_ENGINES), fix="name one of those"
-        )
     made = manifest.load(folder)
     report.probe(folder)
-    checks = [verify_files(folder, made), verify_variants(made)]
-    lines = ledger.load(folder / LEDGER_FILE)
-    entries = read_header(folder / WEIGHTS_FILE)
-    net = patched_network(folder)
-    outputs = models.output_names(net)
-    checks.append(verify_ledger(lines, entries))
-    for record in made.variants:
-        if record.engine != "torch":
-            checks += check_graph(open_graph(folder / record.file, net, record.batch, outputs))
     with tempfile.TemporaryDirectory(prefix="vconv-") as scratch:
-        source, missing = subjects.live_source(made, weights, hub, Path(scratch), say)
-        if source is None:
-            checks.append(Check("source", Status.SKIPPED, missing))
-        else:
-            checks.append(verify_source(made, source))
-            checks.append(verify_tensors(lines, source.entries, entries))
-        golden, agreement, inputs = subjects.reference(folder, made, source, photographs, seed, say)
-        checks.append(agreement)
-        candidates = subjects.candidates(folder, made, place, engines)
-        if source:
-            candidates.insert(0, subjects.original(source, made, place, golden))
-        rows = validation.run(candidates, golden, place, within, plan, say) if golden else []
-    status = report.whole(rows, checks)
+        found = examine(folder, made, weights, hub, photographs, seed, Path(scratch), log.say)
+        rows = validation.run(trial.candidates(found), within, plan, log.say) if found.reference else []
+    baseline = add_speed_ups(rows)
+    status = report.whole(rows, found.checks)
     result: dict[str, Any] = {
         "artifact": made.system.name,
         "weights": made.source.label,
@@ -265,20 +241,23 @@ def validate(
         "passed": status is Status.PASSED,
         "within": within,
         "reference": {
-            "name": golden.name if golden else None,
-            "source": "live" if source else "golden" if golden else "none",
+            "name": found.reference.name if found.reference else None,
+            "source": "live" if found.source else "golden" if found.reference else "none",
             "precision": "fp32",
             "device": "cpu",
         },
-        "inputs": inputs,
+        "inputs": found.inputs,
         "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
+        "devices": {place.name: place.model for place in places},
         "environment": report.environment(),
-        "checks": [asdict(check) for check in checks],
+        "checks": [asdict(check) for check in found.checks],
+        "speed_up_baseline": baseline,
         "variants": rows,
+        "published": subjects.published(made, places),
     }
     result = report.finite(result)
-    result["report"] = str(report.save(folder, result, "validate"))
-    return result
+    saved = report.save(folder, result, "validate", log.render(result))
+    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log"))}
 
 
 def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:

@@ -11,10 +11,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from vconv.errors import EngineError, InputError
+from vconv.errors import EngineError, InputError, MemoryShortError
 from vconv.runtime.devices import Device
-from vconv.runtime.sessions import Session
+from vconv.runtime.sessions import Placed, Session
 from vconv.types import INPUT, Array
+
+_OUT_OF_MEMORY = "Failed to allocate memory"
 
 
 @contextlib.contextmanager
@@ -23,7 +25,7 @@ def _refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) ->
     try:
         yield
     except errors as error:
-        raise EngineError(
+        raise (MemoryShortError if _OUT_OF_MEMORY in str(error) else EngineError)(
             f"{engine} refuses {subject}",
             got=" ".join(str(error).split())[:300],
             expected="a graph that it can run",
@@ -70,16 +72,17 @@ class OnnxRuntimeSession(Session):
         # Idle threads would otherwise spin on into the next variant's run and slow it down.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._graph = graph.name
-        available = onnxruntime.get_available_providers()
-        if not set(device.providers) <= set(available):
-            raise _lacks("ONNX Runtime", ", ".join(available), ", ".join(device.providers))
+        self._device = device
+        wanted, available = device.provider_names(), onnxruntime.get_available_providers()
+        if not wanted <= set(available):
+            raise _lacks("ONNX Runtime", ", ".join(available), ", ".join(wanted))
         with self._refusals():
             self._session = onnxruntime.InferenceSession(
                 str(graph), options, providers=list(device.providers)
             )
         used = self._session.get_providers()
-        if not set(device.providers) <= set(used):
-            raise _lacks("ONNX Runtime", ", ".join(used), ", ".join(device.providers))
+        if not wanted <= set(used):
+            raise _lacks("ONNX Runtime", ", ".join(used), ", ".join(wanted))
         self._names = [output.name for output in self._session.get_outputs()]
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
@@ -87,19 +90,30 @@ class OnnxRuntimeSession(Session):
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`Session.bind`."""
-        feed = {INPUT: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(pixel_values))}
+        self._check_open()
+        kind, index = self._device.ort_name, self._device.index
+        binding = self._session.io_binding()
+        with self._refusals():
+            images = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(pixel_values), kind, index)
+            binding.bind_ortvalue_input(INPUT, images)
+            for name in self._names:
+                binding.bind_output(name, kind, index)
 
         def forward() -> Any:
             with self._refusals():
-                return self._session.run_with_ort_values(self._names, feed)
+                self._session.run_with_iobinding(binding)
+                return binding.get_outputs()
 
         return forward
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
         """See :meth:`Session.run`."""
-        with self._refusals():
-            outputs = self._session.run(self._names, {INPUT: pixel_values})
-        return dict(zip(self._names, outputs, strict=True))
+        outputs = dict(zip(self._names, self.bind(pixel_values)(), strict=True))
+        self.placed = {
+            name: Placed(str(output.data_type())[len("tensor(") : -1], output.device_name())
+            for name, output in outputs.items()
+        }
+        return {name: output.numpy() for name, output in outputs.items()}
 
 
 class OpenVinoSession(Session):
@@ -123,7 +137,7 @@ class OpenVinoSession(Session):
             import openvino
         except ImportError as error:
             raise _lacks("openvino", "not installed", "the package openvino") from error
-        if device.name != "cpu":
+        if device.kind != "cpu":
             raise InputError(
                 "OpenVINO runs on CPU here", got=device.name, expected="cpu", fix="use another engine there"
             )
@@ -140,6 +154,7 @@ class OpenVinoSession(Session):
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`Session.bind`."""
+        self._check_open()
 
         def forward() -> Any:
             with self._refusals():
@@ -150,7 +165,9 @@ class OpenVinoSession(Session):
     def run(self, pixel_values: Array) -> dict[str, Array]:
         """See :meth:`Session.run`."""
         outputs = self.bind(pixel_values)()
-        return {name: np.array(outputs[place]) for name, place in self._places.items()}
+        arrays = {name: np.array(outputs[place]) for name, place in self._places.items()}
+        self.placed = {name: Placed(str(array.dtype), "cpu") for name, array in arrays.items()}
+        return arrays
 
 
 GRAPH_ENGINES: dict[str, type[OnnxRuntimeSession] | type[OpenVinoSession]] = {

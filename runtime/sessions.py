@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,10 +19,24 @@ from torch import nn
 from vconv.convert import models
 from vconv.convert.layouts.base import Network
 from vconv.convert.patches.base import Patch, applied
-from vconv.errors import InputError
+from vconv.errors import InputError, MemoryShortError
 from vconv.runtime.devices import Device
+from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import Processor, load_processor
 from vconv.types import Array
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What an output was before it became an array.
+
+    Args:
+        dtype: its type.
+        device: where it was.
+    """
+
+    dtype: str
+    device: str
 
 
 class Session(ABC):
@@ -37,6 +52,7 @@ class Session(ABC):
 
     def __init__(self, folder: Path, size: tuple[int, int], batch: int | None = None) -> None:
         self.folder, self.size, self.batch = folder, size, batch
+        self.placed: Mapping[str, Placed] = {}
         self.closed = False
         self._closing = contextlib.ExitStack()
 
@@ -46,7 +62,7 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, pixel_values: Array) -> dict[str, Array]:
-        """Run one batch of float32 (B, 3, H, W); return the named outputs as arrays."""
+        """Run one batch of float32 (B, 3, H, W); return the named outputs, and note where they were."""
 
     def __call__(self, images: Array | Sequence[Image.Image]) -> dict[str, Array]:
         """Run a batch.
@@ -61,10 +77,7 @@ class Session(ABC):
         Raises:
             InputError: the images have another shape or type, there are none, or the session is closed.
         """
-        if self.closed:
-            raise InputError(
-                "the session is closed", got="a call", expected="an open one", fix="load it again"
-            )
+        self._check_open()
         pixel_values = self._pixel_values(images)
         expected = (3, *self.size)
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != expected or not len(pixel_values):
@@ -82,6 +95,12 @@ class Session(ABC):
                 fix="pass a list of PIL images, or convert the array",
             )
         return in_batches(self.run, pixel_values, self.batch or len(pixel_values))
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise InputError(
+                "the session is closed", got="a call", expected="an open one", fix="load it again"
+            )
 
     def _pixel_values(self, images: Array | Sequence[Image.Image]) -> Array:
         if not isinstance(images, (list, tuple)):
@@ -136,12 +155,13 @@ class TorchSession(Session):
     """A torch model with its patches on.
 
     Args:
-        model: the model, in the precision and with the buffers that it is to have.
+        model: the model, as its library loads it in float32.
         network: what it is.
         device: where to run it.
         patches: patches to put on it while the session is open.
         folder: see :class:`Session`.
         size: see :class:`Session`.
+        precision: what to run it in; its outputs come back as float32.
     """
 
     engine = "torch"
@@ -154,24 +174,51 @@ class TorchSession(Session):
         patches: Iterable[Patch],
         folder: Path,
         size: tuple[int, int],
+        precision: Precision = PRECISIONS["fp32"],
     ) -> None:
         super().__init__(folder, size)
         self._names = models.output_names(network)
-        self._device = device
-        self.patches = self._closing.enter_context(applied(model, network, patches))
-        self._outputs = models.Outputs(model, network).to(device.torch_name).eval()
+        self._device, self._precision = device, precision
+        with self._refusals():
+            # Patches go on last: a change of type makes transformers' and timm's buffers anew.
+            model.to(precision.dtype)
+            self.patches = self._closing.enter_context(applied(model, network, patches))
+            self._outputs = models.Outputs(model, network).to(device.torch_name).eval()
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise MemoryShortError(
+                f"{self._device.name} has too little memory",
+                got=" ".join(str(error).split())[:200],
+                expected="room for the model and the batch",
+                fix="use a smaller batch",
+            ) from error
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`Session.bind`."""
-        images = torch.from_numpy(pixel_values).to(self._device.torch_name)
+        self._check_open()
+        with self._refusals():
+            images = torch.from_numpy(pixel_values).to(self._device.torch_name, self._precision.dtype)
 
         def forward() -> Any:
-            with torch.inference_mode():
+            with (
+                self._refusals(),
+                torch.inference_mode(),
+                self._device.exact(),
+                self._precision.context(self._device),
+            ):
                 return self._outputs(images)
 
         return forward
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
         """See :meth:`Session.run`."""
-        outputs = self.bind(pixel_values)()
-        return {name: output.cpu().numpy() for name, output in zip(self._names, outputs, strict=True)}
+        outputs = dict(zip(self._names, self.bind(pixel_values)(), strict=True))
+        self.placed = {
+            name: Placed(str(output.dtype).removeprefix("torch."), str(output.device))
+            for name, output in outputs.items()
+        }
+        return {name: output.float().cpu().numpy() for name, output in outputs.items()}

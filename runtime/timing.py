@@ -81,31 +81,45 @@ def timed(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(
-    tasks: Mapping[Key, tuple[int, Callable[[], Any]]],
-    plan: Plan,
-    synchronize: Callable[[], None],
-) -> dict[Key, Measurement]:
+@dataclass(frozen=True)
+class Task:
+    """Something to be timed.
+
+    Args:
+        batch: images a run.
+        run: runs it; its inputs are on the device already.
+        synchronize: waits for its device.
+    """
+
+    batch: int
+    run: Callable[[], Any]
+    synchronize: Callable[[], None]
+
+    def seconds(self) -> float:
+        """Run once; return how long it took."""
+        return timed(self.run, self.synchronize)
+
+
+def interleaved(tasks: Mapping[Key, Task], plan: Plan) -> dict[Key, Measurement]:
     """Time tasks round-robin, so that whatever drifts on the machine hits all of them alike.
 
     Args:
-        tasks: for each variant its batch and what to run; inputs are on the device already.
+        tasks: what to time, by any name.
         plan: how much to measure; a variant that has used up its budget sits out the remaining rounds.
-        synchronize: waits for the device.
 
     Returns:
-        One measurement a variant, with at least one sample.
+        One measurement a task, with at least one sample.
     """
-    for _, run in tasks.values():
+    for task in tasks.values():
         spent = 0.0
         for _ in range(plan.warmups):
-            spent += timed(run, synchronize)
+            spent += task.seconds()
             if plan.budget_seconds is not None and spent > plan.budget_seconds / 5:
                 break
     samples: dict[Key, list[float]] = {name: [] for name in tasks}
     for _ in range(plan.runs):
-        for name, (_, run) in tasks.items():
+        for name, task in tasks.items():
             taken = samples[name]
             if plan.budget_seconds is None or not taken or sum(taken) + taken[-1] <= plan.budget_seconds:
-                taken.append(timed(run, synchronize))
-    return {name: Measurement(tasks[name][0], tuple(taken)) for name, taken in samples.items()}
+                taken.append(task.seconds())
+    return {name: Measurement(tasks[name].batch, tuple(taken)) for name, taken in samples.items()}

@@ -15,6 +15,7 @@ from vconv.errors import UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime.devices import Device
 from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.sessions import Session, TorchSession
 from vconv.types import WEIGHTS_FILE
 
@@ -40,7 +41,12 @@ def find_variant(manifest: Manifest, name: str) -> VariantRecord:
 
 
 def open_variant(
-    folder: Path, manifest: Manifest, record: VariantRecord, device: Device, engine: str = ""
+    folder: Path,
+    manifest: Manifest,
+    record: VariantRecord,
+    device: Device,
+    engine: str = "",
+    precision: Precision = PRECISIONS["fp32"],
 ) -> Session:
     """Load a variant.
 
@@ -50,10 +56,11 @@ def open_variant(
         record: which variant.
         device: where to run it.
         engine: another engine for a graph than the record's own.
+        precision: what to run a torch variant in.
     """
     if record.engine == "torch":
         net = patched_network(folder)
         patches = table.named(patch.name for patch in manifest.patches if patch.applied)
-        return TorchSession(models.load(folder, net), net, device, patches, folder, manifest.size)
+        return TorchSession(models.load(folder, net), net, device, patches, folder, manifest.size, precision)
     session = GRAPH_ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)

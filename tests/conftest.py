@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,24 +10,43 @@ import pytest
 
 from vconv import manifest, workflows
 from vconv.catalog import SYSTEMS, System
-from vconv.convert.sources import Source, open_source
+from vconv.convert.layouts.table import find_layout
+from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import Request, open_source
 from vconv.manifest import Manifest
 from vconv.runtime.images import natural_image
 
-SMALL = {
-    "hidden_size": 96,
-    "intermediate_size": 192,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "image_size": 64,
+_TRANSFORMERS = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2}
+SMALL: Mapping[str, Mapping[str, object]] = {
+    "dinov3_vit": {**_TRANSFORMERS, "intermediate_size": 192, "image_size": 64},
+    "dinov2": {**_TRANSFORMERS, "mlp_ratio": 2, "image_size": 70},
+    "vit": {**_TRANSFORMERS, "intermediate_size": 192, "image_size": 64},
+    "timm dinov3": {"embed_dim": 96, "depth": 3, "num_heads": 2, "mlp_ratio": 2, "img_size": 64},
+    "timm dinov2": {"embed_dim": 96, "depth": 3, "num_heads": 2, "mlp_ratio": 2, "img_size": 56},
 }
-"""A network that is quick to run and has every kind of tensor that its full-sized kin has."""
+"""By family, a network that is quick to run and has every kind of tensor that its full-sized kin has."""
+SIDES = {"dinov3_vit": 64, "dinov2": 56, "vit": 64, "timm dinov3": 64, "timm dinov2": 56}
+"""By family, the side of the images that it then takes: sixteen patches. DINOv2's position embedding, in
+transformers, has 25, so that it is resampled, as that of the real one is."""
+
+
+def side_of(system: System) -> int:
+    """Return the side of the images that a system takes once it is shrunk."""
+    return SIDES[find_layout(system.config).family]
 
 
 def small(system: System) -> System:
     """Shrink a system: same architecture, few and narrow blocks, small images."""
-    preprocessor = {**system.preprocessor, "size": {"height": 64, "width": 64}}
-    return replace(system, config={**system.config, **SMALL}, preprocessor=preprocessor)
+    given, side = SMALL[find_layout(system.config).family], side_of(system)
+    square = {"height": side, "width": side}
+    if system.library == "timm":
+        preprocessing = {**system.config["pretrained_cfg"], "input_size": [3, side, side]}
+        config = {"num_features": 96, "model_args": dict(given), "pretrained_cfg": preprocessing}
+        return replace(system, config={**system.config, **config})
+    sizes = {"size": square}
+    if system.preprocessor.get("do_center_crop"):
+        sizes = {"size": {"shortest_edge": side + 8}, "crop_size": square}
+    return replace(system, config={**system.config, **given}, preprocessor={**system.preprocessor, **sizes})
 
 
 @pytest.fixture(params=sorted(SYSTEMS))
@@ -49,6 +68,12 @@ def small_system(system: System) -> System:
 
 
 @pytest.fixture
+def size(small_system: System) -> tuple[int, int]:
+    """The (height, width) of the images that every shrunk system takes."""
+    return (side_of(small_system), side_of(small_system))
+
+
+@pytest.fixture
 def small_name(small_system: System, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every system's name, with its shrunken self in its place in the catalog."""
     monkeypatch.setattr("vconv.catalog.SYSTEMS", {small_system.name: small_system})
@@ -60,7 +85,7 @@ def small_source(small_system: System, tmp_path: Path) -> Source:
     """Synthetic weights of every shrunk system."""
     folder = tmp_path / "source"
     folder.mkdir()
-    return open_source(small_system, "synthetic:1", folder)
+    return open_source(Request(small_system, "synthetic:1"), folder)
 
 
 @pytest.fixture(scope="session")

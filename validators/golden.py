@@ -26,7 +26,7 @@ GOLDEN_FILE = "golden/golden.safetensors"
 
 
 @dataclass(frozen=True)
-class Golden:
+class Reference:
     """Inputs and what the reference makes of them, in fp32 on CPU.
 
     Args:
@@ -92,7 +92,7 @@ def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
     return {name: measure(name, actual[name], expected[name])["vector_relative_error"] for name in expected}
 
 
-def run_reference(source: Source, pixel_values: Array) -> Golden:
+def run_reference(source: Source, pixel_values: Array) -> Reference:
     """Run the reference on a batch. No patch has a part in it.
 
     Args:
@@ -126,7 +126,7 @@ def run_reference(source: Source, pixel_values: Array) -> Golden:
         )
     with _in_double(model):
         exact = _run(model, network, pixel_values, torch.float64)
-    return Golden(
+    return Reference(
         name=name,
         pixel_values=pixel_values,
         outputs=outputs,
@@ -135,10 +135,10 @@ def run_reference(source: Source, pixel_values: Array) -> Golden:
     )
 
 
-def save(path: Path, golden: Golden) -> None:
+def save(path: Path, reference: Reference) -> None:
     """Record inputs and outputs in one file."""
     path.parent.mkdir()
-    tensors = {INPUT: golden.pixel_values, **golden.outputs}
+    tensors = {INPUT: reference.pixel_values, **reference.outputs}
     safetensors_file.write(
         path,
         [
@@ -158,7 +158,7 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
     return tensors.pop(INPUT), tensors
 
 
-def agreement(live: Golden, recorded: tuple[Array, Arrays] | None) -> Check:
+def agreement(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:
     """Hold the reference as it runs here against what was recorded at export."""
     if recorded is None:
         return Check("golden", Status.SKIPPED, "nothing was recorded for these inputs")

@@ -26,6 +26,8 @@ _PACKAGES = (
     "vconv",
     "torch",
     "transformers",
+    "timm",
+    "torch_npu",
     "onnx",
     "onnxruntime",
     "onnxscript",
@@ -132,13 +134,14 @@ def _entries(folder: Path) -> list[Any]:
         ) from error
 
 
-def save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
-    """Write a report under ``reports/`` and enter it in ``results.json``.
+def save(folder: Path, report: Mapping[str, Any], kind: str, log: str) -> Path:
+    """Write a report and its log under ``reports/`` and enter it in ``results.json``.
 
     Args:
         folder: the artifact.
         report: the report.
         kind: what was done: ``validate``.
+        log: the same in plain text, with what was done.
 
     Returns:
         The report's path.
@@ -147,16 +150,17 @@ def save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
         ArtifactError: the artifact's folder cannot be written, or its index is damaged.
     """
     with _sentence(folder):
-        return _save(folder, report, kind)
+        return _save(folder, report, kind, log)
 
 
-def _save(folder: Path, report: Mapping[str, Any], kind: str) -> Path:
+def _save(folder: Path, report: Mapping[str, Any], kind: str, log: str) -> Path:
     reports = folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     names = (f"{stamp}-{kind}{f'-{count}' if count > 1 else ''}.json" for count in itertools.count(1))
     path = next(reports / name for name in names if not (reports / name).exists())
     text = json.dumps(finite({"time": stamp, "host": platform.node(), **report}), indent=2) + "\n"
+    _replace(path.with_suffix(".log"), log)
     _replace(path, text)
     entries = _entries(folder)
     digest = hashlib.sha256(text.encode()).hexdigest()

@@ -1,24 +1,27 @@
-"""A validation, in a straight line: each variant is opened, held against the reference, and timed."""
+"""A validation, in a straight line: each variant is opened, held against its reference, and timed."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vconv.errors import EngineError
-from vconv.runtime.devices import Device, reset_peak_memory, resident_memory
+from vconv.runtime.devices import Device
+from vconv.runtime.memory import reset_peak_memory, resident_memory
 from vconv.runtime.sessions import Session, in_batches
-from vconv.runtime.timing import Measurement, Plan, interleaved, timed
-from vconv.types import Array, Say, Status
+from vconv.runtime.timing import Plan, timed
+from vconv.types import Arrays, Say, Status
 from vconv.validators.accuracy import judge_runs, overall
-from vconv.validators.golden import Golden
+from vconv.validators.golden import Reference
+from vconv.validators.latency import Runner, time_side_by_side
 from vconv.validators.limits import UNLIMITED, find_limit
 from vconv.validators.report import output_rows
+from vconv.validators.smoke import smoke
 
 
 @dataclass(frozen=True)
@@ -26,29 +29,37 @@ class Candidate:
     """One variant that is to be run and judged.
 
     Args:
+        artifact: what it belongs to.
         variant: its name.
         engine: what runs it.
         precision: the precision that it is held to.
+        device: where to run it.
+        reference: what it is held against.
         open: loads it.
         unjudged: why it is measured but not judged; empty if it is judged.
     """
 
+    artifact: str
     variant: str
     engine: str
     precision: str
+    device: Device
+    reference: Reference
     open: Callable[[], Session]
     unjudged: str = ""
 
 
-def _loaded(candidate: Candidate, device: Device, pixel_values: Array) -> tuple[Session, dict[str, Any]]:
+def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
     """Open a variant and run it once; tell how long both took."""
+    synchronize = candidate.device.synchronize
     start = time.perf_counter()
     session = candidate.open()
-    device.synchronize()
+    synchronize()
     load_ms = 1e3 * (time.perf_counter() - start)
     try:
-        run = session.bind(np.repeat(pixel_values[:1], session.batch or 1, axis=0))
-        first_ms = 1e3 * timed(run, device.synchronize)
+        images = candidate.reference.pixel_values
+        run = session.bind(np.repeat(images[:1], session.batch or 1, axis=0))
+        first_ms = 1e3 * timed(run, synchronize)
     except BaseException:
         session.close()
         raise
@@ -63,75 +74,36 @@ def _memory(before: int | None) -> dict[str, int | None]:
     return {"peak_rss_bytes": peak, "peak_rss_growth_bytes": max(0, peak - before)}
 
 
-def _accuracy(
-    candidate: Candidate, session: Session, device: Device, golden: Golden, level: str
-) -> dict[str, Any]:
+def _accuracy(candidate: Candidate, session: Session, level: str) -> dict[str, Any]:
     """Run a variant at its batches, one and all for a dynamic one, and judge the worst of them."""
-    images = golden.pixel_values
+    reference, device = candidate.reference, candidate.device
+    images = reference.pixel_values
     batches = [session.batch] if session.batch else sorted({1, len(images)})
-    runs = [in_batches(session.run, images, batch) for batch in batches]
+    runs: list[Arrays] = [in_batches(session.run, images, batch) for batch in batches]
     judged = not candidate.unjudged
-    limit = find_limit(level, candidate.precision, device.arithmetic) if judged else UNLIMITED
-    verdicts = judge_runs(runs, golden.outputs, limit)
-    rows = output_rows(verdicts, limit if judged else None, golden.floor, golden.to_stock_original)
+    arithmetic = device.arithmetic_of(candidate.precision)
+    limit = find_limit(level, candidate.precision, arithmetic) if judged else UNLIMITED
+    verdicts = judge_runs(runs, reference.outputs, limit)
+    rows = output_rows(verdicts, limit if judged else None, reference.floor, reference.to_stock_original)
     status = overall(verdicts)
     if not judged and status is Status.PASSED:
         status = Status.SKIPPED
         for row in rows.values():
             row["status"] = Status.SKIPPED
-    return {"status": status, "reason": candidate.unjudged, "batches": batches, "outputs": rows}
+    return {
+        "status": status,
+        "reason": candidate.unjudged,
+        "batches": batches,
+        "outputs": rows,
+        "smoke": smoke({name: array[:1] for name, array in runs[0].items()}, session.placed),
+    }
 
 
-def _latency(
-    sessions: Mapping[int, Session], device: Device, images: Array, plan: Plan
-) -> tuple[dict[int, list[Measurement]], dict[int, EngineError]]:
-    """Time variants side by side at each batch, a static one at its own; tell which refused a batch."""
-    own = {session.batch for session in sessions.values() if session.batch}
-    found: dict[int, list[Measurement]] = {place: [] for place in sessions}
-    refused: dict[int, EngineError] = {}
-    for batch in sorted({*plan.batches, *own}):
-        feed = np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:])))
-        tasks = {
-            place: (batch, _tolerant(session, feed, place, refused))
-            for place, session in sessions.items()
-            if session.batch == batch or (session.batch is None and batch in plan.batches)
-        }
-        for place, measurement in interleaved(tasks, plan, device.synchronize).items():
-            if place not in refused:
-                found[place].append(measurement)
-    return found, refused
-
-
-def _tolerant(
-    session: Session, feed: Array, place: int, refused: dict[int, EngineError]
-) -> Callable[[], object]:
-    """Bind a batch; once its engine has refused, do nothing, so that the other variants are timed on."""
-    forward: Callable[[], object] | None = None
-    try:
-        forward = session.bind(feed)
-    except EngineError as error:
-        refused[place] = error
-
-    def attempt() -> None:
-        if place in refused or forward is None:
-            return
-        try:
-            forward()
-        except EngineError as error:
-            refused[place] = error
-
-    return attempt
-
-
-def run(
-    candidates: Iterable[Candidate], golden: Golden, device: Device, level: str, plan: Plan | None, say: Say
-) -> list[dict[str, Any]]:
+def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say) -> list[dict[str, Any]]:
     """Judge variants and time them.
 
     Args:
         candidates: what to run.
-        golden: the reference's inputs and outputs.
-        device: where to run.
         level: name of the limits.
         plan: how much to time; None for not at all.
         say: takes progress.
@@ -140,39 +112,52 @@ def run(
         One row a variant, as the report has it.
     """
     rows: list[dict[str, Any]] = []
-    sessions: dict[int, Session] = {}
+    runners: dict[int, Runner] = {}
     with contextlib.ExitStack() as closing:
         for candidate in candidates:
-            say(f"{candidate.variant} ({candidate.engine}, {device.name})")
-            row: dict[str, Any] = {
-                "variant": candidate.variant,
-                "device": device.name,
-                "engine": candidate.engine,
-                "precision": candidate.precision,
-                "simulated": device.simulated,
-            }
+            say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name})")
+            row = _row(candidate)
             rows.append(row)
             before = resident_memory()[0] if reset_peak_memory() else None
             with contextlib.ExitStack() as one:
                 try:
-                    session, costs = _loaded(candidate, device, golden.pixel_values)
+                    session, costs = _loaded(candidate)
                     one.enter_context(session)
-                    row |= {**costs, **_accuracy(candidate, session, device, golden, level), "latency": []}
-                    row |= _memory(before)
+                    row |= {**costs, **_accuracy(candidate, session, level), **_memory(before)}
                 except EngineError as error:
-                    row |= {"status": Status.FAILED, "reason": str(error), "outputs": {}, "latency": []}
+                    row |= {"status": Status.FAILED, "reason": str(error)}
                     continue
                 if plan:
-                    sessions[len(rows) - 1] = session
+                    images = candidate.reference.pixel_values
+                    runners[len(rows) - 1] = Runner(session, candidate.device, images)
                     closing.push(one.pop_all())
-        if plan and sessions:
-            say(f"timing {len(sessions)} variants in turn")
-            timings, refused = _latency(sessions, device, golden.pixel_values, plan)
-            for place, measurements in timings.items():
-                rows[place]["latency"] = [measurement.summary() for measurement in measurements]
-            for place, refusal in refused.items():
-                rows[place] |= {"status": Status.FAILED, "reason": str(refusal)}
+        if plan and runners:
+            say(f"timing {len(runners)} variants in turn")
+            time_side_by_side(runners, plan)
+    for place, runner in runners.items():
+        rows[place]["latency"] = [measurement.summary() for measurement in runner.measurements]
+        rows[place]["skipped_batches"] = [
+            {"batch": batch, "reason": reason} for batch, reason in runner.skipped.items()
+        ]
+        if runner.refusal:
+            rows[place] |= {"status": Status.FAILED, "reason": str(runner.refusal)}
     return rows
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    device = candidate.device
+    return {
+        "artifact": candidate.artifact,
+        "variant": candidate.variant,
+        "device": device.name,
+        "engine": candidate.engine,
+        "precision": candidate.precision,
+        "simulated": device.simulated,
+        "outputs": {},
+        "smoke": {},
+        "latency": [],
+        "skipped_batches": [],
+    }
 
 
 def worst_failures(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -31,11 +31,13 @@ def read(config: Config) -> Numbers:
     Raises:
         WeightsError: timm cannot build it, or it asks for what vconv does not have.
     """
+    from timm.layers.mlp import Mlp
+
     from vconv.convert.libraries import timm_models
 
     model: Any = timm_models.describe(config)
     block = model.blocks[0]
-    if not hasattr(block.mlp, "act") or hasattr(block.mlp, "fc1_g"):
+    if not isinstance(block.mlp, Mlp):
         raise WeightsError(
             "config.json asks for a gated MLP",
             got=str(config.get("architecture")),
@@ -54,7 +56,7 @@ def read(config: Config) -> Numbers:
     act = block.mlp.act
     return Numbers(
         width=model.embed_dim,
-        hidden=block.mlp.fc1.out_features,
+        hidden=int(block.mlp.fc1.out_features),
         blocks=len(model.blocks),
         heads=block.attn.num_heads,
         channels=model.patch_embed.proj.in_channels,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from packaging.version import Version
 
 from vconv.catalog import System
 from vconv.convert import pickles, safetensors_file, shards
@@ -21,6 +25,7 @@ from vconv.errors import WeightsError
 from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Say
 
 _LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
+_SAFE_PICKLES = "2.10"
 _CARD_LICENCE = re.compile(r"^license(?:_name)?:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
@@ -45,15 +50,13 @@ def _merge(index: Path, scratch: Path) -> dict[str, Entry]:
 
 
 def _rewrite_shards(index: Path, scratch: Path) -> dict[str, Entry]:
-    parts: dict[str, Entry] = {}
-    for number, shard in enumerate(shards.read_index(index)):
-        part = scratch / f"shard-{number}"
-        pickles.rewrite(shard, part)
-        parts |= safetensors_file.read_header(part)
-    written = _written(parts, scratch)
-    for part in scratch.glob("shard-*"):
-        part.unlink()
-    return written
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+
+        def read(shard: Path) -> dict[str, Entry]:
+            pickles.rewrite(shard, Path(name) / shard.name)
+            return safetensors_file.read_header(Path(name) / shard.name)
+
+        return _written(shards.read_shards(index, read), scratch)
 
 
 def _written(entries: Mapping[str, Entry], scratch: Path) -> dict[str, Entry]:
@@ -70,18 +73,20 @@ class Format:
         name: of the file that stands for them in a folder.
         files: from that file to all that belong to it.
         place: puts them into an empty folder as the one file that a stock library loads; returns its header.
+        pickled: whether they are pickles.
     """
 
     name: str
     files: Callable[[Path], tuple[Path, ...]]
     place: Callable[[Path, Path], dict[str, Entry]]
+    pickled: bool = False
 
 
 FORMATS = (
     Format(WEIGHTS_FILE, _alone, _link),
     Format(shards.SAFETENSORS_INDEX, shards.read_index, _merge),
-    Format("pytorch_model.bin", _alone, _rewrite),
-    Format(shards.PICKLE_INDEX, shards.read_index, _rewrite_shards),
+    Format("pytorch_model.bin", _alone, _rewrite, pickled=True),
+    Format(shards.PICKLE_INDEX, shards.read_index, _rewrite_shards, pickled=True),
 )
 """In the order in which they are looked for in a folder. A new format is one row."""
 _SUFFIXES = {".safetensors": FORMATS[0], **dict.fromkeys(pickles.PICKLE_SUFFIXES, FORMATS[2])}
@@ -149,6 +154,11 @@ def open_local(
         )
     config, preprocessor, published = _configurations(system, path, say)
     parts = form.files(file)
+    if form.pickled and Version(torch.__version__) < Version(_SAFE_PICKLES):
+        say(
+            f"torch {torch.__version__} can be made to run code by a crafted pickle (CVE-2026-24747, mended "
+            f"in {_SAFE_PICKLES}): go on only if you trust {file.name}"
+        )
     say(f"reading {file.name}" + f", {len(parts)} shards" * (len(parts) > 1))
     entries = form.place(file, scratch)
     files = {part.name: sha256_of(part) for part in parts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 import transformers
 from torch import Tensor, nn
@@ -19,15 +22,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vconv.catalog import System
 from vconv.convert import conversion, reference
 from vconv.convert.conversion import Conversion
-from vconv.convert.sources import Source, open_source
+from vconv.convert.layouts.table import find_layout
+from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import Request, open_source
 from vconv.errors import VconvError
 from vconv.types import silent
 
-SIZE = (64, 64)
-"""Of the images that the shrunk systems take."""
-
 Refused = Callable[..., AbstractContextManager[None]]
 Distance = Callable[[Any, Any], float]
+Named = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,9 @@ def distance() -> Distance:
 
 
 @pytest.fixture
-def pixel_values() -> Tensor:
-    """Three images, normalised, of the size that the shrunk systems take."""
-    return torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(7))
+def pixel_values(size: tuple[int, int]) -> Tensor:
+    """Three images, normalised, of the size that the shrunk system takes."""
+    return torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(7))
 
 
 class _Counting(TorchDispatchMode):
@@ -105,23 +108,62 @@ def executed() -> Callable[[nn.Module, Tensor], Counter[str]]:
     return count
 
 
+def load_stock(folder: Path) -> Any:
+    """Load a folder as a stock user does, in float32; nothing of vconv has a part in it."""
+    config = json.loads((folder / "config.json").read_text())
+    if "architecture" in config:
+        return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    classified = any(name.endswith("Classification") for name in config.get("architectures") or ())
+    factory: Any = transformers.AutoModelForImageClassification if classified else transformers.AutoModel
+    return factory.from_pretrained(folder, dtype=torch.float32).eval()
+
+
 @pytest.fixture
 def stock() -> Callable[[Path], Any]:
-    """Load a folder with stock transformers, in float32; nothing of vconv has a part in it."""
+    """The function that loads a folder with its stock library."""
+    return load_stock
 
-    def load(folder: Path) -> Any:
-        return transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
 
-    return load
+def build_stock(config: Any) -> Any:
+    """Build the stock backbone of a configuration, freshly drawn; nothing of vconv has a part in it."""
+    if "architecture" not in config:
+        return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config)).eval()
+    given = {"num_classes": config["num_classes"], "global_pool": config["global_pool"]}
+    return timm.create_model(config["architecture"], **{**given, **config.get("model_args", {})}).eval()
 
 
 @pytest.fixture
-def corrected(stock: Callable[[Path], Any]) -> Callable[[Source], Any]:
+def build() -> Callable[[Any], Any]:
+    """The function that builds the stock backbone of a configuration."""
+    return build_stock
+
+
+@pytest.fixture
+def named() -> Callable[[Any, Tensor], Named]:
+    """Run a stock backbone by its library's own public calls, and name what it gives."""
+
+    def run(model: Any, images: Tensor) -> Named:
+        with torch.no_grad():
+            result = model(images)
+            if isinstance(model, transformers.PreTrainedModel):
+                tokens, pooled = result.last_hidden_state, result.pooler_output
+                first = 1 + getattr(model.config, "num_register_tokens", 0)
+            else:
+                tokens, pooled, first = model.forward_features(images), result, model.num_prefix_tokens
+        outputs = {"pooled": pooled, "cls": tokens[:, 0], "registers": tokens[:, 1:first]}
+        outputs |= {"patches": tokens[:, first:], "last_hidden_state": tokens}
+        return {name: value for name, value in outputs.items() if value.numel()}
+
+    return run
+
+
+@pytest.fixture
+def corrected() -> Callable[[Source], Any]:
     """Load an original with the authors' periods: the reference, with no patch in it."""
 
     def load(source: Source) -> Any:
-        model = stock(source.folder)
-        reference.correct(model, source.config)
+        model = load_stock(source.folder)
+        reference.correct(model, find_layout(source.config).family, source.config)
         return model
 
     return load
@@ -146,9 +188,9 @@ def _graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[System], Conv
             scratch, folder = (
                 tmp_path_factory.mktemp(f"{kind}-{system.name}") for kind in ("source", "artifact")
             )
-            source = open_source(system, "synthetic:1", scratch)
+            source = open_source(Request(system, "synthetic:1"), scratch)
             found = conversion.convert_weights(folder, source, silent)
-            conversion.export_graphs(folder, found, SIZE, 2, 18, silent)
+            conversion.export_graphs(folder, found, conversion.image_size(source), 2, 18, silent)
             made[system.name] = Converted(system, source, folder, found)
         return made[system.name]
 
@@ -161,15 +203,34 @@ def exported_small(small_system: System, _graphs: Callable[[System], Converted])
     return _graphs(small_system)
 
 
+def _transformers_classifier(system: System, folder: Path) -> None:
+    config = transformers.AutoConfig.for_model(**{**system.config, "num_labels": 5})
+    model = _shaken(transformers.AutoModelForImageClassification.from_config(config))
+    model.save_pretrained(folder)
+
+
+def _timm_classifier(system: System, folder: Path) -> None:
+    config = {**system.config, "num_classes": 5}
+    model = _shaken(timm.create_model(config["architecture"], num_classes=5, **config["model_args"]))
+    config["global_pool"] = model.global_pool
+    config["pretrained_cfg"] = {**config["pretrained_cfg"], "num_classes": 5}
+    folder.mkdir()
+    safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _shaken(model: Any) -> Any:
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape)
+    return model
+
+
 @pytest.fixture
 def classifier_folder(small_system: System, tmp_path: Path) -> Path:
     """A stock classifier of five classes, none of its weights zero; its system must have such a head."""
-    config = transformers.AutoConfig.for_model(**{**small_system.config, "num_labels": 5})
+    folder = tmp_path / "classifier"
+    make = {"transformers": _transformers_classifier, "timm": _timm_classifier}[small_system.library]
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = transformers.AutoModelForImageClassification.from_config(config)
-        for parameter in model.parameters():
-            parameter.data += 0.1 * torch.randn(parameter.shape)
-    folder = tmp_path / "classifier"
-    model.save_pretrained(folder)
+        make(small_system, folder)
     return folder

@@ -1,0 +1,93 @@
+"""What can be said of an artifact before a variant runs: its files, its graphs, its source, its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vconv import subjects
+from vconv.convert import ledger, models
+from vconv.convert.ledger import LEDGER_FILE
+from vconv.convert.safetensors_file import read_header
+from vconv.convert.sources.base import Source
+from vconv.manifest import Manifest
+from vconv.runtime.variants import patched_network
+from vconv.types import WEIGHTS_FILE, Check, Say, Status
+from vconv.validators.golden import Reference
+from vconv.validators.graphs import check_graph, open_graph
+from vconv.validators.integrity import (
+    verify_files,
+    verify_ledger,
+    verify_source,
+    verify_tensors,
+    verify_variants,
+)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        source: the original's weights; None where they cannot be had.
+        reference: what variants are held against; None where there is nothing.
+        inputs: what the images are.
+        checks: everything that was looked at.
+    """
+
+    folder: Path
+    made: Manifest
+    source: Source | None
+    reference: Reference | None
+    inputs: dict[str, Any]
+    checks: tuple[Check, ...]
+
+
+def examine(
+    folder: Path,
+    made: Manifest,
+    weights: str | None,
+    hub: str,
+    photographs: Sequence[Image.Image],
+    seed: int,
+    scratch: Path,
+    say: Say,
+) -> Examination:
+    """Check an artifact, and run its reference or take what was recorded.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        weights: where the original's weights are; None to look where the manifest says.
+        hub: where repositories are looked for.
+        photographs: what to judge on, in place of what was recorded.
+        seed: of made-up images, where nothing was recorded.
+        scratch: an empty folder, which the source needs as long as it is used.
+        say: takes progress.
+
+    Raises:
+        ArtifactError: a file is missing or was changed.
+        WeightsError: the weights that were given are not sound.
+        InputError: photographs were given, but not the original to run on them.
+    """
+    checks = [verify_files(folder, made), verify_variants(made)]
+    lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
+    checks.append(verify_ledger(lines, entries))
+    net = patched_network(folder)
+    outputs = models.output_names(net)
+    for record in made.variants:
+        if record.engine != "torch":
+            checks += check_graph(open_graph(folder / record.file, net, record.batch, outputs))
+    source, missing = subjects.live_source(made, weights, hub, scratch, say)
+    if source is None:
+        checks.append(Check("source", Status.SKIPPED, missing))
+    else:
+        checks += [verify_source(made, source), verify_tensors(lines, source.entries, entries)]
+    reference, agreement, inputs = subjects.reference(folder, made, source, photographs, seed, say)
+    return Examination(folder, made, source, reference, inputs, (*checks, agreement))

@@ -1,0 +1,70 @@
+"""What a validation runs: which variants, on which devices, with which engines, in which precisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vconv import subjects
+from vconv.errors import InputError
+from vconv.examination import Examination
+from vconv.runtime.devices import Device, find_device
+from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.precisions import PRECISIONS, find_precisions
+from vconv.validators.limits import find_limit
+from vconv.validators.validation import Candidate
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to run.
+
+    Args:
+        devices: where.
+        engines: what runs the graphs.
+        precisions: names of what torch variants run in; ``auto`` for what each device usually runs.
+        within: name of the limits.
+    """
+
+    devices: tuple[Device, ...]
+    engines: tuple[str, ...]
+    precisions: tuple[str, ...]
+    within: str
+
+    def check(self) -> None:
+        """Refuse what cannot be run, before anything is.
+
+        Raises:
+            InputError: an engine or precision is not there.
+            UnknownNameError: there are no such limits or precisions.
+        """
+        unknown = [engine for engine in self.engines if engine not in GRAPH_ENGINES]
+        if unknown:
+            raise InputError(
+                "unknown engine", got=unknown[0], expected=", ".join(GRAPH_ENGINES), fix="name one of those"
+            )
+        for device in self.devices:
+            for precision in find_precisions(self.precisions, device):
+                find_limit(self.within, precision.limits, device.arithmetic_of(precision.limits))
+
+    def candidates(self, found: Examination) -> list[Candidate]:
+        """List what to run of one artifact; on an accelerator also the CPU, to tell the speed-up over it."""
+        if found.reference is None:
+            return []
+        listed: list[Candidate] = []
+        for device in self.devices:
+            precisions = find_precisions(self.precisions, device)
+            if found.source:
+                listed += subjects.originals(found.source, found.made, device, found.reference, precisions)
+            listed += subjects.candidates(
+                found.folder, found.made, device, found.reference, self.engines, precisions
+            )
+        if all(device.kind != "cpu" for device in self.devices):
+            listed += self._baseline(found)
+        return listed
+
+    def _baseline(self, found: Examination) -> list[Candidate]:
+        cpu, only = find_device("cpu"), [PRECISIONS["fp32"]]
+        assert found.reference is not None
+        if found.source:
+            return subjects.originals(found.source, found.made, cpu, found.reference, only)
+        return subjects.candidates(found.folder, found.made, cpu, found.reference, (), only)

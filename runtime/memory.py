@@ -1,0 +1,50 @@
+"""Memory of this process and this machine, as Linux tells it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def reset_peak_memory() -> bool:
+    """Start a new measurement of this process's peak resident memory; False where Linux does not allow it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def resident_memory() -> tuple[int, int]:
+    """Return this process's resident memory now, and its peak since the last reset, in bytes (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return _kilobytes(status, "VmRSS"), _kilobytes(status, "VmHWM")
+
+
+def free_memory() -> int:
+    """Return how many bytes this process can still take: of the machine, or of its control group."""
+    free = _kilobytes(Path("/proc/meminfo").read_text(), "MemAvailable")
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - used))
+
+
+def growth_of(run: Callable[[], object]) -> int:
+    """Run something; return by how many bytes that raised this process's memory; 0 where Linux hides it."""
+    before = resident_memory()[0]
+    known = reset_peak_memory()
+    run()
+    return max(0, resident_memory()[1] - before) if known else 0
+
+
+def _kilobytes(text: str, field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"Linux does not tell {field}")
+    return int(found[1]) * 1024

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import transformers
+
+from vconv.catalog import SYSTEMS, System
+from vconv.convert.layouts.base import ANY_SIZE
+from vconv.convert.layouts.table import LAYOUTS, find_layout, network
+from vconv.errors import UnknownNameError
+
+Refused = Callable[..., AbstractContextManager[None]]
+Shapes = dict[str, tuple[int, ...]]
+
+CLASSIFIERS = [
+    name
+    for name, system in SYSTEMS.items()
+    if any(slot.head == "classifier" for slot in find_layout(system.config).slots)
+]
+TIMM = [name for name, system in SYSTEMS.items() if system.library == "timm"]
+TRANSFORMERS = [name for name in SYSTEMS if name not in TIMM]
+FAMILIES = {
+    "dinov3-vits16": "dinov3_vit",
+    "vit_small_patch16_dinov3.lvd1689m": "timm dinov3",
+    "dinov2-large": "dinov2",
+    "vit_small_patch14_reg4_dinov2.lvd142m": "timm dinov2",
+    "vit-base-patch16-224-in21k": "vit",
+}
+COUNTS = {
+    "dinov3-vits16": 211,
+    "vit_small_patch16_dinov3.lvd1689m": 162,
+    "dinov2-large": 439,
+    "vit_small_patch14_reg4_dinov2.lvd142m": 175,
+    "vit-base-patch16-224-in21k": 200,
+}
+"""Tensors in each published file."""
+FLAGS = [
+    (name, flag)
+    for name in TRANSFORMERS
+    for flag in transformers.AutoConfig.for_model(SYSTEMS[name].config["model_type"]).to_dict()
+    if flag.endswith("_bias") or flag == "use_mask_token"
+]
+"""Every flag of transformers' own configurations that says whether a tensor exists."""
+VARIATIONS: list[tuple[str, dict[str, Any]]] = [
+    ("vit_small_patch16_dinov3", {}),
+    ("vit_small_patch16_dinov3", {"global_pool": "token"}),
+    ("vit_small_patch16_dinov3", {"use_fc_norm": True}),
+    ("vit_small_patch16_dinov3", {"use_fc_norm": True, "use_post_transformer_norm": True}),
+    ("vit_small_patch16_dinov3", {"dynamic_img_size": False, "img_size": 96}),
+    ("vit_small_patch16_dinov3", {"num_reg_tokens": 7, "mlp_ratio": 3}),
+    ("vit_base_patch16_dinov3", {"depth": 2}),
+    ("vit_small_patch14_reg4_dinov2", {}),
+    ("vit_small_patch14_reg4_dinov2", {"qkv_bias": False}),
+    ("vit_small_patch14_reg4_dinov2", {"global_pool": "avg"}),
+    ("vit_small_patch14_reg4_dinov2", {"global_pool": "avg", "fc_norm": False}),
+    ("vit_small_patch14_reg4_dinov2", {"img_size": 98, "dynamic_img_size": True}),
+    ("vit_small_patch14_reg4_dinov2", {"in_chans": 4, "embed_dim": 192, "num_heads": 3}),
+    ("vit_small_patch14_dinov2", {}),
+    ("vit_base_patch14_reg4_dinov2", {"depth": 2}),
+]
+"""timm's own names, with what a fine-tune's ``model_args`` may say."""
+
+
+def empty_model(config: Any, factory: Any = transformers.AutoModel) -> Any:
+    with torch.device("meta"):
+        return factory.from_config(transformers.AutoConfig.for_model(**config))
+
+
+def saved(model: Any, folder: Path) -> Shapes:
+    """Let transformers write a model, and read the keys and shapes back."""
+    model.save_pretrained(folder)
+    return shapes_of(safetensors.torch.load_file(folder / "model.safetensors"))
+
+
+def shapes_of(tensors: Any) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def declared(config: Any, keys: Any = ()) -> Shapes:
+    net = network(config, keys)
+    return {net.stored_key(tensor): tensor.shape for tensor in net.tensors().values()}
+
+
+def test_every_layout_is_listed_under_its_own_family() -> None:
+    assert {family: layout.family for family, layout in LAYOUTS.items()} == {key: key for key in LAYOUTS}
+
+
+def test_every_system_has_its_layout_and_every_layout_a_system() -> None:
+    assert {name: find_layout(system.config).family for name, system in SYSTEMS.items()} == FAMILIES
+    assert set(FAMILIES.values()) == set(LAYOUTS)
+
+
+def test_a_systems_library_is_its_layouts(system: System) -> None:
+    assert find_layout(system.config).library == system.library
+
+
+def test_no_configuration_is_described_by_two_layouts(system: System) -> None:
+    assert len([layout for layout in LAYOUTS.values() if layout.describes(system.config)]) == 1
+
+
+def test_the_published_files_have_as_many_tensors_as_the_layout(system: System) -> None:
+    assert len(network(system.config).tensors()) == COUNTS[system.name]
+
+
+def test_a_layout_has_the_keys_and_shapes_that_its_library_saves(
+    small_system: System, build: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    model = build(small_system.config)
+    found = shapes_of(model.state_dict()) if small_system.library == "timm" else saved(model, tmp_path)
+    assert declared(small_system.config) == found
+
+
+@pytest.mark.parametrize("system", CLASSIFIERS, indirect=True)
+def test_a_classifier_has_the_keys_and_shapes_that_its_library_saves(
+    small_system: System, classifier_folder: Path
+) -> None:
+    weights = safetensors.torch.load_file(classifier_folder / "model.safetensors")
+    label = {"num_classes": 5} if small_system.library == "timm" else {"num_labels": 5}
+    config = {**small_system.config, **label}
+    assert declared(config, weights) == shapes_of(weights)
+    assert network(config, weights).head == "classifier"
+    assert network(config, weights).numbers.labels == 5
+
+
+@pytest.mark.parametrize("system", sorted({*CLASSIFIERS} & {*TRANSFORMERS}), indirect=True)
+def test_labels_are_counted_from_the_configuration_that_transformers_saves(
+    classifier_folder: Path,
+) -> None:
+    config = transformers.AutoConfig.from_pretrained(classifier_folder).to_dict()
+    assert network(config, ["classifier.weight"]).tensors()["classifier.bias"].shape == (5,)
+
+
+def test_the_full_sized_layout_is_that_of_the_stock_model(
+    system: System, build: Callable[[Any], Any]
+) -> None:
+    with torch.device("meta"):
+        names = shapes_of(dict(build(system.config).named_parameters()))
+    disk_key = network(system.config).layout.disk_key
+    assert {disk_key(name): shape for name, shape in names.items()} == declared(system.config)
+    assert len({disk_key(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(("architecture", "arguments"), VARIATIONS)
+@pytest.mark.parametrize("classes", [0, 5])
+def test_a_timm_layout_follows_what_its_model_arguments_say(
+    architecture: str, arguments: dict[str, Any], classes: int
+) -> None:
+    with torch.device("meta"):
+        model: Any = timm.create_model(architecture, num_classes=classes, **arguments)
+    config = {"architecture": architecture, "num_classes": classes, "model_args": arguments}
+    config["pretrained_cfg"] = {**model.default_cfg, "num_classes": classes}
+    stored = shapes_of(model.state_dict())
+    assert declared(config, stored) == stored
+    numbers = network(config, stored).numbers
+    assert numbers.pooling == {"avg": "avg", "token": "cls"}[model.global_pool]
+    assert (ANY_SIZE in numbers.flags) is model.dynamic_img_size
+    assert numbers.image == tuple(model.patch_embed.img_size)
+
+
+def test_a_timm_layout_builds_in_an_avg_pooled_dinov2_the_norm_after_pooling() -> None:
+    config = {"architecture": "vit_small_patch14_reg4_dinov2", "model_args": {"global_pool": "avg"}}
+    keys = set(declared({**config, "num_classes": 0, "pretrained_cfg": {"num_classes": 0}}))
+    assert {"fc_norm.weight", "fc_norm.bias"} <= keys
+    assert not {"norm.weight", "norm.bias"} & keys
+
+
+def test_every_name_in_memory_maps_to_its_key_on_disk(
+    small_system: System, build: Callable[[Any], Any]
+) -> None:
+    net = network(small_system.config)
+    names = dict(build(small_system.config).named_parameters())
+    assert sorted(map(net.layout.disk_key, names)) == sorted(net.tensors())
+
+
+def test_a_key_on_disk_maps_to_itself(small_system: System) -> None:
+    net = network(small_system.config)
+    assert [net.layout.disk_key(key) for key in net.tensors()] == list(net.tensors())
+
+
+@pytest.mark.parametrize("system", sorted({*CLASSIFIERS} & {*TRANSFORMERS}), indirect=True)
+def test_every_name_in_a_classifiers_memory_maps_to_its_key_on_disk(small_system: System) -> None:
+    model = empty_model(small_system.config, transformers.AutoModelForImageClassification)
+    mapped = map(network(small_system.config).layout.disk_key, dict(model.named_parameters()))
+    assert sorted(mapped) == sorted(declared(small_system.config, ["classifier.weight"]))
+
+
+@pytest.mark.parametrize(("system", "flag"), FLAGS, indirect=["system"])
+@pytest.mark.parametrize("value", [True, False])
+def test_every_flag_adds_and_removes_what_it_does_in_transformers(
+    small_system: System, build: Callable[[Any], Any], flag: str, value: bool, tmp_path: Path
+) -> None:
+    config = {**small_system.config, flag: value}
+    assert declared(config) == saved(build(config), tmp_path)
+
+
+def test_every_bias_flag_is_that_of_the_biases_slot(system: System) -> None:
+    layout = find_layout(system.config)
+    for ending, flag in layout.biases.items():
+        assert {slot.when for slot in layout.slots if slot.key.endswith(ending)} == {flag}
+
+
+def test_what_is_unused_is_a_slot(system: System) -> None:
+    layout = find_layout(system.config)
+    for ending in layout.unused:
+        assert [slot.key for slot in layout.slots if slot.key.endswith(ending)]
+
+
+def test_what_is_unused_never_reaches_the_output(
+    small_source: Any, stock: Callable[[Path], Any], named: Callable[..., Any], pixel_values: torch.Tensor
+) -> None:
+    net, model = small_source.network, stock(small_source.folder)
+    expected = named(model, pixel_values)
+    unused = [
+        value for name, value in model.named_parameters() if net.layout.disk_key(name) in net.layout.unused
+    ]
+    for value in unused:
+        value.data.fill_(1e3)
+    for name, found in named(model, pixel_values).items():
+        assert torch.equal(found, expected[name])
+    assert len(unused) == len(net.layout.unused)
+
+
+def test_counts_are_those_of_the_stock_model(small_system: System, build: Callable[[Any], Any]) -> None:
+    net, model = network(small_system.config), build(small_system.config)
+    if small_system.library == "timm":
+        blocks, registers = len(model.blocks), model.num_prefix_tokens - 1
+        heads, width = model.blocks[0].attn.num_heads, model.num_features
+    else:
+        blocks, registers = model.config.num_hidden_layers, getattr(model.config, "num_register_tokens", 0)
+        heads, width = model.config.num_attention_heads, model.config.hidden_size
+    assert (net.blocks, net.registers, net.head_dim * heads, net.numbers.width) == (
+        blocks, registers, width, width,
+    )  # fmt: skip
+    assert {tensor.block for tensor in net.tensors().values()} == {None, *range(net.blocks)}
+
+
+@pytest.mark.parametrize("keys", [(), ["pooler.dense.weight"], ["blocks.0.norm1.weight"]])
+def test_without_a_classifier_a_network_has_its_default_head(small_system: System, keys: list[str]) -> None:
+    net = network(small_system.config, keys)
+    assert net.head != "classifier"
+    assert net.prefix == ""
+    assert net == network(small_system.config)
+
+
+def test_keys_may_be_read_once_only(small_system: System) -> None:
+    assert network(small_system.config, iter(["x"])) == network(small_system.config)
+
+
+@pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
+def test_an_unknown_model_type_names_the_nearest(system: System, refused: Refused) -> None:
+    family = system.config["model_type"]
+    with refused(UnknownNameError, "unknown architecture", repr(family + "x"), "one of ", family):
+        network({**system.config, "model_type": family + "x"})
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["vit_small_patch16_dinov3_qkvb", "vit_small_patch16_224", "convnext_tiny", "xvit_small_dinov3", ""],
+)
+def test_another_timm_architecture_is_refused(architecture: str, refused: Refused) -> None:
+    with refused(UnknownNameError, "unknown architecture", repr(architecture)):
+        network({"architecture": architecture, "pretrained_cfg": {}})
+
+
+def test_a_configuration_that_names_nothing_is_refused(refused: Refused) -> None:
+    with refused(UnknownNameError, "unknown architecture", *LAYOUTS):
+        network({})

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from vconv.catalog import SYSTEMS, System
+from vconv.convert.layouts.base import ANY_SIZE
+from vconv.convert.layouts.table import network
+from vconv.errors import WeightsError
+
+Refused = Callable[..., AbstractContextManager[None]]
+
+TIMM = [name for name, system in SYSTEMS.items() if system.library == "timm"]
+each = pytest.mark.parametrize("system", TIMM, indirect=True)
+DINOV2 = "vit_small_patch14_reg4_dinov2"
+
+
+def with_arguments(system: System, **arguments: Any) -> dict[str, Any]:
+    return {**system.config, "model_args": {**system.config.get("model_args", {}), **arguments}}
+
+
+@each
+def test_numbers_are_those_of_the_published_network(system: System) -> None:
+    numbers = network(system.config).numbers
+    third = "dinov3" in system.name
+    assert (numbers.width, numbers.hidden, numbers.blocks, numbers.heads) == (384, 1536, 12, 6)
+    assert (numbers.channels, numbers.registers, numbers.labels) == (3, 4, 0)
+    assert (numbers.patch, numbers.image) == ((16, (256, 256)) if third else (14, (518, 518)))
+    assert numbers.positions == (0 if third else 37 * 37)
+    assert (numbers.rope_base, numbers.pooling) == ((100.0, "avg") if third else (None, "cls"))
+    assert numbers.exact_gelu
+    assert (ANY_SIZE in numbers.flags) is third
+
+
+@each
+def test_numbers_follow_the_model_arguments(system: System) -> None:
+    config = with_arguments(system, embed_dim=96, depth=3, num_heads=2, mlp_ratio=2, img_size=112)
+    numbers = network(config).numbers
+    assert (numbers.width, numbers.hidden, numbers.blocks, numbers.heads) == (96, 192, 3, 2)
+    assert numbers.image == (112, 112)
+
+
+@each
+@pytest.mark.parametrize(
+    ("pool", "expected"), [("token", "cls"), ("avg", "avg"), ("max", "max"), ("avgmax", "avgmax")]
+)
+def test_poolings_have_vconvs_names_or_their_own(system: System, pool: str, expected: str) -> None:
+    assert network(with_arguments(system, global_pool=pool)).numbers.pooling == expected
+
+
+def test_another_rope_base_is_read_off_the_model() -> None:
+    system = SYSTEMS["vit_small_patch16_dinov3.lvd1689m"]
+    assert network(with_arguments(system, rope_temperature=37.0)).numbers.rope_base == 37.0
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "vit_small_plus_patch16_dinov3",
+        "vit_huge_plus_patch16_dinov3",
+        "vit_giant_patch14_dinov2",
+        "vit_giant_patch14_reg4_dinov2",
+    ],
+)
+def test_a_gated_mlp_is_refused(architecture: str, refused: Refused) -> None:
+    config = {"architecture": architecture, "pretrained_cfg": {}, "model_args": {"depth": 1}}
+    with refused(WeightsError, "gated MLP", f"got {architecture}", "a plain MLP"):
+        network(config)
+
+
+@pytest.mark.parametrize("act", ["gelu_tanh", "quick_gelu", "silu", "relu"])
+def test_only_the_exact_gelu_is_taken_for_it(act: str) -> None:
+    system = SYSTEMS[f"{DINOV2}.lvd142m"]
+    assert not network(with_arguments(system, act_layer=act, depth=1)).numbers.exact_gelu
+
+
+@each
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [({"num_heads": 0}, "ZeroDivisionError"), ({"nonsense": 1}, "TypeError"), ({"img_size": "x"}, "Error")],
+)
+def test_what_timm_cannot_build_is_refused(
+    system: System, arguments: dict[str, Any], fragment: str, refused: Refused
+) -> None:
+    with refused(WeightsError, "timm cannot build the model", fragment, "published with the weights"):
+        network(with_arguments(system, **arguments))
+
+
+def test_an_architecture_that_timm_does_not_have_is_refused(refused: Refused) -> None:
+    with refused(WeightsError, "timm cannot build the model", "vit_odd_dinov3"):
+        network({"architecture": "vit_odd_dinov3", "pretrained_cfg": {}})
+
+
+def test_reading_a_configuration_draws_nothing_and_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    stock = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: made.append(stock(*a, **k)) or made[-1])  # type: ignore[func-returns-value]
+    state = torch.random.get_rng_state()
+    network({"architecture": "vit_large_patch16_dinov3", "pretrained_cfg": {}})
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert {value.device.type for value in made[0].parameters()} == {"meta"}
+
+
+@each
+def test_reading_a_configuration_leaves_it_as_it_was(system: System) -> None:
+    before = repr(system.config)
+    network(system.config)
+    assert repr(system.config) == before
+
+
+def test_a_legacy_configuration_in_one_dictionary_is_read(refused: Refused) -> None:
+    """What timm wrote before 0.9: ``pretrained_cfg``'s entries at the top."""
+    system = SYSTEMS[f"{DINOV2}.lvd142m"]
+    legacy = {"architecture": DINOV2, **system.config["pretrained_cfg"]}
+    assert network(legacy).tensors() == network(system.config).tensors()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import transformers
+
+from vconv.catalog import SYSTEMS, System
+from vconv.convert.layouts.base import ANY_SIZE
+from vconv.convert.layouts.table import network
+from vconv.errors import WeightsError
+
+Refused = Callable[..., AbstractContextManager[None]]
+
+TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
+GATED = {"dinov3-vits16": "use_gated_mlp", "dinov2-large": "use_swiglu_ffn"}
+each = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
+NUMBERS = {
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels",
+    "patch_size", "image_size",
+}  # fmt: skip
+CASES = [(name, key) for name in TRANSFORMERS for key in sorted(NUMBERS & set(SYSTEMS[name].config))]
+
+
+@each
+def test_numbers_are_those_of_transformers_own_configuration(small_system: System) -> None:
+    stock: Any = transformers.AutoConfig.for_model(**small_system.config)
+    numbers = network(small_system.config).numbers
+    ratio = getattr(stock, "mlp_ratio", None)
+    hidden = int(stock.hidden_size * ratio) if ratio else stock.intermediate_size
+    sides = (numbers.channels, numbers.patch, numbers.image)
+    assert sides == (stock.num_channels, stock.patch_size, (stock.image_size, stock.image_size))
+    assert (numbers.hidden, numbers.width) == (hidden, stock.hidden_size)
+    assert (numbers.triple_width, numbers.double_width) == (3 * stock.hidden_size, 2 * stock.hidden_size)
+    assert (numbers.rope_base, numbers.exact_gelu) == (getattr(stock, "rope_theta", None), True)
+    learned = 1 + (stock.image_size // stock.patch_size) ** 2
+    assert numbers.positions == (0 if numbers.rope_base else learned)
+
+
+def test_only_vit_is_fixed_to_one_size_and_pools_by_a_layer() -> None:
+    fixed = {name for name in TRANSFORMERS if ANY_SIZE not in network(SYSTEMS[name].config).numbers.flags}
+    assert fixed == {"vit-base-patch16-224-in21k"}
+    pooling = {name: network(SYSTEMS[name].config).numbers.pooling for name in TRANSFORMERS}
+    assert pooling == {name: "pooler" if name in fixed else "cls" for name in TRANSFORMERS}
+
+
+@pytest.mark.parametrize(
+    ("act", "exact"), [("gelu", True), ("gelu_python", True), ("gelu_new", False), ("silu", False)]
+)
+@each
+def test_only_the_exact_gelu_is_taken_for_it(system: System, act: str, exact: bool) -> None:
+    assert network({**system.config, "hidden_act": act}).numbers.exact_gelu is exact
+
+
+@pytest.mark.parametrize("system", GATED, indirect=True)
+def test_a_gated_mlp_is_refused(system: System, refused: Refused) -> None:
+    flag = GATED[system.name]
+    with refused(WeightsError, "gated MLP", f"{flag} = true", f"expected {flag} = false"):
+        network({**system.config, flag: True})
+
+
+@pytest.mark.parametrize(("system", "key"), CASES, indirect=["system"])
+def test_a_configuration_that_lacks_a_number_is_refused(system: System, key: str, refused: Refused) -> None:
+    config = {name: value for name, value in system.config.items() if name != key}
+    with refused(WeightsError, "config.json is incomplete", f"no {key}"):
+        network(config)
+
+
+@each
+@pytest.mark.parametrize("value", [None, [224, 224], "224", 0, True, -3, 16.0])
+def test_a_number_of_another_type_is_refused(system: System, value: object, refused: Refused) -> None:
+    with refused(WeightsError, "config.json does not make sense", f"patch_size = {value!r}"):
+        network({**system.config, "patch_size": value})
+
+
+@each
+def test_what_a_configuration_leaves_out_is_what_transformers_takes(
+    system: System,
+) -> None:
+    """The numbers must be given; the rest may be left to the library's defaults."""
+    needed = {*NUMBERS, "model_type", "mlp_ratio", "num_register_tokens"}
+    config = {key: value for key, value in system.config.items() if key in needed}
+    spelled_out = transformers.AutoConfig.for_model(**config).to_dict()
+    given, full = network(config), network(spelled_out)
+    assert given.tensors() == full.tensors()
+    assert (given.numbers.exact_gelu, given.numbers.rope_base, given.numbers.labels) == (
+        full.numbers.exact_gelu, full.numbers.rope_base, full.numbers.labels,
+    )  # fmt: skip

@@ -1,0 +1,98 @@
+"""Latency of several variants side by side, at every batch that there is memory for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vconv.errors import EngineError, MemoryShortError
+from vconv.runtime.devices import Device
+from vconv.runtime.sessions import Session
+from vconv.runtime.timing import Measurement, Plan, Task, interleaved
+from vconv.types import Array
+
+SPARE = 0.9
+"""Share of the free memory that a batch may be expected to take."""
+
+
+@dataclass
+class Runner:
+    """One loaded variant that is timed, and what has been found so far.
+
+    Args:
+        session: the variant.
+        device: where it runs.
+        images: float32 (N, 3, H, W), repeated to fill a batch.
+        measurements: one a batch.
+        skipped: by batch, why it was not timed.
+        refusal: what ended it; None if nothing did.
+        bytes_an_image: the most that a run has been seen to take.
+    """
+
+    session: Session
+    device: Device
+    images: Array
+    measurements: list[Measurement] = field(default_factory=list)
+    skipped: dict[int, str] = field(default_factory=dict)
+    refusal: EngineError | None = None
+    bytes_an_image: float = 0.0
+
+    def takes(self, batch: int, plan: Plan) -> bool:
+        """Tell whether a batch is one of its own."""
+        fixed = self.session.batch
+        return self.refusal is None and (batch in plan.batches if fixed is None else batch == fixed)
+
+    def lacks_memory(self, batch: int) -> bool:
+        """Note that a batch needs more memory than there is, by what smaller ones took."""
+        need, free = self.bytes_an_image * batch, self.device.free_bytes()
+        if need > SPARE * free:
+            self.skipped[batch] = f"needs about {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
+        return batch in self.skipped
+
+    def prepare(self, batch: int) -> Callable[[], object] | None:
+        """Bind a batch and run it once, to see what memory it takes; None if it cannot be run."""
+        feed = np.ascontiguousarray(np.resize(self.images, (batch, *self.images.shape[1:])))
+        try:
+            forward = self.session.bind(feed)
+            self.bytes_an_image = max(self.bytes_an_image, self.device.growth(forward) / batch)
+        except MemoryShortError as error:
+            self.skipped[batch] = error.got
+        except EngineError as error:
+            self.refusal = error
+        else:
+            return forward
+        return None
+
+    def tolerant(self, forward: Callable[[], object]) -> Callable[[], None]:
+        """Return what runs a bound batch, and does nothing any more once its engine has refused."""
+
+        def attempt() -> None:
+            if self.refusal is None:
+                try:
+                    forward()
+                except EngineError as error:
+                    self.refusal = error
+
+        return attempt
+
+
+def time_side_by_side(runners: Mapping[int, Runner], plan: Plan) -> None:
+    """Time variants in turn at each batch of a plan, and static ones at their own.
+
+    What is found is left in each runner. A batch is skipped, with the reason, where the memory that smaller
+    batches took says that it will not fit.
+    """
+    own = {runner.session.batch for runner in runners.values() if runner.session.batch}
+    for batch in sorted({*plan.batches, *own}):
+        tasks = {}
+        for key, runner in runners.items():
+            if not runner.takes(batch, plan) or runner.lacks_memory(batch):
+                continue
+            forward = runner.prepare(batch)
+            if forward is not None:
+                tasks[key] = Task(batch, runner.tolerant(forward), runner.device.synchronize)
+        for key, measurement in interleaved(tasks, plan).items():
+            if runners[key].refusal is None:
+                runners[key].measurements.append(measurement)

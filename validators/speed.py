@@ -1,0 +1,31 @@
+"""Speed-up over a CPU: how a variant compares with torch in fp32 on the CPU of the same machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+BASELINES = ("original-torch-fp32", "patched-torch-fp32")
+"""What is compared with, on a CPU: the first that was timed."""
+KEY = "speed_up_over_cpu"
+
+
+def add_speed_ups(rows: Sequence[dict[str, Any]]) -> str:
+    """Put into each latency the ratio of the baseline's milliseconds a batch to its own, batch by batch.
+
+    A batch is compared with the same batch alone; where the baseline was not timed at it, the ratio is None.
+
+    Args:
+        rows: a report's variants of one artifact, changed in place.
+
+    Returns:
+        Name of the baseline; empty if none was timed.
+    """
+    found = {row["variant"]: row for row in rows if row["device"] == "cpu" and row["latency"]}
+    name = next((name for name in BASELINES if name in found), "")
+    means = {timing["batch"]: timing["mean_ms"] for timing in found[name]["latency"]} if name else {}
+    for row in rows:
+        for timing in row["latency"]:
+            base = means.get(timing["batch"])
+            timing[KEY] = base / timing["mean_ms"] if base else None
+    return f"{name} on cpu" if name else ""

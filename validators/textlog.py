@@ -1,0 +1,89 @@
+"""The log in plain text: what was done, and every figure of the report, for reading without a tool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vconv.types import Say
+from vconv.validators.metrics import METRICS
+
+_LATENCY = (
+    *("runs", "mean_ms", "std_ms", "min_ms", "max_ms", "p50_ms", "p90_ms", "p99_ms", "ms_per_image"),
+    *("images_per_second", "speed_up_over_cpu"),
+)
+_SMOKE = ("shape", "dtype", "device", "min", "max", "mean", "first")
+
+
+class Log:
+    """Passes lines of progress on, and keeps them with the time at which they came.
+
+    Args:
+        say: takes a line of progress.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._start = say, time.perf_counter()
+        self._lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Take one line."""
+        self._lines.append(f"{time.perf_counter() - self._start:8.1f} s  {line}")
+        self._say(line)
+
+    def render(self, report: Mapping[str, Any]) -> str:
+        """Write down what was done and what was found."""
+        return "\n".join([*self._lines, "", *_lines(report)]) + "\n"
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    synthetic = " (synthetic: not trained weights)" if report["synthetic"] else ""
+    yield f"artifact   {report['artifact']}"
+    yield f"weights    {report['weights']}{synthetic}"
+    reference = report["reference"]
+    where = f"{reference['precision']} on {reference['device']}"
+    yield f"reference  {reference['name']}, {reference['source']}, {where}"
+    for name, model in report["devices"].items():
+        yield f"device     {name}: {model}"
+    for name, version in report["environment"].items():
+        yield f"{name:<16} {version}"
+    yield f"preprocessing    {_number(report['preprocessing_ms_per_image'])} ms an image"
+    for row in report["variants"]:
+        yield from _variant(row)
+    yield ""
+    for check in report["checks"]:
+        yield f"{check['status']:<10} {check['name']}: {check['detail']}"
+    yield ""
+    yield f"{report['status']}, within {report['within']} limits"
+
+
+def _variant(row: Mapping[str, Any]) -> Iterator[str]:
+    simulated = ", simulated" if row["simulated"] else ""
+    yield ""
+    yield f"{row['variant']} ({row['engine']}, {row['device']}{simulated}): {row['status']}"
+    if row.get("reason"):
+        yield f"  {row['reason']}"
+    for name, block in row["smoke"].items():
+        yield f"  {name}"
+        yield "    " + ", ".join(f"{key} {_number(block[key])}" for key in _SMOKE)
+        verdict = row["outputs"].get(name, {})
+        figures = [f"{key} {_number(verdict[key])}" for key in ("floor", "limit", *METRICS) if key in verdict]
+        yield "    " + ", ".join(figures)
+        for reason in verdict.get("reasons", ()):
+            yield f"    {reason}"
+    costs = [f"{key} {_number(row.get(key))}" for key in ("load_ms", "first_ms", "peak_rss_bytes")]
+    yield "  " + ", ".join(costs)
+    for timing in row["latency"]:
+        figures = [f"{key} {_number(timing.get(key))}" for key in _LATENCY]
+        yield f"  batch {timing['batch']}: " + ", ".join(figures)
+    for skipped in row["skipped_batches"]:
+        yield f"  batch {skipped['batch']}: not timed, {skipped['reason']}"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_number, value))}]"
+    return "-" if value is None else str(value)
