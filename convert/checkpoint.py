@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -89,3 +89,47 @@ def write(path: Path, matches: list[Match], dropped: dict[str, str]) -> tuple[li
             digest = hashlib.sha256(b"".join(pair.entry.chunks())).hexdigest()
             lines[pair.source] = line(pair, digest, dropped[pair.canonical])
     return [lines[pair.source] for pair in matches], sha256
+
+
+def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, Entry]) -> str:
+    """Write an artifact's weights file once more, as its ledger says it came about.
+
+    Args:
+        path: the file to write; it must not exist.
+        lines: the ledger.
+        source: the source tensors.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        WeightsError: a tensor is missing, or is not the one that the ledger speaks of.
+    """
+    kept = [line for line in lines if line.target]
+    for line in kept:
+        entry = source.get(line.source)
+        if entry is None or (entry.dtype, entry.shape) != (line.dtype, line.shape):
+            raise WeightsError(
+                "these are not the weights that the artifact was made from",
+                got=f"{line.source} as {entry.dtype} {list(entry.shape)}" if entry else f"no {line.source}",
+                expected=f"{line.source} as {line.dtype} {list(line.shape)}",
+                fix="give the original's weights: `vconv info` names them",
+            )
+    planned = [
+        Planned(line.target, "F32", line.shape, partial(_proven, source[line.source], line)) for line in kept
+    ]
+    return safetensors_file.write(path, planned)
+
+
+def _proven(entry: Entry, line: Line) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for chunk in widened(entry):
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != line.sha256:
+        raise WeightsError(
+            "these are not the weights that the artifact was made from",
+            got=f"other values in {line.source}",
+            expected=f"sha256 {line.sha256[:12]}",
+            fix="give the original's weights: `vconv info` names them",
+        )

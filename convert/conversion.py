@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from vconv.convert.ledger import LEDGER_FILE, Line
 from vconv.convert.libraries.table import library_of
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch, find_sites
+from vconv.convert.room import require_room
 from vconv.convert.sources.base import Source
 from vconv.errors import InputError, PatchError
 from vconv.types import GRAPHS, WEIGHTS_FILE, Config, Say
@@ -120,6 +122,7 @@ def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
         _write_json(folder / name, content)
     for path in source.licence_files:
         shutil.copyfile(path, folder / path.name)
+    require_room(folder, 4 * sum(math.prod(pair.entry.shape) for pair in matches))
     kept = len(matches) - len(dropped)
     say(
         f"{WEIGHTS_FILE}: {kept} of {len(matches)} tensors"

@@ -18,13 +18,18 @@ from vconv._version import VERSION as __version__
 from vconv.errors import VconvError
 
 if TYPE_CHECKING:
-    from vconv.workflows import export, load, validate
+    from vconv.judging import compare, validate
+    from vconv.workflows import export, fill, load
 
-__all__ = ["VconvError", "__version__", "export", "load", "validate"]
+__all__ = ["VconvError", "__version__", "compare", "export", "fill", "load", "validate"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("export", "load", "validate"):
+    if name in ("compare", "validate"):
+        from vconv import judging
+
+        return getattr(judging, name)
+    if name in ("export", "fill", "load"):
         from vconv import workflows
 
         return getattr(workflows, name)

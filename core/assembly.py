@@ -34,6 +34,7 @@ def assemble(
     reference: Reference | None,
     images: tuple[str, ...],
     pool: str | None,
+    without_weights: bool,
     folder: Path,
 ) -> Manifest:
     """Describe a finished artifact.
@@ -47,6 +48,7 @@ def assemble(
         reference: what was recorded; None if nothing was.
         images: what its images are.
         pool: the pooling that was asked for; None for the library's own.
+        without_weights: whether its weights file will be left out.
         folder: where its files are, all but the manifest.
     """
     net = conversion.network
@@ -118,6 +120,7 @@ def assemble(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         },
+        without_weights=without_weights,
     )
 
 

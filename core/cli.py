@@ -22,6 +22,35 @@ _HUB = click.option(
     show_default=True,
     help="Where repositories are looked for.",
 )
+_DEVICE = click.option(
+    "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda[:N], npu[:N], or all."
+)
+_PRECISION = click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    metavar="NAMES",
+    help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
+    "or auto: what the device usually runs.",
+)
+_ENGINE = click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    metavar="NAME",
+    help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
+)
+_WITHIN = click.option(
+    "--within", default="strict", show_default=True, metavar="LIMITS", help="strict or card."
+)
+_QUICK = click.option("--quick", is_flag=True, help="A glance: 10 runs.")
+_FULL = click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")
+_BUDGET = click.option(
+    "--budget",
+    type=float,
+    metavar="SECONDS",
+    help="Longest time a variant and batch may take.  [default: 60]",
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
@@ -146,6 +175,11 @@ def info(path: str, as_json: bool) -> None:
     type=click.Choice(["cls", "avg"]),
     help="How timm's systems pool.  [default: as the library does]",
 )
+@click.option(
+    "--without-weights",
+    is_flag=True,
+    help="Leave model.safetensors out of what is kept; `vconv fill` makes it from one's own copy.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the made-up images.")
 @_JSON
 def export(as_json: bool, golden: str, **options: Any) -> None:
@@ -164,50 +198,68 @@ def export(as_json: bool, golden: str, **options: Any) -> None:
     help="The original's weights.  [default: where they came from, or else the recorded outputs]",
 )
 @_HUB
-@click.option(
-    "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda[:N], npu[:N], or all."
-)
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    metavar="NAMES",
-    help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
-    "or auto: what the device usually runs.",
-)
-@click.option("--within", default="strict", show_default=True, metavar="LIMITS", help="strict or card.")
+@_DEVICE
+@_PRECISION
+@_WITHIN
 @click.option(
     "--images",
     multiple=True,
     metavar="WHERE",
     help="A photograph, or a folder of them, to judge on; repeatable.",
 )
-@click.option(
-    "--engine",
-    "engines",
-    multiple=True,
-    default=["onnxruntime"],
-    show_default=True,
-    metavar="NAME",
-    help="What runs the graphs: onnxruntime, openvino; repeatable.",
-)
-@click.option("--quick", is_flag=True, help="A glance: 10 runs.")
-@click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")
-@click.option(
-    "--budget",
-    type=float,
-    metavar="SECONDS",
-    help="Longest time a variant and batch may take.  [default: 60]",
-)
+@_ENGINE
+@_QUICK
+@_FULL
+@_BUDGET
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
 )
 @_JSON
-def validate(as_json: bool, precision: str, **options: Any) -> None:
+def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
     """Judge every variant of the artifact PATH against the original, and time it."""
-    from vconv import display, workflows
+    from vconv import display, judging
 
-    document = workflows.validate(precision=_names(precision), say=_progress(), **options)
+    document = judging.validate(
+        precision=_names(precision), engines=engines or None, say=_progress(), **options
+    )
     _show(document, display.validated, as_json)
     if not document["passed"]:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@_DEVICE
+@_PRECISION
+@_WITHIN
+@_ENGINE
+@_QUICK
+@_FULL
+@_BUDGET
+@_JSON
+def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
+    """Judge and time the variants of the artifacts PATH... side by side, in one table."""
+    from vconv import display, judging
+
+    document = judging.compare(
+        precision=_names(precision), engines=engines or None, say=_progress(), **options
+    )
+    _show(document, display.compared, as_json)
+    if not document["passed"]:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("path", type=click.Path())
+@click.option(
+    "--weights",
+    metavar="WHERE",
+    help="Your copy of the original's weights.  [default: the system's own repository]",
+)
+@_HUB
+@_JSON
+def fill(as_json: bool, **options: Any) -> None:
+    """Complete the artifact PATH, which was exported without weights, from your own copy of them."""
+    from vconv import display, workflows
+
+    _show(workflows.fill(say=_progress(), **options), display.filled, as_json)

@@ -115,8 +115,9 @@ def exported(document: Document) -> None:
         _print(_variants(document))
     else:
         _print("no variant was run: --golden none leaves the reference and its checks out")
-    where = "" if document["synthetic"] else " --weights WHERE"
-    _print(f"next: vconv validate {document['artifact']}{where}", markup=False)
+    verb = "fill" if document["without_weights"] else "validate"
+    where = "" if document["synthetic"] and verb == "validate" else " --weights WHERE"
+    _print(f"next: vconv {verb} {document['artifact']}{where}", markup=False)
 
 
 def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
@@ -210,3 +211,34 @@ def validated(document: Document) -> None:
             _print(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
     _print(f"report: {document['report']}", markup=False)
     _print(_status(document["status"]))
+
+
+def compared(document: Document) -> None:
+    """Draw a comparison: one table over variants, engines, devices and artifacts."""
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("artifact", "variant", "engine", "device"):
+        drawn.add_column(column, overflow="fold")
+    for column in ("batch", "p50 ms", "img/s", "error", "cosine"):
+        drawn.add_column(column, justify="right", no_wrap=True)
+    drawn.add_column("status", no_wrap=True)
+    for row in document["rows"]:
+        simulated = " (simulated)" * row["simulated"]
+        numbers = [
+            "-" if row["batch"] is None else str(row["batch"]),
+            *("-" if row[key] is None else f"{row[key]:.1f}" for key in ("p50_ms", "images_per_second")),
+            "-" if row["vector_relative_error"] is None else f"{row['vector_relative_error']:.1e}",
+            "-" if row["cosine"] is None else f"{row['cosine']:.6f}",
+        ]
+        names = [row["artifact"], row["variant"] + simulated, row["engine"], row["device"]]
+        drawn.add_row(*map(escape, names), *numbers, _status(row["status"]))
+    _print(drawn)
+    for check in document["checks"]:
+        _print(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
+    _print(_status(document["status"]))
+
+
+def filled(document: Document) -> None:
+    """Draw the result of filling an artifact."""
+    size, digest = _size(document["nbytes"]), document["sha256"][:12]
+    _print(f"{document['artifact']} has its weights: {size}, sha256 {digest}", markup=False)
+    _print(f"next: vconv validate {document['artifact']}", markup=False)

@@ -51,6 +51,10 @@ class ArtifactError(VconvError):
     """An artifact that is missing, incomplete, altered, or in the way."""
 
 
+class UnavailableError(InputError):
+    """An engine that is not installed for a device. In a validation, the variant is skipped."""
+
+
 class EngineError(VconvError):
     """An engine that refuses a graph or a batch. In a validation, the variant has failed."""
 

@@ -96,7 +96,10 @@ class FileRecord(_Frozen):
 
 
 class Manifest(_Frozen):
-    """Everything that an artifact says about itself."""
+    """Everything that an artifact says about itself.
+
+    ``without_weights`` says that export left the weights file out: its hash is there, for ``vconv fill``.
+    """
 
     schema_version: Literal[1] = 1
     vconv: str
@@ -110,6 +113,7 @@ class Manifest(_Frozen):
     variants: tuple[VariantRecord, ...]
     golden: GoldenRecord | None
     files: dict[str, FileRecord]
+    without_weights: bool
 
     def save(self, folder: Path) -> None:
         """Write the manifest and its digest into a folder."""

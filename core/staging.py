@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vconv.convert.room import disk_full
 from vconv.errors import ArtifactError
 from vconv.types import MANIFEST_FILE
 
@@ -107,6 +108,11 @@ def staging(target: Path, force: bool) -> Iterator[Stage]:
         stage.scratch.mkdir()
         yield stage
         _move_into_place(stage.artifact, target, root / _REPLACED, force)
+    except OSError as error:
+        full = disk_full(error)
+        if full is None:
+            raise
+        raise full from error
     finally:
         os.close(lock)
         shutil.rmtree(root, ignore_errors=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vconv import subjects
-from vconv.errors import InputError
+from vconv.errors import InputError, UnknownNameError
 from vconv.examination import Examination
 from vconv.runtime.devices import Device, find_device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, find_precisions
 from vconv.validators.limits import find_limit
 from vconv.validators.validation import Candidate
+
+USUAL_ENGINE = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,13 @@ class Trial:
 
     Args:
         devices: where.
-        engines: what runs the graphs.
+        engines: what runs the graphs; None for ONNX Runtime where it has the device.
         precisions: names of what torch variants run in; ``auto`` for what each device usually runs.
         within: name of the limits.
     """
 
     devices: tuple[Device, ...]
-    engines: tuple[str, ...]
+    engines: Sequence[str] | None
     precisions: tuple[str, ...]
     within: str
 
@@ -35,13 +38,19 @@ class Trial:
 
         Raises:
             InputError: an engine or precision is not there.
-            UnknownNameError: there are no such limits or precisions.
+            UnknownNameError: there is no such engine, limit or precision.
         """
-        unknown = [engine for engine in self.engines if engine not in GRAPH_ENGINES]
-        if unknown:
-            raise InputError(
-                "unknown engine", got=unknown[0], expected=", ".join(GRAPH_ENGINES), fix="name one of those"
-            )
+        for name in self.engines or ():
+            if name not in GRAPH_ENGINES:
+                raise UnknownNameError("engine", name, GRAPH_ENGINES, fix="name one of those")
+            lacks = [GRAPH_ENGINES[name].lack(device) for device in self.devices]
+            if all(lacks):
+                raise InputError(
+                    f"{name} cannot run here",
+                    got=lacks[0],
+                    expected=f"{name} for {self.devices[0].name}",
+                    fix=f"install the build of {name} for this device, or name another engine",
+                )
         for device in self.devices:
             for precision in find_precisions(self.precisions, device):
                 find_limit(self.within, precision.limits, device.arithmetic_of(precision.limits))
@@ -56,11 +65,16 @@ class Trial:
             if found.source:
                 listed += subjects.originals(found.source, found.made, device, found.reference, precisions)
             listed += subjects.candidates(
-                found.folder, found.made, device, found.reference, self.engines, precisions
+                found.folder, found.made, device, found.reference, self._engines(device), precisions
             )
         if all(device.kind != "cpu" for device in self.devices):
             listed += self._baseline(found)
         return listed
+
+    def _engines(self, device: Device) -> list[str]:
+        """Return the engines to use on a device: those that have it, or what is usual."""
+        named = [name for name in self.engines or () if not GRAPH_ENGINES[name].lack(device)]
+        return named if self.engines else [USUAL_ENGINE]
 
     def _baseline(self, found: Examination) -> list[Candidate]:
         cpu, only = find_device("cpu"), [PRECISIONS["fp32"]]

@@ -1,12 +1,11 @@
-"""The straight lines that join the rooms: export, load, validate, describe."""
+"""The straight lines that make and open artifacts: export, fill, load, describe."""
 
 from __future__ import annotations
 
 import resource
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,18 @@ from vconv.convert.conversion import convert_weights, export_graphs, image_size
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import ExportCheckError, InputError
-from vconv.examination import examine
-from vconv.runtime.devices import find_device, find_devices
+from vconv.filling import fill_weights
+from vconv.runtime.devices import find_device
 from vconv.runtime.images import open_images
-from vconv.runtime.precisions import AUTO
 from vconv.runtime.sessions import Session
-from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant
 from vconv.staging import staging
-from vconv.trials import Trial
 from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import golden as golden_room
-from vconv.validators import report, textlog, validation
+from vconv.validators import report, validation
 from vconv.validators.golden import GOLDEN_FILE, Reference
 from vconv.validators.graphs import check_graph, open_graph
 from vconv.validators.integrity import verify_tensors
-from vconv.validators.speed import add_speed_ups
 
 DEFAULT_OUT = "artifacts"
 GREATEST_BATCH = 1024
@@ -51,6 +46,7 @@ def export(
     seed: int = 0,
     hub: str = DEFAULT_HUB,
     pool: str | None = None,
+    without_weights: bool = False,
     say: Say = silent,
 ) -> dict[str, Any]:
     """Make an artifact: a patched checkpoint, its graphs, and proof that they agree with the original.
@@ -68,6 +64,7 @@ def export(
         seed: of the made-up images.
         hub: where repositories are looked for.
         pool: ``cls`` or ``avg``, in place of timm's own pooling.
+        without_weights: whether to leave the weights file out of what is kept, for :func:`fill` to make.
         say: takes a line of progress.
 
     Returns:
@@ -123,18 +120,23 @@ def export(
             verify_tensors(conversion.lines, source.entries, read_header(folder / WEIGHTS_FILE)),
             *(check for subject in graph_subjects for check in check_graph(subject)),
         ]
-        made = assemble(system, source, conversion, size, graph_subjects, reference, names, pool, folder)
+        made = assemble(
+            system, source, conversion, size, graph_subjects, reference, names, pool, without_weights, folder
+        )
         rows: list[dict[str, Any]] = []
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
             to_run = subjects.candidates(folder, made, find_device("cpu"), reference)
             rows = validation.run(to_run, "strict", None, say)
         _refuse_failures(rows, checks)
+        if without_weights:
+            (folder / WEIGHTS_FILE).unlink()
         made.save(folder)
     return {
         "artifact": str(target),
         "weights": source.origin.label,
         "synthetic": source.origin.synthetic,
+        "without_weights": without_weights,
         "seconds": round(time.perf_counter() - start, 2),
         "peak_rss_bytes": max([peak, *(row.get("peak_rss_bytes") or 0 for row in rows)]),
         "patches": [patch.model_dump(mode="json") for patch in made.patches],
@@ -177,105 +179,27 @@ def load(path: str | Path, device: str = "cpu", variant: str | None = None) -> S
     return open_variant(folder, made, record, find_device(device))
 
 
-def validate(
-    path: str | Path,
-    weights: str | None = None,
-    *,
-    device: str = "cpu",
-    within: str = "strict",
-    images: Sequence[str | Path] = (),
-    engines: Sequence[str] = ("onnxruntime",),
-    precision: Sequence[str] = (AUTO,),
-    quick: bool = False,
-    full: bool = False,
-    budget: float | None = None,
-    seed: int = 0,
-    hub: str = DEFAULT_HUB,
-    say: Say = silent,
+def fill(
+    path: str | Path, weights: str | None = None, *, hub: str = DEFAULT_HUB, say: Say = silent
 ) -> dict[str, Any]:
-    """Judge every variant of an artifact against the original, and time it.
-
-    The original is live where its weights can be had: given, synthetic and so drawn again, or on the hub
-    that they came from. Otherwise the recorded outputs stand in for it, and the report says so.
+    """Complete an artifact that was exported without weights, from one's own copy of the original.
 
     Args:
         path: the artifact.
-        weights: where the original's weights are.
-        device: where to run: ``cpu``, ``cuda[:N]``, ``npu[:N]``, or ``all``.
-        within: name of the limits.
-        images: photographs to judge on; the recorded inputs by default.
-        engines: what to run the graphs with.
-        precision: what to run torch variants in; what the device usually runs by default.
-        quick: whether to time ten runs only.
-        full: whether to time batches 1, 2, 4, 8 and 16 without a budget.
-        budget: seconds that a variant may take at one batch; 60 by default.
-        seed: of made-up images, where there are no recorded inputs.
-        hub: where a repository that is given as the original's weights is looked for.
+        weights: the original's weights, as for :func:`export`.
+        hub: where repositories are looked for.
         say: takes a line of progress.
 
     Returns:
-        The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in plain text.
+        ``artifact`` and the weights file's ``sha256`` and ``nbytes``.
 
     Raises:
-        VconvError: something that the user can mend.
+        VconvError: something that the user can mend; the artifact is as it was.
     """
-    log = textlog.Log(say)
-    plan = timing_plan(quick, full, budget)
-    places = find_devices(device)
-    trial = Trial(tuple(places), tuple(engines), tuple(precision), within)
-    trial.check()
-    photographs = open_images(images) if images else []
     folder = Path(path)
     made = manifest.load(folder)
-    report.probe(folder)
-    with tempfile.TemporaryDirectory(prefix="vconv-") as scratch:
-        found = examine(folder, made, weights, hub, photographs, seed, Path(scratch), log.say)
-        rows = validation.run(trial.candidates(found), within, plan, log.say) if found.reference else []
-    baseline = add_speed_ups(rows)
-    status = report.whole(rows, found.checks)
-    result: dict[str, Any] = {
-        "artifact": made.system.name,
-        "weights": made.source.label,
-        "synthetic": made.source.synthetic,
-        "status": status,
-        "passed": status is Status.PASSED,
-        "within": within,
-        "reference": {
-            "name": found.reference.name if found.reference else None,
-            "source": "live" if found.source else "golden" if found.reference else "none",
-            "precision": "fp32",
-            "device": "cpu",
-        },
-        "inputs": found.inputs,
-        "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
-        "devices": {place.name: place.model for place in places},
-        "environment": report.environment(),
-        "checks": [asdict(check) for check in found.checks],
-        "speed_up_baseline": baseline,
-        "variants": rows,
-        "published": subjects.published(made, places),
-    }
-    result = report.finite(result)
-    saved = report.save(folder, result, "validate", log.render(result))
-    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log"))}
-
-
-def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:
-    """Return how much to time: a glance, everything, or the default, within a budget in seconds.
-
-    Raises:
-        InputError: the budget is not positive, or both a glance and everything are asked for.
-    """
-    if quick and full:
-        raise InputError(
-            "--quick and --full exclude each other", got="both", expected="one", fix="leave one of them out"
-        )
-    chosen = QUICK if quick else FULL if full else DEFAULT
-    if budget is None:
-        return chosen
-    if not budget > 0:
-        raise InputError("--budget is out of range", got=budget, expected="more than 0", fix="give seconds")
-    return replace(chosen, budget_seconds=budget)
+    fill_weights(folder, made, weights, hub, say)
+    return {"artifact": str(path), **made.files[WEIGHTS_FILE].model_dump()}
 
 
 def describe(path: str | Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from vconv.errors import EngineError, InputError, MemoryShortError
+from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.runtime.devices import Device
 from vconv.runtime.sessions import Placed, Session
 from vconv.types import INPUT, Array
@@ -33,12 +34,12 @@ def _refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) ->
         ) from error
 
 
-def _lacks(engine: str, got: str, expected: str) -> InputError:
-    return InputError(
+def _unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
+    return UnavailableError(
         f"{engine} cannot run here",
-        got=got,
-        expected=expected,
-        fix=f"install the build of {engine} for this device",
+        got=lack,
+        expected=f"{engine} for {device.name}",
+        fix=f"install the build of {engine} for this device, or use another engine",
     )
 
 
@@ -63,6 +64,13 @@ class OnnxRuntimeSession(Session):
 
     engine = "onnxruntime"
 
+    @staticmethod
+    def lack(device: Device) -> str:
+        """Say what this installation lacks to run on a device; empty if nothing."""
+        available = onnxruntime.get_available_providers()
+        missing = sorted(device.provider_names() - set(available))
+        return f"no {missing[0]}, only {', '.join(available)}" if missing else ""
+
     def __init__(
         self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
     ) -> None:
@@ -73,16 +81,16 @@ class OnnxRuntimeSession(Session):
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._graph = graph.name
         self._device = device
-        wanted, available = device.provider_names(), onnxruntime.get_available_providers()
-        if not wanted <= set(available):
-            raise _lacks("ONNX Runtime", ", ".join(available), ", ".join(wanted))
+        lack = self.lack(device)
+        if lack:
+            raise _unavailable(self.engine, lack, device)
         with self._refusals():
             self._session = onnxruntime.InferenceSession(
                 str(graph), options, providers=list(device.providers)
             )
         used = self._session.get_providers()
-        if not wanted <= set(used):
-            raise _lacks("ONNX Runtime", ", ".join(used), ", ".join(wanted))
+        if not device.provider_names() <= set(used):
+            raise _unavailable(self.engine, f"{', '.join(used)} alone", device)
         self._names = [output.name for output in self._session.get_outputs()]
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
@@ -129,18 +137,22 @@ class OpenVinoSession(Session):
 
     engine = "openvino"
 
+    @staticmethod
+    def lack(device: Device) -> str:
+        """Say what this installation lacks to run on a device; empty if nothing."""
+        if importlib.util.find_spec("openvino") is None:
+            return "the package openvino is not installed"
+        return "" if device.kind == "cpu" else "OpenVINO runs on CPU here"
+
     def __init__(
         self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
     ) -> None:
         super().__init__(folder, size, batch)
-        try:
-            import openvino
-        except ImportError as error:
-            raise _lacks("openvino", "not installed", "the package openvino") from error
-        if device.kind != "cpu":
-            raise InputError(
-                "OpenVINO runs on CPU here", got=device.name, expected="cpu", fix="use another engine there"
-            )
+        lack = self.lack(device)
+        if lack:
+            raise _unavailable(self.engine, lack, device)
+        import openvino
+
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         self._graph = graph.name
         with self._refusals():

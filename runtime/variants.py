@@ -11,7 +11,7 @@ from vconv.convert.layouts.table import network
 from vconv.convert.libraries.base import CONFIG_FILE
 from vconv.convert.patches import table
 from vconv.convert.safetensors_file import read_header
-from vconv.errors import UnknownNameError
+from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime.devices import Device
 from vconv.runtime.engines import GRAPH_ENGINES
@@ -22,8 +22,28 @@ from vconv.types import WEIGHTS_FILE
 DEFAULT_VARIANT = "onnx-fp32"
 
 
+def require_weights(folder: Path) -> None:
+    """Make sure that an artifact has its weights file.
+
+    Raises:
+        ArtifactError: it was passed on without.
+    """
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise ArtifactError(
+            f"{folder} has no weights",
+            got=f"no {WEIGHTS_FILE}",
+            expected="the weights that it was made with",
+            fix=f"complete it with `vconv fill {folder} --weights WHERE`",
+        )
+
+
 def patched_network(folder: Path) -> Network:
-    """Return what an artifact's own configuration and weights describe."""
+    """Return what an artifact's own configuration and weights describe.
+
+    Raises:
+        ArtifactError: it has no weights.
+    """
+    require_weights(folder)
     config = json.loads((folder / CONFIG_FILE).read_text())
     return network(config, read_header(folder / WEIGHTS_FILE))
 
@@ -57,7 +77,12 @@ def open_variant(
         device: where to run it.
         engine: another engine for a graph than the record's own.
         precision: what to run a torch variant in.
+
+    Raises:
+        ArtifactError: it has no weights.
+        UnavailableError: the engine is not installed for this device.
     """
+    require_weights(folder)
     if record.engine == "torch":
         net = patched_network(folder)
         patches = table.named(patch.name for patch in manifest.patches if patch.applied)

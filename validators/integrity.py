@@ -14,6 +14,7 @@ from vconv.convert.safetensors_file import Entry
 from vconv.convert.sources.base import Source, sha256_of
 from vconv.errors import ArtifactError
 from vconv.manifest import Manifest
+from vconv.runtime.variants import require_weights
 from vconv.types import VARIANTS, WEIGHTS_FILE, Check, Status
 
 
@@ -39,6 +40,8 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
         )
     for name, record in manifest.files.items():
         path = folder / name
+        if name == WEIGHTS_FILE and manifest.without_weights:
+            require_weights(folder)
         if not path.is_file():
             raise ArtifactError(
                 f"{path} is missing",

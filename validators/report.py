@@ -101,9 +101,10 @@ def probe(folder: Path) -> None:
         ArtifactError: the folder cannot be written, or its index of reports is damaged.
     """
     with _sentence(folder):
-        (folder / REPORTS_FOLDER).mkdir(exist_ok=True)
-        _replace(folder / REPORTS_FOLDER / "probe", "")
-        (folder / REPORTS_FOLDER / "probe").unlink()
+        reports = folder / REPORTS_FOLDER
+        probe = (reports if reports.exists() else folder) / ".probe"
+        _replace(probe, "")
+        probe.unlink()
         _entries(folder)
 
 

@@ -36,6 +36,11 @@ class Log:
         """Write down what was done and what was found."""
         return "\n".join([*self._lines, "", *_lines(report)]) + "\n"
 
+    def render_comparison(self, report: Mapping[str, Any]) -> str:
+        """Write down what was done and what a comparison found, one line a row."""
+        rows = [", ".join(f"{key} {_number(value)}" for key, value in row.items()) for row in report["rows"]]
+        return "\n".join([*self._lines, "", *rows, "", f"{report['status']}"]) + "\n"
+
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     synthetic = " (synthetic: not trained weights)" if report["synthetic"] else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vconv.errors import EngineError
+from vconv.errors import EngineError, UnavailableError
 from vconv.runtime.devices import Device
 from vconv.runtime.memory import reset_peak_memory, resident_memory
 from vconv.runtime.sessions import Session, in_batches
@@ -124,6 +124,9 @@ def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say
                     session, costs = _loaded(candidate)
                     one.enter_context(session)
                     row |= {**costs, **_accuracy(candidate, session, level), **_memory(before)}
+                except UnavailableError as error:
+                    row |= {"status": Status.SKIPPED, "reason": f"{error.what}: {error.got}"}
+                    continue
                 except EngineError as error:
                     row |= {"status": Status.FAILED, "reason": str(error)}
                     continue

@@ -36,8 +36,9 @@ def read(config: Config) -> Numbers:
     from vconv.convert.libraries import timm_models
 
     model: Any = timm_models.describe(config)
-    block = model.blocks[0]
-    if not isinstance(block.mlp, Mlp):
+    block: Any = model.blocks[0]
+    plain: Any = Mlp
+    if not isinstance(block.mlp, plain):
         raise WeightsError(
             "config.json asks for a gated MLP",
             got=str(config.get("architecture")),
@@ -56,7 +57,7 @@ def read(config: Config) -> Numbers:
     act = block.mlp.act
     return Numbers(
         width=model.embed_dim,
-        hidden=int(block.mlp.fc1.out_features),
+        hidden=block.mlp.fc1.out_features,
         blocks=len(model.blocks),
         heads=block.attn.num_heads,
         channels=model.patch_embed.proj.in_channels,

@@ -18,6 +18,7 @@ from vconv.convert import pickles, safetensors_file, shards
 from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries.base import CONFIG_FILE, PREPROCESSOR_FILE
 from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.room import require_room
 from vconv.convert.safetensors_file import Entry, Planned
 from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of
 from vconv.convert.sources.synthetic import write_configurations
@@ -73,17 +74,19 @@ class Format:
         name: of the file that stands for them in a folder.
         files: from that file to all that belong to it.
         place: puts them into an empty folder as the one file that a stock library loads; returns its header.
+        copies: whether that takes room on the disk.
         pickled: whether they are pickles.
     """
 
     name: str
     files: Callable[[Path], tuple[Path, ...]]
     place: Callable[[Path, Path], dict[str, Entry]]
+    copies: bool = True
     pickled: bool = False
 
 
 FORMATS = (
-    Format(WEIGHTS_FILE, _alone, _link),
+    Format(WEIGHTS_FILE, _alone, _link, copies=False),
     Format(shards.SAFETENSORS_INDEX, shards.read_index, _merge),
     Format("pytorch_model.bin", _alone, _rewrite, pickled=True),
     Format(shards.PICKLE_INDEX, shards.read_index, _rewrite_shards, pickled=True),
@@ -160,6 +163,8 @@ def open_local(
             f"in {_SAFE_PICKLES}): go on only if you trust {file.name}"
         )
     say(f"reading {file.name}" + f", {len(parts)} shards" * (len(parts) > 1))
+    if form.copies:
+        require_room(scratch, 2 * sum(part.stat().st_size for part in parts))
     entries = form.place(file, scratch)
     files = {part.name: sha256_of(part) for part in parts}
     write_configurations(scratch, config, preprocessor)

@@ -9,6 +9,7 @@ from vconv.catalog import System
 from vconv.convert import recipe, safetensors_file
 from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.room import require_room
 from vconv.convert.sources.base import SYNTHETIC, Origin, Source
 from vconv.types import WEIGHTS_FILE, Config, Say
 
@@ -32,8 +33,9 @@ def draw(system: System, seed: int, scratch: Path, say: Say) -> Source:
         say: takes progress.
     """
     say(f"drawing synthetic weights from seed {seed}")
-    path = scratch / WEIGHTS_FILE
-    sha256 = safetensors_file.write(path, recipe.planned(network(system.config), seed))
+    path, planned = scratch / WEIGHTS_FILE, list(recipe.planned(network(system.config), seed))
+    require_room(scratch, sum(tensor.nbytes for tensor in planned))
+    sha256 = safetensors_file.write(path, planned)
     write_configurations(scratch, system.config, system.preprocessor)
     return Source(
         origin=Origin(SYNTHETIC, str(seed)),

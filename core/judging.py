@@ -1,0 +1,195 @@
+"""The straight lines that judge: validate, compare."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from vconv import manifest, subjects
+from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.errors import InputError
+from vconv.examination import examine
+from vconv.runtime.devices import find_devices
+from vconv.runtime.images import open_images
+from vconv.runtime.precisions import AUTO
+from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
+from vconv.runtime.variants import require_weights
+from vconv.trials import Trial
+from vconv.types import Say, Status, silent
+from vconv.validators import comparison, report, textlog, validation
+from vconv.validators.speed import add_speed_ups
+
+
+def validate(
+    path: str | Path,
+    weights: str | None = None,
+    *,
+    device: str = "cpu",
+    within: str = "strict",
+    images: Sequence[str | Path] = (),
+    engines: Sequence[str] | None = None,
+    precision: Sequence[str] = (AUTO,),
+    quick: bool = False,
+    full: bool = False,
+    budget: float | None = None,
+    seed: int = 0,
+    hub: str = DEFAULT_HUB,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Judge every variant of an artifact against the original, and time it.
+
+    The original is live where its weights can be had: given, synthetic and so drawn again, or on the hub
+    that they came from. Otherwise the recorded outputs stand in for it, and the report says so.
+
+    Args:
+        path: the artifact.
+        weights: where the original's weights are.
+        device: where to run: ``cpu``, ``cuda[:N]``, ``npu[:N]``, or ``all``.
+        within: name of the limits.
+        images: photographs to judge on; the recorded inputs by default.
+        engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
+        precision: what to run torch variants in; what the device usually runs by default.
+        quick: whether to time ten runs only.
+        full: whether to time batches 1, 2, 4, 8 and 16 without a budget.
+        budget: seconds that a variant may take at one batch; 60 by default.
+        seed: of made-up images, where there are no recorded inputs.
+        hub: where a repository that is given as the original's weights is looked for.
+        say: takes a line of progress.
+
+    Returns:
+        The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in plain text.
+
+    Raises:
+        VconvError: something that the user can mend.
+    """
+    log = textlog.Log(say)
+    plan = timing_plan(quick, full, budget)
+    places = find_devices(device)
+    trial = Trial(tuple(places), engines, tuple(precision), within)
+    trial.check()
+    photographs = open_images(images) if images else []
+    folder = Path(path)
+    made = manifest.load(folder)
+    require_weights(folder)
+    report.probe(folder)
+    with tempfile.TemporaryDirectory(prefix="vconv-") as scratch:
+        found = examine(folder, made, weights, hub, photographs, seed, Path(scratch), log.say)
+        rows = validation.run(trial.candidates(found), within, plan, log.say) if found.reference else []
+    baseline = add_speed_ups(rows)
+    status = report.whole(rows, found.checks)
+    result: dict[str, Any] = {
+        "artifact": made.system.name,
+        "weights": made.source.label,
+        "synthetic": made.source.synthetic,
+        "status": status,
+        "passed": status is Status.PASSED,
+        "within": within,
+        "reference": {
+            "name": found.reference.name if found.reference else None,
+            "source": "live" if found.source else "golden" if found.reference else "none",
+            "precision": "fp32",
+            "device": "cpu",
+        },
+        "inputs": found.inputs,
+        "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
+        "devices": {place.name: place.model for place in places},
+        "environment": report.environment(),
+        "checks": [asdict(check) for check in found.checks],
+        "speed_up_baseline": baseline,
+        "variants": rows,
+        "published": subjects.published(made, places),
+    }
+    result = report.finite(result)
+    saved = report.save(folder, result, "validate", log.render(result))
+    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log"))}
+
+
+def compare(
+    paths: Sequence[str | Path],
+    *,
+    device: str = "cpu",
+    within: str = "strict",
+    engines: Sequence[str] | None = None,
+    precision: Sequence[str] = (AUTO,),
+    quick: bool = False,
+    full: bool = False,
+    budget: float | None = None,
+    seed: int = 0,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Judge and time the variants of several artifacts side by side, in one run.
+
+    Args:
+        paths: the artifacts.
+        device: see :func:`validate`, and likewise the other arguments.
+        within: see :func:`validate`.
+        engines: see :func:`validate`.
+        precision: see :func:`validate`.
+        quick: see :func:`validate`.
+        full: see :func:`validate`.
+        budget: see :func:`validate`.
+        seed: see :func:`validate`.
+        say: takes a line of progress.
+
+    Returns:
+        ``rows``, one a variant and batch, ``checks`` that did not pass, ``status``, ``passed``, and
+        ``winner``, which is None: no winner is chosen yet.
+
+    Raises:
+        VconvError: something that the user can mend.
+    """
+    log = textlog.Log(say)
+    plan = timing_plan(quick, full, budget)
+    trial = Trial(tuple(find_devices(device)), engines, tuple(precision), within)
+    trial.check()
+    folders = [Path(path) for path in paths]
+    manifests = [manifest.load(folder) for folder in folders]
+    for folder in folders:
+        require_weights(folder)
+        report.probe(folder)
+    with contextlib.ExitStack() as scratches:
+        found = []
+        for folder, made in zip(folders, manifests, strict=True):
+            log.say(f"examining {folder}")
+            scratch = scratches.enter_context(tempfile.TemporaryDirectory(prefix="vconv-"))
+            found.append(examine(folder, made, None, DEFAULT_HUB, (), seed, Path(scratch), log.say))
+        candidates = [candidate for one in found for candidate in trial.candidates(one)]
+        rows = validation.run(candidates, within, plan, log.say)
+    checks = [check for one in found for check in one.checks]
+    status = report.whole(rows, checks)
+    result: dict[str, Any] = report.finite(
+        {
+            "status": status,
+            "passed": status is Status.PASSED,
+            "within": within,
+            "environment": report.environment(),
+            "rows": comparison.rows(rows),
+            "checks": [asdict(check) for check in checks if check.status is not Status.PASSED],
+            "winner": None,
+        }
+    )
+    for folder in folders:
+        report.save(folder, result, "compare", log.render_comparison(result))
+    return result
+
+
+def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:
+    """Return how much to time: a glance, everything, or the default, within a budget in seconds.
+
+    Raises:
+        InputError: the budget is not positive, or both a glance and everything are asked for.
+    """
+    if quick and full:
+        raise InputError(
+            "--quick and --full exclude each other", got="both", expected="one", fix="leave one of them out"
+        )
+    chosen = QUICK if quick else FULL if full else DEFAULT
+    if budget is None:
+        return chosen
+    if not budget > 0:
+        raise InputError("--budget is out of range", got=budget, expected="more than 0", fix="give seconds")
+    return replace(chosen, budget_seconds=budget)

@@ -1,0 +1,34 @@
+"""One table over variants, engines, devices and artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vconv.types import Status
+from vconv.validators.metrics import METRICS
+
+_SHOWN = ("cosine", "vector_relative_error")
+
+
+def rows(variants: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Flatten a report's variants: one row a variant and batch, with the worst of its outputs.
+
+    Args:
+        variants: as :func:`vconv.validators.validation.run` returns them.
+    """
+    found = []
+    for variant in variants:
+        first = {key: variant[key] for key in ("artifact", "variant", "engine", "device", "simulated")}
+        worst = {name: _worst(name, list(variant["outputs"].values())) for name in _SHOWN}
+        last = {"status": variant["status"], "passed": variant["status"] is Status.PASSED}
+        last["reason"] = variant.get("reason", "")
+        for timing in variant["latency"] or [{}]:
+            keys = ("batch", "runs", "p50_ms", "mean_ms", "images_per_second")
+            found.append({**first, **{key: timing.get(key) for key in keys}, **worst, **last})
+    return found
+
+
+def _worst(name: str, outputs: Sequence[Mapping[str, Any]]) -> float | None:
+    values = [output[name] for output in outputs if output.get(name) is not None]
+    return METRICS[name].worst(values) if values else None
