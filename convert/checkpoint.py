@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,49 +48,80 @@ def greatest(entry: Entry) -> float:
     return max((float(np.abs(np.frombuffer(chunk, "<f4")).max()) for chunk in widened(entry)), default=0.0)
 
 
-def write(path: Path, matches: list[Match], dropped: dict[str, str]) -> tuple[list[Line], str]:
-    """Write the artifact's weights file.
+@dataclass(frozen=True)
+class Plan:
+    """An artifact's weights file that is yet to be written.
 
     Args:
         path: the file to write; it must not exist.
         matches: every source tensor with its place in the artifact.
         dropped: canonical keys that are left out, each with its proof.
-
-    Returns:
-        The ledger, one line a source tensor, and the file's sha256.
-
-    Raises:
-        WeightsError: a weight is not finite.
     """
-    lines: dict[str, Line] = {}
 
-    def line(pair: Match, digest: str, proof: str = "") -> Line:
+    path: Path
+    matches: Sequence[Match]
+    dropped: Mapping[str, str]
+
+    @property
+    def kept(self) -> list[Match]:
+        """The source tensors that the file will hold."""
+        return [pair for pair in self.matches if pair.canonical not in self.dropped]
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """Where every tensor of the file will lie."""
+        return safetensors_file.laid_out(self.path, map(_planned, self.kept))
+
+    @property
+    def nbytes(self) -> int:
+        """How long the tensors of the file will be."""
+        return sum(_planned(pair).nbytes for pair in self.kept)
+
+    def write(self, stop: Event | None = None) -> tuple[list[Line], str]:
+        """Write the file.
+
+        Args:
+            stop: ends the writing when it is set, by an :class:`InterruptedError`.
+
+        Returns:
+            The ledger, one line a source tensor, and the file's sha256.
+
+        Raises:
+            WeightsError: a weight is not finite.
+        """
+        digests: dict[str, str] = {}
+
+        def stream(pair: Match) -> Iterator[bytes]:
+            digest = hashlib.sha256()
+            for chunk in widened(pair.entry):
+                if stop is not None and stop.is_set():
+                    raise InterruptedError
+                digest.update(chunk)
+                yield chunk
+            digests[pair.source] = digest.hexdigest()
+
+        planned = [replace(_planned(pair), chunks=partial(stream, pair)) for pair in self.kept]
+        sha256 = safetensors_file.write(self.path, planned)
+        return [self._line(pair, digests.get(pair.source)) for pair in self.matches], sha256
+
+    def _line(self, pair: Match, digest: str | None) -> Line:
+        if digest is None:
+            digest = hashlib.sha256(b"".join(pair.entry.chunks())).hexdigest()
+            proof = self.dropped[pair.canonical]
+            return Line(pair.source, "", "dropped", pair.entry.dtype, pair.entry.shape, digest, proof)
         action: Action = "copied" if pair.target == pair.source else "renamed"
         if pair.entry.dtype != "F32":
             action = "cast"
-        if proof:
-            action = "dropped"
-        target = "" if proof else pair.target
-        return Line(pair.source, target, action, pair.entry.dtype, pair.entry.shape, digest, proof)
+        return Line(pair.source, pair.target, action, pair.entry.dtype, pair.entry.shape, digest)
 
-    def stream(pair: Match) -> Iterator[bytes]:
-        digest = hashlib.sha256()
-        for chunk in widened(pair.entry):
-            digest.update(chunk)
-            yield chunk
-        lines[pair.source] = line(pair, digest.hexdigest())
 
-    kept = [
-        Planned(pair.target, "F32", pair.entry.shape, partial(stream, pair))
-        for pair in matches
-        if pair.canonical not in dropped
-    ]
-    sha256 = safetensors_file.write(path, kept)
-    for pair in matches:
-        if pair.canonical in dropped:
-            digest = hashlib.sha256(b"".join(pair.entry.chunks())).hexdigest()
-            lines[pair.source] = line(pair, digest, dropped[pair.canonical])
-    return [lines[pair.source] for pair in matches], sha256
+def _planned(pair: Match) -> Planned:
+    return Planned(pair.target, "F32", pair.entry.shape, partial(widened, pair.entry))
+
+
+def write(path: Path, matches: Sequence[Match], dropped: Mapping[str, str]) -> tuple[list[Line], str]:
+    """Write an artifact's weights file: see :class:`Plan`."""
+    return Plan(path, matches, dropped).write()
 
 
 def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, Entry]) -> str:

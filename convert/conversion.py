@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import onnx_ir as ir
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert import cann, checkpoint, ledger, models, onnx_export
@@ -44,25 +45,42 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Conversion:
-    """A patched checkpoint.
+class Prepared:
+    """A patched checkpoint whose weights file is yet to be written.
 
     Args:
         network: what it is.
         decisions: one for each patch that its architecture calls for.
-        lines: the ledger.
-        sha256: of the weights file.
+        plan: its weights file.
     """
 
     network: Network
     decisions: tuple[Decision, ...]
-    lines: tuple[Line, ...]
-    sha256: str
+    plan: checkpoint.Plan
 
     @property
     def patches(self) -> list[Patch]:
         """The patches that are applied."""
         return [decision.patch for decision in self.decisions if decision.applied]
+
+    def write(self, stop: Event | None = None) -> Conversion:
+        """Write the weights file and its ledger: see :meth:`vconv.convert.checkpoint.Plan.write`."""
+        lines, sha256 = self.plan.write(stop)
+        ledger.save(self.plan.path.with_name(LEDGER_FILE), lines)
+        return Conversion(self.network, self.decisions, self.plan, tuple(lines), sha256)
+
+
+@dataclass(frozen=True)
+class Conversion(Prepared):
+    """A patched checkpoint.
+
+    Args:
+        lines: the ledger.
+        sha256: of the weights file.
+    """
+
+    lines: tuple[Line, ...]
+    sha256: str
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -92,7 +110,12 @@ def image_size(source: Source) -> tuple[int, int]:
 
 
 def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
-    """Write the patched checkpoint, its configuration and its ledger.
+    """Write the patched checkpoint, its configuration and its ledger: see :func:`prepare`."""
+    return prepare(folder, source, say).write()
+
+
+def prepare(folder: Path, source: Source, say: Say) -> Prepared:
+    """Decide on the patches, and write everything of a patched checkpoint but the weights.
 
     Args:
         folder: an empty folder.
@@ -100,7 +123,8 @@ def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
         say: takes progress.
 
     Raises:
-        WeightsError: the checkpoint does not fit its configuration, or holds NaN or Inf.
+        ArtifactError: there is no room for the weights.
+        WeightsError: the checkpoint does not fit its configuration.
         PatchError: a patch does not find what the architecture must have.
     """
     before = source.network
@@ -122,16 +146,12 @@ def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
         _write_json(folder / name, content)
     for path in source.licence_files:
         shutil.copyfile(path, folder / path.name)
-    require_room(folder, 4 * sum(math.prod(pair.entry.shape) for pair in matches))
-    kept = len(matches) - len(dropped)
-    say(
-        f"{WEIGHTS_FILE}: {kept} of {len(matches)} tensors"
-        + ", the others dropped with proof" * bool(dropped)
-    )
-    lines, sha256 = checkpoint.write(folder / WEIGHTS_FILE, matches, dropped)
-    ledger.save(folder / LEDGER_FILE, lines)
+    plan = checkpoint.Plan(folder / WEIGHTS_FILE, matches, dropped)
+    require_room(folder, plan.nbytes)
+    others = ", the others dropped with proof" * bool(dropped)
+    say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
     after = network(config, source.entries)
-    return Conversion(after, tuple(_count(folder, after, decisions)), tuple(lines), sha256)
+    return Prepared(after, tuple(_count(folder, after, decisions)), plan)
 
 
 def _write_json(path: Path, content: Config) -> None:
@@ -162,21 +182,23 @@ def _count(folder: Path, after: Network, decisions: list[Decision]) -> list[Deci
 
 
 def export_graphs(
-    folder: Path, conversion: Conversion, size: tuple[int, int], batch: int, opset: int, say: Say
+    folder: Path, prepared: Prepared, size: tuple[int, int], batch: int, opset: int, say: Say
 ) -> None:
-    """Export an artifact's graphs beside its checkpoint.
+    """Export an artifact's graphs beside its checkpoint, which may be written meanwhile.
 
     Args:
         folder: the artifact.
-        conversion: its checkpoint.
+        prepared: its checkpoint.
         size: (height, width) of the images.
         batch: the batch of the static graph.
         opset: of the dynamic graph.
         say: takes progress.
     """
+    traced: dict[int, ir.Model] = {}
+    network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
         fixed, version = (batch, cann.GREATEST_OPSET) if graph.for_npu else (None, opset)
         say(f"{graph.file}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
-        onnx_export.export_graph(
-            folder / graph.file, conversion.network, conversion.patches, size, fixed, version
-        )
+        if version not in traced:
+            traced[version] = onnx_export.trace(folder, network, patches, size, version, entries)
+        onnx_export.write_graph(folder / graph.file, traced[version], fixed)

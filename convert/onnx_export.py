@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import onnx
@@ -22,15 +22,17 @@ from vconv.convert import models
 from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.base import quiet
 from vconv.convert.libraries.table import library_of
+from vconv.convert.passes.fix_batch import fix_batch
 from vconv.convert.passes.name_batch import name_batch
 from vconv.convert.passes.point_at_weights import forget_weights, point_at_weights
 from vconv.convert.passes.resize_as_matmul import resize_as_matmul
 from vconv.convert.passes.strip_metadata import strip_metadata
 from vconv.convert.patches.base import Patch, applied
-from vconv.convert.safetensors_file import read_header
+from vconv.convert.safetensors_file import Entry, read_header
 from vconv.types import INPUT, WEIGHTS_FILE
 
 LEAST_OPSET, DEFAULT_OPSET, GREATEST_OPSET = 18, 18, 22
+GREATEST_BATCH = 4096
 _MODEL = "model."
 """What :class:`vconv.convert.models.Outputs` puts before the names of a model's parameters."""
 FOLD_ELEMENTS = 2**20
@@ -38,33 +40,32 @@ FOLD_ELEMENTS = 2**20
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
-def export_graph(
-    path: Path,
+def trace(
+    folder: Path,
     network: Network,
     patches: Iterable[Patch],
     size: tuple[int, int],
-    batch: int | None = None,
-    opset: int = DEFAULT_OPSET,
+    opset: int,
+    entries: Mapping[str, Entry],
 ) -> ir.Model:
-    """Export one graph beside the checkpoint whose weights it uses.
+    """Make the graph of a network for any batch, its weights pointed into a checkpoint, there or not yet.
 
     Args:
-        path: the graph to write, in a folder that holds ``config.json`` and ``model.safetensors``.
-        network: what the checkpoint is.
+        folder: a folder that holds the network's configuration.
+        network: what it is.
         patches: patches to put on the model while it is traced: those that its configuration does not carry.
         size: (height, width) of the images.
-        batch: the fixed batch of a static graph; None for a dynamic one.
         opset: version of ONNX's operator set.
+        entries: where every weight lies, or will.
 
     Returns:
-        The graph as written; its weights are external.
+        The graph; its batch is a symbol, and none of its weights has been read.
     """
-    names = models.output_names(network)
     mode = FakeTensorMode()
-    model = models.without_weights(path.parent, network, mode)
+    model = models.without_weights(folder, network, mode)
     with mode:
-        images = torch.empty(batch or 2, network.numbers.channels, *size)
-    dynamic = None if batch else ({0: torch.export.Dim("batch", min=1, max=4096)},)
+        images = torch.empty(2, network.numbers.channels, *size)
+    dynamic = ({0: torch.export.Dim("batch", min=1, max=GREATEST_BATCH)},)
     wrapper = models.Outputs(model, network).eval()
     with (
         torch.no_grad(),
@@ -83,27 +84,53 @@ def export_graph(
             verbose=False,
             opset_version=opset,
             input_names=[INPUT],
-            output_names=list(names),
+            output_names=list(models.output_names(network)),
         )
         if exported is None:
             raise RuntimeError("torch.onnx.export returned no program")
-        graph_model: ir.Model = exported.model
+        traced: ir.Model = exported.model
         parameters = {_MODEL + name for name, _ in model.named_parameters()}
-        forget_weights(graph_model.graph, parameters.__contains__)
-        onnxscript.optimizer.optimize(
-            graph_model, input_size_limit=FOLD_ELEMENTS, output_size_limit=FOLD_ELEMENTS
-        )
-    point_at_weights(
-        graph_model.graph,
-        read_header(path.parent / WEIGHTS_FILE),
-        lambda name: network.layout.disk_key(name.removeprefix(_MODEL)),
-    )
-    resize_as_matmul(graph_model.graph)
-    if batch is None:
-        name_batch(graph_model.graph)
-    strip_metadata(graph_model)
-    graph_model.ir_version = onnx.helper.find_min_ir_version_for(
+        forget_weights(traced.graph, parameters.__contains__)
+        onnxscript.optimizer.optimize(traced, input_size_limit=FOLD_ELEMENTS, output_size_limit=FOLD_ELEMENTS)
+    point_at_weights(traced.graph, entries, lambda name: network.layout.disk_key(name.removeprefix(_MODEL)))
+    resize_as_matmul(traced.graph)
+    strip_metadata(traced)
+    traced.ir_version = onnx.helper.find_min_ir_version_for(
         [onnx.helper.make_opsetid("", opset)], ignore_unknown=True
     )
-    ir.save(graph_model, path)
-    return graph_model
+    return traced
+
+
+def write_graph(path: Path, traced: ir.Model, batch: int | None) -> ir.Model:
+    """Write a traced graph, with its batch fixed or named.
+
+    Args:
+        path: the graph to write.
+        traced: as :func:`trace` returns it; it is not changed.
+        batch: the batch to fix it to; None to leave it dynamic.
+
+    Returns:
+        The graph as written.
+    """
+    made = ir.from_proto(ir.to_proto(traced))
+    if batch is None:
+        name_batch(made.graph)
+    else:
+        with quiet(*_LOGGERS):
+            fix_batch(made, batch, FOLD_ELEMENTS)
+    strip_metadata(made)
+    ir.save(made, path)
+    return made
+
+
+def export_graph(
+    path: Path,
+    network: Network,
+    patches: Iterable[Patch],
+    size: tuple[int, int],
+    batch: int | None = None,
+    opset: int = DEFAULT_OPSET,
+) -> ir.Model:
+    """Export one graph beside its checkpoint: see :func:`trace` and :func:`write_graph`."""
+    entries = read_header(path.parent / WEIGHTS_FILE)
+    return write_graph(path, trace(path.parent, network, patches, size, opset, entries), batch)

@@ -170,6 +170,35 @@ class Planned:
         return math.prod(self.shape) * ITEM_SIZES[self.dtype]
 
 
+def _ordered(tensors: Iterable[Planned]) -> list[Planned]:
+    ranks = {dtype: rank for rank, dtype in enumerate(ITEM_SIZES)}
+    ordered = sorted(tensors, key=lambda tensor: (-ranks[tensor.dtype], tensor.name))
+    if len({tensor.name for tensor in ordered}) < len(ordered):
+        raise ValueError("two tensors have one name")
+    return ordered
+
+
+def _header(ordered: Iterable[Planned]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for tensor in ordered:
+        offsets = [position, position := position + tensor.nbytes]
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % _PREFIX)
+
+
+def laid_out(path: Path, tensors: Iterable[Planned]) -> dict[str, Entry]:
+    """Return where :func:`write` will put every tensor, before it does."""
+    ordered = _ordered(tensors)
+    position = _PREFIX + len(_header(ordered))
+    found = {}
+    for tensor in ordered:
+        found[tensor.name] = Entry(tensor.name, path, tensor.dtype, tensor.shape, position, tensor.nbytes)
+        position += tensor.nbytes
+    return found
+
+
 def write(path: Path, tensors: Iterable[Planned]) -> str:
     """Write a safetensors file tensor by tensor; no more than one chunk is ever held.
 
@@ -186,17 +215,8 @@ def write(path: Path, tensors: Iterable[Planned]) -> str:
     Raises:
         ValueError: two tensors have one name, or one yielded more or fewer bytes than its shape says.
     """
-    ranks = {dtype: rank for rank, dtype in enumerate(ITEM_SIZES)}
-    ordered = sorted(tensors, key=lambda tensor: (-ranks[tensor.dtype], tensor.name))
-    if len({tensor.name for tensor in ordered}) < len(ordered):
-        raise ValueError("two tensors have one name")
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for tensor in ordered:
-        offsets = [position, position := position + tensor.nbytes]
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _PREFIX)
+    ordered = _ordered(tensors)
+    text = _header(ordered)
     digest = hashlib.sha256()
     with path.open("xb") as file:
         for block in (struct.pack("<Q", len(text)), text):

@@ -6,14 +6,17 @@ import resource
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from vconv import catalog, manifest, subjects
 from vconv.assembly import assemble
 from vconv.convert import models, onnx_export
-from vconv.convert.conversion import convert_weights, export_graphs, image_size
+from vconv.convert.conversion import Conversion, Prepared, export_graphs, image_size, prepare
 from vconv.convert.safetensors_file import read_header
+from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import ExportCheckError, InputError
 from vconv.filling import fill_weights
@@ -21,6 +24,7 @@ from vconv.runtime.devices import find_device
 from vconv.runtime.images import open_images
 from vconv.runtime.sessions import Session
 from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant
+from vconv.side import beside
 from vconv.staging import staging
 from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import golden as golden_room
@@ -102,7 +106,10 @@ def export(
         folder = stage.artifact
         source = open_source(Request(system, weights, hub, pool), stage.scratch, say)
         size = image_size(source)
-        conversion = convert_weights(folder, source, say)
+        prepared = prepare(folder, source, say)
+        with beside(partial(_written, prepared, source)) as writing:
+            export_graphs(folder, prepared, size, batch, opset, say)
+            conversion, tensors = writing()
         reference: Reference | None = None
         names: tuple[str, ...] = ()
         if golden:
@@ -110,14 +117,13 @@ def export(
             say("running the reference in fp32 and float64")
             reference = golden_room.run_reference(source, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)
-        export_graphs(folder, conversion, size, batch, opset, say)
         outputs = models.output_names(conversion.network)
         graph_subjects = [
             open_graph(folder / graph.file, conversion.network, batch if graph.for_npu else None, outputs)
             for graph in GRAPHS
         ]
         checks = [
-            verify_tensors(conversion.lines, source.entries, read_header(folder / WEIGHTS_FILE)),
+            tensors,
             *(check for subject in graph_subjects for check in check_graph(subject)),
         ]
         made = assemble(
@@ -145,6 +151,12 @@ def export(
         "variants": report.finite(rows),
         "checks": [asdict(check) for check in checks],
     }
+
+
+def _written(prepared: Prepared, source: Source, stop: Event) -> tuple[Conversion, Check]:
+    """Write the weights, and hold what is on the disk then against the source."""
+    conversion = prepared.write(stop)
+    return conversion, verify_tensors(conversion.lines, source.entries, read_header(prepared.plan.path))
 
 
 def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) -> None:

@@ -28,7 +28,8 @@ def strip_metadata(model: ir.Model) -> None:
     constants = [value.const_value for value in values.values() if value.const_value is not None]
     holders: list[Any] = [*values.values(), *constants]
     for holder in holders:
-        holder.doc_string = None
+        if holder.doc_string:
+            holder.doc_string = None
         holder.metadata_props.clear()
     model.metadata_props.clear()
     graph.metadata_props.clear()

@@ -27,7 +27,7 @@ from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Say
 
 _LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
 _SAFE_PICKLES = "2.10"
-_CARD_LICENCE = re.compile(r"^license(?:_name)?:\s*['\"]?([\w.+-]+)", re.MULTILINE)
+_CARD_LICENCE = re.compile(r"^license(?:_name)?:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
 def _alone(file: Path) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vconv.catalog import System
-from vconv.convert import hubs
+from vconv.convert.hubs import table as hubs
 from vconv.convert.sources import local, synthetic
 from vconv.convert.sources.base import Origin, Source
 from vconv.errors import InputError, WeightsError

@@ -1,0 +1,217 @@
+"""What a hub is, and what all have in common: what is wanted of one, and its failures in a sentence."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from vconv.errors import WeightsError
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names of weights that can be used, the most wanted first. An index brings the shards that it names."""
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository at one revision, on this machine.
+
+    Args:
+        folder: where its files are.
+        hub: the hub's name in the table.
+        repository: its name there, ``OWNER/NAME``.
+        revision: the commit; a branch or tag only where the hub does not tell the commit.
+    """
+
+    folder: Path
+    hub: str
+    repository: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Hub:
+    """One row of the table: what is a hub's own. Its library does the work.
+
+    Args:
+        name: what it is called.
+        login: how a user gives it a token.
+        mirror: the environment variable that names another address of it.
+        cache: the environment variable that moves its cache.
+        endpoint: returns its address.
+        offline: returns whether its library was told to stay off the network.
+        failures: returns what its library raises when something outside the program is at fault.
+        listing: takes repository and revision; returns the commit and the name of every file.
+        cached: takes repository and revision; returns what the cache holds of it, be it incomplete.
+        fetch: takes repository, commit and names; returns the folder that holds them now.
+        remember: takes a complete snapshot, the revision that was asked for, the file of its weights and
+            whether the repository is bare, that is, has no configuration; notes in the cache that the
+            revision is that commit, and that it is bare.
+        bare: takes a snapshot; returns whether the cache knows that its repository has no configuration.
+    """
+
+    name: str
+    login: str
+    mirror: str
+    cache: str
+    endpoint: Callable[[], str]
+    offline: Callable[[], bool]
+    failures: Callable[[], tuple[type[Exception], ...]]
+    listing: Callable[[str, str | None], tuple[str, list[str]]]
+    cached: Callable[[str, str | None], Snapshot | None]
+    fetch: Callable[[str, str, list[str]], Path]
+    remember: Callable[[Snapshot, str | None, str, bool], None]
+    bare: Callable[[Snapshot], bool]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for: as errors tell it.
+
+    Args:
+        hub: the hub.
+        repository: ``OWNER/NAME``.
+        revision: a branch, tag or commit; None for the hub's default branch.
+        gated: whether the repository is known to ask for consent.
+        licence: the licence that is to be accepted; empty if unknown.
+    """
+
+    hub: Hub
+    repository: str
+    revision: str | None
+    gated: bool
+    licence: str
+
+    def __str__(self) -> str:
+        return self.repository + (f" at revision {self.revision}" if self.revision else "")
+
+
+_NOT_FETCHED = "name a mirror with {mirror}, try {others}, or give a folder with `--weights FOLDER`"
+_SENTENCES = {
+    "full": (
+        "{wanted} cannot be written to the cache of {hub}",
+        "a folder with room, that can be written to",
+        "make room, or move the cache with {cache}, and run again",
+    ),
+    "gated": (
+        "no access to {wanted} on {hub}, which is gated or private",
+        "a token of an account that has access",
+        "open {page}, accept its licence{licence}, then run {login}; "
+        "or give the weights as a folder with `--weights FOLDER`",
+    ),
+    "token": (
+        "{hub} refuses the token that was sent for {wanted}",
+        "a valid token",
+        "make a new one and run {login}; or remove it, if the repository is public",
+    ),
+    "missing": (
+        "no {wanted} on {hub}",
+        "a repository and a revision that exist, public or open to your token",
+        "look at {page}; if it is private, run {login}",
+    ),
+    "broken": (
+        "the download of {wanted} from {hub} broke off",
+        "every file whole",
+        "run again, what arrived whole is kept; or " + _NOT_FETCHED,
+    ),
+    "unreachable": (
+        "cannot reach {hub} for {wanted}",
+        "an answer, or a complete download in the cache",
+        _NOT_FETCHED,
+    ),
+}
+"""What a failure means: what, expected, fix."""
+
+
+def explained(wanted: Wanted, error: Exception, began: bool, others: Iterable[str]) -> WeightsError:
+    """Say in one sentence what an error of a hub's library means.
+
+    Args:
+        wanted: what was asked for.
+        error: what the library raised.
+        began: whether files were being downloaded.
+        others: names of the other hubs, which may have the repository too.
+    """
+    row, endpoint, status = wanted.hub, wanted.hub.endpoint(), status_of(error)
+    kind = _kind(wanted, error, began)
+    first = list(_chain(error))[-1]
+    said = " ".join(str(first).split())[:200] or type(first).__name__
+    if status:
+        said = _headers(error).get("X-Error-Message") or HTTPStatus(status).phrase
+    fields = {
+        "wanted": wanted,
+        "hub": row.name,
+        "page": f"{endpoint}/{wanted.repository}",
+        "licence": f" ({wanted.licence})" if wanted.licence else "",
+        "login": row.login,
+        "mirror": row.mirror,
+        "cache": row.cache,
+        "others": " or ".join(f"`--hub {name}`" for name in others),
+    }
+    what, expected, fix = (part.format_map(fields) for part in _SENTENCES[kind])
+    where = "" if kind == "full" else f"{status or 'no answer'} from {endpoint}: "
+    return WeightsError(what, got=where + said, expected=expected, fix=fix)
+
+
+def status_of(error: Exception) -> int | None:
+    """Return the HTTP status that an error came from, if the hub answered at all."""
+    for one in _chain(error):
+        status = getattr(getattr(one, "response", None), "status_code", getattr(one, "status_code", None))
+        if isinstance(status, int) and status >= 400:
+            return status
+    return None
+
+
+def _kind(wanted: Wanted, error: Exception, began: bool) -> str:
+    if any(_is_full(one) for one in _chain(error)):
+        return "full"
+    status, headers = status_of(error), _headers(error)
+    signed = any(_is_signed(one) for one in _chain(error))
+    if status == 403 or headers.get("X-Error-Code") == "GatedRepo":
+        return "gated"
+    if status == 401 and signed:
+        return "token"
+    if status == 401 and wanted.gated:
+        return "gated"
+    if status in (400, 401, 404):
+        return "missing"
+    return "broken" if began else "unreachable"
+
+
+def _is_full(error: BaseException) -> bool:
+    """Tell whether an error is one of the disk; those of the network name no file."""
+    if not isinstance(error, OSError):
+        return "No space left on device" in str(error)
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or bool(error.errno and error.filename)
+
+
+def _is_signed(error: BaseException) -> bool:
+    """Tell whether the request that was refused carried a token."""
+    request = getattr(getattr(error, "response", None), "request", None)
+    headers = getattr(request, "headers", {})
+    return "authorization" in headers or "m_session_id" in headers.get("cookie", "")
+
+
+def _headers(error: Exception) -> Mapping[str, str]:
+    answers = (getattr(one, "response", None) for one in _chain(error))
+    return next((answer.headers for answer in answers if answer is not None), {})
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it came from, the first cause last."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        # ModelScope downloads files side by side and keeps what befell each.
+        at = at.__cause__ or at.__context__ or next(iter(getattr(at, "failed_files", {}).values()), None)

@@ -1,0 +1,111 @@
+"""Hugging Face: huggingface_hub does the work, with its environment variables, its cache and its token."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vconv.convert.hubs.base import CONFIG, WEIGHTS, Hub, Snapshot
+
+_TIMEOUT_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    bars: Any = importlib.import_module("huggingface_hub.utils")
+    before = bars.are_progress_bars_disabled()
+    bars.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            bars.enable_progress_bars()
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # Its base is that of requests, httpx or httpx2, as the version has it; hf_xet raises RuntimeError.
+    return (OSError, HfHubHTTPError.__mro__[1], RuntimeError, json.JSONDecodeError)
+
+
+def _listing(repository: str, revision: str | None) -> tuple[str, list[str]]:
+    from huggingface_hub import HfApi
+
+    found = HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT_SECONDS)
+    return str(found.sha), [sibling.rfilename for sibling in found.siblings or []]
+
+
+def _cached(repository: str, revision: str | None) -> Snapshot | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in (*WEIGHTS, CONFIG):
+        path = try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(path, str):
+            folder = Path(path).parent
+            return Snapshot(folder, HUB.name, repository, folder.name)
+    return None
+
+
+def _fetch(repository: str, commit: str, names: list[str]) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    with _without_bars():
+        return [Path(hf_hub_download(repository, name, revision=commit)) for name in names][-1].parent
+
+
+def _remember(found: Snapshot, revision: str | None, weights: str, bare: bool) -> None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    known = _cached(found.repository, revision)
+    with _without_bars():
+        if known is None or known.revision != found.revision:
+            hf_hub_download(found.repository, weights, revision=revision)
+        if bare and not _bare(found):
+            # The library notes the hub's "there is none" in its cache, under .no_exist.
+            try:
+                hf_hub_download(found.repository, CONFIG, revision=found.revision)
+            except LocalEntryNotFoundError:
+                raise
+            except EntryNotFoundError:
+                pass
+
+
+def _bare(found: Snapshot) -> bool:
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    noted = try_to_load_from_cache(found.repository, CONFIG, revision=found.revision)
+    return noted is _CACHED_NO_EXIST
+
+
+HUB = Hub(
+    name="huggingface",
+    login="`hf auth login` or set HF_TOKEN",
+    mirror="HF_ENDPOINT",
+    cache="HF_HUB_CACHE",
+    endpoint=_endpoint,
+    offline=_offline,
+    failures=_failures,
+    listing=_listing,
+    cached=_cached,
+    fetch=_fetch,
+    remember=_remember,
+    bare=_bare,
+)

@@ -1,0 +1,179 @@
+"""The table of hubs, and the one function that brings a repository from any of them.
+
+Nothing is downloaded but the configuration, the licences and the weights in one format. A new hub is one
+file and one row here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from vconv.convert.hubs import huggingface, modelscope
+from vconv.convert.hubs.base import CONFIG, WEIGHTS, Hub, Snapshot, Wanted, explained, status_of
+from vconv.errors import UnknownNameError, WeightsError
+from vconv.types import Say, silent
+
+HUBS: Mapping[str, Hub] = MappingProxyType({hub.name: hub for hub in (huggingface.HUB, modelscope.HUB)})
+"""Every hub, by name."""
+
+_BESIDE = (CONFIG, "preprocessor_config.json", "README.md")
+_LICENCES = ("LICENSE", "LICENCE", "NOTICE")
+_WEIGHT_SUFFIXES = {
+    *(".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".pth", ".pt", ".ckpt", ".npz", ".gguf", ".tflite"),
+}
+_REPOSITORY = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def download(
+    hub: str,
+    repository: str,
+    revision: str | None = None,
+    gated: bool = False,
+    licence: str = "",
+    say: Say = silent,
+    offline: bool = False,
+) -> Snapshot:
+    """Find a repository in the hub's cache, or download what is needed of it.
+
+    Args:
+        hub: a name in :data:`HUBS`.
+        repository: ``OWNER/NAME``.
+        revision: a branch, tag or commit; None for the hub's default branch.
+        gated: whether the repository is known to ask for consent.
+        licence: the licence that is to be accepted, for the error that says how.
+        say: takes progress.
+        offline: whether to look in the cache only.
+
+    Returns:
+        The repository, complete: its configuration where it has one, its licences, its weights.
+
+    Raises:
+        UnknownNameError: there is no such hub.
+        WeightsError: there is no such repository, no access, no network, no room, or no usable weights.
+    """
+    if hub not in HUBS:
+        raise UnknownNameError("hub", hub, HUBS, fix="give one of them with --hub")
+    if len(repository) > 96 or not _REPOSITORY.fullmatch(repository):
+        raise WeightsError(
+            "not the name of a repository",
+            got=repr(repository),
+            expected="OWNER/NAME",
+            fix="copy the name from the model's page on the hub, such as facebook/dinov2-large",
+        )
+    wanted = Wanted(HUBS[hub], repository, revision, gated, licence)
+    row, others = wanted.hub, [name for name in HUBS if name != hub]
+    if offline or row.offline():
+        return _from_cache(wanted, say)
+    try:
+        commit, files = row.listing(repository, revision)
+    except row.failures() as error:
+        status = status_of(error)
+        found = row.cached(repository, revision) if status is None or status >= 500 else None
+        if found is None or _lacking(row, found):
+            raise explained(wanted, error, began=False, others=others) from error
+        say(f"cannot reach {row.endpoint()}: found {repository} in the cache of {hub}")
+        return found
+    weights = _chosen(wanted, files)
+    try:
+        return _fetched(wanted, commit, files, weights, say)
+    except row.failures() as error:
+        raise explained(wanted, error, began=True, others=others) from error
+
+
+def _from_cache(wanted: Wanted, say: Say) -> Snapshot:
+    found = wanted.hub.cached(wanted.repository, wanted.revision)
+    lacking = _lacking(wanted.hub, found) if found else []
+    if found is None or lacking:
+        raise WeightsError(
+            f"{wanted} is not in the cache of {wanted.hub.name}, and the network is not to be used",
+            got="no " + ", no ".join(lacking) if lacking else "nothing of it",
+            expected="a complete download",
+            fix="run once with the network, or give a folder with `--weights FOLDER`",
+        )
+    say(f"found {wanted.repository} in the cache of {wanted.hub.name}")
+    return found
+
+
+def _lacking(row: Hub, found: Snapshot) -> list[str]:
+    """Name what keeps a snapshot from being complete."""
+    folder = found.folder
+    config = [] if (folder / CONFIG).is_file() or row.bare(found) else [CONFIG]
+    weights = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        return [*config, WEIGHTS[0]]
+    return config + [name for name in _shards(folder / weights) if not (folder / name).is_file()]
+
+
+def _chosen(wanted: Wanted, files: list[str]) -> str:
+    """Choose the one file, or index, that brings the weights."""
+    for name in WEIGHTS:
+        if name in files:
+            return name
+    others = sorted(name for name in files if Path(name).suffix in _WEIGHT_SUFFIXES)
+    raise WeightsError(
+        f"{wanted} on {wanted.hub.name} has no weights that can be used",
+        got=", ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
+        if others
+        else f"no weights among {len(files)} files",
+        expected="one of " + ", ".join(WEIGHTS),
+        fix="convert them with the library that they are for and give the folder with `--weights FOLDER`",
+    )
+
+
+def _fetched(wanted: Wanted, commit: str, files: list[str], weights: str, say: Say) -> Snapshot:
+    """Bring what is needed and not there: first what the listing tells of, then the shards of an index."""
+    row, repository = wanted.hub, wanted.repository
+    licences = [name for name in files if "/" not in name and name.upper().startswith(_LICENCES)]
+    names = [*(name for name in _BESIDE if name in files), *sorted(licences), weights]
+    held = row.cached(repository, commit)
+    before = _stamps(held.folder, names, weights) if held else None
+    if before is None:
+        say(f"downloading {repository} from {row.name}")
+    folder = row.fetch(repository, commit, names)
+    shards = _shards(folder / weights)
+    for name in shards:
+        if name not in files:
+            raise WeightsError(
+                f"{weights} of {wanted} names a shard that the repository does not have",
+                got=repr(name),
+                expected="a file beside it",
+                fix="name another revision, or give a folder with `--weights FOLDER`",
+            )
+    if shards:
+        row.fetch(repository, commit, shards)
+    found = Snapshot(folder, row.name, repository, commit)
+    # Only now, so that a download that broke off is not what the cache knows the revision by.
+    row.remember(found, wanted.revision, weights, CONFIG not in files)
+    # A branch can move under its files: where the cache is not kept by commit, only the library finds out.
+    if before is not None and before == _stamps(folder, names, weights):
+        say(f"found {repository} in the cache of {row.name}")
+    elif before is not None:
+        say(f"downloaded what had changed of {repository} from {row.name}")
+    return found
+
+
+def _stamps(folder: Path, names: list[str], weights: str) -> list[tuple[int, int, int]] | None:
+    """Tell files on disk from others that replace them; None where one is not there."""
+    paths = [folder / name for name in (*names, *_shards(folder / weights))]
+    if not all(path.is_file() for path in paths):
+        return None
+    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths)]
+
+
+def _shards(path: Path) -> list[str]:
+    """Return the shards that an index names; none where it is no index, or not there."""
+    if not path.name.endswith(".index.json") or not path.is_file():
+        return []
+    try:
+        return sorted({str(name) for name in json.loads(path.read_text())["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"cannot read {path.name}",
+            got=f"{type(error).__name__}: {error}",
+            expected="a JSON object whose weight_map names a file for every tensor",
+            fix=f"remove {path.parent} and run again, or give a folder with `--weights FOLDER`",
+        ) from error

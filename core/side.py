@@ -1,0 +1,31 @@
+"""Doing one thing beside another, in a thread, and stopping it when the other fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[Event], Result]) -> Iterator[Callable[[], Result]]:
+    """Start some work in a thread.
+
+    Args:
+        work: what to do; it is told by an event when to stop.
+
+    Yields:
+        A function that waits for the work and returns its result, or raises what it raised.
+    """
+    stop = Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work, stop)
+        try:
+            yield future.result
+        except BaseException:
+            stop.set()
+            raise
