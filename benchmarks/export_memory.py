@@ -16,7 +16,7 @@ from pathlib import Path
 from record import finish, out_option
 
 from vconv.catalog import find
-from vconv.convert.sources import open_source
+from vconv.convert.sources.table import Request, open_source
 from vconv.types import WEIGHTS_FILE
 
 SYSTEM = "vit-base-patch16-224-in21k"
@@ -31,7 +31,7 @@ def measure(depth: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         weights, artifact = Path(name) / "weights", Path(name) / "artifact"
         weights.mkdir()
-        open_source(system, "synthetic", weights)
+        open_source(Request(system, "synthetic"), weights)
         command = [sys.executable, "-m", "vconv", "export", SYSTEM, "--golden", "none", "--json"]
         command += ["--weights", str(weights), "--out", str(artifact)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -246,7 +246,8 @@ def find_device(name: str) -> Device:
     """
     match = re.fullmatch(r"([a-z-]+)(?::(\d{1,3}))?", name)
     if match is None or match[1] not in KINDS:
-        raise UnknownNameError("device", name, [*KINDS, ALL], fix="choose one of the devices listed")
+        choices = [choice for choice in (*KINDS, ALL) if choice != name]
+        raise UnknownNameError("device", name, choices, fix="choose one of the devices listed")
     kind, index = KINDS[match[1]], int(match[2] or 0)
     count = kind.count()
     if index >= count:

@@ -26,11 +26,14 @@ def _refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) ->
     try:
         yield
     except errors as error:
-        raise (MemoryShortError if _OUT_OF_MEMORY in str(error) else EngineError)(
+        short = _OUT_OF_MEMORY in str(error)
+        raise (MemoryShortError if short else EngineError)(
             f"{engine} refuses {subject}",
-            got=" ".join(str(error).split())[:300],
-            expected="a graph that it can run",
-            fix="export the artifact again; if that does not help, report it",
+            got=" ".join(str(error).split())[-300:] if short else " ".join(str(error).split())[:300],
+            expected="room for the batch" if short else "a graph that it can run",
+            fix="use a smaller batch"
+            if short
+            else "export the artifact again; if that does not help, report it",
         ) from error
 
 
@@ -43,12 +46,22 @@ def _unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
     )
 
 
-_ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
-    value
-    for value in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-    if isinstance(value, type) and issubclass(value, Exception)
+_ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(
+        value
+        for value in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ),
 )
-"""Everything that ONNX Runtime raises of its own."""
+"""Everything that ONNX Runtime raises: of its own, and where inputs and outputs are bound, a RuntimeError."""
+_TYPES = {"float": "float32", "double": "float64"}
+"""From ONNX Runtime's name of a type to everyone else's, where they differ."""
+
+
+def _placed(output: Any) -> Placed:
+    dtype = str(output.data_type())[len("tensor(") : -1]
+    return Placed(_TYPES.get(dtype, dtype), output.device_name())
 
 
 class OnnxRuntimeSession(Session):
@@ -117,10 +130,7 @@ class OnnxRuntimeSession(Session):
     def run(self, pixel_values: Array) -> dict[str, Array]:
         """See :meth:`Session.run`."""
         outputs = dict(zip(self._names, self.bind(pixel_values)(), strict=True))
-        self.placed = {
-            name: Placed(str(output.data_type())[len("tensor(") : -1], output.device_name())
-            for name, output in outputs.items()
-        }
+        self.placed = {name: _placed(output) for name, output in outputs.items()}
         return {name: output.numpy() for name, output in outputs.items()}
 
 

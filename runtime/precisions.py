@@ -64,8 +64,9 @@ def find_precisions(names: Sequence[str], device: Device) -> list[Precision]:
         return [PRECISIONS[name] for name in device.usual]
     for name in names:
         if name not in PRECISIONS:
+            choices = [choice for choice in (AUTO, *PRECISIONS) if choice != name]
             raise UnknownNameError(
-                "precision", name, [AUTO, *PRECISIONS], fix="name some of those, with commas between"
+                "precision", name, choices, fix="name some of those, with commas between, or auto alone"
             )
         if name not in device.precisions:
             raise InputError(

@@ -65,13 +65,15 @@ class Runner:
             return forward
         return None
 
-    def tolerant(self, forward: Callable[[], object]) -> Callable[[], None]:
-        """Return what runs a bound batch, and does nothing any more once its engine has refused."""
+    def tolerant(self, batch: int, forward: Callable[[], object]) -> Callable[[], None]:
+        """Return what runs a bound batch, and does nothing any more once it could not be run."""
 
         def attempt() -> None:
-            if self.refusal is None:
+            if self.refusal is None and batch not in self.skipped:
                 try:
                     forward()
+                except MemoryShortError as error:
+                    self.skipped[batch] = error.got
                 except EngineError as error:
                     self.refusal = error
 
@@ -92,7 +94,7 @@ def time_side_by_side(runners: Mapping[int, Runner], plan: Plan) -> None:
                 continue
             forward = runner.prepare(batch)
             if forward is not None:
-                tasks[key] = Task(batch, runner.tolerant(forward), runner.device.synchronize)
+                tasks[key] = Task(batch, runner.tolerant(batch, forward), runner.device.synchronize)
         for key, measurement in interleaved(tasks, plan).items():
-            if runners[key].refusal is None:
+            if runners[key].refusal is None and batch not in runners[key].skipped:
                 runners[key].measurements.append(measurement)

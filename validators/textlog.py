@@ -13,6 +13,8 @@ _LATENCY = (
     *("runs", "mean_ms", "std_ms", "min_ms", "max_ms", "p50_ms", "p90_ms", "p99_ms", "ms_per_image"),
     *("images_per_second", "speed_up_over_cpu"),
 )
+_COSTS = ("load_ms", "first_ms", "peak_rss_bytes", "peak_rss_growth_bytes")
+_VERDICT = ("floor", "limit", *METRICS, "to_stock_original")
 _SMOKE = ("shape", "dtype", "device", "min", "max", "mean", "first")
 
 
@@ -49,14 +51,20 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     reference = report["reference"]
     where = f"{reference['precision']} on {reference['device']}"
     yield f"reference  {reference['name']}, {reference['source']}, {where}"
+    inputs = report["inputs"]
+    yield f"inputs     {inputs['source']}: {', '.join(inputs['images']) or '-'}"
     for name, model in report["devices"].items():
         yield f"device     {name}: {model}"
     for name, version in report["environment"].items():
         yield f"{name:<16} {version}"
     yield f"preprocessing    {_number(report['preprocessing_ms_per_image'])} ms an image"
+    if report["speed_up_baseline"]:
+        yield f"speed-ups are over {report['speed_up_baseline']}"
     for row in report["variants"]:
         yield from _variant(row)
     yield ""
+    for row in report["published"]:
+        yield _published(row)
     for check in report["checks"]:
         yield f"{check['status']:<10} {check['name']}: {check['detail']}"
     yield ""
@@ -69,21 +77,29 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
     yield f"{row['variant']} ({row['engine']}, {row['device']}{simulated}): {row['status']}"
     if row.get("reason"):
         yield f"  {row['reason']}"
-    for name, block in row["smoke"].items():
-        yield f"  {name}"
-        yield "    " + ", ".join(f"{key} {_number(block[key])}" for key in _SMOKE)
-        verdict = row["outputs"].get(name, {})
-        figures = [f"{key} {_number(verdict[key])}" for key in ("floor", "limit", *METRICS) if key in verdict]
-        yield "    " + ", ".join(figures)
+    if row.get("batches"):
+        yield f"  judged in {row['precision']} at batch {' and '.join(map(str, row['batches']))}"
+    for name in {**row["outputs"], **row["smoke"]}:
+        verdict, block = row["outputs"].get(name, {}), row["smoke"].get(name, {})
+        yield f"  {name}: {verdict.get('status', '-')}, {_number(verdict.get('shape'))}"
+        for figures, keys in ((block, _SMOKE), (verdict, _VERDICT)):
+            shown = [f"{key} {_number(figures[key])}" for key in keys if key in figures]
+            if shown:
+                yield "    " + ", ".join(shown)
         for reason in verdict.get("reasons", ()):
             yield f"    {reason}"
-    costs = [f"{key} {_number(row.get(key))}" for key in ("load_ms", "first_ms", "peak_rss_bytes")]
-    yield "  " + ", ".join(costs)
+    yield "  " + ", ".join(f"{key} {_number(row.get(key))}" for key in _COSTS)
     for timing in row["latency"]:
         figures = [f"{key} {_number(timing.get(key))}" for key in _LATENCY]
         yield f"  batch {timing['batch']}: " + ", ".join(figures)
     for skipped in row["skipped_batches"]:
         yield f"  batch {skipped['batch']}: not timed, {skipped['reason']}"
+
+
+def _published(row: Mapping[str, Any]) -> str:
+    what = f"batch {row['batch']}" if row["batch"] else row["output"]
+    figures = ", ".join(f"{key} {_number(value)}" for key, value in row["figures"].items())
+    return f"published  {row['variant']} on {row['device']}, {what}: {figures} ({row['source']})"
 
 
 def _number(value: Any) -> str:

@@ -49,7 +49,7 @@ def ways(system: System) -> str:
 
 
 def _open_synthetic(request: Request, match: re.Match[str], scratch: Path, say: Say) -> Source:
-    seed = match[1] or "0"
+    seed = "0" if match[1] is None else match[1]
     if not re.fullmatch(r"\d{1,9}", seed):
         raise WeightsError(
             "not a seed",

@@ -20,12 +20,13 @@ import torch
 from onnx import helper, numpy_helper
 
 import vconv
-from vconv.catalog import System
+from vconv.catalog import SYSTEMS, System
 from vconv.convert import ledger
+from vconv.convert.layouts.table import find_layout
 from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.patches import gelu_erf, qkv_bias, rope_periods
 from vconv.convert.safetensors_file import read_header
-from vconv.convert.sources import open_source
+from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ExportCheckError, PatchError
 from vconv.manifest import DIGEST_FILE
 from vconv.types import MANIFEST_FILE, WEIGHTS_FILE
@@ -34,11 +35,11 @@ QUICK: dict[str, Any] = {"quick": True, "budget": 1e-3}
 
 
 @pytest.fixture
-def victim(artifact: Path, tmp_path: Path) -> Path:
-    """A copy of every system's artifact, to be damaged."""
+def victim(small_artifact: Path, tmp_path: Path) -> Path:
+    """A copy of every shrunk system's artifact, to be damaged."""
     return Path(
         shutil.copytree(
-            artifact, tmp_path / "victim", ignore=shutil.ignore_patterns("reports", "results.json")
+            small_artifact, tmp_path / "victim", ignore=shutil.ignore_patterns("reports", "results.json")
         )
     )
 
@@ -63,7 +64,7 @@ def rehash(folder: Path) -> None:
 def forget_the_source(folder: Path) -> None:
     """Make an artifact one whose original is not at hand, so that only what it recorded can judge it."""
     content = json.loads((folder / MANIFEST_FILE).read_text())
-    content["source"].update(label="folder:elsewhere", synthetic=False)
+    content["source"].update(label="folder:elsewhere", kind="folder", revision="", synthetic=False)
     (folder / MANIFEST_FILE).write_text(json.dumps(content))
 
 
@@ -86,7 +87,7 @@ def a_square_weight(folder: Path) -> str:
     entries = read_header(folder / WEIGHTS_FILE)
     return next(
         name for name, entry in sorted(entries.items())
-        if ".5." in name and len(entry.shape) == 2 and entry.shape[0] == entry.shape[1]
+        if ".1." in name and len(entry.shape) == 2 and entry.shape[0] == entry.shape[1]
     )  # fmt: skip
 
 
@@ -176,25 +177,34 @@ def test_the_top_exponent_bit_of_a_weight_fails_every_variant_even_without_the_o
     assert failures(report) == {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
 
 
+TRANSFORMERS = sorted(name for name, system in SYSTEMS.items() if system.library == "transformers")
+"""The systems whose configuration carries the exact GELU."""
+BIASED = sorted(name for name, system in SYSTEMS.items() if find_layout(system.config).biases)
+"""The systems that have query, key and value biases."""
+
+
+@pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 def test_an_activation_that_is_not_the_exact_gelu_stops_an_export(
     small_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = replace(gelu_erf.PATCH, edit_config=lambda config: {**config, "hidden_act": "gelu_new"})
+    broken = replace(gelu_erf.PATCH, edit_config=lambda network, config: {**config, "hidden_act": "gelu_new"})
     monkeypatch.setattr("vconv.convert.patches.table.PATCHES", {"gelu-erf": broken})
     with pytest.raises(PatchError, match="gelu-erf does not fit .* got 0 places .* expected 3"):
         vconv.export(small_name, "synthetic", tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 def test_a_gelu_patch_that_carries_nothing_stops_an_export(
     small_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = replace(gelu_erf.PATCH, edit_config=dict)
+    broken = replace(gelu_erf.PATCH, edit_config=lambda network, config: config)
     monkeypatch.setattr("vconv.convert.patches.table.PATCHES", {"gelu-erf": broken})
     with pytest.raises(PatchError, match="config.json does not carry the patch gelu-erf .* got 0"):
         vconv.export(small_name, "synthetic", tmp_path / "a")
 
 
+@pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 def test_a_gelu_patch_that_computes_the_tanh_form_stops_an_export(
     small_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,14 +240,14 @@ def nearly_zero_biases(small_system: System, tmp_path: Path) -> Path:
     """Weights whose query, key and value biases are zero but for one element of 1e-3."""
     folder = tmp_path / "weights"
     folder.mkdir()
-    open_source(small_system, "synthetic:1", folder)
+    open_source(Request(small_system, "synthetic:1"), folder)
     tensors = safetensors.numpy.load_file(folder / WEIGHTS_FILE)
     names = [
         name
         for name in sorted(tensors)
-        if name.endswith(("query.bias", "key.bias", "value.bias", "_proj.bias"))
+        if name.endswith(("query.bias", "key.bias", "value.bias", "_proj.bias", "attn.qkv.bias"))
     ]
-    biases = [name for name in names if "attention" in name and "o_proj" not in name]
+    biases = [name for name in names if "att" in name and "o_proj" not in name]
     for name in biases:
         tensors[name][:] = 0
     tensors[biases[-1]][7] = 1e-3
@@ -245,6 +255,7 @@ def nearly_zero_biases(small_system: System, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("system", BIASED, indirect=True)
 def test_one_bias_element_of_a_thousandth_keeps_every_bias(
     small_name: str, nearly_zero_biases: Path, tmp_path: Path
 ) -> None:
@@ -255,6 +266,7 @@ def test_one_bias_element_of_a_thousandth_keeps_every_bias(
     assert document["ledger"]["dropped"] == 0
 
 
+@pytest.mark.parametrize("system", BIASED, indirect=True)
 def test_a_gate_that_strips_a_bias_of_a_thousandth_stops_an_export(
     small_name: str, nearly_zero_biases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +283,7 @@ def test_a_weight_that_is_not_a_number_stops_an_export(
 ) -> None:
     folder = tmp_path / "weights"
     folder.mkdir()
-    open_source(small_system, "synthetic:1", folder)
+    open_source(Request(small_system, "synthetic:1"), folder)
     entry = read_header(folder / WEIGHTS_FILE)[a_norm(folder)]
     with (folder / WEIGHTS_FILE).open("r+b") as file:
         file.seek(entry.offset)

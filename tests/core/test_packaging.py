@@ -24,7 +24,8 @@ def test_every_lower_bound_is_the_version_that_the_oldest_set_is_tested_with() -
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     declared = bounds(setup["options"]["install_requires"])
-    declared |= {"openvino": bounds(setup["options.extras_require"]["dev"])["openvino"]}
+    extras = bounds(setup["options.extras_require"]["dev"])
+    declared |= {name: extras[name] for name in ("openvino", "modelscope")}
     assert declared == bounds((ROOT / "tests" / "oldest.txt").read_text())
 
 

@@ -15,7 +15,8 @@ import pytest
 import vconv
 from vconv import manifest
 from vconv.catalog import System
-from vconv.convert.sources import open_source
+from vconv.convert.sources.table import Request, open_source
+from vconv.errors import WeightsError
 
 LIMIT = 1e-5
 
@@ -55,7 +56,7 @@ def test_every_variant_is_judged_in_every_engine_and_the_original_only_measured(
         for output in variant["outputs"].values():
             assert 1e-8 < output["floor"] < 5e-6
             assert original or output["vector_relative_error"] <= output["limit"] == LIMIT
-            if system.config["model_type"] == "dinov3_vit":
+            if "dinov3" in system.name:
                 assert 1e-4 < output["to_stock_original"] < 1e-1
 
 
@@ -76,14 +77,20 @@ def test_a_report_is_on_disk_as_it_was_returned_and_the_manifest_is_untouched(
     assert entries[f"reports/{path.name}"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     stored = json.loads(path.read_text())
     returned = json.loads(json.dumps(validated))
-    assert {key: stored[key] for key in returned if key != "report"} == {
-        key: value for key, value in returned.items() if key != "report"
-    }
+    for key in ("report", "log"):
+        del returned[key]
+    assert {key: stored[key] for key in returned} == returned
+    assert path.with_suffix(".log") == Path(validated["log"])
+    log = path.with_suffix(".log").read_text()
+    assert "(synthetic: not trained weights)" in log
+    assert all(variant["variant"] in log for variant in validated["variants"])
     manifest.load(artifact)
 
 
-def test_photographs_pass_too_where_the_original_is_live(artifact: Path, photographs: list[str]) -> None:
-    report = vconv.validate(artifact, images=photographs, quick=True)
+def test_photographs_pass_too_where_the_original_is_live(
+    small_artifact: Path, photographs: list[str]
+) -> None:
+    report = vconv.validate(small_artifact, images=photographs, quick=True)
     assert report["passed"]
     assert next(check for check in report["checks"] if check["name"] == "golden")["status"] == "skipped"
 
@@ -91,10 +98,8 @@ def test_photographs_pass_too_where_the_original_is_live(artifact: Path, photogr
 def test_without_golden_and_without_the_original_a_validation_is_incomplete(
     small_name: str, small_system: System, tmp_path: Path
 ) -> None:
-    from vconv.convert.sources import open_source
-
     (tmp_path / "weights").mkdir()
-    folder = open_source(small_system, "synthetic:5", tmp_path / "weights").folder
+    folder = open_source(Request(small_system, "synthetic:5"), tmp_path / "weights").folder
     document = vconv.export(small_name, str(folder), tmp_path / "a", golden=False)
     assert document["variants"] == []
     assert not (tmp_path / "a" / "golden").exists()
@@ -112,11 +117,11 @@ def test_the_weights_of_another_seed_are_not_the_original(small_name: str, tmp_p
     assert failed == ["tensors", "golden"]
 
 
-def test_a_changed_file_stops_a_validation(artifact: Path, tmp_path: Path) -> None:
+def test_a_changed_file_stops_a_validation(small_artifact: Path, tmp_path: Path) -> None:
     from vconv.errors import ArtifactError
 
     copy = tmp_path / "a"
-    shutil.copytree(artifact, copy, copy_function=shutil.copy2)
+    shutil.copytree(small_artifact, copy)
     with (copy / "model.onnx").open("r+b") as file:
         file.seek(100)
         file.write(b"\xff")
@@ -137,7 +142,7 @@ def test_the_same_tensors_under_another_epsilon_are_not_the_original(
     small_name: str, small_system: System, tmp_path: Path
 ) -> None:
     (tmp_path / "weights").mkdir()
-    folder = open_source(small_system, "synthetic:5", tmp_path / "weights").folder
+    folder = open_source(Request(small_system, "synthetic:5"), tmp_path / "weights").folder
     vconv.export(small_name, str(folder), tmp_path / "a", golden=False)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
@@ -172,3 +177,91 @@ def test_a_report_says_what_it_judged_on_and_what_preprocessing_costs(
 ) -> None:
     assert validated["inputs"] == {"source": "recorded", "images": ["synthetic:0", "synthetic:1"]}
     assert validated["preprocessing_ms_per_image"] > 0
+
+
+def test_every_variant_shows_what_came_out_of_it(validated: dict[str, Any], artifact: Path) -> None:
+    declared = manifest.load(artifact).outputs
+    for variant in validated["variants"]:
+        assert set(variant["smoke"]) == set(declared)
+        for name, block in variant["smoke"].items():
+            assert block["shape"] == [1, *declared[name][1:]]
+            assert (block["dtype"].replace("float32", "float"), block["device"]) == ("float", "cpu")
+            assert block["min"] < block["mean"] < block["max"]
+            assert len(block["first"]) == 5
+
+
+def test_speed_ups_are_over_the_original_on_the_cpu(validated: dict[str, Any]) -> None:
+    assert validated["speed_up_baseline"] == "original-torch-fp32 on cpu"
+    base = validated["variants"][0]["latency"][0]
+    for variant in validated["variants"]:
+        for timing in variant["latency"]:
+            if timing["batch"] == base["batch"]:
+                assert timing["speed_up_over_cpu"] == pytest.approx(base["mean_ms"] / timing["mean_ms"])
+            else:
+                assert timing["speed_up_over_cpu"] is None
+
+
+def test_published_figures_are_those_of_the_same_kind_of_device(
+    validated: dict[str, Any], system: System
+) -> None:
+    expected = [row for row in system.published if row.kind == "cpu"]
+    assert [row["source"] for row in validated["published"]] == [row.source for row in expected]
+    assert [row["figures"] for row in validated["published"]] == [dict(row.figures) for row in expected]
+
+
+def test_torch_variants_run_in_every_precision_that_is_asked_for(small_artifact: Path) -> None:
+    names = ("fp32", "fp16", "bf16", "autocast-fp16", "autocast-bf16")
+    report = vconv.validate(small_artifact, precision=names, quick=True, budget=1e-3)
+    rows = {row["variant"]: row for row in report["variants"]}
+    assert report["passed"]
+    assert {f"{kind}-torch-{name}" for kind in ("original", "patched") for name in names} <= rows.keys()
+    for name in names[1:]:
+        row = rows[f"patched-torch-{name}"]
+        assert row["status"] == "passed"
+        errors = [output["vector_relative_error"] for output in row["outputs"].values()]
+        assert 1e-5 < max(errors) <= next(iter(row["outputs"].values()))["limit"]
+
+
+def test_a_repository_that_cannot_be_had_leaves_the_recorded_outputs_and_says_so(
+    small_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*arguments: Any, **options: Any) -> None:
+        raise WeightsError("the hub cannot be reached", got="no network", expected="one", fix="wait")
+
+    copy = tmp_path / "a"
+    shutil.copytree(small_artifact, copy, ignore=shutil.ignore_patterns("reports", "results.json"))
+    made = manifest.load(copy)
+    origin = {"kind": "huggingface", "identity": "me/mine", "revision": "a" * 40, "synthetic": False}
+    made.model_copy(update={"source": made.source.model_copy(update=origin)}).save(copy)
+    monkeypatch.setattr("vconv.convert.hubs.table.download", download)
+    report = vconv.validate(copy, quick=True, budget=1e-3)
+    assert (report["status"], report["reference"]["source"]) == ("passed", "golden")
+    check = next(check for check in report["checks"] if check["name"] == "source")
+    assert (check["status"], check["detail"]) == ("skipped", "the hub cannot be reached, got no network")
+
+
+def test_a_comparison_has_one_row_a_variant_engine_and_batch_over_all_artifacts(
+    small_artifact: Path, tmp_path: Path
+) -> None:
+    copies = [tmp_path / name for name in ("a", "b")]
+    for copy in copies:
+        shutil.copytree(small_artifact, copy, ignore=shutil.ignore_patterns("reports", "results.json"))
+    document = vconv.compare(copies, engines=("onnxruntime", "openvino"), quick=True, budget=1e-3)
+    assert (document["passed"], document["winner"], document["checks"]) == (True, None, [])
+    keys = [(row["variant"], row["engine"], row["batch"]) for row in document["rows"]]
+    one = [
+        ("original-torch-fp32", "torch", 1),
+        ("patched-torch-fp32", "torch", 1),
+        ("onnx-fp32", "onnxruntime", 1),
+        ("onnx-fp32", "openvino", 1),
+        ("onnx-fp32-npu", "onnxruntime", 2),
+        ("onnx-fp32-npu", "openvino", 2),
+    ]
+    assert keys == one * 2
+    for row in document["rows"]:
+        assert row["passed"] == (row["variant"] != "original-torch-fp32")
+        assert row["p50_ms"] > 0
+        assert row["device"] == "cpu"
+    for copy in copies:
+        (entry,) = json.loads((copy / "results.json").read_text())["reports"]
+        assert entry["file"].endswith("-compare.json")

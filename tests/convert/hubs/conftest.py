@@ -1,16 +1,48 @@
-"""A stand-in for both model hubs on this machine: it answers as they do and writes down what it was asked."""
+"""What the tests of the hubs share: a stand-in for both on this machine, and caches of their own.
+
+The stand-in answers as the hubs do and writes down what it was asked.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from vconv.convert.hubs.table import HUBS
+
+NAME = "owner/model-large"
+
+
+def sharded(stem: str, suffix: str) -> dict[str, bytes]:
+    shards = {f"{stem}-0000{n}-of-00002{suffix}": bytes([n]) * 50 for n in (1, 2)}
+    weight_map = dict(zip("abc", [*shards, *shards], strict=False))
+    return {f"{stem}{suffix}.index.json": json.dumps({"weight_map": weight_map}).encode(), **shards}
+
+
+def named(*names: str) -> dict[str, bytes]:
+    return {name: f"{name} of a stand-in".encode() for name in names}
+
+
+FILES = SimpleNamespace(
+    small=named("config.json", "preprocessor_config.json", "README.md", "LICENSE", "NOTICE.txt"),
+    safe={"model.safetensors": bytes(range(256)) * 400},
+    safe_shards=sharded("model", ".safetensors"),
+    pickle=named("pytorch_model.bin"),
+    pickle_shards=sharded("pytorch_model", ".bin"),
+    others=named("flax_model.msgpack", "onnx/config.json", "onnx/model.onnx", "LICENSES/x", "tokenizer.json"),
+)
+"""What repositories are made of: names and contents."""
 
 
 class Request(NamedTuple):
@@ -184,15 +216,108 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
-@contextlib.contextmanager
-def serving() -> Iterator[HubServer]:
-    """Run a hub in a thread, on a port of its own."""
+@pytest.fixture
+def files() -> SimpleNamespace:
+    """What repositories are made of: names and contents."""
+    return FILES
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A hub in a thread, on a port of its own, with one repository."""
     handler = type("Handler", (_Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         handler.hub = HubServer(f"http://127.0.0.1:{server.server_address[1]}")  # type: ignore[attr-defined]
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
+        everything = {**FILES.small, **FILES.safe, **FILES.pickle, **FILES.others}
+        handler.hub.repositories[NAME] = Repository(everything)  # type: ignore[attr-defined]
         yield handler.hub  # type: ignore[attr-defined]
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def publish(hub: HubServer) -> Callable[..., Repository]:
+    """Put other files, or a gate, in place of the repository that the hub has."""
+
+    def put(*files: dict[str, bytes], gated: bool = False) -> Repository:
+        merged = {name: content for some in files for name, content in some.items()}
+        hub.repositories[NAME] = Repository(merged, gated)
+        return hub.repositories[NAME]
+
+    return put
+
+
+def _point(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    from huggingface_hub import constants, file_download
+
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    for module in (constants, file_download):  # before 1.0 the second has a copy
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", endpoint)
+
+
+@pytest.fixture(autouse=True)
+def huggingface(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point huggingface_hub at the stand-in and an empty cache: it reads its environment when imported."""
+    from huggingface_hub import constants
+
+    _point(monkeypatch, hub.endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def modelscope(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Point modelscope, if it is installed, at the stand-in and an empty cache."""
+    pytest.importorskip("modelscope_hub")
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+    monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "home"))
+    for name in ("MODELSCOPE_DOMAIN", "MODELSCOPE_API_TOKEN", "MODELSCOPE_PREFER_AI_SITE"):
+        monkeypatch.delenv(name, raising=False)
+    _forget_modelscope()
+    yield "modelscope"
+    _forget_modelscope()
+
+
+def _forget_modelscope() -> None:
+    """Make modelscope read its environment again: it does so once a process."""
+    if "modelscope_hub.config" in sys.modules:
+        sys.modules["modelscope_hub.config"].set_default_config(None)
+
+
+@pytest.fixture(params=sorted(HUBS))
+def name(request: pytest.FixtureRequest) -> str:
+    """Every hub of the table."""
+    if request.param == "modelscope":
+        request.getfixturevalue("modelscope")
+    return str(request.param)
+
+
+@pytest.fixture
+def point(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Point every hub at another address."""
+
+    def to(endpoint: str) -> None:
+        _point(monkeypatch, endpoint)
+        _forget_modelscope()
+
+    return to
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Every file of a folder, but for the notes that modelscope, and vconv in its cache, keep."""
+    notes = (".msc", ".mv", ".mdl", ".vconv-no-config")
+
+    def read(folder: Path) -> dict[str, bytes]:
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in notes]
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+    return read
