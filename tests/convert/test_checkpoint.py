@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,10 +12,9 @@ import safetensors.torch
 import torch
 
 from vconv.convert import checkpoint, safetensors_file
-from vconv.convert.layouts import network
 from vconv.convert.ledger import Match, match, summary
 from vconv.convert.safetensors_file import Entry, read_header
-from vconv.convert.sources import Source
+from vconv.convert.sources.base import Source
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -29,7 +29,7 @@ def entry_of(folder: Path, tensor: torch.Tensor) -> Entry:
 
 
 def matches_of(source: Source) -> list[Match]:
-    return match(network(source.config, frozenset(source.entries)), source.entries)
+    return match(source.network, source.entries)
 
 
 def sha256(tensor: torch.Tensor) -> str:
@@ -100,7 +100,8 @@ def test_a_copy_holds_every_tensor_bit_for_bit(small_source: Source, tmp_path: P
     copy = safetensors.torch.load_file(path)
     assert set(copy) == set(source)
     assert [name for name in source if sha256(copy[name]) != sha256(source[name])] == []
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest() == small_source.sha256
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert small_source.files == {"model.safetensors": digest}
     assert summary(lines)["copied"] == summary(lines)["tensors"] == len(source)
     assert {line.source: line.sha256 for line in lines} == {
         name: sha256(tensor) for name, tensor in source.items()
@@ -114,7 +115,7 @@ def test_a_cast_keeps_every_value(small_source: Source, tmp_path: Path, dtype: s
         for name, tensor in safetensors.torch.load_file(small_source.folder / "model.safetensors").items()
     }
     safetensors.torch.save_file(source, tmp_path / "half.safetensors")
-    net = network(small_source.config)
+    net = small_source.network
     lines, _ = checkpoint.write(
         tmp_path / "copy.safetensors", match(net, read_header(tmp_path / "half.safetensors")), {}
     )
@@ -156,6 +157,57 @@ def test_a_bad_weight_in_the_middle_stops_the_writing(
     name = sorted(tensors)[len(tensors) // 2]
     tensors[name].view(-1)[-1] = float("nan")
     safetensors.torch.save_file(tensors, tmp_path / "bad.safetensors")
-    matches = match(network(small_source.config), read_header(tmp_path / "bad.safetensors"))
+    matches = match(small_source.network, read_header(tmp_path / "bad.safetensors"))
     with refused(WeightsError, "bad.safetensors", f"NaN or Inf in {name}"):
         checkpoint.write(tmp_path / "out", matches, {})
+
+
+def test_a_plan_knows_where_every_tensor_will_lie_before_it_is_written(
+    small_source: Source, tmp_path: Path
+) -> None:
+    matches = matches_of(small_source)
+    plan = checkpoint.Plan(tmp_path / "out", matches, {matches[3].canonical: "it is all zero"})
+    planned = plan.entries
+    assert not plan.path.exists()
+    plan.write()
+    assert planned == read_header(plan.path)
+    assert plan.nbytes == sum(entry.nbytes for entry in planned.values())
+    assert plan.kept == [*matches[:3], *matches[4:]]
+
+
+def test_writing_stops_when_it_is_told_to(small_source: Source, tmp_path: Path) -> None:
+    stop = Event()
+    stop.set()
+    with pytest.raises(InterruptedError):
+        checkpoint.Plan(tmp_path / "out", matches_of(small_source), {}).write(stop)
+
+
+def test_a_file_is_written_once_more_from_its_ledger_byte_by_byte(
+    small_source: Source, tmp_path: Path
+) -> None:
+    matches = matches_of(small_source)
+    lines, digest = checkpoint.write(tmp_path / "first", matches, {matches[3].canonical: "it is all zero"})
+    again = checkpoint.rewrite(tmp_path / "second", lines, small_source.entries)
+    assert again == digest
+    assert (tmp_path / "second").read_bytes() == (tmp_path / "first").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["a value", "a shape", "a type", "a name"])
+def test_other_weights_than_the_ledgers_are_refused(
+    small_source: Source, tmp_path: Path, refused: Refused, change: str
+) -> None:
+    lines, _ = checkpoint.write(tmp_path / "first", matches_of(small_source), {})
+    tensors = safetensors.torch.load_file(small_source.folder / "model.safetensors")
+    chosen = sorted(tensors)[5]
+    tensor = tensors.pop(chosen)
+    if change == "a value":
+        tensor.view(-1)[-1] += 1
+    elif change == "a shape":
+        tensor = tensor[None]
+    elif change == "a type":
+        tensor = tensor.half()
+    tensors["another" if change == "a name" else chosen] = tensor.contiguous()
+    safetensors.torch.save_file(tensors, tmp_path / "other.safetensors")
+    entries = read_header(tmp_path / "other.safetensors")
+    with refused(WeightsError, "not the weights that the artifact was made from", chosen):
+        checkpoint.rewrite(tmp_path / "second", lines, entries)

@@ -10,19 +10,20 @@ import pytest
 
 from vconv.catalog import SYSTEMS
 from vconv.convert import ledger
-from vconv.convert.layouts import LAYOUTS, Network, network
+from vconv.convert.layouts.base import Network
+from vconv.convert.layouts.table import find_layout
 from vconv.convert.ledger import CASTABLE, Line
 from vconv.convert.safetensors_file import Entry
-from vconv.convert.sources import Source
+from vconv.convert.sources.base import Source
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-PREFIXED = [name for name, system in SYSTEMS.items() if LAYOUTS[system.config["model_type"]].prefix]
+PREFIXED = [name for name, system in SYSTEMS.items() if find_layout(system.config).prefix]
 
 
 def net(source: Source) -> Network:
-    return network(source.config, frozenset(source.entries))
+    return source.network
 
 
 def test_every_tensor_of_a_checkpoint_is_matched_with_itself(small_source: Source) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 import transformers
 from torch import Tensor
@@ -15,13 +17,32 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vconv.catalog import SYSTEMS, System
 from vconv.convert import recipe, safetensors_file
-from vconv.convert.layouts import LAYOUTS, network
-from vconv.convert.sources import Source, open_source
+from vconv.convert.layouts.base import Tensor as Planned
+from vconv.convert.layouts.table import LAYOUTS, find_layout, network
+from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import Request, open_source
 
 Distance = Callable[[Any, Any], float]
+Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
+FUSED = [name for name, system in SYSTEMS.items() if system.library == "timm"]
+WITH_POSITIONS = [
+    name
+    for name, system in SYSTEMS.items()
+    if any(slot.role == "position" for slot in find_layout(system.config).slots)
+]
 UNUSED = ("embeddings.mask_token", "q_proj.bias", "v_proj.bias")
 """Used in training only, or zero by the recipe, as in the files that the authors released."""
+
+
+def parts_of(key: str, values: Tensor) -> list[tuple[str, Tensor]]:
+    """Take a fused projection apart: each third must show by itself."""
+    if ".qkv." not in key:
+        return [(key, values)]
+    return [
+        (f"{key} ({name})", part)
+        for name, part in zip(("query", "key", "value"), values.chunk(3), strict=True)
+    ]
 
 
 def drawn(system: System, seed: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -84,27 +105,84 @@ def test_only_biases_of_that_role_are_zero(small_system: System) -> None:
 
 
 def test_every_tensor_that_inference_uses_shows_at_the_output(
-    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, distance: Distance
+    small_source: Source, stock: Callable[[Path], Any], named: Named, pixel_values: Tensor, distance: Distance
 ) -> None:
-    net = network(small_source.config)
+    net = small_source.network
     model = stock(small_source.folder)
     image, silent = pixel_values[:1], []
-    with torch.no_grad():
-        expected = model(image)
-        for name, parameter in model.named_parameters():
-            key = net.layout.disk_key(name)
-            before = parameter.clone()
-            parameter.zero_()
-            found = model(image)
-            parameter.copy_(before)
+    expected = named(model, image)
+    for name, parameter in model.named_parameters():
+        key = net.layout.disk_key(name)
+        for part, values in parts_of(key, parameter.data):
+            before = values.clone()
+            values.zero_()
+            found = named(model, image)
+            values.copy_(before)
             moved = max(
-                distance(found.last_hidden_state, expected.last_hidden_state),
-                distance(found.pooler_output, expected.pooler_output),
+                distance(found[output], expected[output]) for output in ("pooled", "last_hidden_state")
             )
             if moved < 1e-4 and not key.endswith(UNUSED):
-                silent.append(key)
+                silent.append(part)
     without_rope = [key for key in net.tensors() if key.endswith("attention.key.bias")]
+    without_rope += [f"{key} (key)" for key in net.tensors() if key.endswith("qkv.bias")]
     assert silent == without_rope, "softmax cancels a key bias where there is no RoPE, and nothing else"
+
+
+@pytest.mark.parametrize("system", FUSED, indirect=True)
+def test_each_third_of_a_fused_projection_is_drawn_as_it_would_be_alone(system: System) -> None:
+    net = network(system.config)
+    (fused, *_) = (tensor for tensor in net.tensors().values() if tensor.role == "qkv")
+    width = net.numbers.width
+    weight = recipe.draw(fused, net, 3)
+    thirds = dict(zip(("query", "key", "value"), weight.reshape(3, width, width), strict=True))
+    assert fused.shape == (3 * width, width)
+    for role, third in thirds.items():
+        alone = recipe.draw(Planned(f"alone.{role}", role, (width, width), 0, ""), net, 3)
+        assert third.std() == pytest.approx(alone.std(), rel=0.02), role
+        assert abs(third.mean()) < 0.01 * third.std()
+    assert thirds["query"].std() / thirds["value"].std() == pytest.approx(recipe.QUERY_KEY_GAIN, rel=0.02)
+    assert not np.array_equal(thirds["query"], thirds["key"])
+
+
+@pytest.mark.parametrize("system", FUSED, indirect=True)
+def test_the_noise_of_a_fused_projection_is_one_stream_over_all_thirds(small_system: System) -> None:
+    net = network(small_system.config)
+    for tensor in net.tensors().values():
+        if tensor.role == "qkv":
+            weight = recipe.draw(tensor, net, 3).astype(np.float64)
+            thirds = weight.reshape(3, -1) / np.array(
+                [[recipe.QUERY_KEY_GAIN], [recipe.QUERY_KEY_GAIN], [1.0]]
+            )
+            assert thirds.std(axis=1) == pytest.approx(1 / np.sqrt(tensor.shape[1]), rel=0.05)
+            assert np.abs(np.corrcoef(thirds) - np.eye(3)).max() < 0.05
+
+
+@pytest.mark.parametrize("system", WITH_POSITIONS, indirect=True)
+def test_neighbouring_positions_look_alike_and_distant_ones_do_not(system: System) -> None:
+    net = network(system.config)
+    (tensor,) = (tensor for tensor in net.tensors().values() if tensor.role == "position")
+    side = math.isqrt(tensor.shape[1])
+    grid = recipe.draw(tensor, net, 0)[0, -side * side :].reshape(side, side, -1)
+    assert grid.shape[2] == net.numbers.width
+    near = np.mean(grid[1:] * grid[:-1]) / np.mean(grid * grid)
+    far = np.mean(grid[side // 2 :] * grid[: side - side // 2]) / np.mean(grid * grid)
+    assert near > 0.5
+    assert abs(far) < 0.3
+
+
+def eager(source: Source, side: int) -> tuple[Any, list[torch.nn.Module]]:
+    """Load a stock model with attention in plain operators, and list its blocks."""
+    if source.library.name == "transformers":
+        model: Any = transformers.AutoModel.from_pretrained(
+            source.folder, dtype=torch.float32, attn_implementation="eager"
+        )
+        blocks = next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    else:
+        model = timm.create_model(f"local-dir:{source.folder}", pretrained=True, img_size=side)
+        blocks = model.blocks
+        for block in blocks:
+            block.attn.fused_attn = False
+    return model.eval(), list(blocks)
 
 
 class _Inside(TorchDispatchMode):
@@ -122,17 +200,21 @@ class _Inside(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["dinov3-vits16"])
+REAL = ["dinov3-vits16", *FUSED]
+
+
+@pytest.mark.parametrize("name", REAL)
 def test_a_real_size_network_has_the_statistics_that_the_recipe_claims(name: str, tmp_path: Path) -> None:
-    source = open_source(SYSTEMS[name], "synthetic:0", tmp_path)
-    model = transformers.AutoModel.from_pretrained(
-        source.folder, dtype=torch.float32, attn_implementation="eager"
-    )
-    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    source = open_source(Request(SYSTEMS[name], "synthetic:0"), tmp_path)
+    side = 14 * source.network.numbers.patch
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    model, blocks = eager(source, side)
+    states: list[Tensor] = []
+    for block in blocks:
+        block.register_forward_hook(lambda *found: states.append(found[-1]))
     with torch.no_grad(), _Inside() as inside:
-        states = model.eval()(images, output_hidden_states=True).hidden_states
-    blocks = network(source.config).blocks
-    assert len(inside.logits) == len(inside.pre_gelu) == blocks
+        model(images)
+    assert len(inside.logits) == len(inside.pre_gelu) == source.network.blocks
     stds = [float(logits.std()) for logits in inside.logits]
     assert all(1.0 < std < 3.5 for std in stds), stds
     means = [float(values.mean()) for values in inside.pre_gelu]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from vconv.catalog import System
 from vconv.convert import reference
-from vconv.convert.layouts import network
-from vconv.convert.patches import rope_periods
-from vconv.convert.sources import Source
+from vconv.convert.layouts.table import LAYOUTS, network
+from vconv.convert.patches import rope_periods, table
+from vconv.convert.patches.base import applied
+from vconv.convert.sources.base import Source
 
 Distance = Callable[[Any, Any], float]
+Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 KNOWN = [
     1.0, 1.3359375, 1.78125, 2.375, 3.15625, 4.21875, 5.625, 7.5,
@@ -24,23 +28,24 @@ KNOWN = [
 """Periods of the released networks with heads of 64 channels: 100^(i / 16), eight significant bits each."""
 
 
-def config_of(head_dim: int, theta: float = 100.0) -> dict[str, Any]:
-    return {"hidden_size": 6 * head_dim, "num_attention_heads": 6, "rope_theta": theta}
+PLACES = {"dinov3_vit": "rope_embeddings.inv_freq", "timm dinov3": "rope.periods"}
+"""By family, the buffer that the reference corrects."""
 
 
-def has_rope(source: Source) -> bool:
-    return "rope_theta" in source.config
+def corrected_place(source: Source) -> str:
+    """Name of the buffer that must be corrected; empty where there is none."""
+    return PLACES.get(source.network.layout.family, "")
 
 
 def test_periods_of_the_released_networks_are_known() -> None:
-    assert reference.authors_periods(config_of(64)).tolist() == KNOWN
+    assert reference.authors_periods(100.0, 64).tolist() == KNOWN
     assert rope_periods.periods(100.0, 64).tolist() == KNOWN
 
 
 @pytest.mark.parametrize("head_dim", [32, 48, 64, 80, 96, 128])
 @pytest.mark.parametrize("theta", [10.0, 100.0, 10000.0])
 def test_periods_agree_with_the_patch_and_with_torch(head_dim: int, theta: float) -> None:
-    found = reference.authors_periods(config_of(head_dim, theta))
+    found = reference.authors_periods(theta, head_dim)
     exact = torch.tensor([theta ** (index / (head_dim // 4)) for index in range(head_dim // 4)])
     assert found.dtype == np.float32
     assert found.tolist() == exact.to(torch.bfloat16).tolist()
@@ -50,56 +55,104 @@ def test_periods_agree_with_the_patch_and_with_torch(head_dim: int, theta: float
 def test_rounding_is_to_nearest_and_ties_to_even() -> None:
     """Two hidden periods: 1 and the square root of theta, chosen to lie halfway between two bfloat16."""
     for value, expected in ((1 + 2**-8, 1.0), (1 + 3 * 2**-8, 1 + 2**-6), (1 + 2**-8 + 2**-20, 1 + 2**-7)):
-        assert reference.authors_periods(config_of(8, value**2)).tolist() == [1.0, expected]
+        assert reference.authors_periods(value**2, 8).tolist() == [1.0, expected]
 
 
-def test_a_configuration_without_theta_means_one_hundred() -> None:
-    config = config_of(64)
-    del config["rope_theta"]
-    assert reference.authors_periods(config).tolist() == KNOWN
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_configuration_without_theta_means_one_hundred(
+    small_source: Source, stock: Callable[[Path], Any]
+) -> None:
+    config = {key: value for key, value in small_source.config.items() if key != "rope_theta"}
+    model = stock(small_source.folder)
+    reference.correct(model, "dinov3_vit", config)
+    expected = 1 / torch.from_numpy(reference.authors_periods(100.0, small_source.network.head_dim))
+    assert torch.equal(model.rope_embeddings.inv_freq, expected)
 
 
 def test_correcting_changes_one_buffer_and_nothing_else(
     small_source: Source, stock: Callable[[Path], Any]
 ) -> None:
     original, model = stock(small_source.folder), stock(small_source.folder)
-    name = reference.correct(model, small_source.config)
-    assert name == ("original + authors' periods" if has_rope(small_source) else "original")
+    family, place = small_source.network.layout.family, corrected_place(small_source)
+    name = reference.correct(model, family, small_source.config)
+    assert name == ("original + authors' periods" if place else "original")
     before, after = dict(original.named_buffers()), dict(model.named_buffers())
     changed = [key for key in before if not torch.equal(before[key], after[key])]
     assert set(before) == set(after)
-    assert changed == (["rope_embeddings.inv_freq"] if has_rope(small_source) else [])
+    assert changed == ([place] if place else [])
     for key, parameter in original.named_parameters():
         assert torch.equal(parameter, model.get_parameter(key))
-    if has_rope(small_source):
-        wanted = 1 / torch.from_numpy(reference.authors_periods(small_source.config))
-        assert torch.equal(model.rope_embeddings.inv_freq, wanted)
-        assert not model.rope_embeddings._buffers.keys() - after.keys() - {"inv_freq", "original_inv_freq"}
+    if place:
+        periods = torch.from_numpy(reference.authors_periods(100.0, small_source.network.head_dim))
+        assert torch.equal(after[place], 1 / periods if place.endswith("inv_freq") else periods)
 
 
 def test_correcting_shows_at_the_output_of_a_network_with_rope_and_only_there(
     small_source: Source,
     stock: Callable[[Path], Any],
     corrected: Callable[[Source], Any],
+    named: Named,
     pixel_values: Tensor,
     distance: Distance,
 ) -> None:
-    with torch.no_grad():
-        before = stock(small_source.folder)(pixel_values).last_hidden_state
-        after = corrected(small_source)(pixel_values).last_hidden_state
-    assert (distance(after, before) > 1e-5) is has_rope(small_source)
-    assert torch.equal(after, before) is not has_rope(small_source)
+    before = named(stock(small_source.folder), pixel_values)["last_hidden_state"]
+    after = named(corrected(small_source), pixel_values)["last_hidden_state"]
+    has_rope = bool(corrected_place(small_source))
+    assert (distance(after, before) > 1e-5) is has_rope
+    assert torch.equal(after, before) is not has_rope
+
+
+@pytest.mark.parametrize("system", ["vit_small_patch16_dinov3.lvd1689m"], indirect=True)
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_a_corrected_timm_network_is_the_patched_one_and_not_the_stock_one(
+    small_source: Source,
+    stock: Callable[[Path], Any],
+    named: Named,
+    pixel_values: Tensor,
+    distance: Distance,
+    dynamic: bool,
+) -> None:
+    arguments = {**small_source.config["model_args"], "dynamic_img_size": dynamic}
+    config = {**small_source.config, "model_args": arguments}
+    (small_source.folder / "config.json").write_text(json.dumps(config))
+    original, model, patched = (stock(small_source.folder) for _ in range(3))
+    assert (model.rope.pos_embed_cached is None) is dynamic
+    reference.correct(model, "timm dinov3", config)
+    expected, found = named(original, pixel_values), named(model, pixel_values)
+    with applied(patched, network(config), [rope_periods.PATCH]):
+        agreed = named(patched, pixel_values)
+    for name, value in found.items():
+        assert distance(agreed[name], value) < 1e-6, name
+        assert distance(expected[name], value) > 1e-5, name
+
+
+@pytest.mark.parametrize("system", ["vit_small_patch16_dinov3.lvd1689m"], indirect=True)
+def test_a_corrected_timm_network_computes_the_authors_angles(
+    small_source: Source, corrected: Callable[[Source], Any], distance: Distance
+) -> None:
+    """``2 pi c / period`` of centred coordinates from -1 to 1, here in numpy's float64."""
+    model, side = corrected(small_source), 4
+    centres = (np.arange(side) + 0.5) / side * 2 - 1
+    grid = np.stack(np.meshgrid(centres, centres, indexing="ij"), axis=-1).reshape(-1, 2)
+    periods = reference.authors_periods(100.0, small_source.network.head_dim).astype(np.float64)
+    angles = (2 * np.pi * grid[:, :, None] / periods).reshape(side * side, -1)
+    expected = np.concatenate([np.tile(np.sin(angles), 2), np.tile(np.cos(angles), 2)], axis=1)
+    assert distance(model.rope.get_embed([side, side]), expected) < 1e-6
 
 
 def test_the_reference_shares_no_code_with_the_patches() -> None:
-    assert "vconv.convert.patches" not in inspect.getsource(reference)
-    assert "bfloat16(" not in inspect.getsource(reference)
+    source = inspect.getsource(reference)
+    assert [
+        word for word in ("vconv.convert", "bfloat16(", "_cache_embed", "rope_periods") if word in source
+    ] == []
 
 
-def test_every_family_with_a_corrective_patch_has_a_reference(small_source: Source) -> None:
-    from vconv.convert.patches import table
+def test_every_family_with_a_corrective_patch_has_a_reference(system: System) -> None:
+    net = network(system.config)
+    corrective = [patch for patch in table.called_for(net) if patch.corrective]
+    assert (net.layout.family in reference._CORRECTIONS) is bool(corrective)
 
-    corrective = [patch for patch in table.called_for(network(small_source.config)) if patch.corrective]
-    model = torch.nn.Module()
-    model.rope_embeddings = torch.nn.Module()
-    assert (reference.correct(model, small_source.config) != "original") is bool(corrective)
+
+def test_every_correction_is_of_a_family_that_there_is() -> None:
+    assert set(reference._CORRECTIONS) == set(PLACES)
+    assert set(PLACES) <= set(LAYOUTS)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vconv.convert import safetensors_file
-from vconv.convert.safetensors_file import HEADER_LIMIT, ITEM_SIZES, Planned, read_header, write
+from vconv.convert.safetensors_file import HEADER_LIMIT, ITEM_SIZES, Planned, laid_out, read_header, write
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -96,6 +96,24 @@ def test_the_order_of_the_tensors_does_not_change_the_file(tmp_path: Path) -> No
     forth, back = write(tmp_path / "forth", plans), write(tmp_path / "back", plans[::-1])
     assert forth == back
     assert (tmp_path / "forth").read_bytes() == (tmp_path / "back").read_bytes()
+
+
+def test_where_every_tensor_will_lie_is_known_before_it_is_written(tmp_path: Path) -> None:
+    planned = [
+        plan(f"{dtype}.{name}", dtype, tensor_of(dtype, 3, 2)) for dtype in ITEM_SIZES for name in "ba"
+    ]
+    expected = laid_out(tmp_path / "file", iter(planned))
+    assert not (tmp_path / "file").exists()
+    write(tmp_path / "file", planned)
+    assert read_header(tmp_path / "file") == expected
+
+
+def test_two_tensors_of_one_name_are_an_error(tmp_path: Path) -> None:
+    planned = [plan("same", "F32", tensor_of("F32", 2)), plan("same", "F16", tensor_of("F16", 2))]
+    for lay in (laid_out, write):
+        with pytest.raises(ValueError, match="two tensors have one name"):
+            lay(tmp_path / "file", planned)
+    assert not (tmp_path / "file").exists()
 
 
 def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:

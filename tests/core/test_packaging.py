@@ -31,4 +31,4 @@ def test_every_lower_bound_is_the_version_that_the_oldest_set_is_tested_with() -
 
 def test_the_readme_and_continuous_integration_name_the_same_test_command() -> None:
     assert "make test" in (ROOT / "README.md").read_text()
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()

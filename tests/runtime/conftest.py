@@ -1,26 +1,143 @@
-"""Small artifacts to run: every system, shrunk, exported once a session."""
+"""Small artifacts to run, folders with an image processor, and machines that stand in for accelerators."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from vconv.catalog import System
+from vconv.runtime import devices
 from vconv.runtime.images import natural_images
 from vconv.runtime.preprocessing import preprocess
 from vconv.types import Array
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Run the shrunk networks on one thread: waiting for a second costs more than it gives."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def pixel_values(small_artifact: Path) -> Array:
-    """Five images for :func:`small_artifact`, float32 (5, 3, 64, 64)."""
+    """Five images for :func:`small_artifact`, float32 (5, 3, H, W)."""
     return preprocess(small_artifact, natural_images(5, 3))
 
 
 @pytest.fixture
 def processor_folder(system: System, tmp_path: Path) -> Path:
-    """A folder that holds a system's ``preprocessor_config.json`` and nothing else."""
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(dict(system.preprocessor)))
+    """A folder that holds a system's configuration files and nothing else."""
+    (tmp_path / "config.json").write_text(json.dumps(dict(system.config)))
+    if system.preprocessor:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(dict(system.preprocessor)))
     return tmp_path
+
+
+@dataclass
+class Accelerators:
+    """What ``torch.cuda`` or ``torch.npu`` is on a machine with several; every question is noted.
+
+    Args:
+        count: how many there are.
+        total: bytes that each has.
+        bf16: whether they compute in bfloat16.
+        asked: what was asked, and of which.
+        held: bytes that torch's allocator holds now, by index.
+        peak: the most that it held since the last reset, by index.
+        others: bytes that something else holds, by index.
+    """
+
+    count: int = 2
+    total: int = 1000
+    bf16: bool = True
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    held: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(8), 0))
+    peak: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(8), 0))
+    others: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(8), 0))
+    conv: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(allow_hf32=True))
+    matmul: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(allow_hf32=False))
+
+    def device_count(self) -> int:
+        return self.count
+
+    def is_available(self) -> bool:
+        return self.count > 0
+
+    def is_bf16_supported(self) -> bool:
+        return self.bf16
+
+    def get_device_name(self, index: int) -> str:
+        self.asked.append(("name", index))
+        return f"Stand-in {index}"
+
+    def synchronize(self, index: int) -> None:
+        self.asked.append(("synchronize", index))
+
+    def mem_get_info(self, index: int) -> tuple[int, int]:
+        self.asked.append(("free", index))
+        return self.total - self.held[index] - self.others[index], self.total
+
+    def reset_peak_memory_stats(self, index: int) -> None:
+        self.asked.append(("reset", index))
+        self.peak[index] = self.held[index]
+
+    def memory_allocated(self, index: int) -> int:
+        self.asked.append(("allocated", index))
+        return self.held[index]
+
+    def max_memory_allocated(self, index: int) -> int:
+        self.asked.append(("peak", index))
+        return self.peak[index]
+
+    def use(self, index: int, passing: int = 0, kept: int = 0, other: int = 0) -> None:
+        """Take memory: of torch's allocator for a moment, or for good, or of something else."""
+        self.peak[index] = max(self.peak[index], self.held[index] + passing + kept)
+        self.held[index] += kept
+        self.others[index] += other
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Accelerators], None]:
+    """The function that makes this a machine with these ``cuda`` or ``npu`` devices."""
+
+    def put(kind: str, machine: Accelerators) -> None:
+        if kind == "npu":
+            monkeypatch.setattr(torch, "npu", machine, raising=False)
+            return
+        for name in vars(Accelerators):
+            if not name.startswith("_") and hasattr(torch.cuda, name):
+                monkeypatch.setattr(torch.cuda, name, getattr(machine, name))
+        row = replace(devices.KINDS[kind], count=torch.cuda.device_count)
+        monkeypatch.setitem(devices.KINDS, kind, row)
+
+    return put
+
+
+@pytest.fixture
+def accelerators() -> type[Accelerators]:
+    """The class of stand-ins for accelerators."""
+    return Accelerators
+
+
+@pytest.fixture
+def machine(install: Callable[[str, Accelerators], None]) -> Accelerators:
+    """A machine with two GPUs and, as the same two, two NPUs."""
+    found = Accelerators()
+    for kind in ("cuda", "npu"):
+        install(kind, found)
+    return found
+
+
+@pytest.fixture(params=["cuda", "npu"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every kind of accelerator."""
+    return str(request.param)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,21 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from vconv.convert import models
-from vconv.convert.layouts import network
-from vconv.convert.patches.table import called_for
-from vconv.convert.sources import Source
-from vconv.errors import EngineError, InputError, VconvError
+from vconv.errors import InputError
 from vconv.manifest import Manifest
-from vconv.runtime.devices import DEVICES, Device
+from vconv.runtime.devices import find_device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.images import natural_image, natural_images
 from vconv.runtime.preprocessing import preprocess
-from vconv.runtime.sessions import Session, TorchSession, in_batches
+from vconv.runtime.sessions import Session, in_batches
 from vconv.runtime.variants import find_variant, open_variant
 from vconv.types import Array, Arrays
 
-CPU = DEVICES["cpu"]
+CPU = find_device("cpu")
 AGREEMENT = 1e-5
 """Relative L2 distance of whole tensors under which engines agree: the strict limit of float32."""
 SAME_ROWS = 1e-6
@@ -105,16 +100,54 @@ def test_every_variant_has_the_outputs_that_the_manifest_declares(
 
 def test_what_is_timed_is_what_is_judged(small_artifact: Path, made: Manifest, pixel_values: Array) -> None:
     for record in made.variants:
-        engines = [""] if record.engine == "torch" else GRAPH_ENGINES
-        for engine in engines:
+        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
             with open_variant(small_artifact, made, record, CPU, engine) as session:
                 bound = session.bind(pixel_values[:2])()
                 expected = session.run(pixel_values[:2])
-            values = (
-                bound if isinstance(bound, (list, tuple)) else [bound[index] for index in range(len(bound))]
-            )
+            values = bound if isinstance(bound, (list, tuple)) else list(bound.values())
             actual = [np.asarray(value.numpy() if hasattr(value, "numpy") else value) for value in values]
             assert_agree(dict(zip(expected, actual, strict=True)), expected, SAME_ROWS)
+
+
+def test_a_bound_batch_can_be_run_again_and_again(
+    small_artifact: Path, made: Manifest, pixel_values: Array
+) -> None:
+    for record in made.variants:
+        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+            with open_variant(small_artifact, made, record, CPU, engine) as session:
+                first, second = (session.bind(part) for part in (pixel_values[:2], pixel_values[2:4]))
+                results = [first(), second(), first()]
+                expected = session.run(pixel_values[:2])
+            values = results[-1] if isinstance(results[-1], (list, tuple)) else list(results[-1].values())
+            actual = [np.asarray(value.numpy() if hasattr(value, "numpy") else value) for value in values]
+            assert_agree(dict(zip(expected, actual, strict=True)), expected, SAME_ROWS)
+
+
+def test_every_output_is_noted_with_its_type_and_place(
+    small_artifact: Path, made: Manifest, pixel_values: Array
+) -> None:
+    for record in made.variants:
+        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+            with open_variant(small_artifact, made, record, CPU, engine) as session:
+                assert session.placed == {}
+                outputs = session.run(pixel_values[:2])
+                assert list(session.placed) == list(outputs)
+                assert {place.device for place in session.placed.values()} == {"cpu"}
+                assert {place.dtype for place in session.placed.values()} == {"float32"}
+
+
+@pytest.mark.parametrize("way", ["call", "run", "bind"])
+def test_a_closed_session_refuses_to_be_used(
+    way: str, small_artifact: Path, made: Manifest, pixel_values: Array
+) -> None:
+    for record in made.variants:
+        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+            session = open_variant(small_artifact, made, record, CPU, engine)
+            session.close()
+            use = {"call": session, "run": session.run, "bind": session.bind}[way]
+            with pytest.raises(InputError, match="the session is closed .*load it again"):
+                use(pixel_values[:2])
+            session.close()
 
 
 def test_a_list_of_images_is_preprocessed(small_artifact: Path, made: Manifest) -> None:
@@ -219,59 +252,3 @@ def test_a_list_of_arrays_is_refused_and_not_normalised_again(
         pytest.raises(InputError),
     ):
         session(list(pixel_values[:2]))
-
-
-def test_patches_are_on_while_a_torch_session_is_open_and_off_after(small_source: Source) -> None:
-    net = network(small_source.config, frozenset(small_source.entries))
-    model = models.load(small_source.folder, net)
-
-    def state() -> tuple[list[str], list[bytes]]:
-        kinds = [type(module).__name__ for module in model.modules()]
-        return kinds, [buffer.numpy().tobytes() for buffer in model.buffers()]
-
-    before = state()
-    patches = called_for(net)[:-1]
-    with TorchSession(model, net, CPU, patches, small_source.folder, (64, 64)) as session:
-        assert [found.patch for found in session.patches] == [patch.name for patch in patches]
-        assert all(found.sites > found.carried for found in session.patches)
-        assert state() != before
-    assert state() == before
-
-
-@pytest.mark.parametrize("content", [b"", b"not a graph", None], ids=["empty", "garbage", "missing"])
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
-def test_a_file_that_is_no_graph_is_an_engine_error(
-    engine: str, content: bytes | None, tmp_path: Path
-) -> None:
-    graph = tmp_path / "broken.onnx"
-    if content is not None:
-        graph.write_bytes(content)
-    with pytest.raises(EngineError, match=r"refuses broken\.onnx"):
-        GRAPH_ENGINES[engine](graph, CPU, tmp_path, (64, 64), None)
-
-
-@pytest.mark.parametrize("way", ["run", "bind"])
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
-def test_a_batch_that_the_graph_does_not_take_is_an_engine_error(
-    engine: str, way: str, small_artifact: Path, pixel_values: Array
-) -> None:
-    graph = small_artifact / "model.npu.onnx"
-    with (
-        GRAPH_ENGINES[engine](graph, CPU, small_artifact, (64, 64), 3) as session,
-        pytest.raises(EngineError, match=r"refuses model\.npu\.onnx"),
-    ):
-        session.run(pixel_values[:3]) if way == "run" else session.bind(pixel_values[:3])()
-
-
-def test_openvino_refuses_a_device_that_is_not_the_cpu(tmp_path: Path) -> None:
-    other = Device("npu", "npu", ("CPUExecutionProvider",), "hf32", lambda: None)
-    with pytest.raises(InputError, match="OpenVINO runs on CPU"):
-        GRAPH_ENGINES["openvino"](tmp_path / "model.onnx", other, tmp_path, (64, 64), None)
-
-
-def test_an_engine_that_is_not_installed_is_an_error_that_the_user_can_mend(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(VconvError, match="openvino"):
-        GRAPH_ENGINES["openvino"](tmp_path / "model.onnx", CPU, tmp_path, (64, 64), None)

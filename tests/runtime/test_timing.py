@@ -8,7 +8,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from vconv.runtime.timing import DEFAULT, FULL, PERCENTILES_NEED, QUICK, Measurement, Plan, interleaved, timed
+from vconv.runtime.timing import (
+    DEFAULT,
+    FULL,
+    PERCENTILES_NEED,
+    QUICK,
+    Measurement,
+    Plan,
+    Task,
+    interleaved,
+    timed,
+)
 
 
 @dataclass
@@ -44,6 +54,9 @@ class Queue:
             self.pending += seconds
 
         return run
+
+    def task(self, seconds: float, name: str = "run") -> Task:
+        return Task(1, self.launch(seconds, name), self.synchronize)
 
     def synchronize(self) -> None:
         self.events.append("wait")
@@ -82,23 +95,35 @@ def test_work_left_over_from_before_is_not_charged(clock: Clock) -> None:
 
 def test_every_sample_waits_for_the_device_before_and_after(clock: Clock) -> None:
     device = Queue(clock)
-    interleaved({"a": (1, device.launch(1.0))}, replace(PLAN, warmups=2, runs=3), device.synchronize)
+    interleaved({"a": device.task(1.0)}, replace(PLAN, warmups=2, runs=3))
     assert device.events == ["wait", "run", "wait"] * 5
 
 
 def test_an_asynchronous_device_is_timed_in_full_in_every_round(clock: Clock) -> None:
     device = Queue(clock)
-    tasks = {"slow": (1, device.launch(4.0)), "fast": (1, device.launch(1.0))}
-    found = interleaved(tasks, PLAN, device.synchronize)
+    tasks = {"slow": device.task(4.0), "fast": device.task(1.0)}
+    found = interleaved(tasks, PLAN)
     assert found["slow"].seconds == pytest.approx([4.001] * 5)
     assert found["fast"].seconds == pytest.approx([1.001] * 5)
 
 
 def test_variants_take_turns(clock: Clock) -> None:
     device = Queue(clock)
-    tasks = {name: (1, device.launch(1.0, name)) for name in "abc"}
-    interleaved(tasks, replace(PLAN, runs=3), device.synchronize)
+    interleaved({name: device.task(1.0, name) for name in "abc"}, replace(PLAN, runs=3))
     assert [event for event in device.events if event != "wait"] == list("abcabcabc")
+
+
+def test_every_task_waits_for_its_own_device(clock: Clock) -> None:
+    first, second = Queue(clock), Queue(clock)
+    found = interleaved({"a": first.task(4.0), "b": second.task(1.0)}, PLAN)
+    assert first.events == second.events == ["wait", "run", "wait"] * 5
+    assert found["a"].seconds == pytest.approx([4.001] * 5)
+    assert found["b"].seconds == pytest.approx([1.001] * 5)
+
+
+def test_tasks_go_by_any_name(clock: Clock) -> None:
+    tasks = {7: Task(2, clock.work(1.0), nothing), ("b", 3): Task(4, clock.work(1.0), nothing)}
+    assert {key: found.batch for key, found in interleaved(tasks, PLAN).items()} == {7: 2, ("b", 3): 4}
 
 
 def test_drift_hits_all_variants_alike(clock: Clock) -> None:
@@ -107,7 +132,7 @@ def test_drift_hits_all_variants_alike(clock: Clock) -> None:
     def run() -> None:
         clock.now += 1.0 + next(drift)
 
-    found = interleaved({"a": (1, run), "b": (1, run)}, PLAN, nothing)
+    found = interleaved({"a": Task(1, run, nothing), "b": Task(1, run, nothing)}, PLAN)
     assert np.mean(found["b"].seconds) - np.mean(found["a"].seconds) == pytest.approx(1.0)
 
 
@@ -117,40 +142,41 @@ def test_warm_ups_are_run_and_not_counted(clock: Clock) -> None:
     def run() -> None:
         clock.now += next(durations)
 
-    found = interleaved({"a": (1, run)}, replace(PLAN, warmups=3, runs=2), nothing)
+    found = interleaved({"a": Task(1, run, nothing)}, replace(PLAN, warmups=3, runs=2))
     assert found["a"].seconds == pytest.approx([1.0, 2.0])
 
 
 def test_the_budget_stops_a_slow_variant_and_not_the_others(clock: Clock) -> None:
-    tasks = {"slow": (1, clock.work(10.0)), "fast": (1, clock.work(0.1))}
-    found = interleaved(tasks, replace(PLAN, runs=100, budget_seconds=35.0), nothing)
+    tasks = {"slow": Task(1, clock.work(10.0), nothing), "fast": Task(1, clock.work(0.1), nothing)}
+    found = interleaved(tasks, replace(PLAN, runs=100, budget_seconds=35.0))
     assert len(found["slow"].seconds) == 3
     assert len(found["fast"].seconds) == 100
 
 
 def test_even_a_variant_that_exceeds_the_budget_at_once_is_timed_once(clock: Clock) -> None:
-    found = interleaved({"a": (1, clock.work(500.0))}, replace(PLAN, budget_seconds=1.0), nothing)
+    found = interleaved({"a": Task(1, clock.work(500.0), nothing)}, replace(PLAN, budget_seconds=1.0))
     assert found["a"].seconds == pytest.approx([500.0])
 
 
 def test_warm_ups_end_early_when_they_eat_into_the_budget(clock: Clock) -> None:
     device = Queue(clock)
     plan = Plan(warmups=10, runs=1, budget_seconds=60.0)
-    interleaved({"a": (1, device.launch(5.0))}, plan, device.synchronize)
+    interleaved({"a": device.task(5.0)}, plan)
     assert device.events.count("run") == 3 + 1
 
 
 def test_without_a_budget_every_run_is_made(clock: Clock) -> None:
-    found = interleaved({"a": (1, clock.work(1e6))}, replace(PLAN, runs=7), nothing)
+    found = interleaved({"a": Task(1, clock.work(1e6), nothing)}, replace(PLAN, runs=7))
     assert len(found["a"].seconds) == 7
 
 
 def test_no_variants_give_no_measurements(clock: Clock) -> None:
-    assert interleaved({}, PLAN, nothing) == {}
+    assert interleaved({}, PLAN) == {}
 
 
 def test_a_measurement_knows_its_batch(clock: Clock) -> None:
-    found = interleaved({"a": (1, clock.work(1.0)), "b": (8, clock.work(1.0))}, PLAN, nothing)
+    tasks = {"a": Task(1, clock.work(1.0), nothing), "b": Task(8, clock.work(1.0), nothing)}
+    found = interleaved(tasks, PLAN)
     assert (found["a"].batch, found["b"].batch) == (1, 8)
 
 

@@ -1,55 +1,88 @@
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import timm
 import torch
 import transformers
+from torch import nn
 
-from vconv.convert.layouts import Network, network
+from vconv.convert import models
+from vconv.convert import reference as corrections
 from vconv.convert.patches import base, table
-from vconv.convert.sources import Source
+from vconv.convert.sources.base import Source
 from vconv.errors import PatchError, WeightsError
 from vconv.types import WEIGHTS_FILE, Array, Status
 from vconv.validators import golden
-from vconv.validators.golden import Golden, run_reference
-
-
-def net_of(source: Source) -> Network:
-    return network(source.config, frozenset(source.entries))
+from vconv.validators.golden import Reference, run_reference
 
 
 @pytest.fixture
-def images() -> Array:
-    return np.random.default_rng(2).standard_normal((3, 3, 64, 64), dtype=np.float32)
+def images(size: tuple[int, int]) -> Array:
+    return np.random.default_rng(2).standard_normal((3, 3, *size), dtype=np.float32)
 
 
 @pytest.fixture
-def reference(small_source: Source, images: Array) -> Golden:
-    return run_reference(small_source, net_of(small_source), images)
+def reference(small_source: Source, images: Array) -> Reference:
+    return run_reference(small_source, images)
 
 
-def by_hand(source: Source, images: Array, dtype: torch.dtype, corrected: bool) -> dict[str, Array]:
+def rounded_periods(theta: float, head_dim: int) -> torch.Tensor:
+    quarter = head_dim // 4
+    periods = torch.tensor([theta ** (place / quarter) for place in range(quarter)])
+    return periods.to(torch.bfloat16).to(torch.float32)
+
+
+def by_transformers(source: Source, images: Array, dtype: torch.dtype, corrected: bool) -> dict[str, Array]:
     """Run stock transformers, with the authors' periods put in by hand, and cut the tokens up."""
     model = transformers.AutoModel.from_pretrained(source.folder, dtype=torch.float32).eval()
     theta = source.config.get("rope_theta")
     if theta and corrected:
-        quarter = source.config["hidden_size"] // source.config["num_attention_heads"] // 4
-        periods = torch.tensor([theta ** (place / quarter) for place in range(quarter)])
-        model.rope_embeddings.inv_freq = 1.0 / periods.to(torch.bfloat16).to(torch.float32)
+        head_dim = source.config["hidden_size"] // source.config["num_attention_heads"]
+        model.rope_embeddings.inv_freq = 1.0 / rounded_periods(theta, head_dim)
     with torch.inference_mode():
         stock = model.to(dtype)(torch.from_numpy(images).to(dtype))
     first = 1 + source.config.get("num_register_tokens", 0)
-    tokens = stock.last_hidden_state.numpy()
-    found = {"pooled": stock.pooler_output.numpy(), "cls": tokens[:, 0]}
+    return named(stock.last_hidden_state.numpy(), stock.pooler_output.numpy(), first)
+
+
+def by_timm(source: Source, images: Array, dtype: torch.dtype, corrected: bool) -> dict[str, Array]:
+    """Run stock timm, which is made to compute the authors' periods by itself, and cut the tokens up."""
+    model: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True).eval()
+    if corrected and hasattr(model, "rope") and model.rope is not None:
+        arguments = source.config["model_args"]
+        periods = rounded_periods(100.0, arguments["embed_dim"] // arguments["num_heads"])
+        model.rope._compute_periods = lambda device="cpu", dtype=torch.float32: periods.to(device, dtype)
+        model.rope.reset_parameters()
+    with torch.inference_mode():
+        wide = model.to(dtype)
+        tokens = wide.forward_features(torch.from_numpy(images).to(dtype))
+        pooled = wide(torch.from_numpy(images).to(dtype))
+    return named(tokens.numpy(), pooled.numpy(), model.num_prefix_tokens)
+
+
+def named(tokens: Array, pooled: Array, first: int) -> dict[str, Array]:
+    found = {"pooled": pooled, "cls": tokens[:, 0]}
     if first > 1:
         found["registers"] = tokens[:, 1:first]
     return {**found, "patches": tokens[:, first:], "last_hidden_state": tokens}
+
+
+def by_hand(source: Source, images: Array, dtype: torch.dtype, corrected: bool) -> dict[str, Array]:
+    run = by_timm if "architecture" in source.config else by_transformers
+    return run(source, images, dtype, corrected)
+
+
+def has_rope(source: Source) -> bool:
+    return "rope_theta" in source.config or "dinov3" in source.config.get("architecture", "")
 
 
 def distance(actual: Array, expected: Array) -> float:
@@ -58,8 +91,8 @@ def distance(actual: Array, expected: Array) -> float:
     return max(float(np.sqrt(np.square(a - e).sum() / np.square(e).sum())) for a, e in pairs)
 
 
-def test_the_reference_is_stock_transformers_with_the_authors_periods(
-    reference: Golden, small_source: Source, images: Array
+def test_the_reference_is_the_stock_model_with_the_authors_periods(
+    reference: Reference, small_source: Source, images: Array
 ) -> None:
     expected = by_hand(small_source, images, torch.float32, corrected=True)
     assert list(reference.outputs) == list(expected)
@@ -70,7 +103,7 @@ def test_the_reference_is_stock_transformers_with_the_authors_periods(
 
 
 def test_the_floor_is_the_distance_of_float32_from_float64(
-    reference: Golden, small_source: Source, images: Array
+    reference: Reference, small_source: Source, images: Array
 ) -> None:
     exact = by_hand(small_source, images, torch.float64, corrected=True)
     assert set(reference.floor) == set(exact)
@@ -80,10 +113,10 @@ def test_the_floor_is_the_distance_of_float32_from_float64(
 
 
 def test_the_distance_to_the_stock_original_is_there_where_it_is_corrected(
-    reference: Golden, small_source: Source, images: Array
+    reference: Reference, small_source: Source, images: Array
 ) -> None:
-    if reference.name == "original":
-        assert "rope_theta" not in small_source.config
+    assert reference.name == ("original + authors' periods" if has_rope(small_source) else "original")
+    if not has_rope(small_source):
         assert reference.to_stock_original == {}
         return
     stock = by_hand(small_source, images, torch.float32, corrected=False)
@@ -94,14 +127,14 @@ def test_the_distance_to_the_stock_original_is_there_where_it_is_corrected(
 
 
 def test_no_patch_has_a_part_in_the_reference(
-    reference: Golden, small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
+    reference: Reference, small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a patch was asked for")
 
     for holder, name in ((base, "applied"), (base, "find_sites"), (table, "called_for"), (table, "named")):
         monkeypatch.setattr(holder, name, refuse)
-    again = run_reference(small_source, net_of(small_source), images)
+    again = run_reference(small_source, images)
     assert all(np.array_equal(again.outputs[name], reference.outputs[name]) for name in reference.outputs)
 
 
@@ -115,10 +148,10 @@ def test_an_original_whose_outputs_are_not_numbers_is_refused(
     tensors[key][0] = value
     safetensors.numpy.save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=r"not numbers.*NaN or Inf in .*cls"):
-        run_reference(replace(small_source, folder=folder), net_of(small_source), images)
+        run_reference(replace(small_source, folder=folder), images)
 
 
-def test_what_is_recorded_comes_back_bit_by_bit(reference: Golden, tmp_path: Path) -> None:
+def test_what_is_recorded_comes_back_bit_by_bit(reference: Reference, tmp_path: Path) -> None:
     path = tmp_path / "golden" / "golden.safetensors"
     golden.save(path, reference)
     pixel_values, outputs = golden.load(path)
@@ -129,16 +162,16 @@ def test_what_is_recorded_comes_back_bit_by_bit(reference: Golden, tmp_path: Pat
         assert outputs[name].tobytes() == value.tobytes()
 
 
-def test_one_reference_is_recorded_as_one_set_of_bytes(reference: Golden, tmp_path: Path) -> None:
+def test_one_reference_is_recorded_as_one_set_of_bytes(reference: Reference, tmp_path: Path) -> None:
     paths = [tmp_path / place / "golden.safetensors" for place in ("first", "second")]
     for path in paths:
         golden.save(path, reference)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def simple() -> Golden:
+def simple() -> Reference:
     outputs = {"cls": np.ones((2, 8), np.float32), "patches": np.ones((2, 3, 8), np.float32)}
-    return Golden("original", np.zeros((2, 3, 4, 4), np.float32), outputs, {}, {})
+    return Reference("original", np.zeros((2, 3, 4, 4), np.float32), outputs, {}, {})
 
 
 def test_a_reference_that_is_as_recorded_agrees() -> None:
@@ -182,6 +215,76 @@ def test_without_a_recording_the_check_is_skipped_with_a_reason() -> None:
 def test_a_correction_that_changes_nothing_is_an_error(
     small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(golden.reference, "correct", lambda model, config: "original + nothing")
+    monkeypatch.setattr(golden.reference, "correct", lambda model, family, config: "original + nothing")
     with pytest.raises(PatchError, match="correcting the reference changes nothing"):
-        run_reference(small_source, net_of(small_source), images)
+        run_reference(small_source, images)
+
+
+@pytest.fixture
+def model(small_source: Source) -> nn.Module:
+    """The reference of a small system."""
+    found = models.load(small_source.folder, small_source.network)
+    corrections.correct(found, small_source.network.layout.family, small_source.config)
+    return found
+
+
+def run_wide(model: nn.Module, source: Source, images: Array) -> dict[str, torch.Tensor]:
+    with torch.inference_mode():
+        found = models.Outputs(model, source.network)(torch.from_numpy(images).double())
+    return dict(zip(models.output_names(source.network), found, strict=True))
+
+
+def linear_layers(model: nn.Module) -> list[nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Linear)]
+
+
+def test_a_model_that_is_widened_layer_by_layer_gives_what_one_in_double_gives(
+    model: nn.Module, small_source: Source, images: Array
+) -> None:
+    expected = run_wide(copy.deepcopy(model).double(), small_source, images)
+    with golden._in_double(model):
+        actual = run_wide(model, small_source, images)
+    for name, value in expected.items():
+        assert actual[name].dtype == value.dtype == torch.float64
+        assert float((actual[name] - value).norm() / value.norm()) < 1e-12, name
+
+
+def test_linear_layers_are_as_they_were_after_a_pass_in_double(
+    model: nn.Module, small_source: Source, images: Array
+) -> None:
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    with golden._in_double(model):
+        run_wide(model, small_source, images)
+    assert linear_layers(model)
+    for module in linear_layers(model):
+        for parameter in module.parameters(recurse=False):
+            assert parameter.dtype is torch.float32
+        assert not module._forward_hooks and not module._forward_pre_hooks
+    for name, value in model.named_parameters():
+        assert torch.equal(value.float(), before[name]), name
+
+
+def test_no_more_than_one_linear_layer_is_wide_at_a_time(
+    model: nn.Module, small_source: Source, images: Array
+) -> None:
+    wide: list[int] = []
+
+    def count(*_: object) -> None:
+        layers = linear_layers(model)
+        wide.append(sum(layer.weight.dtype is torch.float64 for layer in layers))
+
+    with golden._in_double(model):
+        for module in linear_layers(model):
+            module.register_forward_pre_hook(count)
+        count()
+        run_wide(model, small_source, images)
+        count()
+    assert (wide[0], wide[-1]) == (0, 0)
+    assert set(wide[1:-1]) == {1}
+
+
+@pytest.mark.usefixtures("small_source")
+def test_hooks_are_gone_after_an_error_in_double(model: nn.Module) -> None:
+    with pytest.raises(ZeroDivisionError), golden._in_double(model):
+        raise ZeroDivisionError
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in linear_layers(model))

@@ -13,11 +13,17 @@ import safetensors.numpy
 from vconv.convert import ledger
 from vconv.convert.ledger import LEDGER_FILE, Line
 from vconv.convert.safetensors_file import Entry, read_header
-from vconv.convert.sources import Source
+from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError
 from vconv.manifest import FileRecord, Manifest
 from vconv.types import WEIGHTS_FILE, Check, Status
-from vconv.validators.integrity import verify_files, verify_ledger, verify_tensors
+from vconv.validators.integrity import (
+    verify_files,
+    verify_ledger,
+    verify_source,
+    verify_tensors,
+    verify_variants,
+)
 
 Entries = Mapping[str, Entry]
 
@@ -276,3 +282,64 @@ def test_a_file_that_is_used_but_not_listed_is_an_error(small_artifact: Path, ma
     files = {name: record for name, record in made.files.items() if name != "model.onnx"}
     with pytest.raises(ArtifactError, match=r"no hash for model\.onnx"):
         verify_files(small_artifact, made.model_copy(update={"files": files}))
+
+
+def test_the_source_that_was_exported_is_recognised_by_its_files(
+    made: Manifest, small_source: Source
+) -> None:
+    digest = hashlib.sha256((small_source.folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    assert made.source.files == dict(small_source.files) == {WEIGHTS_FILE: digest}
+    check = verify_source(made, small_source)
+    assert (check.name, check.status) == ("source", Status.PASSED)
+    assert check.detail.endswith("and the same file")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"other.safetensors": "same"}, {WEIGHTS_FILE: "0" * 64}, {WEIGHTS_FILE: "same", "more": "0" * 64}, {}],
+    ids=["name", "hash", "shards", "none"],
+)
+def test_the_same_configuration_in_other_files_is_told(
+    files: dict[str, str], made: Manifest, small_source: Source
+) -> None:
+    digest = small_source.files[WEIGHTS_FILE]
+    other = {name: digest if value == "same" else value for name, value in files.items()}
+    check = verify_source(made, replace(small_source, files=other))
+    assert check.status is Status.PASSED
+    assert check.detail.endswith("in another file")
+
+
+@pytest.mark.parametrize("part", ["config", "preprocessor"])
+def test_a_source_of_another_configuration_fails(part: str, made: Manifest, small_source: Source) -> None:
+    changed = {**getattr(small_source, part), "layer_norm_eps": 1e-3}
+    check = verify_source(made, replace(small_source, **{part: changed}))  # type: ignore[arg-type]
+    assert_failed(check, "the configuration is not the one that was exported")
+
+
+def test_every_variant_of_the_table_is_there(made: Manifest) -> None:
+    check = verify_variants(made)
+    assert (check.status, check.detail) == (Status.PASSED, f"all {len(made.variants)} variants are there")
+
+
+def test_a_variant_that_is_gone_is_caught(made: Manifest) -> None:
+    for record in made.variants:
+        rest = tuple(other for other in made.variants if other is not record)
+        assert_failed(verify_variants(made.model_copy(update={"variants": rest})), record.variant, "missing")
+
+
+def test_the_configuration_files_of_the_library_must_be_listed(small_artifact: Path, made: Manifest) -> None:
+    names = {"transformers": ("config.json", "preprocessor_config.json"), "timm": ("config.json",)}
+    for name in names[made.system.library]:
+        files = {key: record for key, record in made.files.items() if key != name}
+        with pytest.raises(ArtifactError, match=f"no hash for {name}"):
+            verify_files(small_artifact, made.model_copy(update={"files": files}))
+
+
+def test_an_artifact_that_was_passed_on_without_weights_says_how_to_fill_it(
+    copied: Path, made: Manifest
+) -> None:
+    light = made.model_copy(update={"without_weights": True})
+    assert verify_files(copied, light).status is Status.PASSED
+    (copied / WEIGHTS_FILE).unlink()
+    with pytest.raises(ArtifactError, match=r"has no weights .*vconv fill"):
+        verify_files(copied, light)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vconv.errors import ArtifactError
 from vconv.types import Check, Status
 from vconv.validators import report
 from vconv.validators.accuracy import OutputVerdict
@@ -75,7 +76,9 @@ def index(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("standing")
 def test_reports_of_one_second_are_all_kept(tmp_path: Path) -> None:
-    paths = [report.save(tmp_path, {"status": "passed", "run": run}, "validate") for run in range(3)]
+    paths = [
+        report.save(tmp_path, {"status": "passed", "run": run}, "validate", "a log\n") for run in range(3)
+    ]
     assert len(set(paths)) == 3
     assert [json.loads(path.read_text())["run"] for path in paths] == [0, 1, 2]
     assert [entry["file"] for entry in index(tmp_path)] == [f"reports/{path.name}" for path in paths]
@@ -83,16 +86,18 @@ def test_reports_of_one_second_are_all_kept(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("standing")
 def test_a_report_never_overwrites_one_that_is_there(tmp_path: Path) -> None:
-    first, second = (report.save(tmp_path, {"status": "passed", "run": run}, "validate") for run in range(2))
+    first, second = (
+        report.save(tmp_path, {"status": "passed", "run": run}, "validate", "a log\n") for run in range(2)
+    )
     first.unlink()
-    third = report.save(tmp_path, {"status": "passed", "run": 2}, "validate")
+    third = report.save(tmp_path, {"status": "passed", "run": 2}, "validate", "a log\n")
     assert third != second
     assert json.loads(second.read_text())["run"] == 1
 
 
 @pytest.mark.usefixtures("standing")
 def test_a_report_is_named_by_time_and_kind_and_says_when_and_where(tmp_path: Path) -> None:
-    path = report.save(tmp_path, {"status": "failed"}, "validate")
+    path = report.save(tmp_path, {"status": "failed"}, "validate", "a log\n")
     assert path == tmp_path / "reports" / "20260301T123059-validate.json"
     document = json.loads(path.read_text())
     assert document["time"] == "20260301T123059"
@@ -103,7 +108,7 @@ def test_a_report_is_named_by_time_and_kind_and_says_when_and_where(tmp_path: Pa
 def test_the_index_has_the_hash_of_every_report_in_order(tmp_path: Path) -> None:
     statuses = ["passed", "failed", "incomplete"]
     for status in statuses:
-        report.save(tmp_path, {"status": Status(status)}, "validate")
+        report.save(tmp_path, {"status": Status(status)}, "validate", "a log\n")
     entries = index(tmp_path)
     assert [entry["status"] for entry in entries] == statuses
     for entry in entries:
@@ -111,9 +116,46 @@ def test_the_index_has_the_hash_of_every_report_in_order(tmp_path: Path) -> None
 
 
 def test_saving_leaves_nothing_half_written_behind(tmp_path: Path) -> None:
-    path = report.save(tmp_path, {"status": "passed"}, "validate")
+    path = report.save(tmp_path, {"status": "passed"}, "validate", "a log\n")
     files = {file for file in tmp_path.rglob("*") if file.is_file()}
-    assert files == {path, tmp_path / report.RESULTS_FILE}
+    assert files == {path, path.with_suffix(".log"), tmp_path / report.RESULTS_FILE}
+
+
+@pytest.mark.usefixtures("standing")
+def test_every_report_has_its_own_log_beside_it(tmp_path: Path) -> None:
+    logs = ["first\n", "second, größer\n", ""]
+    paths = [report.save(tmp_path, {"status": "passed"}, "validate", log) for log in logs]
+    assert [path.with_suffix(".log").read_text() for path in paths] == logs
+    assert [entry["file"] for entry in index(tmp_path)] == [f"reports/{path.name}" for path in paths]
+
+
+def test_probing_leaves_no_trace(tmp_path: Path) -> None:
+    report.probe(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    report.save(tmp_path, {"status": "passed"}, "validate", "a log\n")
+    before = sorted(tmp_path.rglob("*"))
+    report.probe(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_the_user_can_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, text: str) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(ArtifactError, match="cannot be written|cannot write"):
+        report.probe(tmp_path)
+    with pytest.raises(ArtifactError, match="cannot be written|cannot write"):
+        report.save(tmp_path, {"status": "passed"}, "validate", "a log\n")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"reports": 3}', "{}"])
+def test_a_damaged_index_is_an_error_before_anything_is_run(content: str, tmp_path: Path) -> None:
+    (tmp_path / report.RESULTS_FILE).write_text(content)
+    with pytest.raises(ArtifactError, match="is damaged"):
+        report.probe(tmp_path)
 
 
 def strict_json(text: str) -> Any:
@@ -126,7 +168,9 @@ def strict_json(text: str) -> Any:
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_metric_that_is_not_finite_is_still_json(value: float, tmp_path: Path) -> None:
     outputs = {"cls": {"status": "failed", "max_rel": value}}
-    path = report.save(tmp_path, {"status": "failed", "variants": [{"outputs": outputs}]}, "validate")
+    path = report.save(
+        tmp_path, {"status": "failed", "variants": [{"outputs": outputs}]}, "validate", "a log\n"
+    )
     strict_json(path.read_text())
 
 

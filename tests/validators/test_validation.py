@@ -13,19 +13,21 @@ import onnx_ir as ir
 import pytest
 
 from vconv import subjects
-from vconv.errors import EngineError
+from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.manifest import Manifest
-from vconv.runtime.devices import DEVICES
+from vconv.runtime.devices import Device, find_device
 from vconv.runtime.engines import GRAPH_ENGINES
-from vconv.runtime.sessions import Session
+from vconv.runtime.precisions import PRECISIONS
+from vconv.runtime.sessions import Placed, Session
 from vconv.runtime.timing import Plan
 from vconv.types import Array, Status, silent
 from vconv.validators import golden as golden_room
 from vconv.validators import validation
-from vconv.validators.golden import Golden
+from vconv.validators.golden import Reference
+from vconv.validators.limits import STRICT
 from vconv.validators.validation import Candidate, worst_failures
 
-CPU = DEVICES["cpu"]
+CPU = find_device("cpu")
 PLAN = Plan(batches=(1, 4), warmups=1, runs=2)
 LOG: list[str] = []
 """What stand-ins did, in order; emptied before each test."""
@@ -43,9 +45,9 @@ def truth(pixel_values: Array) -> dict[str, Array]:
     }
 
 
-def golden(count: int = 3) -> Golden:
+def golden(count: int = 3) -> Reference:
     images = np.random.default_rng(3).standard_normal((count, 3, 4, 4), dtype=np.float32)
-    return Golden("original", images, truth(images), {"cls": 1e-7, "patches": 1e-7}, {})
+    return Reference("original", images, truth(images), {"cls": 1e-7, "patches": 1e-7}, {})
 
 
 def refusal(stage: str) -> EngineError:
@@ -86,32 +88,37 @@ class StandIn(Session):
     def run(self, pixel_values: Array) -> dict[str, Array]:
         self._do("judge")
         assert self.batch in (None, len(pixel_values))
+        self.placed = {"cls": Placed("bfloat16", "cuda:1"), "patches": Placed("float16", "npu:0")}
         return self.model(pixel_values)
 
 
-def candidate(name: str = "it", unjudged: str = "", **settings: Any) -> Candidate:
-    return Candidate(name, "stand-in", "fp32", lambda: StandIn(name, **settings), unjudged)
+def candidate(
+    name: str = "it",
+    unjudged: str = "",
+    against: Reference | None = None,
+    device: Device = CPU,
+    precision: str = "fp32",
+    **settings: Any,
+) -> Candidate:
+    def opened() -> StandIn:
+        return StandIn(name, **settings)
+
+    reference = against or golden()
+    return Candidate("a-system", name, "stand-in", precision, device, reference, opened, unjudged)
 
 
 def run(
-    candidates: Sequence[Candidate],
-    plan: Plan | None = None,
-    level: str = "strict",
-    against: Golden | None = None,
+    candidates: Sequence[Candidate], plan: Plan | None = None, level: str = "strict"
 ) -> list[dict[str, Any]]:
-    return validation.run(candidates, against or golden(), CPU, level, plan, silent)
+    return validation.run(candidates, level, plan, silent)
 
 
 def test_a_variant_that_is_right_passes() -> None:
     (row,) = run([candidate()])
     assert row["status"] is Status.PASSED
     assert row["simulated"] is False
-    assert (row["variant"], row["engine"], row["device"], row["precision"]) == (
-        "it",
-        "stand-in",
-        "cpu",
-        "fp32",
-    )
+    keys = ("artifact", "variant", "engine", "device", "precision")
+    assert [row[key] for key in keys] == ["a-system", "it", "stand-in", "cpu", "fp32"]
     assert {output["vector_relative_error"] for output in row["outputs"].values()} == {0.0}
     assert row["latency"] == []
 
@@ -183,7 +190,7 @@ def test_an_unjudged_variant_is_measured_timed_and_skipped() -> None:
 def test_a_variant_is_judged_at_its_own_batch_or_at_one_and_all(
     batch: int | None, count: int, judged: list[int]
 ) -> None:
-    (row,) = run([candidate(batch=batch)], against=golden(count))
+    (row,) = run([candidate(batch=batch, against=golden(count))])
     assert row["batches"] == judged
     assert row["status"] is Status.PASSED
 
@@ -243,11 +250,113 @@ def test_rows_are_json() -> None:
 
 
 def test_the_device_is_waited_for_in_every_sample() -> None:
-    device = replace(CPU, synchronize=lambda: LOG.append("wait"))
-    validation.run([candidate()], golden(), device, "strict", PLAN, silent)
-    for place, event in enumerate(LOG):
-        if event in ("it first", "it timed 1", "it timed 4"):
-            assert LOG[place - 1] == LOG[place + 1] == "wait"
+    device = replace(CPU, synchronize=lambda: LOG.append("wait"), growth=lambda run: 0)
+    run([candidate(device=device)], PLAN)
+    waited = [place for place, event in enumerate(LOG) if event in ("it first", "it timed 1", "it timed 4")]
+    assert len(waited) == 1 + 2 * (1 + 2)
+    for place in waited:
+        assert LOG[place - 1] == LOG[place + 1] == "wait"
+
+
+def test_loading_is_over_when_the_device_has_finished() -> None:
+    run([candidate(device=replace(CPU, synchronize=lambda: LOG.append("wait")))])
+    assert LOG[:2] == ["it open", "wait"]
+
+
+@pytest.mark.parametrize("stage", STAGES[:4])
+def test_a_variant_that_cannot_be_had_here_is_skipped_with_the_reason(stage: str) -> None:
+    error = UnavailableError("the engine cannot run here", got="no package", expected="it", fix="get it")
+    rows = run([candidate("a"), candidate("b", fails_at=stage, error=error), candidate("c")], PLAN)
+    assert [row["status"] for row in rows] == [Status.PASSED, Status.SKIPPED, Status.PASSED]
+    assert rows[1]["reason"] == "the engine cannot run here: no package"
+    assert worst_failures(rows) == []
+
+
+@pytest.mark.parametrize("stage", ["bind again", "timed 4"])
+def test_too_little_memory_to_time_a_batch_is_in_the_row_and_fails_nothing(stage: str) -> None:
+    error = MemoryShortError("cpu has too little memory", got="no room", expected="room", fix="less")
+    rows = run([candidate("a", fails_at=stage, error=error), candidate("b")], PLAN)
+    assert [row["status"] for row in rows] == [Status.PASSED, Status.PASSED]
+    lost = 1 if stage == "bind again" else 4
+    assert {"batch": lost, "reason": "no room"} in rows[0]["skipped_batches"]
+    assert lost not in [timing["batch"] for timing in rows[0]["latency"]]
+    assert [timing["batch"] for timing in rows[1]["latency"]] == [1, 4]
+    assert rows[1]["skipped_batches"] == []
+
+
+@pytest.mark.parametrize("stage", STAGES[:4])
+def test_too_little_memory_to_judge_a_variant_fails_it(stage: str) -> None:
+    error = MemoryShortError("cpu has too little memory", got="no room", expected="room", fix="less")
+    (row,) = run([candidate(fails_at=stage, error=error)], PLAN)
+    assert row["status"] is Status.FAILED
+    assert "no room" in row["reason"]
+
+
+def test_a_batch_that_is_expected_not_to_fit_is_in_the_row_with_the_reason() -> None:
+    device = replace(CPU, free_bytes=lambda: 3 * 10**9, growth=lambda run: 10**9 if run() is None else 0)
+    (row,) = run([candidate(device=device)], PLAN)
+    assert row["status"] is Status.PASSED
+    assert [timing["batch"] for timing in row["latency"]] == [1]
+    assert row["skipped_batches"] == [{"batch": 4, "reason": "needs about 4.00 GB, 3.00 GB are free"}]
+
+
+def test_candidates_have_their_own_devices_and_references() -> None:
+    other = replace(CPU, name="npu:1", simulated=True)
+    images = 5 * golden(2).pixel_values
+    against = Reference("other", images, truth(images), {"cls": 1e-3, "patches": 1e-3}, {"cls": 0.5})
+    rows = run([candidate("a"), candidate("b", device=other, against=against)])
+    assert [row["status"] for row in rows] == [Status.PASSED, Status.PASSED]
+    assert [(row["device"], row["simulated"]) for row in rows] == [("cpu", False), ("npu:1", True)]
+    assert [row["batches"] for row in rows] == [[1, 3], [1, 2]]
+    assert [row["outputs"]["cls"]["floor"] for row in rows] == [1e-7, 1e-3]
+    assert "to_stock_original" not in rows[0]["outputs"]["cls"]
+    assert rows[1]["outputs"]["cls"]["to_stock_original"] == 0.5
+
+
+def test_one_variant_beside_another_ones_reference_fails() -> None:
+    images = 5 * golden().pixel_values
+    against = Reference("other", images, truth(golden().pixel_values), {}, {})
+    rows = run([candidate("a"), candidate("b", against=against)])
+    assert [row["status"] for row in rows] == [Status.PASSED, Status.FAILED]
+
+
+@pytest.mark.parametrize("arithmetic", ["fp32", "hf32"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_the_limit_is_that_of_the_precision_and_the_devices_arithmetic(
+    precision: str, arithmetic: str
+) -> None:
+    (row,) = run([candidate(precision=precision, device=replace(CPU, arithmetic=arithmetic))])
+    wanted = STRICT[precision, arithmetic if precision == "fp32" else precision]
+    limits = {output["limit"] for output in row["outputs"].values()}
+    assert limits == {wanted.bounds["vector_relative_error"]}
+
+
+def test_what_came_out_is_shown_of_one_image_as_the_variant_gave_it() -> None:
+    (row,) = run([candidate()])
+    first = truth(golden().pixel_values[:1])
+    for name, block in row["smoke"].items():
+        assert block["shape"] == [1, *first[name].shape[1:]]
+        assert block["first"] == [float(value) for value in first[name].reshape(-1)[:5]]
+        assert (block["min"], block["max"]) == (float(first[name].min()), float(first[name].max()))
+    assert (row["smoke"]["cls"]["dtype"], row["smoke"]["cls"]["device"]) == ("bfloat16", "cuda:1")
+    assert (row["smoke"]["patches"]["dtype"], row["smoke"]["patches"]["device"]) == ("float16", "npu:0")
+
+
+def test_what_could_not_be_judged_has_no_smoke() -> None:
+    (row,) = run([candidate(fails_at="judge")])
+    assert (row["smoke"], row["outputs"], row["latency"]) == ({}, {}, [])
+
+
+def test_progress_names_every_variant_with_its_engine_and_device() -> None:
+    lines: list[str] = []
+    device = replace(CPU, name="cuda:1")
+    validation.run([candidate("a"), candidate("b", device=device)], "strict", PLAN, lines.append)
+    assert lines == ["a (stand-in, cpu)", "b (stand-in, cuda:1)", "timing 2 variants in turn"]
+
+
+def recorded(folder: Path, made: Manifest) -> Reference:
+    assert made.golden
+    return Reference("recorded", *golden_room.load(folder / made.golden.file), {}, {})
 
 
 @pytest.mark.parametrize("engine", GRAPH_ENGINES)
@@ -257,8 +366,28 @@ def test_a_real_graph_with_one_gelu_spelled_wrong_fails_and_the_others_pass(
     model = ir.load(copied / "model.onnx")
     next(node for node in model.graph if node.op_type == "Erf").op_type = "Tanh"
     ir.save(model, copied / "model.onnx")
-    assert made.golden
-    recorded = Golden("original", *golden_room.load(copied / made.golden.file), {}, {})
-    rows = run(subjects.candidates(copied, made, CPU, [engine]), against=recorded)
+    rows = run(subjects.candidates(copied, made, CPU, recorded(copied, made), [engine]))
     statuses = {row["variant"]: row["status"].value for row in rows}
     assert statuses == {"patched-torch-fp32": "passed", "onnx-fp32": "failed", "onnx-fp32-npu": "passed"}
+    for row in rows:
+        assert {block["dtype"] for block in row["smoke"].values()} == {"float32"}
+
+
+LEAST = {"fp32": 0.0, "fp16": 1e-4, "bf16": 1e-3}
+"""Distance from the reference that arithmetic in a type cannot stay under: about its rounding unit."""
+
+
+def test_every_precision_on_the_cpu_lies_within_its_strict_limit_and_shows(
+    small_artifact: Path, made: Manifest
+) -> None:
+    reference = recorded(small_artifact, made)
+    rows = run(subjects.candidates(small_artifact, made, CPU, reference, (), list(PRECISIONS.values())))
+    assert [row["variant"] for row in rows] == [f"patched-torch-{name}" for name in PRECISIONS]
+    for row, precision in zip(rows, PRECISIONS.values(), strict=True):
+        assert row["precision"] == precision.limits
+        assert row["status"] is Status.PASSED, row
+        errors = [output["vector_relative_error"] for output in row["outputs"].values()]
+        assert min(errors) > LEAST[precision.limits]
+        assert {output["limit"] for output in row["outputs"].values()} == {
+            STRICT[precision.limits, precision.limits].bounds["vector_relative_error"]
+        }

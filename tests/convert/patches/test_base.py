@@ -8,8 +8,9 @@ import pytest
 from torch import nn
 
 from vconv.catalog import System
-from vconv.convert.layouts import Network, network
-from vconv.convert.patches.base import Applied, Patch, Site, Undo, applied, find_sites
+from vconv.convert.layouts.base import Network
+from vconv.convert.layouts.table import network
+from vconv.convert.patches.base import Applied, Finding, Patch, Site, Undo, applied, find_sites
 from vconv.errors import PatchError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -47,7 +48,7 @@ def patching(log: list[str]) -> Patching:
             name=name,
             reason="a test",
             corrective=False,
-            carriers=("config",),
+            carriers=lambda _: ("config",),
             applies=lambda _: True,
             expected=lambda _: len(done) if expected is None else expected,
             sites=lambda _model, _network: [site(number, already) for number, already in enumerate(done)],
@@ -110,11 +111,13 @@ def test_no_patch_is_no_change(net: Network) -> None:
         assert found == []
 
 
-def test_a_patch_without_a_config_edit_copies_the_configuration(patching: Patching) -> None:
+def test_a_patch_without_a_config_edit_leaves_the_configuration(net: Network, patching: Patching) -> None:
     config = {"hidden_act": "gelu"}
-    edited = patching("a").edit_config(config)
-    assert edited == config
-    assert edited is not config
+    assert patching("a").edit_config(net, config) == {"hidden_act": "gelu"}
+
+
+def test_a_patch_that_does_not_look_at_weights_is_applied(net: Network, patching: Patching) -> None:
+    assert patching("a").decide(net, []) == Finding(apply=True, proof="", drops=())
 
 
 def test_a_patch_cannot_be_changed(patching: Patching) -> None:

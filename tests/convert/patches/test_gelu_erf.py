@@ -13,17 +13,24 @@ import transformers
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from vconv.convert.layouts import network
+from vconv.catalog import SYSTEMS, System
+from vconv.convert.layouts.table import network
+from vconv.convert.layouts.transformers_config import EXACT_GELU
 from vconv.convert.patches.base import applied, find_sites
-from vconv.convert.patches.gelu_erf import EXACT, PATCH, GeluErf, gelu_erf
-from vconv.convert.sources import Source
+from vconv.convert.patches.gelu_erf import PATCH, GeluErf, gelu_erf
+from vconv.convert.sources.base import Source
 from vconv.errors import PatchError
 
 Refused = Callable[..., AbstractContextManager[None]]
 Executed = Callable[[nn.Module, Tensor], Counter[str]]
 Distance = Callable[[Any, Any], float]
+Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 GRID = torch.linspace(-12, 12, 240_001, dtype=torch.float64)
+TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
+TIMM = [name for name in SYSTEMS if name not in TRANSFORMERS]
+by_transformers = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
+by_timm = pytest.mark.parametrize("system", TIMM, indirect=True)
 NEW_NAMES = int(transformers.__version__.split(".")[0]) >= 5
 
 
@@ -41,7 +48,7 @@ def gelus(model: nn.Module) -> list[tuple[nn.Module, str]]:
         (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if isinstance(child, GELUActivation)
+        if isinstance(child, (GELUActivation, nn.GELU))
     ]
 
 
@@ -83,7 +90,7 @@ def test_the_module_runs_erf_and_no_gelu(executed: Executed) -> None:
 def test_a_patched_model_runs_erf_in_every_block_and_no_gelu(
     small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, executed: Executed
 ) -> None:
-    model, net = stock(small_source.folder), network(small_source.config)
+    model, net = stock(small_source.folder), small_source.network
     assert executed(model, pixel_values)["gelu"] == net.blocks
     with applied(model, net, [PATCH]) as found:
         counts = executed(model, pixel_values)
@@ -91,7 +98,8 @@ def test_a_patched_model_runs_erf_in_every_block_and_no_gelu(
     assert [(each.sites, each.carried) for each in found] == [(net.blocks, 0)]
 
 
-@pytest.mark.parametrize("act", EXACT)
+@by_transformers
+@pytest.mark.parametrize("act", EXACT_GELU)
 def test_the_configuration_alone_makes_stock_transformers_run_erf(
     small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, executed: Executed,
     distance: Distance, act: str,
@@ -99,8 +107,9 @@ def test_the_configuration_alone_makes_stock_transformers_run_erf(
     path = small_source.folder / "config.json"
     with torch.no_grad():
         expected = stock(small_source.folder)(pixel_values).last_hidden_state
-    path.write_text(json.dumps(PATCH.edit_config({**small_source.config, "hidden_act": act})))
-    model, net = stock(small_source.folder), network(small_source.config)
+    net = small_source.network
+    path.write_text(json.dumps(PATCH.edit_config(net, {**small_source.config, "hidden_act": act})))
+    model = stock(small_source.folder)
     counts = executed(model, pixel_values)
     assert (counts["gelu"], counts["erf"]) == (0, net.blocks)
     with torch.no_grad():
@@ -109,14 +118,13 @@ def test_the_configuration_alone_makes_stock_transformers_run_erf(
 
 
 def test_the_tanh_form_would_be_seen_at_the_output(
-    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, distance: Distance
+    small_source: Source, stock: Callable[[Path], Any], named: Named, pixel_values: Tensor, distance: Distance
 ) -> None:
     model = stock(small_source.folder)
-    with torch.no_grad():
-        expected = model(pixel_values).last_hidden_state
-        for parent, name in gelus(model):
-            setattr(parent, name, nn.GELU(approximate="tanh"))
-        assert distance(model(pixel_values).last_hidden_state, expected) > 3e-5
+    expected = named(model, pixel_values)["last_hidden_state"]
+    for parent, name in gelus(model):
+        setattr(parent, name, nn.GELU(approximate="tanh"))
+    assert distance(named(model, pixel_values)["last_hidden_state"], expected) > 3e-5
 
 
 @pytest.mark.skipif(not NEW_NAMES, reason="transformers 4 still has the old names")
@@ -129,7 +137,7 @@ def test_assigning_a_remembered_name_does_nothing(
     executed: Executed,
     remembered: str,
 ) -> None:
-    model, net = stock(small_source.folder), network(small_source.config)
+    model, net = stock(small_source.folder), small_source.network
     for layer in model.layers:
         setattr(layer.mlp, remembered, GeluErf())
     counts = executed(model, pixel_values)
@@ -141,7 +149,7 @@ def test_assigning_a_remembered_name_does_nothing(
 def test_a_model_with_one_activation_replaced_is_refused(
     small_source: Source, stock: Callable[[Path], Any], refused: Refused
 ) -> None:
-    model, net = stock(small_source.folder), network(small_source.config)
+    model, net = stock(small_source.folder), small_source.network
     parent, name = gelus(model)[1]
     setattr(parent, name, nn.ReLU())
     fragments = ("the patch gelu-erf does not fit", f"{net.blocks - 1} places", f"expected {net.blocks},")
@@ -153,7 +161,7 @@ def test_a_model_with_one_activation_replaced_is_refused(
 def test_a_model_with_an_activation_too_many_is_refused(
     small_source: Source, stock: Callable[[Path], Any], refused: Refused
 ) -> None:
-    model, net = stock(small_source.folder), network(small_source.config)
+    model, net = stock(small_source.folder), small_source.network
     model.extra = nn.GELU()
     with refused(PatchError, f"{net.blocks + 1} places"), applied(model, net, [PATCH]):
         pytest.fail("the patch was applied")
@@ -162,19 +170,64 @@ def test_a_model_with_an_activation_too_many_is_refused(
 def test_a_tanh_gelu_in_the_model_is_not_taken_for_an_exact_one(
     small_source: Source, stock: Callable[[Path], Any], refused: Refused
 ) -> None:
-    model, net = stock(small_source.folder), network(small_source.config)
+    model, net = stock(small_source.folder), small_source.network
     parent, name = gelus(model)[0]
     setattr(parent, name, nn.GELU(approximate="tanh"))
     with refused(PatchError, "gelu-erf"), applied(model, net, [PATCH]):
         pytest.fail("an equivalent patch changed the form of a GELU")
 
 
+@by_transformers
 @pytest.mark.parametrize("act", ["silu", "relu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu"])
 def test_another_activation_does_not_call_for_it(small_source: Source, act: str) -> None:
     assert not PATCH.applies(network({**small_source.config, "hidden_act": act}))
 
 
+@by_transformers
 def test_the_librarys_default_activation_calls_for_it(small_source: Source) -> None:
     config = {key: value for key, value in small_source.config.items() if key != "hidden_act"}
     assert transformers.AutoConfig.for_model(**config).hidden_act == "gelu"
     assert PATCH.applies(network(config))
+
+
+@by_transformers
+def test_in_transformers_the_configuration_carries_it(system: System) -> None:
+    net = network(system.config)
+    assert PATCH.carriers(net) == ("config", "graph")
+    before = dict(system.config)
+    assert PATCH.edit_config(net, before) == {**system.config, "hidden_act": "gelu_python"}
+    assert before == dict(system.config)
+
+
+@by_timm
+def test_in_timm_the_graphs_and_loading_carry_it_and_the_configuration_stays(system: System) -> None:
+    net = network(system.config)
+    assert PATCH.carriers(net) == ("graph", "vconv.load")
+    assert PATCH.edit_config(net, dict(system.config)) == dict(system.config)
+
+
+@by_timm
+def test_a_full_sized_timm_model_runs_twelve_and_gets_its_own_back(
+    system: System, build: Callable[[Any], Any], executed: Executed
+) -> None:
+    net, size = network(system.config), (2 * network(system.config).numbers.patch,) * 2
+    arguments = {"img_size": size, **system.config.get("model_args", {})}
+    model = build({**system.config, "model_args": arguments})
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    own = [module for module in model.modules() if isinstance(module, nn.GELU)]
+    with applied(model, net, [PATCH]) as found:
+        counts = executed(model, images)
+        assert [module for module in model.modules() if isinstance(module, nn.GELU)] == []
+    assert [(each.sites, each.carried) for each in found] == [(12, 0)]
+    assert (counts["gelu"], counts["erf"]) == (0, 12)
+    after = executed(model, images)
+    assert (after["gelu"], after["erf"]) == (12, 0)
+    again = [module for module in model.modules() if isinstance(module, nn.GELU)]
+    assert list(map(id, again)) == list(map(id, own))
+
+
+@pytest.mark.parametrize("system", ["vit_small_patch14_reg4_dinov2.lvd142m"], indirect=True)
+@pytest.mark.parametrize("act", ["gelu_tanh", "silu"])
+def test_another_activation_in_timm_does_not_call_for_it(system: System, act: str) -> None:
+    config = {**system.config, "model_args": {"act_layer": act, "depth": 1}}
+    assert not PATCH.applies(network(config))

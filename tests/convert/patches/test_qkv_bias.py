@@ -12,23 +12,41 @@ import torch
 import transformers
 from torch import Tensor
 
+from vconv.catalog import SYSTEMS, System
 from vconv.convert import ledger
-from vconv.convert.layouts import Network, network
+from vconv.convert.layouts.base import Network
+from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.qkv_bias import PATCH, Proof, biases, prove
 from vconv.convert.safetensors_file import read_header
-from vconv.convert.sources import Source
+from vconv.convert.sources.base import Source
 from vconv.errors import PatchError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 Distance = Callable[[Any, Any], float]
 
-PARTS = ("q_proj", "k_proj", "v_proj", "query", "key", "value")
+Named = Callable[[Any, Tensor], dict[str, Tensor]]
+
+PARTS = ("q_proj", "k_proj", "v_proj", "query", "key", "value", "qkv")
+WITH_BIASES = [name for name, system in SYSTEMS.items() if find_layout(system.config).biases]
+TRANSFORMERS = [name for name in WITH_BIASES if SYSTEMS[name].library == "transformers"]
+by_transformers = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
+in_timm = pytest.mark.parametrize("system", ["vit_small_patch14_reg4_dinov2.lvd142m"], indirect=True)
+
+
+@pytest.fixture(params=WITH_BIASES)
+def system(request: pytest.FixtureRequest) -> System:
+    """Every system whose query, key and value projections can have a bias."""
+    return SYSTEMS[request.param]
+
+
+def projections(net: Network) -> int:
+    """Count the projections that may have a bias: one in each block if they are fused, else three."""
+    return net.blocks * (1 if net.layout.library == "timm" else 3)
 
 
 def is_bias(name: str) -> bool:
-    *_, module, kind = name.split(".")
-    return kind == "bias" and module in PARTS
+    return name.endswith(tuple(f"{part}.bias" for part in PARTS))
 
 
 def rewritten(source: Source, change: Callable[[str, Tensor], Tensor]) -> Network:
@@ -37,7 +55,7 @@ def rewritten(source: Source, change: Callable[[str, Tensor], Tensor]) -> Networ
     weights = {name: change(name, tensor) for name, tensor in safetensors.torch.load_file(path).items()}
     path.unlink()
     safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
-    return network(source.config, frozenset(weights))
+    return network(source.config, weights)
 
 
 def zeroed(source: Source) -> Network:
@@ -49,10 +67,10 @@ def proof_of(source: Source, net: Network) -> Proof:
 
 
 def test_biases_are_those_of_the_stock_model(small_source: Source, stock: Callable[[Path], Any]) -> None:
-    net = network(small_source.config)
+    net = small_source.network
     names = [name for name, _ in stock(small_source.folder).named_parameters() if is_bias(name)]
     assert sorted(biases(net)) == sorted(map(net.layout.disk_key, names))
-    assert len(names) >= 2 * net.blocks
+    assert len(names) >= projections(net) - net.blocks
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -105,25 +123,25 @@ def test_a_bias_that_is_not_a_number_is_refused(small_source: Source, refused: R
 
 
 def test_a_network_without_biases_has_nothing_to_strip(small_source: Source) -> None:
-    net = network(PATCH.edit_config(dict(small_source.config)))
+    net = network(PATCH.edit_config(small_source.network, dict(small_source.config)))
     proof = prove(net, [])
     assert biases(net) == []
     assert (proof.strip, str(proof)) == (False, "there are no query, key or value biases")
 
 
 def test_stripping_zeros_changes_nothing(
-    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor
+    small_source: Source, stock: Callable[[Path], Any], named: Named, pixel_values: Tensor
 ) -> None:
     net = zeroed(small_source)
     model = stock(small_source.folder)
-    with torch.no_grad():
-        expected = model(pixel_values).last_hidden_state
-        with applied(model, net, [PATCH]) as found:
-            assert torch.equal(model(pixel_values).last_hidden_state, expected)
-            assert [name for name, _ in model.named_parameters() if is_bias(name)] == []
+    expected = named(model, pixel_values)
+    with applied(model, net, [PATCH]) as found:
+        for output, value in named(model, pixel_values).items():
+            assert torch.equal(value, expected[output]), output
+        assert [name for name, _ in model.named_parameters() if is_bias(name)] == []
     assert [name for name, _ in model.named_parameters() if is_bias(name)] != []
-    carried = 3 * net.blocks - len(biases(net))
-    assert [(each.sites, each.carried) for each in found] == [(3 * net.blocks, carried)]
+    carried = projections(net) - len(biases(net))
+    assert [(each.sites, each.carried) for each in found] == [(projections(net), carried)]
 
 
 def test_stripping_refuses_a_nonzero_bias(
@@ -153,47 +171,72 @@ def test_stripping_refuses_a_bias_that_is_not_a_number(
 
 
 def test_a_nonzero_query_bias_would_be_seen_at_the_output(
-    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, distance: Distance
+    small_source: Source, stock: Callable[[Path], Any], named: Named, pixel_values: Tensor, distance: Distance
 ) -> None:
     zeroed(small_source)
     model = stock(small_source.folder)
-    with torch.no_grad():
-        expected = model(pixel_values).last_hidden_state
-        for name, value in model.named_parameters():
-            if is_bias(name) and name.split(".")[-2] in ("q_proj", "query"):
-                value.fill_(1e-3)
-        assert distance(model(pixel_values).last_hidden_state, expected) > 1e-5
+    expected = named(model, pixel_values)["last_hidden_state"]
+    for name, value in model.named_parameters():
+        if is_bias(name) and name.split(".")[-2] in ("q_proj", "query", "qkv"):
+            value.data[: small_source.network.numbers.width] = 1e-3
+    assert distance(named(model, pixel_values)["last_hidden_state"], expected) > 1e-5
 
 
-def test_the_configuration_alone_makes_stock_transformers_build_it(
-    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor
+def test_the_configuration_alone_makes_the_stock_library_build_it(
+    small_source: Source,
+    stock: Callable[[Path], Any],
+    build: Callable[[Any], Any],
+    named: Named,
+    pixel_values: Tensor,
 ) -> None:
     net = zeroed(small_source)
     original = stock(small_source.folder)
-    config = PATCH.edit_config(dict(small_source.config))
-    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config)).eval()
+    model = build(PATCH.edit_config(net, dict(small_source.config)))
     assert [name for name, _ in model.named_parameters() if is_bias(name)] == []
     kept = {name: value for name, value in original.state_dict().items() if not is_bias(name)}
     assert model.load_state_dict(kept, strict=True)
-    with torch.no_grad():
-        assert torch.equal(model(pixel_values)[0], original(pixel_values)[0])
+    expected = named(original, pixel_values)
+    for name, value in named(model, pixel_values).items():
+        assert torch.equal(value, expected[name]), name
     assert all(site.done for site in find_sites(PATCH, model, net))
+
+
+@in_timm
+def test_stock_timm_loads_a_folder_without_the_biases(
+    small_source: Source, stock: Callable[[Path], Any], named: Named, pixel_values: Tensor, tmp_path: Path
+) -> None:
+    net = zeroed(small_source)
+    expected = named(stock(small_source.folder), pixel_values)
+    config = PATCH.edit_config(net, dict(small_source.config))
+    assert config["model_args"] == {**small_source.config["model_args"], "qkv_bias": False}
+    stored = safetensors.torch.load_file(small_source.folder / "model.safetensors")
+    kept = {name: value for name, value in stored.items() if not is_bias(name)}
+    assert len(stored) - len(kept) == net.blocks
+    safetensors.torch.save_file(kept, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = stock(tmp_path)
+    assert set(model.state_dict()) == set(kept)
+    for name, value in named(model, pixel_values).items():
+        assert torch.equal(value, expected[name]), name
 
 
 def test_the_config_edit_touches_only_those_flags(small_source: Source) -> None:
     before = dict(small_source.config)
-    after = PATCH.edit_config(dict(before))
-    flags = set(network(before).layout.biases.values())
-    assert {key for key in after if after[key] != before.get(key)} == {
-        key for key in flags if before.get(key)
-    }
+    after = PATCH.edit_config(small_source.network, dict(before))
+    flags = set(small_source.network.layout.biases.values())
+    old, new = (config.get("model_args", config) for config in (before, after))
+    assert {key for key in new if new[key] != old.get(key)} >= {key for key in flags if old.get(key)}
+    assert {key for key in new if new[key] != old.get(key)} <= flags
+    assert [flag for flag in flags if new[flag] is not False] == []
+    assert {key for key in after if after[key] != before.get(key)} <= flags | {"model_args"}
     assert json.dumps(before, sort_keys=True) == json.dumps(dict(small_source.config), sort_keys=True)
 
 
+@by_transformers
 def test_the_config_edit_writes_a_flag_that_was_left_to_the_librarys_default(small_source: Source) -> None:
-    flags = set(network(small_source.config).layout.biases.values())
+    flags = set(small_source.network.layout.biases.values())
     config = {key: value for key, value in small_source.config.items() if key not in flags}
-    edited = transformers.AutoConfig.for_model(**PATCH.edit_config(config))
+    edited = transformers.AutoConfig.for_model(**PATCH.edit_config(small_source.network, config))
     assert [flag for flag in sorted(flags) if getattr(edited, flag)] == []
 
 
@@ -201,10 +244,19 @@ def test_a_missing_projection_is_refused(
     small_source: Source, stock: Callable[[Path], Any], refused: Refused
 ) -> None:
     net, model = zeroed(small_source), stock(small_source.folder)
-    parent = next(module for name, module in model.named_modules() if name.endswith("attention") and any(
-        child in PARTS for child, _ in module.named_children()))  # fmt: skip
-    child = next(child for child, _ in parent.named_children() if child in PARTS)
+    parent, child = next(
+        (parent, child)
+        for parent in model.modules()
+        for child, module in parent.named_children()
+        if child in PARTS and isinstance(module, torch.nn.Linear)
+    )
     delattr(parent, child)
-    expected = f"expected {3 * net.blocks},"
-    with refused(PatchError, "qkv-bias does not fit", f"{3 * net.blocks - 1} places", expected):
+    expected = f"expected {projections(net)},"
+    with refused(PatchError, "qkv-bias does not fit", f"{projections(net) - 1} places", expected):
         find_sites(PATCH, model, net)
+
+
+def test_a_system_without_such_biases_does_not_call_for_it() -> None:
+    without = [system for name, system in SYSTEMS.items() if name not in WITH_BIASES]
+    assert [system.name for system in without] == ["vit_small_patch16_dinov3.lvd1689m"]
+    assert not PATCH.applies(network(without[0].config))

@@ -10,23 +10,35 @@ import torch
 from torch import Tensor, nn
 
 from vconv.catalog import SYSTEMS, System
-from vconv.convert.layouts import network
-from vconv.convert.patches.base import applied
+from vconv.convert.layouts.table import find_layout, network
+from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.table import PATCHES, called_for, named
-from vconv.convert.sources import Source
+from vconv.convert.sources.base import Source
 
 Distance = Callable[[Any, Any], float]
+Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 EXPECTED = {
     "dinov3_vit": ["gelu-erf", "rope-periods", "qkv-bias"],
+    "timm dinov3": ["gelu-erf", "rope-periods"],
+    "dinov2": ["gelu-erf", "qkv-bias"],
+    "timm dinov2": ["gelu-erf", "qkv-bias"],
     "vit": ["gelu-erf", "qkv-bias"],
 }
 """By family, what the published networks call for."""
 
-CASES = [(system.name, name) for system in SYSTEMS.values() for name in EXPECTED[system.config["model_type"]]]
-
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "query", "key", "value")
+CASES = [
+    (system.name, name) for system in SYSTEMS.values() for name in EXPECTED[find_layout(system.config).family]
+]
+COUNTS = {
+    "dinov3-vits16": {"gelu-erf": 12, "rope-periods": 1, "qkv-bias": 36},
+    "vit_small_patch16_dinov3.lvd1689m": {"gelu-erf": 12, "rope-periods": 1},
+    "dinov2-large": {"gelu-erf": 24, "qkv-bias": 72},
+    "vit_small_patch14_reg4_dinov2.lvd142m": {"gelu-erf": 12, "qkv-bias": 12},
+    "vit-base-patch16-224-in21k": {"gelu-erf": 12, "qkv-bias": 36},
+}
+"""Places that each patch must touch in the published networks."""
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "query", "key", "value", "qkv")
 
 
 def with_zero_biases(model: nn.Module) -> nn.Module:
@@ -41,22 +53,45 @@ def test_every_patch_is_listed_under_its_own_name() -> None:
     assert {name: patch.name for name, patch in PATCHES.items()} == {name: name for name in PATCHES}
 
 
-def test_every_patch_says_why_and_how_it_travels() -> None:
-    for patch in PATCHES.values():
+def test_every_patch_says_why_and_how_it_travels(system: System) -> None:
+    net = network(system.config)
+    for patch in called_for(net):
         assert patch.reason
-        assert patch.carriers
-        assert len(set(patch.carriers)) == len(patch.carriers)
+        assert "graph" in patch.carriers(net)
+        assert len(set(patch.carriers(net))) == len(patch.carriers(net))
 
 
-def test_only_a_corrective_patch_needs_vconv_to_load_it() -> None:
-    for patch in PATCHES.values():
-        assert ("vconv.load" in patch.carriers) is patch.corrective
-        assert ("config" in patch.carriers) is not patch.corrective
+def test_a_patch_travels_in_the_configuration_or_needs_vconv_to_load_it(system: System) -> None:
+    net = network(system.config)
+    loaded = {patch.name for patch in called_for(net) if "vconv.load" in patch.carriers(net)}
+    configured = {patch.name for patch in called_for(net) if "config" in patch.carriers(net)}
+    assert loaded.isdisjoint(configured)
+    assert loaded | configured == {patch.name for patch in called_for(net)}
+    assert loaded == {
+        name for name in EXPECTED[net.layout.family]
+        if name == "rope-periods" or (name == "gelu-erf" and system.library == "timm")
+    }  # fmt: skip
 
 
 def test_a_patch_is_called_for_by_the_architecture(system: System) -> None:
-    names = [patch.name for patch in called_for(network(system.config))]
-    assert names == EXPECTED[system.config["model_type"]]
+    net = network(system.config)
+    assert [patch.name for patch in called_for(net)] == EXPECTED[net.layout.family]
+
+
+def test_the_published_networks_have_a_known_number_of_places(system: System) -> None:
+    net = network(system.config)
+    assert {patch.name: patch.expected(net) for patch in called_for(net)} == COUNTS[system.name]
+
+
+def test_every_place_is_found_in_the_full_sized_stock_model(
+    system: System, build: Callable[[Any], Any]
+) -> None:
+    net = network(system.config)
+    with torch.device("meta"):
+        model = build(system.config)
+    assert {patch.name: len(find_sites(patch, model, net)) for patch in called_for(net)} == COUNTS[
+        system.name
+    ]
 
 
 def test_every_patch_is_called_for_by_some_system() -> None:
@@ -78,19 +113,19 @@ def test_a_patch_is_counted_changes_what_it_says_and_is_undone(
     name: str,
     small_source: Source,
     stock: Callable[[Path], Any],
+    named: Named,
     pixel_values: Tensor,
     distance: Distance,
     executed: Callable[[nn.Module, Tensor], Counter[str]],
 ) -> None:
-    net, patch = network(small_source.config), PATCHES[name]
+    net, patch = small_source.network, PATCHES[name]
     model = with_zero_biases(stock(small_source.folder))
     state = {key: value.clone() for key, value in (*model.named_parameters(), *model.named_buffers())}
     before = executed(model, pixel_values)
-    with torch.no_grad():
-        expected = model(pixel_values).last_hidden_state
-        with applied(model, net, [patch]) as found:
-            moved = distance(model(pixel_values).last_hidden_state, expected)
-        after = model(pixel_values).last_hidden_state
+    expected = named(model, pixel_values)["last_hidden_state"]
+    with applied(model, net, [patch]) as found:
+        moved = distance(named(model, pixel_values)["last_hidden_state"], expected)
+    after = named(model, pixel_values)["last_hidden_state"]
     assert [(each.patch, each.sites) for each in found] == [(name, patch.expected(net))]
     assert (1e-5 < moved < 0.1) if patch.corrective else moved < 1e-5
     assert torch.equal(after, expected)
@@ -105,16 +140,16 @@ def test_a_patch_is_undone_when_an_error_is_raised_inside(
     name: str,
     small_source: Source,
     stock: Callable[[Path], Any],
+    named: Named,
     pixel_values: Tensor,
 ) -> None:
-    net, patch = network(small_source.config), PATCHES[name]
+    net, patch = small_source.network, PATCHES[name]
     model = with_zero_biases(stock(small_source.folder))
     modules = list(model.named_modules())
-    with torch.no_grad():
-        expected = model(pixel_values).last_hidden_state
-        with pytest.raises(RuntimeError, match="inside"), applied(model, net, [patch]):
-            raise RuntimeError("inside")
-        assert torch.equal(model(pixel_values).last_hidden_state, expected)
+    expected = named(model, pixel_values)["last_hidden_state"]
+    with pytest.raises(RuntimeError, match="inside"), applied(model, net, [patch]):
+        raise RuntimeError("inside")
+    assert torch.equal(named(model, pixel_values)["last_hidden_state"], expected)
     assert [(key, id(module)) for key, module in model.named_modules()] == [
         (key, id(module)) for key, module in modules
     ]
@@ -124,14 +159,16 @@ def test_all_patches_together_are_the_corrected_reference(
     small_source: Source,
     stock: Callable[[Path], Any],
     corrected: Callable[[Source], Any],
+    named: Named,
     pixel_values: Tensor,
     distance: Distance,
 ) -> None:
-    net = network(small_source.config)
+    net = small_source.network
     model, reference = (
         with_zero_biases(make) for make in (stock(small_source.folder), corrected(small_source))
     )
-    with torch.no_grad(), applied(model, net, called_for(net)):
-        found, expected = model(pixel_values), reference(pixel_values)
-        assert distance(found.last_hidden_state, expected.last_hidden_state) < 1e-5
-        assert distance(found.pooler_output, expected.pooler_output) < 1e-5
+    expected = named(reference, pixel_values)
+    with applied(model, net, called_for(net)):
+        found = named(model, pixel_values)
+    assert list(found) == list(expected)
+    assert max(distance(found[name], expected[name]) for name in expected) < 1e-5

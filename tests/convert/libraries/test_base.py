@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+import torch
+
+from vconv.convert.libraries.base import quiet, tokens_by_name, understood
+from vconv.errors import WeightsError
+
+Refused = Callable[..., AbstractContextManager[None]]
+
+
+def test_quiet_holds_back_warnings_and_gives_the_levels_back(caplog: pytest.LogCaptureFixture) -> None:
+    names = ("vconv.test.one", "vconv.test.two")
+    loggers = [logging.getLogger(name) for name in names]
+    loggers[0].setLevel(logging.DEBUG)
+    with caplog.at_level(logging.DEBUG), pytest.raises(RuntimeError, match="inside"), quiet(*names):
+        for logger in loggers:
+            logger.warning("a warning")
+            logger.error("an error")
+        raise RuntimeError("inside")
+    assert caplog.messages == ["an error", "an error"]
+    assert [logger.level for logger in loggers] == [logging.DEBUG, logging.NOTSET]
+
+
+@pytest.mark.parametrize(
+    "kind", [KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError, OSError]
+)
+def test_what_a_library_raises_becomes_a_sentence(kind: type[Exception], refused: Refused) -> None:
+    fragments = ("timm cannot build the model that config.json describes", f"got {kind.__name__}: ")
+    with refused(WeightsError, *fragments), understood("timm"):
+        raise kind("one\n  two " + 300 * "x")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), understood("timm"):
+        raise ZeroDivisionError
+
+
+def test_an_error_of_vconvs_own_passes_as_it_is() -> None:
+    with pytest.raises(WeightsError, match="mine"), understood("timm"):
+        raise WeightsError("mine", got="a", expected="b", fix="c")
+
+
+@pytest.mark.parametrize("registers", [0, 1, 4])
+def test_tokens_are_cut_in_their_order_and_none_is_lost(registers: int) -> None:
+    tokens = torch.arange(2 * 10 * 3).reshape(2, 10, 3)
+    found = tokens_by_name(tokens, registers)
+    assert found["last_hidden_state"] is tokens
+    parts = [found["cls"][:, None], found["registers"], found["patches"]]
+    assert [part.shape[1] for part in parts] == [1, registers, 9 - registers]
+    assert torch.equal(torch.cat(parts, dim=1), tokens)

@@ -1,0 +1,113 @@
+"""Artifacts that are passed on without weights, and completed by whoever has them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import vconv
+from vconv import manifest
+from vconv.catalog import System
+from vconv.convert.ledger import LEDGER_FILE
+from vconv.convert.sources.table import Request, open_source
+from vconv.errors import ArtifactError, WeightsError
+from vconv.types import WEIGHTS_FILE
+
+
+@pytest.fixture
+def weightless(small_name: str, tmp_path: Path) -> Path:
+    """The artifact of every shrunk system, without its weights."""
+    vconv.export(small_name, "synthetic:5", tmp_path / "weightless", without_weights=True)
+    return tmp_path / "weightless"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_only_the_weights_are_left_out_and_their_hash_stays(weightless: Path, small_name: str) -> None:
+    whole = weightless.with_name("whole")
+    vconv.export(small_name, "synthetic:5", whole)
+    assert sorted([*names(weightless), WEIGHTS_FILE]) == names(whole)
+    made, other = manifest.load(weightless), manifest.load(whole)
+    assert (made.without_weights, other.without_weights) == (True, False)
+    assert made.files == other.files
+    for name in made.files.keys() - {WEIGHTS_FILE}:
+        assert (weightless / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_nothing_runs_without_weights_and_the_error_says_how_to_get_them(weightless: Path) -> None:
+    before = names(weightless)
+    for use in (vconv.load, vconv.validate, lambda path: vconv.compare([path])):
+        with pytest.raises(ArtifactError, match=r"has no weights .*vconv fill .*--weights WHERE"):
+            use(weightless)
+    assert names(weightless) == before
+
+
+def test_info_still_shows_what_it_is(weightless: Path) -> None:
+    from vconv.workflows import describe
+
+    assert describe(weightless)["without_weights"] is True
+
+
+def test_a_filled_artifact_is_the_whole_one_and_validates(weightless: Path, small_name: str) -> None:
+    whole = weightless.with_name("whole")
+    vconv.export(small_name, "synthetic:5", whole)
+    document = vconv.fill(weightless, "synthetic:5")
+    assert (weightless / WEIGHTS_FILE).read_bytes() == (whole / WEIGHTS_FILE).read_bytes()
+    assert document["sha256"] == manifest.load(whole).files[WEIGHTS_FILE].sha256
+    assert names(weightless) == names(whole)
+    report = vconv.validate(weightless, quick=True, budget=1e-3)
+    assert report["passed"]
+
+
+@pytest.mark.parametrize("way", ["folder", "file", "the very file"])
+def test_weights_can_be_given_in_any_way(
+    weightless: Path, small_name: str, small_system: System, way: str
+) -> None:
+    scratch = weightless.with_name("scratch")
+    scratch.mkdir()
+    folder = open_source(Request(small_system, "synthetic:5"), scratch).folder
+    given = {"folder": folder, "file": folder / WEIGHTS_FILE}.get(way)
+    if given is None:
+        vconv.export(small_name, "synthetic:5", weightless.with_name("whole"))
+        given = weightless.with_name("whole") / WEIGHTS_FILE
+    vconv.fill(weightless, str(given))
+    assert vconv.validate(weightless, quick=True, budget=1e-3)["passed"]
+
+
+def test_other_weights_are_refused_and_nothing_is_left(weightless: Path) -> None:
+    before = names(weightless)
+    with pytest.raises(WeightsError, match="not the weights that the artifact was made from .*other values"):
+        vconv.fill(weightless, "synthetic:6")
+    with pytest.raises(WeightsError, match="no weights at nowhere"):
+        vconv.fill(weightless, "nowhere")
+    assert names(weightless) == before
+
+
+def test_an_artifact_that_has_its_weights_is_left_alone(weightless: Path) -> None:
+    vconv.fill(weightless, "synthetic:5")
+    with pytest.raises(ArtifactError, match="has its weights already"):
+        vconv.fill(weightless, "synthetic:5")
+
+
+def test_a_ledger_that_was_changed_is_not_believed(weightless: Path) -> None:
+    path = weightless / LEDGER_FILE
+    lines = json.loads(path.read_text())
+    path.write_text(json.dumps(lines[1:]))
+    with pytest.raises(ArtifactError, match=r"ledger\.json was changed"):
+        vconv.fill(weightless, "synthetic:5")
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(
+    weightless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = names(weightless)
+    usage = shutil.disk_usage(weightless)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(ArtifactError, match="not enough room on the disk"):
+        vconv.fill(weightless, "synthetic:5")
+    assert names(weightless) == before

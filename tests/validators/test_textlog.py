@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from vconv.types import Status
+from vconv.validators.metrics import METRICS
+from vconv.validators.speed import KEY
+from vconv.validators.textlog import Log
+
+COUNT = itertools.count()
+TIMINGS = (
+    *("mean_ms", "std_ms", "min_ms", "max_ms", "p50_ms", "p90_ms", "p99_ms", "ms_per_image"),
+    *("images_per_second", KEY),
+)
+
+
+def figure() -> float:
+    """Return a number that no other figure of a report has, and that fits six digits."""
+    return 100.0 + next(COUNT) / 1000
+
+
+def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str, Any]:
+    """Make a report's row, no two figures alike."""
+    outputs = {
+        name: {
+            "status": "passed",
+            "shape": [2, int(100000 * figure()) % 10**6],
+            "floor": figure(),
+            "limit": figure(),
+            **{metric: figure() for metric in METRICS if METRICS[metric].only in ("", name)},
+            "to_stock_original": figure(),
+        }
+        for name in ("cls", "logits")
+    }
+    blocks = {
+        name: {
+            "shape": [1, int(100000 * figure()) % 10**6],
+            "dtype": "bfloat16",
+            "device": device,
+            **{key: figure() for key in ("min", "max", "mean")},
+            "first": [figure() for _ in range(5)],
+        }
+        for name in ("cls", "logits")
+    }
+    latency = [{"batch": batch, "runs": 77 + batch, **{key: figure() for key in TIMINGS}} for batch in (1, 8)]
+    return {
+        "artifact": "a-system",
+        "variant": variant,
+        "device": device,
+        "engine": "an-engine",
+        "precision": "bf16",
+        "simulated": simulated,
+        "status": "passed",
+        "reason": "",
+        "batches": [1, 2],
+        "load_ms": figure(),
+        "first_ms": figure(),
+        "peak_rss_bytes": 123456789,
+        "peak_rss_growth_bytes": 98765432,
+        "outputs": outputs,
+        "smoke": blocks,
+        "latency": latency,
+        "skipped_batches": [{"batch": 16, "reason": "needs about 9.00 GB, 5.00 GB are free"}],
+    }
+
+
+def report(synthetic: bool = True, simulated: bool = True) -> dict[str, Any]:
+    return {
+        "artifact": "a-system",
+        "weights": "folder:abcdef",
+        "synthetic": synthetic,
+        "status": "failed",
+        "passed": False,
+        "within": "card",
+        "reference": {"name": "the reference", "source": "live", "precision": "fp32", "device": "cpu"},
+        "inputs": {"source": "photographs", "images": ["photograph 1", "photograph 2"]},
+        "preprocessing_ms_per_image": figure(),
+        "devices": {"cpu": "Some CPU", "npu:0": "Some NPU"},
+        "environment": {"python": "3.11.9", "torch": "2.9.1", "cores": 31337},
+        "checks": [
+            {"name": "files", "status": "passed", "detail": "12 files match"},
+            {"name": "golden", "status": "failed", "detail": "they differ"},
+        ],
+        "speed_up_baseline": "original-torch-fp32 on cpu",
+        "variants": [row("onnx-fp32"), row("om-fp16", "npu:0", simulated)],
+        "published": [
+            {
+                "source": "a document, 2025",
+                "kind": "npu",
+                "device": "Another NPU",
+                "variant": "patched-torch-fp32",
+                "figures": {"mean_ms": figure()},
+                "batch": 4,
+                "output": "",
+            },
+            {
+                "source": "a paper",
+                "kind": "npu",
+                "device": "Another NPU",
+                "variant": "original-torch-fp32",
+                "figures": {"cosine": figure()},
+                "batch": None,
+                "output": "cls",
+            },
+        ],
+    }
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield everything that a report holds, and where, but for flags and the kinds of devices."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from leaves(part, (*path, key))
+    elif isinstance(value, list):
+        for key, part in enumerate(value):
+            yield from leaves(part, (*path, key))
+    elif not isinstance(value, bool) and value not in ("", None) and path[-1] != "kind":
+        yield path, value
+
+
+def rendered(content: dict[str, Any]) -> str:
+    return Log(lambda line: None).render(content)
+
+
+def words(text: str) -> set[str]:
+    return set(re.split(r"[\s,:;\[\]()]+", text))
+
+
+def says(text: str, key: str, value: float) -> bool:
+    """Tell whether a text has a figure under its name."""
+    return re.search(rf"\b{key} {re.escape(f'{value:g}')}(?![\d.])", text) is not None
+
+
+def section(text: str, variant: str) -> str:
+    """Return the part of a log that is about one variant."""
+    return next(part for part in text.split("\n\n") if part.lstrip().startswith(variant))
+
+
+def test_every_figure_and_word_of_the_report_is_in_the_log() -> None:
+    content = report()
+    text = rendered(content)
+    found = words(text)
+    for path, value in leaves(content):
+        if isinstance(value, str):
+            assert value in text, path
+        else:
+            assert f"{value:g}" in found or str(value) in found, path
+
+
+def test_no_two_figures_of_the_made_up_report_are_alike() -> None:
+    figures = [value for _, value in leaves(report()) if isinstance(value, float)]
+    assert len({f"{value:g}" for value in figures}) == len(figures) > 80
+
+
+def test_figures_stand_with_their_own_variant_and_name() -> None:
+    content = report()
+    for one in content["variants"]:
+        part = section(rendered(content), one["variant"])
+        for timing in one["latency"]:
+            (line,) = (line for line in part.splitlines() if f"batch {timing['batch']}: " in line)
+            for key in ("runs", *TIMINGS):
+                assert says(line, key, timing[key]), key
+        for name, output in one["outputs"].items():
+            for key, value in output.items():
+                if isinstance(value, float):
+                    assert says(part, key, value), (name, key)
+
+
+def test_the_log_begins_with_what_was_done_and_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 100.25, 112.5])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    heard: list[str] = []
+    log = Log(heard.append)
+    log.say("opening")
+    log.say("timing")
+    assert heard == ["opening", "timing"]
+    assert log.render(report()).splitlines()[:3] == ["     0.2 s  opening", "    12.5 s  timing", ""]
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_synthetic_weights_are_called_so(synthetic: bool) -> None:
+    (line,) = (line for line in rendered(report(synthetic)).splitlines() if "folder:abcdef" in line)
+    assert ("synthetic: not trained weights" in line) == synthetic
+    assert ("synthetic" in rendered(report(synthetic))) == synthetic
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_simulated_device_is_called_so_beside_its_variant(simulated: bool) -> None:
+    text = rendered(report(simulated=simulated))
+    assert ("simulated" in section(text, "om-fp16").splitlines()[0]) == simulated
+    assert "simulated" not in section(text, "onnx-fp32")
+
+
+def test_a_failed_variant_is_told_with_its_reasons() -> None:
+    content = report()
+    failed = content["variants"][0]
+    failed |= {"status": "failed", "reason": "it refuses the graph"}
+    failed["outputs"]["cls"] |= {"status": "failed", "reasons": ["cosine is 0.5, the limit 0.999"]}
+    part = section(rendered(content), "onnx-fp32")
+    assert part.splitlines()[0].endswith("failed")
+    assert "it refuses the graph" in part
+    assert "cosine is 0.5, the limit 0.999" in part
+
+
+def test_an_output_that_is_missing_is_told() -> None:
+    content = report()
+    outputs = content["variants"][0]["outputs"]
+    outputs["registers"] = {"status": "failed", "shape": [], "floor": None, "limit": 1e-5}
+    outputs["registers"]["reasons"] = ["the output is missing"]
+    part = section(rendered(content), "onnx-fp32")
+    assert re.search(r"registers: failed.*\n(.*\n)*?\s+the output is missing", part)
+
+
+def test_a_variant_that_could_not_be_opened_has_a_section() -> None:
+    content = report()
+    bare: dict[str, Any] = {"outputs": {}, "smoke": {}, "latency": [], "skipped_batches": []}
+    kept = ("artifact", "variant", "device", "engine", "precision", "simulated")
+    one = {key: content["variants"][0][key] for key in kept}
+    content["variants"] = [{**one, **bare, "status": "skipped", "reason": "openvino cannot run here"}]
+    part = section(rendered(content), "onnx-fp32")
+    assert "skipped" in part and "openvino cannot run here" in part
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    content = report()
+    content["variants"][0] |= {"peak_rss_bytes": None, "peak_rss_growth_bytes": None}
+    content["variants"][0]["latency"][0]["p99_ms"] = None
+    content["inputs"] = {"source": "none", "images": []}
+    content["speed_up_baseline"] = ""
+    part = section(rendered(content), "onnx-fp32")
+    assert "peak_rss_bytes -" in part and "p99_ms -" in part
+    assert "speed-ups are over" not in rendered(content)
+
+
+def test_rendering_changes_nothing() -> None:
+    content = report()
+    before = copy.deepcopy(content)
+    assert rendered(content) == rendered(content)
+    assert content == before
+
+
+def test_the_last_line_is_the_verdict_and_the_log_ends_with_a_line() -> None:
+    text = rendered(report())
+    assert text.endswith("\nfailed, within card limits\n")
+
+
+def test_a_comparison_has_every_figure_of_its_rows() -> None:
+    rows: list[dict[str, Any]] = [
+        {"variant": name, "batch": batch, "p50_ms": figure(), "cosine": figure(), "simulated": False}
+        for name in ("onnx-fp32", "patched-torch-fp32")
+        for batch in (1, 8)
+    ]
+    heard: list[str] = []
+    log = Log(heard.append)
+    log.say("examining")
+    text = log.render_comparison({"rows": rows, "status": Status.PASSED})
+    assert "examining" in text.splitlines()[0]
+    assert text.endswith("\npassed\n")
+    for one in rows:
+        (line,) = (line for line in text.splitlines() if says(line, "p50_ms", one["p50_ms"]))
+        assert all(says(line, key, one[key]) for key in ("batch", "cosine"))
+        assert str(one["variant"]) in line
