@@ -232,6 +232,8 @@ def compared(document: Document) -> None:
         names = [row["artifact"], row["variant"] + simulated, row["engine"], row["device"]]
         drawn.add_row(*map(escape, names), *numbers, _status(row["status"]))
     _print(drawn)
+    for path, label in document["weights"].items():
+        _print(f"  weights of {path}: {label}", markup=False)
     for check in document["checks"]:
         _print(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
     _print(_status(document["status"]))

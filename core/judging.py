@@ -161,13 +161,15 @@ def compare(
         rows = validation.run(candidates, within, plan, log.say)
     checks = [check for one in found for check in one.checks]
     status = report.whole(rows, checks)
+    weights = {str(one.folder): report.weights_named(one.made) for one in found}
     result: dict[str, Any] = report.finite(
         {
             "status": status,
             "passed": status is Status.PASSED,
             "within": within,
             "environment": report.environment(),
-            "rows": comparison.rows(rows),
+            "weights": weights,
+            "rows": comparison.rows(rows, weights),
             "checks": [asdict(check) for check in checks if check.status is not Status.PASSED],
             "winner": None,
         }

@@ -90,7 +90,7 @@ def candidates(
         if record.engine == "torch":
             found += [
                 Candidate(
-                    made.system.name,
+                    str(folder),
                     torch_variant("patched", precision),
                     "torch",
                     precision.limits,
@@ -103,7 +103,7 @@ def candidates(
         else:
             found += [
                 Candidate(
-                    made.system.name,
+                    str(folder),
                     record.variant,
                     engine,
                     record.precision,
@@ -157,6 +157,7 @@ def live_source(
 
 
 def originals(
+    folder: Path,
     source: Source,
     made: Manifest,
     device: Device,
@@ -169,7 +170,7 @@ def originals(
         reason = "not judged: it is the reference"
     return [
         Candidate(
-            made.system.name,
+            str(folder),
             torch_variant("original", precision),
             "torch",
             precision.limits,

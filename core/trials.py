@@ -63,7 +63,9 @@ class Trial:
         for device in self.devices:
             precisions = find_precisions(self.precisions, device)
             if found.source:
-                listed += subjects.originals(found.source, found.made, device, found.reference, precisions)
+                listed += subjects.originals(
+                    found.folder, found.source, found.made, device, found.reference, precisions
+                )
             listed += subjects.candidates(
                 found.folder, found.made, device, found.reference, self._engines(device), precisions
             )
@@ -80,5 +82,5 @@ class Trial:
         cpu, only = find_device("cpu"), [PRECISIONS["fp32"]]
         assert found.reference is not None
         if found.source:
-            return subjects.originals(found.source, found.made, cpu, found.reference, only)
+            return subjects.originals(found.folder, found.source, found.made, cpu, found.reference, only)
         return subjects.candidates(found.folder, found.made, cpu, found.reference, (), only)

@@ -98,6 +98,8 @@ class Kind:
     fix: str
 
 
+_BF16_CAPABILITY = (8, 0)
+"""Least compute capability of a GPU that computes in bfloat16: Ampere's."""
 _REDUCED = ("fp16", "bf16", "autocast-fp16", "autocast-bf16")
 
 
@@ -127,14 +129,22 @@ def _cpu_model() -> str:
 
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
-    """Make CUDA compute float32 in full: torch's convolutions are in TF32 by default. Restored on exit."""
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, convolution.allow_tf32
-    matmul.allow_tf32 = convolution.allow_tf32 = False
+    """Make CUDA compute float32 in full: torch's convolutions are in TF32 by default. Restored on exit.
+
+    These are the settings that torch has had since 2.9 (https://pytorch.org/docs/stable/notes/cuda.html). The
+    older ``allow_tf32`` raises where the newer ones disagree with it, so only these are touched.
+    """
+    cuda: Any = torch.backends.cuda
+    cudnn: Any = torch.backends.cudnn
+    places = (cuda.matmul, cudnn.conv, cudnn.rnn)
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "ieee"
     try:
         yield
     finally:
-        matmul.allow_tf32, convolution.allow_tf32 = before
+        for place, setting in zip(places, before, strict=True):
+            place.fp32_precision = setting
 
 
 def _growth(module: Any, index: int, run: Callable[[], object]) -> int:
@@ -148,7 +158,7 @@ def _growth(module: Any, index: int, run: Callable[[], object]) -> int:
 
 
 def _cuda(index: int) -> Device:
-    bf16 = torch.cuda.is_bf16_supported()
+    bf16 = torch.cuda.get_device_capability(index) >= _BF16_CAPABILITY
     reduced = tuple(name for name in _REDUCED if bf16 or "bf16" not in name)
     return Device(
         name=f"cuda:{index}",

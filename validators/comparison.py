@@ -11,15 +11,17 @@ from vconv.validators.metrics import METRICS
 _SHOWN = ("cosine", "vector_relative_error")
 
 
-def rows(variants: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def rows(variants: Iterable[Mapping[str, Any]], weights: Mapping[str, str]) -> list[dict[str, Any]]:
     """Flatten a report's variants: one row a variant and batch, with the worst of its outputs.
 
     Args:
         variants: as :func:`vconv.validators.validation.run` returns them.
+        weights: by artifact, what to call its weights.
     """
     found = []
     for variant in variants:
         first = {key: variant[key] for key in ("artifact", "variant", "engine", "device", "simulated")}
+        first["weights"] = weights[variant["artifact"]]
         worst = {name: _worst(name, list(variant["outputs"].values())) for name in _SHOWN}
         last = {"status": variant["status"], "passed": variant["status"] is Status.PASSED}
         last["reason"] = variant.get("reason", "")

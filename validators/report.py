@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vconv.errors import ArtifactError
+from vconv.manifest import Manifest
 from vconv.types import Check, Status
 from vconv.validators.accuracy import OutputVerdict
 from vconv.validators.limits import Limit
@@ -92,6 +93,11 @@ def finite(document: Any) -> Any:
     if isinstance(document, (list, tuple)):
         return [finite(value) for value in document]
     return None if isinstance(document, float) and not math.isfinite(document) else document
+
+
+def weights_named(manifest: Manifest) -> str:
+    """Name an artifact's weights, and say so where they are synthetic."""
+    return manifest.source.label + " (synthetic: not trained weights)" * manifest.source.synthetic
 
 
 def probe(folder: Path) -> None:

@@ -41,7 +41,9 @@ class Log:
     def render_comparison(self, report: Mapping[str, Any]) -> str:
         """Write down what was done and what a comparison found, one line a row."""
         rows = [", ".join(f"{key} {_number(value)}" for key, value in row.items()) for row in report["rows"]]
-        return "\n".join([*self._lines, "", *rows, "", f"{report['status']}"]) + "\n"
+        checks = [f"{check['status']:<10} {check['name']}: {check['detail']}" for check in report["checks"]]
+        weights = [f"weights of {path}: {label}" for path, label in report["weights"].items()]
+        return "\n".join([*self._lines, "", *weights, *rows, "", *checks, report["status"]]) + "\n"
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:

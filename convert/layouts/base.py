@@ -14,6 +14,8 @@ from vconv.types import Config
 
 ANY_SIZE = "any size"
 """The flag of an architecture that takes images of any size."""
+CLASSIFIER = "classifier"
+"""The head that tells classes apart, and the flag of a configuration that asks for it in so many words."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from vconv.convert.layouts import dinov2, dinov3_vit, timm_vit, vit
-from vconv.convert.layouts.base import Layout, Network
+from vconv.convert.layouts.base import CLASSIFIER, Layout, Network
 from vconv.errors import UnknownNameError
 from vconv.types import Config
 
@@ -42,6 +42,7 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
     """
     layout = find_layout(config)
     heads = {slot.head: slot.key for slot in layout.slots if slot.head and slot.key.endswith(".weight")}
-    classified = "classifier" in heads and heads["classifier"] in frozenset(keys)
-    head = "classifier" if classified else "pooler" if "pooler" in heads else ""
-    return Network(layout, config, layout.numbers(config), head)
+    numbers = layout.numbers(config)
+    classified = CLASSIFIER in numbers.flags or heads.get(CLASSIFIER) in frozenset(keys)
+    head = CLASSIFIER if classified else "pooler" if "pooler" in heads else ""
+    return Network(layout, config, numbers, head)

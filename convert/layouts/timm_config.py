@@ -10,9 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
-from vconv.convert.layouts.base import ANY_SIZE, Numbers
+from vconv.convert.layouts.base import ANY_SIZE, CLASSIFIER, Numbers
 from vconv.errors import WeightsError
 from vconv.types import Config
 
@@ -36,6 +34,13 @@ def read(config: Config) -> Numbers:
     from vconv.convert.libraries import timm_models
 
     model: Any = timm_models.describe(config)
+    if not len(model.blocks):
+        raise WeightsError(
+            "config.json does not make sense",
+            got="no block",
+            expected="at least one",
+            fix="use the config.json that was published with the weights",
+        )
     block: Any = model.blocks[0]
     plain: Any = Mlp
     if not isinstance(block.mlp, plain):
@@ -53,8 +58,10 @@ def read(config: Config) -> Numbers:
     }
     flags = {name for name, part in parts.items() if part is not None}
     flags |= {ANY_SIZE} if getattr(model, "dynamic_img_size", False) else set()
+    flags |= {CLASSIFIER} if model.num_classes else set()
     position, rope = getattr(model, "pos_embed", None), getattr(model, "rope", None)
     act = block.mlp.act
+    exact = isinstance(act, timm_models.exact_gelus()) and getattr(act, "approximate", "none") == "none"
     return Numbers(
         width=model.embed_dim,
         hidden=block.mlp.fc1.out_features,
@@ -67,7 +74,7 @@ def read(config: Config) -> Numbers:
         labels=model.num_classes,
         image=tuple(model.patch_embed.img_size),
         flags=frozenset(flags),
-        exact_gelu=isinstance(act, nn.GELU) and act.approximate == "none",
+        exact_gelu=exact,
         rope_base=None if rope is None else float(rope.temperature),
         pooling=POOLING.get(model.global_pool, model.global_pool),
     )

@@ -63,12 +63,19 @@ def quiet(*names: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
+_REFUSALS = (
+    *(LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, AttributeError),
+    OSError,
+)
+"""What libraries raise on a configuration that makes no sense to them."""
+
+
 @contextlib.contextmanager
 def understood(library: str) -> Iterator[None]:
     """Turn what a library raises on a configuration that makes no model into a sentence."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError, OSError) as error:
+    except _REFUSALS as error:
         raise WeightsError(
             f"{library} cannot build the model that {CONFIG_FILE} describes",
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",

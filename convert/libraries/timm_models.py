@@ -9,17 +9,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import safetensors
 import torch
 from torch import Tensor, nn
 
 from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.base import CONFIG_FILE, Library, quiet, tokens_by_name, understood
-from vconv.types import Config
+from vconv.errors import WeightsError
+from vconv.types import WEIGHTS_FILE, Config
 
 _POOLING = {"cls": "token", "avg": "avg"}
 """From vconv's word for a pooling to timm's."""
 _NORM_FLAGS = {"VisionTransformer": "fc_norm", "Eva": "use_fc_norm"}
 """From a model's class to the argument that puts a norm after pooling."""
+
+
+def exact_gelus() -> tuple[type[nn.Module], ...]:
+    """Return the classes of the exact GELU: torch's, and timm's own, which a name in a config stands for."""
+    from timm.layers.activations import GELU
+
+    return nn.GELU, GELU
 
 
 def _create(folder: Path, pretrained: bool) -> Any:
@@ -30,7 +39,18 @@ def _create(folder: Path, pretrained: bool) -> Any:
 
 
 def _load(folder: Path, network: Network) -> nn.Module:
-    return cast("nn.Module", _create(folder, pretrained=True).float())
+    model = cast("nn.Module", _create(folder, pretrained=True).float())
+    with safetensors.safe_open(folder / WEIGHTS_FILE, "pt") as file:
+        stored = set(file.keys())
+        for name, loaded in model.state_dict().items():
+            if name not in stored or not torch.equal(loaded, file.get_tensor(name).float()):
+                raise WeightsError(
+                    "timm does not load all of the weights",
+                    got=f"{name} of its own making",
+                    expected="every tensor in its place",
+                    fix=f"let num_classes, model_args and pretrained_cfg agree in {CONFIG_FILE}",
+                )
+    return model
 
 
 def _build(folder: Path, network: Network) -> nn.Module:
@@ -103,7 +123,7 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
-    exact_gelus=lambda: (nn.GELU,),
+    exact_gelus=exact_gelus,
     image_size=_image_size,
     switched=_switched,
     pooled_by=_pooled_by,

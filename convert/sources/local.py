@@ -27,7 +27,7 @@ from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Say
 
 _LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
 _SAFE_PICKLES = "2.10"
-_CARD_LICENCE = re.compile(r"^license(?:_name)?:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
+_CARD_LICENCE = re.compile(r"^(license(?:_name)?):[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
 def _alone(file: Path) -> tuple[Path, ...]:
@@ -233,5 +233,5 @@ def _licence(folder: Path) -> str:
     card = folder / "README.md"
     text = card.read_text(errors="replace") if card.is_file() else ""
     front = text.split("---", 2)[1] if text.startswith("---") else ""
-    names = _CARD_LICENCE.findall(front)
-    return names[-1] if names else ""
+    names: dict[str, str] = dict(_CARD_LICENCE.findall(front))
+    return names.get("license_name") or names.get("license", "")

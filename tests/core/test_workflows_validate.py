@@ -25,7 +25,9 @@ LIMIT = 1e-5
 def reports(exported: Callable[[str], Path]) -> Callable[[str], dict[str, Any]]:
     """Validate the artifact of a system once a session; return its report."""
     return functools.cache(
-        lambda name: vconv.validate(exported(name), quick=True, engines=("onnxruntime", "openvino"))
+        lambda name: vconv.validate(
+            exported(name), quick=True, budget=2.0, engines=("onnxruntime", "openvino")
+        )
     )
 
 
@@ -258,7 +260,9 @@ def test_a_comparison_has_one_row_a_variant_engine_and_batch_over_all_artifacts(
         ("onnx-fp32-npu", "openvino", 2),
     ]
     assert keys == one * 2
+    assert {row["artifact"] for row in document["rows"]} == set(map(str, copies))
     for row in document["rows"]:
+        assert row["weights"].endswith("(synthetic: not trained weights)")
         assert row["passed"] == (row["variant"] != "original-torch-fp32")
         assert row["p50_ms"] > 0
         assert row["device"] == "cpu"

@@ -72,8 +72,8 @@ class Accelerators:
     def is_available(self) -> bool:
         return self.count > 0
 
-    def is_bf16_supported(self) -> bool:
-        return self.bf16
+    def get_device_capability(self, index: int) -> tuple[int, int]:
+        return (8, 0) if self.bf16 else (7, 5)
 
     def get_device_name(self, index: int) -> str:
         self.asked.append(("name", index))

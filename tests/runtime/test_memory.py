@@ -99,21 +99,23 @@ def test_growth_is_nothing_where_linux_hides_it_and_the_run_is_made(monkeypatch:
 
 MEMINFO = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    8000 kB\n"
 GROUPS = {
-    "no control group": (None, None, 8000 * 1024),
-    "one without a limit": ("max\n", "4096\n", 8000 * 1024),
-    "one with little left": (f"{6000 * 1024}\n", f"{5000 * 1024}\n", 1000 * 1024),
-    "one with more left than the machine": (f"{90000 * 1024}\n", "0\n", 8000 * 1024),
-    "one that is full": (f"{6000 * 1024}\n", f"{6001 * 1024}\n", 0),
+    "no control group": (None, None, 0, 8000 * 1024),
+    "one without a limit": ("max\n", "4096\n", 0, 8000 * 1024),
+    "one with little left": (f"{6000 * 1024}\n", f"{5000 * 1024}\n", 0, 1000 * 1024),
+    "one with files in its cache": (f"{6000 * 1024}\n", f"{5000 * 1024}\n", 2000 * 1024, 3000 * 1024),
+    "one with more left than the machine": (f"{90000 * 1024}\n", "0\n", 0, 8000 * 1024),
+    "one that is full": (f"{6000 * 1024}\n", f"{6001 * 1024}\n", 0, 0),
 }
-"""The limit and the use of a control group, and what is then free."""
+"""The limit and the use of a control group, how much of it is files' cache, and what is then free."""
 
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_free_memory_is_the_machines_or_the_control_groups(files: dict[str, str], name: str) -> None:
-    limit, used, expected = GROUPS[name]
+    limit, used, cached, expected = GROUPS[name]
     files["/proc/meminfo"] = MEMINFO
     if limit is not None and used is not None:
         files |= {"/sys/fs/cgroup/memory.max": limit, "/sys/fs/cgroup/memory.current": used}
+        files["/sys/fs/cgroup/memory.stat"] = f"anon 1\ninactive_file {cached}\nactive_file 7\n"
     assert memory.free_memory() == expected
 
 

@@ -260,7 +260,12 @@ def test_a_comparison_has_every_figure_of_its_rows() -> None:
     heard: list[str] = []
     log = Log(heard.append)
     log.say("examining")
-    text = log.render_comparison({"rows": rows, "status": Status.PASSED})
+    checks = [{"name": "source", "status": Status.SKIPPED, "detail": "not at hand"}]
+    weights = {"there/a": "synthetic:0 (synthetic: not trained weights)"}
+    report = {"rows": rows, "status": Status.PASSED, "checks": checks, "weights": weights}
+    text = log.render_comparison(report)
+    assert "weights of there/a: synthetic:0 (synthetic: not trained weights)" in text
+    assert "skipped    source: not at hand" in text
     assert "examining" in text.splitlines()[0]
     assert text.endswith("\npassed\n")
     for one in rows:

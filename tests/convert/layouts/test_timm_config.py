@@ -79,7 +79,6 @@ def test_only_the_exact_gelu_is_taken_for_it(act: str) -> None:
     assert not network(with_arguments(system, act_layer=act, depth=1)).numbers.exact_gelu
 
 
-@pytest.mark.xfail(reason="timm's own class for the name is not torch's", strict=True)
 def test_an_exact_gelu_that_the_configuration_names_is_taken_for_it() -> None:
     system = SYSTEMS[f"{DINOV2}.lvd142m"]
     assert network(with_arguments(system, act_layer="gelu", depth=1)).numbers.exact_gelu

@@ -205,7 +205,6 @@ def test_a_classifiers_logits_are_those_of_the_stock_model(
     assert torch.allclose(logits, by_hand, rtol=0, atol=1e-4)
 
 
-@pytest.mark.xfail(reason="timm_models._load does not hold what timm loaded against the file", strict=True)
 def test_a_head_that_timm_would_throw_away_is_an_error(classifier_folder: Path, tmp_path: Path) -> None:
     """timm draws a head of its own where ``pretrained_cfg`` names another number of classes."""
     config = json.loads((classifier_folder / "config.json").read_text())
