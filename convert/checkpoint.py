@@ -40,7 +40,7 @@ def widened(entry: Entry) -> Iterator[bytes]:
                 expected="finite weights",
                 fix="use a checkpoint that was saved before training diverged",
             )
-        yield block.tobytes()
+        yield chunk if entry.dtype == "F32" else block.tobytes()
 
 
 def greatest(entry: Entry) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -46,7 +47,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A patched checkpoint whose weights file is yet to be written.
+    """A patched checkpoint whose weights file is yet to be written, and its patches to be counted.
 
     Args:
         network: what it is.
@@ -63,11 +64,23 @@ class Prepared:
         """The patches that are applied."""
         return [decision.patch for decision in self.decisions if decision.applied]
 
-    def write(self, stop: Event | None = None) -> Conversion:
+    def write(self, stop: Event | None = None) -> tuple[tuple[Line, ...], str]:
         """Write the weights file and its ledger: see :meth:`vconv.convert.checkpoint.Plan.write`."""
         lines, sha256 = self.plan.write(stop)
         ledger.save(self.plan.path.with_name(LEDGER_FILE), lines)
-        return Conversion(self.network, self.decisions, self.plan, tuple(lines), sha256)
+        return tuple(lines), sha256
+
+    def counted(self) -> Prepared:
+        """Count what each patch finds in the model that stock loading will build.
+
+        Raises:
+            PatchError: a patch does not find what the architecture must have.
+        """
+        return replace(self, decisions=tuple(_count(self.plan.path.parent, self.network, self.decisions)))
+
+    def written(self, lines: tuple[Line, ...], sha256: str) -> Conversion:
+        """Return the checkpoint that this has become."""
+        return Conversion(self.network, self.decisions, self.plan, lines, sha256)
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,8 @@ def image_size(source: Source) -> tuple[int, int]:
 
 def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
     """Write the patched checkpoint, its configuration and its ledger: see :func:`prepare`."""
-    return prepare(folder, source, say).write()
+    prepared = prepare(folder, source, say)
+    return prepared.counted().written(*prepared.write())
 
 
 def prepare(folder: Path, source: Source, say: Say) -> Prepared:
@@ -125,7 +139,6 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
     Raises:
         ArtifactError: there is no room for the weights.
         WeightsError: the checkpoint does not fit its configuration.
-        PatchError: a patch does not find what the architecture must have.
     """
     before = source.network
     matches = ledger.match(before, source.entries)
@@ -150,15 +163,14 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
     require_room(folder, plan.nbytes)
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
-    after = network(config, source.entries)
-    return Prepared(after, tuple(_count(folder, after, decisions)), plan)
+    return Prepared(network(config, source.entries), tuple(decisions), plan)
 
 
 def _write_json(path: Path, content: Config) -> None:
     path.write_text(json.dumps(dict(content), indent=2, sort_keys=True) + "\n")
 
 
-def _count(folder: Path, after: Network, decisions: list[Decision]) -> list[Decision]:
+def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[Decision]:
     """Count what each patch finds in the model that stock loading of the artifact builds."""
     model = models.without_weights(folder, after, FakeTensorMode())
     counted = []

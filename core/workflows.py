@@ -14,7 +14,8 @@ from typing import Any
 from vconv import catalog, manifest, subjects
 from vconv.assembly import assemble
 from vconv.convert import models, onnx_export
-from vconv.convert.conversion import Conversion, Prepared, export_graphs, image_size, prepare
+from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
+from vconv.convert.ledger import Line
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
@@ -108,8 +109,10 @@ def export(
         size = image_size(source)
         prepared = prepare(folder, source, say)
         with beside(partial(_written, prepared, source)) as writing:
+            prepared = prepared.counted()
             export_graphs(folder, prepared, size, batch, opset, say)
-            conversion, tensors = writing()
+            lines, sha256, tensors = writing()
+        conversion = prepared.written(lines, sha256)
         reference: Reference | None = None
         names: tuple[str, ...] = ()
         if golden:
@@ -153,10 +156,10 @@ def export(
     }
 
 
-def _written(prepared: Prepared, source: Source, stop: Event) -> tuple[Conversion, Check]:
+def _written(prepared: Prepared, source: Source, stop: Event) -> tuple[tuple[Line, ...], str, Check]:
     """Write the weights, and hold what is on the disk then against the source."""
-    conversion = prepared.write(stop)
-    return conversion, verify_tensors(conversion.lines, source.entries, read_header(prepared.plan.path))
+    lines, sha256 = prepared.write(stop)
+    return lines, sha256, verify_tensors(lines, source.entries, read_header(prepared.plan.path))
 
 
 def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) -> None:

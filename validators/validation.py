@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -116,24 +117,16 @@ def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say
     with contextlib.ExitStack() as closing:
         for candidate in candidates:
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name})")
-            row = _row(candidate)
-            rows.append(row)
-            before = resident_memory()[0] if reset_peak_memory() else None
+            # A model that was closed is full of cycles: without this it would still be there beside the next.
+            gc.collect()
+            rows.append(_row(candidate))
             with contextlib.ExitStack() as one:
-                try:
-                    session, costs = _loaded(candidate)
-                    one.enter_context(session)
-                    row |= {**costs, **_accuracy(candidate, session, level), **_memory(before)}
-                except UnavailableError as error:
-                    row |= {"status": Status.SKIPPED, "reason": f"{error.what}: {error.got}"}
-                    continue
-                except EngineError as error:
-                    row |= {"status": Status.FAILED, "reason": str(error)}
-                    continue
-                if plan:
+                session = _judged(candidate, level, rows[-1], one)
+                if plan and session:
                     images = candidate.reference.pixel_values
                     runners[len(rows) - 1] = Runner(session, candidate.device, images)
                     closing.push(one.pop_all())
+            del session
         if plan and runners:
             say(f"timing {len(runners)} variants in turn")
             time_side_by_side(runners, plan)
@@ -145,6 +138,24 @@ def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say
         if runner.refusal:
             rows[place] |= {"status": Status.FAILED, "reason": str(runner.refusal)}
     return rows
+
+
+def _judged(
+    candidate: Candidate, level: str, row: dict[str, Any], closing: contextlib.ExitStack
+) -> Session | None:
+    """Open a variant, judge it, and put what was found into its row; None if it cannot be run."""
+    before = resident_memory()[0] if reset_peak_memory() else None
+    try:
+        session, costs = _loaded(candidate)
+        closing.enter_context(session)
+        row |= {**costs, **_accuracy(candidate, session, level), **_memory(before)}
+    except UnavailableError as error:
+        row |= {"status": Status.SKIPPED, "reason": f"{error.what}: {error.got}"}
+        return None
+    except EngineError as error:
+        row |= {"status": Status.FAILED, "reason": str(error)}
+        return None
+    return session
 
 
 def _row(candidate: Candidate) -> dict[str, Any]:

@@ -53,5 +53,7 @@ def fix_batch(model: ir.Model, batch: int, fold_elements: int) -> None:
 def _fixed(dim: int | ir.SymbolicDim, symbol: str, batch: int) -> int | ir.SymbolicDim:
     if isinstance(dim, int) or dim.value is None:
         return dim
+    if dim.value == symbol:
+        return batch
     found = sympy.sympify(dim.value, locals={symbol: sympy.Integer(batch)})
     return int(found) if found.is_Integer else dim
