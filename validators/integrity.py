@@ -70,7 +70,7 @@ def _sha256(chunks: Iterable[bytes]) -> str:
 
 def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
     """Tell whether two streams are the same bytes, however each is cut into chunks."""
-    chunks, others = iter(first), iter(second)
+    chunks, others = filter(None, first), filter(None, second)
     one = other = b""
     while True:
         one, other = one or next(chunks, b""), other or next(others, b"")

@@ -364,7 +364,8 @@ def test_preparing_writes_everything_but_the_weights_and_says_where_they_will_li
     prepared = conversion.prepare(tmp_path, small_source, silent)
     assert {path.name for path in tmp_path.iterdir()} == set(small_source.library.files) | {"source"}
     planned = prepared.plan.entries
-    found = prepared.write()
+    prepared = prepared.counted()
+    found = prepared.written(*prepared.write())
     assert planned == read_header(tmp_path / WEIGHTS_FILE)
     assert (found.network, found.decisions, found.patches) == (
         prepared.network, prepared.decisions, prepared.patches,

@@ -17,6 +17,7 @@ from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError
 from vconv.manifest import FileRecord, Manifest
 from vconv.types import WEIGHTS_FILE, Check, Status
+from vconv.validators import integrity
 from vconv.validators.integrity import (
     verify_files,
     verify_ledger,
@@ -343,3 +344,22 @@ def test_an_artifact_that_was_passed_on_without_weights_says_how_to_fill_it(
     (copied / WEIGHTS_FILE).unlink()
     with pytest.raises(ArtifactError, match=r"has no weights .*vconv fill"):
         verify_files(copied, light)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ([], [], True),
+        ([b"abcd"], [b"ab", b"cd"], True),
+        ([b"a", b"bcd"], [b"abc", b"", b"d"], True),
+        ([b"abcd"], [b"abc"], False),
+        ([b"abc"], [b"abcd"], False),
+        ([b"abcd"], [b"abce"], False),
+        ([b"ab", b"cd"], [b"ab", b"ce"], False),
+        ([], [b"a"], False),
+    ],
+)
+def test_streams_are_compared_however_they_are_cut(
+    first: list[bytes], second: list[bytes], same: bool
+) -> None:
+    assert integrity._same(first, second) is same
