@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -154,9 +155,21 @@ def _variants(document: Document) -> Table:
 
 
 def _name(variant: Document) -> str:
-    """Name a variant, with its engine where that is not the usual one, and whether it is simulated."""
+    """Name a variant, with its engine and device where they are not the usual ones, and *simulated*."""
     engine: str = "" if variant["engine"] in ("torch", "onnxruntime") else f" {variant['engine']}"
-    return f"{variant['variant']}{engine}{' (simulated)' if variant['simulated'] else ''}"
+    device: str = "" if variant["device"] == "cpu" else f" {variant['device']}"
+    return f"{variant['variant']}{engine}{device}{' (simulated)' if variant['simulated'] else ''}"
+
+
+def _speed_ups(document: Document) -> str:
+    """Say how much faster than the baseline each variant is, at its first batch that can be compared."""
+    found = [
+        f"{_name(variant)} {timing['speed_up_over_cpu']:.2f}"
+        for variant in document["variants"]
+        for timing in variant["latency"][:1]
+        if timing["speed_up_over_cpu"] and f"{variant['variant']} on cpu" != document["speed_up_baseline"]
+    ]
+    return f"times as fast as {document['speed_up_baseline']}: {', '.join(found)}" if found else ""
 
 
 _SOURCES = {
@@ -202,6 +215,8 @@ def validated(document: Document) -> None:
         ]
         for line in found or [variant["reason"]] * bool(variant["reason"]):
             _print(f"  {variant['variant']}: {line}", markup=False)
+    for line in textwrap.wrap(_speed_ups(document), 80, break_on_hyphens=False):
+        _print(line, markup=False)
     if document["published"]:
         _print(_published(document["published"]))
     counts = {status: sum(check["status"] == status for check in document["checks"]) for status in _COLOURS}
