@@ -186,7 +186,7 @@ def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[
                 f"config.json does not carry the patch {decision.patch.name}",
                 got=f"{carried} places patched after stock loading",
                 expected=f"{len(sites)}",
-                fix="use a supported version of transformers (4.57 or 5)",
+                fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later)",
             )
         found = decision.proof or f"{len(sites)} of {len(sites)} places, carried by {' and '.join(carriers)}"
         counted.append(replace(decision, sites=len(sites), carried=carried, proof=found))

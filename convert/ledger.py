@@ -72,6 +72,8 @@ def match(network: Network, entries: Mapping[str, Entry]) -> list[Match]:
     unknown: list[str] = []
     for name, entry in entries.items():
         canonical = name.removeprefix(prefix) if prefix else name
+        # A state dict as it is in memory has other names than transformers writes to disk.
+        canonical = canonical if canonical in wanted else network.layout.disk_key(canonical)
         if canonical in wanted:
             matches.append(Match(name, network.stored_key(wanted[canonical]), canonical, entry))
         else:

@@ -8,6 +8,7 @@ so that memory does not grow with it; the older format cannot be mapped.
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import struct
@@ -66,8 +67,17 @@ _FAULTS: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
     (lambda tensor: tensor.is_quantized, "a quantised tensor"),
     (lambda tensor: tensor.is_meta, "a tensor without data"),
     (lambda tensor: tensor.dtype not in DTYPES, "a tensor of {}"),
+    (lambda tensor: _nbytes(tensor) > tensor.untyped_storage().nbytes(), "a tensor larger than its storage"),
 )
-"""Tensors that safetensors cannot hold, the first that applies."""
+"""Tensors that safetensors cannot hold, the first that applies.
+
+One that repeats its storage could be made to fill any disk from a file of a kilobyte.
+"""
+
+
+def _nbytes(tensor: Tensor) -> int:
+    """Return the bytes of a tensor; torch's own count overflows."""
+    return math.prod(tensor.shape) * tensor.element_size()
 
 
 def rewrite(path: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import tempfile
 from pathlib import Path
 
 from vconv.errors import ArtifactError
@@ -14,6 +15,12 @@ MARGIN_BYTES = 64 * 2**20
 """Beside the weights: graphs, recorded outputs, and whatever else is small."""
 
 
+PARTIAL, FILLING = ".partial-", ".filling-"
+"""In the names of the folders that an export and a fill work in."""
+_SCRATCH = "vconv-"
+"""How the folders begin that a validation makes in the temporary folder."""
+
+
 def require_room(folder: Path, nbytes: int) -> None:
     """Make sure that a folder's disk has room for some more bytes, and a margin.
 
@@ -22,21 +29,43 @@ def require_room(folder: Path, nbytes: int) -> None:
     """
     free, needed = shutil.disk_usage(folder).free, nbytes + MARGIN_BYTES
     if free < needed:
+        shown, fix = _place(folder)
         raise ArtifactError(
             "there is not enough room on the disk",
-            got=f"{free / 1e9:.2f} GB free",
+            got=f"{free / 1e9:.2f} GB free in {shown}",
             expected=f"{needed / 1e9:.2f} GB",
-            fix="free some, or choose another --out",
+            fix=fix,
         )
 
 
-def disk_full(error: OSError) -> ArtifactError | None:
-    """Return the sentence for an error that means a full disk; None for any other."""
+def disk_full(error: OSError, folder: Path | None = None) -> ArtifactError | None:
+    """Return the sentence for an error that means a full disk; None for any other.
+
+    Args:
+        error: the error.
+        folder: what was written to; the temporary folder by default.
+    """
     if error.errno not in FULL:
         return None
+    shown, fix = _place(folder or Path(tempfile.gettempdir()))
     return ArtifactError(
         "the disk is full",
         got=error.strerror or "an error",
-        expected="room for the artifact",
-        fix="free some, or choose another --out; nothing was kept",
+        expected=f"room in {shown}",
+        fix=f"{fix}; nothing was kept",
     )
+
+
+def _place(folder: Path) -> tuple[Path, str]:
+    """Return the folder as its user knows it, and how to come by more room."""
+    temporary = Path(tempfile.gettempdir())
+    for place in (folder, *folder.parents):
+        if place == temporary and folder != place:
+            break
+        if place == temporary or (place.parent == temporary and place.name.startswith(_SCRATCH)):
+            return temporary, "free some, or let TMPDIR name a folder on another disk"
+        if place.name.startswith(FILLING):
+            return place.parent, "free some, or move the artifact to another disk"
+        if place.name.startswith(".") and PARTIAL in place.name:
+            return place.parent, "free some, or choose another --out"
+    return folder, "free some, or choose another --out"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -57,26 +60,71 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 class _Commands(click.Group):
     """A group that turns a user's errors into one line and an exit status."""
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if not args:
+            return super().make_context(info_name, args, parent, **extra)
+        with _sentences():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
-        try:
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+            signal.signal(signal.SIGHUP, _interrupt)
+        with _sentences():
             return super().invoke(ctx)
-        except VconvError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_status)
-        except click.UsageError as error:
-            command = error.ctx.command_path if error.ctx else "vconv"
-            sentence = VconvError(
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    """Turn a user's errors into one line and an exit status."""
+    try:
+        yield
+    except VconvError as error:
+        _exit_with(error)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "vconv"
+        _exit_with(
+            VconvError(
                 f"wrong use of {command}",
                 got=error.format_message(),
                 expected=f"what `{command} --help` shows",
                 fix="mend the command and run it again",
             )
-            click.echo(f"error: {sentence}", err=True)
-            ctx.exit(sentence.exit_status)
-        except KeyboardInterrupt:
-            click.echo("interrupted: nothing half-made is left", err=True)
-            ctx.exit(130)
+        )
+    except OSError as error:
+        sentence = _of_system(error)
+        if sentence is None:
+            raise
+        _exit_with(sentence)
+    except KeyboardInterrupt:
+        click.echo("interrupted: nothing half-made is left", err=True)
+        sys.exit(130)
+
+
+def _exit_with(error: VconvError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    sys.exit(error.exit_status)
+
+
+def _of_system(error: OSError) -> VconvError | None:
+    """Return the sentence for what the system refused to do with a file; None for any other error.
+
+    An error without a number or a name is no answer of the file system to the user's own path.
+    """
+    from vconv.convert.room import disk_full
+
+    named = isinstance(error.filename, str | bytes)
+    full = disk_full(error, Path(os.fsdecode(error.filename)).parent if named else None)
+    if full is not None or error.errno is None or not named:
+        return full
+    return VconvError(
+        f"cannot use {os.fsdecode(error.filename)}",
+        got=error.strerror or f"error {error.errno}",
+        expected="a file or a folder that can be used",
+        fix="check the path, its permissions and its disk",
+    )
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
@@ -254,7 +302,7 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
 @click.option(
     "--weights",
     metavar="WHERE",
-    help="Your copy of the original's weights.  [default: the system's own repository]",
+    help="Your copy of the original's weights.  [default: where they came from]",
 )
 @_HUB
 @_JSON

@@ -248,9 +248,11 @@ def compared(document: Document) -> None:
         drawn.add_row(*map(escape, names), *numbers, _status(row["status"]))
     _print(drawn)
     for path, label in document["weights"].items():
-        _print(f"  weights of {path}: {label}", markup=False)
+        reference = _SOURCES[document["references"][path]]
+        _print(f"  {path}: {document['statuses'][path]}; weights {label}", markup=False)
+        _print(f"    reference: {reference}", markup=False)
     for check in document["checks"]:
-        _print(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
+        _print(f"  {check['status']}: {check['artifact']}: {check['name']}: {check['detail']}", markup=False)
     _print(_status(document["status"]))
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shutil
-import tempfile
 from pathlib import Path
 
 from vconv import catalog
 from vconv.convert import checkpoint, ledger
 from vconv.convert.ledger import LEDGER_FILE
-from vconv.convert.room import disk_full, require_room
-from vconv.convert.sources.base import sha256_of
+from vconv.convert.room import FILLING, disk_full, require_room
+from vconv.convert.sources.base import SYNTHETIC, sha256_of
 from vconv.convert.sources.table import Request, open_source
-from vconv.errors import ArtifactError
-from vconv.manifest import Manifest
+from vconv.errors import ArtifactError, WeightsError
+from vconv.manifest import FileRecord, Manifest
+from vconv.staging import left_behind, workplace
 from vconv.types import WEIGHTS_FILE, Say
+
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def fill_weights(folder: Path, made: Manifest, weights: str | None, hub: str, say: Say) -> None:
@@ -23,15 +27,16 @@ def fill_weights(folder: Path, made: Manifest, weights: str | None, hub: str, sa
     Args:
         folder: the artifact.
         made: its manifest.
-        weights: the original's weights, or the very file that was left out.
-        hub: where repositories are looked for.
+        weights: the original's weights, or the very file that was left out; None for what the manifest
+            names.
+        hub: where repositories that are given are looked for.
         say: takes progress.
 
     Raises:
-        ArtifactError: it has its weights already, its ledger was changed, or there is no room.
-        WeightsError: the weights are not those that it was made from.
+        ArtifactError: it has its weights already, is not whole, cannot be written, or there is no room.
+        WeightsError: the weights are not those that it was made from, or were not given and must be.
     """
-    target, wanted = folder / WEIGHTS_FILE, made.files[WEIGHTS_FILE]
+    target = folder / WEIGHTS_FILE
     if target.exists():
         raise ArtifactError(
             f"{folder} has its weights already",
@@ -39,18 +44,17 @@ def fill_weights(folder: Path, made: Manifest, weights: str | None, hub: str, sa
             expected="none",
             fix="validate it; to fill it anew, delete that file first",
         )
-    if sha256_of(folder / LEDGER_FILE) != made.files[LEDGER_FILE].sha256:
-        raise ArtifactError(
-            f"{folder / LEDGER_FILE} was changed",
-            got="another sha256",
-            expected=made.files[LEDGER_FILE].sha256[:12],
-            fix="fetch the artifact again",
-        )
-    require_room(folder, wanted.nbytes)
+    wanted = _checked(folder, made)
+    if not weights:
+        weights, hub = _named(made, hub)
     try:
-        with tempfile.TemporaryDirectory(prefix=".filling-", dir=folder) as name:
-            written = Path(name) / WEIGHTS_FILE
-            digest = _write(written, Path(name), folder, made, weights, hub, say)
+        with contextlib.ExitStack() as kept:
+            for left in left_behind(folder, FILLING):
+                say(f"removing {left.name}, which a killed fill left")
+            place = kept.enter_context(workplace(folder, FILLING))
+            require_room(place, wanted.nbytes)
+            written = place / WEIGHTS_FILE
+            digest = _write(written, place, folder, made, weights, hub, say)
             if digest != wanted.sha256:
                 raise ArtifactError(
                     "the filled weights are not those of the artifact",
@@ -60,18 +64,72 @@ def fill_weights(folder: Path, made: Manifest, weights: str | None, hub: str, sa
                 )
             written.rename(target)
     except OSError as error:
-        full = disk_full(error)
-        if full is None:
+        full = disk_full(error, folder / FILLING)
+        if full is not None:
+            raise full from error
+        if error.errno not in _READ_ONLY or not _is_inside(error.filename, folder):
             raise
-        raise full from error
+        raise ArtifactError(
+            f"cannot write to {folder}",
+            got=error.strerror,
+            expected="an artifact that can be written",
+            fix="mend its permissions, or fill a copy",
+        ) from error
+
+
+def _is_inside(filename: object, folder: Path) -> bool:
+    return isinstance(filename, str) and Path(filename).absolute().is_relative_to(folder.absolute())
+
+
+def _checked(folder: Path, made: Manifest) -> FileRecord:
+    """Return what the weights must come to, having made sure that the ledger is the artifact's own."""
+    for name in (WEIGHTS_FILE, LEDGER_FILE):
+        if name not in made.files:
+            raise ArtifactError(
+                f"the manifest of {folder} does not know {name}",
+                got="no hash of it",
+                expected="its hash, to hold it against",
+                fix="export the artifact again, or fetch it again",
+            )
+    path, sha256 = folder / LEDGER_FILE, made.files[LEDGER_FILE].sha256
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path} is missing",
+            got="no such file",
+            expected="the ledger of the artifact",
+            fix="fetch the artifact again",
+        )
+    if sha256_of(path) != sha256:
+        raise ArtifactError(
+            f"{path} was changed",
+            got="another sha256",
+            expected=sha256[:12],
+            fix="fetch the artifact again",
+        )
+    return made.files[WEIGHTS_FILE]
+
+
+def _named(made: Manifest, hub: str) -> tuple[str, str]:
+    """Return the weights that an artifact was made from, and their hub, as its manifest names them."""
+    origin = made.source
+    if origin.synthetic:
+        return f"{SYNTHETIC}:{origin.identity}", hub
+    if origin.revision:
+        return f"hub:{origin.identity}@{origin.revision}", origin.kind
+    raise WeightsError(
+        "the artifact does not say where its weights can be had",
+        got=f"weights from a {origin.kind}",
+        expected="--weights",
+        fix=f"say with --weights where your copy of {origin.label} is",
+    )
 
 
 def _write(
-    written: Path, scratch: Path, folder: Path, made: Manifest, weights: str | None, hub: str, say: Say
+    written: Path, scratch: Path, folder: Path, made: Manifest, weights: str, hub: str, say: Say
 ) -> str:
     """Copy the very file that was left out, or make it anew from the original's; return its sha256."""
-    given = Path(weights) if weights else None
-    if given is not None and given.is_file() and given.stat().st_size == made.files[WEIGHTS_FILE].nbytes:
+    given = Path(weights)
+    if given.is_file() and given.stat().st_size == made.files[WEIGHTS_FILE].nbytes:
         digest = sha256_of(given)
         if digest == made.files[WEIGHTS_FILE].sha256:
             say(f"copying {given.name}")

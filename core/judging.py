@@ -159,8 +159,10 @@ def compare(
             found.append(examine(folder, made, None, DEFAULT_HUB, (), seed, Path(scratch), log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
         rows = validation.run(candidates, within, plan, log.say)
-    checks = [check for one in found for check in one.checks]
-    status = report.whole(rows, checks)
+    statuses = [
+        report.whole([row for row in rows if row["artifact"] == str(one.folder)], one.checks) for one in found
+    ]
+    status = next((bad for bad in (Status.FAILED, Status.INCOMPLETE) if bad in statuses), Status.PASSED)
     weights = {str(one.folder): report.weights_named(one.made) for one in found}
     result: dict[str, Any] = report.finite(
         {
@@ -170,7 +172,17 @@ def compare(
             "environment": report.environment(),
             "weights": weights,
             "rows": comparison.rows(rows, weights),
-            "checks": [asdict(check) for check in checks if check.status is not Status.PASSED],
+            "references": {
+                str(one.folder): "live" if one.source else "golden" if one.reference else "none"
+                for one in found
+            },
+            "statuses": {str(one.folder): status for one, status in zip(found, statuses, strict=True)},
+            "checks": [
+                {"artifact": str(one.folder), **asdict(check)}
+                for one in found
+                for check in one.checks
+                if check.status is not Status.PASSED
+            ],
             "winner": None,
         }
     )

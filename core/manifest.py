@@ -5,15 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from vconv.errors import ArtifactError
 from vconv.types import MANIFEST_FILE
 
 DIGEST_FILE = "vconv.json.sha256"
 SCHEMA_VERSION = 1
+
+
+def _inside(name: str) -> str:
+    """Return a path that stays inside the artifact on every system, or refuse it."""
+    parts = name.split("/")
+    if {"", ".", ".."} & set(parts) or set(name) & set("\\:\0"):
+        raise ValueError("not a path inside the artifact")
+    return name
+
+
+_Inside = Annotated[str, AfterValidator(_inside)]
 
 
 class _Frozen(BaseModel):
@@ -70,7 +81,7 @@ class VariantRecord(_Frozen):
 
     variant: str
     engine: Literal["torch", "onnxruntime"]
-    file: str
+    file: _Inside
     precision: Literal["fp32"]
     batch: int | None
     opset: int | None
@@ -81,7 +92,7 @@ class VariantRecord(_Frozen):
 class GoldenRecord(_Frozen):
     """Recorded inputs and reference outputs, with the distances that a reader needs beside them."""
 
-    file: str
+    file: _Inside
     images: tuple[str, ...]
     reference: str
     floor: dict[str, float]
@@ -112,7 +123,7 @@ class Manifest(_Frozen):
     rope_periods: tuple[float, ...] | None
     variants: tuple[VariantRecord, ...]
     golden: GoldenRecord | None
-    files: dict[str, FileRecord]
+    files: dict[_Inside, FileRecord]
     without_weights: bool
 
     def save(self, folder: Path) -> None:

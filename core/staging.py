@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.convert.room import disk_full
+from vconv.convert.room import PARTIAL, disk_full
 from vconv.errors import ArtifactError
 from vconv.types import MANIFEST_FILE
 
@@ -32,28 +33,94 @@ class Stage:
 
 
 def _partial_prefix(target: Path) -> str:
-    return f".{target.name}.partial-"
+    return f".{target.name}{PARTIAL}"
 
 
-def _sweep(target: Path) -> None:
-    """Remove what killed exports left beside a target. A living export holds a lock on its folder.
+@contextlib.contextmanager
+def workplace(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder to work in, locked while it lives, so that :func:`left_behind` does not take it.
 
-    One that was killed between its last two renames had put the old artifact aside: it goes back.
+    Args:
+        parent: where.
+        prefix: how its name begins.
+
+    Yields:
+        The folder; it is removed in the end.
     """
-    for left in target.parent.glob(_partial_prefix(target) + "*"):
+    root, lock = _locked(parent, prefix)
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(parent: Path, prefix: str) -> tuple[Path, int]:
+    """Make a folder and lock it. One that was swept before it was locked is made again."""
+    while True:
+        root = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(root, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(lock), root.stat()):
+                    return root, lock
+            except BaseException:
+                os.close(lock)
+                raise
+            os.close(lock)
+
+
+def left_behind(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield, and then remove, each folder that a killed command left. A living one holds a lock on its own.
+
+    Args:
+        parent: where they are.
+        prefix: how their names begin.
+    """
+    for left in parent.glob(glob.escape(prefix) + "*"):
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if (left / _REPLACED).exists() and not target.exists():
-                    (left / _REPLACED).rename(target)
+                yield left
                 shutil.rmtree(left, ignore_errors=True)
             finally:
                 os.close(handle)
 
 
+def _sweep(target: Path) -> None:
+    """Remove what killed exports left beside a target.
+
+    One that was killed between its last two renames had put the old artifact aside: it goes back.
+    """
+    for left in left_behind(target.parent, _partial_prefix(target)):
+        if (left / _REPLACED).exists() and not target.exists():
+            (left / _REPLACED).rename(target)
+
+
+def _resolved(target: Path) -> Path:
+    """Return where a target really is, with neither links nor dots on the way."""
+    found = Path(os.path.realpath(target))
+    if target.is_symlink() and not found.exists():
+        raise ArtifactError(
+            f"{target} is in the way",
+            got="a link to nothing",
+            expected="nothing there",
+            fix="remove the link, or choose another --out",
+        )
+    return found
+
+
 def _refuse_occupied(target: Path, force: bool) -> None:
     """Refuse a target that holds anything, or, with ``force``, anything but an artifact."""
+    if os.path.ismount(target):
+        raise ArtifactError(
+            f"{target} is in the way",
+            got="a place where a disk is mounted, which nothing can replace",
+            expected="nothing there",
+            fix=f"choose a folder in it: --out {target / 'NAME'}",
+        )
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     is_artifact = (target / MANIFEST_FILE).is_file()
@@ -69,6 +136,19 @@ def _refuse_occupied(target: Path, force: bool) -> None:
 
 
 @contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_full(error, folder) or ArtifactError(
+            f"cannot write to {folder}",
+            got=error.strerror or "an error",
+            expected="a folder that can be written",
+            fix="choose another --out",
+        ) from error
+
+
+@contextlib.contextmanager
 def staging(target: Path, force: bool) -> Iterator[Stage]:
     """Give an export a place to work, and move its result to the target when it succeeds.
 
@@ -77,7 +157,8 @@ def staging(target: Path, force: bool) -> Iterator[Stage]:
     next export to the same target removes it.
 
     Args:
-        target: the artifact's folder; it must not exist, or be empty, unless ``force``.
+        target: the artifact's folder; it must not exist, or be empty, unless ``force``. A link to a folder
+            stands for that folder.
         force: whether to replace an artifact that is there.
 
     Yields:
@@ -86,50 +167,50 @@ def staging(target: Path, force: bool) -> Iterator[Stage]:
     Raises:
         ArtifactError: the target is occupied, or its parent cannot be written.
     """
-    if target.parent.is_dir():
-        _sweep(target)
-    _refuse_occupied(target, force)
-    missing = [parent for parent in target.parents if not parent.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        root = Path(tempfile.mkdtemp(prefix=_partial_prefix(target), dir=target.parent))
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot write to {target.parent}",
-            got=error.strerror or "an error",
-            expected="a folder that can be written",
-            fix="choose another --out",
-        ) from error
-    lock = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        stage = Stage(root / target.name, root / "scratch")
-        stage.artifact.mkdir()
-        stage.scratch.mkdir()
-        yield stage
+    with contextlib.ExitStack() as kept:
+        with _writable(target.parent):
+            target = _resolved(target)
+            if target.parent.is_dir():
+                _sweep(target)
+            _refuse_occupied(target, force)
+            missing = [parent for parent in target.parents if not parent.exists()]
+            kept.callback(_remove_empty, missing)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            root = kept.enter_context(workplace(target.parent, _partial_prefix(target)))
+            stage = Stage(root / target.name, root / "scratch")
+            stage.artifact.mkdir()
+            stage.scratch.mkdir()
+        try:
+            yield stage
+        except OSError as error:
+            full = disk_full(error, root)
+            if full is None:
+                raise
+            raise full from error
         _move_into_place(stage.artifact, target, root / _REPLACED, force)
-    except OSError as error:
-        full = disk_full(error)
-        if full is None:
-            raise
-        raise full from error
-    finally:
-        os.close(lock)
-        shutil.rmtree(root, ignore_errors=True)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
         with contextlib.suppress(OSError):
-            for parent in missing:
-                parent.rmdir()
+            folder.rmdir()
 
 
 def _move_into_place(artifact: Path, target: Path, replaced: Path, force: bool) -> None:
-    if force and target.exists():
-        target.rename(replaced)
     try:
-        artifact.rename(target)
-    except BaseException as error:
-        if replaced.exists() and not target.exists():
-            replaced.rename(target)
-        if not isinstance(error, OSError):
+        try:
+            if force and target.exists():
+                target.rename(replaced)
+            artifact.rename(target)
+        except BaseException:
+            if replaced.exists() and not target.exists():
+                replaced.rename(target)
             raise
+    except OSError as error:
         _refuse_occupied(target, force)
-        raise
+        raise disk_full(error, target.parent) or ArtifactError(
+            f"cannot put the artifact into {target}",
+            got=error.strerror or "an error",
+            expected="a place that nobody else changes meanwhile",
+            fix="export again, or choose another --out",
+        ) from error

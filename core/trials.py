@@ -67,16 +67,11 @@ class Trial:
                     found.folder, found.source, found.made, device, found.reference, precisions
                 )
             listed += subjects.candidates(
-                found.folder, found.made, device, found.reference, self._engines(device), precisions
+                found.folder, found.made, device, found.reference, self.engines or (USUAL_ENGINE,), precisions
             )
         if all(device.kind != "cpu" for device in self.devices):
             listed += self._baseline(found)
         return listed
-
-    def _engines(self, device: Device) -> list[str]:
-        """Return the engines to use on a device: those that have it, or what is usual."""
-        named = [name for name in self.engines or () if not GRAPH_ENGINES[name].lack(device)]
-        return named if self.engines else [USUAL_ENGINE]
 
     def _baseline(self, found: Examination) -> list[Candidate]:
         cpu, only = find_device("cpu"), [PRECISIONS["fp32"]]

@@ -40,7 +40,7 @@ GREATEST_BATCH = 1024
 
 def export(
     name: str,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     out: str | Path | None = None,
     *,
     force: bool = False,
@@ -105,7 +105,9 @@ def export(
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
-        source = open_source(Request(system, weights, hub, pool), stage.scratch, say)
+        source = open_source(
+            Request(system, None if weights is None else str(weights), hub, pool), stage.scratch, say
+        )
         size = image_size(source)
         prepared = prepare(folder, source, say)
         with beside(partial(_written, prepared, source)) as writing:

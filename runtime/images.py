@@ -21,7 +21,7 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
         paths: files, or folders of files with names that end in .png, .jpg, .jpeg or .webp.
 
     Raises:
-        InputError: a path is missing, is not an image, or there are none.
+        InputError: a path is missing, is not an image, is too large to be one, or there are none.
     """
     paths = list(paths)
     files: list[Path] = []
@@ -45,6 +45,13 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
         try:
             with Image.open(file) as image:
                 images.append(ImageOps.exif_transpose(image).convert("RGB"))
+        except Image.DecompressionBombError as error:
+            raise InputError(
+                f"the image {file} is too large",
+                got=" ".join(str(error).split()),
+                expected="a photograph",
+                fix="make it smaller, or leave it out",
+            ) from error
         except (OSError, UnidentifiedImageError) as error:
             raise InputError(
                 f"cannot read the image {file}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,11 @@ _One = Callable[[Image.Image], Array]
 def _transformers(folder: Path) -> _One:
     import transformers
 
-    try:
-        with quiet("transformers"):
-            stock = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(
-            f"transformers cannot make the image processor that {PREPROCESSOR_FILE} describes",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            expected="a processor that it knows",
-            fix=f"use the {PREPROCESSOR_FILE} that was published with the weights",
-        ) from error
+    with quiet("transformers"):
+        # Left open, it asks on the terminal whether to run code that the folder names.
+        stock = transformers.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     return lambda image: stock(images=image, return_tensors="pt")["pixel_values"].numpy()[0]
 
 
@@ -46,8 +42,29 @@ def _timm(folder: Path) -> _One:
     return lambda image: transform(image).numpy()
 
 
-_PROCESSORS: Mapping[str, Callable[[Path], _One]] = {"transformers": _transformers, "timm": _timm}
-"""By library: what makes a folder's stock image processor."""
+_PROCESSORS: Mapping[str, tuple[Callable[[Path], _One], str]] = {
+    "transformers": (_transformers, PREPROCESSOR_FILE),
+    "timm": (_timm, CONFIG_FILE),
+}
+"""By library: what makes a folder's stock image processor, and the file that describes it."""
+_REFUSALS = (
+    *(LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, AttributeError),
+    *(ImportError, OSError),
+)
+"""What libraries raise on a description that makes no sense to them, often with the first image only."""
+
+
+@contextlib.contextmanager
+def _understood(library: str, file: str) -> Iterator[None]:
+    try:
+        yield
+    except _REFUSALS as error:
+        raise InputError(
+            f"{library} cannot make the image processor that {file} describes",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            expected="a processor that it knows",
+            fix=f"use the {file} that was published with the weights",
+        ) from error
 
 
 def load_processor(folder: Path) -> Processor:
@@ -57,14 +74,19 @@ def load_processor(folder: Path) -> Processor:
         folder: a folder with the library's configuration files.
 
     Raises:
-        InputError: the library knows no such image processor.
+        InputError: the library knows no such image processor, or, from the processor, cannot run it.
     """
     config = json.loads((folder / CONFIG_FILE).read_text())
-    one = _PROCESSORS[find_layout(config).library](folder)
+    library = find_layout(config).library
+    make, file = _PROCESSORS[library]
+    with _understood(library, file):
+        one = make(folder)
 
     def process(images: Sequence[Image.Image]) -> Array:
-        pixel_values = [one(image.convert("RGB")) for image in images]
-        return np.ascontiguousarray(np.stack(pixel_values), dtype=np.float32)
+        plain = [image.convert("RGB") for image in images]
+        with _understood(library, file):
+            pixel_values = [one(image) for image in plain]
+            return np.ascontiguousarray(np.stack(pixel_values), dtype=np.float32)
 
     return process
 

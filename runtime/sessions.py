@@ -19,11 +19,14 @@ from torch import nn
 from vconv.convert import models
 from vconv.convert.layouts.base import Network
 from vconv.convert.patches.base import Patch, applied
-from vconv.errors import InputError, MemoryShortError
+from vconv.errors import EngineError, InputError, MemoryShortError
 from vconv.runtime.devices import Device
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import Processor, load_processor
 from vconv.types import Array
+
+_CPU_OUT_OF_MEMORY = "can't allocate memory"
+"""What torch's allocator for CPUs says, in a plain RuntimeError."""
 
 
 @dataclass(frozen=True)
@@ -189,12 +192,20 @@ class TorchSession(Session):
     def _refusals(self) -> Iterator[None]:
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            raise MemoryShortError(
-                f"{self._device.name} has too little memory",
-                got=" ".join(str(error).split())[:200],
-                expected="room for the model and the batch",
-                fix="use a smaller batch",
+        except RuntimeError as error:
+            got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            if isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in got:
+                raise MemoryShortError(
+                    f"{self._device.name} has too little memory",
+                    got=got,
+                    expected="room for the model and the batch",
+                    fix="use a smaller batch",
+                ) from error
+            raise EngineError(
+                f"torch cannot run this in {self._precision.name} on {self._device.name}",
+                got=got,
+                expected="a model that it can run",
+                fix="use another precision or device; if that does not help, report it",
             ) from error
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:

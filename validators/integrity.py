@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,16 +14,27 @@ from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.safetensors_file import Entry
 from vconv.convert.sources.base import Source, sha256_of
 from vconv.errors import ArtifactError
-from vconv.manifest import Manifest
+from vconv.manifest import DIGEST_FILE, Manifest
 from vconv.runtime.variants import require_weights
-from vconv.types import VARIANTS, WEIGHTS_FILE, Check, Status
+from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Status
+from vconv.validators.report import REPORTS_FOLDER, RESULTS_FILE
+
+_BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, "README.md"} | {
+    ".probe",
+    "..probe.partial",
+    f".{RESULTS_FILE}.partial",
+}
+"""What an artifact may hold that its manifest does not list, be it another run's and half written."""
+_FOLDERS = re.compile(re.escape(REPORTS_FOLDER) + r"|\.filling-.*")
+"""Folders whose content it does not list: reports, and those of a `vconv fill` that is running."""
 
 
 def verify_files(folder: Path, manifest: Manifest) -> Check:
     """Hash every file that the manifest names.
 
     Returns:
-        The passed check.
+        The check. It has failed where the folder holds a file that is not listed and that vconv does not
+        write after the manifest: stock libraries act on what lies there, such as adapters and code.
 
     Raises:
         ArtifactError: a file is missing, differs, or is used but not listed.
@@ -58,7 +70,22 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
                 expected=f"sha256 {record.sha256[:12]}" if digest else f"{record.nbytes} bytes",
                 fix="fetch or export the artifact again",
             )
+    stray = _stray(folder, manifest)
+    if stray:
+        return Check("files", Status.FAILED, f"{len(stray)} not in the manifest, such as {stray[0]}")
     return Check("files", Status.PASSED, f"{len(manifest.files)} files match their sha256")
+
+
+def _stray(folder: Path, manifest: Manifest) -> list[str]:
+    """List what is in an artifact, but neither in its manifest nor written beside it by vconv."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(folder) for path in found)
+    return sorted(
+        name.as_posix()
+        for name in names
+        if name.as_posix() not in {*manifest.files, *_BESIDE}
+        and not (len(name.parts) > 1 and _FOLDERS.fullmatch(name.parts[0]))
+    )
 
 
 def _sha256(chunks: Iterable[bytes]) -> str:

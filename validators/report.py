@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
 import math
 import os
 import platform
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -108,7 +110,7 @@ def probe(folder: Path) -> None:
     """
     with _sentence(folder):
         reports = folder / REPORTS_FOLDER
-        probe = (reports if reports.exists() else folder) / ".probe"
+        probe = (reports if reports.exists() else folder) / f".probe-{uuid.uuid4().hex}"
         _replace(probe, "")
         probe.unlink()
         _entries(folder)
@@ -164,19 +166,53 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, log: str) -> Path:
     reports = folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    names = (f"{stamp}-{kind}{f'-{count}' if count > 1 else ''}.json" for count in itertools.count(1))
-    path = next(reports / name for name in names if not (reports / name).exists())
     text = json.dumps(finite({"time": stamp, "host": platform.node(), **report}), indent=2) + "\n"
-    _replace(path.with_suffix(".log"), log)
-    _replace(path, text)
-    entries = _entries(folder)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    entries.append({"file": f"{REPORTS_FOLDER}/{path.name}", "sha256": digest, "status": report["status"]})
-    _replace(folder / RESULTS_FILE, json.dumps({"reports": entries}, indent=2) + "\n")
+    path = _reserved(reports, f"{stamp}-{kind}")
+    try:
+        _replace(path.with_suffix(".log"), log)
+        _replace(path, text)
+        with _locked(reports):
+            entries = _entries(folder)
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            name = f"{REPORTS_FOLDER}/{path.name}"
+            entries.append({"file": name, "sha256": digest, "status": report["status"]})
+            _replace(folder / RESULTS_FILE, json.dumps({"reports": entries}, indent=2) + "\n")
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.with_suffix(".log").unlink()
+            path.unlink(missing_ok=True)
+        raise
     return path
 
 
+def _reserved(reports: Path, stem: str) -> Path:
+    """Return the path of a report that nobody else has, or will be given: its log is there from now on."""
+    for count in itertools.count(1):
+        path = reports / f"{stem}{f'-{count}' if count > 1 else ''}.json"
+        with contextlib.suppress(FileExistsError):
+            if not path.exists():
+                path.with_suffix(".log").open("x").close()
+                return path
+    raise AssertionError("there is always another number")
+
+
+@contextlib.contextmanager
+def _locked(reports: Path) -> Iterator[None]:
+    """Keep other validations of the same artifact from the index for a while."""
+    handle = os.open(reports, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text)
-    beside.replace(path)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise

@@ -41,8 +41,14 @@ class Log:
     def render_comparison(self, report: Mapping[str, Any]) -> str:
         """Write down what was done and what a comparison found, one line a row."""
         rows = [", ".join(f"{key} {_number(value)}" for key, value in row.items()) for row in report["rows"]]
-        checks = [f"{check['status']:<10} {check['name']}: {check['detail']}" for check in report["checks"]]
-        weights = [f"weights of {path}: {label}" for path, label in report["weights"].items()]
+        checks = [
+            f"{check['status']:<10} {check['artifact']}: {check['name']}: {check['detail']}"
+            for check in report["checks"]
+        ]
+        weights = [
+            f"weights of {path}: {label}; reference {report['references'][path]}; {report['statuses'][path]}"
+            for path, label in report["weights"].items()
+        ]
         return "\n".join([*self._lines, "", *weights, *rows, "", *checks, report["status"]]) + "\n"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vconv.errors import EngineError, UnavailableError
+from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.runtime.devices import Device
 from vconv.runtime.memory import reset_peak_memory, resident_memory
 from vconv.runtime.sessions import Session, in_batches
@@ -87,7 +87,7 @@ def _accuracy(candidate: Candidate, session: Session, level: str) -> dict[str, A
     verdicts = judge_runs(runs, reference.outputs, limit)
     rows = output_rows(verdicts, limit if judged else None, reference.floor, reference.to_stock_original)
     status = overall(verdicts)
-    if not judged and status is Status.PASSED:
+    if not judged:
         status = Status.SKIPPED
         for row in rows.values():
             row["status"] = Status.SKIPPED
@@ -136,7 +136,8 @@ def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say
             {"batch": batch, "reason": reason} for batch, reason in runner.skipped.items()
         ]
         if runner.refusal:
-            rows[place] |= {"status": Status.FAILED, "reason": str(runner.refusal)}
+            unjudged = rows[place]["status"] is Status.SKIPPED
+            rows[place] |= {"status": _unless(unjudged), "reason": str(runner.refusal)}
     return rows
 
 
@@ -149,13 +150,18 @@ def _judged(
         session, costs = _loaded(candidate)
         closing.enter_context(session)
         row |= {**costs, **_accuracy(candidate, session, level), **_memory(before)}
-    except UnavailableError as error:
+    except (UnavailableError, MemoryShortError) as error:
         row |= {"status": Status.SKIPPED, "reason": f"{error.what}: {error.got}"}
         return None
     except EngineError as error:
-        row |= {"status": Status.FAILED, "reason": str(error)}
+        row |= {"status": _unless(candidate.unjudged), "reason": str(error)}
         return None
     return session
+
+
+def _unless(unjudged: object) -> Status:
+    """Return what becomes of a variant that an engine refuses: what is not judged cannot fail."""
+    return Status.SKIPPED if unjudged else Status.FAILED
 
 
 def _row(candidate: Candidate) -> dict[str, Any]:
@@ -175,10 +181,10 @@ def _row(candidate: Candidate) -> dict[str, Any]:
 
 
 def worst_failures(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Say in a phrase each why variants failed."""
+    """Say in a phrase each why variants did not pass: an artifact is kept only if each was judged."""
     failures = []
     for row in rows:
-        if row["status"] is Status.FAILED:
+        if row["status"] is not Status.PASSED:
             reasons = [
                 f"{name}: {output['reasons'][0]}"
                 for name, output in row["outputs"].items()

@@ -18,7 +18,8 @@ _SQUARE = ("width", "width")
 
 
 def _hidden(config: Config) -> int:
-    return int(transformers_config.whole(config, "hidden_size") * config["mlp_ratio"])
+    width = transformers_config.whole(config, "hidden_size")
+    return int(width * transformers_config.real(config, "mlp_ratio"))
 
 
 def _numbers(config: Config) -> Numbers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vconv.convert.layouts.base import ANY_SIZE, Numbers
+from vconv.convert.layouts.base import ANY_SIZE, CLASSIFIER, Numbers
 from vconv.errors import WeightsError
 from vconv.types import Config
 
@@ -13,6 +13,8 @@ EXACT_GELU = ("gelu", "gelu_python")
 """Values of ``hidden_act`` that mean the exact GELU."""
 NUM_LABELS = 2
 """Labels that transformers takes where a configuration names none."""
+_GREATEST = 2**31
+"""Above every number of a configuration."""
 
 
 def names(family: str) -> Callable[[Config], bool]:
@@ -20,18 +22,41 @@ def names(family: str) -> Callable[[Config], bool]:
     return lambda config: config.get("model_type") == family
 
 
-def whole(config: Config, name: str) -> int:
-    """Return a whole number of at least 1 from a configuration.
+def whole(config: Config, name: str, least: int = 1) -> int:
+    """Return a whole number from a configuration.
 
     Raises:
         WeightsError: it is missing, or does not make sense.
     """
     number = config.get(name)
-    if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
+    if isinstance(number, int) and not isinstance(number, bool) and least <= number <= _GREATEST:
         return number
-    raise WeightsError(
+    raise _senseless(config, name)
+
+
+def real(config: Config, name: str) -> float:
+    """Return a real number above 0 from a configuration.
+
+    Raises:
+        WeightsError: it is missing, or does not make sense.
+    """
+    number = config.get(name)
+    if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number <= _GREATEST:
+        return float(number)
+    raise _senseless(config, name)
+
+
+def _labels(config: Config) -> int:
+    named = config.get("id2label")
+    if named is not None and not isinstance(named, Mapping):
+        raise _senseless(config, "id2label")
+    return len(named or ()) or whole(config, "num_labels", least=0)
+
+
+def _senseless(config: Config, name: str) -> WeightsError:
+    return WeightsError(
         "config.json is incomplete" if name not in config else "config.json does not make sense",
-        got=f"no {name}" if name not in config else f"{name} = {number!r}",
+        got=f"no {name}" if name not in config else f"{name} = {config[name]!r:.120}",
         expected=f"a full {config.get('model_type')} configuration",
         fix="use the config.json that was published with the weights",
     )
@@ -61,7 +86,7 @@ def read(
     Raises:
         WeightsError: it lacks a number, or asks for what vconv does not have.
     """
-    config = {**defaults, **config}
+    config = {"num_register_tokens": 0, "num_labels": NUM_LABELS, **defaults, **config}
     if gated and config.get(gated):
         raise WeightsError(
             "config.json asks for a gated MLP",
@@ -70,21 +95,28 @@ def read(
             fix="use a variant with a plain MLP; gated ones are not supported yet",
         )
     patch, side = whole(config, "patch_size"), whole(config, "image_size")
-    flags = {name for name, value in config.items() if value is True}
-    theta = config.get("rope_theta")
+    width, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    if width % heads:
+        raise WeightsError(
+            "config.json does not make sense",
+            got=f"hidden_size = {width} for num_attention_heads = {heads}",
+            expected="a hidden size that the heads divide",
+            fix="use the config.json that was published with the weights",
+        )
+    flags = {name for name, value in config.items() if value is True} - {ANY_SIZE, CLASSIFIER}
     return Numbers(
-        width=whole(config, "hidden_size"),
+        width=width,
         hidden=hidden(config),
         blocks=whole(config, "num_hidden_layers"),
-        heads=whole(config, "num_attention_heads"),
+        heads=heads,
         channels=whole(config, "num_channels"),
         patch=patch,
-        registers=int(config.get("num_register_tokens", 0)),
+        registers=whole(config, "num_register_tokens", least=0),
         positions=1 + (side // patch) ** 2 if learned_positions else 0,
-        labels=len(config.get("id2label") or ()) or int(config.get("num_labels", NUM_LABELS)),
+        labels=_labels(config),
         image=(side, side),
         flags=frozenset(flags | ({ANY_SIZE} if any_size else set())),
         exact_gelu=config["hidden_act"] in EXACT_GELU,
-        rope_base=None if theta is None else float(theta),
+        rope_base=None if config.get("rope_theta") is None else real(config, "rope_theta"),
         pooling=pooling,
     )

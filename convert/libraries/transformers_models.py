@@ -28,6 +28,8 @@ _CLASSES = {
 }
 """From a network's head to the class that stock users load it with."""
 _PLAIN = "vconv_plain"
+_STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How a folder is read: nothing is fetched, and no code in it is run or asked about."""
 
 
 def _factory(network: Network) -> Any:
@@ -52,7 +54,7 @@ def _without_progress_bars() -> Iterator[None]:
 def _load(folder: Path, network: Network) -> nn.Module:
     with _without_progress_bars(), understood("transformers"):
         model, notes = _factory(network).from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            folder, dtype=torch.float32, output_loading_info=True, **_STRICTLY
         )
     wrong = {kind: sorted(map(str, found)) for kind, found in notes.items() if found}
     if wrong:
@@ -69,8 +71,8 @@ def _build(folder: Path, network: Network) -> nn.Module:
     import transformers
 
     with torch.device("meta"), understood("transformers"):
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        return cast("nn.Module", _factory(network).from_config(config))
+        config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
+        return cast("nn.Module", _factory(network).from_config(config, trust_remote_code=False))
 
 
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:

@@ -3,9 +3,9 @@
 OpenVINO computes some cubic resizings wrongly, and NPU compilers differ in which they take; a matrix product
 is one thing everywhere. The weights stay where they are: only the two small matrices are in the graph.
 
-Case 1: a cubic ``Resize`` of (N, C, H, W) with static sizes, half-pixel centres and no antialiasing: becomes
-        ``rows @ x @ columns``.
-Case 2: any other ``Resize``: left as it is.
+Case 1: a cubic ``Resize`` of (N, C, H, W) to given sizes, all static, with half-pixel centres and no
+        antialiasing: becomes ``rows @ x @ columns``.
+Case 2: any other ``Resize``, one by scales among them, which may differ from the sizes' ratio: left as it is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ _WANTED = {
     "coordinate_transformation_mode": "half_pixel",
     "antialias": 0,
     "exclude_outside": 0,
+    "keep_aspect_ratio_policy": "stretch",
 }
-_DEFAULTS = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "cubic_coeff_a": -0.75}
+_DEFAULTS = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "half_pixel",
+    "cubic_coeff_a": -0.75,
+    "keep_aspect_ratio_policy": "stretch",
+}
+"""ONNX's own, where an attribute is left out; 0 for the others."""
 
 
 def cubic_matrix(size: int, resized: int, a: float = -0.75) -> NDArray[np.float32]:
@@ -61,7 +68,8 @@ def _static(value: ir.Value | None) -> tuple[int, ...]:
 
 def _plain_cubic(node: ir.Node) -> bool:
     before, after = _static(node.inputs[0]), _static(node.outputs[0])
-    same = all(_attribute(node, name) == value for name, value in _WANTED.items())
+    by_size = len(node.inputs) > 3 and node.inputs[3] is not None and "axes" not in node.attributes
+    same = by_size and all(_attribute(node, name) == value for name, value in _WANTED.items())
     return same and len(before) == len(after) == 4 and before[:2] == after[:2]
 
 

@@ -26,7 +26,11 @@ from vconv.errors import WeightsError
 from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Say
 
 _LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
+_LICENCE_BYTES = 1_000_000
+"""No licence text is larger."""
 _SAFE_PICKLES = "2.10"
+_CODE = "auto_map"
+"""The entry of a configuration that names code beside it for transformers to run; it is dropped."""
 _CARD_LICENCE = re.compile(r"^(license(?:_name)?):[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
@@ -117,6 +121,10 @@ def find_weights(path: Path, fix: str) -> tuple[Path, Format]:
             expected=f"one of {', '.join(_SUFFIXES)}, or an index",
             fix=fix,
         )
+    if not path.is_dir():
+        raise WeightsError(
+            f"cannot use {path}", got="neither a file nor a folder", expected="one of the two", fix=fix
+        )
     for form in FORMATS:
         if (path / form.name).is_file():
             return path / form.name, form
@@ -178,21 +186,24 @@ def open_local(
         files=files,
         licence=(_licence(path) if path.is_dir() else "") or system.licence,
         published=published,
-        licence_files=_licence_files(path),
+        licence_files=_licence_files(path, say),
     )
 
 
 def _configurations(
     system: System, path: Path, say: Say
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
-    """Return a folder's own configurations, each replaced by the published one where it has none."""
+    """Return the configurations beside the weights, or the published ones where there are none."""
     wanted = find_layout(system.config)
     files = LIBRARIES[wanted.library].files
     found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
-    own = [name for name in files if path.is_dir() and (path / name).is_file()]
+    beside = path if path.is_dir() else path.parent
+    own = [name for name in files if (beside / name).is_file()]
     published = tuple(name for name in files if name not in own)
-    found |= {name: _read(path / name) for name in own}
-    for name in published if path.is_dir() else ():
+    found |= {
+        name: {key: value for key, value in _read(beside / name).items() if key != _CODE} for name in own
+    }
+    for name in published:
         say(f"no {name} beside the weights: using the published one")
     if not wanted.describes(found[CONFIG_FILE]):
         config = found[CONFIG_FILE]
@@ -208,7 +219,7 @@ def _configurations(
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"cannot read {path}", got=str(error), expected="a JSON object", fix="download the file again"
         ) from error
@@ -222,10 +233,23 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _licence_files(path: Path) -> tuple[Path, ...]:
+def _licence_files(path: Path, say: Say) -> tuple[Path, ...]:
+    """List the licence texts of a folder, but none that is a link to what is not of the folder."""
     if not path.is_dir():
         return ()
-    return tuple(sorted(file for file in path.iterdir() if file.is_file() and _LICENCES.fullmatch(file.name)))
+    found = sorted(file for file in path.iterdir() if file.is_file() and _LICENCES.fullmatch(file.name))
+    homes = [path.resolve()]
+    if homes[0].parent.name == "snapshots":  # of a Hugging Face cache, where every file is such a link
+        homes.append(homes[0].parent.parent / "blobs")
+    kept = []
+    for file in found:
+        if not any(file.resolve().is_relative_to(home) for home in homes):
+            say(f"{file.name} is left out: it is a link that leads out of the folder")
+        elif file.stat().st_size > _LICENCE_BYTES:
+            say(f"{file.name} is left out: it is larger than {_LICENCE_BYTES} bytes")
+        else:
+            kept.append(file)
+    return tuple(kept)
 
 
 def _licence(folder: Path) -> str:

@@ -129,3 +129,18 @@ def test_a_ledger_is_plain_json_with_one_line_a_tensor(tmp_path: Path) -> None:
     text = (tmp_path / "ledger.json").read_text()
     assert [row["source"] for row in json.loads(text)] == [line.source for line in LINES]
     assert len(text.splitlines()) == 2 + len(LINES)
+
+
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k", "dinov2-large"], indirect=True)
+def test_a_state_dict_with_the_names_of_memory_is_taken_for_what_it_is(small_source: Source) -> None:
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(small_source.folder)
+    in_memory = dict(
+        zip(map(small_source.network.layout.disk_key, model.state_dict()), model.state_dict(), strict=True)
+    )
+    renamed = {
+        in_memory[name]: replace(entry, name=in_memory[name]) for name, entry in small_source.entries.items()
+    }
+    matches = ledger.match(small_source.network, renamed)
+    assert {pair.source: pair.target for pair in matches} == {name: key for key, name in in_memory.items()}

@@ -136,7 +136,7 @@ def test_a_tensor_longer_than_a_chunk_is_whole(
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda base: base.t(),
     "strided": lambda base: base[::2, 1::3],
-    "expanded": lambda base: base[:1].expand(9, -1),
+    "expanded": lambda base: base[:1].expand(5, -1),
     "in the middle of its storage": lambda base: base[2:4],
     "channels last": lambda base: base.reshape(2, 4, 3, 2).contiguous(memory_format=torch.channels_last),
     "negated lazily": lambda base: torch._neg_view(base),
@@ -268,6 +268,7 @@ FOREIGN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         "got a tensor of torch.float8_e4m3fnuz",
     ),
     "meta": (lambda dense: dense.to("meta"), "got a tensor without data"),
+    "blown up": (lambda dense: dense[:1, :1].expand(10**6, 10**7), "got a tensor larger than its storage"),
 }
 
 

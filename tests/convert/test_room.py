@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -54,3 +55,34 @@ def test_a_full_disk_is_told_in_a_sentence(number: int) -> None:
 def test_another_error_is_not_taken_for_it(number: int) -> None:
     assert disk_full(OSError(number, os.strerror(number))) is None
     assert disk_full(OSError("no number")) is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "shown", "fix"),
+    [
+        ("/disk/.a.partial-x/scratch", "/disk", "choose another --out"),
+        ("/disk/a/.filling-x/source", "/disk/a", "move the artifact"),
+        ("/temporary/vconv-x/original", "/temporary", "TMPDIR"),
+        ("/temporary/mine/.a.partial-x", "/temporary/mine", "choose another --out"),
+    ],
+)
+def test_the_folder_that_is_full_is_named_and_how_to_choose_another(
+    folder: str, shown: str, fix: str, free: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/temporary")
+    free(0)
+    with pytest.raises(ArtifactError) as short:
+        require_room(Path(folder), 1)
+    full = disk_full(OSError(errno.ENOSPC, "full"), Path(folder))
+    assert full is not None
+    assert short.value.got == f"0.00 GB free in {shown}"
+    assert full.expected == f"room in {shown}"
+    assert fix in short.value.fix
+    assert fix in full.fix
+
+
+def test_where_nothing_else_is_known_it_is_the_temporary_folder_that_is_full() -> None:
+    full = disk_full(OSError(errno.ENOSPC, "full"))
+    assert full is not None
+    assert full.expected == f"room in {tempfile.gettempdir()}"
+    assert "TMPDIR" in full.fix

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -105,6 +106,7 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["export", "dinov3-vits16", "--out", ""], "--out is empty"),
         (["export", "dinov3-vits16", "--images", "x.png"], "cannot read the image x.png | got no such file"),
         (["export", "dinov3-vits16", "--images", "x.png", "--golden", "none"], "--images has nothing to do"),
+        (["--nope"], "wrong use of vconv | got No such option"),
         (["nonsense"], "wrong use of vconv | got No such command"),
         (["validate", "no/such/artifact"], "no artifact at no/such/artifact | got no such folder"),
         (["info", "no/such/artifact"], "no artifact at no/such/artifact"),
@@ -142,7 +144,44 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(run("info", ".").exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "terminate"])
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/secret"),
+            "cannot use /secret | got Permission",
+        ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", b"aaa"),
+            "cannot use aaa | got File name too long",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full | got No space left on device"),
+    ],
+    ids=["forbidden", "too long", "full"],
+)
+def test_what_the_system_refuses_is_one_line(
+    error: OSError, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise error
+
+    monkeypatch.setattr(workflows, "describe", refuse)
+    result = run("info", ".")
+    assert result.exit_code == 2
+    assert sentence in only_error(result)
+
+
+def test_an_error_of_the_system_that_names_no_file_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: str) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(workflows, "describe", broken)
+    assert isinstance(run("info", ".").exception, OSError)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["Ctrl-C", "terminate", "hang up"]
+)
 def test_an_interrupted_export_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -169,6 +169,10 @@ def edit(file: str, **values: Any) -> Damage:
         (edit(CONFIG_FILE, model_type="vit"), "holds another architecture | got vit | expected dinov3_vit"),
         (edit(CONFIG_FILE, model_type="resnet"), "holds another architecture | got resnet"),
         (
+            edit(CONFIG_FILE, num_attention_heads=7),
+            "config.json does not make sense | got hidden_size = 96 for",
+        ),
+        (
             edit(PREPROCESSOR_FILE, size={"height": 65, "width": 64}),
             "the image size does not fit the patches | got 65x64 | expected multiples of 16",
         ),
@@ -257,7 +261,7 @@ cli.main(sys.argv[1:])
         ("cuda:7", "there is no cuda"),
         ("npu", "there is no npu | got no torch_npu"),
         ("cpu:1", "there is no cpu:1 | got 1 of them"),
-        ("gpu", "unknown device | got 'gpu' | expected one of cpu"),
+        ("gpu", "unknown device | got 'gpu' | expected one of npu, cpu"),
     ],
 )
 def test_a_device_that_is_not_there_is_named(device: str, sentence: str, small_artifact: Path) -> None:

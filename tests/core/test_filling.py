@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 import vconv
-from vconv import manifest
+from vconv import filling, manifest
 from vconv.catalog import System
 from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.sources.table import Request, open_source
@@ -111,3 +114,57 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     with pytest.raises(ArtifactError, match="not enough room on the disk"):
         vconv.fill(weightless, "synthetic:5")
     assert names(weightless) == before
+
+
+ONE = pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
+"""One system for what does not depend on which."""
+
+
+@ONE
+def test_without_being_told_it_is_filled_from_where_its_weights_came_from(weightless: Path) -> None:
+    vconv.fill(weightless)
+    assert (weightless / WEIGHTS_FILE).is_file()
+
+
+@ONE
+def test_a_hub_is_named_with_its_revision_and_a_folder_must_be_given(weightless: Path) -> None:
+    made = manifest.load(weightless)
+    there = {"kind": "modelscope", "identity": "some/one", "revision": "abc", "synthetic": False}
+    of_hub = made.model_copy(update={"source": made.source.model_copy(update=there)})
+    assert filling._named(of_hub, "huggingface") == ("hub:some/one@abc", "modelscope")
+    here = {"kind": "folder", "identity": "1234", "revision": "", "synthetic": False}
+    of_folder = made.model_copy(update={"source": made.source.model_copy(update=here)})
+    with pytest.raises(WeightsError, match="got weights from a folder .* expected --weights"):
+        filling.fill_weights(weightless, of_folder, None, "huggingface", print)
+
+
+@ONE
+def test_an_artifact_that_is_not_whole_is_refused_in_a_sentence(weightless: Path) -> None:
+    made = manifest.load(weightless)
+    files = {name: record for name, record in made.files.items() if name != WEIGHTS_FILE}
+    unknown = made.model_copy(update={"files": files})
+    with pytest.raises(ArtifactError, match=r"does not know model\.safetensors"):
+        filling.fill_weights(weightless, unknown, "synthetic:5", "huggingface", print)
+    (weightless / LEDGER_FILE).unlink()
+    with pytest.raises(ArtifactError, match=r"ledger\.json is missing"):
+        vconv.fill(weightless, "synthetic:5")
+
+
+@ONE
+def test_an_artifact_that_cannot_be_written_is_refused_in_a_sentence(
+    weightless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(prefix: str, dir: Path) -> str:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), f"{dir}/{prefix}x")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(ArtifactError, match="cannot write to .* got Read-only file system"):
+        vconv.fill(weightless, "synthetic:5")
+
+
+@ONE
+def test_what_a_killed_fill_left_is_swept_by_the_next_and_a_living_one_is_let_be(weightless: Path) -> None:
+    (weightless / ".filling-killed" / "source").mkdir(parents=True)
+    with filling.workplace(weightless, ".filling-") as living:
+        vconv.fill(weightless, "synthetic:5")
+        assert [path for path in weightless.iterdir() if path.name.startswith(".")] == [living]

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,26 @@ def test_a_newer_schema_says_which_vconv_to_use(folder: Path) -> None:
 def test_what_is_no_manifest_is_an_error_in_one_line(folder: Path, content: object) -> None:
     rewrite(folder, content)
     with pytest.raises(ArtifactError) as caught:
+        manifest.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+PLACES: dict[str, Callable[[dict[str, Any], str], object]] = {
+    "a variant's file": lambda content, name: content["variants"][0].update(file=name),
+    "the golden file": lambda content, name: content["golden"].update(file=name),
+    "a listed file": lambda content, name: content["files"].update({name: {"sha256": "0" * 64, "nbytes": 1}}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/../../b", "..", ".", "", "a//b", "C:/a", "a\\b"])
+def test_a_path_that_leads_out_of_the_artifact_is_an_error_in_one_line(
+    folder: Path, place: str, name: str
+) -> None:
+    content = json.loads((folder / MANIFEST_FILE).read_text())
+    PLACES[place](content, name)
+    rewrite(folder, content)
+    with pytest.raises(ArtifactError, match=r"cannot read \S*vconv\.json .*not a path inside") as caught:
         manifest.load(folder)
     assert "\n" not in str(caught.value)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vconv import staging as module
 from vconv.errors import ArtifactError
 from vconv.staging import staging
 
@@ -126,3 +129,109 @@ def test_an_artifact_that_a_killed_export_had_put_aside_goes_back(tmp_path: Path
         write(tmp_path / "a", "new")
     assert (tmp_path / "a" / "vconv.json").read_text() == "old"
     assert hidden(tmp_path) == []
+
+
+def test_a_place_where_a_disk_is_mounted_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "disk")
+    with pytest.raises(ArtifactError, match=r"disk is in the way .* mounted.*--out .*disk/NAME"):
+        write(tmp_path / "disk", "1")
+
+
+def test_a_link_to_nothing_is_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ArtifactError, match="link is in the way .* a link to nothing"):
+        write(tmp_path / "link", "1")
+
+
+def test_a_link_to_an_empty_folder_stands_for_that_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    write(tmp_path / "link", "1")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "folder" / "vconv.json").read_text() == "1"
+
+
+def test_dots_in_a_target_are_resolved_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("")
+    with pytest.raises(ArtifactError, match="got a folder that is not empty"):
+        write(tmp_path / "new" / "..", "1")
+    write(tmp_path / "new" / ".." / "a", "1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "notes"]
+
+
+def test_a_name_that_is_too_long_is_an_error_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="cannot write to .* got File name too long"):
+        write(tmp_path / ("a" * 300), "1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_move_that_the_system_refuses_is_an_error_in_one_line_and_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a", "1")
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == "a" and ".partial-" in self.parent.name:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ArtifactError, match="cannot put the artifact into .* busy"):
+        write(tmp_path / "a", "2", force=True)
+    assert (tmp_path / "a" / "vconv.json").read_text() == "1"
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("moment", ["before the old one is put aside", "after"])
+def test_of_two_overlapping_replacements_the_loser_gets_a_sentence(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let another export take the old artifact away, or fill its place, between two steps of this one."""
+    write(tmp_path / "a", "1")
+    rename = Path.rename
+
+    def race(self: Path, target: Path) -> Path:
+        if self == tmp_path / "a":
+            if moment != "after":
+                rename(self, tmp_path / "elsewhere")
+            else:
+                rename(self, target)
+                self.mkdir()
+                (self / "vconv.json").write_text("other")
+                return target
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", race)
+    with pytest.raises(ArtifactError, match="cannot put the artifact into"):
+        write(tmp_path / "a", "2", force=True)
+    assert hidden(tmp_path) == []
+    if moment == "after":
+        assert (tmp_path / "a" / "vconv.json").read_text() == "other"
+
+
+def test_a_stage_that_was_swept_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, swept = fcntl.flock, []
+
+    def sweep_first(handle: int, operation: int) -> None:
+        if not swept:
+            swept.extend(hidden(tmp_path))
+            swept[0].rmdir()
+        lock(handle, operation)
+
+    monkeypatch.setattr(module.fcntl, "flock", sweep_first)
+    write(tmp_path / "a", "1")
+    assert (tmp_path / "a" / "vconv.json").read_text() == "1"
+    assert hidden(tmp_path) == []
+
+
+def test_only_what_was_left_beside_this_very_name_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ".ab.partial-killed").mkdir()
+    (tmp_path / ".a[b].partial-killed").mkdir()
+    write(tmp_path / "a[b]", "1")
+    assert [path.name for path in hidden(tmp_path)] == [".ab.partial-killed"]

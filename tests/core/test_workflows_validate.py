@@ -269,3 +269,18 @@ def test_a_comparison_has_one_row_a_variant_engine_and_batch_over_all_artifacts(
     for copy in copies:
         (entry,) = json.loads((copy / "results.json").read_text())["reports"]
         assert entry["file"].endswith("-compare.json")
+
+
+def test_a_comparison_is_incomplete_where_one_artifact_was_not_compared(
+    small_name: str, small_system: System, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    folder = open_source(Request(small_system, "synthetic:5"), tmp_path / "weights").folder
+    vconv.export(small_name, "synthetic:5", tmp_path / "a")
+    vconv.export(small_name, folder, tmp_path / "b", golden=False)
+    document = vconv.compare([tmp_path / "a", tmp_path / "b"], quick=True, budget=1e-3)
+    assert (document["status"], document["passed"]) == ("incomplete", False)
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert document["statuses"] == {a: "passed", b: "incomplete"}
+    assert document["references"] == {a: "live", b: "none"}
+    assert {check["artifact"] for check in document["checks"]} == {b}

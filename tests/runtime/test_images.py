@@ -118,3 +118,10 @@ def test_a_photograph_that_was_cut_short_is_refused(ending: str, tmp_path: Path)
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with pytest.raises(InputError, match=rf"cut\.{ending}"):
         open_images([cut])
+
+
+def test_an_image_of_far_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InputError, match=r"bomb\.png is too large .*64 pixels"):
+        open_images([tmp_path / "bomb.png"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -198,3 +199,46 @@ def test_a_processor_that_transformers_does_not_know_is_an_error_that_the_user_c
     with pytest.raises(InputError, match=r"transformers cannot make the image processor") as caught:
         load_processor(processor_folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("system", TRANSFORMERS[:1], indirect=True)
+@pytest.mark.parametrize("wrong", [{"resample": 99}, {"rescale_factor": "a"}, {"image_mean": [0.5] * 4}])
+def test_a_processor_that_fails_on_an_image_is_an_error_that_the_user_can_mend(
+    wrong: dict[str, object], processor_folder: Path, system: System
+) -> None:
+    path = processor_folder / "preprocessor_config.json"
+    path.write_text(json.dumps({**system.preprocessor, **wrong}))
+    with pytest.raises(InputError, match=r"cannot make .* that preprocessor_config\.json") as caught:
+        preprocess(processor_folder, [natural_image(0)])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("system", ["vit_small_patch16_dinov3.lvd1689m"], indirect=True)
+def test_a_transform_that_timm_cannot_make_is_an_error_that_the_user_can_mend(processor_folder: Path) -> None:
+    path = processor_folder / "config.json"
+    config = json.loads(path.read_text())
+    config["pretrained_cfg"]["interpolation"] = "foo"
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"timm cannot make .* that config\.json describes"):
+        load_processor(processor_folder)
+
+
+@pytest.mark.parametrize("system", TRANSFORMERS[:1], indirect=True)
+def test_code_that_a_processor_names_is_not_run_and_nobody_is_asked(
+    processor_folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = tmp_path / "ran"
+    (processor_folder / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Foo: pass\n")
+    content = json.loads((processor_folder / "preprocessor_config.json").read_text())
+    auto = ("AutoConfig", "AutoModel", "AutoModelForImageClassification", "AutoImageProcessor")
+    (processor_folder / "preprocessor_config.json").write_text(
+        json.dumps({**content, "auto_map": dict.fromkeys(auto, "evil.Foo")})
+    )
+    monkeypatch.setattr("builtins.input", lambda *prompt: print(*prompt) or "y")
+    with contextlib.suppress(InputError):
+        preprocess(processor_folder, [natural_image(0)])
+    assert not ran.exists()
+    assert capfd.readouterr() == ("", "")

@@ -110,6 +110,27 @@ def test_a_missing_file_is_caught(copied: Path, made: Manifest) -> None:
         (copied / "elsewhere").rename(copied / name)
 
 
+@pytest.mark.parametrize(
+    "name", ["adapter_config.json", "sub/evil.py", ".hidden", "reports.py", "sub/README.md"]
+)
+def test_a_file_that_the_manifest_does_not_list_fails(copied: Path, made: Manifest, name: str) -> None:
+    (copied / name).parent.mkdir(exist_ok=True)
+    (copied / name).write_text("{}")
+    assert_failed(verify_files(copied, made), "1 not in the manifest", name)
+
+
+def test_a_link_to_a_folder_that_the_manifest_does_not_list_fails(copied: Path, made: Manifest) -> None:
+    (copied / "more").symlink_to(".")
+    assert_failed(verify_files(copied, made), "1 not in the manifest, such as more")
+
+
+def test_what_vconv_writes_after_the_manifest_may_be_there(copied: Path, made: Manifest) -> None:
+    for name in ("results.json", "README.md", "reports/a.log", ".filling-x/source/config.json", ".probe"):
+        (copied / name).parent.mkdir(exist_ok=True, parents=True)
+        (copied / name).touch()
+    assert verify_files(copied, made).status is Status.PASSED
+
+
 def test_tensors_as_exported_match_their_source(small_artifact: Path, small_source: Source) -> None:
     lines = lines_of(small_artifact)
     check = verify_tensors(lines, small_source.entries, entries_of(small_artifact))

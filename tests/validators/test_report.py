@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, tzinfo
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -136,6 +137,21 @@ def test_probing_leaves_no_trace(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     report.probe(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("standing")
+def test_validations_at_once_keep_every_report_log_and_entry(tmp_path: Path) -> None:
+    def validate(run: int) -> Path:
+        report.probe(tmp_path)
+        return report.save(tmp_path, {"status": "passed", "run": run}, "validate", f"{run}\n")
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(validate, range(64)))
+    assert len(set(paths)) == 64
+    assert [json.loads(path.read_text())["run"] for path in paths] == list(range(64))
+    assert [path.with_suffix(".log").read_text() for path in paths] == [f"{run}\n" for run in range(64)]
+    assert sorted(entry["file"] for entry in index(tmp_path)) == sorted(f"reports/{p.name}" for p in paths)
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_that_the_user_can_mend(

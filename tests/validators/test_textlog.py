@@ -260,12 +260,13 @@ def test_a_comparison_has_every_figure_of_its_rows() -> None:
     heard: list[str] = []
     log = Log(heard.append)
     log.say("examining")
-    checks = [{"name": "source", "status": Status.SKIPPED, "detail": "not at hand"}]
+    checks = [{"artifact": "there/a", "name": "source", "status": Status.SKIPPED, "detail": "not at hand"}]
     weights = {"there/a": "synthetic:0 (synthetic: not trained weights)"}
     report = {"rows": rows, "status": Status.PASSED, "checks": checks, "weights": weights}
+    report |= {"references": {"there/a": "live"}, "statuses": {"there/a": Status.PASSED}}
     text = log.render_comparison(report)
-    assert "weights of there/a: synthetic:0 (synthetic: not trained weights)" in text
-    assert "skipped    source: not at hand" in text
+    assert "weights of there/a: synthetic:0 (synthetic: not trained weights); reference live; passed" in text
+    assert "skipped    there/a: source: not at hand" in text
     assert "examining" in text.splitlines()[0]
     assert text.endswith("\npassed\n")
     for one in rows:

@@ -269,7 +269,7 @@ def test_a_variant_that_cannot_be_had_here_is_skipped_with_the_reason(stage: str
     rows = run([candidate("a"), candidate("b", fails_at=stage, error=error), candidate("c")], PLAN)
     assert [row["status"] for row in rows] == [Status.PASSED, Status.SKIPPED, Status.PASSED]
     assert rows[1]["reason"] == "the engine cannot run here: no package"
-    assert worst_failures(rows) == []
+    assert worst_failures(rows) == ["b (the engine cannot run here: no package)"]
 
 
 @pytest.mark.parametrize("stage", ["bind again", "timed 4"])
@@ -285,11 +285,23 @@ def test_too_little_memory_to_time_a_batch_is_in_the_row_and_fails_nothing(stage
 
 
 @pytest.mark.parametrize("stage", STAGES[:4])
-def test_too_little_memory_to_judge_a_variant_fails_it(stage: str) -> None:
+def test_a_variant_that_there_is_too_little_memory_to_judge_is_skipped_and_stops_an_export(
+    stage: str,
+) -> None:
     error = MemoryShortError("cpu has too little memory", got="no room", expected="room", fix="less")
     (row,) = run([candidate(fails_at=stage, error=error)], PLAN)
-    assert row["status"] is Status.FAILED
-    assert "no room" in row["reason"]
+    assert row["status"] is Status.SKIPPED
+    assert row["reason"] == "cpu has too little memory: no room"
+    (failure,) = worst_failures([row])
+    assert "no room" in failure
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_not_judged_cannot_fail(stage: str) -> None:
+    error = EngineError("torch cannot run this", got="no kernel", expected="one", fix="another")
+    (row,) = run([candidate(fails_at=stage, error=error, unjudged="it is the reference")], PLAN)
+    assert row["status"] is Status.SKIPPED
+    assert "no kernel" in row["reason"]
 
 
 def test_a_batch_that_is_expected_not_to_fit_is_in_the_row_with_the_reason() -> None:

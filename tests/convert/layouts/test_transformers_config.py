@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import transformers
 
 from vconv.catalog import SYSTEMS, System
-from vconv.convert.layouts.base import ANY_SIZE
+from vconv.convert.layouts.base import ANY_SIZE, CLASSIFIER
 from vconv.convert.layouts.table import network
 from vconv.errors import WeightsError
 
@@ -73,6 +74,32 @@ def test_a_configuration_that_lacks_a_number_is_refused(system: System, key: str
 def test_a_number_of_another_type_is_refused(system: System, value: object, refused: Refused) -> None:
     with refused(WeightsError, "config.json does not make sense", f"patch_size = {value!r}"):
         network({**system.config, "patch_size": value})
+
+
+NONSENSE = [
+    *(("dinov2-large", "mlp_ratio", value) for value in (None, "4", 0, -1.0, True, [4], math.nan, math.inf)),
+    *(("dinov3-vits16", "rope_theta", value) for value in ("abc", 0, True, [], math.nan)),
+    *((name, "num_register_tokens", value) for name in TRANSFORMERS for value in (None, "x", -1, 1.5)),
+    *((name, "id2label", value) for name in TRANSFORMERS for value in (5, "x", ["a"])),
+    *((name, "num_labels", value) for name in TRANSFORMERS for value in ("x", -1, 2.5)),
+    *((name, "hidden_size", value) for name in TRANSFORMERS for value in (10**40, "x")),
+]
+
+
+@pytest.mark.parametrize(("system", "key", "value"), NONSENSE, indirect=["system"])
+def test_a_value_that_makes_no_sense_is_refused_in_a_sentence(
+    system: System, key: str, value: object, refused: Refused
+) -> None:
+    config = {name: kept for name, kept in system.config.items() if name != "id2label"}
+    with refused(WeightsError, "config.json does not make sense", f"{key} = {value!r}"):
+        network({**config, key: value})
+
+
+@each
+def test_a_configuration_cannot_set_the_flags_that_are_vconvs_own(system: System) -> None:
+    expected = network(system.config)
+    found = network({**system.config, ANY_SIZE: True, CLASSIFIER: True})
+    assert (found.head, found.numbers.flags) == (expected.head, expected.numbers.flags)
 
 
 @each

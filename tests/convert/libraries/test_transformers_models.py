@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +19,7 @@ from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries import transformers_models
 from vconv.convert.libraries.transformers_models import LIBRARY
 from vconv.convert.sources.base import Source
-from vconv.errors import InputError
+from vconv.errors import InputError, WeightsError
 
 Distance = Callable[[Any, Any], float]
 Refused = Callable[..., AbstractContextManager[None]]
@@ -164,3 +167,25 @@ def test_a_size_that_is_not_understood_is_refused(
 ) -> None:
     with refused(InputError, "the image size is not understood", "size", "preprocessor_config.json"):
         LIBRARY.image_size(system.config, preprocessor)
+
+
+@pytest.mark.parametrize("system", TRANSFORMERS[:1], indirect=True)
+@pytest.mark.parametrize("step", ["load", "build"])
+def test_code_that_a_configuration_names_is_not_run_and_nobody_is_asked(
+    step: str,
+    small_source: Source,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = shutil.copytree(small_source.folder, tmp_path / "folder")
+    ran = tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Foo: pass\n")
+    content = json.loads((folder / "config.json").read_text())
+    auto = ("AutoConfig", "AutoModel", "AutoModelForImageClassification", "AutoImageProcessor")
+    (folder / "config.json").write_text(json.dumps({**content, "auto_map": dict.fromkeys(auto, "evil.Foo")}))
+    monkeypatch.setattr("builtins.input", lambda *prompt: print(*prompt) or "y")
+    with contextlib.suppress(WeightsError):
+        getattr(LIBRARY, step)(folder, small_source.network)
+    assert not ran.exists()
+    assert capfd.readouterr() == ("", "")

@@ -56,15 +56,32 @@ def test_a_folder_brings_its_own_configurations(small_system: System, given: Pat
     assert (source.origin.label, source.origin.synthetic) == (f"folder:{digest[:12]}", False)
 
 
-def test_a_file_gets_the_published_configurations(small_system: System, given: Path, scratch: Path) -> None:
-    (given / "config.json").write_text("{}")
-    (given / "model.safetensors").rename(given / "mine.safetensors")
-    source = opened(small_system, given / "mine.safetensors", scratch)
-    digest = hashlib.sha256((given / "mine.safetensors").read_bytes()).hexdigest()
+def test_a_lone_file_gets_the_published_configurations_and_that_is_said(
+    small_system: System, given: Path, scratch: Path
+) -> None:
+    alone = given.with_name("alone")
+    alone.mkdir()
+    (given / "model.safetensors").rename(alone / "mine.safetensors")
+    lines: list[str] = []
+    source = opened(small_system, alone / "mine.safetensors", scratch, lines)
+    digest = hashlib.sha256((alone / "mine.safetensors").read_bytes()).hexdigest()
     assert source.origin.label == f"file:{digest[:12]}"
     assert source.config == dict(small_system.config)
     assert source.preprocessor == dict(small_system.preprocessor)
     assert source.published == source.library.files
+    said = [f"no {name} beside the weights: using the published one" for name in source.library.files]
+    assert lines == [*said, "reading mine.safetensors"]
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_file_has_the_configurations_that_lie_beside_it(
+    small_system: System, given: Path, scratch: Path
+) -> None:
+    config = json.loads((given / "config.json").read_text())
+    (given / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.05}))
+    source = opened(small_system, given / "model.safetensors", scratch)
+    assert source.config["layer_norm_eps"] == 0.05
+    assert source.published == ()
 
 
 @pytest.mark.parametrize(("system", "name"), CONFIGURATIONS, indirect=["system"])
@@ -174,6 +191,44 @@ def test_licences_come_along_and_nothing_else(small_system: System, given: Path,
     assert {path.name for path in source.licence_files} == set(names)
     assert {path.parent for path in source.licence_files} == {given}
     assert list(source.licence_files) == sorted(source.licence_files)
+
+
+@one_system
+def test_a_licence_is_no_link_out_of_the_folder_but_into_a_cache_and_no_larger_than_a_megabyte(
+    small_system: System, given: Path, scratch: Path, tmp_path: Path
+) -> None:
+    blobs, snapshot = tmp_path / "model" / "blobs", tmp_path / "model" / "snapshots" / "abc"
+    blobs.mkdir(parents=True)
+    snapshot.parent.mkdir()
+    (blobs / "1").write_text("text")
+    (tmp_path / "secret").write_text("key")
+    given.rename(snapshot)
+    (snapshot / "LICENSE").symlink_to("../../blobs/1")
+    (snapshot / "LICENSE.md").write_bytes(bytes(1_000_001))
+    (snapshot / "NOTICE").symlink_to(tmp_path / "secret")
+    lines: list[str] = []
+    assert opened(small_system, snapshot, scratch, lines).licence_files == (snapshot / "LICENSE",)
+    assert "NOTICE is left out: it is a link that leads out of the folder" in lines
+    assert "LICENSE.md is left out: it is larger than 1000000 bytes" in lines
+
+
+@pytest.mark.parametrize(("system", "name"), CONFIGURATIONS[:2], indirect=["system"])
+def test_code_that_a_configuration_names_is_forgotten(
+    small_system: System, given: Path, scratch: Path, name: str
+) -> None:
+    content = json.loads((given / name).read_text())
+    (given / name).write_text(json.dumps({**content, "auto_map": {"AutoModel": "evil.Foo"}}))
+    opened(small_system, given, scratch)
+    assert json.loads((scratch / name).read_text()) == content
+
+
+@one_system
+def test_a_configuration_nested_too_deep_is_refused(
+    small_system: System, given: Path, scratch: Path, refused: Refused
+) -> None:
+    (given / "config.json").write_text("[" * 100_000)
+    with refused(WeightsError, f"{given / 'config.json'}", "recursion", "a JSON object"):
+        opened(small_system, given, scratch)
 
 
 @one_system
