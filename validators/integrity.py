@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -19,14 +18,8 @@ from vconv.runtime.variants import require_weights
 from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Status
 from vconv.validators.report import REPORTS_FOLDER, RESULTS_FILE
 
-_BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, "README.md"} | {
-    ".probe",
-    "..probe.partial",
-    f".{RESULTS_FILE}.partial",
-}
-"""What an artifact may hold that its manifest does not list, be it another run's and half written."""
-_FOLDERS = re.compile(re.escape(REPORTS_FOLDER) + r"|\.filling-.*")
-"""Folders whose content it does not list: reports, and those of a `vconv fill` that is running."""
+_BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, "README.md"}
+"""Files that an artifact may hold and its manifest does not list."""
 
 
 def verify_files(folder: Path, manifest: Manifest) -> Check:
@@ -84,7 +77,9 @@ def _stray(folder: Path, manifest: Manifest) -> list[str]:
         name.as_posix()
         for name in names
         if name.as_posix() not in {*manifest.files, *_BESIDE}
-        and not (len(name.parts) > 1 and _FOLDERS.fullmatch(name.parts[0]))
+        and not (len(name.parts) > 1 and name.parts[0] == REPORTS_FOLDER)
+        # What is hidden is a hub's own, or another run's that is half done; no library loads it.
+        and not name.parts[0].startswith(".")
     )
 
 

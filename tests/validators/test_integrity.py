@@ -111,7 +111,7 @@ def test_a_missing_file_is_caught(copied: Path, made: Manifest) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["adapter_config.json", "sub/evil.py", ".hidden", "reports.py", "sub/README.md"]
+    "name", ["adapter_config.json", "sub/evil.py", "hidden.py", "reports.py", "sub/README.md"]
 )
 def test_a_file_that_the_manifest_does_not_list_fails(copied: Path, made: Manifest, name: str) -> None:
     (copied / name).parent.mkdir(exist_ok=True)
@@ -125,7 +125,15 @@ def test_a_link_to_a_folder_that_the_manifest_does_not_list_fails(copied: Path, 
 
 
 def test_what_vconv_writes_after_the_manifest_may_be_there(copied: Path, made: Manifest) -> None:
-    for name in ("results.json", "README.md", "reports/a.log", ".filling-x/source/config.json", ".probe"):
+    for name in (
+        "results.json",
+        "README.md",
+        "reports/a.log",
+        ".filling-x/source/config.json",
+        ".probe",
+        ".gitattributes",
+        ".cache/huggingface/x.metadata",
+    ):
         (copied / name).parent.mkdir(exist_ok=True, parents=True)
         (copied / name).touch()
     assert verify_files(copied, made).status is Status.PASSED
