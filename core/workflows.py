@@ -203,7 +203,7 @@ def fill(
 
     Args:
         path: the artifact.
-        weights: the original's weights, as for :func:`export`.
+        weights: the original's weights, as for :func:`export`; by default what the manifest names.
         hub: where repositories are looked for.
         say: takes a line of progress.
 

@@ -130,7 +130,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(
 @pytest.mark.parametrize("status", ["failed", "incomplete"])
 def test_what_did_not_pass_exits_with_1(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     document: dict[str, Any] = {"status": status, "passed": False}
-    monkeypatch.setattr(workflows, "validate", lambda *args, **kwargs: document)
+    monkeypatch.setattr("vconv.judging.validate", lambda *args, **kwargs: document)
     result = run("validate", ".", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout) == document
