@@ -93,7 +93,7 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
     ("arguments", "sentence"),
     [
         (["export", "dinov3-vits15", "--weights", "synthetic"], "unknown system | got 'dinov3-vits15'"),
-        (["export", "dinov3-vits16"], "no weights for dinov3-vits16 | got none"),
+        (["export", "dinov3-vits16", "--weights", "hub:a b/c"], "not the name of a repository | got 'a b/c'"),
         (["export", "dinov3-vits16", "--weights", "no/such/file"], "no weights at no/such/file"),
         (["export", "dinov3-vits16", "--weights", "synthetic:x"], "not a seed | got 'synthetic:x'"),
         (
@@ -112,7 +112,7 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["info", "no/such/artifact"], "no artifact at no/such/artifact"),
         (["validate", ".", "--device", "tpu"], "unknown device | got 'tpu'"),
         (["validate", ".", "--within", "loose"], "unknown limit | got 'loose'"),
-        (["validate", ".", "--engine", "tensorrt"], "unknown engine | got tensorrt"),
+        (["validate", ".", "--engine", "tensorrt"], "unknown engine | got 'tensorrt'"),
         (["validate", ".", "--quick", "--full"], "--quick and --full exclude each other"),
         (["validate", ".", "--budget", "0"], "--budget is out of range | got 0.0"),
     ],
