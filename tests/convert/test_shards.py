@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from vconv.catalog import System
+from vconv.catalog import SYSTEMS, System
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.shards import PICKLE_INDEX, SAFETENSORS_INDEX, read_index, read_shards
 from vconv.errors import WeightsError
@@ -75,6 +75,11 @@ def test_shards_may_be_links_as_in_the_cache_of_the_hub(index: Path, tmp_path: P
     assert set(entries) == set(WEIGHT_MAP)
 
 
+@pytest.mark.parametrize(
+    "system",
+    sorted(name for name, system in SYSTEMS.items() if system.library == "transformers"),
+    indirect=True,
+)
 def test_shards_that_transformers_writes_are_the_model(small_system: System, tmp_path: Path) -> None:
     model = transformers.AutoModel.from_config(
         transformers.AutoConfig.for_model(**small_system.config), dtype=torch.float32
