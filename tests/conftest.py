@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,13 +121,21 @@ def photographs(tmp_path: Path) -> list[str]:
 @pytest.fixture
 def small_artifact(
     small_system: System, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """The artifact of every shrunk system, its static graph of batch 2; it is shared: do not change it."""
+) -> Iterator[Path]:
+    """The artifact of every shrunk system, its static graph of batch 2; shared: change :func:`copied`."""
     monkeypatch.setattr("vconv.catalog.SYSTEMS", {small_system.name: small_system})
     path = tmp_path_factory.getbasetemp() / "small" / small_system.name
     if not path.exists():
         workflows.export(small_system.name, "synthetic:1", path, batch=2)
-    return path
+    before = sorted(path.rglob("*"))
+    yield path
+    assert sorted(path.rglob("*")) == before, "the shared artifact was changed: take the fixture `copied`"
+
+
+@pytest.fixture
+def copied(small_artifact: Path, tmp_path: Path) -> Path:
+    """A copy of :func:`small_artifact`, to be changed and validated."""
+    return shutil.copytree(small_artifact, tmp_path / "copied")
 
 
 @pytest.fixture

@@ -38,12 +38,17 @@ def _create(folder: Path, pretrained: bool) -> Any:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
 
 
+def _same_bits(left: Tensor, right: Tensor) -> bool:
+    """Compare float32 tensors: NaN is not equal to NaN, and yet it may be what is stored."""
+    return torch.equal(left.view(torch.int32), right.view(torch.int32))
+
+
 def _load(folder: Path, network: Network) -> nn.Module:
     model = cast("nn.Module", _create(folder, pretrained=True).float())
     with safetensors.safe_open(folder / WEIGHTS_FILE, "pt") as file:
         stored = set(file.keys())
         for name, loaded in model.state_dict().items():
-            if name not in stored or not torch.equal(loaded, file.get_tensor(name).float()):
+            if name not in stored or not _same_bits(loaded, file.get_tensor(name).float()):
                 raise WeightsError(
                     "timm does not load all of the weights",
                     got=f"{name} of its own making",

@@ -274,31 +274,24 @@ def test_a_device_that_is_not_there_is_named(device: str, sentence: str, small_a
     assert sorted(small_artifact.rglob("*")) == before
 
 
-@pytest.fixture
-def own(small_artifact: Path, tmp_path: Path) -> Path:
-    """A copy of an artifact, the test's own to change."""
-    ignored = shutil.ignore_patterns("reports", "results.json")
-    return Path(shutil.copytree(small_artifact, tmp_path / "own", ignore=ignored))
-
-
-def test_a_manifest_of_a_newer_schema_is_refused(own: Path) -> None:
+def test_a_manifest_of_a_newer_schema_is_refused(copied: Path) -> None:
     import hashlib
 
-    text = (own / MANIFEST_FILE).read_text().replace('"schema_version": 1', '"schema_version": 2')
-    (own / MANIFEST_FILE).write_text(text)
-    (own / manifest.DIGEST_FILE).write_text(hashlib.sha256(text.encode()).hexdigest())
+    text = (copied / MANIFEST_FILE).read_text().replace('"schema_version": 1', '"schema_version": 2')
+    (copied / MANIFEST_FILE).write_text(text)
+    (copied / manifest.DIGEST_FILE).write_text(hashlib.sha256(text.encode()).hexdigest())
     for command in ("info", "validate", "fill", "compare"):
-        assert "got schema version 2 | expected schema version 1" in refused(command, own)
-    assert not (own / "reports").exists()
+        assert "got schema version 2 | expected schema version 1" in refused(command, copied)
+    assert not (copied / "reports").exists()
 
 
 @pytest.mark.parametrize("file", [WEIGHTS_FILE, "model.onnx", CONFIG_FILE, "golden/golden.safetensors"])
-def test_a_file_whose_hash_differs_is_refused(own: Path, file: str) -> None:
-    raw = bytearray((own / file).read_bytes())
+def test_a_file_whose_hash_differs_is_refused(copied: Path, file: str) -> None:
+    raw = bytearray((copied / file).read_bytes())
     raw[len(raw) // 2] ^= 1
-    (own / file).write_bytes(raw)
-    assert f"{own / file} was changed | got sha256 " in refused("validate", own, "--quick")
-    assert not (own / "reports").exists()
+    (copied / file).write_bytes(raw)
+    assert f"{copied / file} was changed | got sha256 " in refused("validate", copied, "--quick")
+    assert not (copied / "reports").exists()
 
 
 def test_two_exports_to_one_target_do_not_mix(tmp_path: Path) -> None:

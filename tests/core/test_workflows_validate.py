@@ -89,10 +89,8 @@ def test_a_report_is_on_disk_as_it_was_returned_and_the_manifest_is_untouched(
     manifest.load(artifact)
 
 
-def test_photographs_pass_too_where_the_original_is_live(
-    small_artifact: Path, photographs: list[str]
-) -> None:
-    report = vconv.validate(small_artifact, images=photographs, quick=True)
+def test_photographs_pass_too_where_the_original_is_live(copied: Path, photographs: list[str]) -> None:
+    report = vconv.validate(copied, images=photographs, quick=True)
     assert report["passed"]
     assert next(check for check in report["checks"] if check["name"] == "golden")["status"] == "skipped"
 
@@ -119,16 +117,14 @@ def test_the_weights_of_another_seed_are_not_the_original(small_name: str, tmp_p
     assert failed == ["tensors", "golden"]
 
 
-def test_a_changed_file_stops_a_validation(small_artifact: Path, tmp_path: Path) -> None:
+def test_a_changed_file_stops_a_validation(copied: Path) -> None:
     from vconv.errors import ArtifactError
 
-    copy = tmp_path / "a"
-    shutil.copytree(small_artifact, copy)
-    with (copy / "model.onnx").open("r+b") as file:
+    with (copied / "model.onnx").open("r+b") as file:
         file.seek(100)
         file.write(b"\xff")
     with pytest.raises(ArtifactError, match=r"model\.onnx was changed"):
-        vconv.validate(copy, quick=True)
+        vconv.validate(copied, quick=True)
 
 
 def test_an_artifact_cannot_be_its_own_original(small_name: str, tmp_path: Path) -> None:
@@ -211,9 +207,9 @@ def test_published_figures_are_those_of_the_same_kind_of_device(
     assert [row["figures"] for row in validated["published"]] == [dict(row.figures) for row in expected]
 
 
-def test_torch_variants_run_in_every_precision_that_is_asked_for(small_artifact: Path) -> None:
+def test_torch_variants_run_in_every_precision_that_is_asked_for(copied: Path) -> None:
     names = ("fp32", "fp16", "bf16", "autocast-fp16", "autocast-bf16")
-    report = vconv.validate(small_artifact, precision=names, quick=True, budget=1e-3)
+    report = vconv.validate(copied, precision=names, quick=True, budget=1e-3)
     rows = {row["variant"]: row for row in report["variants"]}
     assert report["passed"]
     assert {f"{kind}-torch-{name}" for kind in ("original", "patched") for name in names} <= rows.keys()
@@ -225,18 +221,16 @@ def test_torch_variants_run_in_every_precision_that_is_asked_for(small_artifact:
 
 
 def test_a_repository_that_cannot_be_had_leaves_the_recorded_outputs_and_says_so(
-    small_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(*arguments: Any, **options: Any) -> None:
         raise WeightsError("the hub cannot be reached", got="no network", expected="one", fix="wait")
 
-    copy = tmp_path / "a"
-    shutil.copytree(small_artifact, copy, ignore=shutil.ignore_patterns("reports", "results.json"))
-    made = manifest.load(copy)
+    made = manifest.load(copied)
     origin = {"kind": "huggingface", "identity": "me/mine", "revision": "a" * 40, "synthetic": False}
-    made.model_copy(update={"source": made.source.model_copy(update=origin)}).save(copy)
+    made.model_copy(update={"source": made.source.model_copy(update=origin)}).save(copied)
     monkeypatch.setattr("vconv.convert.hubs.table.download", download)
-    report = vconv.validate(copy, quick=True, budget=1e-3)
+    report = vconv.validate(copied, quick=True, budget=1e-3)
     assert (report["status"], report["reference"]["source"]) == ("passed", "golden")
     check = next(check for check in report["checks"] if check["name"] == "source")
     assert (check["status"], check["detail"]) == ("skipped", "the hub cannot be reached, got no network")
@@ -247,7 +241,7 @@ def test_a_comparison_has_one_row_a_variant_engine_and_batch_over_all_artifacts(
 ) -> None:
     copies = [tmp_path / name for name in ("a", "b")]
     for copy in copies:
-        shutil.copytree(small_artifact, copy, ignore=shutil.ignore_patterns("reports", "results.json"))
+        shutil.copytree(small_artifact, copy)
     document = vconv.compare(copies, engines=("onnxruntime", "openvino"), quick=True, budget=1e-3)
     assert (document["passed"], document["winner"], document["checks"]) == (True, None, [])
     keys = [(row["variant"], row["engine"], row["batch"]) for row in document["rows"]]

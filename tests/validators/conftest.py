@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +15,3 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def copied(small_artifact: Path, tmp_path: Path) -> Path:
-    """A copy of :func:`small_artifact`, to be changed."""
-    return shutil.copytree(small_artifact, tmp_path / "copied")
