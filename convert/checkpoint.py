@@ -119,11 +119,6 @@ def _planned(pair: Match) -> Planned:
     return Planned(pair.target, "F32", pair.entry.shape, partial(widened, pair.entry))
 
 
-def write(path: Path, matches: Sequence[Match], dropped: Mapping[str, str]) -> tuple[list[Line], str]:
-    """Write an artifact's weights file: see :class:`Plan`."""
-    return Plan(path, matches, dropped).write()
-
-
 def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, Entry]) -> str:
     """Write an artifact's weights file once more, as its ledger says it came about.
 

@@ -16,12 +16,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vconv.convert import cann, checkpoint, ledger, models, onnx_export
 from vconv.convert.layouts.base import ANY_SIZE, Network
 from vconv.convert.layouts.table import network
-from vconv.convert.ledger import LEDGER_FILE, Line
+from vconv.convert.ledger import LEDGER_FILE, Line, Match
 from vconv.convert.libraries.table import library_of
 from vconv.convert.patches import table
-from vconv.convert.patches.base import Patch, find_sites
+from vconv.convert.patches.base import Finding, Patch, find_sites
 from vconv.convert.room import require_room
-from vconv.convert.sources.base import Source
+from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import InputError, PatchError
 from vconv.types import GRAPHS, WEIGHTS_FILE, Config, Say
 
@@ -122,12 +122,6 @@ def image_size(source: Source) -> tuple[int, int]:
     return height, width
 
 
-def convert_weights(folder: Path, source: Source, say: Say) -> Conversion:
-    """Write the patched checkpoint, its configuration and its ledger: see :func:`prepare`."""
-    prepared = prepare(folder, source, say)
-    return prepared.counted().written(*prepared.write())
-
-
 def prepare(folder: Path, source: Source, say: Say) -> Prepared:
     """Decide on the patches, and write everything of a patched checkpoint but the weights.
 
@@ -142,12 +136,9 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
     """
     before = source.network
     matches = ledger.match(before, source.entries)
-    findings = {patch.name: patch.decide(before, matches) for patch in table.called_for(before)}
-    decisions = [
-        Decision(patch, findings[patch.name].apply, findings[patch.name].proof)
-        for patch in table.called_for(before)
-    ]
-    dropped = {key: finding.proof for finding in findings.values() for key in finding.drops}
+    findings = [(patch, _found(patch, source, matches)) for patch in table.called_for(before)]
+    decisions = [Decision(patch, finding.apply, finding.proof) for patch, finding in findings]
+    dropped = {key: finding.proof for _, finding in findings for key in finding.drops}
     config: dict[str, Any] = dict(source.config)
     for decision in decisions:
         if decision.applied:
@@ -164,6 +155,12 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
     return Prepared(network(config, source.entries), tuple(decisions), plan)
+
+
+def _found(patch: Patch, source: Source, matches: Sequence[Match]) -> Finding:
+    if patch.corrective and source.periods == LIBRARYS:
+        return Finding(apply=False, proof=f"left out, as --periods {LIBRARYS} asks")
+    return patch.decide(source.network, matches)
 
 
 def _write_json(path: Path, content: Config) -> None:

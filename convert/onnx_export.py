@@ -28,11 +28,12 @@ from vconv.convert.passes.point_at_weights import forget_weights, point_at_weigh
 from vconv.convert.passes.resize_as_matmul import resize_as_matmul
 from vconv.convert.passes.strip_metadata import strip_metadata
 from vconv.convert.patches.base import Patch, applied
-from vconv.convert.safetensors_file import Entry, read_header
-from vconv.types import INPUT, WEIGHTS_FILE
+from vconv.convert.safetensors_file import Entry
+from vconv.types import INPUT
 
 LEAST_OPSET, DEFAULT_OPSET, GREATEST_OPSET = 18, 18, 22
-GREATEST_BATCH = 4096
+GREATEST_BATCH = 1024
+"""Of either graph."""
 _MODEL = "model."
 """What :class:`vconv.convert.models.Outputs` puts before the names of a model's parameters."""
 FOLD_ELEMENTS = 2**20
@@ -121,16 +122,3 @@ def write_graph(path: Path, traced: ir.Model, batch: int | None) -> ir.Model:
     strip_metadata(made)
     ir.save(made, path)
     return made
-
-
-def export_graph(
-    path: Path,
-    network: Network,
-    patches: Iterable[Patch],
-    size: tuple[int, int],
-    batch: int | None = None,
-    opset: int = DEFAULT_OPSET,
-) -> ir.Model:
-    """Export one graph beside its checkpoint: see :func:`trace` and :func:`write_graph`."""
-    entries = read_header(path.parent / WEIGHTS_FILE)
-    return write_graph(path, trace(path.parent, network, patches, size, opset, entries), batch)

@@ -16,6 +16,7 @@ from vconv.errors import WeightsError
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
+INDEXES = (SAFETENSORS_INDEX, PICKLE_INDEX)
 
 
 def read_index(path: Path) -> tuple[Path, ...]:
@@ -31,6 +32,15 @@ def read_index(path: Path) -> tuple[Path, ...]:
         WeightsError: the index is not sound, names a file outside its folder, or a shard is missing.
     """
     return _shards(path, _weight_map(path))
+
+
+def names(path: Path) -> list[str]:
+    """Return the names of the shards that an index names, in order, each once; none is looked for.
+
+    Raises:
+        WeightsError: the index is not sound, or names a file outside its folder.
+    """
+    return _names(path, _weight_map(path))
 
 
 def read_shards(
@@ -112,19 +122,24 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 
 def _shards(path: Path, weight_map: dict[str, str]) -> tuple[Path, ...]:
-    names = sorted(set(weight_map.values()))
-    for name in names:
-        if name in ("", ".", "..") or not {"/", "\\", ":", "\0"}.isdisjoint(name):
-            raise _broken(
-                path, f"a shard named {name!r:.120}", "the name of a file beside it, without a folder"
-            )
+    found = _names(path, weight_map)
     # Links are followed: the hub's cache is folders of links to blobs that lie elsewhere.
-    missing = [name for name in names if not (path.parent / name).is_file()]
+    missing = [name for name in found if not (path.parent / name).is_file()]
     if missing:
         raise WeightsError(
             f"shards that {path.name} names are missing",
             got=f"no {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""),
-            expected=f"all {len(names)} beside it",
+            expected=f"all {len(found)} beside it",
             fix="download the whole folder",
         )
-    return tuple(path.parent / name for name in names)
+    return tuple(path.parent / name for name in found)
+
+
+def _names(path: Path, weight_map: dict[str, str]) -> list[str]:
+    found = sorted(set(weight_map.values()))
+    for name in found:
+        if name in ("", ".", "..") or not {"/", "\\", ":", "\0"}.isdisjoint(name):
+            raise _broken(
+                path, f"a shard named {name!r:.120}", "the name of a file beside it, without a folder"
+            )
+    return found

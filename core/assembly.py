@@ -33,7 +33,6 @@ def assemble(
     graphs: Sequence[Subject],
     reference: Reference | None,
     images: tuple[str, ...],
-    pool: str | None,
     without_weights: bool,
     folder: Path,
 ) -> Manifest:
@@ -47,7 +46,6 @@ def assemble(
         graphs: its graphs.
         reference: what was recorded; None if nothing was.
         images: what its images are.
-        pool: the pooling that was asked for; None for the library's own.
         without_weights: whether its weights file will be left out.
         folder: where its files are, all but the manifest.
     """
@@ -99,7 +97,8 @@ def assemble(
             synthetic=source.origin.synthetic,
             files=dict(source.files),
             configuration_sha256=source.configuration_sha256,
-            pool=pool,
+            pool=source.pool,
+            periods=source.periods,
             published=source.published,
             licence=source.licence,
         ),

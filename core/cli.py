@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import click
@@ -18,6 +16,18 @@ from vconv import catalog
 from vconv._version import VERSION
 from vconv.errors import VconvError
 
+
+class _Filled(click.types.StringParamType):
+    """Text that is not empty: a variable of the shell that was not set is no path and no name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(super().convert(value, param, ctx))
+        if not text.strip():
+            self.fail("an empty string", param, ctx)
+        return text
+
+
+_TEXT = _Filled()
 _HUB = click.option(
     "--hub",
     type=click.Choice(["huggingface", "modelscope"]),
@@ -25,8 +35,15 @@ _HUB = click.option(
     show_default=True,
     help="Where repositories are looked for.",
 )
+_OFFLINE = click.option(
+    "--offline", is_flag=True, help="Look for repositories in the hub's cache alone, not on the network."
+)
 _DEVICE = click.option(
-    "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda[:N], npu[:N], or all."
+    "--device",
+    type=_TEXT,
+    default="cpu",
+    show_default=True,
+    help="Where to run: cpu, cuda[:N], npu[:N], or all.",
 )
 _PRECISION = click.option(
     "--precision",
@@ -39,6 +56,7 @@ _PRECISION = click.option(
 _ENGINE = click.option(
     "--engine",
     "engines",
+    type=_TEXT,
     multiple=True,
     metavar="NAME",
     help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
@@ -55,6 +73,13 @@ _BUDGET = click.option(
     help="Longest time a variant and batch may take.  [default: 60]",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+
+
+def _measuring(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of all that judges and times."""
+    for option in (_BUDGET, _FULL, _QUICK, _ENGINE, _WITHIN, _PRECISION, _DEVICE, _OFFLINE):
+        command = option(command)
+    return command
 
 
 class _Commands(click.Group):
@@ -94,7 +119,9 @@ def _sentences() -> Iterator[None]:
             )
         )
     except OSError as error:
-        sentence = _of_system(error)
+        from vconv.convert.room import refusal
+
+        sentence = refusal(error)
         if sentence is None:
             raise
         _exit_with(sentence)
@@ -106,25 +133,6 @@ def _sentences() -> Iterator[None]:
 def _exit_with(error: VconvError) -> NoReturn:
     click.echo(f"error: {error}", err=True)
     sys.exit(error.exit_status)
-
-
-def _of_system(error: OSError) -> VconvError | None:
-    """Return the sentence for what the system refused to do with a file; None for any other error.
-
-    An error without a number or a name is no answer of the file system to the user's own path.
-    """
-    from vconv.convert.room import disk_full
-
-    named = isinstance(error.filename, str | bytes)
-    full = disk_full(error, Path(os.fsdecode(error.filename)).parent if named else None)
-    if full is not None or error.errno is None or not named:
-        return full
-    return VconvError(
-        f"cannot use {os.fsdecode(error.filename)}",
-        got=error.strerror or f"error {error.errno}",
-        expected="a file or a folder that can be used",
-        fix="check the path, its permissions and its disk",
-    )
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
@@ -151,6 +159,12 @@ def _show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
         draw(document)
+
+
+def _exit_by(document: Mapping[str, Any]) -> None:
+    """Exit with 1 where a validation did not pass."""
+    if not document["passed"]:
+        sys.exit(1)
 
 
 _HELP = """Convert, export and validate vision transformers for Ascend NPUs.
@@ -181,7 +195,7 @@ def list_systems(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=_TEXT)
 @_JSON
 def info(path: str, as_json: bool) -> None:
     """Show what an artifact is."""
@@ -194,12 +208,14 @@ def info(path: str, as_json: bool) -> None:
 @click.argument("name")
 @click.option(
     "--weights",
+    type=_TEXT,
     metavar="WHERE",
     help="A folder, a file, hub:REPOSITORY[@REVISION], or synthetic[:SEED].  "
     "[default: the system's own repository]",
 )
 @_HUB
-@click.option("--out", type=click.Path(), help="The artifact's own folder.  [default: artifacts/NAME]")
+@_OFFLINE
+@click.option("--out", type=_TEXT, help="The artifact's own folder.  [default: artifacts/NAME]")
 @click.option("--force", is_flag=True, help="Replace an artifact that is there.")
 @click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph.")
 @click.option(
@@ -207,6 +223,7 @@ def info(path: str, as_json: bool) -> None:
 )
 @click.option(
     "--images",
+    type=_TEXT,
     multiple=True,
     metavar="WHERE",
     help="A photograph, or a folder of them, to record and check on; repeatable.",
@@ -224,6 +241,12 @@ def info(path: str, as_json: bool) -> None:
     help="How timm's systems pool.  [default: as the library does]",
 )
 @click.option(
+    "--periods",
+    type=click.Choice(["authors", "library"]),
+    help="Whose RoPE periods a DINOv3 gets: its authors', in bfloat16, or, for one that was trained further "
+    "with its library's, those, in float32.  [default: authors]",
+)
+@click.option(
     "--without-weights",
     is_flag=True,
     help="Leave model.safetensors out of what is kept; `vconv fill` makes it from one's own copy.",
@@ -239,26 +262,22 @@ def export(as_json: bool, golden: str, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=_TEXT)
 @click.option(
     "--weights",
+    type=_TEXT,
     metavar="WHERE",
     help="The original's weights.  [default: where they came from, or else the recorded outputs]",
 )
 @_HUB
-@_DEVICE
-@_PRECISION
-@_WITHIN
 @click.option(
     "--images",
+    type=_TEXT,
     multiple=True,
     metavar="WHERE",
     help="A photograph, or a folder of them, to judge on; repeatable.",
 )
-@_ENGINE
-@_QUICK
-@_FULL
-@_BUDGET
+@_measuring
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
 )
@@ -271,19 +290,12 @@ def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options:
         precision=_names(precision), engines=engines or None, say=_progress(), **options
     )
     _show(document, display.validated, as_json)
-    if not document["passed"]:
-        sys.exit(1)
+    _exit_by(document)
 
 
 @main.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
-@_DEVICE
-@_PRECISION
-@_WITHIN
-@_ENGINE
-@_QUICK
-@_FULL
-@_BUDGET
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_TEXT)
+@_measuring
 @_JSON
 def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
     """Judge and time the variants of the artifacts PATH... side by side, in one table."""
@@ -293,18 +305,19 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
         precision=_names(precision), engines=engines or None, say=_progress(), **options
     )
     _show(document, display.compared, as_json)
-    if not document["passed"]:
-        sys.exit(1)
+    _exit_by(document)
 
 
 @main.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=_TEXT)
 @click.option(
     "--weights",
+    type=_TEXT,
     metavar="WHERE",
     help="Your copy of the original's weights.  [default: where they came from]",
 )
 @_HUB
+@_OFFLINE
 @_JSON
 def fill(as_json: bool, **options: Any) -> None:
     """Complete the artifact PATH, which was exported without weights, from your own copy of them."""

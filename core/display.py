@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vconv.types import WEIGHTS_FILE
+
 Document = Mapping[str, Any]
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow", "incomplete": "yellow"}
 
@@ -89,8 +91,11 @@ def artifact(manifest: Document) -> None:
     golden = manifest["golden"]
     recorded = f"{', '.join(golden['images'])}; reference: {golden['reference']}" if golden else "none"
     rows.append(("recorded", recorded))
-    rows += [(f"file {name}", _size(record["nbytes"])) for name, record in manifest["files"].items()]
+    for name, record in manifest["files"].items():
+        rows.append((f"file {name}", _size(record["nbytes"]) + ", missing" * (name in manifest["missing"])))
     _print(_plain((), rows))
+    if manifest["without_weights"] and WEIGHTS_FILE in manifest["missing"]:
+        _print("exported without weights: complete it with `vconv fill PATH --weights WHERE`", markup=False)
 
 
 def exported(document: Document) -> None:
@@ -112,6 +117,9 @@ def exported(document: Document) -> None:
             ],
         )
     )
+    for check in document["checks"]:
+        if check["status"] == "failed":
+            _print(f"failed: {check['name']}: {check['detail']}", markup=False)
     if document["variants"]:
         _print(_variants(document))
     else:
@@ -200,6 +208,9 @@ def validated(document: Document) -> None:
     weights = _weights(document["weights"], document["synthetic"])
     _print(f"{document['artifact']}: weights {weights}", markup=False)
     _print(f"reference: {name}{_SOURCES[reference['source']]}", markup=False)
+    for check in document["checks"]:
+        if check["status"] == "failed":
+            _print(f"failed: {check['name']}: {check['detail']}", markup=False)
     if document["variants"]:
         _print(_variants(document))
     else:
@@ -222,7 +233,7 @@ def validated(document: Document) -> None:
     counts = {status: sum(check["status"] == status for check in document["checks"]) for status in _COLOURS}
     _print("checks: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number))
     for check in document["checks"]:
-        if check["status"] != "passed":
+        if check["status"] == "skipped":
             _print(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
     _print(f"report: {document['report']}", markup=False)
     _print(_status(document["status"]))

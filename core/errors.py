@@ -26,12 +26,17 @@ class VconvError(Exception):
         super().__init__(" ".join(f"{what} | got {got} | expected {expected} | fix: {fix}".split()))
 
 
+_FEW = 6
+"""Choices that are all listed, the nearest first."""
+
+
 class UnknownNameError(VconvError):
-    """A name that is in no table; the message lists the nearest choices."""
+    """A name that is in no table; the message lists the choices, or of many the nearest."""
 
     def __init__(self, kind: str, name: str, choices: Iterable[str], fix: str) -> None:
         known = list(choices)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        near += [choice for choice in known if choice not in near] if len(known) <= _FEW or not near else []
         super().__init__(f"unknown {kind}", got=repr(name), expected="one of " + ", ".join(near), fix=fix)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from PIL import Image
 
 from vconv import subjects
-from vconv.convert import ledger, models
+from vconv.convert import ledger
 from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import Request
 from vconv.manifest import Manifest
 from vconv.runtime.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Check, Say, Status
@@ -52,8 +53,8 @@ class Examination:
 def examine(
     folder: Path,
     made: Manifest,
-    weights: str | None,
-    hub: str,
+    asked: Request,
+    given: bool,
     photographs: Sequence[Image.Image],
     seed: int,
     scratch: Path,
@@ -64,8 +65,8 @@ def examine(
     Args:
         folder: the artifact.
         made: its manifest.
-        weights: where the original's weights are; None to look where the manifest says.
-        hub: where repositories are looked for.
+        asked: for the original's weights: see :func:`vconv.subjects.request`.
+        given: whether the user said where they are.
         photographs: what to judge on, in place of what was recorded.
         seed: of made-up images, where nothing was recorded.
         scratch: an empty folder, which the source needs as long as it is used.
@@ -80,11 +81,10 @@ def examine(
     lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
     checks.append(verify_ledger(lines, entries))
     net = patched_network(folder)
-    outputs = models.output_names(net)
     for record in made.variants:
         if record.engine != "torch":
-            checks += check_graph(open_graph(folder / record.file, net, record.batch, outputs))
-    source, missing = subjects.live_source(made, weights, hub, scratch, say)
+            checks += check_graph(open_graph(folder / record.file, net, made.size, record.batch))
+    source, missing = subjects.live_source(made, asked, given, scratch, say)
     if source is None:
         checks.append(Check("source", Status.SKIPPED, missing))
     else:

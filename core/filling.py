@@ -7,11 +7,10 @@ import errno
 import shutil
 from pathlib import Path
 
-from vconv import catalog
 from vconv.convert import checkpoint, ledger
 from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.room import FILLING, disk_full, require_room
-from vconv.convert.sources.base import SYNTHETIC, sha256_of
+from vconv.convert.sources.base import sha256_of
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ArtifactError, WeightsError
 from vconv.manifest import FileRecord, Manifest
@@ -21,15 +20,13 @@ from vconv.types import WEIGHTS_FILE, Say
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def fill_weights(folder: Path, made: Manifest, weights: str | None, hub: str, say: Say) -> None:
+def fill_weights(folder: Path, made: Manifest, asked: Request, say: Say) -> None:
     """Write an artifact's weights file, and prove that it is the one that export left out.
 
     Args:
         folder: the artifact.
         made: its manifest.
-        weights: the original's weights, or the very file that was left out; None for what the manifest
-            names.
-        hub: where repositories that are given are looked for.
+        asked: for the original's weights, or the very file that was left out.
         say: takes progress.
 
     Raises:
@@ -45,8 +42,13 @@ def fill_weights(folder: Path, made: Manifest, weights: str | None, hub: str, sa
             fix="validate it; to fill it anew, delete that file first",
         )
     wanted = _checked(folder, made)
-    if not weights:
-        weights, hub = _named(made, hub)
+    if asked.weights is None:
+        raise WeightsError(
+            "the artifact does not say where its weights can be had",
+            got=f"weights from a {made.source.kind}",
+            expected="--weights",
+            fix=f"say with --weights where your copy of {made.source.label} is",
+        )
     try:
         with contextlib.ExitStack() as kept:
             for left in left_behind(folder, FILLING):
@@ -54,7 +56,7 @@ def fill_weights(folder: Path, made: Manifest, weights: str | None, hub: str, sa
             place = kept.enter_context(workplace(folder, FILLING))
             require_room(place, wanted.nbytes)
             written = place / WEIGHTS_FILE
-            digest = _write(written, place, folder, made, weights, hub, say)
+            digest = _write(written, place, folder, made, asked, say)
             if digest != wanted.sha256:
                 raise ArtifactError(
                     "the filled weights are not those of the artifact",
@@ -109,26 +111,9 @@ def _checked(folder: Path, made: Manifest) -> FileRecord:
     return made.files[WEIGHTS_FILE]
 
 
-def _named(made: Manifest, hub: str) -> tuple[str, str]:
-    """Return the weights that an artifact was made from, and their hub, as its manifest names them."""
-    origin = made.source
-    if origin.synthetic:
-        return f"{SYNTHETIC}:{origin.identity}", hub
-    if origin.revision:
-        return f"hub:{origin.identity}@{origin.revision}", origin.kind
-    raise WeightsError(
-        "the artifact does not say where its weights can be had",
-        got=f"weights from a {origin.kind}",
-        expected="--weights",
-        fix=f"say with --weights where your copy of {origin.label} is",
-    )
-
-
-def _write(
-    written: Path, scratch: Path, folder: Path, made: Manifest, weights: str, hub: str, say: Say
-) -> str:
+def _write(written: Path, scratch: Path, folder: Path, made: Manifest, asked: Request, say: Say) -> str:
     """Copy the very file that was left out, or make it anew from the original's; return its sha256."""
-    given = Path(weights)
+    given = Path(asked.weights or "")
     if given.is_file() and given.stat().st_size == made.files[WEIGHTS_FILE].nbytes:
         digest = sha256_of(given)
         if digest == made.files[WEIGHTS_FILE].sha256:
@@ -136,7 +121,6 @@ def _write(
             shutil.copyfile(given, written)
             return sha256_of(written)
     (scratch / "source").mkdir()
-    system = catalog.find(made.system.name)
-    source = open_source(Request(system, weights, hub), scratch / "source", say)
+    source = open_source(asked, scratch / "source", say)
     say(f"writing {WEIGHTS_FILE}")
     return checkpoint.rewrite(written, ledger.load(folder / LEDGER_FILE), source.entries)

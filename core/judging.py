@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from vconv import manifest, subjects
+from vconv.convert.room import SCRATCH
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
@@ -18,6 +19,7 @@ from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import require_weights
+from vconv.staging import left_behind, workplace
 from vconv.trials import Trial
 from vconv.types import Say, Status, silent
 from vconv.validators import comparison, report, textlog, validation
@@ -38,6 +40,7 @@ def validate(
     budget: float | None = None,
     seed: int = 0,
     hub: str = DEFAULT_HUB,
+    offline: bool = False,
     say: Say = silent,
 ) -> dict[str, Any]:
     """Judge every variant of an artifact against the original, and time it.
@@ -58,6 +61,7 @@ def validate(
         budget: seconds that a variant may take at one batch; 60 by default.
         seed: of made-up images, where there are no recorded inputs.
         hub: where a repository that is given as the original's weights is looked for.
+        offline: whether to look for repositories in the hub's cache alone.
         say: takes a line of progress.
 
     Returns:
@@ -76,8 +80,9 @@ def validate(
     made = manifest.load(folder)
     require_weights(folder)
     report.probe(folder)
-    with tempfile.TemporaryDirectory(prefix="vconv-") as scratch:
-        found = examine(folder, made, weights, hub, photographs, seed, Path(scratch), log.say)
+    with _scratch(log.say) as scratch:
+        asked = subjects.request(made, weights, hub, offline)
+        found = examine(folder, made, asked, bool(weights), photographs, seed, scratch, log.say)
         rows = validation.run(trial.candidates(found), within, plan, log.say) if found.reference else []
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
@@ -119,6 +124,7 @@ def compare(
     full: bool = False,
     budget: float | None = None,
     seed: int = 0,
+    offline: bool = False,
     say: Say = silent,
 ) -> dict[str, Any]:
     """Judge and time the variants of several artifacts side by side, in one run.
@@ -133,6 +139,7 @@ def compare(
         full: see :func:`validate`.
         budget: see :func:`validate`.
         seed: see :func:`validate`.
+        offline: see :func:`validate`.
         say: takes a line of progress.
 
     Returns:
@@ -147,6 +154,7 @@ def compare(
     trial = Trial(tuple(find_devices(device)), engines, tuple(precision), within)
     trial.check()
     folders = [Path(path) for path in paths]
+    _refuse_repeated(folders)
     manifests = [manifest.load(folder) for folder in folders]
     for folder in folders:
         require_weights(folder)
@@ -155,8 +163,9 @@ def compare(
         found = []
         for folder, made in zip(folders, manifests, strict=True):
             log.say(f"examining {folder}")
-            scratch = scratches.enter_context(tempfile.TemporaryDirectory(prefix="vconv-"))
-            found.append(examine(folder, made, None, DEFAULT_HUB, (), seed, Path(scratch), log.say))
+            scratch = scratches.enter_context(_scratch(log.say))
+            asked = subjects.request(made, None, DEFAULT_HUB, offline)
+            found.append(examine(folder, made, asked, False, (), seed, scratch, log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
         rows = validation.run(candidates, within, plan, log.say)
     statuses = [
@@ -189,6 +198,28 @@ def compare(
     for folder in folders:
         report.save(folder, result, "compare", log.render_comparison(result))
     return result
+
+
+def _refuse_repeated(folders: Sequence[Path]) -> None:
+    places = [folder.resolve() for folder in folders]
+    twice = [str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]
+    if twice or not folders:
+        raise InputError(
+            "cannot compare these",
+            got=f"{' and '.join(twice)}, which is one artifact" if twice else "no artifact",
+            expected="one artifact or more, each once",
+            fix="name each path once",
+        )
+
+
+@contextlib.contextmanager
+def _scratch(say: Say) -> Iterator[Path]:
+    """Make a folder for the original, and remove what killed validations left of theirs."""
+    temporary = Path(tempfile.gettempdir())
+    for left in left_behind(temporary, SCRATCH):
+        say(f"removing {left}, which a killed validation left")
+    with workplace(temporary, SCRATCH) as place:
+        yield place
 
 
 def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:

@@ -47,8 +47,8 @@ class SourceRecord(_Frozen):
 
     ``kind`` is synthetic, file, folder, or a hub; ``identity`` the seed, a hash, or the repository; and
     ``files`` the sha256 of each weights file as it was there. ``pool`` is the pooling that was asked for in
-    place of the library's own. ``published`` names the configuration files that did not come with the
-    weights, but from the catalog.
+    place of the library's own, ``periods`` whose RoPE periods were. ``published`` names the configuration
+    files that did not come with the weights, but from the catalog.
     """
 
     label: str
@@ -59,6 +59,7 @@ class SourceRecord(_Frozen):
     files: dict[str, str]
     configuration_sha256: str
     pool: str | None
+    periods: str | None
     published: tuple[str, ...]
     licence: str
 
@@ -147,7 +148,11 @@ def load(folder: Path) -> Manifest:
     if not path.is_file() or not (folder / DIGEST_FILE).is_file():
         raise ArtifactError(
             f"no artifact at {folder}",
-            got="a folder without a manifest" if folder.is_dir() else "no such folder",
+            got="a folder without a manifest"
+            if folder.is_dir()
+            else "a file"
+            if folder.exists()
+            else "no such folder",
             expected=f"a folder with {MANIFEST_FILE} and {DIGEST_FILE}",
             fix="make one with `vconv export NAME`, or check the path",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,15 +121,39 @@ def torch_variant(kind: str, precision: Precision) -> str:
     return f"{kind}-torch-{precision.name}"
 
 
+def request(made: Manifest, weights: str | None, hub: str, offline: bool) -> Request:
+    """Ask for an artifact's original again.
+
+    Args:
+        made: the manifest.
+        weights: where it is; None for where the manifest says.
+        hub: where a repository that is given is looked for.
+        offline: whether to look for a repository in the cache alone.
+
+    Returns:
+        The request; it has no weights where none were given and the manifest knows no place.
+    """
+    origin = made.source
+    system = catalog.find(made.system.name)
+    asked = Request(system, weights or None, hub, origin.pool, origin.periods, offline)
+    if weights:
+        return asked
+    if origin.synthetic:
+        return replace(asked, weights=f"{SYNTHETIC}:{origin.identity}")
+    if origin.revision:
+        return replace(asked, weights=f"hub:{origin.identity}@{origin.revision}", hub=origin.kind)
+    return asked
+
+
 def live_source(
-    made: Manifest, weights: str | None, hub: str, scratch: Path, say: Say
+    made: Manifest, asked: Request, given: bool, scratch: Path, say: Say
 ) -> tuple[Source | None, str]:
     """Return the original's weights if they can be had here: given, synthetic, or on the hub they came from.
 
     Args:
         made: the manifest.
-        weights: where they are; None to look where the manifest says.
-        hub: where repositories that are given are looked for.
+        asked: as :func:`request` returns it.
+        given: whether the user said where they are.
         scratch: an empty folder.
         say: takes progress.
 
@@ -139,19 +163,13 @@ def live_source(
     Raises:
         WeightsError: weights were given, and they are not sound.
     """
-    system, origin = catalog.find(made.system.name), made.source
-    if weights:
-        return open_source(Request(system, weights, hub, origin.pool), scratch, say), ""
-    if origin.synthetic:
-        return open_source(
-            Request(system, f"{SYNTHETIC}:{origin.identity}", pool=origin.pool), scratch, say
-        ), ""
-    if not origin.revision:
-        return None, f"the original came from a {origin.kind}: --weights says where it is"
-    where = f"hub:{origin.identity}@{origin.revision}"
+    if asked.weights is None:
+        return None, f"the original came from a {made.source.kind}: --weights says where it is"
     try:
-        return open_source(Request(system, where, origin.kind, origin.pool), scratch, say), ""
+        return open_source(asked, scratch, say), ""
     except WeightsError as error:
+        if given or made.source.synthetic:
+            raise
         say(f"the original cannot be had: {error.what}")
         return None, f"{error.what}, got {error.got}"
 

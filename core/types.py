@@ -30,6 +30,13 @@ OUTPUTS = ("pooled", "cls", "registers", "patches", "last_hidden_state", "logits
 WEIGHTS_FILE = "model.safetensors"
 """The one weights file of an artifact, in its library's stock layout."""
 
+PICKLE_FILE = "pytorch_model.bin"
+"""What transformers called a checkpoint before there was safetensors."""
+
+CONFIG_FILE = "config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+"""The configurations of a model and of its image processor, as the hubs' libraries name them."""
+
 MANIFEST_FILE = "vconv.json"
 """The file that makes a folder an artifact."""
 

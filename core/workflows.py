@@ -13,7 +13,7 @@ from typing import Any
 
 from vconv import catalog, manifest, subjects
 from vconv.assembly import assemble
-from vconv.convert import models, onnx_export
+from vconv.convert import onnx_export
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.ledger import Line
 from vconv.convert.safetensors_file import read_header
@@ -35,7 +35,6 @@ from vconv.validators.graphs import check_graph, open_graph
 from vconv.validators.integrity import verify_tensors
 
 DEFAULT_OUT = "artifacts"
-GREATEST_BATCH = 1024
 
 
 def export(
@@ -50,7 +49,9 @@ def export(
     golden: bool = True,
     seed: int = 0,
     hub: str = DEFAULT_HUB,
+    offline: bool = False,
     pool: str | None = None,
+    periods: str | None = None,
     without_weights: bool = False,
     say: Say = silent,
 ) -> dict[str, Any]:
@@ -68,7 +69,10 @@ def export(
         golden: whether to run the reference, record it, and check every variant against it.
         seed: of the made-up images.
         hub: where repositories are looked for.
+        offline: whether to look for repositories in the hub's cache alone.
         pool: ``cls`` or ``avg``, in place of timm's own pooling.
+        periods: whose RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
+            further with its library's.
         without_weights: whether to leave the weights file out of what is kept, for :func:`fill` to make.
         say: takes a line of progress.
 
@@ -81,9 +85,12 @@ def export(
     """
     start = time.perf_counter()
     system = catalog.find(name)
-    if not 1 <= batch <= GREATEST_BATCH:
+    if not 1 <= batch <= onnx_export.GREATEST_BATCH:
         raise InputError(
-            "--batch is out of range", got=batch, expected=f"1 to {GREATEST_BATCH}", fix="give a whole number"
+            "--batch is out of range",
+            got=batch,
+            expected=f"1 to {onnx_export.GREATEST_BATCH}",
+            fix="give a whole number",
         )
     if images and not golden:
         raise InputError(
@@ -105,9 +112,8 @@ def export(
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
-        source = open_source(
-            Request(system, None if weights is None else str(weights), hub, pool), stage.scratch, say
-        )
+        asked = Request(system, None if weights is None else str(weights), hub, pool, periods, offline)
+        source = open_source(asked, stage.scratch, say)
         size = image_size(source)
         prepared = prepare(folder, source, say)
         with beside(partial(_written, prepared, source)) as writing:
@@ -122,9 +128,8 @@ def export(
             say("running the reference in fp32 and float64")
             reference = golden_room.run_reference(source, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)
-        outputs = models.output_names(conversion.network)
         graph_subjects = [
-            open_graph(folder / graph.file, conversion.network, batch if graph.for_npu else None, outputs)
+            open_graph(folder / graph.file, conversion.network, size, batch if graph.for_npu else None)
             for graph in GRAPHS
         ]
         checks = [
@@ -132,7 +137,7 @@ def export(
             *(check for subject in graph_subjects for check in check_graph(subject)),
         ]
         made = assemble(
-            system, source, conversion, size, graph_subjects, reference, names, pool, without_weights, folder
+            system, source, conversion, size, graph_subjects, reference, names, without_weights, folder
         )
         rows: list[dict[str, Any]] = []
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -197,7 +202,12 @@ def load(path: str | Path, device: str = "cpu", variant: str | None = None) -> S
 
 
 def fill(
-    path: str | Path, weights: str | None = None, *, hub: str = DEFAULT_HUB, say: Say = silent
+    path: str | Path,
+    weights: str | None = None,
+    *,
+    hub: str = DEFAULT_HUB,
+    offline: bool = False,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Complete an artifact that was exported without weights, from one's own copy of the original.
 
@@ -205,6 +215,7 @@ def fill(
         path: the artifact.
         weights: the original's weights, as for :func:`export`; by default what the manifest names.
         hub: where repositories are looked for.
+        offline: whether to look for them in the hub's cache alone.
         say: takes a line of progress.
 
     Returns:
@@ -215,14 +226,16 @@ def fill(
     """
     folder = Path(path)
     made = manifest.load(folder)
-    fill_weights(folder, made, weights, hub, say)
+    fill_weights(folder, made, subjects.request(made, weights, hub, offline), say)
     return {"artifact": str(path), **made.files[WEIGHTS_FILE].model_dump()}
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Return what an artifact says about itself, as its manifest has it.
+    """Return what an artifact says about itself, as its manifest has it, and which files are ``missing``.
 
     Raises:
         ArtifactError: there is no sound manifest.
     """
-    return manifest.load(Path(path)).model_dump(mode="json")
+    made = manifest.load(Path(path))
+    missing = [name for name in made.files if not (Path(path) / name).is_file()]
+    return {**made.model_dump(mode="json"), "missing": missing}

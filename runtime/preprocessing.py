@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from PIL import Image
 
 from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries import timm_models
-from vconv.convert.libraries.base import CONFIG_FILE, PREPROCESSOR_FILE, quiet
+from vconv.convert.libraries.base import quiet, understood
 from vconv.errors import InputError
-from vconv.types import Array
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array
 
 Processor = Callable[[Sequence[Image.Image]], Array]
 """Turns images of any size and mode into float32 (N, 3, H, W), resized and normalised."""
@@ -47,24 +47,6 @@ _PROCESSORS: Mapping[str, tuple[Callable[[Path], _One], str]] = {
     "timm": (_timm, CONFIG_FILE),
 }
 """By library: what makes a folder's stock image processor, and the file that describes it."""
-_REFUSALS = (
-    *(LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, AttributeError),
-    *(ImportError, OSError),
-)
-"""What libraries raise on a description that makes no sense to them, often with the first image only."""
-
-
-@contextlib.contextmanager
-def _understood(library: str, file: str) -> Iterator[None]:
-    try:
-        yield
-    except _REFUSALS as error:
-        raise InputError(
-            f"{library} cannot make the image processor that {file} describes",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            expected="a processor that it knows",
-            fix=f"use the {file} that was published with the weights",
-        ) from error
 
 
 def load_processor(folder: Path) -> Processor:
@@ -79,12 +61,14 @@ def load_processor(folder: Path) -> Processor:
     config = json.loads((folder / CONFIG_FILE).read_text())
     library = find_layout(config).library
     make, file = _PROCESSORS[library]
-    with _understood(library, file):
+    # Libraries find some faults only when the first image comes.
+    understandable = functools.partial(understood, library, "image processor", file, InputError)
+    with understandable():
         one = make(folder)
 
     def process(images: Sequence[Image.Image]) -> Array:
         plain = [image.convert("RGB") for image in images]
-        with _understood(library, file):
+        with understandable():
             pixel_values = [one(image) for image in plain]
             return np.ascontiguousarray(np.stack(pixel_values), dtype=np.float32)
 

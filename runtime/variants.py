@@ -8,7 +8,6 @@ from pathlib import Path
 from vconv.convert import models
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import network
-from vconv.convert.libraries.base import CONFIG_FILE
 from vconv.convert.patches import table
 from vconv.convert.safetensors_file import read_header
 from vconv.errors import ArtifactError, UnknownNameError
@@ -17,7 +16,7 @@ from vconv.runtime.devices import Device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.sessions import Session, TorchSession
-from vconv.types import WEIGHTS_FILE
+from vconv.types import CONFIG_FILE, WEIGHTS_FILE
 
 DEFAULT_VARIANT = "onnx-fp32"
 

@@ -15,7 +15,7 @@ import torch
 
 from vconv.convert import models, reference, safetensors_file
 from vconv.convert.layouts.base import Network
-from vconv.convert.sources.base import Source
+from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import PatchError, WeightsError
 from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy import judge
@@ -106,7 +106,8 @@ def run_reference(source: Source, pixel_values: Array) -> Reference:
     network = source.network
     model = models.load(source.folder, network)
     stock = _run(model, network, pixel_values, torch.float32)
-    name = reference.correct(model, network.layout.family, source.config)
+    family = "" if source.periods == LIBRARYS else network.layout.family
+    name = reference.correct(model, family, source.config)
     corrected = name != "original"
     outputs = _run(model, network, pixel_values, torch.float32) if corrected else stock
     bad = [key for key, value in outputs.items() if not np.isfinite(value).all()]

@@ -31,16 +31,16 @@ class Subject:
         path: its file.
         model: the graph, its weights unread.
         network: what it must compute.
+        size: (height, width) of the images that it must take.
         batch: the batch that it must be fixed to; None for a dynamic one.
-        outputs: the names that its outputs must have, in order.
         entries: the header of the weights file beside it.
     """
 
     path: Path
     model: ir.Model
     network: Network
+    size: tuple[int, int]
     batch: int | None
-    outputs: tuple[str, ...]
     entries: Mapping[str, Entry]
 
     @property
@@ -49,9 +49,9 @@ class Subject:
         return dict(sorted(Counter(node.op_type for node in self.model.graph.all_nodes()).items()))
 
 
-def open_graph(path: Path, network: Network, batch: int | None, outputs: tuple[str, ...]) -> Subject:
+def open_graph(path: Path, network: Network, size: tuple[int, int], batch: int | None) -> Subject:
     """Read a graph, not its weights."""
-    return Subject(path, ir.load(path), network, batch, outputs, read_header(path.parent / WEIGHTS_FILE))
+    return Subject(path, ir.load(path), network, size, batch, read_header(path.parent / WEIGHTS_FILE))
 
 
 def _valid(subject: Subject) -> str:
@@ -73,15 +73,12 @@ def _exact_gelu(subject: Subject) -> str:
 def _interface(subject: Subject) -> str:
     graph = subject.model.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
-    if inputs != [INPUT] or outputs != list(subject.outputs):
-        return f"inputs {inputs} and outputs {outputs}, expected {[INPUT]} and {list(subject.outputs)}"
-    taken = _dimensions(graph.inputs[0])
-    channels, *size = taken[1:] if len(taken) == 4 else [0, 0, 0]
-    if channels != subject.network.numbers.channels or not all(isinstance(side, int) for side in size):
-        return f"the input is {taken}, expected a batch, the channels, a height and a width"
-    batch = subject.batch or "batch"
-    shapes = models.output_shapes(subject.network, 1, (size[0], size[1]))
-    expected = {INPUT: (batch, channels, *size)} | {name: (batch, *shapes[name][1:]) for name in shapes}
+    batch, network = subject.batch or "batch", subject.network
+    shapes = models.output_shapes(network, 1, subject.size)
+    if inputs != [INPUT] or outputs != list(shapes):
+        return f"inputs {inputs} and outputs {outputs}, expected {[INPUT]} and {list(shapes)}"
+    expected = {name: (batch, *shape[1:]) for name, shape in shapes.items()}
+    expected[INPUT] = (batch, network.numbers.channels, *subject.size)
     for value in (*graph.inputs, *graph.outputs):
         found = _dimensions(value)
         if found != expected[value.name or ""] or value.dtype != ir.DataType.FLOAT:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from vconv.convert import checkpoint
 from vconv.convert.ledger import LEDGER_FILE, Line
-from vconv.convert.libraries.base import CONFIG_FILE
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.safetensors_file import Entry
 from vconv.convert.sources.base import Source, sha256_of
 from vconv.errors import ArtifactError
 from vconv.manifest import DIGEST_FILE, Manifest
 from vconv.runtime.variants import require_weights
-from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Status
+from vconv.types import CONFIG_FILE, MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Status
 from vconv.validators.report import REPORTS_FOLDER, RESULTS_FILE
 
 _BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, "README.md"}

@@ -11,7 +11,7 @@ from vconv.errors import EngineError, MemoryShortError
 from vconv.runtime.devices import Device
 from vconv.runtime.sessions import Session
 from vconv.runtime.timing import Measurement, Plan, Task, interleaved
-from vconv.types import Array
+from vconv.types import Array, Say
 
 SPARE = 0.9
 """Share of the free memory that a batch may be expected to take."""
@@ -80,7 +80,7 @@ class Runner:
         return attempt
 
 
-def time_side_by_side(runners: Mapping[int, Runner], plan: Plan) -> None:
+def time_side_by_side(runners: Mapping[int, Runner], plan: Plan, say: Say) -> None:
     """Time variants in turn at each batch of a plan, and static ones at their own.
 
     What is found is left in each runner. A batch is skipped, with the reason, where the memory that smaller
@@ -95,6 +95,8 @@ def time_side_by_side(runners: Mapping[int, Runner], plan: Plan) -> None:
             forward = runner.prepare(batch)
             if forward is not None:
                 tasks[key] = Task(batch, runner.tolerant(batch, forward), runner.device.synchronize)
+        if tasks:
+            say(f"timing {len(tasks)} variants in turn at batch {batch}")
         for key, measurement in interleaved(tasks, plan).items():
             if runners[key].refusal is None and batch not in runners[key].skipped:
                 runners[key].measurements.append(measurement)

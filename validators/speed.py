@@ -11,7 +11,7 @@ KEY = "speed_up_over_cpu"
 
 
 def add_speed_ups(rows: Sequence[dict[str, Any]]) -> str:
-    """Put into each latency the ratio of the baseline's milliseconds a batch to its own, batch by batch.
+    """Put into each latency the ratio of the baseline's median time a batch to its own, batch by batch.
 
     A batch is compared with the same batch alone; where the baseline was not timed at it, the ratio is None.
 
@@ -23,9 +23,9 @@ def add_speed_ups(rows: Sequence[dict[str, Any]]) -> str:
     """
     found = {row["variant"]: row for row in rows if row["device"] == "cpu" and row["latency"]}
     name = next((name for name in BASELINES if name in found), "")
-    means = {timing["batch"]: timing["mean_ms"] for timing in found[name]["latency"]} if name else {}
+    medians = {timing["batch"]: timing["p50_ms"] for timing in found[name]["latency"]} if name else {}
     for row in rows:
         for timing in row["latency"]:
-            base = means.get(timing["batch"])
-            timing[KEY] = base / timing["mean_ms"] if base else None
+            base = medians.get(timing["batch"])
+            timing[KEY] = base / timing["p50_ms"] if base else None
     return f"{name} on cpu" if name else ""

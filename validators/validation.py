@@ -128,8 +128,7 @@ def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say
                     closing.push(one.pop_all())
             del session
         if plan and runners:
-            say(f"timing {len(runners)} variants in turn")
-            time_side_by_side(runners, plan)
+            time_side_by_side(runners, plan, say)
     for place, runner in runners.items():
         rows[place]["latency"] = [measurement.summary() for measurement in runner.measurements]
         rows[place]["skipped_batches"] = [

@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
+from vconv.convert import shards
 from vconv.errors import WeightsError
+from vconv.types import PICKLE_FILE, WEIGHTS_FILE
 
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+WEIGHTS = (WEIGHTS_FILE, shards.SAFETENSORS_INDEX, PICKLE_FILE, shards.PICKLE_INDEX)
 """Names of weights that can be used, the most wanted first. An index brings the shards that it names."""
-
-CONFIG = "config.json"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vconv.convert.hubs.base import CONFIG, WEIGHTS, Hub, Snapshot
+from vconv.convert.hubs.base import WEIGHTS, Hub, Snapshot
+from vconv.types import CONFIG_FILE
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -55,7 +56,7 @@ def _listing(repository: str, revision: str | None) -> tuple[str, list[str]]:
 def _cached(repository: str, revision: str | None) -> Snapshot | None:
     from huggingface_hub import try_to_load_from_cache
 
-    for name in (*WEIGHTS, CONFIG):
+    for name in (*WEIGHTS, CONFIG_FILE):
         path = try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(path, str):
             folder = Path(path).parent
@@ -81,7 +82,7 @@ def _remember(found: Snapshot, revision: str | None, weights: str, bare: bool) -
         if bare and not _bare(found):
             # The library notes the hub's "there is none" in its cache, under .no_exist.
             try:
-                hf_hub_download(found.repository, CONFIG, revision=found.revision)
+                hf_hub_download(found.repository, CONFIG_FILE, revision=found.revision)
             except LocalEntryNotFoundError:
                 raise
             except EntryNotFoundError:
@@ -91,7 +92,7 @@ def _remember(found: Snapshot, revision: str | None, weights: str, bare: bool) -
 def _bare(found: Snapshot) -> bool:
     from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
-    noted = try_to_load_from_cache(found.repository, CONFIG, revision=found.revision)
+    noted = try_to_load_from_cache(found.repository, CONFIG_FILE, revision=found.revision)
     return noted is _CACHED_NO_EXIST
 
 

@@ -6,21 +6,21 @@ file and one row here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from vconv.convert import shards
 from vconv.convert.hubs import huggingface, modelscope
-from vconv.convert.hubs.base import CONFIG, WEIGHTS, Hub, Snapshot, Wanted, explained, status_of
+from vconv.convert.hubs.base import WEIGHTS, Hub, Snapshot, Wanted, explained, status_of
 from vconv.errors import UnknownNameError, WeightsError
-from vconv.types import Say, silent
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
 
 HUBS: Mapping[str, Hub] = MappingProxyType({hub.name: hub for hub in (huggingface.HUB, modelscope.HUB)})
 """Every hub, by name."""
 
-_BESIDE = (CONFIG, "preprocessor_config.json", "README.md")
+_BESIDE = (CONFIG_FILE, PREPROCESSOR_FILE, "README.md")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 _WEIGHT_SUFFIXES = {
     *(".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".pth", ".pt", ".ckpt", ".npz", ".gguf", ".tflite"),
@@ -101,7 +101,7 @@ def _from_cache(wanted: Wanted, say: Say) -> Snapshot:
 def _lacking(row: Hub, found: Snapshot) -> list[str]:
     """Name what keeps a snapshot from being complete."""
     folder = found.folder
-    config = [] if (folder / CONFIG).is_file() or row.bare(found) else [CONFIG]
+    config = [] if (folder / CONFIG_FILE).is_file() or row.bare(found) else [CONFIG_FILE]
     weights = next((name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         return [*config, WEIGHTS[0]]
@@ -134,8 +134,8 @@ def _fetched(wanted: Wanted, commit: str, files: list[str], weights: str, say: S
     if before is None:
         say(f"downloading {repository} from {row.name}")
     folder = row.fetch(repository, commit, names)
-    shards = _shards(folder / weights)
-    for name in shards:
+    parts = _shards(folder / weights)
+    for name in parts:
         if name not in files:
             raise WeightsError(
                 f"{weights} of {wanted} names a shard that the repository does not have",
@@ -143,11 +143,11 @@ def _fetched(wanted: Wanted, commit: str, files: list[str], weights: str, say: S
                 expected="a file beside it",
                 fix="name another revision, or give a folder with `--weights FOLDER`",
             )
-    if shards:
-        row.fetch(repository, commit, shards)
+    if parts:
+        row.fetch(repository, commit, parts)
     found = Snapshot(folder, row.name, repository, commit)
     # Only now, so that a download that broke off is not what the cache knows the revision by.
-    row.remember(found, wanted.revision, weights, CONFIG not in files)
+    row.remember(found, wanted.revision, weights, CONFIG_FILE not in files)
     # A branch can move under its files: where the cache is not kept by commit, only the library finds out.
     if before is not None and before == _stamps(folder, names, weights):
         say(f"found {repository} in the cache of {row.name}")
@@ -166,14 +166,4 @@ def _stamps(folder: Path, names: list[str], weights: str) -> list[tuple[int, int
 
 def _shards(path: Path) -> list[str]:
     """Return the shards that an index names; none where it is no index, or not there."""
-    if not path.name.endswith(".index.json") or not path.is_file():
-        return []
-    try:
-        return sorted({str(name) for name in json.loads(path.read_text())["weight_map"].values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"cannot read {path.name}",
-            got=f"{type(error).__name__}: {error}",
-            expected="a JSON object whose weight_map names a file for every tensor",
-            fix=f"remove {path.parent} and run again, or give a folder with `--weights FOLDER`",
-        ) from error
+    return shards.names(path) if path.name in shards.INDEXES and path.is_file() else []

@@ -14,9 +14,6 @@ from vconv.convert.layouts.base import ANY_SIZE, CLASSIFIER, Numbers
 from vconv.errors import WeightsError
 from vconv.types import Config
 
-POOLING = {"token": "cls", "avg": "avg"}
-"""From timm's word for a pooling to vconv's; others keep their own."""
-
 
 def names(pattern: str) -> Callable[[Config], bool]:
     """Return the function that tells whether a configuration's ``architecture`` matches."""
@@ -76,5 +73,5 @@ def read(config: Config) -> Numbers:
         flags=frozenset(flags),
         exact_gelu=exact,
         rope_base=None if rope is None else float(rope.temperature),
-        pooling=POOLING.get(model.global_pool, model.global_pool),
+        pooling=timm_models.POOLING.get(model.global_pool, model.global_pool),
     )

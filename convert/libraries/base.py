@@ -13,11 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from vconv.convert.layouts.base import Network
-from vconv.errors import WeightsError
-from vconv.types import Config
-
-CONFIG_FILE = "config.json"
-PREPROCESSOR_FILE = "preprocessor_config.json"
+from vconv.errors import VconvError, WeightsError
+from vconv.types import CONFIG_FILE, Config
 
 
 @dataclass(frozen=True)
@@ -65,22 +62,34 @@ def quiet(*names: str) -> Iterator[None]:
 
 _REFUSALS = (
     *(LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, AttributeError),
-    OSError,
+    *(ImportError, OSError),
 )
 """What libraries raise on a configuration that makes no sense to them."""
 
 
 @contextlib.contextmanager
-def understood(library: str) -> Iterator[None]:
-    """Turn what a library raises on a configuration that makes no model into a sentence."""
+def understood(
+    library: str,
+    thing: str = "model",
+    file: str = CONFIG_FILE,
+    kind: type[VconvError] = WeightsError,
+) -> Iterator[None]:
+    """Turn what a library raises on a configuration that it can make nothing of into a sentence.
+
+    Args:
+        library: its name.
+        thing: what it was to make.
+        file: the configuration.
+        kind: the type of the error.
+    """
     try:
         yield
     except _REFUSALS as error:
-        raise WeightsError(
-            f"{library} cannot build the model that {CONFIG_FILE} describes",
+        raise kind(
+            f"{library} cannot make the {thing} that {file} describes",
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             expected="a configuration that it knows",
-            fix=f"use the {CONFIG_FILE} that was published with the weights",
+            fix=f"use the {file} that was published with the weights",
         ) from error
 
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vconv.convert.layouts.base import Network
-from vconv.convert.libraries.base import CONFIG_FILE, Library, quiet, tokens_by_name, understood
+from vconv.convert.libraries.base import Library, quiet, tokens_by_name, understood
 from vconv.errors import WeightsError
-from vconv.types import WEIGHTS_FILE, Config
+from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
-_POOLING = {"cls": "token", "avg": "avg"}
-"""From vconv's word for a pooling to timm's."""
+POOLING = {"token": "cls", "avg": "avg"}
+"""From timm's word for a pooling to vconv's; others keep their own."""
 _NORM_FLAGS = {"VisionTransformer": "fc_norm", "Eva": "use_fc_norm"}
 """From a model's class to the argument that puts a norm after pooling."""
 
@@ -117,8 +117,9 @@ def _pooled_by(config: Config, pool: str) -> dict[str, Any]:
     """Set timm's pooling, and hold on to the norms that the checkpoint has: timm would move them with it."""
     stock: Any = describe(config)
     normed = not isinstance(stock.fc_norm, nn.Identity)
-    flags = {"global_pool": _POOLING[pool], _NORM_FLAGS[type(stock).__name__]: normed}
-    return {**_switched(config, flags), "global_pool": _POOLING[pool]}
+    word = next(theirs for theirs, ours in POOLING.items() if ours == pool)
+    flags = {"global_pool": word, _NORM_FLAGS[type(stock).__name__]: normed}
+    return {**_switched(config, flags), "global_pool": word}
 
 
 LIBRARY = Library(

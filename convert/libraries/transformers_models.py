@@ -11,15 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vconv.convert.layouts.base import Network
-from vconv.convert.libraries.base import (
-    CONFIG_FILE,
-    PREPROCESSOR_FILE,
-    Library,
-    tokens_by_name,
-    understood,
-)
+from vconv.convert.libraries.base import Library, tokens_by_name, understood
 from vconv.errors import InputError, WeightsError
-from vconv.types import Config
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
 
 _CLASSES = {
     "": "AutoModel",

@@ -21,6 +21,9 @@ from vconv.convert.safetensors_file import Entry
 from vconv.types import Config
 
 SYNTHETIC = "synthetic"
+AUTHORS, LIBRARYS = "authors", "library"
+PERIODS = (AUTHORS, LIBRARYS)
+"""Whose RoPE periods a network is to have: its authors', in bfloat16, or its library's, in float32."""
 _SHOWN = 12
 """Digits of a hash that a label shows."""
 
@@ -64,6 +67,8 @@ class Source:
         licence: name of the licence of the weights.
         published: names of the configuration files that came from the catalog.
         licence_files: licence texts that came with the weights.
+        pool: the pooling that was asked for in place of the library's own; None for its own.
+        periods: the RoPE periods that were asked for, of :data:`PERIODS`; None for the authors'.
     """
 
     origin: Origin
@@ -75,6 +80,8 @@ class Source:
     licence: str
     published: tuple[str, ...] = ()
     licence_files: tuple[Path, ...] = ()
+    pool: str | None = None
+    periods: str | None = None
 
     @functools.cached_property
     def network(self) -> Network:

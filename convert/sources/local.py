@@ -16,14 +16,13 @@ from packaging.version import Version
 from vconv.catalog import System
 from vconv.convert import pickles, safetensors_file, shards
 from vconv.convert.layouts.table import find_layout
-from vconv.convert.libraries.base import CONFIG_FILE, PREPROCESSOR_FILE
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.room import require_room
 from vconv.convert.safetensors_file import Entry, Planned
 from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of
 from vconv.convert.sources.synthetic import write_configurations
 from vconv.errors import WeightsError
-from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Say
+from vconv.types import CONFIG_FILE, MANIFEST_FILE, PICKLE_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Say
 
 _LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
 _LICENCE_BYTES = 1_000_000
@@ -92,7 +91,7 @@ class Format:
 FORMATS = (
     Format(WEIGHTS_FILE, _alone, _link, copies=False),
     Format(shards.SAFETENSORS_INDEX, shards.read_index, _merge),
-    Format("pytorch_model.bin", _alone, _rewrite, pickled=True),
+    Format(PICKLE_FILE, _alone, _rewrite, pickled=True),
     Format(shards.PICKLE_INDEX, shards.read_index, _rewrite_shards, pickled=True),
 )
 """In the order in which they are looked for in a folder. A new format is one row."""

@@ -10,12 +10,13 @@ from pathlib import Path
 from vconv.catalog import System
 from vconv.convert.hubs import table as hubs
 from vconv.convert.sources import local, synthetic
-from vconv.convert.sources.base import Origin, Source
+from vconv.convert.sources.base import PERIODS, Origin, Source
 from vconv.errors import InputError, WeightsError
 from vconv.types import Say, silent
 
 DEFAULT_HUB = "huggingface"
 POOLS = ("cls", "avg")
+"""What timm's systems can be asked to pool by."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Request:
             system's own repository on the hub.
         hub: which hub.
         pool: another pooling than the library's own; None for its own.
+        periods: whose RoPE periods, of :data:`PERIODS`; None for the authors'.
         offline: whether to look for a repository in the cache alone.
     """
 
@@ -35,6 +37,7 @@ class Request:
     weights: str | None = None
     hub: str = DEFAULT_HUB
     pool: str | None = None
+    periods: str | None = None
     offline: bool = False
 
 
@@ -62,6 +65,13 @@ def _open_synthetic(request: Request, match: re.Match[str], scratch: Path, say: 
 
 def _open_hub(request: Request, match: re.Match[str], scratch: Path, say: Say) -> Source:
     system = request.system
+    if match[2] == "":
+        raise WeightsError(
+            "not a revision",
+            got=repr(request.weights),
+            expected="hub:OWNER/NAME@REVISION",
+            fix="name a branch, a tag or a commit after the @, or leave the @ out",
+        )
     found = hubs.download(
         request.hub,
         match[1],
@@ -89,7 +99,7 @@ def _open_path(request: Request, match: re.Match[str], scratch: Path, say: Say) 
 
 _KINDS: tuple[tuple[str, Callable[[Request, re.Match[str], Path, Say], Source]], ...] = (
     (r"synthetic(?::(.*))?", _open_synthetic),
-    (r"hub:([^@]+)(?:@(.+))?", _open_hub),
+    (r"hub:([^@]*)(?:@(.*))?", _open_hub),
     (r"(?s:.*)", _open_path),
 )
 """What ``--weights`` can be, each with what opens it; the first that matches is taken."""
@@ -108,14 +118,16 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
 
     Raises:
         WeightsError: there are no such weights, or they are not sound.
-        InputError: the library's models have no other pooling.
+        InputError: the library's models have no other pooling, or the network has no RoPE.
     """
     weights = f"hub:{request.system.hub_id}" if request.weights is None else request.weights
     opener, match = next(
         (opener, match) for pattern, opener in _KINDS if (match := re.fullmatch(pattern, weights))
     )
     source = opener(request, match, scratch, say)
-    return _pooled(source, request.pool) if request.pool else source
+    if request.pool:
+        source = _pooled(source, request.pool)
+    return _with_periods(source, request.periods) if request.periods else source
 
 
 def _pooled(source: Source, pool: str) -> Source:
@@ -133,4 +145,22 @@ def _pooled(source: Source, pool: str) -> Source:
         )
     config = library.pooled_by(source.config, pool)
     synthetic.write_configurations(source.folder, config, source.preprocessor)
-    return replace(source, config=config)
+    return replace(source, config=config, pool=pool)
+
+
+def _with_periods(source: Source, periods: str) -> Source:
+    if periods not in PERIODS:
+        raise InputError(
+            "--periods is not known",
+            got=repr(periods),
+            expected=" or ".join(PERIODS),
+            fix="name one of those",
+        )
+    if source.network.numbers.rope_base is None:
+        raise InputError(
+            "--periods has nothing to choose",
+            got=f"a {source.network.layout.family}, which has no RoPE",
+            expected="a DINOv3",
+            fix="leave --periods out",
+        )
+    return replace(source, periods=periods)

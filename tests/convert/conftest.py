@@ -26,7 +26,7 @@ from vconv.convert.layouts.table import find_layout
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import VconvError
-from vconv.types import silent
+from vconv.types import Say, silent
 
 Refused = Callable[..., AbstractContextManager[None]]
 Distance = Callable[[Any, Any], float]
@@ -169,14 +169,24 @@ def corrected() -> Callable[[Source], Any]:
     return load
 
 
+def convert(folder: Path, source: Source, say: Say = silent) -> Conversion:
+    """Write a patched checkpoint, its configuration and its ledger, one after the other."""
+    prepared = conversion.prepare(folder, source, say)
+    return prepared.counted().written(*prepared.write())
+
+
+@pytest.fixture(scope="session")
+def convert_weights() -> Callable[..., Conversion]:
+    """The function that writes a patched checkpoint of a source into a folder."""
+    return convert
+
+
 @pytest.fixture
 def converted(small_system: System, small_source: Source, tmp_path: Path) -> Converted:
     """Every shrunk system, converted; the test's own to change."""
     folder = tmp_path / "artifact"
     folder.mkdir()
-    return Converted(
-        small_system, small_source, folder, conversion.convert_weights(folder, small_source, silent)
-    )
+    return Converted(small_system, small_source, folder, convert(folder, small_source))
 
 
 @pytest.fixture(scope="session")
@@ -189,7 +199,7 @@ def _graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[System], Conv
                 tmp_path_factory.mktemp(f"{kind}-{system.name}") for kind in ("source", "artifact")
             )
             source = open_source(Request(system, "synthetic:1"), scratch)
-            found = conversion.convert_weights(folder, source, silent)
+            found = convert(folder, source)
             conversion.export_graphs(folder, found, conversion.image_size(source), 2, 18, silent)
             made[system.name] = Converted(system, source, folder, found)
         return made[system.name]

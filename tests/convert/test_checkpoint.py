@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from vconv.convert import checkpoint, safetensors_file
-from vconv.convert.ledger import Match, match, summary
+from vconv.convert.ledger import Line, Match, match, summary
 from vconv.convert.safetensors_file import Entry, read_header
 from vconv.convert.sources.base import Source
 from vconv.errors import WeightsError
@@ -30,6 +30,10 @@ def entry_of(folder: Path, tensor: torch.Tensor) -> Entry:
 
 def matches_of(source: Source) -> list[Match]:
     return match(source.network, source.entries)
+
+
+def written(path: Path, matches: list[Match], dropped: dict[str, str]) -> tuple[list[Line], str]:
+    return checkpoint.Plan(path, matches, dropped).write()
 
 
 def sha256(tensor: torch.Tensor) -> str:
@@ -95,7 +99,7 @@ def test_greatest_sees_the_least_number_there_is(tmp_path: Path) -> None:
 
 def test_a_copy_holds_every_tensor_bit_for_bit(small_source: Source, tmp_path: Path) -> None:
     path = tmp_path / "copy.safetensors"
-    lines, digest = checkpoint.write(path, matches_of(small_source), {})
+    lines, digest = written(path, matches_of(small_source), {})
     source = safetensors.torch.load_file(small_source.folder / "model.safetensors")
     copy = safetensors.torch.load_file(path)
     assert set(copy) == set(source)
@@ -116,7 +120,7 @@ def test_a_cast_keeps_every_value(small_source: Source, tmp_path: Path, dtype: s
     }
     safetensors.torch.save_file(source, tmp_path / "half.safetensors")
     net = small_source.network
-    lines, _ = checkpoint.write(
+    lines, _ = written(
         tmp_path / "copy.safetensors", match(net, read_header(tmp_path / "half.safetensors")), {}
     )
     copy = safetensors.torch.load_file(tmp_path / "copy.safetensors")
@@ -130,7 +134,7 @@ def test_a_cast_keeps_every_value(small_source: Source, tmp_path: Path, dtype: s
 
 def test_a_tensor_with_another_name_in_the_artifact_is_called_renamed(tmp_path: Path) -> None:
     entry = entry_of(tmp_path, torch.ones(2))
-    lines, _ = checkpoint.write(tmp_path / "out", [Match("the.weight", "new", "new", entry)], {})
+    lines, _ = written(tmp_path / "out", [Match("the.weight", "new", "new", entry)], {})
     assert [(line.source, line.target, line.action) for line in lines] == [("the.weight", "new", "renamed")]
     assert list(safetensors.torch.load_file(tmp_path / "out")) == ["new"]
 
@@ -140,7 +144,7 @@ def test_what_is_dropped_is_in_the_ledger_with_its_proof_and_not_in_the_file(
 ) -> None:
     matches = matches_of(small_source)
     gone = matches[3].canonical
-    lines, _ = checkpoint.write(tmp_path / "out", matches, {gone: "it is all zero"})
+    lines, _ = written(tmp_path / "out", matches, {gone: "it is all zero"})
     source = safetensors.torch.load_file(small_source.folder / "model.safetensors")
     assert set(safetensors.torch.load_file(tmp_path / "out")) == set(source) - {gone}
     assert [line.source for line in lines] == [pair.source for pair in matches]
@@ -159,7 +163,7 @@ def test_a_bad_weight_in_the_middle_stops_the_writing(
     safetensors.torch.save_file(tensors, tmp_path / "bad.safetensors")
     matches = match(small_source.network, read_header(tmp_path / "bad.safetensors"))
     with refused(WeightsError, "bad.safetensors", f"NaN or Inf in {name}"):
-        checkpoint.write(tmp_path / "out", matches, {})
+        written(tmp_path / "out", matches, {})
 
 
 def test_a_plan_knows_where_every_tensor_will_lie_before_it_is_written(
@@ -186,7 +190,7 @@ def test_a_file_is_written_once_more_from_its_ledger_byte_by_byte(
     small_source: Source, tmp_path: Path
 ) -> None:
     matches = matches_of(small_source)
-    lines, digest = checkpoint.write(tmp_path / "first", matches, {matches[3].canonical: "it is all zero"})
+    lines, digest = written(tmp_path / "first", matches, {matches[3].canonical: "it is all zero"})
     again = checkpoint.rewrite(tmp_path / "second", lines, small_source.entries)
     assert again == digest
     assert (tmp_path / "second").read_bytes() == (tmp_path / "first").read_bytes()
@@ -196,7 +200,7 @@ def test_a_file_is_written_once_more_from_its_ledger_byte_by_byte(
 def test_other_weights_than_the_ledgers_are_refused(
     small_source: Source, tmp_path: Path, refused: Refused, change: str
 ) -> None:
-    lines, _ = checkpoint.write(tmp_path / "first", matches_of(small_source), {})
+    lines, _ = written(tmp_path / "first", matches_of(small_source), {})
     tensors = safetensors.torch.load_file(small_source.folder / "model.safetensors")
     chosen = sorted(tensors)[5]
     tensor = tensors.pop(chosen)

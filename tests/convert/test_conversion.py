@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vconv.catalog import SYSTEMS, System
 from vconv.convert import conversion, ledger
-from vconv.convert.conversion import Conversion, convert_weights
+from vconv.convert.conversion import Conversion
 from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.patches import gelu_erf, table
 from vconv.convert.safetensors_file import read_header
@@ -52,7 +52,9 @@ with_classifier = pytest.mark.parametrize("system", CLASSIFIERS, indirect=True)
 
 
 @pytest.fixture
-def convert(small_system: System, small_source: Source, tmp_path: Path) -> Convert:
+def convert(
+    small_system: System, small_source: Source, tmp_path: Path, convert_weights: Callable[..., Conversion]
+) -> Convert:
     """Convert a folder whose weights and configuration were changed with other libraries' tools."""
 
     def run(change: Change | None = None, config: Any = None) -> tuple[Path, Conversion]:
@@ -65,7 +67,7 @@ def convert(small_system: System, small_source: Source, tmp_path: Path) -> Conve
         safetensors.torch.save_file(weights, given / WEIGHTS_FILE, metadata={"format": "pt"})
         (given / "config.json").write_text(json.dumps(config or dict(small_source.config)))
         source = open_source(Request(small_system, str(given)), scratch)
-        return folder, convert_weights(folder, source, silent)
+        return folder, convert_weights(folder, source)
 
     return run
 
@@ -164,13 +166,15 @@ def test_nothing_but_the_checkpoint_is_written(converted: Any) -> None:
         assert preprocessor == converted.source.preprocessor
 
 
-def test_licences_come_along(small_source: Source, tmp_path: Path) -> None:
+def test_licences_come_along(
+    small_source: Source, tmp_path: Path, convert_weights: Callable[..., Conversion]
+) -> None:
     (tmp_path / "artifact").mkdir()
     licences = []
     for name in ("LICENSE", "NOTICE.txt"):
         (tmp_path / name).write_text(f"the text of {name}")
         licences.append(tmp_path / name)
-    convert_weights(tmp_path / "artifact", replace(small_source, licence_files=tuple(licences)), silent)
+    convert_weights(tmp_path / "artifact", replace(small_source, licence_files=tuple(licences)))
     for path in licences:
         assert (tmp_path / "artifact" / path.name).read_bytes() == path.read_bytes()
 
@@ -292,11 +296,12 @@ def test_a_classifier_keeps_its_prefix_and_its_logits(
     tmp_path: Path,
     pixel_values: Tensor,
     distance: Distance,
+    convert_weights: Callable[..., Conversion],
 ) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "artifact").mkdir()
     source = open_source(Request(small_system, str(classifier_folder)), tmp_path / "scratch")
-    found = convert_weights(tmp_path / "artifact", source, silent)
+    found = convert_weights(tmp_path / "artifact", source)
     assert (found.network.head, found.network.prefix) == ("classifier", found.network.layout.prefix)
     given = safetensors.torch.load_file(classifier_folder / WEIGHTS_FILE)
     stored = safetensors.torch.load_file(tmp_path / "artifact" / WEIGHTS_FILE)
@@ -321,7 +326,9 @@ def test_a_configuration_that_does_not_carry_its_patch_is_refused(
         convert()
 
 
-def test_progress_is_told_line_by_line(small_source: Source, tmp_path: Path) -> None:
+def test_progress_is_told_line_by_line(
+    small_source: Source, tmp_path: Path, convert_weights: Callable[..., Conversion]
+) -> None:
     lines: list[str] = []
     (tmp_path / "artifact").mkdir()
     found = convert_weights(tmp_path / "artifact", small_source, lines.append)
@@ -385,7 +392,7 @@ def test_where_there_is_no_room_nothing_is_written(
 
     monkeypatch.setattr(conversion, "require_room", full)
     with refused(ArtifactError, "full"):
-        convert_weights(tmp_path / "artifact", small_source, silent)
+        conversion.prepare(tmp_path / "artifact", small_source, silent)
     assert not (tmp_path / "artifact" / WEIGHTS_FILE).exists()
     kept = small_source.network.tensors().values()
     assert 0 < asked[0] <= sum(4 * math.prod(tensor.shape) for tensor in kept)

@@ -200,7 +200,7 @@ def test_a_tensor_that_stock_loading_would_make_up_is_an_error(small_source: Sou
         (folder / name).write_bytes((small_source.folder / name).read_bytes())
     said = {
         "transformers": "transformers does not load all of the weights",
-        "timm": "timm cannot build the model",
+        "timm": "timm cannot make the model",
     }
     with pytest.raises(WeightsError, match=said[small_source.library.name]) as caught:
         models.load(folder, small_source.network)
@@ -216,6 +216,6 @@ def test_a_configuration_that_makes_no_model_is_an_error_in_one_line(
     (tmp_path / "config.json").write_text(json.dumps({**small_source.config, **wrong[library]}))
     (tmp_path / "model.safetensors").symlink_to(small_source.folder / "model.safetensors")
     for make in (models.load, partial(models.without_weights, mode=FakeTensorMode())):
-        with pytest.raises(WeightsError, match=f"{library} cannot build the model") as caught:
+        with pytest.raises(WeightsError, match=f"{library} cannot make the model") as caught:
             make(tmp_path, small_source.network)
         assert "\n" not in str(caught.value)

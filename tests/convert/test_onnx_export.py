@@ -17,10 +17,11 @@ from torch import Tensor
 
 from vconv.catalog import System
 from vconv.convert import cann, models, onnx_export
-from vconv.convert.conversion import convert_weights, image_size
-from vconv.convert.onnx_export import DEFAULT_OPSET, GREATEST_OPSET, LEAST_OPSET, export_graph
+from vconv.convert.conversion import Conversion, image_size
+from vconv.convert.onnx_export import DEFAULT_OPSET, GREATEST_OPSET, LEAST_OPSET
+from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.table import Request, open_source
-from vconv.types import GRAPHS, INPUT, WEIGHTS_FILE, silent
+from vconv.types import GRAPHS, INPUT, WEIGHTS_FILE
 
 Distance = Callable[[Any, Any], float]
 Named = dict[str, Any]
@@ -56,17 +57,18 @@ def exported_as(
     named: Callable[[Any, Tensor], Named],
     pixel_values: Tensor,
     distance: Distance,
+    convert_weights: Callable[..., Conversion],
 ) -> ExportedAs:
     """Export a system's dynamic graph; return how far each output is from the stock library's."""
 
-    def export(system: System, weights: str = "synthetic:1", pool: str | None = None) -> dict[str, float]:
+    def exported(system: System, weights: str = "synthetic:1", pool: str | None = None) -> dict[str, float]:
         scratch, folder = tmp_path / "scratch", tmp_path / "artifact"
         scratch.mkdir()
         folder.mkdir()
         source = open_source(Request(system, weights, pool=pool), scratch)
-        found = convert_weights(folder, source, silent)
+        found = convert_weights(folder, source)
         path = folder / DYNAMIC_GRAPH
-        export_graph(path, found.network, found.patches, image_size(source))
+        export(path, found, image_size(source))
         actual, model = run(path, pixel_values), corrected(source)
         if found.network.head == "classifier":
             with torch.no_grad():
@@ -76,13 +78,26 @@ def exported_as(
             expected = named(model, pixel_values)
         return {name: distance(actual[name], value) for name, value in expected.items()}
 
-    return export
+    return exported
 
 
 def run(path: Path, images: Tensor) -> Named:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, {INPUT: images.numpy()}), strict=True))
+
+
+def export(
+    path: Path,
+    found: Conversion,
+    size: tuple[int, int],
+    batch: int | None = None,
+    opset: int = DEFAULT_OPSET,
+) -> None:
+    """Export one graph beside its checkpoint."""
+    entries = read_header(path.parent / WEIGHTS_FILE)
+    traced = onnx_export.trace(path.parent, found.network, found.patches, size, opset, entries)
+    onnx_export.write_graph(path, traced, batch)
 
 
 def operators(path: Path) -> set[str]:
@@ -102,9 +117,9 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 def again(exported_small: Any, folder: Path, batch: int | None = None, opset: int = DEFAULT_OPSET) -> Path:
-    found, size = exported_small.conversion, image_size(exported_small.source)
-    export_graph(folder / "again.onnx", found.network, found.patches, size, batch, opset)
-    return folder / "again.onnx"
+    path, size = folder / "again.onnx", image_size(exported_small.source)
+    export(path, exported_small.conversion, size, batch, opset)
+    return path
 
 
 @pytest.mark.parametrize(("graph", "batch"), BATCHES)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vconv.convert.room import FULL, MARGIN_BYTES, disk_full, require_room
+from vconv.convert.room import FULL, MARGIN_BYTES, SCRATCH, disk_full, require_room
 from vconv.errors import ArtifactError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -62,7 +62,7 @@ def test_another_error_is_not_taken_for_it(number: int) -> None:
     [
         ("/disk/.a.partial-x/scratch", "/disk", "choose another --out"),
         ("/disk/a/.filling-x/source", "/disk/a", "move the artifact"),
-        ("/temporary/vconv-x/original", "/temporary", "TMPDIR"),
+        (f"/temporary/{SCRATCH}x/original", "/temporary", "TMPDIR"),
         ("/temporary/mine/.a.partial-x", "/temporary/mine", "choose another --out"),
     ],
 )

@@ -53,9 +53,8 @@ def test_info_shows_what_the_manifest_says(artifact: Path) -> None:
     result = run("info", artifact)
     assert result.exit_code == 0
     assert "synthetic:0 (synthetic: not trained weights)" in result.stdout
-    assert json.loads(run("info", artifact, "--json").stdout) == json.loads(
-        (artifact / "vconv.json").read_text()
-    )
+    recorded = json.loads((artifact / "vconv.json").read_text())
+    assert json.loads(run("info", artifact, "--json").stdout) == {**recorded, "missing": []}
     height, width = manifest.load(artifact).size
     assert f"[batch, 3, {height}, {width}]" in result.stdout
 
@@ -104,7 +103,17 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["export", "dinov3-vits16", "--weights", "synthetic", "--opset", "9"], "the opset is not supported"),
         (["export", "dinov3-vits16", "--batch", "x"], "wrong use of vconv export | got Invalid value"),
         (["export", "dinov3-vits16", "--batch", "100000"], "--batch is out of range | got 100000"),
-        (["export", "dinov3-vits16", "--out", ""], "--out is empty"),
+        (["export", "dinov3-vits16", "--out", ""], "'--out': an empty string"),
+        (["export", "dinov3-vits16", "--weights", ""], "'--weights': an empty string"),
+        (["export", "dinov3-vits16", "--weights", "hub:a/b@"], "not a revision | got 'hub:a/b@'"),
+        (["validate", " "], "'PATH': an empty string"),
+        (["validate", ".", "--images", ""], "'--images': an empty string"),
+        (["compare"], "wrong use of vconv compare | got Missing argument"),
+        (["compare", "a", "a"], "cannot compare these | got a and a, which is one artifact"),
+        (
+            ["export", "vit-base-patch16-224-in21k", "--weights", "synthetic", "--periods", "library"],
+            "--periods has nothing to choose",
+        ),
         (["export", "dinov3-vits16", "--images", "x.png"], "cannot read the image x.png | got no such file"),
         (["export", "dinov3-vits16", "--images", "x.png", "--golden", "none"], "--images has nothing to do"),
         (["--nope"], "wrong use of vconv | got No such option"),

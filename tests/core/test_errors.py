@@ -22,8 +22,14 @@ def test_every_error_has_an_exit_status_that_is_not_a_pass(kind: type[VconvError
 
 def test_an_unknown_name_lists_the_nearest_choices_first() -> None:
     error = UnknownNameError("system", "dinov3-vit16", ["vit-base", "dinov3-vits16", "resnet"], fix="look")
-    assert error.expected.startswith("one of dinov3-vits16")
-    assert "resnet" not in error.expected
+    assert error.expected == "one of dinov3-vits16, vit-base, resnet"
+
+
+def test_of_many_choices_only_the_nearest_are_listed() -> None:
+    known = [f"system-{letter}" for letter in "abcdefgh"]
+    error = UnknownNameError("system", "sytem-c", known, fix="look")
+    assert error.expected.startswith("one of system-c, ")
+    assert len(error.expected.split(", ")) == 3
 
 
 def test_a_name_near_nothing_lists_every_choice() -> None:

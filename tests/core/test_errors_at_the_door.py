@@ -23,10 +23,9 @@ import vconv
 from vconv import manifest
 from vconv.catalog import SYSTEMS, System
 from vconv.cli import main
-from vconv.convert.libraries.base import CONFIG_FILE, PREPROCESSOR_FILE
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.table import Request, open_source
-from vconv.types import MANIFEST_FILE, WEIGHTS_FILE
+from vconv.types import CONFIG_FILE, MANIFEST_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE
 
 NAME = "dinov3-vits16"
 Damage = Callable[[Path], None]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import vconv
-from vconv import filling, manifest
+from vconv import filling, manifest, subjects
 from vconv.catalog import System
 from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.sources.table import Request, open_source
@@ -53,7 +53,8 @@ def test_nothing_runs_without_weights_and_the_error_says_how_to_get_them(weightl
 def test_info_still_shows_what_it_is(weightless: Path) -> None:
     from vconv.workflows import describe
 
-    assert describe(weightless)["without_weights"] is True
+    found = describe(weightless)
+    assert (found["without_weights"], found["missing"]) == (True, [WEIGHTS_FILE])
 
 
 def test_a_filled_artifact_is_the_whole_one_and_validates(weightless: Path, small_name: str) -> None:
@@ -131,11 +132,12 @@ def test_a_hub_is_named_with_its_revision_and_a_folder_must_be_given(weightless:
     made = manifest.load(weightless)
     there = {"kind": "modelscope", "identity": "some/one", "revision": "abc", "synthetic": False}
     of_hub = made.model_copy(update={"source": made.source.model_copy(update=there)})
-    assert filling._named(of_hub, "huggingface") == ("hub:some/one@abc", "modelscope")
+    asked = subjects.request(of_hub, None, "huggingface", offline=True)
+    assert (asked.weights, asked.hub, asked.offline) == ("hub:some/one@abc", "modelscope", True)
     here = {"kind": "folder", "identity": "1234", "revision": "", "synthetic": False}
-    of_folder = made.model_copy(update={"source": made.source.model_copy(update=here)})
+    made.model_copy(update={"source": made.source.model_copy(update=here)}).save(weightless)
     with pytest.raises(WeightsError, match="got weights from a folder .* expected --weights"):
-        filling.fill_weights(weightless, of_folder, None, "huggingface", print)
+        vconv.fill(weightless)
 
 
 @ONE
@@ -144,7 +146,7 @@ def test_an_artifact_that_is_not_whole_is_refused_in_a_sentence(weightless: Path
     files = {name: record for name, record in made.files.items() if name != WEIGHTS_FILE}
     unknown = made.model_copy(update={"files": files})
     with pytest.raises(ArtifactError, match=r"does not know model\.safetensors"):
-        filling.fill_weights(weightless, unknown, "synthetic:5", "huggingface", print)
+        filling.fill_weights(weightless, unknown, subjects.request(made, None, "huggingface", False), print)
     (weightless / LEDGER_FILE).unlink()
     with pytest.raises(ArtifactError, match=r"ledger\.json is missing"):
         vconv.fill(weightless, "synthetic:5")

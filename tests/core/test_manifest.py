@@ -53,6 +53,9 @@ def test_a_missing_folder_and_a_folder_without_a_manifest_say_so(tmp_path: Path)
         manifest.load(tmp_path / "nothing")
     with pytest.raises(ArtifactError, match="a folder without a manifest"):
         manifest.load(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="got a file "):
+        manifest.load(tmp_path / "file")
 
 
 def test_a_newer_schema_says_which_vconv_to_use(folder: Path) -> None:

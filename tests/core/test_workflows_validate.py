@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 import vconv
 from vconv import manifest
 from vconv.catalog import System
+from vconv.convert.room import SCRATCH
 from vconv.convert.sources.table import Request, open_source
-from vconv.errors import WeightsError
+from vconv.errors import InputError, WeightsError
 
 LIMIT = 1e-5
 
@@ -194,7 +196,7 @@ def test_speed_ups_are_over_the_original_on_the_cpu(validated: dict[str, Any]) -
     for variant in validated["variants"]:
         for timing in variant["latency"]:
             if timing["batch"] == base["batch"]:
-                assert timing["speed_up_over_cpu"] == pytest.approx(base["mean_ms"] / timing["mean_ms"])
+                assert timing["speed_up_over_cpu"] == pytest.approx(base["p50_ms"] / timing["p50_ms"])
             else:
                 assert timing["speed_up_over_cpu"] is None
 
@@ -263,6 +265,48 @@ def test_a_comparison_has_one_row_a_variant_engine_and_batch_over_all_artifacts(
     for copy in copies:
         (entry,) = json.loads((copy / "results.json").read_text())["reports"]
         assert entry["file"].endswith("-compare.json")
+
+
+def test_a_comparison_of_nothing_or_of_one_artifact_with_itself_is_refused(copied: Path) -> None:
+    with pytest.raises(InputError, match="got no artifact "):
+        vconv.compare([])
+    with pytest.raises(InputError, match="which is one artifact"):
+        vconv.compare([copied, copied.parent / "." / copied.name])
+    assert not (copied / "reports").exists()
+
+
+def test_what_a_killed_validation_left_is_removed(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    left = tmp_path / "temporary" / f"{SCRATCH}of-a-killed-one"
+    (left / "original").mkdir(parents=True)
+    lines: list[str] = []
+    vconv.validate(copied, quick=True, budget=1e-3, say=lines.append)
+    assert lines[0] == f"removing {left}, which a killed validation left"
+    assert list(left.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m"], indirect=True)
+def test_a_fine_tune_with_its_librarys_periods_is_judged_against_those(
+    small_name: str, tmp_path: Path
+) -> None:
+    vconv.export(small_name, "synthetic:5", tmp_path / "a", periods="library")
+    made = manifest.load(tmp_path / "a")
+    (patch,) = (patch for patch in made.patches if patch.name == "rope-periods")
+    assert (patch.applied, patch.proof) == (False, "left out, as --periods library asks")
+    assert (made.rope_periods, made.source.periods) == (None, "library")
+    report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
+    assert (report["passed"], report["reference"]["name"]) == (True, "original")
+    rows = {row["variant"]: row for row in report["variants"]}
+    original = rows["original-torch-fp32"]["outputs"]
+    assert max(row["vector_relative_error"] for row in original.values()) == 0.0
+    forgotten = made.model_copy(update={"source": made.source.model_copy(update={"periods": None})})
+    forgotten.save(tmp_path / "a")
+    report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
+    assert report["status"] == "failed"
+    failed = {row["variant"] for row in report["variants"] if row["status"] == "failed"}
+    assert failed == {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
 
 
 def test_a_comparison_is_incomplete_where_one_artifact_was_not_compared(

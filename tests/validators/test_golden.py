@@ -126,6 +126,15 @@ def test_the_distance_to_the_stock_original_is_there_where_it_is_corrected(
         assert found > 100 * reference.floor[name]
 
 
+def test_with_its_librarys_periods_the_reference_is_the_stock_original(
+    small_source: Source, images: Array
+) -> None:
+    found = run_reference(replace(small_source, periods="library"), images)
+    expected = by_hand(small_source, images, torch.float32, corrected=False)
+    assert (found.name, found.to_stock_original) == ("original", {})
+    assert all(distance(found.outputs[name], value) < 1e-6 for name, value in expected.items())
+
+
 def test_no_patch_has_a_part_in_the_reference(
     reference: Reference, small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from vconv.convert import models
 from vconv.manifest import Manifest
 from vconv.runtime.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Status
@@ -133,6 +132,22 @@ def set_dimension(model: ir.Model, axis: int, dimension: int | str) -> None:
     model.graph.inputs[0].shape = ir.Shape(dimensions)
 
 
+def enlarge(model: ir.Model) -> None:
+    """Declare images of twice the height and width, and four times the patches, throughout."""
+    graph = model.graph
+    _, _, height, width = graph.inputs[0].shape or (None, None, None, None)
+    assert isinstance(height, int) and isinstance(width, int)
+    patches = next(value for value in graph.outputs if value.name == "patches").shape
+    assert patches is not None and isinstance(patches[1], int)
+    set_dimension(model, 2, 2 * height)
+    set_dimension(model, 3, 2 * width)
+    for value in graph.outputs:
+        if value.name in ("patches", "last_hidden_state"):
+            assert value.shape is not None and isinstance(value.shape[1], int)
+            first, tokens, channels = value.shape
+            value.shape = ir.Shape([first, tokens + 3 * patches[1], channels])
+
+
 def add_a_node(model: ir.Model, operator: str) -> None:
     node = ir.node(operator, [model.graph.inputs[0]])
     node.outputs[0].name = "added"
@@ -193,6 +208,7 @@ MUTATIONS = {
     "a static graph with a dynamic batch": Mutation(
         "inputs and outputs", STATIC, lambda m: set_dimension(m, 0, "batch")
     ),
+    "a graph of another size": Mutation("inputs and outputs", DYNAMIC, enlarge),
     "a weight at another tensor's offset": Mutation("weights", DYNAMIC, point_at_another_tensor),
     "a weight between two tensors": Mutation("weights", DYNAMIC, point_between_tensors),
     "a weight in another file": Mutation("weights", DYNAMIC, point_at_another_file),
@@ -222,7 +238,7 @@ MUTATIONS = {
 def reopened(folder: Path, made: Manifest, file: str) -> Subject:
     net = patched_network(folder)
     (batch,) = (record.batch for record in made.variants if record.file == file)
-    return open_graph(folder / file, net, batch, models.output_names(net))
+    return open_graph(folder / file, net, made.size, batch)
 
 
 def failed(subject: Subject) -> set[str]:

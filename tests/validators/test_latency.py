@@ -12,7 +12,7 @@ from vconv.errors import EngineError, MemoryShortError
 from vconv.runtime.devices import Device, find_device
 from vconv.runtime.sessions import Session
 from vconv.runtime.timing import Plan
-from vconv.types import Array
+from vconv.types import Array, silent
 from vconv.validators.latency import SPARE, Runner, time_side_by_side
 
 PLAN = Plan(batches=(1, 2, 4, 8), warmups=1, runs=3, budget_seconds=None)
@@ -95,7 +95,7 @@ def runner(machine: Machine, **settings: Any) -> Runner:
 
 def timed(*runners: Runner, plan: Plan = PLAN) -> list[list[int]]:
     """Time runners; return the batches that each was timed at."""
-    time_side_by_side(dict(enumerate(runners)), plan)
+    time_side_by_side(dict(enumerate(runners)), plan, silent)
     return [[measurement.batch for measurement in one.measurements] for one in runners]
 
 
@@ -230,7 +230,7 @@ def test_a_bug_is_not_taken_for_a_refusal(place: str) -> None:
 
 
 def test_nothing_to_time_is_no_error() -> None:
-    time_side_by_side({}, PLAN)
+    time_side_by_side({}, PLAN, silent)
 
 
 def test_growth_is_measured_once_a_batch_before_the_clock_starts() -> None:

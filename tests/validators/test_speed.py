@@ -8,9 +8,9 @@ import pytest
 from vconv.validators.speed import KEY, add_speed_ups
 
 
-def row(variant: str, device: str = "cpu", **means: float) -> dict[str, Any]:
-    """Make a row of a report; means are milliseconds a batch, by ``b1``, ``b8``."""
-    latency = [{"batch": int(batch[1:]), "mean_ms": mean} for batch, mean in means.items()]
+def row(variant: str, device: str = "cpu", **medians: float) -> dict[str, Any]:
+    """Make a row of a report; medians are milliseconds a batch, by ``b1``, ``b8``."""
+    latency = [{"batch": int(batch[1:]), "p50_ms": median} for batch, median in medians.items()]
     return {"variant": variant, "device": device, "latency": latency}
 
 

@@ -92,12 +92,12 @@ def test_an_exact_gelu_that_the_configuration_names_is_taken_for_it() -> None:
 def test_what_timm_cannot_build_is_refused(
     system: System, arguments: dict[str, Any], fragment: str, refused: Refused
 ) -> None:
-    with refused(WeightsError, "timm cannot build the model", fragment, "published with the weights"):
+    with refused(WeightsError, "timm cannot make the model", fragment, "published with the weights"):
         network(with_arguments(system, **arguments))
 
 
 def test_an_architecture_that_timm_does_not_have_is_refused(refused: Refused) -> None:
-    with refused(WeightsError, "timm cannot build the model", "vit_odd_dinov3"):
+    with refused(WeightsError, "timm cannot make the model", "vit_odd_dinov3"):
         network({"architecture": "vit_odd_dinov3", "pretrained_cfg": {}})
 
 

@@ -30,7 +30,7 @@ def test_quiet_holds_back_warnings_and_gives_the_levels_back(caplog: pytest.LogC
     "kind", [KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError, OSError]
 )
 def test_what_a_library_raises_becomes_a_sentence(kind: type[Exception], refused: Refused) -> None:
-    fragments = ("timm cannot build the model that config.json describes", f"got {kind.__name__}: ")
+    fragments = ("timm cannot make the model that config.json describes", f"got {kind.__name__}: ")
     with refused(WeightsError, *fragments), understood("timm"):
         raise kind("one\n  two " + 300 * "x")
 

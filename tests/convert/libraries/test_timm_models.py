@@ -59,7 +59,7 @@ def test_weights_that_do_not_fit_are_an_error(small_source: Source, tmp_path: Pa
         if change == "another shape":
             tensors["blocks.1.norm2.weight"] = torch.cat([lost, lost])
     folder = written(tmp_path / "given", dict(small_source.config), tensors)
-    with pytest.raises(WeightsError, match="timm cannot build the model"):
+    with pytest.raises(WeightsError, match="timm cannot make the model"):
         models.load(folder, small_source.network)
 
 

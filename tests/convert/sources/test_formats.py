@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vconv.catalog import System
-from vconv.convert import conversion
+from vconv.convert.conversion import Conversion
 from vconv.convert.sources import local
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.local import FORMATS, find_weights, open_local
@@ -149,12 +149,17 @@ def test_the_file_that_stands_for_the_weights_may_be_named_itself(
 
 @one_system
 def test_a_conversion_of_every_format_is_the_same(
-    small_system: System, small_source: Source, laid: Path, scratch: Path, tmp_path: Path
+    small_system: System,
+    small_source: Source,
+    laid: Path,
+    scratch: Path,
+    tmp_path: Path,
+    convert_weights: Callable[..., Conversion],
 ) -> None:
     written = []
     for name, source in (("a", small_source), ("b", opened(small_system, laid.parent, scratch))):
         (tmp_path / name).mkdir()
-        conversion.convert_weights(tmp_path / name, source, silent)
+        convert_weights(tmp_path / name, source)
         written.append(tensors_of(tmp_path / name))
     assert set(written[0]) == set(written[1])
     assert [name for name in written[0] if not torch.equal(written[0][name], written[1][name])] == []

@@ -15,7 +15,7 @@ from torch import Tensor
 from vconv.catalog import SYSTEMS, System
 from vconv.convert.hubs import table as hubs
 from vconv.convert.hubs.base import Snapshot
-from vconv.convert.sources.base import Source
+from vconv.convert.sources.base import PERIODS, Source
 from vconv.convert.sources.table import DEFAULT_HUB, POOLS, Request, open_source, ways
 from vconv.errors import InputError, WeightsError
 
@@ -211,6 +211,36 @@ def test_an_unknown_pooling_is_refused(
 ) -> None:
     with refused(InputError, "--pool is not known", repr(pool), "expected cls or avg"):
         open_source(Request(small_system, "synthetic", pool=pool), scratch)
+
+
+@pytest.mark.parametrize("periods", PERIODS)
+def test_periods_can_be_chosen_where_there_is_rope_and_only_there(
+    small_system: System, scratch: Path, refused: Refused, periods: str
+) -> None:
+    request = Request(small_system, "synthetic", periods=periods)
+    if small_system.name in ("dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m"):
+        assert open_source(request, scratch).periods == periods
+        return
+    with refused(InputError, "--periods has nothing to choose", "has no RoPE", "leave --periods out"):
+        open_source(request, scratch)
+
+
+def test_unknown_periods_are_refused(small_system: System, scratch: Path, refused: Refused) -> None:
+    with refused(InputError, "--periods is not known", "'mine'", "expected authors or library"):
+        open_source(Request(small_system, "synthetic", periods="mine"), scratch)
+
+
+@pytest.mark.parametrize("weights", ["hub:", "hub:@main", "hub:one", "hub:a/b/c"])
+def test_a_hub_without_a_repository_is_refused(
+    small_system: System, scratch: Path, refused: Refused, weights: str
+) -> None:
+    with refused(WeightsError, "not the name of a repository", "expected OWNER/NAME"):
+        open_source(Request(small_system, weights), scratch)
+
+
+def test_a_revision_that_is_empty_is_refused(small_system: System, scratch: Path, refused: Refused) -> None:
+    with refused(WeightsError, "not a revision", "'hub:a/b@'", "leave the @ out"):
+        open_source(Request(small_system, "hub:a/b@"), scratch)
 
 
 def test_without_a_choice_the_source_is_as_it_came(small_source: Source, small_system: System) -> None:
