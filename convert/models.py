@@ -26,6 +26,15 @@ def load(folder: Path, network: Network) -> nn.Module:
     return library_of(network).load(folder, network).eval().requires_grad_(False)
 
 
+def discard(model: nn.Module) -> None:
+    """Let go of a model's weights at once; it is of no more use.
+
+    The modules of a model hold on to each other, so that it would stay until Python's collector came by: a
+    second copy of the weights beside the next model's.
+    """
+    nn.Module.to(model, "meta")
+
+
 def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.Module:
     """Build a model whose parameters have shapes but no data, so that nothing can be read from them.
 

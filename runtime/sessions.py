@@ -122,7 +122,7 @@ class Session(ABC):
         return load_processor(self.folder)
 
     def close(self) -> None:
-        """Undo what the session did to its model; it cannot be called after."""
+        """Let go of what the session holds; it cannot be called after."""
         self.closed = True
         self._closing.close()
 
@@ -158,7 +158,8 @@ class TorchSession(Session):
     """A torch model with its patches on.
 
     Args:
-        model: the model, as its library loads it in float32.
+        model: the model, as its library loads it in float32. It is the session's own: its weights are gone
+            when the session is closed.
         network: what it is.
         device: where to run it.
         patches: patches to put on it while the session is open.
@@ -182,11 +183,13 @@ class TorchSession(Session):
         super().__init__(folder, size)
         self._names = models.output_names(network)
         self._device, self._precision = device, precision
-        with self._refusals():
+        with self._refusals(), contextlib.ExitStack() as undone:
+            undone.callback(models.discard, model)
             # Patches go on last: a change of type makes transformers' and timm's buffers anew.
             model.to(precision.dtype)
-            self.patches = self._closing.enter_context(applied(model, network, patches))
+            self.patches = undone.enter_context(applied(model, network, patches))
             self._outputs = models.Outputs(model, network).to(device.torch_name).eval()
+            self._closing = undone.pop_all()
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:

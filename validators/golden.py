@@ -127,6 +127,7 @@ def run_reference(source: Source, pixel_values: Array) -> Reference:
         )
     with _in_double(model):
         exact = _run(model, network, pixel_values, torch.float64)
+    models.discard(model)
     return Reference(
         name=name,
         pixel_values=pixel_values,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -117,8 +116,6 @@ def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say
     with contextlib.ExitStack() as closing:
         for candidate in candidates:
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name})")
-            # A model that was closed is full of cycles: without this it would still be there beside the next.
-            gc.collect()
             rows.append(_row(candidate))
             with contextlib.ExitStack() as one:
                 session = _judged(candidate, level, rows[-1], one)

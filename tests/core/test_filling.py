@@ -21,19 +21,20 @@ from vconv.types import WEIGHTS_FILE
 
 
 @pytest.fixture
-def weightless(small_name: str, tmp_path: Path) -> Path:
-    """The artifact of every shrunk system, without its weights."""
-    vconv.export(small_name, "synthetic:5", tmp_path / "weightless", without_weights=True)
-    return tmp_path / "weightless"
+def weightless(small_name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is :func:`small_artifact`, exported without its weights; the test's own to change."""
+    made = tmp_path_factory.getbasetemp() / "weightless" / small_name
+    if not made.exists():
+        vconv.export(small_name, "synthetic:1", made, batch=2, without_weights=True)
+    return shutil.copytree(made, tmp_path / "weightless")
 
 
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_only_the_weights_are_left_out_and_their_hash_stays(weightless: Path, small_name: str) -> None:
-    whole = weightless.with_name("whole")
-    vconv.export(small_name, "synthetic:5", whole)
+def test_only_the_weights_are_left_out_and_their_hash_stays(weightless: Path, small_artifact: Path) -> None:
+    whole = small_artifact
     assert sorted([*names(weightless), WEIGHTS_FILE]) == names(whole)
     made, other = manifest.load(weightless), manifest.load(whole)
     assert (made.without_weights, other.without_weights) == (True, False)
@@ -57,10 +58,9 @@ def test_info_still_shows_what_it_is(weightless: Path) -> None:
     assert (found["without_weights"], found["missing"]) == (True, [WEIGHTS_FILE])
 
 
-def test_a_filled_artifact_is_the_whole_one_and_validates(weightless: Path, small_name: str) -> None:
-    whole = weightless.with_name("whole")
-    vconv.export(small_name, "synthetic:5", whole)
-    document = vconv.fill(weightless, "synthetic:5")
+def test_a_filled_artifact_is_the_whole_one_and_validates(weightless: Path, small_artifact: Path) -> None:
+    whole = small_artifact
+    document = vconv.fill(weightless, "synthetic:1")
     assert (weightless / WEIGHTS_FILE).read_bytes() == (whole / WEIGHTS_FILE).read_bytes()
     assert document["sha256"] == manifest.load(whole).files[WEIGHTS_FILE].sha256
     assert names(weightless) == names(whole)
@@ -70,15 +70,14 @@ def test_a_filled_artifact_is_the_whole_one_and_validates(weightless: Path, smal
 
 @pytest.mark.parametrize("way", ["folder", "file", "the very file"])
 def test_weights_can_be_given_in_any_way(
-    weightless: Path, small_name: str, small_system: System, way: str
+    weightless: Path, small_artifact: Path, small_system: System, way: str
 ) -> None:
     scratch = weightless.with_name("scratch")
     scratch.mkdir()
-    folder = open_source(Request(small_system, "synthetic:5"), scratch).folder
+    folder = open_source(Request(small_system, "synthetic:1"), scratch).folder
     given = {"folder": folder, "file": folder / WEIGHTS_FILE}.get(way)
     if given is None:
-        vconv.export(small_name, "synthetic:5", weightless.with_name("whole"))
-        given = weightless.with_name("whole") / WEIGHTS_FILE
+        given = small_artifact / WEIGHTS_FILE
     vconv.fill(weightless, str(given))
     assert vconv.validate(weightless, quick=True, budget=1e-3)["passed"]
 
@@ -93,9 +92,9 @@ def test_other_weights_are_refused_and_nothing_is_left(weightless: Path) -> None
 
 
 def test_an_artifact_that_has_its_weights_is_left_alone(weightless: Path) -> None:
-    vconv.fill(weightless, "synthetic:5")
+    vconv.fill(weightless, "synthetic:1")
     with pytest.raises(ArtifactError, match="has its weights already"):
-        vconv.fill(weightless, "synthetic:5")
+        vconv.fill(weightless, "synthetic:1")
 
 
 def test_a_ledger_that_was_changed_is_not_believed(weightless: Path) -> None:
@@ -103,7 +102,7 @@ def test_a_ledger_that_was_changed_is_not_believed(weightless: Path) -> None:
     lines = json.loads(path.read_text())
     path.write_text(json.dumps(lines[1:]))
     with pytest.raises(ArtifactError, match=r"ledger\.json was changed"):
-        vconv.fill(weightless, "synthetic:5")
+        vconv.fill(weightless, "synthetic:1")
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(
@@ -113,7 +112,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     usage = shutil.disk_usage(weightless)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(ArtifactError, match="not enough room on the disk"):
-        vconv.fill(weightless, "synthetic:5")
+        vconv.fill(weightless, "synthetic:1")
     assert names(weightless) == before
 
 
@@ -149,7 +148,7 @@ def test_an_artifact_that_is_not_whole_is_refused_in_a_sentence(weightless: Path
         filling.fill_weights(weightless, unknown, subjects.request(made, None, "huggingface", False), print)
     (weightless / LEDGER_FILE).unlink()
     with pytest.raises(ArtifactError, match=r"ledger\.json is missing"):
-        vconv.fill(weightless, "synthetic:5")
+        vconv.fill(weightless, "synthetic:1")
 
 
 @ONE
@@ -161,12 +160,12 @@ def test_an_artifact_that_cannot_be_written_is_refused_in_a_sentence(
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(ArtifactError, match="cannot write to .* got Read-only file system"):
-        vconv.fill(weightless, "synthetic:5")
+        vconv.fill(weightless, "synthetic:1")
 
 
 @ONE
 def test_what_a_killed_fill_left_is_swept_by_the_next_and_a_living_one_is_let_be(weightless: Path) -> None:
     (weightless / ".filling-killed" / "source").mkdir(parents=True)
     with filling.workplace(weightless, ".filling-") as living:
-        vconv.fill(weightless, "synthetic:5")
+        vconv.fill(weightless, "synthetic:1")
         assert [path for path in weightless.iterdir() if path.name.startswith(".")] == [living]

@@ -37,23 +37,35 @@ def original(small_source: Source, size: tuple[int, int]) -> Callable[..., Torch
     return open_it
 
 
-def test_patches_are_on_while_a_torch_session_is_open_and_off_after(
+def test_patches_are_on_while_a_torch_session_is_open_and_off_after_with_the_weights_gone(
     small_source: Source, original: Callable[..., TorchSession]
 ) -> None:
     net = small_source.network
     model = models.load(small_source.folder, net)
 
-    def state() -> tuple[list[str], list[bytes]]:
-        kinds = [type(module).__name__ for module in model.modules()]
-        return kinds, [buffer.numpy().tobytes() for buffer in model.buffers()]
+    def kinds() -> list[str]:
+        return [type(module).__name__ for module in model.modules()]
 
-    before = state()
+    def buffers() -> list[bytes]:
+        return [buffer.numpy().tobytes() for buffer in model.buffers()]
+
+    before = kinds(), buffers()
     patches = [patch for patch in table.called_for(net) if patch.name != "qkv-bias"]
     with original(patches=patches, model=model) as session:
         assert [found.patch for found in session.patches] == [patch.name for patch in patches]
         assert all(found.sites > found.carried for found in session.patches)
-        assert state() != before
-    assert state() == before
+        assert (kinds(), buffers()) != before
+    assert kinds() == before[0]
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+
+
+def test_weights_are_gone_too_where_a_session_cannot_be_opened(
+    small_source: Source, original: Callable[..., TorchSession]
+) -> None:
+    model = models.load(small_source.folder, small_source.network)
+    with pytest.raises(EngineError):
+        original(replace(CPU, name="nowhere"), model=model)
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
 
 
 class Journal:
@@ -145,8 +157,8 @@ def test_too_little_memory_for_the_model_is_told_in_a_sentence(
 def test_too_little_memory_for_the_images_is_told_in_a_sentence(
     original: Callable[..., TorchSession], monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
-    with original() as session:
-        monkeypatch.setattr(torch.Tensor, "to", no_room)
+    with original() as session, monkeypatch.context() as short:
+        short.setattr(torch.Tensor, "to", no_room)
         with pytest.raises(MemoryShortError, match="cpu has too little memory"):
             session.bind(images(1, size))
 
