@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +20,9 @@ from vconv.convert.libraries.table import library_of
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Finding, Patch, find_sites
 from vconv.convert.room import require_room
-from vconv.convert.sources.base import LIBRARYS, Source
+from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
 from vconv.errors import InputError, PatchError
-from vconv.types import GRAPHS, WEIGHTS_FILE, Config, Say
+from vconv.types import CHANNELS, GRAPHS, WEIGHTS_FILE, Say
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,19 @@ def image_size(source: Source) -> tuple[int, int]:
     """Return the (height, width) that a source's preprocessing makes, checked against its network.
 
     Raises:
-        InputError: the size is no multiple of the patch, or not the one that the network is fixed to.
+        InputError: the size is no multiple of the patch, or not the one that the network is fixed to; or the
+            images are not to have three channels.
     """
     network, library = source.network, library_of(source.network)
     height, width = library.image_size(source.config, source.preprocessor)
     patch, numbers = network.numbers.patch, network.numbers
+    if numbers.channels != CHANNELS:
+        raise InputError(
+            "the network does not take photographs",
+            got=f"images of {numbers.channels} channels",
+            expected=f"{CHANNELS}: red, green and blue",
+            fix="use a checkpoint for colour images; others are not supported",
+        )
     if height < patch or width < patch or height % patch or width % patch:
         raise InputError(
             "the image size does not fit the patches",
@@ -146,8 +153,7 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
     config = {key: value for key, value in config.items() if not key.startswith("_")}
     if config.pop("torch_dtype", None) or config.get("dtype"):
         config["dtype"] = "float32"
-    for name, content in zip(source.library.files, (config, source.preprocessor), strict=False):
-        _write_json(folder / name, content)
+    write_configurations(folder, config, source.preprocessor)
     for path in source.licence_files:
         shutil.copyfile(path, folder / path.name)
     plan = checkpoint.Plan(folder / WEIGHTS_FILE, matches, dropped)
@@ -161,10 +167,6 @@ def _found(patch: Patch, source: Source, matches: Sequence[Match]) -> Finding:
     if patch.corrective and source.periods == LIBRARYS:
         return Finding(apply=False, proof=f"left out, as --periods {LIBRARYS} asks")
     return patch.decide(source.network, matches)
-
-
-def _write_json(path: Path, content: Config) -> None:
-    path.write_text(json.dumps(dict(content), indent=2, sort_keys=True) + "\n")
 
 
 def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[Decision]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from vconv.convert.layouts.base import Network
 from vconv.convert.safetensors_file import Entry
-from vconv.errors import WeightsError
+from vconv.errors import ArtifactError, WeightsError
 
 LEDGER_FILE = "ledger.json"
 Action = Literal["copied", "renamed", "cast", "dropped"]
@@ -116,5 +116,17 @@ def save(path: Path, lines: Iterable[Line]) -> None:
 
 
 def load(path: Path) -> list[Line]:
-    """Read a ledger that :func:`save` wrote."""
-    return [Line(**{**row, "shape": tuple(row["shape"])}) for row in json.loads(path.read_text())]
+    """Read a ledger that :func:`save` wrote.
+
+    Raises:
+        ArtifactError: it is not one.
+    """
+    try:
+        return [Line(**{**row, "shape": tuple(row["shape"])}) for row in json.loads(path.read_bytes())]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ArtifactError(
+            f"cannot read {path}",
+            got=f"{type(error).__name__}: {error}",
+            expected="a ledger",
+            fix="export the artifact again, or fetch it again",
+        ) from error

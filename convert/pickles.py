@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from vconv.convert import safetensors_file
+from vconv.convert.room import require_room
 from vconv.convert.safetensors_file import CHUNK_BYTES, Planned
 from vconv.errors import WeightsError
 
@@ -42,6 +43,8 @@ DTYPES: Mapping[torch.dtype, str] = {
 _PARALLEL = "module."
 _ZIP_MAGIC = b"PK\x03\x04"
 _RESERVED = "__metadata__"
+_SHARED = 2
+"""How often a checkpoint's data may be used, but for a little: a tied weight has two names."""
 _RESAVE = (
     "load it with the library that it came from, in an environment that you trust, "
     "and save its state dict as safetensors"
@@ -92,8 +95,20 @@ def rewrite(path: Path, target: Path) -> None:
     Raises:
         WeightsError: the file cannot be read without running code, is not sound, or does not hold exactly
             one state dict of tensors that safetensors can hold. Nothing has been written then.
+        ArtifactError: there is no room for them.
     """
     tensors = _state_dict(path, _load(path))
+    total = sum(map(_nbytes, tensors.values()))
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors.values()}
+    held = sum(storage.nbytes() for storage in stored.values())
+    if total > _SHARED * held + CHUNK_BYTES:
+        raise WeightsError(
+            f"the tensors of {path.name} repeat one another",
+            got=f"{total} bytes of tensors from {held} bytes of data",
+            expected=f"at most {_SHARED} times the data",
+            fix=_RESAVE,
+        )
+    require_room(target.parent, total)
     safetensors_file.write(target, [_planned(name, tensor) for name, tensor in tensors.items()])
 
 

@@ -29,6 +29,8 @@ HEADER_LIMIT = 100_000_000
 
 CHUNK_BYTES = 16 * 2**20
 _PREFIX = 8
+_DIMENSIONS = 16
+"""No tensor has more."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,10 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
         dtype, shape = fields["dtype"], tuple(fields["shape"])
         begin, end = fields["data_offsets"]
         sound = dtype in ITEM_SIZES and all(
-            isinstance(number, int) and not isinstance(number, bool) and number >= 0
+            isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**63
             for number in (*shape, begin, end)
         )
+        sound = sound and len(shape) <= _DIMENSIONS
     except (TypeError, KeyError, ValueError):
         sound = False
     if not sound:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vconv.types import WEIGHTS_FILE
+from vconv.types import WEIGHTS_FILE, weights_named
 
 Document = Mapping[str, Any]
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow", "incomplete": "yellow"}
@@ -50,10 +50,6 @@ def systems(rows: Iterable[Document]) -> None:
     _print(_plain(keys, [[row[key] for key in keys] for row in rows]))
 
 
-def _weights(label: str, synthetic: bool) -> str:
-    return f"{label} (synthetic: not trained weights)" if synthetic else label
-
-
 def _patches(patches: Iterable[Document]) -> list[tuple[str, str]]:
     return [
         (f"patch {patch['name']}", ("" if patch["applied"] else "not applied: ") + patch["proof"])
@@ -70,7 +66,7 @@ def artifact(manifest: Document) -> None:
     system, source = manifest["system"], manifest["source"]
     rows = [
         ("system", f"{system['name']} ({system['hub_id']}, {system['library']})"),
-        ("weights", _weights(source["label"], source["synthetic"])),
+        ("weights", weights_named(source["label"], source["synthetic"])),
         ("licence", source["licence"]),
         *(
             ("published", f"{name} came from the catalog, not with the weights")
@@ -107,7 +103,7 @@ def exported(document: Document) -> None:
             (),
             [
                 ("artifact", document["artifact"]),
-                ("weights", _weights(document["weights"], document["synthetic"])),
+                ("weights", weights_named(document["weights"], document["synthetic"])),
                 (
                     "tensors",
                     ", ".join(f"{number} {what}" for what, number in counts.items() if what != "tensors"),
@@ -205,7 +201,7 @@ def validated(document: Document) -> None:
     """Draw the report of a validation."""
     reference = document["reference"]
     name = f"{reference['name']}, " if reference["name"] else ""
-    weights = _weights(document["weights"], document["synthetic"])
+    weights = weights_named(document["weights"], document["synthetic"])
     _print(f"{document['artifact']}: weights {weights}", markup=False)
     _print(f"reference: {name}{_SOURCES[reference['source']]}", markup=False)
     for check in document["checks"]:

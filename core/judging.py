@@ -21,7 +21,7 @@ from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import require_weights
 from vconv.staging import left_behind, workplace
 from vconv.trials import Trial
-from vconv.types import Say, Status, silent
+from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import comparison, report, textlog, validation
 from vconv.validators.speed import add_speed_ups
 
@@ -172,7 +172,9 @@ def compare(
         report.whole([row for row in rows if row["artifact"] == str(one.folder)], one.checks) for one in found
     ]
     status = next((bad for bad in (Status.FAILED, Status.INCOMPLETE) if bad in statuses), Status.PASSED)
-    weights = {str(one.folder): report.weights_named(one.made) for one in found}
+    weights = {
+        str(one.folder): weights_named(one.made.source.label, one.made.source.synthetic) for one in found
+    }
     result: dict[str, Any] = report.finite(
         {
             "status": status,

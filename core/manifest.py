@@ -157,7 +157,7 @@ def load(folder: Path) -> Manifest:
             fix="make one with `vconv export NAME`, or check the path",
         )
     raw = path.read_bytes()
-    expected = (folder / DIGEST_FILE).read_text().split(maxsplit=1)[:1]
+    expected = (folder / DIGEST_FILE).read_text("utf-8", "replace").split(maxsplit=1)[:1]
     digest = hashlib.sha256(raw).hexdigest()
     if expected != [digest]:
         raise ArtifactError(
@@ -177,7 +177,7 @@ def load(folder: Path) -> Manifest:
                 fix="use the version of vconv that made it, or export it again",
             )
         return Manifest.model_validate_json(raw)
-    except (ValueError, ValidationError) as error:
+    except (ValueError, ValidationError, RecursionError) as error:
         first = str(error).splitlines()
         raise ArtifactError(
             f"cannot read {path}", got=" ".join(first[:3]), expected="a manifest", fix="export it again"

@@ -17,6 +17,8 @@ from vconv.errors import ArtifactError
 from vconv.types import MANIFEST_FILE
 
 _REPLACED = "replaced"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+"""How a folder is opened to be locked: anything else by its name, such as a pipe or a link, is not."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _locked(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
         root = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         with contextlib.suppress(FileNotFoundError):
-            lock = os.open(root, os.O_RDONLY)
+            lock = os.open(root, _FOLDER)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if os.path.samestat(os.fstat(lock), root.stat()):
@@ -80,7 +82,7 @@ def left_behind(parent: Path, prefix: str) -> Iterator[Path]:
     """
     for left in parent.glob(glob.escape(prefix) + "*"):
         with contextlib.suppress(OSError):
-            handle = os.open(left, os.O_RDONLY)
+            handle = os.open(left, _FOLDER)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield left

@@ -24,6 +24,9 @@ Say = Callable[[str], None]
 INPUT = "pixel_values"
 """The one input of every graph and session: float32 (B, 3, H, W), normalised."""
 
+CHANNELS = 3
+"""Channels of every image: red, green and blue."""
+
 OUTPUTS = ("pooled", "cls", "registers", "patches", "last_hidden_state", "logits")
 """Output names, the same everywhere, in the order in which they are listed."""
 
@@ -97,6 +100,11 @@ class Check:
     def __post_init__(self) -> None:
         if not self.detail:
             raise ValueError(f"check {self.name!r} has no detail")
+
+
+def weights_named(label: str, synthetic: bool) -> str:
+    """Name weights, and say so where they are synthetic: the word follows them wherever they are named."""
+    return f"{label} (synthetic: not trained weights)" if synthetic else label
 
 
 def silent(line: str) -> None:

@@ -22,7 +22,7 @@ from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import ExportCheckError, InputError
 from vconv.filling import fill_weights
 from vconv.runtime.devices import find_device
-from vconv.runtime.images import open_images
+from vconv.runtime.images import open_images, require_seed
 from vconv.runtime.sessions import Session
 from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant
 from vconv.side import beside
@@ -92,6 +92,7 @@ def export(
             expected=f"1 to {onnx_export.GREATEST_BATCH}",
             fix="give a whole number",
         )
+    require_seed(seed)
     if images and not golden:
         raise InputError(
             "--images has nothing to do",

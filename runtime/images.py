@@ -10,6 +10,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vconv.errors import InputError
 
+GREATEST_COUNT = 64
+"""Photographs that are taken at once: all of them are held in memory."""
 NATURAL_SIZE = (384, 512)
 """Height and width of a made-up image, in pixels."""
 
@@ -21,7 +23,8 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
         paths: files, or folders of files with names that end in .png, .jpg, .jpeg or .webp.
 
     Raises:
-        InputError: a path is missing, is not an image, is too large to be one, or there are none.
+        InputError: a path is missing, is not an image, is too large to be one, or there are none or more
+            than :data:`GREATEST_COUNT`.
     """
     paths = list(paths)
     files: list[Path] = []
@@ -39,6 +42,13 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
             got="none",
             expected="at least one .png, .jpg, .jpeg or .webp",
             fix="name image files, or a folder that holds some",
+        )
+    if len(files) > GREATEST_COUNT:
+        raise InputError(
+            "there are too many images",
+            got=len(files),
+            expected=f"at most {GREATEST_COUNT}",
+            fix="name some of them, or a folder with fewer",
         )
     images = []
     for file in files:
@@ -62,6 +72,18 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
     return images
 
 
+def require_seed(seed: int) -> None:
+    """Make sure that a seed is one.
+
+    Raises:
+        InputError: it is negative.
+    """
+    if seed < 0:
+        raise InputError(
+            "the seed is out of range", got=seed, expected="0 or more", fix="give a whole number"
+        )
+
+
 def natural_image(seed: int) -> Image.Image:
     """Make an image whose amplitude falls as 1 / frequency, as that of natural scenes does.
 
@@ -77,10 +99,7 @@ def natural_image(seed: int) -> Image.Image:
     Raises:
         InputError: the seed is negative.
     """
-    if seed < 0:
-        raise InputError(
-            "the seed is out of range", got=seed, expected="0 or more", fix="give a whole number"
-        )
+    require_seed(seed)
     height, width = NATURAL_SIZE
     generator = np.random.Generator(np.random.PCG64([seed, 1987]))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])

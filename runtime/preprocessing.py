@@ -14,8 +14,8 @@ from PIL import Image
 from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries import timm_models
 from vconv.convert.libraries.base import quiet, understood
-from vconv.errors import InputError
-from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array
+from vconv.errors import ArtifactError, InputError
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array, Config
 
 Processor = Callable[[Sequence[Image.Image]], Array]
 """Turns images of any size and mode into float32 (N, 3, H, W), resized and normalised."""
@@ -36,7 +36,7 @@ def _transformers(folder: Path) -> _One:
 def _timm(folder: Path) -> _One:
     from timm.data import transforms_factory
 
-    config = json.loads((folder / CONFIG_FILE).read_text())
+    config = read_config(folder)
     create: Any = transforms_factory.create_transform
     transform: Any = create(**timm_models.preprocessing(config))
     return lambda image: transform(image).numpy()
@@ -49,6 +49,30 @@ _PROCESSORS: Mapping[str, tuple[Callable[[Path], _One], str]] = {
 """By library: what makes a folder's stock image processor, and the file that describes it."""
 
 
+def read_config(folder: Path) -> Config:
+    """Return the ``config.json`` of an artifact, or of a source.
+
+    Raises:
+        ArtifactError: it is none.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _no_config(folder, str(error)) from error
+    if not isinstance(config, dict):
+        raise _no_config(folder, f"a {type(config).__name__}")
+    return config
+
+
+def _no_config(folder: Path, got: str) -> ArtifactError:
+    return ArtifactError(
+        f"cannot read {folder / CONFIG_FILE}",
+        got=got,
+        expected="a JSON object",
+        fix="export the artifact again, or fetch it again",
+    )
+
+
 def load_processor(folder: Path) -> Processor:
     """Make the image processor of a folder, which does exactly what its stock library does with it.
 
@@ -58,8 +82,7 @@ def load_processor(folder: Path) -> Processor:
     Raises:
         InputError: the library knows no such image processor, or, from the processor, cannot run it.
     """
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    library = find_layout(config).library
+    library = find_layout(read_config(folder)).library
     make, file = _PROCESSORS[library]
     # Libraries find some faults only when the first image comes.
     understandable = functools.partial(understood, library, "image processor", file, InputError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from vconv.convert import models
@@ -15,8 +14,9 @@ from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime.devices import Device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, Precision
+from vconv.runtime.preprocessing import read_config
 from vconv.runtime.sessions import Session, TorchSession
-from vconv.types import CONFIG_FILE, WEIGHTS_FILE
+from vconv.types import WEIGHTS_FILE
 
 DEFAULT_VARIANT = "onnx-fp32"
 
@@ -40,11 +40,11 @@ def patched_network(folder: Path) -> Network:
     """Return what an artifact's own configuration and weights describe.
 
     Raises:
-        ArtifactError: it has no weights.
+        ArtifactError: it has no weights, or its configuration is none.
+        WeightsError: the weights are not sound.
     """
     require_weights(folder)
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    return network(config, read_header(folder / WEIGHTS_FILE))
+    return network(read_config(folder), read_header(folder / WEIGHTS_FILE))
 
 
 def find_variant(manifest: Manifest, name: str) -> VariantRecord:

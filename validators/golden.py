@@ -16,13 +16,16 @@ import torch
 from vconv.convert import models, reference, safetensors_file
 from vconv.convert.layouts.base import Network
 from vconv.convert.sources.base import LIBRARYS, Source
-from vconv.errors import PatchError, WeightsError
+from vconv.errors import ArtifactError, PatchError, WeightsError
+from vconv.runtime.sessions import in_batches
 from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy import judge
 from vconv.validators.limits import find_limit
 from vconv.validators.metrics import measure
 
 GOLDEN_FILE = "golden/golden.safetensors"
+AT_ONCE = 8
+"""Images that are judged in one batch, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,14 @@ class Reference:
 def _run(
     model: torch.nn.Module, network: Network, pixel_values: Array, dtype: torch.dtype
 ) -> dict[str, Array]:
-    outputs = models.Outputs(model, network).eval()
-    images = torch.from_numpy(pixel_values).to(dtype)
-    with torch.inference_mode():
-        found = outputs(images)
-    return {name: value.numpy() for name, value in zip(models.output_names(network), found, strict=True)}
+    outputs, names = models.Outputs(model, network).eval(), models.output_names(network)
+
+    def run(images: Array) -> dict[str, Array]:
+        with torch.inference_mode():
+            found = outputs(torch.from_numpy(images).to(dtype))
+        return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+
+    return in_batches(run, pixel_values, min(AT_ONCE, len(pixel_values)))
 
 
 @contextlib.contextmanager
@@ -155,9 +161,21 @@ def _bytes(value: Array) -> tuple[bytes]:
 
 
 def load(path: Path) -> tuple[Array, dict[str, Array]]:
-    """Return the recorded inputs and outputs."""
-    tensors = safetensors.numpy.load_file(path)
-    return tensors.pop(INPUT), tensors
+    """Return the recorded inputs and outputs.
+
+    Raises:
+        ArtifactError: the file does not hold them.
+    """
+    try:
+        tensors = safetensors.numpy.load_file(path)
+        return tensors.pop(INPUT), tensors
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ArtifactError(
+            f"cannot read {path}",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"{INPUT} and the reference's outputs",
+            fix="export the artifact again, or fetch it again",
+        ) from error
 
 
 def agreement(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:

@@ -12,11 +12,13 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from vconv.convert import cann, models, onnx_export
 from vconv.convert.layouts.base import Network
 from vconv.convert.passes.point_at_weights import DTYPES
 from vconv.convert.safetensors_file import Entry, read_header
+from vconv.errors import ArtifactError
 from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
 
 INLINE_ELEMENTS = onnx_export.FOLD_ELEMENTS
@@ -50,8 +52,21 @@ class Subject:
 
 
 def open_graph(path: Path, network: Network, size: tuple[int, int], batch: int | None) -> Subject:
-    """Read a graph, not its weights."""
-    return Subject(path, ir.load(path), network, size, batch, read_header(path.parent / WEIGHTS_FILE))
+    """Read a graph, not its weights.
+
+    Raises:
+        ArtifactError: the file is no graph.
+    """
+    try:
+        model = ir.load(path)
+    except (DecodeError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ArtifactError(
+            f"cannot read {path}",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            expected="an ONNX graph",
+            fix="export the artifact again, or fetch it again",
+        ) from error
+    return Subject(path, model, network, size, batch, read_header(path.parent / WEIGHTS_FILE))
 
 
 def _valid(subject: Subject) -> str:

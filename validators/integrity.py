@@ -11,10 +11,10 @@ from vconv.convert.ledger import LEDGER_FILE, Line
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.safetensors_file import Entry
 from vconv.convert.sources.base import Source, sha256_of
-from vconv.errors import ArtifactError
+from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import DIGEST_FILE, Manifest
 from vconv.runtime.variants import require_weights
-from vconv.types import CONFIG_FILE, MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Status
+from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Status
 from vconv.validators.report import REPORTS_FOLDER, RESULTS_FILE
 
 _BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, "README.md"}
@@ -30,8 +30,13 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
 
     Raises:
         ArtifactError: a file is missing, differs, or is used but not listed.
+        UnknownNameError: it is of a library that this version does not know.
     """
-    unlisted = {CONFIG_FILE, *LIBRARIES[manifest.system.library].files, LEDGER_FILE, WEIGHTS_FILE}
+    if manifest.system.library not in LIBRARIES:
+        raise UnknownNameError(
+            "library", manifest.system.library, LIBRARIES, fix="use the version of vconv that made it"
+        )
+    unlisted = {*LIBRARIES[manifest.system.library].files, LEDGER_FILE, WEIGHTS_FILE}
     unlisted |= {variant.file for variant in manifest.variants}
     unlisted |= {manifest.golden.file} if manifest.golden else set()
     unlisted -= manifest.files.keys()

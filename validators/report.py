@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from vconv.errors import ArtifactError
-from vconv.manifest import Manifest
 from vconv.types import Check, Status
 from vconv.validators.accuracy import OutputVerdict
 from vconv.validators.limits import Limit
@@ -97,11 +96,6 @@ def finite(document: Any) -> Any:
     return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
-def weights_named(manifest: Manifest) -> str:
-    """Name an artifact's weights, and say so where they are synthetic."""
-    return manifest.source.label + " (synthetic: not trained weights)" * manifest.source.synthetic
-
-
 def probe(folder: Path) -> None:
     """Make sure, before anything is run, that a report can be saved.
 
@@ -133,7 +127,7 @@ def _entries(folder: Path) -> list[Any]:
     """Return the index of an artifact's reports."""
     index = folder / RESULTS_FILE
     try:
-        return list(json.loads(index.read_text())["reports"]) if index.is_file() else []
+        return list(json.loads(index.read_bytes())["reports"]) if index.is_file() else []
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"{index} is damaged",
@@ -210,7 +204,7 @@ def _locked(reports: Path) -> Iterator[None]:
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        beside.write_text(text)
+        beside.write_text(text, "utf-8")
         beside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

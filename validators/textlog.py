@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vconv.types import Say
+from vconv.types import Say, weights_named
 from vconv.validators.metrics import METRICS
 
 _LATENCY = (
@@ -53,9 +53,8 @@ class Log:
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
-    synthetic = " (synthetic: not trained weights)" if report["synthetic"] else ""
     yield f"artifact   {report['artifact']}"
-    yield f"weights    {report['weights']}{synthetic}"
+    yield f"weights    {weights_named(report['weights'], report['synthetic'])}"
     reference = report["reference"]
     where = f"{reference['precision']} on {reference['device']}"
     yield f"reference  {reference['name']}, {reference['source']}, {where}"

@@ -17,7 +17,7 @@ from vconv.runtime.sessions import Session, in_batches
 from vconv.runtime.timing import Plan, timed
 from vconv.types import Arrays, Say, Status
 from vconv.validators.accuracy import judge_runs, overall
-from vconv.validators.golden import Reference
+from vconv.validators.golden import AT_ONCE, Reference
 from vconv.validators.latency import Runner, time_side_by_side
 from vconv.validators.limits import UNLIMITED, find_limit
 from vconv.validators.report import output_rows
@@ -75,10 +75,10 @@ def _memory(before: int | None) -> dict[str, int | None]:
 
 
 def _accuracy(candidate: Candidate, session: Session, level: str) -> dict[str, Any]:
-    """Run a variant at its batches, one and all for a dynamic one, and judge the worst of them."""
+    """Run a variant at its batches, one and many for a dynamic one, and judge the worst of them."""
     reference, device = candidate.reference, candidate.device
     images = reference.pixel_values
-    batches = [session.batch] if session.batch else sorted({1, len(images)})
+    batches = [session.batch] if session.batch else sorted({1, min(AT_ONCE, len(images))})
     runs: list[Arrays] = [in_batches(session.run, images, batch) for batch in batches]
     judged = not candidate.unjudged
     arithmetic = device.arithmetic_of(candidate.precision)

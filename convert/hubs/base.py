@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import http.client
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 
 from vconv.convert import shards
@@ -141,7 +141,7 @@ def explained(wanted: Wanted, error: Exception, began: bool, others: Iterable[st
     first = list(_chain(error))[-1]
     said = " ".join(str(first).split())[:200] or type(first).__name__
     if status:
-        said = _headers(error).get("X-Error-Message") or HTTPStatus(status).phrase
+        said = _headers(error).get("X-Error-Message") or http.client.responses.get(status, "an error")
     fields = {
         "wanted": wanted,
         "hub": row.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,10 @@ def _offline() -> bool:
 def _failures() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
-    # Its base is that of requests, httpx or httpx2, as the version has it; hf_xet raises RuntimeError.
-    return (OSError, HfHubHTTPError.__mro__[1], RuntimeError, json.JSONDecodeError)
+    # Its base is that of requests, httpx or httpx2, as the version has it; hf_xet raises RuntimeError. A
+    # token, an address or a proxy that makes no sense comes as a ValueError, a missing part of a client's
+    # (for a SOCKS proxy) as an ImportError.
+    return (OSError, HfHubHTTPError.__mro__[1], RuntimeError, ValueError, ImportError)
 
 
 def _listing(repository: str, revision: str | None) -> tuple[str, list[str]]:

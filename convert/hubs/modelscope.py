@@ -80,7 +80,7 @@ def _listing(repository: str, revision: str | None) -> tuple[str, list[str]]:
     with _hushed():
         endpoint = api.HubApi().get_endpoint_for_read(repo_id=repository, repo_type="model")
         files = api.HubApi(endpoint=endpoint).get_model_files(repository, revision=branch, recursive=False)
-    return branch, [file["Path"] for file in files if file.get("Type") != "tree"]
+    return branch, [file["Path"] for file in files]
 
 
 def _cached(repository: str, revision: str | None) -> Snapshot | None:

@@ -25,7 +25,8 @@ _LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 _WEIGHT_SUFFIXES = {
     *(".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".pth", ".pt", ".ckpt", ".npz", ".gguf", ".tflite"),
 }
-_REPOSITORY = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_REPOSITORY = re.compile(r"(?!.*(--|\.\.|\.git$|[.-]/))[A-Za-z0-9][\w.-]*/([A-Za-z0-9][\w.-]*)?\w", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def download(
@@ -66,7 +67,9 @@ def download(
         )
     wanted = Wanted(HUBS[hub], repository, revision, gated, licence)
     row, others = wanted.hub, [name for name in HUBS if name != hub]
-    if offline or row.offline():
+    # What a commit holds never changes: there is nothing to ask the hub.
+    pinned = row.cached(repository, revision) if revision and _COMMIT.fullmatch(revision) else None
+    if offline or row.offline() or (pinned and not _lacking(row, pinned)):
         return _from_cache(wanted, say)
     try:
         commit, files = row.listing(repository, revision)

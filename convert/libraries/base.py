@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from vconv.convert.layouts.base import Network
@@ -62,7 +63,7 @@ def quiet(*names: str) -> Iterator[None]:
 
 _REFUSALS = (
     *(LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, AttributeError),
-    *(ImportError, OSError),
+    *(ImportError, OSError, StrictDataclassError),
 )
 """What libraries raise on a configuration that makes no sense to them."""
 

@@ -22,8 +22,8 @@ _CLASSES = {
 }
 """From a network's head to the class that stock users load it with."""
 _PLAIN = "vconv_plain"
-_STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""How a folder is read: nothing is fetched, and no code in it is run or asked about."""
+_STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
+"""How a folder is read: nothing is fetched, no code in it is run or asked about, and results have names."""
 
 
 def _factory(network: Network) -> Any:

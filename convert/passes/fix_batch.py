@@ -13,6 +13,8 @@ import onnx_ir as ir
 import onnxscript.optimizer
 import sympy
 
+from vconv.convert.passes.name_batch import batch_symbol, shaped
+
 
 def fix_batch(model: ir.Model, batch: int, fold_elements: int) -> None:
     """Fix the first dimension of the graph's input, and all that follows from it, in place.
@@ -26,14 +28,9 @@ def fix_batch(model: ir.Model, batch: int, fold_elements: int) -> None:
         ValueError: the input's batch dimension is not symbolic.
     """
     graph = model.graph
-    shape = graph.inputs[0].shape
-    if shape is None or not isinstance(shape[0], ir.SymbolicDim) or shape[0].value is None:
-        raise ValueError(f"the graph's input is {shape}: its batch is no symbol")
-    symbol = shape[0].value
-    values = (*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs))
-    for value in {id(value): value for value in values}.values():
-        if value.shape is not None:
-            value.shape = ir.Shape([_fixed(dim, symbol, batch) for dim in value.shape])
+    symbol = batch_symbol(graph)
+    for value in shaped(graph):
+        value.shape = ir.Shape([_fixed(dim, symbol, batch) for dim in value.shape or ()])
     weights = {
         name: value.const_value
         for name, value in graph.initializers.items()

@@ -12,8 +12,8 @@ import onnx_ir as ir
 BATCH = "batch"
 
 
-def name_batch(graph: ir.Graph) -> None:
-    """Rename the first dimension of the graph's input, and all that is equal to it, in place.
+def batch_symbol(graph: ir.Graph) -> str:
+    """Return the exporter's symbol for the batch.
 
     Raises:
         ValueError: the input's batch dimension is not symbolic, so the trace baked a batch into the graph.
@@ -21,14 +21,27 @@ def name_batch(graph: ir.Graph) -> None:
     shape = graph.inputs[0].shape
     if shape is None or not isinstance(shape[0], ir.SymbolicDim) or shape[0].value is None:
         raise ValueError(f"the graph's input is {shape}: its batch was fixed by tracing")
-    symbol = shape[0].value
+    return shape[0].value
+
+
+def shaped(graph: ir.Graph) -> list[ir.Value]:
+    """List every value of a graph whose shape is known, each once."""
     values = (*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs))
-    for value in {id(value): value for value in values}.values():
-        if value.shape is not None:
-            value.shape = ir.Shape([_renamed(dim, symbol) for dim in value.shape])
+    return [value for value in {id(value): value for value in values}.values() if value.shape is not None]
 
 
-def _renamed(dim: int | ir.SymbolicDim, symbol: str | None) -> int | ir.SymbolicDim:
+def name_batch(graph: ir.Graph) -> None:
+    """Rename the first dimension of the graph's input, and all that is equal to it, in place.
+
+    Raises:
+        ValueError: the input's batch dimension is not symbolic, so the trace baked a batch into the graph.
+    """
+    symbol = batch_symbol(graph)
+    for value in shaped(graph):
+        value.shape = ir.Shape([_renamed(dim, symbol) for dim in value.shape or ()])
+
+
+def _renamed(dim: int | ir.SymbolicDim, symbol: str) -> int | ir.SymbolicDim:
     if isinstance(dim, int):
         return dim
     return ir.SymbolicDim(BATCH if dim.value == symbol else None)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import network
+from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.libraries.base import Library
-from vconv.convert.libraries.table import library_of
+from vconv.convert.libraries.table import LIBRARIES, library_of
 from vconv.convert.safetensors_file import Entry
 from vconv.types import Config
 
@@ -98,6 +98,13 @@ class Source:
         """Hash of both configurations: with the weights' own, what makes two sources one model."""
         text = json.dumps([dict(self.config), dict(self.preprocessor)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:
+    """Write the configuration files of a configuration's library."""
+    files = LIBRARIES[find_layout(config).library].files
+    for name, content in zip(files, (config, preprocessor), strict=False):
+        (folder / name).write_text(json.dumps(dict(content), indent=2, sort_keys=True) + "\n")
 
 
 def digest_of(files: Mapping[str, str]) -> str:

@@ -19,8 +19,7 @@ from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.room import require_room
 from vconv.convert.safetensors_file import Entry, Planned
-from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of
-from vconv.convert.sources.synthetic import write_configurations
+from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of, write_configurations
 from vconv.errors import WeightsError
 from vconv.types import CONFIG_FILE, MANIFEST_FILE, PICKLE_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Say
 
@@ -162,7 +161,10 @@ def open_local(
             expected="the original's",
             fix="give the weights that the artifact was made from",
         )
-    config, preprocessor, published = _configurations(system, path, say)
+    home = path if path.is_dir() else path.parent
+    config, preprocessor, published = _configurations(system, path, home, say)
+    # Beside a file without its configuration lies anything: a folder of downloads, not a model.
+    of_model = path.is_dir() or CONFIG_FILE not in published
     parts = form.files(file)
     if form.pickled and Version(torch.__version__) < Version(_SAFE_PICKLES):
         say(
@@ -183,25 +185,22 @@ def open_local(
         config=config,
         preprocessor=preprocessor,
         files=files,
-        licence=(_licence(path) if path.is_dir() else "") or system.licence,
+        licence=(_licence(home) if of_model else "") or system.licence,
         published=published,
-        licence_files=_licence_files(path, say),
+        licence_files=_licence_files(home, say) if of_model else (),
     )
 
 
 def _configurations(
-    system: System, path: Path, say: Say
+    system: System, path: Path, home: Path, say: Say
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     """Return the configurations beside the weights, or the published ones where there are none."""
     wanted = find_layout(system.config)
     files = LIBRARIES[wanted.library].files
     found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
-    beside = path if path.is_dir() else path.parent
-    own = [name for name in files if (beside / name).is_file()]
+    own = [name for name in files if (home / name).is_file()]
     published = tuple(name for name in files if name not in own)
-    found |= {
-        name: {key: value for key, value in _read(beside / name).items() if key != _CODE} for name in own
-    }
+    found |= {name: {key: value for key, value in _read(home / name).items() if key != _CODE} for name in own}
     for name in published:
         say(f"no {name} beside the weights: using the published one")
     if not wanted.describes(found[CONFIG_FILE]):
@@ -217,7 +216,7 @@ def _configurations(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"cannot read {path}", got=str(error), expected="a JSON object", fix="download the file again"
@@ -232,12 +231,10 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _licence_files(path: Path, say: Say) -> tuple[Path, ...]:
+def _licence_files(folder: Path, say: Say) -> tuple[Path, ...]:
     """List the licence texts of a folder, but none that is a link to what is not of the folder."""
-    if not path.is_dir():
-        return ()
-    found = sorted(file for file in path.iterdir() if file.is_file() and _LICENCES.fullmatch(file.name))
-    homes = [path.resolve()]
+    found = sorted(file for file in folder.iterdir() if file.is_file() and _LICENCES.fullmatch(file.name))
+    homes = [folder.resolve()]
     if homes[0].parent.name == "snapshots":  # of a Hugging Face cache, where every file is such a link
         homes.append(homes[0].parent.parent / "blobs")
     kept = []
@@ -254,7 +251,7 @@ def _licence_files(path: Path, say: Say) -> tuple[Path, ...]:
 def _licence(folder: Path) -> str:
     """Return the licence that a folder's model card names in its front matter; empty if it names none."""
     card = folder / "README.md"
-    text = card.read_text(errors="replace") if card.is_file() else ""
+    text = card.read_text("utf-8", "replace") if card.is_file() else ""
     front = text.split("---", 2)[1] if text.startswith("---") else ""
     names: dict[str, str] = dict(_CARD_LICENCE.findall(front))
     return names.get("license_name") or names.get("license", "")

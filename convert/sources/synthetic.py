@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from vconv.catalog import System
 from vconv.convert import recipe, safetensors_file
-from vconv.convert.layouts.table import find_layout, network
-from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.layouts.table import network
 from vconv.convert.room import require_room
-from vconv.convert.sources.base import SYNTHETIC, Origin, Source
-from vconv.types import WEIGHTS_FILE, Config, Say
+from vconv.convert.sources.base import SYNTHETIC, Origin, Source, write_configurations
+from vconv.types import WEIGHTS_FILE, Say
 
 LICENCE = "none: synthetic weights"
-
-
-def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:
-    """Write the configuration files of a configuration's library."""
-    files = LIBRARIES[find_layout(config).library].files
-    for name, content in zip(files, (config, preprocessor), strict=False):
-        (folder / name).write_text(json.dumps(dict(content), indent=2, sort_keys=True) + "\n")
 
 
 def draw(system: System, seed: int, scratch: Path, say: Say) -> Source:

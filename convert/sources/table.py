@@ -10,7 +10,7 @@ from pathlib import Path
 from vconv.catalog import System
 from vconv.convert.hubs import table as hubs
 from vconv.convert.sources import local, synthetic
-from vconv.convert.sources.base import PERIODS, Origin, Source
+from vconv.convert.sources.base import PERIODS, Origin, Source, write_configurations
 from vconv.errors import InputError, WeightsError
 from vconv.types import Say, silent
 
@@ -144,7 +144,7 @@ def _pooled(source: Source, pool: str) -> Source:
             fix="leave --pool out, and pool cls or patches as you like",
         )
     config = library.pooled_by(source.config, pool)
-    synthetic.write_configurations(source.folder, config, source.preprocessor)
+    write_configurations(source.folder, config, source.preprocessor)
     return replace(source, config=config, pool=pool)
 
 

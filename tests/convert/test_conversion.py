@@ -24,7 +24,7 @@ from vconv.convert.patches import gelu_erf, table
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
-from vconv.errors import ArtifactError, PatchError, WeightsError
+from vconv.errors import ArtifactError, InputError, PatchError, WeightsError
 from vconv.types import WEIGHTS_FILE, silent
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -286,6 +286,18 @@ def test_a_value_left_to_the_librarys_default_changes_nothing(
     config = {name: value for name, value in small_source.config.items() if name != key}
     _, found = convert(config=config)
     assert applied_of(found) == applied_of(converted.conversion)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_network_for_other_than_colour_images_is_refused(
+    small_system: System, small_source: Source, refused: Refused, channels: int
+) -> None:
+    changed = {"num_channels": channels}
+    if small_system.library == "timm":
+        changed = {"model_args": {**small_system.config["model_args"], "in_chans": channels}}
+    source = replace(small_source, config={**small_source.config, **changed})
+    with refused(InputError, "does not take photographs", f"{channels} channels", "expected 3"):
+        conversion.image_size(source)
 
 
 @with_classifier

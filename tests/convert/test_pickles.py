@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from vconv.convert import safetensors_file
+from vconv.convert import pickles, safetensors_file
 from vconv.convert.pickles import DTYPES, PICKLE_SUFFIXES, WRAPPERS, rewrite
 from vconv.errors import WeightsError
 
@@ -160,6 +160,28 @@ def test_tied_tensors_are_written_twice(path: Path, target: Path, zipped: bool) 
     rewrite(path, target)
     assert_holds(target, tensors)
     assert sum(entry.nbytes for entry in safetensors_file.read_header(target).values()) == 48 + 48 + 16
+
+
+def test_a_small_file_whose_tensors_repeat_one_another_without_end_is_refused(
+    path: Path, target: Path, refused: Refused, zipped: bool
+) -> None:
+    one = torch.ones(2**18)
+    save({f"a{place}": one for place in range(100)}, path, zipped)
+    with refused(WeightsError, "repeat one another", "104857600 bytes of tensors from 1048576 bytes"):
+        rewrite(path, target)
+    assert not target.exists()
+
+
+def test_room_is_asked_for_before_anything_is_written(
+    path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, int, bool]] = []
+    monkeypatch.setattr(
+        pickles, "require_room", lambda folder, nbytes: asked.append((folder, nbytes, target.exists()))
+    )
+    save(some(), path)
+    rewrite(path, target)
+    assert asked == [(target.parent, 2 * 15 * 4, False)]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)

@@ -26,7 +26,7 @@ from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.patches import gelu_erf, qkv_bias, rope_periods
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.table import Request, open_source
-from vconv.errors import ExportCheckError, PatchError
+from vconv.errors import ArtifactError, ExportCheckError, PatchError
 from vconv.manifest import DIGEST_FILE
 from vconv.types import MANIFEST_FILE, WEIGHTS_FILE
 
@@ -124,6 +124,34 @@ def test_a_tanh_gelu_in_a_graph_fails_by_its_numbers_and_by_its_operators(
     row = next(row for row in report["variants"] if row["variant"] == variant)
     errors = [output["vector_relative_error"] for output in row["outputs"].values()]
     assert 5e-5 < max(errors) < 5e-2
+
+
+DAMAGES: dict[str, tuple[str, bytes]] = {
+    "a ledger without fields": ("ledger.json", b'[{"source": "a"}]'),
+    "a ledger that is no list": ("ledger.json", b"3"),
+    "a configuration that is no JSON": ("config.json", b"{"),
+    "a configuration that is a list": ("config.json", b"[]"),
+    "a graph of other bytes": ("model.onnx", b"\x08\xff\xff\xff not a graph"),
+    "a recording of other bytes": ("golden/golden.safetensors", b"not a recording"),
+    "a recording without images": ("golden/golden.safetensors", safetensors.numpy.save({"cls": np.ones(3)})),
+}
+"""Files that are what no export writes, in an artifact whose hashes fit."""
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_artifact_whose_hashes_fit_but_whose_files_are_no_such_things_is_a_sentence(
+    copied: Path, damage: str
+) -> None:
+    name, raw = DAMAGES[damage]
+    (copied / name).write_bytes(raw)
+    content = json.loads((copied / MANIFEST_FILE).read_text())
+    content["files"][name].update(sha256=hashlib.sha256(raw).hexdigest(), nbytes=len(raw))
+    text = json.dumps(content)
+    (copied / MANIFEST_FILE).write_text(text)
+    (copied / DIGEST_FILE).write_text(hashlib.sha256(text.encode()).hexdigest())
+    with pytest.raises(ArtifactError, match=f"cannot read .*{name}"):
+        vconv.validate(copied, **QUICK)
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["live", "recorded"])

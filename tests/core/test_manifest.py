@@ -58,6 +58,17 @@ def test_a_missing_folder_and_a_folder_without_a_manifest_say_so(tmp_path: Path)
         manifest.load(tmp_path / "file")
 
 
+def test_a_digest_or_a_manifest_that_is_no_text_is_an_error(folder: Path) -> None:
+    (folder / DIGEST_FILE).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ArtifactError, match=r"vconv\.json was changed"):
+        manifest.load(folder)
+    for raw in (b"[" * 100_000, b"\xff", b"[]", b"3"):
+        (folder / MANIFEST_FILE).write_bytes(raw)
+        (folder / DIGEST_FILE).write_text(hashlib.sha256(raw).hexdigest())
+        with pytest.raises(ArtifactError, match="cannot read"):
+            manifest.load(folder)
+
+
 def test_a_newer_schema_says_which_vconv_to_use(folder: Path) -> None:
     rewrite(folder, {**json.loads((folder / MANIFEST_FILE).read_text()), "schema_version": 2})
     with pytest.raises(ArtifactError, match="schema version 2 .* schema version 1 .*version of vconv"):

@@ -12,7 +12,7 @@ import pytest
 
 from vconv import staging as module
 from vconv.errors import ArtifactError
-from vconv.staging import staging
+from vconv.staging import left_behind, staging
 
 HOLD = """
 import sys, time
@@ -228,6 +228,19 @@ def test_a_stage_that_was_swept_before_it_was_locked_is_made_again(
     write(tmp_path / "a", "1")
     assert (tmp_path / "a" / "vconv.json").read_text() == "1"
     assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file", "link"])
+def test_what_is_no_folder_is_let_be_though_it_has_the_name(kind: str, tmp_path: Path) -> None:
+    name, other = tmp_path / ".work-x", tmp_path / "other"
+    other.mkdir()
+    {
+        "pipe": lambda: os.mkfifo(name),
+        "file": lambda: name.write_text("text"),
+        "link": lambda: name.symlink_to(other),
+    }[kind]()
+    assert list(left_behind(tmp_path, ".work-")) == []
+    assert os.path.lexists(name) and other.exists()
 
 
 def test_only_what_was_left_beside_this_very_name_is_swept(tmp_path: Path) -> None:

@@ -364,14 +364,17 @@ def test_a_pooling_is_kept_through_export_validation_and_stock_loading(
         ({"batch": 0}, "--batch is out of range"),
         ({"opset": 17}, "opset is not supported .* 18 to"),
         ({"images": ["nowhere.png"]}, "cannot read the image nowhere.png"),
+        ({"seed": -1}, "the seed is out of range"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_left(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
+    lines: list[str] = []
     with pytest.raises(InputError, match=message):
-        vconv.export("dinov3-vits16", "synthetic", tmp_path / "a", **options)
+        vconv.export("dinov3-vits16", "synthetic", tmp_path / "a", **options, say=lines.append)
     assert list(tmp_path.iterdir()) == []
+    assert lines == []
 
 
 def test_an_older_opset_default_can_be_raised(small_name: str, tmp_path: Path) -> None:

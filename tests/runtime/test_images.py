@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vconv.errors import InputError
-from vconv.runtime.images import NATURAL_SIZE, natural_image, natural_images, open_images
+from vconv.runtime.images import GREATEST_COUNT, NATURAL_SIZE, natural_image, natural_images, open_images
 
 SEEDS = (0, 1, 17)
 
@@ -92,6 +92,15 @@ def test_a_folder_gives_its_images_by_name_and_nothing_else(tmp_path: Path) -> N
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no images"):
         open_images([tmp_path])
+
+
+def test_more_images_than_memory_is_made_for_are_refused(tmp_path: Path) -> None:
+    for place in range(GREATEST_COUNT + 1):
+        Image.new("RGB", (1, 1)).save(tmp_path / f"{place}.png")
+    with pytest.raises(InputError, match=rf"too many images .* got {GREATEST_COUNT + 1} "):
+        open_images([tmp_path])
+    (tmp_path / "0.png").unlink()
+    assert len(open_images([tmp_path])) == GREATEST_COUNT
 
 
 def test_no_paths_at_all_are_refused() -> None:

@@ -135,6 +135,18 @@ def test_with_its_librarys_periods_the_reference_is_the_stock_original(
     assert all(distance(found.outputs[name], value) < 1e-6 for name, value in expected.items())
 
 
+def test_many_images_are_run_a_few_at_a_time_and_come_out_in_their_order(
+    small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = np.concatenate([images, images[::-1] * 0.5])
+    whole = run_reference(small_source, many)
+    monkeypatch.setattr(golden, "AT_ONCE", 4)
+    parts = run_reference(small_source, many)
+    for name, value in whole.outputs.items():
+        assert parts.outputs[name].shape == value.shape
+        assert distance(parts.outputs[name], value) < 1e-5
+
+
 def test_no_patch_has_a_part_in_the_reference(
     reference: Reference, small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,18 @@ def test_offline_the_cache_is_used_and_the_network_is_not(
     assert lines == [f"found {NAME} in the cache of {name}"]
 
 
+def test_a_commit_that_is_in_the_cache_is_not_asked_for(hub: Any, publish: Publish, files: Any) -> None:
+    publish(files.small, files.safe_shards)
+    first = download("huggingface", NAME)
+    hub.requests.clear()
+    assert download("huggingface", NAME, revision=first.revision) == first
+    assert hub.requests == []
+    (first.folder / "config.json").unlink()
+    assert download("huggingface", NAME, revision=first.revision) == first
+    assert (first.folder / "config.json").is_file()
+    assert hub.requests != []
+
+
 def test_offline_another_revision_is_not_taken_for_the_one_asked_for(
     hub: Any, name: str, refused: Refused
 ) -> None:
@@ -171,7 +183,23 @@ def test_a_lost_shard_is_downloaded_and_no_other_file(
 
 @pytest.mark.parametrize(
     "wrong",
-    ["a b/c", "", "model", "a/b/c", "/a", "a/", "../a", "a/..", "a--b/c", "https://hub/a/b", "a" * 96 + "/b"],
+    [
+        "a b/c",
+        "",
+        "model",
+        "a/b/c",
+        "/a",
+        "a/",
+        "../a",
+        "a/..",
+        "a--b/c",
+        "https://hub/a/b",
+        "a" * 96 + "/b",
+        "a/b.git",
+        "a/b-",
+        "a/b.",
+        "a-/b",
+    ],
 )
 def test_what_is_no_repository_name_is_refused_before_anything_is_asked(
     hub: Any, name: str, refused: Refused, wrong: str

@@ -6,9 +6,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from vconv.convert.libraries.base import quiet, tokens_by_name, understood
-from vconv.errors import WeightsError
+from vconv.errors import InputError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
@@ -27,12 +28,25 @@ def test_quiet_holds_back_warnings_and_gives_the_levels_back(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize(
-    "kind", [KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError, OSError]
+    "kind",
+    [
+        *(KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError, OSError),
+        *(ImportError, StrictDataclassError),
+    ],
 )
 def test_what_a_library_raises_becomes_a_sentence(kind: type[Exception], refused: Refused) -> None:
     fragments = ("timm cannot make the model that config.json describes", f"got {kind.__name__}: ")
     with refused(WeightsError, *fragments), understood("timm"):
         raise kind("one\n  two " + 300 * "x")
+
+
+def test_the_sentence_names_what_was_to_be_made_and_of_which_file(refused: Refused) -> None:
+    sentence = "timm cannot make the image processor that other.json describes"
+    with (
+        refused(InputError, sentence, "use the other.json that was published"),
+        understood("timm", "image processor", "other.json", InputError),
+    ):
+        raise ValueError("no")
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -169,6 +169,22 @@ def test_a_size_that_is_not_understood_is_refused(
         LIBRARY.image_size(system.config, preprocessor)
 
 
+@pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
+def test_a_configuration_that_asks_for_tuples_gives_the_same_outputs(
+    small_source: Source, pixel_values: torch.Tensor, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(small_source.folder, tmp_path / "folder")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "return_dict": False}))
+    found = []
+    for place in (small_source.folder, folder):
+        model = LIBRARY.load(place, small_source.network).eval()
+        with torch.no_grad():
+            found.append(LIBRARY.run(model, small_source.network, pixel_values))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 @pytest.mark.parametrize("system", TRANSFORMERS[:1], indirect=True)
 @pytest.mark.parametrize("step", ["load", "build"])
 def test_code_that_a_configuration_names_is_not_run_and_nobody_is_asked(

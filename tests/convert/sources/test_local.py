@@ -232,11 +232,17 @@ def test_a_configuration_nested_too_deep_is_refused(
 
 
 @one_system
-def test_a_file_brings_no_licence_of_its_neighbours(small_system: System, given: Path, scratch: Path) -> None:
+@pytest.mark.parametrize("described", [True, False])
+def test_a_file_brings_the_licence_of_its_folder_where_that_is_a_models(
+    small_system: System, given: Path, scratch: Path, described: bool
+) -> None:
     (given / "LICENSE").write_text("text")
     (given / "README.md").write_text("---\nlicense: mit\n---\n")
+    if not described:
+        (given / "config.json").unlink()
     source = opened(small_system, given / "model.safetensors", scratch)
-    assert (source.licence_files, source.licence) == ((), small_system.licence)
+    expected = ((given / "LICENSE",), "mit") if described else ((), small_system.licence)
+    assert (source.licence_files, source.licence) == expected
 
 
 @one_system
