@@ -38,6 +38,8 @@ def discard(model: nn.Module) -> None:
 def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.Module:
     """Build a model whose parameters have shapes but no data, so that nothing can be read from them.
 
+    What no file holds, such as the RoPE periods, is there as the library computes it.
+
     Args:
         folder: a folder with ``config.json``.
         network: what it describes.

@@ -26,7 +26,8 @@ class Library:
         name: its name, as pip has it.
         files: the configuration files beside the weights, ``config.json`` first.
         load: loads the stock model of a folder in float32; nothing is patched.
-        build: builds it on the meta device: shapes without data.
+        build: builds it with parameters on the meta device: shapes without data. What no file holds, such as
+            the RoPE periods, is there as the library computes it.
         run: runs a model on (B, 3, H, W) and returns what it gives under vconv's output names.
         plain_attention: makes a model compute attention with plain operators while the context is open.
         exact_gelus: the classes of its exact GELU.

@@ -60,7 +60,11 @@ def _load(folder: Path, network: Network) -> nn.Module:
 
 def _build(folder: Path, network: Network) -> nn.Module:
     with torch.device("meta"):
-        return cast("nn.Module", _create(folder, pretrained=False))
+        model = cast("nn.Module", _create(folder, pretrained=False))
+    rope: Any = getattr(model, "rope", None)
+    if rope is not None:
+        rope.to_empty(device="cpu").reset_parameters()
+    return model
 
 
 def describe(config: Config) -> nn.Module:

@@ -66,7 +66,11 @@ def _build(folder: Path, network: Network) -> nn.Module:
 
     with torch.device("meta"), understood("transformers"):
         config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
-        return cast("nn.Module", _factory(network).from_config(config, trust_remote_code=False))
+        model = cast("nn.Module", _factory(network).from_config(config, trust_remote_code=False))
+    for name, child in list(model.named_children()):
+        if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
+            setattr(model, name, type(child)(config))
+    return model
 
 
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:

@@ -5,22 +5,20 @@ is one thing everywhere. The weights stay where they are: only the two small mat
 
 Case 1: a cubic ``Resize`` of (N, C, H, W) to given sizes, all static, with half-pixel centres and no
         antialiasing: becomes ``rows @ x @ columns``.
-Case 2: any other ``Resize``, one by scales among them, which may differ from the sizes' ratio: left as it is.
+Case 2: the same with antialiasing, which only torch's own operator becomes: its filter, whatever the exporter
+        wrote down; torch 2.9 wrote the coefficient of the other.
+Case 3: any other ``Resize``, one by scales among them, which may differ from the sizes' ratio: left as it is.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-_WANTED = {
-    "mode": "cubic",
-    "coordinate_transformation_mode": "half_pixel",
-    "antialias": 0,
-    "exclude_outside": 0,
-    "keep_aspect_ratio_policy": "stretch",
-}
+_WANTED = {"mode": "cubic", "keep_aspect_ratio_policy": "stretch"}
 _DEFAULTS = {
     "mode": "nearest",
     "coordinate_transformation_mode": "half_pixel",
@@ -39,17 +37,34 @@ def cubic_matrix(size: int, resized: int, a: float = -0.75) -> NDArray[np.float3
     first = np.floor(centres).astype(int)
     matrix = np.zeros((resized, size))
     for tap in range(-1, 3):
-        t = np.abs(centres - (first + tap))
-        near = (a + 2) * t**3 - (a + 3) * t**2 + 1
-        far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
-        weight = np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+        weight = _keys(centres - (first + tap), a)
         np.add.at(matrix, (np.arange(resized), np.clip(first + tap, 0, size - 1)), weight)
     return matrix.astype(np.float32)
 
 
+def antialiased_matrix(size: int, resized: int) -> NDArray[np.float32]:
+    """Return the matrix (resized, size) that resamples a row as torch does with ``antialias=True``.
+
+    Keys' convolution with his own -1/2, stretched over as many pixels as one of the result stands for, cut at
+    the edge and made to sum to 1: Pillow's bicubic filter.
+    """
+    scale = size / resized
+    centres, stretch = (np.arange(resized) + 0.5) * scale, max(scale, 1.0)
+    weights = _keys((np.arange(size) + 0.5 - centres[:, None]) / stretch, -0.5)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
+def _keys(distances: NDArray[np.float64], a: float) -> NDArray[np.float64]:
+    """Return the weights of pixels at these distances."""
+    t = np.abs(distances)
+    near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+    far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+
+
 def resize_as_matmul(graph: ir.Graph) -> int:
-    """Replace every ``Resize`` of case 1, in place; return how many there were."""
-    found = [node for node in graph if node.op_type == "Resize" and _plain_cubic(node)]
+    """Replace every ``Resize`` of cases 1 and 2, in place; return how many there were."""
+    found = [node for node in graph if node.op_type == "Resize" and _cubic(node)]
     for number, node in enumerate(found):
         _replace(graph, node, f"resample_{number}")
     return len(found)
@@ -66,19 +81,31 @@ def _static(value: ir.Value | None) -> tuple[int, ...]:
     return tuple(side for side in sides if isinstance(side, int)) if len(sides) == 4 else ()
 
 
-def _plain_cubic(node: ir.Node) -> bool:
+def _cubic(node: ir.Node) -> bool:
     before, after = _static(node.inputs[0]), _static(node.outputs[0])
     by_size = len(node.inputs) > 3 and node.inputs[3] is not None and "axes" not in node.attributes
     same = by_size and all(_attribute(node, name) == value for name, value in _WANTED.items())
+    same = same and _half_pixel(node, after) and not (_plain(node) and _attribute(node, "exclude_outside"))
     return same and len(before) == len(after) == 4 and before[:2] == after[:2]
+
+
+def _plain(node: ir.Node) -> bool:
+    return _attribute(node, "antialias") == 0
+
+
+def _half_pixel(node: ir.Node, after: tuple[int, ...]) -> bool:
+    """Tell whether centres are at half pixels; torch 2.9 writes a mode that differs at a side of 1 alone."""
+    mode = _attribute(node, "coordinate_transformation_mode")
+    return mode == "half_pixel" or (mode == "pytorch_half_pixel" and min(after[2:], default=0) > 1)
 
 
 def _replace(graph: ir.Graph, node: ir.Node, name: str) -> None:
     value, output = node.inputs[0], node.outputs[0]
     (*_, height, width), (*_, new_height, new_width) = _static(value), _static(output)
     a = float(_attribute(node, "cubic_coeff_a"))  # type: ignore[arg-type]
-    rows = _constant(graph, f"{name}_rows", cubic_matrix(height, new_height, a))
-    columns = _constant(graph, f"{name}_columns", cubic_matrix(width, new_width, a).T.copy())
+    matrix = partial(cubic_matrix, a=a) if _plain(node) else antialiased_matrix
+    rows = _constant(graph, f"{name}_rows", matrix(height, new_height))
+    columns = _constant(graph, f"{name}_columns", matrix(width, new_width).T.copy())
     high = ir.node("MatMul", [rows, value])
     both = ir.node("MatMul", [high.outputs[0], columns])
     high.outputs[0].name, both.outputs[0].name = f"{name}_high", output.name

@@ -203,7 +203,11 @@ def test_an_interrupted_export_leaves_nothing(number: signal.Signals, tmp_path: 
         "synthetic",
     ]
     process = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "a")], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*command, "--out", str(tmp_path / "a")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
     )
     assert process.stderr is not None
     assert "drawing synthetic weights" in process.stderr.readline()

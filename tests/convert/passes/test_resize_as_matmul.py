@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from vconv.convert.passes.resize_as_matmul import cubic_matrix, resize_as_matmul
+from vconv.convert.passes.resize_as_matmul import antialiased_matrix, cubic_matrix, resize_as_matmul
 
 Distance = Callable[[Any, Any], float]
 
@@ -82,6 +82,39 @@ def test_two_matrices_are_what_torch_does_to_an_image(
     images = np.random.default_rng(5).standard_normal((2, 3, rows[0], columns[0]))
     found = cubic_matrix(*rows).astype(np.float64) @ images @ cubic_matrix(*columns).T.astype(np.float64)
     assert distance(found, by_torch(images, (rows[1], columns[1]))) < 1e-7
+
+
+@pytest.mark.parametrize(("size", "resized"), SIZES)
+def test_an_antialiased_matrix_is_what_torch_does_to_a_row(
+    size: int, resized: int, distance: Distance
+) -> None:
+    lit = torch.eye(size, dtype=torch.float64)[:, None, None, :]
+    stretched = torch.nn.functional.interpolate(
+        lit, size=(1, resized), mode="bicubic", align_corners=False, antialias=True
+    )
+    matrix = antialiased_matrix(size, resized)
+    assert (matrix.dtype, matrix.shape) == (np.float32, (resized, size))
+    assert distance(matrix, stretched[:, 0, 0].T) < 1e-7
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"cubic_coeff_a": -0.5, "exclude_outside": 1},
+        {"cubic_coeff_a": -0.75, "coordinate_transformation_mode": "pytorch_half_pixel"},
+    ],
+)
+def test_an_antialiased_resize_is_torchs_whatever_the_exporter_wrote(
+    written: dict[str, Any], tmp_path: Path, distance: Distance
+) -> None:
+    images = images_of(1, 6, 5, 7)
+    graph = resize_graph((1, 6, 5, 7), (1, 6, 4, 9), **{**CUBIC, "antialias": 1, **written})
+    assert resize_as_matmul(graph) == 1
+    (found,) = run(graph, images, tmp_path / "graph.onnx")
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(images), size=(4, 9), mode="bicubic", align_corners=False, antialias=True
+    )
+    assert distance(found, 2 * expected) < 1e-6
 
 
 @pytest.mark.parametrize(("size", "resized"), SIZES)
@@ -163,9 +196,7 @@ def test_a_resize_that_is_the_graphs_output_keeps_its_name(tmp_path: Path, dista
         {"mode": "linear"},
         {"mode": "nearest"},
         {"coordinate_transformation_mode": "align_corners"},
-        {"coordinate_transformation_mode": "pytorch_half_pixel"},
         {"coordinate_transformation_mode": "asymmetric"},
-        {"antialias": 1},
         {"exclude_outside": 1},
     ],
 )
@@ -178,6 +209,20 @@ def test_another_resize_is_left_as_it_is(change: dict[str, Any], tmp_path: Path)
     assert set(graphs[1].initializers) == {"sizes"}
     (expected,), (found,) = (run(graph, images, tmp_path / f"{id(graph)}.onnx") for graph in graphs)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_torchs_own_half_pixels_are_the_same_but_for_a_side_of_one(
+    tmp_path: Path, distance: Distance
+) -> None:
+    own = {**CUBIC, "coordinate_transformation_mode": "pytorch_half_pixel"}
+    images, graphs = (
+        images_of(1, 2, 5, 5),
+        [resize_graph((1, 2, 5, 5), (1, 2, 4, 3), **own) for _ in range(2)],
+    )
+    assert resize_as_matmul(graphs[1]) == 1
+    (expected,), (found,) = (run(graph, images, tmp_path / f"{id(graph)}.onnx") for graph in graphs)
+    assert distance(found, expected) < 1e-6
+    assert resize_as_matmul(resize_graph((1, 2, 5, 5), (1, 2, 1, 3), **own)) == 0
 
 
 def test_without_attributes_a_resize_is_no_cubic_one() -> None:
