@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from packaging.version import Version
 
 from vconv.convert.passes.fix_batch import fix_batch
 
@@ -101,6 +103,10 @@ def test_what_is_computed_from_the_shape_is_folded_away() -> None:
     assert operators[-1] == "MatMul"
 
 
+@pytest.mark.skipif(
+    Version(version("onnxscript")) < Version("0.6"),
+    reason="onnxscript 0.5 holds the input's size to the limit",
+)
 def test_a_constant_beyond_the_limit_is_not_folded() -> None:
     model = batch_model()
     fix_batch(model, 1000, 100)
