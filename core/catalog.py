@@ -42,6 +42,34 @@ def _frozen(**values: Any) -> Mapping[str, Any]:
     return MappingProxyType(values)
 
 
+_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+"""Mean and standard deviation of ImageNet's pixels, which timm's and most other processors take off."""
+
+
+def _processor(kind: str, size: Config, resample: int, normal: Config, **more: Any) -> Config:
+    """Return the ``preprocessor_config.json`` of a processor that resizes, rescales and normalises.
+
+    Args:
+        kind: transformers' class.
+        size: what it resizes to.
+        resample: PIL's number of the filter.
+        normal: ``mean`` and ``std``.
+        more: what else it does.
+    """
+    return _frozen(
+        image_processor_type=kind,
+        do_resize=True,
+        size=size,
+        resample=resample,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=normal["mean"],
+        image_std=normal["std"],
+        **more,
+    )
+
+
 def _timm(architecture: str, tag: str, pool: str, side: int, license: str) -> Config:
     """Return the ``config.json`` of a timm encoder without a classifier, 384 channels wide."""
     return _frozen(
@@ -57,8 +85,7 @@ def _timm(architecture: str, tag: str, pool: str, side: int, license: str) -> Co
             interpolation="bicubic",
             crop_pct=1.0,
             crop_mode="center",
-            mean=[0.485, 0.456, 0.406],
-            std=[0.229, 0.224, 0.225],
+            **_IMAGENET,
             num_classes=0,
             pool_size=None,
             first_conv="patch_embed.proj",
@@ -101,16 +128,8 @@ _SYSTEMS = (
             drop_path_rate=0.0,
             initializer_range=0.02,
         ),
-        preprocessor=_frozen(
-            image_processor_type="DINOv3ViTImageProcessorFast",
-            do_resize=True,
-            size={"height": 224, "width": 224},
-            resample=2,
-            do_rescale=True,
-            rescale_factor=1 / 255,
-            do_normalize=True,
-            image_mean=[0.485, 0.456, 0.406],
-            image_std=[0.229, 0.224, 0.225],
+        preprocessor=_processor(
+            "DINOv3ViTImageProcessorFast", {"height": 224, "width": 224}, resample=2, normal=_IMAGENET
         ),
     ),
     System(
@@ -147,19 +166,14 @@ _SYSTEMS = (
             drop_path_rate=0.0,
             initializer_range=0.02,
         ),
-        preprocessor=_frozen(
-            image_processor_type="BitImageProcessor",
-            do_convert_rgb=True,
-            do_resize=True,
-            size={"shortest_edge": 256},
+        preprocessor=_processor(
+            "BitImageProcessor",
+            {"shortest_edge": 256},
             resample=3,
+            normal=_IMAGENET,
+            do_convert_rgb=True,
             do_center_crop=True,
             crop_size={"height": 224, "width": 224},
-            do_rescale=True,
-            rescale_factor=1 / 255,
-            do_normalize=True,
-            image_mean=[0.485, 0.456, 0.406],
-            image_std=[0.229, 0.224, 0.225],
         ),
     ),
     System(
@@ -193,16 +207,11 @@ _SYSTEMS = (
             attention_probs_dropout_prob=0.0,
             initializer_range=0.02,
         ),
-        preprocessor=_frozen(
-            image_processor_type="ViTImageProcessor",
-            do_resize=True,
-            size={"height": 224, "width": 224},
+        preprocessor=_processor(
+            "ViTImageProcessor",
+            {"height": 224, "width": 224},
             resample=2,
-            do_rescale=True,
-            rescale_factor=1 / 255,
-            do_normalize=True,
-            image_mean=[0.5, 0.5, 0.5],
-            image_std=[0.5, 0.5, 0.5],
+            normal={"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
         ),
     ),
 )
