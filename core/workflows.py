@@ -85,30 +85,7 @@ def export(
     """
     start = time.perf_counter()
     system = catalog.find(name)
-    if not 1 <= batch <= onnx_export.GREATEST_BATCH:
-        raise InputError(
-            "--batch is out of range",
-            got=batch,
-            expected=f"1 to {onnx_export.GREATEST_BATCH}",
-            fix="give a whole number",
-        )
-    require_seed(seed)
-    if images and not golden:
-        raise InputError(
-            "--images has nothing to do",
-            got="--golden none",
-            expected="--golden record",
-            fix="leave one of the two out",
-        )
-    if out is not None and not str(out):
-        raise InputError("--out is empty", got="''", expected="a folder", fix="name one, or leave --out out")
-    if not onnx_export.LEAST_OPSET <= opset <= onnx_export.GREATEST_OPSET:
-        raise InputError(
-            "the opset is not supported",
-            got=opset,
-            expected=f"{onnx_export.LEAST_OPSET} to {onnx_export.GREATEST_OPSET}",
-            fix="leave --opset out",
-        )
+    _check_options(batch, opset, seed, bool(images), golden, out)
     photographs = open_images(images) if images else []
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
@@ -162,6 +139,36 @@ def export(
         "variants": report.finite(rows),
         "checks": [asdict(check) for check in checks],
     }
+
+
+def _check_options(
+    batch: int, opset: int, seed: int, photographs: bool, golden: bool, out: str | Path | None
+) -> None:
+    """Refuse options that cannot be met, before anything is read or made."""
+    if not 1 <= batch <= onnx_export.GREATEST_BATCH:
+        raise InputError(
+            "--batch is out of range",
+            got=batch,
+            expected=f"1 to {onnx_export.GREATEST_BATCH}",
+            fix="give a whole number",
+        )
+    require_seed(seed)
+    if photographs and not golden:
+        raise InputError(
+            "--images has nothing to do",
+            got="--golden none",
+            expected="--golden record",
+            fix="leave one of the two out",
+        )
+    if out is not None and not str(out):
+        raise InputError("--out is empty", got="''", expected="a folder", fix="name one, or leave --out out")
+    if not onnx_export.LEAST_OPSET <= opset <= onnx_export.GREATEST_OPSET:
+        raise InputError(
+            "the opset is not supported",
+            got=opset,
+            expected=f"{onnx_export.LEAST_OPSET} to {onnx_export.GREATEST_OPSET}",
+            fix="leave --opset out",
+        )
 
 
 def _written(prepared: Prepared, source: Source, stop: Event) -> tuple[tuple[Line, ...], str, Check]:
