@@ -22,7 +22,10 @@ from vconv.convert.patches.base import Finding, Patch, find_sites
 from vconv.convert.room import require_room
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
 from vconv.errors import InputError, PatchError
-from vconv.types import CHANNELS, GRAPHS, WEIGHTS_FILE, Say
+from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say
+
+GREATEST_SIDE = 8192
+"""Pixels of the longest side of an image that a graph is made for."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,11 @@ def image_size(source: Source) -> tuple[int, int]:
             expected=f"{CHANNELS}: red, green and blue",
             fix="use a checkpoint for colour images; others are not supported",
         )
-    if height < patch or width < patch or height % patch or width % patch:
+    if not all(patch <= side <= GREATEST_SIDE and side % patch == 0 for side in (height, width)):
         raise InputError(
             "the image size does not fit the patches",
             got=f"{height}x{width}",
-            expected=f"multiples of {patch}",
+            expected=f"multiples of {patch}, at most {GREATEST_SIDE}",
             fix=f"set another size in {library.files[-1]}",
         )
     if ANY_SIZE not in numbers.flags and (height, width) != numbers.image:
@@ -142,7 +145,7 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
         WeightsError: the checkpoint does not fit its configuration.
     """
     before = source.network
-    matches = ledger.match(before, source.entries)
+    matches = ledger.match(before, source.entries, **_fix(source))
     findings = [(patch, _found(patch, source, matches)) for patch in table.called_for(before)]
     decisions = [Decision(patch, finding.apply, finding.proof) for patch, finding in findings]
     dropped = {key: finding.proof for _, finding in findings for key in finding.drops}
@@ -161,6 +164,13 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
     return Prepared(network(config, source.entries), tuple(decisions), plan)
+
+
+def _fix(source: Source) -> dict[str, str]:
+    """Say what to do about weights that do not fit, where that is not what it usually is."""
+    if CONFIG_FILE not in source.published:
+        return {}
+    return {"fix": f"put the {CONFIG_FILE} of these weights beside them: the published one was used"}
 
 
 def _found(patch: Patch, source: Source, matches: Sequence[Match]) -> Finding:

@@ -53,12 +53,16 @@ class Match:
     entry: Entry
 
 
-def match(network: Network, entries: Mapping[str, Entry]) -> list[Match]:
+_FIX = "check that the weights belong to this system and to this config.json"
+
+
+def match(network: Network, entries: Mapping[str, Entry], fix: str = _FIX) -> list[Match]:
     """Pair every tensor of a checkpoint with the network's own.
 
     Args:
         network: what the tensors must amount to.
         entries: what the checkpoint holds.
+        fix: what to do where they do not fit.
 
     Returns:
         One match a tensor of the checkpoint.
@@ -87,7 +91,7 @@ def match(network: Network, entries: Mapping[str, Entry]) -> list[Match]:
                 f"the checkpoint does not fit {network.layout.family}",
                 got=f"{len(names)} {kind} tensors, such as {', '.join(names[:3])}",
                 expected=f"exactly the {len(wanted)} tensors that config.json calls for",
-                fix="check that the weights belong to this system and to this config.json",
+                fix=fix,
             )
     for pair in matches:
         shape = wanted[pair.canonical].shape
@@ -96,9 +100,30 @@ def match(network: Network, entries: Mapping[str, Entry]) -> list[Match]:
                 f"the tensor {pair.source} does not fit {network.layout.family}",
                 got=f"{pair.entry.dtype} {list(pair.entry.shape)}",
                 expected=f"F32, F16 or BF16 {list(shape)}",
-                fix="check that the weights belong to this system and to this config.json",
+                fix=fix,
             )
     return matches
+
+
+def renamed(lines: Iterable[Line], network: Network, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Give the tensors of a checkpoint the names that a ledger knows them by.
+
+    The same weights can be saved with the library's names on disk, or with those that it has in memory.
+
+    Args:
+        lines: the ledger.
+        network: what the checkpoint holds.
+        entries: its tensors.
+
+    Returns:
+        The same tensors; one that the ledger does not know keeps its name.
+    """
+    known = {_canonical(network, line.source): line.source for line in lines}
+    return {known.get(_canonical(network, name), name): entry for name, entry in entries.items()}
+
+
+def _canonical(network: Network, name: str) -> str:
+    return network.layout.disk_key(name.removeprefix(network.layout.prefix))
 
 
 def summary(lines: Iterable[Line]) -> dict[str, int]:

@@ -29,6 +29,7 @@ HEADER_LIMIT = 100_000_000
 
 CHUNK_BYTES = 16 * 2**20
 _PREFIX = 8
+_SHOWN = 32
 _DIMENSIONS = 16
 """No tensor has more."""
 
@@ -75,6 +76,18 @@ def _broken(path: Path, got: str, expected: str) -> WeightsError:
     )
 
 
+def _text(path: Path, begin: bytes) -> WeightsError:
+    pointer = begin.startswith(b"version https://git-lfs")
+    return WeightsError(
+        f"{path.name} is not a sound safetensors file",
+        got="a pointer of Git LFS, in place of the file" if pointer else f"a text that begins {begin!r:.40}",
+        expected="a header and tensors",
+        fix="run `git lfs pull` in its folder, or download it with `hf download`"
+        if pointer
+        else "download the file itself; this may be a page about it",
+    )
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
@@ -103,6 +116,8 @@ def read_header(path: Path) -> dict[str, Entry]:
             if size <= _PREFIX:
                 raise _broken(path, f"a file of {size} bytes", "a header and tensors")
             prefix = file.read(_PREFIX)
+            if prefix.isascii() and prefix.decode("ascii").isprintable():
+                raise _text(path, prefix + file.read(_SHOWN))
             length = struct.unpack("<Q", prefix)[0]
             if not 2 <= length <= min(HEADER_LIMIT, size - _PREFIX):
                 raise _broken(

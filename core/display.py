@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -267,4 +268,4 @@ def filled(document: Document) -> None:
     """Draw the result of filling an artifact."""
     size, digest = _size(document["nbytes"]), document["sha256"][:12]
     _print(f"{document['artifact']} has its weights: {size}, sha256 {digest}", markup=False)
-    _print(f"next: vconv validate {document['artifact']}", markup=False)
+    _print(f"next: vconv validate {shlex.quote(document['artifact'])}", markup=False)

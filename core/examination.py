@@ -88,6 +88,7 @@ def examine(
     if source is None:
         checks.append(Check("source", Status.SKIPPED, missing))
     else:
-        checks += [verify_source(made, source), verify_tensors(lines, source.entries, entries)]
+        original = ledger.renamed(lines, source.network, source.entries)
+        checks += [verify_source(made, source), verify_tensors(lines, original, entries)]
     reference, agreement, inputs = subjects.reference(folder, made, source, photographs, seed, say)
     return Examination(folder, made, source, reference, inputs, (*checks, agreement))

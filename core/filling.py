@@ -123,4 +123,5 @@ def _write(written: Path, scratch: Path, folder: Path, made: Manifest, asked: Re
     (scratch / "source").mkdir()
     source = open_source(asked, scratch / "source", say)
     say(f"writing {WEIGHTS_FILE}")
-    return checkpoint.rewrite(written, ledger.load(folder / LEDGER_FILE), source.entries)
+    lines = ledger.load(folder / LEDGER_FILE)
+    return checkpoint.rewrite(written, lines, ledger.renamed(lines, source.network, source.entries))

@@ -106,7 +106,7 @@ def validate(
         "checks": [asdict(check) for check in found.checks],
         "speed_up_baseline": baseline,
         "variants": rows,
-        "published": subjects.published(made, places),
+        "published": subjects.published(made, places) if rows else [],
     }
     result = report.finite(result)
     saved = report.save(folder, result, "validate", log.render(result))

@@ -93,6 +93,9 @@ def export(
         asked = Request(system, None if weights is None else str(weights), hub, pool, periods, offline)
         source = open_source(asked, stage.scratch, say)
         size = image_size(source)
+        names: tuple[str, ...] = ()
+        if golden:
+            pixel_values, names = subjects.sample(source.folder, photographs, seed, size)
         prepared = prepare(folder, source, say)
         with beside(partial(_written, prepared, source)) as writing:
             prepared = prepared.counted()
@@ -100,9 +103,7 @@ def export(
             lines, sha256, tensors = writing()
         conversion = prepared.written(lines, sha256)
         reference: Reference | None = None
-        names: tuple[str, ...] = ()
         if golden:
-            pixel_values, names = subjects.sample(source.folder, photographs, seed, size)
             say("running the reference in fp32 and float64")
             reference = golden_room.run_reference(source, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)

@@ -85,7 +85,7 @@ def load_processor(folder: Path) -> Processor:
     library = find_layout(read_config(folder)).library
     make, file = _PROCESSORS[library]
     # Libraries find some faults only when the first image comes.
-    understandable = functools.partial(understood, library, "image processor", file, InputError)
+    understandable = functools.partial(understood, library, "image processor", file, InputError, folder)
     with understandable():
         one = make(folder)
 

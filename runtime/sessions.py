@@ -107,14 +107,12 @@ class Session(ABC):
 
     def _pixel_values(self, images: Array | Sequence[Image.Image]) -> Array:
         if not isinstance(images, (list, tuple)):
-            return np.asarray(images)
+            array = np.asarray(images)
+            if array.dtype.kind in "OSU":
+                raise _no_images(f"a {type(images).__name__}")
+            return array
         if not images or not all(isinstance(image, Image.Image) for image in images):
-            raise InputError(
-                "the images cannot be preprocessed",
-                got="an empty list" if not images else f"a list with a {type(images[0]).__name__}",
-                expected="one PIL image or more",
-                fix="pass PIL images, or one array (B, 3, H, W) that is normalised already",
-            )
+            raise _no_images("an empty list" if not images else f"a list with a {type(images[0]).__name__}")
         return self._processor(images)
 
     @functools.cached_property
@@ -133,6 +131,15 @@ class Session(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _no_images(got: str) -> InputError:
+    return InputError(
+        "the images cannot be preprocessed",
+        got=got,
+        expected="one PIL image or more",
+        fix="pass PIL images, or one array (B, 3, H, W) that is normalised already",
+    )
 
 
 def in_batches(run: Callable[[Array], dict[str, Array]], pixel_values: Array, batch: int) -> dict[str, Array]:

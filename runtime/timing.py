@@ -13,6 +13,9 @@ PERCENTILES_NEED = 100
 """Samples under which a 99th percentile would be no more than the maximum, and is withheld."""
 
 
+WARMING_SHARE = 0.2
+"""Part of a budget that warm-ups may take."""
+
 Key = TypeVar("Key")
 
 
@@ -24,14 +27,21 @@ class Plan:
         batches: images a run, one measurement each; a static graph is timed at its own.
         warmups: runs that are not counted.
         runs: runs that are.
-        budget_seconds: what one variant's counted runs may take at one batch, and five times what its
-            warm-ups may; None for no limit.
+        budget_seconds: what one variant's counted runs may take at one batch, and of which its warm-ups may
+            take :data:`WARMING_SHARE` besides; None for no limit.
     """
 
     batches: tuple[int, ...] = (1,)
     warmups: int = 10
     runs: int = 100
     budget_seconds: float | None = 60.0
+
+    def lasts(self, seconds: float) -> float:
+        """Return about how many seconds it takes to measure what takes so many a run."""
+        counted, warming = self.runs * seconds, self.warmups * seconds
+        if self.budget_seconds is None:
+            return counted + warming
+        return min(counted, self.budget_seconds) + min(warming, self.budget_seconds * WARMING_SHARE)
 
 
 QUICK = Plan(warmups=2, runs=10, budget_seconds=20.0)
@@ -117,7 +127,7 @@ def interleaved(tasks: Mapping[Key, Task], plan: Plan) -> dict[Key, Measurement]
         spent = 0.0
         for _ in range(plan.warmups):
             spent += task.seconds()
-            if plan.budget_seconds is not None and spent > plan.budget_seconds / 5:
+            if plan.budget_seconds is not None and spent > plan.budget_seconds * WARMING_SHARE:
                 break
     samples: dict[Key, list[float]] = {name: [] for name in tasks}
     for _ in range(plan.runs):

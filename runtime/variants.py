@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from vconv.convert import models
@@ -32,7 +33,7 @@ def require_weights(folder: Path) -> None:
             f"{folder} has no weights",
             got=f"no {WEIGHTS_FILE}",
             expected="the weights that it was made with",
-            fix=f"complete it with `vconv fill {folder} --weights WHERE`",
+            fix=f"complete it with `vconv fill {shlex.quote(str(folder))} --weights WHERE`",
         )
 
 

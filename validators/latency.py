@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ class Runner:
         skipped: by batch, why it was not timed.
         refusal: what ended it; None if nothing did.
         bytes_an_image: the most that a run has been seen to take.
+        seconds: what the last trial run took, to tell about how long timing will.
     """
 
     session: Session
@@ -38,6 +40,7 @@ class Runner:
     skipped: dict[int, str] = field(default_factory=dict)
     refusal: EngineError | None = None
     bytes_an_image: float = 0.0
+    seconds: float = 0.0
 
     def takes(self, batch: int, plan: Plan) -> bool:
         """Tell whether a batch is one of its own."""
@@ -56,7 +59,9 @@ class Runner:
         feed = np.ascontiguousarray(np.resize(self.images, (batch, *self.images.shape[1:])))
         try:
             forward = self.session.bind(feed)
+            start = time.perf_counter()
             self.bytes_an_image = max(self.bytes_an_image, self.device.growth(forward) / batch)
+            self.seconds = time.perf_counter() - start
         except MemoryShortError as error:
             self.skipped[batch] = error.got
         except EngineError as error:
@@ -96,7 +101,8 @@ def time_side_by_side(runners: Mapping[int, Runner], plan: Plan, say: Say) -> No
             if forward is not None:
                 tasks[key] = Task(batch, runner.tolerant(batch, forward), runner.device.synchronize)
         if tasks:
-            say(f"timing {len(tasks)} variants in turn at batch {batch}")
+            seconds = sum(plan.lasts(runners[key].seconds) for key in tasks)
+            say(f"timing {len(tasks)} variants in turn at batch {batch}, for about {seconds:.0f} s")
         for key, measurement in interleaved(tasks, plan).items():
             if runners[key].refusal is None and batch not in runners[key].skipped:
                 runners[key].measurements.append(measurement)

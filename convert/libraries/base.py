@@ -75,6 +75,7 @@ def understood(
     thing: str = "model",
     file: str = CONFIG_FILE,
     kind: type[VconvError] = WeightsError,
+    folder: Path | None = None,
 ) -> Iterator[None]:
     """Turn what a library raises on a configuration that it can make nothing of into a sentence.
 
@@ -83,13 +84,15 @@ def understood(
         thing: what it was to make.
         file: the configuration.
         kind: the type of the error.
+        folder: where the library read it; its name, which is nothing to the user, is left out.
     """
     try:
         yield
     except _REFUSALS as error:
+        said = " ".join(str(error).replace(str(folder), "the folder").split())
         raise kind(
             f"{library} cannot make the {thing} that {file} describes",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            got=f"{type(error).__name__}: {said[:200]}",
             expected="a configuration that it knows",
             fix=f"use the {file} that was published with the weights",
         ) from error

@@ -288,6 +288,16 @@ def test_a_value_left_to_the_librarys_default_changes_nothing(
     assert applied_of(found) == applied_of(converted.conversion)
 
 
+def test_where_the_published_configuration_does_not_fit_ones_own_is_asked_for(
+    small_source: Source, tmp_path: Path, refused: Refused
+) -> None:
+    entries = dict(small_source.entries)
+    entries.popitem()
+    source = replace(small_source, entries=entries, published=("config.json",))
+    with refused(WeightsError, "1 missing tensors", "fix: put the config.json of these weights beside them"):
+        conversion.prepare(tmp_path, source, silent)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_network_for_other_than_colour_images_is_refused(
     small_system: System, small_source: Source, refused: Refused, channels: int

@@ -59,7 +59,9 @@ def test_a_network_for_any_size_takes_any_multiple_of_its_patch(system: System, 
     assert image_size(sized(system, patch, 32 * patch, tmp_path)) == (patch, 32 * patch)
 
 
-@pytest.mark.parametrize(("height", "width"), [(225, 224), (224, 230), (0, 224), (8, 8), (-16, 224)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(225, 224), (224, 230), (0, 224), (8, 8), (-16, 224), (224, 22400)]
+)
 def test_a_size_that_is_no_multiple_of_the_patch_is_refused(
     system: System, refused: Refused, tmp_path: Path, height: int, width: int
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,22 @@ def test_every_tensor_of_a_checkpoint_is_matched_with_itself(small_source: Sourc
     assert {pair.source: pair.entry for pair in matches} == small_source.entries
     assert [pair for pair in matches if not pair.source == pair.target == pair.canonical] == []
     assert len(matches) == len(small_source.entries)
+
+
+@pytest.mark.parametrize("system", PREFIXED, indirect=True)
+def test_a_checkpoint_gets_the_names_that_a_ledger_knows_whatever_it_was_saved_under(
+    small_source: Source, stock: Callable[[Path], Any]
+) -> None:
+    network, model = net(small_source), stock(small_source.folder)
+    in_memory = {f"{network.layout.prefix}{name}" for name in model.state_dict()}
+    on_disk = list(small_source.entries)
+    lines = [Line(name, name, "copied", "F32", (), "") for name in on_disk]
+    by_key = {network.layout.disk_key(name.removeprefix(network.layout.prefix)): name for name in in_memory}
+    assert by_key.keys() == set(on_disk)
+    entries = {by_key[name]: entry for name, entry in small_source.entries.items()}
+    stray = next(iter(small_source.entries.values()))
+    found = ledger.renamed(lines, network, {**entries, "a.stray": stray})
+    assert found == {**small_source.entries, "a.stray": stray}
 
 
 @pytest.mark.parametrize("count", [1, 2])

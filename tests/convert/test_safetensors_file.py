@@ -201,6 +201,8 @@ LIES = {
     "empty file": (b"", "a file of 0 bytes"),
     "seven bytes": (b"\x02\0\0\0\0\0\0", "a file of 7 bytes"),
     "header beyond the file": (struct.pack("<Q", 90) + b"{}", "a header of 90 bytes"),
+    "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+    "a page": (b"<!doctype html>\n<html>", "a text that begins b'<!doctype html>"),
     "numbers without end": (file_of({"a": f32(0, 8, [2**62] * 16)}, bytes(8)), "tensor 'a' of 8 bytes"),
     "a number above all": (file_of({"a": f32(0, 8, [2**63])}, bytes(8)), "described as"),
     "dimensions without end": (file_of({"a": f32(0, 8, [2] * 50_000)}, bytes(8)), "described as"),

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
+import transformers
 
 import vconv
 from vconv import manifest
 from vconv.catalog import System
 from vconv.convert.room import SCRATCH
+from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
 
@@ -109,6 +113,20 @@ def test_without_golden_and_without_the_original_a_validation_is_incomplete(
     assert (report["status"], report["passed"], report["variants"]) == ("incomplete", False, [])
     report = vconv.validate(tmp_path / "a", str(folder), quick=True)
     assert report["status"] == "passed"
+
+
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
+def test_the_same_weights_under_the_names_in_memory_are_the_original(
+    small_name: str, small_source: Source, tmp_path: Path
+) -> None:
+    model = transformers.AutoModel.from_pretrained(small_source.folder, dtype=torch.float32)
+    folder = shutil.copytree(small_source.folder, tmp_path / "in-memory")
+    safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    vconv.export(small_name, folder, tmp_path / "a")
+    report = vconv.validate(tmp_path / "a", str(small_source.folder), quick=True, budget=1e-3)
+    assert report["status"] == "passed"
+    vconv.export(small_name, folder, tmp_path / "b", without_weights=True)
+    vconv.fill(tmp_path / "b", str(small_source.folder))
 
 
 def test_the_weights_of_another_seed_are_not_the_original(small_name: str, tmp_path: Path) -> None:

@@ -236,6 +236,15 @@ def test_one_image_that_is_not_in_a_list_is_refused() -> None:
         Doubling()(natural_image(0))
 
 
+@pytest.mark.parametrize("given", ["cat.jpg", None, object()])
+def test_what_is_no_image_at_all_is_named(given: Any, small_artifact: Path, made: Manifest) -> None:
+    with (
+        open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), CPU) as session,
+        pytest.raises(InputError, match=f"got a {type(given).__name__} .*pass PIL images"),
+    ):
+        session(given)
+
+
 def test_an_empty_list_of_images_is_refused(small_artifact: Path, made: Manifest) -> None:
     with (
         open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), CPU) as session,

@@ -221,6 +221,14 @@ def test_an_outlier_is_no_part_of_a_rate() -> None:
     assert (summary["ms_per_image"], summary["images_per_second"]) == pytest.approx((2.0, 500.0))
 
 
+@pytest.mark.parametrize(
+    ("budget", "seconds", "expected"),
+    [(None, 0.5, 110 * 0.5), (60.0, 0.1, 11.0), (60.0, 0.5, 55.0), (60.0, 10.0, 72.0), (20.0, 1.0, 24.0)],
+)
+def test_a_plan_tells_about_how_long_it_takes(budget: float | None, seconds: float, expected: float) -> None:
+    assert Plan(budget_seconds=budget).lasts(seconds) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("plan", [QUICK, DEFAULT, FULL], ids=["quick", "default", "full"])
 def test_every_plan_warms_up_and_times(plan: Plan) -> None:
     assert plan.warmups > 0 and plan.runs > 0 and plan.batches

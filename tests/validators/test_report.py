@@ -157,7 +157,7 @@ def test_validations_at_once_keep_every_report_log_and_entry(tmp_path: Path) -> 
 def test_a_folder_that_cannot_be_written_is_an_error_that_the_user_can_mend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path, text: str) -> int:
+    def refuse(self: Path, *_: str) -> int:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "write_text", refuse)

@@ -363,7 +363,7 @@ def test_progress_names_every_variant_with_its_engine_and_device() -> None:
     lines: list[str] = []
     device = replace(CPU, name="cuda:1")
     validation.run([candidate("a"), candidate("b", device=device)], "strict", PLAN, lines.append)
-    timing = [f"timing 2 variants in turn at batch {batch}" for batch in PLAN.batches]
+    timing = [f"timing 2 variants in turn at batch {batch}, for about 0 s" for batch in PLAN.batches]
     assert lines == ["a (stand-in, cpu)", "b (stand-in, cuda:1)", *timing]
 
 
