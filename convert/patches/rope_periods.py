@@ -45,7 +45,8 @@ def _sites(model: nn.Module, network: Network) -> list[Site]:
 
 
 def _same(buffer: Tensor, wanted: Tensor) -> bool:
-    return not buffer.is_meta and torch.equal(buffer.cpu(), wanted)
+    """Tell whether a buffer holds these very periods, in float32: angles are computed in its type."""
+    return not buffer.is_meta and buffer.dtype is wanted.dtype and torch.equal(buffer.cpu(), wanted)
 
 
 def _assign(module: nn.Module, key: str, exact: Tensor) -> Undo:

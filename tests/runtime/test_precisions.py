@@ -168,8 +168,10 @@ def test_a_cast_of_the_patched_model_would_lose_the_periods(
     _, model = opened("fp32")
     model.to(PRECISIONS[name].dtype)
     buffers = {key.rsplit(".")[-1]: value for key, value in model.named_buffers()}
-    periods = buffers["periods"] if "periods" in buffers else 1.0 / buffers["inv_freq"].double()
-    assert not torch.equal(periods.double(), authors_periods(net).double())
+    key = "periods" if "periods" in buffers else "inv_freq"
+    wanted = authors_periods(net) if key == "periods" else 1.0 / authors_periods(net)
+    # timm 1.0.27 keeps the values, which 16 bits can hold, but not the type that angles are computed in.
+    assert buffers[key].dtype is not torch.float32 or not torch.equal(buffers[key], wanted)
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
