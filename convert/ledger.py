@@ -71,13 +71,10 @@ def match(network: Network, entries: Mapping[str, Entry], fix: str = _FIX) -> li
         WeightsError: a tensor is missing, left over, misshapen, or of a type that fp32 cannot hold.
     """
     wanted = network.tensors()
-    prefix = network.layout.prefix
     matches: list[Match] = []
     unknown: list[str] = []
     for name, entry in entries.items():
-        canonical = name.removeprefix(prefix) if prefix else name
-        # A state dict as it is in memory has other names than transformers writes to disk.
-        canonical = canonical if canonical in wanted else network.layout.disk_key(canonical)
+        canonical = _canonical(network, name)
         if canonical in wanted:
             matches.append(Match(name, network.stored_key(wanted[canonical]), canonical, entry))
         else:
@@ -123,6 +120,7 @@ def renamed(lines: Iterable[Line], network: Network, entries: Mapping[str, Entry
 
 
 def _canonical(network: Network, name: str) -> str:
+    """Return a tensor's canonical key; a state dict has other names in memory than it has on disk."""
     return network.layout.disk_key(name.removeprefix(network.layout.prefix))
 
 

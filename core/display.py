@@ -114,9 +114,6 @@ def exported(document: Document) -> None:
             ],
         )
     )
-    for check in document["checks"]:
-        if check["status"] == "failed":
-            _print(f"failed: {check['name']}: {check['detail']}", markup=False)
     if document["variants"]:
         _print(_variants(document))
     else:

@@ -49,6 +49,11 @@ class Examination:
     inputs: dict[str, Any]
     checks: tuple[Check, ...]
 
+    @property
+    def reference_is(self) -> str:
+        """Where the reference is from: ``live``, run here; ``golden``, what was recorded; or ``none``."""
+        return "live" if self.source else "golden" if self.reference else "none"
+
 
 def examine(
     folder: Path,

@@ -95,7 +95,7 @@ def validate(
         "within": within,
         "reference": {
             "name": found.reference.name if found.reference else None,
-            "source": "live" if found.source else "golden" if found.reference else "none",
+            "source": found.reference_is,
             "precision": "fp32",
             "device": "cpu",
         },
@@ -183,10 +183,7 @@ def compare(
             "environment": report.environment(),
             "weights": weights,
             "rows": comparison.rows(rows, weights),
-            "references": {
-                str(one.folder): "live" if one.source else "golden" if one.reference else "none"
-                for one in found
-            },
+            "references": {str(one.folder): one.reference_is for one in found},
             "statuses": {str(one.folder): status for one, status in zip(found, statuses, strict=True)},
             "checks": [
                 {"artifact": str(one.folder), **asdict(check)}
