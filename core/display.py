@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import textwrap
@@ -266,3 +267,61 @@ def filled(document: Document) -> None:
     size, digest = _size(document["nbytes"]), document["sha256"][:12]
     _print(f"{document['artifact']} has its weights: {size}, sha256 {digest}", markup=False)
     _print(f"next: vconv validate {shlex.quote(document['artifact'])}", markup=False)
+
+
+BAR_DECADES = (-9.0, 0.0)
+"""Powers of ten between which a distance is drawn as a bar of :data:`BAR_WIDTH` characters."""
+BAR_WIDTH = 27
+SHOWN_OPERATORS = 8
+
+
+def _bar(value: float | None) -> str:
+    """Draw a distance on a logarithmic scale; what JSON cannot hold, such as infinity, fills it."""
+    low, high = BAR_DECADES
+    power = high if value is None else math.log10(max(value, 10**low))
+    return "█" * round(BAR_WIDTH * (min(power, high) - low) / (high - low))
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def bisected(document: Document) -> None:
+    """Draw where a variant departs: error against depth, and the operators of the worst stage."""
+    weights = weights_named(document["weights"], document["synthetic"])
+    _print(f"{document['artifact']}: weights {weights}", markup=False)
+    reference = document["reference"]
+    _print(f"reference: {reference['name']}, fp32 on cpu", markup=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    drawn.add_column("stage", no_wrap=True)
+    for column in ("of its own", "in all"):
+        drawn.add_column(column, justify="right", no_wrap=True)
+    drawn.add_column("in all, from 1e-9 to 1", no_wrap=True)
+    for row in document["stages"]:
+        worst = row["stage"] == document["worst_stage"]
+        style = "bold" if worst else ""
+        drawn.add_row(
+            row["stage"] + " *" * worst,
+            _figure(row["own"]),
+            _figure(row["total"]),
+            _bar(row["total"]),
+            style=style,
+        )
+    _print(drawn)
+    operators = [row for row in document["operators"] if not row["agrees"]][:SHOWN_OPERATORS]
+    if operators:
+        _print(f"operators of {document['worst_stage']} that depart, in order:", markup=False)
+        columns = ("operator", "node", "error", "nearest in the reference")
+        _print(
+            _plain(
+                columns,
+                [
+                    (row["operator"], row["node"], _figure(row["error"]), row["counterpart"] or "-")
+                    for row in operators
+                ],
+            )
+        )
+    for line in textwrap.wrap(document["sentence"], 100, break_on_hyphens=False, break_long_words=False):
+        _print(line, markup=False)
+    _print(f"picture: {document['picture']}", markup=False)
+    _print(_status(document["status"]))

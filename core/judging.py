@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from vconv import manifest, subjects
-from vconv.convert.room import SCRATCH
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
@@ -19,7 +17,7 @@ from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import require_weights
-from vconv.staging import left_behind, workplace
+from vconv.staging import scratch_folder
 from vconv.trials import Trial
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import comparison, report, textlog, validation
@@ -80,7 +78,7 @@ def validate(
     made = manifest.load(folder)
     require_weights(folder)
     report.probe(folder)
-    with _scratch(log.say) as scratch:
+    with scratch_folder(log.say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
         found = examine(folder, made, asked, bool(weights), photographs, seed, scratch, log.say)
         rows = validation.run(trial.candidates(found), within, plan, log.say) if found.reference else []
@@ -163,7 +161,7 @@ def compare(
         found = []
         for folder, made in zip(folders, manifests, strict=True):
             log.say(f"examining {folder}")
-            scratch = scratches.enter_context(_scratch(log.say))
+            scratch = scratches.enter_context(scratch_folder(log.say))
             asked = subjects.request(made, None, DEFAULT_HUB, offline)
             found.append(examine(folder, made, asked, False, (), seed, scratch, log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
@@ -209,16 +207,6 @@ def _refuse_repeated(folders: Sequence[Path]) -> None:
             expected="one artifact or more, each once",
             fix="name each path once",
         )
-
-
-@contextlib.contextmanager
-def _scratch(say: Say) -> Iterator[Path]:
-    """Make a folder for the original, and remove what killed validations left of theirs."""
-    temporary = Path(tempfile.gettempdir())
-    for left in left_behind(temporary, SCRATCH):
-        say(f"removing {left}, which a killed validation left")
-    with workplace(temporary, SCRATCH) as place:
-        yield place
 
 
 def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:

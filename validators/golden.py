@@ -98,6 +98,12 @@ def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
     return {name: measure(name, actual[name], expected[name])["vector_relative_error"] for name in expected}
 
 
+def correct(model: torch.nn.Module, source: Source) -> str:
+    """Turn an original into the reference, in place, if its weights call for it; return what it is called."""
+    family = "" if source.periods == LIBRARYS else source.network.layout.family
+    return reference.correct(model, family, source.config)
+
+
 def run_reference(source: Source, pixel_values: Array) -> Reference:
     """Run the reference on a batch. No patch has a part in it.
 
@@ -112,8 +118,7 @@ def run_reference(source: Source, pixel_values: Array) -> Reference:
     network = source.network
     model = models.load(source.folder, network)
     stock = _run(model, network, pixel_values, torch.float32)
-    family = "" if source.periods == LIBRARYS else network.layout.family
-    name = reference.correct(model, family, source.config)
+    name = correct(model, source)
     corrected = name != "original"
     outputs = _run(model, network, pixel_values, torch.float32) if corrected else stock
     bad = [key for key, value in outputs.items() if not np.isfinite(value).all()]

@@ -51,6 +51,30 @@ class Log:
         ]
         return "\n".join([*self._lines, "", *weights, *rows, "", *checks, report["status"]]) + "\n"
 
+    def render_bisection(self, report: Mapping[str, Any]) -> str:
+        """Write down what was done and where a variant departs."""
+        return "\n".join([*self._lines, "", *_bisection(report)]) + "\n"
+
+
+def _bisection(report: Mapping[str, Any]) -> Iterator[str]:
+    yield f"artifact   {report['artifact']}"
+    yield f"weights    {weights_named(report['weights'], report['synthetic'])}"
+    simulated = ", simulated" if report["simulated"] else ""
+    yield f"variant    {report['variant']} ({report['engine']}, {report['device']}{simulated})"
+    yield f"reference  {report['reference']['name']}, fp32 on cpu"
+    yield f"inputs     {report['inputs']['source']}: {', '.join(report['inputs']['images'])}"
+    for row in report["stages"]:
+        yield f"  {row['stage']}: {_number(row['own'])} of its own, {_number(row['total'])} in all"
+    yield f"operators of {report['worst_stage']}:"
+    for row in report["operators"]:
+        named = f"{row['operator']} {row['node']} {_number(list(row['shape']))}"
+        agrees = "agrees" if row["agrees"] else "departs"
+        weights = f", on {', '.join(row['weights'])}" if row["weights"] else ""
+        yield f"  {agrees}  {_number(row['error'])}  {named}{weights}; nearest: {row['counterpart'] or '-'}"
+    yield ""
+    yield report["sentence"]
+    yield f"{report['status']}, within {_number(report['bound'])}"
+
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"artifact   {report['artifact']}"

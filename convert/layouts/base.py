@@ -16,6 +16,8 @@ ANY_SIZE = "any size"
 """The flag of an architecture that takes images of any size."""
 CLASSIFIER = "classifier"
 """The head that tells classes apart, and the flag of a configuration that asks for it in so many words."""
+EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
+"""Roles of the tensors by which an image becomes tokens, before the first block."""
 
 
 @dataclass(frozen=True)
