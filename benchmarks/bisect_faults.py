@@ -37,7 +37,7 @@ def run(*arguments: str) -> tuple[dict, float, int]:
     start = time.perf_counter()
     with tempfile.TemporaryFile() as out:
         command = [sys.executable, "-m", "vconv", *arguments, "--json"]
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
         _, _, usage = os.wait4(process.pid, 0)
         out.seek(0)
         return json.load(out), time.perf_counter() - start, usage.ru_maxrss * 1024

@@ -67,7 +67,7 @@ def bisect(
 
     Args:
         path: the artifact.
-        variant: ``onnx-fp32``, ``onnx-fp32-npu``, ``patched-torch-PRECISION`` or ``original-torch-PRECISION``.
+        variant: ``onnx-fp32``, ``onnx-fp32-npu``, ``patched-torch-PRECISION``, ``original-torch-PRECISION``.
         weights: where the original's weights are.
         device: where the variant is run; the reference is run on the CPU.
         engine: what runs a graph.

@@ -200,6 +200,7 @@ class TorchSession(Session):
 
     @contextlib.contextmanager
     def refusals(self) -> Iterator[None]:
+        """Turn what torch raises while the model is built or run into a sentence."""
         try:
             yield
         except RuntimeError as error:

@@ -2,8 +2,8 @@
 
 Each stage of the variant is run twice: on what the reference's stage before it gave, which tells what it does
 wrong of its own, and on what the variant's own gave, which tells what has come together so far. Of the stage
-that is worst of its own, every operator is then held against those of the reference. One stage is looked at at
-a time; only its operators' values, of the variant alone, are held.
+that is worst of its own, every operator is then held against those of the reference. One stage is looked at
+at a time; only its operators' values, of the variant alone, are held.
 """
 
 from __future__ import annotations

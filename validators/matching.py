@@ -1,8 +1,8 @@
 """Matching: which operators of a variant gave what some operator of the reference gave.
 
 The two need not be the same operators: a graph spells out what torch does at one stroke, and moves data
-around where torch only looks at it differently. So values are matched, not names: a value of the variant agrees
-if the reference has it too, further along than what it was made from.
+around where torch only looks at it differently. So values are matched, not names: a value of the variant
+agrees if the reference has it too, further along than what it was made from.
 """
 
 from __future__ import annotations

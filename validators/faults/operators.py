@@ -53,7 +53,7 @@ def _scaled(model: onnx.ModelProto, node: onnx.NodeProto, read: Read) -> str:
     name = node.output[0]
     inner = f"{name}_inner"
     node.output[0] = inner
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(SCALE), f"{name}_scale"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(SCALE, np.float32), f"{name}_scale"))
     place = list(model.graph.node).index(node)
     named, node.name = node.name, f"{node.name}_inner"
     model.graph.node.insert(place + 1, helper.make_node("Mul", [inner, f"{name}_scale"], [name], named))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +27,39 @@ from vconv.types import WEIGHTS_FILE, Array
 
 @dataclass(frozen=True)
 class Workshop:
-    """A copy of an artifact. Files are shared with it until they are changed: they are never changed in place.
+    """A copy of an artifact, in which one thing after another is made wrong and mended again.
+
+    It is a copy indeed: engines refuse weights that have a second name, as a link would give them.
 
     Args:
+        artifact: the artifact; it is never written to.
         folder: the copy.
         made: the manifest of the artifact.
         network: what the artifact's own configuration and weights describe.
+        changed: names of the files that are not as they were.
     """
 
+    artifact: Path
     folder: Path
     made: Manifest
     network: Network
+    changed: set[str] = field(default_factory=set)
 
     @classmethod
     def open(cls, artifact: Path, folder: Path, network: Network) -> Workshop:
         """Copy an artifact, what its manifest names alone, into a folder that is not there yet."""
-        made = manifest.load(artifact)
-        for name in made.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            _share(artifact / name, folder / name)
-        made.save(folder)
-        return cls(folder, made, network)
+        shop = cls(artifact, folder, manifest.load(artifact), network)
+        shop.changed.update(shop.made.files)
+        shop.mend()
+        return shop
+
+    def mend(self) -> None:
+        """Put back what was changed."""
+        for name in sorted(self.changed):
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.artifact / name, self.folder / name)
+        self.changed.clear()
+        self.made.save(self.folder)
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -56,10 +67,9 @@ class Workshop:
         return read_header(self.folder / WEIGHTS_FILE)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file beside, then rename: what the artifact itself has is left as it is."""
-        beside = self.folder / f"{name}.beside"
-        beside.write_bytes(content)
-        beside.replace(self.folder / name)
+        """Write a file."""
+        self.changed.add(name)
+        (self.folder / name).write_bytes(content)
 
     def configuration(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """Change a JSON file."""
@@ -68,15 +78,12 @@ class Workshop:
 
     def weight(self, key: str, change: Callable[[Array], Array]) -> None:
         """Change one tensor in the weights file."""
+        self.changed.add(WEIGHTS_FILE)
         entry = self.entries[key]
-        path = self.folder / WEIGHTS_FILE
-        beside = path.with_name(f"{WEIGHTS_FILE}.beside")
-        shutil.copyfile(path, beside)
         before = np.frombuffer(b"".join(entry.chunks()), "<f4").reshape(entry.shape)
-        with beside.open("r+b") as file:
+        with (self.folder / WEIGHTS_FILE).open("r+b") as file:
             file.seek(entry.offset)
             file.write(np.ascontiguousarray(change(before), "<f4").tobytes())
-        beside.replace(path)
 
     def graph(self, name: str) -> onnx.ModelProto:
         """Read a graph, not its weights."""
@@ -100,8 +107,7 @@ class Workshop:
             name: hashlib.sha256(b"".join(entry.chunks())).hexdigest() for name, entry in self.entries.items()
         }
         lines = ledger.load(self.folder / LEDGER_FILE)
-        # Written anew, and not into the file that the artifact has.
-        (self.folder / LEDGER_FILE).unlink()
+        self.changed.add(LEDGER_FILE)
         ledger.save(
             self.folder / LEDGER_FILE,
             [replace(line, sha256=digests.get(line.target, line.sha256)) for line in lines],
@@ -112,11 +118,3 @@ class Workshop:
 
 def _record(path: Path) -> FileRecord:
     return FileRecord(sha256=sha256_of(path), nbytes=path.stat().st_size)
-
-
-def _share(source: Path, target: Path) -> None:
-    """Give a file a second name; copy it where the file system cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
