@@ -1,8 +1,8 @@
 """Show that `vconv bisect` finds one wrong operator, wherever it is, and what that costs.
 
 One operator of dinov3-vits16's dynamic graph, drawn by chance from all blocks, is made wrong, with every hash
-made to fit; bisect, in a process of its own, must name the block and the operator. Twenty times. Its peak memory
-is set beside that of `vconv validate --quick` on the sound artifact.
+made to fit; bisect, in a process of its own, must name the block and the operator. Twenty times. Its peak
+memory is set beside that of `vconv validate --quick` on the sound artifact.
 """
 
 from __future__ import annotations

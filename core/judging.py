@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def validate(
     report.probe(folder)
     with scratch_folder(log.say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
-        found = examine(folder, made, asked, bool(weights), photographs, seed, scratch, log.say)
+        original = partial(subjects.live_source, made, asked, bool(weights), scratch, log.say)
+        refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
+        found = examine(folder, made, original, refer)
         rows = validation.run(trial.candidates(found), within, plan, log.say) if found.reference else []
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
@@ -163,7 +166,9 @@ def compare(
             log.say(f"examining {folder}")
             scratch = scratches.enter_context(scratch_folder(log.say))
             asked = subjects.request(made, None, DEFAULT_HUB, offline)
-            found.append(examine(folder, made, asked, False, (), seed, scratch, log.say))
+            original = partial(subjects.live_source, made, asked, False, scratch, log.say)
+            refer = partial(subjects.reference, folder, made, photographs=(), seed=seed, say=log.say)
+            found.append(examine(folder, made, original, refer))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
         rows = validation.run(candidates, within, plan, log.say)
     statuses = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Reference:
         floor: by output, the vector relative error of its fp32 against its float64 result: no variant
             can be held to less.
         to_stock_original: by output, that of the stock original; empty where the reference is the original.
+        stock: the stock original's outputs, where they were run and are not the reference's.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Reference:
     outputs: Arrays
     floor: Mapping[str, float]
     to_stock_original: Mapping[str, float]
+    stock: Arrays = field(default_factory=dict)
 
 
 def _run(
@@ -145,6 +147,7 @@ def run_reference(source: Source, pixel_values: Array) -> Reference:
         outputs=outputs,
         floor=_distance(outputs, exact),
         to_stock_original=_distance(stock, outputs) if corrected else {},
+        stock=stock if corrected else {},
     )
 
 
@@ -190,8 +193,7 @@ def agreement(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:
     verdicts = judge(live.outputs, recorded[1], find_limit("strict", "fp32", "fp32"))
     reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items() if verdict.reasons]
     if reasons:
-        return Check(
-            "golden", Status.FAILED, f"the live reference differs from the recorded one: {reasons[0]}"
-        )
+        detail = f"the live reference differs from the recorded one: {reasons[0]}"
+        return Check("golden", Status.FAILED, detail, "recording")
     worst = max(verdict.metrics["vector_relative_error"] for verdict in verdicts.values())
     return Check("golden", Status.PASSED, f"the live reference is within {worst:.1e} of the recorded one")

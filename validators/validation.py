@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vconv.runtime.sessions import Session, in_batches
 from vconv.runtime.timing import Plan, timed
 from vconv.types import Arrays, Say, Status
 from vconv.validators.accuracy import judge_runs, overall
+from vconv.validators.diagnosis import Evidence, diagnose
 from vconv.validators.golden import AT_ONCE, Reference
 from vconv.validators.latency import Runner, time_side_by_side
 from vconv.validators.limits import UNLIMITED, find_limit
@@ -84,6 +86,10 @@ def _accuracy(candidate: Candidate, session: Session, level: str) -> dict[str, A
     arithmetic = device.arithmetic_of(candidate.precision)
     limit = find_limit(level, candidate.precision, arithmetic) if judged else UNLIMITED
     verdicts = judge_runs(runs, reference.outputs, limit)
+    findings = []
+    if overall(verdicts) is Status.FAILED:
+        run = partial(in_batches, session.run, batch=batches[0])
+        findings = diagnose(Evidence(run, runs[0], reference, verdicts, limit))
     rows = output_rows(verdicts, limit if judged else None, reference.floor, reference.to_stock_original)
     status = overall(verdicts)
     if not judged:
@@ -95,6 +101,7 @@ def _accuracy(candidate: Candidate, session: Session, level: str) -> dict[str, A
         "reason": candidate.unjudged,
         "batches": batches,
         "outputs": rows,
+        "diagnosis": [{"class": finding.fault, "because": finding.because} for finding in findings],
         "smoke": smoke({name: array[:1] for name, array in runs[0].items()}, session.placed),
     }
 
@@ -170,6 +177,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "precision": candidate.precision,
         "simulated": device.simulated,
         "outputs": {},
+        "diagnosis": [],
         "smoke": {},
         "latency": [],
         "skipped_batches": [],

@@ -37,6 +37,7 @@ class Numbers:
         image: (height, width) that the network is made for.
         flags: what the configuration switches on, by which :attr:`Slot.when` is decided.
         exact_gelu: whether the activation is the exact GELU, in whatever spelling.
+        epsilon: what every LayerNorm adds to the variance.
         rope_base: base of the RoPE periods; None without RoPE.
         pooling: how ``pooled`` comes about: ``cls``, ``avg``, ``pooler``, or another of the library's words.
     """
@@ -53,6 +54,7 @@ class Numbers:
     image: tuple[int, int]
     flags: frozenset[str]
     exact_gelu: bool
+    epsilon: float
     rope_base: float | None
     pooling: str
 
