@@ -57,7 +57,7 @@ REFERENCES: dict[str, Reference] = {
 }
 """Every metric again, from the standard library's exact sums, for one image in float64."""
 
-SHAPES = {"cls": (24,), "patches": (150, 24), "logits": (10,)}
+SHAPES = {"cls": (24,), "patches": (150, 8), "logits": (10,)}
 
 
 def pair(shape: tuple[int, ...], scale: float, noise: float, seed: int = 0) -> tuple[Array, Array]:
@@ -126,11 +126,11 @@ def test_equal_outputs_have_the_best_value_there_is(key: str, name: str) -> None
         assert measure(name, expected[None], expected[None])[key] == best
 
 
-@pytest.mark.parametrize("position", [0, 31, 63])
+@pytest.mark.parametrize("position", [0, 7, 15])
 @pytest.mark.parametrize("key", METRICS)
 def test_one_bad_image_out_of_many_is_not_averaged_away(key: str, position: int) -> None:
     name = METRICS[key].only or "patches"
-    expected = pair((64, *SHAPES[name]), 1.0, 0.0)[1]
+    expected = pair((16, *SHAPES[name]), 1.0, 0.0)[1]
     actual = expected.copy()
     actual[position] = np.roll(expected[position], 1)
     alone = measure(name, actual[position][None], expected[position][None])
