@@ -62,7 +62,12 @@ _ENGINE = click.option(
     help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
 )
 _WITHIN = click.option(
-    "--within", default="strict", show_default=True, metavar="LIMITS", help="strict or card."
+    "--within",
+    type=_TEXT,
+    default="strict",
+    show_default=True,
+    metavar="LIMITS",
+    help="strict, card, or a TOML file with limits in place of strict ones.",
 )
 _QUICK = click.option("--quick", is_flag=True, help="A glance: 10 runs.")
 _FULL = click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")

@@ -136,17 +136,17 @@ def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
 def _variants(document: Document) -> Table:
     """Lay variants out as a table: one row a variant and batch, the worst output of each."""
     timed = any(variant["latency"] for variant in document["variants"])
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     drawn.add_column("variant", overflow="fold")
     drawn.add_column("worst output", no_wrap=True)
-    for column in ("error", "limit", *(("batch", "p50 ms", "img/s") if timed else ())):
+    for column in ("floor", "error", "limit", *(("batch", "p50 ms", "img/s") if timed else ())):
         drawn.add_column(column, justify="right", no_wrap=True)
     drawn.add_column("status", no_wrap=True)
     for variant in document["variants"]:
         output, row = _worst_output(variant["outputs"])
-        error, limit = row.get("vector_relative_error"), row.get("limit")
+        figures = (("floor", ".0e"), ("vector_relative_error", ".1e"), ("limit", ".2g"))
         first = [_name(variant), output]
-        first += ["-" if error is None else f"{error:.1e}", "-" if limit is None else f"{limit:.0e}"]
+        first += ["-" if row.get(key) is None else format(row[key], style) for key, style in figures]
         for place, timing in enumerate(variant["latency"] or [None]):
             numbers = ["-"] * 3 if timed else []
             if timing:
@@ -206,6 +206,7 @@ def validated(document: Document) -> None:
     for check in document["checks"]:
         if check["status"] == "failed":
             _print(f"failed: {check['name']}: {check['detail']}", markup=False)
+    _print(f"limits: {document['limits']['within']}", markup=False)
     if document["variants"]:
         _print(_variants(document))
     else:
@@ -253,6 +254,7 @@ def compared(document: Document) -> None:
         names = [row["artifact"], row["variant"] + simulated, row["engine"], row["device"]]
         drawn.add_row(*map(escape, names), *numbers, _status(row["status"]))
     _print(drawn)
+    _print(f"  limits: {document['limits']['within']}", markup=False)
     for path, label in document["weights"].items():
         reference = _SOURCES[document["references"][path]]
         _print(f"  {path}: {document['statuses'][path]}; weights {label}", markup=False)

@@ -22,6 +22,7 @@ from vconv.staging import scratch_folder
 from vconv.trials import Trial
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import comparison, report, textlog, validation
+from vconv.validators.limits import open_limits
 from vconv.validators.speed import add_speed_ups
 
 
@@ -30,7 +31,7 @@ def validate(
     weights: str | None = None,
     *,
     device: str = "cpu",
-    within: str = "strict",
+    within: str | Path = "strict",
     images: Sequence[str | Path] = (),
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
@@ -51,7 +52,7 @@ def validate(
         path: the artifact.
         weights: where the original's weights are.
         device: where to run: ``cpu``, ``cuda[:N]``, ``npu[:N]``, or ``all``.
-        within: name of the limits.
+        within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict ones.
         images: photographs to judge on; the recorded inputs by default.
         engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
         precision: what to run torch variants in; what the device usually runs by default.
@@ -72,11 +73,13 @@ def validate(
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
     places = find_devices(device)
-    trial = Trial(tuple(places), engines, tuple(precision), within)
+    trial = Trial(tuple(places), engines, tuple(precision))
     trial.check()
+    limits = open_limits(within)
     photographs = open_images(images) if images else []
     folder = Path(path)
     made = manifest.load(folder)
+    limits.require_use(str(folder), made.outputs)
     require_weights(folder)
     report.probe(folder)
     with scratch_folder(log.say) as scratch:
@@ -84,7 +87,7 @@ def validate(
         original = partial(subjects.live_source, made, asked, bool(weights), scratch, log.say)
         refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
         found = examine(folder, made, original, refer)
-        rows = validation.run(trial.candidates(found), within, plan, log.say) if found.reference else []
+        rows = validation.run(trial.candidates(found), limits, plan, log.say) if found.reference else []
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
     result: dict[str, Any] = {
@@ -93,7 +96,7 @@ def validate(
         "synthetic": made.source.synthetic,
         "status": status,
         "passed": status is Status.PASSED,
-        "within": within,
+        "limits": limits.describe(validation.pairs_judged(rows)),
         "reference": {
             "name": found.reference.name if found.reference else None,
             "source": found.reference_is,
@@ -118,7 +121,7 @@ def compare(
     paths: Sequence[str | Path],
     *,
     device: str = "cpu",
-    within: str = "strict",
+    within: str | Path = "strict",
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
     quick: bool = False,
@@ -152,12 +155,14 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    trial = Trial(tuple(find_devices(device)), engines, tuple(precision), within)
+    trial = Trial(tuple(find_devices(device)), engines, tuple(precision))
     trial.check()
+    limits = open_limits(within)
     folders = [Path(path) for path in paths]
     _refuse_repeated(folders)
     manifests = [manifest.load(folder) for folder in folders]
-    for folder in folders:
+    for folder, made in zip(folders, manifests, strict=True):
+        limits.require_use(str(folder), made.outputs)
         require_weights(folder)
         report.probe(folder)
     with contextlib.ExitStack() as scratches:
@@ -170,7 +175,7 @@ def compare(
             refer = partial(subjects.reference, folder, made, photographs=(), seed=seed, say=log.say)
             found.append(examine(folder, made, original, refer))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
-        rows = validation.run(candidates, within, plan, log.say)
+        rows = validation.run(candidates, limits, plan, log.say)
     statuses = [
         report.whole([row for row in rows if row["artifact"] == str(one.folder)], one.checks) for one in found
     ]
@@ -182,7 +187,7 @@ def compare(
         {
             "status": status,
             "passed": status is Status.PASSED,
-            "within": within,
+            "limits": limits.describe(validation.pairs_judged(rows)),
             "environment": report.environment(),
             "weights": weights,
             "rows": comparison.rows(rows, weights),

@@ -38,11 +38,13 @@ from vconv.staging import scratch_folder
 from vconv.types import Array, Say, Status, silent
 from vconv.validators import golden, report, textlog
 from vconv.validators.integrity import verify_files
-from vconv.validators.limits import find_limit
+from vconv.validators.limits import Limits, open_limits
 from vconv.validators.localisation import localise
 from vconv.validators.pictures import error_against_depth
 
 PATCHED = "patched-torch-fp32"
+METRIC = "vector_relative_error"
+"""By which stages and operators are compared."""
 _TORCH = re.compile(r"(original|patched)-torch-(.+)")
 IMAGES = 2
 """Images that are looked at, in one batch."""
@@ -71,7 +73,7 @@ def bisect(
         weights: where the original's weights are.
         device: where the variant is run; the reference is run on the CPU.
         engine: what runs a graph.
-        within: name of the limits: what is said to depart.
+        within: ``strict``, ``card``, or a file of limits: what is said to depart.
         images: photographs to look at; the recorded inputs by default.
         seed: of made-up images, where there are no recorded inputs.
         hub: where a repository that is given as the original's weights is looked for.
@@ -91,7 +93,7 @@ def bisect(
     folder = Path(path)
     made = manifest.load(folder)
     chosen = _Chosen.find(made, variant, place, engine)
-    bound = chosen.bound(within, place)
+    bound = chosen.bound(open_limits(within), place)
     require_weights(folder)
     report.probe(folder)
     verify_files(folder, made)
@@ -195,10 +197,23 @@ class _Chosen:
         """Tell whether it computes in float32 throughout, so that one wrong operator stands out."""
         return (self.precision.limits, place.arithmetic_of(self.precision.limits)) == ("fp32", "fp32")
 
-    def bound(self, within: str, place: Device) -> float:
-        """Return the vector relative error from which it departs."""
-        limits = self.precision.limits
-        return find_limit(within, limits, place.arithmetic_of(limits)).bounds["vector_relative_error"]
+    def bound(self, limits: Limits, place: Device) -> float:
+        """Return the vector relative error from which it departs.
+
+        Raises:
+            InputError: the limits have no bound on it.
+        """
+        precision = self.precision.limits
+        pair = precision, place.arithmetic_of(precision)
+        bounds = limits.table[pair].bounds
+        if METRIC not in bounds:
+            raise InputError(
+                f"[{'.'.join(pair)}] of {limits.within} does not say when a variant departs",
+                got=", ".join(bounds),
+                expected=METRIC,
+                fix=f"add a bound on {METRIC}, or use --within strict",
+            )
+        return bounds[METRIC]
 
     def batch(self, pixel_values: Array) -> Array:
         """Return the images that are looked at, as many as a static graph takes."""

@@ -33,6 +33,7 @@ from vconv.validators import golden as golden_room
 from vconv.validators.golden import GOLDEN_FILE, Reference
 from vconv.validators.graphs import check_graph, open_graph
 from vconv.validators.integrity import verify_tensors
+from vconv.validators.limits import open_limits
 
 DEFAULT_OUT = "artifacts"
 
@@ -122,7 +123,7 @@ def export(
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
             to_run = subjects.candidates(folder, made, find_device("cpu"), reference)
-            rows = validation.run(to_run, "strict", None, say)
+            rows = validation.run(to_run, open_limits("strict"), None, say)
         _refuse_failures(rows, checks)
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()

@@ -20,7 +20,7 @@ from vconv.errors import ArtifactError, PatchError, WeightsError
 from vconv.runtime.sessions import in_batches
 from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy import judge
-from vconv.validators.limits import find_limit
+from vconv.validators.limits import STRICT
 from vconv.validators.metrics import measure
 
 GOLDEN_FILE = "golden/golden.safetensors"
@@ -190,7 +190,7 @@ def agreement(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:
     """Hold the reference as it runs here against what was recorded at export."""
     if recorded is None:
         return Check("golden", Status.SKIPPED, "nothing was recorded for these inputs")
-    verdicts = judge(live.outputs, recorded[1], find_limit("strict", "fp32", "fp32"))
+    verdicts = judge(live.outputs, recorded[1], STRICT["fp32", "fp32"])
     reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items() if verdict.reasons]
     if reasons:
         detail = f"the live reference differs from the recorded one: {reasons[0]}"

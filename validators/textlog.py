@@ -49,7 +49,8 @@ class Log:
             f"weights of {path}: {label}; reference {report['references'][path]}; {report['statuses'][path]}"
             for path, label in report["weights"].items()
         ]
-        return "\n".join([*self._lines, "", *weights, *rows, "", *checks, report["status"]]) + "\n"
+        limits = _limits(report["limits"])
+        return "\n".join([*self._lines, "", *weights, *limits, *rows, "", *checks, report["status"]]) + "\n"
 
     def render_bisection(self, report: Mapping[str, Any]) -> str:
         """Write down what was done and where a variant departs."""
@@ -91,6 +92,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"preprocessing    {_number(report['preprocessing_ms_per_image'])} ms an image"
     if report["speed_up_baseline"]:
         yield f"speed-ups are over {report['speed_up_baseline']}"
+    yield from _limits(report["limits"])
     for row in report["variants"]:
         yield from _variant(row)
     yield ""
@@ -99,7 +101,15 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for check in report["checks"]:
         yield f"{check['status']:<10} {check['name']}: {check['detail']}"
     yield ""
-    yield f"{report['status']}, within {report['within']} limits"
+    yield f"{report['status']}, within {report['limits']['within']} limits"
+
+
+def _limits(limits: Mapping[str, Any]) -> Iterator[str]:
+    file = limits["file"]
+    yield f"limits     {limits['within']}" + (f", sha256 {file['sha256']}" if file else "")
+    for row in limits["rows"]:
+        bounds = ", ".join(f"{metric} {_number(bound)}" for metric, bound in row["bounds"].items())
+        yield f"  {row['precision']} on {row['arithmetic']}: {bounds} ({row['source']})"
 
 
 def _variant(row: Mapping[str, Any]) -> Iterator[str]:
@@ -109,7 +119,8 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
     if row.get("reason"):
         yield f"  {row['reason']}"
     if row.get("batches"):
-        yield f"  judged in {row['precision']} at batch {' and '.join(map(str, row['batches']))}"
+        batches = " and ".join(map(str, row["batches"]))
+        yield f"  judged in {row['precision']} on {row['arithmetic']} at batch {batches}"
     for name in {**row["outputs"], **row["smoke"]}:
         verdict, block = row["outputs"].get(name, {}), row["smoke"].get(name, {})
         yield f"  {name}: {verdict.get('status', '-')}, {_number(verdict.get('shape'))}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from vconv.validators.accuracy import judge_runs, overall
 from vconv.validators.diagnosis import Evidence, diagnose
 from vconv.validators.golden import AT_ONCE, Reference
 from vconv.validators.latency import Runner, time_side_by_side
-from vconv.validators.limits import UNLIMITED, find_limit
+from vconv.validators.limits import UNLIMITED, Limits, Pair
 from vconv.validators.report import output_rows
 from vconv.validators.smoke import smoke
 
@@ -50,6 +50,11 @@ class Candidate:
     open: Callable[[], Session]
     unjudged: str = ""
 
+    @property
+    def pair(self) -> Pair:
+        """Its precision, and its device's arithmetic in that: what chooses its limit."""
+        return self.precision, self.device.arithmetic_of(self.precision)
+
 
 def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
     """Open a variant and run it once; tell how long both took."""
@@ -76,15 +81,14 @@ def _memory(before: int | None) -> dict[str, int | None]:
     return {"peak_rss_bytes": peak, "peak_rss_growth_bytes": max(0, peak - before)}
 
 
-def _accuracy(candidate: Candidate, session: Session, level: str) -> dict[str, Any]:
+def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[str, Any]:
     """Run a variant at its batches, one and many for a dynamic one, and judge the worst of them."""
-    reference, device = candidate.reference, candidate.device
+    reference = candidate.reference
     images = reference.pixel_values
     batches = [session.batch] if session.batch else sorted({1, min(AT_ONCE, len(images))})
     runs: list[Arrays] = [in_batches(session.run, images, batch) for batch in batches]
     judged = not candidate.unjudged
-    arithmetic = device.arithmetic_of(candidate.precision)
-    limit = find_limit(level, candidate.precision, arithmetic) if judged else UNLIMITED
+    limit = limits.table[candidate.pair] if judged else UNLIMITED
     verdicts = judge_runs(runs, reference.outputs, limit)
     findings = []
     if overall(verdicts) is Status.FAILED:
@@ -106,12 +110,12 @@ def _accuracy(candidate: Candidate, session: Session, level: str) -> dict[str, A
     }
 
 
-def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say) -> list[dict[str, Any]]:
+def run(candidates: Iterable[Candidate], limits: Limits, plan: Plan | None, say: Say) -> list[dict[str, Any]]:
     """Judge variants and time them.
 
     Args:
         candidates: what to run.
-        level: name of the limits.
+        limits: what they are held to.
         plan: how much to time; None for not at all.
         say: takes progress.
 
@@ -125,7 +129,7 @@ def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name})")
             rows.append(_row(candidate))
             with contextlib.ExitStack() as one:
-                session = _judged(candidate, level, rows[-1], one)
+                session = _judged(candidate, limits, rows[-1], one)
                 if plan and session:
                     images = candidate.reference.pixel_values
                     runners[len(rows) - 1] = Runner(session, candidate.device, images)
@@ -145,14 +149,14 @@ def run(candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say
 
 
 def _judged(
-    candidate: Candidate, level: str, row: dict[str, Any], closing: contextlib.ExitStack
+    candidate: Candidate, limits: Limits, row: dict[str, Any], closing: contextlib.ExitStack
 ) -> Session | None:
     """Open a variant, judge it, and put what was found into its row; None if it cannot be run."""
     before = resident_memory()[0] if reset_peak_memory() else None
     try:
         session, costs = _loaded(candidate)
         closing.enter_context(session)
-        row |= {**costs, **_accuracy(candidate, session, level), **_memory(before)}
+        row |= {**costs, **_accuracy(candidate, session, limits), **_memory(before)}
     except (UnavailableError, MemoryShortError) as error:
         row |= {"status": Status.SKIPPED, "reason": f"{error.what}: {error.got}"}
         return None
@@ -175,6 +179,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "device": device.name,
         "engine": candidate.engine,
         "precision": candidate.precision,
+        "arithmetic": candidate.pair[1],
         "simulated": device.simulated,
         "outputs": {},
         "diagnosis": [],
@@ -182,6 +187,11 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "latency": [],
         "skipped_batches": [],
     }
+
+
+def pairs_judged(rows: Iterable[Mapping[str, Any]]) -> set[Pair]:
+    """Tell which limits were used: those of every variant that was judged."""
+    return {(row["precision"], row["arithmetic"]) for row in rows if row["status"] is not Status.SKIPPED}
 
 
 def worst_failures(rows: Sequence[dict[str, Any]]) -> list[str]:
