@@ -13,6 +13,7 @@ from vconv import manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
+from vconv.localising import explained
 from vconv.runtime.devices import find_devices
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
@@ -88,6 +89,7 @@ def validate(
         refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
         found = examine(folder, made, original, refer)
         rows = validation.run(trial.candidates(found), limits, plan, log.say) if found.reference else []
+        diagnosis = explained(found, rows, limits, log.say)
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
     result: dict[str, Any] = {
@@ -108,6 +110,7 @@ def validate(
         "devices": {place.name: place.model for place in places},
         "environment": report.environment(),
         "checks": [asdict(check) for check in found.checks],
+        "diagnosis": diagnosis,
         "speed_up_baseline": baseline,
         "variants": rows,
         "published": subjects.published(made, places) if rows else [],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,8 @@ from PIL import Image
 
 from vconv import catalog
 from vconv.convert import models
+from vconv.convert.patches.base import Patch
+from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import SYNTHETIC, Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
@@ -83,6 +85,7 @@ def candidates(
     reference: Reference,
     engines: Sequence[str] = ("onnxruntime",),
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
+    patches: Mapping[str, Patch] = PATCHES,
 ) -> list[Candidate]:
     """List an artifact's variants: torch once a precision, each graph once an engine that the device has."""
     found = []
@@ -96,7 +99,7 @@ def candidates(
                     precision.limits,
                     device,
                     reference,
-                    partial(open_variant, folder, made, record, device, precision=precision),
+                    partial(open_variant, folder, made, record, device, precision=precision, patches=patches),
                 )
                 for precision in precisions
             ]
