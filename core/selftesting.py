@@ -21,7 +21,7 @@ from vconv.localising import explained
 from vconv.manifest import Manifest
 from vconv.miniatures import miniature
 from vconv.runtime.devices import find_device
-from vconv.runtime.images import natural_images, require_seed
+from vconv.runtime.images import natural_images
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.variants import patched_network, require_weights
 from vconv.staging import scratch_folder
@@ -89,7 +89,10 @@ def selftest(
         VconvError: something that the user can mend.
     """
     limits = open_limits(within)
-    require_seed(clean_runs)
+    if clean_runs < 0:
+        raise InputError(
+            "--clean-runs is out of range", got=clean_runs, expected="0 or more", fix="give a whole number"
+        )
     trial = Trial((find_device("cpu"),), engines, (AUTO,))
     trial.check()
     faults: list[dict[str, Any]] = []
