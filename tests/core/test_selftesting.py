@@ -1,4 +1,4 @@
-"""vconv tests itself: every fault must be caught and named, and a self-test that catches nothing must fail."""
+"""vconv tests itself: every fault must be caught and named, or the self-test must fail."""
 
 from __future__ import annotations
 
