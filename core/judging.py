@@ -14,6 +14,7 @@ from vconv.convert.room import SCRATCH
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
+from vconv.runtime import isolation
 from vconv.runtime.devices import find_devices
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
@@ -22,7 +23,7 @@ from vconv.runtime.variants import require_weights
 from vconv.staging import left_behind, workplace
 from vconv.trials import Trial
 from vconv.types import Say, Status, silent, weights_named
-from vconv.validators import comparison, report, textlog, validation
+from vconv.validators import comparison, ranking, report, textlog, validation
 from vconv.validators.speed import add_speed_ups
 
 
@@ -83,7 +84,9 @@ def validate(
     with _scratch(log.say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
         found = examine(folder, made, asked, bool(weights), photographs, seed, scratch, log.say)
-        rows = validation.run(trial.candidates(found), within, plan, log.say) if found.reference else []
+        isolate = None if quick else isolation.measure
+        run = validation.run(trial.candidates(found), within, plan, log.say, isolate)
+    rows = run.rows
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
     result: dict[str, Any] = {
@@ -105,6 +108,8 @@ def validate(
         "environment": report.environment(),
         "checks": [asdict(check) for check in found.checks],
         "speed_up_baseline": baseline,
+        "machine": asdict(run.machine),
+        "ranking": ranking.rank(rows, run.machine),
         "variants": rows,
         "published": subjects.published(made, places) if rows else [],
     }
@@ -143,8 +148,8 @@ def compare(
         say: takes a line of progress.
 
     Returns:
-        ``rows``, one a variant and batch, ``checks`` that did not pass, ``status``, ``passed``, and
-        ``winner``, which is None: no winner is chosen yet.
+        ``rows``, one a variant and batch, ``checks`` that did not pass, ``status``, ``passed``, ``machine``,
+        ``ranking``, and ``winner``, the fastest variant that passed; or None, and ``winner_reason`` says why.
 
     Raises:
         VconvError: something that the user can mend.
@@ -167,7 +172,10 @@ def compare(
             asked = subjects.request(made, None, DEFAULT_HUB, offline)
             found.append(examine(folder, made, asked, False, (), seed, scratch, log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
-        rows = validation.run(candidates, within, plan, log.say)
+        run = validation.run(candidates, within, plan, log.say)
+    rows = run.rows
+    ranked = ranking.rank(rows, run.machine)
+    winner, winner_reason = ranking.winner(rows, ranked, [place.name for place in trial.devices])
     statuses = [
         report.whole([row for row in rows if row["artifact"] == str(one.folder)], one.checks) for one in found
     ]
@@ -191,7 +199,10 @@ def compare(
                 for check in one.checks
                 if check.status is not Status.PASSED
             ],
-            "winner": None,
+            "machine": asdict(run.machine),
+            "ranking": ranked,
+            "winner": winner,
+            "winner_reason": winner_reason,
         }
     )
     for folder in folders:
