@@ -136,7 +136,7 @@ def winner(
     batches = [
         {timing["batch"] for timing in row["latency"]}
         for row in rows
-        if row["device"] == device and _passed(row)
+        if row["device"] == device and _passed(row) and not row["timing_refused"]
     ]
     shared = set.intersection(*batches) if batches else set()
     if not shared:

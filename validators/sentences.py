@@ -59,7 +59,7 @@ def _several(ranking: Ranking) -> bool:
 
 def _time(row: Mapping[str, Any]) -> str:
     low, high = row["interval"]
-    return f"{row['p50_ms']:.3g} ms ({low:.3g} to {high:.3g})"
+    return f"{row['p50_ms']:.4g} ms ({low:.4g} to {high:.4g})"
 
 
 def _tied(row: Mapping[str, Any], several: bool) -> str:

@@ -123,7 +123,8 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
 def _machine(report: Mapping[str, Any]) -> str:
     machine = report["machine"]
     state = {True: "busy", False: "quiet", None: "unknown"}[machine["busy"]]
-    return f"machine while variants were timed: {state}, {machine['reason']}"
+    cores = ", ".join(f"{key} {_number(machine[key])}" for key in ("others_cores", "steal_cores"))
+    return f"machine while variants were timed: {state}, {cores}, {machine['reason']}"
 
 
 def _published(row: Mapping[str, Any]) -> str:
