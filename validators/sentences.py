@@ -58,8 +58,8 @@ def _several(ranking: Ranking) -> bool:
 
 
 def _time(row: Mapping[str, Any]) -> str:
-    low, high = row["interval"]
-    return f"{row['p50_ms']:.4g} ms ({low:.4g} to {high:.4g})"
+    interval = " ({:.4g} to {:.4g})".format(*row["interval"]) if row["interval"] else ""
+    return f"{row['p50_ms']:.4g} ms" + interval
 
 
 def _tied(row: Mapping[str, Any], several: bool) -> str:

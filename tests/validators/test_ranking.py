@@ -125,6 +125,13 @@ def test_too_few_samples_of_one_variant_leave_its_batch_out(runs: int, ranked: b
     assert found["left_out"] == ([] if ranked else [{"device": "cpu", "batch": 8, "reason": reason}])
 
 
+def test_a_baseline_may_have_few_samples() -> None:
+    rows = [variant("original", status=Status.SKIPPED), variant("a", 10.0)]
+    rows[0]["latency"] = [timing(30.0, 1, 5)]
+    baseline = rank(rows, QUIET)["rows"][1]
+    assert (baseline["variant"], baseline["rank"], baseline["interval"]) == ("original", None, None)
+
+
 def test_where_everything_is_left_out_the_ranking_is_refused() -> None:
     row = variant("a")
     found = rank([{**row, "latency": [timing(10.0, 1, 10), timing(20.0, 8, 10)]}], QUIET)
