@@ -11,7 +11,7 @@ MEETING := tests/convert/layouts tests/convert/libraries tests/convert/patches t
 	tests/convert/test_onnx_export.py tests/convert/test_reference.py tests/runtime/test_preprocessing.py \
 	tests/core/test_filling.py
 
-.PHONY: help install demo test test-oldest test-oldest-quick lint types typed unit wheel clean
+.PHONY: help install demo test test-oldest test-oldest-quick lint types typed unit wheel mutants clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,10 @@ $(OLDEST)/.installed: setup.cfg tests/oldest.txt
 
 wheel: $(STAMP)  ## build a wheel and run it outside the checkout
 	$(BIN)/python tests/wheel.py
+
+mutants: $(STAMP)  ## change the judging code in every small way, and see that a test notices (minutes)
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	$(BIN)/python benchmarks/mutants.py
 
 clean:  ## remove what the other targets made, but not .venv
 	rm -rf build dist *.egg-info

@@ -12,6 +12,7 @@ Importing this is cheap; torch and the rest are imported by the first call.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from vconv._version import VERSION as __version__
@@ -19,21 +20,26 @@ from vconv.errors import VconvError
 
 if TYPE_CHECKING:
     from vconv.judging import compare, validate
+    from vconv.localising import bisect
     from vconv.workflows import export, fill, load
 
-__all__ = ["VconvError", "__version__", "compare", "export", "fill", "load", "validate"]
+__all__ = ["VconvError", "__version__", "bisect", "compare", "export", "fill", "load", "validate"]
+
+_HOMES = {
+    "bisect": "vconv.localising",
+    "compare": "vconv.judging",
+    "export": "vconv.workflows",
+    "fill": "vconv.workflows",
+    "load": "vconv.workflows",
+    "validate": "vconv.judging",
+}
+"""Where each of these lives: it is imported when it is first asked for."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("compare", "validate"):
-        from vconv import judging
-
-        return getattr(judging, name)
-    if name in ("export", "fill", "load"):
-        from vconv import workflows
-
-        return getattr(workflows, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

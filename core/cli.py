@@ -62,7 +62,12 @@ _ENGINE = click.option(
     help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
 )
 _WITHIN = click.option(
-    "--within", default="strict", show_default=True, metavar="LIMITS", help="strict or card."
+    "--within",
+    type=_TEXT,
+    default="strict",
+    show_default=True,
+    metavar="LIMITS",
+    help="strict, card, or a TOML file with limits in place of strict ones.",
 )
 _QUICK = click.option("--quick", is_flag=True, help="A glance: 10 runs.")
 _FULL = click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")
@@ -305,6 +310,55 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
         precision=_names(precision), engines=engines or None, say=_progress(), **options
     )
     _show(document, display.compared, as_json)
+    _exit_by(document)
+
+
+@main.command()
+@click.argument("path", type=_TEXT)
+@click.option(
+    "--variant",
+    type=_TEXT,
+    default="onnx-fp32",
+    show_default=True,
+    metavar="NAME",
+    help="onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
+)
+@click.option(
+    "--weights",
+    type=_TEXT,
+    metavar="WHERE",
+    help="The original's weights.  [default: where they came from; without them a graph is held against the "
+    "patched model]",
+)
+@_HUB
+@_OFFLINE
+@_DEVICE
+@click.option(
+    "--engine",
+    type=_TEXT,
+    default="onnxruntime",
+    show_default=True,
+    metavar="NAME",
+    help="What runs a graph: onnxruntime or openvino.",
+)
+@_WITHIN
+@click.option(
+    "--images",
+    type=_TEXT,
+    multiple=True,
+    metavar="WHERE",
+    help="A photograph, or a folder of them, to look at; repeatable.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
+)
+@_JSON
+def bisect(as_json: bool, **options: Any) -> None:
+    """Find where a variant of the artifact PATH departs from its reference: the block, and its operator."""
+    from vconv import display, localising
+
+    document = localising.bisect(say=_progress(), **options)
+    _show(document, display.bisected, as_json)
     _exit_by(document)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import textwrap
@@ -142,17 +143,17 @@ def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
 def _variants(document: Document) -> Table:
     """Lay variants out as a table: one row a variant and batch, the worst output of each."""
     timed = any(variant["latency"] for variant in document["variants"])
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     drawn.add_column("variant", overflow="fold")
     drawn.add_column("worst output", no_wrap=True)
-    for column in ("error", "limit", *(("batch", "p50 ms", "img/s") if timed else ())):
+    for column in ("floor", "error", "limit", *(("batch", "p50 ms", "img/s") if timed else ())):
         drawn.add_column(column, justify="right", no_wrap=True)
     drawn.add_column("status", no_wrap=True)
     for variant in document["variants"]:
         output, row = _worst_output(variant["outputs"])
-        error, limit = row.get("vector_relative_error"), row.get("limit")
+        figures = (("floor", ".0e"), ("vector_relative_error", ".1e"), ("limit", ".2g"))
         first = [_name(variant), output]
-        first += ["-" if error is None else f"{error:.1e}", "-" if limit is None else f"{limit:.0e}"]
+        first += ["-" if row.get(key) is None else format(row[key], style) for key, style in figures]
         for place, timing in enumerate(variant["latency"] or [None]):
             numbers = ["-"] * 3 if timed else []
             if timing:
@@ -212,6 +213,7 @@ def validated(document: Document) -> None:
     for check in document["checks"]:
         if check["status"] == "failed":
             _print(f"failed: {check['name']}: {check['detail']}", markup=False)
+    _print(f"limits: {document['limits']['within']}", markup=False)
     if document["variants"]:
         _print(_variants(document))
     else:
@@ -261,6 +263,7 @@ def compared(document: Document) -> None:
         drawn.add_row(*map(escape, names), *numbers, _status(row["status"]))
     _print(drawn)
     _wrapped(sentences.winner(document))
+    _print(f"  limits: {document['limits']['within']}", markup=False)
     for path, label in document["weights"].items():
         reference = _SOURCES[document["references"][path]]
         _print(f"  {path}: {document['statuses'][path]}; weights {label}", markup=False)
@@ -275,3 +278,61 @@ def filled(document: Document) -> None:
     size, digest = _size(document["nbytes"]), document["sha256"][:12]
     _print(f"{document['artifact']} has its weights: {size}, sha256 {digest}", markup=False)
     _print(f"next: vconv validate {shlex.quote(document['artifact'])}", markup=False)
+
+
+BAR_DECADES = (-9.0, 0.0)
+"""Powers of ten between which a distance is drawn as a bar of :data:`BAR_WIDTH` characters."""
+BAR_WIDTH = 27
+SHOWN_OPERATORS = 8
+
+
+def _bar(value: float | None) -> str:
+    """Draw a distance on a logarithmic scale; what JSON cannot hold, such as infinity, fills it."""
+    low, high = BAR_DECADES
+    power = high if value is None else math.log10(max(value, 10**low))
+    return "█" * round(BAR_WIDTH * (min(power, high) - low) / (high - low))
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def bisected(document: Document) -> None:
+    """Draw where a variant departs: error against depth, and the operators of the worst stage."""
+    weights = weights_named(document["weights"], document["synthetic"])
+    _print(f"{document['artifact']}: weights {weights}", markup=False)
+    reference = document["reference"]
+    _print(f"reference: {reference['name']}, fp32 on cpu", markup=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    drawn.add_column("stage", no_wrap=True)
+    for column in ("of its own", "in all"):
+        drawn.add_column(column, justify="right", no_wrap=True)
+    drawn.add_column("in all, from 1e-9 to 1", no_wrap=True)
+    for row in document["stages"]:
+        worst = row["stage"] == document["worst_stage"]
+        style = "bold" if worst else ""
+        drawn.add_row(
+            row["stage"] + " *" * worst,
+            _figure(row["own"]),
+            _figure(row["total"]),
+            _bar(row["total"]),
+            style=style,
+        )
+    _print(drawn)
+    operators = [row for row in document["operators"] if not row["agrees"]][:SHOWN_OPERATORS]
+    if operators:
+        _print(f"operators of {document['worst_stage']} that depart, in order:", markup=False)
+        columns = ("operator", "node", "error", "nearest in the reference")
+        _print(
+            _plain(
+                columns,
+                [
+                    (row["operator"], row["node"], _figure(row["error"]), row["counterpart"] or "-")
+                    for row in operators
+                ],
+            )
+        )
+    for line in textwrap.wrap(document["sentence"], 100, break_on_hyphens=False, break_long_words=False):
+        _print(line, markup=False)
+    _print(f"picture: {document['picture']}", markup=False)
+    _print(_status(document["status"]))

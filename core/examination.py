@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from vconv import subjects
 from vconv.convert import ledger
 from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.base import Source
-from vconv.convert.sources.table import Request
 from vconv.manifest import Manifest
 from vconv.runtime.variants import patched_network
-from vconv.types import WEIGHTS_FILE, Check, Say, Status
+from vconv.types import WEIGHTS_FILE, Check, Status
+from vconv.validators import classes
 from vconv.validators.golden import Reference
 from vconv.validators.graphs import check_graph, open_graph
+from vconv.validators.inputs import verify_preprocessing
 from vconv.validators.integrity import (
+    verify_architecture,
     verify_files,
     verify_ledger,
     verify_source,
@@ -55,27 +55,20 @@ class Examination:
         return "live" if self.source else "golden" if self.reference else "none"
 
 
-def examine(
-    folder: Path,
-    made: Manifest,
-    asked: Request,
-    given: bool,
-    photographs: Sequence[Image.Image],
-    seed: int,
-    scratch: Path,
-    say: Say,
-) -> Examination:
+Original = Callable[[], tuple[Source | None, str]]
+"""Finds the original's weights; None, and why, where they cannot be had."""
+Refer = Callable[[Source | None], tuple[Reference | None, Check, dict[str, Any]]]
+"""Runs the reference, or takes what was recorded: see :func:`vconv.subjects.reference`."""
+
+
+def examine(folder: Path, made: Manifest, original: Original, refer: Refer) -> Examination:
     """Check an artifact, and run its reference or take what was recorded.
 
     Args:
         folder: the artifact.
         made: its manifest.
-        asked: for the original's weights: see :func:`vconv.subjects.request`.
-        given: whether the user said where they are.
-        photographs: what to judge on, in place of what was recorded.
-        seed: of made-up images, where nothing was recorded.
-        scratch: an empty folder, which the source needs as long as it is used.
-        say: takes progress.
+        original: finds the original's weights.
+        refer: finds the reference.
 
     Raises:
         ArtifactError: a file is missing or was changed.
@@ -89,11 +82,17 @@ def examine(
     for record in made.variants:
         if record.engine != "torch":
             checks += check_graph(open_graph(folder / record.file, net, made.size, record.batch))
-    source, missing = subjects.live_source(made, asked, given, scratch, say)
+    source, missing = original()
     if source is None:
         checks.append(Check("source", Status.SKIPPED, missing))
     else:
-        original = ledger.renamed(lines, source.network, source.entries)
-        checks += [verify_source(made, source), verify_tensors(lines, original, entries)]
-    reference, agreement, inputs = subjects.reference(folder, made, source, photographs, seed, say)
+        renamed = ledger.renamed(lines, source.network, source.entries)
+        fault_of = partial(classes.of_tensor, net)
+        checks += [
+            verify_source(made, source),
+            verify_architecture(net, source.network),
+            verify_tensors(lines, renamed, entries, fault_of),
+        ]
+    checks.append(verify_preprocessing(folder, source.folder if source else None))
+    reference, agreement, inputs = refer(source)
     return Examination(folder, made, source, reference, inputs, (*checks, agreement))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vconv import manifest, subjects
-from vconv.convert.room import SCRATCH
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
@@ -20,10 +19,11 @@ from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import require_weights
-from vconv.staging import left_behind, workplace
+from vconv.staging import scratch_folder
 from vconv.trials import Trial
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import comparison, ranking, report, textlog, validation
+from vconv.validators.limits import open_limits
 from vconv.validators.speed import add_speed_ups
 
 
@@ -32,7 +32,7 @@ def validate(
     weights: str | None = None,
     *,
     device: str = "cpu",
-    within: str = "strict",
+    within: str | Path = "strict",
     images: Sequence[str | Path] = (),
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
@@ -53,7 +53,7 @@ def validate(
         path: the artifact.
         weights: where the original's weights are.
         device: where to run: ``cpu``, ``cuda[:N]``, ``npu[:N]``, or ``all``.
-        within: name of the limits.
+        within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict ones.
         images: photographs to judge on; the recorded inputs by default.
         engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
         precision: what to run torch variants in; what the device usually runs by default.
@@ -74,18 +74,22 @@ def validate(
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
     places = find_devices(device)
-    trial = Trial(tuple(places), engines, tuple(precision), within)
+    trial = Trial(tuple(places), engines, tuple(precision))
     trial.check()
+    limits = open_limits(within)
     photographs = open_images(images) if images else []
     folder = Path(path)
     made = manifest.load(folder)
+    limits.require_use(str(folder), made.outputs)
     require_weights(folder)
     report.probe(folder)
-    with _scratch(log.say) as scratch:
+    with scratch_folder(log.say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
-        found = examine(folder, made, asked, bool(weights), photographs, seed, scratch, log.say)
+        original = partial(subjects.live_source, made, asked, bool(weights), scratch, log.say)
+        refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
+        found = examine(folder, made, original, refer)
         isolate = None if quick else isolation.measure
-        run = validation.run(trial.candidates(found), within, plan, log.say, isolate)
+        run = validation.run(trial.candidates(found), limits, plan, log.say, isolate)
     rows = run.rows
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
@@ -95,7 +99,7 @@ def validate(
         "synthetic": made.source.synthetic,
         "status": status,
         "passed": status is Status.PASSED,
-        "within": within,
+        "limits": limits.describe(validation.pairs_judged(rows)),
         "reference": {
             "name": found.reference.name if found.reference else None,
             "source": found.reference_is,
@@ -122,7 +126,7 @@ def compare(
     paths: Sequence[str | Path],
     *,
     device: str = "cpu",
-    within: str = "strict",
+    within: str | Path = "strict",
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
     quick: bool = False,
@@ -156,23 +160,27 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    trial = Trial(tuple(find_devices(device)), engines, tuple(precision), within)
+    trial = Trial(tuple(find_devices(device)), engines, tuple(precision))
     trial.check()
+    limits = open_limits(within)
     folders = [Path(path) for path in paths]
     _refuse_repeated(folders)
     manifests = [manifest.load(folder) for folder in folders]
-    for folder in folders:
+    for folder, made in zip(folders, manifests, strict=True):
+        limits.require_use(str(folder), made.outputs)
         require_weights(folder)
         report.probe(folder)
     with contextlib.ExitStack() as scratches:
         found = []
         for folder, made in zip(folders, manifests, strict=True):
             log.say(f"examining {folder}")
-            scratch = scratches.enter_context(_scratch(log.say))
+            scratch = scratches.enter_context(scratch_folder(log.say))
             asked = subjects.request(made, None, DEFAULT_HUB, offline)
-            found.append(examine(folder, made, asked, False, (), seed, scratch, log.say))
+            original = partial(subjects.live_source, made, asked, False, scratch, log.say)
+            refer = partial(subjects.reference, folder, made, photographs=(), seed=seed, say=log.say)
+            found.append(examine(folder, made, original, refer))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
-        run = validation.run(candidates, within, plan, log.say)
+        run = validation.run(candidates, limits, plan, log.say)
     rows = run.rows
     ranked = ranking.rank(rows, run.machine)
     winner, winner_reason = ranking.winner(rows, ranked, [place.name for place in trial.devices])
@@ -187,7 +195,7 @@ def compare(
         {
             "status": status,
             "passed": status is Status.PASSED,
-            "within": within,
+            "limits": limits.describe(validation.pairs_judged(rows)),
             "environment": report.environment(),
             "weights": weights,
             "rows": comparison.rows(rows, weights),
@@ -220,16 +228,6 @@ def _refuse_repeated(folders: Sequence[Path]) -> None:
             expected="one artifact or more, each once",
             fix="name each path once",
         )
-
-
-@contextlib.contextmanager
-def _scratch(say: Say) -> Iterator[Path]:
-    """Make a folder for the original, and remove what killed validations left of theirs."""
-    temporary = Path(tempfile.gettempdir())
-    for left in left_behind(temporary, SCRATCH):
-        say(f"removing {left}, which a killed validation left")
-    with workplace(temporary, SCRATCH) as place:
-        yield place
 
 
 def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:

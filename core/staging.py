@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.convert.room import PARTIAL, disk_full
+from vconv.convert.room import PARTIAL, SCRATCH, disk_full
 from vconv.errors import ArtifactError
-from vconv.types import MANIFEST_FILE
+from vconv.types import MANIFEST_FILE, Say
 
 _REPLACED = "replaced"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -55,6 +55,16 @@ def workplace(parent: Path, prefix: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(root, ignore_errors=True)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def scratch_folder(say: Say) -> Iterator[Path]:
+    """Make a temporary folder, such as for the original, and remove what killed commands left of theirs."""
+    temporary = Path(tempfile.gettempdir())
+    for left in left_behind(temporary, SCRATCH):
+        say(f"removing {left}, which a killed validation left")
+    with workplace(temporary, SCRATCH) as place:
+        yield place
 
 
 def _locked(parent: Path, prefix: str) -> tuple[Path, int]:

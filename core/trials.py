@@ -11,7 +11,6 @@ from vconv.examination import Examination
 from vconv.runtime.devices import Device, find_device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, find_precisions
-from vconv.validators.limits import find_limit
 from vconv.validators.validation import Candidate
 
 USUAL_ENGINE = "onnxruntime"
@@ -25,20 +24,18 @@ class Trial:
         devices: where.
         engines: what runs the graphs; None for ONNX Runtime where it has the device.
         precisions: names of what torch variants run in; ``auto`` for what each device usually runs.
-        within: name of the limits.
     """
 
     devices: tuple[Device, ...]
     engines: Sequence[str] | None
     precisions: tuple[str, ...]
-    within: str
 
     def check(self) -> None:
         """Refuse what cannot be run, before anything is.
 
         Raises:
             InputError: an engine or precision is not there.
-            UnknownNameError: there is no such engine, limit or precision.
+            UnknownNameError: there is no such engine or precision.
         """
         for name in self.engines or ():
             if name not in GRAPH_ENGINES:
@@ -52,8 +49,7 @@ class Trial:
                     fix=f"install the build of {name} for this device, or name another engine",
                 )
         for device in self.devices:
-            for precision in find_precisions(self.precisions, device):
-                find_limit(self.within, precision.limits, device.arithmetic_of(precision.limits))
+            find_precisions(self.precisions, device)
 
     def candidates(self, found: Examination) -> list[Candidate]:
         """List what to run of one artifact; on an accelerator also the CPU, to tell the speed-up over it."""

@@ -91,15 +91,19 @@ class Check:
         name: what was checked.
         status: passed, failed, or skipped.
         detail: the finding, or why it was skipped.
+        fault: the class of fault that a failure comes of; empty where nothing failed.
     """
 
     name: str
     status: Status
     detail: str
+    fault: str = ""
 
     def __post_init__(self) -> None:
         if not self.detail:
             raise ValueError(f"check {self.name!r} has no detail")
+        if bool(self.fault) != (self.status is Status.FAILED):
+            raise ValueError(f"check {self.name!r} is {self.status}, of class {self.fault!r}")
 
 
 def weights_named(label: str, synthetic: bool) -> str:

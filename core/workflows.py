@@ -28,11 +28,12 @@ from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant
 from vconv.side import beside
 from vconv.staging import staging
 from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
+from vconv.validators import classes, report, validation
 from vconv.validators import golden as golden_room
-from vconv.validators import report, validation
 from vconv.validators.golden import GOLDEN_FILE, Reference
 from vconv.validators.graphs import check_graph, open_graph
 from vconv.validators.integrity import verify_tensors
+from vconv.validators.limits import open_limits
 
 DEFAULT_OUT = "artifacts"
 
@@ -122,7 +123,7 @@ def export(
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
             to_run = subjects.candidates(folder, made, find_device("cpu"), reference)
-            rows = validation.run(to_run, "strict", None, say).rows
+            rows = validation.run(to_run, open_limits("strict"), None, say).rows
         _refuse_failures(rows, checks)
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()
@@ -175,7 +176,9 @@ def _check_options(
 def _written(prepared: Prepared, source: Source, stop: Event) -> tuple[tuple[Line, ...], str, Check]:
     """Write the weights, and hold what is on the disk then against the source."""
     lines, sha256 = prepared.write(stop)
-    return lines, sha256, verify_tensors(lines, source.entries, read_header(prepared.plan.path))
+    entries = read_header(prepared.plan.path)
+    fault_of = partial(classes.of_tensor, prepared.network)
+    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of)
 
 
 def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) -> None:

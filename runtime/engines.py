@@ -21,7 +21,7 @@ _OUT_OF_MEMORY = "Failed to allocate memory"
 
 
 @contextlib.contextmanager
-def _refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) -> Iterator[None]:
+def refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) -> Iterator[None]:
     """Turn what an engine raises on a graph or batch that it will not take into a sentence."""
     try:
         yield
@@ -46,7 +46,7 @@ def _unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
     )
 
 
-_ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     *(
         value
@@ -57,6 +57,15 @@ _ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 """Everything that ONNX Runtime raises: of its own, and where inputs and outputs are bound, a RuntimeError."""
 _TYPES = {"float": "float32", "double": "float64"}
 """From ONNX Runtime's name of a type to everyone else's, where they differ."""
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """Return how every graph is run in ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Idle threads would otherwise spin on into the next variant's run and slow it down.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
 
 
 def _placed(output: Any) -> Placed:
@@ -88,10 +97,7 @@ class OnnxRuntimeSession(Session):
         self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
     ) -> None:
         super().__init__(folder, size, batch)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Idle threads would otherwise spin on into the next variant's run and slow it down.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options = session_options()
         self._graph = graph.name
         self._device = device
         lack = self.lack(device)
@@ -107,7 +113,7 @@ class OnnxRuntimeSession(Session):
         self._names = [output.name for output in self._session.get_outputs()]
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
-        return _refusals("ONNX Runtime", _ONNX_RUNTIME_ERRORS, self._graph)
+        return refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, self._graph)
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`Session.bind`."""
@@ -133,6 +139,10 @@ class OnnxRuntimeSession(Session):
         self.placed = {name: _placed(output) for name, output in outputs.items()}
         with self._refusals():
             return {name: output.numpy() for name, output in outputs.items()}
+
+
+OPENVINO_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
+"""How every graph is run in OpenVINO: its own default, on a CPU that has it, is bfloat16."""
 
 
 class OpenVinoSession(Session):
@@ -164,16 +174,15 @@ class OpenVinoSession(Session):
             raise _unavailable(self.engine, lack, device)
         import openvino
 
-        settings = {"INFERENCE_PRECISION_HINT": "f32"}
         self._graph = graph.name
         with self._refusals():
-            self._model = openvino.Core().compile_model(str(graph), "CPU", settings)
+            self._model = openvino.Core().compile_model(str(graph), "CPU", OPENVINO_SETTINGS)
         # Two outputs that are one value, as DINOv3's pooled and cls are, may share their names here.
         graph_outputs = onnx.load(graph, load_external_data=False).graph.output
         self._places = {output.name: self._model.output(output.name) for output in graph_outputs}
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
-        return _refusals("OpenVINO", (RuntimeError,), self._graph)
+        return refusals("OpenVINO", (RuntimeError,), self._graph)
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`Session.bind`."""

@@ -192,31 +192,32 @@ class TorchSession(Session):
         precision: Precision = PRECISIONS["fp32"],
     ) -> None:
         super().__init__(folder, size)
-        self._names = models.output_names(network)
-        self._device, self._precision = device, precision
-        with self._refusals(), contextlib.ExitStack() as undone:
+        self.names = models.output_names(network)
+        self.device, self.precision = device, precision
+        with self.refusals(), contextlib.ExitStack() as undone:
             undone.callback(models.discard, model)
             # Patches go on last: a change of type makes transformers' and timm's buffers anew.
             model.to(precision.dtype)
             self.patches = undone.enter_context(applied(model, network, patches))
-            self._outputs = models.Outputs(model, network).to(device.torch_name).eval()
+            self.outputs = models.Outputs(model, network).to(device.torch_name).eval()
             self._closing = undone.pop_all()
 
     @contextlib.contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def refusals(self) -> Iterator[None]:
+        """Turn what torch raises while the model is built or run into a sentence."""
         try:
             yield
         except RuntimeError as error:
             got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             if isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in got:
                 raise MemoryShortError(
-                    f"{self._device.name} has too little memory",
+                    f"{self.device.name} has too little memory",
                     got=got,
                     expected="room for the model and the batch",
                     fix="use a smaller batch",
                 ) from error
             raise EngineError(
-                f"torch cannot run this in {self._precision.name} on {self._device.name}",
+                f"torch cannot run this in {self.precision.name} on {self.device.name}",
                 got=got,
                 expected="a model that it can run",
                 fix="use another precision or device; if that does not help, report it",
@@ -225,26 +226,26 @@ class TorchSession(Session):
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`Session.bind`."""
         self._check_open()
-        with self._refusals():
-            images = torch.from_numpy(pixel_values).to(self._device.torch_name, self._precision.dtype)
+        with self.refusals():
+            images = torch.from_numpy(pixel_values).to(self.device.torch_name, self.precision.dtype)
 
         def forward() -> Any:
             with (
-                self._refusals(),
+                self.refusals(),
                 torch.inference_mode(),
-                self._device.exact(),
-                self._precision.context(self._device),
+                self.device.exact(),
+                self.precision.context(self.device),
             ):
-                return self._outputs(images)
+                return self.outputs(images)
 
         return forward
 
     def fetch(self, raw: Any) -> dict[str, Array]:
         """See :meth:`Session.fetch`."""
-        outputs = dict(zip(self._names, raw, strict=True))
+        outputs = dict(zip(self.names, raw, strict=True))
         self.placed = {
             name: Placed(str(output.dtype).removeprefix("torch."), str(output.device))
             for name, output in outputs.items()
         }
-        with self._refusals():
+        with self.refusals():
             return {name: output.float().cpu().numpy() for name, output in outputs.items()}

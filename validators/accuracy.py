@@ -90,7 +90,7 @@ def _judge_one(name: str, actual: np.ndarray | None, expected: np.ndarray, limit
         return OutputVerdict(Status.FAILED, shape, {}, tuple(reasons))
     metrics = measure(name, actual, expected)
     for key, bound in limit.bounds.items():
-        if not METRICS[key].within(metrics[key], bound):
+        if METRICS[key].applies_to(name) and not METRICS[key].within(metrics[key], bound):
             reasons.append(f"{key} is {metrics[key]:.3g}, the limit {bound:.3g}")
     return OutputVerdict(Status.FAILED if reasons else Status.PASSED, shape, metrics, tuple(reasons))
 

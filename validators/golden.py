@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from vconv.errors import ArtifactError, PatchError, WeightsError
 from vconv.runtime.sessions import in_batches
 from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy import judge
-from vconv.validators.limits import find_limit
+from vconv.validators.limits import STRICT
 from vconv.validators.metrics import measure
 
 GOLDEN_FILE = "golden/golden.safetensors"
@@ -39,6 +39,7 @@ class Reference:
         floor: by output, the vector relative error of its fp32 against its float64 result: no variant
             can be held to less.
         to_stock_original: by output, that of the stock original; empty where the reference is the original.
+        stock: the stock original's outputs, where they were run and are not the reference's.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Reference:
     outputs: Arrays
     floor: Mapping[str, float]
     to_stock_original: Mapping[str, float]
+    stock: Arrays = field(default_factory=dict)
 
 
 def _run(
@@ -98,6 +100,12 @@ def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
     return {name: measure(name, actual[name], expected[name])["vector_relative_error"] for name in expected}
 
 
+def correct(model: torch.nn.Module, source: Source) -> str:
+    """Turn an original into the reference, in place, if its weights call for it; return what it is called."""
+    family = "" if source.periods == LIBRARYS else source.network.layout.family
+    return reference.correct(model, family, source.config)
+
+
 def run_reference(source: Source, pixel_values: Array) -> Reference:
     """Run the reference on a batch. No patch has a part in it.
 
@@ -112,8 +120,7 @@ def run_reference(source: Source, pixel_values: Array) -> Reference:
     network = source.network
     model = models.load(source.folder, network)
     stock = _run(model, network, pixel_values, torch.float32)
-    family = "" if source.periods == LIBRARYS else network.layout.family
-    name = reference.correct(model, family, source.config)
+    name = correct(model, source)
     corrected = name != "original"
     outputs = _run(model, network, pixel_values, torch.float32) if corrected else stock
     bad = [key for key, value in outputs.items() if not np.isfinite(value).all()]
@@ -140,6 +147,7 @@ def run_reference(source: Source, pixel_values: Array) -> Reference:
         outputs=outputs,
         floor=_distance(outputs, exact),
         to_stock_original=_distance(stock, outputs) if corrected else {},
+        stock=stock if corrected else {},
     )
 
 
@@ -182,11 +190,10 @@ def agreement(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:
     """Hold the reference as it runs here against what was recorded at export."""
     if recorded is None:
         return Check("golden", Status.SKIPPED, "nothing was recorded for these inputs")
-    verdicts = judge(live.outputs, recorded[1], find_limit("strict", "fp32", "fp32"))
+    verdicts = judge(live.outputs, recorded[1], STRICT["fp32", "fp32"])
     reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items() if verdict.reasons]
     if reasons:
-        return Check(
-            "golden", Status.FAILED, f"the live reference differs from the recorded one: {reasons[0]}"
-        )
+        detail = f"the live reference differs from the recorded one: {reasons[0]}"
+        return Check("golden", Status.FAILED, detail, "recording")
     worst = max(verdict.metrics["vector_relative_error"] for verdict in verdicts.values())
     return Check("golden", Status.PASSED, f"the live reference is within {worst:.1e} of the recorded one")

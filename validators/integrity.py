@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from vconv.convert import checkpoint
+from vconv.convert.layouts.base import Network
 from vconv.convert.ledger import LEDGER_FILE, Line
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.safetensors_file import Entry
@@ -15,10 +19,12 @@ from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import DIGEST_FILE, Manifest
 from vconv.runtime.variants import require_weights
 from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Status
+from vconv.validators import classes
 from vconv.validators.report import REPORTS_FOLDER, RESULTS_FILE
 
 _BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, "README.md"}
 """Files that an artifact may hold and its manifest does not list."""
+TRANSPOSED = "is the transpose of"
 
 
 def verify_files(folder: Path, manifest: Manifest) -> Check:
@@ -69,7 +75,8 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
             )
     stray = _stray(folder, manifest)
     if stray:
-        return Check("files", Status.FAILED, f"{len(stray)} not in the manifest, such as {stray[0]}")
+        detail = f"{len(stray)} not in the manifest, such as {stray[0]}"
+        return Check("files", Status.FAILED, detail, "files")
     return Check("files", Status.PASSED, f"{len(manifest.files)} files match their sha256")
 
 
@@ -108,6 +115,16 @@ def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
         one, other = one[length:], other[length:]
 
 
+def _transposed(kept: Entry, entry: Entry) -> bool:
+    """Tell whether a tensor is another's transpose, bit by bit."""
+    if len(entry.shape) != 2:
+        return False
+    shape = entry.shape if kept.shape == entry.shape[::-1] else kept.shape
+    first = np.frombuffer(b"".join(kept.chunks()), "<u4").reshape(kept.shape)
+    second = np.frombuffer(b"".join(checkpoint.widened(entry)), "<u4").reshape(shape)
+    return np.array_equal(first, second.T)
+
+
 def _differs(line: Line, source: Mapping[str, Entry], artifact: Mapping[str, Entry]) -> str:
     entry = source.get(line.source)
     if entry is None:
@@ -121,12 +138,17 @@ def _differs(line: Line, source: Mapping[str, Entry], artifact: Mapping[str, Ent
     if kept is None or kept.shape != entry.shape or kept.dtype != "F32":
         return f"{line.target} is not in the artifact as F32 {list(entry.shape)}"
     if not _same(kept.chunks(), checkpoint.widened(entry)):
+        if _transposed(kept, entry):
+            return f"{line.target} {TRANSPOSED} {line.source} in the source"
         return f"{line.target} differs from {line.source} in the source"
     return ""
 
 
 def verify_tensors(
-    lines: Iterable[Line], source: Mapping[str, Entry], artifact: Mapping[str, Entry]
+    lines: Iterable[Line],
+    source: Mapping[str, Entry],
+    artifact: Mapping[str, Entry],
+    fault_of: Callable[[str], str],
 ) -> Check:
     """Hold every tensor of an artifact, bit by bit, against the source that it came from.
 
@@ -136,15 +158,20 @@ def verify_tensors(
         lines: the ledger.
         source: the source checkpoint.
         artifact: the artifact's weights file.
+        fault_of: tells what class of fault a wrong tensor is of, by its key in the artifact.
     """
     lines = list(lines)
     named = {line.source for line in lines}
     targets = {line.target for line in lines if line.target}
     wrong = [f"{name} of the source is not in the ledger" for name in source.keys() - named]
     wrong += [f"{name} of the artifact is not in the ledger" for name in artifact.keys() - targets]
-    wrong += [found for line in lines if (found := _differs(line, source, artifact))]
+    differing = {line: found for line in lines if (found := _differs(line, source, artifact))}
+    wrong += differing.values()
     if wrong:
-        return Check("tensors", Status.FAILED, f"{len(wrong)} wrong, the first: {wrong[0]}")
+        keys = [line.target or line.source for line in differing]
+        transposed = any(TRANSPOSED in found for found in wrong)
+        fault = "transposed weight" if transposed else fault_of(keys[0]) if keys else "weights"
+        return Check("tensors", Status.FAILED, f"{len(wrong)} wrong, the first: {wrong[0]}", fault)
     return Check("tensors", Status.PASSED, f"all {len(lines)} source tensors are accounted for, bit by bit")
 
 
@@ -155,9 +182,24 @@ def verify_source(manifest: Manifest, source: Source) -> Check:
     configurations must be the same to the letter, for a wrong epsilon would not show in any tensor.
     """
     if source.configuration_sha256 != manifest.source.configuration_sha256:
-        return Check("source", Status.FAILED, "the configuration is not the one that was exported")
+        detail = "the configuration is not the one that was exported"
+        return Check("source", Status.FAILED, detail, "source")
     same = "and the same file" if dict(source.files) == manifest.source.files else "in another file"
     return Check("source", Status.PASSED, f"the configuration is the one that was exported, {same}")
+
+
+def verify_architecture(artifact: Network, source: Network) -> Check:
+    """Hold what an artifact's configuration describes against what the original's does, number by number.
+
+    Some differences, such as another epsilon, move no output by much. Flags are left out: those of biases
+    differ where zero ones were stripped, which the ledger accounts for.
+    """
+    ours, theirs = asdict(artifact.numbers), asdict(source.numbers)
+    wrong = [name for name in ours if name != "flags" and ours[name] != theirs[name]]
+    if wrong:
+        detail = "; ".join(f"{name} is {ours[name]}, the original's {theirs[name]}" for name in wrong)
+        return Check("architecture", Status.FAILED, detail, classes.of_number(wrong[0]))
+    return Check("architecture", Status.PASSED, "the configuration describes the original's network")
 
 
 def verify_variants(manifest: Manifest) -> Check:
@@ -165,7 +207,7 @@ def verify_variants(manifest: Manifest) -> Check:
     found = {record.variant for record in manifest.variants}
     missing = [variant.name for variant in VARIANTS if variant.name not in found]
     if missing:
-        return Check("variants", Status.FAILED, f"{', '.join(missing)} missing")
+        return Check("variants", Status.FAILED, f"{', '.join(missing)} missing", "variants")
     return Check("variants", Status.PASSED, f"all {len(VARIANTS)} variants are there")
 
 
@@ -179,7 +221,6 @@ def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, Entry]) -> Check
         if target not in artifact or _sha256(artifact[target].chunks()) != sha256
     ]
     if wrong:
-        return Check(
-            "ledger", Status.FAILED, f"{len(wrong)} tensors differ from the ledger, such as {wrong[0]}"
-        )
+        detail = f"{len(wrong)} tensors differ from the ledger, such as {wrong[0]}"
+        return Check("ledger", Status.FAILED, detail, "weights")
     return Check("ledger", Status.PASSED, f"all {len(kept)} tensors match their sha256 in the ledger")

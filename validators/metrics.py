@@ -31,6 +31,10 @@ class Metric:
     better: Literal["low", "high"]
     only: str = ""
 
+    def applies_to(self, output: str) -> bool:
+        """Tell whether an output has this metric."""
+        return self.only in ("", output)
+
     def worst(self, values: list[float]) -> float:
         """Return the worst of several values; NaN is worse than any number."""
         return float(np.max(values) if self.better == "low" else np.min(values))
@@ -147,5 +151,5 @@ def measure(name: str, actual: Array, expected: Array) -> dict[str, float]:
     return {
         key: metric.worst([metric.compute(a, e) for a, e in images])
         for key, metric in METRICS.items()
-        if metric.only in ("", name)
+        if metric.applies_to(name)
     }

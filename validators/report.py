@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vconv.errors import ArtifactError
@@ -105,7 +106,7 @@ def probe(folder: Path) -> None:
     with _sentence(folder):
         reports = folder / REPORTS_FOLDER
         probe = (reports if reports.exists() else folder) / f".probe-{uuid.uuid4().hex}"
-        _replace(probe, "")
+        _replace(probe, b"")
         probe.unlink()
         _entries(folder)
 
@@ -137,7 +138,13 @@ def _entries(folder: Path) -> list[Any]:
         ) from error
 
 
-def save(folder: Path, report: Mapping[str, Any], kind: str, log: str) -> Path:
+def save(
+    folder: Path,
+    report: Mapping[str, Any],
+    kind: str,
+    log: str,
+    pictures: Mapping[str, bytes] = MappingProxyType({}),
+) -> Path:
     """Write a report and its log under ``reports/`` and enter it in ``results.json``.
 
     Args:
@@ -145,6 +152,7 @@ def save(folder: Path, report: Mapping[str, Any], kind: str, log: str) -> Path:
         report: the report.
         kind: what was done: ``validate``.
         log: the same in plain text, with what was done.
+        pictures: what is saved beside it, by ending: ``.svg``.
 
     Returns:
         The report's path.
@@ -153,28 +161,30 @@ def save(folder: Path, report: Mapping[str, Any], kind: str, log: str) -> Path:
         ArtifactError: the artifact's folder cannot be written, or its index is damaged.
     """
     with _sentence(folder):
-        return _save(folder, report, kind, log)
+        return _save(folder, report, kind, {".log": log.encode(), **pictures})
 
 
-def _save(folder: Path, report: Mapping[str, Any], kind: str, log: str) -> Path:
+def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[str, bytes]) -> Path:
     reports = folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     text = json.dumps(finite({"time": stamp, "host": platform.node(), **report}), indent=2) + "\n"
     path = _reserved(reports, f"{stamp}-{kind}")
     try:
-        _replace(path.with_suffix(".log"), log)
-        _replace(path, text)
+        for ending, content in beside.items():
+            _replace(path.with_suffix(ending), content)
+        _replace(path, text.encode())
         with _locked(reports):
             entries = _entries(folder)
             digest = hashlib.sha256(text.encode()).hexdigest()
             name = f"{REPORTS_FOLDER}/{path.name}"
             entries.append({"file": name, "sha256": digest, "status": report["status"]})
-            _replace(folder / RESULTS_FILE, json.dumps({"reports": entries}, indent=2) + "\n")
+            index = json.dumps({"reports": entries}, indent=2) + "\n"
+            _replace(folder / RESULTS_FILE, index.encode())
     except OSError:
-        with contextlib.suppress(OSError):
-            path.with_suffix(".log").unlink()
-            path.unlink(missing_ok=True)
+        for ending in (*beside, path.suffix):
+            with contextlib.suppress(OSError):
+                path.with_suffix(ending).unlink()
         raise
     return path
 
@@ -201,10 +211,10 @@ def _locked(reports: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        beside.write_text(text, "utf-8")
+        beside.write_bytes(content)
         beside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

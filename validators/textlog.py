@@ -58,8 +58,33 @@ class Log:
             f"weights of {path}: {label}; reference {report['references'][path]}; {report['statuses'][path]}"
             for path, label in report["weights"].items()
         ]
-        found = [_machine(report), *sentences.ranks(report["ranking"]), sentences.winner(report)]
-        return "\n".join([*self._lines, "", *weights, *rows, "", *found, *checks, report["status"]]) + "\n"
+        limits = _limits(report["limits"])
+        found = [_machine(report), *sentences.ranks(report["ranking"]), sentences.winner(report), *checks]
+        return "\n".join([*self._lines, "", *weights, *limits, *rows, "", *found, report["status"]]) + "\n"
+
+    def render_bisection(self, report: Mapping[str, Any]) -> str:
+        """Write down what was done and where a variant departs."""
+        return "\n".join([*self._lines, "", *_bisection(report)]) + "\n"
+
+
+def _bisection(report: Mapping[str, Any]) -> Iterator[str]:
+    yield f"artifact   {report['artifact']}"
+    yield f"weights    {weights_named(report['weights'], report['synthetic'])}"
+    simulated = ", simulated" if report["simulated"] else ""
+    yield f"variant    {report['variant']} ({report['engine']}, {report['device']}{simulated})"
+    yield f"reference  {report['reference']['name']}, fp32 on cpu"
+    yield f"inputs     {report['inputs']['source']}: {', '.join(report['inputs']['images'])}"
+    for row in report["stages"]:
+        yield f"  {row['stage']}: {_number(row['own'])} of its own, {_number(row['total'])} in all"
+    yield f"operators of {report['worst_stage']}:"
+    for row in report["operators"]:
+        named = f"{row['operator']} {row['node']} {_number(list(row['shape']))}"
+        agrees = "agrees" if row["agrees"] else "departs"
+        weights = f", on {', '.join(row['weights'])}" if row["weights"] else ""
+        yield f"  {agrees}  {_number(row['error'])}  {named}{weights}; nearest: {row['counterpart'] or '-'}"
+    yield ""
+    yield report["sentence"]
+    yield f"{report['status']}, within {_number(report['bound'])}"
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -77,6 +102,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"preprocessing    {_number(report['preprocessing_ms_per_image'])} ms an image"
     if report["speed_up_baseline"]:
         yield f"speed-ups are over {report['speed_up_baseline']}"
+    yield from _limits(report["limits"])
     for row in report["variants"]:
         yield from _variant(row)
     yield ""
@@ -87,7 +113,15 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for check in report["checks"]:
         yield f"{check['status']:<10} {check['name']}: {check['detail']}"
     yield ""
-    yield f"{report['status']}, within {report['within']} limits"
+    yield f"{report['status']}, within {report['limits']['within']} limits"
+
+
+def _limits(limits: Mapping[str, Any]) -> Iterator[str]:
+    file = limits["file"]
+    yield f"limits     {limits['within']}" + (f", sha256 {file['sha256']}" if file else "")
+    for row in limits["rows"]:
+        bounds = ", ".join(f"{metric} {_number(bound)}" for metric, bound in row["bounds"].items())
+        yield f"  {row['precision']} on {row['arithmetic']}: {bounds} ({row['source']})"
 
 
 def _variant(row: Mapping[str, Any]) -> Iterator[str]:
@@ -97,7 +131,8 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
     if row.get("reason"):
         yield f"  {row['reason']}"
     if row.get("batches"):
-        yield f"  judged in {row['precision']} at batch {' and '.join(map(str, row['batches']))}"
+        batches = " and ".join(map(str, row["batches"]))
+        yield f"  judged in {row['precision']} on {row['arithmetic']} at batch {batches}"
     for name in {**row["outputs"], **row["smoke"]}:
         verdict, block = row["outputs"].get(name, {}), row["smoke"].get(name, {})
         yield f"  {name}: {verdict.get('status', '-')}, {_number(verdict.get('shape'))}"

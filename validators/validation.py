@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from vconv.runtime.sessions import Session, in_batches
 from vconv.runtime.timing import Plan, timed
 from vconv.types import Arrays, Say, Status
 from vconv.validators.accuracy import judge_runs, overall
+from vconv.validators.diagnosis import Evidence, diagnose
 from vconv.validators.golden import AT_ONCE, Reference
 from vconv.validators.latency import Runner, time_side_by_side
-from vconv.validators.limits import UNLIMITED, find_limit
+from vconv.validators.limits import UNLIMITED, Limits, Pair
 from vconv.validators.report import output_rows
 from vconv.validators.smoke import smoke
 
@@ -51,6 +53,11 @@ class Candidate:
     open: Callable[[], Session]
     subject: Subject
     unjudged: str = ""
+
+    @property
+    def pair(self) -> Pair:
+        """Its precision, and its device's arithmetic in that: what chooses its limit."""
+        return self.precision, self.device.arithmetic_of(self.precision)
 
 
 @dataclass(frozen=True)
@@ -102,16 +109,19 @@ def _memory(before: int | None, peak: int | None, where: str) -> dict[str, Any]:
     return {"peak_memory_is": where, "peak_rss_bytes": peak, "peak_rss_growth_bytes": grown}
 
 
-def _accuracy(candidate: Candidate, session: Session, level: str) -> dict[str, Any]:
+def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[str, Any]:
     """Run a variant at its batches, one and many for a dynamic one, and judge the worst of them."""
-    reference, device = candidate.reference, candidate.device
+    reference = candidate.reference
     images = reference.pixel_values
     batches = [session.batch] if session.batch else sorted({1, min(AT_ONCE, len(images))})
     runs: list[Arrays] = [in_batches(session.run, images, batch) for batch in batches]
     judged = not candidate.unjudged
-    arithmetic = device.arithmetic_of(candidate.precision)
-    limit = find_limit(level, candidate.precision, arithmetic) if judged else UNLIMITED
+    limit = limits.table[candidate.pair] if judged else UNLIMITED
     verdicts = judge_runs(runs, reference.outputs, limit)
+    findings = []
+    if overall(verdicts) is Status.FAILED:
+        run = partial(in_batches, session.run, batch=batches[0])
+        findings = diagnose(Evidence(run, runs[0], reference, verdicts, limit))
     rows = output_rows(verdicts, limit if judged else None, reference.floor, reference.to_stock_original)
     status = overall(verdicts)
     if not judged:
@@ -123,18 +133,23 @@ def _accuracy(candidate: Candidate, session: Session, level: str) -> dict[str, A
         "reason": candidate.unjudged,
         "batches": batches,
         "outputs": rows,
+        "diagnosis": [{"class": finding.fault, "because": finding.because} for finding in findings],
         "smoke": smoke({name: array[:1] for name, array in runs[0].items()}, session.placed),
     }
 
 
 def run(
-    candidates: Iterable[Candidate], level: str, plan: Plan | None, say: Say, isolate: Isolate | None = None
+    candidates: Iterable[Candidate],
+    limits: Limits,
+    plan: Plan | None,
+    say: Say,
+    isolate: Isolate | None = None,
 ) -> Run:
     """Judge variants and time them.
 
     Args:
         candidates: what to run.
-        level: name of the limits.
+        limits: what they are held to.
         plan: how much to time; None for not at all.
         say: takes progress.
         isolate: measures a variant's memory in a process of its own; None for this process's, in which what
@@ -148,7 +163,7 @@ def run(
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name})")
             rows.append({**_row(candidate), **(_isolated(isolate(candidate.subject)) if isolate else {})})
             with contextlib.ExitStack() as one:
-                session = _judged(candidate, level, rows[-1], one)
+                session = _judged(candidate, limits, rows[-1], one)
                 if plan and session:
                     images = candidate.reference.pixel_values
                     runners[len(rows) - 1] = Runner(session, candidate.device, images)
@@ -170,7 +185,7 @@ def run(
 
 
 def _judged(
-    candidate: Candidate, level: str, row: dict[str, Any], closing: contextlib.ExitStack
+    candidate: Candidate, limits: Limits, row: dict[str, Any], closing: contextlib.ExitStack
 ) -> Session | None:
     """Open a variant, judge it, and put what was found into its row; None if it cannot be run."""
     isolated = row["peak_memory_is"] == ISOLATED
@@ -178,7 +193,7 @@ def _judged(
     try:
         session, costs = _loaded(candidate)
         closing.enter_context(session)
-        row |= {**costs, **_accuracy(candidate, session, level)}
+        row |= {**costs, **_accuracy(candidate, session, limits)}
         if not isolated:
             row |= _memory(before, None if before is None else resident_memory()[1], IN_PROCESS)
     except (UnavailableError, MemoryShortError) as error:
@@ -203,14 +218,21 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "device": device.name,
         "engine": candidate.engine,
         "precision": candidate.precision,
+        "arithmetic": candidate.pair[1],
         "simulated": device.simulated,
         "outputs": {},
+        "diagnosis": [],
         "smoke": {},
         "latency": [],
         "skipped_batches": [],
         "timing_refused": None,
         "peak_memory_is": None,
     }
+
+
+def pairs_judged(rows: Iterable[Mapping[str, Any]]) -> set[Pair]:
+    """Tell which limits were used: those of every variant that was judged."""
+    return {(row["precision"], row["arithmetic"]) for row in rows if row["status"] is not Status.SKIPPED}
 
 
 def worst_failures(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -16,6 +16,8 @@ ANY_SIZE = "any size"
 """The flag of an architecture that takes images of any size."""
 CLASSIFIER = "classifier"
 """The head that tells classes apart, and the flag of a configuration that asks for it in so many words."""
+EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
+"""Roles of the tensors by which an image becomes tokens, before the first block."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Numbers:
         image: (height, width) that the network is made for.
         flags: what the configuration switches on, by which :attr:`Slot.when` is decided.
         exact_gelu: whether the activation is the exact GELU, in whatever spelling.
+        epsilon: what every LayerNorm adds to the variance.
         rope_base: base of the RoPE periods; None without RoPE.
         pooling: how ``pooled`` comes about: ``cls``, ``avg``, ``pooler``, or another of the library's words.
     """
@@ -51,6 +54,7 @@ class Numbers:
     image: tuple[int, int]
     flags: frozenset[str]
     exact_gelu: bool
+    epsilon: float
     rope_base: float | None
     pooling: str
 

@@ -8,6 +8,7 @@ from vconv.types import Config
 
 _DEFAULTS = {
     "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
     "mlp_ratio": 4,
     "qkv_bias": True,
     "use_swiglu_ffn": False,

@@ -8,6 +8,7 @@ from vconv.types import Config
 
 _DEFAULTS = {
     "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
     "rope_theta": 100.0,
     "query_bias": True,
     "key_bias": False,

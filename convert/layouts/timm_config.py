@@ -72,6 +72,7 @@ def read(config: Config) -> Numbers:
         image=tuple(model.patch_embed.img_size),
         flags=frozenset(flags),
         exact_gelu=exact,
+        epsilon=float(block.norm1.eps),
         rope_base=None if rope is None else float(rope.temperature),
         pooling=timm_models.POOLING.get(model.global_pool, model.global_pool),
     )

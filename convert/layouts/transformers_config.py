@@ -117,6 +117,7 @@ def read(
         image=(side, side),
         flags=frozenset(flags | ({ANY_SIZE} if any_size else set())),
         exact_gelu=config["hidden_act"] in EXACT_GELU,
+        epsilon=real(config, "layer_norm_eps"),
         rope_base=None if config.get("rope_theta") is None else real(config, "rope_theta"),
         pooling=pooling,
     )

@@ -6,7 +6,7 @@ from vconv.convert.layouts import transformers_config
 from vconv.convert.layouts.base import Layout, Numbers, Slot, linear, norm, patch_embedding
 from vconv.types import Config
 
-_DEFAULTS = {"hidden_act": "gelu", "qkv_bias": True}
+_DEFAULTS = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True}
 _BLOCK = "encoder.layer.{i}"
 _SQUARE = ("width", "width")
 

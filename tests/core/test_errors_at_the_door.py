@@ -273,6 +273,28 @@ def test_a_device_that_is_not_there_is_named(device: str, sentence: str, small_a
     assert sorted(small_artifact.rglob("*")) == before
 
 
+@pytest.mark.parametrize("command", ["validate", "compare"])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "limits.toml has no limits | got no table"),
+        ("[fp32", "limits.toml is not TOML | got "),
+        ("[fp32.fp32]\nmse = -1", "mse in [fp32.fp32] of limits.toml is no bound | got -1"),
+        ("[fp64.fp64]\nmse = 1", "unknown table in limits.toml | got 'fp64.fp64'"),
+        ("[fp32.fp32]\ntop1_match = 1", "top1_match in [fp32.fp32] of limits.toml bounds nothing of "),
+    ],
+)
+@pytest.mark.parametrize("system", [NAME], indirect=True)
+def test_limits_that_cannot_be_held_to_are_refused_before_anything_runs(
+    command: str, text: str, sentence: str, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vconv.validators.validation.run", lambda *args: pytest.fail("it ran"))
+    (tmp_path / "limits.toml").write_text(text)
+    assert sentence in refused(command, copied, "--within", "limits.toml", "--quick")
+    assert not (copied / "reports").exists()
+
+
 def test_a_manifest_of_a_newer_schema_is_refused(copied: Path) -> None:
     import hashlib
 

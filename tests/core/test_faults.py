@@ -126,6 +126,48 @@ def test_a_tanh_gelu_in_a_graph_fails_by_its_numbers_and_by_its_operators(
     assert 5e-5 < max(errors) < 5e-2
 
 
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_loosened_file_lets_a_tanh_gelu_through_by_its_numbers_and_says_so(
+    copied: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(copied / "model.onnx", load_external_data=False)
+    tanh_for_erf(model.graph)
+    (copied / "model.onnx").write_bytes(model.SerializeToString())
+    rehash(copied)
+    loose = tmp_path / "loose.toml"
+    loose.write_text("[fp32.fp32]\nvector_relative_error = 5e-2\nsource = 'a test'\n")
+    assert failures(vconv.validate(copied, **QUICK)) == {"onnx-fp32", "model.onnx: exact GELU"}
+    report = vconv.validate(copied, within=loose, **QUICK)
+    assert failures(report) == {"model.onnx: exact GELU"}
+    assert report["limits"]["within"] == report["limits"]["file"]["path"] == str(loose)
+    assert report["limits"]["file"]["sha256"] == hashlib.sha256(loose.read_bytes()).hexdigest()
+    bounds = {"vector_relative_error": 5e-2}
+    wanted = {"precision": "fp32", "arithmetic": "fp32", "bounds": bounds, "source": "a test"}
+    assert report["limits"]["rows"] == [wanted]
+    log = Path(report["log"]).read_text()
+    assert f"limits     {loose}, sha256 {report['limits']['file']['sha256']}" in log
+    assert log.endswith(f"failed, within {loose} limits\n")
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_tightened_file_fails_a_clean_artifact_in_what_it_names_and_nothing_else(
+    copied: Path, tmp_path: Path
+) -> None:
+    tight = tmp_path / "tight.toml"
+    tight.write_text("[fp32.fp32]\nvector_relative_error = 1e-9\n")
+    everything = {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
+    assert failures(vconv.validate(copied, within=str(tight), **QUICK)) == everything
+    tight.write_text("[bf16.bf16]\nvector_relative_error = 1e-9\n")
+    report = vconv.validate(copied, within=str(tight), precision=("fp32", "fp16", "bf16"), **QUICK)
+    assert failures(report) == {"patched-torch-bf16"}
+    used = {(row["precision"], row["bounds"]["vector_relative_error"]) for row in report["limits"]["rows"]}
+    assert used == {("fp32", 1e-5), ("fp16", 5e-3), ("bf16", 1e-9)}
+    document = vconv.compare([copied], within=tight, precision=("bf16",), **QUICK)
+    rows = {row["variant"]: row["status"] for row in document["rows"]}
+    assert rows["patched-torch-bf16"] == "failed" and rows["onnx-fp32"] == "passed"
+    assert [row["precision"] for row in document["limits"]["rows"]] == ["fp32", "bf16"]
+
+
 DAMAGES: dict[str, tuple[str, bytes]] = {
     "a ledger without fields": ("ledger.json", b'[{"source": "a"}]'),
     "a ledger that is no list": ("ledger.json", b"3"),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ import pytest
 
 from vconv.types import Array, Status
 from vconv.validators.accuracy import OutputVerdict, judge, judge_runs, overall
-from vconv.validators.limits import LEVELS, STRICT, Limit, find_limit
+from vconv.validators.limits import TABLES, Limit
 
 LIMITS = {
-    f"{level} {' on '.join(key)}": find_limit(level, *key) for level, key in itertools.product(LEVELS, STRICT)
+    f"{level} {' on '.join(key)}": limit for level, table in TABLES.items() for key, limit in table.items()
 }
 BOUNDS = [(name, key) for name, limit in LIMITS.items() for key in limit.bounds]
 LOOSE = Limit({"vector_relative_error": 1e-2}, "for these tests")
@@ -147,13 +146,23 @@ def test_an_output_that_the_reference_does_not_have_fails() -> None:
 
 
 def test_every_bound_that_is_broken_is_named() -> None:
-    verdict = judge(
-        {"cls": np.ones((1, 4)) * 2}, {"cls": np.ones((1, 4))}, find_limit("card", "fp32", "fp32")
-    )
+    verdict = judge({"cls": np.ones((1, 4)) * 2}, {"cls": np.ones((1, 4))}, TABLES["card"]["fp32", "fp32"])
     assert [reason.split()[0] for reason in verdict["cls"].reasons] == [
         "vector_relative_error",
         "relative_error",
     ]
+
+
+@pytest.mark.parametrize(("seen", "status"), [(3, "failed"), (4, "passed")])
+def test_a_bound_on_the_top_class_is_held_against_logits_and_against_nothing_else(
+    seen: int, status: str
+) -> None:
+    expected = {"cls": np.ones((1, 4)), "logits": np.arange(5.0)[None]}
+    actual = {"cls": -np.ones((1, 4)), "logits": np.eye(5)[[seen]]}
+    verdicts = judge(actual, expected, Limit({"top1_match": 1.0}, "one bound"))
+    assert verdicts["cls"].status is Status.PASSED
+    assert verdicts["logits"].status == status
+    assert verdicts["logits"].reasons == (("top1_match is 0, the limit 1",) if seen == 3 else ())
 
 
 def test_one_bad_image_fails_the_batch() -> None:

@@ -1,40 +1,63 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from vconv.types import Array
 from vconv.validators.metrics import METRICS, measure
 
-Reference = Callable[[Tensor, Tensor], Tensor]
+Tokens = list[list[float]]
+"""An output, token by token; one that has no tokens is one."""
+Reference = Callable[[Tokens, Tokens], float]
 
 
-def tokens(a: Tensor, e: Tensor) -> Tensor:
-    return F.cosine_similarity(a.reshape(-1, a.shape[-1]), e.reshape(-1, e.shape[-1]), dim=-1, eps=1e-300)
+def flat(tokens: Tokens) -> list[float]:
+    return [value for token in tokens for value in token]
+
+
+def apart(a: Tokens, e: Tokens) -> list[float]:
+    return [abs(x - y) for x, y in zip(flat(a), flat(e), strict=True)]
+
+
+def ratios(a: Tokens, e: Tokens) -> list[float]:
+    return [abs(x / y - 1) for x, y in zip(flat(a), flat(e), strict=True)]
+
+
+def angle(a: list[float], e: list[float]) -> float:
+    """Return the cosine by the law of cosines for the two unit vectors."""
+    lengths = math.hypot(*a), math.hypot(*e)
+    between = math.dist([x / lengths[0] for x in a], [y / lengths[1] for y in e])
+    return 1 - between**2 / 2
+
+
+def angles(a: Tokens, e: Tokens) -> list[float]:
+    return list(map(angle, a, e))
+
+
+def first_percentile(values: list[float]) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
 REFERENCES: dict[str, Reference] = {
-    "max_abs": lambda a, e: torch.linalg.vector_norm(a - e, ord=math.inf),
-    "mean_abs": lambda a, e: F.l1_loss(a, e),
-    "max_rel": lambda a, e: (a / e - 1).abs().max(),
-    "mean_rel": lambda a, e: (a / e - 1).abs().mean(),
-    "relative_error": lambda a, e: torch.linalg.vector_norm(a - e, 1) / torch.linalg.vector_norm(e, 1),
-    "vector_relative_error": lambda a, e: torch.dist(a, e) / torch.linalg.vector_norm(e),
-    "cosine": lambda a, e: F.cosine_similarity(a.flatten(), e.flatten(), dim=0, eps=1e-300),
-    "token_cosine_p1": lambda a, e: torch.quantile(tokens(a, e), 0.01),
-    "token_cosine_min": lambda a, e: tokens(a, e).min(),
-    "mse": lambda a, e: F.mse_loss(a, e),
-    "top1_match": lambda a, e: (torch.topk(a, 1).indices == torch.topk(e, 1).indices).all().double(),
+    "max_abs": lambda a, e: max(apart(a, e)),
+    "mean_abs": lambda a, e: statistics.fmean(apart(a, e)),
+    "max_rel": lambda a, e: max(ratios(a, e)),
+    "mean_rel": lambda a, e: statistics.fmean(ratios(a, e)),
+    "relative_error": lambda a, e: math.fsum(apart(a, e)) / math.fsum(map(abs, flat(e))),
+    "vector_relative_error": lambda a, e: math.dist(flat(a), flat(e)) / math.hypot(*flat(e)),
+    "cosine": lambda a, e: angle(flat(a), flat(e)),
+    "token_cosine_p1": lambda a, e: first_percentile(angles(a, e)),
+    "token_cosine_min": lambda a, e: min(angles(a, e)),
+    "mse": lambda a, e: statistics.fmean(x * x for x in apart(a, e)),
+    "top1_match": lambda a, e: float(flat(a).index(max(flat(a))) == flat(e).index(max(flat(e)))),
 }
-"""Every metric again, from torch's own functions, for one image in float64."""
+"""Every metric again, from the standard library's exact sums, for one image in float64."""
 
-SHAPES = {"cls": (24,), "patches": (150, 24), "logits": (10,)}
+SHAPES = {"cls": (24,), "patches": (150, 8), "logits": (10,)}
 
 
 def pair(shape: tuple[int, ...], scale: float, noise: float, seed: int = 0) -> tuple[Array, Array]:
@@ -53,14 +76,16 @@ def only_here(key: str, name: str) -> bool:
 @pytest.mark.parametrize("noise", [1e-6, 3.0])
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("key", METRICS)
-def test_a_metric_is_what_torch_makes_of_its_formula(key: str, name: str, noise: float, scale: float) -> None:
+def test_a_metric_is_what_exact_sums_make_of_its_formula(
+    key: str, name: str, noise: float, scale: float
+) -> None:
     if not only_here(key, name):
         assert key not in measure(name, *(value[None] for value in pair(SHAPES[name], scale, noise)))
         return
     actual, expected = pair(SHAPES[name], scale, noise)
     found = measure(name, actual[None], expected[None])[key]
-    wanted = REFERENCES[key](torch.from_numpy(actual).double(), torch.from_numpy(expected).double())
-    assert found == pytest.approx(float(wanted), rel=1e-9, abs=1e-300)
+    a, e = (np.atleast_2d(value.astype(np.float64)).tolist() for value in (actual, expected))
+    assert found == pytest.approx(REFERENCES[key](a, e), rel=1e-9, abs=1e-300)
 
 
 ZEROS = {
@@ -101,11 +126,11 @@ def test_equal_outputs_have_the_best_value_there_is(key: str, name: str) -> None
         assert measure(name, expected[None], expected[None])[key] == best
 
 
-@pytest.mark.parametrize("position", [0, 31, 63])
+@pytest.mark.parametrize("position", [0, 7, 15])
 @pytest.mark.parametrize("key", METRICS)
 def test_one_bad_image_out_of_many_is_not_averaged_away(key: str, position: int) -> None:
     name = METRICS[key].only or "patches"
-    expected = pair((64, *SHAPES[name]), 1.0, 0.0)[1]
+    expected = pair((16, *SHAPES[name]), 1.0, 0.0)[1]
     actual = expected.copy()
     actual[position] = np.roll(expected[position], 1)
     alone = measure(name, actual[position][None], expected[position][None])

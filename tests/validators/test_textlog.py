@@ -66,6 +66,7 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
         "device": device,
         "engine": "an-engine",
         "precision": "bf16",
+        "arithmetic": "an-arithmetic",
         "simulated": simulated,
         "status": "passed",
         "reason": "",
@@ -85,6 +86,19 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
     }
 
 
+def limits() -> dict[str, Any]:
+    rows = [
+        {
+            "precision": precision,
+            "arithmetic": f"{precision}-arithmetic",
+            "bounds": {"vector_relative_error": figure(), "cosine": figure()},
+            "source": f"measured in {precision}",
+        }
+        for precision in ("fp32", "fp16")
+    ]
+    return {"within": "mine.toml", "file": {"path": "mine.toml", "sha256": "abc123"}, "rows": rows}
+
+
 def report(synthetic: bool = True, simulated: bool = True) -> dict[str, Any]:
     return {
         "artifact": "a-system",
@@ -92,7 +106,7 @@ def report(synthetic: bool = True, simulated: bool = True) -> dict[str, Any]:
         "synthetic": synthetic,
         "status": "failed",
         "passed": False,
-        "within": "card",
+        "limits": limits(),
         "reference": {"name": "the reference", "source": "live", "precision": "fp32", "device": "cpu"},
         "inputs": {"source": "photographs", "images": ["photograph 1", "photograph 2"]},
         "preprocessing_ms_per_image": figure(),
@@ -248,7 +262,7 @@ def test_a_variant_that_could_not_be_opened_has_a_section() -> None:
     content = report()
     bare: dict[str, Any] = {"outputs": {}, "smoke": {}, "latency": [], "skipped_batches": []}
     bare["timing_refused"] = None
-    kept = ("artifact", "variant", "device", "engine", "precision", "simulated")
+    kept = ("artifact", "variant", "device", "engine", "precision", "arithmetic", "simulated")
     one = {key: content["variants"][0][key] for key in kept}
     content["variants"] = [{**one, **bare, "status": "skipped", "reason": "openvino cannot run here"}]
     part = section(rendered(content), "onnx-fp32")
@@ -297,12 +311,26 @@ def test_rendering_changes_nothing() -> None:
 
 def test_the_last_line_is_the_verdict_and_the_log_ends_with_a_line() -> None:
     text = rendered(report())
-    assert text.endswith("\nfailed, within card limits\n")
+    assert text.endswith("\nfailed, within mine.toml limits\n")
+
+
+def test_limits_stand_with_their_own_precision_and_arithmetic() -> None:
+    content = report()
+    for one in content["limits"]["rows"]:
+        (line,) = (line for line in rendered(content).splitlines() if one["source"] in line)
+        assert line.startswith(f"  {one['precision']} on {one['arithmetic']}: ")
+        assert all(says(line, metric, bound) for metric, bound in one["bounds"].items())
+
+
+def test_limits_of_no_file_have_no_hash() -> None:
+    content = report()
+    content["limits"] |= {"within": "strict", "file": None}
+    assert "limits     strict\n" in rendered(content)
 
 
 def test_a_comparison_has_every_figure_of_its_rows() -> None:
     rows: list[dict[str, Any]] = [
-        {"variant": name, "batch": batch, "p50_ms": figure(), "cosine": figure(), SAMPLES: [figure()]}
+        {"variant": name, "batch": batch, "p50_ms": figure(), "cosine": figure(), SAMPLES: [4321.5]}
         for name in ("onnx-fp32", "patched-torch-fp32")
         for batch in (1, 8)
     ]
@@ -312,12 +340,14 @@ def test_a_comparison_has_every_figure_of_its_rows() -> None:
     checks = [{"artifact": "there/a", "name": "source", "status": Status.SKIPPED, "detail": "not at hand"}]
     weights = {"there/a": "synthetic:0 (synthetic: not trained weights)"}
     report = {"rows": rows, "status": Status.PASSED, "checks": checks, "weights": weights}
+    report |= {"limits": limits()}
     report |= {"references": {"there/a": "live"}, "statuses": {"there/a": Status.PASSED}}
     machine = {"others_cores": None, "steal_cores": None, "busy": None, "reason": "nobody counted"}
     ranking = {"refused": "it is not known", "rows": [], "left_out": []}
     report |= {"machine": machine, "ranking": ranking, "winner": None, "winner_reason": "it is not known"}
     text = log.render_comparison(report)
     assert "weights of there/a: synthetic:0 (synthetic: not trained weights); reference live; passed" in text
+    assert "limits     mine.toml, sha256 abc123\n  fp32 on fp32-arithmetic: vector_relative_error " in text
     assert "skipped    there/a: source: not at hand" in text
     assert "examining" in text.splitlines()[0]
     assert "nobody counted" in text and "no winner: it is not known" in text
@@ -325,5 +355,5 @@ def test_a_comparison_has_every_figure_of_its_rows() -> None:
     for one in rows:
         (line,) = (line for line in text.splitlines() if says(line, "p50_ms", one["p50_ms"]))
         assert all(says(line, key, one[key]) for key in ("batch", "cosine"))
-        assert SAMPLES not in line and f"{one[SAMPLES][0]:g}" not in text
+        assert SAMPLES not in line and "4321.5" not in text
         assert str(one["variant"]) in line

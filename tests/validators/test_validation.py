@@ -29,7 +29,7 @@ from vconv.types import Array, Status, silent
 from vconv.validators import golden as golden_room
 from vconv.validators import validation
 from vconv.validators.golden import Reference
-from vconv.validators.limits import STRICT
+from vconv.validators.limits import STRICT, open_limits
 from vconv.validators.validation import Candidate, worst_failures
 
 CPU = find_device("cpu")
@@ -125,7 +125,7 @@ def candidate(
 def run(
     candidates: Sequence[Candidate], plan: Plan | None = None, level: str = "strict"
 ) -> list[dict[str, Any]]:
-    return validation.run(candidates, level, plan, silent).rows
+    return validation.run(candidates, open_limits(level), plan, silent).rows
 
 
 def test_a_variant_that_is_right_passes() -> None:
@@ -359,6 +359,21 @@ def test_the_limit_is_that_of_the_precision_and_the_devices_arithmetic(
     wanted = STRICT[precision, arithmetic if precision == "fp32" else precision]
     limits = {output["limit"] for output in row["outputs"].values()}
     assert limits == {wanted.bounds["vector_relative_error"]}
+    assert STRICT[row["precision"], row["arithmetic"]] is wanted
+
+
+def test_the_limits_that_were_used_are_those_of_what_was_judged() -> None:
+    rows = run(
+        [
+            candidate("a", precision="bf16", unjudged="the reference corrects it"),
+            candidate("b", precision="fp16", fails_at="judge"),
+            candidate("c", device=replace(CPU, arithmetic="hf32")),
+            candidate("d", precision="int8", fails_at="open", error=UnavailableError(
+                "no int8", got="a", expected="b", fix="c"
+            )),
+        ]
+    )  # fmt: skip
+    assert validation.pairs_judged(rows) == {("fp16", "fp16"), ("fp32", "hf32")}
 
 
 def test_what_came_out_is_shown_of_one_image_as_the_variant_gave_it() -> None:
@@ -380,7 +395,7 @@ def test_what_could_not_be_judged_has_no_smoke() -> None:
 def test_progress_names_every_variant_with_its_engine_and_device() -> None:
     lines: list[str] = []
     device = replace(CPU, name="cuda:1")
-    validation.run([candidate("a"), candidate("b", device=device)], "strict", PLAN, lines.append)
+    validation.run([candidate("a"), candidate("b", device=device)], open_limits("strict"), PLAN, lines.append)
     timing = [f"timing 2 variants in turn at batch {batch}, for about 6 s" for batch in PLAN.batches]
     assert lines == ["a (stand-in, cpu)", "b (stand-in, cuda:1)", *timing]
 
@@ -403,7 +418,7 @@ def test_memory_is_that_of_this_process_unless_it_is_measured_in_one_of_its_own(
 
     LOG.clear()
     one = candidate()
-    (row,) = validation.run([one], "strict", None, silent, isolate).rows
+    (row,) = validation.run([one], open_limits("strict"), None, silent, isolate).rows
     assert [row[key] for key in keys] == ["isolated", 50, 30]
     assert (row["peak_device_bytes"], row["peak_memory_reason"]) == (7, "")
     assert asked == [one.subject]
@@ -413,7 +428,11 @@ def test_memory_is_that_of_this_process_unless_it_is_measured_in_one_of_its_own(
 @pytest.mark.parametrize("stage", ["", "open", "judge"])
 def test_memory_that_could_not_be_measured_says_why_and_changes_no_verdict(stage: str) -> None:
     found = validation.run(
-        [candidate(fails_at=stage)], "strict", None, silent, lambda subject: Peak(reason="it was killed")
+        [candidate(fails_at=stage)],
+        open_limits("strict"),
+        None,
+        silent,
+        lambda subject: Peak(reason="it was killed"),
     )
     (row,) = found.rows
     assert row["status"] is (Status.FAILED if stage else Status.PASSED)
@@ -432,8 +451,8 @@ def test_a_variant_that_comes_back_early_has_no_time_at_all(monkeypatch: pytest.
 def test_what_the_machine_did_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     load = Load(1.5, 0.25, True, "others were at work")
     monkeypatch.setattr(validation, "time_side_by_side", lambda runners, plan, say: load)
-    assert validation.run([candidate()], "strict", PLAN, silent).machine == load
-    assert validation.run([candidate()], "strict", None, silent).machine == UNTIMED
+    assert validation.run([candidate()], open_limits("strict"), PLAN, silent).machine == load
+    assert validation.run([candidate()], open_limits("strict"), None, silent).machine == UNTIMED
 
 
 def recorded(folder: Path, made: Manifest) -> Reference:

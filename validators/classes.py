@@ -1,0 +1,67 @@
+"""Classes of faults: what a failure comes of, by its name. Whatever finds a failure names the class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vconv.convert.layouts.base import Network, Numbers, Tensor
+
+CLASSES: Mapping[str, str] = {
+    "files": "a file is there that the manifest does not name",
+    "source": "the original is not the one that was exported",
+    "recording": "the recorded outputs are not the original's",
+    "variants": "a variant is missing",
+    "image size": "it is made for images of another size",
+    "registers": "register tokens are missing, or are not the network's",
+    "output names": "an output goes by another's name",
+    "activation": "a GELU is not the exact one",
+    "epsilon": "a LayerNorm has another epsilon",
+    "position embedding": "the position embedding is not the network's",
+    "bias": "a bias was dropped or altered",
+    "transposed weight": "a weight is stored transposed",
+    "pooling": "tokens are pooled in another way",
+    "weights": "weights are not the original's",
+    "rope periods": "the RoPE periods are the library's, not the authors'",
+    "normalisation": "images are normalised with another mean or deviation",
+    "channel order": "the channels of the images are in another order",
+    "interpolation": "images are resized in another way",
+    "height and width": "height and width are swapped",
+    "token order": "tokens are in another order",
+    "architecture": "the configuration describes another network",
+    "graph": "the graph is not one that vconv exports",
+    "operator": "an operator computes something else",
+}
+"""Every class, with what it means; what is more telling comes first."""
+
+_OF_NUMBERS: Mapping[str, str] = {
+    "epsilon": "epsilon",
+    "exact_gelu": "activation",
+    "image": "image size",
+    "pooling": "pooling",
+    "positions": "position embedding",
+    "registers": "registers",
+    "rope_base": "rope periods",
+}
+"""From a field of :class:`Numbers` to the class of a difference in it; any other is of the architecture."""
+
+
+def of_number(field: str) -> str:
+    """Return the class of a difference in one of the numbers of an architecture."""
+    return _OF_NUMBERS.get(field, "architecture")
+
+
+def of_tensor(network: Network, key: str) -> str:
+    """Return the class of a tensor that is missing, unused or altered, by what it is for."""
+    tensors = {network.stored_key(tensor): tensor for tensor in network.tensors().values()}
+    tensor = tensors.get(key)
+    if key.endswith(".bias") and (tensor is None or tensor.block is not None):
+        return "bias"
+    return "weights" if tensor is None else _of_role(tensor, network.numbers)
+
+
+def _of_role(tensor: Tensor, numbers: Numbers) -> str:
+    if tensor.role == "token" and numbers.registers and tensor.shape[1:2] == (numbers.registers,):
+        return "registers"
+    return {"position": "position embedding", "head": "pooling", "fc_norm": "pooling"}.get(
+        tensor.role, "weights"
+    )

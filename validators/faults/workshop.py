@@ -1,0 +1,120 @@
+"""The workshop: a copy of an artifact in which something is made wrong, with every hash made to fit again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+from vconv import manifest
+from vconv.convert import ledger
+from vconv.convert.layouts.base import Network
+from vconv.convert.ledger import LEDGER_FILE
+from vconv.convert.safetensors_file import Entry, read_header
+from vconv.convert.sources.base import sha256_of
+from vconv.manifest import FileRecord, Manifest
+from vconv.types import WEIGHTS_FILE, Array
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A copy of an artifact, in which one thing after another is made wrong and mended again.
+
+    It is a copy indeed: engines refuse weights that have a second name, as a link would give them.
+
+    Args:
+        artifact: the artifact; it is never written to.
+        folder: the copy.
+        made: the manifest of the artifact.
+        network: what the artifact's own configuration and weights describe.
+        changed: names of the files that are not as they were.
+    """
+
+    artifact: Path
+    folder: Path
+    made: Manifest
+    network: Network
+    changed: set[str] = field(default_factory=set)
+
+    @classmethod
+    def open(cls, artifact: Path, folder: Path, network: Network) -> Workshop:
+        """Copy an artifact, what its manifest names alone, into a folder that is not there yet."""
+        shop = cls(artifact, folder, manifest.load(artifact), network)
+        shop.changed.update(shop.made.files)
+        shop.mend()
+        return shop
+
+    def mend(self) -> None:
+        """Put back what was changed."""
+        for name in sorted(self.changed):
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.artifact / name, self.folder / name)
+        self.changed.clear()
+        self.made.save(self.folder)
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """The header of its weights file."""
+        return read_header(self.folder / WEIGHTS_FILE)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file."""
+        self.changed.add(name)
+        (self.folder / name).write_bytes(content)
+
+    def configuration(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Change a JSON file."""
+        content = json.loads((self.folder / name).read_bytes())
+        self.write(name, json.dumps(change(content), indent=2).encode())
+
+    def weight(self, key: str, change: Callable[[Array], Array]) -> None:
+        """Change one tensor in the weights file."""
+        self.changed.add(WEIGHTS_FILE)
+        entry = self.entries[key]
+        before = np.frombuffer(b"".join(entry.chunks()), "<f4").reshape(entry.shape)
+        with (self.folder / WEIGHTS_FILE).open("r+b") as file:
+            file.seek(entry.offset)
+            file.write(np.ascontiguousarray(change(before), "<f4").tobytes())
+
+    def graph(self, name: str) -> onnx.ModelProto:
+        """Read a graph, not its weights."""
+        return onnx.load(self.folder / name, load_external_data=False)
+
+    def save_graph(self, name: str, model: onnx.ModelProto) -> None:
+        """Write a graph."""
+        self.write(name, model.SerializeToString())
+
+    def value_of(self, tensor: onnx.TensorProto) -> Array:
+        """Read an initializer of a graph, wherever its data lie."""
+        full = onnx.TensorProto()
+        full.CopyFrom(tensor)
+        if uses_external_data(full):
+            load_external_data_for_tensor(full, str(self.folder))
+        return numpy_helper.to_array(full)
+
+    def rehash(self) -> None:
+        """Make every hash fit what is there now, as someone would who meant to deceive."""
+        digests = {
+            name: hashlib.sha256(b"".join(entry.chunks())).hexdigest() for name, entry in self.entries.items()
+        }
+        lines = ledger.load(self.folder / LEDGER_FILE)
+        self.changed.add(LEDGER_FILE)
+        ledger.save(
+            self.folder / LEDGER_FILE,
+            [replace(line, sha256=digests.get(line.target, line.sha256)) for line in lines],
+        )
+        files = {name: _record(self.folder / name) for name in self.made.files}
+        self.made.model_copy(update={"files": files}).save(self.folder)
+
+
+def _record(path: Path) -> FileRecord:
+    return FileRecord(sha256=sha256_of(path), nbytes=path.stat().st_size)

@@ -1,0 +1,117 @@
+"""Localisation: where a variant departs from its reference, stage by stage, then operator by operator.
+
+Each stage of the variant is run twice: on what the reference's stage before it gave, which tells what it does
+wrong of its own, and on what the variant's own gave, which tells what has come together so far. Of the stage
+that is worst of its own, every operator is then held against those of the reference. One stage is looked at
+at a time; only its operators' values, of the variant alone, are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vconv.runtime.stages import Stages
+from vconv.runtime.torch_stages import TorchStages
+from vconv.types import INPUT, Array, Arrays, Say
+from vconv.validators.matching import Match, first_departure, greatest_growth, match
+from vconv.validators.metrics import vector_relative_error
+
+
+@dataclass(frozen=True)
+class StageError:
+    """How far one stage is from the reference's, as the vector relative error of its worst output.
+
+    Args:
+        stage: its name.
+        own: given what the reference's stage before it gave.
+        total: given what the variant's own stage before it gave.
+    """
+
+    stage: str
+    own: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Departure:
+    """Where a variant departs from its reference.
+
+    Args:
+        stages: every stage, in order.
+        worst: the place of the one that is worst of its own.
+        matches: the operators of that stage, in order.
+        culprit: the place of the operator among them at which it departs; None if none does.
+        bound: the vector relative error from which a stage is said to depart.
+    """
+
+    stages: tuple[StageError, ...]
+    worst: int
+    matches: tuple[Match, ...]
+    culprit: int | None
+    bound: float
+
+    @property
+    def departs(self) -> bool:
+        """Whether any stage departs, of its own or with those before it; NaN departs."""
+        return not all(max(row.own, row.total) <= self.bound for row in self.stages)
+
+    def sentence(self, variant: str) -> str:
+        """Say it in a sentence."""
+        row = self.stages[self.worst]
+        others = [stage.own for place, stage in enumerate(self.stages) if place != self.worst]
+        own = f"{row.own:.1e} of its own (any other stage: at most {max(others):.1e})"
+        if self.departs:
+            return f"{variant} departs in {row.stage}, by {own}, {self._at()}"
+        kept = f"{variant} keeps to its reference: no stage departs by more than {self.bound:.0e}"
+        return f"{kept}; {row.stage} differs most, by {own}"
+
+    def _at(self) -> str:
+        if self.culprit is None:
+            return "at no single operator"
+        found = self.matches[self.culprit]
+        named = f"{found.operator} {found.node}".rstrip()
+        weights = f", which works on {', '.join(found.weights)}" if found.weights else ""
+        if found.error is None:
+            return f"at {named}{weights}: nothing in the reference is near what it gives"
+        return f"at {named}{weights}: what it gives is {found.error:.1e} from {found.counterpart}"
+
+
+def _distance(actual: Arrays, expected: Arrays) -> float:
+    """Return the vector relative error of the worst output and image; infinite where shapes differ."""
+    if any(name not in actual or actual[name].shape != expected[name].shape for name in expected):
+        return float("inf")
+    pairs = [pair for name in expected for pair in zip(actual[name], expected[name], strict=True)]
+    return max(vector_relative_error(a.astype("f8"), e.astype("f8")) for a, e in pairs)
+
+
+def localise(
+    reference: TorchStages, variant: Stages, pixel_values: Array, bound: float, first: bool, say: Say
+) -> Departure:
+    """Find where a variant departs from its reference.
+
+    Args:
+        reference: the reference in stages.
+        variant: the variant in stages, as many.
+        pixel_values: float32 (B, 3, H, W).
+        bound: the vector relative error from which on something is said to depart.
+        first: whether the operator is the first that departs; else the one at which the error grows most, as
+            where every operator rounds.
+        say: takes progress.
+    """
+    expected: Mapping[str, Array] = {INPUT: pixel_values}
+    actual: Mapping[str, Array] = {INPUT: pixel_values}
+    rows: list[StageError] = []
+    worst, into = 0, expected
+    for place, name in enumerate(reference.names):
+        given, expected = expected, reference.run(place, expected)
+        own = _distance(variant.run(place, given), expected)
+        actual = variant.run(place, actual)
+        rows.append(StageError(name, own, _distance(actual, expected)))
+        say(f"{name}: {own:.1e} of its own, {rows[-1].total:.1e} in all")
+        if not own <= rows[worst].own:
+            worst, into = place, given
+    say(f"operator by operator in {rows[worst].stage}")
+    matches = match(variant.steps(worst, into), lambda take: reference.visit(worst, into, take), bound)
+    culprit = (first_departure if first else greatest_growth)(matches)
+    return Departure(tuple(rows), worst, tuple(matches), culprit, bound)
