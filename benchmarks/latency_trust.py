@@ -26,7 +26,7 @@ from vconv.validators.ranking import rank
 
 PARTS, MORE = 20, 22
 """Matrix products of a run, and of one that is a tenth slower."""
-SIDE = 320
+SIDE = 256
 PLAN = Plan(warmups=10, runs=100, budget_seconds=None)
 COMPARISONS, WATCHES = 20, 5
 FOUND, MADE_UP = 19, 1
@@ -107,6 +107,7 @@ KINDS: dict[str, tuple[int, tuple[int, int], Callable[[], contextlib.AbstractCon
 
 def main() -> None:
     out = out_option(__doc__)
+    torch.set_num_threads(1)  # Threads that wait for each other would take minutes beside a busy process.
     start = time.monotonic()
     runs: dict[str, list[dict[str, Any]]] = {}
     for kind, (times, parts, surroundings) in KINDS.items():
@@ -118,7 +119,8 @@ def main() -> None:
             low, high = found["interval"]
             print(
                 f"{kind}: {found['ratio']:.3f} ({low:.3f} to {high:.3f}), different: {found['different']}; "
-                f"others took {found['others_cores']:.2f} cores, busy: {found['busy']}"
+                f"others took {found['others_cores']:.2f} cores, busy: {found['busy']}",
+                flush=True,
             )
     counts = {
         "slowdowns_found": sum(run["different"] and run["ratio"] > 1 for run in runs["a tenth slower"]),
