@@ -262,6 +262,9 @@ def compared(document: Document) -> None:
         names = [row["artifact"], row["variant"] + simulated, row["engine"], row["device"]]
         drawn.add_row(*map(escape, names), *numbers, _status(row["status"]))
     _print(drawn)
+    for row in document["rows"]:
+        if row["timing_refused"]:
+            _print(f"  {row['artifact']}: {row['variant']}: not timed: {row['timing_refused']}", markup=False)
     _wrapped(sentences.winner(document))
     _print(f"  limits: {document['limits']['within']}", markup=False)
     for path, label in document["weights"].items():

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BUSY_CORES = 0.15
-"""Cores that others may take. On two shared cores, 17 idle runs of 2 s saw 0.01 to 0.09, steal included, and
-one beside a process that kept a core busy 0.86 (benchmarks/latency_trust.py measures both)."""
+"""Cores that others may take. On two shared cores, 18 runs of 2 s with nothing else to do saw 0.01 to 0.11,
+steal included; one beside a process that kept a core busy saw 0.86 (benchmarks/latency_trust.py has both)."""
 LEAST_SECONDS = 0.5
 """Time under which others are not told from the counters' steps of 10 ms a CPU."""
 _LEAST_SHARE = 0.5
