@@ -21,9 +21,10 @@ from vconv.errors import VconvError
 if TYPE_CHECKING:
     from vconv.judging import compare, validate
     from vconv.localising import bisect
+    from vconv.selftesting import selftest
     from vconv.workflows import export, fill, load
 
-__all__ = ["VconvError", "__version__", "bisect", "compare", "export", "fill", "load", "validate"]
+__all__ = ["VconvError", "__version__", "bisect", "compare", "export", "fill", "load", "selftest", "validate"]
 
 _HOMES = {
     "bisect": "vconv.localising",
@@ -31,6 +32,7 @@ _HOMES = {
     "export": "vconv.workflows",
     "fill": "vconv.workflows",
     "load": "vconv.workflows",
+    "selftest": "vconv.selftesting",
     "validate": "vconv.judging",
 }
 """Where each of these lives: it is imported when it is first asked for."""

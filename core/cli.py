@@ -314,6 +314,38 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
 
 
 @main.command()
+@click.argument("path", required=False, type=_TEXT)
+@click.option(
+    "--weights",
+    type=_TEXT,
+    metavar="WHERE",
+    help="The original's weights.  [default: where they came from]",
+)
+@_HUB
+@_OFFLINE
+@_WITHIN
+@_ENGINE
+@click.option(
+    "--clean-runs",
+    default=6,
+    show_default=True,
+    metavar="N",
+    help="How often each artifact is validated with nothing wrong, on other images each time.",
+)
+@_JSON
+def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
+    """Show that validation fails known faults, made one at a time in a copy of the artifact PATH.
+
+    Without PATH, in miniatures of every system.
+    """
+    from vconv import display, selftesting
+
+    document = selftesting.selftest(engines=engines or None, say=_progress(), **options)
+    _show(document, display.selftested, as_json)
+    _exit_by(document)
+
+
+@main.command()
 @click.argument("path", type=_TEXT)
 @click.option(
     "--variant",

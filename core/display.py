@@ -214,6 +214,8 @@ def validated(document: Document) -> None:
         if check["status"] == "failed":
             _print(f"failed: {check['name']}: {check['detail']}", markup=False)
     _print(f"limits: {document['limits']['within']}", markup=False)
+    for row in document["diagnosis"]:
+        _print(f"{row['class']}: {row['meaning']} ({row['where']}: {row['because']})", markup=False)
     if document["variants"]:
         _print(_variants(document))
     else:
@@ -294,6 +296,34 @@ def _bar(value: float | None) -> str:
     low, high = BAR_DECADES
     power = high if value is None else math.log10(max(value, 10**low))
     return "█" * round(BAR_WIDTH * (min(power, high) - low) / (high - low))
+
+
+def selftested(document: Document) -> None:
+    """Draw what became of each fault that was made on purpose."""
+    for artifact in document["artifacts"]:
+        _print(artifact, markup=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("fault", "class", "caught in"):
+        drawn.add_column(column, overflow="fold")
+    rows: dict[str, list[Document]] = {}
+    for row in document["faults"]:
+        rows.setdefault(row["fault"], []).append(row)
+    for fault, tried in rows.items():
+        caught = sum(row["caught"] and row["class"] == row["expected"] for row in tried)
+        named = ", ".join(dict.fromkeys(row["class"] or "-" for row in tried))
+        drawn.add_row(escape(fault), escape(named), f"{caught} of {len(tried)}")
+    _print(drawn)
+    for row in document["faults"]:
+        if not row["caught"] or row["class"] != row["expected"]:
+            what = (
+                f"named {row['class'] or 'nothing'}, not {row['expected']}" if row["caught"] else "NOT CAUGHT"
+            )
+            _print(f"{row['artifact']}: {row['fault']}: {what}", markup=False)
+    for alarm in document["alarms"]:
+        found = ", ".join((*alarm["failed_checks"], *alarm["failed_variants"])) or alarm["status"]
+        _print(f"false alarm: {alarm['artifact']}, clean run {alarm['run'] + 1}: {found}", markup=False)
+    _print(f"clean runs: {document['clean_runs']}, false alarms: {document['false_alarms']}")
+    _print(_status(document["status"]))
 
 
 def _figure(value: float | None) -> str:

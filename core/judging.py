@@ -13,6 +13,7 @@ from vconv import manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
+from vconv.localising import explained
 from vconv.runtime import isolation
 from vconv.runtime.devices import find_devices
 from vconv.runtime.images import open_images
@@ -90,7 +91,8 @@ def validate(
         found = examine(folder, made, original, refer)
         isolate = None if quick else isolation.measure
         run = validation.run(trial.candidates(found), limits, plan, log.say, isolate)
-    rows = run.rows
+        rows = run.rows
+        diagnosis = explained(found, rows, limits, log.say)
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
     result: dict[str, Any] = {
@@ -111,6 +113,7 @@ def validate(
         "devices": {place.name: place.model for place in places},
         "environment": report.environment(),
         "checks": [asdict(check) for check in found.checks],
+        "diagnosis": diagnosis,
         "speed_up_baseline": baseline,
         "machine": asdict(run.machine),
         "ranking": ranking.rank(rows, run.machine),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +15,12 @@ from torch import nn
 
 from vconv import manifest, subjects
 from vconv.convert import models
+from vconv.convert.patches.base import Patch
+from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB
-from vconv.errors import InputError, UnavailableError, UnknownNameError
+from vconv.errors import InputError, UnavailableError, UnknownNameError, VconvError
+from vconv.examination import Examination
 from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime.devices import Device, find_device
 from vconv.runtime.engines import GRAPH_ENGINES
@@ -37,6 +40,8 @@ from vconv.runtime.variants import (
 from vconv.staging import scratch_folder
 from vconv.types import Array, Say, Status, silent
 from vconv.validators import golden, report, textlog
+from vconv.validators.classes import CLASSES
+from vconv.validators.diagnosis import conclude
 from vconv.validators.integrity import verify_files
 from vconv.validators.limits import Limits, open_limits
 from vconv.validators.localisation import localise
@@ -110,7 +115,7 @@ def bisect(
         pixel_values, inputs = _inputs(folder, made, photographs, seed)
         named, session = _reference(folder, made, source)
         reference = TorchStages(closing.enter_context(session), plain=not chosen.kind)
-        stages = chosen.stages(folder, made, source, place, closing)
+        stages = chosen.stages(folder, made, source, place, closing, PATCHES)
         say(f"{variant} on {place.name} against {named}, stage by stage")
         found = localise(reference, stages, chosen.batch(pixel_values), bound, chosen.exact(place), log.say)
     status = Status.FAILED if found.departs else Status.PASSED
@@ -146,6 +151,53 @@ def bisect(
     saved = report.save(folder, result, "bisect", log.render_bisection(result), pictures)
     beside = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("picture", ".svg"))}
     return {**result, "report": str(saved), **beside}
+
+
+def explained(
+    found: Examination,
+    rows: Sequence[Mapping[str, Any]],
+    limits: Limits,
+    say: Say,
+    patches: Mapping[str, Patch] = PATCHES,
+) -> list[dict[str, str]]:
+    """Say what failures come of; where no check and no hypothesis does, by where the first one departs.
+
+    Args:
+        found: what was found in an artifact.
+        rows: its variants, as they were judged.
+        limits: what they were held to.
+        say: takes progress.
+        patches: those that the patched variants had, by name.
+
+    Returns:
+        See :func:`vconv.validators.diagnosis.conclude`.
+    """
+    known = conclude(found.checks, rows)
+    failed = next((row for row in rows if row["status"] is Status.FAILED), None)
+    if known or failed is None or found.source is None or found.reference is None:
+        return known
+    say(f"nothing seen explains {failed['variant']}: looking where it departs")
+    place = find_device(failed["device"])
+    try:
+        chosen = _Chosen.find(found.made, failed["variant"], place, failed["engine"])
+        with ExitStack() as closing:
+            reference = TorchStages(
+                closing.enter_context(_reference(found.folder, found.made, found.source)[1]),
+                plain=not chosen.kind,
+            )
+            stages = chosen.stages(found.folder, found.made, found.source, place, closing, patches)
+            images = chosen.batch(found.reference.pixel_values)
+            departure = localise(
+                reference, stages, images, chosen.bound(limits, place), chosen.exact(place), silent
+            )
+    except VconvError as error:
+        say(f"where it departs cannot be told: {error}")
+        return []
+    if not departure.departs:
+        return []
+    fault, sentence = departure.fault, departure.sentence(failed["variant"])
+    row = {"class": fault, "meaning": CLASSES[fault], "where": failed["variant"], "because": sentence}
+    return [row]
 
 
 @dataclass(frozen=True)
@@ -221,7 +273,13 @@ class _Chosen:
         return np.ascontiguousarray(np.resize(pixel_values, (count, *pixel_values.shape[1:])))
 
     def stages(
-        self, folder: Path, made: Manifest, source: Source | None, place: Device, closing: ExitStack
+        self,
+        folder: Path,
+        made: Manifest,
+        source: Source | None,
+        place: Device,
+        closing: ExitStack,
+        patches: Mapping[str, Patch],
     ) -> Stages:
         """Open it, in stages."""
         if not self.kind:
@@ -232,7 +290,7 @@ class _Chosen:
                 source, models.load(source.folder, source.network), made, place, self.precision
             )
         else:
-            session = _patched(folder, made, place, self.precision)
+            session = _patched(folder, made, place, self.precision, patches)
         return TorchStages(closing.enter_context(session), plain=False)
 
 
@@ -242,8 +300,15 @@ def _original(
     return TorchSession(model, source.network, place, (), source.folder, made.size, precision)
 
 
-def _patched(folder: Path, made: Manifest, place: Device, precision: Precision) -> TorchSession:
-    session = open_variant(folder, made, find_variant(made, PATCHED), place, precision=precision)
+def _patched(
+    folder: Path,
+    made: Manifest,
+    place: Device,
+    precision: Precision,
+    patches: Mapping[str, Patch] = PATCHES,
+) -> TorchSession:
+    record = find_variant(made, PATCHED)
+    session = open_variant(folder, made, record, place, precision=precision, patches=patches)
     assert isinstance(session, TorchSession)
     return session
 

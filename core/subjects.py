@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 from PIL import Image
 
 from vconv import catalog
+from vconv.convert.patches.base import Patch
+from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import SYNTHETIC, Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
@@ -82,6 +84,7 @@ def candidates(
     reference: Reference,
     engines: Sequence[str] = ("onnxruntime",),
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
+    patches: Mapping[str, Patch] = PATCHES,
 ) -> list[Candidate]:
     """List an artifact's variants: torch once a precision, each graph once an engine that the device has."""
     found = []
@@ -95,7 +98,7 @@ def candidates(
                     precision.limits,
                     device,
                     reference,
-                    partial(open_variant, folder, made, record, device, precision=precision),
+                    partial(open_variant, folder, made, record, device, precision=precision, patches=patches),
                     Subject(str(folder), record.variant, record.engine, precision.name, device.name),
                 )
                 for precision in precisions

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from vconv import subjects
+from vconv.convert.patches.base import Patch
+from vconv.convert.patches.table import PATCHES
 from vconv.errors import InputError, UnknownNameError
 from vconv.examination import Examination
 from vconv.runtime.devices import Device, find_device
@@ -24,11 +26,13 @@ class Trial:
         devices: where.
         engines: what runs the graphs; None for ONNX Runtime where it has the device.
         precisions: names of what torch variants run in; ``auto`` for what each device usually runs.
+        patches: those that patched variants can have, by name.
     """
 
     devices: tuple[Device, ...]
     engines: Sequence[str] | None
     precisions: tuple[str, ...]
+    patches: Mapping[str, Patch] = field(default_factory=lambda: PATCHES)
 
     def check(self) -> None:
         """Refuse what cannot be run, before anything is.
@@ -63,7 +67,13 @@ class Trial:
                     found.folder, found.source, found.made, device, found.reference, precisions
                 )
             listed += subjects.candidates(
-                found.folder, found.made, device, found.reference, self.engines or (USUAL_ENGINE,), precisions
+                found.folder,
+                found.made,
+                device,
+                found.reference,
+                self.engines or (USUAL_ENGINE,),
+                precisions,
+                self.patches,
             )
         if all(device.kind != "cpu" for device in self.devices):
             listed += self._baseline(found)

@@ -13,6 +13,7 @@ from typing import Any
 
 from vconv import catalog, manifest, subjects
 from vconv.assembly import assemble
+from vconv.catalog import System
 from vconv.convert import onnx_export
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.ledger import Line
@@ -39,7 +40,7 @@ DEFAULT_OUT = "artifacts"
 
 
 def export(
-    name: str,
+    name: str | System,
     weights: str | Path | None = None,
     out: str | Path | None = None,
     *,
@@ -59,7 +60,7 @@ def export(
     """Make an artifact: a patched checkpoint, its graphs, and proof that they agree with the original.
 
     Args:
-        name: a system's short name or hub id.
+        name: a system's short name or hub id, or the system itself.
         weights: a file, a folder, ``synthetic[:SEED]``, or ``hub:REPOSITORY[@REVISION]``; by default the
             system's own repository.
         out: the artifact's own folder; ``artifacts/NAME`` by default.
@@ -85,7 +86,7 @@ def export(
         VconvError: something that the user can mend; nothing is left behind.
     """
     start = time.perf_counter()
-    system = catalog.find(name)
+    system = catalog.find(name) if isinstance(name, str) else name
     _check_options(batch, opset, seed, bool(images), golden, out)
     photographs = open_images(images) if images else []
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)

@@ -28,6 +28,8 @@ def _product(bias: Tensor, left: Tensor, right: Tensor, **scales: Any) -> Iterat
 
 def _gelu(x: Tensor, **form: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield what a graph's GELU is made of: x / 2, x / sqrt(2), erf(x / sqrt(2)), 1 + erf(x / sqrt(2))."""
+    if form.get("approximate", "none") != "none":
+        return
     yield "half", 0.5 * x
     yield "scaled", x / math.sqrt(2.0)
     yield "erf", torch.erf(x / math.sqrt(2.0))

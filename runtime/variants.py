@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from vconv.convert import models
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import network
 from vconv.convert.patches import table
+from vconv.convert.patches.base import Patch
 from vconv.convert.safetensors_file import read_header
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
@@ -67,6 +69,7 @@ def open_variant(
     device: Device,
     engine: str = "",
     precision: Precision = PRECISIONS["fp32"],
+    patches: Mapping[str, Patch] = table.PATCHES,
 ) -> Session:
     """Load a variant.
 
@@ -77,6 +80,7 @@ def open_variant(
         device: where to run it.
         engine: another engine for a graph than the record's own.
         precision: what to run a torch variant in.
+        patches: those that there are, by name.
 
     Raises:
         ArtifactError: it has no weights.
@@ -85,8 +89,9 @@ def open_variant(
     require_weights(folder)
     if record.engine == "torch":
         net = patched_network(folder)
-        patches = table.named(patch.name for patch in manifest.patches if patch.applied)
-        return TorchSession(models.load(folder, net), net, device, patches, folder, manifest.size, precision)
+        applied = {patch.name for patch in manifest.patches if patch.applied}
+        chosen = [patch for name, patch in patches.items() if name in applied]
+        return TorchSession(models.load(folder, net), net, device, chosen, folder, manifest.size, precision)
     session = GRAPH_ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)
 

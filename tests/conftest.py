@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from vconv import manifest, workflows
 from vconv.catalog import SYSTEMS, System
-from vconv.convert.layouts.table import find_layout
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.manifest import Manifest
+from vconv.miniatures import miniature, side_of
 from vconv.runtime.images import natural_image
-
-_TRANSFORMERS = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2}
-SMALL: Mapping[str, Mapping[str, object]] = {
-    "dinov3_vit": {**_TRANSFORMERS, "intermediate_size": 192, "image_size": 64},
-    "dinov2": {**_TRANSFORMERS, "mlp_ratio": 2, "image_size": 70},
-    "vit": {**_TRANSFORMERS, "intermediate_size": 192, "image_size": 64},
-    "timm dinov3": {"embed_dim": 96, "depth": 3, "num_heads": 2, "mlp_ratio": 2, "img_size": 64},
-    "timm dinov2": {"embed_dim": 96, "depth": 3, "num_heads": 2, "mlp_ratio": 2, "img_size": 56},
-}
-"""By family, a network that is quick to run and has every kind of tensor that its full-sized kin has."""
-SIDES = {"dinov3_vit": 64, "dinov2": 56, "vit": 64, "timm dinov3": 64, "timm dinov2": 56}
-"""By family, the side of the images that it then takes: sixteen patches. DINOv2's position embedding, in
-transformers, has 25, so that it is resampled, as that of the real one is."""
-
-
-def side_of(system: System) -> int:
-    """Return the side of the images that a system takes once it is shrunk."""
-    return SIDES[find_layout(system.config).family]
-
-
-def small(system: System) -> System:
-    """Shrink a system: same architecture, few and narrow blocks, small images."""
-    given, side = SMALL[find_layout(system.config).family], side_of(system)
-    square = {"height": side, "width": side}
-    if system.library == "timm":
-        preprocessing = {**system.config["pretrained_cfg"], "input_size": [3, side, side]}
-        config = {"num_features": 96, "model_args": dict(given), "pretrained_cfg": preprocessing}
-        return replace(system, config={**system.config, **config})
-    sizes = {"size": square}
-    if system.preprocessor.get("do_center_crop"):
-        sizes = {"size": {"shortest_edge": side + 8}, "crop_size": square}
-    return replace(system, config={**system.config, **given}, preprocessor={**system.preprocessor, **sizes})
 
 
 @pytest.fixture(params=sorted(SYSTEMS))
@@ -59,13 +26,13 @@ def system(request: pytest.FixtureRequest) -> System:
 @pytest.fixture(scope="session")
 def shrink() -> Callable[[System], System]:
     """The function that shrinks a system."""
-    return small
+    return miniature
 
 
 @pytest.fixture
 def small_system(system: System) -> System:
     """Every system of the catalog, shrunk."""
-    return small(system)
+    return miniature(system)
 
 
 @pytest.fixture

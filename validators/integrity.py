@@ -116,13 +116,13 @@ def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
 
 
 def _transposed(kept: Entry, entry: Entry) -> bool:
-    """Tell whether a tensor is another's transpose, bit by bit."""
-    if len(entry.shape) != 2:
+    """Tell whether a square weight, or each square of a fused one, is another's transpose, bit by bit."""
+    if len(entry.shape) != 2 or entry.shape[0] % entry.shape[1]:
         return False
-    shape = entry.shape if kept.shape == entry.shape[::-1] else kept.shape
-    first = np.frombuffer(b"".join(kept.chunks()), "<u4").reshape(kept.shape)
-    second = np.frombuffer(b"".join(checkpoint.widened(entry)), "<u4").reshape(shape)
-    return np.array_equal(first, second.T)
+    squares = (-1, entry.shape[1], entry.shape[1])
+    first = np.frombuffer(b"".join(kept.chunks()), "<u4").reshape(squares)
+    second = np.frombuffer(b"".join(checkpoint.widened(entry)), "<u4").reshape(squares)
+    return np.array_equal(first, second.swapaxes(1, 2))
 
 
 def _differs(line: Line, source: Mapping[str, Entry], artifact: Mapping[str, Entry]) -> str:

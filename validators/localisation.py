@@ -17,6 +17,12 @@ from vconv.types import INPUT, Array, Arrays, Say
 from vconv.validators.matching import Match, first_departure, greatest_growth, match
 from vconv.validators.metrics import vector_relative_error
 
+_BY_OPERATOR: Mapping[str, str] = {
+    **dict.fromkeys(("Erf", "Gelu", "Tanh", "erf", "gelu", "tanh"), "activation"),
+    **dict.fromkeys(("LayerNormalization", "native_layer_norm"), "epsilon"),
+}
+"""By operator, the class of fault that a departure at it is of."""
+
 
 @dataclass(frozen=True)
 class StageError:
@@ -50,6 +56,16 @@ class Departure:
     matches: tuple[Match, ...]
     culprit: int | None
     bound: float
+
+    @property
+    def fault(self) -> str:
+        """The class of fault that the operator at which it departs speaks for."""
+        found = None if self.culprit is None else self.matches[self.culprit]
+        if found is None:
+            return "operator"
+        if found.operator in _BY_OPERATOR:
+            return _BY_OPERATOR[found.operator]
+        return "weights" if found.weights else "operator"
 
     @property
     def departs(self) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from vconv.manifest import Manifest
 from vconv.runtime.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Status
+from vconv.validators.classes import CLASSES
 from vconv.validators.graphs import INLINE_ELEMENTS, RULES, Subject, check_graph, open_graph
 
 DYNAMIC, STATIC = "model.onnx", "model.npu.onnx"
@@ -119,6 +120,10 @@ def add_the_gelu_operator(model: ir.Model) -> None:
     add_a_node(model, "Gelu")
 
 
+def set_epsilon(node: ir.Node) -> None:
+    node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 3e-5)
+
+
 def swap_outputs(model: ir.Model) -> None:
     outputs = model.graph.outputs
     outputs[0], outputs[1] = outputs[1], outputs[0]
@@ -177,28 +182,46 @@ class Mutation:
         file: the graph.
         mutate: changes it in place.
         alone: whether no other rule catches it.
+        fault: the class of fault that the rule must name.
     """
 
     rule: str
     file: str
     mutate: Callable[[ir.Model], object]
     alone: bool = True
+    fault: str = "graph"
 
 
 MUTATIONS = {
     "an operator that does not exist": Mutation("valid ONNX", DYNAMIC, lambda m: add_a_node(m, "Nonsense")),
     "nodes in the wrong order": Mutation("valid ONNX", DYNAMIC, unsort),
-    "one GELU spelled with Tanh": Mutation("exact GELU", DYNAMIC, spell_one_gelu_with_tanh),
-    "one GELU as an operator": Mutation("exact GELU", DYNAMIC, use_the_gelu_operator),
-    "a GELU operator more": Mutation("exact GELU", DYNAMIC, add_the_gelu_operator),
+    "one GELU spelled with Tanh": Mutation(
+        "exact GELU", DYNAMIC, spell_one_gelu_with_tanh, fault="activation"
+    ),
+    "one GELU as an operator": Mutation("exact GELU", DYNAMIC, use_the_gelu_operator, fault="activation"),
+    "a GELU operator more": Mutation("exact GELU", DYNAMIC, add_the_gelu_operator, fault="activation"),
+    "one LayerNorm with another epsilon": Mutation(
+        "epsilon", DYNAMIC, lambda m: set_epsilon(next(nodes(m, "LayerNormalization"))), fault="epsilon"
+    ),
+    "every LayerNorm with another epsilon": Mutation(
+        "epsilon",
+        STATIC,
+        lambda m: [set_epsilon(node) for node in nodes(m, "LayerNormalization")],
+        fault="epsilon",
+    ),
     "a renamed output": Mutation(
-        "inputs and outputs", DYNAMIC, lambda m: setattr(m.graph.outputs[0], "name", "other")
+        "inputs and outputs",
+        DYNAMIC,
+        lambda m: setattr(m.graph.outputs[0], "name", "other"),
+        fault="output names",
     ),
     "a renamed input": Mutation(
-        "inputs and outputs", DYNAMIC, lambda m: setattr(m.graph.inputs[0], "name", "x")
+        "inputs and outputs", DYNAMIC, lambda m: setattr(m.graph.inputs[0], "name", "x"), fault="output names"
     ),
-    "outputs in another order": Mutation("inputs and outputs", DYNAMIC, swap_outputs),
-    "an output less": Mutation("inputs and outputs", DYNAMIC, lambda m: m.graph.outputs.pop()),
+    "outputs in another order": Mutation("inputs and outputs", DYNAMIC, swap_outputs, fault="output names"),
+    "an output less": Mutation(
+        "inputs and outputs", DYNAMIC, lambda m: m.graph.outputs.pop(), fault="output names"
+    ),
     "a dynamic graph with its batch fixed": Mutation(
         "inputs and outputs", DYNAMIC, lambda m: set_dimension(m, 0, 2)
     ),
@@ -208,7 +231,7 @@ MUTATIONS = {
     "a static graph with a dynamic batch": Mutation(
         "inputs and outputs", STATIC, lambda m: set_dimension(m, 0, "batch")
     ),
-    "a graph of another size": Mutation("inputs and outputs", DYNAMIC, enlarge),
+    "a graph of another size": Mutation("inputs and outputs", DYNAMIC, enlarge, fault="image size"),
     "a weight at another tensor's offset": Mutation("weights", DYNAMIC, point_at_another_tensor),
     "a weight between two tensors": Mutation("weights", DYNAMIC, point_between_tensors),
     "a weight in another file": Mutation("weights", DYNAMIC, point_at_another_file),
@@ -255,8 +278,12 @@ def test_a_fault_is_caught_by_its_rule(name: str, copied: Path, made: Manifest) 
     model = ir.load(path)
     mutation.mutate(model)
     ir.save(model, path)
-    caught = failed(reopened(copied, made, mutation.file))
+    subject = reopened(copied, made, mutation.file)
+    caught = failed(subject)
     assert mutation.rule in caught
+    faults = {check.name: check.fault for check in check_graph(subject)}
+    found = faults[f"{mutation.file}: {mutation.rule}"]
+    assert found == mutation.fault or (mutation.rule == "weights" and found in CLASSES)
     assert caught == {mutation.rule} or not mutation.alone
 
 

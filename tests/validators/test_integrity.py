@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from vconv.convert.safetensors_file import Entry, read_header
 from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError
 from vconv.manifest import FileRecord, Manifest
+from vconv.runtime.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Check, Status
 from vconv.validators import integrity
 from vconv.validators.integrity import (
+    verify_architecture,
     verify_files,
     verify_ledger,
     verify_source,
@@ -46,12 +48,19 @@ def entries_of(folder: Path) -> dict[str, Entry]:
     return read_header(folder / WEIGHTS_FILE)
 
 
+def tensors_verified(
+    lines: Iterable[Line], source: Mapping[str, Entry], artifact: Mapping[str, Entry]
+) -> Check:
+    return verify_tensors(lines, source, artifact, lambda key: f"of {key}")
+
+
 def kept(lines: list[Line]) -> list[Line]:
     return [line for line in lines if line.target]
 
 
 def assert_failed(check: Check, *words: str) -> None:
     assert check.status is Status.FAILED
+    assert check.fault
     for word in words:
         assert word in check.detail
 
@@ -141,7 +150,7 @@ def test_what_vconv_writes_after_the_manifest_may_be_there(copied: Path, made: M
 
 def test_tensors_as_exported_match_their_source(small_artifact: Path, small_source: Source) -> None:
     lines = lines_of(small_artifact)
-    check = verify_tensors(lines, small_source.entries, entries_of(small_artifact))
+    check = tensors_verified(lines, small_source.entries, entries_of(small_artifact))
     assert check.status is Status.PASSED
     assert str(len(lines)) in check.detail
 
@@ -155,7 +164,7 @@ def test_a_changed_weight_is_caught_when_the_hashes_are_rewritten(
     flip_a_bit(copied / WEIGHTS_FILE, entry.offset + entry.nbytes - 4)
     assert verify_files(copied, rewritten(copied, made)).status is Status.PASSED
     assert_failed(
-        verify_tensors(lines_of(copied), small_source.entries, entries_of(copied)),
+        tensors_verified(lines_of(copied), small_source.entries, entries_of(copied)),
         "1 wrong",
         f"{line.target} differs from {line.source}",
     )
@@ -170,7 +179,7 @@ def test_a_changed_weight_is_caught_when_even_the_ledger_is_rewritten(
     digest = hashlib.sha256(b"".join(entries_of(copied)[line.target].chunks())).hexdigest()
     lines[place] = replace(line, sha256=digest)
     assert verify_ledger(lines, entries_of(copied)).status is Status.PASSED
-    assert_failed(verify_tensors(lines, small_source.entries, entries_of(copied)), line.target)
+    assert_failed(tensors_verified(lines, small_source.entries, entries_of(copied)), line.target)
 
 
 def test_a_source_that_is_not_the_one_converted_is_caught(small_artifact: Path, small_source: Source) -> None:
@@ -180,7 +189,7 @@ def test_a_source_that_is_not_the_one_converted_is_caught(small_artifact: Path, 
         same_shape.setdefault(entry.shape, []).append(name)
     first, second = next(names[-2:] for names in same_shape.values() if len(names) > 1)
     entries[first], entries[second] = entries[second], entries[first]
-    check = verify_tensors(lines_of(small_artifact), entries, entries_of(small_artifact))
+    check = tensors_verified(lines_of(small_artifact), entries, entries_of(small_artifact))
     assert_failed(check, "2 wrong")
 
 
@@ -190,7 +199,7 @@ def test_a_dropped_tensor_that_is_not_zero_is_caught(small_artifact: Path, small
     del entries[line.target]
     lines[lines.index(line)] = replace(line, target="", action="dropped", proof="max|b| = 0")
     assert_failed(
-        verify_tensors(lines, small_source.entries, entries), f"{line.source} was dropped, but max|b| is"
+        tensors_verified(lines, small_source.entries, entries), f"{line.source} was dropped, but max|b| is"
     )
 
 
@@ -201,7 +210,7 @@ def test_a_tensor_that_is_said_to_be_dropped_and_is_there_is_caught(
     line = kept(lines)[3]
     lines[lines.index(line)] = replace(line, action="dropped")
     assert_failed(
-        verify_tensors(lines, small_source.entries, entries_of(small_artifact)), "said to be dropped"
+        tensors_verified(lines, small_source.entries, entries_of(small_artifact)), "said to be dropped"
     )
 
 
@@ -210,7 +219,7 @@ def test_a_tensor_of_the_source_that_is_not_accounted_for_is_caught(
 ) -> None:
     name, entry = next(iter(small_source.entries.items()))
     entries = {**small_source.entries, "more.weight": replace(entry, name="more.weight")}
-    check = verify_tensors(lines_of(small_artifact), entries, entries_of(small_artifact))
+    check = tensors_verified(lines_of(small_artifact), entries, entries_of(small_artifact))
     assert_failed(check, "more.weight of the source is not in the ledger")
     assert name not in check.detail
 
@@ -221,7 +230,7 @@ def test_a_tensor_of_the_artifact_that_is_not_accounted_for_is_caught(
     entries = entries_of(small_artifact)
     entries["more.weight"] = replace(next(iter(entries.values())), name="more.weight")
     assert_failed(
-        verify_tensors(lines_of(small_artifact), small_source.entries, entries),
+        tensors_verified(lines_of(small_artifact), small_source.entries, entries),
         "more.weight of the artifact is not in the ledger",
     )
 
@@ -231,13 +240,13 @@ def test_a_line_of_the_ledger_that_is_gone_is_caught_from_both_sides(
 ) -> None:
     lines = lines_of(small_artifact)
     lines.remove(kept(lines)[0])
-    assert_failed(verify_tensors(lines, small_source.entries, entries_of(small_artifact)), "2 wrong")
+    assert_failed(tensors_verified(lines, small_source.entries, entries_of(small_artifact)), "2 wrong")
 
 
 def test_a_line_without_a_source_is_caught(small_artifact: Path, small_source: Source) -> None:
     lines = lines_of(small_artifact)
     lines.append(replace(lines[0], source="no.such.weight"))
-    check = verify_tensors(lines, small_source.entries, entries_of(small_artifact))
+    check = tensors_verified(lines, small_source.entries, entries_of(small_artifact))
     assert_failed(check, "no.such.weight is not in the source")
 
 
@@ -252,7 +261,7 @@ def test_a_tensor_that_does_not_look_like_its_source_is_caught(
     else:
         entries[target] = replace(entries[target], **change)  # type: ignore[arg-type]
     assert_failed(
-        verify_tensors(lines, small_source.entries, entries), f"{target} is not in the artifact as F32"
+        tensors_verified(lines, small_source.entries, entries), f"{target} is not in the artifact as F32"
     )
 
 
@@ -264,7 +273,7 @@ def test_a_widened_tensor_is_held_against_the_values_that_it_came_from(wrong: bo
     safetensors.numpy.save_file({"w": half}, tmp_path / "source.safetensors")
     safetensors.numpy.save_file({"w": wide}, tmp_path / WEIGHTS_FILE)
     line = Line("w", "w", "cast", "F16", (1, 4), "")
-    check = verify_tensors([line], read_header(tmp_path / "source.safetensors"), entries_of(tmp_path))
+    check = tensors_verified([line], read_header(tmp_path / "source.safetensors"), entries_of(tmp_path))
     assert check.status is (Status.FAILED if wrong else Status.PASSED)
 
 
@@ -392,3 +401,54 @@ def test_streams_are_compared_however_they_are_cut(
     first: list[bytes], second: list[bytes], same: bool
 ) -> None:
     assert integrity._same(first, second) is same
+
+
+def test_an_altered_tensor_names_the_class_that_its_key_is_of(
+    copied: Path, small_source: Source, small_artifact: Path
+) -> None:
+    line = next(line for line in kept(lines_of(copied)) if len(line.shape) == 1)
+    flip_a_bit(copied / WEIGHTS_FILE, entries_of(copied)[line.target].offset)
+    check = tensors_verified(lines_of(copied), small_source.entries, entries_of(copied))
+    assert check.fault == f"of {line.target}"
+
+
+def test_a_transposed_weight_is_told_from_an_altered_one(copied: Path, small_source: Source) -> None:
+    entries = entries_of(copied)
+    name, entry = next(
+        (name, entry)
+        for name, entry in entries.items()
+        if len(entry.shape) == 2 and entry.shape[0] == entry.shape[1]
+    )
+    weight = np.frombuffer(b"".join(entry.chunks()), "<f4").reshape(entry.shape)
+    with (copied / WEIGHTS_FILE).open("r+b") as file:
+        file.seek(entry.offset)
+        file.write(np.ascontiguousarray(weight.T).tobytes())
+    check = tensors_verified(lines_of(copied), small_source.entries, entries_of(copied))
+    assert check.fault == "transposed weight"
+    assert_failed(check, f"{name} is the transpose of")
+
+
+def test_the_architecture_of_an_artifact_is_its_originals(small_artifact: Path, small_source: Source) -> None:
+    check = verify_architecture(patched_network(small_artifact), small_source.network)
+    assert check.status is Status.PASSED
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fault"),
+    [
+        ("epsilon", 1e-3, "epsilon"),
+        ("registers", 7, "registers"),
+        ("image", (1, 1), "image size"),
+        ("pooling", "max", "pooling"),
+        ("exact_gelu", False, "activation"),
+        ("heads", 3, "architecture"),
+    ],
+)
+def test_another_number_in_the_configuration_fails_and_names_its_class(
+    field: str, value: object, fault: str, small_artifact: Path, small_source: Source
+) -> None:
+    ours = patched_network(small_artifact)
+    other = replace(ours, numbers=replace(ours.numbers, **{field: value}))  # type: ignore[arg-type]
+    check = verify_architecture(other, small_source.network)
+    assert_failed(check, f"{field} is {value}")
+    assert check.fault == fault

@@ -1,0 +1,156 @@
+"""vconv tests itself: every fault is caught and named, and a self-test that catches nothing must fail."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vconv
+from vconv import selftesting
+from vconv.convert.sources.table import Request, open_source
+from vconv.errors import InputError
+from vconv.manifest import Manifest
+from vconv.validators.faults.base import Fault
+from vconv.validators.faults.table import FAULTS
+
+CLEAN = 2
+LEAST_FAULTS = 14
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_every_fault_is_caught_and_named_in_every_system_and_nothing_sound_alarms(
+    small_artifact: Path,
+) -> None:
+    before = digests(small_artifact)
+    document = vconv.selftest(small_artifact, clean_runs=CLEAN)
+    wrong = [row for row in document["faults"] if not row["caught"] or row["class"] != row["expected"]]
+    assert wrong == []
+    assert document["alarms"] == []
+    assert (document["clean_runs"], document["false_alarms"]) == (CLEAN, 0)
+    assert (document["passed"], document["status"]) == (True, "passed")
+    assert len(document["faults"]) >= LEAST_FAULTS
+    tried = {row["fault"] for row in document["faults"]}
+    assert tried | {row["fault"] for row in document["lacking"]} == {fault.name for fault in FAULTS}
+    assert digests(small_artifact) == before
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_self_test_under_loosened_limits_fails(small_artifact: Path, tmp_path: Path) -> None:
+    loose = tmp_path / "loose.toml"
+    loose.write_text("[fp32.fp32]\nvector_relative_error = 1e9\n")
+    document = vconv.selftest(small_artifact, within=str(loose), clean_runs=0)
+    assert (document["passed"], document["status"]) == (False, "failed")
+    missed = {row["fault"] for row in document["faults"] if not row["caught"]}
+    assert {
+        "height and width swapped in a graph",
+        "blue channel first in a graph",
+        "another pooling in a graph",
+        "patches one token early in a graph",
+        "untruncated periods in a graph",
+        "tanh GELU by a patch",
+        "a patch that leaves the periods untruncated",
+        "one operator scaled in a graph",
+    } <= missed
+    assert document["limits"]["file"]["path"] == str(loose)
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *faults: Fault) -> None:
+    monkeypatch.setattr("vconv.selftesting.FAULTS", faults)
+
+
+def fault_named(name: str) -> Fault:
+    return next(fault for fault in FAULTS if fault.name == name)
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_fault_that_is_named_otherwise_fails_the_self_test(
+    small_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, replace(fault_named("tanh GELU in a graph"), kind="bias"))
+    document = vconv.selftest(small_artifact, clean_runs=0)
+    (row,) = document["faults"]
+    assert (row["caught"], row["class"], row["expected"]) == (True, "activation", "bias")
+    assert not document["passed"]
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_fault_that_changes_nothing_fails_the_self_test(
+    small_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, Fault("nothing at all", "bias"))
+    document = vconv.selftest(small_artifact, clean_runs=0)
+    (row,) = document["faults"]
+    assert (row["caught"], row["class"]) == (False, "")
+    assert not document["passed"]
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_false_alarm_fails_the_self_test(
+    small_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tight = tmp_path / "tight.toml"
+    tight.write_text("[fp32.fp32]\nvector_relative_error = 1e-9\n")
+    only(monkeypatch, fault_named("tanh GELU in a graph"))
+    document = vconv.selftest(small_artifact, within=str(tight), clean_runs=2)
+    assert (document["clean_runs"], document["false_alarms"]) == (2, 2)
+    assert not document["passed"]
+    assert [alarm["run"] for alarm in document["alarms"]] == [0, 1]
+    assert all("patched-torch-fp32" in alarm["failed_variants"] for alarm in document["alarms"])
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_self_test_without_a_single_fault_does_not_pass(
+    small_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch)
+    assert not vconv.selftest(small_artifact, clean_runs=0)["passed"]
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_without_a_path_every_system_of_the_catalog_is_tested_in_miniature(
+    small_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The catalog holds the miniature of one system already: a miniature of that is itself.
+    only(monkeypatch, fault_named("another interpolation"))
+    monkeypatch.setattr("vconv.selftesting.miniature", lambda system: system)
+    document = vconv.selftest(clean_runs=1)
+    assert document["passed"]
+    assert document["artifacts"] == [f"{small_name}: synthetic:1 (synthetic: not trained weights)"]
+    assert Counter(row["artifact"] for row in document["faults"]) == {small_name: 1}
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_without_the_original_a_self_test_is_refused(
+    small_name: str, small_system: Any, tmp_path: Path, shrink: Callable[..., Any]
+) -> None:
+    (tmp_path / "weights").mkdir()
+    folder = open_source(Request(small_system, "synthetic:5"), tmp_path / "weights").folder
+    vconv.export(small_name, folder, tmp_path / "a")
+    with pytest.raises(InputError, match="cannot tell faults from what was exported .*give --weights"):
+        vconv.selftest(tmp_path / "a")
+
+
+def test_every_fault_has_a_name_of_its_own() -> None:
+    names = [fault.name for fault in FAULTS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("runs", [-1])
+def test_a_number_of_clean_runs_below_zero_is_refused(
+    runs: int, made: Manifest, small_artifact: Path
+) -> None:
+    with pytest.raises(InputError, match="--clean-runs is out of range"):
+        selftesting.selftest(small_artifact, clean_runs=runs)

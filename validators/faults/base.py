@@ -1,0 +1,37 @@
+"""What a fault is: something made wrong on purpose, and the class that a validation must name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from vconv.convert.layouts.base import Network
+from vconv.convert.patches.base import Patch
+from vconv.validators.faults.workshop import Workshop
+
+
+def _everywhere(network: Network) -> str:
+    return ""
+
+
+def _nothing(shop: Workshop) -> None:
+    """Change no file: the fault is in a patch."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: a row of the table.
+
+    Args:
+        name: what is wrong.
+        kind: the class that must be named: see :mod:`vconv.validators.classes`.
+        inject: makes it in a copy of an artifact, whose hashes are made to fit afterwards.
+        lacks: says why it cannot be made in a network; empty if it can.
+        patches: what stands in place of patches while the variants are opened, by name.
+    """
+
+    name: str
+    kind: str
+    inject: Callable[[Workshop], None] = _nothing
+    lacks: Callable[[Network], str] = _everywhere
+    patches: Mapping[str, Patch] = field(default_factory=dict)

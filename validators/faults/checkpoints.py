@@ -1,0 +1,92 @@
+"""Faults of a checkpoint and of its configurations, which every variant shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from vconv.convert.layouts.base import Network
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array
+from vconv.validators.faults.base import Fault
+from vconv.validators.faults.workshop import Workshop
+
+_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+_HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
+_BICUBIC, _BILINEAR = 3, 2
+"""PIL's numbers of the filters."""
+CORRUPTED = 16
+"""Rows, and columns, of the block of a weight that is overwritten."""
+
+
+def _middle(network: Network, *roles: str) -> str:
+    found = [tensor for tensor in network.tensors().values() if tensor.role in roles]
+    return network.stored_key(found[len(found) // 2])
+
+
+def _transposed(weight: Array) -> Array:
+    """Transpose a square weight, or each square of a fused one."""
+    width = weight.shape[1]
+    return np.ascontiguousarray(weight.reshape(-1, width, width).swapaxes(1, 2)).reshape(weight.shape)
+
+
+def _overwritten(weight: Array) -> Array:
+    found = weight.copy()
+    found[:CORRUPTED, :CORRUPTED] = found[:CORRUPTED, :CORRUPTED][::-1]
+    return found
+
+
+def _in_weight(change: Callable[[Array], Array], *roles: str) -> Callable[[Workshop], None]:
+    return lambda shop: shop.weight(_middle(shop.network, *roles), change)
+
+
+def _transformers_mean(config: dict[str, Any]) -> dict[str, Any]:
+    other = _IMAGENET if config["image_mean"] == _HALF["mean"] else _HALF
+    return {**config, "image_mean": other["mean"], "image_std": other["std"]}
+
+
+def _transformers_filter(config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "resample": _BILINEAR if config["resample"] == _BICUBIC else _BICUBIC}
+
+
+def _timm_mean(config: dict[str, Any]) -> dict[str, Any]:
+    given = config["pretrained_cfg"]
+    other = _IMAGENET if list(given["mean"]) == _HALF["mean"] else _HALF
+    return {**config, "pretrained_cfg": {**given, **other}}
+
+
+def _timm_filter(config: dict[str, Any]) -> dict[str, Any]:
+    given = config["pretrained_cfg"]
+    other = "bilinear" if given["interpolation"] == "bicubic" else "bicubic"
+    return {**config, "pretrained_cfg": {**given, "interpolation": other}}
+
+
+_Edit = Callable[[dict[str, Any]], dict[str, Any]]
+_PROCESSORS: Mapping[str, tuple[str, _Edit, _Edit]] = {
+    "transformers": (PREPROCESSOR_FILE, _transformers_mean, _transformers_filter),
+    "timm": (CONFIG_FILE, _timm_mean, _timm_filter),
+}
+"""By library: the file that describes the image processor, another mean in it, and another filter."""
+
+
+def _wrong_mean(shop: Workshop) -> None:
+    file, mean, _ = _PROCESSORS[shop.network.layout.library]
+    shop.configuration(file, mean)
+
+
+def _wrong_filter(shop: Workshop) -> None:
+    file, _, another = _PROCESSORS[shop.network.layout.library]
+    shop.configuration(file, another)
+
+
+FAULTS = (
+    Fault(
+        "a transposed query, key or value weight",
+        "transposed weight",
+        _in_weight(_transposed, "query", "key", "value", "qkv"),
+    ),
+    Fault("a corrupted block of one weight", "weights", _in_weight(_overwritten, "fc1")),
+    Fault("another mean and deviation", "normalisation", _wrong_mean),
+    Fault("another interpolation", "interpolation", _wrong_filter),
+)

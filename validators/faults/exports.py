@@ -1,0 +1,86 @@
+"""Faults of an export: a graph that was made with a wrong setting, and is sound in itself."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vconv.convert.layouts.base import ANY_SIZE, Network
+from vconv.convert.layouts.table import network
+from vconv.convert.onnx_export import trace, write_graph
+from vconv.convert.patches import rope_periods, table
+from vconv.runtime.preprocessing import read_config
+from vconv.types import CONFIG_FILE, INPUT
+from vconv.validators.faults.base import Fault
+from vconv.validators.faults.graphs import GRAPH, in_graph
+from vconv.validators.faults.workshop import Workshop
+
+_WITHOUT_REGISTERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "dinov3_vit": lambda config: {**config, "num_register_tokens": 0},
+    "timm dinov3": lambda config: _argued(config, num_reg_tokens=0),
+    "timm dinov2": lambda config: _argued(config, reg_tokens=0),
+}
+"""By family: the configuration of the network without its registers."""
+
+
+def _argued(config: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    return {**config, "model_args": {**config.get("model_args", {}), **arguments}}
+
+
+def _export(
+    shop: Workshop, size: tuple[int, int], without_patch: str = "", config: dict[str, Any] | None = None
+) -> None:
+    """Export the dynamic graph again: for another size, without a patch, or of another configuration."""
+    given = dict(read_config(shop.folder)) if config is None else config
+    net = network(given, shop.entries)
+    applied = {patch.name for patch in shop.made.patches if patch.applied}
+    (opset,) = {record.opset for record in shop.made.variants if record.file == GRAPH}
+    assert opset is not None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / CONFIG_FILE).write_text(json.dumps(given))
+        traced = trace(folder, net, table.named(applied - {without_patch}), size, opset, shop.entries)
+    shop.changed.add(GRAPH)
+    write_graph(shop.folder / GRAPH, traced, None)
+
+
+def _without_registers(shop: Workshop) -> None:
+    change = _WITHOUT_REGISTERS[shop.network.layout.family]
+    _export(shop, shop.made.size, config=change(dict(read_config(shop.folder))))
+
+
+def _with_librarys_periods(shop: Workshop) -> None:
+    _export(shop, shop.made.size, without_patch=rope_periods.PATCH.name)
+
+
+def _of_another_size(shop: Workshop) -> None:
+    """Export for images a patch higher; say so where the network takes images of one size alone."""
+    height, width = shop.made.size
+    higher = height + shop.network.numbers.patch
+    if ANY_SIZE in shop.network.numbers.flags:
+        _export(shop, (higher, width))
+        return
+
+    def declare(shop: Workshop, graph: Any) -> None:
+        (images,) = (value for value in graph.input if value.name == INPUT)
+        images.type.tensor_type.shape.dim[2].dim_value = higher
+
+    in_graph(declare)(shop)
+
+
+def _no_registers(net: Network) -> str:
+    return "" if net.registers else "it has no registers"
+
+
+def _no_periods(net: Network) -> str:
+    return "" if net.numbers.rope_base is not None else "it has no RoPE"
+
+
+FAULTS = (
+    Fault("a graph without registers", "registers", _without_registers, _no_registers),
+    Fault("untruncated periods in a graph", "rope periods", _with_librarys_periods, _no_periods),
+    Fault("a graph of another size", "image size", _of_another_size),
+)

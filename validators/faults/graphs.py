@@ -1,0 +1,235 @@
+"""Faults of a graph. Each changes the dynamic graph of an artifact in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from vconv.convert.layouts.base import Network
+from vconv.types import INPUT, Array
+from vconv.validators.faults.base import Fault
+from vconv.validators.faults.operators import alter
+from vconv.validators.faults.workshop import Workshop
+
+GRAPH = "model.onnx"
+_EPSILONS = (1e-5, 1e-6)
+"""Either is taken where a network has the other, or neither."""
+
+Change = Callable[[Workshop, onnx.GraphProto], None]
+
+
+def in_graph(change: Change) -> Callable[[Workshop], None]:
+    """Turn a change of the dynamic graph into a change of an artifact."""
+
+    def inject(shop: Workshop) -> None:
+        model = shop.graph(GRAPH)
+        change(shop, model.graph)
+        shop.save_graph(GRAPH, model)
+
+    return inject
+
+
+def _constant(graph: onnx.GraphProto, name: str, value: Array) -> str:
+    graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
+
+
+def _index(graph: onnx.GraphProto, name: str, *values: int) -> str:
+    return _constant(graph, name, np.array(values, np.int64))
+
+
+def _before_all(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """Let an operator on the images come first, and everything else work on what it gives."""
+    for other in graph.node:
+        for place, name in enumerate(other.input):
+            if name == INPUT:
+                other.input[place] = node.output[0]
+    graph.node.insert(0, node)
+
+
+def _instead_of(graph: onnx.GraphProto, output: str, node: onnx.NodeProto) -> None:
+    """Let an operator give an output, in place of the one that did."""
+    before = f"{output}_before"
+    for other in graph.node:
+        for names in (other.input, other.output):
+            for place, name in enumerate(names):
+                if name == output:
+                    names[place] = before
+    for place, name in enumerate(node.input):
+        if name == output:
+            node.input[place] = before
+    graph.node.append(node)
+
+
+def _tanh_gelu(shop: Workshop, graph: onnx.GraphProto) -> None:
+    """Put tanh(sqrt(2 / pi) (x + 0.044715 x^3)) for erf(x / sqrt(2)) (Hendrycks and Gimpel, 2016)."""
+    root = _constant(graph, "tanh_root", np.array(math.sqrt(2), np.float32))
+    cubic = _constant(graph, "tanh_cubic", np.array(0.044715, np.float32))
+    scale = _constant(graph, "tanh_scale", np.array(math.sqrt(2 / math.pi), np.float32))
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Erf":
+            nodes.append(node)
+            continue
+        (y,), (out,) = node.input, node.output
+        nodes += [
+            helper.make_node("Mul", [y, root], [f"{out}_x"]),
+            helper.make_node("Mul", [f"{out}_x", f"{out}_x"], [f"{out}_square"]),
+            helper.make_node("Mul", [f"{out}_square", f"{out}_x"], [f"{out}_cube"]),
+            helper.make_node("Mul", [f"{out}_cube", cubic], [f"{out}_small"]),
+            helper.make_node("Add", [f"{out}_x", f"{out}_small"], [f"{out}_sum"]),
+            helper.make_node("Mul", [f"{out}_sum", scale], [f"{out}_scaled"]),
+            helper.make_node("Tanh", [f"{out}_scaled"], [out]),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _wrong_epsilon(shop: Workshop, graph: onnx.GraphProto) -> None:
+    right = shop.network.numbers.epsilon
+    wrong = next(epsilon for epsilon in _EPSILONS if not math.isclose(epsilon, right))
+    for node in graph.node:
+        if node.op_type == "LayerNormalization":
+            kept = [attribute for attribute in node.attribute if attribute.name != "epsilon"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, helper.make_attribute("epsilon", wrong)])
+
+
+def _turned(shop: Workshop, graph: onnx.GraphProto) -> None:
+    _before_all(graph, helper.make_node("Transpose", [INPUT], ["turned"], "turn", perm=[0, 1, 3, 2]))
+
+
+def _blue_first(shop: Workshop, graph: onnx.GraphProto) -> None:
+    order = _index(graph, "blue_first", 2, 1, 0)
+    _before_all(graph, helper.make_node("Gather", [INPUT, order], ["reversed"], "reverse", axis=1))
+
+
+def _another_pooling(shop: Workshop, graph: onnx.GraphProto) -> None:
+    """Take the mean of the patches for the class token, or the class token for the mean."""
+    if shop.network.numbers.pooling == "avg":
+        inputs = ["last_hidden_state", _constant(graph, "first", np.array(0, np.int64))]
+        node = helper.make_node("Gather", inputs, ["pooled"], "pool", axis=1)
+    else:
+        inputs = ["patches", _index(graph, "tokens_axis", 1)]
+        node = helper.make_node("ReduceMean", inputs, ["pooled"], "pool", keepdims=0)
+    _instead_of(graph, "pooled", node)
+
+
+def _one_token_early(shop: Workshop, graph: onnx.GraphProto) -> None:
+    """Let the patches begin one token too early, with the last register or the class token."""
+    first = shop.network.registers
+    inputs = ["last_hidden_state", _index(graph, "early", first), _index(graph, "late", -1)]
+    inputs.append(_index(graph, "slice_axis", 1))
+    _instead_of(graph, "patches", helper.make_node("Slice", inputs, ["patches"], "slice_early"))
+
+
+def _swapped_names(shop: Workshop, graph: onnx.GraphProto) -> None:
+    """Swap the names of two outputs that differ, and what is said of their shapes with them."""
+    shared = shop.network.numbers.pooling == "cls"
+    names = ("patches", "last_hidden_state") if shared else ("pooled", "cls")
+    swap = {names[0]: names[1], names[1]: names[0]}
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for place, name in enumerate(values):
+                values[place] = swap.get(name, name)
+    order = [value.name for value in graph.output]
+    found = {}
+    for value in graph.output:
+        value.name = swap.get(value.name, value.name)
+        found[value.name] = onnx.ValueInfoProto.FromString(value.SerializeToString())
+    del graph.output[:]
+    graph.output.extend(found[name] for name in order)
+
+
+def _key(network: Network, *roles: str) -> str:
+    """Return the key of the tensor with one of some roles that is in the middle of the network."""
+    found = [tensor for tensor in network.tensors().values() if tensor.role in roles]
+    return network.stored_key(found[len(found) // 2]) if found else ""
+
+
+def _value_bias(network: Network) -> str:
+    """Return the key of the bias that values get, in the middle block; empty if there is none."""
+    keys = [
+        network.stored_key(tensor)
+        for tensor in network.tensors().values()
+        if tensor.block == network.blocks // 2
+        and any(tensor.key.endswith(bias) for bias in network.layout.biases)
+        and ("v" in tensor.key.split(".")[-2].split("_")[0] or "qkv" in tensor.key)
+    ]
+    return keys[0] if keys else ""
+
+
+def _drop_bias(shop: Workshop, graph: onnx.GraphProto, key: str) -> None:
+    """Leave out the operator that adds a bias; of a fused one, leave out the values' third."""
+    if "qkv" in key:
+        _replaced(shop, graph, key, _without_last_third)
+        return
+    node = next(node for node in graph.node if node.op_type == "Add" and key in node.input)
+    (kept,) = (name for name in node.input if name != key)
+    for other in graph.node:
+        for place, name in enumerate(other.input):
+            if name == node.output[0]:
+                other.input[place] = kept
+    graph.node.remove(node)
+    graph.initializer.remove(next(tensor for tensor in graph.initializer if tensor.name == key))
+
+
+def _without_last_third(bias: Array) -> Array:
+    return np.concatenate([bias[: 2 * len(bias) // 3], np.zeros_like(bias[2 * len(bias) // 3 :])])
+
+
+def _replaced(shop: Workshop, graph: onnx.GraphProto, key: str, change: Callable[[Array], Array]) -> None:
+    """Put other data in the place of a weight, into the graph itself, as if it had been baked in."""
+    tensor = next(tensor for tensor in graph.initializer if tensor.name == key)
+    value = np.ascontiguousarray(change(shop.value_of(tensor)))
+    graph.initializer.remove(tensor)
+    _constant(graph, key, value)
+
+
+def _drop_value_bias(shop: Workshop, graph: onnx.GraphProto) -> None:
+    _drop_bias(shop, graph, _value_bias(shop.network))
+
+
+def _drop_projection_bias(shop: Workshop, graph: onnx.GraphProto) -> None:
+    _drop_bias(shop, graph, _key(shop.network, "proj_bias"))
+
+
+def _stale_positions(shop: Workshop, graph: onnx.GraphProto) -> None:
+    """Bake in positions of another time: each token's is its neighbour's."""
+    _replaced(shop, graph, _key(shop.network, "position"), lambda value: np.roll(value, 1, axis=1))
+
+
+def _one_operator(shop: Workshop, graph: onnx.GraphProto) -> None:
+    """Scale what the softmax of the middle block gives."""
+    found = [node.name for node in graph.node if node.op_type == "Softmax"]
+    model = onnx.ModelProto()
+    model.graph.CopyFrom(graph)
+    alter(model, found[len(found) // 2], shop.value_of)
+    graph.CopyFrom(model.graph)
+
+
+def _no_value_bias(network: Network) -> str:
+    return "" if _value_bias(network) else "it has no value bias"
+
+
+def _no_positions(network: Network) -> str:
+    return "" if _key(network, "position") else "it has no position embedding"
+
+
+FAULTS = (
+    Fault("tanh GELU in a graph", "activation", in_graph(_tanh_gelu)),
+    Fault("wrong LayerNorm epsilon in a graph", "epsilon", in_graph(_wrong_epsilon)),
+    Fault("height and width swapped in a graph", "height and width", in_graph(_turned)),
+    Fault("blue channel first in a graph", "channel order", in_graph(_blue_first)),
+    Fault("another pooling in a graph", "pooling", in_graph(_another_pooling)),
+    Fault("patches one token early in a graph", "token order", in_graph(_one_token_early)),
+    Fault("two output names swapped in a graph", "output names", in_graph(_swapped_names)),
+    Fault("a value bias dropped from a graph", "bias", in_graph(_drop_value_bias), _no_value_bias),
+    Fault("a projection bias dropped from a graph", "bias", in_graph(_drop_projection_bias)),
+    Fault("stale positions in a graph", "position embedding", in_graph(_stale_positions), _no_positions),
+    Fault("one operator scaled in a graph", "operator", in_graph(_one_operator)),
+)
