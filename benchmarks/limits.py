@@ -191,7 +191,7 @@ def clean(folder: Path, made: Any, against: Reference) -> Iterator[dict[str, Any
     """Run every variant, engine and precision of an artifact on the CPU."""
     cpu, engines = find_device("cpu"), ("onnxruntime", "openvino")
     candidates = subjects.candidates(folder, made, cpu, against, engines, list(PRECISIONS.values()))
-    for row in validation.run(candidates, open_limits("strict"), None, silent):
+    for row in validation.run(candidates, open_limits("strict"), None, silent).rows:
         outputs = row["outputs"].values()
         assert outputs, row["reason"]
         worst = {key: max(output[key] for output in outputs) for key in SHOWN[:2]}

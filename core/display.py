@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vconv.types import WEIGHTS_FILE, weights_named
+from vconv.validators import sentences
 
 Document = Mapping[str, Any]
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow", "incomplete": "yellow"}
@@ -31,6 +32,12 @@ def _print(*parts: Table | str, markup: bool = True) -> None:
         for part in parts:
             console.print(part, markup=markup, soft_wrap=isinstance(part, str))
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def _wrapped(*texts: str) -> None:
+    for text in texts:
+        for line in textwrap.wrap(text, 80, break_on_hyphens=False):
+            _print(line, markup=False)
 
 
 def _status(status: str) -> str:
@@ -219,13 +226,14 @@ def validated(document: Document) -> None:
                 f"  {variant['variant']}: batch {skipped['batch']} not timed: {skipped['reason']}",
                 markup=False,
             )
+        if variant["timing_refused"]:
+            _print(f"  {variant['variant']}: not timed: {variant['timing_refused']}", markup=False)
         found = [
             f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
         ]
         for line in found or [variant["reason"]] * bool(variant["reason"]):
             _print(f"  {variant['variant']}: {line}", markup=False)
-    for line in textwrap.wrap(_speed_ups(document), 80, break_on_hyphens=False):
-        _print(line, markup=False)
+    _wrapped(_speed_ups(document), *sentences.fastest(document["ranking"]))
     if document["published"]:
         _print(_published(document["published"]))
     counts = {status: sum(check["status"] == status for check in document["checks"]) for status in _COLOURS}
@@ -256,6 +264,10 @@ def compared(document: Document) -> None:
         names = [row["artifact"], row["variant"] + simulated, row["engine"], row["device"]]
         drawn.add_row(*map(escape, names), *numbers, _status(row["status"]))
     _print(drawn)
+    for row in document["rows"]:
+        if row["timing_refused"]:
+            _print(f"  {row['artifact']}: {row['variant']}: not timed: {row['timing_refused']}", markup=False)
+    _wrapped(sentences.winner(document))
     _print(f"  limits: {document['limits']['within']}", markup=False)
     for path, label in document["weights"].items():
         reference = _SOURCES[document["references"][path]]

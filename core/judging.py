@@ -14,6 +14,7 @@ from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
 from vconv.localising import explained
+from vconv.runtime import isolation
 from vconv.runtime.devices import find_devices
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
@@ -22,7 +23,7 @@ from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
 from vconv.trials import Trial
 from vconv.types import Say, Status, silent, weights_named
-from vconv.validators import comparison, report, textlog, validation
+from vconv.validators import comparison, ranking, report, textlog, validation
 from vconv.validators.limits import open_limits
 from vconv.validators.speed import add_speed_ups
 
@@ -88,7 +89,9 @@ def validate(
         original = partial(subjects.live_source, made, asked, bool(weights), scratch, log.say)
         refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
         found = examine(folder, made, original, refer)
-        rows = validation.run(trial.candidates(found), limits, plan, log.say) if found.reference else []
+        isolate = None if quick else isolation.measure
+        run = validation.run(trial.candidates(found), limits, plan, log.say, isolate)
+        rows = run.rows
         diagnosis = explained(found, rows, limits, log.say)
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
@@ -112,6 +115,8 @@ def validate(
         "checks": [asdict(check) for check in found.checks],
         "diagnosis": diagnosis,
         "speed_up_baseline": baseline,
+        "machine": asdict(run.machine),
+        "ranking": ranking.rank(rows, run.machine),
         "variants": rows,
         "published": subjects.published(made, places) if rows else [],
     }
@@ -150,8 +155,8 @@ def compare(
         say: takes a line of progress.
 
     Returns:
-        ``rows``, one a variant and batch, ``checks`` that did not pass, ``status``, ``passed``, and
-        ``winner``, which is None: no winner is chosen yet.
+        ``rows``, one a variant and batch, ``checks`` that did not pass, ``status``, ``passed``, ``machine``,
+        ``ranking``, and ``winner``, the fastest variant that passed; or None, and ``winner_reason`` says why.
 
     Raises:
         VconvError: something that the user can mend.
@@ -178,7 +183,10 @@ def compare(
             refer = partial(subjects.reference, folder, made, photographs=(), seed=seed, say=log.say)
             found.append(examine(folder, made, original, refer))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
-        rows = validation.run(candidates, limits, plan, log.say)
+        run = validation.run(candidates, limits, plan, log.say)
+    rows = run.rows
+    ranked = ranking.rank(rows, run.machine)
+    winner, winner_reason = ranking.winner(rows, ranked, [place.name for place in trial.devices])
     statuses = [
         report.whole([row for row in rows if row["artifact"] == str(one.folder)], one.checks) for one in found
     ]
@@ -202,7 +210,10 @@ def compare(
                 for check in one.checks
                 if check.status is not Status.PASSED
             ],
-            "winner": None,
+            "machine": asdict(run.machine),
+            "ranking": ranked,
+            "winner": winner,
+            "winner_reason": winner_reason,
         }
     )
     for folder in folders:

@@ -192,7 +192,7 @@ def _judged(
 
     found = examine(folder, made, lambda: (proband.source, ""), refer)
     trial = Trial((find_device("cpu"),), engines, (AUTO,), patches)
-    rows = validation.run(trial.candidates(found), limits, None, silent)
+    rows = validation.run(trial.candidates(found), limits, None, silent).rows
     return {
         "status": report.whole(rows, found.checks),
         "diagnosis": explained(found, rows, limits, silent, patches),

@@ -12,7 +12,6 @@ from typing import Any
 from PIL import Image
 
 from vconv import catalog
-from vconv.convert import models
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import SYNTHETIC, Source
@@ -21,11 +20,11 @@ from vconv.errors import InputError, WeightsError
 from vconv.manifest import Manifest
 from vconv.runtime.devices import Device
 from vconv.runtime.images import natural_images
+from vconv.runtime.isolation import Subject
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import load_processor, preprocess
-from vconv.runtime.sessions import Session, TorchSession
 from vconv.runtime.timing import timed
-from vconv.runtime.variants import open_variant
+from vconv.runtime.variants import open_original, open_variant
 from vconv.types import Array, Check, Say, Status
 from vconv.validators import golden as golden_room
 from vconv.validators.golden import Reference
@@ -100,6 +99,7 @@ def candidates(
                     device,
                     reference,
                     partial(open_variant, folder, made, record, device, precision=precision, patches=patches),
+                    Subject(str(folder), record.variant, record.engine, precision.name, device.name),
                 )
                 for precision in precisions
             ]
@@ -113,6 +113,7 @@ def candidates(
                     device,
                     reference,
                     partial(open_variant, folder, made, record, device, engine),
+                    Subject(str(folder), record.variant, engine, record.precision, device.name),
                 )
                 for engine in engines
             ]
@@ -197,16 +198,17 @@ def originals(
             precision.limits,
             device,
             reference,
-            partial(_open_original, source, made, device, precision),
+            partial(open_original, source.folder, source.network, made.size, device, precision),
+            _original_subject(folder, source, precision, device),
             unjudged=reason if precision.name == "fp32" else "not judged: the patched one is",
         )
         for precision in precisions
     ]
 
 
-def _open_original(source: Source, made: Manifest, device: Device, precision: Precision) -> Session:
-    model = models.load(source.folder, source.network)
-    return TorchSession(model, source.network, device, (), source.folder, made.size, precision)
+def _original_subject(folder: Path, source: Source, precision: Precision, device: Device) -> Subject:
+    weights, head = str(source.folder), source.network.head
+    return Subject(str(folder), "", "torch", precision.name, device.name, weights, head)
 
 
 def reference(

@@ -124,7 +124,7 @@ def export(
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
             to_run = subjects.candidates(folder, made, find_device("cpu"), reference)
-            rows = validation.run(to_run, open_limits("strict"), None, say)
+            rows = validation.run(to_run, open_limits("strict"), None, say).rows
         _refuse_failures(rows, checks)
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()

@@ -133,11 +133,12 @@ class OnnxRuntimeSession(Session):
 
         return forward
 
-    def run(self, pixel_values: Array) -> dict[str, Array]:
-        """See :meth:`Session.run`."""
-        outputs = dict(zip(self._names, self.bind(pixel_values)(), strict=True))
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        """See :meth:`Session.fetch`."""
+        outputs = dict(zip(self._names, raw, strict=True))
         self.placed = {name: _placed(output) for name, output in outputs.items()}
-        return {name: output.numpy() for name, output in outputs.items()}
+        with self._refusals():
+            return {name: output.numpy() for name, output in outputs.items()}
 
 
 OPENVINO_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -193,10 +194,10 @@ class OpenVinoSession(Session):
 
         return forward
 
-    def run(self, pixel_values: Array) -> dict[str, Array]:
-        """See :meth:`Session.run`."""
-        outputs = self.bind(pixel_values)()
-        arrays = {name: np.array(outputs[place]) for name, place in self._places.items()}
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        """See :meth:`Session.fetch`."""
+        with self._refusals():
+            arrays = {name: np.array(raw[place]) for name, place in self._places.items()}
         self.placed = {name: Placed(str(array.dtype), "cpu") for name, array in arrays.items()}
         return arrays
 

@@ -64,8 +64,12 @@ class Session(ABC):
         """Put a batch on the device; return a function that runs it there and does nothing else."""
 
     @abstractmethod
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        """Read what a bound batch gave to the host, as the named outputs; note what and where they were."""
+
     def run(self, pixel_values: Array) -> dict[str, Array]:
         """Run one batch of float32 (B, 3, H, W); return the named outputs, and note where they were."""
+        return self.fetch(self.bind(pixel_values)())
 
     def __call__(self, images: Array | Sequence[Image.Image]) -> dict[str, Array]:
         """Run a batch.
@@ -236,11 +240,12 @@ class TorchSession(Session):
 
         return forward
 
-    def run(self, pixel_values: Array) -> dict[str, Array]:
-        """See :meth:`Session.run`."""
-        outputs = dict(zip(self.names, self.bind(pixel_values)(), strict=True))
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        """See :meth:`Session.fetch`."""
+        outputs = dict(zip(self.names, raw, strict=True))
         self.placed = {
             name: Placed(str(output.dtype).removeprefix("torch."), str(output.device))
             for name, output in outputs.items()
         }
-        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+        with self.refusals():
+            return {name: output.float().cpu().numpy() for name, output in outputs.items()}

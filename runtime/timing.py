@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from vconv.runtime.doubts import doubts
+from vconv.runtime.statistics import median_interval
+
 PERCENTILES_NEED = 100
 """Samples under which a 99th percentile would be no more than the maximum, and is withheld."""
-
-
 WARMING_SHARE = 0.2
 """Part of a budget that warm-ups may take."""
+_ORDER_SEED = 0
 
 Key = TypeVar("Key")
 
@@ -57,19 +59,22 @@ class Measurement:
 
     Args:
         batch: images a run.
-        seconds: one sample a run, in order.
+        seconds: one sample a run, in order; the one at place r was taken in round r.
     """
 
     batch: int
     seconds: tuple[float, ...]
 
-    def summary(self) -> dict[str, float | int | None]:
-        """Return the statistics, in milliseconds a batch; p99 is None under 100 samples.
+    def summary(self) -> dict[str, Any]:
+        """Return the statistics, in milliseconds a batch, with the samples and what speaks against them.
 
-        Milliseconds an image and images a second are the median's: an outlier is no part of a rate.
+        p99 is None under 100 samples, and so is the interval of the median under
+        :data:`vconv.runtime.statistics.LEAST_SAMPLES`. Milliseconds an image and images a second are the
+        median's: an outlier is no part of a rate.
         """
         samples = np.array(self.seconds) * 1e3
         p50, p90, p99 = np.percentile(samples, [50, 90, 99])
+        interval = median_interval(samples.tolist())
         return {
             "batch": self.batch,
             "runs": len(samples),
@@ -78,10 +83,13 @@ class Measurement:
             "min_ms": float(samples.min()),
             "max_ms": float(samples.max()),
             "p50_ms": float(p50),
+            "p50_ms_interval": list(interval) if interval else None,
             "p90_ms": float(p90),
             "p99_ms": float(p99) if len(samples) >= PERCENTILES_NEED else None,
             "ms_per_image": float(p50) / self.batch,
             "images_per_second": self.batch * 1e3 / float(p50),
+            "warnings": doubts(self.seconds),
+            "samples_ms": samples.tolist(),
         }
 
 
@@ -114,14 +122,18 @@ class Task:
 
 
 def interleaved(tasks: Mapping[Key, Task], plan: Plan) -> dict[Key, Measurement]:
-    """Time tasks round-robin, so that whatever drifts on the machine hits all of them alike.
+    """Time tasks in rounds, so that whatever drifts on the machine hits all of them alike.
+
+    Each round takes the tasks in another order, drawn from a fixed seed: none always inherits the caches and
+    the clock frequency that the same other one left.
 
     Args:
         tasks: what to time, by any name.
         plan: how much to measure; a variant that has used up its budget sits out the remaining rounds.
 
     Returns:
-        One measurement a task, with at least one sample.
+        One measurement a task, with at least one sample. Nobody comes back after sitting out, so that the
+        sample at place r of any task is of round r, and samples can be paired by their places.
     """
     for task in tasks.values():
         spent = 0.0
@@ -130,9 +142,10 @@ def interleaved(tasks: Mapping[Key, Task], plan: Plan) -> dict[Key, Measurement]
             if plan.budget_seconds is not None and spent > plan.budget_seconds * WARMING_SHARE:
                 break
     samples: dict[Key, list[float]] = {name: [] for name in tasks}
+    names, order = list(tasks), np.random.default_rng(_ORDER_SEED)
     for _ in range(plan.runs):
-        for name, task in tasks.items():
-            taken = samples[name]
+        for place in order.permutation(len(names)):
+            taken = samples[names[place]]
             if plan.budget_seconds is None or not taken or sum(taken) + taken[-1] <= plan.budget_seconds:
-                taken.append(task.seconds())
+                taken.append(tasks[names[place]].seconds())
     return {name: Measurement(tasks[name].batch, tuple(taken)) for name, taken in samples.items()}

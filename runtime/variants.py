@@ -94,3 +94,18 @@ def open_variant(
         return TorchSession(models.load(folder, net), net, device, chosen, folder, manifest.size, precision)
     session = GRAPH_ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)
+
+
+def open_original(
+    folder: Path, net: Network, size: tuple[int, int], device: Device, precision: Precision
+) -> Session:
+    """Load the original as its library builds it; nothing is patched.
+
+    Args:
+        folder: a folder that the stock library loads.
+        net: what it holds.
+        size: (height, width) that it takes.
+        device: where to run it.
+        precision: what to run it in.
+    """
+    return TorchSession(models.load(folder, net), net, device, (), folder, size, precision)

@@ -8,6 +8,9 @@ from typing import Any
 from vconv.types import Status
 from vconv.validators.metrics import METRICS
 
+_TIMED = (
+    *("batch", "runs", "p50_ms", "p50_ms_interval", "mean_ms", "images_per_second", "warnings", "samples_ms"),
+)
 _SHOWN = ("cosine", "vector_relative_error")
 
 
@@ -24,10 +27,9 @@ def rows(variants: Iterable[Mapping[str, Any]], weights: Mapping[str, str]) -> l
         first["weights"] = weights[variant["artifact"]]
         worst = {name: _worst(name, list(variant["outputs"].values())) for name in _SHOWN}
         last = {"status": variant["status"], "passed": variant["status"] is Status.PASSED}
-        last["reason"] = variant.get("reason", "")
+        last |= {"reason": variant.get("reason", ""), "timing_refused": variant["timing_refused"]}
         for timing in variant["latency"] or [{}]:
-            keys = ("batch", "runs", "p50_ms", "mean_ms", "images_per_second")
-            found.append({**first, **{key: timing.get(key) for key in keys}, **worst, **last})
+            found.append({**first, **{key: timing.get(key) for key in _TIMED}, **worst, **last})
     return found
 
 

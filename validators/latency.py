@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError
+from vconv.runtime import machine, synchrony
 from vconv.runtime.devices import Device
+from vconv.runtime.machine import Load, busiest, watching
 from vconv.runtime.sessions import Session
 from vconv.runtime.timing import Measurement, Plan, Task, interleaved
 from vconv.types import Array, Say
@@ -29,6 +31,7 @@ class Runner:
         measurements: one a batch.
         skipped: by batch, why it was not timed.
         refusal: what ended it; None if nothing did.
+        untimed: why no time of it can be believed; empty if that is not so.
         bytes_an_image: the most that a run has been seen to take.
         seconds: what the last trial run took, to tell about how long timing will.
     """
@@ -39,13 +42,18 @@ class Runner:
     measurements: list[Measurement] = field(default_factory=list)
     skipped: dict[int, str] = field(default_factory=dict)
     refusal: EngineError | None = None
+    untimed: str = ""
     bytes_an_image: float = 0.0
     seconds: float = 0.0
 
     def takes(self, batch: int, plan: Plan) -> bool:
         """Tell whether a batch is one of its own."""
         fixed = self.session.batch
-        return self.refusal is None and (batch in plan.batches if fixed is None else batch == fixed)
+        return (
+            self.refusal is None
+            and not self.untimed
+            and (batch in plan.batches if fixed is None else batch == fixed)
+        )
 
     def lacks_memory(self, batch: int) -> bool:
         """Note that a batch needs more memory than there is, by what smaller ones took."""
@@ -55,19 +63,27 @@ class Runner:
         return batch in self.skipped
 
     def prepare(self, batch: int) -> Callable[[], object] | None:
-        """Bind a batch and run it once, to see what memory it takes; None if it cannot be run."""
+        """Bind a batch and run it, to see what memory it takes and whether it can be waited for.
+
+        Returns:
+            What runs it; None if it cannot be run, or if no time of it could be believed.
+        """
         feed = np.ascontiguousarray(np.resize(self.images, (batch, *self.images.shape[1:])))
         try:
             forward = self.session.bind(feed)
             start = time.perf_counter()
             self.bytes_an_image = max(self.bytes_an_image, self.device.growth(forward) / batch)
             self.seconds = time.perf_counter() - start
+            early = synchrony.comes_back_early(forward, self.session.fetch, self.device.synchronize)
         except MemoryShortError as error:
             self.skipped[batch] = error.got
         except EngineError as error:
             self.refusal = error
         else:
-            return forward
+            if not early:
+                return forward
+            self.untimed = synchrony.REASON
+            self.measurements.clear()
         return None
 
     def tolerant(self, batch: int, forward: Callable[[], object]) -> Callable[[], None]:
@@ -85,12 +101,22 @@ class Runner:
         return attempt
 
 
-def time_side_by_side(runners: Mapping[int, Runner], plan: Plan, say: Say) -> None:
+def time_side_by_side(runners: Mapping[int, Runner], plan: Plan, say: Say) -> Load:
     """Time variants in turn at each batch of a plan, and static ones at their own.
 
     What is found is left in each runner. A batch is skipped, with the reason, where the memory that smaller
     batches took says that it will not fit.
+
+    Returns:
+        What others took of the machine meanwhile, at the batch at which that was most.
     """
+    parts: list[Load] = []
+    with watching(machine.read_counters) as whole:
+        _time_batches(runners, plan, say, parts)
+    return busiest(whole.load, parts)
+
+
+def _time_batches(runners: Mapping[int, Runner], plan: Plan, say: Say, parts: list[Load]) -> None:
     own = {runner.session.batch for runner in runners.values() if runner.session.batch}
     for batch in sorted({*plan.batches, *own}):
         tasks = {}
@@ -103,6 +129,9 @@ def time_side_by_side(runners: Mapping[int, Runner], plan: Plan, say: Say) -> No
         if tasks:
             seconds = sum(plan.lasts(runners[key].seconds) for key in tasks)
             say(f"timing {len(tasks)} variants in turn at batch {batch}, for about {seconds:.0f} s")
-        for key, measurement in interleaved(tasks, plan).items():
+        with watching(machine.read_counters) as part:
+            measurements = interleaved(tasks, plan)
+        parts.append(part.load)
+        for key, measurement in measurements.items():
             if runners[key].refusal is None and batch not in runners[key].skipped:
                 runners[key].measurements.append(measurement)

@@ -7,13 +7,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vconv.types import Say, weights_named
+from vconv.validators import sentences
 from vconv.validators.metrics import METRICS
 
 _LATENCY = (
-    *("runs", "mean_ms", "std_ms", "min_ms", "max_ms", "p50_ms", "p90_ms", "p99_ms", "ms_per_image"),
-    *("images_per_second", "speed_up_over_cpu"),
+    *("runs", "mean_ms", "std_ms", "min_ms", "max_ms", "p50_ms", "p50_ms_interval", "p90_ms", "p99_ms"),
+    *("ms_per_image", "images_per_second", "speed_up_over_cpu"),
 )
-_COSTS = ("load_ms", "first_ms", "peak_rss_bytes", "peak_rss_growth_bytes")
+_COSTS = (
+    *("load_ms", "first_ms", "peak_memory_is", "peak_rss_bytes", "peak_rss_growth_bytes"),
+    "peak_device_bytes",
+)
+_SAMPLES = "samples_ms"
+"""In the report alone: nobody reads a hundred samples."""
 _VERDICT = ("floor", "limit", *METRICS, "to_stock_original")
 _SMOKE = ("shape", "dtype", "device", "min", "max", "mean", "first")
 
@@ -40,7 +46,10 @@ class Log:
 
     def render_comparison(self, report: Mapping[str, Any]) -> str:
         """Write down what was done and what a comparison found, one line a row."""
-        rows = [", ".join(f"{key} {_number(value)}" for key, value in row.items()) for row in report["rows"]]
+        rows = [
+            ", ".join(f"{key} {_number(value)}" for key, value in row.items() if key != _SAMPLES)
+            for row in report["rows"]
+        ]
         checks = [
             f"{check['status']:<10} {check['artifact']}: {check['name']}: {check['detail']}"
             for check in report["checks"]
@@ -50,7 +59,8 @@ class Log:
             for path, label in report["weights"].items()
         ]
         limits = _limits(report["limits"])
-        return "\n".join([*self._lines, "", *weights, *limits, *rows, "", *checks, report["status"]]) + "\n"
+        found = [_machine(report), *sentences.ranks(report["ranking"]), sentences.winner(report), *checks]
+        return "\n".join([*self._lines, "", *weights, *limits, *rows, "", *found, report["status"]]) + "\n"
 
     def render_bisection(self, report: Mapping[str, Any]) -> str:
         """Write down what was done and where a variant departs."""
@@ -96,6 +106,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for row in report["variants"]:
         yield from _variant(row)
     yield ""
+    yield _machine(report)
+    yield from sentences.ranks(report["ranking"])
     for row in report["published"]:
         yield _published(row)
     for check in report["checks"]:
@@ -131,11 +143,23 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
         for reason in verdict.get("reasons", ()):
             yield f"    {reason}"
     yield "  " + ", ".join(f"{key} {_number(row.get(key))}" for key in _COSTS)
+    if row.get("peak_memory_reason"):
+        yield f"  memory not measured: {row['peak_memory_reason']}"
+    if row["timing_refused"]:
+        yield f"  not timed: {row['timing_refused']}"
     for timing in row["latency"]:
         figures = [f"{key} {_number(timing.get(key))}" for key in _LATENCY]
         yield f"  batch {timing['batch']}: " + ", ".join(figures)
+        yield from (f"    warning: {warning}" for warning in timing["warnings"])
     for skipped in row["skipped_batches"]:
         yield f"  batch {skipped['batch']}: not timed, {skipped['reason']}"
+
+
+def _machine(report: Mapping[str, Any]) -> str:
+    machine = report["machine"]
+    state = {True: "busy", False: "quiet", None: "unknown"}[machine["busy"]]
+    cores = ", ".join(f"{key} {_number(machine[key])}" for key in ("others_cores", "steal_cores"))
+    return f"machine while variants were timed: {state}, {cores}, {machine['reason']}"
 
 
 def _published(row: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.runtime.devices import Device
+from vconv.runtime.isolation import Peak, Subject
+from vconv.runtime.machine import UNTIMED, Load
 from vconv.runtime.memory import reset_peak_memory, resident_memory
 from vconv.runtime.sessions import Session, in_batches
 from vconv.runtime.timing import Plan, timed
@@ -38,6 +40,7 @@ class Candidate:
         device: where to run it.
         reference: what it is held against.
         open: loads it.
+        subject: the same in plain data, for a process of its own.
         unjudged: why it is measured but not judged; empty if it is judged.
     """
 
@@ -48,12 +51,26 @@ class Candidate:
     device: Device
     reference: Reference
     open: Callable[[], Session]
+    subject: Subject
     unjudged: str = ""
 
     @property
     def pair(self) -> Pair:
         """Its precision, and its device's arithmetic in that: what chooses its limit."""
         return self.precision, self.device.arithmetic_of(self.precision)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was found.
+
+    Args:
+        rows: one a variant, as the report has it.
+        machine: what others took of the machine while variants were timed.
+    """
+
+    rows: list[dict[str, Any]]
+    machine: Load
 
 
 def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
@@ -73,12 +90,23 @@ def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
     return session, {"load_ms": load_ms, "first_ms": first_ms}
 
 
-def _memory(before: int | None) -> dict[str, int | None]:
-    """Tell this process's peak memory since it was reset, and by how much that is more than before."""
-    if before is None:
-        return {"peak_rss_bytes": None, "peak_rss_growth_bytes": None}
-    peak = resident_memory()[1]
-    return {"peak_rss_bytes": peak, "peak_rss_growth_bytes": max(0, peak - before)}
+ISOLATED, IN_PROCESS = "isolated", "in process"
+"""Where a peak of memory was measured."""
+
+Isolate = Callable[[Subject], Peak]
+"""Measures the memory of one variant in a process of its own."""
+
+
+def _isolated(found: Peak) -> dict[str, Any]:
+    """Lay out what a process of its own found: its memory, its device's, and why there is none."""
+    further = {"peak_device_bytes": found.device_bytes, "peak_memory_reason": found.reason}
+    return {**_memory(found.before_bytes, found.peak_rss_bytes, ISOLATED), **further}
+
+
+def _memory(before: int | None, peak: int | None, where: str) -> dict[str, Any]:
+    """Lay out a process's peak memory, and by how much that is more than before the variant was loaded."""
+    grown = None if before is None or peak is None else max(0, peak - before)
+    return {"peak_memory_is": where, "peak_rss_bytes": peak, "peak_rss_growth_bytes": grown}
 
 
 def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[str, Any]:
@@ -110,7 +138,13 @@ def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[st
     }
 
 
-def run(candidates: Iterable[Candidate], limits: Limits, plan: Plan | None, say: Say) -> list[dict[str, Any]]:
+def run(
+    candidates: Iterable[Candidate],
+    limits: Limits,
+    plan: Plan | None,
+    say: Say,
+    isolate: Isolate | None = None,
+) -> Run:
     """Judge variants and time them.
 
     Args:
@@ -118,16 +152,16 @@ def run(candidates: Iterable[Candidate], limits: Limits, plan: Plan | None, say:
         limits: what they are held to.
         plan: how much to time; None for not at all.
         say: takes progress.
-
-    Returns:
-        One row a variant, as the report has it.
+        isolate: measures a variant's memory in a process of its own; None for this process's, in which what
+            other variants left is counted too.
     """
     rows: list[dict[str, Any]] = []
+    machine = UNTIMED
     runners: dict[int, Runner] = {}
     with contextlib.ExitStack() as closing:
         for candidate in candidates:
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name})")
-            rows.append(_row(candidate))
+            rows.append({**_row(candidate), **(_isolated(isolate(candidate.subject)) if isolate else {})})
             with contextlib.ExitStack() as one:
                 session = _judged(candidate, limits, rows[-1], one)
                 if plan and session:
@@ -136,27 +170,32 @@ def run(candidates: Iterable[Candidate], limits: Limits, plan: Plan | None, say:
                     closing.push(one.pop_all())
             del session
         if plan and runners:
-            time_side_by_side(runners, plan, say)
+            machine = time_side_by_side(runners, plan, say)
     for place, runner in runners.items():
         rows[place]["latency"] = [measurement.summary() for measurement in runner.measurements]
         rows[place]["skipped_batches"] = [
             {"batch": batch, "reason": reason} for batch, reason in runner.skipped.items()
         ]
+        if runner.untimed:
+            rows[place] |= {"timing_refused": runner.untimed, "load_ms": None, "first_ms": None}
         if runner.refusal:
             unjudged = rows[place]["status"] is Status.SKIPPED
             rows[place] |= {"status": _unless(unjudged), "reason": str(runner.refusal)}
-    return rows
+    return Run(rows, machine)
 
 
 def _judged(
     candidate: Candidate, limits: Limits, row: dict[str, Any], closing: contextlib.ExitStack
 ) -> Session | None:
     """Open a variant, judge it, and put what was found into its row; None if it cannot be run."""
-    before = resident_memory()[0] if reset_peak_memory() else None
+    isolated = row["peak_memory_is"] == ISOLATED
+    before = resident_memory()[0] if not isolated and reset_peak_memory() else None
     try:
         session, costs = _loaded(candidate)
         closing.enter_context(session)
-        row |= {**costs, **_accuracy(candidate, session, limits), **_memory(before)}
+        row |= {**costs, **_accuracy(candidate, session, limits)}
+        if not isolated:
+            row |= _memory(before, None if before is None else resident_memory()[1], IN_PROCESS)
     except (UnavailableError, MemoryShortError) as error:
         row |= {"status": Status.SKIPPED, "reason": f"{error.what}: {error.got}"}
         return None
@@ -186,6 +225,8 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "smoke": {},
         "latency": [],
         "skipped_batches": [],
+        "timing_refused": None,
+        "peak_memory_is": None,
     }
 
 

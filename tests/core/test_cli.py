@@ -85,6 +85,7 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
     result = run("validate", tmp_path / "a", "--quick")
     assert "(synthetic: not trained weights)" in result.stdout
     assert result.stdout.rstrip().endswith("passed")
+    assert "ranking refused: " in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80 or "report: " in result.stdout
     assert "\x1b" not in result.stdout
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ import torch
 import transformers
 
 import vconv
-from vconv import manifest
+from vconv import judging, manifest
 from vconv.catalog import System
 from vconv.convert.room import SCRATCH
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
+from vconv.runtime import isolation, machine
+from vconv.runtime.isolation import Peak, Subject
+from vconv.runtime.machine import Reading
+from vconv.runtime.statistics import LEAST_SAMPLES
+from vconv.runtime.timing import Plan
 
 LIMIT = 1e-5
 
@@ -73,6 +79,22 @@ def test_every_variant_is_timed_and_a_static_graph_at_its_own_batch(validated: d
         batches = [timing["batch"] for timing in variant["latency"]]
         assert batches == ([2] if "npu" in variant["variant"] else [1])
         assert all(timing["runs"] >= 1 and timing["p99_ms"] is None for timing in variant["latency"])
+        assert all(len(timing["samples_ms"]) == timing["runs"] for timing in variant["latency"])
+        assert all(timing["warnings"][0].startswith("too few samples") for timing in variant["latency"])
+        assert variant["timing_refused"] is None
+
+
+def test_too_few_runs_have_no_ranking_and_what_others_did_is_told(validated: dict[str, Any]) -> None:
+    ranking, machine = validated["ranking"], validated["machine"]
+    assert ranking["refused"] and ranking["rows"] == []
+    assert set(machine) == {"others_cores", "steal_cores", "busy", "reason"}
+    assert machine["reason"] in Path(validated["log"]).read_text()
+
+
+def test_at_a_glance_memory_is_that_of_this_process(validated: dict[str, Any]) -> None:
+    for variant in validated["variants"]:
+        assert variant["peak_memory_is"] == "in process"
+        assert variant["peak_rss_bytes"] > variant["peak_rss_growth_bytes"] >= 0
 
 
 def test_a_report_is_on_disk_as_it_was_returned_and_the_manifest_is_untouched(
@@ -264,6 +286,8 @@ def test_a_comparison_has_one_row_a_variant_engine_and_batch_over_all_artifacts(
         shutil.copytree(small_artifact, copy)
     document = vconv.compare(copies, engines=("onnxruntime", "openvino"), quick=True, budget=1e-3)
     assert (document["passed"], document["winner"], document["checks"]) == (True, None, [])
+    assert document["winner_reason"] == document["ranking"]["refused"]
+    assert all(len(row["samples_ms"]) == row["runs"] for row in document["rows"])
     keys = [(row["variant"], row["engine"], row["batch"]) for row in document["rows"]]
     one = [
         ("original-torch-fp32", "torch", 1),
@@ -283,6 +307,76 @@ def test_a_comparison_has_one_row_a_variant_engine_and_batch_over_all_artifacts(
     for copy in copies:
         (entry,) = json.loads((copy / "results.json").read_text())["reports"]
         assert entry["file"].endswith("-compare.json")
+
+
+ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+"""What does not depend on the system is tried with one."""
+
+
+@ONE
+def test_memory_is_measured_in_processes_of_their_own_unless_a_glance_is_asked_for(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Subject] = []
+
+    def measured(subject: Subject) -> Peak:
+        assert not subject.original or (Path(subject.original) / "config.json").is_file()
+        asked.append(subject)
+        return Peak(peak_rss_bytes=50, before_bytes=20)
+
+    monkeypatch.setattr(isolation, "measure", measured)
+    report = vconv.validate(copied, budget=1e-3)
+    names = [(subject.variant, subject.engine, bool(subject.original)) for subject in asked]
+    assert names == [
+        ("", "torch", True),
+        ("patched-torch-fp32", "torch", False),
+        ("onnx-fp32", "onnxruntime", False),
+        ("onnx-fp32-npu", "onnxruntime", False),
+    ]
+    assert {subject.artifact for subject in asked} == {str(copied)}
+    for variant in report["variants"]:
+        assert (variant["peak_memory_is"], variant["peak_rss_growth_bytes"]) == ("isolated", 30)
+
+
+@ONE
+def test_an_original_and_a_patched_variant_are_measured_by_real_children(copied: Path) -> None:
+    report = vconv.validate(copied, budget=1e-3)
+    for variant in report["variants"]:
+        assert (variant["peak_memory_is"], variant["peak_memory_reason"]) == ("isolated", "")
+        assert variant["peak_rss_bytes"] > variant["peak_rss_growth_bytes"] > 0
+        assert variant["peak_device_bytes"] is None
+
+
+@pytest.fixture
+def quiet_glance(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A glance that takes enough samples, on a machine whose counters say that nothing else runs."""
+    monkeypatch.setattr(judging, "QUICK", Plan(warmups=1, runs=LEAST_SAMPLES, budget_seconds=None))
+    clock = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(machine, "read_counters", lambda: Reading(next(clock), 0.0, 0.0, 0.0, 2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@ONE
+@pytest.mark.usefixtures("quiet_glance")
+def test_a_quiet_machine_has_a_ranking_and_a_comparison_a_winner(small_name: str, tmp_path: Path) -> None:
+    copies = [tmp_path / name for name in ("a", "b")]
+    vconv.export(small_name, "synthetic:5", copies[0])
+    shutil.copytree(*copies)
+    report = vconv.validate(copies[0], quick=True)
+    ranking = report["ranking"]
+    assert (ranking["refused"], ranking["left_out"], report["machine"]["busy"]) == (None, [], False)
+    passed = {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
+    assert {row["variant"] for row in ranking["rows"] if row["rank"]} == passed
+    assert [row["variant"] for row in ranking["rows"] if not row["rank"]] == ["original-torch-fp32"]
+    document = vconv.compare(copies, quick=True)
+    winner, first = document["winner"], document["ranking"]["rows"][0]
+    assert winner == {key: first[key] for key in ("artifact", "variant", "engine", "tied_with")}
+    assert winner["variant"] in passed and winner["artifact"] in map(str, copies)
+    assert document["winner_reason"] is None
+    assert len([row for row in document["ranking"]["rows"] if row["rank"]]) == 6
 
 
 def test_a_comparison_of_nothing_or_of_one_artifact_with_itself_is_refused(copied: Path) -> None:

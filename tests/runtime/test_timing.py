@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from vconv.runtime.doubts import doubts
+from vconv.runtime.statistics import LEAST_SAMPLES
 from vconv.runtime.timing import (
     DEFAULT,
     FULL,
@@ -107,10 +109,29 @@ def test_an_asynchronous_device_is_timed_in_full_in_every_round(clock: Clock) ->
     assert found["fast"].seconds == pytest.approx([1.001] * 5)
 
 
-def test_variants_take_turns(clock: Clock) -> None:
-    device = Queue(clock)
-    interleaved({name: device.task(1.0, name) for name in "abc"}, replace(PLAN, runs=3))
-    assert [event for event in device.events if event != "wait"] == list("abcabcabc")
+def rounds(runs: int, names: str = "abc") -> list[str]:
+    """Time tasks; return who ran in each round, in order."""
+    device = Queue(Clock())
+    interleaved({name: device.task(1.0, name) for name in names}, replace(PLAN, runs=runs))
+    ran = [event for event in device.events if event != "wait"]
+    return ["".join(ran[start : start + len(names)]) for start in range(0, len(ran), len(names))]
+
+
+def test_variants_take_turns() -> None:
+    found = rounds(50)
+    assert len(found) == 50
+    assert {"".join(sorted(one)) for one in found} == {"abc"}
+
+
+def test_no_variant_always_runs_after_the_same_one() -> None:
+    found = rounds(300)
+    orders = {order: found.count(order) for order in ("abc", "acb", "bac", "bca", "cab", "cba")}
+    assert sum(orders.values()) == 300
+    assert all(30 < count < 70 for count in orders.values())
+
+
+def test_the_order_of_a_round_is_the_same_in_every_run() -> None:
+    assert rounds(20) == rounds(20)
 
 
 def test_every_task_waits_for_its_own_device(clock: Clock) -> None:
@@ -133,7 +154,9 @@ def test_drift_hits_all_variants_alike(clock: Clock) -> None:
         clock.now += 1.0 + next(drift)
 
     found = interleaved({"a": Task(1, run, nothing), "b": Task(1, run, nothing)}, PLAN)
-    assert np.mean(found["b"].seconds) - np.mean(found["a"].seconds) == pytest.approx(1.0)
+    assert abs(np.mean(found["b"].seconds) - np.mean(found["a"].seconds)) <= 1.0
+    apart = np.array(found["b"].seconds) - np.array(found["a"].seconds)
+    assert np.abs(apart) == pytest.approx(np.ones(5))
 
 
 def test_warm_ups_are_run_and_not_counted(clock: Clock) -> None:
@@ -151,6 +174,23 @@ def test_the_budget_stops_a_slow_variant_and_not_the_others(clock: Clock) -> Non
     found = interleaved(tasks, replace(PLAN, runs=100, budget_seconds=35.0))
     assert len(found["slow"].seconds) == 3
     assert len(found["fast"].seconds) == 100
+
+
+def test_the_sample_at_a_place_is_of_that_round_also_after_a_variant_has_sat_out(clock: Clock) -> None:
+    # Each run takes its task's time and a round's own, which tells the rounds apart.
+    lengths = {"slow": [3.0, 8.0, 1.0, 5.0, 2.0], "fast": [0.3, 0.8, 0.1, 0.5, 0.2]}
+    left = {name: iter(seconds) for name, seconds in lengths.items()}
+
+    def run(name: str) -> Callable[[], None]:
+        def once() -> None:
+            clock.now += next(left[name])
+
+        return once
+
+    tasks = {name: Task(1, run(name), nothing) for name in lengths}
+    found = interleaved(tasks, replace(PLAN, runs=5, budget_seconds=18.0))
+    assert found["slow"].seconds == pytest.approx(lengths["slow"][:2])
+    assert found["fast"].seconds == pytest.approx(lengths["fast"])
 
 
 def test_even_a_variant_that_exceeds_the_budget_at_once_is_timed_once(clock: Clock) -> None:
@@ -185,6 +225,7 @@ def test_a_measurement_knows_its_batch(clock: Clock) -> None:
 def test_statistics_are_those_of_the_standard_library(count: int, batch: int) -> None:
     seconds = tuple(np.random.default_rng(count).lognormal(-3, 0.5, count).tolist())
     summary = Measurement(batch, seconds).summary()
+    interval, warnings = summary.pop("p50_ms_interval"), summary.pop("warnings")
     milliseconds = [1000 * sample for sample in seconds]
     hundredths = statistics.quantiles(milliseconds, n=100, method="inclusive")
     mean = statistics.fmean(milliseconds)
@@ -201,7 +242,11 @@ def test_statistics_are_those_of_the_standard_library(count: int, batch: int) ->
         "ms_per_image": statistics.median(milliseconds) / batch,
         "images_per_second": 1000 * batch / statistics.median(milliseconds),
     }
+    assert summary.pop("samples_ms") == pytest.approx(milliseconds)
     assert summary == pytest.approx(expected)
+    assert (interval is None) is (count < LEAST_SAMPLES)
+    assert interval is None or interval[0] < summary["p50_ms"] < interval[1]
+    assert warnings == doubts(seconds)
 
 
 @pytest.mark.parametrize(("count", "withheld"), [(1, True), (99, True), (100, False), (101, False)])

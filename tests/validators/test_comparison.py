@@ -14,7 +14,8 @@ def variant(**values: Any) -> dict[str, Any]:
         "device": "cpu",
         "simulated": False,
     }
-    return {**row, "status": Status.PASSED, "outputs": {}, "latency": [], **values}
+    bare = {"status": Status.PASSED, "outputs": {}, "latency": [], "timing_refused": None}
+    return {**row, **bare, **values}
 
 
 def timing(batch: int) -> dict[str, Any]:
@@ -25,6 +26,9 @@ def timing(batch: int) -> dict[str, Any]:
         "mean_ms": 2.5,
         "images_per_second": 400.0,
         "std_ms": 1.0,
+        "p50_ms_interval": [1.9, 2.1],
+        "warnings": ["wide spread"],
+        "samples_ms": [2.0] * 10,
     }
 
 
@@ -41,6 +45,8 @@ def test_a_row_is_a_variant_and_batch_with_the_worst_of_its_outputs() -> None:
         assert (row["passed"], row["status"], row["reason"]) == (True, "passed", "")
         assert row["weights"] == "synthetic:0 (synthetic: not trained weights)"
         assert (row["p50_ms"], row["mean_ms"], row["images_per_second"]) == (2.0, 2.5, 400.0)
+        assert (row["p50_ms_interval"], row["warnings"]) == ([1.9, 2.1], ["wide spread"])
+        assert row["samples_ms"] == [2.0] * 10
 
 
 def test_a_variant_that_was_not_timed_or_compared_has_a_row_with_nothing_in_it() -> None:

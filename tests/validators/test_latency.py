@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,13 +11,22 @@ import numpy as np
 import pytest
 
 from vconv.errors import EngineError, MemoryShortError
+from vconv.runtime import machine as machine_room
+from vconv.runtime import synchrony
 from vconv.runtime.devices import Device, find_device
+from vconv.runtime.machine import Reading
 from vconv.runtime.sessions import Session
 from vconv.runtime.timing import Plan
 from vconv.types import Array, silent
 from vconv.validators.latency import SPARE, Runner, time_side_by_side
 
 PLAN = Plan(batches=(1, 2, 4, 8), warmups=1, runs=3, budget_seconds=None)
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves by a second whenever it is looked at, so that no run depends on this machine."""
+    monkeypatch.setattr(time, "perf_counter", itertools.count(0.0, 1.0).__next__)
 
 
 def refusal(kind: type[EngineError] = EngineError) -> EngineError:
@@ -82,8 +93,9 @@ class StandIn(Session):
         if (size, place) in self.fails:
             raise self.fails[size, place]
 
-    def run(self, pixel_values: Array) -> dict[str, Array]:
-        raise AssertionError("nothing is judged here")
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        self.machine.log.append("read")
+        return {}
 
 
 IMAGES = np.arange(3 * 3 * 4, dtype=np.float32).reshape(3, 3, 2, 2)
@@ -127,16 +139,18 @@ def test_a_batch_is_filled_with_the_images_over_and_over() -> None:
 def test_variants_take_turns_at_each_batch() -> None:
     machine = Machine()
     timed(*(runner(machine, name=name) for name in "abc"), plan=replace(PLAN, batches=(1, 4), warmups=0))
-    ran = [line for line in machine.log if line not in ("wait", "measure")]
+    ran = [line for line in machine.log if line not in ("wait", "measure", "read")]
     for batch, part in ((1, ran[: len(ran) // 2]), (4, ran[len(ran) // 2 :])):
-        assert part[-9:] == [f"{name} {batch}" for name in "abc"] * 3
+        for start in (-9, -6, -3):
+            assert sorted(part[start : start + 3 or None]) == [f"{name} {batch}" for name in "abc"]
 
 
 def test_every_timed_run_waits_for_its_own_device() -> None:
     first, second = Machine(), Machine()
     timed(runner(first), runner(second), plan=replace(PLAN, batches=(2,)))
     for machine in (first, second):
-        assert machine.log == ["measure", "it 2", *["wait", "it 2", "wait"] * 4]
+        checked = ["it 2", "wait", "read", "read"]
+        assert machine.log == ["measure", "it 2", *checked, *["wait", "it 2", "wait"] * 4]
 
 
 def test_a_batch_for_which_memory_will_not_suffice_is_skipped_unrun() -> None:
@@ -188,7 +202,7 @@ def test_a_device_that_does_not_tell_what_a_run_takes_skips_nothing() -> None:
     assert timed(runner(Machine(free=1))) == [[1, 2, 4, 8]]
 
 
-PLACES = {"bound": -1, "measured": 0, "warmed up": 1, "timed first": 2, "timed last": 4}
+PLACES = {"bound": -1, "measured": 0, "waited for": 1, "warmed up": 2, "timed first": 3, "timed last": 5}
 """When a run fails: how many runs of its batch went before."""
 
 
@@ -216,7 +230,7 @@ def test_a_refusal_ends_a_variant_and_not_the_others(place: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [MemoryShortError, EngineError])
-@pytest.mark.parametrize("place", ["measured", "warmed up", "timed first"])
+@pytest.mark.parametrize("place", ["measured", "waited for", "warmed up", "timed first"])
 def test_what_could_not_be_run_is_not_run_again(kind: type[EngineError], place: str) -> None:
     machine = Machine()
     timed(runner(machine, fails={(2, PLACES[place]): refusal(kind)}), plan=replace(PLAN, batches=(2,)))
@@ -230,7 +244,92 @@ def test_a_bug_is_not_taken_for_a_refusal(place: str) -> None:
 
 
 def test_nothing_to_time_is_no_error() -> None:
-    time_side_by_side({}, PLAN, silent)
+    assert time_side_by_side({}, PLAN, silent).busy is None
+
+
+EARLY = synchrony.REASON
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_device_that_comes_back_early_is_not_timed_and_the_others_are(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    one, other = runner(machine, name="early"), runner(machine, name="other")
+
+    def early(forward: Any, fetch: Any, synchronize: Any) -> bool:
+        return bool(fetch == one.session.fetch and len(one.session.fed[-1]) == batch)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(synchrony, "comes_back_early", early)
+    assert timed(one, other) == [[], [1, 2, 4, 8]]
+    assert (one.untimed, one.refusal, one.skipped) == (EARLY, None, {})
+    assert machine.log.count("early 8") == 0
+    assert (other.untimed, [len(found.seconds) for found in other.measurements]) == ("", [3] * 4)
+
+
+class Asynchronous(StandIn):
+    """A session whose work is done when it is read, or when its machine is waited for."""
+
+    def __init__(self, machine: Machine, now: list[float]) -> None:
+        super().__init__(machine)
+        self.now, self.pending = now, 0.0
+
+    def bind(self, pixel_values: Array) -> Callable[[], Any]:
+        def forward() -> None:
+            self.now[0] += 0.001
+            self.pending += 5.0
+
+        return forward
+
+    def wait(self) -> None:
+        self.now[0] += self.pending
+        self.pending = 0.0
+
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        self.wait()
+        self.now[0] += 1.0
+        return {}
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_an_asynchronous_device_is_timed_in_full_or_not_at_all(
+    waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    machine = Machine()
+    session = Asynchronous(machine, now)
+    device = replace(machine.device(), synchronize=session.wait if waits else lambda: None)
+    one = Runner(session, device, IMAGES)
+    timed(one, plan=replace(PLAN, batches=(1,)))
+    assert one.untimed == ("" if waits else EARLY)
+    samples = [found.seconds for found in one.measurements]
+    assert samples == ([pytest.approx((5.001,) * 3)] if waits else [])
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, *cores: float) -> None:
+    """Let others take so many cores between each two readings, of ten seconds each."""
+    worked = itertools.accumulate(10 * taken for taken in (0.0, *cores))
+    readings = (Reading(10.0 * place, sum_, 0.0, 0.0, 2) for place, sum_ in enumerate(worked))
+    monkeypatch.setattr(machine_room, "read_counters", lambda: next(readings))
+
+
+@pytest.mark.parametrize(
+    ("cores", "worst"),
+    [
+        ((0.0, 0.05, 0.0, 0.02, 0.0), 0.05),
+        ((0.0, 0.0, 0.0, 0.9, 0.0), 0.9),
+        ((0.9, 0.0, 0.9, 0.0, 0.9), 0.54),
+    ],
+    ids=["quiet", "busy at one batch", "busy between batches"],
+)
+def test_the_machine_is_watched_at_each_batch_and_all_along(
+    cores: tuple[float, ...], worst: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted(monkeypatch, *cores)
+    found = time_side_by_side({0: runner(Machine())}, replace(PLAN, batches=(1, 4)), silent)
+    assert found.others_cores == pytest.approx(worst)
+    assert found.busy is (worst > 0.15)
 
 
 def test_growth_is_measured_once_a_batch_before_the_clock_starts() -> None:

@@ -49,7 +49,17 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
         }
         for name in ("cls", "logits")
     }
-    latency = [{"batch": batch, "runs": 77 + batch, **{key: figure() for key in TIMINGS}} for batch in (1, 8)]
+    latency = [
+        {
+            "batch": batch,
+            "runs": 77 + batch,
+            **{key: figure() for key in TIMINGS},
+            "p50_ms_interval": [figure(), figure()],
+            "warnings": [f"drift at batch {batch} of {variant}"],
+            "samples_ms": [figure(), figure()],
+        }
+        for batch in (1, 8)
+    ]
     return {
         "artifact": "a-system",
         "variant": variant,
@@ -63,6 +73,10 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
         "batches": [1, 2],
         "load_ms": figure(),
         "first_ms": figure(),
+        "peak_memory_is": "isolated",
+        "peak_memory_reason": "",
+        "peak_device_bytes": 4567890,
+        "timing_refused": None,
         "peak_rss_bytes": 123456789,
         "peak_rss_growth_bytes": 98765432,
         "outputs": outputs,
@@ -103,6 +117,13 @@ def report(synthetic: bool = True, simulated: bool = True) -> dict[str, Any]:
             {"name": "golden", "status": "failed", "detail": "they differ"},
         ],
         "speed_up_baseline": "original-torch-fp32 on cpu",
+        "machine": {
+            "others_cores": figure(),
+            "steal_cores": figure(),
+            "busy": True,
+            "reason": "others took what there was",
+        },
+        "ranking": {"refused": "the machine was busy", "rows": [], "left_out": []},
         "variants": [row("onnx-fp32"), row("om-fp16", "npu:0", simulated)],
         "published": [
             {
@@ -139,6 +160,9 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
         yield path, value
 
 
+SAMPLES = "samples_ms"
+
+
 def rendered(content: dict[str, Any]) -> str:
     return Log(lambda line: None).render(content)
 
@@ -162,7 +186,9 @@ def test_every_figure_and_word_of_the_report_is_in_the_log() -> None:
     text = rendered(content)
     found = words(text)
     for path, value in leaves(content):
-        if isinstance(value, str):
+        if SAMPLES in path:
+            assert f"{value:g}" not in found
+        elif isinstance(value, str):
             assert value in text, path
         else:
             assert f"{value:g}" in found or str(value) in found, path
@@ -235,6 +261,7 @@ def test_an_output_that_is_missing_is_told() -> None:
 def test_a_variant_that_could_not_be_opened_has_a_section() -> None:
     content = report()
     bare: dict[str, Any] = {"outputs": {}, "smoke": {}, "latency": [], "skipped_batches": []}
+    bare["timing_refused"] = None
     kept = ("artifact", "variant", "device", "engine", "precision", "arithmetic", "simulated")
     one = {key: content["variants"][0][key] for key in kept}
     content["variants"] = [{**one, **bare, "status": "skipped", "reason": "openvino cannot run here"}]
@@ -251,6 +278,28 @@ def test_what_is_not_known_is_a_dash() -> None:
     part = section(rendered(content), "onnx-fp32")
     assert "peak_rss_bytes -" in part and "p99_ms -" in part
     assert "speed-ups are over" not in rendered(content)
+
+
+@pytest.mark.parametrize(("busy", "word"), [(True, "busy"), (False, "quiet"), (None, "unknown")])
+def test_a_machine_that_is_not_known_to_be_quiet_is_not_called_so(busy: bool | None, word: str) -> None:
+    content = report()
+    content["machine"]["busy"] = busy
+    (line,) = (line for line in rendered(content).splitlines() if line.startswith("machine"))
+    assert {one for one in ("busy", "quiet", "unknown") if one in line} == {word}
+
+
+def test_warnings_stand_under_their_own_measurement() -> None:
+    lines = section(rendered(report()), "onnx-fp32").splitlines()
+    for batch in (1, 8):
+        place = next(place for place, line in enumerate(lines) if f"batch {batch}: " in line)
+        assert lines[place + 1].strip() == f"warning: drift at batch {batch} of onnx-fp32"
+
+
+def test_what_was_not_timed_or_measured_says_why() -> None:
+    content = report()
+    content["variants"][0] |= {"timing_refused": "it came back early", "peak_memory_reason": "it was killed"}
+    part = section(rendered(content), "onnx-fp32")
+    assert "not timed: it came back early" in part and "memory not measured: it was killed" in part
 
 
 def test_rendering_changes_nothing() -> None:
@@ -281,7 +330,7 @@ def test_limits_of_no_file_have_no_hash() -> None:
 
 def test_a_comparison_has_every_figure_of_its_rows() -> None:
     rows: list[dict[str, Any]] = [
-        {"variant": name, "batch": batch, "p50_ms": figure(), "cosine": figure(), "simulated": False}
+        {"variant": name, "batch": batch, "p50_ms": figure(), "cosine": figure(), SAMPLES: [4321.5]}
         for name in ("onnx-fp32", "patched-torch-fp32")
         for batch in (1, 8)
     ]
@@ -293,13 +342,18 @@ def test_a_comparison_has_every_figure_of_its_rows() -> None:
     report = {"rows": rows, "status": Status.PASSED, "checks": checks, "weights": weights}
     report |= {"limits": limits()}
     report |= {"references": {"there/a": "live"}, "statuses": {"there/a": Status.PASSED}}
+    machine = {"others_cores": None, "steal_cores": None, "busy": None, "reason": "nobody counted"}
+    ranking = {"refused": "it is not known", "rows": [], "left_out": []}
+    report |= {"machine": machine, "ranking": ranking, "winner": None, "winner_reason": "it is not known"}
     text = log.render_comparison(report)
     assert "weights of there/a: synthetic:0 (synthetic: not trained weights); reference live; passed" in text
     assert "limits     mine.toml, sha256 abc123\n  fp32 on fp32-arithmetic: vector_relative_error " in text
     assert "skipped    there/a: source: not at hand" in text
     assert "examining" in text.splitlines()[0]
+    assert "nobody counted" in text and "no winner: it is not known" in text
     assert text.endswith("\npassed\n")
     for one in rows:
         (line,) = (line for line in text.splitlines() if says(line, "p50_ms", one["p50_ms"]))
         assert all(says(line, key, one[key]) for key in ("batch", "cosine"))
+        assert SAMPLES not in line and "4321.5" not in text
         assert str(one["variant"]) in line

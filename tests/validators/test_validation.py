@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +17,11 @@ import pytest
 from vconv import subjects
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.manifest import Manifest
+from vconv.runtime import synchrony
 from vconv.runtime.devices import Device, find_device
 from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.isolation import Peak, Subject
+from vconv.runtime.machine import UNTIMED, Load
 from vconv.runtime.precisions import PRECISIONS
 from vconv.runtime.sessions import Placed, Session
 from vconv.runtime.timing import Plan
@@ -36,6 +41,12 @@ LOG: list[str] = []
 @pytest.fixture(autouse=True)
 def _empty_log() -> None:
     LOG.clear()
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves by a second whenever it is looked at, so that no run depends on this machine."""
+    monkeypatch.setattr(time, "perf_counter", itertools.count(0.0, 1.0).__next__)
 
 
 def truth(pixel_values: Array) -> dict[str, Array]:
@@ -85,6 +96,9 @@ class StandIn(Session):
         assert self.batch in (None, len(pixel_values))
         return lambda: self._do("first" if self.binds == 1 else f"timed {len(pixel_values)}")
 
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        return {}
+
     def run(self, pixel_values: Array) -> dict[str, Array]:
         self._do("judge")
         assert self.batch in (None, len(pixel_values))
@@ -104,13 +118,14 @@ def candidate(
         return StandIn(name, **settings)
 
     reference = against or golden()
-    return Candidate("a-system", name, "stand-in", precision, device, reference, opened, unjudged)
+    subject = Subject("a-system", name, "stand-in", precision, device.name)
+    return Candidate("a-system", name, "stand-in", precision, device, reference, opened, subject, unjudged)
 
 
 def run(
     candidates: Sequence[Candidate], plan: Plan | None = None, level: str = "strict"
 ) -> list[dict[str, Any]]:
-    return validation.run(candidates, open_limits(level), plan, silent)
+    return validation.run(candidates, open_limits(level), plan, silent).rows
 
 
 def test_a_variant_that_is_right_passes() -> None:
@@ -160,7 +175,7 @@ def test_with_timing_sessions_stay_open_to_take_turns_and_are_closed_after() -> 
     last = max(place for place, event in enumerate(LOG) if "timed" in event)
     assert sorted(LOG[last + 1 :]) == ["a close", "b close"]
     turns = [event for event in LOG if event.endswith("timed 4")]
-    assert turns[-4:] == ["a timed 4", "b timed 4"] * 2
+    assert sorted(turns[-4:-2]) == sorted(turns[-2:]) == ["a timed 4", "b timed 4"]
 
 
 def test_a_variant_is_judged_before_anything_is_timed() -> None:
@@ -253,8 +268,11 @@ def test_the_device_is_waited_for_in_every_sample() -> None:
     device = replace(CPU, synchronize=lambda: LOG.append("wait"), growth=lambda run: 0)
     run([candidate(device=device)], PLAN)
     waited = [place for place, event in enumerate(LOG) if event in ("it first", "it timed 1", "it timed 4")]
-    assert len(waited) == 1 + 2 * (1 + 2)
-    for place in waited:
+    assert len(waited) == 1 + 2 * (1 + 1 + 2)
+    checked = [waited[1], waited[5]]
+    for place in checked:
+        assert LOG[place + 1] == "wait"
+    for place in sorted({*waited} - {*checked}):
         assert LOG[place - 1] == LOG[place + 1] == "wait"
 
 
@@ -378,8 +396,63 @@ def test_progress_names_every_variant_with_its_engine_and_device() -> None:
     lines: list[str] = []
     device = replace(CPU, name="cuda:1")
     validation.run([candidate("a"), candidate("b", device=device)], open_limits("strict"), PLAN, lines.append)
-    timing = [f"timing 2 variants in turn at batch {batch}, for about 0 s" for batch in PLAN.batches]
+    timing = [f"timing 2 variants in turn at batch {batch}, for about 6 s" for batch in PLAN.batches]
     assert lines == ["a (stand-in, cpu)", "b (stand-in, cuda:1)", *timing]
+
+
+def test_memory_is_that_of_this_process_unless_it_is_measured_in_one_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(validation, "reset_peak_memory", lambda: True)
+    monkeypatch.setattr(validation, "resident_memory", lambda: (700, 1000))
+    (row,) = run([candidate()])
+    keys = ("peak_memory_is", "peak_rss_bytes", "peak_rss_growth_bytes")
+    assert [row[key] for key in keys] == ["in process", 1000, 300]
+
+    asked: list[Subject] = []
+
+    def isolate(subject: Subject) -> Peak:
+        asked.append(subject)
+        LOG.append("isolated")
+        return Peak(peak_rss_bytes=50, before_bytes=20, device_bytes=7)
+
+    LOG.clear()
+    one = candidate()
+    (row,) = validation.run([one], open_limits("strict"), None, silent, isolate).rows
+    assert [row[key] for key in keys] == ["isolated", 50, 30]
+    assert (row["peak_device_bytes"], row["peak_memory_reason"]) == (7, "")
+    assert asked == [one.subject]
+    assert LOG[:2] == ["isolated", "it open"]
+
+
+@pytest.mark.parametrize("stage", ["", "open", "judge"])
+def test_memory_that_could_not_be_measured_says_why_and_changes_no_verdict(stage: str) -> None:
+    found = validation.run(
+        [candidate(fails_at=stage)],
+        open_limits("strict"),
+        None,
+        silent,
+        lambda subject: Peak(reason="it was killed"),
+    )
+    (row,) = found.rows
+    assert row["status"] is (Status.FAILED if stage else Status.PASSED)
+    assert (row["peak_memory_is"], row["peak_memory_reason"]) == ("isolated", "it was killed")
+    assert row["peak_rss_bytes"] is row["peak_rss_growth_bytes"] is None
+
+
+def test_a_variant_that_comes_back_early_has_no_time_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synchrony, "comes_back_early", lambda forward, fetch, synchronize: True)
+    (row,) = run([candidate()], PLAN)
+    assert row["status"] is Status.PASSED
+    assert row["timing_refused"] == synchrony.REASON
+    assert (row["latency"], row["load_ms"], row["first_ms"]) == ([], None, None)
+
+
+def test_what_the_machine_did_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Load(1.5, 0.25, True, "others were at work")
+    monkeypatch.setattr(validation, "time_side_by_side", lambda runners, plan, say: load)
+    assert validation.run([candidate()], open_limits("strict"), PLAN, silent).machine == load
+    assert validation.run([candidate()], open_limits("strict"), None, silent).machine == UNTIMED
 
 
 def recorded(folder: Path, made: Manifest) -> Reference:

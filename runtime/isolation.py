@@ -1,0 +1,180 @@
+"""The memory that one variant takes, measured in a process of its own: nothing else is counted with it.
+
+In one process a peak belongs to whatever was there already: the allocator keeps what other variants freed,
+and their weights stay until their turn to be timed. A child process has nothing but the libraries, and says
+what they took. ``python -m vconv.runtime.isolation`` is that child: it reads a :class:`Subject` from standard
+input as JSON, and writes a :class:`Peak` to standard output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vconv import manifest
+from vconv.convert.layouts.base import Network
+from vconv.convert.layouts.table import network
+from vconv.convert.libraries.table import library_of
+from vconv.errors import EngineError, UnavailableError
+from vconv.manifest import Manifest
+from vconv.runtime.devices import find_device
+from vconv.runtime.memory import reset_peak_memory, resident_memory
+from vconv.runtime.precisions import PRECISIONS
+from vconv.runtime.preprocessing import read_config
+from vconv.runtime.sessions import Session
+from vconv.runtime.variants import find_variant, open_original, open_variant, patched_network
+from vconv.types import CHANNELS
+
+# -P: what lies in the current folder must not be taken for a library.
+CHILD = (sys.executable, "-P", "-m", "vconv.runtime.isolation")
+TIMEOUT_SECONDS = 1800.0
+"""Longer than the greatest model takes to load from a slow disk."""
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_SHOWN = 300
+"""Characters of what a child said last that a reason shows."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a child opens, in plain data.
+
+    Args:
+        artifact: the artifact's folder.
+        variant: the record in its manifest; empty for the original.
+        engine: what runs a graph; empty for the record's own.
+        precision: name of what a torch variant runs in.
+        device: name of where to run it.
+        original: the folder that the stock library loads as the original; empty for the artifact's own.
+        head: the original's, as :class:`vconv.convert.layouts.base.Network` has it.
+    """
+
+    artifact: str
+    variant: str
+    engine: str
+    precision: str
+    device: str
+    original: str = ""
+    head: str = ""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The memory that a variant took.
+
+    Args:
+        peak_rss_bytes: the most that the process had in memory from then on, libraries included (VmHWM); None
+            where it was not measured.
+        before_bytes: what it had with its libraries imported, before anything was loaded (VmRSS).
+        device_bytes: by how much loading and one run raised the peak of an accelerator; None on a CPU.
+        reason: why it was not measured; empty where it was.
+    """
+
+    peak_rss_bytes: int | None = None
+    before_bytes: int | None = None
+    device_bytes: int | None = None
+    reason: str = ""
+
+
+def measure(
+    subject: Subject, command: Sequence[str] = CHILD, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Peak:
+    """Open and run a variant in a process of its own; return the memory that it took, or why it did not.
+
+    Args:
+        subject: what to open.
+        command: the child.
+        timeout_seconds: when to give it up.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(asdict(subject)),
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            env={**os.environ, **_OFFLINE},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Peak(reason=f"its own process did not end within {timeout_seconds:.0f} s")
+    if done.returncode:
+        return Peak(reason=_ended(done.returncode, done.stderr))
+    return Peak(**json.loads(done.stdout))
+
+
+def _ended(status: int, stderr: str) -> str:
+    """Say how a child ended that has no result."""
+    if status == -signal.SIGKILL:
+        return "its own process was killed: most likely the machine ran out of memory"
+    if status < 0:
+        return f"its own process ended by {signal.Signals(-status).name}"
+    said = (stderr.strip().splitlines() or ["nothing was said"])[-1]
+    return f"its own process failed with status {status}: {said[:_SHOWN]}"
+
+
+def peak_of(subject: Subject) -> Peak:
+    """Open a variant in this process and run one batch of made-up images; return the memory that it took.
+
+    What an engine refuses, or what is not installed for the device, is a peak with a reason.
+    """
+    device, made = find_device(subject.device), manifest.load(Path(subject.artifact))
+    _import_libraries(subject, made)
+    before = resident_memory()[0]
+    reset_peak_memory()
+
+    def run() -> None:
+        with _opened(subject, made) as session:
+            shape = (session.batch or 1, CHANNELS, *made.size)
+            session.run(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+            device.synchronize()
+
+    try:
+        grown = device.growth(run)
+    except (UnavailableError, EngineError) as error:
+        return Peak(reason=f"{error.what}: {error.got}")
+    return Peak(resident_memory()[1], before, None if device.kind == "cpu" else grown)
+
+
+def _import_libraries(subject: Subject, made: Manifest) -> None:
+    """Import what loading will: a model without data makes its library import the rest of itself."""
+    if subject.engine == "openvino":
+        import openvino  # noqa: F401
+    if subject.original or find_variant(made, subject.variant).engine == "torch":
+        net = _network(subject)
+        library_of(net).build(Path(subject.original or subject.artifact), net)
+
+
+def _network(subject: Subject) -> Network:
+    if not subject.original:
+        return patched_network(Path(subject.artifact))
+    return dataclasses.replace(network(read_config(Path(subject.original))), head=subject.head)
+
+
+def _opened(subject: Subject, made: Manifest) -> Session:
+    device, precision = find_device(subject.device), PRECISIONS[subject.precision]
+    if subject.original:
+        return open_original(Path(subject.original), _network(subject), made.size, device, precision)
+    record = find_variant(made, subject.variant)
+    return open_variant(Path(subject.artifact), made, record, device, subject.engine, precision)
+
+
+def main() -> None:
+    """Read what to open from standard input, and write the memory that it took to standard output."""
+    # Libraries print to standard output: it is theirs no more, and what they say goes to standard error.
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)
+        found = peak_of(Subject(**json.load(sys.stdin)))
+        out.write(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What a ranking says, in lines of plain text. Nothing heavy is imported: the terminal shows them too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Ranking = Mapping[str, Any]
+
+
+def named(row: Mapping[str, Any], with_artifact: bool = False) -> str:
+    """Name a variant with its engine, and with its artifact where there are several."""
+    return f"{row['variant']} ({row['engine']})" + f" of {row['artifact']}" * with_artifact
+
+
+def fastest(ranking: Ranking) -> list[str]:
+    """Say for each device which variant is fastest at the least batch that is ranked, or why none is."""
+    if ranking["refused"]:
+        return [f"ranking refused: {ranking['refused']}"]
+    several = _several(ranking)
+    least: dict[str, Mapping[str, Any]] = {}
+    for row in ranking["rows"]:
+        least.setdefault(row["device"], row)
+    return [
+        f"fastest on {device} at batch {row['batch']}: {named(row, several)}, {_time(row)}"
+        + _tied(row, several)
+        for device, row in least.items()
+    ]
+
+
+def winner(document: Mapping[str, Any]) -> str:
+    """Say which variant of a comparison won, or why none did."""
+    found, several = document["winner"], _several(document["ranking"])
+    if found is None:
+        return f"no winner: {document['winner_reason']}"
+    return f"winner: {named(found, several)}" + _tied(found, several)
+
+
+def ranks(ranking: Ranking) -> list[str]:
+    """Spell a ranking out, one line a variant, and one for each device and batch that is missing."""
+    if ranking["refused"]:
+        return fastest(ranking)
+    several = _several(ranking)
+    rows = [
+        f"rank {row['rank'] or '-'} on {row['device']} at batch {row['batch']}: "
+        f"{named(row, several)}, {_time(row)}" + _tied(row, several)
+        for row in ranking["rows"]
+    ]
+    missing = [
+        f"no ranking on {one['device']} at batch {one['batch']}: {one['reason']}"
+        for one in ranking["left_out"]
+    ]
+    return rows + missing
+
+
+def _several(ranking: Ranking) -> bool:
+    return len({row["artifact"] for row in ranking["rows"]}) > 1
+
+
+def _time(row: Mapping[str, Any]) -> str:
+    interval = " ({:.4g} to {:.4g})".format(*row["interval"]) if row["interval"] else ""
+    return f"{row['p50_ms']:.4g} ms" + interval
+
+
+def _tied(row: Mapping[str, Any], several: bool) -> str:
+    others: Sequence[Mapping[str, Any]] = row["tied_with"]
+    return f"; not told apart: {', '.join(named(other, several) for other in others)}" if others else ""
