@@ -47,6 +47,7 @@ def mutated(target: Path) -> Iterator[dict[str, str]]:
     """Run every mutant; yield what was changed and what came of it."""
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PYTHONPATH": str(target / "tree"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     environment["PATH"] = f"{binaries}{os.pathsep}{os.environ['PATH']}"
 
     def run(tool: str, *arguments: str) -> None:
