@@ -105,6 +105,14 @@ FAULTS = {
     "one axis more": Fault(
         lambda outputs: outputs.update(cls=outputs["cls"][None]), "the shape is [1, 3, 32]"
     ),
+    "one channel more": Fault(
+        lambda outputs: outputs.update(cls=np.pad(outputs["cls"], ((0, 0), (0, 1)))), "the shape is [3, 33]"
+    ),
+    "a finer type than the reference's": Fault(
+        lambda outputs: outputs.update(cls=outputs["cls"].astype(np.float32)),
+        "the type is float64, not float32",
+        True,
+    ),
     "wrong type": Fault(
         lambda outputs: outputs.update(cls=outputs["cls"].astype(np.float32)),
         "the type is float32, not float64",
@@ -126,6 +134,14 @@ def test_an_output_that_cannot_be_compared_fails_unmeasured_and_alone(name: str)
     assert not verdicts["cls"].metrics
     assert verdicts["patches"].status is Status.PASSED
     assert overall(verdicts) is Status.FAILED
+
+
+def test_a_type_is_known_by_what_it_is_and_not_by_which_object_says_so() -> None:
+    copied = {
+        name: value.astype(np.dtype(value.dtype, copy=True)) for name, value in expected_outputs().items()
+    }
+    assert copied["cls"].dtype is not expected_outputs()["cls"].dtype
+    assert overall(judge(copied, expected_outputs(), LOOSE)) is Status.PASSED
 
 
 def test_nan_in_both_is_not_agreement() -> None:
@@ -198,6 +214,13 @@ def test_a_run_that_cannot_be_compared_fails_whatever_the_other_does(place: int)
     verdicts = judge_runs(runs, expected_outputs(), LOOSE)
     assert verdicts["cls"].status is Status.FAILED
     assert "NaN" in verdicts["cls"].reasons[0]
+
+
+def test_of_several_runs_that_fail_the_first_says_why() -> None:
+    verdicts = judge_runs([wrong_by(factor) for factor in (0.001, 0.5, 0.7)], expected_outputs(), LOOSE)
+    for verdict in verdicts.values():
+        assert verdict.reasons == ("vector_relative_error is 0.5, the limit 0.01",)
+        assert verdict.metrics["vector_relative_error"] == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("place", [0, 1])

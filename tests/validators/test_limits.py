@@ -4,11 +4,14 @@ import hashlib
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
 
 from vconv.errors import InputError, VconvError
+from vconv.types import Status
+from vconv.validators.accuracy import OutputVerdict
 from vconv.validators.limits import GREATEST_FILE, STRICT, TABLES, Limits, LimitsFile, Pair, open_limits
 from vconv.validators.metrics import METRICS
 
@@ -287,10 +290,26 @@ def test_strict_and_card_bound_what_every_output_has(within: str) -> None:
         assert all(METRICS[metric].applies_to("cls") for metric in limit.bounds)
 
 
+@pytest.mark.parametrize(
+    ("thing", "field"),
+    [
+        (STRICT["fp32", "fp32"], "bounds"),
+        (open_limits("card"), "table"),
+        (LimitsFile("a", "b"), "path"),
+        (METRICS["mse"], "better"),
+        (OutputVerdict(Status.PASSED, (), {}), "status"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_judges_and_what_was_judged_cannot_be_changed(thing: object, field: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(thing, field, "loose")
+
+
 @pytest.mark.usefixtures("here")
 def test_a_report_has_the_limits_that_were_used_and_no_others() -> None:
     limits = opened(EVERY)
-    used: list[Pair] = [("fp16", "fp16"), ("fp32", "fp32"), ("fp32", "fp32")]
+    used: list[Pair] = [("fp32", "hf32"), ("fp32", "fp32"), ("fp32", "fp32")]
     assert limits.describe(used) == {
         "within": "mine.toml",
         "file": {"path": "mine.toml", "sha256": hashlib.sha256(EVERY.encode()).hexdigest()},
@@ -302,10 +321,10 @@ def test_a_report_has_the_limits_that_were_used_and_no_others() -> None:
                 "source": "our own runs",
             },
             {
-                "precision": "fp16",
-                "arithmetic": "fp16",
-                "bounds": dict(STRICT["fp16", "fp16"].bounds),
-                "source": STRICT["fp16", "fp16"].source,
+                "precision": "fp32",
+                "arithmetic": "hf32",
+                "bounds": dict(STRICT["fp32", "hf32"].bounds),
+                "source": STRICT["fp32", "hf32"].source,
             },
         ],
     }

@@ -1,7 +1,8 @@
-"""What the limits let through, on artifacts and devices."""
+"""What the limits let through, on artifacts and devices, and the measurements that they stand on."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.types import Array, Status
 from vconv.validators import golden
 from vconv.validators.accuracy import judge, overall
-from vconv.validators.limits import STRICT, TABLES
+from vconv.validators.limits import STRICT, TABLES, Pair
 
 INSIDE_CARD = [("fp32", "fp32"), ("fp32", "hf32"), ("fp16", "fp16")]
 """The strict limits that lie inside what published reports use."""
@@ -73,3 +74,21 @@ def test_every_precision_on_every_arithmetic_has_a_limit(precision: Precision) -
     for arithmetic in ("fp32", "hf32"):
         device = replace(find_device("cpu"), arithmetic=arithmetic)
         assert (precision.limits, device.arithmetic_of(precision.limits)) in STRICT
+
+
+RECORDED = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "limits.json").read_text())
+
+
+@pytest.mark.parametrize("pair", STRICT, ids=" on ".join)
+def test_every_strict_limit_stands_between_what_was_measured_clean_and_the_least_fault(pair: Pair) -> None:
+    bounds, source = STRICT[pair].bounds, STRICT[pair].source
+    found = RECORDED["limits"][".".join(pair)]
+    low, high = found["clean"]
+    fault = found["least_fault"]
+    assert low < high < bounds["vector_relative_error"] < fault["vector_relative_error"]
+    assert found["clean_token_cosine_min"] > bounds.get("token_cosine_min", 0.0)
+    assert found["bounds"] == bounds
+    figures = f"{low:.1e} to {high:.1e}", fault["what"], f"{fault['vector_relative_error']:.1e}"
+    assert all(figure.replace("e-0", "e-") in source for figure in figures), figures
+    assert "synthetic weights" in source
+    assert ("simulated" in source) == (pair in (("fp32", "hf32"), ("int8", "int8")))

@@ -210,6 +210,18 @@ def test_cosines_never_leave_their_range() -> None:
             assert all(-1.0 <= found[key] <= 1.0 for key in ("cosine", "token_cosine_p1", "token_cosine_min"))
 
 
+ROUNDED_UP = ([6.0, 6.0], [15.0, 8.0, 9.0], [6.0, 18.0, 13.0, 17.0])
+"""Vectors of which a multiple has, in float64, a . e that is greater than ||a|| ||e||."""
+
+
+@pytest.mark.parametrize("factor", [2.0, 8.0, 3.0, -2.0, -8.0, -3.0])
+@pytest.mark.parametrize("vector", ROUNDED_UP, ids=len)
+def test_a_cosine_that_rounding_takes_past_one_is_one(vector: list[float], factor: float) -> None:
+    expected = np.array([vector])
+    assert METRICS["cosine"].compute(factor * expected, expected) == pytest.approx(math.copysign(1, factor))
+    assert abs(METRICS["cosine"].compute(factor * expected, expected)) <= 1.0
+
+
 def test_the_top_class_is_compared_image_by_image() -> None:
     expected = np.eye(5, dtype=np.float32)
     assert measure("logits", expected, expected)["top1_match"] == 1.0
