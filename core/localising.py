@@ -43,7 +43,7 @@ from vconv.validators import golden, report, textlog
 from vconv.validators.classes import CLASSES
 from vconv.validators.diagnosis import conclude
 from vconv.validators.integrity import verify_files
-from vconv.validators.limits import Limits, open_limits
+from vconv.validators.limits import Limits, Pair, open_limits
 from vconv.validators.localisation import localise
 from vconv.validators.pictures import error_against_depth
 
@@ -98,7 +98,8 @@ def bisect(
     folder = Path(path)
     made = manifest.load(folder)
     chosen = _Chosen.find(made, variant, place, engine)
-    bound = chosen.bound(open_limits(within), place)
+    limits = open_limits(within)
+    bound = chosen.bound(limits, place)
     require_weights(folder)
     report.probe(folder)
     verify_files(folder, made)
@@ -130,7 +131,7 @@ def bisect(
         "simulated": place.simulated,
         "status": status,
         "passed": status is Status.PASSED,
-        "within": within,
+        "limits": limits.describe([chosen.pair(place)]),
         "bound": bound,
         "reference": {
             "name": named,
@@ -245,9 +246,13 @@ class _Chosen:
             )
         return cls("", PRECISIONS[graphs[name].precision], graphs[name], engine)
 
+    def pair(self, place: Device) -> Pair:
+        """Return its precision, and a device's arithmetic in that: what chooses its limit."""
+        return self.precision.limits, place.arithmetic_of(self.precision.limits)
+
     def exact(self, place: Device) -> bool:
         """Tell whether it computes in float32 throughout, so that one wrong operator stands out."""
-        return (self.precision.limits, place.arithmetic_of(self.precision.limits)) == ("fp32", "fp32")
+        return self.pair(place) == ("fp32", "fp32")
 
     def bound(self, limits: Limits, place: Device) -> float:
         """Return the vector relative error from which it departs.
@@ -255,8 +260,7 @@ class _Chosen:
         Raises:
             InputError: the limits have no bound on it.
         """
-        precision = self.precision.limits
-        pair = precision, place.arithmetic_of(precision)
+        pair = self.pair(place)
         bounds = limits.table[pair].bounds
         if METRIC not in bounds:
             raise InputError(

@@ -130,7 +130,6 @@ def selftest(
         {
             "status": Status.PASSED if passed else Status.FAILED,
             "passed": passed,
-            "within": within,
             "limits": limits.describe([("fp32", "fp32")]),
             "artifacts": artifacts,
             "faults": faults,
