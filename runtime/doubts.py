@@ -7,7 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vconv.runtime.statistics import LEAST_SAMPLES, Interval, medians, percentile_interval
+from vconv.runtime.statistics import (
+    CONFIDENCE,
+    LEAST_SAMPLES,
+    Interval,
+    medians,
+    percentile_interval,
+)
 from vconv.types import Array
 
 DRIFT = 0.05
@@ -46,7 +52,7 @@ def thirds(values: Array) -> tuple[float, Interval]:
     third = len(values) // 3
     first, last = values[:third], values[-third:]
     random = np.random.default_rng(_SEED)
-    interval = percentile_interval(medians(last, random) / medians(first, random))
+    interval = percentile_interval(medians(last, random) / medians(first, random), CONFIDENCE)
     return float(np.median(last) / np.median(first)), interval
 
 
