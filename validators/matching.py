@@ -40,7 +40,7 @@ class Match:
         shape: of what it gave.
         counterpart: what gave the nearest value in the reference; empty if none is near.
         error: vector relative error between the two; None if none is near.
-        agrees: whether its value, or one that is made from it, is the reference's.
+        agrees: whether its value is the reference's, or on the way to some that are.
         inputs: the places of the operators that it works on.
     """
 
@@ -118,11 +118,7 @@ def match(
         further = [near for near in neighbours.found[place] if near.place >= least]
         nearest.append(min(further, key=lambda near: near.error, default=None))
         reached.append(min((near.place for near in further if near.error <= tolerance), default=past))
-    agree = [near is not None and near.error <= tolerance for near in nearest]
-    for place in reversed(range(len(steps))):
-        if agree[place]:
-            for source in inputs[place]:
-                agree[source] = True
+    agree = _agreeing(nearest, inputs, tolerance)
     return [
         Match(
             step.operator,
@@ -136,6 +132,25 @@ def match(
         )
         for step, near, agrees, sources in zip(steps, nearest, agree, inputs, strict=True)
     ]
+
+
+def _agreeing(
+    nearest: Sequence[_Near | None], inputs: Sequence[tuple[int, ...]], tolerance: float
+) -> list[bool]:
+    """Tell which values are the reference's, or are on the way to some that are.
+
+    What has no counterpart agrees if anything made from it does; what has one that is near, but not near
+    enough, only if everything does: where a part of it is right, so is what is made from that part alone.
+    """
+    consumers: list[list[int]] = [[] for _ in nearest]
+    agree = [False] * len(nearest)
+    for place in reversed(range(len(nearest))):
+        near, after = nearest[place], [agree[consumer] for consumer in consumers[place]]
+        there = near is not None and near.error <= tolerance
+        agree[place] = there or (any(after) if near is None else bool(after) and all(after))
+        for source in inputs[place]:
+            consumers[source].append(place)
+    return agree
 
 
 def first_departure(matches: Sequence[Match]) -> int | None:

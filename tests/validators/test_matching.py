@@ -66,6 +66,21 @@ def test_the_first_operator_that_departs_is_the_one_whose_inputs_agree() -> None
     assert found[1].error == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_a_value_that_is_wrong_in_part_departs_though_what_is_made_of_the_right_part_agrees() -> None:
+    wrong = 2 * X
+    wrong[:, :, 3] *= 2
+    reference = [step("r0", "mul", 2 * X, TOKENS), step("r1", "slice", 2 * X[:, :, :2], "r0")]
+    reference.append(step("r2", "slice", 2 * X[:, :, 2:], "r0"))
+    found = matched(
+        step("a", "Mul", wrong, TOKENS),
+        step("b", "Slice", wrong[:, :, :2], "a"),
+        step("c", "Slice", wrong[:, :, 2:], "a"),
+        reference=reference,
+    )
+    assert [one.agrees for one in found] == [False, True, False]
+    assert first_departure(found) == 0
+
+
 def test_an_operator_that_gives_what_it_was_given_is_not_taken_for_its_input() -> None:
     found = matched(step("a", "Mul", 2 * X, TOKENS), step("b", "Exp", 2 * X, "a"))
     assert [one.agrees for one in found] == [True, False]
