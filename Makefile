@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
+# Tests at once, on one thread each.
+WORKERS ?= 2
 ROOMS := convert runtime validators
 # Tests that meet transformers, timm, torch and the ONNX tools, whose oldest versions differ most.
 MEETING := tests/convert/layouts tests/convert/libraries tests/convert/patches tests/convert/test_models.py \
@@ -44,7 +46,7 @@ typed:
 	for room in $(ROOMS); do ln -sfn ../../../$$room build/typed/vconv/; done
 
 unit: $(STAMP)  ## tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 test-oldest: $(OLDEST)/.installed  ## tests with the oldest supported set, tests/oldest.txt
 	$(OLDEST)/bin/python -m pytest

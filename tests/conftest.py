@@ -17,6 +17,14 @@ from vconv.miniatures import miniature, side_of
 from vconv.runtime.images import natural_image
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give what uses one full-sized artifact to one worker, so that it is exported once."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "exported" in item.fixturenames:
+            named = item.callspec.params.get("system", "any") if hasattr(item, "callspec") else "any"
+            item.add_marker(pytest.mark.xdist_group(f"full-sized {named}"))
+
+
 @pytest.fixture(params=sorted(SYSTEMS))
 def system(request: pytest.FixtureRequest) -> System:
     """Every system of the catalog, in full size."""
