@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
-from torch import nn
 
 from vconv import manifest, subjects
-from vconv.convert import models
+from vconv.chosen import Chosen, open_reference
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
-from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB
-from vconv.errors import InputError, UnavailableError, UnknownNameError, VconvError
+from vconv.errors import InputError, VconvError
 from vconv.examination import Examination
-from vconv.manifest import Manifest, VariantRecord
-from vconv.runtime.devices import Device, find_device
-from vconv.runtime.engines import GRAPH_ENGINES
-from vconv.runtime.graph_stages import GraphStages
+from vconv.manifest import Manifest
+from vconv.runtime.devices import find_device
 from vconv.runtime.images import open_images
-from vconv.runtime.precisions import PRECISIONS, Precision, find_precisions
-from vconv.runtime.sessions import TorchSession
-from vconv.runtime.stages import Stages
 from vconv.runtime.torch_stages import TorchStages
 from vconv.runtime.variants import (
     DEFAULT_VARIANT,
-    find_variant,
-    open_variant,
-    patched_network,
     require_weights,
 )
 from vconv.staging import scratch_folder
@@ -43,17 +31,9 @@ from vconv.validators import golden, report, textlog
 from vconv.validators.classes import CLASSES
 from vconv.validators.diagnosis import conclude
 from vconv.validators.integrity import verify_files
-from vconv.validators.limits import Limits, Pair, open_limits
+from vconv.validators.limits import Limits, open_limits
 from vconv.validators.localisation import localise
 from vconv.validators.pictures import error_against_depth
-
-PATCHED = "patched-torch-fp32"
-METRIC = "vector_relative_error"
-"""By which stages and operators are compared."""
-_TORCH = re.compile(r"(original|patched)-torch-(.+)")
-IMAGES = 2
-"""Images that are looked at, in one batch."""
-STAND_IN = "patched-torch-fp32 in its place: the original's weights are not here"
 
 
 def bisect(
@@ -97,7 +77,7 @@ def bisect(
     photographs = open_images(images) if images else []
     folder = Path(path)
     made = manifest.load(folder)
-    chosen = _Chosen.find(made, variant, place, engine)
+    chosen = Chosen.find(made, variant, place, engine)
     limits = open_limits(within)
     bound = chosen.bound(limits, place)
     require_weights(folder)
@@ -114,7 +94,7 @@ def bisect(
                 fix="give --weights, or look at a graph, which is then held against the patched model",
             )
         pixel_values, inputs = _inputs(folder, made, photographs, seed)
-        named, session = _reference(folder, made, source)
+        named, session = open_reference(folder, made, source)
         reference = TorchStages(closing.enter_context(session), plain=not chosen.kind)
         stages = chosen.stages(folder, made, source, place, closing, PATCHES)
         say(f"{variant} on {place.name} against {named}, stage by stage")
@@ -180,10 +160,10 @@ def explained(
     say(f"nothing seen explains {failed['variant']}: looking where it departs")
     place = find_device(failed["device"])
     try:
-        chosen = _Chosen.find(found.made, failed["variant"], place, failed["engine"])
+        chosen = Chosen.find(found.made, failed["variant"], place, failed["engine"])
         with ExitStack() as closing:
             reference = TorchStages(
-                closing.enter_context(_reference(found.folder, found.made, found.source)[1]),
+                closing.enter_context(open_reference(found.folder, found.made, found.source)[1]),
                 plain=not chosen.kind,
             )
             stages = chosen.stages(found.folder, found.made, found.source, place, closing, patches)
@@ -199,132 +179,6 @@ def explained(
     fault, sentence = departure.fault, departure.sentence(failed["variant"])
     row = {"class": fault, "meaning": CLASSES[fault], "where": failed["variant"], "because": sentence}
     return [row]
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """The variant that is looked at.
-
-    Args:
-        kind: ``original`` or ``patched`` for a torch variant; empty for a graph.
-        precision: what a torch variant is run in; a graph is of its own.
-        record: what the manifest says of it.
-        engine: what runs it.
-    """
-
-    kind: str
-    precision: Precision
-    record: VariantRecord
-    engine: str
-
-    @classmethod
-    def find(cls, made: Manifest, name: str, place: Device, engine: str) -> _Chosen:
-        """Find a variant by its name.
-
-        Raises:
-            UnknownNameError: there is no such variant, precision or engine.
-            InputError: the device has not this precision.
-            UnavailableError: the engine is not installed for the device.
-        """
-        torch = _TORCH.fullmatch(name)
-        if torch:
-            (precision,) = find_precisions((torch[2],), place)
-            return cls(torch[1], precision, find_variant(made, PATCHED), "torch")
-        graphs = {record.variant: record for record in made.variants if record.engine != "torch"}
-        if name not in graphs:
-            choices = [*graphs, PATCHED, "original-torch-fp32"]
-            raise UnknownNameError("variant", name, choices, fix="choose one of those, or another precision")
-        if engine not in GRAPH_ENGINES:
-            raise UnknownNameError("engine", engine, GRAPH_ENGINES, fix="name one of those")
-        lack = GRAPH_ENGINES[engine].lack(place)
-        if lack:
-            raise UnavailableError(
-                f"{engine} cannot run here",
-                got=lack,
-                expected=f"{engine} for {place.name}",
-                fix=f"install the build of {engine} for this device, or name another engine",
-            )
-        return cls("", PRECISIONS[graphs[name].precision], graphs[name], engine)
-
-    def pair(self, place: Device) -> Pair:
-        """Return its precision, and a device's arithmetic in that: what chooses its limit."""
-        return self.precision.limits, place.arithmetic_of(self.precision.limits)
-
-    def exact(self, place: Device) -> bool:
-        """Tell whether it computes in float32 throughout, so that one wrong operator stands out."""
-        return self.pair(place) == ("fp32", "fp32")
-
-    def bound(self, limits: Limits, place: Device) -> float:
-        """Return the vector relative error from which it departs.
-
-        Raises:
-            InputError: the limits have no bound on it.
-        """
-        pair = self.pair(place)
-        bounds = limits.table[pair].bounds
-        if METRIC not in bounds:
-            raise InputError(
-                f"[{'.'.join(pair)}] of {limits.within} does not say when a variant departs",
-                got=", ".join(bounds),
-                expected=METRIC,
-                fix=f"add a bound on {METRIC}, or use --within strict",
-            )
-        return bounds[METRIC]
-
-    def batch(self, pixel_values: Array) -> Array:
-        """Return the images that are looked at, as many as a static graph takes."""
-        count = self.record.batch or min(IMAGES, len(pixel_values))
-        return np.ascontiguousarray(np.resize(pixel_values, (count, *pixel_values.shape[1:])))
-
-    def stages(
-        self,
-        folder: Path,
-        made: Manifest,
-        source: Source | None,
-        place: Device,
-        closing: ExitStack,
-        patches: Mapping[str, Patch],
-    ) -> Stages:
-        """Open it, in stages."""
-        if not self.kind:
-            return GraphStages(folder / self.record.file, patched_network(folder), place, self.engine)
-        if self.kind == "original":
-            assert source is not None
-            session = _original(
-                source, models.load(source.folder, source.network), made, place, self.precision
-            )
-        else:
-            session = _patched(folder, made, place, self.precision, patches)
-        return TorchStages(closing.enter_context(session), plain=False)
-
-
-def _original(
-    source: Source, model: nn.Module, made: Manifest, place: Device, precision: Precision
-) -> TorchSession:
-    return TorchSession(model, source.network, place, (), source.folder, made.size, precision)
-
-
-def _patched(
-    folder: Path,
-    made: Manifest,
-    place: Device,
-    precision: Precision,
-    patches: Mapping[str, Patch] = PATCHES,
-) -> TorchSession:
-    record = find_variant(made, PATCHED)
-    session = open_variant(folder, made, record, place, precision=precision, patches=patches)
-    assert isinstance(session, TorchSession)
-    return session
-
-
-def _reference(folder: Path, made: Manifest, source: Source | None) -> tuple[str, TorchSession]:
-    """Open the reference in fp32 on the CPU, or, where the original is not here, what stands in for it."""
-    cpu, exact = find_device("cpu"), PRECISIONS["fp32"]
-    if source is None:
-        return STAND_IN, _patched(folder, made, cpu, exact)
-    model = models.load(source.folder, source.network)
-    named = golden.correct(model, source)
-    return named, _original(source, model, made, cpu, exact)
 
 
 def _inputs(

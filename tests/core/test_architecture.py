@@ -28,7 +28,18 @@ HEAVY = {
         "safetensors",
     ),
 }
-LIGHT = {"__init__", "__main__", "_version", "errors", "types", "catalog", "published", "cli"}
+LIGHT = {
+    "cli/__init__",
+    "cli/group",
+    "cli/options",
+    "__init__",
+    "__main__",
+    "_version",
+    "errors",
+    "types",
+    "catalog",
+    "published",
+}
 ORDER = {"nouns": 0, "convert": 1, "runtime": 2, "validators": 3, "workflows": 4, "cli": 5}
 
 FILES = sorted(path for room in ("core", *ROOMS) for path in (ROOT / room).rglob("*.py"))
@@ -80,7 +91,7 @@ def test_rooms_are_imported_by_their_installed_names_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_only_the_command_line_imports_click(path: Path) -> None:
-    assert name_of(path) == "vconv.cli" or "click" not in set(imports(path))
+    assert name_of(path).startswith("vconv.cli") or "click" not in set(imports(path))
 
 
 @pytest.mark.parametrize("stem", sorted(LIGHT))

@@ -1,0 +1,168 @@
+"""The variant that is looked at stage by stage, and the reference that it is held against."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from vconv.convert import models
+from vconv.convert.patches.base import Patch
+from vconv.convert.patches.table import PATCHES
+from vconv.convert.sources.base import Source
+from vconv.errors import InputError, UnavailableError, UnknownNameError
+from vconv.manifest import Manifest, VariantRecord
+from vconv.runtime.devices import Device, find_device
+from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.graph_stages import GraphStages
+from vconv.runtime.precisions import PRECISIONS, Precision, find_precisions
+from vconv.runtime.sessions import TorchSession
+from vconv.runtime.stages import Stages
+from vconv.runtime.torch_stages import TorchStages
+from vconv.runtime.variants import (
+    find_variant,
+    open_variant,
+    patched_network,
+)
+from vconv.types import Array
+from vconv.validators import golden
+from vconv.validators.limits import Limits, Pair
+
+PATCHED = "patched-torch-fp32"
+METRIC = "vector_relative_error"
+"""By which stages and operators are compared."""
+_TORCH = re.compile(r"(original|patched)-torch-(.+)")
+IMAGES = 2
+"""Images that are looked at, in one batch."""
+STAND_IN = "patched-torch-fp32 in its place: the original's weights are not here"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The variant that is looked at.
+
+    Args:
+        kind: ``original`` or ``patched`` for a torch variant; empty for a graph.
+        precision: what a torch variant is run in; a graph is of its own.
+        record: what the manifest says of it.
+        engine: what runs it.
+    """
+
+    kind: str
+    precision: Precision
+    record: VariantRecord
+    engine: str
+
+    @classmethod
+    def find(cls, made: Manifest, name: str, place: Device, engine: str) -> Chosen:
+        """Find a variant by its name.
+
+        Raises:
+            UnknownNameError: there is no such variant, precision or engine.
+            InputError: the device has not this precision.
+            UnavailableError: the engine is not installed for the device.
+        """
+        torch = _TORCH.fullmatch(name)
+        if torch:
+            (precision,) = find_precisions((torch[2],), place)
+            return cls(torch[1], precision, find_variant(made, PATCHED), "torch")
+        graphs = {record.variant: record for record in made.variants if record.engine != "torch"}
+        if name not in graphs:
+            choices = [*graphs, PATCHED, "original-torch-fp32"]
+            raise UnknownNameError("variant", name, choices, fix="choose one of those, or another precision")
+        if engine not in GRAPH_ENGINES:
+            raise UnknownNameError("engine", engine, GRAPH_ENGINES, fix="name one of those")
+        lack = GRAPH_ENGINES[engine].lack(place)
+        if lack:
+            raise UnavailableError(
+                f"{engine} cannot run here",
+                got=lack,
+                expected=f"{engine} for {place.name}",
+                fix=f"install the build of {engine} for this device, or name another engine",
+            )
+        return cls("", PRECISIONS[graphs[name].precision], graphs[name], engine)
+
+    def pair(self, place: Device) -> Pair:
+        """Return its precision, and a device's arithmetic in that: what chooses its limit."""
+        return self.precision.limits, place.arithmetic_of(self.precision.limits)
+
+    def exact(self, place: Device) -> bool:
+        """Tell whether it computes in float32 throughout, so that one wrong operator stands out."""
+        return self.pair(place) == ("fp32", "fp32")
+
+    def bound(self, limits: Limits, place: Device) -> float:
+        """Return the vector relative error from which it departs.
+
+        Raises:
+            InputError: the limits have no bound on it.
+        """
+        pair = self.pair(place)
+        bounds = limits.table[pair].bounds
+        if METRIC not in bounds:
+            raise InputError(
+                f"[{'.'.join(pair)}] of {limits.within} does not say when a variant departs",
+                got=", ".join(bounds),
+                expected=METRIC,
+                fix=f"add a bound on {METRIC}, or use --within strict",
+            )
+        return bounds[METRIC]
+
+    def batch(self, pixel_values: Array) -> Array:
+        """Return the images that are looked at, as many as a static graph takes."""
+        count = self.record.batch or min(IMAGES, len(pixel_values))
+        return np.ascontiguousarray(np.resize(pixel_values, (count, *pixel_values.shape[1:])))
+
+    def stages(
+        self,
+        folder: Path,
+        made: Manifest,
+        source: Source | None,
+        place: Device,
+        closing: ExitStack,
+        patches: Mapping[str, Patch],
+    ) -> Stages:
+        """Open it, in stages."""
+        if not self.kind:
+            return GraphStages(folder / self.record.file, patched_network(folder), place, self.engine)
+        if self.kind == "original":
+            assert source is not None
+            session = _original(
+                source, models.load(source.folder, source.network), made, place, self.precision
+            )
+        else:
+            session = _patched(folder, made, place, self.precision, patches)
+        return TorchStages(closing.enter_context(session), plain=False)
+
+
+def _original(
+    source: Source, model: nn.Module, made: Manifest, place: Device, precision: Precision
+) -> TorchSession:
+    return TorchSession(model, source.network, place, (), source.folder, made.size, precision)
+
+
+def _patched(
+    folder: Path,
+    made: Manifest,
+    place: Device,
+    precision: Precision,
+    patches: Mapping[str, Patch] = PATCHES,
+) -> TorchSession:
+    record = find_variant(made, PATCHED)
+    session = open_variant(folder, made, record, place, precision=precision, patches=patches)
+    assert isinstance(session, TorchSession)
+    return session
+
+
+def open_reference(folder: Path, made: Manifest, source: Source | None) -> tuple[str, TorchSession]:
+    """Open the reference in fp32 on the CPU, or, where the original is not here, what stands in for it."""
+    cpu, exact = find_device("cpu"), PRECISIONS["fp32"]
+    if source is None:
+        return STAND_IN, _patched(folder, made, cpu, exact)
+    model = models.load(source.folder, source.network)
+    named = golden.correct(model, source)
+    return named, _original(source, model, made, cpu, exact)

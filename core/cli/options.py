@@ -1,0 +1,79 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+class Filled(click.types.StringParamType):
+    """Text that is not empty: a variable of the shell that was not set is no path and no name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take what was given; refuse nothing but spaces."""
+        text = str(super().convert(value, param, ctx))
+        if not text.strip():
+            self.fail("an empty string", param, ctx)
+        return text
+
+
+TEXT = Filled()
+HUB = click.option(
+    "--hub",
+    type=click.Choice(["huggingface", "modelscope"]),
+    default="huggingface",
+    show_default=True,
+    help="Where repositories are looked for.",
+)
+OFFLINE = click.option(
+    "--offline", is_flag=True, help="Look for repositories in the hub's cache alone, not on the network."
+)
+DEVICE = click.option(
+    "--device",
+    type=TEXT,
+    default="cpu",
+    show_default=True,
+    help="Where to run: cpu, cuda[:N], npu[:N], or all.",
+)
+PRECISION = click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    metavar="NAMES",
+    help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
+    "or auto: what the device usually runs.",
+)
+ENGINE = click.option(
+    "--engine",
+    "engines",
+    type=TEXT,
+    multiple=True,
+    metavar="NAME",
+    help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
+)
+WITHIN = click.option(
+    "--within",
+    type=TEXT,
+    default="strict",
+    show_default=True,
+    metavar="LIMITS",
+    help="strict, card, or a TOML file with limits in place of strict ones.",
+)
+QUICK = click.option("--quick", is_flag=True, help="A glance: 10 runs.")
+FULL = click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")
+BUDGET = click.option(
+    "--budget",
+    type=float,
+    metavar="SECONDS",
+    help="Longest time a variant and batch may take.  [default: 60]",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+
+
+def measuring(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of all that judges and times."""
+    for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, PRECISION, DEVICE, OFFLINE):
+        command = option(command)
+    return command

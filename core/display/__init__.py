@@ -1,0 +1,7 @@
+"""Results drawn for a terminal. Nothing is computed here."""
+
+from vconv.display.artifacts import artifact, exported, filled, systems
+from vconv.display.faults import bisected, selftested
+from vconv.display.judged import compared, validated
+
+__all__ = ["artifact", "bisected", "compared", "exported", "filled", "selftested", "systems", "validated"]
