@@ -14,11 +14,12 @@ from vconv import manifest, subjects
 from vconv.chosen import Chosen, open_reference
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
+from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError, VconvError
 from vconv.examination import Examination
 from vconv.manifest import Manifest
-from vconv.runtime.devices import find_device
+from vconv.runtime.devices import Device, find_device
 from vconv.runtime.images import open_images
 from vconv.runtime.torch_stages import TorchStages
 from vconv.runtime.variants import (
@@ -32,7 +33,7 @@ from vconv.validators.classes import CLASSES
 from vconv.validators.diagnosis import conclude
 from vconv.validators.integrity import verify_files
 from vconv.validators.limits import Limits, open_limits
-from vconv.validators.localisation import localise
+from vconv.validators.localisation import Departure, localise
 from vconv.validators.pictures import error_against_depth
 
 
@@ -83,7 +84,7 @@ def bisect(
     require_weights(folder)
     report.probe(folder)
     verify_files(folder, made)
-    with scratch_folder(log.say) as scratch, ExitStack() as closing:
+    with scratch_folder(log.say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
         source, missing = subjects.live_source(made, asked, bool(weights), scratch, log.say)
         if source is None and chosen.kind:
@@ -94,11 +95,8 @@ def bisect(
                 fix="give --weights, or look at a graph, which is then held against the patched model",
             )
         pixel_values, inputs = _inputs(folder, made, photographs, seed)
-        named, session = open_reference(folder, made, source)
-        reference = TorchStages(closing.enter_context(session), plain=not chosen.kind)
-        stages = chosen.stages(folder, made, source, place, closing, PATCHES)
-        say(f"{variant} on {place.name} against {named}, stage by stage")
-        found = localise(reference, stages, chosen.batch(pixel_values), bound, chosen.exact(place), log.say)
+        log.say(f"{variant} on {place.name}, stage by stage")
+        named, found = _departure(folder, made, source, chosen, place, pixel_values, bound, PATCHES, log.say)
     status = Status.FAILED if found.departs else Status.PASSED
     title = f"{made.system.name}: {variant} against {named}"
     result: dict[str, Any] = {
@@ -134,6 +132,26 @@ def bisect(
     return {**result, "report": str(saved), **beside}
 
 
+def _departure(
+    folder: Path,
+    made: Manifest,
+    source: Source | None,
+    chosen: Chosen,
+    place: Device,
+    pixel_values: Array,
+    bound: float,
+    patches: Mapping[str, Patch],
+    say: Say,
+) -> tuple[str, Departure]:
+    """Hold a variant against its reference; return what that is called, and where the variant departs."""
+    with ExitStack() as closing:
+        named, session = open_reference(folder, made, source)
+        reference = TorchStages(closing.enter_context(session), plain=not chosen.kind)
+        stages = chosen.stages(folder, made, source, place, closing, patches)
+        images = chosen.batch(pixel_values)
+        return named, localise(reference, stages, images, bound, chosen.exact(place), say)
+
+
 def explained(
     found: Examination,
     rows: Sequence[Mapping[str, Any]],
@@ -161,16 +179,10 @@ def explained(
     place = find_device(failed["device"])
     try:
         chosen = Chosen.find(found.made, failed["variant"], place, failed["engine"])
-        with ExitStack() as closing:
-            reference = TorchStages(
-                closing.enter_context(open_reference(found.folder, found.made, found.source)[1]),
-                plain=not chosen.kind,
-            )
-            stages = chosen.stages(found.folder, found.made, found.source, place, closing, patches)
-            images = chosen.batch(found.reference.pixel_values)
-            departure = localise(
-                reference, stages, images, chosen.bound(limits, place), chosen.exact(place), silent
-            )
+        bound, images = chosen.bound(limits, place), found.reference.pixel_values
+        _, departure = _departure(
+            found.folder, found.made, found.source, chosen, place, images, bound, patches, silent
+        )
     except VconvError as error:
         say(f"where it departs cannot be told: {error}")
         return []
