@@ -35,11 +35,14 @@ GREATEST_MEMORY_RATIO = 1.5
 def run(*arguments: str) -> tuple[dict, float, int]:
     """Run a command of vconv in a process of its own; return its document, seconds, and peak bytes."""
     start = time.perf_counter()
-    with tempfile.TemporaryFile() as out:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
         command = [sys.executable, "-m", "vconv", *arguments, "--json"]
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
-        _, _, usage = os.wait4(process.pid, 0)
+        process = subprocess.Popen(command, stdout=out, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
         out.seek(0)
+        said.seek(0)
+        if os.waitstatus_to_exitcode(status) not in (0, 1):
+            raise RuntimeError(said.read()[-2000:])
         return json.load(out), time.perf_counter() - start, usage.ru_maxrss * 1024
 
 

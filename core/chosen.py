@@ -15,12 +15,12 @@ from vconv.convert import models
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
-from vconv.errors import InputError, UnavailableError, UnknownNameError
+from vconv.errors import InputError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime.devices import Device, find_device
-from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.engines import GRAPH_ENGINES, unavailable
 from vconv.runtime.graph_stages import GraphStages
-from vconv.runtime.precisions import PRECISIONS, Precision, find_precisions
+from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.sessions import TorchSession
 from vconv.runtime.stages import Stages
 from vconv.runtime.torch_stages import TorchStages
@@ -63,14 +63,15 @@ class Chosen:
         """Find a variant by its name.
 
         Raises:
-            UnknownNameError: there is no such variant, precision or engine.
-            InputError: the device has not this precision.
+            UnknownNameError: there is no such variant or engine, or the device has not this precision.
             UnavailableError: the engine is not installed for the device.
         """
         torch = _TORCH.fullmatch(name)
         if torch:
-            (precision,) = find_precisions((torch[2],), place)
-            return cls(torch[1], precision, find_variant(made, PATCHED), "torch")
+            if torch[2] not in place.precisions:
+                names = [f"{torch[1]}-torch-{precision}" for precision in place.precisions]
+                raise UnknownNameError(f"variant on {place.name}", name, names, fix="choose one of those")
+            return cls(torch[1], PRECISIONS[torch[2]], find_variant(made, PATCHED), "torch")
         graphs = {record.variant: record for record in made.variants if record.engine != "torch"}
         if name not in graphs:
             choices = [*graphs, PATCHED, "original-torch-fp32"]
@@ -79,12 +80,7 @@ class Chosen:
             raise UnknownNameError("engine", engine, GRAPH_ENGINES, fix="name one of those")
         lack = GRAPH_ENGINES[engine].lack(place)
         if lack:
-            raise UnavailableError(
-                f"{engine} cannot run here",
-                got=lack,
-                expected=f"{engine} for {place.name}",
-                fix=f"install the build of {engine} for this device, or name another engine",
-            )
+            raise unavailable(engine, lack, place)
         return cls("", PRECISIONS[graphs[name].precision], graphs[name], engine)
 
     def pair(self, place: Device) -> Pair:

@@ -15,7 +15,7 @@ from vconv.convert.sources.base import Source
 from vconv.manifest import Manifest
 from vconv.runtime.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Check, Status
-from vconv.validators import classes
+from vconv.validators import classes, golden
 from vconv.validators.golden import Reference
 from vconv.validators.graphs import check_graph, open_graph
 from vconv.validators.inputs import verify_preprocessing
@@ -93,6 +93,8 @@ def examine(folder: Path, made: Manifest, original: Original, refer: Refer) -> E
             verify_architecture(net, source.network),
             verify_tensors(lines, renamed, entries, fault_of),
         ]
-    checks.append(verify_preprocessing(folder, source.folder if source else None))
+    recorded = golden.load(folder / made.golden.file)[0] if made.golden else None
+    names = made.golden.images if made.golden else ()
+    checks.append(verify_preprocessing(folder, source.folder if source else None, (recorded, names)))
     reference, agreement, inputs = refer(source)
     return Examination(folder, made, source, reference, inputs, (*checks, agreement))

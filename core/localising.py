@@ -36,6 +36,9 @@ from vconv.validators.limits import Limits, open_limits
 from vconv.validators.localisation import Departure, localise
 from vconv.validators.pictures import error_against_depth
 
+_APART = ("files", "source", "variants", "golden", "preprocessing")
+"""Checks whose failure explains no variant's: they are of something that no variant runs on."""
+
 
 def bisect(
     path: str | Path,
@@ -80,6 +83,7 @@ def bisect(
     made = manifest.load(folder)
     chosen = Chosen.find(made, variant, place, engine)
     limits = open_limits(within)
+    limits.require_use(str(folder), made.outputs)
     bound = chosen.bound(limits, place)
     require_weights(folder)
     report.probe(folder)
@@ -172,9 +176,23 @@ def explained(
         See :func:`vconv.validators.diagnosis.conclude`.
     """
     known = conclude(found.checks, rows)
-    failed = next((row for row in rows if row["status"] is Status.FAILED), None)
-    if known or failed is None or found.source is None or found.reference is None:
+    failing = [check for check in found.checks if check.status is Status.FAILED]
+    told = any(check.name not in _APART for check in failing)
+    failed = [row for row in rows if row["status"] is Status.FAILED and not row["diagnosis"]]
+    if told or not failed or found.source is None or found.reference is None:
         return known
+    return known + _located(found, failed[0], limits, say, patches)
+
+
+def _located(
+    found: Examination,
+    failed: Mapping[str, Any],
+    limits: Limits,
+    say: Say,
+    patches: Mapping[str, Patch],
+) -> list[dict[str, str]]:
+    """Say what a variant's failure comes of, by where it departs; nothing where that cannot be told."""
+    assert found.source is not None and found.reference is not None
     say(f"nothing seen explains {failed['variant']}: looking where it departs")
     place = find_device(failed["device"])
     try:
@@ -186,9 +204,10 @@ def explained(
     except VconvError as error:
         say(f"where it departs cannot be told: {error}")
         return []
-    if not departure.departs:
-        return []
     fault, sentence = departure.fault, departure.sentence(failed["variant"])
+    if not fault:
+        say(sentence)
+        return []
     row = {"class": fault, "meaning": CLASSES[fault], "where": failed["variant"], "because": sentence}
     return [row]
 

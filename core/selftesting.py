@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +12,12 @@ from typing import Any
 from PIL import Image
 
 from vconv import catalog, manifest, subjects, workflows
+from vconv.chosen import METRIC
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
-from vconv.errors import InputError
+from vconv.errors import InputError, VconvError
 from vconv.examination import examine
 from vconv.localising import explained
 from vconv.manifest import Manifest
@@ -89,6 +91,7 @@ def selftest(
         VconvError: something that the user can mend.
     """
     limits = open_limits(within)
+    _require_metric(limits)
     if clean_runs < 0:
         raise InputError(
             "--clean-runs is out of range", got=clean_runs, expected="0 or more", fix="give a whole number"
@@ -108,6 +111,7 @@ def selftest(
             artifacts.append(
                 weights_named(f"{name}: {proband.source.origin.label}", proband.source.origin.synthetic)
             )
+            limits.require_use(str(proband.folder), proband.made.outputs)
             judge = partial(_judged, proband, limits=limits, engines=engines)
             for number in range(clean_runs):
                 say(f"{name}: clean run {number + 1} of {clean_runs}")
@@ -118,12 +122,13 @@ def selftest(
             network = patched_network(proband.folder)
             shop = Workshop.open(proband.folder, scratch / f"workshop-{len(artifacts)}", network)
             for fault in FAULTS:
-                lacks = fault.lacks(network)
+                lacks = fault.lacks(shop)
                 if lacks:
                     lacking.append({"artifact": name, "fault": fault.name, "reason": lacks})
                     continue
                 faults.append({"artifact": name, **_tried(fault, shop, judge)})
                 say(f"{name}: {fault.name}: {_told(faults[-1])}")
+            shutil.rmtree(shop.folder)
     right = all(row["caught"] and row["class"] == row["expected"] for row in faults)
     passed = right and bool(faults) and not alarms
     result: dict[str, Any] = report.finite(
@@ -143,7 +148,25 @@ def selftest(
     return result
 
 
+def _require_metric(limits: Limits) -> None:
+    """Make sure that where a variant departs can be told.
+
+    Raises:
+        InputError: the limits have no bound on the metric by which it is.
+    """
+    bounds = limits.table["fp32", "fp32"].bounds
+    if METRIC not in bounds:
+        raise InputError(
+            f"a self-test needs a bound on {METRIC}",
+            got=f"{', '.join(bounds)} in [fp32.fp32] of {limits.within}",
+            expected=METRIC,
+            fix=f"add a bound on {METRIC}, or use --within strict",
+        )
+
+
 def _told(row: Mapping[str, Any]) -> str:
+    if not row["changed"]:
+        return "it changed nothing"
     if not row["caught"]:
         return "NOT CAUGHT"
     return f"caught, as {row['class'] or 'nothing by name'}" + (
@@ -153,10 +176,20 @@ def _told(row: Mapping[str, Any]) -> str:
 
 def _tried(fault: Fault, shop: Workshop, judge: Any) -> dict[str, Any]:
     """Make a fault, validate, and mend it again."""
+    changed = True
     try:
         fault.inject(shop)
+        changed = shop.altered() or bool(fault.patches)
         shop.rehash()
         document = judge(shop.folder, patches={**PATCHES, **fault.patches})
+    except VconvError as error:
+        refused = {"class": "", "because": str(error)}
+        document = {
+            "status": Status.FAILED,
+            "diagnosis": [refused],
+            "failed_checks": [],
+            "failed_variants": [],
+        }
     finally:
         shop.mend()
     first = next(iter(document["diagnosis"]), {"class": "", "because": ""})
@@ -166,8 +199,9 @@ def _tried(fault: Fault, shop: Workshop, judge: Any) -> dict[str, Any]:
         "expected": fault.kind,
         "caught": document["status"] is Status.FAILED,
         "because": first["because"],
-        "failed_checks": document["failed_checks"],
-        "failed_variants": document["failed_variants"],
+        "changed": changed,
+        "failed_checks": document.get("failed_checks", []),
+        "failed_variants": document.get("failed_variants", []),
     }
 
 

@@ -28,6 +28,7 @@ from vconv.runtime.variants import open_original, open_variant
 from vconv.types import Array, Check, Say, Status
 from vconv.validators import golden as golden_room
 from vconv.validators.golden import Reference
+from vconv.validators.inputs import MADE_UP
 from vconv.validators.validation import Candidate
 
 TIMED_IMAGES = 5
@@ -54,7 +55,7 @@ def sample(
         InputError: the processor makes another size.
     """
     images = list(photographs) or natural_images(SAMPLE_IMAGES, seed)
-    made_up = (f"synthetic:{seed + index}" for index in range(len(images)))
+    made_up = (f"{MADE_UP}{seed + index}" for index in range(len(images)))
     taken = (f"photograph {index + 1}" for index in range(len(images)))
     names = tuple(taken if photographs else made_up)
     pixel_values = preprocess(folder, images)

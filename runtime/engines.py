@@ -37,7 +37,8 @@ def refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) -> 
         ) from error
 
 
-def _unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
+def unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
+    """Make the error of an engine that is not there for a device."""
     return UnavailableError(
         f"{engine} cannot run here",
         got=lack,
@@ -59,13 +60,33 @@ _TYPES = {"float": "float32", "double": "float64"}
 """From ONNX Runtime's name of a type to everyone else's, where they differ."""
 
 
-def session_options() -> onnxruntime.SessionOptions:
+def _session_options() -> onnxruntime.SessionOptions:
     """Return how every graph is run in ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Idle threads would otherwise spin on into the next variant's run and slow it down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+def onnxruntime_session(model: str | bytes, device: Device, subject: str) -> onnxruntime.InferenceSession:
+    """Open a graph, or a serialised one, in ONNX Runtime.
+
+    Args:
+        model: the path of a graph, or its bytes.
+        device: where to run it.
+        subject: what a refusal calls it.
+
+    Raises:
+        EngineError: ONNX Runtime refuses it.
+        UnavailableError: ONNX Runtime would run it somewhere else, as it does where a library is missing.
+    """
+    with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, subject):
+        session = onnxruntime.InferenceSession(model, _session_options(), providers=list(device.providers))
+    used = session.get_providers()
+    if not device.provider_names() <= set(used):
+        raise unavailable("onnxruntime", f"{', '.join(used)} alone", device)
+    return session
 
 
 def _placed(output: Any) -> Placed:
@@ -97,19 +118,12 @@ class OnnxRuntimeSession(Session):
         self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
     ) -> None:
         super().__init__(folder, size, batch)
-        options = session_options()
         self._graph = graph.name
         self._device = device
         lack = self.lack(device)
         if lack:
-            raise _unavailable(self.engine, lack, device)
-        with self._refusals():
-            self._session = onnxruntime.InferenceSession(
-                str(graph), options, providers=list(device.providers)
-            )
-        used = self._session.get_providers()
-        if not device.provider_names() <= set(used):
-            raise _unavailable(self.engine, f"{', '.join(used)} alone", device)
+            raise unavailable(self.engine, lack, device)
+        self._session = onnxruntime_session(str(graph), device, self._graph)
         self._names = [output.name for output in self._session.get_outputs()]
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
@@ -171,7 +185,7 @@ class OpenVinoSession(Session):
         super().__init__(folder, size, batch)
         lack = self.lack(device)
         if lack:
-            raise _unavailable(self.engine, lack, device)
+            raise unavailable(self.engine, lack, device)
         import openvino
 
         self._graph = graph.name

@@ -69,11 +69,36 @@ def _cut(graph: onnx.GraphProto, network: Network) -> _Cut:
         stages |= dict.fromkeys(node.output, max((stages.get(name, 0) for name in node.input), default=0))
         if not depends.isdisjoint(node.input):
             depends.update(node.output)
-    types = {
-        value.name: value.type.tensor_type.elem_type
-        for value in (*graph.value_info, *graph.input, *graph.output)
-    }
+    values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+    types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
+    stages |= dict.fromkeys(_after_blocks(graph, values, stages, network), network.blocks + 1)
     return _Cut(tuple(graph.node), stages, frozenset(depends), types)
+
+
+def _after_blocks(
+    graph: onnx.GraphProto,
+    values: Mapping[str, onnx.ValueInfoProto],
+    stages: Mapping[str, int],
+    network: Network,
+) -> set[str]:
+    """List what is made of the last block's tokens without weights: they are the head's, not the block's.
+
+    Without a norm in the end, as where timm norms what was pooled, no weight tells where the head begins.
+    """
+    height, width = _dimensions(values[INPUT])[2:]
+    patches = (height // network.numbers.patch) * (width // network.numbers.patch)
+    tokens = [1 + network.registers + patches, network.numbers.width]
+    made = [name for node in graph.node for name in node.output if stages[name] == network.blocks]
+    whole = [name for name in made if name in values and _dimensions(values[name])[1:] == tokens]
+    after = set(whole[-1:])
+    for node in graph.node:
+        if not after.isdisjoint(node.input):
+            after.update(node.output)
+    return (after - set(whole[-1:])) & set(made)
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> list[int]:
+    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
 
 
 def _stage(tensor: Tensor, network: Network) -> int:
@@ -108,16 +133,20 @@ class GraphStages(Stages):
     def _gives(self, stage: int) -> list[str]:
         """List what a stage gives that is wanted: the tokens, or the outputs, and what later stages need."""
         stages, rest = self._cut.stages, range(stage + 1, len(self.names))
+        if not rest:
+            return [value.name for value in self._model.graph.output]
         later = dict.fromkeys(name for after in rest for name in self._cut.needed(after))
-        wanted = [name for name in later if stages[name] == stage]
-        outputs = [value.name for value in self._model.graph.output if stages.get(value.name) == stage]
-        return list(dict.fromkeys((*wanted, *outputs)))
+        return [name for name in later if stages[name] == stage]
 
     def run(self, stage: int, given: Arrays) -> dict[str, Array]:
         """See :meth:`Stages.run`."""
         wanted = self._gives(stage)
-        found = self._run(stage, given, wanted)
-        if stage == len(self.names) - 1:
+        last = stage == len(self.names) - 1
+        # Without a norm in the end, the tokens that go into the head are an output as they are.
+        (whole,) = given.values()
+        passed = {self._into[stage]: whole} if last and self._into[stage] in wanted else {}
+        found = {**self._run(stage, given, [name for name in wanted if name not in passed]), **passed}
+        if last:
             return found
         tokens = self._into[stage + 1]
         self._carried |= {name: value for name, value in found.items() if name != tokens}
@@ -129,14 +158,13 @@ class GraphStages(Stages):
         floats = [name for node in nodes for name in node.output if name and self._is_float(name)]
         values = self._run(stage, given, floats)
         weights = _weights_behind(self._model.graph.node, self._initializers)
+        # What is no float, such as a shape, is no step: in its place stand the steps that it comes from.
+        sources: dict[str, tuple[str, ...]] = {self._into[stage]: (TOKENS,)}
         steps = []
         for node in nodes:
-            inputs = tuple(
-                TOKENS if name == self._into[stage] else name
-                for name in node.input
-                if name in self._cut.depends
-            )
+            inputs = tuple(dict.fromkeys(one for name in node.input for one in sources.get(name, ())))
             used = tuple(weights[name] for name in node.input if name in weights)
+            sources |= {name: (name,) if name in values else inputs for name in node.output}
             steps += [
                 Step(name, node.op_type, node.name, inputs, used, values[name].astype(np.float32))
                 for name in node.output

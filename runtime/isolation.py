@@ -100,6 +100,7 @@ def measure(
             input=json.dumps(asdict(subject)),
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=timeout_seconds,
             env={**os.environ, **_OFFLINE},
             check=False,
@@ -129,7 +130,7 @@ def peak_of(subject: Subject) -> Peak:
     device, made = find_device(subject.device), manifest.load(Path(subject.artifact))
     _import_libraries(subject, made)
     before = resident_memory()[0]
-    reset_peak_memory()
+    known = reset_peak_memory()
 
     def run() -> None:
         with _opened(subject, made) as session:
@@ -141,7 +142,10 @@ def peak_of(subject: Subject) -> Peak:
         grown = device.growth(run)
     except (UnavailableError, EngineError) as error:
         return Peak(reason=f"{error.what}: {error.got}")
-    return Peak(resident_memory()[1], before, None if device.kind == "cpu" else grown)
+    own = None if device.kind == "cpu" else grown
+    if not known:
+        return Peak(None, None, own, reason="Linux does not let the peak be measured anew here")
+    return Peak(resident_memory()[1], before, own)
 
 
 def _import_libraries(subject: Subject, made: Manifest) -> None:

@@ -62,6 +62,10 @@ class Recorder(TorchDispatchMode):
         self._names[id(tokens)] = TOKENS
         self._alive.append(tokens)
 
+    def stop(self) -> None:
+        """Record no more: what runs from now on is another stage's."""
+        self._names.clear()
+
     @contextlib.contextmanager
     def inside(self, model: nn.Module) -> Iterator[None]:
         """Know in which module an operator runs, while open."""

@@ -102,18 +102,20 @@ class TorchStages(Stages):
 
             if stage == 0:
                 self._images = record(tensor.to(self._session.precision.dtype))
-                return {TOKENS: as_array(self._embedded())}
+                return {TOKENS: as_array(self._embedded(recorder))}
             if stage == len(self.names) - 1:
                 return self._ended(tensor, record)
             arguments, options = self._beside[stage - 1]
             tokens = record(tensor.to(self._type))
             return {TOKENS: as_array(self._blocks[stage - 1](tokens, *arguments, **options))}
 
-    def _embedded(self) -> Tensor:
+    def _embedded(self, recorder: Recorder | None) -> Tensor:
         """Run all but the blocks; return what goes into the first, and note what each is given beside it."""
         seen: list[Tensor] = []
 
         def passing(index: int, tokens: Tensor, *arguments: Any, **options: Any) -> Tensor:
+            if recorder:
+                recorder.stop()
             self._beside[index] = arguments, options
             seen.append(tokens)
             return tokens

@@ -97,17 +97,20 @@ def _only_pooled(evidence: Evidence) -> str:
 
 def _shifted_tokens(evidence: Evidence) -> str:
     """Look for each patch token among all tokens of the reference."""
-    if evidence.failed != ["patches"]:
+    if evidence.failed != ["patches"] or "patches" not in evidence.actual:
         return ""
     actual, tokens = evidence.actual["patches"], evidence.reference.outputs["last_hidden_state"]
-    if actual.shape[1] > tokens.shape[1] or actual.shape[2:] != tokens.shape[2:]:
+    if actual.ndim != 3 or actual.shape[1] > tokens.shape[1] or actual.shape[2] != tokens.shape[2]:
+        return ""
+    if not np.isfinite(actual).all():
         return ""
     first = tokens.shape[1] - evidence.reference.outputs["patches"].shape[1]
     a, e = actual[0].astype(np.float64), tokens[0].astype(np.float64)
-    distances = np.linalg.norm(a[:, None] - e[None], axis=2) / np.linalg.norm(e, axis=1)
-    nearest = distances.argmin(axis=1)
+    # |a - e|^2 = |a|^2 - 2 a.e + |e|^2, without an array of every difference.
+    nearest = (np.square(e).sum(axis=1) - 2 * a @ e.T).argmin(axis=1)
+    distances = np.linalg.norm(a - e[nearest], axis=1) / np.linalg.norm(e[nearest], axis=1)
     bound = evidence.limit.bounds.get("vector_relative_error", 0.0)
-    moved = (distances.min(axis=1) <= 10 * bound) & (nearest != np.arange(len(a)) + first)
+    moved = (distances <= 10 * bound) & (nearest != np.arange(len(a)) + first)
     share = float(moved.mean())
     return f"{share:.0%} of the patches are other tokens of the reference" if share >= SHIFTED_SHARE else ""
 

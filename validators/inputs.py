@@ -6,35 +6,46 @@ from pathlib import Path
 
 import numpy as np
 
-from vconv.runtime.images import natural_images
+from vconv.runtime.images import natural_image, natural_images
 from vconv.runtime.preprocessing import preprocess
 from vconv.types import Array, Check, Status
 
 WITHIN = 1e-5
 """Greatest difference between pixel values of one image: of rounding alone, some 1e-7."""
 _PROBES, _SEED = 2, 77
+MADE_UP = "synthetic:"
+"""How the name of a made-up image begins; its seed follows."""
+Recorded = tuple[Array | None, tuple[str, ...]]
 
 
-def verify_preprocessing(folder: Path, original: Path | None) -> Check:
+def verify_preprocessing(folder: Path, original: Path | None, recorded: Recorded) -> Check:
     """Hold what an artifact's image processor makes of images against what the original's makes of them.
 
     The inputs of a validation were made once and for all, so that a wrong mean would show in no output.
 
     Args:
         folder: the artifact.
-        original: the original's folder; None where it is not at hand.
+        original: the original's folder; None where it is not at hand: then made-up images that were recorded
+            are made again.
+        recorded: the inputs that were recorded, and what they are.
     """
-    if original is None:
-        return Check("preprocessing", Status.SKIPPED, "the original's image processor is not at hand")
-    images = natural_images(_PROBES, _SEED)
-    actual, expected = preprocess(folder, images), preprocess(original, images)
+    if original:
+        images = natural_images(_PROBES, _SEED)
+        expected = preprocess(original, images)
+    else:
+        seeds = [name.removeprefix(MADE_UP) for name in recorded[1] if name.startswith(MADE_UP)]
+        if recorded[0] is None or not seeds or len(seeds) < len(recorded[1]):
+            detail = "neither the original's image processor nor a made-up image that was recorded is at hand"
+            return Check("preprocessing", Status.SKIPPED, detail)
+        images, expected = [natural_image(int(seed)) for seed in seeds], recorded[0]
+    actual = preprocess(folder, images)
     if actual.shape != expected.shape:
-        detail = f"images come out as {list(actual.shape[1:])}, the original's as {list(expected.shape[1:])}"
+        detail = f"images come out as {list(actual.shape[1:])}, not as {list(expected.shape[1:])}"
         return Check("preprocessing", Status.FAILED, detail, "image size")
     distance = float(np.abs(actual - expected).max())
     if distance <= WITHIN:
         return Check("preprocessing", Status.PASSED, "images come out as the original's processor makes them")
-    detail = f"pixel values differ by up to {distance:.3g} from those of the original's processor"
+    detail = f"pixel values differ by up to {distance:.3g} from those that the original's processor makes"
     return Check("preprocessing", Status.FAILED, detail, _fault(actual, expected))
 
 

@@ -3,12 +3,13 @@
 Each stage of the variant is run twice: on what the reference's stage before it gave, which tells what it does
 wrong of its own, and on what the variant's own gave, which tells what has come together so far. Of the stage
 that is worst of its own, every operator is then held against those of the reference. One stage is looked at
-at a time; only its operators' values, of the variant alone, are held.
+at a time: what its operators gave is held, and of the other stages nothing but the tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vconv.runtime.stages import Stages
@@ -58,8 +59,20 @@ class Departure:
     bound: float
 
     @property
+    def own(self) -> bool:
+        """Whether some stage departs of its own; NaN departs."""
+        return not self.stages[self.worst].own <= self.bound
+
+    @property
+    def departs(self) -> bool:
+        """Whether some stage departs, of its own or together with those before it; NaN departs."""
+        return not all(row.own <= self.bound and row.total <= self.bound for row in self.stages)
+
+    @property
     def fault(self) -> str:
-        """The class of fault that the operator at which it departs speaks for."""
+        """The class of fault that the departing operator speaks for; empty where none departs of its own."""
+        if not self.own:
+            return ""
         found = None if self.culprit is None else self.matches[self.culprit]
         if found is None:
             return "operator"
@@ -67,24 +80,25 @@ class Departure:
             return _BY_OPERATOR[found.operator]
         return "weights" if found.weights else "operator"
 
-    @property
-    def departs(self) -> bool:
-        """Whether any stage departs, of its own or with those before it; NaN departs."""
-        return not all(max(row.own, row.total) <= self.bound for row in self.stages)
-
     def sentence(self, variant: str) -> str:
         """Say it in a sentence."""
         row = self.stages[self.worst]
         others = [stage.own for place, stage in enumerate(self.stages) if place != self.worst]
-        own = f"{row.own:.1e} of its own (any other stage: at most {max(others):.1e})"
+        own = f"{row.own:.1e} of its own (any other stage: at most {_greatest(others):.1e})"
+        at = f", {self._at()}" if self.culprit is not None else ""
+        if self.own:
+            return f"{variant} departs in {row.stage}, by {own}{at or ', at no single operator'}"
         if self.departs:
-            return f"{variant} departs in {row.stage}, by {own}, {self._at()}"
+            first = next(stage for stage in self.stages if not stage.total <= self.bound)
+            together = (
+                f"{variant} departs from {first.stage} on, by {first.total:.1e} in all, in no single stage"
+            )
+            return f"{together}; {row.stage} adds most, {own}{at}"
         kept = f"{variant} keeps to its reference: no stage departs by more than {self.bound:.0e}"
-        return f"{kept}; {row.stage} differs most, by {own}"
+        return f"{kept}; {row.stage} differs most, by {own}{at}"
 
     def _at(self) -> str:
-        if self.culprit is None:
-            return "at no single operator"
+        assert self.culprit is not None
         found = self.matches[self.culprit]
         named = f"{found.operator} {found.node}".rstrip()
         weights = f", which works on {', '.join(found.weights)}" if found.weights else ""
@@ -93,12 +107,17 @@ class Departure:
         return f"at {named}{weights}: what it gives is {found.error:.1e} from {found.counterpart}"
 
 
+def _greatest(values: Iterable[float]) -> float:
+    """Return the greatest value; what is not a number is greater than any."""
+    return max((math.inf if math.isnan(value) else value for value in values), default=0.0)
+
+
 def _distance(actual: Arrays, expected: Arrays) -> float:
-    """Return the vector relative error of the worst output and image; infinite where shapes differ."""
+    """Return the vector relative error of the worst output and image; infinite for NaN and other shapes."""
     if any(name not in actual or actual[name].shape != expected[name].shape for name in expected):
-        return float("inf")
+        return math.inf
     pairs = [pair for name in expected for pair in zip(actual[name], expected[name], strict=True)]
-    return max(vector_relative_error(a.astype("f8"), e.astype("f8")) for a, e in pairs)
+    return _greatest(vector_relative_error(a.astype("f8"), e.astype("f8")) for a, e in pairs)
 
 
 def localise(
@@ -125,7 +144,7 @@ def localise(
         actual = variant.run(place, actual)
         rows.append(StageError(name, own, _distance(actual, expected)))
         say(f"{name}: {own:.1e} of its own, {rows[-1].total:.1e} in all")
-        if not own <= rows[worst].own:
+        if own > rows[worst].own:
             worst, into = place, given
     say(f"operator by operator in {rows[worst].stage}")
     matches = match(variant.steps(worst, into), lambda take: reference.visit(worst, into, take), bound)

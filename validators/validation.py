@@ -20,7 +20,7 @@ from vconv.runtime.sessions import Session, in_batches
 from vconv.runtime.timing import Plan, timed
 from vconv.types import Arrays, Say, Status
 from vconv.validators.accuracy import judge_runs, overall
-from vconv.validators.diagnosis import Evidence, diagnose
+from vconv.validators.diagnosis import Evidence, Finding, diagnose
 from vconv.validators.golden import AT_ONCE, Reference
 from vconv.validators.latency import Runner, time_side_by_side
 from vconv.validators.limits import UNLIMITED, Limits, Pair
@@ -118,10 +118,12 @@ def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[st
     judged = not candidate.unjudged
     limit = limits.table[candidate.pair] if judged else UNLIMITED
     verdicts = judge_runs(runs, reference.outputs, limit)
-    findings = []
-    if overall(verdicts) is Status.FAILED:
+    findings: list[Finding] = []
+    if judged and overall(verdicts) is Status.FAILED:
         run = partial(in_batches, session.run, batch=batches[0])
-        findings = diagnose(Evidence(run, runs[0], reference, verdicts, limit))
+        # It has failed, whatever becomes of the search for what that comes of.
+        with contextlib.suppress(EngineError):
+            findings = diagnose(Evidence(run, runs[0], reference, verdicts, limit))
     rows = output_rows(verdicts, limit if judged else None, reference.floor, reference.to_stock_original)
     status = overall(verdicts)
     if not judged:

@@ -13,7 +13,7 @@ import click
 from vconv import catalog
 from vconv._version import VERSION
 from vconv.cli.group import Commands
-from vconv.cli.options import DEVICE, ENGINE, HUB, JSON, OFFLINE, TEXT, WITHIN, measuring
+from vconv.cli.options import ENGINE, HUB, JSON, OFFLINE, TEXT, WITHIN, measuring
 
 
 def progress() -> Callable[[str], None]:
@@ -235,7 +235,13 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
 )
 @HUB
 @OFFLINE
-@DEVICE
+@click.option(
+    "--device",
+    type=TEXT,
+    default="cpu",
+    show_default=True,
+    help="Where the variant is run: cpu, cuda[:N] or npu[:N]; the reference is run on the CPU.",
+)
 @click.option(
     "--engine",
     type=TEXT,

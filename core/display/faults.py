@@ -42,9 +42,8 @@ def selftested(document: Document) -> None:
     show(drawn)
     for row in document["faults"]:
         if not row["caught"] or row["class"] != row["expected"]:
-            what = (
-                f"named {row['class'] or 'nothing'}, not {row['expected']}" if row["caught"] else "NOT CAUGHT"
-            )
+            named = f"named {row['class'] or 'nothing'}, not {row['expected']}"
+            what = named if row["caught"] else "NOT CAUGHT" if row["changed"] else "it changed nothing"
             show(f"{row['artifact']}: {row['fault']}: {what}", markup=False)
     for alarm in document["alarms"]:
         found = ", ".join((*alarm["failed_checks"], *alarm["failed_variants"])) or alarm["status"]

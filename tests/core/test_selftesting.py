@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 import vconv
-from vconv import selftesting
+from vconv import manifest, selftesting
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError
 from vconv.manifest import Manifest
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.table import FAULTS
+from vconv.validators.faults.workshop import Workshop
 
 CLEAN = 2
 LEAST_FAULTS = 14
@@ -141,6 +142,55 @@ def test_without_the_original_a_self_test_is_refused(
     vconv.export(small_name, folder, tmp_path / "a")
     with pytest.raises(InputError, match="cannot tell faults from what was exported .*give --weights"):
         vconv.selftest(tmp_path / "a")
+
+
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
+def test_a_classifier_can_be_tested(small_system: Any, small_name: str, tmp_path: Path) -> None:
+    labels = {"id2label": {str(index): f"class {index}" for index in range(5)}}
+    (tmp_path / "weights").mkdir()
+    config = {**small_system.config, **labels, "architectures": ["ViTForImageClassification"]}
+    system = replace(small_system, config=config)
+    vconv.export(system, "synthetic:1", tmp_path / "a")
+    made = manifest.load(tmp_path / "a")
+    document = vconv.selftest(tmp_path / "a", clean_runs=0)
+    assert "pooled" in made.outputs
+    assert document["passed"], [row for row in document["faults"] if row["class"] != row["expected"]]
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_faults_that_an_artifact_has_no_place_for_are_left_out_and_said(
+    small_name: str, tmp_path: Path
+) -> None:
+    vconv.export(small_name, "synthetic:5", tmp_path / "a", periods="library")
+    document = vconv.selftest(tmp_path / "a", clean_runs=0)
+    assert document["passed"]
+    reasons = {row["fault"]: row["reason"] for row in document["lacking"]}
+    assert reasons["untruncated periods in a graph"] == "no patch truncates its periods"
+    assert reasons["a value bias dropped from a graph"] == "it has no value bias"
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_refusal_in_the_middle_is_a_row_and_not_the_end(
+    small_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(shop: Workshop) -> None:
+        shop.write("config.json", b"{")
+
+    only(monkeypatch, Fault("a configuration that is none", "architecture", spoil), FAULTS[0])
+    document = vconv.selftest(small_artifact, clean_runs=0)
+    first, second = document["faults"]
+    assert (first["caught"], first["class"]) == (True, "")
+    assert "cannot read" in first["because"]
+    assert (second["caught"], second["class"]) == (True, FAULTS[0].kind)
+    assert not document["passed"]
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_limits_by_which_no_departure_can_be_told_are_refused(small_artifact: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[fp32.fp32]\ncosine = 0.99\n")
+    with pytest.raises(InputError, match="a self-test needs a bound on vector_relative_error"):
+        vconv.selftest(small_artifact, within=str(file))
 
 
 def test_every_fault_has_a_name_of_its_own() -> None:

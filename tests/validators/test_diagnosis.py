@@ -100,6 +100,22 @@ def test_outputs_that_are_not_numbers_or_missing_are_explained_by_nothing() -> N
     assert diagnose(evidence(lambda images: {"cls": network(images)["cls"] * 2})) == []
 
 
+@pytest.mark.parametrize("missing", ["pooled", "cls", "patches", "last_hidden_state"])
+def test_an_output_that_is_missing_is_looked_at_all_the_same(missing: str) -> None:
+    def run(images: Array) -> Arrays:
+        return {name: value for name, value in network(images).items() if name != missing}
+
+    assert [found.fault for found in diagnose(evidence(run))] in ([], ["pooling"])
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (2, 16, 2), (2, 40, 3)])
+def test_patches_of_another_shape_are_no_shifted_tokens(shape: tuple[int, ...]) -> None:
+    def run(images: Array) -> Arrays:
+        return {**network(images), "patches": np.ones(shape, np.float32)}
+
+    assert HYPOTHESES["token order"](evidence(run)) == ""
+
+
 def test_images_that_are_not_square_are_not_turned() -> None:
     wide = np.concatenate([IMAGES, IMAGES], axis=3)
     expected = {"patches": wide.reshape(2, -1, 3)}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from vconv.convert.layouts.base import Network
 from vconv.convert.patches.base import Patch
 from vconv.validators.faults.workshop import Workshop
 
 
-def _everywhere(network: Network) -> str:
+def _everywhere(shop: Workshop) -> str:
     return ""
 
 
@@ -26,12 +25,12 @@ class Fault:
         name: what is wrong.
         kind: the class that must be named: see :mod:`vconv.validators.classes`.
         inject: makes it in a copy of an artifact, whose hashes are made to fit afterwards.
-        lacks: says why it cannot be made in a network; empty if it can.
+        lacks: says why it cannot be made in an artifact; empty if it can.
         patches: what stands in place of patches while the variants are opened, by name.
     """
 
     name: str
     kind: str
     inject: Callable[[Workshop], None] = _nothing
-    lacks: Callable[[Network], str] = _everywhere
+    lacks: Callable[[Workshop], str] = _everywhere
     patches: Mapping[str, Patch] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -80,6 +81,23 @@ def _wrong_filter(shop: Workshop) -> None:
     shop.configuration(file, another)
 
 
+def _says(shop: Workshop, *names: str) -> bool:
+    """Tell whether the image processor's file says something, or leaves it to the library."""
+    file, _, _ = _PROCESSORS[shop.network.layout.library]
+    content = json.loads((shop.folder / file).read_bytes())
+    return any(name in content or name in content.get("pretrained_cfg", {}) for name in names)
+
+
+def _no_mean(shop: Workshop) -> str:
+    return "" if _says(shop, "image_mean", "mean") else "its image processor takes the library's mean"
+
+
+def _no_filter(shop: Workshop) -> str:
+    return (
+        "" if _says(shop, "resample", "interpolation") else "its image processor takes the library's filter"
+    )
+
+
 FAULTS = (
     Fault(
         "a transposed query, key or value weight",
@@ -87,6 +105,6 @@ FAULTS = (
         _in_weight(_transposed, "query", "key", "value", "qkv"),
     ),
     Fault("a corrupted block of one weight", "weights", _in_weight(_overwritten, "fc1")),
-    Fault("another mean and deviation", "normalisation", _wrong_mean),
-    Fault("another interpolation", "interpolation", _wrong_filter),
+    Fault("another mean and deviation", "normalisation", _wrong_mean, _no_mean),
+    Fault("another interpolation", "interpolation", _wrong_filter, _no_filter),
 )

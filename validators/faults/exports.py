@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vconv.convert.layouts.base import ANY_SIZE, Network
+from vconv.convert.layouts.base import ANY_SIZE
 from vconv.convert.layouts.table import network
 from vconv.convert.onnx_export import trace, write_graph
 from vconv.convert.patches import rope_periods, table
@@ -71,12 +71,12 @@ def _of_another_size(shop: Workshop) -> None:
     in_graph(declare)(shop)
 
 
-def _no_registers(net: Network) -> str:
-    return "" if net.registers else "it has no registers"
+def _no_registers(shop: Workshop) -> str:
+    return "" if shop.network.registers else "it has no registers"
 
 
-def _no_periods(net: Network) -> str:
-    return "" if net.numbers.rope_base is not None else "it has no RoPE"
+def _no_periods(shop: Workshop) -> str:
+    return "" if shop.applies(rope_periods.PATCH.name) else "no patch truncates its periods"
 
 
 FAULTS = (

@@ -10,6 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from vconv.convert.layouts.base import Network
+from vconv.convert.models import output_names
 from vconv.types import INPUT, Array
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.operators import alter
@@ -129,7 +130,7 @@ def _one_token_early(shop: Workshop, graph: onnx.GraphProto) -> None:
 
 def _swapped_names(shop: Workshop, graph: onnx.GraphProto) -> None:
     """Swap the names of two outputs that differ, and what is said of their shapes with them."""
-    shared = shop.network.numbers.pooling == "cls"
+    shared = shop.network.numbers.pooling == "cls" or _no_pooled(shop)
     names = ("patches", "last_hidden_state") if shared else ("pooled", "cls")
     swap = {names[0]: names[1], names[1]: names[0]}
     for node in graph.node:
@@ -212,24 +213,43 @@ def _one_operator(shop: Workshop, graph: onnx.GraphProto) -> None:
     graph.CopyFrom(model.graph)
 
 
-def _no_value_bias(network: Network) -> str:
-    return "" if _value_bias(network) else "it has no value bias"
+def _no_pooled(shop: Workshop) -> str:
+    return "" if "pooled" in output_names(shop.network) else "it has no pooled output"
 
 
-def _no_positions(network: Network) -> str:
-    return "" if _key(network, "position") else "it has no position embedding"
+def _no_value_bias(shop: Workshop) -> str:
+    return "" if _value_bias(shop.network) else "it has no value bias"
+
+
+def _no_projection_bias(shop: Workshop) -> str:
+    return "" if _key(shop.network, "proj_bias") else "it has no projection bias"
+
+
+def _no_positions(shop: Workshop) -> str:
+    return "" if _key(shop.network, "position") else "it has no position embedding"
+
+
+def _not_square(shop: Workshop) -> str:
+    height, width = shop.made.size
+    return "" if height == width else "its images are not square, so that they cannot be turned"
+
+
+def _not_exact(shop: Workshop) -> str:
+    return "" if shop.network.numbers.exact_gelu else "it has no exact GELU"
 
 
 FAULTS = (
-    Fault("tanh GELU in a graph", "activation", in_graph(_tanh_gelu)),
+    Fault("tanh GELU in a graph", "activation", in_graph(_tanh_gelu), _not_exact),
     Fault("wrong LayerNorm epsilon in a graph", "epsilon", in_graph(_wrong_epsilon)),
-    Fault("height and width swapped in a graph", "height and width", in_graph(_turned)),
+    Fault("height and width swapped in a graph", "height and width", in_graph(_turned), _not_square),
     Fault("blue channel first in a graph", "channel order", in_graph(_blue_first)),
-    Fault("another pooling in a graph", "pooling", in_graph(_another_pooling)),
+    Fault("another pooling in a graph", "pooling", in_graph(_another_pooling), _no_pooled),
     Fault("patches one token early in a graph", "token order", in_graph(_one_token_early)),
     Fault("two output names swapped in a graph", "output names", in_graph(_swapped_names)),
     Fault("a value bias dropped from a graph", "bias", in_graph(_drop_value_bias), _no_value_bias),
-    Fault("a projection bias dropped from a graph", "bias", in_graph(_drop_projection_bias)),
+    Fault(
+        "a projection bias dropped from a graph", "bias", in_graph(_drop_projection_bias), _no_projection_bias
+    ),
     Fault("stale positions in a graph", "position embedding", in_graph(_stale_positions), _no_positions),
     Fault("one operator scaled in a graph", "operator", in_graph(_one_operator)),
 )

@@ -40,12 +40,13 @@ FAULTS = (
     Fault(
         "tanh GELU by a patch",
         "activation",
+        lacks=lambda shop: "" if shop.applies(gelu_erf.PATCH.name) else "it has no exact GELU",
         patches=_only("gelu-erf", replace(gelu_erf.PATCH, sites=_tanh_sites)),
     ),
     Fault(
         "a patch that leaves the periods untruncated",
         "rope periods",
-        lacks=lambda network: "" if rope_periods.PATCH.applies(network) else "it has no RoPE",
+        lacks=lambda shop: "" if shop.applies(rope_periods.PATCH.name) else "no patch truncates its periods",
         patches=_only("rope-periods", replace(rope_periods.PATCH, sites=_idle_sites)),
     ),
 )

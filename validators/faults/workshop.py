@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import shutil
@@ -60,6 +61,15 @@ class Workshop:
             shutil.copyfile(self.artifact / name, self.folder / name)
         self.changed.clear()
         self.made.save(self.folder)
+
+    def altered(self) -> bool:
+        """Tell whether any file holds something else than the artifact's."""
+        pairs = ((self.folder / name, self.artifact / name) for name in self.changed)
+        return not all(filecmp.cmp(*pair, shallow=False) for pair in pairs)
+
+    def applies(self, patch: str) -> bool:
+        """Tell whether the artifact has a patch."""
+        return any(record.name == patch and record.applied for record in self.made.patches)
 
     @property
     def entries(self) -> dict[str, Entry]:
