@@ -59,14 +59,28 @@ class Chosen:
     engine: str
 
     @classmethod
-    def find(cls, made: Manifest, name: str, place: Device, engine: str) -> Chosen:
+    def find(cls, made: Manifest, name: str, place: Device, engine: str | None) -> Chosen:
         """Find a variant by its name.
 
+        Args:
+            made: the manifest.
+            name: the variant's name.
+            place: where it is run.
+            engine: what runs a graph; None for ONNX Runtime, and for torch variants.
+
         Raises:
+            InputError: an engine is named for a torch variant.
             UnknownNameError: there is no such variant or engine, or the device has not this precision.
             UnavailableError: the engine is not installed for the device.
         """
         torch = _TORCH.fullmatch(name)
+        if torch and engine not in (None, "torch"):
+            raise InputError(
+                f"{name} is not run by {engine}",
+                got=f"--engine {engine}",
+                expected="no engine: torch runs it",
+                fix="leave --engine out, or name a graph",
+            )
         if torch:
             if torch[2] not in place.precisions:
                 names = [f"{torch[1]}-torch-{precision}" for precision in place.precisions]
@@ -76,6 +90,7 @@ class Chosen:
         if name not in graphs:
             choices = [*graphs, PATCHED, "original-torch-fp32"]
             raise UnknownNameError("variant", name, choices, fix="choose one of those, or another precision")
+        engine = engine or "onnxruntime"
         if engine not in GRAPH_ENGINES:
             raise UnknownNameError("engine", engine, GRAPH_ENGINES, fix="name one of those")
         lack = GRAPH_ENGINES[engine].lack(place)

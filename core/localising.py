@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from PIL import Image
 
 from vconv import manifest, subjects
 from vconv.chosen import Chosen, open_reference
+from vconv.convert import ledger
+from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
+from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError, VconvError
@@ -22,16 +26,13 @@ from vconv.manifest import Manifest
 from vconv.runtime.devices import Device, find_device
 from vconv.runtime.images import open_images
 from vconv.runtime.torch_stages import TorchStages
-from vconv.runtime.variants import (
-    DEFAULT_VARIANT,
-    require_weights,
-)
+from vconv.runtime.variants import DEFAULT_VARIANT, patched_network, require_weights
 from vconv.staging import scratch_folder
-from vconv.types import Array, Say, Status, silent
-from vconv.validators import golden, report, textlog
+from vconv.types import WEIGHTS_FILE, Array, Say, Status, silent
+from vconv.validators import classes, golden, report, textlog
 from vconv.validators.classes import CLASSES
 from vconv.validators.diagnosis import conclude
-from vconv.validators.integrity import verify_files
+from vconv.validators.integrity import verify_architecture, verify_files, verify_tensors
 from vconv.validators.limits import Limits, open_limits
 from vconv.validators.localisation import Departure, localise
 from vconv.validators.pictures import error_against_depth
@@ -46,7 +47,7 @@ def bisect(
     weights: str | None = None,
     *,
     device: str = "cpu",
-    engine: str = "onnxruntime",
+    engine: str | None = None,
     within: str = "strict",
     images: Sequence[str | Path] = (),
     seed: int = 0,
@@ -61,7 +62,7 @@ def bisect(
         variant: ``onnx-fp32``, ``onnx-fp32-npu``, ``patched-torch-PRECISION``, ``original-torch-PRECISION``.
         weights: where the original's weights are.
         device: where the variant is run; the reference is run on the CPU.
-        engine: what runs a graph.
+        engine: what runs a graph; ONNX Runtime by default.
         within: ``strict``, ``card``, or a file of limits: what is said to depart.
         images: photographs to look at; the recorded inputs by default.
         seed: of made-up images, where there are no recorded inputs.
@@ -99,6 +100,7 @@ def bisect(
                 fix="give --weights, or look at a graph, which is then held against the patched model",
             )
         pixel_values, inputs = _inputs(folder, made, photographs, seed)
+        notes = _notes(folder, source, chosen)
         log.say(f"{variant} on {place.name}, stage by stage")
         named, found = _departure(folder, made, source, chosen, place, pixel_values, bound, PATCHES, log.say)
     status = Status.FAILED if found.departs else Status.PASSED
@@ -122,6 +124,7 @@ def bisect(
             "device": "cpu",
         },
         "inputs": inputs,
+        "notes": notes,
         "sentence": found.sentence(variant),
         "worst_stage": found.stages[found.worst].stage,
         "stages": [asdict(row) for row in found.stages],
@@ -134,6 +137,25 @@ def bisect(
     saved = report.save(folder, result, "bisect", log.render_bisection(result), pictures)
     beside = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("picture", ".svg"))}
     return {**result, "report": str(saved), **beside}
+
+
+def _notes(folder: Path, source: Source | None, chosen: Chosen) -> list[str]:
+    """Say what should be known beside where a variant departs."""
+    if source is None:
+        return []
+    lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
+    original = ledger.renamed(lines, source.network, source.entries)
+    net = patched_network(folder)
+    checks = [
+        verify_architecture(net, source.network),
+        verify_tensors(lines, original, entries, partial(classes.of_tensor, net)),
+    ]
+    notes = [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
+    if chosen.kind == "original" and source.network.numbers.rope_base is not None:
+        notes.append(
+            "the stock original is not judged: where its periods are corrected, the reference differs"
+        )
+    return notes
 
 
 def _departure(
@@ -178,10 +200,22 @@ def explained(
     known = conclude(found.checks, rows)
     failing = [check for check in found.checks if check.status is Status.FAILED]
     told = any(check.name not in _APART for check in failing)
-    failed = [row for row in rows if row["status"] is Status.FAILED and not row["diagnosis"]]
+    failed = [
+        row
+        for row in rows
+        if row["status"] is Status.FAILED and not row["diagnosis"] and not _under_floor(row)
+    ]
     if told or not failed or found.source is None or found.reference is None:
         return known
     return known + _located(found, failed[0], limits, say, patches)
+
+
+def _under_floor(row: Mapping[str, Any]) -> bool:
+    """Tell whether a variant was held to less than the reference itself keeps: nothing is wrong with it."""
+    return any(
+        output["limit"] is not None and output["floor"] is not None and output["limit"] < output["floor"]
+        for output in row["outputs"].values()
+    )
 
 
 def _located(

@@ -34,6 +34,7 @@ from vconv.validators.faults.base import Fault
 from vconv.validators.faults.table import FAULTS
 from vconv.validators.faults.workshop import Workshop
 from vconv.validators.golden import Reference
+from vconv.validators.integrity import verify_files
 from vconv.validators.limits import Limits, open_limits
 
 CLEAN_RUNS = 6
@@ -253,6 +254,15 @@ def _given(
     folder = Path(path)
     made = manifest.load(folder)
     require_weights(folder)
+    # What is wrong from the start would be covered up when hashes are made to fit.
+    check = verify_files(folder, made)
+    if check.status is Status.FAILED:
+        raise InputError(
+            f"{folder} is not as it was exported",
+            got=check.detail,
+            expected="the files of its manifest alone",
+            fix="take away what is not its own, or export it again",
+        )
     asked = subjects.request(made, weights, hub, offline)
     original = scratch / "original"
     original.mkdir()

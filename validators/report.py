@@ -34,6 +34,8 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "openvino",
+    "matplotlib",
     "onnx-ir",
     "safetensors",
     "numpy",
@@ -72,10 +74,13 @@ def output_rows(
         row: dict[str, Any] = {"status": verdict.status, "shape": list(verdict.shape)}
         row |= {"floor": floor.get(name), "limit": bound}
         row |= verdict.metrics
+        least = floor.get(name)
+        if bound is not None and least is not None and bound < least:
+            row["reasons"] = [f"the limit {bound:.1e} lies under the floor {least:.1e}", *verdict.reasons]
+        elif verdict.reasons:
+            row["reasons"] = list(verdict.reasons)
         if name in to_stock_original:
             row["to_stock_original"] = to_stock_original[name]
-        if verdict.reasons:
-            row["reasons"] = list(verdict.reasons)
         rows[name] = row
     return rows
 
@@ -120,7 +125,7 @@ def _sentence(folder: Path) -> Iterator[None]:
             f"cannot write a report into {folder}",
             got=error.strerror or "an error",
             expected="a folder that can be written, with room in it",
-            fix="mend its permissions, or validate a copy",
+            fix="mend its permissions, or work on a copy",
         ) from error
 
 

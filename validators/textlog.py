@@ -74,6 +74,8 @@ def _bisection(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"variant    {report['variant']} ({report['engine']}, {report['device']}{simulated})"
     yield f"reference  {report['reference']['name']}, fp32 on cpu"
     yield f"inputs     {report['inputs']['source']}: {', '.join(report['inputs']['images'])}"
+    for note in report["notes"]:
+        yield f"note       {note}"
     for row in report["stages"]:
         yield f"  {row['stage']}: {_number(row['own'])} of its own, {_number(row['total'])} in all"
     yield f"operators of {report['worst_stage']}:"
@@ -112,6 +114,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield _published(row)
     for check in report["checks"]:
         yield f"{check['status']:<10} {check['name']}: {check['detail']}"
+    for row in report["diagnosis"]:
+        yield f"diagnosis  {row['class']}: {row['meaning']} ({row['where']}: {row['because']})"
     yield ""
     yield f"{report['status']}, within {report['limits']['within']} limits"
 

@@ -245,10 +245,8 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
 @click.option(
     "--engine",
     type=TEXT,
-    default="onnxruntime",
-    show_default=True,
     metavar="NAME",
-    help="What runs a graph: onnxruntime or openvino.",
+    help="What runs a graph: onnxruntime or openvino.  [default: onnxruntime]",
 )
 @WITHIN
 @click.option(

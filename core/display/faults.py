@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import textwrap
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from vconv.display.base import Document, coloured, plain, show
+from vconv.display.base import Document, coloured, plain, show, wrapped
 from vconv.types import weights_named
 
 BAR_DECADES = (-9.0, 0.0)
@@ -48,7 +47,13 @@ def selftested(document: Document) -> None:
     for alarm in document["alarms"]:
         found = ", ".join((*alarm["failed_checks"], *alarm["failed_variants"])) or alarm["status"]
         show(f"false alarm: {alarm['artifact']}, clean run {alarm['run'] + 1}: {found}", markup=False)
-    show(f"clean runs: {document['clean_runs']}, false alarms: {document['false_alarms']}")
+    left_out: dict[str, list[str]] = {}
+    for row in document["lacking"]:
+        left_out.setdefault(f"{row['fault']} ({row['reason']})", []).append(row["artifact"])
+    for what, names in left_out.items():
+        show(f"not made: {what}: {', '.join(names)}", markup=False)
+    clean = f"clean runs: {document['clean_runs']}, false alarms: {document['false_alarms']}"
+    show(clean if document["clean_runs"] else "no clean run was made: false alarms were not looked for")
     show(coloured(document["status"]))
 
 
@@ -62,8 +67,10 @@ def bisected(document: Document) -> None:
     show(f"{document['artifact']}: weights {weights}", markup=False)
     reference = document["reference"]
     show(f"reference: {reference['name']}, fp32 on cpu", markup=False)
+    for note in document["notes"]:
+        wrapped(f"note: {note}")
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    drawn.add_column("stage", no_wrap=True)
+    drawn.add_column("stage (* worst)", no_wrap=True)
     for column in ("of its own", "in all"):
         drawn.add_column(column, justify="right", no_wrap=True)
     drawn.add_column("in all, from 1e-9 to 1", no_wrap=True)
@@ -78,7 +85,8 @@ def bisected(document: Document) -> None:
             style=style,
         )
     show(drawn)
-    operators = [row for row in document["operators"] if not row["agrees"]][:SHOWN_OPERATORS]
+    departing = [row for row in document["operators"] if not row["agrees"]]
+    operators = departing[:SHOWN_OPERATORS]
     if operators:
         show(f"operators of {document['worst_stage']} that depart, in order:", markup=False)
         columns = ("operator", "node", "error", "nearest in the reference")
@@ -86,12 +94,13 @@ def bisected(document: Document) -> None:
             plain(
                 columns,
                 [
-                    (row["operator"], row["node"], _figure(row["error"]), row["counterpart"] or "-")
+                    (row["operator"], row["node"], _figure(row["error"]), row["counterpart"] or "nothing")
                     for row in operators
                 ],
             )
         )
-    for line in textwrap.wrap(document["sentence"], 100, break_on_hyphens=False, break_long_words=False):
-        show(line, markup=False)
+        if len(departing) > SHOWN_OPERATORS:
+            show(f"and {len(departing) - SHOWN_OPERATORS} more, in the report", markup=False)
+    wrapped(document["sentence"])
     show(f"picture: {document['picture']}", markup=False)
     show(coloured(document["status"]))

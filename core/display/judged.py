@@ -96,8 +96,6 @@ def validated(document: Document) -> None:
         if check["status"] == "failed":
             show(f"failed: {check['name']}: {check['detail']}", markup=False)
     show(f"limits: {document['limits']['within']}", markup=False)
-    for row in document["diagnosis"]:
-        show(f"{row['class']}: {row['meaning']} ({row['where']}: {row['because']})", markup=False)
     if document["variants"]:
         show(variants(document))
     else:
@@ -123,6 +121,8 @@ def validated(document: Document) -> None:
     for check in document["checks"]:
         if check["status"] == "skipped":
             show(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
+    for row in document["diagnosis"]:
+        wrapped(f"diagnosis: {row['class']}: {row['meaning']} ({row['where']}: {row['because']})")
     show(f"report: {document['report']}", markup=False)
     show(coloured(document["status"]))
 

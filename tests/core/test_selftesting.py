@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 import vconv
 from vconv import manifest, selftesting
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError
 from vconv.manifest import Manifest
+from vconv.types import WEIGHTS_FILE
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.table import FAULTS
 from vconv.validators.faults.workshop import Workshop
@@ -145,16 +149,26 @@ def test_without_the_original_a_self_test_is_refused(
 
 
 @pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
-def test_a_classifier_can_be_tested(small_system: Any, small_name: str, tmp_path: Path) -> None:
-    labels = {"id2label": {str(index): f"class {index}" for index in range(5)}}
+def test_a_classifier_which_has_no_pooled_output_can_be_tested(
+    small_system: Any, small_name: str, tmp_path: Path
+) -> None:
     (tmp_path / "weights").mkdir()
-    config = {**small_system.config, **labels, "architectures": ["ViTForImageClassification"]}
-    system = replace(small_system, config=config)
-    vconv.export(system, "synthetic:1", tmp_path / "a")
-    made = manifest.load(tmp_path / "a")
-    document = vconv.selftest(tmp_path / "a", clean_runs=0)
-    assert "pooled" in made.outputs
-    assert document["passed"], [row for row in document["faults"] if row["class"] != row["expected"]]
+    folder = open_source(Request(small_system, "synthetic:1"), tmp_path / "weights").folder
+    weights = safetensors.numpy.load_file(folder / WEIGHTS_FILE)
+    kept = {f"vit.{name}": value for name, value in weights.items() if not name.startswith("pooler")}
+    kept["classifier.weight"] = np.random.default_rng(0).standard_normal((5, 96)).astype(np.float32)
+    kept["classifier.bias"] = np.ones(5, np.float32)
+    safetensors.numpy.save_file(kept, folder / WEIGHTS_FILE)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(index): f"kind {index}" for index in range(5)}
+    (folder / "config.json").write_text(json.dumps(config))
+    vconv.export(small_name, folder, tmp_path / "a")
+    assert "pooled" not in manifest.load(tmp_path / "a").outputs
+    document = vconv.selftest(tmp_path / "a", str(folder), clean_runs=1)
+    assert [row for row in document["faults"] if row["class"] != row["expected"]] == []
+    assert document["passed"]
+    reasons = {row["fault"]: row["reason"] for row in document["lacking"]}
+    assert reasons["another pooling in a graph"] == "it has no pooled output"
 
 
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)

@@ -181,7 +181,7 @@ def test_a_departure_that_adds_up_over_stages_is_said_to_be_in_none() -> None:
     found = Departure(rows, 1, (), None, BOUND)
     assert (found.departs, found.own, found.fault) == (True, False, "")
     assert found.sentence("it") == (
-        "it departs from head on, by 1.5e-05 in all, and in no single stage; "
+        "it departs from head on, by 1.5e-05 in all, in no single stage; "
         "head adds most, 9.0e-06 of its own (any other stage: at most 8.0e-06)"
     )
 
