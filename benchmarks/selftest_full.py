@@ -25,15 +25,22 @@ def measure(path: Path | None, clean_runs: int) -> dict:
 
 def main() -> None:
     out = out_option(__doc__)
-    found = {"miniatures": measure(None, clean_runs=6)}
-    for system in SYSTEMS:
+    found = {}
+    for system in ("", *SYSTEMS):
         with tempfile.TemporaryDirectory() as name:
-            vconv.export(system, "synthetic", Path(name) / system)
-            found[system] = measure(Path(name) / system, CLEAN_RUNS)
-    for name, row in found.items():
+            path = Path(name) / system if system else None
+            if path:
+                vconv.export(system, "synthetic", path)
+            row = found[system or "miniatures"] = measure(path, CLEAN_RUNS if path else 6)
         right = sum(one["caught"] and one["class"] == one["expected"] for one in row["faults"])
-        print(f"{name}: {right} of {len(row['faults'])} faults caught with the right class, ", end="")
-        print(f"{row['false_alarms']} alarms in {row['clean_runs']} clean runs, {row['seconds']:.0f} s")
+        print(
+            f"{system or 'miniatures'}: {right} of {len(row['faults'])} faults caught with the right class, ",
+            end="",
+        )
+        print(
+            f"{row['false_alarms']} alarms in {row['clean_runs']} clean runs, {row['seconds']:.0f} s",
+            flush=True,
+        )
     enough = all(len(found[system]["faults"]) >= LEAST_FAULTS for system in SYSTEMS)
     clean = sum(row["clean_runs"] for row in found.values())
     passed = enough and clean >= LEAST_CLEAN_RUNS and all(row["passed"] for row in found.values())
