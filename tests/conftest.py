@@ -17,6 +17,7 @@ from vconv.miniatures import miniature, side_of
 from vconv.runtime.images import natural_image
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give what uses one full-sized artifact to one worker, so that it is exported once."""
     for item in items:

@@ -48,7 +48,10 @@ WHOLE = [
 @pytest.mark.parametrize(("variants", "checks", "whole"), WHOLE)
 def test_the_whole_follows_from_its_parts(variants: str, checks: str, whole: str) -> None:
     rows = [{"status": Status(status)} for status in variants.split()]
-    found = [Check("check", Status(status), "detail") for status in checks.split()]
+    found = [
+        Check("check", Status(status), "detail", "weights" if status == "failed" else "")
+        for status in checks.split()
+    ]
     assert report.whole(rows, found) is Status(whole)
 
 
@@ -157,10 +160,10 @@ def test_validations_at_once_keep_every_report_log_and_entry(tmp_path: Path) -> 
 def test_a_folder_that_cannot_be_written_is_an_error_that_the_user_can_mend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path, *_: str) -> int:
+    def refuse(self: Path, *_: bytes) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(ArtifactError, match="cannot be written|cannot write"):
         report.probe(tmp_path)
     with pytest.raises(ArtifactError, match="cannot be written|cannot write"):

@@ -112,6 +112,9 @@ def report(synthetic: bool = True, simulated: bool = True) -> dict[str, Any]:
         "preprocessing_ms_per_image": figure(),
         "devices": {"cpu": "Some CPU", "npu:0": "Some NPU"},
         "environment": {"python": "3.11.9", "torch": "2.9.1", "cores": 31337},
+        "diagnosis": [
+            {"class": "weights", "meaning": "they are not", "where": "tensors", "because": "2 wrong"}
+        ],
         "checks": [
             {"name": "files", "status": "passed", "detail": "12 files match"},
             {"name": "golden", "status": "failed", "detail": "they differ"},
