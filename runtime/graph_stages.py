@@ -213,7 +213,7 @@ class GraphStages(Stages):
             self.names[stage],
             [
                 helper.make_tensor_value_info(
-                    name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
+                    name, helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
                 )
                 for name, value in feed.items()
             ],
