@@ -110,8 +110,9 @@ def test_without_the_original_a_torch_variant_is_refused(without_original: Path)
     ("arguments", "words"),
     [
         ({"variant": "onnx-fp64"}, "'onnx-fp64'"),
-        ({"variant": "patched-torch-fp8"}, "'fp8'"),
+        ({"variant": "patched-torch-fp8"}, "'patched-torch-fp8'"),
         ({"engine": "tensorrt"}, "'tensorrt'"),
+        ({"variant": "patched-torch-fp32", "engine": "openvino"}, "is not run by openvino"),
         ({"within": "lax.toml"}, "no limits at lax.toml"),
         ({"device": "tpu"}, "'tpu'"),
     ],
