@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from vconv.convert import models
 from vconv.convert.patches.base import Patch
-from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
 from vconv.errors import InputError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
@@ -24,11 +22,7 @@ from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.sessions import TorchSession
 from vconv.runtime.stages import Stages
 from vconv.runtime.torch_stages import TorchStages
-from vconv.runtime.variants import (
-    find_variant,
-    open_variant,
-    patched_network,
-)
+from vconv.runtime.variants import find_variant, open_original, open_variant, patched_network
 from vconv.types import Array
 from vconv.validators import golden
 from vconv.validators.limits import Limits, Pair
@@ -135,25 +129,17 @@ class Chosen:
         source: Source | None,
         place: Device,
         closing: ExitStack,
-        patches: Mapping[str, Patch],
+        patches: Mapping[str, Patch] | None,
     ) -> Stages:
         """Open it, in stages."""
         if not self.kind:
             return GraphStages(folder / self.record.file, patched_network(folder), place, self.engine)
         if self.kind == "original":
             assert source is not None
-            session = _original(
-                source, models.load(source.folder, source.network), made, place, self.precision
-            )
+            session = open_original(source.folder, source.network, made.size, place, self.precision)
         else:
             session = _patched(folder, made, place, self.precision, patches)
         return TorchStages(closing.enter_context(session), plain=False)
-
-
-def _original(
-    source: Source, model: nn.Module, made: Manifest, place: Device, precision: Precision
-) -> TorchSession:
-    return TorchSession(model, source.network, place, (), source.folder, made.size, precision)
 
 
 def _patched(
@@ -161,7 +147,7 @@ def _patched(
     made: Manifest,
     place: Device,
     precision: Precision,
-    patches: Mapping[str, Patch] = PATCHES,
+    patches: Mapping[str, Patch] | None = None,
 ) -> TorchSession:
     record = find_variant(made, PATCHED)
     session = open_variant(folder, made, record, place, precision=precision, patches=patches)
@@ -176,4 +162,4 @@ def open_reference(folder: Path, made: Manifest, source: Source | None) -> tuple
         return STAND_IN, _patched(folder, made, cpu, exact)
     model = models.load(source.folder, source.network)
     named = golden.correct(model, source)
-    return named, _original(source, model, made, cpu, exact)
+    return named, TorchSession(model, source.network, cpu, (), source.folder, made.size, exact)

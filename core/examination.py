@@ -18,7 +18,7 @@ from vconv.types import WEIGHTS_FILE, Check, Status
 from vconv.validators import classes, golden
 from vconv.validators.golden import Reference
 from vconv.validators.graphs import check_graph, open_graph
-from vconv.validators.inputs import verify_preprocessing
+from vconv.validators.inputs import Recorded, verify_preprocessing
 from vconv.validators.integrity import (
     verify_architecture,
     verify_files,
@@ -93,8 +93,9 @@ def examine(folder: Path, made: Manifest, original: Original, refer: Refer) -> E
             verify_architecture(net, source.network),
             verify_tensors(lines, renamed, entries, fault_of),
         ]
-    recorded = golden.load(folder / made.golden.file)[0] if made.golden else None
-    names = made.golden.images if made.golden else ()
-    checks.append(verify_preprocessing(folder, source.folder if source else None, (recorded, names)))
+    recorded: Recorded = (None, ())
+    if source is None and made.golden:
+        recorded = golden.load(folder / made.golden.file)[0], made.golden.images
+    checks.append(verify_preprocessing(folder, source.folder if source else None, recorded))
     reference, agreement, inputs = refer(source)
     return Examination(folder, made, source, reference, inputs, (*checks, agreement))

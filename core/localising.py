@@ -16,7 +16,6 @@ from vconv.chosen import Chosen, open_reference
 from vconv.convert import ledger
 from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.patches.base import Patch
-from vconv.convert.patches.table import PATCHES
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB
@@ -28,9 +27,8 @@ from vconv.runtime.images import open_images
 from vconv.runtime.torch_stages import TorchStages
 from vconv.runtime.variants import DEFAULT_VARIANT, patched_network, require_weights
 from vconv.staging import scratch_folder
-from vconv.types import WEIGHTS_FILE, Array, Say, Status, silent
+from vconv.types import WEIGHTS_FILE, Array, Check, Say, Status, silent
 from vconv.validators import classes, golden, report, textlog
-from vconv.validators.classes import CLASSES
 from vconv.validators.diagnosis import conclude
 from vconv.validators.integrity import verify_architecture, verify_files, verify_tensors
 from vconv.validators.limits import Limits, open_limits
@@ -88,7 +86,7 @@ def bisect(
     bound = chosen.bound(limits, place)
     require_weights(folder)
     report.probe(folder)
-    verify_files(folder, made)
+    files = verify_files(folder, made)
     with scratch_folder(log.say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
         source, missing = subjects.live_source(made, asked, bool(weights), scratch, log.say)
@@ -100,9 +98,12 @@ def bisect(
                 fix="give --weights, or look at a graph, which is then held against the patched model",
             )
         pixel_values, inputs = _inputs(folder, made, photographs, seed)
-        notes = _notes(folder, source, chosen)
         log.say(f"{variant} on {place.name}, stage by stage")
-        named, found = _departure(folder, made, source, chosen, place, pixel_values, bound, PATCHES, log.say)
+        named, found = _departure(folder, made, source, chosen, place, pixel_values, bound, None, log.say)
+        checks = [files, *(_compared(folder, source) if source else ())]
+    notes = [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
+    if chosen.kind == "original" and named != "original":
+        notes.append("the reference corrects the periods of the stock original, so that the two differ")
     status = Status.FAILED if found.departs else Status.PASSED
     title = f"{made.system.name}: {variant} against {named}"
     result: dict[str, Any] = {
@@ -139,23 +140,15 @@ def bisect(
     return {**result, "report": str(saved), **beside}
 
 
-def _notes(folder: Path, source: Source | None, chosen: Chosen) -> list[str]:
-    """Say what should be known beside where a variant departs."""
-    if source is None:
-        return []
+def _compared(folder: Path, source: Source) -> list[Check]:
+    """Hold an artifact's architecture and weights against the original's."""
     lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
     original = ledger.renamed(lines, source.network, source.entries)
     net = patched_network(folder)
-    checks = [
+    return [
         verify_architecture(net, source.network),
         verify_tensors(lines, original, entries, partial(classes.of_tensor, net)),
     ]
-    notes = [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
-    if chosen.kind == "original" and source.network.numbers.rope_base is not None:
-        notes.append(
-            "the stock original is not judged: where its periods are corrected, the reference differs"
-        )
-    return notes
 
 
 def _departure(
@@ -166,7 +159,7 @@ def _departure(
     place: Device,
     pixel_values: Array,
     bound: float,
-    patches: Mapping[str, Patch],
+    patches: Mapping[str, Patch] | None,
     say: Say,
 ) -> tuple[str, Departure]:
     """Hold a variant against its reference; return what that is called, and where the variant departs."""
@@ -183,7 +176,7 @@ def explained(
     rows: Sequence[Mapping[str, Any]],
     limits: Limits,
     say: Say,
-    patches: Mapping[str, Patch] = PATCHES,
+    patches: Mapping[str, Patch] | None = None,
 ) -> list[dict[str, str]]:
     """Say what failures come of; where no check and no hypothesis does, by where the first one departs.
 
@@ -192,7 +185,7 @@ def explained(
         rows: its variants, as they were judged.
         limits: what they were held to.
         say: takes progress.
-        patches: those that the patched variants had, by name.
+        patches: what stood in place of the table of patches, by name.
 
     Returns:
         See :func:`vconv.validators.diagnosis.conclude`.
@@ -223,7 +216,7 @@ def _located(
     failed: Mapping[str, Any],
     limits: Limits,
     say: Say,
-    patches: Mapping[str, Patch],
+    patches: Mapping[str, Patch] | None,
 ) -> list[dict[str, str]]:
     """Say what a variant's failure comes of, by where it departs; nothing where that cannot be told."""
     assert found.source is not None and found.reference is not None
@@ -242,7 +235,7 @@ def _located(
     if not fault:
         say(sentence)
         return []
-    row = {"class": fault, "meaning": CLASSES[fault], "where": failed["variant"], "because": sentence}
+    row = {"class": fault, "meaning": classes.CLASSES[fault], "where": failed["variant"], "because": sentence}
     return [row]
 
 

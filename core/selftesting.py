@@ -113,7 +113,7 @@ def selftest(
                 weights_named(f"{name}: {proband.source.origin.label}", proband.source.origin.synthetic)
             )
             limits.require_use(str(proband.folder), proband.made.outputs)
-            judge = partial(_judged, proband, limits=limits, engines=engines)
+            judge = partial(_judged, proband, limits=limits, engines=engines, say=say)
             for number in range(clean_runs):
                 say(f"{name}: clean run {number + 1} of {clean_runs}")
                 images = natural_images(1, _FIRST_IMAGE + number)
@@ -201,8 +201,8 @@ def _tried(fault: Fault, shop: Workshop, judge: Any) -> dict[str, Any]:
         "caught": document["status"] is Status.FAILED,
         "because": first["because"],
         "changed": changed,
-        "failed_checks": document.get("failed_checks", []),
-        "failed_variants": document.get("failed_variants", []),
+        "failed_checks": document["failed_checks"],
+        "failed_variants": document["failed_variants"],
     }
 
 
@@ -212,8 +212,9 @@ def _judged(
     *,
     limits: Limits,
     engines: Sequence[str] | None,
+    say: Say,
     photographs: Sequence[Image.Image] = (),
-    patches: Mapping[str, Patch] = PATCHES,
+    patches: Mapping[str, Patch] | None = None,
 ) -> dict[str, Any]:
     """Validate a copy of an artifact as :func:`vconv.judging.validate` does, without timing it."""
     made = manifest.load(folder)
@@ -229,7 +230,7 @@ def _judged(
     rows = validation.run(trial.candidates(found), limits, None, silent).rows
     return {
         "status": report.whole(rows, found.checks),
-        "diagnosis": explained(found, rows, limits, silent, patches),
+        "diagnosis": explained(found, rows, limits, say, patches),
         "failed_checks": [check.name for check in found.checks if check.status is Status.FAILED],
         "failed_variants": [row["variant"] for row in rows if row["status"] is Status.FAILED],
     }

@@ -13,7 +13,6 @@ from PIL import Image
 
 from vconv import catalog
 from vconv.convert.patches.base import Patch
-from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import SYNTHETIC, Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
@@ -85,7 +84,7 @@ def candidates(
     reference: Reference,
     engines: Sequence[str] = ("onnxruntime",),
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
-    patches: Mapping[str, Patch] = PATCHES,
+    patches: Mapping[str, Patch] | None = None,
 ) -> list[Candidate]:
     """List an artifact's variants: torch once a precision, each graph once an engine that the device has."""
     found = []

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vconv import subjects
 from vconv.convert.patches.base import Patch
-from vconv.convert.patches.table import PATCHES
 from vconv.errors import InputError, UnknownNameError
 from vconv.examination import Examination
 from vconv.runtime.devices import Device, find_device
@@ -26,13 +25,13 @@ class Trial:
         devices: where.
         engines: what runs the graphs; None for ONNX Runtime where it has the device.
         precisions: names of what torch variants run in; ``auto`` for what each device usually runs.
-        patches: those that patched variants can have, by name.
+        patches: what stands in place of the table of patches, by name.
     """
 
     devices: tuple[Device, ...]
     engines: Sequence[str] | None
     precisions: tuple[str, ...]
-    patches: Mapping[str, Patch] = field(default_factory=lambda: PATCHES)
+    patches: Mapping[str, Patch] | None = None
 
     def check(self) -> None:
         """Refuse what cannot be run, before anything is.

@@ -65,7 +65,7 @@ class TorchStages(Stages):
         return found
 
     def visit(self, stage: int, given: Arrays, take: Callable[[Step], None]) -> None:
-        """Run one stage; hand over every operator of it as soon as it has run, and keep none.
+        """Run one stage; hand over every operator of it as soon as it has run, and list none.
 
         Args:
             stage: which.

@@ -69,7 +69,7 @@ def open_variant(
     device: Device,
     engine: str = "",
     precision: Precision = PRECISIONS["fp32"],
-    patches: Mapping[str, Patch] = table.PATCHES,
+    patches: Mapping[str, Patch] | None = None,
 ) -> Session:
     """Load a variant.
 
@@ -80,7 +80,7 @@ def open_variant(
         device: where to run it.
         engine: another engine for a graph than the record's own.
         precision: what to run a torch variant in.
-        patches: those that there are, by name.
+        patches: what stands in place of the table of patches, by name.
 
     Raises:
         ArtifactError: it has no weights.
@@ -90,7 +90,7 @@ def open_variant(
     if record.engine == "torch":
         net = patched_network(folder)
         applied = {patch.name for patch in manifest.patches if patch.applied}
-        chosen = [patch for name, patch in patches.items() if name in applied]
+        chosen = [patch for name, patch in (patches or table.PATCHES).items() if name in applied]
         return TorchSession(models.load(folder, net), net, device, chosen, folder, manifest.size, precision)
     session = GRAPH_ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)
@@ -98,7 +98,7 @@ def open_variant(
 
 def open_original(
     folder: Path, net: Network, size: tuple[int, int], device: Device, precision: Precision
-) -> Session:
+) -> TorchSession:
     """Load the original as its library builds it; nothing is patched.
 
     Args:

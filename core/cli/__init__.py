@@ -13,7 +13,19 @@ import click
 from vconv import catalog
 from vconv._version import VERSION
 from vconv.cli.group import Commands
-from vconv.cli.options import ENGINE, HUB, JSON, OFFLINE, TEXT, WITHIN, measuring
+from vconv.cli.options import (
+    ENGINE,
+    HUB,
+    JSON,
+    OFFLINE,
+    SEED,
+    TEXT,
+    WITHIN,
+    device,
+    images,
+    measuring,
+    weights,
+)
 
 
 def progress() -> Callable[[str], None]:
@@ -84,12 +96,9 @@ def info(path: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option(
-    "--weights",
-    type=TEXT,
-    metavar="WHERE",
-    help="A folder, a file, hub:REPOSITORY[@REVISION], or synthetic[:SEED].  "
-    "[default: the system's own repository]",
+@weights(
+    "A folder, a file, hub:REPOSITORY[@REVISION], or synthetic[:SEED].  "
+    "[default: the system's own repository]"
 )
 @HUB
 @OFFLINE
@@ -99,13 +108,7 @@ def info(path: str, as_json: bool) -> None:
 @click.option(
     "--opset", default=18, show_default=True, metavar="N", help="ONNX opset of the dynamic graph, 18 to 22."
 )
-@click.option(
-    "--images",
-    type=TEXT,
-    multiple=True,
-    metavar="WHERE",
-    help="A photograph, or a folder of them, to record and check on; repeatable.",
-)
+@images("to record and check on")
 @click.option(
     "--golden",
     type=click.Choice(["record", "none"]),
@@ -141,24 +144,11 @@ def export(as_json: bool, golden: str, **options: Any) -> None:
 
 @main.command()
 @click.argument("path", type=TEXT)
-@click.option(
-    "--weights",
-    type=TEXT,
-    metavar="WHERE",
-    help="The original's weights.  [default: where they came from, or else the recorded outputs]",
-)
+@weights("The original's weights.  [default: where they came from, or else the recorded outputs]")
 @HUB
-@click.option(
-    "--images",
-    type=TEXT,
-    multiple=True,
-    metavar="WHERE",
-    help="A photograph, or a folder of them, to judge on; repeatable.",
-)
+@images("to judge on")
 @measuring
-@click.option(
-    "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
-)
+@SEED
 @JSON
 def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
     """Judge every variant of the artifact PATH against the original, and time it."""
@@ -186,12 +176,7 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
 
 @main.command()
 @click.argument("path", required=False, type=TEXT)
-@click.option(
-    "--weights",
-    type=TEXT,
-    metavar="WHERE",
-    help="The original's weights.  [default: where they came from]",
-)
+@weights("The original's weights.  [default: where they came from]")
 @HUB
 @OFFLINE
 @WITHIN
@@ -226,22 +211,13 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
     metavar="NAME",
     help="onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
 )
-@click.option(
-    "--weights",
-    type=TEXT,
-    metavar="WHERE",
-    help="The original's weights.  [default: where they came from; without them a graph is held against the "
-    "patched model]",
+@weights(
+    "The original's weights.  [default: where they came from; without them a graph is held against the "
+    "patched model]"
 )
 @HUB
 @OFFLINE
-@click.option(
-    "--device",
-    type=TEXT,
-    default="cpu",
-    show_default=True,
-    help="Where the variant is run: cpu, cuda[:N] or npu[:N]; the reference is run on the CPU.",
-)
+@device("Where the variant is run: cpu, cuda[:N] or npu[:N]; the reference is run on the CPU.")
 @click.option(
     "--engine",
     type=TEXT,
@@ -249,16 +225,8 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
     help="What runs a graph: onnxruntime or openvino.  [default: onnxruntime]",
 )
 @WITHIN
-@click.option(
-    "--images",
-    type=TEXT,
-    multiple=True,
-    metavar="WHERE",
-    help="A photograph, or a folder of them, to look at; repeatable.",
-)
-@click.option(
-    "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
-)
+@images("to look at")
+@SEED
 @JSON
 def bisect(as_json: bool, **options: Any) -> None:
     """Find where a variant of the artifact PATH departs from its reference: the block, and its operator."""
@@ -271,12 +239,7 @@ def bisect(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("path", type=TEXT)
-@click.option(
-    "--weights",
-    type=TEXT,
-    metavar="WHERE",
-    help="Your copy of the original's weights.  [default: where they came from]",
-)
+@weights("Your copy of the original's weights.  [default: where they came from]")
 @HUB
 @OFFLINE
 @JSON

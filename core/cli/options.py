@@ -30,13 +30,6 @@ HUB = click.option(
 OFFLINE = click.option(
     "--offline", is_flag=True, help="Look for repositories in the hub's cache alone, not on the network."
 )
-DEVICE = click.option(
-    "--device",
-    type=TEXT,
-    default="cpu",
-    show_default=True,
-    help="Where to run: cpu, cuda[:N], npu[:N], or all.",
-)
 PRECISION = click.option(
     "--precision",
     default="auto",
@@ -61,6 +54,9 @@ WITHIN = click.option(
     metavar="LIMITS",
     help="strict, card, or a TOML file with limits in place of strict ones.",
 )
+SEED = click.option(
+    "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
+)
 QUICK = click.option("--quick", is_flag=True, help="A glance: 10 runs.")
 FULL = click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")
 BUDGET = click.option(
@@ -72,8 +68,25 @@ BUDGET = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
+def weights(what: str) -> Callable[..., Any]:
+    """Return the option that says where weights are."""
+    return click.option("--weights", type=TEXT, metavar="WHERE", help=what)
+
+
+def images(purpose: str) -> Callable[..., Any]:
+    """Return the option that names photographs, for a purpose."""
+    what = f"A photograph, or a folder of them, {purpose}; repeatable."
+    return click.option("--images", type=TEXT, multiple=True, metavar="WHERE", help=what)
+
+
+def device(what: str) -> Callable[..., Any]:
+    """Return the option that names a device."""
+    return click.option("--device", type=TEXT, default="cpu", show_default=True, help=what)
+
+
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of all that judges and times."""
-    for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, PRECISION, DEVICE, OFFLINE):
+    anywhere = device("Where to run: cpu, cuda[:N], npu[:N], or all.")
+    for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, PRECISION, anywhere, OFFLINE):
         command = option(command)
     return command

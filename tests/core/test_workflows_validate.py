@@ -189,7 +189,8 @@ def test_the_same_tensors_under_another_epsilon_are_not_the_original(
     report = vconv.validate(tmp_path / "a", str(folder), quick=True)
     assert report["status"] == "failed"
     failed = {check["name"] for check in report["checks"] if check["status"] == "failed"}
-    assert failed == {"architecture", "source"}
+    reads_the_key = small_system.library == "transformers"  # timm builds the same network and ignores it
+    assert failed == ({"architecture", "source"} if reads_the_key else {"source"})
 
 
 def test_an_artifact_that_lacks_a_variant_fails(small_name: str, tmp_path: Path) -> None:
