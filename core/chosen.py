@@ -15,7 +15,8 @@ from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
 from vconv.errors import InputError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
-from vconv.runtime.devices import Device, find_device
+from vconv.runtime.device import Device
+from vconv.runtime.devices import find_device
 from vconv.runtime.engines import GRAPH_ENGINES, unavailable
 from vconv.runtime.graph_stages import GraphStages
 from vconv.runtime.precisions import PRECISIONS, Precision

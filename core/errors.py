@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class VconvError(Exception):
@@ -24,6 +25,16 @@ class VconvError(Exception):
     def __init__(self, what: str, *, got: object, expected: object, fix: str) -> None:
         self.what, self.got, self.expected, self.fix = what, str(got), str(expected), fix
         super().__init__(" ".join(f"{what} | got {got} | expected {expected} | fix: {fix}".split()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again in another process."""
+        return _again, (type(self), self.what, self.got, self.expected, self.fix)
+
+
+def _again(kind: type[VconvError], what: str, got: str, expected: str, fix: str) -> VconvError:
+    error = kind.__new__(kind)
+    VconvError.__init__(error, what, got=got, expected=expected, fix=fix)
+    return error
 
 
 _FEW = 6

@@ -15,6 +15,7 @@ from vconv.errors import InputError
 from vconv.examination import examine
 from vconv.localising import explained
 from vconv.runtime import isolation
+from vconv.runtime.device import Settings
 from vconv.runtime.devices import find_devices
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
@@ -33,6 +34,8 @@ def validate(
     weights: str | None = None,
     *,
     device: str = "cpu",
+    hf32: Sequence[str] | None = None,
+    profile: str = "",
     within: str | Path = "strict",
     images: Sequence[str | Path] = (),
     engines: Sequence[str] | None = None,
@@ -53,7 +56,9 @@ def validate(
     Args:
         path: the artifact.
         weights: where the original's weights are.
-        device: where to run: ``cpu``, ``cuda[:N]``, ``npu[:N]``, or ``all``.
+        device: where to run: ``cpu``, ``cuda[:N]``, ``npu[:N]``, ``npu-sim``, or ``all``.
+        hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; by default ``conv``, as torch_npu.
+        profile: which NPU is simulated: ``910b``, the default, or ``310p``.
         within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict ones.
         images: photographs to judge on; the recorded inputs by default.
         engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
@@ -74,7 +79,7 @@ def validate(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    places = find_devices(device)
+    places = find_devices(device, Settings(None if hf32 is None else tuple(hf32), profile))
     trial = Trial(tuple(places), engines, tuple(precision))
     trial.check()
     limits = open_limits(within)
@@ -111,6 +116,7 @@ def validate(
         "inputs": found.inputs,
         "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
         "devices": {place.name: place.model for place in places},
+        "device_settings": {place.name: dict(place.options) for place in places},
         "environment": report.environment(),
         "checks": [asdict(check) for check in found.checks],
         "diagnosis": diagnosis,
@@ -129,6 +135,8 @@ def compare(
     paths: Sequence[str | Path],
     *,
     device: str = "cpu",
+    hf32: Sequence[str] | None = None,
+    profile: str = "",
     within: str | Path = "strict",
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
@@ -144,6 +152,8 @@ def compare(
     Args:
         paths: the artifacts.
         device: see :func:`validate`, and likewise the other arguments.
+        hf32: see :func:`validate`.
+        profile: see :func:`validate`.
         within: see :func:`validate`.
         engines: see :func:`validate`.
         precision: see :func:`validate`.
@@ -163,7 +173,8 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    trial = Trial(tuple(find_devices(device)), engines, tuple(precision))
+    places = find_devices(device, Settings(None if hf32 is None else tuple(hf32), profile))
+    trial = Trial(tuple(places), engines, tuple(precision))
     trial.check()
     limits = open_limits(within)
     folders = [Path(path) for path in paths]

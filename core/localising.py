@@ -22,7 +22,8 @@ from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError, VconvError
 from vconv.examination import Examination
 from vconv.manifest import Manifest
-from vconv.runtime.devices import Device, find_device
+from vconv.runtime.device import Device
+from vconv.runtime.devices import find_device
 from vconv.runtime.images import open_images
 from vconv.runtime.torch_stages import TorchStages
 from vconv.runtime.variants import DEFAULT_VARIANT, patched_network, require_weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,14 @@ from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import SYNTHETIC, Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
-from vconv.manifest import Manifest
-from vconv.runtime.devices import Device
+from vconv.manifest import Manifest, VariantRecord
+from vconv.runtime.device import Device
 from vconv.runtime.images import natural_images
-from vconv.runtime.isolation import Subject
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import load_processor, preprocess
+from vconv.runtime.sessions import Session
+from vconv.runtime.simulation.session import SimulatedTorchSession
+from vconv.runtime.subject import Subject
 from vconv.runtime.timing import timed
 from vconv.runtime.variants import open_original, open_variant
 from vconv.types import Array, Check, Say, Status
@@ -87,6 +89,11 @@ def candidates(
     patches: Mapping[str, Patch] | None = None,
 ) -> list[Candidate]:
     """List an artifact's variants: torch once a precision, each graph once an engine that the device has."""
+
+    def subject(record: VariantRecord, engine: str, precision: str) -> Subject:
+        hf32 = device.settings.hf32
+        return Subject(str(folder), record.variant, engine, precision, device.name, hf32=hf32)
+
     found = []
     for record in made.variants:
         if record.engine == "torch":
@@ -99,7 +106,7 @@ def candidates(
                     device,
                     reference,
                     partial(open_variant, folder, made, record, device, precision=precision, patches=patches),
-                    Subject(str(folder), record.variant, record.engine, precision.name, device.name),
+                    subject(record, record.engine, precision.name),
                 )
                 for precision in precisions
             ]
@@ -113,7 +120,7 @@ def candidates(
                     device,
                     reference,
                     partial(open_variant, folder, made, record, device, engine),
-                    Subject(str(folder), record.variant, engine, record.precision, device.name),
+                    subject(record, engine, record.precision),
                 )
                 for engine in engines
             ]
@@ -198,7 +205,7 @@ def originals(
             precision.limits,
             device,
             reference,
-            partial(open_original, source.folder, source.network, made.size, device, precision),
+            _opening_original(folder, source, made, device, precision),
             _original_subject(folder, source, precision, device),
             unjudged=reason if precision.name == "fp32" else "not judged: the patched one is",
         )
@@ -208,7 +215,17 @@ def originals(
 
 def _original_subject(folder: Path, source: Source, precision: Precision, device: Device) -> Subject:
     weights, head = str(source.folder), source.network.head
-    return Subject(str(folder), "", "torch", precision.name, device.name, weights, head)
+    hf32 = device.settings.hf32
+    return Subject(str(folder), "", "torch", precision.name, device.name, weights, head, hf32)
+
+
+def _opening_original(
+    folder: Path, source: Source, made: Manifest, device: Device, precision: Precision
+) -> Callable[[], Session]:
+    if device.simulated:
+        subject = _original_subject(folder, source, precision, device)
+        return partial(SimulatedTorchSession, subject, device, source.folder, made.size)
+    return partial(open_original, source.folder, source.network, made.size, device, precision)
 
 
 def reference(

@@ -9,7 +9,8 @@ from vconv import subjects
 from vconv.convert.patches.base import Patch
 from vconv.errors import InputError, UnknownNameError
 from vconv.examination import Examination
-from vconv.runtime.devices import Device, find_device
+from vconv.runtime.device import Device
+from vconv.runtime.devices import find_device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, find_precisions
 from vconv.validators.validation import Candidate
@@ -74,7 +75,8 @@ class Trial:
                 precisions,
                 self.patches,
             )
-        if all(device.kind != "cpu" for device in self.devices):
+        timed = [device for device in self.devices if not device.simulated]
+        if timed and all(device.kind != "cpu" for device in timed):
             listed += self._baseline(found)
         return listed
 

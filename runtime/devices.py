@@ -4,106 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vconv.errors import InputError, UnknownNameError
+from vconv.runtime import npu
+from vconv.runtime.device import DEFAULT_SETTINGS, REDUCED, Device, Kind, Settings, growth_on
 from vconv.runtime.memory import free_memory, growth_of
+from vconv.runtime.simulation.device import lack
 
 ALL = "all"
 """Every device that this machine has."""
-Provider = str | tuple[str, dict[str, Any]]
 
 
 def _nothing() -> None:
     """Do nothing: on a CPU, torch and ONNX Runtime come back when the work is done."""
 
 
-@dataclass(frozen=True)
-class Device:
-    """A place to run on.
-
-    Args:
-        name: as reports have it: ``cpu``, ``cuda:0``.
-        kind: ``cpu``, ``cuda`` or ``npu``.
-        index: which of its kind.
-        model: what the maker calls it.
-        providers: ONNX Runtime execution providers, in order of preference.
-        arithmetic: how it computes in float32: ``fp32``, or a reduced form of it.
-        precisions: what torch variants can run in on it.
-        usual: those that are run unless others are asked for.
-        exact: while this context is open, float32 is computed as :attr:`arithmetic` says.
-        synchronize: returns when everything that was launched on it has finished.
-        free_bytes: how much memory it has left.
-        growth: runs something and returns by how many bytes that raised its memory's peak.
-        simulated: whether it imitates another device; the word follows every figure from it.
-    """
-
-    name: str
-    kind: str
-    index: int
-    model: str
-    providers: tuple[Provider, ...]
-    arithmetic: str
-    precisions: tuple[str, ...]
-    usual: tuple[str, ...]
-    exact: Callable[[], AbstractContextManager[None]]
-    synchronize: Callable[[], None]
-    free_bytes: Callable[[], int]
-    growth: Callable[[Callable[[], object]], int]
-    simulated: bool = False
-
-    @property
-    def torch_name(self) -> str:
-        """What torch calls it."""
-        return self.name
-
-    @property
-    def ort_name(self) -> str:
-        """What ONNX Runtime calls its kind."""
-        return "cann" if self.kind == "npu" else self.kind
-
-    def provider_names(self) -> set[str]:
-        """The names of its execution providers."""
-        return {provider if isinstance(provider, str) else provider[0] for provider in self.providers}
-
-    def arithmetic_of(self, precision: str) -> str:
-        """Return how it computes in a precision: its own way in fp32, the precision's in any other."""
-        return self.arithmetic if precision == "fp32" else precision
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of device.
-
-    Args:
-        name: its name on the command line.
-        count: how many of it this machine has.
-        make: describes one, by index.
-        absent: what was found instead where there is none.
-        fix: what to do then.
-    """
-
-    name: str
-    count: Callable[[], int]
-    make: Callable[[int], Device]
-    absent: Callable[[], str]
-    fix: str
-
-
 _BF16_CAPABILITY = (8, 0)
 """Least compute capability of a GPU that computes in bfloat16: Ampere's."""
-_REDUCED = ("fp16", "bf16", "autocast-fp16", "autocast-bf16")
 
 
-def _cpu(index: int) -> Device:
+def _cpu(index: int, settings: Settings) -> Device:
     return Device(
         name="cpu",
         kind="cpu",
@@ -111,7 +37,7 @@ def _cpu(index: int) -> Device:
         model=_cpu_model(),
         providers=("CPUExecutionProvider",),
         arithmetic="fp32",
-        precisions=("fp32", *_REDUCED),
+        precisions=("fp32", *REDUCED),
         usual=("fp32",),
         exact=contextlib.nullcontext,
         synchronize=_nothing,
@@ -147,19 +73,9 @@ def without_tf32() -> Iterator[None]:
             place.fp32_precision = setting
 
 
-def _growth(module: Any, index: int, run: Callable[[], object]) -> int:
-    """Measure what a run takes on an accelerator: of torch's allocator, or of the whole device if more."""
-    module.reset_peak_memory_stats(index)
-    before, free = int(module.memory_allocated(index)), int(module.mem_get_info(index)[0])
-    run()
-    module.synchronize(index)
-    left = int(module.mem_get_info(index)[0])
-    return max(int(module.max_memory_allocated(index)) - before, free - left, 0)
-
-
-def _cuda(index: int) -> Device:
+def _cuda(index: int, settings: Settings) -> Device:
     bf16 = torch.cuda.get_device_capability(index) >= _BF16_CAPABILITY
-    reduced = tuple(name for name in _REDUCED if bf16 or "bf16" not in name)
+    reduced = tuple(name for name in REDUCED if bf16 or "bf16" not in name)
     return Device(
         name=f"cuda:{index}",
         kind="cuda",
@@ -172,51 +88,8 @@ def _cuda(index: int) -> Device:
         exact=without_tf32,
         synchronize=lambda: torch.cuda.synchronize(index),
         free_bytes=lambda: int(torch.cuda.mem_get_info(index)[0]),
-        growth=functools.partial(_growth, torch.cuda, index),
+        growth=functools.partial(growth_on, torch.cuda, index),
     )
-
-
-@contextlib.contextmanager
-def _without_hf32() -> Iterator[None]:
-    """Make an NPU compute float32 in full: its convolutions are in HF32 by default. Restored on exit."""
-    npu: Any = torch.npu  # type: ignore[attr-defined]
-    before = npu.conv.allow_hf32, npu.matmul.allow_hf32
-    npu.conv.allow_hf32 = npu.matmul.allow_hf32 = False
-    try:
-        yield
-    finally:
-        npu.conv.allow_hf32, npu.matmul.allow_hf32 = before
-
-
-def _npu(index: int) -> Device:
-    npu: Any = torch.npu  # type: ignore[attr-defined]
-    return Device(
-        name=f"npu:{index}",
-        kind="npu",
-        index=index,
-        model=npu.get_device_name(index),
-        providers=(
-            ("CANNExecutionProvider", {"device_id": index, "precision_mode": "must_keep_origin_dtype"}),
-        ),
-        arithmetic="fp32",
-        precisions=("fp32", *_REDUCED),
-        usual=("fp32", *_REDUCED),
-        exact=_without_hf32,
-        synchronize=lambda: npu.synchronize(index),
-        free_bytes=lambda: int(npu.mem_get_info(index)[0]),
-        growth=functools.partial(_growth, npu, index),
-    )
-
-
-def _npu_count() -> int:
-    npu: Any = getattr(torch, "npu", None)
-    return int(npu.device_count()) if npu is not None and npu.is_available() else 0
-
-
-def _npu_absent() -> str:
-    if importlib.util.find_spec("torch_npu") is None:
-        return "no torch_npu"
-    return "torch_npu, but no NPU that it can use"
 
 
 def _cuda_absent() -> str:
@@ -237,22 +110,36 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "npu",
-            _npu_count,
-            _npu,
-            _npu_absent,
+            npu.npu_count,
+            npu.npu_device,
+            npu.npu_absent,
             "use --device cpu, or install torch_npu for this version of torch, and CANN",
+            takes=("hf32",),
+        ),
+        Kind(
+            npu.SIMULATED,
+            lambda: 0 if lack() else 1,
+            npu.simulated_device,
+            lack,
+            "use torch 2.10 or later",
+            takes=("hf32", "profile"),
+            simulated=True,
         ),
     )
 }
 """Every kind of device, by name."""
 
 
-def find_device(name: str) -> Device:
-    """Look a device up by its name: ``cpu``, ``cuda``, ``cuda:1``, ``npu:0``.
+def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
+    """Look a device up by its name: ``cpu``, ``cuda``, ``cuda:1``, ``npu:0``, ``npu-sim``.
+
+    Args:
+        name: its name; without an index, the first of its kind.
+        settings: how it is to compute.
 
     Raises:
         UnknownNameError: there is no such kind.
-        InputError: this machine has no such device.
+        InputError: this machine has no such device, or it has no such setting.
     """
     match = re.fullmatch(r"([a-z-]+)(?::(\d{1,3}))?", name)
     if match is None or match[1] not in KINDS:
@@ -267,16 +154,31 @@ def find_device(name: str) -> Device:
             expected=f"{kind.name}:0 to {kind.name}:{count - 1}" if count > 1 else f"a {kind.name}",
             fix=kind.fix,
         )
-    return kind.make(index)
+    for setting in settings.given:
+        if setting not in kind.takes:
+            raise InputError(
+                f"--{setting} says nothing about {name}",
+                got=f"--device {name}",
+                expected=" or ".join(other.name for other in KINDS.values() if setting in other.takes),
+                fix=f"leave --{setting} out, or name that device",
+            )
+    return kind.make(index, settings)
 
 
-def find_devices(name: str) -> list[Device]:
+def find_devices(name: str, settings: Settings = DEFAULT_SETTINGS) -> list[Device]:
     """Look devices up: every one of this machine for ``all``, else the one that is named.
+
+    Of ``all``, each is set as far as it has the settings; simulated ones are not among them.
 
     Raises:
         UnknownNameError: see :func:`find_device`.
         InputError: see :func:`find_device`.
     """
     if name != ALL:
-        return [find_device(name)]
-    return [kind.make(index) for kind in KINDS.values() for index in range(kind.count())]
+        return [find_device(name, settings)]
+    kinds = [kind for kind in KINDS.values() if not kind.simulated]
+    return [
+        kind.make(index, settings if set(settings.given) <= set(kind.takes) else DEFAULT_SETTINGS)
+        for kind in kinds
+        for index in range(kind.count())
+    ]

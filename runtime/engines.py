@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
-from vconv.runtime.devices import Device
+from vconv.runtime.device import Device
 from vconv.runtime.sessions import Placed, Session
 from vconv.types import INPUT, Array
 
@@ -60,29 +60,39 @@ _TYPES = {"float": "float32", "double": "float64"}
 """From ONNX Runtime's name of a type to everyone else's, where they differ."""
 
 
-def _session_options() -> onnxruntime.SessionOptions:
-    """Return how every graph is run in ONNX Runtime."""
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""ONNX Runtime's key for where a serialised graph's weights are (session_options_config_keys.h)."""
+
+
+def _session_options(weights_folder: Path | None) -> onnxruntime.SessionOptions:
+    """Return how every graph is run in ONNX Runtime; a serialised one with the weights of a folder."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Idle threads would otherwise spin on into the next variant's run and slow it down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if weights_folder is not None:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights_folder))
     return options
 
 
-def onnxruntime_session(model: str | bytes, device: Device, subject: str) -> onnxruntime.InferenceSession:
+def onnxruntime_session(
+    model: str | bytes, device: Device, subject: str, weights_folder: Path | None = None
+) -> onnxruntime.InferenceSession:
     """Open a graph, or a serialised one, in ONNX Runtime.
 
     Args:
         model: the path of a graph, or its bytes.
         device: where to run it.
         subject: what a refusal calls it.
+        weights_folder: where a serialised graph's external weights are.
 
     Raises:
         EngineError: ONNX Runtime refuses it.
         UnavailableError: ONNX Runtime would run it somewhere else, as it does where a library is missing.
     """
+    options = _session_options(weights_folder)
     with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, subject):
-        session = onnxruntime.InferenceSession(model, _session_options(), providers=list(device.providers))
+        session = onnxruntime.InferenceSession(model, options, providers=list(device.providers))
     used = session.get_providers()
     if not device.provider_names() <= set(used):
         raise unavailable("onnxruntime", f"{', '.join(used)} alone", device)
@@ -123,8 +133,12 @@ class OnnxRuntimeSession(Session):
         lack = self.lack(device)
         if lack:
             raise unavailable(self.engine, lack, device)
-        self._session = onnxruntime_session(str(graph), device, self._graph)
+        self._session = self.load(graph)
         self._names = [output.name for output in self._session.get_outputs()]
+
+    def load(self, graph: Path) -> onnxruntime.InferenceSession:
+        """Load the graph."""
+        return onnxruntime_session(str(graph), self._device, self._graph)
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
         return refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, self._graph)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vconv.runtime.devices import Device
+from vconv.runtime.device import Device
 from vconv.runtime.engines import ONNX_RUNTIME_ERRORS, OPENVINO_SETTINGS, onnxruntime_session, refusals
 from vconv.types import Array, Arrays
 

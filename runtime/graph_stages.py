@@ -13,7 +13,7 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 
 from vconv.convert.layouts.base import EMBEDDING_ROLES, Network, Tensor
 from vconv.errors import ArtifactError
-from vconv.runtime.devices import Device
+from vconv.runtime.device import Device
 from vconv.runtime.fragments import FRAGMENT_ENGINES, Fragment
 from vconv.runtime.stages import TOKENS, Stages, Step, stage_names
 from vconv.types import INPUT, Array, Arrays

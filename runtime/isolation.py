@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,44 +25,20 @@ from vconv.convert.layouts.table import network
 from vconv.convert.libraries.table import library_of
 from vconv.errors import EngineError, UnavailableError
 from vconv.manifest import Manifest
+from vconv.runtime import children
+from vconv.runtime.device import Device, Settings
 from vconv.runtime.devices import find_device
 from vconv.runtime.memory import reset_peak_memory, resident_memory
 from vconv.runtime.precisions import PRECISIONS
 from vconv.runtime.preprocessing import read_config
 from vconv.runtime.sessions import Session
+from vconv.runtime.subject import Subject
 from vconv.runtime.variants import find_variant, open_original, open_variant, patched_network
 from vconv.types import CHANNELS
 
-# -P: what lies in the current folder must not be taken for a library.
-CHILD = (sys.executable, "-P", "-m", "vconv.runtime.isolation")
+CHILD = children.command("vconv.runtime.isolation")
 TIMEOUT_SECONDS = 1800.0
 """Longer than the greatest model takes to load from a slow disk."""
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-_SHOWN = 300
-"""Characters of what a child said last that a reason shows."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a child opens, in plain data.
-
-    Args:
-        artifact: the artifact's folder.
-        variant: the record in its manifest; empty for the original.
-        engine: what runs a graph; empty for the record's own.
-        precision: name of what a torch variant runs in.
-        device: name of where to run it.
-        original: the folder that the stock library loads as the original; empty for the artifact's own.
-        head: the original's, as :class:`vconv.convert.layouts.base.Network` has it.
-    """
-
-    artifact: str
-    variant: str
-    engine: str
-    precision: str
-    device: str
-    original: str = ""
-    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,24 +77,14 @@ def measure(
             text=True,
             errors="replace",
             timeout=timeout_seconds,
-            env={**os.environ, **_OFFLINE},
+            env=children.environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:
         return Peak(reason=f"its own process did not end within {timeout_seconds:.0f} s")
     if done.returncode:
-        return Peak(reason=_ended(done.returncode, done.stderr))
+        return Peak(reason=children.ended(done.returncode, done.stderr))
     return Peak(**json.loads(done.stdout))
-
-
-def _ended(status: int, stderr: str) -> str:
-    """Say how a child ended that has no result."""
-    if status == -signal.SIGKILL:
-        return "its own process was killed: most likely the machine ran out of memory"
-    if status < 0:
-        return f"its own process ended by {signal.Signals(-status).name}"
-    said = (stderr.strip().splitlines() or ["nothing was said"])[-1]
-    return f"its own process failed with status {status}: {said[:_SHOWN]}"
 
 
 def peak_of(subject: Subject) -> Peak:
@@ -127,13 +92,13 @@ def peak_of(subject: Subject) -> Peak:
 
     What an engine refuses, or what is not installed for the device, is a peak with a reason.
     """
-    device, made = find_device(subject.device), manifest.load(Path(subject.artifact))
+    device, made = device_of(subject), manifest.load(Path(subject.artifact))
     _import_libraries(subject, made)
     before = resident_memory()[0]
     known = reset_peak_memory()
 
     def run() -> None:
-        with _opened(subject, made) as session:
+        with opened(subject, device) as session:
             shape = (session.batch or 1, CHANNELS, *made.size)
             session.run(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
             device.synchronize()
@@ -163,8 +128,14 @@ def _network(subject: Subject) -> Network:
     return dataclasses.replace(network(read_config(Path(subject.original))), head=subject.head)
 
 
-def _opened(subject: Subject, made: Manifest) -> Session:
-    device, precision = find_device(subject.device), PRECISIONS[subject.precision]
+def device_of(subject: Subject) -> Device:
+    """Find the device that a subject is to be run on, set as it says."""
+    return find_device(subject.device, Settings(subject.hf32))
+
+
+def opened(subject: Subject, device: Device) -> Session:
+    """Open a variant, or the original, in this process."""
+    made, precision = manifest.load(Path(subject.artifact)), PRECISIONS[subject.precision]
     if subject.original:
         return open_original(Path(subject.original), _network(subject), made.size, device, precision)
     record = find_variant(made, subject.variant)

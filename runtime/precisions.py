@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vconv.errors import InputError, UnknownNameError
-from vconv.runtime.devices import Device
+from vconv.runtime.device import Device
 
 AUTO = "auto"
 """What the device usually runs."""

@@ -20,7 +20,7 @@ from vconv.convert import models
 from vconv.convert.layouts.base import Network
 from vconv.convert.patches.base import Patch, applied
 from vconv.errors import EngineError, InputError, MemoryShortError
-from vconv.runtime.devices import Device
+from vconv.runtime.device import Device
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import Processor, load_processor
 from vconv.types import Array

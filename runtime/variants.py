@@ -14,11 +14,13 @@ from vconv.convert.patches.base import Patch
 from vconv.convert.safetensors_file import read_header
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
-from vconv.runtime.devices import Device
+from vconv.runtime.device import Device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import read_config
 from vconv.runtime.sessions import Session, TorchSession
+from vconv.runtime.simulation.session import Simulated, SimulatedGraphSession, SimulatedTorchSession
+from vconv.runtime.subject import Subject
 from vconv.types import WEIGHTS_FILE
 
 DEFAULT_VARIANT = "onnx-fp32"
@@ -87,6 +89,8 @@ def open_variant(
         UnavailableError: the engine is not installed for this device.
     """
     require_weights(folder)
+    if device.simulated:
+        return _simulated(folder, manifest, record, device, precision)
     if record.engine == "torch":
         net = patched_network(folder)
         applied = {patch.name for patch in manifest.patches if patch.applied}
@@ -94,6 +98,16 @@ def open_variant(
         return TorchSession(models.load(folder, net), net, device, chosen, folder, manifest.size, precision)
     session = GRAPH_ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)
+
+
+def _simulated(
+    folder: Path, manifest: Manifest, record: VariantRecord, device: Device, precision: Precision
+) -> Simulated:
+    """Load a variant on the simulated NPU."""
+    if record.engine == "torch":
+        subject = Subject(str(folder), record.variant, "torch", precision.name, device.name)
+        return SimulatedTorchSession(subject, device, folder, manifest.size)
+    return SimulatedGraphSession(folder / record.file, device, folder, manifest.size, record.batch)
 
 
 def open_original(

@@ -10,7 +10,7 @@ import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError
 from vconv.runtime import machine, synchrony
-from vconv.runtime.devices import Device
+from vconv.runtime.device import Device
 from vconv.runtime.machine import Load, busiest, watching
 from vconv.runtime.sessions import Session
 from vconv.runtime.timing import Measurement, Plan, Task, interleaved

@@ -51,6 +51,10 @@ STRICT: Mapping[Pair, Limit] = {
         f"{_MEASURED} a simulated HF32 patch embedding differs by 1.2e-4 to 5.9e-4; "
         "the least fault that it must catch (float32 RoPE periods) by 2.9e-3",
     ),
+    ("fp32", "fp16"): Limit(
+        {**_CARD_BOUNDS, "vector_relative_error": 5e-3},
+        "TODO",
+    ),
     ("fp16", "fp16"): Limit(
         {**_CARD_BOUNDS, "vector_relative_error": 5e-3},
         f"{_MEASURED} torch in fp16 differs by 1.1e-3 to 2.5e-3; "

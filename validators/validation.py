@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
-from vconv.runtime.devices import Device
-from vconv.runtime.isolation import Peak, Subject
+from vconv.runtime.device import Device
+from vconv.runtime.isolation import Peak
 from vconv.runtime.machine import UNTIMED, Load
 from vconv.runtime.memory import reset_peak_memory, resident_memory
 from vconv.runtime.sessions import Session, in_batches
+from vconv.runtime.simulation.session import Simulated
+from vconv.runtime.subject import Subject
 from vconv.runtime.timing import Plan, timed
 from vconv.types import Arrays, Say, Status
 from vconv.validators.accuracy import judge_runs, overall
@@ -24,6 +26,7 @@ from vconv.validators.diagnosis import Evidence, Finding, diagnose
 from vconv.validators.golden import AT_ONCE, Reference
 from vconv.validators.latency import Runner, time_side_by_side
 from vconv.validators.limits import UNLIMITED, Limits, Pair
+from vconv.validators.prediction import NOTHING_CHANGED, predict
 from vconv.validators.report import output_rows
 from vconv.validators.smoke import smoke
 
@@ -87,7 +90,9 @@ def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
     except BaseException:
         session.close()
         raise
-    return session, {"load_ms": load_ms, "first_ms": first_ms}
+    # How long an imitation takes says nothing of what it imitates.
+    timed_here = not candidate.device.simulated
+    return session, {"load_ms": load_ms if timed_here else None, "first_ms": first_ms if timed_here else None}
 
 
 ISOLATED, IN_PROCESS = "isolated", "in process"
@@ -163,10 +168,12 @@ def run(
     with contextlib.ExitStack() as closing:
         for candidate in candidates:
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name})")
-            rows.append({**_row(candidate), **(_isolated(isolate(candidate.subject)) if isolate else {})})
+            rows.append(_row(candidate))
+            if isolate and not candidate.device.simulated:
+                rows[-1] |= _isolated(isolate(candidate.subject))
             with contextlib.ExitStack() as one:
                 session = _judged(candidate, limits, rows[-1], one)
-                if plan and session:
+                if plan and session and not candidate.device.simulated:
                     images = candidate.reference.pixel_values
                     runners[len(rows) - 1] = Runner(session, candidate.device, images)
                     closing.push(one.pop_all())
@@ -196,7 +203,9 @@ def _judged(
         session, costs = _loaded(candidate)
         closing.enter_context(session)
         row |= {**costs, **_accuracy(candidate, session, limits)}
-        if not isolated:
+        if isinstance(session, Simulated):
+            _predict(candidate, session, row)
+        elif not isolated:
             row |= _memory(before, None if before is None else resident_memory()[1], IN_PROCESS)
     except (UnavailableError, MemoryShortError) as error:
         row |= {"status": Status.SKIPPED, "reason": f"{error.what}: {error.got}"}
@@ -205,6 +214,17 @@ def _judged(
         row |= {"status": _unless(candidate.unjudged), "reason": str(error)}
         return None
     return session
+
+
+def _predict(candidate: Candidate, session: Simulated, row: dict[str, Any]) -> None:
+    """Put into a row what a simulated device predicts; what it changed nothing of has not passed."""
+    arithmetic, reference = candidate.device.simulates, candidate.reference
+    assert arithmetic is not None
+    run = partial(in_batches, session.run, reference.pixel_values, row["batches"][0])
+    expected = reference.outputs if not candidate.unjudged else reference.stock or reference.outputs
+    row["prediction"] = predict(session, run, expected, arithmetic)
+    if not any(row["prediction"]["changed"].values()) and row["status"] is Status.PASSED:
+        row |= {"status": Status.SKIPPED, "reason": NOTHING_CHANGED}
 
 
 def _unless(unjudged: object) -> Status:
@@ -222,6 +242,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "precision": candidate.precision,
         "arithmetic": candidate.pair[1],
         "simulated": device.simulated,
+        "prediction": None,
         "outputs": {},
         "diagnosis": [],
         "smoke": {},

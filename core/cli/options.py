@@ -19,6 +19,12 @@ class Filled(click.types.StringParamType):
         return text
 
 
+def hf32_names(text: str) -> tuple[str, ...]:
+    """Take apart what may compute in HF32; nothing for ``none``."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    return () if names == ("none",) else names
+
+
 TEXT = Filled()
 HUB = click.option(
     "--hub",
@@ -45,6 +51,18 @@ ENGINE = click.option(
     multiple=True,
     metavar="NAME",
     help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
+)
+HF32 = click.option(
+    "--hf32",
+    metavar="NAMES",
+    callback=lambda context, option, value: None if value is None else hf32_names(value),
+    help="What an NPU may compute in HF32, with commas between: conv, matmul, or none.  [default: conv]",
+)
+PROFILE = click.option(
+    "--profile",
+    default="",
+    metavar="NAME",
+    help="Which NPU npu-sim imitates: 910b, or 310p, whose products take float16.  [default: 910b]",
 )
 WITHIN = click.option(
     "--within",
@@ -86,7 +104,7 @@ def device(what: str) -> Callable[..., Any]:
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of all that judges and times."""
-    anywhere = device("Where to run: cpu, cuda[:N], npu[:N], or all.")
-    for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, PRECISION, anywhere, OFFLINE):
+    anywhere = device("Where to run: cpu, cuda[:N], npu[:N], npu-sim, or all but that.")
+    for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, PRECISION, PROFILE, HF32, anywhere, OFFLINE):
         command = option(command)
     return command

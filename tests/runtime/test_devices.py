@@ -11,7 +11,8 @@ import torch
 
 from vconv.errors import InputError, UnknownNameError, VconvError
 from vconv.runtime import devices
-from vconv.runtime.devices import KINDS, Device, find_device, find_devices
+from vconv.runtime.device import Device
+from vconv.runtime.devices import KINDS, find_device, find_devices
 from vconv.runtime.precisions import PRECISIONS
 from vconv.validators.limits import STRICT
 

@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
-from vconv.runtime.devices import Device, find_device
+from vconv.runtime.device import Device
+from vconv.runtime.devices import find_device
 from vconv.runtime.engines import GRAPH_ENGINES, OnnxRuntimeSession
 from vconv.types import INPUT, Array
 

@@ -14,7 +14,8 @@ from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, MemoryShortError
-from vconv.runtime.devices import Device, find_device
+from vconv.runtime.device import Device
+from vconv.runtime.devices import find_device
 from vconv.runtime.sessions import TorchSession
 from vconv.types import Array
 

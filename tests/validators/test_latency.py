@@ -13,7 +13,8 @@ import pytest
 from vconv.errors import EngineError, MemoryShortError
 from vconv.runtime import machine as machine_room
 from vconv.runtime import synchrony
-from vconv.runtime.devices import Device, find_device
+from vconv.runtime.device import Device
+from vconv.runtime.devices import find_device
 from vconv.runtime.machine import Reading
 from vconv.runtime.sessions import Session
 from vconv.runtime.timing import Plan

@@ -18,7 +18,8 @@ from vconv import subjects
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.manifest import Manifest
 from vconv.runtime import synchrony
-from vconv.runtime.devices import Device, find_device
+from vconv.runtime.device import Device
+from vconv.runtime.devices import find_device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.isolation import Peak, Subject
 from vconv.runtime.machine import UNTIMED, Load

@@ -1,0 +1,91 @@
+"""Making a process have a simulated NPU: once, for good, and only where there is no real one."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vconv.errors import UnavailableError
+from vconv.runtime.simulation.arithmetic import Arithmetic
+from vconv.runtime.simulation.kernels import Kernels
+from vconv.runtime.simulation.modules import npu_module, torch_npu_module
+from vconv.runtime.simulation.relabelling import Memory
+from vconv.runtime.simulation.state import NPU, State
+
+LEAST_TORCH = (2, 10)
+"""First torch whose Python can set up a device with a guard; without one, an autograd graph aborts."""
+_FREE = "privateuseone"
+"""The name of torch's spare device while nobody has taken it."""
+
+
+def lack() -> str:
+    """Say why the NPU cannot be simulated here; empty if it can."""
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < LEAST_TORCH:
+        return f"torch {torch.__version__}; the simulated NPU needs {'.'.join(map(str, LEAST_TORCH))}"
+    return ""
+
+
+def simulate(arithmetic: Arithmetic) -> State:
+    """Give this process a simulated NPU, irreversibly.
+
+    Call it before transformers is imported, which remembers whether there is an NPU.
+
+    Args:
+        arithmetic: how it computes.
+
+    Returns:
+        The device's state, by which it can be told to compute otherwise, and which counts.
+
+    Raises:
+        UnavailableError: torch is too old, or the process has a real NPU, or another device of that kind.
+    """
+    taken: str = torch._C._get_privateuse1_backend_name()
+    refusal = lack() or (f"torch's spare device is taken: {taken}" if taken != _FREE else "")
+    if refusal:
+        raise UnavailableError(
+            "the NPU cannot be simulated in this process",
+            got=refusal,
+            expected="torch 2.10 or later, and no torch_npu in the process",
+            fix="upgrade torch, or use another device",
+        )
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as set_up
+
+    state = State(arithmetic)
+    module = npu_module(state)
+    set_up(rename=NPU, backend_module=module)
+    Kernels(state).register()
+    # nn.MultiheadAttention would go through a fused kernel otherwise, which is refused.
+    torch.backends.mha.set_fastpath_enabled(False)
+    _guard_storages(state.memory)
+    sys.modules["torch_npu"] = torch_npu_module(module)
+    sys.modules["torch_npu.npu"] = module
+    return state
+
+
+def _guard_storages(memory: Memory) -> None:
+    """Keep torch from asking the device for raw memory: it has no allocator, and the process would crash."""
+    storage: Any = torch.UntypedStorage
+    make = storage.__new__
+
+    def guarded(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.device(kwargs.get("device") or "cpu").type == NPU:
+            raise NotImplementedError("the simulated NPU has no raw storage: make a tensor instead")
+        return make(cls, *args, **kwargs)
+
+    def moved(own: Any, *args: Any, **kwargs: Any) -> Any:
+        if own.device.type == NPU:
+            return own
+        copied: Tensor = torch.empty(0, dtype=torch.uint8).set_(own).clone()
+        return memory.as_npu(copied).untyped_storage()
+
+    storage.__new__ = guarded
+    storage.npu = moved
+    torch.serialization.register_package(
+        15,
+        lambda own: f"{NPU}:0" if own.device.type == NPU else None,
+        lambda own, location: moved(own) if location.startswith(NPU) else None,
+    )

@@ -1,0 +1,157 @@
+"""What stands in for ``torch.npu`` and ``torch_npu`` while the NPU is simulated.
+
+Names and meanings are those of torch_npu 2.9 to 2.13; only what a validator needs is there, and what is not
+raises AttributeError, as a misspelt name does on a real one.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import time
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+
+from vconv.runtime.simulation.state import LABEL, State
+
+VERSION = "0.0.0+simulated"
+SOC_VERSIONS = {False: 224, True: 202}
+"""By whether products take float16: the number of 910B4, and of 310P3 (torch_npu's NpuVariables.h)."""
+
+
+class Event:
+    """A moment on the device; the simulated one does everything at once.
+
+    Args:
+        enable_timing: whether it may be timed.
+        blocking: as on a real one, without effect.
+        interprocess: likewise.
+    """
+
+    def __init__(
+        self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
+    ) -> None:
+        self._timed, self._seconds = enable_timing, 0.0
+
+    def record(self, stream: object = None) -> None:
+        """Take the time."""
+        self._seconds = time.perf_counter()
+
+    def elapsed_time(self, end: Event) -> float:
+        """Return the milliseconds from this event to another."""
+        if not (self._timed and end._timed):
+            raise RuntimeError("both events must be made with enable_timing=True")
+        return 1e3 * (end._seconds - self._seconds)
+
+    def synchronize(self) -> None:
+        """Wait for it, which is over."""
+
+    def query(self) -> bool:
+        """Tell whether it is over."""
+        return True
+
+
+class Stream:
+    """A queue of work; the simulated device has none to wait for."""
+
+    def __init__(self, device: object = None, priority: int = 0) -> None:
+        self.device = device
+
+    def synchronize(self) -> None:
+        """Wait for it, which is empty."""
+
+    def wait_stream(self, stream: Stream) -> None:
+        """Wait for another, which is empty."""
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+class Setting:
+    """``torch.npu.conv`` or ``torch.npu.matmul``.
+
+    Args:
+        state: the device.
+        name: ``conv`` or ``matmul``.
+    """
+
+    __slots__ = ("_name", "_state")
+
+    def __init__(self, state: State, name: str) -> None:
+        self._state, self._name = state, name
+
+    @property
+    def allow_hf32(self) -> bool:
+        """Whether float32 may be computed in HF32."""
+        return self._state.allow_hf32[self._name]
+
+    @allow_hf32.setter
+    def allow_hf32(self, allowed: bool) -> None:
+        if not isinstance(allowed, bool):
+            raise TypeError("allow_hf32 must be a bool")
+        self._state.set_hf32(self._name, allowed)
+
+
+def npu_module(state: State) -> ModuleType:
+    """Make what ``torch.npu`` is on the simulated device."""
+    memory = state.memory
+    module: Any = ModuleType("torch.npu", LABEL)
+    module.SIMULATED = state
+    module.is_available = module.is_initialized = lambda: True
+    module.device_count = lambda: 1
+    module.current_device = lambda: 0
+    module.set_device = lambda device: None
+    module._is_in_bad_fork = lambda: False
+    module.manual_seed = module.manual_seed_all = lambda seed: None
+    module.get_rng_state = lambda device="npu": torch.get_rng_state()
+    module.set_rng_state = lambda new, device="npu": torch.set_rng_state(new)
+    module.get_amp_supported_dtype = lambda: [torch.float16, torch.bfloat16]
+    module.synchronize = lambda device=None: None
+    module.empty_cache = lambda: None
+    module.get_device_name = lambda device=None: LABEL
+    module.get_soc_version = lambda: SOC_VERSIONS[state.arithmetic.float32_is == "fp16"]
+    module.get_device_properties = lambda device=None: SimpleNamespace(
+        name=LABEL, total_memory=memory.total_bytes
+    )
+    module.memory_allocated = module.memory_reserved = lambda device=None: memory.alive_bytes()
+    module.max_memory_allocated = module.max_memory_reserved = lambda device=None: memory.peak_bytes()
+    module.reset_peak_memory_stats = lambda device=None: memory.reset_peak()
+    module.mem_get_info = lambda device=None: (
+        memory.total_bytes - memory.alive_bytes(),
+        memory.total_bytes,
+    )
+    module.Event, module.Stream = Event, Stream
+    module.current_stream = module.default_stream = lambda device=None: Stream(device)
+    module.stream = lambda stream: stream
+    module.device = Stream
+    module.conv, module.matmul = Setting(state, "conv"), Setting(state, "matmul")
+    module.use_compatible_impl = state.use_compatible_impl
+    module.are_compatible_impl_enabled = lambda: state.arithmetic.gelu == "erf"
+    return module  # type: ignore[no-any-return]
+
+
+def torch_npu_module(npu: ModuleType) -> ModuleType:
+    """Make what ``import torch_npu`` gives on the simulated device.
+
+    transformers imports fused operators from it by name; they are there, and refuse to run.
+    """
+    module: Any = ModuleType("torch_npu", LABEL)
+    module.__spec__ = importlib.machinery.ModuleSpec("torch_npu", None)
+    module.__path__, module.__version__ = [], VERSION
+    module.npu, module.npu_gelu = npu, torch.ops.npu.npu_gelu
+    module.__getattr__ = _unmodelled
+    return module  # type: ignore[no-any-return]
+
+
+def _unmodelled(name: str) -> Any:
+    if not name.startswith("npu_"):
+        raise AttributeError(name)
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"torch_npu.{name} is not modelled by the {LABEL}")
+
+    return refuse

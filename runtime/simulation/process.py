@@ -1,0 +1,114 @@
+"""The process that has the simulated NPU: it opens one variant, and does what it is told over a pipe.
+
+``python -m vconv.runtime.simulation.process DESCRIPTOR`` is a child of the sessions in
+:mod:`vconv.runtime.simulation.session`. The device is there before transformers is imported, which remembers
+whether there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from vconv.errors import VconvError
+from vconv.runtime.simulation.arithmetic import Arithmetic
+
+if TYPE_CHECKING:
+    from vconv.runtime.sessions import Session
+    from vconv.runtime.subject import Subject
+    from vconv.types import Array
+
+
+class Bug(Exception):
+    """What no user can mend: its text is the traceback of the process that it happened in."""
+
+
+class Server:
+    """What a parent can ask for, by name.
+
+    Args:
+        arithmetic: how the device computes at first.
+
+    Raises:
+        UnavailableError: the NPU cannot be simulated here.
+    """
+
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        from vconv.runtime.simulation.device import simulate
+
+        self._state = simulate(arithmetic)
+        self._session: Session | None = None
+
+    def open(self, subject: Subject) -> None:
+        """Open a variant on the device."""
+        from vconv.runtime import isolation
+        from vconv.runtime.devices import find_device
+
+        # How the device computes is the parent's to say, not for a session to set at every run.
+        device = dataclasses.replace(find_device("npu"), exact=contextlib.nullcontext)
+        self._session = isolation.opened(subject, device)
+        self._state.recount()
+
+    def run(self, pixel_values: Array) -> tuple[dict[str, Array], Mapping[str, tuple[str, str]]]:
+        """Run a batch; return the outputs, and the type and device that each had."""
+        assert self._session is not None
+        outputs = self._session.run(pixel_values)
+        placed = {name: (place.dtype, place.device) for name, place in self._session.placed.items()}
+        return outputs, placed
+
+    def configure(self, arithmetic: Arithmetic) -> None:
+        """Compute in another way from now on."""
+        self._state.configure(arithmetic)
+
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return how often each operator was run, and how many operators each cause changed."""
+        return dict(self._state.executed), dict(self._state.changed)
+
+    def probe(self, seed: int) -> Any:
+        """Find out by its results how the device computes."""
+        from vconv.runtime.devices import find_device
+        from vconv.runtime.probe import probe
+
+        return probe(find_device("npu"), seed)
+
+
+def serve(connection: Connection, make: Callable[[Arithmetic], Server] = Server) -> None:
+    """Answer a parent until it hangs up: first it says how to compute, then what to do.
+
+    An answer is the name of its kind, ``result``, ``refusal`` or ``bug``, and what belongs to it.
+    """
+    server: Server | None = None
+    while True:
+        try:
+            request = connection.recv()
+        except EOFError:
+            return
+        try:
+            if server is None:
+                server, answer = make(request), None
+            else:
+                name, arguments = request
+                answer = getattr(server, name)(*arguments)
+        except VconvError as error:
+            connection.send(("refusal", error))
+        except Exception:  # noqa: BLE001 - a bug is its parent's to show, with the traceback
+            connection.send(("bug", traceback.format_exc()))
+        else:
+            connection.send(("result", answer))
+
+
+def main() -> None:
+    """Serve the parent that holds the other end of the pipe."""
+    os.dup2(2, 1)  # What libraries print belongs on standard error.
+    with Connection(int(sys.argv[1])) as connection:
+        serve(connection)
+
+
+if __name__ == "__main__":
+    main()

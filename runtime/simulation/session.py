@@ -1,0 +1,204 @@
+"""Sessions on the simulated NPU: a torch variant in a process of its own, and a graph on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from vconv.errors import EngineError
+from vconv.runtime import children
+from vconv.runtime.device import Device
+from vconv.runtime.engines import OnnxRuntimeSession, onnxruntime_session
+from vconv.runtime.sessions import Placed, Session
+from vconv.runtime.simulation.arithmetic import Arithmetic
+from vconv.runtime.simulation.graphs import rewritten
+from vconv.runtime.simulation.process import Bug
+from vconv.runtime.subject import Subject
+from vconv.types import Array
+
+CHILD = children.command("vconv.runtime.simulation.process")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a simulated device did.
+
+    Args:
+        executed: by name, how often each operator was run; of a graph, how many nodes it has of it.
+        changed: by cause, how many of them were computed otherwise than on a CPU.
+    """
+
+    executed: Mapping[str, int]
+    changed: Mapping[str, int]
+
+
+class Simulated(Session):
+    """A session whose device is simulated, and can be told how to compute."""
+
+    @abstractmethod
+    def configure(self, arithmetic: Arithmetic) -> None:
+        """Compute in another way from now on, and count from nothing."""
+
+    @abstractmethod
+    def counts(self) -> Counts:
+        """Return what was done since the last :meth:`configure`."""
+
+
+class Child:
+    """A process that has the simulated NPU.
+
+    Args:
+        arithmetic: how it computes at first.
+        command: what to start; it gets the pipe's descriptor as its last argument.
+
+    Raises:
+        UnavailableError: the NPU cannot be simulated here.
+        EngineError: the process ended.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, command: Sequence[str] = CHILD) -> None:
+        # A real torch_npu, which torch would load by itself, leaves no room for a simulated one.
+        variables = {**children.environment(), "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+        with contextlib.ExitStack() as undone:
+            self._said = undone.enter_context(tempfile.TemporaryFile())
+            self._pipe, theirs = Pipe()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [*command, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stderr=self._said,
+                    env=variables,
+                )
+            undone.callback(self._process.wait)
+            undone.enter_context(self._pipe)
+            self._ask(arithmetic)
+            self._closing = undone.pop_all()
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Have a method of :class:`vconv.runtime.simulation.process.Server` called, and return its result.
+
+        Raises:
+            VconvError: what that method raises.
+            EngineError: the process ended.
+            Bug: anything else went wrong there.
+        """
+        return self._ask((name, arguments))
+
+    def _ask(self, request: Any) -> Any:
+        try:
+            self._pipe.send(request)
+            kind, answer = self._pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            status = self._process.wait()
+            self._said.seek(0)
+            raise EngineError(
+                "the simulated NPU is gone",
+                got=children.ended(status, self._said.read().decode(errors="replace")),
+                expected="an answer",
+                fix="give it more memory; if that does not help, report it",
+            ) from error
+        if kind == "refusal":
+            raise answer
+        if kind == "bug":
+            raise Bug(f"on the simulated NPU:\n{answer}")
+        return answer
+
+    def close(self) -> None:
+        """End the process, which ends when nobody listens to it any more."""
+        self._closing.close()
+
+
+class SimulatedTorchSession(Simulated):
+    """A torch variant on a simulated NPU.
+
+    Args:
+        subject: the variant.
+        device: the simulated NPU.
+        folder: see :class:`vconv.runtime.sessions.Session`.
+        size: see :class:`vconv.runtime.sessions.Session`.
+    """
+
+    engine = "torch"
+
+    def __init__(self, subject: Subject, device: Device, folder: Path, size: tuple[int, int]) -> None:
+        super().__init__(folder, size)
+        assert device.simulates is not None
+        self._child = Child(device.simulates)
+        self._closing.callback(self._child.close)
+        try:
+            self._child.call("open", subject)
+        except BaseException:
+            self.close()
+            raise
+
+    def configure(self, arithmetic: Arithmetic) -> None:
+        """See :meth:`Simulated.configure`."""
+        self._child.call("configure", arithmetic)
+
+    def counts(self) -> Counts:
+        """See :meth:`Simulated.counts`."""
+        return Counts(*self._child.call("counts"))
+
+    def bind(self, pixel_values: Array) -> Callable[[], Any]:
+        """See :meth:`vconv.runtime.sessions.Session.bind`."""
+        self._check_open()
+        return lambda: self._child.call("run", pixel_values)
+
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        """See :meth:`vconv.runtime.sessions.Session.fetch`."""
+        outputs, placed = raw
+        self.placed = {name: Placed(*place) for name, place in placed.items()}
+        return dict(outputs)
+
+
+class SimulatedGraphSession(OnnxRuntimeSession, Simulated):
+    """A graph with a simulated NPU's arithmetic written into it, in ONNX Runtime on the CPU.
+
+    Args:
+        graph: the ONNX file.
+        device: the simulated NPU.
+        folder: see :class:`vconv.runtime.sessions.Session`.
+        size: see :class:`vconv.runtime.sessions.Session`.
+        batch: see :class:`vconv.runtime.sessions.Session`.
+    """
+
+    def __init__(
+        self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
+    ) -> None:
+        self._model = onnx.load(graph, load_external_data=False)
+        self._weights_folder = graph.parent
+        self._counts = Counts({}, {})
+        super().__init__(graph, device, folder, size, batch)
+
+    def load(self, graph: Path) -> onnxruntime.InferenceSession:
+        """Load the graph as the device computes."""
+        assert self._device.simulates is not None
+        return self._loaded(self._device.simulates)
+
+    def _loaded(self, arithmetic: Arithmetic) -> onnxruntime.InferenceSession:
+        model, changed = rewritten(self._model, arithmetic)
+        nodes = Counter(node.op_type for node in self._model.graph.node)
+        self._counts = Counts(dict(nodes), dict(changed))
+        return onnxruntime_session(
+            model.SerializeToString(), self._device, self._graph, weights_folder=self._weights_folder
+        )
+
+    def configure(self, arithmetic: Arithmetic) -> None:
+        """See :meth:`Simulated.configure`."""
+        self._session = self._loaded(arithmetic)
+
+    def counts(self) -> Counts:
+        """See :meth:`Simulated.counts`."""
+        return self._counts
