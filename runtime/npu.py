@@ -26,8 +26,8 @@ SIMULATED = "npu-sim"
 DEFAULT_HF32 = ("conv",)
 """What computes in HF32 unless it is told otherwise: torch_npu's defaults, set in so many words."""
 _HF32_SOCS = (range(220, 240), range(250, 1000))
-"""torch_npu's numbers (NpuVariables.h) of the chips that have HF32: 910B from 220 on, 910_93 (A3) and later from
-250 on. Those between and below, 310B, 310P and 910A, give their cube unit float16 operands."""
+"""torch_npu's numbers (NpuVariables.h) of the chips that have HF32: 910B from 220 on, 910_93 (A3) and later
+from 250 on. Those between and below, 310B, 310P and 910A, give their cube unit float16 operands."""
 
 
 def _allowed(settings: Settings, device: str, cube: str) -> frozenset[str]:

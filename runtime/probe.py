@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,14 +66,21 @@ def probe(device: Device, seed: int = 0) -> dict[str, Reading]:
     }
 
 
-def _gelu(random: Generator, device: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Run GELU over [-5, 5]; the forms are 4.73e-4 apart where abs(x) is 2.70."""
+def gelu_form(gelu: Callable[[Tensor], Tensor], device: str, seed: int = 0) -> Reading:
+    """Find out which form of GELU something computes on a device: ``erf``, ``tanh``, or ``unknown``."""
+    return _reading(_gelu_of(gelu, torch.Generator().manual_seed(seed), device), "")
+
+
+def _gelu_of(
+    gelu: Callable[[Tensor], Tensor], random: Generator, device: str
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run a GELU over [-5, 5]; the forms are 4.73e-4 apart where abs(x) is 2.70."""
     values = torch.rand(4096, generator=random) * 10 - 5
     ways = {
         "erf": functional.gelu(values.double()),
         "tanh": functional.gelu(values.double(), approximate="tanh"),
     }
-    return functional.gelu(values.to(device)), ways
+    return gelu(values.to(device)), ways
 
 
 def _matmul(random: Generator, device: str) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,7 +100,7 @@ def _convolution(random: Generator, device: str) -> tuple[Tensor, dict[str, Tens
 
 
 _PROBES: Mapping[str, Callable[[Generator, str], tuple[Tensor, dict[str, Tensor]]]] = {
-    GELU: _gelu,
+    GELU: partial(_gelu_of, functional.gelu),
     CONVOLUTION: _convolution,
     MATMUL: _matmul,
 }

@@ -52,6 +52,8 @@ class Session(ABC):
     """
 
     engine: str
+    gelu: str = ""
+    """How a patched GELU is computed; empty where torch has none that is patched."""
 
     def __init__(self, folder: Path, size: tuple[int, int], batch: int | None = None) -> None:
         self.folder, self.size, self.batch = folder, size, batch
@@ -177,6 +179,7 @@ class TorchSession(Session):
         folder: see :class:`Session`.
         size: see :class:`Session`.
         precision: what to run it in; its outputs come back as float32.
+        gelu: how its patched GELU is computed, for reports; empty where none is patched.
     """
 
     engine = "torch"
@@ -190,8 +193,10 @@ class TorchSession(Session):
         folder: Path,
         size: tuple[int, int],
         precision: Precision = PRECISIONS["fp32"],
+        gelu: str = "",
     ) -> None:
         super().__init__(folder, size)
+        self.gelu = gelu
         self.names = models.output_names(network)
         self.device, self.precision = device, precision
         with self.refusals(), contextlib.ExitStack() as undone:

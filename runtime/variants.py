@@ -14,6 +14,7 @@ from vconv.convert.patches.base import Patch
 from vconv.convert.safetensors_file import read_header
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
+from vconv.runtime import npu_gelu
 from vconv.runtime.device import Device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, Precision
@@ -95,7 +96,9 @@ def open_variant(
         net = patched_network(folder)
         applied = {patch.name for patch in manifest.patches if patch.applied}
         chosen = [patch for name, patch in (patches or table.PATCHES).items() if name in applied]
-        return TorchSession(models.load(folder, net), net, device, chosen, folder, manifest.size, precision)
+        chosen, gelu = npu_gelu.on_device(chosen, device)
+        model = models.load(folder, net)
+        return TorchSession(model, net, device, chosen, folder, manifest.size, precision, gelu)
     session = GRAPH_ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)
 

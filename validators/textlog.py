@@ -99,6 +99,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"inputs     {inputs['source']}: {', '.join(inputs['images']) or '-'}"
     for name, model in report["devices"].items():
         yield f"device     {name}: {model}"
+        for setting, value in report["device_settings"][name].items():
+            yield f"  {setting}: {value}"
     for name, version in report["environment"].items():
         yield f"{name:<16} {version}"
     yield f"preprocessing    {_number(report['preprocessing_ms_per_image'])} ms an image"
@@ -146,6 +148,7 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
                 yield "    " + ", ".join(shown)
         for reason in verdict.get("reasons", ()):
             yield f"    {reason}"
+    yield from _prediction(row)
     yield "  " + ", ".join(f"{key} {_number(row.get(key))}" for key in _COSTS)
     if row.get("peak_memory_reason"):
         yield f"  memory not measured: {row['peak_memory_reason']}"
@@ -157,6 +160,24 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"    warning: {warning}" for warning in timing["warnings"])
     for skipped in row["skipped_batches"]:
         yield f"  batch {skipped['batch']}: not timed, {skipped['reason']}"
+
+
+def _prediction(row: Mapping[str, Any]) -> Iterator[str]:
+    """Lay out what a simulated device predicts; nothing for a real one."""
+    found = row["prediction"]
+    if row["gelu"]:
+        yield f"  GELU: {row['gelu']}"
+    if not found:
+        return
+    arithmetic = ", ".join(f"{name} {how}" for name, how in found["arithmetic"].items())
+    changed = ", ".join(f"{count} {cause}" for cause, count in found["changed"].items())
+    yield f"  predicted by simulation: {arithmetic}; of {found['executed']} operators, changed: {changed}"
+    parts = {"in all": found["outputs"], "the rest": found["rest"]}
+    parts |= {f"{cause} alone": one["outputs"] for cause, one in found["causes"].items()}
+    for part, outputs in parts.items():
+        for name, errors in outputs.items():
+            figures = ", ".join(f"{key} {_number(value)}" for key, value in errors.items())
+            yield f"    {part}, {name}: {figures}"
 
 
 def _machine(report: Mapping[str, Any]) -> str:

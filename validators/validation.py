@@ -202,7 +202,7 @@ def _judged(
     try:
         session, costs = _loaded(candidate)
         closing.enter_context(session)
-        row |= {**costs, **_accuracy(candidate, session, limits)}
+        row |= {**costs, **_accuracy(candidate, session, limits), "gelu": session.gelu or None}
         if isinstance(session, Simulated):
             _predict(candidate, session, row)
         elif not isolated:
@@ -220,7 +220,7 @@ def _predict(candidate: Candidate, session: Simulated, row: dict[str, Any]) -> N
     """Put into a row what a simulated device predicts; what it changed nothing of has not passed."""
     arithmetic, reference = candidate.device.simulates, candidate.reference
     assert arithmetic is not None
-    run = partial(in_batches, session.run, reference.pixel_values, row["batches"][0])
+    run = partial(in_batches, session.run, reference.pixel_values, row["batches"][-1])
     expected = reference.outputs if not candidate.unjudged else reference.stock or reference.outputs
     row["prediction"] = predict(session, run, expected, arithmetic)
     if not any(row["prediction"]["changed"].values()) and row["status"] is Status.PASSED:
@@ -242,6 +242,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "precision": candidate.precision,
         "arithmetic": candidate.pair[1],
         "simulated": device.simulated,
+        "gelu": None,
         "prediction": None,
         "outputs": {},
         "diagnosis": [],

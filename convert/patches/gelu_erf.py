@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,19 +56,25 @@ def _spelled_out(activation: nn.Module) -> bool:
     return "erf" in executed.names and "gelu" not in executed.names
 
 
-def _replace(parent: nn.Module, name: str) -> Undo:
+def _replace(parent: nn.Module, name: str, make: Callable[[], nn.Module]) -> Undo:
     original = getattr(parent, name)
-    setattr(parent, name, GeluErf())
+    setattr(parent, name, make())
     return functools.partial(setattr, parent, name, original)
 
 
-def _sites(model: nn.Module, network: Network) -> list[Site]:
+def _places(model: nn.Module, network: Network) -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
+    """Find every exact GELU, spelled out or not: its path, its parent, its name there, and itself."""
     exact = library_of(network).exact_gelus()
+    for path, parent in model.named_modules():
+        for name, child in parent.named_children():
+            if isinstance(child, exact) and getattr(child, "approximate", "none") == "none":
+                yield f"{path}.{name}".lstrip("."), parent, name, child
+
+
+def _sites(model: nn.Module, network: Network) -> list[Site]:
     return [
-        Site(f"{path}.{name}".lstrip("."), _spelled_out(child), functools.partial(_replace, parent, name))
-        for path, parent in model.named_modules()
-        for name, child in parent.named_children()
-        if isinstance(child, exact) and getattr(child, "approximate", "none") == "none"
+        Site(path, _spelled_out(child), functools.partial(_replace, parent, name, GeluErf))
+        for path, parent, name, child in _places(model, network)
     ]
 
 
@@ -88,3 +96,19 @@ PATCH = Patch(
     sites=_sites,
     edit_config=_edit,
 )
+
+
+def realised_by(make: Callable[[], nn.Module]) -> Patch:
+    """Return the same patch with another module in every place, a device's own exact GELU.
+
+    Args:
+        make: makes the module; it takes a tensor of any shape.
+    """
+
+    def sites(model: nn.Module, network: Network) -> list[Site]:
+        return [
+            Site(path, False, functools.partial(_replace, parent, name, make))
+            for path, parent, name, _ in _places(model, network)
+        ]
+
+    return replace(PATCH, sites=sites)

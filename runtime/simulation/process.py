@@ -45,8 +45,8 @@ class Server:
         self._state = simulate(arithmetic)
         self._session: Session | None = None
 
-    def open(self, subject: Subject) -> None:
-        """Open a variant on the device."""
+    def open(self, subject: Subject) -> str:
+        """Open a variant on the device; return how its patched GELU is computed."""
         from vconv.runtime import isolation
         from vconv.runtime.devices import find_device
 
@@ -54,6 +54,7 @@ class Server:
         device = dataclasses.replace(find_device("npu"), exact=contextlib.nullcontext)
         self._session = isolation.opened(subject, device)
         self._state.recount()
+        return self._session.gelu
 
     def run(self, pixel_values: Array) -> tuple[dict[str, Array], Mapping[str, tuple[str, str]]]:
         """Run a batch; return the outputs, and the type and device that each had."""

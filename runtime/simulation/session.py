@@ -138,7 +138,7 @@ class SimulatedTorchSession(Simulated):
         self._child = Child(device.simulates)
         self._closing.callback(self._child.close)
         try:
-            self._child.call("open", subject)
+            self.gelu = self._child.call("open", subject)
         except BaseException:
             self.close()
             raise
