@@ -4,8 +4,8 @@ Synthetic weights in the true architectures, two made-up images. A distance is t
 image, in float32 on the CPU unless another arithmetic is named.
 
 - fp32: the patched checkpoint in torch, both graphs in ONNX Runtime and OpenVINO.
-- hf32: the patch embedding with its images and weights rounded to HF32 (10 explicit mantissa bits, to
-  nearest, ties to even) and summed in float32, as an NPU computes a convolution by default: simulated.
+- hf32, and fp32 on fp16: the patched checkpoint and both graphs on the simulated NPU, profiles 910b, whose
+  convolutions take HF32 operands, and 310p, whose products all take float16 ones. Simulated.
 - fp16, bf16: the patched checkpoint in torch, its weights in that type or under autocast.
 - int8: every Linear with its weight quantised symmetrically and its input asymmetrically, each by one scale,
   the input's chosen for each image: dynamic quantisation by tensor, simulated.
@@ -37,8 +37,10 @@ from vconv.catalog import SYSTEMS, find
 from vconv.convert import models, reference
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
+from vconv.runtime.device import Settings
 from vconv.runtime.devices import find_device
 from vconv.runtime.precisions import PRECISIONS
+from vconv.runtime.simulation.arithmetic import PROFILES
 from vconv.types import Arrays, Status, silent
 from vconv.validators import golden, validation
 from vconv.validators.accuracy import judge, overall
@@ -50,12 +52,6 @@ SHOWN = ("vector_relative_error", "relative_error", "cosine", "token_cosine_min"
 """Metrics that limits bound."""
 Change = Callable[[nn.Module], contextlib.AbstractContextManager[None]]
 """Alters a model while it is open."""
-
-
-def to_hf32(x: Tensor) -> Tensor:
-    """Round float32 to 10 explicit mantissa bits, to nearest, ties to even."""
-    bits = x.contiguous().view(torch.int32)
-    return ((bits + 0x0FFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
 
 
 def to_int8(x: Tensor) -> Tensor:
@@ -157,25 +153,22 @@ class Fault:
     caught: tuple[Pair, ...]
 
 
-FP32, HF32, FP16, BF16, INT8 = STRICT
+FP32, HF32, CUBE_FP16, FP16, BF16, INT8 = STRICT
 FAULTS: Mapping[str, Fault] = {
     "tanh GELU, one block": Fault(
         lambda model: [partial(tanh_gelu, [module]) for module in activations(model)], (FP32,)
     ),
     "tanh GELU, all blocks": Fault(lambda model: [partial(tanh_gelu, activations(model))], (FP32,)),
     "value bias dropped, one block": Fault(
-        lambda model: [partial(no_bias, bias) for bias in value_biases(model)], (FP32, HF32, FP16, BF16)
+        lambda model: [partial(no_bias, bias) for bias in value_biases(model)],
+        (FP32, HF32, CUBE_FP16, FP16, BF16),
     ),
-    "images in BGR": Fault(lambda model: [bgr], (FP32, HF32, FP16, BF16, INT8)),
+    "images in BGR": Fault(lambda model: [bgr], (FP32, HF32, CUBE_FP16, FP16, BF16, INT8)),
 }
 STOCK = "float32 RoPE periods"
 """The stock DINOv3, which the reference corrects: a fault that the artifact must not have."""
 STOCK_CAUGHT = (FP32, HF32)
 SIMULATED: Mapping[str, tuple[Pair, Change]] = {
-    "patch embedding in HF32 (simulated)": (
-        HF32,
-        lambda model: rounded(model, nn.Conv2d, to_hf32, to_hf32),
-    ),
     "dynamic int8 by tensor (simulated)": (INT8, lambda model: rounded(model, nn.Linear, to_int8, to_uint8)),
 }
 
@@ -188,16 +181,19 @@ def distances(actual: Arrays, expected: Arrays) -> dict[str, float]:
 
 
 def clean(folder: Path, made: Any, against: Reference) -> Iterator[dict[str, Any]]:
-    """Run every variant, engine and precision of an artifact on the CPU."""
+    """Run every variant, engine and precision of an artifact on the CPU, and every profile of the NPU."""
     cpu, engines = find_device("cpu"), ("onnxruntime", "openvino")
     candidates = subjects.candidates(folder, made, cpu, against, engines, list(PRECISIONS.values()))
+    for profile in PROFILES:
+        place = find_device("npu-sim", Settings(profile=profile))
+        candidates += subjects.candidates(folder, made, place, against)
     for row in validation.run(candidates, open_limits("strict"), None, silent).rows:
         outputs = row["outputs"].values()
         assert outputs, row["reason"]
         worst = {key: max(output[key] for output in outputs) for key in SHOWN[:2]}
         worst |= {key: min(output[key] for output in outputs) for key in SHOWN[2:]}
         yield {
-            "what": f"{row['variant']} ({row['engine']})",
+            "what": f"{row['variant']} ({row['engine']}{', simulated' * row['simulated']})",
             "limit": f"{row['precision']}.{row['arithmetic']}",
             "passes": row["status"] is Status.PASSED,
             **worst,

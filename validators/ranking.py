@@ -34,6 +34,8 @@ def rank(rows: Sequence[Row], machine: Load) -> dict[str, Any]:
     untimed = [row for row in rows if row["timing_refused"]]
     if not groups:
         reasons = [f"{row['variant']} on {row['device']} {row['timing_refused']}" for row in untimed]
+        if rows and all(row["simulated"] for row in rows):
+            reasons = ["how long an imitation takes says nothing of the device that it imitates"]
         return {"refused": (reasons or ["no variant that passed was timed"])[0], "rows": [], "left_out": []}
     if machine.busy is not False:
         what = "the machine was busy" if machine.busy else "whether the machine was busy is not known"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +53,7 @@ class Accelerators:
         count: how many there are.
         total: bytes that each has.
         bf16: whether they compute in bfloat16.
+        soc: torch_npu's number of the chip; 224 is a 910B4.
         asked: what was asked, and of which.
         held: bytes that torch's allocator holds now, by index.
         peak: the most that it held since the last reset, by index.
@@ -59,6 +63,7 @@ class Accelerators:
     count: int = 2
     total: int = 1000
     bf16: bool = True
+    soc: int = 224
     asked: list[tuple[str, int]] = field(default_factory=list)
     held: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(8), 0))
     peak: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(8), 0))
@@ -78,6 +83,9 @@ class Accelerators:
     def get_device_name(self, index: int) -> str:
         self.asked.append(("name", index))
         return f"Stand-in {index}"
+
+    def get_soc_version(self) -> int:
+        return self.soc
 
     def synchronize(self, index: int) -> None:
         self.asked.append(("synchronize", index))
@@ -141,3 +149,36 @@ def machine(install: Callable[[str, Accelerators], None]) -> Accelerators:
 def kind(request: pytest.FixtureRequest) -> str:
     """Every kind of accelerator."""
     return str(request.param)
+
+
+_PROLOGUE = """
+import json, sys
+import torch
+from vconv.runtime.simulation.arithmetic import *
+from vconv.runtime.simulation.device import simulate
+torch.set_num_threads(1)
+given = json.loads(sys.stdin.read())
+state = simulate(Arithmetic(**given.pop("arithmetic", {})))
+result = None
+"""
+
+
+@pytest.fixture(scope="session")
+def simulating() -> Callable[..., Any]:
+    """Run some Python in a process that has the simulated NPU; return what it leaves in ``result``.
+
+    What is given by name is there as ``given``; ``arithmetic`` is how it computes, exactly by default.
+    """
+
+    def run(source: str, **given: Any) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{_PROLOGUE}\n{source}\nprint('RESULT' + json.dumps(result))"],
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.rpartition("RESULT")[2])
+
+    return run

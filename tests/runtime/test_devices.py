@@ -21,7 +21,7 @@ Machine = Any
 """What the fixture ``accelerators`` makes."""
 
 
-@pytest.fixture(params=["cpu", "cuda:0", "cuda:1", "npu:0", "npu:1"])
+@pytest.fixture(params=["cpu", "cuda:0", "cuda:1", "npu:0", "npu:1", "npu-sim"])
 def device(request: pytest.FixtureRequest, machine: Machine) -> Device:
     """Every kind of device, in its place."""
     return find_device(request.param)
@@ -46,6 +46,7 @@ def assert_sentence(error: VconvError, *words: str) -> None:
         ("cuda:1", "cuda:1", "cuda", 1),
         ("npu", "npu:0", "npu", 0),
         ("npu:1", "npu:1", "npu", 1),
+        ("npu-sim", "npu-sim", "npu-sim", 0),
     ],
 )
 def test_a_device_is_found_by_its_name(name: str, full: str, kind: str, index: int) -> None:
@@ -54,11 +55,11 @@ def test_a_device_is_found_by_its_name(name: str, full: str, kind: str, index: i
 
 
 def test_every_kind_is_made_by_these_tests() -> None:
-    assert set(KINDS) == {"cpu", *ACCELERATORS}
+    assert set(KINDS) == {"cpu", *ACCELERATORS, "npu-sim"}
 
 
 def test_every_device_has_a_name_that_torch_knows(device: Device) -> None:
-    if device.kind != "npu":
+    if device.kind in ("cpu", "cuda"):
         assert str(torch.device(device.torch_name)) == device.name
     assert device.torch_name == device.name
 
@@ -78,11 +79,12 @@ def test_an_accelerators_provider_is_told_which_device_it_is(machine: Machine) -
 
 
 def test_onnx_runtime_has_its_own_name_for_an_npu(device: Device) -> None:
-    assert device.ort_name == {"npu": "cann"}.get(device.kind, device.kind)
+    assert device.ort_name == {"npu": "cann", "npu-sim": "cpu"}.get(device.kind, device.kind)
 
 
-def test_no_device_computes_behind_another_name(device: Device) -> None:
-    assert device.simulated is False
+def test_the_simulated_device_says_so_and_no_other_does(device: Device) -> None:
+    assert device.simulated is (device.kind == "npu-sim")
+    assert ("simulated" in device.model) is device.simulated
 
 
 def test_every_precision_of_every_device_has_strict_limits(device: Device) -> None:
@@ -93,7 +95,8 @@ def test_every_precision_of_every_device_has_strict_limits(device: Device) -> No
 
 
 def test_float32_is_computed_in_the_devices_own_way_and_the_rest_as_named(device: Device) -> None:
-    assert device.arithmetic_of("fp32") == device.arithmetic == "fp32"
+    own = {"npu": "hf32", "npu-sim": "hf32"}.get(device.kind, "fp32")
+    assert device.arithmetic_of("fp32") == device.arithmetic == own
     assert [device.arithmetic_of(name) for name in ("fp16", "bf16", "int8")] == ["fp16", "bf16", "int8"]
 
 
@@ -188,7 +191,7 @@ def test_growth_does_not_see_what_another_device_takes(machine: Machine, kind: s
 
 
 @pytest.mark.parametrize(
-    "name", ["gpu", "CPU", "", "cuda:", "cuda:x", "cuda:-1", "cuda:1234", "npu-sim", "cpu "]
+    "name", ["gpu", "CPU", "", "cuda:", "cuda:x", "cuda:-1", "cuda:1234", "npu_sim", "cpu "]
 )
 def test_an_unknown_device_is_refused_with_the_choices(name: str) -> None:
     for find in (find_device, find_devices):
