@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -78,6 +79,13 @@ def bisect(
     """
     log = textlog.Log(say)
     place = find_device(device)
+    if place.simulated:
+        raise InputError(
+            "bisect cannot look into a simulated device",
+            got=f"--device {device}",
+            expected="a real one",
+            fix=f"see what each cause contributes: `vconv validate {shlex.quote(str(path))} --device {device}`",
+        )
     photographs = open_images(images) if images else []
     folder = Path(path)
     made = manifest.load(folder)

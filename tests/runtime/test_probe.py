@@ -30,12 +30,12 @@ def test_a_cpu_computes_exactly_and_claims_nothing() -> None:
     [
         (functional.gelu, "erf"),
         (lambda x: functional.gelu(x, approximate="tanh"), "tanh"),
-        (lambda x: functional.gelu(x.half()).float(), "erf"),
+        (lambda x: functional.gelu(x.half()).float(), UNKNOWN),
         (lambda x: x * torch.sigmoid(1.702 * x), UNKNOWN),
         (functional.relu, UNKNOWN),
         (lambda x: (functional.gelu(x) + functional.gelu(x, approximate="tanh")) / 2, UNKNOWN),
     ],
-    ids=["erf", "tanh", "erf in float16", "sigmoid", "relu", "half of each"],
+    ids=["erf", "tanh", "float16, too coarse to tell", "sigmoid", "relu", "half of each"],
 )
 def test_a_gelu_is_known_by_its_values(gelu: Callable[[Tensor], Tensor], form: str) -> None:
     assert gelu_form(gelu, "cpu").active == form
