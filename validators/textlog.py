@@ -149,6 +149,8 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
     yield "  " + ", ".join(f"{key} {_number(row.get(key))}" for key in _COSTS)
     if row.get("peak_memory_reason"):
         yield f"  memory not measured: {row['peak_memory_reason']}"
+    if row["launches"]:
+        yield f"  launches: {_launches(row['launches'])}"
     if row["timing_refused"]:
         yield f"  not timed: {row['timing_refused']}"
     for timing in row["latency"]:
@@ -157,6 +159,11 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"    warning: {warning}" for warning in timing["warnings"])
     for skipped in row["skipped_batches"]:
         yield f"  batch {skipped['batch']}: not timed, {skipped['reason']}"
+
+
+def _launches(found: Mapping[str, Any]) -> str:
+    operators = ", ".join(f"{name} {number}" for name, number in found["operators"].items())
+    return f"{found['total']} {found['how']} for one image; operators: {operators}"
 
 
 def _machine(report: Mapping[str, Any]) -> str:

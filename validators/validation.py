@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -140,6 +140,12 @@ def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[st
     }
 
 
+def _launches(session: Session, reference: Reference) -> dict[str, Any] | None:
+    """Count what a variant launches for one image; None where its engine does not let that be seen."""
+    found = session.launches(reference.pixel_values[:1])
+    return None if found is None else asdict(found)
+
+
 def run(
     candidates: Iterable[Candidate],
     limits: Limits,
@@ -196,6 +202,7 @@ def _judged(
         session, costs = _loaded(candidate)
         closing.enter_context(session)
         row |= {**costs, **_accuracy(candidate, session, limits)}
+        row["launches"] = _launches(session, candidate.reference)
         if not isolated:
             row |= _memory(before, None if before is None else resident_memory()[1], IN_PROCESS)
     except (UnavailableError, MemoryShortError) as error:
@@ -225,6 +232,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "outputs": {},
         "diagnosis": [],
         "smoke": {},
+        "launches": None,
         "latency": [],
         "skipped_batches": [],
         "timing_refused": None,

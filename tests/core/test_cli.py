@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,10 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
     assert "(synthetic: not trained weights)" in result.stdout
     assert result.stdout.rstrip().endswith("passed")
     assert "ranking refused: " in result.stdout
+    shown = " ".join(result.stdout.split())
+    assert re.search(
+        r"operators launched for one image: original-torch-fp32 \d+, patched-torch-fp32 \d+", shown
+    )
     assert max(map(len, result.stdout.splitlines())) <= 80 or "report: " in result.stdout
     assert "\x1b" not in result.stdout
 
