@@ -37,6 +37,7 @@ def validate(
     images: Sequence[str | Path] = (),
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
+    capture: bool = False,
     quick: bool = False,
     full: bool = False,
     budget: float | None = None,
@@ -58,6 +59,7 @@ def validate(
         images: photographs to judge on; the recorded inputs by default.
         engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
         precision: what to run torch variants in; what the device usually runs by default.
+        capture: whether to run torch variants also captured as one graph and replayed, on CUDA and NPUs.
         quick: whether to time ten runs only.
         full: whether to time batches 1, 2, 4, 8 and 16 without a budget.
         budget: seconds that a variant may take at one batch; 60 by default.
@@ -75,7 +77,7 @@ def validate(
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
     places = find_devices(device)
-    trial = Trial(tuple(places), engines, tuple(precision))
+    trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
     trial.check()
     limits = open_limits(within)
     photographs = open_images(images) if images else []
@@ -132,6 +134,7 @@ def compare(
     within: str | Path = "strict",
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
+    capture: bool = False,
     quick: bool = False,
     full: bool = False,
     budget: float | None = None,
@@ -147,6 +150,7 @@ def compare(
         within: see :func:`validate`.
         engines: see :func:`validate`.
         precision: see :func:`validate`.
+        capture: see :func:`validate`.
         quick: see :func:`validate`.
         full: see :func:`validate`.
         budget: see :func:`validate`.
@@ -163,7 +167,7 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    trial = Trial(tuple(find_devices(device)), engines, tuple(precision))
+    trial = Trial(tuple(find_devices(device)), engines, tuple(precision), capture=capture)
     trial.check()
     limits = open_limits(within)
     folders = [Path(path) for path in paths]

@@ -85,23 +85,44 @@ def candidates(
     engines: Sequence[str] = ("onnxruntime",),
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
     patches: Mapping[str, Patch] | None = None,
+    captures: Sequence[bool] = (False,),
 ) -> list[Candidate]:
-    """List an artifact's variants: torch once a precision, each graph once an engine that the device has."""
+    """List an artifact's variants: torch once a precision, each graph once an engine that the device has.
+
+    With ``captures``, torch is listed once for each: run as it is, or captured and replayed.
+    """
     found = []
     for record in made.variants:
         if record.engine == "torch":
             found += [
                 Candidate(
                     str(folder),
-                    torch_variant("patched", precision),
+                    torch_variant("patched", precision, captured),
                     "torch",
                     precision.limits,
                     device,
                     reference,
-                    partial(open_variant, folder, made, record, device, precision=precision, patches=patches),
-                    Subject(str(folder), record.variant, record.engine, precision.name, device.name),
+                    partial(
+                        open_variant,
+                        folder,
+                        made,
+                        record,
+                        device,
+                        precision=precision,
+                        patches=patches,
+                        captured=captured,
+                    ),
+                    Subject(
+                        str(folder),
+                        record.variant,
+                        record.engine,
+                        precision.name,
+                        device.name,
+                        captured=captured,
+                    ),
                 )
                 for precision in precisions
+                for captured in captures
             ]
         else:
             found += [
@@ -120,9 +141,9 @@ def candidates(
     return found
 
 
-def torch_variant(kind: str, precision: Precision) -> str:
-    """Name a torch variant: ``original-torch-fp32``, ``patched-torch-autocast-bf16``."""
-    return f"{kind}-torch-{precision.name}"
+def torch_variant(kind: str, precision: Precision, captured: bool = False) -> str:
+    """Name a torch variant: ``original-torch-fp32``, ``patched-torch-autocast-bf16-captured``."""
+    return f"{kind}-torch-{precision.name}{'-captured' * captured}"
 
 
 def request(made: Manifest, weights: str | None, hub: str, offline: bool) -> Request:
@@ -185,30 +206,34 @@ def originals(
     device: Device,
     reference: Reference,
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
+    captures: Sequence[bool] = (False,),
 ) -> list[Candidate]:
-    """List the original, as its library builds it, once a precision: measured and timed, not judged."""
+    """List the original, as its library builds it, like :func:`candidates`: measured, timed, not judged."""
     reason = "not judged: the reference corrects it"
     if reference.name == "original":
         reason = "not judged: it is the reference"
     return [
         Candidate(
             str(folder),
-            torch_variant("original", precision),
+            torch_variant("original", precision, captured),
             "torch",
             precision.limits,
             device,
             reference,
-            partial(open_original, source.folder, source.network, made.size, device, precision),
-            _original_subject(folder, source, precision, device),
+            partial(open_original, source.folder, source.network, made.size, device, precision, captured),
+            _original_subject(folder, source, precision, device, captured),
             unjudged=reason if precision.name == "fp32" else "not judged: the patched one is",
         )
         for precision in precisions
+        for captured in captures
     ]
 
 
-def _original_subject(folder: Path, source: Source, precision: Precision, device: Device) -> Subject:
+def _original_subject(
+    folder: Path, source: Source, precision: Precision, device: Device, captured: bool
+) -> Subject:
     weights, head = str(source.folder), source.network.head
-    return Subject(str(folder), "", "torch", precision.name, device.name, weights, head)
+    return Subject(str(folder), "", "torch", precision.name, device.name, weights, head, captured)
 
 
 def reference(

@@ -55,6 +55,7 @@ class Subject:
         device: name of where to run it.
         original: the folder that the stock library loads as the original; empty for the artifact's own.
         head: the original's, as :class:`vconv.convert.layouts.base.Network` has it.
+        captured: whether a torch variant is captured and replayed.
     """
 
     artifact: str
@@ -64,6 +65,7 @@ class Subject:
     device: str
     original: str = ""
     head: str = ""
+    captured: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,11 @@ def _network(subject: Subject) -> Network:
 def _opened(subject: Subject, made: Manifest) -> Session:
     device, precision = find_device(subject.device), PRECISIONS[subject.precision]
     if subject.original:
-        return open_original(Path(subject.original), _network(subject), made.size, device, precision)
+        folder, net = Path(subject.original), _network(subject)
+        return open_original(folder, net, made.size, device, precision, subject.captured)
     record = find_variant(made, subject.variant)
-    return open_variant(Path(subject.artifact), made, record, device, subject.engine, precision)
+    folder = Path(subject.artifact)
+    return open_variant(folder, made, record, device, subject.engine, precision, captured=subject.captured)
 
 
 def main() -> None:

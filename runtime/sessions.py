@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from vconv.convert import models
 from vconv.convert.layouts.base import Network
@@ -242,19 +242,28 @@ class TorchSession(Session):
         self, pixel_values: Array, without_gradients: Callable[[], AbstractContextManager[Any]]
     ) -> Callable[[], Any]:
         self._check_open()
-        with self.refusals():
-            images = torch.from_numpy(pixel_values).to(self.device.torch_name, self.precision.dtype)
+        images = self._on_device(pixel_values)
 
         def forward() -> Any:
-            with (
-                self.refusals(),
-                without_gradients(),
-                self.device.exact(),
-                self.precision.context(self.device),
-            ):
+            with self._running(without_gradients):
                 return self.outputs(images)
 
         return forward
+
+    def _on_device(self, pixel_values: Array) -> Tensor:
+        with self.refusals():
+            return torch.from_numpy(pixel_values).to(self.device.torch_name, self.precision.dtype)
+
+    @contextlib.contextmanager
+    def _running(self, without_gradients: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+        """Be in the state in which the model is run: exact arithmetic, its precision, no gradients."""
+        with (
+            self.refusals(),
+            without_gradients(),
+            self.device.exact(),
+            self.precision.context(self.device),
+        ):
+            yield
 
     def fetch(self, raw: Any) -> dict[str, Array]:
         """See :meth:`Session.fetch`."""

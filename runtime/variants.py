@@ -14,6 +14,7 @@ from vconv.convert.patches.base import Patch
 from vconv.convert.safetensors_file import read_header
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
+from vconv.runtime.capture import CapturedSession
 from vconv.runtime.devices import Device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, Precision
@@ -22,6 +23,8 @@ from vconv.runtime.sessions import Session, TorchSession
 from vconv.types import WEIGHTS_FILE
 
 DEFAULT_VARIANT = "onnx-fp32"
+_KINDS: Mapping[bool, type[TorchSession]] = {False: TorchSession, True: CapturedSession}
+"""By whether it is captured, what runs a torch variant."""
 
 
 def require_weights(folder: Path) -> None:
@@ -70,6 +73,7 @@ def open_variant(
     engine: str = "",
     precision: Precision = PRECISIONS["fp32"],
     patches: Mapping[str, Patch] | None = None,
+    captured: bool = False,
 ) -> Session:
     """Load a variant.
 
@@ -81,6 +85,7 @@ def open_variant(
         engine: another engine for a graph than the record's own.
         precision: what to run a torch variant in.
         patches: what stands in place of the table of patches, by name.
+        captured: whether to capture a torch variant and replay it.
 
     Raises:
         ArtifactError: it has no weights.
@@ -91,13 +96,19 @@ def open_variant(
         net = patched_network(folder)
         applied = {patch.name for patch in manifest.patches if patch.applied}
         chosen = [patch for name, patch in (patches or table.PATCHES).items() if name in applied]
-        return TorchSession(models.load(folder, net), net, device, chosen, folder, manifest.size, precision)
+        kind = _KINDS[captured]
+        return kind(models.load(folder, net), net, device, chosen, folder, manifest.size, precision)
     session = GRAPH_ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)
 
 
 def open_original(
-    folder: Path, net: Network, size: tuple[int, int], device: Device, precision: Precision
+    folder: Path,
+    net: Network,
+    size: tuple[int, int],
+    device: Device,
+    precision: Precision,
+    captured: bool = False,
 ) -> TorchSession:
     """Load the original as its library builds it; nothing is patched.
 
@@ -107,5 +118,6 @@ def open_original(
         size: (height, width) that it takes.
         device: where to run it.
         precision: what to run it in.
+        captured: whether to capture it and replay it.
     """
-    return TorchSession(models.load(folder, net), net, device, (), folder, size, precision)
+    return _KINDS[captured](models.load(folder, net), net, device, (), folder, size, precision)

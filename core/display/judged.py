@@ -71,7 +71,8 @@ def _launches(document: Document) -> str:
         if variant["launches"]:
             found = variant["launches"]
             by_how.setdefault(found["how"], []).append(f"{_name(variant)} {found['total']}")
-    return "; ".join(f"{how} launched for one image: {', '.join(found)}" for how, found in by_how.items())
+    told = "; ".join(f"{', '.join(found)} ({how})" for how, found in by_how.items())
+    return f"launched for one image: {told}" if told else ""
 
 
 _SOURCES = {

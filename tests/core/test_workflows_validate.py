@@ -105,7 +105,7 @@ def test_torch_variants_tell_what_they_launch_and_the_spelled_out_gelu_four_more
     blocks = original["operators"]["gelu"]
     assert patched["operators"]["erf"] == blocks
     assert patched["total"] == original["total"] + 4 * blocks
-    line = f"launches: {patched['total']} operators for one image; operators: "
+    line = f"launches: for one image {patched['total']} operators; operators: "
     assert line in Path(validated["log"]).read_text()
 
 

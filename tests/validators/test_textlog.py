@@ -276,7 +276,7 @@ def test_a_variant_that_could_not_be_opened_has_a_section() -> None:
 def test_launches_stand_in_one_line_with_what_they_are_of_and_graphs_have_none() -> None:
     content = report()
     content["variants"][1]["launches"] = None
-    line = "  launches: 8761 kernels for one image; operators: addmm 4321, _to_copy 1234"
+    line = "  launches: for one image 8761 kernels; operators: addmm 4321, _to_copy 1234"
     assert line in section(rendered(content), "onnx-fp32").splitlines()
     assert "launches" not in section(rendered(content), "om-fp16")
 
