@@ -163,7 +163,7 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
 
 def _launches(found: Mapping[str, Any]) -> str:
     operators = ", ".join(f"{name} {number}" for name, number in found["operators"].items())
-    return f"{found['total']} {found['how']} for one image; operators: {operators}"
+    return f"for one image {found['total']} {found['how']}; operators: {operators}"
 
 
 def _machine(report: Mapping[str, Any]) -> str:
