@@ -40,6 +40,7 @@ def validate(
     images: Sequence[str | Path] = (),
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
+    capture: bool = False,
     quick: bool = False,
     full: bool = False,
     budget: float | None = None,
@@ -63,6 +64,7 @@ def validate(
         images: photographs to judge on; the recorded inputs by default.
         engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
         precision: what to run torch variants in; what the device usually runs by default.
+        capture: whether to run torch variants also captured as one graph and replayed, on CUDA and NPUs.
         quick: whether to time ten runs only.
         full: whether to time batches 1, 2, 4, 8 and 16 without a budget.
         budget: seconds that a variant may take at one batch; 60 by default.
@@ -80,7 +82,7 @@ def validate(
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
     places = find_devices(device, Settings(None if hf32 is None else tuple(hf32), profile))
-    trial = Trial(tuple(places), engines, tuple(precision))
+    trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
     trial.check()
     limits = open_limits(within)
     photographs = open_images(images) if images else []
@@ -140,6 +142,7 @@ def compare(
     within: str | Path = "strict",
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
+    capture: bool = False,
     quick: bool = False,
     full: bool = False,
     budget: float | None = None,
@@ -157,6 +160,7 @@ def compare(
         within: see :func:`validate`.
         engines: see :func:`validate`.
         precision: see :func:`validate`.
+        capture: see :func:`validate`.
         quick: see :func:`validate`.
         full: see :func:`validate`.
         budget: see :func:`validate`.
@@ -174,7 +178,7 @@ def compare(
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
     places = find_devices(device, Settings(None if hf32 is None else tuple(hf32), profile))
-    trial = Trial(tuple(places), engines, tuple(precision))
+    trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
     trial.check()
     limits = open_limits(within)
     folders = [Path(path) for path in paths]

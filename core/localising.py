@@ -84,7 +84,7 @@ def bisect(
             "bisect cannot look into a simulated device",
             got=f"--device {device}",
             expected="a real one",
-            fix=f"see what each cause contributes: `vconv validate {shlex.quote(str(path))} --device {device}`",
+            fix=f"see what each cause does: `vconv validate {shlex.quote(str(path))} --device {device}`",
         )
     photographs = open_images(images) if images else []
     folder = Path(path)

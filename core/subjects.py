@@ -87,12 +87,18 @@ def candidates(
     engines: Sequence[str] = ("onnxruntime",),
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
     patches: Mapping[str, Patch] | None = None,
+    captures: Sequence[bool] = (False,),
 ) -> list[Candidate]:
-    """List an artifact's variants: torch once a precision, each graph once an engine that the device has."""
+    """List an artifact's variants: torch once a precision, each graph once an engine that the device has.
 
-    def subject(record: VariantRecord, engine: str, precision: str) -> Subject:
+    With ``captures``, torch is listed once for each: run as it is, or captured and replayed.
+    """
+
+    def subject(record: VariantRecord, engine: str, precision: str, captured: bool = False) -> Subject:
         hf32 = device.settings.hf32
-        return Subject(str(folder), record.variant, engine, precision, device.name, hf32=hf32)
+        return Subject(
+            str(folder), record.variant, engine, precision, device.name, hf32=hf32, captured=captured
+        )
 
     found = []
     for record in made.variants:
@@ -100,15 +106,25 @@ def candidates(
             found += [
                 Candidate(
                     str(folder),
-                    torch_variant("patched", precision),
+                    torch_variant("patched", precision, captured),
                     "torch",
                     precision.limits,
                     device,
                     reference,
-                    partial(open_variant, folder, made, record, device, precision=precision, patches=patches),
-                    subject(record, record.engine, precision.name),
+                    partial(
+                        open_variant,
+                        folder,
+                        made,
+                        record,
+                        device,
+                        precision=precision,
+                        patches=patches,
+                        captured=captured,
+                    ),
+                    subject(record, record.engine, precision.name, captured),
                 )
                 for precision in precisions
+                for captured in captures
             ]
         else:
             found += [
@@ -127,9 +143,9 @@ def candidates(
     return found
 
 
-def torch_variant(kind: str, precision: Precision) -> str:
-    """Name a torch variant: ``original-torch-fp32``, ``patched-torch-autocast-bf16``."""
-    return f"{kind}-torch-{precision.name}"
+def torch_variant(kind: str, precision: Precision, captured: bool = False) -> str:
+    """Name a torch variant: ``original-torch-fp32``, ``patched-torch-autocast-bf16-captured``."""
+    return f"{kind}-torch-{precision.name}{'-captured' * captured}"
 
 
 def request(made: Manifest, weights: str | None, hub: str, offline: bool) -> Request:
@@ -192,40 +208,47 @@ def originals(
     device: Device,
     reference: Reference,
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
+    captures: Sequence[bool] = (False,),
 ) -> list[Candidate]:
-    """List the original, as its library builds it, once a precision: measured and timed, not judged."""
+    """List the original, as its library builds it, like :func:`candidates`: measured, timed, not judged."""
     reason = "not judged: the reference corrects it"
     if reference.name == "original":
         reason = "not judged: it is the reference"
     return [
         Candidate(
             str(folder),
-            torch_variant("original", precision),
+            torch_variant("original", precision, captured),
             "torch",
             precision.limits,
             device,
             reference,
-            _opening_original(folder, source, made, device, precision),
-            _original_subject(folder, source, precision, device),
+            _opening_original(folder, source, made, device, precision, captured),
+            _original_subject(folder, source, precision, device, captured),
             unjudged=reason if precision.name == "fp32" else "not judged: the patched one is",
         )
         for precision in precisions
+        for captured in captures
     ]
 
 
-def _original_subject(folder: Path, source: Source, precision: Precision, device: Device) -> Subject:
+def _original_subject(
+    folder: Path, source: Source, precision: Precision, device: Device, captured: bool
+) -> Subject:
     weights, head = str(source.folder), source.network.head
-    hf32 = device.settings.hf32
-    return Subject(str(folder), "", "torch", precision.name, device.name, weights, head, hf32)
+    return Subject(
+        *(str(folder), "", "torch", precision.name, device.name, weights, head),
+        hf32=device.settings.hf32,
+        captured=captured,
+    )
 
 
 def _opening_original(
-    folder: Path, source: Source, made: Manifest, device: Device, precision: Precision
+    folder: Path, source: Source, made: Manifest, device: Device, precision: Precision, captured: bool
 ) -> Callable[[], Session]:
     if device.simulated:
-        subject = _original_subject(folder, source, precision, device)
+        subject = _original_subject(folder, source, precision, device, captured)
         return partial(SimulatedTorchSession, subject, device, source.folder, made.size)
-    return partial(open_original, source.folder, source.network, made.size, device, precision)
+    return partial(open_original, source.folder, source.network, made.size, device, precision, captured)
 
 
 def reference(

@@ -9,6 +9,7 @@ from vconv import subjects
 from vconv.convert.patches.base import Patch
 from vconv.errors import InputError, UnknownNameError
 from vconv.examination import Examination
+from vconv.runtime.capture import lack
 from vconv.runtime.device import Device
 from vconv.runtime.devices import find_device
 from vconv.runtime.engines import GRAPH_ENGINES
@@ -27,18 +28,20 @@ class Trial:
         engines: what runs the graphs; None for ONNX Runtime where it has the device.
         precisions: names of what torch variants run in; ``auto`` for what each device usually runs.
         patches: what stands in place of the table of patches, by name.
+        capture: whether to run torch variants also captured and replayed, on the devices that can.
     """
 
     devices: tuple[Device, ...]
     engines: Sequence[str] | None
     precisions: tuple[str, ...]
     patches: Mapping[str, Patch] | None = None
+    capture: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be run, before anything is.
 
         Raises:
-            InputError: an engine or precision is not there.
+            InputError: an engine or precision is not there, or no device captures.
             UnknownNameError: there is no such engine or precision.
         """
         for name in self.engines or ():
@@ -54,6 +57,14 @@ class Trial:
                 )
         for device in self.devices:
             find_precisions(self.precisions, device)
+        lacks = [lack(device) for device in self.devices]
+        if self.capture and all(lacks):
+            raise InputError(
+                "--capture cannot be met here",
+                got=lacks[0],
+                expected="a device of kind cuda or npu",
+                fix="leave --capture out, or name another --device",
+            )
 
     def candidates(self, found: Examination) -> list[Candidate]:
         """List what to run of one artifact; on an accelerator also the CPU, to tell the speed-up over it."""
@@ -62,9 +73,10 @@ class Trial:
         listed: list[Candidate] = []
         for device in self.devices:
             precisions = find_precisions(self.precisions, device)
+            captures = (False, True) if self.capture and not lack(device) else (False,)
             if found.source:
                 listed += subjects.originals(
-                    found.folder, found.source, found.made, device, found.reference, precisions
+                    found.folder, found.source, found.made, device, found.reference, precisions, captures
                 )
             listed += subjects.candidates(
                 found.folder,
@@ -74,6 +86,7 @@ class Trial:
                 self.engines or (USUAL_ENGINE,),
                 precisions,
                 self.patches,
+                captures,
             )
         timed = [device for device in self.devices if not device.simulated]
         if timed and all(device.kind != "cpu" for device in timed):

@@ -137,9 +137,11 @@ def opened(subject: Subject, device: Device) -> Session:
     """Open a variant, or the original, in this process."""
     made, precision = manifest.load(Path(subject.artifact)), PRECISIONS[subject.precision]
     if subject.original:
-        return open_original(Path(subject.original), _network(subject), made.size, device, precision)
+        folder, net = Path(subject.original), _network(subject)
+        return open_original(folder, net, made.size, device, precision, subject.captured)
     record = find_variant(made, subject.variant)
-    return open_variant(Path(subject.artifact), made, record, device, subject.engine, precision)
+    folder = Path(subject.artifact)
+    return open_variant(folder, made, record, device, subject.engine, precision, captured=subject.captured)
 
 
 def main() -> None:

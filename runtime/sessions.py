@@ -6,6 +6,7 @@ import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +15,15 @@ from typing import Any, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from vconv.convert import models
 from vconv.convert.layouts.base import Network
 from vconv.convert.patches.base import Patch, applied
 from vconv.errors import EngineError, InputError, MemoryShortError
+from vconv.runtime import launches
 from vconv.runtime.device import Device
+from vconv.runtime.launches import Launches
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import Processor, load_processor
 from vconv.types import Array
@@ -68,6 +71,10 @@ class Session(ABC):
     @abstractmethod
     def fetch(self, raw: Any) -> dict[str, Array]:
         """Read what a bound batch gave to the host, as the named outputs; note what and where they were."""
+
+    def launches(self, pixel_values: Array) -> Launches | None:
+        """Run one batch and count what it launches; None where the engine does not let that be seen."""
+        return None
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
         """Run one batch of float32 (B, 3, H, W); return the named outputs, and note where they were."""
@@ -230,20 +237,38 @@ class TorchSession(Session):
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`Session.bind`."""
+        return self._forward(pixel_values, torch.inference_mode)
+
+    def launches(self, pixel_values: Array) -> Launches | None:
+        """See :meth:`Session.launches`."""
+        return launches.count(self._forward(pixel_values, torch.no_grad), self.device)
+
+    def _forward(
+        self, pixel_values: Array, without_gradients: Callable[[], AbstractContextManager[Any]]
+    ) -> Callable[[], Any]:
         self._check_open()
-        with self.refusals():
-            images = torch.from_numpy(pixel_values).to(self.device.torch_name, self.precision.dtype)
+        images = self._on_device(pixel_values)
 
         def forward() -> Any:
-            with (
-                self.refusals(),
-                torch.inference_mode(),
-                self.device.exact(),
-                self.precision.context(self.device),
-            ):
+            with self._running(without_gradients):
                 return self.outputs(images)
 
         return forward
+
+    def _on_device(self, pixel_values: Array) -> Tensor:
+        with self.refusals():
+            return torch.from_numpy(pixel_values).to(self.device.torch_name, self.precision.dtype)
+
+    @contextlib.contextmanager
+    def _running(self, without_gradients: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+        """Be in the state in which the model is run: exact arithmetic, its precision, no gradients."""
+        with (
+            self.refusals(),
+            without_gradients(),
+            self.device.exact(),
+            self.precision.context(self.device),
+        ):
+            yield
 
     def fetch(self, raw: Any) -> dict[str, Array]:
         """See :meth:`Session.fetch`."""

@@ -27,4 +27,5 @@ class Subject:
     device: str
     original: str = ""
     head: str = ""
+    captured: bool = False
     hf32: tuple[str, ...] | None = None

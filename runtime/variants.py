@@ -15,6 +15,7 @@ from vconv.convert.safetensors_file import read_header
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime import npu_gelu
+from vconv.runtime.capture import CapturedSession
 from vconv.runtime.device import Device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, Precision
@@ -25,6 +26,8 @@ from vconv.runtime.subject import Subject
 from vconv.types import WEIGHTS_FILE
 
 DEFAULT_VARIANT = "onnx-fp32"
+_KINDS: Mapping[bool, type[TorchSession]] = {False: TorchSession, True: CapturedSession}
+"""By whether it is captured, what runs a torch variant."""
 
 
 def require_weights(folder: Path) -> None:
@@ -73,6 +76,7 @@ def open_variant(
     engine: str = "",
     precision: Precision = PRECISIONS["fp32"],
     patches: Mapping[str, Patch] | None = None,
+    captured: bool = False,
 ) -> Session:
     """Load a variant.
 
@@ -84,6 +88,7 @@ def open_variant(
         engine: another engine for a graph than the record's own.
         precision: what to run a torch variant in.
         patches: what stands in place of the table of patches, by name.
+        captured: whether to capture a torch variant and replay it.
 
     Raises:
         ArtifactError: it has no weights.
@@ -97,8 +102,8 @@ def open_variant(
         applied = {patch.name for patch in manifest.patches if patch.applied}
         chosen = [patch for name, patch in (patches or table.PATCHES).items() if name in applied]
         chosen, gelu = npu_gelu.on_device(chosen, device)
-        model = models.load(folder, net)
-        return TorchSession(model, net, device, chosen, folder, manifest.size, precision, gelu)
+        model, kind = models.load(folder, net), _KINDS[captured]
+        return kind(model, net, device, chosen, folder, manifest.size, precision, gelu)
     session = GRAPH_ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)
 
@@ -114,7 +119,12 @@ def _simulated(
 
 
 def open_original(
-    folder: Path, net: Network, size: tuple[int, int], device: Device, precision: Precision
+    folder: Path,
+    net: Network,
+    size: tuple[int, int],
+    device: Device,
+    precision: Precision,
+    captured: bool = False,
 ) -> TorchSession:
     """Load the original as its library builds it; nothing is patched.
 
@@ -124,5 +134,6 @@ def open_original(
         size: (height, width) that it takes.
         device: where to run it.
         precision: what to run it in.
+        captured: whether to capture it and replay it.
     """
-    return TorchSession(models.load(folder, net), net, device, (), folder, size, precision)
+    return _KINDS[captured](models.load(folder, net), net, device, (), folder, size, precision)

@@ -152,6 +152,8 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
     yield "  " + ", ".join(f"{key} {_number(row.get(key))}" for key in _COSTS)
     if row.get("peak_memory_reason"):
         yield f"  memory not measured: {row['peak_memory_reason']}"
+    if row["launches"]:
+        yield f"  launches: {_launches(row['launches'])}"
     if row["timing_refused"]:
         yield f"  not timed: {row['timing_refused']}"
     for timing in row["latency"]:
@@ -178,6 +180,11 @@ def _prediction(row: Mapping[str, Any]) -> Iterator[str]:
         for name, errors in outputs.items():
             figures = ", ".join(f"{key} {_number(value)}" for key, value in errors.items())
             yield f"    {part}, {name}: {figures}"
+
+
+def _launches(found: Mapping[str, Any]) -> str:
+    operators = ", ".join(f"{name} {number}" for name, number in found["operators"].items())
+    return f"for one image {found['total']} {found['how']}; operators: {operators}"
 
 
 def _machine(report: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -145,6 +145,12 @@ def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[st
     }
 
 
+def _launches(session: Session, reference: Reference) -> dict[str, Any] | None:
+    """Count what a variant launches for one image; None where its engine does not let that be seen."""
+    found = session.launches(reference.pixel_values[:1])
+    return None if found is None else asdict(found)
+
+
 def run(
     candidates: Iterable[Candidate],
     limits: Limits,
@@ -203,6 +209,7 @@ def _judged(
         session, costs = _loaded(candidate)
         closing.enter_context(session)
         row |= {**costs, **_accuracy(candidate, session, limits), "gelu": session.gelu or None}
+        row["launches"] = _launches(session, candidate.reference)
         if isinstance(session, Simulated):
             _predict(candidate, session, row)
         elif not isolated:
@@ -247,6 +254,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "outputs": {},
         "diagnosis": [],
         "smoke": {},
+        "launches": None,
         "latency": [],
         "skipped_batches": [],
         "timing_refused": None,

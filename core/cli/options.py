@@ -44,6 +44,11 @@ PRECISION = click.option(
     help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
     "or auto: what the device usually runs.",
 )
+CAPTURE = click.option(
+    "--capture",
+    is_flag=True,
+    help="Run torch variants also captured as one graph and replayed: on CUDA and NPUs.",
+)
 ENGINE = click.option(
     "--engine",
     "engines",
@@ -105,6 +110,6 @@ def device(what: str) -> Callable[..., Any]:
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of all that judges and times."""
     anywhere = device("Where to run: cpu, cuda[:N], npu[:N], npu-sim, or all but that.")
-    for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, PRECISION, PROFILE, HF32, anywhere, OFFLINE):
+    for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, CAPTURE, PRECISION, PROFILE, HF32, anywhere, OFFLINE):
         command = option(command)
     return command

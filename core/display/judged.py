@@ -65,6 +65,17 @@ def _speed_ups(document: Document) -> str:
     return f"times as fast as {document['speed_up_baseline']}: {', '.join(found)}" if found else ""
 
 
+def _launches(document: Document) -> str:
+    """Say how many kernels or operators each variant launches for one image, where that can be seen."""
+    by_how: dict[str, list[str]] = {}
+    for variant in document["variants"]:
+        if variant["launches"]:
+            found = variant["launches"]
+            by_how.setdefault(found["how"], []).append(f"{_name(variant)} {found['total']}")
+    told = "; ".join(f"{', '.join(found)} ({how})" for how, found in by_how.items())
+    return f"launched for one image: {told}" if told else ""
+
+
 _SOURCES = {
     "live": "run here on the original's weights",
     "golden": "recorded at export; the original's weights are not here",
@@ -115,7 +126,7 @@ def validated(document: Document) -> None:
         for line in found or [variant["reason"]] * bool(variant["reason"]):
             show(f"  {variant['variant']}: {line}", markup=False)
     predictions(document)
-    wrapped(_speed_ups(document), *sentences.fastest(document["ranking"]))
+    wrapped(_launches(document), _speed_ups(document), *sentences.fastest(document["ranking"]))
     if document["published"]:
         show(_published(document["published"]))
     counts = {status: sum(check["status"] == status for check in document["checks"]) for status in COLOURS}

@@ -20,6 +20,7 @@ from vconv.errors import VconvError
 from vconv.runtime.simulation.arithmetic import Arithmetic
 
 if TYPE_CHECKING:
+    from vconv.runtime.launches import Launches
     from vconv.runtime.sessions import Session
     from vconv.runtime.subject import Subject
     from vconv.types import Array
@@ -62,6 +63,11 @@ class Server:
         outputs = self._session.run(pixel_values)
         placed = {name: (place.dtype, place.device) for name, place in self._session.placed.items()}
         return outputs, placed
+
+    def launches(self, pixel_values: Array) -> Launches | None:
+        """Count what one forward pass of a batch launches."""
+        assert self._session is not None
+        return self._session.launches(pixel_values)
 
     def configure(self, arithmetic: Arithmetic) -> None:
         """Compute in another way from now on."""

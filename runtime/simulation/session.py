@@ -20,6 +20,7 @@ from vconv.errors import EngineError
 from vconv.runtime import children
 from vconv.runtime.device import Device
 from vconv.runtime.engines import OnnxRuntimeSession, onnxruntime_session
+from vconv.runtime.launches import Launches
 from vconv.runtime.sessions import Placed, Session
 from vconv.runtime.simulation.arithmetic import Arithmetic
 from vconv.runtime.simulation.graphs import rewritten
@@ -150,6 +151,11 @@ class SimulatedTorchSession(Simulated):
     def counts(self) -> Counts:
         """See :meth:`Simulated.counts`."""
         return Counts(*self._child.call("counts"))
+
+    def launches(self, pixel_values: Array) -> Launches | None:
+        """See :meth:`vconv.runtime.sessions.Session.launches`."""
+        found: Launches | None = self._child.call("launches", pixel_values)
+        return found
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`vconv.runtime.sessions.Session.bind`."""

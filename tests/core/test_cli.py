@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,10 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
     assert "(synthetic: not trained weights)" in result.stdout
     assert result.stdout.rstrip().endswith("passed")
     assert "ranking refused: " in result.stdout
+    shown = " ".join(result.stdout.split())
+    assert re.search(
+        r"launched for one image: original-torch-fp32 \d+, patched-torch-fp32 \d+ \(operators\)", shown
+    )
     assert max(map(len, result.stdout.splitlines())) <= 80 or "report: " in result.stdout
     assert "\x1b" not in result.stdout
 
@@ -125,6 +130,8 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["validate", ".", "--within", "loose"], "no limits at loose | got No such file or directory"),
         (["compare", "a", "--within", "."], "no limits at . | got Is a directory"),
         (["validate", ".", "--within", ""], "'--within': an empty string"),
+        (["validate", ".", "--capture"], "--capture cannot be met here | got cpu, which captures no graphs"),
+        (["compare", "a", "--capture"], "--capture cannot be met here | got cpu, which captures no graphs"),
         (["validate", ".", "--engine", "tensorrt"], "unknown engine | got 'tensorrt'"),
         (["validate", ".", "--quick", "--full"], "--quick and --full exclude each other"),
         (["validate", ".", "--budget", "0"], "--budget is out of range | got 0.0"),

@@ -91,6 +91,24 @@ def test_too_few_runs_have_no_ranking_and_what_others_did_is_told(validated: dic
     assert machine["reason"] in Path(validated["log"]).read_text()
 
 
+def test_torch_variants_tell_what_they_launch_and_the_spelled_out_gelu_four_more_a_block(
+    validated: dict[str, Any], artifact: Path
+) -> None:
+    found = {variant["variant"]: variant["launches"] for variant in validated["variants"]}
+    original, patched = found.pop("original-torch-fp32"), found.pop("patched-torch-fp32")
+    assert set(found.values()) == {None}
+    assert {original["how"], patched["how"]} == {"operators"}
+    assert [sum(each["operators"].values()) for each in (original, patched)] == [
+        original["total"],
+        patched["total"],
+    ]
+    blocks = original["operators"]["gelu"]
+    assert patched["operators"]["erf"] == blocks
+    assert patched["total"] == original["total"] + 4 * blocks
+    line = f"launches: for one image {patched['total']} operators; operators: "
+    assert line in Path(validated["log"]).read_text()
+
+
 def test_at_a_glance_memory_is_that_of_this_process(validated: dict[str, Any]) -> None:
     for variant in validated["variants"]:
         assert variant["peak_memory_is"] == "in process"

@@ -81,6 +81,7 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
         "peak_rss_growth_bytes": 98765432,
         "outputs": outputs,
         "smoke": blocks,
+        "launches": {"total": 8761, "how": "kernels", "operators": {"addmm": 4321, "_to_copy": 1234}},
         "latency": latency,
         "skipped_batches": [{"batch": 16, "reason": "needs about 9.00 GB, 5.00 GB are free"}],
     }
@@ -264,12 +265,20 @@ def test_an_output_that_is_missing_is_told() -> None:
 def test_a_variant_that_could_not_be_opened_has_a_section() -> None:
     content = report()
     bare: dict[str, Any] = {"outputs": {}, "smoke": {}, "latency": [], "skipped_batches": []}
-    bare["timing_refused"] = None
+    bare |= {"timing_refused": None, "launches": None}
     kept = ("artifact", "variant", "device", "engine", "precision", "arithmetic", "simulated")
     one = {key: content["variants"][0][key] for key in kept}
     content["variants"] = [{**one, **bare, "status": "skipped", "reason": "openvino cannot run here"}]
     part = section(rendered(content), "onnx-fp32")
     assert "skipped" in part and "openvino cannot run here" in part
+
+
+def test_launches_stand_in_one_line_with_what_they_are_of_and_graphs_have_none() -> None:
+    content = report()
+    content["variants"][1]["launches"] = None
+    line = "  launches: for one image 8761 kernels; operators: addmm 4321, _to_copy 1234"
+    assert line in section(rendered(content), "onnx-fp32").splitlines()
+    assert "launches" not in section(rendered(content), "om-fp16")
 
 
 def test_what_is_not_known_is_a_dash() -> None:

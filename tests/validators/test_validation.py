@@ -22,6 +22,7 @@ from vconv.runtime.device import Device
 from vconv.runtime.devices import find_device
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.isolation import Peak, Subject
+from vconv.runtime.launches import KERNELS, Launches
 from vconv.runtime.machine import UNTIMED, Load
 from vconv.runtime.precisions import PRECISIONS
 from vconv.runtime.sessions import Placed, Session
@@ -78,9 +79,10 @@ class StandIn(Session):
         fails_at: str = "",
         error: BaseException | None = None,
         model: Callable[[Array], dict[str, Array]] = truth,
+        launched: Launches | None = None,
     ) -> None:
         super().__init__(Path("nowhere"), (4, 4), batch)
-        self.name, self.model = name, model
+        self.name, self.model, self.launched = name, model, launched
         self.fails_at, self.error = fails_at, error or refusal(fails_at)
         self.binds = 0
         self._do("open")
@@ -99,6 +101,11 @@ class StandIn(Session):
 
     def fetch(self, raw: Any) -> dict[str, Array]:
         return {}
+
+    def launches(self, pixel_values: Array) -> Launches | None:
+        self._do("count")
+        assert len(pixel_values) == 1
+        return self.launched
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
         self._do("judge")
@@ -139,7 +146,7 @@ def test_a_variant_that_is_right_passes() -> None:
     assert row["latency"] == []
 
 
-STAGES = ["open", "bind", "first", "judge", "bind again", "timed 4"]
+STAGES = ["open", "bind", "first", "judge", "count", "bind again", "timed 4"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -183,6 +190,14 @@ def test_a_variant_is_judged_before_anything_is_timed() -> None:
     run([candidate("a"), candidate("b")], PLAN)
     timed = min(place for place, event in enumerate(LOG) if "timed" in event)
     assert not any("judge" in event for event in LOG[timed:])
+
+
+def test_what_one_image_launches_is_in_the_row_where_the_engine_shows_it() -> None:
+    found = Launches({"addmm": 3, "gelu": 1}, 5, KERNELS)
+    rows = run([candidate("a", launched=found), candidate("b"), candidate("c", fails_at="open")])
+    expected = {"operators": {"addmm": 3, "gelu": 1}, "total": 5, "how": "kernels"}
+    assert [row["launches"] for row in rows] == [expected, None, None]
+    assert json.loads(json.dumps(rows[0]["launches"])) == expected
 
 
 def test_an_unjudged_variant_is_measured_timed_and_skipped() -> None:

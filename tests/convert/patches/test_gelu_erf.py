@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "t
 TIMM = [name for name in SYSTEMS if name not in TRANSFORMERS]
 by_transformers = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 by_timm = pytest.mark.parametrize("system", TIMM, indirect=True)
+by_dinov2 = pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
 NEW_NAMES = int(transformers.__version__.split(".")[0]) >= 5
 
 
@@ -144,6 +146,50 @@ def test_assigning_a_remembered_name_does_nothing(
     assert (counts["gelu"], counts["erf"]) == (net.blocks, 0)
     with applied(model, net, [PATCH]):
         assert executed(model, pixel_values)["gelu"] == 0
+
+
+class OneOperator(nn.Module):
+    """Stands in for ``torch_npu.npu_gelu(x, approximate="none")``: an operator that nothing else runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * x * torch.erfc(-x / math.sqrt(2.0))
+
+
+def published_change(model: Any, replacement: Callable[[], nn.Module]) -> None:
+    """Do what a published adaptation of dinov2-large to Ascend NPUs does to a model."""
+    for layer in model.encoder.layer:
+        layer.mlp.activation = replacement()
+
+
+@by_dinov2
+@pytest.mark.skipif(not NEW_NAMES, reason="transformers 4 still has the old names")
+@pytest.mark.parametrize("replacement", [OneOperator, GeluErf])
+def test_the_published_change_of_dinov2_does_nothing_in_transformers_5_and_the_patch_changes_every_block(
+    small_source: Source,
+    stock: Callable[[Path], Any],
+    pixel_values: Tensor,
+    executed: Executed,
+    replacement: Callable[[], nn.Module],
+) -> None:
+    model, net = stock(small_source.folder), small_source.network
+    before = executed(model, pixel_values)
+    published_change(model, replacement)
+    assert executed(model, pixel_values) == before
+    assert (before["gelu"], before["erf"], before["erfc"]) == (net.blocks, 0, 0)
+    with applied(model, net, [PATCH]):
+        patched = executed(model, pixel_values)
+    assert (patched["gelu"], patched["erf"]) == (0, net.blocks)
+
+
+@by_dinov2
+@pytest.mark.skipif(NEW_NAMES, reason="transformers 5 reads another name")
+def test_the_published_change_of_dinov2_reached_every_block_in_transformers_4(
+    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, executed: Executed
+) -> None:
+    model, net = stock(small_source.folder), small_source.network
+    published_change(model, OneOperator)
+    changed = executed(model, pixel_values)
+    assert (changed["gelu"], changed["erfc"]) == (0, net.blocks)
 
 
 def test_a_model_with_one_activation_replaced_is_refused(
