@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from vconv.convert import models
@@ -16,7 +15,6 @@ from vconv.convert.patches import gelu_erf, table
 from vconv.convert.patches.base import applied
 from vconv.convert.sources.base import Source
 from vconv.manifest import Manifest
-from vconv.runtime import npu_gelu
 from vconv.runtime.devices import find_device
 from vconv.runtime.npu_gelu import SPELLED_OUT, NpuGelu, find, on_device
 from vconv.runtime.variants import find_variant, open_variant
@@ -26,12 +24,15 @@ NPU = replace(CPU, kind="npu")
 """The CPU where vconv asks for an NPU, so that a stand-in's operators are run on it."""
 
 
+REAL = functional.gelu
+
+
 def exact(values: torch.Tensor, approximate: str = "none") -> torch.Tensor:
-    return functional.gelu(values, approximate=approximate)
+    return REAL(values, approximate=approximate)
 
 
 def dropping(values: torch.Tensor, approximate: str = "none") -> torch.Tensor:
-    return functional.gelu(values, approximate="tanh")
+    return REAL(values, approximate="tanh")
 
 
 class Switch:
@@ -45,16 +46,19 @@ class Switch:
 
 
 def installation(monkeypatch: pytest.MonkeyPatch, own: Any = None, switch: Switch | None = None) -> None:
-    """Put a torch_npu in place that has an ``npu_gelu``, or a switch, or neither; ``F.gelu`` is tanh."""
+    """Put a torch_npu in place that has an ``npu_gelu``, or a switch, or neither.
+
+    ``F.gelu`` of float32 is what a device computes: tanh, until a switch is on. In float64 it is the truth.
+    """
     package = SimpleNamespace(**({"npu_gelu": own} if own else {}))
     monkeypatch.setitem(sys.modules, "torch_npu", package)  # type: ignore[arg-type]
     monkeypatch.setattr(torch, "npu", switch or SimpleNamespace(), raising=False)
 
-    class Dropping(nn.Module):
-        def forward(self, values: torch.Tensor) -> torch.Tensor:
-            return exact(values) if switch and switch.on else dropping(values)
+    def gelu(values: torch.Tensor, approximate: str = "none") -> torch.Tensor:
+        honoured = values.dtype == torch.float64 or (switch and switch.on)
+        return REAL(values, approximate=approximate if honoured else "tanh")
 
-    monkeypatch.setattr(npu_gelu.nn, "GELU", Dropping)
+    monkeypatch.setattr(functional, "gelu", gelu)
 
 
 def test_its_own_operator_is_the_first_choice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,22 @@ def figure() -> float:
     return 100.0 + next(COUNT) / 1000
 
 
+def prediction() -> dict[str, Any]:
+    """Make what a simulated device predicts, no two figures alike."""
+    errors = [{"cls": {"relative_error": figure(), "vector_relative_error": figure()}} for _ in range(4)]
+    return {
+        "arithmetic": {"gelu": "tanh", "convolution": "hf32", "matmul": "fp32"},
+        "executed": 321,
+        "changed": {"gelu": 12, "convolution": 1, "matmul": 0},
+        "outputs": errors[0],
+        "causes": {
+            "gelu": {"changed": 12, "outputs": errors[1]},
+            "convolution": {"changed": 1, "outputs": errors[2]},
+        },
+        "rest": errors[3],
+    }
+
+
 def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str, Any]:
     """Make a report's row, no two figures alike."""
     outputs = {
@@ -68,6 +84,8 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
         "precision": "bf16",
         "arithmetic": "an-arithmetic",
         "simulated": simulated,
+        "gelu": f"the {variant} way",
+        "prediction": prediction() if simulated else None,
         "status": "passed",
         "reason": "",
         "batches": [1, 2],
@@ -112,6 +130,7 @@ def report(synthetic: bool = True, simulated: bool = True) -> dict[str, Any]:
         "inputs": {"source": "photographs", "images": ["photograph 1", "photograph 2"]},
         "preprocessing_ms_per_image": figure(),
         "devices": {"cpu": "Some CPU", "npu:0": "Some NPU"},
+        "device_settings": {"cpu": {}, "npu:0": {"conv.allow_hf32": "as it was set"}},
         "environment": {"python": "3.11.9", "torch": "2.9.1", "cores": 31337},
         "diagnosis": [
             {"class": "weights", "meaning": "they are not", "where": "tensors", "because": "2 wrong"}
@@ -265,7 +284,7 @@ def test_an_output_that_is_missing_is_told() -> None:
 def test_a_variant_that_could_not_be_opened_has_a_section() -> None:
     content = report()
     bare: dict[str, Any] = {"outputs": {}, "smoke": {}, "latency": [], "skipped_batches": []}
-    bare |= {"timing_refused": None, "launches": None}
+    bare |= {"timing_refused": None, "launches": None, "gelu": None, "prediction": None}
     kept = ("artifact", "variant", "device", "engine", "precision", "arithmetic", "simulated")
     one = {key: content["variants"][0][key] for key in kept}
     content["variants"] = [{**one, **bare, "status": "skipped", "reason": "openvino cannot run here"}]
@@ -279,6 +298,20 @@ def test_launches_stand_in_one_line_with_what_they_are_of_and_graphs_have_none()
     line = "  launches: for one image 8761 kernels; operators: addmm 4321, _to_copy 1234"
     assert line in section(rendered(content), "onnx-fp32").splitlines()
     assert "launches" not in section(rendered(content), "om-fp16")
+
+
+def test_a_prediction_is_told_by_cause_and_called_simulated() -> None:
+    part = section(rendered(report()), "om-fp16")
+    assert "predicted by simulation: gelu tanh, convolution hf32, matmul fp32; of 321 operators" in part
+    assert "changed: 12 gelu, 1 convolution, 0 matmul" in part
+    for words in ("in all, cls", "the rest, cls", "gelu alone, cls", "convolution alone, cls"):
+        assert part.count(words) == 1
+    assert "predicted" not in section(rendered(report(simulated=False)), "om-fp16")
+
+
+def test_how_a_device_was_set_stands_under_its_name() -> None:
+    lines = rendered(report()).splitlines()
+    assert lines[lines.index("device     npu:0: Some NPU") + 1] == "  conv.allow_hf32: as it was set"
 
 
 def test_what_is_not_known_is_a_dash() -> None:

@@ -26,6 +26,7 @@ from vconv.runtime.launches import KERNELS, Launches
 from vconv.runtime.machine import UNTIMED, Load
 from vconv.runtime.precisions import PRECISIONS
 from vconv.runtime.sessions import Placed, Session
+from vconv.runtime.simulation.arithmetic import PROFILES
 from vconv.runtime.timing import Plan
 from vconv.types import Array, Status, silent
 from vconv.validators import golden as golden_room
@@ -347,7 +348,7 @@ def test_a_batch_that_is_expected_not_to_fit_is_in_the_row_with_the_reason() -> 
 
 
 def test_candidates_have_their_own_devices_and_references() -> None:
-    other = replace(CPU, name="npu:1", simulated=True)
+    other = replace(CPU, name="npu:1", simulates=PROFILES["910b"])
     images = 5 * golden(2).pixel_values
     against = Reference("other", images, truth(images), {"cls": 1e-3, "patches": 1e-3}, {"cls": 0.5})
     rows = run([candidate("a"), candidate("b", device=other, against=against)])
