@@ -15,13 +15,12 @@ from vconv.errors import InputError
 from vconv.examination import examine
 from vconv.localising import explained
 from vconv.runtime import isolation
-from vconv.runtime.devices import find_devices
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
-from vconv.trials import Trial
+from vconv.trials import Trial, named_devices
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import comparison, ranking, report, textlog, validation
 from vconv.validators.limits import open_limits
@@ -74,7 +73,7 @@ def validate(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    places = find_devices(device)
+    places = named_devices(device, log.say)
     trial = Trial(tuple(places), engines, tuple(precision))
     trial.check()
     limits = open_limits(within)
@@ -163,7 +162,7 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    trial = Trial(tuple(find_devices(device)), engines, tuple(precision))
+    trial = Trial(tuple(named_devices(device, log.say)), engines, tuple(precision))
     trial.check()
     limits = open_limits(within)
     folders = [Path(path) for path in paths]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from vconv.errors import InputError, UnknownNameError
+from vconv.runtime import doctor
 from vconv.runtime.memory import free_memory, growth_of
 
 ALL = "all"
@@ -88,14 +88,14 @@ class Kind:
         count: how many of it this machine has.
         make: describes one, by index.
         absent: what was found instead where there is none.
-        fix: what to do then.
+        fix: what to do then, or what finds that out.
     """
 
     name: str
     count: Callable[[], int]
     make: Callable[[int], Device]
     absent: Callable[[], str]
-    fix: str
+    fix: str | Callable[[], str]
 
 
 _BF16_CAPABILITY = (8, 0)
@@ -209,14 +209,20 @@ def _npu(index: int) -> Device:
 
 
 def _npu_count() -> int:
+    if not hasattr(torch, "npu") and doctor.npu_trouble() is None:
+        doctor.load_torch_npu()
     npu: Any = getattr(torch, "npu", None)
     return int(npu.device_count()) if npu is not None and npu.is_available() else 0
 
 
 def _npu_absent() -> str:
-    if importlib.util.find_spec("torch_npu") is None:
-        return "no torch_npu"
-    return "torch_npu, but no NPU that it can use"
+    trouble = doctor.npu_trouble()
+    return f"{trouble.name}: {trouble.found}" if trouble else "torch_npu, but no NPU that it can use"
+
+
+def _npu_fix() -> str:
+    trouble = doctor.npu_trouble()
+    return f"use --device cpu, or {trouble.mend if trouble else 'see what `npu-smi info` says'}"
 
 
 def _cuda_absent() -> str:
@@ -240,7 +246,7 @@ KINDS: Mapping[str, Kind] = {
             _npu_count,
             _npu,
             _npu_absent,
-            "use --device cpu, or install torch_npu for this version of torch, and CANN",
+            _npu_fix,
         ),
     )
 }
@@ -265,7 +271,7 @@ def find_device(name: str) -> Device:
             f"there is no {kind.name}:{index}" if count else f"there is no {kind.name}",
             got=f"{count} of them" if count else kind.absent(),
             expected=f"{kind.name}:0 to {kind.name}:{count - 1}" if count > 1 else f"a {kind.name}",
-            fix=kind.fix,
+            fix=kind.fix if isinstance(kind.fix, str) else kind.fix(),
         )
     return kind.make(index)
 

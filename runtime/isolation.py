@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from vconv import manifest
+from vconv.backends import AUTOLOAD
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import network
 from vconv.convert.libraries.table import library_of
@@ -38,7 +39,8 @@ from vconv.types import CHANNELS
 CHILD = (sys.executable, "-P", "-m", "vconv.runtime.isolation")
 TIMEOUT_SECONDS = 1800.0
 """Longer than the greatest model takes to load from a slow disk."""
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_SETTINGS = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", AUTOLOAD: "0"}
+"""Variables of a child: no network, and no backend that loads itself (see :mod:`vconv.backends`)."""
 _SHOWN = 300
 """Characters of what a child said last that a reason shows."""
 
@@ -102,7 +104,7 @@ def measure(
             text=True,
             errors="replace",
             timeout=timeout_seconds,
-            env={**os.environ, **_OFFLINE},
+            env={**os.environ, **_SETTINGS},
             check=False,
         )
     except subprocess.TimeoutExpired:
