@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -124,24 +124,18 @@ def _torch(scene: Scene) -> Finding:
 
 def _onnxruntime(scene: Scene) -> Finding:
     builds = [f"{name} {scene.versions[name]}" for name in _ORT if name in scene.versions]
+    together = f"{' and '.join(builds)} overwrite each other's files"
+    apart = f"`pip uninstall {' '.join(build.split()[0] for build in builds)}`, then install one of them"
     finding = _imported(scene, "onnxruntime")
     if finding.state is State.PROBLEM:
-        why = (
-            finding.found
-            if len(builds) < 2
-            else f"{' over '.join(builds)}: {explain(scene, 'onnxruntime')[0]}"
-        )
-        return Finding("onnxruntime", State.PROBLEM, why, finding.mend)
-    providers = ", ".join(scene.attempts["onnxruntime"].facts["providers"])
+        if len(builds) < 2:
+            return finding
+        return replace(finding, found=f"{together}; {finding.found}", mend=f"{finding.mend}; or {apart}")
+    has = ", ".join(scene.attempts["onnxruntime"].facts["providers"])
     if len(builds) > 1:
-        return Finding(
-            "onnxruntime",
-            State.NOTE,
-            f"{' and '.join(builds)} overwrite each other's files; it has {providers}",
-            f"`pip uninstall {' '.join(name for name in _ORT if name in scene.versions)}`, and install one",
-        )
-    return Finding(
-        "onnxruntime", State.OK, f"{' '.join(builds[0].split()[1:]) if builds else ''}: {providers}"
+        return Finding("onnxruntime", State.NOTE, f"{together}; it has {has}", apart)
+    return replace(
+        finding, found=f"{(builds or ['unversioned'])[0].removeprefix('onnxruntime ')}, with {has}"
     )
 
 

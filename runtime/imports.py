@@ -121,16 +121,19 @@ def try_imports(
 
 def _run(command: Sequence[str], timeout_seconds: float) -> tuple[str, str, str]:
     """Run a child; return its two outputs, and how it ended if not by itself."""
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env={**os.environ, AUTOLOAD: "0"},
-        start_new_session=True,
-    )
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, AUTOLOAD: "0"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        return "", "", f"no process can be started to import it: {error}"
     try:
         out, said = child.communicate(timeout=timeout_seconds)
     except subprocess.TimeoutExpired:

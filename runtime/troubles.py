@@ -102,7 +102,7 @@ _NUMPY = Trouble(
     lambda scene, version: "`pip install 'numpy<2'`",
 )
 _DEPENDENCY = Trouble(
-    r"ModuleNotFoundError: No module named '([^'.]+)",
+    r"ModuleNotFoundError: No module named '([^'.]+)'",
     "it needs {}, which is not installed",
     lambda scene, module: f"`pip install {_PIP_NAMES.get(module, module)}`",
 )
@@ -180,4 +180,4 @@ def explain(scene: Scene, name: str) -> tuple[str, str]:
         match = re.search(trouble.pattern, tried.whole)
         if match:
             return trouble.found.format(match[1]), trouble.mend(scene, match[1])
-    return f"its import fails: {tried.first_line}", f"`python -c 'import {name}'` shows all of it"
+    return f"it fails with {tried.first_line}", f"`python -c 'import {name}'` shows all of it"

@@ -259,6 +259,6 @@ def doctor(as_json: bool) -> None:
     """
     from vconv import diagnosing, display
 
-    document = diagnosing.diagnose()
+    document = diagnosing.diagnose(progress())
     show(document, display.diagnosed, as_json)
     exit_by(document)
