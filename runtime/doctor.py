@@ -89,7 +89,7 @@ def _versions() -> dict[str, str]:
     found = {}
     for name in _DISTRIBUTIONS:
         try:
-            found[name] = version(name)
+            found[name] = version(name) or "of unknown version"  # None where its record is damaged
         except PackageNotFoundError:
             continue
     return found
@@ -114,7 +114,7 @@ def _imported(scene: Scene, name: str, more: str = "") -> Finding:
     if scene.failed(below):
         return Finding(name, State.PROBLEM, f"{installed}, which needs {below}", f"mend {below}")
     why, mend = explain(scene, name)
-    return Finding(name, State.PROBLEM, ": ".join(filter(None, (installed, why))), mend)
+    return Finding(name, State.PROBLEM, f"{installed}, but {why}" if installed else why, mend)
 
 
 def _torch(scene: Scene) -> Finding:
@@ -182,7 +182,7 @@ def _npu(scene: Scene) -> Finding | None:
     if count:
         return Finding("NPU", State.OK, f"{count} to be seen")
     visible = scene.environment.get("ASCEND_RT_VISIBLE_DEVICES")
-    found = "torch_npu and CANN load, but no NPU is to be seen"
+    found = "none is to be seen, though torch_npu and CANN load"
     if visible is not None:
         found += f"; ASCEND_RT_VISIBLE_DEVICES is {visible!r}"
         return Finding("NPU", State.PROBLEM, found, "`unset ASCEND_RT_VISIBLE_DEVICES`")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 
 from vconv.runtime.cann import PAIRS, Toolkit
 from vconv.runtime.imports import Attempt
@@ -65,27 +65,25 @@ def setting_up(scene: Scene) -> str:
 
 
 def _pair_with_torch(scene: Scene, symbol: str) -> str:
-    built_for = series(scene.versions["torch_npu"])
-    if series(scene.versions.get("torch", "")) != built_for:
-        return f"`pip install 'torch=={built_for}.*'`"
-    return f"`pip install --force-reinstall --no-deps torch_npu=={scene.versions['torch_npu']}`"
+    installed, torch = scene.versions.get("torch_npu", ""), scene.versions.get("torch", "")
+    if installed and series(torch) != series(installed):
+        return f"`pip install 'torch=={series(installed)}.*'`"
+    return f"`pip install --force-reinstall --no-deps 'torch_npu=={installed or series(torch) + '.*'}'`"
 
 
 def _pair_with_cann(scene: Scene, symbol: str) -> str:
-    paired = PAIRS.get(scene.versions["torch_npu"], "")
-    here = f"CANN here is {scene.toolkit.version}" if scene.toolkit and scene.toolkit.version else ""
+    paired = PAIRS.get(scene.versions.get("torch_npu", ""), "")
+    here = f" (here it is {scene.toolkit.version})" if scene.toolkit and scene.toolkit.version else ""
     if paired:
-        return f"install CANN {paired}, which this torch_npu is released with" + f" ({here})" * bool(here)
-    return "install the CANN that this torch_npu is released with: its COMPATIBILITY.md tells" + (
-        f" ({here})" * bool(here)
-    )
+        return f"install CANN {paired}, which this torch_npu is released with{here}"
+    return f"install the CANN that this torch_npu is released with, as its COMPATIBILITY.md tells{here}"
 
 
 def _pair_with_torchvision(scene: Scene, operator: str) -> str:
     torch = scene.versions.get("torch", "")
     try:
         wanted = [Requirement(line) for line in requires("torchvision") or ()]
-    except PackageNotFoundError:
+    except (PackageNotFoundError, InvalidRequirement):
         wanted = []
     for requirement in wanted:
         if requirement.name == "torch" and not requirement.specifier.contains(torch, prereleases=True):

@@ -74,21 +74,25 @@ def test_an_npu_is_refused_in_one_line(python: Run) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_export_and_a_validation_on_the_cpu_are_what_they_always_are(python: Run) -> None:
+@pytest.fixture(scope="module")
+def artifact(python: Run) -> str:
+    """What is exported there."""
     done = python("-m", "vconv", "export", "dinov3-vits16", "--weights", "synthetic", "--golden", "none")
     assert done.returncode == 0, done.stderr
-    done = python(
-        "-m", "vconv", "validate", "artifacts/dinov3-vits16", "--device", "all", "--quick", "--json"
-    )
+    return "artifacts/dinov3-vits16"
+
+
+def test_an_export_passes_its_validation_on_the_cpu(python: Run, artifact: str) -> None:
+    done = python("-m", "vconv", "validate", artifact, "--device", "all", "--quick", "--json")
     assert json.loads(done.stdout)["passed"], done.stderr
     assert "npu is left out" in done.stderr
 
 
-def test_a_session_opens_in_a_users_own_process(python: Run) -> None:
-    code = """
+def test_a_session_opens_in_a_users_own_process(python: Run, artifact: str) -> None:
+    code = f"""
 import vconv
 from PIL import Image
-session = vconv.load("artifacts/dinov3-vits16", variant="patched-torch-fp32")
+session = vconv.load("{artifact}", variant="patched-torch-fp32")
 print(session([Image.new("RGB", (300, 200))])["patches"].shape)
 """
     done = python("-c", code)

@@ -85,6 +85,19 @@ def test_a_healthy_machine_without_an_npu_has_no_problem(healthy: StandIns) -> N
     assert rows["torch_npu"].found == "not installed: needed for an NPU alone"
 
 
+@pytest.mark.parametrize("error", [MISSING, "undefined symbol: _ZN2at4", "undefined symbol: aclInit", "odd"])
+def test_a_torch_npu_that_pip_knows_nothing_of_is_diagnosed_too(healthy: StandIns, error: str) -> None:
+    healthy.add(TORCH_NPU, "", f"raise ImportError({error!r})")
+    finding = findings()["torch_npu"]
+    assert finding.state is State.PROBLEM
+    assert finding.mend
+
+
+def test_a_record_of_an_installation_that_is_damaged_is_no_error(healthy: StandIns) -> None:
+    (healthy.folder / "timm-1.0.dist-info" / "METADATA").unlink()
+    assert findings()["timm"] == Finding("timm", State.OK, "of unknown version")
+
+
 def test_gpus_are_named(healthy: StandIns) -> None:
     replaced(healthy, "torch", TORCH.format(cuda="13.0", gpus=2))
     rows = findings()
@@ -117,7 +130,7 @@ def test_a_torch_npu_without_cann_names_the_library_and_the_script(healthy: Stan
     found = doctor.examine()
     assert not found.passed
     rows = findings(found)
-    assert rows["torch_npu"].found == "2.13.0: CANN cannot be loaded: libhccl.so is not found"
+    assert rows["torch_npu"].found == "2.13.0, but CANN cannot be loaded: libhccl.so is not found"
     assert rows["torch_npu"].mend == f"`source {folder / 'set_env.sh'}`"
     assert rows["CANN"].state is State.NOTE
     assert "not set up in this shell" in rows["CANN"].found
@@ -148,7 +161,7 @@ def test_an_npu_that_is_not_to_be_seen_is_a_problem_with_what_hides_it(
     healthy.add(TORCH_NPU, "2.13.0", TORCH_NPU_BODY.format(count=0))
     finding = findings()["NPU"]
     assert finding.state is State.PROBLEM
-    assert "no NPU is to be seen" in finding.found
+    assert "none is to be seen" in finding.found
     assert "npu-smi is not found" in finding.mend
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "npu-smi").write_text("")
@@ -194,7 +207,7 @@ def test_another_pair_of_torch_npu_and_cann_is_a_note(
 def test_numpy_2_beside_an_onnxruntime_built_for_1_is_a_problem(healthy: StandIns) -> None:
     replaced(healthy, "onnxruntime", NUMPY_1)
     finding = findings()["onnxruntime"]
-    assert finding.found == "1.24.4: it is built for NumPy 1, and NumPy 2.4.6 is installed"
+    assert finding.found == "1.24.4, but it is built for NumPy 1, and NumPy 2.4.6 is installed"
     assert finding.mend == "`pip install 'numpy<2'`"
     healthy.record("onnxruntime-cann", "1.24.4")
     finding = findings()["onnxruntime"]
@@ -300,7 +313,7 @@ def test_a_broken_torch_npu_is_one_line_with_the_mend_and_a_child_is_asked_once(
     with pytest.raises(InputError, match="there is no npu") as caught:
         devices.find_device("npu")
     message = str(caught.value)
-    assert "got torch_npu: 2.13.0: CANN cannot be loaded: libhccl.so is not found" in message
+    assert "got torch_npu: 2.13.0, but CANN cannot be loaded: libhccl.so is not found" in message
     assert "fix: use --device cpu, or install CANN" in message
     assert "\n" not in message
     assert asked == [("torch", TORCH_NPU)]
@@ -322,7 +335,7 @@ def test_another_environment_is_asked_about_again(
 def test_all_goes_on_without_a_broken_npu_and_says_so(healthy: StandIns) -> None:
     healthy.add(TORCH_NPU, "2.13.0", f"raise ImportError({MISSING!r})")
     assert "npu" not in {device.kind for device in devices.find_devices("all")}
-    assert npu_left_out().startswith("npu is left out: torch_npu: 2.13.0: CANN cannot be loaded")
+    assert npu_left_out().startswith("npu is left out: torch_npu: 2.13.0, but CANN cannot be loaded")
 
 
 @pytest.mark.usefixtures("clean")

@@ -32,11 +32,11 @@ CASES: dict[str, tuple[str, str, str, str, str]] = {
     "NNAL": ("torch_npu", f"OSError: libatb.so: {GONE}", "", "NNAL", "/usr/local/Ascend/nnal/atb/set_env.sh"),
     "torch's library": (
         *("torch_npu", f"ImportError: libtorch_cuda.so: {GONE}", "", "another torch"),
-        "--force-reinstall --no-deps torch_npu==2.13.0",
+        "--force-reinstall --no-deps 'torch_npu==2.13.0'",
     ),
     "torch's symbol": (
         *("torch_npu", "ImportError: /x/libtorch_npu.so: undefined symbol: _ZNK3c1010TensorImpl4sizeEv", ""),
-        *("another torch: undefined symbol _ZNK3c1010TensorImpl4sizeEv", "torch_npu==2.13.0"),
+        *("another torch: undefined symbol _ZNK3c1010TensorImpl4sizeEv", "'torch_npu==2.13.0'"),
     ),
     "torch's typeinfo": (
         *("torch_npu", "ImportError: /x/libtorch_npu.so: undefined symbol: _ZTIN5torch8autograd4NodeE", ""),
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "CANN's symbol": (
         *("torch_npu", "ImportError: /x/libtorch_npu.so: undefined symbol: MsprofSysCycleTime", ""),
-        *("another CANN: undefined symbol MsprofSysCycleTime", "COMPATIBILITY.md tells (CANN here is 8.5.0)"),
+        *("another CANN: undefined symbol MsprofSysCycleTime", "COMPATIBILITY.md tells (here it is 8.5.0)"),
     ),
     "NNAL's symbol": (
         *("torch_npu", "ImportError: /x/libtorch_npu.so: undefined symbol: _ZN3atb15CreateOperationE", ""),
@@ -129,8 +129,8 @@ def test_a_torch_of_another_series_is_to_be_replaced() -> None:
 def test_the_cann_that_a_torch_npu_is_released_with_is_named() -> None:
     error = "ImportError: /x/libtorch_npu.so: undefined symbol: aclrtFoo"
     mend = explain(scene("torch_npu", error, "", torch_npu="2.9.0.post2"), "torch_npu")[1]
-    assert mend == "install CANN 9.0.0, which this torch_npu is released with (CANN here is 8.5.0)"
-    assert "CANN here" not in explain(scene("torch_npu", error, "", None), "torch_npu")[1]
+    assert mend == "install CANN 9.0.0, which this torch_npu is released with (here it is 8.5.0)"
+    assert "here it is" not in explain(scene("torch_npu", error, "", None), "torch_npu")[1]
 
 
 def test_a_torchvision_that_wants_another_torch_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
