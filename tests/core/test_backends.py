@@ -119,20 +119,39 @@ def test_help_and_list_do_not_mind_a_broken_torch_npu(broken_torch_npu: StandIns
 
 
 @ONE
-def test_an_artifact_is_run_and_validated_beside_a_broken_torch_npu(
+def test_a_session_is_run_beside_a_broken_torch_npu(broken_torch_npu: StandIns, small_artifact: Path) -> None:
+    code = f"""
+import sys, vconv
+from PIL import Image
+with vconv.load({str(small_artifact)!r}, variant="patched-torch-fp32") as session:
+    assert session([Image.new("RGB", (64, 48))])["pooled"].shape[0] == 1
+assert "torch_npu" not in sys.modules
+from transformers.utils import is_torch_npu_available
+assert not is_torch_npu_available()
+"""
+    python("-c", code)
+
+
+def test_transformers_remembers_that_it_saw_no_torch_npu(broken_torch_npu: StandIns, tmp_path: Path) -> None:
+    code = f"""
+import os
+os.environ["{AUTOLOAD}"] = "0"
+from vconv.convert.libraries.base import stock_transformers
+with stock_transformers():
+    pass
+from transformers.utils import is_torch_npu_available
+assert not is_torch_npu_available()
+"""
+    python("-c", code)
+
+
+@ONE
+def test_an_artifact_is_validated_on_all_devices_beside_a_broken_torch_npu(
     broken_torch_npu: StandIns, copied: Path
 ) -> None:
     code = f"""
-import sys
-import numpy as np
 from vconv import catalog, miniatures
 catalog.SYSTEMS = {{"dinov3-vits16": miniatures.miniature(catalog.SYSTEMS["dinov3-vits16"])}}
-import vconv
-from PIL import Image
-for variant in ("onnx-fp32", "patched-torch-fp32"):
-    with vconv.load({str(copied)!r}, variant=variant) as session:
-        print(session([Image.new("RGB", (64, 48))])["pooled"].shape, file=sys.stderr)
-assert "torch_npu" not in sys.modules
 from vconv.cli import main
 main(["validate", {str(copied)!r}, "--device", "all", "--quick", "--json"])
 """
