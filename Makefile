@@ -13,7 +13,7 @@ MEETING := tests/convert/layouts tests/convert/libraries tests/convert/patches t
 	tests/convert/test_onnx_export.py tests/convert/test_reference.py tests/runtime/test_preprocessing.py \
 	tests/core/test_filling.py
 
-.PHONY: help install demo test test-oldest test-oldest-quick lint types typed unit wheel mutants clean
+.PHONY: help install demo test test-oldest test-oldest-quick test-npu-package lint types typed unit wheel mutants clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ $(OLDEST)/.installed: setup.cfg tests/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
 	$(OLDEST)/bin/python -m pip install --quiet --editable . --requirement tests/oldest.txt pytest
 	touch $@
+
+test-npu-package: $(STAMP) typed  ## export beside the real torch_npu, without CANN, in .venv-npu (5 GB, minutes)
+	$(BIN)/python -m pytest -m slow tests/core/test_npu_package.py
 
 wheel: $(STAMP)  ## build a wheel and run it outside the checkout
 	$(BIN)/python tests/wheel.py

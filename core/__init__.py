@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vconv._version import VERSION as __version__
+from vconv.backends import without_autoload
 from vconv.errors import VconvError
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    with without_autoload():
+        home = importlib.import_module(_HOMES[name])
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:

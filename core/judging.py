@@ -16,13 +16,12 @@ from vconv.examination import examine
 from vconv.localising import explained
 from vconv.runtime import isolation
 from vconv.runtime.device import Settings
-from vconv.runtime.devices import find_devices
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
-from vconv.trials import Trial
+from vconv.trials import Trial, named_devices
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import comparison, ranking, report, textlog, validation
 from vconv.validators.limits import open_limits
@@ -81,7 +80,8 @@ def validate(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    places = find_devices(device, Settings(None if hf32 is None else tuple(hf32), profile))
+    settings = Settings(None if hf32 is None else tuple(hf32), profile)
+    places = named_devices(device, settings, log.say)
     trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
     trial.check()
     limits = open_limits(within)
@@ -177,7 +177,8 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    places = find_devices(device, Settings(None if hf32 is None else tuple(hf32), profile))
+    settings = Settings(None if hf32 is None else tuple(hf32), profile)
+    places = named_devices(device, settings, log.say)
     trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
     trial.check()
     limits = open_limits(within)

@@ -9,14 +9,36 @@ from vconv import subjects
 from vconv.convert.patches.base import Patch
 from vconv.errors import InputError, UnknownNameError
 from vconv.examination import Examination
+from vconv.runtime import doctor
 from vconv.runtime.capture import lack
-from vconv.runtime.device import Device
-from vconv.runtime.devices import find_device
+from vconv.runtime.device import Device, Settings
+from vconv.runtime.devices import ALL, find_device, find_devices
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, find_precisions
+from vconv.types import Say
 from vconv.validators.validation import Candidate
 
 USUAL_ENGINE = "onnxruntime"
+
+
+def named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
+    """Look devices up by name; an NPU that ``all`` leaves out though torch_npu is installed is told.
+
+    Args:
+        name: what :func:`vconv.runtime.devices.find_devices` takes.
+        settings: how they are to compute.
+        say: takes progress.
+
+    Raises:
+        InputError: this machine has no such device.
+        UnknownNameError: there is no such kind.
+    """
+    found = find_devices(name, settings)
+    if name == ALL and all(device.kind != "npu" for device in found):
+        left_out = doctor.npu_left_out()
+        if left_out:
+            say(left_out)
+    return found
 
 
 @dataclass(frozen=True)

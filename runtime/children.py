@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import Mapping
 
+from vconv.backends import AUTOLOAD
+
 _SHOWN = 300
 """Characters of what a child said last that a reason shows."""
 
@@ -20,8 +22,11 @@ def command(module: str) -> tuple[str, ...]:
 
 
 def environment() -> Mapping[str, str]:
-    """Return this process's environment for a child, which has no business on a hub."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    """Return this process's environment for a child: no network, and no backend that loads itself.
+
+    See :mod:`vconv.backends`.
+    """
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", AUTOLOAD: "0"}
 
 
 def ended(status: int, stderr: str) -> str:

@@ -110,7 +110,7 @@ class Kind:
         count: how many of it this machine has.
         make: describes one, by index and settings.
         absent: what was found instead where there is none.
-        fix: what to do then.
+        fix: what to do then; a function where that must be found out.
         takes: names of the settings that it has.
         simulated: whether it imitates another; it is not one of this machine's devices.
     """
@@ -119,7 +119,7 @@ class Kind:
     count: Callable[[], int]
     make: Callable[[int, Settings], Device]
     absent: Callable[[], str]
-    fix: str
+    fix: str | Callable[[], str]
     takes: tuple[str, ...] = ()
     simulated: bool = False
 

@@ -113,7 +113,7 @@ KINDS: Mapping[str, Kind] = {
             npu.npu_count,
             npu.npu_device,
             npu.npu_absent,
-            "use --device cpu, or install torch_npu for this version of torch, and CANN",
+            npu.npu_fix,
             takes=("hf32",),
         ),
         Kind(
@@ -152,7 +152,7 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
             f"there is no {kind.name}:{index}" if count else f"there is no {kind.name}",
             got=f"{count} of them" if count else kind.absent(),
             expected=f"{kind.name}:0 to {kind.name}:{count - 1}" if count > 1 else f"a {kind.name}",
-            fix=kind.fix,
+            fix=kind.fix if isinstance(kind.fix, str) else kind.fix(),
         )
     for setting in settings.given:
         if setting not in kind.takes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from vconv.errors import InputError, UnknownNameError
+from vconv.runtime import doctor
 from vconv.runtime.device import REDUCED, Device, Settings, growth_on
 from vconv.runtime.memory import free_memory, growth_of
 from vconv.runtime.simulation.arithmetic import (
@@ -94,16 +94,23 @@ def npu_device(index: int, settings: Settings) -> Device:
 
 
 def npu_count() -> int:
-    """Return how many NPUs torch can use here."""
+    """Return how many NPUs torch can use here; torch_npu is imported if a child could import it."""
+    if not hasattr(torch, "npu") and doctor.npu_trouble() is None:
+        doctor.load_torch_npu()
     npu: Any = getattr(torch, "npu", None)
     return int(npu.device_count()) if npu is not None and npu.is_available() else 0
 
 
 def npu_absent() -> str:
     """Say what was found instead of an NPU."""
-    if importlib.util.find_spec("torch_npu") is None:
-        return "no torch_npu"
-    return "torch_npu, but no NPU that it can use"
+    trouble = doctor.npu_trouble()
+    return f"{trouble.name}: {trouble.found}" if trouble else "torch_npu, but no NPU that it can use"
+
+
+def npu_fix() -> str:
+    """Say what to do where there is no NPU."""
+    trouble = doctor.npu_trouble()
+    return f"use --device cpu, or {trouble.mend if trouble else 'see what `npu-smi info` says'}"
 
 
 def simulated_device(index: int, settings: Settings) -> Device:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries import timm_models
-from vconv.convert.libraries.base import quiet, understood
+from vconv.convert.libraries.base import quiet, stock_transformers, understood
 from vconv.errors import ArtifactError, InputError
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array, Config
 
@@ -23,9 +23,7 @@ _One = Callable[[Image.Image], Array]
 
 
 def _transformers(folder: Path) -> _One:
-    import transformers
-
-    with quiet("transformers"):
+    with stock_transformers() as transformers, quiet("transformers"):
         # Left open, it asks on the terminal whether to run code that the folder names.
         stock = transformers.AutoImageProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False

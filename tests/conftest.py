@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,66 @@ def copied(small_artifact: Path, tmp_path: Path) -> Path:
 def made(small_artifact: Path) -> Manifest:
     """The manifest of :func:`small_artifact`."""
     return manifest.load(small_artifact)
+
+
+@dataclass(frozen=True)
+class StandIns:
+    """A folder of packages that stand in for ones that are not installed here.
+
+    Args:
+        folder: where they lie; child processes find them before anything else.
+    """
+
+    folder: Path
+
+    def add(
+        self, name: str, version: str, body: str, *, autoload: bool = False, requires: Sequence[str] = ()
+    ) -> None:
+        """Install a package as pip would: the module, and what importlib.metadata reads.
+
+        Args:
+            name: of the package.
+            version: of it; empty for one that pip did not install.
+            body: what its ``__init__.py`` is.
+            autoload: whether it has the entry point by which torch loads it.
+            requires: what it says that it requires.
+        """
+        (self.folder / name).mkdir()
+        (self.folder / name / "__init__.py").write_text(body)
+        if version:
+            self.record(name, version, autoload=autoload, requires=requires)
+
+    def record(
+        self, name: str, version: str, *, autoload: bool = False, requires: Sequence[str] = ()
+    ) -> None:
+        """Write what importlib.metadata reads, and no module."""
+        info = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+        lines += [f"Requires-Dist: {requirement}" for requirement in requires]
+        (info / "METADATA").write_text("\n".join(lines) + "\n")
+        if autoload:
+            (info / "entry_points.txt").write_text(f"[torch.backends]\n{name} = {name}:_autoload\n")
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    """Packages that this process, and the children that it starts, find before what is installed."""
+    folder = tmp_path / "stand-ins"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), before])))
+    # A stand-in is rewritten within the second by which Python tells old bytecode from new.
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    for name in ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME", "ASCEND_RT_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    return StandIns(folder)
+
+
+@pytest.fixture
+def broken_torch_npu(stand_ins: StandIns) -> StandIns:
+    """A torch_npu that fails as the real one does where CANN is not installed."""
+    missing = "libhccl.so: cannot open shared object file: No such file or directory"
+    stand_ins.add("torch_npu", "2.13.0", f"raise ImportError({missing!r})", autoload=True)
+    return stand_ins

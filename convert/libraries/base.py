@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
+from vconv.backends import without_torch_npu
 from vconv.convert.layouts.base import Network
 from vconv.errors import VconvError, WeightsError
 from vconv.types import CONFIG_FILE, Config
@@ -60,6 +61,21 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def stock_transformers() -> Iterator[Any]:
+    """Lend transformers, which does not see torch_npu in this block unless it was imported before.
+
+    It would import it wherever it is installed, and fail where that fails.
+    """
+    with without_torch_npu():
+        import transformers
+        from transformers.utils import import_utils
+
+        # It remembers its first answer; models ask again as they run, outside this block.
+        import_utils.is_torch_npu_available()
+        yield transformers
 
 
 _REFUSALS = (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vconv.convert.layouts.base import Network
-from vconv.convert.libraries.base import Library, tokens_by_name, understood
+from vconv.convert.libraries.base import Library, stock_transformers, tokens_by_name, understood
 from vconv.errors import InputError, WeightsError
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
 
@@ -24,12 +24,6 @@ _CLASSES = {
 _PLAIN = "vconv_plain"
 _STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
 """How a folder is read: nothing is fetched, no code in it is run or asked about, and results have names."""
-
-
-def _factory(network: Network) -> Any:
-    import transformers
-
-    return getattr(transformers, _CLASSES[network.head])
 
 
 @contextlib.contextmanager
@@ -46,8 +40,9 @@ def _without_progress_bars() -> Iterator[None]:
 
 
 def _load(folder: Path, network: Network) -> nn.Module:
-    with _without_progress_bars(), understood("transformers"):
-        model, notes = _factory(network).from_pretrained(
+    with understood("transformers"), stock_transformers() as transformers, _without_progress_bars():
+        factory = getattr(transformers, _CLASSES[network.head])
+        model, notes = factory.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **_STRICTLY
         )
     wrong = {kind: sorted(map(str, found)) for kind, found in notes.items() if found}
@@ -62,11 +57,10 @@ def _load(folder: Path, network: Network) -> nn.Module:
 
 
 def _build(folder: Path, network: Network) -> nn.Module:
-    import transformers
-
-    with torch.device("meta"), understood("transformers"):
+    with understood("transformers"), stock_transformers() as transformers, torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
-        model = cast("nn.Module", _factory(network).from_config(config, trust_remote_code=False))
+        factory = getattr(transformers, _CLASSES[network.head])
+        model = cast("nn.Module", factory.from_config(config, trust_remote_code=False))
     for name, child in list(model.named_children()):
         if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
             setattr(model, name, type(child)(config))

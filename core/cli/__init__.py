@@ -248,3 +248,17 @@ def fill(as_json: bool, **options: Any) -> None:
     from vconv import display, workflows
 
     show(workflows.fill(say=progress(), **options), display.filled, as_json)
+
+
+@main.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """Look at what is installed here, and say how to mend what does not work.
+
+    Exit status 0: everything that is installed works; what is missing for an NPU is noted, no more.
+    """
+    from vconv import diagnosing, display
+
+    document = diagnosing.diagnose(progress())
+    show(document, display.diagnosed, as_json)
+    exit_by(document)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from vconv.backends import without_autoload, without_torch_npu
 from vconv.errors import VconvError
 
 
@@ -26,11 +27,14 @@ class Commands(click.Group):
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; see click. A signal to end is an interruption."""
+        """Run the command; see click. A signal to end is an interruption.
+
+        torch_npu is imported by nobody but vconv, and by vconv only for an NPU: it may be broken.
+        """
         signal.signal(signal.SIGTERM, _interrupt)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(signal.SIGHUP, _interrupt)
-        with _sentences():
+        with _sentences(), without_autoload(), without_torch_npu():
             return super().invoke(ctx)
 
 

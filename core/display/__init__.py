@@ -1,7 +1,18 @@
 """Results drawn for a terminal. Nothing is computed here."""
 
 from vconv.display.artifacts import artifact, exported, filled, systems
+from vconv.display.doctor import diagnosed
 from vconv.display.faults import bisected, selftested
 from vconv.display.judged import compared, validated
 
-__all__ = ["artifact", "bisected", "compared", "exported", "filled", "selftested", "systems", "validated"]
+__all__ = [
+    "artifact",
+    "bisected",
+    "compared",
+    "diagnosed",
+    "exported",
+    "filled",
+    "selftested",
+    "systems",
+    "validated",
+]

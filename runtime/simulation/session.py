@@ -69,8 +69,6 @@ class Child:
     """
 
     def __init__(self, arithmetic: Arithmetic, command: Sequence[str] = CHILD) -> None:
-        # A real torch_npu, which torch would load by itself, leaves no room for a simulated one.
-        variables = {**children.environment(), "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
         with contextlib.ExitStack() as undone:
             self._said = undone.enter_context(tempfile.TemporaryFile())
             self._pipe, theirs = Pipe()
@@ -80,7 +78,7 @@ class Child:
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stderr=self._said,
-                    env=variables,
+                    env=children.environment(),
                 )
             undone.callback(self._process.wait)
             undone.enter_context(self._pipe)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("convert", "runtime", "validators")
-NOUNS = {"_version", "errors", "types", "catalog", "published", "manifest"}
+NOUNS = {"_version", "errors", "types", "catalog", "published", "manifest", "backends"}
 HEAVY = {
     *("torch", "torchvision", "transformers", "timm", "onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     *(
@@ -35,6 +35,7 @@ LIGHT = {
     "__init__",
     "__main__",
     "_version",
+    "backends",
     "errors",
     "types",
     "catalog",

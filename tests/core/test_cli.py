@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from vconv import manifest, workflows
 from vconv.catalog import SYSTEMS
 from vconv.cli import main
+from vconv.runtime.doctor import Diagnosis, Finding, State
 
 COMMANDS = sorted(main.commands)
 
@@ -235,3 +236,25 @@ def test_colours_stay_away_when_asked(artifact: Path) -> None:
     command = [sys.executable, "-m", "vconv", "info", str(artifact)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "\x1b[3" not in done.stdout
+
+
+def test_the_doctor_exits_with_1_where_something_that_is_installed_does_not_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [Finding("torch", State.OK, "2.13.0"), Finding("atc", State.NOTE, "not on PATH")]
+    monkeypatch.setattr("vconv.runtime.doctor.examine", lambda: Diagnosis(tuple(found)))
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "everything that is installed works"
+    found.append(Finding("torch_npu", State.PROBLEM, "libhccl.so [is] not found", "`source set_env.sh`"))
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "libhccl.so [is] not found" in result.stdout
+    assert "to mend it: `source set_env.sh`" in result.stdout
+    assert result.stdout.splitlines()[-1] == "problems: torch_npu"
+    result = run("doctor", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert document["passed"] is False
+    assert [row["state"] for row in document["findings"]] == ["ok", "note", "problem"]
+    assert set(document["findings"][2]) == {"name", "state", "found", "mend"}

@@ -258,7 +258,7 @@ cli.main(sys.argv[1:])
     [
         ("cuda", "there is no cuda | got torch "),
         ("cuda:7", "there is no cuda"),
-        ("npu", "there is no npu | got no torch_npu"),
+        ("npu", "there is no npu | got torch_npu: not installed"),
         ("cpu:1", "there is no cpu:1 | got 1 of them"),
         ("gpu", "unknown device | got 'gpu' | expected one of npu, cpu"),
     ],

@@ -55,6 +55,11 @@ def test_a_child_that_never_ends_is_given_up_with_a_reason() -> None:
     assert found == Peak(reason="its own process did not end within 0 s")
 
 
+def test_a_child_is_told_to_load_no_backend_by_itself() -> None:
+    code = "assert os.environ['TORCH_DEVICE_BACKEND_AUTOLOAD'] == '0'\nprint('{}')"
+    assert measure(SUBJECT, child(code)) == Peak()
+
+
 def test_a_child_is_told_not_to_use_the_network() -> None:
     code = "assert os.environ['HF_HUB_OFFLINE'] == os.environ['TRANSFORMERS_OFFLINE'] == '1'\nprint('{}')"
     assert measure(SUBJECT, child(code)) == Peak()
