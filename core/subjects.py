@@ -18,6 +18,7 @@ from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
 from vconv.manifest import Manifest
 from vconv.runtime.devices import Device
+from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.images import natural_images
 from vconv.runtime.isolation import Subject
 from vconv.runtime.precisions import PRECISIONS, Precision
@@ -85,8 +86,20 @@ def candidates(
     engines: Sequence[str] = ("onnxruntime",),
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
     patches: Mapping[str, Patch] | None = None,
+    offline: bool = True,
 ) -> list[Candidate]:
-    """List an artifact's variants: torch once a precision, each graph once an engine that the device has."""
+    """List an artifact's variants: torch once a precision, each graph once an engine, an offline model once.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        device: where to run.
+        reference: what they are held against.
+        engines: what to run graphs with.
+        precisions: what to run torch variants in.
+        patches: what stands in place of the table of patches, by name.
+        offline: whether to list an offline model, which only an NPU runs.
+    """
     found = []
     for record in made.variants:
         if record.engine == "torch":
@@ -103,7 +116,7 @@ def candidates(
                 )
                 for precision in precisions
             ]
-        else:
+        elif record.offline is None or offline:
             found += [
                 Candidate(
                     str(folder),
@@ -115,7 +128,7 @@ def candidates(
                     partial(open_variant, folder, made, record, device, engine),
                     Subject(str(folder), record.variant, engine, record.precision, device.name),
                 )
-                for engine in engines
+                for engine in (engines if record.engine in GRAPH_ENGINES else (record.engine,))
             ]
     return found
 

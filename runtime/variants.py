@@ -15,13 +15,19 @@ from vconv.convert.safetensors_file import read_header
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime.devices import Device
-from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.engines import GRAPH_ENGINES, OnnxRuntimeSession, OpenVinoSession
+from vconv.runtime.offline import OfflineSession
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import read_config
 from vconv.runtime.sessions import Session, TorchSession
 from vconv.types import WEIGHTS_FILE
 
 DEFAULT_VARIANT = "onnx-fp32"
+ENGINES: Mapping[str, type[OnnxRuntimeSession] | type[OpenVinoSession] | type[OfflineSession]] = {
+    **GRAPH_ENGINES,
+    OfflineSession.engine: OfflineSession,
+}
+"""What runs a file that is not torch's: any of the first a graph, the last an offline model."""
 
 
 def require_weights(folder: Path) -> None:
@@ -92,7 +98,7 @@ def open_variant(
         applied = {patch.name for patch in manifest.patches if patch.applied}
         chosen = [patch for name, patch in (patches or table.PATCHES).items() if name in applied]
         return TorchSession(models.load(folder, net), net, device, chosen, folder, manifest.size, precision)
-    session = GRAPH_ENGINES[engine or record.engine]
+    session = ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)
 
 
