@@ -14,6 +14,7 @@ import onnxruntime
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.runtime.devices import Device
+from vconv.runtime.placement import Profile
 from vconv.runtime.sessions import Placed, Session
 from vconv.types import INPUT, Array
 
@@ -60,29 +61,35 @@ _TYPES = {"float": "float32", "double": "float64"}
 """From ONNX Runtime's name of a type to everyone else's, where they differ."""
 
 
-def _session_options() -> onnxruntime.SessionOptions:
+def _session_options(profile: Profile | None) -> onnxruntime.SessionOptions:
     """Return how every graph is run in ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Idle threads would otherwise spin on into the next variant's run and slow it down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile:
+        profile.start(options)
     return options
 
 
-def onnxruntime_session(model: str | bytes, device: Device, subject: str) -> onnxruntime.InferenceSession:
+def onnxruntime_session(
+    model: str | bytes, device: Device, subject: str, profile: Profile | None = None
+) -> onnxruntime.InferenceSession:
     """Open a graph, or a serialised one, in ONNX Runtime.
 
     Args:
         model: the path of a graph, or its bytes.
         device: where to run it.
         subject: what a refusal calls it.
+        profile: what notes where its nodes run; None for nothing.
 
     Raises:
         EngineError: ONNX Runtime refuses it.
         UnavailableError: ONNX Runtime would run it somewhere else, as it does where a library is missing.
     """
     with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, subject):
-        session = onnxruntime.InferenceSession(model, _session_options(), providers=list(device.providers))
+        options, providers = _session_options(profile), list(device.providers)
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
     used = session.get_providers()
     if not device.provider_names() <= set(used):
         raise unavailable("onnxruntime", f"{', '.join(used)} alone", device)
@@ -95,7 +102,7 @@ def _placed(output: Any) -> Placed:
 
 
 class OnnxRuntimeSession(Session):
-    """A graph in ONNX Runtime.
+    """A graph in ONNX Runtime. On an accelerator, what runs before the first fetch is profiled, to see where.
 
     Args:
         graph: the ONNX file.
@@ -123,7 +130,12 @@ class OnnxRuntimeSession(Session):
         lack = self.lack(device)
         if lack:
             raise unavailable(self.engine, lack, device)
-        self._session = onnxruntime_session(str(graph), device, self._graph)
+        self._profile = None if device.kind == "cpu" else Profile()
+        with contextlib.ExitStack() as undone:
+            if self._profile:
+                undone.callback(self._profile.discard)
+            self._session = onnxruntime_session(str(graph), device, self._graph, self._profile)
+            self._closing = undone.pop_all()
         self._names = [output.name for output in self._session.get_outputs()]
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
@@ -151,6 +163,8 @@ class OnnxRuntimeSession(Session):
         """See :meth:`Session.fetch`."""
         outputs = dict(zip(self._names, raw, strict=True))
         self.placed = {name: _placed(output) for name, output in outputs.items()}
+        if self._profile and self.fallbacks is None:
+            self.fallbacks = self._profile.end(self._session, self._device.provider_names())
         with self._refusals():
             return {name: output.numpy() for name, output in outputs.items()}
 

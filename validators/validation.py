@@ -19,6 +19,7 @@ from vconv.runtime.memory import reset_peak_memory, resident_memory
 from vconv.runtime.sessions import Session, in_batches
 from vconv.runtime.timing import Plan, timed
 from vconv.types import Arrays, Say, Status
+from vconv.validators import sentences
 from vconv.validators.accuracy import judge_runs, overall
 from vconv.validators.diagnosis import Evidence, Finding, diagnose
 from vconv.validators.golden import AT_ONCE, Reference
@@ -136,6 +137,7 @@ def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[st
         "batches": batches,
         "outputs": rows,
         "diagnosis": [{"class": finding.fault, "because": finding.because} for finding in findings],
+        "fallbacks": session.fallbacks,
         "smoke": smoke({name: array[:1] for name, array in runs[0].items()}, session.placed),
     }
 
@@ -166,6 +168,8 @@ def run(
             rows.append({**_row(candidate), **(_isolated(isolate(candidate.subject)) if isolate else {})})
             with contextlib.ExitStack() as one:
                 session = _judged(candidate, limits, rows[-1], one)
+                if warning := sentences.fallbacks(rows[-1]):
+                    say(f"warning: {warning}")
                 if plan and session:
                     images = candidate.reference.pixel_values
                     runners[len(rows) - 1] = Runner(session, candidate.device, images)
@@ -225,6 +229,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "outputs": {},
         "diagnosis": [],
         "smoke": {},
+        "fallbacks": None,
         "latency": [],
         "skipped_batches": [],
         "timing_refused": None,
