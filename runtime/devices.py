@@ -188,6 +188,11 @@ def _without_hf32() -> Iterator[None]:
         npu.conv.allow_hf32, npu.matmul.allow_hf32 = before
 
 
+_CANN_OPTIONS = {"precision_mode": "must_keep_origin_dtype", "dump_om_model": 0}
+"""For ONNX Runtime, whose defaults are force_fp16, and a file in the current folder for every graph. Source:
+https://onnxruntime.ai/docs/execution-providers/community-maintained/CANN-ExecutionProvider.html."""
+
+
 def _npu(index: int) -> Device:
     npu: Any = torch.npu  # type: ignore[attr-defined]
     return Device(
@@ -195,9 +200,7 @@ def _npu(index: int) -> Device:
         kind="npu",
         index=index,
         model=npu.get_device_name(index),
-        providers=(
-            ("CANNExecutionProvider", {"device_id": index, "precision_mode": "must_keep_origin_dtype"}),
-        ),
+        providers=(("CANNExecutionProvider", {"device_id": index, **_CANN_OPTIONS}),),
         arithmetic="fp32",
         precisions=("fp32", *_REDUCED),
         usual=("fp32", *_REDUCED),
