@@ -231,15 +231,19 @@ def compile_model(place: Path, command: Sequence[str]) -> None:
     if done.returncode or not (place / MODEL_FILE).is_file():
         raise EngineError(
             "atc did not compile the graph",
-            got=first_error(done.stdout) or f"exit status {done.returncode}, and no word why",
+            got=first_error(done.stdout) or f"exit status {done.returncode}, and last {_last(done.stdout)!r}",
             expected=f"a {MODEL_FILE}",
             fix="mend that, or take atc off PATH to get the graph and the command instead; nothing was kept",
         )
 
 
 def first_error(log: str) -> str:
-    """Return the first error of what ATC printed; where it names none, what it said last."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    """Return the first error of what ATC printed; empty where it names none."""
+    lines = [line.strip() for line in log.splitlines()]
     found = [match[0] for line in lines if (match := _ERROR_CODE.search(line))]
     found += [line for line in lines if "error" in line.lower()]
-    return (found or lines[-1:] or [""])[0][:_SHOWN]
+    return (found or [""])[0][:_SHOWN]
+
+
+def _last(log: str) -> str:
+    return (log.strip().splitlines() or [""])[-1][:_SHOWN]

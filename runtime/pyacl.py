@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vconv.errors import EngineError, MemoryShortError
+from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.types import INPUT, Array
 
 _HOST_TO_DEVICE, _DEVICE_TO_HOST, _HUGE_FIRST = 1, 2, 0
@@ -47,7 +47,15 @@ class Acl:
 
     @functools.cached_property
     def _module(self) -> Any:
-        return importlib.import_module("acl")
+        try:
+            return importlib.import_module("acl")
+        except ImportError as error:
+            raise UnavailableError(
+                "acl cannot be imported",
+                got=" ".join(str(error).split()),
+                expected="CANN's own Python package, with its libraries",
+                fix="source CANN's set_env.sh first",
+            ) from error
 
     def __call__(self, name: str, *arguments: object, tolerated: int = _DONE) -> Any:
         """Call a function by its name.
@@ -61,6 +69,7 @@ class Acl:
             What it returns beside its code, if anything.
 
         Raises:
+            UnavailableError: pyACL is there, but not what it needs.
             MemoryShortError: the device has too little memory.
             EngineError: the call fails.
         """

@@ -92,8 +92,8 @@ def test_with_atc_the_artifact_gets_the_model_and_what_it_was_made_with_and_no_g
     ("fails", "got"),
     [
         ("code", "EZ3003: No supported Ops kernel and engine are found"),
-        ("silent", "ATC start working now"),
-        ("no model", "ATC run success"),
+        ("silent", "exit status 3, and last 'ATC start working now"),
+        ("no model", "exit status 0, and last 'ATC run success"),
     ],
 )
 def test_a_failed_atc_is_one_line_and_leaves_no_folder(

@@ -232,6 +232,17 @@ def test_only_an_npu_with_cann_runs_offline_models(
             OfflineSession(tmp_path / "model.om", device, small_artifact, size, 1)
 
 
+def test_a_pyacl_without_its_libraries_says_so(
+    small_artifact: Path, size: tuple[int, int], npu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "libascendcl.so: cannot open shared object file"
+    (tmp_path / "acl.py").write_text(f"raise ImportError({said!r})")
+    (tmp_path / "model.om").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UnavailableError, match=f"acl cannot be imported .*{said}"):
+        OfflineSession(tmp_path / "model.om", npu, small_artifact, size, 1)
+
+
 @pytest.mark.usefixtures("acl")
 def test_an_npu_with_cann_lacks_nothing(npu: Device) -> None:
     assert OfflineSession.lack(npu) == ""
