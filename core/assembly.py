@@ -8,6 +8,7 @@ from pathlib import Path
 from vconv._version import VERSION
 from vconv.catalog import System
 from vconv.convert import ledger, models
+from vconv.convert.atc import Order
 from vconv.convert.conversion import Conversion
 from vconv.convert.patches import rope_periods
 from vconv.convert.sources.base import Source, sha256_of
@@ -15,6 +16,7 @@ from vconv.manifest import (
     FileRecord,
     GoldenRecord,
     Manifest,
+    OfflineRecord,
     PatchRecord,
     SourceRecord,
     SystemRecord,
@@ -35,6 +37,7 @@ def assemble(
     images: tuple[str, ...],
     without_weights: bool,
     folder: Path,
+    order: Order | None = None,
 ) -> Manifest:
     """Describe a finished artifact.
 
@@ -48,10 +51,11 @@ def assemble(
         images: what its images are.
         without_weights: whether its weights file will be left out.
         folder: where its files are, all but the manifest.
+        order: what its offline model is compiled for; None if it has none.
     """
     net = conversion.network
     made = {graph.path.name: graph for graph in graphs}
-    variants = (
+    variants = [
         VariantRecord(
             variant=variant.name,
             engine=variant.engine,
@@ -64,7 +68,9 @@ def assemble(
         )
         for variant in VARIANTS
         for graph in (made.get(variant.file),)
-    )
+    ]
+    if order:
+        variants.append(_offline(order, size, graphs))
     patches = tuple(
         PatchRecord(
             name=decision.patch.name,
@@ -120,6 +126,27 @@ def assemble(
             if path.is_file()
         },
         without_weights=without_weights,
+    )
+
+
+def _offline(order: Order, size: tuple[int, int], graphs: Sequence[Subject]) -> VariantRecord:
+    static = next(graph for graph in graphs if graph.batch)
+    source = next(graph for graph in graphs if graph.path.name == order.source)
+    return VariantRecord(
+        variant=order.precision.variant,
+        engine="acl",
+        file=order.file,
+        precision=order.precision.limits,
+        batch=source.batch,
+        opset=source.model.opset_imports[""],
+        ir_version=source.model.ir_version,
+        operators=source.operators,
+        offline=OfflineRecord(
+            soc=order.soc,
+            precision_mode=order.precision.name,
+            gears=order.gears,
+            command=order.command(size, static.batch or 1),
+        ),
     )
 
 

@@ -81,7 +81,7 @@ class Chosen:
                 names = [f"{torch[1]}-torch-{precision}" for precision in place.precisions]
                 raise UnknownNameError(f"variant on {place.name}", name, names, fix="choose one of those")
             return cls(torch[1], PRECISIONS[torch[2]], find_variant(made, PATCHED), "torch")
-        graphs = {record.variant: record for record in made.variants if record.engine != "torch"}
+        graphs = {record.variant: record for record in made.variants if record.engine in GRAPH_ENGINES}
         if name not in graphs:
             choices = [*graphs, PATCHED, "original-torch-fp32"]
             raise UnknownNameError("variant", name, choices, fix="choose one of those, or another precision")

@@ -13,6 +13,7 @@ from vconv.convert.ledger import LEDGER_FILE
 from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.base import Source
 from vconv.manifest import Manifest
+from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Check, Status
 from vconv.validators import classes, golden
@@ -23,6 +24,7 @@ from vconv.validators.integrity import (
     verify_architecture,
     verify_files,
     verify_ledger,
+    verify_made_later,
     verify_source,
     verify_tensors,
     verify_variants,
@@ -75,12 +77,12 @@ def examine(folder: Path, made: Manifest, original: Original, refer: Refer) -> E
         WeightsError: the weights that were given are not sound.
         InputError: photographs were given, but not the original to run on them.
     """
-    checks = [verify_files(folder, made), verify_variants(made)]
+    checks = [verify_files(folder, made), *verify_made_later(folder, made), verify_variants(made)]
     lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
     checks.append(verify_ledger(lines, entries))
     net = patched_network(folder)
     for record in made.variants:
-        if record.engine != "torch":
+        if record.engine in GRAPH_ENGINES:
             checks += check_graph(open_graph(folder / record.file, net, made.size, record.batch))
     source, missing = original()
     if source is None:

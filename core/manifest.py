@@ -77,17 +77,31 @@ class PatchRecord(_Frozen):
     proof: str
 
 
+class OfflineRecord(_Frozen):
+    """How an offline model is compiled: see :mod:`vconv.convert.atc`.
+
+    ``command`` is for the folder that the model lies in. Where export had no ATC, the manifest has no hash of
+    the model's file, which the script beside it makes later.
+    """
+
+    soc: str
+    precision_mode: str
+    gears: tuple[int, ...]
+    command: tuple[str, ...]
+
+
 class VariantRecord(_Frozen):
-    """One variant that the artifact holds."""
+    """One variant that the artifact holds. ``offline`` is there where ATC compiles it."""
 
     variant: str
-    engine: Literal["torch", "onnxruntime"]
+    engine: Literal["torch", "onnxruntime", "acl"]
     file: _Inside
-    precision: Literal["fp32"]
+    precision: Literal["fp32", "fp16"]
     batch: int | None
     opset: int | None
     ir_version: int | None
     operators: dict[str, int]
+    offline: OfflineRecord | None = None
 
 
 class GoldenRecord(_Frozen):
@@ -126,6 +140,13 @@ class Manifest(_Frozen):
     golden: GoldenRecord | None
     files: dict[_Inside, FileRecord]
     without_weights: bool
+
+    @property
+    def made_later(self) -> tuple[VariantRecord, ...]:
+        """Variants whose file was not made when the manifest was written, so that it has no hash of it."""
+        return tuple(
+            variant for variant in self.variants if variant.offline and variant.file not in self.files
+        )
 
     def save(self, folder: Path) -> None:
         """Write the manifest and its digest into a folder."""

@@ -18,6 +18,7 @@ from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
 from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime.device import Device
+from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.images import natural_images
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import load_processor, preprocess
@@ -88,10 +89,20 @@ def candidates(
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
     patches: Mapping[str, Patch] | None = None,
     captures: Sequence[bool] = (False,),
+    offline: bool = True,
 ) -> list[Candidate]:
-    """List an artifact's variants: torch once a precision, each graph once an engine that the device has.
+    """List an artifact's variants: torch once a precision, each graph once an engine, an offline model once.
 
-    With ``captures``, torch is listed once for each: run as it is, or captured and replayed.
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        device: where to run.
+        reference: what they are held against.
+        engines: what to run graphs with.
+        precisions: what to run torch variants in.
+        patches: what stands in place of the table of patches, by name.
+        captures: list torch variants once for each: run as they are, or captured and replayed.
+        offline: whether to list an offline model, which only an NPU runs.
     """
 
     def subject(record: VariantRecord, engine: str, precision: str, captured: bool = False) -> Subject:
@@ -126,7 +137,7 @@ def candidates(
                 for precision in precisions
                 for captured in captures
             ]
-        else:
+        elif record.offline is None or offline:
             found += [
                 Candidate(
                     str(folder),
@@ -138,7 +149,7 @@ def candidates(
                     partial(open_variant, folder, made, record, device, engine),
                     subject(record, engine, record.precision),
                 )
-                for engine in engines
+                for engine in (engines if record.engine in GRAPH_ENGINES else (record.engine,))
             ]
     return found
 

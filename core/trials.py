@@ -120,4 +120,4 @@ class Trial:
         assert found.reference is not None
         if found.source:
             return subjects.originals(found.folder, found.source, found.made, cpu, found.reference, only)
-        return subjects.candidates(found.folder, found.made, cpu, found.reference, (), only)
+        return subjects.candidates(found.folder, found.made, cpu, found.reference, (), only, offline=False)

@@ -14,7 +14,8 @@ from typing import Any
 from vconv import catalog, manifest, subjects
 from vconv.assembly import assemble
 from vconv.catalog import System
-from vconv.convert import onnx_export
+from vconv.convert import offline_model, onnx_export
+from vconv.convert.atc import DEFAULT_PRECISION
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.ledger import Line
 from vconv.convert.safetensors_file import read_header
@@ -22,6 +23,7 @@ from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import ExportCheckError, InputError
 from vconv.filling import fill_weights
+from vconv.formats import ONNX, offline_order, offline_row
 from vconv.runtime.devices import find_device
 from vconv.runtime.images import open_images, require_seed
 from vconv.runtime.sessions import Session
@@ -55,6 +57,10 @@ def export(
     pool: str | None = None,
     periods: str | None = None,
     without_weights: bool = False,
+    format: str = ONNX,
+    soc: str | None = None,
+    gears: Sequence[int] = (),
+    om_precision: str = DEFAULT_PRECISION,
     say: Say = silent,
 ) -> dict[str, Any]:
     """Make an artifact: a patched checkpoint, its graphs, and proof that they agree with the original.
@@ -76,11 +82,15 @@ def export(
         periods: whose RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
             further with its library's.
         without_weights: whether to leave the weights file out of what is kept, for :func:`fill` to make.
+        format: ``onnx``, or ``om`` for an offline model beside the graphs.
+        soc: the processor that the offline model is for, such as ``Ascend910B4``.
+        gears: batches of the offline model; by default the static graph's.
+        om_precision: the offline model's: ``origin``, ``fp16``, ``mixed_float16``, ``cube_fp16in_fp32out``.
         say: takes a line of progress.
 
     Returns:
         ``artifact``, ``weights``, ``seconds``, ``peak_rss_bytes``, ``patches``, ``ledger``, ``files``,
-        ``variants`` and ``checks``.
+        ``variants``, ``checks``, and ``om``: None, or whether the offline model was ``compiled`` and how.
 
     Raises:
         VconvError: something that the user can mend; nothing is left behind.
@@ -88,6 +98,7 @@ def export(
     start = time.perf_counter()
     system = catalog.find(name) if isinstance(name, str) else name
     _check_options(batch, opset, seed, bool(images), golden, out)
+    order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images) if images else []
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
@@ -99,6 +110,8 @@ def export(
         if golden:
             pixel_values, names = subjects.sample(source.folder, photographs, seed, size)
         prepared = prepare(folder, source, say)
+        if order:
+            offline_model.require_fitting(prepared.plan.nbytes)
         with beside(partial(_written, prepared, source)) as writing:
             prepared = prepared.counted()
             export_graphs(folder, prepared, size, batch, opset, say)
@@ -117,13 +130,15 @@ def export(
             tensors,
             *(check for subject in graph_subjects for check in check_graph(subject)),
         ]
+        if order:
+            offline_model.make(folder, stage.scratch, order, size, batch, say)
         made = assemble(
-            system, source, conversion, size, graph_subjects, reference, names, without_weights, folder
+            system, source, conversion, size, graph_subjects, reference, names, without_weights, folder, order
         )
         rows: list[dict[str, Any]] = []
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
-            to_run = subjects.candidates(folder, made, find_device("cpu"), reference)
+            to_run = subjects.candidates(folder, made, find_device("cpu"), reference, offline=False)
             rows = validation.run(to_run, open_limits("strict"), None, say).rows
         _refuse_failures(rows, checks)
         if without_weights:
@@ -141,6 +156,7 @@ def export(
         "files": {name: record.model_dump() for name, record in made.files.items()},
         "variants": report.finite(rows),
         "checks": [asdict(check) for check in checks],
+        "om": offline_row(made),
     }
 
 

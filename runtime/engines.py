@@ -14,6 +14,7 @@ import onnxruntime
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.runtime.device import Device
+from vconv.runtime.placement import Profile
 from vconv.runtime.sessions import Placed, Session
 from vconv.types import INPUT, Array
 
@@ -64,7 +65,7 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """ONNX Runtime's key for where a serialised graph's weights are (session_options_config_keys.h)."""
 
 
-def _session_options(weights_folder: Path | None) -> onnxruntime.SessionOptions:
+def _session_options(profile: Profile | None, weights_folder: Path | None) -> onnxruntime.SessionOptions:
     """Return how every graph is run in ONNX Runtime; a serialised one with the weights of a folder."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -72,11 +73,17 @@ def _session_options(weights_folder: Path | None) -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if weights_folder is not None:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights_folder))
+    if profile:
+        profile.start(options)
     return options
 
 
 def onnxruntime_session(
-    model: str | bytes, device: Device, subject: str, weights_folder: Path | None = None
+    model: str | bytes,
+    device: Device,
+    subject: str,
+    profile: Profile | None = None,
+    weights_folder: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open a graph, or a serialised one, in ONNX Runtime.
 
@@ -84,15 +91,16 @@ def onnxruntime_session(
         model: the path of a graph, or its bytes.
         device: where to run it.
         subject: what a refusal calls it.
+        profile: what notes where its nodes run; None for nothing.
         weights_folder: where a serialised graph's external weights are.
 
     Raises:
         EngineError: ONNX Runtime refuses it.
         UnavailableError: ONNX Runtime would run it somewhere else, as it does where a library is missing.
     """
-    options = _session_options(weights_folder)
     with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, subject):
-        session = onnxruntime.InferenceSession(model, options, providers=list(device.providers))
+        options, providers = _session_options(profile, weights_folder), list(device.providers)
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
     used = session.get_providers()
     if not device.provider_names() <= set(used):
         raise unavailable("onnxruntime", f"{', '.join(used)} alone", device)
@@ -105,7 +113,7 @@ def _placed(output: Any) -> Placed:
 
 
 class OnnxRuntimeSession(Session):
-    """A graph in ONNX Runtime.
+    """A graph in ONNX Runtime. On an accelerator, what runs before the first fetch is profiled, to see where.
 
     Args:
         graph: the ONNX file.
@@ -133,12 +141,17 @@ class OnnxRuntimeSession(Session):
         lack = self.lack(device)
         if lack:
             raise unavailable(self.engine, lack, device)
-        self._session = self.load(graph)
+        self._profile = None if device.ort_name == "cpu" else Profile()
+        with contextlib.ExitStack() as undone:
+            if self._profile:
+                undone.callback(self._profile.discard)
+            self._session = self.load(graph)
+            self._closing = undone.pop_all()
         self._names = [output.name for output in self._session.get_outputs()]
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
         """Load the graph."""
-        return onnxruntime_session(str(graph), self._device, self._graph)
+        return onnxruntime_session(str(graph), self._device, self._graph, self._profile)
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
         return refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, self._graph)
@@ -165,6 +178,8 @@ class OnnxRuntimeSession(Session):
         """See :meth:`Session.fetch`."""
         outputs = dict(zip(self._names, raw, strict=True))
         self.placed = {name: _placed(output) for name, output in outputs.items()}
+        if self._profile and self.fallbacks is None:
+            self.fallbacks = self._profile.end(self._session, self._device.provider_names())
         with self._refusals():
             return {name: output.numpy() for name, output in outputs.items()}
 

@@ -30,6 +30,11 @@ _HF32_SOCS = (range(220, 240), range(250, 1000))
 from 250 on. Those between and below, 310B, 310P and 910A, give their cube unit float16 operands."""
 
 
+_CANN_OPTIONS = {"precision_mode": "must_keep_origin_dtype", "dump_om_model": 0}
+"""For ONNX Runtime, whose defaults are force_fp16, and a file in the current folder for every graph. Source:
+https://onnxruntime.ai/docs/execution-providers/community-maintained/CANN-ExecutionProvider.html."""
+
+
 def _allowed(settings: Settings, device: str, cube: str) -> frozenset[str]:
     """Return what may compute in HF32 on a device, of ``conv`` and ``matmul``.
 
@@ -78,9 +83,7 @@ def npu_device(index: int, settings: Settings) -> Device:
         kind="npu",
         index=index,
         model=npu.get_device_name(index),
-        providers=(
-            ("CANNExecutionProvider", {"device_id": index, "precision_mode": "must_keep_origin_dtype"}),
-        ),
+        providers=(("CANNExecutionProvider", {"device_id": index, **_CANN_OPTIONS}),),
         arithmetic=cube if cube == "fp16" else "hf32" if allowed else "fp32",
         precisions=("fp32", *REDUCED),
         usual=("fp32", *REDUCED),

@@ -52,6 +52,10 @@ class Session(ABC):
         folder: the folder with its ``preprocessor_config.json``.
         size: (height, width) that it takes.
         batch: the batch that it is fixed to; None for any.
+
+    Attributes:
+        fallbacks: by operator, how many nodes an accelerator left to the CPU; None on a CPU, where it is not
+            known, and before anything was run and fetched.
     """
 
     engine: str
@@ -61,6 +65,7 @@ class Session(ABC):
     def __init__(self, folder: Path, size: tuple[int, int], batch: int | None = None) -> None:
         self.folder, self.size, self.batch = folder, size, batch
         self.placed: Mapping[str, Placed] = {}
+        self.fallbacks: Mapping[str, int] | None = None
         self.closed = False
         self._closing = contextlib.ExitStack()
 

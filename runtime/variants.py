@@ -17,7 +17,8 @@ from vconv.manifest import Manifest, VariantRecord
 from vconv.runtime import npu_gelu
 from vconv.runtime.capture import CapturedSession
 from vconv.runtime.device import Device
-from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.engines import GRAPH_ENGINES, OnnxRuntimeSession, OpenVinoSession, unavailable
+from vconv.runtime.offline import OfflineSession
 from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.preprocessing import read_config
 from vconv.runtime.sessions import Session, TorchSession
@@ -28,6 +29,11 @@ from vconv.types import WEIGHTS_FILE
 DEFAULT_VARIANT = "onnx-fp32"
 _KINDS: Mapping[bool, type[TorchSession]] = {False: TorchSession, True: CapturedSession}
 """By whether it is captured, what runs a torch variant."""
+ENGINES: Mapping[str, type[OnnxRuntimeSession] | type[OpenVinoSession] | type[OfflineSession]] = {
+    **GRAPH_ENGINES,
+    OfflineSession.engine: OfflineSession,
+}
+"""What runs a file that is not torch's: any of the first a graph, the last an offline model."""
 
 
 def require_weights(folder: Path) -> None:
@@ -104,7 +110,7 @@ def open_variant(
         chosen, gelu = npu_gelu.on_device(chosen, device)
         model, kind = models.load(folder, net), _KINDS[captured]
         return kind(model, net, device, chosen, folder, manifest.size, precision, gelu)
-    session = GRAPH_ENGINES[engine or record.engine]
+    session = ENGINES[engine or record.engine]
     return session(folder / record.file, device, folder, manifest.size, record.batch)
 
 
@@ -115,6 +121,8 @@ def _simulated(
     if record.engine == "torch":
         subject = Subject(str(folder), record.variant, "torch", precision.name, device.name)
         return SimulatedTorchSession(subject, device, folder, manifest.size)
+    if record.engine not in GRAPH_ENGINES:
+        raise unavailable(record.engine, "a simulated NPU", device)
     return SimulatedGraphSession(folder / record.file, device, folder, manifest.size, record.batch)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +20,12 @@ from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.manifest import Manifest
 from vconv.miniatures import miniature, side_of
+from vconv.runtime.device import Device
+from vconv.runtime.devices import find_device
 from vconv.runtime.images import natural_image
+
+STANDINS = Path(__file__).parent / "standins"
+"""Programs and modules of CANN, imitated."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -183,3 +192,32 @@ def broken_torch_npu(stand_ins: StandIns) -> StandIns:
     missing = "libhccl.so: cannot open shared object file: No such file or directory"
     stand_ins.add("torch_npu", "2.13.0", f"raise ImportError({missing!r})", autoload=True)
     return stand_ins
+
+
+@pytest.fixture
+def acl(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The stand-in for pyACL, as ``import acl`` finds it: fresh, and in the end nothing of it may be held."""
+    monkeypatch.syspath_prepend(str(STANDINS))
+    sys.modules.pop("acl", None)
+    module = importlib.import_module("acl")
+    yield module
+    gc.collect()
+    assert module.held() == {}
+    del sys.modules["acl"]
+
+
+@pytest.fixture
+def atc(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on PATH with the stand-in for ATC."""
+    folder = tmp_path_factory.mktemp("cann")
+    program = folder / "atc"
+    program.write_text(f"#!{sys.executable}\n" + (STANDINS / "atc.py").read_text())
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder
+
+
+@pytest.fixture
+def npu() -> Device:
+    """An NPU of which only its name is known: the CPU under another."""
+    return replace(find_device("cpu"), name="npu:0", kind="npu", index=0)

@@ -43,7 +43,7 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
             "library", manifest.system.library, LIBRARIES, fix="use the version of vconv that made it"
         )
     unlisted = {*LIBRARIES[manifest.system.library].files, LEDGER_FILE, WEIGHTS_FILE}
-    unlisted |= {variant.file for variant in manifest.variants}
+    unlisted |= {variant.file for variant in manifest.variants if variant not in manifest.made_later}
     unlisted |= {manifest.golden.file} if manifest.golden else set()
     unlisted -= manifest.files.keys()
     if unlisted:
@@ -80,14 +80,29 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
     return Check("files", Status.PASSED, f"{len(manifest.files)} files match their sha256")
 
 
+def verify_made_later(folder: Path, manifest: Manifest) -> list[Check]:
+    """Say of each file that export left to a script whether it is there: no hash of it is in the manifest."""
+    return [
+        Check(
+            variant.file,
+            Status.SKIPPED,
+            "not hashed: it was made after the manifest was written"
+            if (folder / variant.file).is_file()
+            else "not made yet: the script beside its place makes it where CANN is installed",
+        )
+        for variant in manifest.made_later
+    ]
+
+
 def _stray(folder: Path, manifest: Manifest) -> list[str]:
     """List what is in an artifact, but neither in its manifest nor written beside it by vconv."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     names = (path.relative_to(folder) for path in found)
+    later = {variant.file for variant in manifest.made_later}
     return sorted(
         name.as_posix()
         for name in names
-        if name.as_posix() not in {*manifest.files, *_BESIDE}
+        if name.as_posix() not in {*manifest.files, *_BESIDE, *later}
         and not (len(name.parts) > 1 and name.parts[0] == REPORTS_FOLDER)
         # What is hidden is a hub's own, or another run's that is half done; no library loads it.
         and not name.parts[0].startswith(".")

@@ -1,4 +1,4 @@
-"""What a ranking says, in lines of plain text. Nothing heavy is imported: the terminal shows them too."""
+"""What a ranking or a row says, in lines of plain text. Nothing heavy is imported: the terminal uses them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ Ranking = Mapping[str, Any]
 def named(row: Mapping[str, Any], with_artifact: bool = False) -> str:
     """Name a variant with its engine, and with its artifact where there are several."""
     return f"{row['variant']} ({row['engine']})" + f" of {row['artifact']}" * with_artifact
+
+
+def fallbacks(row: Mapping[str, Any]) -> str:
+    """Say which nodes of a variant an accelerator left to the CPU; nothing where none are known."""
+    counts: Mapping[str, int] = row["fallbacks"] or {}
+    listed = ", ".join(f"{count} {operator}" for operator, count in counts.items())
+    total = sum(counts.values())
+    nodes = f"{total} nodes of it run" if total > 1 else "a node of it runs"
+    return f"{named(row)}: {nodes} on the CPU, not on {row['device']}: {listed}" if listed else ""
 
 
 def fastest(ranking: Ranking) -> list[str]:

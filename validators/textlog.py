@@ -149,6 +149,8 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
         for reason in verdict.get("reasons", ()):
             yield f"    {reason}"
     yield from _prediction(row)
+    if warning := sentences.fallbacks(row):
+        yield f"  warning: {warning}"
     yield "  " + ", ".join(f"{key} {_number(row.get(key))}" for key in _COSTS)
     if row.get("peak_memory_reason"):
         yield f"  memory not measured: {row['peak_memory_reason']}"

@@ -21,6 +21,7 @@ from vconv.runtime.simulation.session import Simulated
 from vconv.runtime.subject import Subject
 from vconv.runtime.timing import Plan, timed
 from vconv.types import Arrays, Say, Status
+from vconv.validators import sentences
 from vconv.validators.accuracy import judge_runs, overall
 from vconv.validators.diagnosis import Evidence, Finding, diagnose
 from vconv.validators.golden import AT_ONCE, Reference
@@ -141,6 +142,7 @@ def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[st
         "batches": batches,
         "outputs": rows,
         "diagnosis": [{"class": finding.fault, "because": finding.because} for finding in findings],
+        "fallbacks": session.fallbacks,
         "smoke": smoke({name: array[:1] for name, array in runs[0].items()}, session.placed),
     }
 
@@ -179,6 +181,8 @@ def run(
                 rows[-1] |= _isolated(isolate(candidate.subject))
             with contextlib.ExitStack() as one:
                 session = _judged(candidate, limits, rows[-1], one)
+                if warning := sentences.fallbacks(rows[-1]):
+                    say(f"warning: {warning}")
                 if plan and session and not candidate.device.simulated:
                     images = candidate.reference.pixel_values
                     runners[len(rows) - 1] = Runner(session, candidate.device, images)
@@ -255,6 +259,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "diagnosis": [],
         "smoke": {},
         "launches": None,
+        "fallbacks": None,
         "latency": [],
         "skipped_batches": [],
         "timing_refused": None,

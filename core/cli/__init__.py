@@ -24,6 +24,7 @@ from vconv.cli.options import (
     device,
     images,
     measuring,
+    offline_model,
     weights,
 )
 
@@ -41,6 +42,14 @@ def progress() -> Callable[[str], None]:
 def names(text: str) -> list[str]:
     """Take apart names with commas between."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Take apart whole numbers with commas between; refuse anything else."""
+    try:
+        return [int(name) for name in names(text)]
+    except ValueError as error:
+        raise click.UsageError(f"{option} takes whole numbers with commas between, not {text!r}") from error
 
 
 def show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
@@ -133,12 +142,15 @@ def info(path: str, as_json: bool) -> None:
     help="Leave model.safetensors out of what is kept; `vconv fill` makes it from one's own copy.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the made-up images.")
+@offline_model
 @JSON
-def export(as_json: bool, golden: str, **options: Any) -> None:
+def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
     """Make the artifact of the system NAME: patched checkpoint, ONNX graphs, recorded reference."""
     from vconv import display, workflows
 
-    document = workflows.export(golden=golden == "record", say=progress(), **options)
+    document = workflows.export(
+        golden=golden == "record", gears=whole_numbers(gears, "--gears"), say=progress(), **options
+    )
     show(document, display.exported, as_json)
 
 

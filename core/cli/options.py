@@ -91,6 +91,38 @@ BUDGET = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
+FORMAT = click.option(
+    "--format",
+    type=click.Choice(["onnx", "om"]),
+    default="onnx",
+    show_default=True,
+    help="om adds an offline model for an Ascend NPU, compiled by CANN's atc; without atc, what makes it.",
+)
+SOC = click.option(
+    "--soc", type=TEXT, metavar="NAME", help="Processor that the offline model is for, such as Ascend910B4."
+)
+GEARS = click.option(
+    "--gears",
+    default="",
+    metavar="N,N...",
+    help="Batches that the offline model switches between.  [default: --batch alone]",
+)
+OM_PRECISION = click.option(
+    "--om-precision",
+    type=click.Choice(["origin", "fp16", "mixed_float16", "cube_fp16in_fp32out"]),
+    default="origin",
+    show_default=True,
+    help="What the offline model computes in, as atc's --precision_mode_v2 has it.",
+)
+
+
+def offline_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of offline models."""
+    for option in (OM_PRECISION, GEARS, SOC, FORMAT):
+        command = option(command)
+    return command
+
+
 def weights(what: str) -> Callable[..., Any]:
     """Return the option that says where weights are."""
     return click.option("--weights", type=TEXT, metavar="WHERE", help=what)

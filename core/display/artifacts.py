@@ -23,6 +23,25 @@ def _patches(patches: Iterable[Document]) -> list[tuple[str, str]]:
     ]
 
 
+def _compiled(variant: Document, files: Document) -> str:
+    """Say how an offline model is compiled; nothing of any other variant."""
+    offline = variant["offline"]
+    if offline is None:
+        return ""
+    gears = f", gears {', '.join(map(str, offline['gears']))}" if offline["gears"] else ""
+    later = "" if variant["file"] in files else "; not hashed: the script beside it makes it later"
+    return f", {offline['soc']}, {offline['precision_mode']}{gears}{later}"
+
+
+def _offline(om: Document | None) -> list[tuple[str, str]]:
+    """Say what became of an offline model, if one was asked for."""
+    if om is None:
+        return []
+    made = om["file"] if om["compiled"] else f"{om['file']} is not made: no atc on PATH; om/atc.sh makes it"
+    how = f"{om['soc']}, {om['precision_mode']}; not run here: validate it on an NPU"
+    return [(f"variant {om['variant']}", f"{made}; {how}")]
+
+
 def artifact(manifest: Document) -> None:
     """Draw what an artifact is."""
     system, source = manifest["system"], manifest["source"]
@@ -45,7 +64,8 @@ def artifact(manifest: Document) -> None:
         batch = f", batch {variant['batch']}" if variant["batch"] else ""
         opset = f", opset {variant['opset']}, IR {variant['ir_version']}" if variant["opset"] else ""
         nodes = f", {sum(variant['operators'].values())} nodes" if variant["operators"] else ""
-        rows.append((f"variant {variant['variant']}", f"{variant['file']}{batch}{opset}{nodes}"))
+        compiled = _compiled(variant, manifest["files"])
+        rows.append((f"variant {variant['variant']}", f"{variant['file']}{batch}{opset}{nodes}{compiled}"))
     golden = manifest["golden"]
     recorded = f"{', '.join(golden['images'])}; reference: {golden['reference']}" if golden else "none"
     rows.append(("recorded", recorded))
@@ -71,6 +91,7 @@ def exported(document: Document) -> None:
                     ", ".join(f"{number} {what}" for what, number in counts.items() if what != "tensors"),
                 ),
                 *_patches(document["patches"]),
+                *_offline(document["om"]),
                 ("cost", f"{document['seconds']:.1f} s, peak memory {peak / 1e9:.2f} GB"),
             ],
         )

@@ -120,6 +120,8 @@ def validated(document: Document) -> None:
             )
         if variant["timing_refused"]:
             show(f"  {variant['variant']}: not timed: {variant['timing_refused']}", markup=False)
+        if warning := sentences.fallbacks(variant):
+            show(f"  warning: {warning}", markup=False)
         found = [
             f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
         ]

@@ -25,9 +25,10 @@ from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
 from vconv.runtime import isolation, machine
-from vconv.runtime.isolation import Peak, Subject
+from vconv.runtime.isolation import Peak
 from vconv.runtime.machine import Reading
 from vconv.runtime.statistics import LEAST_SAMPLES
+from vconv.runtime.subject import Subject
 from vconv.runtime.timing import Plan
 
 LIMIT = 1e-5

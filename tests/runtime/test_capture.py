@@ -20,8 +20,8 @@ from vconv.runtime import capture
 from vconv.runtime.capture import WARMUPS, CapturedSession
 from vconv.runtime.device import Device
 from vconv.runtime.devices import find_device
-from vconv.runtime.isolation import Subject
 from vconv.runtime.sessions import TorchSession
+from vconv.runtime.subject import Subject
 from vconv.types import Array, Status, silent
 from vconv.validators import validation
 from vconv.validators.golden import Reference

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,12 +94,13 @@ class StandInRuntime:
         self.drops = drops
         self.asked: list[tuple[Any, ...]] = []
         self.providers: list[Any] = []
+        self.options: Any = None
 
     def get_available_providers(self) -> list[str]:
         return ["CANNExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
     def open(self, path: str, options: Any, providers: list[Any]) -> StandInRuntime:
-        self.providers = providers
+        self.providers, self.options = providers, options
         return self
 
     def get_providers(self) -> list[str]:
@@ -155,12 +157,27 @@ def test_inputs_and_outputs_are_bound_on_the_right_accelerator_before_the_clock_
 
 
 @pytest.mark.parametrize("device", [CUDA, NPU], ids=["cuda", "npu"])
+def test_an_accelerators_first_run_is_profiled_and_no_file_of_it_stays(
+    runtime: StandInRuntime, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    session = OnnxRuntimeSession(tmp_path / "model.onnx", device, tmp_path, SIZE, None)
+    assert runtime.options.enable_profiling
+    assert Path(runtime.options.profile_file_prefix).parent.parent == tmp_path
+    assert len([*tmp_path.iterdir()]) == 1
+    session.close()
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("device", [CUDA, NPU], ids=["cuda", "npu"])
 def test_a_device_that_onnx_runtime_takes_and_then_drops_is_not_replaced_by_the_cpu(
-    runtime: StandInRuntime, device: Device, tmp_path: Path
+    runtime: StandInRuntime, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime.drops = True
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(UnavailableError, match="CPUExecutionProvider alone"):
         OnnxRuntimeSession(tmp_path / "model.onnx", device, tmp_path, SIZE, None)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_build_of_onnx_runtime_without_the_device_says_what_it_has(

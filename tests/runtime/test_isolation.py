@@ -14,8 +14,10 @@ from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.manifest import Manifest
 from vconv.runtime import isolation
+from vconv.runtime.device import Device
 from vconv.runtime.devices import find_device
-from vconv.runtime.isolation import CHILD, Peak, Subject, measure, peak_of
+from vconv.runtime.isolation import CHILD, Peak, measure, peak_of
+from vconv.runtime.subject import Subject
 
 ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 """What does not depend on the system is tried with one."""
@@ -108,10 +110,10 @@ def test_every_kind_of_variant_is_opened_run_and_closed(
 ) -> None:
     ran: list[tuple[str, tuple[int, ...]]] = []
     closed: list[str] = []
-    opened = isolation._opened
+    opened = isolation.opened
 
-    def watched(subject: Subject, manifest: Manifest) -> Any:
-        session = opened(subject, manifest)
+    def watched(subject: Subject, device: Device) -> Any:
+        session = opened(subject, device)
         run, close = session.run, session.close
         monkeypatch.setattr(
             session, "run", lambda feed: (ran.append((session.engine, feed.shape)), run(feed))[1]
@@ -119,7 +121,7 @@ def test_every_kind_of_variant_is_opened_run_and_closed(
         monkeypatch.setattr(session, "close", lambda: (closed.append(session.engine), close())[1])
         return session
 
-    monkeypatch.setattr(isolation, "_opened", watched)
+    monkeypatch.setattr(isolation, "opened", watched)
     for subject in subjects(small_artifact, made, small_source):
         memory.clear()
         assert peak_of(subject) == Peak(1000, 700, None, "")
@@ -135,17 +137,17 @@ def test_every_kind_of_variant_is_opened_run_and_closed(
 def test_what_an_engine_refuses_is_a_reason(
     kind: Callable[..., Exception], small_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(subject: Subject, manifest: Manifest) -> Any:
+    def refuse(subject: Subject, device: Device) -> Any:
         raise kind("it cannot run here", got="no kernel", expected="one", fix="another")
 
-    monkeypatch.setattr(isolation, "_opened", refuse)
+    monkeypatch.setattr(isolation, "opened", refuse)
     subject = replace(SUBJECT, artifact=str(small_artifact))
     assert peak_of(subject) == Peak(reason="it cannot run here: no kernel")
 
 
 @ONE
 def test_a_bug_is_not_taken_for_a_refusal(small_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "_opened", lambda subject, manifest: 1 // 0)
+    monkeypatch.setattr(isolation, "opened", lambda subject, device: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         peak_of(replace(SUBJECT, artifact=str(small_artifact)))
 
@@ -162,11 +164,12 @@ def test_on_an_accelerator_its_own_peak_is_told(
 
     cpu = find_device("cpu")
     device = replace(cpu, kind="cuda", growth=growth, synchronize=lambda: waited.append("waited"))
-    monkeypatch.setattr(isolation, "find_device", lambda name: device)
+    made = manifest.load(small_artifact)
+    monkeypatch.setattr(isolation, "find_device", lambda name, settings: device)
     monkeypatch.setattr(
         isolation,
-        "_opened",
-        lambda subject, made: isolation.open_variant(
+        "opened",
+        lambda subject, device: isolation.open_variant(
             small_artifact, made, isolation.find_variant(made, "onnx-fp32"), cpu
         ),
     )

@@ -75,3 +75,17 @@ def test_nothing_heavy_is_imported_for_a_sentence() -> None:
         "import sys, vconv.validators.sentences; sys.exit('numpy' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("counts", [None, {}])
+def test_nothing_is_said_where_no_node_is_known_to_run_on_the_cpu(counts: dict[str, int] | None) -> None:
+    assert sentences.fallbacks({**row("a", 1), "fallbacks": counts}) == ""
+
+
+def test_nodes_that_an_accelerator_leaves_to_the_cpu_are_counted_in_a_sentence() -> None:
+    found = {**row("a", 1, device="npu:0"), "fallbacks": {"Expand": 2, "Shape": 1}}
+    expected = "a (onnxruntime): 3 nodes of it run on the CPU, not on npu:0: 2 Expand, 1 Shape"
+    assert sentences.fallbacks(found) == expected
+    assert "a node of it runs on the CPU, not on npu:0: 1 Erf" in sentences.fallbacks(
+        {**found, "fallbacks": {"Erf": 1}}
+    )

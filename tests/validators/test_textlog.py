@@ -95,6 +95,7 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
         "peak_memory_reason": "",
         "peak_device_bytes": 4567890,
         "timing_refused": None,
+        "fallbacks": None,
         "peak_rss_bytes": 123456789,
         "peak_rss_growth_bytes": 98765432,
         "outputs": outputs,
@@ -284,7 +285,7 @@ def test_an_output_that_is_missing_is_told() -> None:
 def test_a_variant_that_could_not_be_opened_has_a_section() -> None:
     content = report()
     bare: dict[str, Any] = {"outputs": {}, "smoke": {}, "latency": [], "skipped_batches": []}
-    bare |= {"timing_refused": None, "launches": None, "gelu": None, "prediction": None}
+    bare |= {"timing_refused": None, "launches": None, "gelu": None, "prediction": None, "fallbacks": None}
     kept = ("artifact", "variant", "device", "engine", "precision", "arithmetic", "simulated")
     one = {key: content["variants"][0][key] for key in kept}
     content["variants"] = [{**one, **bare, "status": "skipped", "reason": "openvino cannot run here"}]
@@ -345,6 +346,14 @@ def test_what_was_not_timed_or_measured_says_why() -> None:
     content["variants"][0] |= {"timing_refused": "it came back early", "peak_memory_reason": "it was killed"}
     part = section(rendered(content), "onnx-fp32")
     assert "not timed: it came back early" in part and "memory not measured: it was killed" in part
+
+
+def test_nodes_that_fell_back_to_the_cpu_are_warned_of_under_their_variant() -> None:
+    content = report()
+    content["variants"][0]["fallbacks"] = {"Expand": 2}
+    (line,) = (line for line in section(rendered(content), "onnx-fp32").splitlines() if "Expand" in line)
+    assert line.startswith("  warning: ") and "2 nodes of it run on the CPU" in line
+    assert "run on the CPU" not in rendered(report())
 
 
 def test_rendering_changes_nothing() -> None:

@@ -21,12 +21,13 @@ from vconv.runtime import synchrony
 from vconv.runtime.device import Device
 from vconv.runtime.devices import find_device
 from vconv.runtime.engines import GRAPH_ENGINES
-from vconv.runtime.isolation import Peak, Subject
+from vconv.runtime.isolation import Peak
 from vconv.runtime.launches import KERNELS, Launches
 from vconv.runtime.machine import UNTIMED, Load
 from vconv.runtime.precisions import PRECISIONS
 from vconv.runtime.sessions import Placed, Session
 from vconv.runtime.simulation.arithmetic import PROFILES
+from vconv.runtime.subject import Subject
 from vconv.runtime.timing import Plan
 from vconv.types import Array, Status, silent
 from vconv.validators import golden as golden_room
@@ -81,8 +82,10 @@ class StandIn(Session):
         error: BaseException | None = None,
         model: Callable[[Array], dict[str, Array]] = truth,
         launched: Launches | None = None,
+        fallbacks: dict[str, int] | None = None,
     ) -> None:
         super().__init__(Path("nowhere"), (4, 4), batch)
+        self.fallbacks = fallbacks
         self.name, self.model, self.launched = name, model, launched
         self.fails_at, self.error = fails_at, error or refusal(fails_at)
         self.binds = 0
@@ -145,6 +148,17 @@ def test_a_variant_that_is_right_passes() -> None:
     assert [row[key] for key in keys] == ["a-system", "it", "stand-in", "cpu", "fp32"]
     assert {output["vector_relative_error"] for output in row["outputs"].values()} == {0.0}
     assert row["latency"] == []
+
+
+def test_nodes_that_fell_back_to_the_cpu_stand_in_the_row_and_are_warned_of_once() -> None:
+    said: list[str] = []
+    counts = {"Expand": 2, "Shape": 1}
+    listed = [candidate("a", fallbacks=counts), candidate("b"), candidate("c", fails_at="open")]
+    rows = validation.run(listed, open_limits("strict"), None, said.append).rows
+    assert [row["fallbacks"] for row in rows] == [counts, None, None]
+    warnings = [line for line in said if "warning" in line]
+    assert warnings == ["warning: a (stand-in): 3 nodes of it run on the CPU, not on cpu: 2 Expand, 1 Shape"]
+    assert rows[0]["status"] is Status.PASSED
 
 
 STAGES = ["open", "bind", "first", "judge", "count", "bind again", "timed 4"]

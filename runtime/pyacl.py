@@ -1,0 +1,194 @@
+"""pyACL, CANN's own interface for Python: every call checked, and a batch on the device with its outputs.
+
+Source: the pages ``aclpythondevg_01_*`` of "AscendCL API (Python)", CANN commercial edition 8.0.0, Huawei,
+below https://www.hiascend.com/document/detail/en/canncommercial/800/apiref/appdevgapi/. Pointers are ints
+there, most functions return an error code, alone or last, and nothing is raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vconv.errors import EngineError, MemoryShortError, UnavailableError
+from vconv.types import INPUT, Array
+
+_HOST_TO_DEVICE, _DEVICE_TO_HOST, _HUGE_FIRST = 1, 2, 0
+"""Directions of a copy, and how memory is asked for: in huge pages where there are some."""
+_DONE, INITIALIZED_ALREADY = 0, 100002
+"""ACL_SUCCESS, and ACL_ERROR_REPEAT_INITIALIZE, which is none where torch was first."""
+_NO_MEMORY = (200000, 207001)
+"""ACL_ERROR_BAD_ALLOC and ACL_ERROR_RT_MEMORY_ALLOCATION."""
+_POINTERS = ("mdl.create_desc", "mdl.create_dataset", "create_data_buffer")
+"""Functions that return a pointer and no code; 0 if they fail."""
+_VALUES = (
+    *("mdl.get_num_inputs", "mdl.get_num_outputs", "mdl.get_input_size_by_index"),
+    *("mdl.get_output_size_by_index", "mdl.get_output_data_type", "mdl.get_output_name_by_index"),
+)
+"""Functions that return a value and no code."""
+
+
+@dataclass(frozen=True)
+class Acl:
+    """pyACL, each call of which is checked.
+
+    Args:
+        subject: what a refusal is about.
+    """
+
+    subject: str
+
+    @functools.cached_property
+    def _module(self) -> Any:
+        try:
+            return importlib.import_module("acl")
+        except ImportError as error:
+            raise UnavailableError(
+                "acl cannot be imported",
+                got=" ".join(str(error).split()),
+                expected="CANN's own Python package, with its libraries",
+                fix="source CANN's set_env.sh first",
+            ) from error
+
+    def __call__(self, name: str, *arguments: object, tolerated: int = _DONE) -> Any:
+        """Call a function by its name.
+
+        Args:
+            name: without the module: ``rt.malloc``.
+            arguments: for it.
+            tolerated: a code that is no failure.
+
+        Returns:
+            What it returns beside its code, if anything.
+
+        Raises:
+            UnavailableError: pyACL is there, but not what it needs.
+            MemoryShortError: the device has too little memory.
+            EngineError: the call fails.
+        """
+        found = functools.reduce(getattr, name.split("."), self._module)(*arguments)
+        if name in _VALUES or (name in _POINTERS and found):
+            return found
+        *values, code = found if isinstance(found, tuple) else (found,)
+        if name in _POINTERS or code not in (_DONE, tolerated):
+            raise self._refused(name, "no pointer" if name in _POINTERS else f"return code {code}", code)
+        return values[0] if values else None
+
+    def _refused(self, name: str, got: str, code: object) -> EngineError:
+        what = f"acl.{name} refuses {self.subject}"
+        if code in _NO_MEMORY:
+            room = "room for the model and the batch"
+            return MemoryShortError(what, got=got, expected=room, fix="use a smaller batch")
+        fix = "look the code up under aclError in CANN's documentation, and in the device's logs"
+        return EngineError(what, got=got, expected="return code 0", fix=fix)
+
+    @contextlib.contextmanager
+    def kept_context(self) -> Iterator[None]:
+        """Put the thread's context back in the end: torch, where it runs on NPUs too, has one of its own."""
+        before, code = self._module.rt.get_context()
+        try:
+            yield
+        finally:
+            if code == _DONE and before:
+                self("rt.set_context", before)
+
+    @contextlib.contextmanager
+    def context(self, context: int) -> Iterator[None]:
+        """Make a context the thread's own for a while."""
+        with self.kept_context():
+            self("rt.set_context", context)
+            yield
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a model.
+
+    Args:
+        name: the graph's.
+        dtype: of its elements.
+        shape: of one image.
+        nbytes: of its buffer, which has room for the greatest batch.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+class Piece:
+    """A batch on the device, with room for its outputs. Its memory is freed with it, or with its session.
+
+    Args:
+        acl: pyACL, in the context of the model.
+        model: the model's number.
+        description: the model's description.
+        outputs: the model's.
+        images: float32 (gear, 3, H, W).
+        count: how many of the images are wanted.
+        gear: where the model is told its batch; None for one that has no gears.
+    """
+
+    def __init__(
+        self,
+        acl: Acl,
+        model: int,
+        description: int,
+        outputs: Sequence[Output],
+        images: Array,
+        count: int,
+        gear: int | None,
+    ) -> None:
+        self.acl, self.model, self.outputs = acl, model, outputs
+        self.batch, self.count, self.gear = len(images), count, gear
+        with ExitStack() as undone:
+            inputs = range(acl("mdl.get_num_inputs", description))
+            sizes = [acl("mdl.get_input_size_by_index", description, index) for index in inputs]
+            self.input, places = _dataset(acl, sizes, undone)
+            self.output, self.places = _dataset(acl, [output.nbytes for output in outputs], undone)
+            data = places[acl("mdl.get_input_index_by_name", description, INPUT)]
+            host = np.ascontiguousarray(images)
+            acl("rt.memcpy", data, host.nbytes, host.ctypes.data, host.nbytes, _HOST_TO_DEVICE)
+            self.undone = undone.pop_all()
+
+    def run(self) -> None:
+        """Run it, and wait until that is done."""
+        if self.gear is not None:
+            self.acl("mdl.set_dynamic_batch_size", self.model, self.input, self.gear, self.batch)
+        self.acl("mdl.execute", self.model, self.input, self.output)
+
+    def fetch(self, index: int) -> Array:
+        """Copy one output of the images that are wanted to the host."""
+        output = self.outputs[index]
+        host = np.empty((self.batch, *output.shape), output.dtype)
+        self.acl("rt.memcpy", host.ctypes.data, host.nbytes, self.places[index], host.nbytes, _DEVICE_TO_HOST)
+        return host[: self.count]
+
+
+def _dataset(acl: Acl, sizes: Sequence[int], undone: ExitStack) -> tuple[int, list[int]]:
+    """Make a dataset with a buffer of each size; return it, and where the buffers' memory is."""
+    dataset = acl("mdl.create_dataset")
+    undone.callback(acl, "mdl.destroy_dataset", dataset)
+    places = []
+    for nbytes in sizes:
+        place = acl("rt.malloc", nbytes, _HUGE_FIRST)
+        undone.callback(acl, "rt.free", place)
+        buffer = acl("create_data_buffer", place, nbytes)
+        undone.callback(acl, "destroy_data_buffer", buffer)
+        acl("mdl.add_dataset_buffer", dataset, buffer)
+        places.append(place)
+    return dataset, places
+
+
+def let_go(acl: Acl, context: int, undone: ExitStack) -> None:
+    """Free what was made in a context."""
+    with acl.context(context):
+        undone.close()

@@ -1,0 +1,70 @@
+"""ATC's stand-in: it checks its command line and its input as ATC would, and makes what the other one reads.
+
+``ATC_FAILS`` in the environment lets it fail, in words that ATC has: ``code``, ``silent``, or ``no model``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import onnx
+
+OPTIONS = {
+    *("framework", "model", "output", "soc_version", "input_format", "input_shape", "dynamic_batch_size"),
+    *("precision_mode_v2", "keep_dtype", "op_precision_mode", "output_type", "log"),
+}
+PRECISIONS = {"fp16", "origin", "cube_fp16in_fp32out", "mixed_float16"}
+MAGIC = b"stand-in om\n"
+
+
+def fail(words: str) -> None:
+    print("ATC run failed, Please check the detail log, Try 'atc --help' for more information")
+    print(words)
+    print("        TraceBack (most recent call last):")
+    sys.exit(255)
+
+
+def main() -> None:
+    print("ATC start working now, please wait for a moment.")
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
+    wrong = given.keys() - OPTIONS
+    if wrong:
+        fail(f"E10016: Opname [{sorted(wrong)[0]}] is not a parameter of ATC")
+    for required in ("framework", "model", "output", "soc_version", "precision_mode_v2"):
+        if not given.get(required):
+            fail(f"E10007: [--{required}] is required.")
+    if given["framework"] != "5" or given["precision_mode_v2"] not in PRECISIONS:
+        fail(f"E10001: Value [{given['precision_mode_v2']}] for parameter [--precision_mode_v2] is invalid.")
+    for option in ("keep_dtype", "op_precision_mode"):
+        if option in given and not Path(given[option]).is_file():
+            fail(f"E10051: [--{option}] names no file")
+    model = onnx.load(given["model"], load_external_data=False)
+    if any(value.external_data for value in model.graph.initializer):
+        fail("E16001: the weights are not in the model")
+    name, shape = given["input_shape"].split(":")
+    dims = [int(dim) for dim in shape.split(",")]
+    gears = [int(gear) for gear in given.get("dynamic_batch_size", "").split(",") if gear]
+    own = model.graph.input[0].type.tensor_type.shape.dim
+    fixed = [dim.dim_value or -1 for dim in own]
+    if name != model.graph.input[0].name or fixed[1:] != dims[1:]:
+        fail(f"E10014: the shape [{shape}] of [{name}] is invalid")
+    if (dims[0] == -1) != (len(gears) > 1) or fixed[0] != dims[0]:
+        fail("E10012: --dynamic_batch_size does not go with --input_shape")
+    fails = os.environ.get("ATC_FAILS")
+    if fails == "code":
+        fail("EZ3003: No supported Ops kernel and engine are found for [node_conv2d], optype [Conv2D].")
+    if fails == "silent":
+        sys.exit(3)
+    Path("kernel_meta").mkdir()
+    Path("fusion_result.json").write_text("{}")
+    if fails != "no model":
+        header = {"gears": gears, "shape": dims, "output_type": "float32", "options": given}
+        content = MAGIC + json.dumps(header).encode() + b"\n" + model.SerializeToString()
+        Path(given["output"] + ".om").write_bytes(content)
+    print("ATC run success, welcome to the next use.")
+
+
+main()
