@@ -15,9 +15,11 @@ from vconv._version import VERSION
 from vconv.cli.group import Commands
 from vconv.cli.options import (
     ENGINE,
+    HF32,
     HUB,
     JSON,
     OFFLINE,
+    PROFILE,
     SEED,
     TEXT,
     WITHIN,
@@ -263,14 +265,27 @@ def fill(as_json: bool, **options: Any) -> None:
 
 
 @main.command()
+@click.option(
+    "--probe",
+    "probed",
+    is_flag=True,
+    help="Also run GELU, convolution and matrix products on a device, and say how it computes them.",
+)
+@click.option(
+    "--device",
+    type=TEXT,
+    help="What --probe runs on: npu[:N], npu-sim, cuda[:N] or cpu.  [default: npu]",
+)
+@HF32
+@PROFILE
 @JSON
-def doctor(as_json: bool) -> None:
+def doctor(as_json: bool, probed: bool, **options: Any) -> None:
     """Look at what is installed here, and say how to mend what does not work.
 
     Exit status 0: everything that is installed works; what is missing for an NPU is noted, no more.
     """
     from vconv import diagnosing, display
 
-    document = diagnosing.diagnose(progress())
+    document = diagnosing.diagnose(probed, say=progress(), **options)
     show(document, display.diagnosed, as_json)
     exit_by(document)

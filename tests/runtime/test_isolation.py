@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vconv import manifest
 from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.manifest import Manifest

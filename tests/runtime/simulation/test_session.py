@@ -54,6 +54,7 @@ def original(small_artifact: Path, small_source: Source, made: Manifest) -> Iter
         yield session
 
 
+@ONE
 def test_a_patched_model_feels_the_convolution_alone_and_agrees_where_nothing_is_simulated(
     patched: Simulated, small_artifact: Path, made: Manifest
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_patched_model_feels_the_convolution_alone_and_agrees_where_nothing_is
     assert patched.counts().changed == {}
 
 
+@ONE
 def test_an_original_feels_the_tanh_form_of_every_gelu(original: Simulated, made: Manifest) -> None:
     original(images(made))
     counts = original.counts()
@@ -82,6 +84,7 @@ def test_an_original_feels_the_tanh_form_of_every_gelu(original: Simulated, made
     assert set(original.counts().changed) == {"matmul"}
 
 
+@ONE
 def test_a_graph_feels_what_the_checkpoint_feels(
     patched: Simulated, small_artifact: Path, made: Manifest
 ) -> None:

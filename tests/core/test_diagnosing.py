@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from vconv import diagnosing
+from vconv.cli import main
+from vconv.runtime.doctor import Diagnosis, Finding, State
+from vconv.runtime.probe import UNKNOWN, Reading
+
+
+@pytest.fixture(autouse=True)
+def _nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Diagnosis((Finding("torch", State.OK, "2.13.0"),))
+    monkeypatch.setattr("vconv.runtime.doctor.examine", lambda: found)
+
+
+def probed(document: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """The state and the sentence of each finding on a device."""
+    return {row["name"]: (row["state"], row["found"]) for row in document["findings"][1:]}
+
+
+def test_without_a_probe_nothing_is_run() -> None:
+    document = diagnosing.diagnose()
+    assert (document["probe"], document["passed"]) == (None, True)
+    assert [row["name"] for row in document["findings"]] == ["torch"]
+
+
+def test_the_simulated_npu_is_read_in_a_process_of_its_own_and_called_simulated() -> None:
+    document = diagnosing.diagnose(True, device="npu-sim", profile="310p")
+    assert document["passed"] is True, "what a device is known for is a note"
+    probe = document["probe"]
+    assert (probe["device"], probe["simulated"]) == ("npu-sim", True)
+    assert {name: one["active"] for name, one in probe["readings"].items()} == {
+        "gelu": "tanh",
+        "convolution": "fp16",
+        "matmul": "fp16",
+    }
+    found = probed(document)
+    assert found["gelu on npu-sim"][0] == "note" and "F.gelu drops its mode" in found["gelu on npu-sim"][1]
+    assert found["matmul on npu-sim"] == ("note", "fp16 (simulated), though its setting says fp32")
+    assert all("(simulated)" in sentence for _, sentence in found.values())
+    json.dumps(document)
+
+
+def test_the_cpu_is_read_here() -> None:
+    assert probed(diagnosing.diagnose(True, device="cpu")) == {
+        "gelu on cpu": ("ok", "erf"),
+        "convolution on cpu": ("ok", "fp32"),
+        "matmul on cpu": ("ok", "fp32"),
+    }
+
+
+def test_a_device_that_computes_in_no_known_way_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = {"gelu": Reading(UNKNOWN, "", {"erf": 0.2, "tanh": 0.1})}
+    monkeypatch.setattr("vconv.diagnosing.probe", lambda place, seed: odd)
+    result = CliRunner().invoke(main, ["doctor", "--probe", "--device", "cpu"])
+    assert result.exit_code == 1
+    assert "of no known form: nearest to tanh, 1.0e-01 away" in result.stdout
+    assert result.stdout.splitlines()[-1] == "problems: gelu on cpu"
