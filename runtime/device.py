@@ -124,11 +124,29 @@ class Kind:
     simulated: bool = False
 
 
-def growth_on(module: Any, index: int, run: Callable[[], object]) -> int:
-    """Measure what a run takes on an accelerator: of torch's allocator, or of the whole device if more."""
-    module.reset_peak_memory_stats(index)
-    before, free = int(module.memory_allocated(index)), int(module.mem_get_info(index)[0])
-    run()
-    module.synchronize(index)
-    left = int(module.mem_get_info(index)[0])
-    return max(int(module.max_memory_allocated(index)) - before, free - left, 0)
+@dataclass(frozen=True)
+class Meter:
+    """What torch tells of an accelerator's memory, in bytes; each takes the device's index.
+
+    Args:
+        reset_peak: starts a new measurement of the peak.
+        allocated: what torch's allocator holds.
+        peak: the most that it held since the last reset.
+        free_and_total: of the whole device.
+        synchronize: returns when everything that was launched has finished.
+    """
+
+    reset_peak: Callable[[int], object]
+    allocated: Callable[[int], int]
+    peak: Callable[[int], int]
+    free_and_total: Callable[[int], tuple[int, int]]
+    synchronize: Callable[[int], object]
+
+    def growth(self, index: int, run: Callable[[], object]) -> int:
+        """Measure what a run takes: of torch's allocator, or of the whole device if that is more."""
+        self.reset_peak(index)
+        before, free = int(self.allocated(index)), int(self.free_and_total(index)[0])
+        run()
+        self.synchronize(index)
+        left = int(self.free_and_total(index)[0])
+        return max(int(self.peak(index)) - before, free - left, 0)

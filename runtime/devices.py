@@ -13,7 +13,7 @@ import torch
 
 from vconv.errors import InputError, UnknownNameError
 from vconv.runtime import npu
-from vconv.runtime.device import DEFAULT_SETTINGS, REDUCED, Device, Kind, Settings, growth_on
+from vconv.runtime.device import DEFAULT_SETTINGS, REDUCED, Device, Kind, Meter, Settings
 from vconv.runtime.memory import free_memory, growth_of
 from vconv.runtime.simulation.device import lack
 
@@ -76,6 +76,14 @@ def without_tf32() -> Iterator[None]:
 def _cuda(index: int, settings: Settings) -> Device:
     bf16 = torch.cuda.get_device_capability(index) >= _BF16_CAPABILITY
     reduced = tuple(name for name in REDUCED if bf16 or "bf16" not in name)
+    cuda = torch.cuda
+    meter = Meter(
+        cuda.reset_peak_memory_stats,
+        cuda.memory_allocated,
+        cuda.max_memory_allocated,
+        cuda.mem_get_info,
+        cuda.synchronize,
+    )
     return Device(
         name=f"cuda:{index}",
         kind="cuda",
@@ -88,7 +96,7 @@ def _cuda(index: int, settings: Settings) -> Device:
         exact=without_tf32,
         synchronize=lambda: torch.cuda.synchronize(index),
         free_bytes=lambda: int(torch.cuda.mem_get_info(index)[0]),
-        growth=functools.partial(growth_on, torch.cuda, index),
+        growth=functools.partial(meter.growth, index),
     )
 
 

@@ -141,7 +141,7 @@ class OnnxRuntimeSession(Session):
         lack = self.lack(device)
         if lack:
             raise unavailable(self.engine, lack, device)
-        self._profile = None if device.ort_name == "cpu" else Profile()
+        self._profile = None if device.kind == "cpu" or device.simulated else Profile()
         with contextlib.ExitStack() as undone:
             if self._profile:
                 undone.callback(self._profile.discard)

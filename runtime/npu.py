@@ -11,7 +11,7 @@ import torch
 
 from vconv.errors import InputError, UnknownNameError
 from vconv.runtime import doctor
-from vconv.runtime.device import REDUCED, Device, Settings, growth_on
+from vconv.runtime.device import REDUCED, Device, Meter, Settings
 from vconv.runtime.memory import free_memory, growth_of
 from vconv.runtime.simulation.arithmetic import (
     DEFAULT_PROFILE,
@@ -77,6 +77,13 @@ def npu_device(index: int, settings: Settings) -> Device:
     npu: Any = torch.npu  # type: ignore[attr-defined]
     cube = "fp32" if any(npu.get_soc_version() in socs for socs in _HF32_SOCS) else "fp16"
     allowed = _allowed(settings, f"npu:{index}", cube)
+    meter = Meter(
+        npu.reset_peak_memory_stats,
+        npu.memory_allocated,
+        npu.max_memory_allocated,
+        npu.mem_get_info,
+        npu.synchronize,
+    )
     options: Mapping[str, Any] = {f"{flag}.allow_hf32": flag in allowed for flag in FLAGS}
     return Device(
         name=f"npu:{index}",
@@ -90,7 +97,7 @@ def npu_device(index: int, settings: Settings) -> Device:
         exact=functools.partial(hf32_of, allowed) if cube == "fp32" else contextlib.nullcontext,
         synchronize=lambda: npu.synchronize(index),
         free_bytes=lambda: int(npu.mem_get_info(index)[0]),
-        growth=functools.partial(growth_on, npu, index),
+        growth=functools.partial(meter.growth, index),
         settings=settings,
         options=options if cube == "fp32" else {"cube operands": "fp16"},
     )

@@ -56,9 +56,10 @@ def _npu_gelu() -> Make | None:
 
 def _compatible() -> Make | None:
     npu: Any = torch.npu  # type: ignore[attr-defined]
-    if not hasattr(npu, "use_compatible_impl"):
+    switch = getattr(npu, "use_compatible_impl", None)
+    if switch is None:
         return None
-    npu.use_compatible_impl(True)
+    switch(True)
     return nn.GELU
 
 

@@ -28,6 +28,8 @@ class npu:
     is_available = staticmethod(lambda: {count} > 0)
     device_count = staticmethod(lambda: {count})
     get_device_name = staticmethod(lambda index: "Stand-in")
+    get_soc_version = staticmethod(lambda: 224)
+    reset_peak_memory_stats = memory_allocated = max_memory_allocated = mem_get_info = synchronize = None
 torch.npu = npu
 """
 ORT = "get_available_providers = lambda: ['CANNExecutionProvider', 'CPUExecutionProvider']"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from vconv.runtime.device import Settings
 from vconv.runtime.devices import find_device, without_tf32
 
 Machine = Any
@@ -73,11 +74,14 @@ def test_a_setting_that_the_user_made_by_the_older_interface_survives() -> None:
 
 @pytest.mark.parametrize("before", list(itertools.product([False, True], repeat=2)))
 @pytest.mark.parametrize("error", [None, ZeroDivisionError, KeyboardInterrupt])
-def test_an_npu_computes_float32_without_hf32_and_the_flags_come_back(
+def test_an_npu_that_is_told_so_computes_float32_without_hf32_and_the_flags_come_back(
     machine: Machine, before: tuple[bool, bool], error: type[BaseException] | None
 ) -> None:
     machine.conv.allow_hf32, machine.matmul.allow_hf32 = before
-    with pytest.raises(error) if error else contextlib.nullcontext(), find_device("npu:1").exact():
+    with (
+        pytest.raises(error) if error else contextlib.nullcontext(),
+        find_device("npu:1", Settings(())).exact(),
+    ):
         assert (machine.conv.allow_hf32, machine.matmul.allow_hf32) == (False, False)
         if error:
             raise error

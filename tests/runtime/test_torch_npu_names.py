@@ -223,8 +223,15 @@ def test_every_name_of_torch_npu_is_one_that_published_wheels_have(path: Path) -
 
 
 def test_the_devices_use_names_of_torch_npu_and_they_are_seen() -> None:
-    found = {use.name for use in uses((ROOT / "runtime" / "devices.py").read_text()).found}
-    written = {"device_count", "is_available", "get_device_name", "synchronize", "mem_get_info"}
+    found = {use.name for use in uses((ROOT / "runtime" / "npu.py").read_text()).found}
+    written = {
+        "device_count",
+        "is_available",
+        "get_device_name",
+        "synchronize",
+        "mem_get_info",
+        "get_soc_version",
+    }
     handed = {"reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"}
     settings = {"conv", "matmul", "conv.allow_hf32", "matmul.allow_hf32"}
     assert {f"torch_npu.npu.{name}" for name in (*written, *handed, *settings)} <= found

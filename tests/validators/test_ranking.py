@@ -28,7 +28,7 @@ def variant(name: str, *milliseconds: float, status: Status = Status.PASSED, **v
     """Make a report's row: timed at batch 1, then 8, as far as there are times."""
     latency = [timing(one, batch) for one, batch in zip(milliseconds, (1, 8), strict=False)]
     row = {"artifact": "a", "variant": name, "engine": "torch", "device": "cpu", "status": status}
-    return {**row, "latency": latency, "timing_refused": None, **values}
+    return {**row, "simulated": False, "latency": latency, "timing_refused": None, **values}
 
 
 def order(rows: Iterable[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -153,6 +153,11 @@ def test_a_device_that_comes_back_early_leaves_its_own_ranking_out() -> None:
 def test_nothing_to_rank_is_refused_with_the_reason(rows: list[dict[str, Any]]) -> None:
     found = rank(rows, UNTIMED)
     assert found["refused"] == "no variant that passed was timed"
+
+
+def test_what_is_simulated_is_not_ranked_and_the_reason_is_that() -> None:
+    found = rank([variant("a", simulated=True), variant("b", simulated=True)], UNTIMED)
+    assert found["refused"] == "how long an imitation takes says nothing of the device that it imitates"
 
 
 def test_the_winner_is_the_first_at_the_least_batch_that_all_share() -> None:
