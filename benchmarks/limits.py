@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from record import finish
 from torch import Tensor, nn
 
-from vconv import manifest, subjects, workflows
+from vconv import listing, manifest, workflows
 from vconv.catalog import SYSTEMS, find
 from vconv.convert import models, reference
 from vconv.convert.sources.base import Source
@@ -183,10 +183,10 @@ def distances(actual: Arrays, expected: Arrays) -> dict[str, float]:
 def clean(folder: Path, made: Any, against: Reference) -> Iterator[dict[str, Any]]:
     """Run every variant, engine and precision of an artifact on the CPU, and every profile of the NPU."""
     cpu, engines = find_device("cpu"), ("onnxruntime", "openvino")
-    candidates = subjects.candidates(folder, made, cpu, against, engines, list(PRECISIONS.values()))
+    candidates = listing.candidates(folder, made, cpu, against, engines, list(PRECISIONS.values()))
     for profile in PROFILES:
         place = find_device("npu-sim", Settings(profile=profile))
-        candidates += subjects.candidates(folder, made, place, against)
+        candidates += listing.candidates(folder, made, place, against)
     for row in validation.run(candidates, open_limits("strict"), None, silent).rows:
         outputs = row["outputs"].values()
         assert outputs, row["reason"]

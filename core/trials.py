@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vconv import subjects
+from vconv import listing
 from vconv.convert.patches.base import Patch
 from vconv.errors import InputError, UnknownNameError
 from vconv.examination import Examination
@@ -97,10 +97,10 @@ class Trial:
             precisions = find_precisions(self.precisions, device)
             captures = (False, True) if self.capture and not lack(device) else (False,)
             if found.source:
-                listed += subjects.originals(
+                listed += listing.originals(
                     found.folder, found.source, found.made, device, found.reference, precisions, captures
                 )
-            listed += subjects.candidates(
+            listed += listing.candidates(
                 found.folder,
                 found.made,
                 device,
@@ -119,5 +119,5 @@ class Trial:
         cpu, only = find_device("cpu"), [PRECISIONS["fp32"]]
         assert found.reference is not None
         if found.source:
-            return subjects.originals(found.folder, found.source, found.made, cpu, found.reference, only)
-        return subjects.candidates(found.folder, found.made, cpu, found.reference, (), only, offline=False)
+            return listing.originals(found.folder, found.source, found.made, cpu, found.reference, only)
+        return listing.candidates(found.folder, found.made, cpu, found.reference, (), only, offline=False)

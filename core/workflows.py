@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from vconv import catalog, manifest, subjects
+from vconv import catalog, listing, manifest, subjects
 from vconv.assembly import assemble
 from vconv.catalog import System
 from vconv.convert import offline_model, onnx_export
@@ -138,7 +138,7 @@ def export(
         rows: list[dict[str, Any]] = []
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
-            to_run = subjects.candidates(folder, made, find_device("cpu"), reference, offline=False)
+            to_run = listing.candidates(folder, made, find_device("cpu"), reference, offline=False)
             rows = validation.run(to_run, open_limits("strict"), None, say).rows
         _refuse_failures(rows, checks)
         if without_weights:

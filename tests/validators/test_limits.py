@@ -160,12 +160,14 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     ),
     "an unknown precision": (
         "[fp31.fp32]\ncosine = 0.9",
-        "unknown table in m.toml | got 'fp31.fp32' | expected one of fp32.fp32, fp32.fp16, fp16.fp16 | "
+        "unknown table in m.toml | got 'fp31.fp32' | expected one of fp32.fp32, fp16.fp16, fp32.hf32, "
+        "fp32.fp16, bf16.bf16, int8.int8 | "
         "fix: name one of those",
     ),
     "an unknown arithmetic": (
         "[bf16.hf32]\ncosine = 0.9",
-        "unknown table in m.toml | got 'bf16.hf32' | expected one of fp32.hf32, bf16.bf16, fp16.fp16 | "
+        "unknown table in m.toml | got 'bf16.hf32' | expected one of fp32.hf32, bf16.bf16, fp16.fp16, "
+        "fp32.fp32, fp32.fp16, int8.int8 | "
         "fix: name one of those",
     ),
     "an unknown metric": (
