@@ -177,27 +177,27 @@ class Order:
 def script(command: Sequence[str], settings: Sequence[str]) -> str:
     """Write a command down as a shell script for a machine that has ATC.
 
-    It works in a hidden folder beside itself, which it removes: ATC leaves files of its own wherever it runs,
-    and what fails leaves no offline model.
+    It works in a hidden folder of the artifact, which it removes: ATC leaves files of its own wherever it
+    runs, and what fails leaves no offline model.
 
     Args:
         command: as :meth:`Order.command` returns it.
         settings: names of the files that it needs beside the graph.
     """
-    needed = " ".join(shlex.quote(f"../{name}") for name in (GRAPH_FILE, *settings))
+    needed = " ".join(f'"$here"/{shlex.quote(name)}' for name in (GRAPH_FILE, *settings))
     return "\n".join(
         [
             "#!/bin/sh",
             f"# Compiles {GRAPH_FILE} into {MODEL_FILE}, beside this script. Needs atc of CANN on PATH.",
             "set -eu",
-            'cd "$(dirname "$0")"',
-            "work=$(mktemp -d .atc.XXXXXX)",
-            "trap 'rm -rf \"../$work\"' EXIT",
+            'here=$(cd "$(dirname "$0")" && pwd)',
+            'work=$(mktemp -d "$here/../.atc.XXXXXX")',
+            "trap 'rm -rf \"$work\"' EXIT",
             "trap 'exit 130' HUP INT TERM",
             'cd "$work"',
             f"ln -s {needed} .",
             " \\\n  ".join(map(shlex.quote, command)),
-            f"mv {MODEL_FILE} ../{MODEL_FILE}",
+            f'mv {MODEL_FILE} "$here"/{MODEL_FILE}',
             "",
         ]
     )

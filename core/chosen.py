@@ -95,7 +95,7 @@ class Chosen:
 
     def pair(self, place: Device) -> Pair:
         """Return its precision, and a device's arithmetic in that: what chooses its limit."""
-        return self.precision.limits, place.arithmetic_of(self.precision.limits)
+        return self.precision.limits, place.arithmetic_of(self.precision.limits, self.engine)
 
     def exact(self, place: Device) -> bool:
         """Tell whether it computes in float32 throughout, so that one wrong operator stands out."""

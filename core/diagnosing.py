@@ -1,19 +1,18 @@
-"""The straight line behind `vconv doctor`."""
+"""The straight line behind `vconv doctor`. Nothing heavy is imported here: what is broken must be told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from vconv.errors import InputError
 from vconv.runtime import doctor
-from vconv.runtime.device import Device, Settings
-from vconv.runtime.devices import find_device
 from vconv.runtime.doctor import Finding, State
-from vconv.runtime.probe import UNKNOWN, Reading, probe
-from vconv.runtime.simulation.session import Child
 from vconv.types import Say, silent
+
+NEEDED = ("torch", "onnx", "onnxruntime")
+"""Libraries without which nothing can be probed."""
 
 
 def diagnose(
@@ -41,65 +40,31 @@ def diagnose(
         it is ``simulated``, and its ``readings``.
 
     Raises:
-        InputError: a device is to be probed that is not there, or named without being probed.
+        InputError: a device is named without being probed, or has not the settings that are asked for.
+        UnknownNameError: there is no such kind of device, or no such setting.
     """
-    settings = Settings(None if hf32 is None else tuple(hf32), profile)
-    if not probed and (device or settings.given):
+    given = {"device": device, "hf32": hf32 is not None, "profile": profile}
+    named = [name for name, value in given.items() if value]
+    if named and not probed:
         raise InputError(
             "there is nothing to do on a device",
-            got=f"--{'device' if device else settings.given[0]} without --probe",
+            got=f"--{named[0]} without --probe",
             expected="both, or neither",
             fix="add --probe",
         )
-    place = find_device(device or "npu", settings) if probed else None
     say("importing every library, in processes of their own")
     findings = list(doctor.examine().findings)
-    document: dict[str, Any] = {"probe": None}
-    if place is not None:
-        say(f"probing {place.name}")
-        readings = _readings(place, seed)
-        findings += _findings(place, readings)
-        document["probe"] = {
-            "device": place.name,
-            "model": place.model,
-            "simulated": place.simulated,
-            "readings": {
-                name: {**asdict(one), "as_claimed": one.as_claimed} for name, one in readings.items()
-            },
-        }
+    broken = [one.name for one in findings if one.name in NEEDED and one.state is State.PROBLEM]
+    readings = None
+    if probed and broken:
+        findings.append(Finding("probe", State.PROBLEM, f"not run without {broken[0]}", f"mend {broken[0]}"))
+    elif probed:
+        from vconv import probing
+
+        more, readings = probing.probe_device(device or "npu", hf32, profile, seed, say)
+        findings += more
     return {
         "passed": all(finding.state is not State.PROBLEM for finding in findings),
         "findings": [asdict(finding) for finding in findings],
-        **document,
+        "probe": readings,
     }
-
-
-def _readings(place: Device, seed: int) -> Mapping[str, Reading]:
-    if place.simulates is None:
-        with place.exact():
-            return probe(place, seed)
-    child = Child(place.simulates)
-    try:
-        found: Mapping[str, Reading] = child.call("probe", seed)
-        return found
-    finally:
-        child.close()
-
-
-def _findings(place: Device, readings: Mapping[str, Reading]) -> Iterator[Finding]:
-    """Say of each reading what is active, and whether the device's settings say so too."""
-    simulated = " (simulated)" if place.simulated else ""
-    for name, reading in readings.items():
-        title, found = f"{name} on {place.name}", f"{reading.active}{simulated}"
-        if reading.active == UNKNOWN:
-            nearest = min(reading.errors, key=reading.errors.__getitem__)
-            found = f"of no known form{simulated}: nearest to {nearest}, {reading.errors[nearest]:.1e} away"
-            mend = "do not trust this device's figures before this is explained: report it"
-            yield Finding(title, State.PROBLEM, found, mend)
-        elif not reading.as_claimed:
-            yield Finding(title, State.NOTE, f"{found}, though its setting says {reading.claimed}")
-        elif reading.active == "tanh":
-            mend = "patched variants and exported graphs compute erf all the same"
-            yield Finding(title, State.NOTE, f"{found}: F.gelu drops its mode; {mend}")
-        else:
-            yield Finding(title, State.OK, found + (", as its setting says" if reading.claimed else ""))

@@ -71,6 +71,10 @@ class UnavailableError(InputError):
     """An engine that is not installed for a device. In a validation, the variant is skipped."""
 
 
+class AbsentDeviceError(InputError):
+    """A device that this machine has not."""
+
+
 class EngineError(VconvError):
     """An engine that refuses a graph or a batch. In a validation, the variant has failed."""
 

@@ -16,6 +16,7 @@ from vconv.examination import examine
 from vconv.localising import explained
 from vconv.runtime import isolation
 from vconv.runtime.device import Settings
+from vconv.runtime.devices import find_device
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
@@ -99,7 +100,7 @@ def validate(
         isolate = None if quick else isolation.measure
         run = validation.run(trial.candidates(found), limits, plan, log.say, isolate)
         rows = run.rows
-        diagnosis = explained(found, rows, limits, log.say)
+        diagnosis = explained(found, rows, limits, log.say, [*places, find_device("cpu")])
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
     result: dict[str, Any] = {

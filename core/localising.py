@@ -185,6 +185,7 @@ def explained(
     rows: Sequence[Mapping[str, Any]],
     limits: Limits,
     say: Say,
+    places: Sequence[Device],
     patches: Mapping[str, Patch] | None = None,
 ) -> list[dict[str, str]]:
     """Say what failures come of; where no check and no hypothesis does, by where the first one departs.
@@ -194,6 +195,7 @@ def explained(
         rows: its variants, as they were judged.
         limits: what they were held to.
         say: takes progress.
+        places: the devices that they were run on; what failed on a simulated one is not looked into.
         patches: what stood in place of the table of patches, by name.
 
     Returns:
@@ -205,11 +207,15 @@ def explained(
     failed = [
         row
         for row in rows
-        if row["status"] is Status.FAILED and not row["diagnosis"] and not _under_floor(row)
+        if row["status"] is Status.FAILED
+        and not row["diagnosis"]
+        and not row["simulated"]
+        and not _under_floor(row)
     ]
     if told or not failed or found.source is None or found.reference is None:
         return known
-    return known + _located(found, failed[0], limits, say, patches)
+    place = next(one for one in places if one.name == failed[0]["device"])
+    return known + _located(found, failed[0], place, limits, say, patches)
 
 
 def _under_floor(row: Mapping[str, Any]) -> bool:
@@ -223,6 +229,7 @@ def _under_floor(row: Mapping[str, Any]) -> bool:
 def _located(
     found: Examination,
     failed: Mapping[str, Any],
+    place: Device,
     limits: Limits,
     say: Say,
     patches: Mapping[str, Patch] | None,
@@ -230,7 +237,6 @@ def _located(
     """Say what a variant's failure comes of, by where it departs; nothing where that cannot be told."""
     assert found.source is not None and found.reference is not None
     say(f"nothing seen explains {failed['variant']}: looking where it departs")
-    place = find_device(failed["device"])
     try:
         chosen = Chosen.find(found.made, failed["variant"], place, failed["engine"])
         bound, images = chosen.bound(limits, place), found.reference.pixel_values

@@ -80,7 +80,8 @@ class PatchRecord(_Frozen):
 class OfflineRecord(_Frozen):
     """How an offline model is compiled: see :mod:`vconv.convert.atc`.
 
-    ``command`` is for the folder that the model lies in. Where export had no ATC, the manifest has no hash of
+    ``command`` is for a folder with the graph and the settings; where export had ATC, the graph, which is one
+    of the artifact's with its weights inside, is not kept. Where export had none, the manifest has no hash of
     the model's file, which the script beside it makes later.
     """
 

@@ -230,7 +230,7 @@ def _judged(
     rows = validation.run(trial.candidates(found), limits, None, silent).rows
     return {
         "status": report.whole(rows, found.checks),
-        "diagnosis": explained(found, rows, limits, say, patches),
+        "diagnosis": explained(found, rows, limits, say, trial.devices, patches),
         "failed_checks": [check.name for check in found.checks if check.status is Status.FAILED],
         "failed_variants": [row["variant"] for row in rows if row["status"] is Status.FAILED],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +33,10 @@ class Settings:
         """The names of those that were given."""
         return [name for name, given in (("hf32", self.hf32 is not None), ("profile", self.profile)) if given]
 
+    def only(self, names: Collection[str]) -> Settings:
+        """Return these, so far as they are among some names."""
+        return Settings(**{name: getattr(self, name) for name in self.given if name in names})
+
 
 DEFAULT_SETTINGS = Settings()
 _ORT_NAMES = {"npu": "cann", "npu-sim": "cpu"}
@@ -45,7 +49,7 @@ class Device:
 
     Args:
         name: as reports have it: ``cpu``, ``cuda:0``.
-        kind: ``cpu``, ``cuda`` or ``npu``.
+        kind: ``cpu``, ``cuda``, ``npu`` or ``npu-sim``.
         index: which of its kind.
         model: what the maker calls it.
         providers: ONNX Runtime execution providers, in order of preference.
@@ -58,6 +62,7 @@ class Device:
         growth: runs something and returns by how many bytes that raised its memory's peak.
         settings: how it was asked to compute.
         options: what it was set to for that, as reports have it.
+        engines: by name, how other engines than torch compute on it in float32, where that is another way.
         simulates: how it computes, of a device that imitates another; None of a real one.
     """
 
@@ -75,6 +80,7 @@ class Device:
     growth: Callable[[Callable[[], object]], int]
     settings: Settings = DEFAULT_SETTINGS
     options: Mapping[str, Any] = field(default_factory=dict)
+    engines: Mapping[str, str] = field(default_factory=dict)
     simulates: Arithmetic | None = None
 
     @property
@@ -96,9 +102,9 @@ class Device:
         """The names of its execution providers."""
         return {provider if isinstance(provider, str) else provider[0] for provider in self.providers}
 
-    def arithmetic_of(self, precision: str) -> str:
-        """Return how it computes in a precision: its own way in fp32, the precision's in any other."""
-        return self.arithmetic if precision == "fp32" else precision
+    def arithmetic_of(self, precision: str, engine: str = "torch") -> str:
+        """Return how an engine computes on it in a precision: in fp32 its own way, else the precision's."""
+        return self.engines.get(engine, self.arithmetic) if precision == "fp32" else precision
 
 
 @dataclass(frozen=True)

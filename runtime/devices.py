@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vconv.errors import InputError, UnknownNameError
+from vconv.errors import AbsentDeviceError, InputError, UnknownNameError
 from vconv.runtime import npu
 from vconv.runtime.device import DEFAULT_SETTINGS, REDUCED, Device, Kind, Meter, Settings
 from vconv.runtime.memory import free_memory, growth_of
@@ -147,7 +147,8 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
 
     Raises:
         UnknownNameError: there is no such kind.
-        InputError: this machine has no such device, or it has no such setting.
+        AbsentDeviceError: this machine has no such device.
+        InputError: it has no such setting.
     """
     match = re.fullmatch(r"([a-z-]+)(?::(\d{1,3}))?", name)
     if match is None or match[1] not in KINDS:
@@ -156,7 +157,7 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
     kind, index = KINDS[match[1]], int(match[2] or 0)
     count = kind.count()
     if index >= count:
-        raise InputError(
+        raise AbsentDeviceError(
             f"there is no {kind.name}:{index}" if count else f"there is no {kind.name}",
             got=f"{count} of them" if count else kind.absent(),
             expected=f"{kind.name}:0 to {kind.name}:{count - 1}" if count > 1 else f"a {kind.name}",
@@ -184,9 +185,13 @@ def find_devices(name: str, settings: Settings = DEFAULT_SETTINGS) -> list[Devic
     """
     if name != ALL:
         return [find_device(name, settings)]
-    kinds = [kind for kind in KINDS.values() if not kind.simulated]
-    return [
-        kind.make(index, settings if set(settings.given) <= set(kind.takes) else DEFAULT_SETTINGS)
-        for kind in kinds
-        for index in range(kind.count())
-    ]
+    kinds = [(kind, kind.count()) for kind in KINDS.values() if not kind.simulated]
+    for setting in settings.given:
+        if not any(count and setting in kind.takes for kind, count in kinds):
+            raise InputError(
+                f"--{setting} says nothing about any device of this machine",
+                got=f"--device {name}",
+                expected=" or ".join(other.name for other in KINDS.values() if setting in other.takes),
+                fix=f"leave --{setting} out, or name that device",
+            )
+    return [kind.make(index, settings.only(kind.takes)) for kind, count in kinds for index in range(count)]

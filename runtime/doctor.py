@@ -139,7 +139,9 @@ def _onnxruntime(scene: Scene) -> Finding:
     )
 
 
-def _cuda(scene: Scene) -> Finding:
+def _cuda(scene: Scene) -> Finding | None:
+    if scene.failed("torch"):
+        return None
     facts = scene.attempts["torch"].facts
     if facts.get("gpus"):
         return Finding("CUDA", State.OK, ", ".join(facts["gpus"]))
@@ -279,4 +281,9 @@ def load_torch_npu() -> Any:
     Returns:
         The module. From then on, torch has ``torch.npu``.
     """
-    return import_torch_npu()
+    module = import_torch_npu()
+    transformers = sys.modules.get("transformers.utils.import_utils")
+    if transformers is not None:
+        # It remembers that there was none, from before.
+        transformers.is_torch_npu_available.cache_clear()
+    return module

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
-from vconv.backends import AUTOLOAD, TORCH_NPU, without_autoload, without_torch_npu
+from vconv.backends import TORCH_NPU, without_autoload, without_torch_npu
+from vconv.runtime import children
 
-# -P: what lies in the current folder must not be taken for a library.
-CHILD = (sys.executable, "-P", "-m", "vconv.runtime.imports")
+CHILD = children.command("vconv.runtime.imports")
 TIMEOUT_SECONDS = 120.0
 """Longer than torch takes to import from a slow disk."""
 _SAID = 4000
@@ -129,7 +129,7 @@ def _run(command: Sequence[str], timeout_seconds: float) -> tuple[str, str, str]
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, AUTOLOAD: "0"},
+            env=children.environment(),
             start_new_session=True,
         )
     except OSError as error:

@@ -30,6 +30,9 @@ _HF32_SOCS = (range(220, 240), range(250, 1000))
 from 250 on. Those between and below, 310B, 310P and 910A, give their cube unit float16 operands."""
 
 
+_ENGINES = {"onnxruntime": "hf32", "acl": "fp32"}
+"""CANN compiles convolutions into HF32 where nothing tells it not to, as ONNX Runtime's provider cannot;
+vconv's offline models are compiled with a setting that does."""
 _CANN_OPTIONS = {"precision_mode": "must_keep_origin_dtype", "dump_om_model": 0}
 """For ONNX Runtime, whose defaults are force_fp16, and a file in the current folder for every graph. Source:
 https://onnxruntime.ai/docs/execution-providers/community-maintained/CANN-ExecutionProvider.html."""
@@ -84,7 +87,7 @@ def npu_device(index: int, settings: Settings) -> Device:
         npu.mem_get_info,
         npu.synchronize,
     )
-    options: Mapping[str, Any] = {f"{flag}.allow_hf32": flag in allowed for flag in FLAGS}
+    options: Mapping[str, Any] = {f"torch.npu.{flag}.allow_hf32": flag in allowed for flag in FLAGS}
     return Device(
         name=f"npu:{index}",
         kind="npu",
@@ -100,6 +103,7 @@ def npu_device(index: int, settings: Settings) -> Device:
         growth=functools.partial(meter.growth, index),
         settings=settings,
         options=options if cube == "fp32" else {"cube operands": "fp16"},
+        engines=_ENGINES if cube == "fp32" else {},
     )
 
 
@@ -144,7 +148,7 @@ def simulated_device(index: int, settings: Settings) -> Device:
         model=f"simulated Ascend NPU, profile {profile}: {_in_words(arithmetic)}",
         providers=("CPUExecutionProvider",),
         arithmetic=arithmetic.float32_is,
-        precisions=("fp32", *REDUCED),
+        precisions=("fp32",),
         usual=("fp32",),
         exact=contextlib.nullcontext,
         synchronize=lambda: None,

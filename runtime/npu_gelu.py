@@ -2,8 +2,8 @@
 
 Spelled out with erf it takes about five kernels for one. ``torch_npu.npu_gelu`` takes one and honours its
 mode (``aclnnGeluV2``); so does ``F.gelu`` itself once ``torch.npu.use_compatible_impl(True)`` is in force
-(torch_npu 2.9.0-7.3.0 and later), but that is fixed by a process's first GELU, and changes other operators
-too: it is the second choice. What a way promises is not believed: it is run on the device first.
+(torch_npu 2.9.0.post2 and later), but that is fixed by a process's first GELU: it is the second choice. What
+a way promises is not believed: it is run on the device first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vconv.convert.patches import gelu_erf
 from vconv.convert.patches.base import Patch
@@ -33,6 +34,19 @@ class NpuGelu(nn.Module):
         import torch_npu  # type: ignore[import-not-found, unused-ignore]
 
         return torch_npu.npu_gelu(values, approximate="none")  # type: ignore[no-any-return, unused-ignore]
+
+
+class CompatibleGelu(nn.Module):
+    """The exact GELU by ``F.gelu`` under the compatible implementation, which is on for this call alone."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Compute x * (1 + erf(x / sqrt(2))) / 2; nothing else, the original least of all, is to feel it."""
+        switch: Any = getattr(torch.npu, "use_compatible_impl", None)  # type: ignore[attr-defined]
+        switch(True)
+        try:
+            return functional.gelu(values)
+        finally:
+            switch(False)
 
 
 @dataclass(frozen=True)
@@ -56,11 +70,7 @@ def _npu_gelu() -> Make | None:
 
 def _compatible() -> Make | None:
     npu: Any = torch.npu  # type: ignore[attr-defined]
-    switch = getattr(npu, "use_compatible_impl", None)
-    if switch is None:
-        return None
-    switch(True)
-    return nn.GELU
+    return CompatibleGelu if hasattr(npu, "use_compatible_impl") else None
 
 
 _WAYS: tuple[tuple[str, Callable[[], Make | None]], ...] = (

@@ -73,7 +73,16 @@ class Acl:
             MemoryShortError: the device has too little memory.
             EngineError: the call fails.
         """
-        found = functools.reduce(getattr, name.split("."), self._module)(*arguments)
+        try:
+            function = functools.reduce(getattr, name.split("."), self._module)
+        except AttributeError as error:
+            raise UnavailableError(
+                f"pyACL has no acl.{name}",
+                got=str(error),
+                expected="the pyACL of CANN 8.0 or later",
+                fix="install a later CANN",
+            ) from error
+        found = function(*arguments)
         if name in _VALUES or (name in _POINTERS and found):
             return found
         *values, code = found if isinstance(found, tuple) else (found,)

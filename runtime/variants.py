@@ -102,6 +102,8 @@ def open_variant(
     """
     require_weights(folder)
     if device.simulated:
+        if patches is not None or captured:
+            raise ValueError("a simulated device runs the genuine patches, and captures nothing")
         return _simulated(folder, manifest, record, device, precision)
     if record.engine == "torch":
         net = patched_network(folder)

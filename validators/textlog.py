@@ -170,18 +170,19 @@ def _prediction(row: Mapping[str, Any]) -> Iterator[str]:
     """Lay out what a simulated device predicts; nothing for a real one."""
     found = row["prediction"]
     if row["gelu"]:
-        yield f"  GELU: {row['gelu']}"
+        yield f"  GELU: {row['gelu']}" + " (simulated)" * row["simulated"]
     if not found:
         return
     arithmetic = ", ".join(f"{name} {how}" for name, how in found["arithmetic"].items())
     changed = ", ".join(f"{count} {cause}" for cause, count in found["changed"].items())
-    yield f"  predicted by simulation: {arithmetic}; of {found['executed']} operators, changed: {changed}"
-    parts = {"in all": found["outputs"], "the rest": found["rest"]}
+    of = f"{found['executed']} {sentences.executed(row)}"
+    yield f"  predicted by simulation: {arithmetic}; of {of}, changed: {changed}"
+    parts = {"predicted in all": found["outputs"], "the rest": found["rest"]}
     parts |= {f"{cause} alone": one["outputs"] for cause, one in found["causes"].items()}
     for part, outputs in parts.items():
         for name, errors in outputs.items():
             figures = ", ".join(f"{key} {_number(value)}" for key, value in errors.items())
-            yield f"    {part}, {name}: {figures}"
+            yield f"    {part} (simulated), {name}: {figures}"
 
 
 def _launches(found: Mapping[str, Any]) -> str:

@@ -60,8 +60,8 @@ class Candidate:
 
     @property
     def pair(self) -> Pair:
-        """Its precision, and its device's arithmetic in that: what chooses its limit."""
-        return self.precision, self.device.arithmetic_of(self.precision)
+        """Its precision, and its engine's arithmetic on its device in that: what chooses its limit."""
+        return self.precision, self.device.arithmetic_of(self.precision, self.engine)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ def run(
     runners: dict[int, Runner] = {}
     with contextlib.ExitStack() as closing:
         for candidate in candidates:
-            say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name})")
+            simulated = ", simulated" * candidate.device.simulated
+            say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
             rows.append(_row(candidate))
             if isolate and not candidate.device.simulated:
                 rows[-1] |= _isolated(isolate(candidate.subject))

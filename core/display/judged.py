@@ -115,18 +115,18 @@ def validated(document: Document) -> None:
     for variant in document["variants"]:
         for skipped in variant["skipped_batches"]:
             show(
-                f"  {variant['variant']}: batch {skipped['batch']} not timed: {skipped['reason']}",
+                f"  {_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}",
                 markup=False,
             )
         if variant["timing_refused"]:
-            show(f"  {variant['variant']}: not timed: {variant['timing_refused']}", markup=False)
+            show(f"  {_name(variant)}: not timed: {variant['timing_refused']}", markup=False)
         if warning := sentences.fallbacks(variant):
             show(f"  warning: {warning}", markup=False)
         found = [
             f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
         ]
         for line in found or [variant["reason"]] * bool(variant["reason"]):
-            show(f"  {variant['variant']}: {line}", markup=False)
+            show(f"  {_name(variant)}: {line}", markup=False)
     predictions(document)
     wrapped(_launches(document), _speed_ups(document), *sentences.fastest(document["ranking"]))
     if document["published"]:
@@ -163,7 +163,7 @@ def compared(document: Document) -> None:
     show(drawn)
     for row in document["rows"]:
         if row["timing_refused"]:
-            show(f"  {row['artifact']}: {row['variant']}: not timed: {row['timing_refused']}", markup=False)
+            show(f"  {row['artifact']}: {_name(row)}: not timed: {row['timing_refused']}", markup=False)
     wrapped(sentences.winner(document))
     show(f"  limits: {document['limits']['within']}", markup=False)
     for path, label in document["weights"].items():

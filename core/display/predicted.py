@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from vconv.display.base import Document, show
+from vconv.validators import sentences
 
 _METRIC = "relative_error"
 """What published reports on NPUs give."""
@@ -32,8 +33,8 @@ def predictions(document: Document) -> None:
     show(drawn)
     for variant in predicted:
         changed = ", ".join(f"{count} {cause}" for cause, count in variant["prediction"]["changed"].items())
-        executed = variant["prediction"]["executed"]
-        show(f"  {variant['variant']}: of {executed} operators, changed: {changed}", markup=False)
+        of = f"{variant['prediction']['executed']} {sentences.executed(variant)}"
+        show(f"  {variant['variant']} (simulated): of {of}, changed: {changed}", markup=False)
 
 
 def _rows(variant: Document, causes: list[str]) -> Iterator[list[str]]:

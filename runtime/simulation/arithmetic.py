@@ -117,9 +117,13 @@ class _Product:
 
 _PRODUCTS: Mapping[str, _Product] = {
     **dict.fromkeys(("mm", "bmm", "mv", "dot", "linear"), _Product(MATMUL, (0, 1))),
-    **dict.fromkeys(("addmm", "addmv", "baddbmm"), _Product(MATMUL, (1, 2))),
+    **dict.fromkeys(("addmm", "addmv", "baddbmm", "addbmm"), _Product(MATMUL, (1, 2))),
     **dict.fromkeys(("convolution", "convolution_overrideable"), _Product(CONVOLUTION, (0, 1))),
 }
+
+
+MODELLED = frozenset({*_PRODUCTS, "gelu"})
+"""The operators that an arithmetic may change."""
 
 
 def adjusted(
@@ -136,6 +140,7 @@ def adjusted(
     Returns:
         The arguments, and the cause by which they were changed; empty where they were not.
     """
+    name = name.rstrip("_")  # what is done in place is computed likewise
     if name == "gelu":
         if arithmetic.gelu == "erf" or kwargs.get("approximate") == "tanh":
             return args, kwargs, ""

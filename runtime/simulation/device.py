@@ -13,7 +13,7 @@ from vconv.runtime.simulation.arithmetic import Arithmetic
 from vconv.runtime.simulation.kernels import Kernels
 from vconv.runtime.simulation.modules import npu_module, torch_npu_module
 from vconv.runtime.simulation.relabelling import Memory
-from vconv.runtime.simulation.state import NPU, State
+from vconv.runtime.simulation.state import NPU, DeviceState
 
 LEAST_TORCH = (2, 10)
 """First torch whose Python can set up a device with a guard; without one, an autograd graph aborts."""
@@ -29,7 +29,7 @@ def lack() -> str:
     return ""
 
 
-def simulate(arithmetic: Arithmetic) -> State:
+def simulate(arithmetic: Arithmetic) -> DeviceState:
     """Give this process a simulated NPU, irreversibly.
 
     Call it before transformers is imported, which remembers whether there is an NPU.
@@ -54,7 +54,7 @@ def simulate(arithmetic: Arithmetic) -> State:
         )
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as set_up
 
-    state = State(arithmetic)
+    state = DeviceState(arithmetic)
     module = npu_module(state)
     set_up(rename=NPU, backend_module=module)
     Kernels(state).register()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vconv.runtime.simulation.arithmetic import adjusted
 from vconv.runtime.simulation.relabelling import as_cpu
-from vconv.runtime.simulation.state import LABEL, NPU, State
+from vconv.runtime.simulation.state import LABEL, NPU, DeviceState
 
 Kernel = Callable[..., Any]
 
@@ -35,9 +35,13 @@ _OWN = frozenset(
 """Operators that torch takes apart by itself, or that are written out below."""
 _REFUSED = frozenset(
     {
-        "gelu_backward",
         *("_transformer_encoder_layer_fwd", "_native_multi_head_attention", "_triton_multi_head_attention"),
-        *("_addmm_activation", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),
+        *("_addmm_activation", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell", "gelu_backward"),
+        *("addr", "vdot", "sspaddmm", "_cdist_forward", "_cdist_backward", "_pdist_forward"),
+        *("_int_mm", "_scaled_mm", "_scaled_mm_v2", "_weight_int4pack_mm_for_cpu", "_weight_int8pack_mm"),
+        *("_slow_conv2d_forward", "_slow_conv2d_backward", "slow_conv3d_forward"),
+        *("slow_conv_dilated2d", "slow_conv_dilated3d", "slow_conv_transpose2d", "slow_conv_transpose3d"),
+        *("_pdist_backward", "_scaled_dot_product_flash_attention_for_cpu_backward"),
     }
 )
 """Kernels that hide a GELU or a product from the arithmetic, or belong to training: refused, never exact."""
@@ -60,7 +64,7 @@ class Kernels:
         state: how the device computes, and what it has done.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: DeviceState) -> None:
         self._state = state
         self._kept: list[Any] = []
         """A registration lasts as long as its object."""

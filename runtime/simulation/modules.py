@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vconv.runtime.simulation.state import LABEL, State
+from vconv.runtime.simulation.state import LABEL, DeviceState
 
 VERSION = "0.0.0+simulated"
 SOC_VERSIONS = {False: 224, True: 202}
@@ -81,7 +81,7 @@ class Setting:
 
     __slots__ = ("_name", "_state")
 
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: DeviceState, name: str) -> None:
         self._state, self._name = state, name
 
     @property
@@ -96,7 +96,7 @@ class Setting:
         self._state.set_hf32(self._name, allowed)
 
 
-def npu_module(state: State) -> ModuleType:
+def npu_module(state: DeviceState) -> ModuleType:
     """Make what ``torch.npu`` is on the simulated device."""
     memory = state.memory
     module: Any = ModuleType("torch.npu", LABEL)

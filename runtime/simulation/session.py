@@ -29,6 +29,8 @@ from vconv.runtime.subject import Subject
 from vconv.types import Array
 
 CHILD = children.command("vconv.runtime.simulation.process")
+PATIENCE_SECONDS = 10.0
+"""How long a process may take to end that nobody listens to: longer than Python takes to go."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Child:
                     stderr=self._said,
                     env=children.environment(),
                 )
-            undone.callback(self._process.wait)
+            undone.callback(self._end)
             undone.enter_context(self._pipe)
             self._ask(arithmetic)
             self._closing = undone.pop_all()
@@ -113,6 +115,14 @@ class Child:
         if kind == "bug":
             raise Bug(f"on the simulated NPU:\n{answer}")
         return answer
+
+    def _end(self) -> None:
+        """Wait for the process, which nobody listens to any more; one that goes on computing is ended."""
+        try:
+            self._process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def close(self) -> None:
         """End the process, which ends when nobody listens to it any more."""

@@ -15,7 +15,7 @@ TOTAL_BYTES = 64 << 30
 """Memory of the boards that the profiles are of: 64 GB (Huawei's data sheets of 910B)."""
 
 
-class State:
+class DeviceState:
     """The one state of a process's simulated device.
 
     Args:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from vconv import diagnosing
 from vconv.cli import main
 from vconv.runtime.doctor import Diagnosis, Finding, State
 from vconv.runtime.probe import UNKNOWN, Reading
+
+StandIns = Any
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +60,29 @@ def test_the_cpu_is_read_here() -> None:
 
 def test_a_device_that_computes_in_no_known_way_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = {"gelu": Reading(UNKNOWN, "", {"erf": 0.2, "tanh": 0.1})}
-    monkeypatch.setattr("vconv.diagnosing.probe", lambda place, seed: odd)
+    monkeypatch.setattr("vconv.probing.probe", lambda place, seed: odd)
     result = CliRunner().invoke(main, ["doctor", "--probe", "--device", "cpu"])
     assert result.exit_code == 1
     assert "of no known form: nearest to tanh, 1.0e-01 away" in result.stdout
     assert result.stdout.splitlines()[-1] == "problems: gelu on cpu"
+
+
+def test_a_device_that_is_not_there_is_a_finding_among_the_others() -> None:
+    document = diagnosing.diagnose(True, device="cuda:99")
+    assert document["passed"] is False and document["probe"] is None
+    (row,) = document["findings"][1:]
+    assert (row["name"], row["state"]) == ("probe of cuda:99", "problem")
+    assert "there is no cuda" in row["found"] and row["mend"]
+
+
+@pytest.mark.parametrize("library", ["torch", "onnx", "onnxruntime"])
+def test_what_is_broken_is_told_and_nothing_heavy_is_imported_to_tell_it(
+    library: str, stand_ins: StandIns
+) -> None:
+    stand_ins.add(library, "9.9.9", "raise ImportError('half of it is missing')")
+    command = [sys.executable, "-m", "vconv", "doctor", "--json", "--probe", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)["findings"]}
+    assert rows[library]["state"] == "problem" and "half of it is missing" in rows[library]["found"]
+    assert rows["probe"]["found"] == f"not run without {library}"

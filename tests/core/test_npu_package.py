@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # ===: a build for CPUs alone, where an index has one, would be newer, and has no torchvision there.
 PACKAGES = ("torch_npu==2.13.*", "torch===2.13.0", "torchvision==0.28.*")
 ABSENT = "No matching distribution found for torch_npu"
-"""What pip says where the registry has no such package."""
+"""What pip says where the package index has no such package."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -34,7 +34,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Run:
             [executable, "-m", "pip", "install", "--quiet", *PACKAGES], capture_output=True, text=True
         )
         if ABSENT in done.stderr:
-            pytest.skip(f"the registry has no {PACKAGES[0]} for this Python and machine")
+            pytest.skip(f"the package index has no {PACKAGES[0]} for this Python and machine")
         assert done.returncode == 0, done.stderr
         (place / ".installed").touch()
     asked = [executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]

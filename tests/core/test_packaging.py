@@ -32,3 +32,16 @@ def test_every_lower_bound_is_the_version_that_the_oldest_set_is_tested_with() -
 def test_the_readme_and_continuous_integration_name_the_same_test_command() -> None:
     assert "make test" in (ROOT / "README.md").read_text()
     assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    rooms = ("core", "convert", "runtime", "validators")
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for room in rooms
+        for path in (ROOT / room).rglob("__init__.py")
+    }
+    named = {"vconv" if name == "core" else f"vconv.{name.removeprefix('core.')}" for name in found}
+    assert named == set(setup["options"]["packages"].split())

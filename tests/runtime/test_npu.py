@@ -41,7 +41,10 @@ def test_hf32_is_set_as_asked_while_a_model_runs_and_put_back_after(
     npu.conv.allow_hf32, npu.matmul.allow_hf32 = False, True
     device = find_device("npu", Settings(hf32))
     assert device.arithmetic == arithmetic
-    assert dict(device.options) == {"conv.allow_hf32": conv, "matmul.allow_hf32": matmul}
+    assert dict(device.options) == {
+        "torch.npu.conv.allow_hf32": conv,
+        "torch.npu.matmul.allow_hf32": matmul,
+    }
     with device.exact():
         assert (npu.conv.allow_hf32, npu.matmul.allow_hf32) == (conv, matmul)
     assert (npu.conv.allow_hf32, npu.matmul.allow_hf32) == (False, True)
@@ -123,6 +126,20 @@ def test_all_devices_are_this_machines_own_and_are_set_as_far_as_they_can_be(npu
         [device.name for device in found], "fp32"
     )
     assert [device.settings.hf32 for device in found if device.kind == "npu"] == [(), ()]
+
+
+def test_a_setting_that_no_device_of_this_machine_has_is_refused_of_all_too(npu: Machine) -> None:
+    with pytest.raises(InputError, match="--profile says nothing about any device"):
+        find_devices("all", Settings(profile="310p"))
+    with pytest.raises(UnknownNameError, match="--hf32"):
+        find_devices("all", Settings(("cnov",)))
+
+
+def test_an_engine_that_cannot_be_told_is_held_to_what_it_may_do(npu: Machine) -> None:
+    device = find_device("npu", Settings(()))
+    found = {engine: device.arithmetic_of("fp32", engine) for engine in ("torch", "onnxruntime", "acl")}
+    assert found == {"torch": "fp32", "onnxruntime": "hf32", "acl": "fp32"}
+    assert device.arithmetic_of("fp16", "onnxruntime") == "fp16"
 
 
 def test_where_the_npu_cannot_be_simulated_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

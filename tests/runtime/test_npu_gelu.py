@@ -71,7 +71,11 @@ def test_its_own_operator_is_the_first_choice(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("own", [None, dropping], ids=["absent", "not honoured"])
 def test_the_compatible_implementation_is_the_second(monkeypatch: pytest.MonkeyPatch, own: Any) -> None:
     installation(monkeypatch, own, Switch(honours=True))
-    assert find(NPU).name == "F.gelu, compatible implementation"
+    switch = torch.npu  # type: ignore[attr-defined]
+    found = find(NPU)
+    assert found.name == "F.gelu, compatible implementation" and found.make is not None
+    found.make()(torch.ones(3))
+    assert not switch.on, "an original in the same process must not feel it"
 
 
 @pytest.mark.parametrize("switch", [None, Switch(honours=False)], ids=["absent", "too late"])

@@ -1,6 +1,6 @@
 """Every name of torch_npu that the code uses is one that published wheels have.
 
-Nobody here can run torch_npu, so that a misspelt name would be found by a user. ``torch_npu_names.json`` has
+No test runs torch_npu, so that a misspelt name would be found by a user. ``torch_npu_names.json`` has
 the names of the oldest and newest supported wheels, as ``collect_torch_npu_names.py`` read them. The rule:
 
 - a name that is written out, ``torch.npu.synchronize``, must be in every wheel;

@@ -303,10 +303,10 @@ def test_launches_stand_in_one_line_with_what_they_are_of_and_graphs_have_none()
 
 def test_a_prediction_is_told_by_cause_and_called_simulated() -> None:
     part = section(rendered(report()), "om-fp16")
-    assert "predicted by simulation: gelu tanh, convolution hf32, matmul fp32; of 321 operators" in part
+    assert "predicted by simulation: gelu tanh, convolution hf32, matmul fp32; of 321 nodes" in part
     assert "changed: 12 gelu, 1 convolution, 0 matmul" in part
-    for words in ("in all, cls", "the rest, cls", "gelu alone, cls", "convolution alone, cls"):
-        assert part.count(words) == 1
+    for words in ("predicted in all", "the rest", "gelu alone", "convolution alone"):
+        assert part.count(f"{words} (simulated), cls") == 1
     assert "predicted" not in section(rendered(report(simulated=False)), "om-fp16")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from vconv.convert.sources.base import Source
+from vconv.runtime.simulation.arithmetic import MODELLED
+from vconv.runtime.simulation.kernels import _OWN, _REFUSED
 
 Child = Callable[..., Any]
 
@@ -283,3 +287,39 @@ result = {
     assert max(found["errors"]) < 1e-6
     assert found["devices"] == ["npu:0"]
     assert found["executed"] > 50 and found["changed"] == {}
+
+
+def test_every_product_and_gelu_of_this_torch_is_modelled_or_refused() -> None:
+    registered = torch._C._dispatch_get_registrations_for_dispatch_key("CPU")
+    names = {full.partition("::")[2].partition(".")[0] for full in registered if full.startswith("aten::")}
+    innocent = re.compile(r"gamma|convert|cumm|linear1d|combination")
+    suspects = {
+        name
+        for name in names
+        if re.search(r"mm|mv|dot|conv|gelu|dist_|addr", name) and not innocent.search(name)
+    }
+    known = {*MODELLED, *_REFUSED, *_OWN}
+    assert {"mm", "gelu_", "addmm_", "vdot"} <= suspects
+    assert {name for name in suspects if name.rstrip("_") not in known} == set()
+
+
+def test_what_is_done_in_place_is_changed_too(simulating: Child) -> None:
+    found = simulating(
+        """
+x = torch.linspace(-4, 4, 201)
+y = x.npu()
+torch.ops.aten.gelu_(y)
+left, right = torch.randn(3, 5), torch.randn(5, 4)
+total = torch.zeros(3, 4).npu()
+total.addmm_(left.npu(), right.npu())
+rounded = round_fp16(left) @ round_fp16(right)
+result = [
+    float((y.cpu() - torch.nn.functional.gelu(x, approximate="tanh")).abs().max()),
+    float((total.cpu() - rounded).abs().max()),
+    dict(state.changed),
+]
+""",
+        arithmetic={"gelu": "tanh", "matmul": "fp16"},
+    )
+    assert found[0] == 0.0 and found[1] < 1e-6
+    assert found[2] == {"gelu": 1, "matmul": 1}

@@ -108,7 +108,7 @@ def test_a_session_that_is_closed_has_no_process_left(patched: Simulated, made: 
     process = patched._child._process
     assert process.poll() is None
     patched.close()
-    assert process.poll() == 0
+    assert process.poll() is not None
     with pytest.raises(InputError, match="closed"):
         patched(images(made))
 
@@ -162,3 +162,11 @@ process.serve(pipe, make)
 def test_a_process_that_never_starts_says_what_it_last_said() -> None:
     with pytest.raises(EngineError, match=r"status 1: ModuleNotFoundError: No module named 'no_such'"):
         child("import no_such")
+
+
+def test_a_process_that_goes_on_computing_is_ended_with_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vconv.runtime.simulation.session.PATIENCE_SECONDS", 0.1)
+    busy = child("pipe.recv(); pipe.send(('result', None))\nwhile True: pass")
+    process = busy._process
+    busy.close()
+    assert process.returncode == -signal.SIGKILL
