@@ -117,7 +117,7 @@ class Order:
         if precision not in PRECISIONS:
             raise UnknownNameError("--om-precision", precision, PRECISIONS, fix="choose one of those")
         ordered = tuple(sorted(set(gears)))
-        fits = (
+        fits = len(ordered) == len(gears) and (
             LEAST_GEARS <= len(ordered) <= GREATEST_GEARS and 1 <= ordered[0] <= ordered[-1] <= GREATEST_GEAR
         )
         if gears and not fits:
@@ -190,6 +190,10 @@ def script(command: Sequence[str], settings: Sequence[str]) -> str:
             "#!/bin/sh",
             f"# Compiles {GRAPH_FILE} into {MODEL_FILE}, beside this script. Needs atc of CANN on PATH.",
             "set -eu",
+            f"if ! command -v {ATC} > /dev/null; then",
+            f"  echo '{ATC} is not on PATH: source set_env.sh of CANN first' >&2",
+            "  exit 127",
+            "fi",
             'here=$(cd "$(dirname "$0")" && pwd)',
             'work=$(mktemp -d "$here/../.atc.XXXXXX")',
             "trap 'rm -rf \"$work\"' EXIT",

@@ -20,7 +20,7 @@ def diagnose(
     *,
     device: str | None = None,
     hf32: Sequence[str] | None = None,
-    profile: str = "",
+    profile: str | None = None,
     seed: int = 0,
     say: Say = silent,
 ) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def validate(
     *,
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
-    profile: str = "",
+    profile: str | None = None,
     within: str | Path = "strict",
     images: Sequence[str | Path] = (),
     engines: Sequence[str] | None = None,
@@ -81,7 +81,7 @@ def validate(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    settings = Settings(None if hf32 is None else tuple(hf32), profile)
+    settings = Settings(None if hf32 is None else tuple(hf32), profile or "")
     places = named_devices(device, settings, log.say)
     trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
     trial.check()
@@ -139,7 +139,7 @@ def compare(
     *,
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
-    profile: str = "",
+    profile: str | None = None,
     within: str | Path = "strict",
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
@@ -178,7 +178,7 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    settings = Settings(None if hf32 is None else tuple(hf32), profile)
+    settings = Settings(None if hf32 is None else tuple(hf32), profile or "")
     places = named_devices(device, settings, log.say)
     trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
     trial.check()

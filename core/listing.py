@@ -77,7 +77,7 @@ def candidates(
                 for precision in precisions
                 for captured in captures
             ]
-        elif record.offline is None or offline:
+        elif record.offline is None or (offline and not device.simulated):
             found += [
                 Candidate(
                     str(folder),

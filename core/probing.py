@@ -16,14 +16,14 @@ from vconv.types import Say
 
 
 def probe_device(
-    name: str, hf32: Sequence[str] | None, profile: str, seed: int, say: Say
+    name: str, hf32: Sequence[str] | None, profile: str | None, seed: int, say: Say
 ) -> tuple[list[Finding], dict[str, Any] | None]:
     """Run GELU, convolution and matrix products on a device.
 
     Args:
         name: the device.
         hf32: what an NPU may compute in HF32 meanwhile; None for its own default.
-        profile: which NPU is simulated; empty for the default.
+        profile: which NPU is simulated; None for the default.
         seed: of the operands.
         say: takes a line of progress.
 
@@ -35,7 +35,7 @@ def probe_device(
         UnknownNameError: there is no such kind of device, or no such setting.
     """
     try:
-        place = find_device(name, Settings(None if hf32 is None else tuple(hf32), profile))
+        place = find_device(name, Settings(None if hf32 is None else tuple(hf32), profile or ""))
     except AbsentDeviceError as error:
         return [Finding(f"probe of {name}", State.PROBLEM, f"{error.what}: {error.got}", error.fix)], None
     say(f"probing {place.name}")
@@ -71,6 +71,8 @@ def _findings(place: Device, readings: Mapping[str, Reading]) -> Iterator[Findin
             found = f"of no known form{simulated}: nearest to {nearest}, {reading.errors[nearest]:.1e} away"
             mend = "do not trust this device's figures before this is explained: report it"
             yield Finding(title, State.PROBLEM, found, mend)
+        elif not reading.as_claimed and place.arithmetic == "fp16":
+            yield Finding(title, State.NOTE, f"{found}: all that this chip's products take, whatever is set")
         elif not reading.as_claimed:
             yield Finding(title, State.NOTE, f"{found}, though its setting says {reading.claimed}")
         elif reading.active == "tanh":

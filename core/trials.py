@@ -34,6 +34,8 @@ def named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
         UnknownNameError: there is no such kind.
     """
     found = find_devices(name, settings)
+    if name == ALL:
+        say(f"devices here: {', '.join(device.name for device in found)}")
     if name == ALL and all(device.kind != "npu" for device in found):
         left_out = doctor.npu_left_out()
         if left_out:

@@ -152,8 +152,7 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
     """
     match = re.fullmatch(r"([a-z-]+)(?::(\d{1,3}))?", name)
     if match is None or match[1] not in KINDS:
-        choices = [choice for choice in (*KINDS, ALL) if choice != name]
-        raise UnknownNameError("device", name, choices, fix="choose one of the devices listed")
+        raise UnknownNameError("device", name, KINDS, fix="choose one of the devices listed")
     kind, index = KINDS[match[1]], int(match[2] or 0)
     count = kind.count()
     if index >= count:
@@ -183,6 +182,9 @@ def find_devices(name: str, settings: Settings = DEFAULT_SETTINGS) -> list[Devic
         UnknownNameError: see :func:`find_device`.
         InputError: see :func:`find_device`.
     """
+    if re.split(":", name)[0] not in (*KINDS, ALL):
+        choices = (*KINDS, ALL)
+        raise UnknownNameError("device", name, choices, fix="choose one of the devices listed")
     if name != ALL:
         return [find_device(name, settings)]
     kinds = [(kind, kind.count()) for kind in KINDS.values() if not kind.simulated]

@@ -47,8 +47,8 @@ def _allowed(settings: Settings, device: str, cube: str) -> frozenset[str]:
     """
     for name in settings.hf32 or ():
         if name not in FLAGS:
-            choices = [*FLAGS, "none"]
-            raise UnknownNameError("name for --hf32", name, choices, fix="name conv, matmul, both, or none")
+            fix = "name conv, matmul, or both; or none alone"
+            raise UnknownNameError("name for --hf32", name, FLAGS, fix=fix)
     if settings.hf32 is not None and cube == "fp16":
         raise InputError(
             f"{device} has no HF32",
@@ -124,7 +124,9 @@ def npu_absent() -> str:
 def npu_fix() -> str:
     """Say what to do where there is no NPU."""
     trouble = doctor.npu_trouble()
-    return f"use --device cpu, or {trouble.mend if trouble else 'see what `npu-smi info` says'}"
+    return (
+        f"use --device {SIMULATED} or cpu, or {trouble.mend if trouble else 'see what `npu-smi info` says'}"
+    )
 
 
 def simulated_device(index: int, settings: Settings) -> Device:

@@ -183,7 +183,10 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
             entries = _entries(folder)
             digest = hashlib.sha256(text.encode()).hexdigest()
             name = f"{REPORTS_FOLDER}/{path.name}"
-            entries.append({"file": name, "sha256": digest, "status": report["status"]})
+            simulated = any(row["simulated"] for row in report.get("variants", report.get("rows", ())))
+            entries.append(
+                {"file": name, "sha256": digest, "status": report["status"], "simulated": simulated}
+            )
             index = json.dumps({"reports": entries}, indent=2) + "\n"
             _replace(folder / RESULTS_FILE, index.encode())
     except OSError:

@@ -59,13 +59,14 @@ ENGINE = click.option(
 )
 HF32 = click.option(
     "--hf32",
+    type=TEXT,
     metavar="NAMES",
     callback=lambda context, option, value: None if value is None else hf32_names(value),
     help="What an NPU may compute in HF32, with commas between: conv, matmul, or none.  [default: conv]",
 )
 PROFILE = click.option(
     "--profile",
-    default="",
+    type=TEXT,
     metavar="NAME",
     help="Which NPU npu-sim imitates: 910b, or 310p, whose products take float16.  [default: 910b]",
 )

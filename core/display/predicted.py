@@ -40,12 +40,13 @@ def predictions(document: Document) -> None:
 def _rows(variant: Document, causes: list[str]) -> Iterator[list[str]]:
     found = variant["prediction"]
     for place, (output, errors) in enumerate(found["outputs"].items()):
-        alone = [found["causes"].get(cause, {}).get("outputs", {}).get(output) for cause in causes]
+        alone = [found["changed"][cause] and found["causes"][cause]["outputs"][output] for cause in causes]
         cells = [_percent(one) for one in (errors, *alone, found["rest"][output])]
         yield [variant["variant"] if place == 0 else "", output, *cells]
 
 
-def _percent(errors: Document | None) -> str:
-    if errors is None or errors[_METRIC] is None:
+def _percent(errors: Document | int) -> str:
+    """Give the error in percent; a dash for a cause that changed nothing, and for what is no number."""
+    if isinstance(errors, int) or errors[_METRIC] is None:
         return "-"
     return f"{100 * errors[_METRIC]:.4f} %"

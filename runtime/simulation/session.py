@@ -144,6 +144,7 @@ class SimulatedTorchSession(Simulated):
     def __init__(self, subject: Subject, device: Device, folder: Path, size: tuple[int, int]) -> None:
         super().__init__(folder, size)
         assert device.simulates is not None
+        self._device = device
         self._child = Child(device.simulates)
         self._closing.callback(self._child.close)
         try:
@@ -173,7 +174,7 @@ class SimulatedTorchSession(Simulated):
     def fetch(self, raw: Any) -> dict[str, Array]:
         """See :meth:`vconv.runtime.sessions.Session.fetch`."""
         outputs, placed = raw
-        self.placed = {name: Placed(*place) for name, place in placed.items()}
+        self.placed = {name: Placed(dtype, self._device.name) for name, (dtype, _) in placed.items()}
         return dict(outputs)
 
 
