@@ -117,7 +117,7 @@ class Order:
         if precision not in PRECISIONS:
             raise UnknownNameError("--om-precision", precision, PRECISIONS, fix="choose one of those")
         ordered = tuple(sorted(set(gears)))
-        fits = len(ordered) == len(gears) and (
+        fits = (
             LEAST_GEARS <= len(ordered) <= GREATEST_GEARS and 1 <= ordered[0] <= ordered[-1] <= GREATEST_GEAR
         )
         if gears and not fits:

@@ -24,6 +24,7 @@ from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
 from vconv.manifest import OfflineRecord
 from vconv.runtime import devices
 from vconv.runtime.device import Device
+from vconv.runtime.npu_gelu import SPELLED_OUT, ExactGelu
 
 SOC = "Ascend910B4"
 GEARS = (1, 2)
@@ -44,8 +45,9 @@ def without_atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def one_npu(npu: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
     """A machine with an NPU that pyACL alone can use: nothing of torch's or ONNX Runtime's runs there."""
-    row = replace(devices.KINDS["npu"], count=lambda: 1, make=lambda index: npu)
+    row = replace(devices.KINDS["npu"], count=lambda: 1, make=lambda index, settings: npu)
     monkeypatch.setitem(devices.KINDS, "npu", row)
+    monkeypatch.setattr("vconv.runtime.npu_gelu.find", lambda device: ExactGelu(SPELLED_OUT, None))
     return npu
 
 

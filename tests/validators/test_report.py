@@ -188,7 +188,10 @@ def strict_json(text: str) -> Any:
 def test_a_metric_that_is_not_finite_is_still_json(value: float, tmp_path: Path) -> None:
     outputs = {"cls": {"status": "failed", "max_rel": value}}
     path = report.save(
-        tmp_path, {"status": "failed", "variants": [{"outputs": outputs}]}, "validate", "a log\n"
+        tmp_path,
+        {"status": "failed", "variants": [{"outputs": outputs, "simulated": False}]},
+        "validate",
+        "a log\n",
     )
     strict_json(path.read_text())
 
