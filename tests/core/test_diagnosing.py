@@ -12,6 +12,7 @@ from vconv import diagnosing
 from vconv.cli import main
 from vconv.runtime.doctor import Diagnosis, Finding, State
 from vconv.runtime.probe import UNKNOWN, Reading
+from vconv.runtime.simulation.device import lack
 
 StandIns = Any
 
@@ -33,6 +34,7 @@ def test_without_a_probe_nothing_is_run() -> None:
     assert [row["name"] for row in document["findings"]] == ["torch"]
 
 
+@pytest.mark.skipif(bool(lack()), reason=lack() or "it simulates")
 def test_the_simulated_npu_is_read_in_a_process_of_its_own_and_called_simulated() -> None:
     document = diagnosing.diagnose(True, device="npu-sim", profile="310p")
     assert document["passed"] is True, "what a device is known for is a note"

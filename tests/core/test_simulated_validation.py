@@ -15,6 +15,10 @@ from vconv import display, manifest
 from vconv.catalog import System
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError
+from vconv.runtime.simulation.device import lack
+
+if lack():
+    pytest.skip(lack(), allow_module_level=True)
 
 ONE = pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
 TORCH = ("original-torch-fp32", "patched-torch-fp32")

@@ -18,6 +18,7 @@ from vconv.catalog import System
 from vconv.runtime import devices
 from vconv.runtime.images import natural_images
 from vconv.runtime.preprocessing import preprocess
+from vconv.runtime.simulation.device import lack
 from vconv.types import Array
 
 
@@ -169,6 +170,9 @@ def simulating() -> Callable[..., Any]:
 
     What is given by name is there as ``given``; ``arithmetic`` is how it computes, exactly by default.
     """
+
+    if lack():
+        pytest.skip(lack())
 
     def run(source: str, **given: Any) -> Any:
         done = subprocess.run(

@@ -13,6 +13,7 @@ from vconv.runtime import doctor
 from vconv.runtime.device import Device
 from vconv.runtime.devices import KINDS, find_device, find_devices
 from vconv.runtime.precisions import PRECISIONS
+from vconv.runtime.simulation.device import lack
 from vconv.validators.limits import STRICT
 
 ACCELERATORS = ("cuda", "npu")
@@ -23,6 +24,8 @@ Machine = Any
 @pytest.fixture(params=["cpu", "cuda:0", "cuda:1", "npu:0", "npu:1", "npu-sim"])
 def device(request: pytest.FixtureRequest, machine: Machine) -> Device:
     """Every kind of device, in its place."""
+    if request.param == "npu-sim" and lack():
+        pytest.skip(lack())
     return find_device(request.param)
 
 

@@ -12,8 +12,11 @@ from vconv.runtime import npu as npu_module
 from vconv.runtime.device import Settings
 from vconv.runtime.devices import KINDS, find_device, find_devices
 from vconv.runtime.simulation.arithmetic import PROFILES, Arithmetic
+from vconv.runtime.simulation.device import lack
 
 Machine = Any
+SIMULATES = pytest.mark.skipif(bool(lack()), reason=lack() or "it simulates")
+"""Tests that need a torch with which the NPU can be simulated."""
 
 
 @pytest.fixture
@@ -69,12 +72,14 @@ def test_a_chip_below_910b_takes_float16_operands(npu: Machine, soc: int, arithm
             find_device("npu:1", Settings(("conv",)))
 
 
+@SIMULATES
 @pytest.mark.parametrize("name", ["npu", "npu-sim"])
 def test_hf32_of_anything_else_is_refused_with_the_choices(npu: Machine, name: str) -> None:
     with pytest.raises(UnknownNameError, match=r"--hf32 \| got 'linear' \| expected one of .*conv"):
         find_device(name, Settings(("conv", "linear")))
 
 
+@SIMULATES
 @pytest.mark.parametrize(
     ("settings", "arithmetic"),
     [
@@ -97,6 +102,7 @@ def test_the_simulated_npu_computes_as_its_profile_and_settings_say(
     assert f"convolution {arithmetic.convolution}" in device.model
 
 
+@SIMULATES
 def test_a_profile_that_is_none_is_refused_and_so_is_hf32_where_there_is_none() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown profile \| got '910c' .* 910b"):
         find_device("npu-sim", Settings(profile="910c"))

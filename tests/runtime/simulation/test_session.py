@@ -16,11 +16,15 @@ from vconv.runtime.device import Settings
 from vconv.runtime.devices import find_device
 from vconv.runtime.npu_gelu import SPELLED_OUT
 from vconv.runtime.simulation.arithmetic import EXACT, PROFILES, Arithmetic
+from vconv.runtime.simulation.device import lack
 from vconv.runtime.simulation.process import Bug
 from vconv.runtime.simulation.session import Child, Simulated, SimulatedTorchSession
 from vconv.runtime.subject import Subject
 from vconv.runtime.variants import find_variant, open_variant
 from vconv.types import Array, Arrays
+
+if lack():
+    pytest.skip(lack(), allow_module_level=True)
 
 CPU, NPU = find_device("cpu"), find_device("npu-sim")
 ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
