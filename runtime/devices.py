@@ -182,7 +182,7 @@ def find_devices(name: str, settings: Settings = DEFAULT_SETTINGS) -> list[Devic
         UnknownNameError: see :func:`find_device`.
         InputError: see :func:`find_device`.
     """
-    if re.split(":", name)[0] not in (*KINDS, ALL):
+    if name.partition(":")[0] not in (*KINDS, ALL):
         choices = (*KINDS, ALL)
         raise UnknownNameError("device", name, choices, fix="choose one of the devices listed")
     if name != ALL:

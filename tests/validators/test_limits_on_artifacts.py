@@ -71,7 +71,7 @@ def test_the_worst_that_a_strict_limit_lets_through_passes_the_card(
 
 @pytest.mark.parametrize("precision", PRECISIONS.values(), ids=lambda precision: precision.name)
 def test_every_precision_on_every_arithmetic_has_a_limit(precision: Precision) -> None:
-    for arithmetic in ("fp32", "hf32"):
+    for arithmetic in ("fp32", "hf32", "fp16"):
         device = replace(find_device("cpu"), arithmetic=arithmetic)
         assert (precision.limits, device.arithmetic_of(precision.limits)) in STRICT
 
@@ -91,4 +91,4 @@ def test_every_strict_limit_stands_between_what_was_measured_clean_and_the_least
     figures = f"{low:.1e} to {high:.1e}", fault["what"], f"{fault['vector_relative_error']:.1e}"
     assert all(figure.replace("e-0", "e-") in source for figure in figures), figures
     assert "synthetic weights" in source
-    assert ("simulated" in source) == (pair in (("fp32", "hf32"), ("int8", "int8")))
+    assert ("simulated" in source) == (pair in (("fp32", "hf32"), ("fp32", "fp16"), ("int8", "int8")))
