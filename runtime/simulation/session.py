@@ -174,7 +174,8 @@ class SimulatedTorchSession(Simulated):
     def fetch(self, raw: Any) -> dict[str, Array]:
         """See :meth:`vconv.runtime.sessions.Session.fetch`."""
         outputs, placed = raw
-        self.placed = {name: Placed(dtype, self._device.name) for name, (dtype, _) in placed.items()}
+        where = f"{self._device.name} (simulated)"
+        self.placed = {name: Placed(dtype, where) for name, (dtype, _) in placed.items()}
         return dict(outputs)
 
 

@@ -52,13 +52,13 @@ def test_list_shows_every_system() -> None:
     assert [row["name"] for row in json.loads(run("list", "--json").stdout)] == list(SYSTEMS)
 
 
-def test_info_shows_what_the_manifest_says(artifact: Path) -> None:
-    result = run("info", artifact)
+def test_info_shows_what_the_manifest_says(small_artifact: Path) -> None:
+    result = run("info", small_artifact)
     assert result.exit_code == 0
-    assert "synthetic:0 (synthetic: not trained weights)" in result.stdout
-    recorded = json.loads((artifact / "vconv.json").read_text())
-    assert json.loads(run("info", artifact, "--json").stdout) == {**recorded, "missing": []}
-    height, width = manifest.load(artifact).size
+    assert "synthetic:1 (synthetic: not trained weights)" in result.stdout
+    recorded = json.loads((small_artifact / "vconv.json").read_text())
+    assert json.loads(run("info", small_artifact, "--json").stdout) == {**recorded, "missing": []}
+    height, width = manifest.load(small_artifact).size
     assert f"[batch, 3, {height}, {width}]" in result.stdout
 
 
@@ -243,9 +243,9 @@ def test_an_interrupted_export_leaves_nothing(number: signal.Signals, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_colours_stay_away_when_asked(artifact: Path) -> None:
+def test_colours_stay_away_when_asked(small_artifact: Path) -> None:
     environment = {**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm-256color"}
-    command = [sys.executable, "-m", "vconv", "info", str(artifact)]
+    command = [sys.executable, "-m", "vconv", "info", str(small_artifact)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "\x1b[3" not in done.stdout
 

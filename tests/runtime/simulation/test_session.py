@@ -71,7 +71,7 @@ def test_a_patched_model_feels_the_convolution_alone_and_agrees_where_nothing_is
     found = patched(pixel_values)
     assert 1e-5 < distance(found, expected) < 1e-3
     assert dict(patched.counts().changed) == {"convolution": 1}
-    assert {place.device for place in patched.placed.values()} == {"npu-sim"}
+    assert {place.device for place in patched.placed.values()} == {"npu-sim (simulated)"}
     patched.configure(EXACT)
     assert distance(patched(pixel_values), expected) < 5e-6
     assert patched.counts().changed == {}
