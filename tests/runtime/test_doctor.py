@@ -301,7 +301,7 @@ def test_where_torch_npu_is_not_installed_nobody_is_asked(
     healthy: StandIns, asked: list[tuple[str, ...]]
 ) -> None:
     with pytest.raises(
-        InputError, match="got torch_npu: not installed .* use --device cpu, or install torch_npu"
+        InputError, match="got torch_npu: not installed .* use --device npu-sim or cpu, or install torch_npu"
     ):
         devices.find_device("npu")
     assert asked == []
@@ -316,7 +316,7 @@ def test_a_broken_torch_npu_is_one_line_with_the_mend_and_a_child_is_asked_once(
         devices.find_device("npu")
     message = str(caught.value)
     assert "got torch_npu: 2.13.0, but CANN cannot be loaded: libhccl.so is not found" in message
-    assert "fix: use --device cpu, or install CANN" in message
+    assert "fix: use --device npu-sim or cpu, or install CANN" in message
     assert "\n" not in message
     assert asked == [("torch", TORCH_NPU)]
     assert TORCH_NPU not in sys.modules
