@@ -81,7 +81,7 @@ def validate(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    settings = Settings(None if hf32 is None else tuple(hf32), profile or "")
+    settings = Settings.of(hf32, profile)
     places = named_devices(device, settings, log.say)
     trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
     trial.check()
@@ -178,7 +178,7 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    settings = Settings(None if hf32 is None else tuple(hf32), profile or "")
+    settings = Settings.of(hf32, profile)
     places = named_devices(device, settings, log.say)
     trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
     trial.check()

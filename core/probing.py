@@ -35,7 +35,7 @@ def probe_device(
         UnknownNameError: there is no such kind of device, or no such setting.
     """
     try:
-        place = find_device(name, Settings(None if hf32 is None else tuple(hf32), profile or ""))
+        place = find_device(name, Settings.of(hf32, profile))
     except AbsentDeviceError as error:
         return [Finding(f"probe of {name}", State.PROBLEM, f"{error.what}: {error.got}", error.fix)], None
     say(f"probing {place.name}")

@@ -237,7 +237,7 @@ def load(
     folder = Path(path)
     made = manifest.load(folder)
     record = find_variant(made, variant or DEFAULT_VARIANT)
-    settings = Settings(None if hf32 is None else tuple(hf32), profile or "")
+    settings = Settings.of(hf32, profile)
     return open_variant(folder, made, record, find_device(device, settings))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,6 @@ from typing import Any
 from vconv.runtime.simulation.arithmetic import Arithmetic
 
 Provider = str | tuple[str, dict[str, Any]]
-
-
 REDUCED = ("fp16", "bf16", "autocast-fp16", "autocast-bf16")
 """Precisions under float32 that an accelerator's torch variants can run in."""
 
@@ -27,6 +25,11 @@ class Settings:
 
     hf32: tuple[str, ...] | None = None
     profile: str = ""
+
+    @classmethod
+    def of(cls, hf32: Iterable[str] | None, profile: str | None = None) -> Settings:
+        """Take settings as callers give them; None for what they leave to the device."""
+        return cls(None if hf32 is None else tuple(hf32), profile or "")
 
     @property
     def given(self) -> list[str]:

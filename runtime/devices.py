@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,15 +162,28 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
             expected=f"{kind.name}:0 to {kind.name}:{count - 1}" if count > 1 else f"a {kind.name}",
             fix=kind.fix if isinstance(kind.fix, str) else kind.fix(),
         )
+    _require_taken(settings, [kind], name, name)
+    return kind.make(index, settings)
+
+
+def _require_taken(settings: Settings, kinds: Iterable[Kind], name: str, subject: str) -> None:
+    """Refuse a setting that none of some kinds has.
+
+    Args:
+        settings: what is asked for.
+        kinds: those that could have it.
+        name: the device, as it was named.
+        subject: what the setting says nothing about.
+    """
+    taken = {setting for kind in kinds for setting in kind.takes}
     for setting in settings.given:
-        if setting not in kind.takes:
+        if setting not in taken:
             raise InputError(
-                f"--{setting} says nothing about {name}",
+                f"--{setting} says nothing about {subject}",
                 got=f"--device {name}",
-                expected=" or ".join(other.name for other in KINDS.values() if setting in other.takes),
+                expected=" or ".join(kind.name for kind in KINDS.values() if setting in kind.takes),
                 fix=f"leave --{setting} out, or name that device",
             )
-    return kind.make(index, settings)
 
 
 def find_devices(name: str, settings: Settings = DEFAULT_SETTINGS) -> list[Device]:
@@ -188,12 +201,6 @@ def find_devices(name: str, settings: Settings = DEFAULT_SETTINGS) -> list[Devic
     if name != ALL:
         return [find_device(name, settings)]
     kinds = [(kind, kind.count()) for kind in KINDS.values() if not kind.simulated]
-    for setting in settings.given:
-        if not any(count and setting in kind.takes for kind, count in kinds):
-            raise InputError(
-                f"--{setting} says nothing about any device of this machine",
-                got=f"--device {name}",
-                expected=" or ".join(other.name for other in KINDS.values() if setting in other.takes),
-                fix=f"leave --{setting} out, or name that device",
-            )
+    here = [kind for kind, count in kinds if count]
+    _require_taken(settings, here, name, "any device of this machine")
     return [kind.make(index, settings.only(kind.takes)) for kind, count in kinds for index in range(count)]

@@ -130,7 +130,7 @@ def _network(subject: Subject) -> Network:
 
 def device_of(subject: Subject) -> Device:
     """Find the device that a subject is to be run on, set as it says."""
-    return find_device(subject.device, Settings(None if subject.hf32 is None else tuple(subject.hf32)))
+    return find_device(subject.device, Settings.of(subject.hf32))
 
 
 def opened(subject: Subject, device: Device) -> Session:

@@ -28,8 +28,6 @@ DEFAULT_HF32 = ("conv",)
 _HF32_SOCS = (range(220, 240), range(250, 1000))
 """torch_npu's numbers (NpuVariables.h) of the chips that have HF32: 910B from 220 on, 910_93 (A3) and later
 from 250 on. Those between and below, 310B, 310P and 910A, give their cube unit float16 operands."""
-
-
 _ENGINES = {"onnxruntime": "hf32", "acl": "fp32"}
 """CANN compiles convolutions into HF32 where nothing tells it not to, as ONNX Runtime's provider cannot;
 vconv's offline models are compiled with a setting that does."""

@@ -9,9 +9,8 @@ Ranking = Mapping[str, Any]
 
 
 def named(row: Mapping[str, Any], with_artifact: bool = False) -> str:
-    """Name a variant with its engine, *simulated*, and with its artifact where there are several."""
-    simulated = ", simulated" * bool(row.get("simulated"))
-    return f"{row['variant']} ({row['engine']}{simulated})" + f" of {row['artifact']}" * with_artifact
+    """Name a variant with its engine, and with its artifact where there are several."""
+    return f"{row['variant']} ({row['engine']})" + f" of {row['artifact']}" * with_artifact
 
 
 def executed(row: Mapping[str, Any]) -> str:
