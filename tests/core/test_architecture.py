@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("convert", "runtime", "validators")
-NOUNS = {"_version", "errors", "types", "catalog", "published", "manifest", "backends"}
+NOUNS = {"_version", "errors", "types", "catalog", "published", "manifest", "backends", "progress"}
 HEAVY = {
     *("torch", "torchvision", "transformers", "timm", "onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     *(
