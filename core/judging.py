@@ -96,7 +96,7 @@ def validate(
         asked = subjects.request(made, weights, hub, offline)
         original = partial(subjects.live_source, made, asked, bool(weights), scratch, log.say)
         refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
-        found = examine(folder, made, original, refer)
+        found = examine(folder, made, original, refer, log.say)
         isolate = None if quick else isolation.measure
         run = validation.run(trial.candidates(found), limits, plan, log.say, isolate)
         rows = run.rows
@@ -198,7 +198,7 @@ def compare(
             asked = subjects.request(made, None, DEFAULT_HUB, offline)
             original = partial(subjects.live_source, made, asked, False, scratch, log.say)
             refer = partial(subjects.reference, folder, made, photographs=(), seed=seed, say=log.say)
-            found.append(examine(folder, made, original, refer))
+            found.append(examine(folder, made, original, refer, log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
         run = validation.run(candidates, limits, plan, log.say)
     rows = run.rows

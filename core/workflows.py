@@ -113,7 +113,7 @@ def export(
         prepared = prepare(folder, source, say)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
-        with beside(partial(_written, prepared, source)) as writing:
+        with beside(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
             export_graphs(folder, prepared, size, batch, opset, say)
             lines, sha256, tensors = writing()
@@ -191,12 +191,14 @@ def _check_options(
         )
 
 
-def _written(prepared: Prepared, source: Source, stop: Event) -> tuple[tuple[Line, ...], str, Check]:
+def _written(
+    prepared: Prepared, source: Source, say: Say, stop: Event
+) -> tuple[tuple[Line, ...], str, Check]:
     """Write the weights, and hold what is on the disk then against the source."""
-    lines, sha256 = prepared.write(stop)
+    lines, sha256 = prepared.write(stop, say)
     entries = read_header(prepared.plan.path)
     fault_of = partial(classes.of_tensor, prepared.network)
-    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of)
+    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say)
 
 
 def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) -> None:

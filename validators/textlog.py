@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vconv.progress import Counted
 from vconv.types import Say, weights_named
 from vconv.validators import sentences
 from vconv.validators.metrics import METRICS
@@ -27,6 +28,8 @@ _SMOKE = ("shape", "dtype", "device", "min", "max", "mean", "first")
 class Log:
     """Passes lines of progress on, and keeps them with the time at which they came.
 
+    How far something was, and how long it was to take, is not kept: nobody reads that afterwards.
+
     Args:
         say: takes a line of progress.
     """
@@ -37,7 +40,8 @@ class Log:
 
     def say(self, line: str) -> None:
         """Take one line."""
-        self._lines.append(f"{time.perf_counter() - self._start:8.1f} s  {line}")
+        if not isinstance(line, Counted):
+            self._lines.append(f"{time.perf_counter() - self._start:8.1f} s  {line}")
         self._say(line)
 
     def render(self, report: Mapping[str, Any]) -> str:

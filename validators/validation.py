@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
+from vconv.progress import Meter
 from vconv.runtime.device import Device
 from vconv.runtime.isolation import Peak
 from vconv.runtime.machine import UNTIMED, Load
@@ -154,7 +155,7 @@ def _launches(session: Session, reference: Reference) -> dict[str, Any] | None:
 
 
 def run(
-    candidates: Iterable[Candidate],
+    candidates: Sequence[Candidate],
     limits: Limits,
     plan: Plan | None,
     say: Say,
@@ -174,9 +175,12 @@ def run(
     machine = UNTIMED
     runners: dict[int, Runner] = {}
     with contextlib.ExitStack() as closing:
+        judged = Meter("variants judged", len(candidates), say)
         for candidate in candidates:
             simulated = ", simulated" * candidate.device.simulated
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
+            if rows:
+                judged.add()  # the one before, once the line above does not hide it any more
             rows.append(_row(candidate))
             if isolate and not candidate.device.simulated:
                 rows[-1] |= _isolated(isolate(candidate.subject))
