@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vconv.runtime.doubts import doubts
 from vconv.progress import counted
+from vconv.runtime.doubts import doubts
 from vconv.runtime.statistics import median_interval
 from vconv.types import Say, silent
 

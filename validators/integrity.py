@@ -17,8 +17,8 @@ from vconv.convert.safetensors_file import Entry
 from vconv.convert.sources.base import Source, sha256_of
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import DIGEST_FILE, Manifest
-from vconv.runtime.variants import require_weights
 from vconv.progress import megabytes
+from vconv.runtime.variants import require_weights
 from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import classes
 from vconv.validators.report import REPORTS_FOLDER, RESULTS_FILE

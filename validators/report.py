@@ -113,7 +113,7 @@ def probe(folder: Path) -> None:
         probe = (reports if reports.exists() else folder) / f".probe-{uuid.uuid4().hex}"
         _replace(probe, b"")
         probe.unlink()
-        _entries(folder)
+        entries(folder)
 
 
 @contextlib.contextmanager
@@ -129,8 +129,12 @@ def _sentence(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _entries(folder: Path) -> list[Any]:
-    """Return the index of an artifact's reports."""
+def entries(folder: Path) -> list[Any]:
+    """Return the index of an artifact's reports, the oldest first.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
     index = folder / RESULTS_FILE
     try:
         return list(json.loads(index.read_bytes())["reports"]) if index.is_file() else []
@@ -180,14 +184,14 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
             _replace(path.with_suffix(ending), content)
         _replace(path, text.encode())
         with _locked(reports):
-            entries = _entries(folder)
+            listed = entries(folder)
             digest = hashlib.sha256(text.encode()).hexdigest()
             name = f"{REPORTS_FOLDER}/{path.name}"
             simulated = any(row["simulated"] for row in report.get("variants", report.get("rows", ())))
-            entries.append(
+            listed.append(
                 {"file": name, "sha256": digest, "status": report["status"], "simulated": simulated}
             )
-            index = json.dumps({"reports": entries}, indent=2) + "\n"
+            index = json.dumps({"reports": listed}, indent=2) + "\n"
             _replace(folder / RESULTS_FILE, index.encode())
     except OSError:
         for ending in (*beside, path.suffix):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import click
 from vconv import catalog
 from vconv._version import VERSION
 from vconv.cli.group import Commands
+from vconv.cli.live import progress
 from vconv.cli.options import (
     ENGINE,
     HF32,
@@ -31,16 +31,6 @@ from vconv.cli.options import (
 )
 
 
-def progress() -> Callable[[str], None]:
-    """Return what prints lines of progress to standard error, each with the seconds that have passed."""
-    start = time.perf_counter()
-
-    def say(line: str) -> None:
-        click.echo(f"{time.perf_counter() - start:6.1f} s  {line}", err=True)
-
-    return say
-
-
 def names(text: str) -> list[str]:
     """Take apart names with commas between."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -55,7 +45,8 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 
 def show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
-    """Print a result: as JSON, or drawn for a terminal."""
+    """Print a result: as JSON, or drawn for a terminal, once what was drawn of progress is gone."""
+    click.get_current_context().close()
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
@@ -89,7 +80,10 @@ def list_systems(as_json: bool) -> None:
     from vconv import display
 
     rows = [
-        {"name": system.name, "hub_id": system.hub_id, "library": system.library, "licence": system.licence}
+        {
+            **{"name": system.name, "hub_id": system.hub_id, "library": system.library},
+            **{"input": system.input, "licence": system.licence, "gated": system.gated},
+        }
         for system in catalog.SYSTEMS.values()
     ]
     show(rows, display.systems, as_json)
