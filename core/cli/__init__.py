@@ -11,9 +11,11 @@ import click
 
 from vconv import catalog
 from vconv._version import VERSION
+from vconv.cli.completion import artifact, one_of, system
 from vconv.cli.group import Commands
 from vconv.cli.live import progress
 from vconv.cli.options import (
+    DEVICES,
     ENGINE,
     HF32,
     HUB,
@@ -26,22 +28,11 @@ from vconv.cli.options import (
     device,
     images,
     measuring,
+    names,
     offline_model,
     weights,
+    whole_numbers,
 )
-
-
-def names(text: str) -> list[str]:
-    """Take apart names with commas between."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def whole_numbers(text: str, option: str) -> list[int]:
-    """Take apart whole numbers with commas between; refuse anything else."""
-    try:
-        return [int(name) for name in names(text)]
-    except ValueError as error:
-        raise click.UsageError(f"{option} takes whole numbers with commas between, not {text!r}") from error
 
 
 def show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
@@ -64,6 +55,9 @@ _HELP = """Convert, export and validate vision transformers for Ascend NPUs.
 \b
 vconv export dinov3-vits16 --weights FOLDER
 vconv validate artifacts/dinov3-vits16 --weights FOLDER
+
+`vconv COMMAND -h` shows every option. In bash, `eval "$(_VCONV_COMPLETE=bash_source vconv)"` completes
+names and artifacts; zsh and fish likewise.
 """
 
 
@@ -90,24 +84,26 @@ def list_systems(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("path", type=TEXT)
+@click.argument("path", type=TEXT, shell_complete=artifact)
 @JSON
 def info(path: str, as_json: bool) -> None:
-    """Show what an artifact is."""
+    """Show what an artifact is, and how it was last validated."""
     from vconv import display, workflows
 
     show(workflows.describe(path), display.artifact, as_json)
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", shell_complete=system)
 @weights(
     "A folder, a file, hub:REPOSITORY[@REVISION], or synthetic[:SEED].  "
     "[default: the system's own repository]"
 )
 @HUB
 @OFFLINE
-@click.option("--out", type=TEXT, help="The artifact's own folder.  [default: artifacts/NAME]")
+@click.option(
+    "--out", type=TEXT, metavar="FOLDER", help="The artifact's own folder.  [default: artifacts/NAME]"
+)
 @click.option("--force", is_flag=True, help="Replace an artifact that is there.")
 @click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph.")
 @click.option(
@@ -137,11 +133,14 @@ def info(path: str, as_json: bool) -> None:
     is_flag=True,
     help="Leave model.safetensors out of what is kept; `vconv fill` makes it from one's own copy.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the made-up images.")
+@click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the made-up images.")
 @offline_model
 @JSON
 def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
-    """Make the artifact of the system NAME: patched checkpoint, ONNX graphs, recorded reference."""
+    """Make the artifact of the system NAME.
+
+    It holds a patched checkpoint, ONNX graphs, and what the reference gives.
+    """
     from vconv import display, workflows
 
     document = workflows.export(
@@ -151,7 +150,7 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=TEXT)
+@click.argument("path", type=TEXT, shell_complete=artifact)
 @weights("The original's weights.  [default: where they came from, or else the recorded outputs]")
 @HUB
 @images("to judge on")
@@ -159,7 +158,10 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
 @SEED
 @JSON
 def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
-    """Judge every variant of the artifact PATH against the original, and time it."""
+    """Judge the artifact PATH against the original, and time it.
+
+    Each of its variants is judged: the patched model in torch, and every graph.
+    """
     from vconv import display, judging
 
     document = judging.validate(
@@ -170,11 +172,14 @@ def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options:
 
 
 @main.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=TEXT)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=TEXT, shell_complete=artifact)
 @measuring
 @JSON
 def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
-    """Judge and time the variants of the artifacts PATH... side by side, in one table."""
+    """Judge and time artifacts side by side, in one table.
+
+    Each PATH is one, with all its variants.
+    """
     from vconv import display, judging
 
     document = judging.compare(precision=names(precision), engines=engines or None, say=progress(), **options)
@@ -183,7 +188,7 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
 
 
 @main.command()
-@click.argument("path", required=False, type=TEXT)
+@click.argument("path", required=False, type=TEXT, shell_complete=artifact)
 @weights("The original's weights.  [default: where they came from]")
 @HUB
 @OFFLINE
@@ -198,9 +203,9 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
 )
 @JSON
 def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
-    """Show that validation fails known faults, made one at a time in a copy of the artifact PATH.
+    """Show that validation fails known faults.
 
-    Without PATH, in miniatures of every system.
+    They are made one at a time in a copy of the artifact PATH; without PATH, in miniatures of every system.
     """
     from vconv import display, selftesting
 
@@ -210,13 +215,14 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=TEXT)
+@click.argument("path", type=TEXT, shell_complete=artifact)
 @click.option(
     "--variant",
     type=TEXT,
     default="onnx-fp32",
     show_default=True,
     metavar="NAME",
+    shell_complete=one_of(("onnx-fp32", "onnx-fp32-npu", "patched-torch-fp32", "original-torch-fp32")),
     help="onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
 )
 @weights(
@@ -237,7 +243,10 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
 @SEED
 @JSON
 def bisect(as_json: bool, **options: Any) -> None:
-    """Find where a variant of the artifact PATH departs from its reference: the block, and its operator."""
+    """Find the block and the operator at which a variant departs.
+
+    It is a variant of the artifact PATH, held against its reference.
+    """
     from vconv import display, localising
 
     document = localising.bisect(say=progress(), **options)
@@ -246,13 +255,16 @@ def bisect(as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=TEXT)
+@click.argument("path", type=TEXT, shell_complete=artifact)
 @weights("Your copy of the original's weights.  [default: where they came from]")
 @HUB
 @OFFLINE
 @JSON
 def fill(as_json: bool, **options: Any) -> None:
-    """Complete the artifact PATH, which was exported without weights, from your own copy of them."""
+    """Complete the artifact PATH, exported without weights.
+
+    They are made from your own copy of the original's.
+    """
     from vconv import display, workflows
 
     show(workflows.fill(say=progress(), **options), display.filled, as_json)
@@ -268,13 +280,15 @@ def fill(as_json: bool, **options: Any) -> None:
 @click.option(
     "--device",
     type=TEXT,
+    metavar="NAME",
+    shell_complete=one_of(DEVICES),
     help="What --probe runs on: npu[:N], npu-sim, cuda[:N] or cpu.  [default: npu]",
 )
 @HF32
 @PROFILE
 @JSON
 def doctor(as_json: bool, probed: bool, **options: Any) -> None:
-    """Look at what is installed here, and say how to mend what does not work.
+    """Look at what is installed here, and say how to mend it.
 
     Exit status 0: everything that is installed works; what is missing for an NPU is noted, no more.
     """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
+
+from vconv.cli.completion import one_of
 
 
 class Filled(click.types.StringParamType):
@@ -19,13 +21,39 @@ class Filled(click.types.StringParamType):
         return text
 
 
+def names(text: str) -> list[str]:
+    """Take apart names with commas between."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Take apart whole numbers with commas between; refuse anything else."""
+    try:
+        return [int(name) for name in names(text)]
+    except ValueError as error:
+        raise click.UsageError(f"{option} takes whole numbers with commas between, not {text!r}") from error
+
+
 def hf32_names(text: str) -> tuple[str, ...]:
     """Take apart what may compute in HF32; nothing for ``none``."""
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    return () if names == ("none",) else names
+    found = tuple(names(text))
+    return () if found == ("none",) else found
 
 
 TEXT = Filled()
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "What goes in": ("weights", "hub", "offline", "images", "seed", "pool", "periods"),
+    "What is made": ("out", "force", "batch", "opset", "golden", "without_weights"),
+    "Offline model": ("format", "soc", "gears", "om_precision"),
+    "What is run, and where": (
+        *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "probed"),
+    ),
+    "How it is judged": ("within", "clean_runs"),
+    "How long it is timed": ("quick", "full", "budget"),
+}
+"""Headings of options in the help of every command, in order, with the names of their parameters."""
+DEVICES = ("cpu", "cuda", "npu", "npu-sim", "all")
+"""Kinds of devices, which may have a number, and all of those that are there."""
 HUB = click.option(
     "--hub",
     type=click.Choice(["huggingface", "modelscope"]),
@@ -41,6 +69,7 @@ PRECISION = click.option(
     default="auto",
     show_default=True,
     metavar="NAMES",
+    shell_complete=one_of(("auto", "fp32", "fp16", "bf16", "autocast-fp16", "autocast-bf16")),
     help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
     "or auto: what the device usually runs.",
 )
@@ -55,6 +84,7 @@ ENGINE = click.option(
     type=TEXT,
     multiple=True,
     metavar="NAME",
+    shell_complete=one_of(("onnxruntime", "openvino")),
     help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
 )
 HF32 = click.option(
@@ -76,10 +106,15 @@ WITHIN = click.option(
     default="strict",
     show_default=True,
     metavar="LIMITS",
+    shell_complete=one_of(("strict", "card")),
     help="strict, card, or a TOML file with limits in place of strict ones.",
 )
 SEED = click.option(
-    "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
+    "--seed",
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of made-up images, where none were recorded.",
 )
 QUICK = click.option("--quick", is_flag=True, help="A glance: 10 runs.")
 FULL = click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")
@@ -137,7 +172,15 @@ def images(purpose: str) -> Callable[..., Any]:
 
 def device(what: str) -> Callable[..., Any]:
     """Return the option that names a device."""
-    return click.option("--device", type=TEXT, default="cpu", show_default=True, help=what)
+    return click.option(
+        "--device",
+        type=TEXT,
+        default="cpu",
+        show_default=True,
+        metavar="NAME",
+        shell_complete=one_of(DEVICES),
+        help=what,
+    )
 
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from vconv.display.artifacts import patched
 from vconv.display.base import (
@@ -57,10 +58,9 @@ def artifact(document: Document) -> None:
 
 
 def _headline(document: Document) -> None:
-    source, files = document["source"], document["files"]
+    files = document["files"]
     nbytes = sum(record["nbytes"] for record in files.values())
-    named = weights_named(source["label"], source["synthetic"])
-    wrapped(f"{document['system']['name']}: {named}")
+    show(Text(document["system"]["name"], "bold"))
     size = f"{sized(nbytes)} in {len(files)} files"
     if WEIGHTS_FILE in files:
         size = f"{_counted(files[WEIGHTS_FILE]['nbytes'] // _FLOAT_BYTES)} parameters in float32, {size}"
@@ -77,6 +77,7 @@ def _counted(number: int) -> str:
 
 def _origin(document: Document) -> Iterator[tuple[str, Cell]]:
     system, source = document["system"], document["source"]
+    yield "weights", weights_named(source["label"], source["synthetic"])
     yield "system", f"{system['hub_id']}, {system['library']}"
     if source["revision"]:
         yield "revision", source["revision"]

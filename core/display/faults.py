@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vconv.display.base import Document, Words, coloured, marked, show, table, wrapped
+from vconv.display.base import Document, Words, coloured, marked, pairs, show, table, wrapped
 from vconv.types import weights_named
 
 BAR_DECADES = (-9.0, 0.0)
@@ -56,9 +56,15 @@ def _figure(value: float | None) -> str:
 
 def bisected(document: Document) -> None:
     """Draw where a variant departs: error against depth, and the operators of the worst stage."""
-    weights = weights_named(document["weights"], document["synthetic"])
-    wrapped(f"{document['artifact']}: weights {weights}")
-    wrapped(f"reference: {document['reference']['name']}, fp32 on cpu")
+    show(
+        pairs(
+            [
+                ("artifact", document["artifact"]),
+                ("weights", weights_named(document["weights"], document["synthetic"])),
+                ("reference", f"{document['reference']['name']}, fp32 on cpu"),
+            ]
+        )
+    )
     wrapped(*(f"note: {note}" for note in document["notes"]))
     stages = [
         [

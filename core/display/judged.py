@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vconv.display.base import Cell, Document, coloured, marked, show, table, wrapped
+from vconv.display.base import Cell, Document, coloured, marked, pairs, show, table, wrapped
 from vconv.display.predicted import predictions
 from vconv.display.published import published
 from vconv.types import weights_named
@@ -84,11 +84,15 @@ def validated(document: Document) -> None:
     """Draw the report of a validation."""
     reference = document["reference"]
     name = f"{reference['name']}, " if reference["name"] else ""
-    weights = weights_named(document["weights"], document["synthetic"])
-    wrapped(
-        f"{document['artifact']}: weights {weights}",
-        f"reference: {name}{_SOURCES[reference['source']]}",
-        f"limits: {document['limits']['within']}",
+    show(
+        pairs(
+            [
+                ("artifact", document["artifact"]),
+                ("weights", weights_named(document["weights"], document["synthetic"])),
+                ("reference", f"{name}{_SOURCES[reference['source']]}"),
+                ("limits", document["limits"]["within"]),
+            ]
+        )
     )
     for check in document["checks"]:
         if check["status"] == "failed":
