@@ -97,14 +97,17 @@ def marked(status: str, text: str) -> None:
     show(Text.assemble(coloured(status), first[len(status) :]), *others)
 
 
-def command(words: str) -> None:
+def command(text: str) -> None:
     """Print a command that is to be copied: what is too long goes on after a backslash, as a shell has it."""
     lines = [""]
-    for word in shlex.split(words, posix=False):
-        if lines[-1] and len(lines[-1]) + len(word) + 3 > WIDTH:
-            lines.append(_HANG + word)
+    for word in shlex.split(text, posix=False):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if len(longer) + len(" \\") <= WIDTH:
+            lines[-1] = longer
+        elif shlex.quote(word) == word:
+            lines.append(_HANG + "\\\n".join(folded(word, WIDTH - len(_HANG) - len(" \\"), hang="")))
         else:
-            lines[-1] = f"{lines[-1]} {word}".strip() if len(lines) == 1 else f"{lines[-1]} {word}"
+            lines.append(_HANG + word)
     show(" \\\n".join(lines))
 
 
