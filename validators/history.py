@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from vconv.errors import ArtifactError
 from vconv.types import Status
 from vconv.validators import report
 
+TIME = "%Y%m%dT%H%M%S"
+_NAMED = re.compile(rf"{report.REPORTS_FOLDER}/(\d{{8}}T\d{{6}})-([a-z]+)(?:-\d+)?\.json")
 _BEST = ("variant", "engine", "device", "batch", "p50_ms")
 
 
@@ -22,6 +26,7 @@ class Entry:
 
     Args:
         file: where it is, inside the artifact.
+        sha256: its hash, when it was entered.
         kind: what was done: ``validate``, ``compare``, ``bisect``.
         status: how it ended.
         simulated: whether a device was simulated.
@@ -35,6 +40,7 @@ class Entry:
     """
 
     file: str
+    sha256: str
     kind: str
     status: str
     simulated: bool
@@ -56,45 +62,45 @@ def newest(folder: Path) -> tuple[list[dict[str, Any]], str]:
         One :class:`Entry` each, as plain data; and why the index cannot be read, empty if it can.
     """
     try:
-        entries = report.entries(folder)
-        last: dict[tuple[str, bool], Entry] = {}
-        for entry in map(_entry, entries):
-            last[entry.kind, entry.simulated] = entry
+        last = {(entry.kind, entry.simulated): entry for entry in map(_entry, report.entries(folder))}
     except ArtifactError as error:
         return [], f"{error.what}: {error.fix}"
     except (KeyError, TypeError, ValueError, OSError) as error:
         return [], f"{folder / report.RESULTS_FILE} is damaged: {error}"
-    digests = {entry["file"]: entry["sha256"] for entry in entries}
     found = sorted(last.values(), key=lambda entry: entry.time, reverse=True)
-    return [asdict(_read(folder, entry, digests[entry.file])) for entry in found], ""
+    return [asdict(_read(folder, entry)) for entry in found], ""
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
-    time, _, kind = Path(row["file"]).stem.partition("-")
-    kind = kind.rstrip("-0123456789")
-    return Entry(row["file"], kind, str(Status(row["status"])), bool(row["simulated"]), time)
+    named = _NAMED.fullmatch(row["file"])
+    if named is None:
+        raise ValueError(f"{row['file']} is no report")
+    time, kind = named.groups()
+    datetime.strptime(time, TIME)
+    return Entry(row["file"], row["sha256"], kind, str(Status(row["status"])), row["simulated"], time)
 
 
-def _read(folder: Path, entry: Entry, sha256: str) -> Entry:
+def _read(folder: Path, entry: Entry) -> Entry:
     """Look into a report; say so where it is not the one that was entered."""
     try:
         raw = (folder / entry.file).read_bytes()
     except OSError as error:
-        return Entry(**{**asdict(entry), "trouble": error.strerror or "cannot be read"})
-    if hashlib.sha256(raw).hexdigest() != sha256:
-        return Entry(**{**asdict(entry), "trouble": "was changed"})
-    document = json.loads(raw)
-    rows = document.get("variants", document.get("rows", []))
-    devices = document.get("devices") or dict.fromkeys(row["device"] for row in rows)
-    return Entry(
-        **{
-            **asdict(entry),
-            "devices": tuple(devices) or (document["device"],),
-            "fastest": tuple(_fastest(rows)),
-            "ranked": bool(document.get("ranking", {}).get("rows")),
-            "winner": document.get("winner"),
-        }
-    )
+        return replace(entry, trouble=error.strerror or "cannot be read")
+    if hashlib.sha256(raw).hexdigest() != entry.sha256:
+        return replace(entry, trouble="was changed")
+    try:
+        document = json.loads(raw)
+        rows = document.get("variants", document.get("rows", []))
+        devices = document.get("devices") or dict.fromkeys(row["device"] for row in rows)
+        return replace(
+            entry,
+            devices=tuple(devices) or (document["device"],),
+            fastest=tuple(_fastest(rows)),
+            ranked=bool(document.get("ranking", {}).get("rows")),
+            winner=document.get("winner"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return replace(entry, trouble="is not understood")
 
 
 def _fastest(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

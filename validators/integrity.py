@@ -251,7 +251,7 @@ def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, Entry], say: Say
     """
     kept = {line.target: line.sha256 for line in lines if line.target}
     wrong = [name for name in artifact if name not in kept]
-    meter = megabytes("hashed", sum(entry.nbytes for entry in artifact.values()), say)
+    meter = megabytes("checked", sum(entry.nbytes for entry in artifact.values()), say)
     for target, sha256 in kept.items():
         if target not in artifact or _sha256(artifact[target].chunks()) != sha256:
             wrong.append(target)

@@ -20,7 +20,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "compare": (f"{_DINOV3} {_DINOV2}", f"{_DINOV3} --engine onnxruntime --engine openvino"),
     "selftest": ("", f"{_DINOV3} --weights FOLDER"),
-    "bisect": (_DINOV3, f"{_DINOV3} --variant patched-torch-bf16 --device cuda"),
+    "bisect": (_DINOV3, f"{_DINOV3} --variant patched-torch-fp32"),
     "fill": (f"{_DINOV3} --weights FOLDER",),
     "doctor": ("", "--probe --device npu:0"),
 }

@@ -27,6 +27,7 @@ from vconv.display.base import (
     wrapped,
 )
 from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
+from vconv.validators.history import TIME
 
 _FLOAT_BYTES = 4
 
@@ -139,7 +140,7 @@ def _validations(document: Document) -> None:
 
 
 def _report(report: Document) -> Iterator[str]:
-    when = datetime.strptime(report["time"], "%Y%m%dT%H%M%S").strftime("%Y-%m-%d %H:%M UTC")
+    when = datetime.strptime(report["time"], TIME).strftime("%Y-%m-%d %H:%M UTC")
     simulated = " (simulated)" * report["simulated"]
     if report["trouble"]:
         yield f"{when}{simulated}; {report['file']}: {report['trouble']}"

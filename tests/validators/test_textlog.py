@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from vconv.progress import Counted
 from vconv.types import Status
 from vconv.validators.metrics import METRICS
 from vconv.validators.speed import KEY
@@ -411,3 +412,13 @@ def test_a_comparison_has_every_figure_of_its_rows() -> None:
         assert all(says(line, key, one[key]) for key in ("batch", "cosine"))
         assert SAMPLES not in line and "4321.5" not in text
         assert str(one["variant"]) in line
+
+
+def test_how_far_something_was_is_passed_on_but_not_kept() -> None:
+    said: list[str] = []
+    log = Log(said.append)
+    for line in ("begun", Counted("rounds timed", 3, 10, 7.0), "done"):
+        log.say(line)
+    assert [str(line) for line in said] == ["begun", "rounds timed: 3 of 10, 7 s left", "done"]
+    kept = log.render(report()).splitlines()[:3]
+    assert [line.split(" s  ")[-1] for line in kept] == ["begun", "done", ""]
