@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from vconv.cli.live import BAR_WIDTH, EVERY_SECONDS, FIRST_SECONDS, Drawn, Printed
+from vconv.cli.drawn import BAR_WIDTH, Drawn
+from vconv.cli.live import EVERY_SECONDS, FIRST_SECONDS, Printed
 from vconv.progress import Counted
 
 TOKEN = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|(\r\n|\n|\r)|([^\x1b\r\n]+)")
