@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -20,11 +19,11 @@ from typing import Any
 
 from vconv.errors import ArtifactError
 from vconv.types import Check, Status
+from vconv.validators import index
 from vconv.validators.accuracy import OutputVerdict
+from vconv.validators.index import REPORTS_FOLDER
 from vconv.validators.limits import Limit
 
-RESULTS_FILE = "results.json"
-REPORTS_FOLDER = "reports"
 _PACKAGES = (
     "vconv",
     "torch",
@@ -111,9 +110,9 @@ def probe(folder: Path) -> None:
     with _sentence(folder):
         reports = folder / REPORTS_FOLDER
         probe = (reports if reports.exists() else folder) / f".probe-{uuid.uuid4().hex}"
-        _replace(probe, b"")
+        index.replace(probe, b"")
         probe.unlink()
-        _entries(folder)
+        index.read(folder)
 
 
 @contextlib.contextmanager
@@ -126,20 +125,6 @@ def _sentence(folder: Path) -> Iterator[None]:
             got=error.strerror or "an error",
             expected="a folder that can be written, with room in it",
             fix="mend its permissions, or work on a copy",
-        ) from error
-
-
-def _entries(folder: Path) -> list[Any]:
-    """Return the index of an artifact's reports."""
-    index = folder / RESULTS_FILE
-    try:
-        return list(json.loads(index.read_bytes())["reports"]) if index.is_file() else []
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{index} is damaged",
-            got="not an index of reports",
-            expected='{"reports": [...]}',
-            fix="delete it; the reports themselves are kept",
         ) from error
 
 
@@ -177,18 +162,17 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
     path = _reserved(reports, f"{stamp}-{kind}")
     try:
         for ending, content in beside.items():
-            _replace(path.with_suffix(ending), content)
-        _replace(path, text.encode())
-        with _locked(reports):
-            entries = _entries(folder)
+            index.replace(path.with_suffix(ending), content)
+        index.replace(path, text.encode())
+        with index.locked(folder):
+            found = index.read(folder)
             digest = hashlib.sha256(text.encode()).hexdigest()
             name = f"{REPORTS_FOLDER}/{path.name}"
             simulated = any(row["simulated"] for row in report.get("variants", report.get("rows", ())))
-            entries.append(
+            found["reports"].append(
                 {"file": name, "sha256": digest, "status": report["status"], "simulated": simulated}
             )
-            index = json.dumps({"reports": entries}, indent=2) + "\n"
-            _replace(folder / RESULTS_FILE, index.encode())
+            index.write(folder, found)
     except OSError:
         for ending in (*beside, path.suffix):
             with contextlib.suppress(OSError):
@@ -206,25 +190,3 @@ def _reserved(reports: Path, stem: str) -> Path:
                 path.with_suffix(".log").open("x").close()
                 return path
     raise AssertionError("there is always another number")
-
-
-@contextlib.contextmanager
-def _locked(reports: Path) -> Iterator[None]:
-    """Keep other validations of the same artifact from the index for a while."""
-    handle = os.open(reports, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
