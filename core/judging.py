@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vconv import manifest, subjects
+from vconv import carding, manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
@@ -120,7 +120,8 @@ def validate(
         "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
         "devices": {place.name: place.model for place in places},
         "device_settings": {place.name: dict(place.options) for place in places},
-        "environment": report.environment(),
+        "environment": report.environment(places),
+        "timing": asdict(plan),
         "checks": [asdict(check) for check in found.checks],
         "diagnosis": diagnosis,
         "speed_up_baseline": baseline,
@@ -131,7 +132,8 @@ def validate(
     }
     result = report.finite(result)
     saved = report.save(folder, result, "validate", log.render(result))
-    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log"))}
+    written = carding.refresh(folder, made, say)
+    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log")), "card": written}
 
 
 def compare(
@@ -216,7 +218,7 @@ def compare(
             "status": status,
             "passed": status is Status.PASSED,
             "limits": limits.describe(validation.pairs_judged(rows)),
-            "environment": report.environment(),
+            "environment": report.environment(places),
             "weights": weights,
             "rows": comparison.rows(rows, weights),
             "references": {str(one.folder): one.reference_is for one in found},

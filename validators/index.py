@@ -18,6 +18,8 @@ from vconv.errors import ArtifactError
 RESULTS_FILE = "results.json"
 REPORTS_FOLDER = "reports"
 CARD_FILE = "README.md"
+SCHEMA_VERSION = 1
+"""Of every report."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,15 @@ def _report(folder: Path, entry: Any) -> Saved:
                 expected=f"sha256 {expected[:12]}",
                 fix=f"put the report back, or take it out of {RESULTS_FILE}",
             )
-        return Saved(name, dict(json.loads(content)))
+        document = dict(json.loads(content))
+        if document.get("schema_version") != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"cannot read {folder / name}",
+                got=f"schema version {document.get('schema_version')}",
+                expected=f"schema version {SCHEMA_VERSION}",
+                fix=f"validate again, and take the report out of {RESULTS_FILE}",
+            )
+        return Saved(name, document)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"cannot read a report that {folder / RESULTS_FILE} names",

@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 from vconv.errors import ArtifactError
+from vconv.runtime.cann import find_toolkit
+from vconv.runtime.device import Device
+from vconv.runtime.devices import KINDS
 from vconv.types import Check, Status
 from vconv.validators import index
 from vconv.validators.accuracy import OutputVerdict
@@ -38,11 +41,16 @@ _PACKAGES = (
     "onnx-ir",
     "safetensors",
     "numpy",
+    "pillow",
 )
 
 
-def environment() -> dict[str, str | int]:
-    """Describe this machine and what is installed on it."""
+def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
+    """Describe this machine and what is installed on it.
+
+    Args:
+        devices: what was run on: of each accelerator's kind, it is told how many there are.
+    """
     found: dict[str, str | int] = {"python": platform.python_version(), "machine": platform.machine()}
     found["cores"] = len(os.sched_getaffinity(0))
     for package in _PACKAGES:
@@ -50,6 +58,10 @@ def environment() -> dict[str, str | int]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+    toolkit = find_toolkit()
+    found["cann"] = (toolkit.version or "of unknown version") if toolkit else "not installed"
+    for kind in {device.kind for device in devices if device.kind != "cpu" and not device.simulated}:
+        found[f"{kind} devices"] = KINDS[kind].count()
     return found
 
 
@@ -158,7 +170,8 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
     reports = folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    text = json.dumps(finite({"time": stamp, "host": platform.node(), **report}), indent=2) + "\n"
+    known = {"schema_version": index.SCHEMA_VERSION, "time": stamp, "host": platform.node()}
+    text = json.dumps(finite({**known, **report}), indent=2) + "\n"
     path = _reserved(reports, f"{stamp}-{kind}")
     try:
         for ending, content in beside.items():

@@ -189,6 +189,20 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
 
 
 @main.command()
+@click.argument("path", type=TEXT)
+@click.option(
+    "--lang", type=click.Choice(["en", "zh"]), help="English or Chinese.  [default: as it is, else en]"
+)
+@click.option("--force", is_flag=True, help="Replace a README.md that was changed by hand.")
+@JSON
+def card(as_json: bool, **options: Any) -> None:
+    """Write the model card of the artifact PATH, README.md, from its manifest and its reports."""
+    from vconv import carding, display
+
+    show(carding.card(say=progress(), **options), display.carded, as_json)
+
+
+@main.command()
 @click.argument("path", required=False, type=TEXT)
 @weights("The original's weights.  [default: where they came from]")
 @HUB

@@ -105,6 +105,18 @@ def exported(document: Document) -> None:
     show(f"next: vconv {verb} {document['artifact']}{where}", markup=False)
 
 
+def carded(document: Document) -> None:
+    """Draw the result of writing a card."""
+    reports = document["reports"]
+    show(
+        f"{document['file']} ({document['language']}), from vconv.json"
+        + "".join(f", {name}" for name in reports),
+        markup=False,
+    )
+    if not reports:
+        show(f"without measurements: vconv validate {shlex.quote(document['artifact'])}", markup=False)
+
+
 def filled(document: Document) -> None:
     """Draw the result of filling an artifact."""
     size, digest = sized(document["nbytes"]), document["sha256"][:12]
