@@ -85,7 +85,7 @@ def _tidied(text: str) -> str:
 def _packages(made: Manifest, evidence: Sequence[Evidence]) -> str:
     """Name what to install: in the versions of the newest report, where there is one."""
     wanted = [name for name in _INSTALLED if name != "timm" or made.system.library == "timm"]
-    named = {name: _PIP.get(name, name) for name in ("vconv", *wanted)}
+    named = {name: _PIP.get(name, name) for name in wanted}
     if not evidence:
         return " ".join(named.values())
     found = max(evidence, key=lambda one: str(one.document["time"])).document["environment"]

@@ -50,6 +50,11 @@ class Evidence:
         return str(self.document["devices"].get(self.device, self.device))
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """How the device was set to compute, or computes where it is an imitation."""
+        return dict(self.document["device_settings"].get(self.device, {}))
+
+    @property
     def moment(self) -> str:
         """When the report was made, as ``2026-11-21 18:40 UTC``."""
         found = datetime.strptime(self.document["time"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)

@@ -8,6 +8,7 @@ from vconv.validators.cards import tables
 from vconv.validators.cards.evidence import Evidence
 from vconv.validators.cards.markdown import code, escaped
 from vconv.validators.cards.words import Words
+from vconv.validators.inputs import MADE_UP
 
 _VERSIONS = (
     *("python", "torch", "torch_npu", "transformers", "timm", "onnx", "onnxruntime", "openvino", "numpy"),
@@ -31,11 +32,29 @@ def device(one: Evidence, words: Words) -> str:
     return f"{code(one.device)}{words.say('marks', 'simulated') if one.simulated else ''}"
 
 
+def model(one: Evidence, words: Words) -> str:
+    """Name a device's model; of a simulated one, say how it computes."""
+    if one.simulated:
+        return words.say("marks", "simulated_npu").format(**one.settings)
+    return escaped(one.model)
+
+
+def _image(name: str, words: Words) -> str:
+    """Name an image of the validation: made up, or a photograph."""
+    kind, _, number = name.replace(MADE_UP, "synthetic ").partition(" ")
+    return words.say("images", kind).format(number=number) if number else escaped(name)
+
+
+def _reason(text: str, words: Words) -> str:
+    """Say why something was not judged, in the card's language where vconv knows the words."""
+    return escaped(words.say("reasons", text))
+
+
 def environment(one: Evidence, words: Words) -> dict[str, Any]:
     """Describe where a device was used: what was installed, how it was set to compute."""
     return {
         "device": device(one, words),
-        "model": escaped(one.model),
+        "model": model(one, words),
         "simulated": one.simulated,
         "moment": one.moment,
         "file": one.report.file,
@@ -74,7 +93,7 @@ def performance(one: Evidence, words: Words) -> dict[str, Any]:
     ]
     return {
         "device": device(one, words),
-        "model": escaped(one.model),
+        "model": model(one, words),
         "file": one.report.file,
         "warmups": document["timing"]["warmups"],
         "preprocessing": tables.figure("p50_ms", document["preprocessing_ms_per_image"]),
@@ -91,6 +110,7 @@ def accuracy(one: Evidence, words: Words) -> dict[str, Any]:
     reference, inputs = document["reference"], document["inputs"]
     source = words.say("references", reference["source"])
     where = f"{reference['precision']}, {code(reference['device'])}"
+    name = escaped(words.say("references", reference["name"] or "-"))
     failures = [
         f"{tables.named(row, words)}, {code(output)}: {escaped(reason)}"
         for row in one.rows
@@ -98,19 +118,24 @@ def accuracy(one: Evidence, words: Words) -> dict[str, Any]:
         for reason in found.get("reasons", ())
     ]
     failures += [
-        f"{tables.named(row, words)}: {escaped(row['reason'])}" for row in one.rows if row.get("reason")
+        f"{tables.named(row, words)}: {_reason(row['reason'], words)}"
+        for row in one.rows
+        if row.get("reason")
     ]
     return {
         "device": device(one, words),
-        "model": escaped(one.model),
+        "model": model(one, words),
         "simulated": one.simulated,
         "file": one.report.file,
-        "reference": f"{escaped(reference['name'] or '-')} ({where}; {source})",
+        "reference": words.say("marks", "reference").format(name=name, where=where, source=source),
         "within": code(document["limits"]["within"]),
-        "inputs": ", ".join(escaped(name) for name in inputs["images"]) or "-",
+        "inputs": words.say("marks", "and").join(_image(name, words) for name in inputs["images"]) or "-",
         "table": tables.accuracy(one, words),
         "further": tables.further(one, words),
         "improvement": tables.improvement(one, words) if one.device != "cpu" else "",
         "prediction": tables.prediction(one, words),
+        "agreement": tables.agreement(one, words),
+        "images": (document.get("dataset") or {}).get("images", 0),
+        "unread": len((document.get("dataset") or {}).get("skipped", ())),
         "failures": failures,
     }

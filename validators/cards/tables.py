@@ -162,7 +162,7 @@ def _errors(row: Row) -> Mapping[str, float]:
 
 
 def prediction(evidence: Evidence, words: Words) -> str:
-    """Lay out what a simulated NPU predicts, with each cause alone."""
+    """Lay out what a simulated NPU predicts, with each cause alone; a dash where one changed nothing."""
     predicted = [row for row in evidence.rows if row["prediction"]]
     causes = list(dict.fromkeys(cause for row in predicted for cause in row["prediction"]["causes"]))
     rows = [
@@ -170,10 +170,7 @@ def prediction(evidence: Evidence, words: Words) -> str:
             named(row, words),
             code(output),
             _error_of(errors),
-            *(
-                _error_of(row["prediction"]["causes"].get(cause, {}).get("outputs", {}).get(output))
-                for cause in causes
-            ),
+            *(_alone(row["prediction"]["causes"].get(cause), output) for cause in causes),
             _error_of(row["prediction"]["rest"][output]),
         ]
         for row in predicted
@@ -182,8 +179,40 @@ def prediction(evidence: Evidence, words: Words) -> str:
     return table(_headings(words, "variant", "output", "predicted", *causes, "rest"), rows, 2 + len(causes))
 
 
-def _error_of(errors: Mapping[str, float] | None) -> str:
-    return _ABSENT if not errors or errors["relative_error"] is None else _percent(errors["relative_error"])
+def _alone(cause: Mapping[str, Any] | None, output: str) -> str:
+    return _error_of(cause["outputs"][output]) if cause and cause["changed"] else _ABSENT
+
+
+def _error_of(errors: Mapping[str, float]) -> str:
+    return _ABSENT if errors["relative_error"] is None else _percent(errors["relative_error"])
+
+
+_PERCENTILES = (("cosine", ("p1", "p50")), ("vector_relative_error", ("p50", "p99", "p100")))
+"""What is shown of a folder of images: by metric, the percentiles."""
+
+
+def agreement(evidence: Evidence, words: Words) -> str:
+    """Lay out how variants agreed with the reference over a folder of images, if one was given."""
+    found: Mapping[str, Any] = evidence.document.get("dataset") or {"variants": []}
+    rows = [
+        [
+            named(row, words),
+            code(output),
+            *(figure(metric, of[metric][key]) for metric, keys in _PERCENTILES for key in keys),
+            figure("top1_match", row["neighbours"]["agreement"] if row["neighbours"] else None),
+            figure("top1_match", row["top1_agreement"]),
+        ]
+        for row in found["variants"]
+        if row["device"] == evidence.device
+        for output, of in row["outputs"].items()
+    ]
+    percentiles = [f"{words.say('headings', metric)}, {key}" for metric, keys in _PERCENTILES for key in keys]
+    headings = (
+        _headings(words, "variant", "output"),
+        percentiles,
+        _headings(words, "neighbours", "top1_match"),
+    )
+    return table([heading for part in headings for heading in part], rows, 2 + len(percentiles))
 
 
 def smoke(row: Row, words: Words) -> str:
@@ -214,8 +243,7 @@ def versions(document: Mapping[str, Any], shown: Iterable[str], words: Words) ->
 
 def settings(evidence: Evidence, words: Words) -> str:
     """Lay out how a device was set to compute; nothing where it has nothing to set."""
-    found = evidence.document["device_settings"].get(evidence.device, {})
-    rows = [[code(key), code(str(value))] for key, value in found.items()]
+    rows = [[code(key), code(str(value))] for key, value in evidence.settings.items()]
     return table(_headings(words, "setting", "figures"), rows)
 
 
