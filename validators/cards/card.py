@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _INSTALLED = ("torch", "torch_npu", "transformers", "timm", "onnxruntime", "pillow")
 """What the scripts of a card need, as reports name it."""
+_VERSION = re.compile(r"[0-9][\w.+!-]*")
 _PIP = {"torch_npu": "torch-npu"}
 
 
@@ -89,9 +91,9 @@ def _packages(made: Manifest, evidence: Sequence[Evidence]) -> str:
     if not evidence:
         return " ".join(named.values())
     found = max(evidence, key=lambda one: str(one.document["time"])).document["environment"]
-    versions = {name: found.get(name, "not installed") for name in named}
+    versions = {name: str(found.get(name, "")) for name in named}
     return " ".join(
-        pip if versions[name] == "not installed" else f"{pip}=={versions[name]}"
+        f"{pip}=={versions[name]}" if _VERSION.fullmatch(versions[name]) else pip
         for name, pip in named.items()
     )
 

@@ -42,7 +42,8 @@ def model(one: Evidence, words: Words) -> str:
 def _image(name: str, words: Words) -> str:
     """Name an image of the validation: made up, or a photograph."""
     kind, _, number = name.replace(MADE_UP, "synthetic ").partition(" ")
-    return words.say("images", kind).format(number=number) if number else escaped(name)
+    known = words.tables["images"]
+    return known[kind].format(number=number) if kind in known and number.isdigit() else escaped(name)
 
 
 def _reason(text: str, words: Words) -> str:
