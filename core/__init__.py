@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vconv.carding import card
     from vconv.judging import compare, validate
     from vconv.localising import bisect
+    from vconv.referring import reference
     from vconv.selftesting import selftest
     from vconv.workflows import export, fill, load
 
@@ -46,6 +47,7 @@ _HOMES = {
     "export": "vconv.workflows",
     "fill": "vconv.workflows",
     "load": "vconv.workflows",
+    "reference": "vconv.referring",
     "selftest": "vconv.selftesting",
     "validate": "vconv.judging",
 }

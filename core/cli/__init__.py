@@ -161,6 +161,9 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
 @weights("The original's weights.  [default: where they came from, or else the recorded outputs]")
 @HUB
 @images("to judge on")
+@click.option(
+    "--reference", type=TEXT, metavar="FILE", help="What `vconv reference` recorded on another machine."
+)
 @measuring
 @SEED
 @JSON
@@ -173,6 +176,31 @@ def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options:
     )
     show(document, display.validated, as_json)
     exit_by(document)
+
+
+@main.command()
+@click.argument("path", type=TEXT)
+@click.option(
+    "--out", type=TEXT, required=True, metavar="FILE", help="The file to write, outside of the artifact."
+)
+@weights("The original's weights.  [default: where they came from]")
+@HUB
+@OFFLINE
+@device("Where to run it: cpu or cuda[:N].")
+@images("to record")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@SEED
+@JSON
+def reference(as_json: bool, **options: Any) -> None:
+    """Record what the original of the artifact PATH gives here, to validate against on another machine.
+
+    \b
+    vconv reference PATH --device cuda --out reference.safetensors
+    vconv validate PATH --device npu --reference reference.safetensors
+    """
+    from vconv import display, referring
+
+    show(referring.reference(say=progress(), **options), display.referred, as_json)
 
 
 @main.command()
