@@ -36,6 +36,7 @@ __all__ = [
     "export",
     "fill",
     "load",
+    "reference",
     "selftest",
     "validate",
 ]

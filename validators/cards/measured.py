@@ -111,6 +111,8 @@ def accuracy(one: Evidence, words: Words) -> dict[str, Any]:
     reference, inputs = document["reference"], document["inputs"]
     source = words.say("references", reference["source"])
     where = f"{reference['precision']}, {code(reference['device'])}"
+    if recorded := reference["recorded"]:
+        where += f" {escaped(recorded['device_model'])}, {escaped(recorded['arithmetic'])}"
     name = escaped(words.say("references", reference["name"] or "-"))
     failures = [
         f"{tables.named(row, words)}, {code(output)}: {escaped(reason)}"
