@@ -11,9 +11,11 @@ from typing import Any
 from vconv import manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import ArtifactError, InputError
+from vconv.localising import compared
 from vconv.runtime.device import Device
 from vconv.runtime.devices import find_device
 from vconv.runtime.images import open_images
+from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
 from vconv.types import Say, silent
 from vconv.validators import elsewhere, report
@@ -65,6 +67,7 @@ def reference(
     photographs = open_images(images) if images else []
     folder, target = Path(path), Path(out)
     made = manifest.load(folder)
+    require_weights(folder)
     _require_writable(target, folder, force)
     with scratch_folder(say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
@@ -76,11 +79,11 @@ def reference(
                 expected="the original's weights",
                 fix="give --weights",
             )
-        check = verify_source(made, source)
-        if check.fault:
+        wrong = [check for check in (verify_source(made, source), *compared(folder, source)) if check.fault]
+        if wrong:
             raise InputError(
                 "these are not the weights that the artifact was made of",
-                got=check.detail,
+                got=wrong[0].detail,
                 expected=made.source.label,
                 fix="give the original's own weights",
             )
