@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vconv import manifest, subjects
+from vconv import carding, manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
@@ -24,7 +24,8 @@ from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
 from vconv.trials import Trial, named_devices
 from vconv.types import Say, Status, silent, weights_named
-from vconv.validators import comparison, ranking, report, textlog, validation
+from vconv.validators import comparison, elsewhere, ranking, report, textlog, validation
+from vconv.validators.elsewhere import Recorded
 from vconv.validators.limits import open_limits
 from vconv.validators.speed import add_speed_ups
 
@@ -38,6 +39,7 @@ def validate(
     profile: str | None = None,
     within: str | Path = "strict",
     images: Sequence[str | Path] = (),
+    reference: str | Path | None = None,
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
     capture: bool = False,
@@ -62,6 +64,8 @@ def validate(
         profile: which NPU is simulated: ``910b``, the default, or ``310p``.
         within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict ones.
         images: photographs to judge on; the recorded inputs by default.
+        reference: a file that :func:`vconv.reference` wrote on another machine: what variants are held to,
+            on the images that it holds.
         engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
         precision: what to run torch variants in; what the device usually runs by default.
         capture: whether to run torch variants also captured as one graph and replayed, on CUDA and NPUs.
@@ -89,13 +93,22 @@ def validate(
     photographs = open_images(images) if images else []
     folder = Path(path)
     made = manifest.load(folder)
+    recorded = _recorded(reference, made, bool(images))
     limits.require_use(str(folder), made.outputs)
     require_weights(folder)
     report.probe(folder)
     with scratch_folder(log.say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
         original = partial(subjects.live_source, made, asked, bool(weights), scratch, log.say)
-        refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
+        refer = partial(
+            subjects.reference,
+            folder,
+            made,
+            photographs=photographs,
+            seed=seed,
+            say=log.say,
+            elsewhere=recorded,
+        )
         found = examine(folder, made, original, refer, log.say)
         isolate = None if quick else isolation.measure
         run = validation.run(trial.candidates(found), limits, plan, log.say, isolate)
@@ -114,13 +127,15 @@ def validate(
             "name": found.reference.name if found.reference else None,
             "source": found.reference_is,
             "precision": "fp32",
-            "device": "cpu",
+            "device": found.reference.device if found.reference else "cpu",
+            "recorded": recorded.describe() if recorded else None,
         },
         "inputs": found.inputs,
         "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
         "devices": {place.name: place.model for place in places},
         "device_settings": {place.name: dict(place.options) for place in places},
-        "environment": report.environment(),
+        "environment": report.environment(places),
+        "timing": asdict(plan),
         "checks": [asdict(check) for check in found.checks],
         "diagnosis": diagnosis,
         "speed_up_baseline": baseline,
@@ -131,7 +146,22 @@ def validate(
     }
     result = report.finite(result)
     saved = report.save(folder, result, "validate", log.render(result))
-    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log"))}
+    written = carding.refresh(folder, made, say)
+    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log")), "card": written}
+
+
+def _recorded(reference: str | Path | None, made: manifest.Manifest, with_images: bool) -> Recorded | None:
+    """Read a reference from another machine, if one was named."""
+    if reference is None:
+        return None
+    if with_images:
+        raise InputError(
+            "--reference and --images exclude each other",
+            got="both",
+            expected="one: the file holds the images that were recorded with it",
+            fix="leave one of them out",
+        )
+    return elsewhere.load(Path(reference), made)
 
 
 def compare(
@@ -216,7 +246,7 @@ def compare(
             "status": status,
             "passed": status is Status.PASSED,
             "limits": limits.describe(validation.pairs_judged(rows)),
-            "environment": report.environment(),
+            "environment": report.environment(places),
             "weights": weights,
             "rows": comparison.rows(rows, weights),
             "references": {str(one.folder): one.reference_is for one in found},

@@ -13,10 +13,10 @@ from typing import Any
 
 from vconv.errors import ArtifactError
 from vconv.types import Status
-from vconv.validators import report
+from vconv.validators import index
 
 TIME = "%Y%m%dT%H%M%S"
-_NAMED = re.compile(rf"{report.REPORTS_FOLDER}/(\d{{8}}T\d{{6}})-([a-z]+)(?:-\d+)?\.json")
+_NAMED = re.compile(rf"{index.REPORTS_FOLDER}/(\d{{8}}T\d{{6}})-([a-z]+)(?:-\d+)?\.json")
 _BEST = ("variant", "engine", "device", "batch", "p50_ms")
 
 
@@ -62,11 +62,11 @@ def newest(folder: Path) -> tuple[list[dict[str, Any]], str]:
         One :class:`Entry` each, as plain data; and why the index cannot be read, empty if it can.
     """
     try:
-        last = {(entry.kind, entry.simulated): entry for entry in map(_entry, report.entries(folder))}
+        last = {(entry.kind, entry.simulated): entry for entry in map(_entry, index.read(folder)["reports"])}
     except ArtifactError as error:
         return [], f"{error.what}: {error.fix}"
     except (KeyError, TypeError, ValueError, OSError) as error:
-        return [], f"{folder / report.RESULTS_FILE} is damaged: {error}"
+        return [], f"{folder / index.RESULTS_FILE} is damaged: {error}"
     found = sorted(last.values(), key=lambda entry: entry.time, reverse=True)
     return [asdict(_read(folder, entry)) for entry in found], ""
 

@@ -21,9 +21,9 @@ from vconv.progress import megabytes
 from vconv.runtime.variants import require_weights
 from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import classes
-from vconv.validators.report import REPORTS_FOLDER, RESULTS_FILE
+from vconv.validators.index import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
 
-_BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, "README.md"}
+_BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, CARD_FILE}
 """Files that an artifact may hold and its manifest does not list."""
 TRANSPOSED = "is the transpose of"
 

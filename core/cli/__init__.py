@@ -21,10 +21,13 @@ from vconv.cli.options import (
     HUB,
     JSON,
     OFFLINE,
+    ONE_ENGINE,
     PROFILE,
     SEED,
     TEXT,
+    VARIANT,
     WITHIN,
+    converting,
     device,
     images,
     measuring,
@@ -101,39 +104,7 @@ def info(path: str, as_json: bool) -> None:
 )
 @HUB
 @OFFLINE
-@click.option(
-    "--out", type=TEXT, metavar="FOLDER", help="The artifact's own folder.  [default: artifacts/NAME]"
-)
-@click.option("--force", is_flag=True, help="Replace an artifact that is there.")
-@click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph.")
-@click.option(
-    "--opset", default=18, show_default=True, metavar="N", help="ONNX opset of the dynamic graph, 18 to 22."
-)
-@images("to record and check on")
-@click.option(
-    "--golden",
-    type=click.Choice(["record", "none"]),
-    default="record",
-    show_default=True,
-    help="Run the reference, record it and check every variant against it; or do none of these.",
-)
-@click.option(
-    "--pool",
-    type=click.Choice(["cls", "avg"]),
-    help="How timm's systems pool.  [default: as the library does]",
-)
-@click.option(
-    "--periods",
-    type=click.Choice(["authors", "library"]),
-    help="Whose RoPE periods a DINOv3 gets: its authors', in bfloat16, or, for one that was trained further "
-    "with its library's, those, in float32.  [default: authors]",
-)
-@click.option(
-    "--without-weights",
-    is_flag=True,
-    help="Leave model.safetensors out of what is kept; `vconv fill` makes it from one's own copy.",
-)
-@click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the made-up images.")
+@converting
 @offline_model
 @JSON
 def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
@@ -154,6 +125,9 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
 @weights("The original's weights.  [default: where they came from, or else the recorded outputs]")
 @HUB
 @images("to judge on")
+@click.option(
+    "--reference", type=TEXT, metavar="FILE", help="What `vconv reference` recorded on another machine."
+)
 @measuring
 @SEED
 @JSON
@@ -172,6 +146,29 @@ def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options:
 
 
 @main.command()
+@click.argument("path", type=TEXT, shell_complete=artifact)
+@click.option(
+    "--out", type=TEXT, required=True, metavar="FILE", help="The file to write, outside of the artifact."
+)
+@weights("The original's weights.  [default: where they came from]")
+@HUB
+@OFFLINE
+@device("Where to run it: cpu or cuda[:N].")
+@images("to record")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@SEED
+@JSON
+def reference(as_json: bool, **options: Any) -> None:
+    """Record what the original gives here, for another machine.
+
+    PATH is an artifact, which is validated there against the file that is written here.
+    """
+    from vconv import display, referring
+
+    show(referring.reference(say=progress(), **options), display.referred, as_json)
+
+
+@main.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=TEXT, shell_complete=artifact)
 @measuring
 @JSON
@@ -185,6 +182,23 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
     document = judging.compare(precision=names(precision), engines=engines or None, say=progress(), **options)
     show(document, display.compared, as_json)
     exit_by(document)
+
+
+@main.command()
+@click.argument("path", type=TEXT, shell_complete=artifact)
+@click.option(
+    "--lang", type=click.Choice(["en", "zh"]), help="English or Chinese.  [default: as it is, else en]"
+)
+@click.option("--force", is_flag=True, help="Replace a README.md that was changed by hand.")
+@JSON
+def card(as_json: bool, **options: Any) -> None:
+    """Write an artifact's model card, README.md.
+
+    It is made from the manifest and the reports of the artifact PATH.
+    """
+    from vconv import carding, display
+
+    show(carding.card(say=progress(), **options), display.carded, as_json)
 
 
 @main.command()
@@ -216,15 +230,7 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
 
 @main.command()
 @click.argument("path", type=TEXT, shell_complete=artifact)
-@click.option(
-    "--variant",
-    type=TEXT,
-    default="onnx-fp32",
-    show_default=True,
-    metavar="NAME",
-    shell_complete=one_of(("onnx-fp32", "onnx-fp32-npu", "patched-torch-fp32", "original-torch-fp32")),
-    help="onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
-)
+@VARIANT
 @weights(
     "The original's weights.  [default: where they came from; without them a graph is held against the "
     "patched model]"
@@ -232,12 +238,7 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
 @HUB
 @OFFLINE
 @device("Where the variant is run: cpu, cuda[:N] or npu[:N]; the reference is run on the CPU.")
-@click.option(
-    "--engine",
-    type=TEXT,
-    metavar="NAME",
-    help="What runs a graph: onnxruntime or openvino.  [default: onnxruntime]",
-)
+@ONE_ENGINE
 @WITHIN
 @images("to look at")
 @SEED

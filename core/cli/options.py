@@ -42,8 +42,8 @@ def hf32_names(text: str) -> tuple[str, ...]:
 
 TEXT = Filled()
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "What goes in": ("weights", "hub", "offline", "images", "seed", "pool", "periods"),
-    "What is made": ("out", "force", "batch", "opset", "golden", "without_weights"),
+    "What goes in": ("weights", "hub", "offline", "images", "seed", "reference", "pool", "periods"),
+    "What is made": ("out", "force", "batch", "opset", "golden", "without_weights", "lang"),
     "Offline model": ("format", "soc", "gears", "om_precision"),
     "What is run, and where": (
         *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "probed"),
@@ -86,6 +86,21 @@ ENGINE = click.option(
     metavar="NAME",
     shell_complete=one_of(("onnxruntime", "openvino")),
     help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
+)
+ONE_ENGINE = click.option(
+    "--engine",
+    type=TEXT,
+    metavar="NAME",
+    help="What runs a graph: onnxruntime or openvino.  [default: onnxruntime]",
+)
+VARIANT = click.option(
+    "--variant",
+    type=TEXT,
+    default="onnx-fp32",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=one_of(("onnx-fp32", "onnx-fp32-npu", "patched-torch-fp32", "original-torch-fp32")),
+    help="onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
 )
 HF32 = click.option(
     "--hf32",
@@ -187,5 +202,53 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of all that judges and times."""
     anywhere = device("Where to run: cpu, cuda[:N], npu[:N], npu-sim, or all but that.")
     for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, CAPTURE, PRECISION, PROFILE, HF32, anywhere, OFFLINE):
+        command = option(command)
+    return command
+
+
+_CONVERTING = (
+    click.option(
+        "--out", type=TEXT, metavar="FOLDER", help="The artifact's own folder.  [default: artifacts/NAME]"
+    ),
+    click.option("--force", is_flag=True, help="Replace an artifact that is there."),
+    click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph."),
+    click.option(
+        "--opset",
+        default=18,
+        show_default=True,
+        metavar="N",
+        help="ONNX opset of the dynamic graph, 18 to 22.",
+    ),
+    images("to record and check on"),
+    click.option(
+        "--golden",
+        type=click.Choice(["record", "none"]),
+        default="record",
+        show_default=True,
+        help="Run the reference, record it and check every variant against it; or do none of these.",
+    ),
+    click.option(
+        "--pool",
+        type=click.Choice(["cls", "avg"]),
+        help="How timm's systems pool.  [default: as the library does]",
+    ),
+    click.option(
+        "--periods",
+        type=click.Choice(["authors", "library"]),
+        help="Whose RoPE periods a DINOv3 gets: its authors', in bfloat16, or, for one that was trained "
+        "further with its library's, those, in float32.  [default: authors]",
+    ),
+    click.option(
+        "--without-weights",
+        is_flag=True,
+        help="Leave model.safetensors out of what is kept; `vconv fill` makes it from one's own copy.",
+    ),
+    click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the made-up images."),
+)
+
+
+def converting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of what is made, and how."""
+    for option in reversed(_CONVERTING):
         command = option(command)
     return command

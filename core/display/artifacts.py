@@ -71,6 +71,33 @@ def exported(document: Document) -> None:
     command(f"next: vconv {verb} {shlex.quote(document['artifact'])}{where}")
 
 
+def carded(document: Document) -> None:
+    """Draw the result of writing a card."""
+    wrapped(f"{document['file']} ({document['language']}), from vconv.json{_listed(document['reports'])}")
+    if not document["reports"]:
+        command(f"without measurements: vconv validate {shlex.quote(document['artifact'])}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return "".join(f", {name}" for name in names)
+
+
+def referred(document: Document) -> None:
+    """Draw the result of recording a reference."""
+    size, digest = sized(document["nbytes"]), document["sha256"][:12]
+    rows: list[tuple[str, Cell]] = [
+        ("reference", document["reference"]),
+        ("weights", weights_named(document["weights"], document["synthetic"])),
+        ("device", f"{document['device']} ({document['device_model']}), {document['arithmetic']}"),
+        ("inputs", ", ".join(document["images"])),
+        *((f"floor {name}", f"{value:.1e}") for name, value in document["floor"].items()),
+        ("file", f"{document['file']}, {size}, sha256 {digest}"),
+    ]
+    show(pairs(rows))
+    file = shlex.quote(document["file"])
+    command(f"next, on the other machine: vconv validate PATH --reference {file}")
+
+
 def filled(document: Document) -> None:
     """Draw the result of filling an artifact."""
     size, digest = sized(document["nbytes"]), document["sha256"][:12]

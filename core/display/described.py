@@ -29,8 +29,6 @@ from vconv.display.base import (
 from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
 from vconv.validators.history import TIME
 
-_FLOAT_BYTES = 4
-
 
 def artifact(document: Document) -> None:
     """Draw what an artifact is, and what has been found out about it."""
@@ -63,8 +61,8 @@ def _headline(document: Document) -> None:
     nbytes = sum(record["nbytes"] for record in files.values())
     show(Text(document["system"]["name"], "bold"))
     size = f"{sized(nbytes)} in {len(files)} files"
-    if WEIGHTS_FILE in files:
-        size = f"{_counted(files[WEIGHTS_FILE]['nbytes'] // _FLOAT_BYTES)} parameters in float32, {size}"
+    if document["complexity"]:
+        size = f"{_counted(document['complexity']['parameters'])} parameters, {size}"
     wrapped(f"{size}, by vconv {document['vconv']}")
 
 

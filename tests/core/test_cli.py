@@ -349,7 +349,7 @@ def test_a_shell_completes_names(line: str, offered: list[str]) -> None:
     assert completed(line) == [("plain", name) for name in offered]
 
 
-@pytest.mark.parametrize("command", ["info", "validate", "compare", "selftest", "bisect", "fill"])
+@pytest.mark.parametrize("command", ["info", "validate", "compare", "selftest", "bisect", "fill", "card"])
 def test_a_shell_completes_artifacts(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("artifacts/one", "artifacts/two", "artifacts/none", "elsewhere/three", "here"):
         (tmp_path / folder).mkdir(parents=True)
@@ -401,8 +401,7 @@ def test_info_fits_one_screen_and_says_how_to_validate(small_artifact: Path) -> 
         batch = str(variant["batch"] or "any")
         row = next(line.split() for line in shown.splitlines() if line.startswith(variant["variant"] + " "))
         assert (row[1], row[2], row[-1]) == (variant["engine"], batch, nodes)
-    weights = made["files"]["model.safetensors"]["nbytes"]
-    assert f"{weights // 4 / 1e3:.0f} thousand parameters in float32" in shown
+    assert f"{made['complexity']['parameters'] / 1e3:.0f} thousand parameters" in shown
     total = sum(record["nbytes"] for record in made["files"].values())
     assert re.search(rf"^total +{total / 1e6:.1f} MB$", shown, re.M)
 

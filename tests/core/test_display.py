@@ -268,6 +268,23 @@ def systems(_: Any) -> Drawn:
     return Drawn(display.systems, rows, [*figures, *names, "518x518", "gated"], names)
 
 
+def referred(_: Any) -> Drawn:
+    document = {
+        **{"reference": "original + authors' periods", "weights": f"hub:timm/{LONGEST}@{40 * 'f'}"},
+        **{"synthetic": False, "device": "cuda:0", "device_model": "A GPU of a long name " * 3},
+        **{"arithmetic": "fp32", "images": [f"{FOLDER}/{number}.png" for number in range(3)]},
+        **{"floor": dict.fromkeys(OUTPUTS, 1.234e-6), "file": f"{FOLDER}-reference.safetensors"},
+        **{"nbytes": 28_123_456_789, "sha256": 64 * "f"},
+    }
+    return Drawn(display.referred, document, ["28.1 GB", "1.2e-06", 12 * "f"], [document["file"]])
+
+
+def carded(_: Any) -> Drawn:
+    reports = [f"reports/20261121T22534{number}-validate.json" for number in range(9)]
+    document = {"file": f"{FOLDER}/README.md", "language": "zh", "reports": reports, "artifact": FOLDER}
+    return Drawn(display.carded, document, reports, [])
+
+
 DRAWINGS: dict[str, tuple[str, Callable[[Any], Drawn]]] = {
     "export": ("exported", exported),
     "validate": ("validated", lambda document: validated(document, simulated=False)),
@@ -280,6 +297,8 @@ DRAWINGS: dict[str, tuple[str, Callable[[Any], Drawn]]] = {
     "doctor": ("", diagnosed),
     "fill": ("", filled),
     "list": ("", systems),
+    "reference": ("", referred),
+    "card": ("", carded),
 }
 """By what is drawn, the document that it starts from, and what stretches that."""
 
