@@ -1,4 +1,4 @@
-"""The command line: parse, call one workflow, print, exit. Nothing else is done here."""
+"""The command line: parse, call one workflow, print, exit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ vconv export dinov3-vits16 --weights FOLDER
 vconv validate artifacts/dinov3-vits16 --weights FOLDER
 
 `vconv COMMAND -h` shows every option. In bash, `eval "$(_VCONV_COMPLETE=bash_source vconv)"` completes
-names and artifacts; zsh and fish likewise.
+names and artifacts; so in zsh and fish.
 """
 
 
@@ -161,7 +161,7 @@ def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options:
 def reference(as_json: bool, **options: Any) -> None:
     """Record what the original gives here, for another machine.
 
-    PATH is an artifact, which is validated there against the file that is written here.
+    The artifact PATH is validated there against the file that is written here.
     """
     from vconv import display, referring
 
