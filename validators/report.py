@@ -11,7 +11,8 @@ import math
 import os
 import platform
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,23 @@ from vconv.errors import ArtifactError
 from vconv.types import Check, Status
 from vconv.validators.accuracy import OutputVerdict
 from vconv.validators.limits import Limit
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A report as it lies on disk.
+
+    Args:
+        name: of its file.
+        sha256: of its bytes.
+    """
+
+    name: str
+    sha256: str
+
+
+Picture = bytes | Callable[[Mapping[str, Any], Saved], bytes]
+"""What is saved beside a report: as it is, or drawn of the report as it was saved."""
 
 RESULTS_FILE = "results.json"
 REPORTS_FOLDER = "reports"
@@ -148,7 +166,7 @@ def save(
     report: Mapping[str, Any],
     kind: str,
     log: str,
-    pictures: Mapping[str, bytes] = MappingProxyType({}),
+    pictures: Mapping[str, Picture] = MappingProxyType({}),
 ) -> Path:
     """Write a report and its log under ``reports/`` and enter it in ``results.json``.
 
@@ -169,19 +187,22 @@ def save(
         return _save(folder, report, kind, {".log": log.encode(), **pictures})
 
 
-def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[str, bytes]) -> Path:
+def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[str, Picture]) -> Path:
     reports = folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     text = json.dumps(finite({"time": stamp, "host": platform.node(), **report}), indent=2) + "\n"
     path = _reserved(reports, f"{stamp}-{kind}")
+    digest = hashlib.sha256(text.encode()).hexdigest()
     try:
-        for ending, content in beside.items():
-            _replace(path.with_suffix(ending), content)
         _replace(path, text.encode())
+        for ending, content in beside.items():
+            drawn = (
+                content if isinstance(content, bytes) else content(json.loads(text), Saved(path.name, digest))
+            )
+            _replace(path.with_suffix(ending), drawn)
         with _locked(reports):
             entries = _entries(folder)
-            digest = hashlib.sha256(text.encode()).hexdigest()
             name = f"{REPORTS_FOLDER}/{path.name}"
             simulated = any(row["simulated"] for row in report.get("variants", report.get("rows", ())))
             entries.append(

@@ -35,7 +35,7 @@ def variants(document: Document) -> Table:
     for variant in document["variants"]:
         output, row = _worst_output(variant["outputs"])
         figures = (("floor", ".0e"), ("vector_relative_error", ".1e"), ("limit", ".2g"))
-        first = [_name(variant), output]
+        first = [sentences.short_name(variant), output]
         first += ["-" if row.get(key) is None else format(row[key], style) for key, style in figures]
         for place, timing in enumerate(variant["latency"] or [None]):
             numbers = ["-"] * 3 if timed else []
@@ -47,17 +47,10 @@ def variants(document: Document) -> Table:
     return drawn
 
 
-def _name(variant: Document) -> str:
-    """Name a variant, with its engine and device where they are not the usual ones, and *simulated*."""
-    engine: str = "" if variant["engine"] in ("torch", "onnxruntime") else f" {variant['engine']}"
-    device: str = "" if variant["device"] == "cpu" else f" {variant['device']}"
-    return f"{variant['variant']}{engine}{device}{' (simulated)' if variant['simulated'] else ''}"
-
-
 def _speed_ups(document: Document) -> str:
     """Say how much faster than the baseline each variant is, at its first batch that can be compared."""
     found = [
-        f"{_name(variant)} {timing['speed_up_over_cpu']:.2f}"
+        f"{sentences.short_name(variant)} {timing['speed_up_over_cpu']:.2f}"
         for variant in document["variants"]
         for timing in variant["latency"][:1]
         if timing["speed_up_over_cpu"] and f"{variant['variant']} on cpu" != document["speed_up_baseline"]
@@ -71,16 +64,9 @@ def _launches(document: Document) -> str:
     for variant in document["variants"]:
         if variant["launches"]:
             found = variant["launches"]
-            by_how.setdefault(found["how"], []).append(f"{_name(variant)} {found['total']}")
+            by_how.setdefault(found["how"], []).append(f"{sentences.short_name(variant)} {found['total']}")
     told = "; ".join(f"{', '.join(found)} ({how})" for how, found in by_how.items())
     return f"launched for one image: {told}" if told else ""
-
-
-_SOURCES = {
-    "live": "run here on the original's weights",
-    "golden": "recorded at export; the original's weights are not here",
-    "none": "none: nothing was compared",
-}
 
 
 def _published(rows: Sequence[Document]) -> Table:
@@ -103,7 +89,7 @@ def validated(document: Document) -> None:
     name = f"{reference['name']}, " if reference["name"] else ""
     weights = weights_named(document["weights"], document["synthetic"])
     show(f"{document['artifact']}: weights {weights}", markup=False)
-    show(f"reference: {name}{_SOURCES[reference['source']]}", markup=False)
+    show(f"reference: {name}{sentences.REFERENCES[reference['source']]}", markup=False)
     for check in document["checks"]:
         if check["status"] == "failed":
             show(f"failed: {check['name']}: {check['detail']}", markup=False)
@@ -115,18 +101,18 @@ def validated(document: Document) -> None:
     for variant in document["variants"]:
         for skipped in variant["skipped_batches"]:
             show(
-                f"  {_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}",
+                f"  {sentences.short_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}",
                 markup=False,
             )
         if variant["timing_refused"]:
-            show(f"  {_name(variant)}: not timed: {variant['timing_refused']}", markup=False)
+            show(f"  {sentences.short_name(variant)}: not timed: {variant['timing_refused']}", markup=False)
         if warning := sentences.fallbacks(variant):
             show(f"  warning: {warning}", markup=False)
         found = [
             f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
         ]
         for line in found or [variant["reason"]] * bool(variant["reason"]):
-            show(f"  {_name(variant)}: {line}", markup=False)
+            show(f"  {sentences.short_name(variant)}: {line}", markup=False)
     predictions(document)
     wrapped(_launches(document), _speed_ups(document), *sentences.fastest(document["ranking"]))
     if document["published"]:
@@ -139,6 +125,7 @@ def validated(document: Document) -> None:
     for row in document["diagnosis"]:
         wrapped(f"diagnosis: {row['class']}: {row['meaning']} ({row['where']}: {row['because']})")
     show(f"report: {document['report']}", markup=False)
+    show(f"page: {document['page']}", markup=False)
     show(coloured(document["status"]))
 
 
@@ -163,11 +150,14 @@ def compared(document: Document) -> None:
     show(drawn)
     for row in document["rows"]:
         if row["timing_refused"]:
-            show(f"  {row['artifact']}: {_name(row)}: not timed: {row['timing_refused']}", markup=False)
+            show(
+                f"  {row['artifact']}: {sentences.short_name(row)}: not timed: {row['timing_refused']}",
+                markup=False,
+            )
     wrapped(sentences.winner(document))
     show(f"  limits: {document['limits']['within']}", markup=False)
     for path, label in document["weights"].items():
-        reference = _SOURCES[document["references"][path]]
+        reference = sentences.REFERENCES[document["references"][path]]
         show(f"  {path}: {document['statuses'][path]}; weights {label}", markup=False)
         show(f"    reference: {reference}", markup=False)
     for check in document["checks"]:
