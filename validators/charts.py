@@ -11,6 +11,11 @@ from vconv.validators.svg import Scale
 _GOLDEN = 0.618033988749895
 """Its multiples fill an interval evenly: samples are spread by it, the same every time."""
 
+_CHARACTER, _LINE = 7.4, 19.0
+"""Pixels that a letter of a legend takes at most, and a line of it."""
+_DODGE = 4.0
+"""Pixels between the marks of series at the same place, so that equal ones do not hide each other."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -80,13 +85,18 @@ def _grid(scale: Scale, draw: Callable[[float, str], str]) -> list[str]:
     return [draw(scale(value), label) for value, label in scale.ticks]
 
 
-def _legend(names: Sequence[tuple[str, int]], top: float, left: float) -> list[str]:
+def _legend(
+    names: Sequence[tuple[str, int]], top: float, left: float, width: float
+) -> tuple[list[str], float]:
+    """Lay out what marks and colours mean, as many side by side as there is room for; tell where it ends."""
+    widest = max((len(name) for name, _ in names), default=0) * _CHARACTER + 48
+    across = max(1, int((width - left) // widest))
     parts = []
     for place, (name, style) in enumerate(names):
-        y = top + 19 * place
-        parts += [svg.line(left, y, left + 22, y, f"series s{style % svg.STYLES}")]
-        parts += [svg.mark(style, left + 11, y), svg.text(name, left + 30, y + 4)]
-    return parts
+        x, y = left + widest * (place % across), top + _LINE * (place // across)
+        parts += [svg.line(x, y, x + 22, y, f"series s{style % svg.STYLES}")]
+        parts += [svg.mark(style, x + 11, y), svg.text(name, x + 30, y + 4)]
+    return parts, top + _LINE * ((len(names) - 1) // across) + 12
 
 
 def lines(
@@ -143,17 +153,17 @@ def lines(
     for value, label in bounds:
         parts.append(svg.line(left, up(value), frame.width - right, up(value), "bound"))
         parts.append(svg.text(label, frame.width - right - 4, up(value) - 6, "bound-label", "end"))
-    for one in series:
+    for order, one in enumerate(series):
+        aside = _DODGE * (order - (len(series) - 1) / 2)
         points = [
-            None if value is None else (x, up(value)) for x, value in zip(columns, one.values, strict=True)
+            None if value is None else (x + aside, up(value))
+            for x, value in zip(columns, one.values, strict=True)
         ]
         parts.append(svg.path(points, one.style))
         parts += [svg.mark(one.style, *point, radius=3.5) for point in points if point]
-    tail = bottom + 62
-    parts += _legend([(one.name, one.style) for one in series], tail, left)
-    return svg.picture(
-        frame.identifier, frame.width, tail + 19 * len(series) - 4, frame.title, frame.description, parts
-    )
+    named = [(one.name, one.style) for one in series]
+    legend, height = _legend(named, bottom + 62, left, frame.width)
+    return svg.picture(frame.identifier, frame.width, height, frame.title, frame.description, parts + legend)
 
 
 def strips(frame: Frame, rows: Sequence[Strip], axis: str) -> str:
@@ -220,7 +230,7 @@ def bars(frame: Frame, rows: Sequence[tuple[str, float, str, int]], axis: str) -
 
 
 def dots(frame: Frame, names: Sequence[str], rows: Sequence[Dots], axis: str) -> str:
-    """Draw several values of each thing on one logarithmic axis.
+    """Draw several values of each thing on one logarithmic axis; the first of them as a ring.
 
     Args:
         frame: what every chart is told.
@@ -233,17 +243,17 @@ def dots(frame: Frame, names: Sequence[str], rows: Sequence[Dots], axis: str) ->
     values = [value for one in rows for value in one.values if value is not None]
     scale = svg.decades(values, left, frame.width - right)
     parts = _grid(scale, lambda x, label: svg.line(x, 4, x, bottom, "grid"))
+    shown: set[int] = set()
     for place, one in enumerate(rows):
         y = row * place + 32
         parts.append(svg.text(one.name, left - 4, y - 14, "name"))
         parts.append(svg.line(left, y, frame.width - right, y, "rail"))
-        parts += [
-            svg.mark(style, scale(value), y, 5)
-            for style, value in enumerate(one.values)
-            if value is not None and value > 0
-        ]
+        for style, value in enumerate(one.values):
+            if value is not None and value > 0:
+                shown.add(style)
+                parts.append((svg.ring if style == 0 else svg.mark)(style, scale(value), y))
     parts += _grid(scale, lambda x, label: svg.text(label, x, bottom + 16, "tick", _anchor(x, frame.width)))
     parts.append(svg.text(axis, frame.width / 2, bottom + 35, "axis", "middle"))
-    parts += _legend([(name, style) for style, name in enumerate(names)], bottom + 58, left)
-    height = bottom + 58 + 19 * len(names) - 4
-    return svg.picture(frame.identifier, frame.width, height, frame.title, frame.description, parts)
+    named = [(name, style) for style, name in enumerate(names) if style in shown]
+    legend, height = _legend(named, bottom + 60, left, frame.width)
+    return svg.picture(frame.identifier, frame.width, height, frame.title, frame.description, parts + legend)

@@ -61,6 +61,11 @@ def mark(style: int, x: float, y: float, radius: float = 4.0) -> str:
     return element("path", d=path, class_=f"mark s{style % STYLES}{hollow}")
 
 
+def ring(style: int, x: float, y: float) -> str:
+    """Draw a ring, into which a mark fits."""
+    return element("circle", cx=x, cy=y, r=8, class_=f"ring s{style % STYLES}")
+
+
 def path(points: Iterable[tuple[float, float] | None], style: int) -> str:
     """Draw a line through points; where one is None, it is broken."""
     drawn, lifted = [], True

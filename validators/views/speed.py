@@ -157,7 +157,7 @@ def _throughput(groups: dict[tuple[str, int], list[Timed]]) -> Chart | None:
         rows = [
             (names[key], found[batch], figures.number(found[batch]), key) for key, found in by_row.items()
         ]
-        only = f"{finding} One batch was timed, {batch}."
+        only = f"{finding} Batch {batch} alone was timed."
         axis = f"images a second at batch {batch}"
         return chart("throughput", "Throughput", only, lambda frame: charts.bars(frame, rows, axis), table)
     series = [

@@ -81,12 +81,15 @@ def _stats(report: Document) -> list[dict[str, str]]:
     judged = [row for row in report["variants"] if row["status"] != "skipped"]
     passed = sum(row["status"] == "passed" for row in judged)
     sound = sum(check["status"] == "passed" for check in report["checks"])
-    others = len(report["variants"]) - len(judged)
+    apart = [row for row in report["variants"] if row["status"] == "skipped"]
+    measured = sum(bool(row["outputs"]) for row in apart)
+    counts = {"measured, not judged": measured, "skipped": len(apart) - measured}
+    others = "; ".join(f"{count} {what}" for what, count in counts.items() if count)
     found = [
         (
             "judged variants passed",
             f"{passed} of {len(judged)}",
-            f"{others} measured, or skipped" if others else "",
+            others,
         ),
         *_closest(judged),
         ("checks passed", f"{sound} of {len(report['checks'])}", ""),
@@ -107,7 +110,7 @@ def _closest(judged: list[Document]) -> list[tuple[str, str, str]]:
         return []
     share, variant, name, output = max(shares, key=lambda one: one[0])
     of = f"{figures.error(output[_METRIC])} of {figures.bound(output['limit'])}"
-    return [("of its limit, at most", f"{figures.number(100 * share)} %", f"{name} of {variant}: {of}")]
+    return [("of a limit used, at most", f"{figures.number(100 * share)} %", f"{name} of {variant}: {of}")]
 
 
 def _fastest(ranking: Document) -> list[tuple[str, str, str]]:
