@@ -41,7 +41,7 @@ class Browser:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self._numbers = itertools.count(1)
-        self._profile = tempfile.TemporaryDirectory(prefix="chromium-")
+        self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
         options = [
             *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"),
@@ -133,10 +133,11 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._session = ""
+        self("Browser.close")
+        self._process.wait()
         self._out.close()
         self._in.close()
-        self._process.terminate()
-        self._process.wait()
         self._profile.cleanup()
 
 

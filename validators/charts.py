@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from vconv.validators import svg
 from vconv.validators.svg import Scale
@@ -15,6 +16,9 @@ _CHARACTER, _LINE = 7.4, 19.0
 """Pixels that a letter of a legend takes at most, and a line of it."""
 _DODGE = 4.0
 """Pixels between the marks of series at the same place, so that equal ones do not hide each other."""
+
+Draw = Callable[[float, float], str]
+"""Draws something at a place."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,21 @@ def _grid(scale: Scale, draw: Callable[[float, str], str]) -> list[str]:
 
 
 def _legend(
-    names: Sequence[tuple[str, int]], top: float, left: float, width: float
+    names: Sequence[tuple[str, Draw]], top: float, left: float, width: float
 ) -> tuple[list[str], float]:
     """Lay out what marks and colours mean, as many side by side as there is room for; tell where it ends."""
     widest = max((len(name) for name, _ in names), default=0) * _CHARACTER + 48
     across = max(1, int((width - left) // widest))
     parts = []
-    for place, (name, style) in enumerate(names):
+    for place, (name, draw) in enumerate(names):
         x, y = left + widest * (place % across), top + _LINE * (place // across)
-        parts += [svg.line(x, y, x + 22, y, f"series s{style % svg.STYLES}")]
-        parts += [svg.mark(style, x + 11, y), svg.text(name, x + 30, y + 4)]
+        parts += [draw(x + 11, y), svg.text(name, x + 30, y + 4)]
     return parts, top + _LINE * ((len(names) - 1) // across) + 12
+
+
+def _swatch(style: int, x: float, y: float) -> str:
+    """Draw a piece of a line with its mark."""
+    return svg.line(x - 11, y, x + 11, y, f"series s{style % svg.STYLES}") + svg.mark(style, x, y)
 
 
 def lines(
@@ -161,7 +169,7 @@ def lines(
         ]
         parts.append(svg.path(points, one.style))
         parts += [svg.mark(one.style, *point, radius=3.5) for point in points if point]
-    named = [(one.name, one.style) for one in series]
+    named = [(one.name, partial(_swatch, one.style)) for one in series]
     legend, height = _legend(named, bottom + 62, left, frame.width)
     return svg.picture(frame.identifier, frame.width, height, frame.title, frame.description, parts + legend)
 
@@ -244,6 +252,7 @@ def dots(frame: Frame, names: Sequence[str], rows: Sequence[Dots], axis: str) ->
     scale = svg.decades(values, left, frame.width - right)
     parts = _grid(scale, lambda x, label: svg.line(x, 4, x, bottom, "grid"))
     shown: set[int] = set()
+    marks: list[Draw] = [partial(svg.mark if style else svg.ring, style) for style in range(len(names))]
     for place, one in enumerate(rows):
         y = row * place + 32
         parts.append(svg.text(one.name, left - 4, y - 14, "name"))
@@ -251,9 +260,9 @@ def dots(frame: Frame, names: Sequence[str], rows: Sequence[Dots], axis: str) ->
         for style, value in enumerate(one.values):
             if value is not None and value > 0:
                 shown.add(style)
-                parts.append((svg.ring if style == 0 else svg.mark)(style, scale(value), y))
+                parts.append(marks[style](scale(value), y))
     parts += _grid(scale, lambda x, label: svg.text(label, x, bottom + 16, "tick", _anchor(x, frame.width)))
     parts.append(svg.text(axis, frame.width / 2, bottom + 35, "axis", "middle"))
-    named = [(name, style) for style, name in enumerate(names) if style in shown]
+    named = [(name, marks[style]) for style, name in enumerate(names) if style in shown]
     legend, height = _legend(named, bottom + 60, left, frame.width)
     return svg.picture(frame.identifier, frame.width, height, frame.title, frame.description, parts + legend)

@@ -8,7 +8,7 @@ from typing import Any
 from vconv.validators import figures, sentences
 from vconv.validators.views.base import CODE, NUMBER, STATUS, Column, Document, Table, numbers
 
-_MEASURED = {"isolated": "in a process of its own", "in process": "in the process of all"}
+_MEASURED = {"isolated": "own process", "in process": "shared process"}
 """By where a peak of memory was measured, the same in words."""
 
 
