@@ -102,7 +102,9 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self("Emulation.setEmulatedMedia", media=medium, features=[scheme])
-        self("Page.navigate", url=page.resolve().as_uri())
+        found = self("Page.navigate", url=page.resolve().as_uri())
+        if found.get("errorText"):
+            raise RuntimeError(f"{page}: {found['errorText']}")
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
         self.evaluate(_SETTLED)

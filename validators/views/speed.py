@@ -51,6 +51,7 @@ def speed(report: Document) -> dict[str, Any]:
     ]
     return {
         "ranked": _ranked(report),
+        "fastest": [] if report["ranking"]["refused"] else sentences.fastest(report["ranking"]),
         "refused": report["ranking"]["refused"],
         "left_out": [
             f"{one['device']}, batch {one['batch']}: {one['reason']}" for one in report["ranking"]["left_out"]
@@ -101,10 +102,11 @@ def _latency(group: list[Timed], place: int) -> Chart:
     fastest = min(group, key=lambda one: one[2]["p50_ms"])
     slowest = max(group, key=lambda one: one[2]["p50_ms"])
     where = f"{first['device']}, batch {timing['batch']}"
-    finding = (
-        f"Median from {figures.number(fastest[2]['p50_ms'])} ms ({sentences.short_name(fastest[1])}) "
-        f"to {figures.number(slowest[2]['p50_ms'])} ms ({sentences.short_name(slowest[1])})."
-    )
+    ends = [
+        f"{figures.number(one['p50_ms'])} ms ({sentences.short_name(row)})"
+        for _, row, one in (fastest, slowest)[: len(group)]
+    ]
+    finding = f"Median {'from ' * (len(ends) > 1)}{' to '.join(ends)}."
     rows = [_strip(*one) for one in group]
 
     def draw(frame: Frame) -> str:

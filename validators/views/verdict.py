@@ -61,7 +61,6 @@ def _facts(report: Document) -> list[tuple[str, str]]:
         ("Limits", "; ".join(_limits(report["limits"]))),
         ("Images", f"{inputs['source']}: {', '.join(inputs['images']) or figures.DASH}"),
         ("Devices", devices or figures.DASH),
-        ("Speed", " ".join(f"{line}." for line in sentences.fastest(report["ranking"]))),
         ("Validated", f"{date(report['time'])}, on {report['host']}"),
     ]
     return [(term, value) for term, value in found if value]
@@ -110,12 +109,15 @@ def _closest(judged: list[Document]) -> list[tuple[str, str, str]]:
         return []
     share, variant, name, output = max(shares, key=lambda one: one[0])
     of = f"{figures.error(output[_METRIC])} of {figures.bound(output['limit'])}"
-    return [("of a limit used, at most", f"{figures.number(100 * share)} %", f"{name} of {variant}: {of}")]
+    what, value = "of a limit used, at most", f"{figures.number(100 * share)} %"
+    if share > 1:
+        what, value = "a limit, at worst", f"{figures.number(share)} times"
+    return [(what, value, f"{name} of {variant}: {of}")]
 
 
 def _fastest(ranking: Document) -> list[tuple[str, str, str]]:
     if ranking["refused"] or not ranking["rows"]:
-        return []
+        return [("no ranking of speed", figures.DASH, ranking["refused"] or "")]
     first = ranking["rows"][0]
     where = f"{first['variant']} ({first['engine']}), {first['device']}, batch {first['batch']}"
     return [("fastest median", f"{figures.number(first['p50_ms'])} ms", where)]
