@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 from vconv.chosen import open_reference
 from vconv.examination import Examination
 from vconv.manifest import DIGEST_FILE, Manifest
+from vconv.runtime.device import Device
 from vconv.runtime.preprocessing import denormalised
+from vconv.runtime.staged import SIMULATED
 from vconv.runtime.torch_stages import TorchStages
 from vconv.runtime.variants import patched_network
 from vconv.types import CHANNELS, Say
@@ -30,16 +33,19 @@ def gallery(found: Examination) -> Gallery:
     return Gallery.of(found.inputs["images"], photographs, found.reference.outputs, grid)
 
 
-def depths(found: Examination, quick: bool, say: Say) -> Depths:
+def depths(found: Examination, quick: bool, places: Sequence[Device], say: Say) -> Depths:
     """Run the reference stage by stage, where it is here and there is time for it.
 
     Args:
         found: what was found in an artifact.
         quick: whether a glance is enough.
+        places: the devices that variants are run on.
         say: takes progress.
     """
     if quick or found.reference is None or found.source is None:
         return Depths(reason=QUICK if quick else NO_ORIGINAL)
+    if all(place.simulated for place in places):
+        return Depths(reason=SIMULATED)
     say("running the reference stage by stage")
     with ExitStack() as closing:
         _, session = open_reference(found.folder, found.made, found.source)

@@ -99,7 +99,7 @@ def validate(
         refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
         found = examine(folder, made, original, refer)
         isolate = None if quick else isolation.measure
-        gallery, depths = depicting.gallery(found), depicting.depths(found, quick, log.say)
+        gallery, depths = depicting.gallery(found), depicting.depths(found, quick, places, log.say)
         beside = (gallery.look, depths.look)
         run = validation.run(trial.candidates(found), limits, plan, log.say, isolate, beside)
         rows = run.rows

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +24,34 @@ from PIL import Image
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FOLDER = Path(__file__).parent
-COLOURS = 160
-"""Of a picture that is kept: a palette is a third of the size."""
+LARGE = 400_000
+"""Bytes of a picture that is better kept with a palette."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One screenshot.
+
+    Args:
+        name: of it.
+        width: of the window, in CSS pixels.
+        until: what is not shown any more.
+        dark: whether the screen is dark.
+        scale: pixels of the picture a CSS pixel.
+    """
+
+    name: str
+    width: int
+    until: str
+    dark: bool = False
+    scale: float = 1.0
+
+
+VIEWS = (
+    View("wide", 1280, "#speed"),
+    View("phone", 390, "#maps h3 ~ h3", scale=1.5),
+    View("dark", 1280, "#speed", dark=True),
+)
 _SETTLED = (
     "(async () => { await document.fonts.ready; await new Promise(requestAnimationFrame); return 1 })()"
 )
@@ -144,24 +171,26 @@ class Browser:
 
 
 def keep(picture: Image.Image, path: Path) -> None:
-    """Save a picture with a palette."""
-    picture.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        path, optimize=True
-    )
+    """Save a picture, with a palette where it would else be large."""
+    picture.save(path, optimize=True)
+    if path.stat().st_size > LARGE:
+        picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size / 1e3:.0f} kB")
 
 
 def main() -> None:
     """Take them."""
     parser = argparse.ArgumentParser(description="Take the screenshots of a report's page.")
-    parser.add_argument("page", type=Path)
+    parser.add_argument("page", type=Path, help="what is shown wide and on a phone")
+    parser.add_argument("--dark", type=Path, help="what is shown dark; the same by default")
     parser.add_argument("--into", type=Path, default=FOLDER)
     asked = parser.parse_args()
-    views = {"wide": (1280, False, 1, None), "phone": (390, False, 2, 3400), "dark": (1280, True, 1, None)}
-    for name, (width, dark, scale, height) in views.items():
+    for view in VIEWS:
+        page = asked.dark if view.dark and asked.dark else asked.page
         with Browser() as browser:
-            browser.open(asked.page, width, 900, dark)
-            keep(browser.picture(height=height, scale=scale), asked.into / f"page-{name}.png")
+            browser.open(page, view.width, 900, view.dark)
+            end = browser.evaluate(f"document.querySelector('{view.until}').getBoundingClientRect().top")
+            keep(browser.picture(height=int(end), scale=view.scale), asked.into / f"page-{view.name}.png")
 
 
 if __name__ == "__main__":

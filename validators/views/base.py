@@ -13,7 +13,7 @@ Document = Mapping[str, Any]
 WIDE, NARROW = 960.0, 328.0
 """Pixels that a chart has on a screen, and on a phone of 360: each chart is drawn for both."""
 
-TEXT, NUMBER, STATUS, CODE = "text", "number", "status", "code"
+TEXT, NUMBER, STATUS, CODE = "text", "number", "state", "code"
 """What a column of a table holds."""
 
 

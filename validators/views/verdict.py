@@ -79,7 +79,9 @@ def _stats(report: Document) -> list[dict[str, str]]:
     """List the few figures that a reader wants first."""
     judged = [row for row in report["variants"] if row["status"] != "skipped"]
     passed = sum(row["status"] == "passed" for row in judged)
-    sound = sum(check["status"] == "passed" for check in report["checks"])
+    states = [check["status"] for check in report["checks"]]
+    unsound = ", ".join(f"{states.count(one)} {one}" for one in ("failed", "skipped") if one in states)
+    sound = states.count("passed")
     apart = [row for row in report["variants"] if row["status"] == "skipped"]
     measured = sum(bool(row["outputs"]) for row in apart)
     counts = {"measured, not judged": measured, "skipped": len(apart) - measured}
@@ -91,7 +93,7 @@ def _stats(report: Document) -> list[dict[str, str]]:
             others,
         ),
         *_closest(judged),
-        ("checks passed", f"{sound} of {len(report['checks'])}", ""),
+        ("checks passed", f"{sound} of {len(report['checks'])}", unsound),
         *_fastest(report["ranking"]),
     ]
     return [{"what": what, "value": value, "aside": aside} for what, value, aside in found]
