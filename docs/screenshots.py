@@ -174,7 +174,7 @@ def keep(picture: Image.Image, path: Path) -> None:
     """Save a picture, with a palette where it would else be large."""
     picture.save(path, optimize=True)
     if path.stat().st_size > LARGE:
-        picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3).save(path, optimize=True)
     print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size / 1e3:.0f} kB")
 
 

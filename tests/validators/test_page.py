@@ -223,6 +223,7 @@ def test_hostile_names_stay_text(measured: dict[str, Any], hang: Hang) -> None:
     measured["dataset"]["worst"][0] |= {"image": HOSTILE, "thumbnail": "https://example.org/x.jpg"}
     root = rendered(measured, hang)
     assert root.find("script") == []
+    assert all(picture.attributes["src"].startswith("data:") for picture in root.find("img"))
     assert not any(name.startswith("on") for node in root.all() for name in node.attributes)
     assert root.find("h1")[0].text == HOSTILE
     assert root.text.count(HOSTILE) > 20
