@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vconv import carding, manifest, subjects
+from vconv import carding, depicting, manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.examination import examine
@@ -24,7 +24,7 @@ from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
 from vconv.trials import Trial, named_devices
 from vconv.types import Say, Status, silent, weights_named
-from vconv.validators import comparison, elsewhere, ranking, report, textlog, validation
+from vconv.validators import comparison, elsewhere, page, ranking, report, textlog, validation
 from vconv.validators.elsewhere import Recorded
 from vconv.validators.limits import open_limits
 from vconv.validators.speed import add_speed_ups
@@ -78,7 +78,8 @@ def validate(
         say: takes a line of progress.
 
     Returns:
-        The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in plain text.
+        The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in
+        plain text, and as a ``page`` to look at.
 
     Raises:
         VconvError: something that the user can mend.
@@ -111,7 +112,9 @@ def validate(
         )
         found = examine(folder, made, original, refer, log.say)
         isolate = None if quick else isolation.measure
-        run = validation.run(trial.candidates(found), limits, plan, log.say, isolate)
+        gallery, depths = depicting.gallery(found), depicting.depths(found, quick, places, log.say)
+        beside = (gallery.look, depths.look)
+        run = validation.run(trial.candidates(found), limits, plan, log.say, isolate, beside)
         rows = run.rows
         diagnosis = explained(found, rows, limits, log.say, [*places, find_device("cpu")])
     baseline = add_speed_ups(rows)
@@ -131,6 +134,7 @@ def validate(
             "recorded": recorded.describe() if recorded else None,
         },
         "inputs": found.inputs,
+        "manifest": depicting.identity(folder, made),
         "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
         "devices": {place.name: place.model for place in places},
         "device_settings": {place.name: dict(place.options) for place in places},
@@ -145,9 +149,10 @@ def validate(
         "published": subjects.published(made, places) if rows else [],
     }
     result = report.finite(result)
-    saved = report.save(folder, result, "validate", log.render(result))
-    written = carding.refresh(folder, made, say)
-    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log")), "card": written}
+    pictures = {".html": partial(page.render, gallery=gallery)}
+    saved = report.save(folder, result, "validate", log.render(result), pictures)
+    beside_it = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("page", ".html"))}
+    return {**result, "report": str(saved), **beside_it, "card": carding.refresh(folder, made, say)}
 
 
 def _recorded(reference: str | Path | None, made: manifest.Manifest, with_images: bool) -> Recorded | None:

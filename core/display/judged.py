@@ -33,7 +33,7 @@ def variants(document: Document) -> None:
     for variant in document["variants"]:
         output, row = _worst_output(variant["outputs"])
         figures = [_figure(row.get(key), style) for key, style in _ACCURACY]
-        rows.append([_name(variant), output, *figures, coloured(variant["status"])])
+        rows.append([sentences.short_name(variant), output, *figures, coloured(variant["status"])])
     show(table(["variant"], ["<worst output", "floor", "error", "limit", "<status"], rows))
 
 
@@ -46,7 +46,10 @@ def latencies(document: Document) -> None:
     launching = any(variant["launches"] for variant in timed)
     headings = ["batch", "p50 ms", "img/s", *["speed-up"] * bool(baseline), *["launches"] * launching]
     rows = [
-        [_name(variant) if place == 0 else "", *_timing(variant, timing, bool(baseline), launching)]
+        [
+            sentences.short_name(variant) if place == 0 else "",
+            *_timing(variant, timing, bool(baseline), launching),
+        ]
         for variant in timed
         for place, timing in enumerate(variant["latency"] or [{}])
     ]
@@ -66,21 +69,6 @@ def _timing(variant: Document, timing: Document, compared: bool, launching: bool
         yield str(variant["launches"]["total"]) if variant["launches"] else "-"
 
 
-def _name(variant: Document) -> str:
-    """Name a variant, with its engine and device where they are not the usual ones, and *simulated*."""
-    engine: str = "" if variant["engine"] in ("torch", "onnxruntime") else f" {variant['engine']}"
-    device: str = "" if variant["device"] == "cpu" else f" {variant['device']}"
-    return f"{variant['variant']}{engine}{device}{' (simulated)' if variant['simulated'] else ''}"
-
-
-_SOURCES = {
-    "live": "run here on the original's weights",
-    "golden": "recorded at export; the original's weights are not here",
-    "file": "recorded on another machine",
-    "none": "none: nothing was compared",
-}
-
-
 def validated(document: Document) -> None:
     """Draw the report of a validation."""
     reference = document["reference"]
@@ -90,7 +78,7 @@ def validated(document: Document) -> None:
             [
                 ("artifact", document["artifact"]),
                 ("weights", weights_named(document["weights"], document["synthetic"])),
-                ("reference", f"{name}{_SOURCES[reference['source']]}"),
+                ("reference", f"{name}{sentences.REFERENCES[reference['source']]}"),
                 ("limits", document["limits"]["within"]),
             ]
         )
@@ -107,7 +95,9 @@ def validated(document: Document) -> None:
     latencies(document)
     for variant in document["variants"]:
         for skipped in variant["skipped_batches"]:
-            wrapped(f"  {_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}")
+            wrapped(
+                f"  {sentences.short_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}"
+            )
     predictions(document)
     wrapped(*sentences.fastest(document["ranking"]))
     published(document["published"])
@@ -120,11 +110,11 @@ def _remarks(variant: Document) -> None:
         f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
     ]
     for line in found or [variant["reason"]] * bool(variant["reason"]):
-        wrapped(f"  {_name(variant)}: {line}")
+        wrapped(f"  {sentences.short_name(variant)}: {line}")
     if warning := sentences.fallbacks(variant):
         marked("warning", warning)
     if variant["timing_refused"]:
-        wrapped(f"  {_name(variant)}: not timed: {variant['timing_refused']}")
+        wrapped(f"  {sentences.short_name(variant)}: not timed: {variant['timing_refused']}")
 
 
 def _conclusion(document: Document) -> None:
@@ -138,7 +128,7 @@ def _conclusion(document: Document) -> None:
             marked("skipped", f"{check['name']}: {check['detail']}")
     for row in document["diagnosis"]:
         wrapped(f"diagnosis: {row['class']}: {row['meaning']} ({row['where']}: {row['because']})")
-    wrapped(f"report: {document['report']}")
+    wrapped(f"report: {document['report']}", f"page: {document['page']}")
     show(coloured(document["status"]))
 
 
@@ -156,14 +146,14 @@ def compared(document: Document) -> None:
             _figure(row["vector_relative_error"], ".1e"),
             _figure(row["cosine"], ".6f"),
         ]
-        rows.append([f"  {_name(row)}", *numbers, coloured(row["status"])])
+        rows.append([f"  {sentences.short_name(row)}", *numbers, coloured(row["status"])])
     show(table(["variant"], ["batch", "p50 ms", "img/s", "error", "cosine", "<status"], rows))
     for row in document["rows"]:
         if row["timing_refused"]:
-            wrapped(f"  {row['artifact']}: {_name(row)}: not timed: {row['timing_refused']}")
+            wrapped(f"  {row['artifact']}: {sentences.short_name(row)}: not timed: {row['timing_refused']}")
     wrapped(sentences.winner(document), f"limits: {document['limits']['within']}")
     for path, label in document["weights"].items():
-        reference = _SOURCES[document["references"][path]]
+        reference = sentences.REFERENCES[document["references"][path]]
         marked(document["statuses"][path], f"{path}: weights {label}; reference: {reference}")
     for check in document["checks"]:
         marked(check["status"], f"{check['artifact']}: {check['name']}: {check['detail']}")

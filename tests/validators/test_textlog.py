@@ -101,6 +101,10 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
         "peak_rss_growth_bytes": 98765432,
         "outputs": outputs,
         "smoke": blocks,
+        "depth": [{"stage": f"block {place} of {variant}", "error": figure()} for place in range(2)],
+        "depth_reason": "",
+        "patch_maps": [{"image": "photograph 1", "largest": figure(), "factor": figure()}],
+        "patch_maps_reason": "",
         "launches": {"total": 8761, "how": "kernels", "operators": {"addmm": 4321, "_to_copy": 1234}},
         "latency": latency,
         "skipped_batches": [{"batch": 16, "reason": "needs about 9.00 GB, 5.00 GB are free"}],
@@ -130,6 +134,11 @@ def report(synthetic: bool = True, simulated: bool = True) -> dict[str, Any]:
         "limits": limits(),
         "reference": {"name": "the reference", "source": "live", "precision": "fp32", "device": "cpu"},
         "inputs": {"source": "photographs", "images": ["photograph 1", "photograph 2"]},
+        "manifest": {
+            "sha256": "fedcba",
+            "vconv": "0.0.9",
+            "files": {"model.onnx": {"sha256": "abcabc", "nbytes": 65432}},
+        },
         "preprocessing_ms_per_image": figure(),
         "devices": {"cpu": "Some CPU", "npu:0": "Some NPU"},
         "device_settings": {"cpu": {}, "npu:0": {"conv.allow_hf32": "as it was set"}},
@@ -347,6 +356,15 @@ def test_what_was_not_timed_or_measured_says_why() -> None:
     content["variants"][0] |= {"timing_refused": "it came back early", "peak_memory_reason": "it was killed"}
     part = section(rendered(content), "onnx-fp32")
     assert "not timed: it came back early" in part and "memory not measured: it was killed" in part
+
+
+def test_what_was_not_looked_at_beside_judging_says_why() -> None:
+    content = report()
+    content["variants"][0] |= {"depth": None, "depth_reason": "it runs whole"}
+    content["variants"][0] |= {"patch_maps": None, "patch_maps_reason": "no patches"}
+    lines = section(rendered(content), "onnx-fp32").splitlines()
+    assert "  no depth: it runs whole" in lines and "  no patch maps: no patches" in lines
+    assert not any("error against depth" in line or "patches of" in line for line in lines)
 
 
 def test_nodes_that_fell_back_to_the_cpu_are_warned_of_under_their_variant() -> None:
