@@ -11,12 +11,14 @@ from typing import Any
 
 from vconv import manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.dataset import agree, require_original
 from vconv.errors import InputError
 from vconv.examination import examine
 from vconv.localising import explained
 from vconv.runtime import isolation
 from vconv.runtime.device import Settings
 from vconv.runtime.devices import find_device
+from vconv.runtime.image_folder import find_images
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
@@ -24,7 +26,7 @@ from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
 from vconv.trials import Trial, named_devices
 from vconv.types import Say, Status, silent, weights_named
-from vconv.validators import comparison, ranking, report, textlog, validation
+from vconv.validators import comparison, journal, ranking, report, textlog, validation
 from vconv.validators.limits import open_limits
 from vconv.validators.speed import add_speed_ups
 
@@ -38,6 +40,7 @@ def validate(
     profile: str | None = None,
     within: str | Path = "strict",
     images: Sequence[str | Path] = (),
+    dataset: str | Path | None = None,
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
     capture: bool = False,
@@ -62,6 +65,8 @@ def validate(
         profile: which NPU is simulated: ``910b``, the default, or ``310p``.
         within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict ones.
         images: photographs to judge on; the recorded inputs by default.
+        dataset: a folder with any number of images, on which every variant is judged as well, image by
+            image. What a killed run did of it is not done again.
         engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
         precision: what to run torch variants in; what the device usually runs by default.
         capture: whether to run torch variants also captured as one graph and replayed, on CUDA and NPUs.
@@ -87,6 +92,7 @@ def validate(
     trial.check()
     limits = open_limits(within)
     photographs = open_images(images) if images else []
+    image_folder = find_images(dataset) if dataset is not None else None
     folder = Path(path)
     made = manifest.load(folder)
     limits.require_use(str(folder), made.outputs)
@@ -97,9 +103,13 @@ def validate(
         original = partial(subjects.live_source, made, asked, bool(weights), scratch, log.say)
         refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
         found = examine(folder, made, original, refer)
+        if image_folder:
+            require_original(found.source)
         isolate = None if quick else isolation.measure
-        run = validation.run(trial.candidates(found), limits, plan, log.say, isolate)
+        candidates = trial.candidates(found)
+        run = validation.run(candidates, limits, plan, log.say, isolate)
         rows = run.rows
+        agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None
         diagnosis = explained(found, rows, limits, log.say, [*places, find_device("cpu")])
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
@@ -128,9 +138,12 @@ def validate(
         "ranking": ranking.rank(rows, run.machine),
         "variants": rows,
         "published": subjects.published(made, places) if rows else [],
+        "dataset": agreed.document if agreed else None,
     }
     result = report.finite(result)
     saved = report.save(folder, result, "validate", log.render(result))
+    if agreed:
+        journal.discard(agreed.work)
     return {**result, "report": str(saved), "log": str(saved.with_suffix(".log"))}
 
 

@@ -161,6 +161,12 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
 @weights("The original's weights.  [default: where they came from, or else the recorded outputs]")
 @HUB
 @images("to judge on")
+@click.option(
+    "--dataset",
+    type=TEXT,
+    metavar="FOLDER",
+    help="Judge also on every image of a folder and its sub-folders; after a kill, go on where it stopped.",
+)
 @measuring
 @SEED
 @JSON

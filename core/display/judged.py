@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vconv.display.base import COLOURS, Document, coloured, show, wrapped
+from vconv.display.dataset import dataset
 from vconv.display.predicted import predictions
 from vconv.types import weights_named
 from vconv.validators import sentences
@@ -128,6 +129,7 @@ def validated(document: Document) -> None:
         for line in found or [variant["reason"]] * bool(variant["reason"]):
             show(f"  {_name(variant)}: {line}", markup=False)
     predictions(document)
+    dataset(document)
     wrapped(_launches(document), _speed_ups(document), *sentences.fastest(document["ranking"]))
     if document["published"]:
         show(_published(document["published"]))
