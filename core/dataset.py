@@ -128,7 +128,8 @@ def agree(
 
 def _key(found: Examination, source: Source, lanes: Sequence[Lane], images: ImageFolder) -> str:
     """Return a short digest of all that figures depend on, but for what is in the images."""
-    files = [MANIFEST_FILE, *found.made.files, *(variant.file for variant in found.made.made_later)]
+    # The manifest has a hash of every other file, and files that differ from it were refused.
+    files = [MANIFEST_FILE, *(variant.file for variant in found.made.made_later)]
     present = [found.folder / name for name in files if (found.folder / name).is_file()]
     names = "\0".join(images.names).encode("utf-8", "surrogateescape")
     origin = [source.origin.label, dict(source.files), source.configuration_sha256, source.pool]

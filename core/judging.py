@@ -109,8 +109,8 @@ def validate(
         candidates = trial.candidates(found)
         run = validation.run(candidates, limits, plan, log.say, isolate)
         rows = run.rows
-        agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None
         diagnosis = explained(found, rows, limits, log.say, [*places, find_device("cpu")])
+        agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
     result: dict[str, Any] = {
