@@ -9,13 +9,15 @@ from vconv.types import Array
 
 MOST = 10
 """Neighbours of an image that are compared."""
-_ROWS, _COLUMNS = 256, 4096
+_ROWS, _COLUMNS = 512, 4096
 """Images that are held against each other at once: memory does not grow with their number."""
 _STEPS = 2**36
 """Steps from 0 to 1 by which cosines are told apart: far more than rounding in float64 comes to, and far
 less than that of float32 features."""
 _PLACES = 2**26
 """More images than this are not told apart by a key."""
+_NONE = np.iinfo(np.int64).min
+"""Less than any key."""
 Keys = NDArray[np.int64]
 
 
@@ -39,13 +41,13 @@ def nearest(features: Array, found: Array) -> None:
         return
     for start in range(0, total, _ROWS):
         rows = _directions(features[start : start + _ROWS])
-        best = np.full((len(rows), count), np.iinfo(np.int64).min)
+        best = np.full((len(rows), count), _NONE)
         for left in range(0, total, _COLUMNS):
-            keys = _keys(rows @ _directions(features[left : left + _COLUMNS]).T, left)
+            cosines = rows @ _directions(features[left : left + _COLUMNS]).T
             own = np.arange(start, start + len(rows)) - left
-            inside = (own >= 0) & (own < keys.shape[1])
-            keys[np.flatnonzero(inside), own[inside]] = np.iinfo(np.int64).min
-            both = np.concatenate([best, keys], axis=1)
+            inside = (own >= 0) & (own < cosines.shape[1])
+            cosines[np.flatnonzero(inside), own[inside]] = -np.inf
+            both = np.concatenate([best, _keys(cosines, left, best.min(axis=1))], axis=1)
             best = np.partition(both, both.shape[1] - count, axis=1)[:, both.shape[1] - count :]
         found[start : start + _ROWS] = _PLACES - 1 - best % _PLACES
 
@@ -58,10 +60,25 @@ def _directions(features: Array) -> NDArray[np.float64]:
     return np.asarray(rows / np.where(norms > 0, norms, 1.0))
 
 
-def _keys(cosines: NDArray[np.float64], left: int) -> Keys:
-    """Make of each cosine and its column one number: the nearer the greater, of equals the first."""
-    steps = np.rint(cosines * _STEPS).astype(np.int64)
-    return steps * _PLACES + (_PLACES - 1 - left - np.arange(cosines.shape[1]))
+def _keys(cosines: NDArray[np.float64], left: int, least: Keys) -> Keys:
+    """Make of each cosine and its column one number: the nearer the greater, of equals the first.
+
+    Args:
+        cosines: (R, C); minus infinity for what is no neighbour.
+        left: the place of the first column.
+        least: (R,), what a key must exceed to be of use.
+
+    Returns:
+        (R, M), in each row the keys of use, and maybe some more; M is as few as that allows.
+    """
+    # One step less than that of the least key, so that no rounding leaves an equal one out.
+    rows, columns = np.nonzero(cosines >= ((least // _PLACES - 1) / _STEPS)[:, None])
+    steps = np.rint(cosines[rows, columns] * _STEPS).astype(np.int64)
+    counts = np.bincount(rows, minlength=len(cosines))
+    keys = np.full((len(cosines), counts.max()), _NONE)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    keys[rows, places] = steps * _PLACES + (_PLACES - 1 - left - columns)
+    return keys
 
 
 def agreement(first: Array, second: Array) -> float | None:

@@ -356,7 +356,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
             tracemalloc.stop()
 
     monkeypatch.setattr(judging, "agree", traced)
-    sizes = (16, 16, 160)  # what the first run imports is no matter
+    sizes = (8, 8, 64)  # what the first run imports is no matter
     for place, count in enumerate(sizes):
         folder = tmp_path / str(place)
         folder.mkdir()
