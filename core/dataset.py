@@ -119,6 +119,9 @@ def agree(
         done = min(journal.steps * AT_ONCE, total)
         if done:
             say(f"resuming at image {done:,} of {total:,}")
+        for other in sorted(reports.glob(f"{WORK_PREFIX}*")):
+            if other != work:
+                say(f"{other} is of an unfinished run over other images or variants: resume it, or delete it")
         if done < total:
             _Stream(found, source, lanes, images, journal, feature).go(done, say)
         result = document(journal, lanes, outputs, feature, images, say)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vconv.progress import counted
 from vconv.runtime.image_folder import ImageFolder, UnreadableError, shown, thumbnail
 from vconv.types import Array, Say, Status
 from vconv.validators import agreement, neighbours
@@ -130,9 +131,10 @@ def _judge(journal: Journal, lane: Lane, row: dict[str, Any], images: ImageFolde
 
 def _neighbours(journal: Journal, lanes: Sequence[Lane], say: Say) -> tuple[Array, list[Array]]:
     """Find the neighbours of every image: by the reference's features, and by each variant's."""
+    found: list[Array] = []
+    names = (REFERENCE, *(lane.features for lane in lanes))
     say("finding the nearest neighbours of every image")
-    found = []
-    for name in (REFERENCE, *(lane.features for lane in lanes)):
+    for name in counted(names, len(names), "nearest neighbours", say):
         near = journal.scratch(f"near-{name}", "<i8", (journal.rows, neighbours.how_many(journal.rows)))
         neighbours.nearest(journal.array(name), near)
         found.append(near)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vconv.progress import Counted
 from vconv.types import Say, weights_named
 from vconv.validators import sentences
 from vconv.validators.metrics import METRICS
@@ -35,9 +36,13 @@ class Log:
     def __init__(self, say: Say) -> None:
         self._say, self._start = say, time.perf_counter()
         self._lines: list[str] = []
+        self._counting = ""
 
     def say(self, line: str) -> None:
         """Take one line."""
+        if isinstance(line, Counted) and self._counting == line.what:
+            self._lines.pop()  # of what is counted the last line tells all
+        self._counting = line.what if isinstance(line, Counted) else ""
         self._lines.append(f"{time.perf_counter() - self._start:8.1f} s  {line}")
         self._say(line)
 
@@ -193,6 +198,7 @@ def _dataset(found: Mapping[str, Any]) -> Iterator[str]:
     resumed = ", resumed" * found["resumed"]
     yield ""
     yield f"data set {found['folder']}: {sentences.images(found)}, {_number(found['seconds'])} s{resumed}"
+    yield f"neighbours by {found['neighbours_of']}, shared by chance: {_number(found['agreement_by_chance'])}"
     for row in found["variants"]:
         yield f"{_placed(row)}: {row['status']}" + f": {row['reason']}" * bool(row["reason"])
         for name, output in row["outputs"].items():

@@ -71,7 +71,7 @@ def _badness(output: Document) -> tuple[int, float]:
 
 
 def _worst(found: Document) -> Table:
-    drawn = _drawn({"image": 22, "variant": 20, "output": 10}, ("error", "cosine", "of limit"))
+    drawn = _drawn({"image": 21, "variant": 20, "output": 10}, ("error", "cosine", "of limit"))
     for row in found["worst"]:
         cells = [row["image"], _name(row), row["output"], _number(row["vector_relative_error"], ".1e")]
         cells += [_number(row["cosine"], ".6f"), _number(row["share_of_limit"], ".2g")]

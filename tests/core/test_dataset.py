@@ -25,11 +25,12 @@ from vconv.cli import main
 from vconv.convert import models
 from vconv.convert.sources.table import Request, open_source
 from vconv.display import validated
-from vconv.errors import ArtifactError, InputError
+from vconv.errors import ArtifactError, EngineError, InputError
 from vconv.runtime.images import natural_image, upright
 from vconv.runtime.preprocessing import preprocess
 from vconv.runtime.sessions import in_batches
 from vconv.types import Array
+from vconv.validators.golden import AT_ONCE
 from vconv.validators.report import REPORTS_FOLDER
 
 NAME = "vit-base-patch16-224-in21k"
@@ -167,6 +168,26 @@ def test_a_variant_that_is_wrong_on_one_image_fails_and_that_image_is_the_worst(
     assert all(row["variant"] == "patched-torch-fp32" for row in report["ranking"]["rows"] if row["rank"])
 
 
+def test_images_that_an_engine_refuses_fail_its_variant_and_no_other(
+    folder: Path, validate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(session: Any, pixel_values: Array, batch: int) -> dict[str, Array]:
+        if session.__self__.engine == "onnxruntime" and len(pixel_values) < AT_ONCE:
+            raise EngineError("it cannot", got="a few images", expected="more", fix="none")
+        return in_batches(session, pixel_values, batch)
+
+    monkeypatch.setattr(dataset_room, "in_batches", refusing)
+    found = validate(folder)["dataset"]
+    assert [row["status"] for row in found["variants"]] == ["skipped", "passed", "failed", "failed"]
+    refused = IMAGES - 2 * AT_ONCE + 1  # the broken image is in one of the first two steps
+    for row in found["variants"][2:]:
+        assert row["reason"].startswith(f"{refused + 7} of {IMAGES} images")
+        assert "it cannot | got a few images" in row["reason"]
+        for output in row["outputs"].values():
+            assert (output["compared"], output["beyond"]) == (IMAGES - refused - 7, refused + 7)
+    assert found["worst"][0]["share_of_limit"] is None
+
+
 def test_wider_limits_hold_for_every_image(
     copied: Path,
     folder: Path,
@@ -275,8 +296,10 @@ def test_what_was_done_of_something_else_is_not_gone_on_with(
         options["within"] = "card"
     else:
         options["precision"] = ("fp32", "bf16")
-    assert validate(folder, **options)["dataset"]["resumed"] is False
+    lines: list[str] = []
+    assert validate(folder, **options, say=lines.append)["dataset"]["resumed"] is False
     assert left(copied) == [work]
+    assert [line for line in lines if work in line and "unfinished run" in line]
 
 
 def test_a_second_validation_of_the_same_is_refused(
@@ -356,7 +379,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
             tracemalloc.stop()
 
     monkeypatch.setattr(judging, "agree", traced)
-    sizes = (8, 8, 64)  # what the first run imports is no matter
+    sizes = (8, 8, 40)  # what the first run imports is no matter
     for place, count in enumerate(sizes):
         folder = tmp_path / str(place)
         folder.mkdir()
