@@ -39,9 +39,9 @@ BROKEN, WRONG = "k/broken.png", "k/012.png"
 
 
 @pytest.fixture
-def system() -> System:
-    """One system is enough: what differs between them is tested elsewhere."""
-    return SYSTEMS[NAME]
+def system(request: pytest.FixtureRequest) -> System:
+    """One system is enough, where a test does not name others."""
+    return SYSTEMS[getattr(request, "param", NAME)]
 
 
 @pytest.fixture
@@ -123,6 +123,22 @@ def test_the_figures_are_those_of_the_original_and_the_variant_on_all_images_at_
     assert {row["top1_agreement"] for row in found["variants"]} == {None}
     assert [len(found["worst"]), found["resumed"]] == [10, False]
     assert left(copied) == []
+
+
+@pytest.mark.parametrize("system", sorted(SYSTEMS), indirect=True)
+def test_every_system_passes_against_its_own_reference_and_is_told_from_its_stock_original(
+    folder: Path, system: System, validate: Callable[..., dict[str, Any]]
+) -> None:
+    report = validate(folder)
+    found = report["dataset"]
+    assert (report["status"], found["images"]) == ("passed", IMAGES)
+    stock, *judged = found["variants"]
+    assert [row["status"] for row in judged] == ["passed"] * 3
+    assert found["neighbours_of"] == next(name for name in ("pooled", "cls") if name in stock["outputs"])
+    corrected = report["reference"]["name"] != "original"
+    for output in stock["outputs"].values():
+        assert output["beyond"] is output["limit"] is None
+        assert (output["vector_relative_error"]["p50"] > 1e-5) == corrected
 
 
 def faulty(image: Array) -> Callable[..., Any]:
