@@ -20,19 +20,35 @@ from vconv.backends import without_autoload
 from vconv.errors import VconvError
 
 if TYPE_CHECKING:
+    from vconv.carding import card
     from vconv.judging import compare, validate
     from vconv.localising import bisect
+    from vconv.referring import reference
     from vconv.selftesting import selftest
     from vconv.workflows import export, fill, load
 
-__all__ = ["VconvError", "__version__", "bisect", "compare", "export", "fill", "load", "selftest", "validate"]
+__all__ = [
+    "VconvError",
+    "__version__",
+    "bisect",
+    "card",
+    "compare",
+    "export",
+    "fill",
+    "load",
+    "reference",
+    "selftest",
+    "validate",
+]
 
 _HOMES = {
     "bisect": "vconv.localising",
+    "card": "vconv.carding",
     "compare": "vconv.judging",
     "export": "vconv.workflows",
     "fill": "vconv.workflows",
     "load": "vconv.workflows",
+    "reference": "vconv.referring",
     "selftest": "vconv.selftesting",
     "validate": "vconv.judging",
 }

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from vconv._version import VERSION
 from vconv.catalog import System
-from vconv.convert import ledger, models
+from vconv.convert import complexity, ledger, models
 from vconv.convert.atc import Order
 from vconv.convert.conversion import Conversion
 from vconv.convert.patches import rope_periods
 from vconv.convert.sources.base import Source, sha256_of
 from vconv.manifest import (
+    ComplexityRecord,
     FileRecord,
     GoldenRecord,
     Manifest,
@@ -126,6 +128,7 @@ def assemble(
             if path.is_file()
         },
         without_weights=without_weights,
+        complexity=ComplexityRecord(**asdict(complexity.measure(source.folder, source.network, size))),
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from vconv import published
+from vconv import literature, published
 from vconv.errors import UnknownNameError
+from vconv.literature import Mirror, Work
 from vconv.published import Published
 from vconv.types import Config
 
@@ -26,6 +27,9 @@ class System:
         preprocessor: its published ``preprocessor_config.json``, used likewise; timm's systems have none.
         gated: whether the hub asks for consent before a download.
         published: figures that others have published for it.
+        works: what its authors published of it.
+        trained_on: the data that the published weights were trained on.
+        mirrors: where copies of its repository are known to be, beside the hub.
     """
 
     name: str
@@ -36,6 +40,9 @@ class System:
     preprocessor: Config = field(default_factory=dict)
     gated: bool = False
     published: tuple[Published, ...] = ()
+    works: tuple[Work, ...] = ()
+    trained_on: str = ""
+    mirrors: tuple[Mirror, ...] = ()
 
 
 def _frozen(**values: Any) -> Mapping[str, Any]:
@@ -99,6 +106,9 @@ _SYSTEMS = (
     System(
         name="dinov3-vits16",
         published=published.DINOV3_VITS16,
+        works=(literature.DINOV3,),
+        trained_on="LVD-1689M",
+        mirrors=(literature.HF_MIRROR, literature.MODELSCOPE, literature.ATOMGIT),
         hub_id="facebook/dinov3-vits16-pretrain-lvd1689m",
         library="transformers",
         licence="dinov3-license",
@@ -135,6 +145,9 @@ _SYSTEMS = (
     System(
         name="vit_small_patch16_dinov3.lvd1689m",
         published=published.TIMM_DINOV3,
+        works=(literature.DINOV3, literature.VIT, literature.TIMM),
+        trained_on="LVD-1689M",
+        mirrors=(literature.HF_MIRROR, literature.ATOMGIT),
         hub_id="timm/vit_small_patch16_dinov3.lvd1689m",
         library="timm",
         licence="dinov3-license",
@@ -143,6 +156,9 @@ _SYSTEMS = (
     System(
         name="dinov2-large",
         published=published.DINOV2_LARGE,
+        works=(literature.DINOV2,),
+        trained_on="LVD-142M",
+        mirrors=(literature.HF_MIRROR, literature.MODELSCOPE, literature.ATOMGIT),
         hub_id="facebook/dinov2-large",
         library="transformers",
         licence="apache-2.0",
@@ -179,6 +195,9 @@ _SYSTEMS = (
     System(
         name="vit_small_patch14_reg4_dinov2.lvd142m",
         published=published.TIMM_DINOV2_REG4,
+        works=(literature.DINOV2, literature.REGISTERS, literature.TIMM),
+        trained_on="LVD-142M",
+        mirrors=(literature.HF_MIRROR, literature.ATOMGIT),
         hub_id="timm/vit_small_patch14_reg4_dinov2.lvd142m",
         library="timm",
         licence="apache-2.0",
@@ -187,6 +206,9 @@ _SYSTEMS = (
     System(
         name="vit-base-patch16-224-in21k",
         published=published.VIT_BASE,
+        works=(literature.VIT,),
+        trained_on="ImageNet-21k",
+        mirrors=(literature.HF_MIRROR,),
         hub_id="google/vit-base-patch16-224-in21k",
         library="transformers",
         licence="apache-2.0",

@@ -28,6 +28,7 @@ from vconv.types import MANIFEST_FILE, Array, Arrays, Say, Status
 from vconv.validators import agreement, golden, report
 from vconv.validators.dataset_report import IMAGE, REFERENCE, WORK_PREFIX, Lane, document
 from vconv.validators.golden import AT_ONCE
+from vconv.validators.index import REPORTS_FOLDER
 from vconv.validators.journal import Journal, Table, open_journal
 from vconv.validators.limits import UNLIMITED, Limits
 from vconv.validators.validation import Candidate
@@ -105,7 +106,7 @@ def agree(
     assert found.reference is not None
     outputs = list(found.reference.outputs)
     key = _key(found, source, lanes, images)
-    reports = found.folder / report.REPORTS_FOLDER
+    reports = found.folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
     work = reports / f"{WORK_PREFIX}{key}"
     feature = next(name for name in ("pooled", "cls") if name in outputs)

@@ -53,8 +53,8 @@ class Examination:
 
     @property
     def reference_is(self) -> str:
-        """Where the reference is from: ``live``, run here; ``golden``, what was recorded; or ``none``."""
-        return "live" if self.source else "golden" if self.reference else "none"
+        """Where the reference is from: ``live``, ``golden``, ``file``, or ``none``."""
+        return self.reference.source if self.reference else "none"
 
 
 Original = Callable[[], tuple[Source | None, str]]

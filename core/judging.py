@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vconv import manifest, subjects
+from vconv import carding, manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.dataset import agree, require_original
 from vconv.errors import InputError
 from vconv.examination import examine
 from vconv.localising import explained
+from vconv.referring import read_reference
 from vconv.runtime import isolation
 from vconv.runtime.device import Settings
 from vconv.runtime.devices import find_device
@@ -41,6 +42,7 @@ def validate(
     within: str | Path = "strict",
     images: Sequence[str | Path] = (),
     dataset: str | Path | None = None,
+    reference: str | Path | None = None,
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
     capture: bool = False,
@@ -67,6 +69,8 @@ def validate(
         images: photographs to judge on; the recorded inputs by default.
         dataset: a folder with any number of images, on which every variant is judged as well, image by
             image. What a killed run did of it is not done again.
+        reference: a file that :func:`vconv.reference` wrote on another machine: what variants are held to,
+            on the images that it holds.
         engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
         precision: what to run torch variants in; what the device usually runs by default.
         capture: whether to run torch variants also captured as one graph and replayed, on CUDA and NPUs.
@@ -95,13 +99,22 @@ def validate(
     image_folder = find_images(dataset) if dataset is not None else None
     folder = Path(path)
     made = manifest.load(folder)
+    recorded = read_reference(reference, made, {"--images": images, "--dataset": dataset})
     limits.require_use(str(folder), made.outputs)
     require_weights(folder)
     report.probe(folder)
     with scratch_folder(log.say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
         original = partial(subjects.live_source, made, asked, bool(weights), scratch, log.say)
-        refer = partial(subjects.reference, folder, made, photographs=photographs, seed=seed, say=log.say)
+        refer = partial(
+            subjects.reference,
+            folder,
+            made,
+            photographs=photographs,
+            seed=seed,
+            say=log.say,
+            elsewhere=recorded,
+        )
         found = examine(folder, made, original, refer)
         if image_folder:
             require_original(found.source)
@@ -124,13 +137,15 @@ def validate(
             "name": found.reference.name if found.reference else None,
             "source": found.reference_is,
             "precision": "fp32",
-            "device": "cpu",
+            "device": found.reference.device if found.reference else "cpu",
+            "recorded": recorded.describe() if recorded else None,
         },
         "inputs": found.inputs,
         "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
         "devices": {place.name: place.model for place in places},
         "device_settings": {place.name: dict(place.options) for place in places},
-        "environment": report.environment(),
+        "environment": report.environment(places),
+        "timing": asdict(plan),
         "checks": [asdict(check) for check in found.checks],
         "diagnosis": diagnosis,
         "speed_up_baseline": baseline,
@@ -144,7 +159,8 @@ def validate(
     saved = report.save(folder, result, "validate", log.render(result))
     if agreed:
         journal.discard(agreed.work)
-    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log"))}
+    written = carding.refresh(folder, made, say)
+    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log")), "card": written}
 
 
 def compare(
@@ -229,7 +245,7 @@ def compare(
             "status": status,
             "passed": status is Status.PASSED,
             "limits": limits.describe(validation.pairs_judged(rows)),
-            "environment": report.environment(),
+            "environment": report.environment(places),
             "weights": weights,
             "rows": comparison.rows(rows, weights),
             "references": {str(one.folder): one.reference_is for one in found},

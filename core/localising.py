@@ -109,7 +109,7 @@ def bisect(
         pixel_values, inputs = _inputs(folder, made, photographs, seed)
         log.say(f"{variant} on {place.name}, stage by stage")
         named, found = _departure(folder, made, source, chosen, place, pixel_values, bound, None, log.say)
-        checks = [files, *(_compared(folder, source) if source else ())]
+        checks = [files, *(compared(folder, source) if source else ())]
     notes = [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
     if chosen.kind == "original" and named != "original":
         notes.append("the reference corrects the periods of the stock original, so that the two differ")
@@ -149,7 +149,7 @@ def bisect(
     return {**result, "report": str(saved), **beside}
 
 
-def _compared(folder: Path, source: Source) -> list[Check]:
+def compared(folder: Path, source: Source) -> list[Check]:
     """Hold an artifact's architecture and weights against the original's."""
     lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
     original = ledger.renamed(lines, source.network, source.entries)

@@ -115,6 +115,14 @@ class GoldenRecord(_Frozen):
     to_stock_original: dict[str, float]
 
 
+class ComplexityRecord(_Frozen):
+    """What one forward pass of one image takes: see :class:`vconv.convert.complexity.Complexity`."""
+
+    parameters: int
+    multiply_accumulates: int
+    activations: int
+
+
 class FileRecord(_Frozen):
     """One file's identity."""
 
@@ -126,6 +134,7 @@ class Manifest(_Frozen):
     """Everything that an artifact says about itself.
 
     ``without_weights`` says that export left the weights file out: its hash is there, for ``vconv fill``.
+    ``complexity`` is the original's; None in manifests that were written before it was counted.
     """
 
     schema_version: Literal[1] = 1
@@ -141,6 +150,7 @@ class Manifest(_Frozen):
     golden: GoldenRecord | None
     files: dict[_Inside, FileRecord]
     without_weights: bool
+    complexity: ComplexityRecord | None = None
 
     @property
     def made_later(self) -> tuple[VariantRecord, ...]:

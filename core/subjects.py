@@ -22,6 +22,7 @@ from vconv.runtime.preprocessing import load_processor, preprocess
 from vconv.runtime.timing import timed
 from vconv.types import Array, Check, Say, Status
 from vconv.validators import golden as golden_room
+from vconv.validators.elsewhere import Recorded, agreement
 from vconv.validators.golden import Reference
 from vconv.validators.inputs import MADE_UP
 
@@ -134,6 +135,37 @@ def live_source(
         return None, f"{error.what}, got {error.got}"
 
 
+def inputs(
+    folder: Path, made: Manifest, photographs: Sequence[Image.Image], seed: int
+) -> tuple[Array, tuple[str, ...]]:
+    """Choose what a reference is run on: photographs, else what was recorded, else made-up images.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        photographs: photographs; none for what was recorded.
+        seed: of made-up images.
+
+    Returns:
+        float32 (N, 3, H, W), and what each image is.
+    """
+    if photographs or made.golden is None:
+        return sample(folder, photographs, seed, made.size)
+    return golden_room.load(folder / made.golden.file)[0], made.golden.images
+
+
+def _from_elsewhere(
+    elsewhere: Recorded, source: Source | None, say: Say
+) -> tuple[Reference, Check, dict[str, Any]]:
+    """Take what another machine recorded, held against a run here where that can be had."""
+    live = None
+    if source:
+        say("running the reference in fp32 and float64, to hold the recorded one against it")
+        live = golden_room.run_reference(source, elsewhere.reference.pixel_values).outputs
+    check = agreement(elsewhere, live)
+    return elsewhere.reference, check, {"source": "file", "images": list(elsewhere.facts["images"])}
+
+
 def reference(
     folder: Path,
     made: Manifest,
@@ -141,6 +173,7 @@ def reference(
     photographs: Sequence[Image.Image],
     seed: int,
     say: Say,
+    elsewhere: Recorded | None = None,
 ) -> tuple[Reference | None, Check, dict[str, Any]]:
     """Run the reference live, or take what was recorded, or neither.
 
@@ -151,6 +184,7 @@ def reference(
         photographs: what to judge on, in place of what was recorded.
         seed: of made-up images, where nothing was recorded.
         say: takes progress.
+        elsewhere: what another machine recorded, in place of all that.
 
     Returns:
         The reference, if there is one; how it agrees with what was recorded; and what its inputs are.
@@ -158,9 +192,11 @@ def reference(
     Raises:
         InputError: photographs were given, but not the original to run on them.
     """
+    if elsewhere:
+        return _from_elsewhere(elsewhere, source, say)
     recorded = golden_room.load(folder / made.golden.file) if made.golden else None
     names = made.golden.images if made.golden else ()
-    inputs: dict[str, Any] = {"source": "recorded" if recorded else "none", "images": list(names)}
+    told: dict[str, Any] = {"source": "recorded" if recorded else "none", "images": list(names)}
     if source is None:
         if photographs:
             raise InputError(
@@ -171,17 +207,18 @@ def reference(
             )
         check = Check("golden", Status.SKIPPED, "the original's weights are not at hand to run it again")
         if recorded is None or made.golden is None:
-            return None, check, inputs
+            return None, check, told
         record = made.golden
-        return Reference(record.reference, *recorded, record.floor, record.to_stock_original), check, inputs
+        there = Reference(
+            record.reference, *recorded, record.floor, record.to_stock_original, source="golden"
+        )
+        return there, check, told
+    pixel_values, names = inputs(folder, made, photographs, seed)
     if photographs or recorded is None:
-        pixel_values, names = sample(folder, photographs, seed, made.size)
-        inputs = {"source": "photographs" if photographs else "made up", "images": list(names)}
-    else:
-        pixel_values = recorded[0]
+        told = {"source": "photographs" if photographs else "made up", "images": list(names)}
     say("running the reference in fp32 and float64")
     live = golden_room.run_reference(source, pixel_values)
-    return live, golden_room.agreement(live, None if photographs else recorded), inputs
+    return live, golden_room.agreement(live, None if photographs else recorded), told
 
 
 def published(made: Manifest, devices: Sequence[Device]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from vconv import catalog, listing, manifest, subjects
+from vconv import carding, catalog, listing, manifest, subjects
 from vconv.assembly import assemble
 from vconv.catalog import System
 from vconv.convert import offline_model, onnx_export
@@ -145,6 +145,7 @@ def export(
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()
         made.save(folder)
+        carding.refresh(folder, made, say)
     return {
         "artifact": str(target),
         "weights": source.origin.label,

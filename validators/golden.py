@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import safetensors.numpy
@@ -17,6 +18,7 @@ from vconv.convert import models, reference, safetensors_file
 from vconv.convert.layouts.base import Network
 from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
+from vconv.runtime.device import Device
 from vconv.runtime.sessions import in_batches
 from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy import judge
@@ -30,7 +32,7 @@ AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Reference:
-    """Inputs and what the reference makes of them, in fp32 on CPU.
+    """Inputs and what the reference makes of them, in fp32.
 
     Args:
         name: what the reference is: ``original``, or the original with the authors' periods.
@@ -40,6 +42,8 @@ class Reference:
             can be held to less.
         to_stock_original: by output, that of the stock original; empty where the reference is the original.
         stock: the stock original's outputs, where they were run and are not the reference's.
+        source: ``live``, run here; ``golden``, recorded at export; ``file``, recorded on another machine.
+        device: where it was run.
     """
 
     name: str
@@ -48,17 +52,23 @@ class Reference:
     floor: Mapping[str, float]
     to_stock_original: Mapping[str, float]
     stock: Arrays = field(default_factory=dict)
+    source: Literal["live", "golden", "file"] = "live"
+    device: str = "cpu"
 
 
 def _run(
-    model: torch.nn.Module, network: Network, pixel_values: Array, dtype: torch.dtype
+    model: torch.nn.Module,
+    network: Network,
+    pixel_values: Array,
+    dtype: torch.dtype,
+    device: str = "cpu",
 ) -> dict[str, Array]:
     outputs, names = models.Outputs(model, network).eval(), models.output_names(network)
 
     def run(images: Array) -> dict[str, Array]:
         with torch.inference_mode():
-            found = outputs(torch.from_numpy(images).to(dtype))
-        return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+            found = outputs(torch.from_numpy(images).to(device, dtype))
+        return {name: value.cpu().numpy() for name, value in zip(names, found, strict=True)}
 
     return in_batches(run, pixel_values, min(AT_ONCE, len(pixel_values)))
 
@@ -124,23 +134,27 @@ def running(source: Source) -> Iterator[Callable[[Array], dict[str, Array]]]:
         models.discard(model)
 
 
-def run_reference(source: Source, pixel_values: Array) -> Reference:
+def run_reference(source: Source, pixel_values: Array, device: Device | None = None) -> Reference:
     """Run the reference on a batch. No patch has a part in it.
 
     Args:
         source: the source weights.
         pixel_values: float32 (N, 3, H, W).
+        device: where to run it in fp32; by default the CPU, on which it is run in float64 in any case.
 
     Raises:
         WeightsError: an output is not finite.
         PatchError: the reference must be corrected, and correcting it changes nothing.
     """
     network = source.network
+    place = device.torch_name if device else "cpu"
     model = models.load(source.folder, network)
-    stock = _run(model, network, pixel_values, torch.float32)
-    name = correct(model, source)
-    corrected = name != "original"
-    outputs = _run(model, network, pixel_values, torch.float32) if corrected else stock
+    with device.exact() if device else contextlib.nullcontext():
+        stock = _run(model.to(place), network, pixel_values, torch.float32, place)
+        name = correct(model.to("cpu"), source)
+        corrected = name != "original"
+        outputs = _run(model.to(place), network, pixel_values, torch.float32, place) if corrected else stock
+    model.to("cpu")
     bad = [key for key, value in outputs.items() if not np.isfinite(value).all()]
     if bad:
         raise WeightsError(
@@ -166,6 +180,7 @@ def run_reference(source: Source, pixel_values: Array) -> Reference:
         floor=_distance(outputs, exact),
         to_stock_original=_distance(stock, outputs) if corrected else {},
         stock=stock if corrected else {},
+        device=device.name if device else "cpu",
     )
 
 

@@ -20,9 +20,9 @@ from vconv.manifest import DIGEST_FILE, Manifest
 from vconv.runtime.variants import require_weights
 from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Status
 from vconv.validators import classes
-from vconv.validators.report import REPORTS_FOLDER, RESULTS_FILE
+from vconv.validators.index import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
 
-_BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, "README.md"}
+_BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, CARD_FILE}
 """Files that an artifact may hold and its manifest does not list."""
 TRANSPOSED = "is the transpose of"
 

@@ -167,6 +167,9 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
     metavar="FOLDER",
     help="Judge also on every image of a folder and its sub-folders; after a kill, go on where it stopped.",
 )
+@click.option(
+    "--reference", type=TEXT, metavar="FILE", help="What `vconv reference` recorded on another machine."
+)
 @measuring
 @SEED
 @JSON
@@ -182,6 +185,31 @@ def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options:
 
 
 @main.command()
+@click.argument("path", type=TEXT)
+@click.option(
+    "--out", type=TEXT, required=True, metavar="FILE", help="The file to write, outside of the artifact."
+)
+@weights("The original's weights.  [default: where they came from]")
+@HUB
+@OFFLINE
+@device("Where to run it: cpu or cuda[:N].")
+@images("to record")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@SEED
+@JSON
+def reference(as_json: bool, **options: Any) -> None:
+    """Record what the original of the artifact PATH gives here, to validate against on another machine.
+
+    \b
+    vconv reference PATH --device cuda --out reference.safetensors
+    vconv validate PATH --device npu --reference reference.safetensors
+    """
+    from vconv import display, referring
+
+    show(referring.reference(say=progress(), **options), display.referred, as_json)
+
+
+@main.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=TEXT)
 @measuring
 @JSON
@@ -192,6 +220,20 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
     document = judging.compare(precision=names(precision), engines=engines or None, say=progress(), **options)
     show(document, display.compared, as_json)
     exit_by(document)
+
+
+@main.command()
+@click.argument("path", type=TEXT)
+@click.option(
+    "--lang", type=click.Choice(["en", "zh"]), help="English or Chinese.  [default: as it is, else en]"
+)
+@click.option("--force", is_flag=True, help="Replace a README.md that was changed by hand.")
+@JSON
+def card(as_json: bool, **options: Any) -> None:
+    """Write the model card of the artifact PATH, README.md, from its manifest and its reports."""
+    from vconv import carding, display
+
+    show(carding.card(say=progress(), **options), display.carded, as_json)
 
 
 @main.command()

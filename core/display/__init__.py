@@ -1,6 +1,6 @@
 """Results drawn for a terminal. Nothing is computed here."""
 
-from vconv.display.artifacts import artifact, exported, filled, systems
+from vconv.display.artifacts import artifact, carded, exported, filled, referred, systems
 from vconv.display.doctor import diagnosed
 from vconv.display.faults import bisected, selftested
 from vconv.display.judged import compared, validated
@@ -8,10 +8,12 @@ from vconv.display.judged import compared, validated
 __all__ = [
     "artifact",
     "bisected",
+    "carded",
     "compared",
     "diagnosed",
     "exported",
     "filled",
+    "referred",
     "selftested",
     "systems",
     "validated",

@@ -105,6 +105,35 @@ def exported(document: Document) -> None:
     show(f"next: vconv {verb} {document['artifact']}{where}", markup=False)
 
 
+def carded(document: Document) -> None:
+    """Draw the result of writing a card."""
+    reports = document["reports"]
+    show(
+        f"{document['file']} ({document['language']}), from vconv.json"
+        + "".join(f", {name}" for name in reports),
+        markup=False,
+    )
+    if not reports:
+        show(f"without measurements: vconv validate {shlex.quote(document['artifact'])}", markup=False)
+
+
+def referred(document: Document) -> None:
+    """Draw the result of recording a reference."""
+    weights = weights_named(document["weights"], document["synthetic"])
+    size, digest = sized(document["nbytes"]), document["sha256"][:12]
+    rows = [
+        ("reference", document["reference"]),
+        ("weights", weights),
+        ("device", f"{document['device']} ({document['device_model']}), {document['arithmetic']}"),
+        ("inputs", ", ".join(document["images"])),
+        *((f"floor {name}", f"{value:.1e}") for name, value in document["floor"].items()),
+        ("file", f"{document['file']}, {size}, sha256 {digest}"),
+    ]
+    show(plain((), rows))
+    file = shlex.quote(document["file"])
+    show(f"next, on the other machine: vconv validate PATH --reference {file}", markup=False)
+
+
 def filled(document: Document) -> None:
     """Draw the result of filling an artifact."""
     size, digest = sized(document["nbytes"]), document["sha256"][:12]

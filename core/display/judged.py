@@ -80,6 +80,7 @@ def _launches(document: Document) -> str:
 _SOURCES = {
     "live": "run here on the original's weights",
     "golden": "recorded at export; the original's weights are not here",
+    "file": "recorded on another machine",
     "none": "none: nothing was compared",
 }
 

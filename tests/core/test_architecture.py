@@ -12,7 +12,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("convert", "runtime", "validators")
-NOUNS = {"_version", "errors", "types", "catalog", "published", "manifest", "backends", "progress"}
+NOUNS = {
+    "_version",
+    "errors",
+    "types",
+    "catalog",
+    "published",
+    "literature",
+    "manifest",
+    "backends",
+    "progress",
+}
 HEAVY = {
     *("torch", "torchvision", "transformers", "timm", "onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     *(

@@ -31,7 +31,7 @@ from vconv.runtime.preprocessing import preprocess
 from vconv.runtime.sessions import in_batches
 from vconv.types import Array
 from vconv.validators.golden import AT_ONCE
-from vconv.validators.report import REPORTS_FOLDER
+from vconv.validators.index import REPORTS_FOLDER
 
 NAME = "vit-base-patch16-224-in21k"
 IMAGES = 21

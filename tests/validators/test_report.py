@@ -15,6 +15,7 @@ from vconv.errors import ArtifactError
 from vconv.types import Check, Status
 from vconv.validators import report
 from vconv.validators.accuracy import OutputVerdict
+from vconv.validators.index import RESULTS_FILE
 from vconv.validators.limits import Limit
 
 WHOLE = [
@@ -74,7 +75,7 @@ def standing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def index(folder: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((folder / report.RESULTS_FILE).read_text())["reports"]
+    found: list[dict[str, Any]] = json.loads((folder / RESULTS_FILE).read_text())["reports"]
     return found
 
 
@@ -122,7 +123,7 @@ def test_the_index_has_the_hash_of_every_report_in_order(tmp_path: Path) -> None
 def test_saving_leaves_nothing_half_written_behind(tmp_path: Path) -> None:
     path = report.save(tmp_path, {"status": "passed"}, "validate", "a log\n")
     files = {file for file in tmp_path.rglob("*") if file.is_file()}
-    assert files == {path, path.with_suffix(".log"), tmp_path / report.RESULTS_FILE}
+    assert files == {path, path.with_suffix(".log"), tmp_path / RESULTS_FILE}
 
 
 @pytest.mark.usefixtures("standing")
@@ -172,7 +173,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_the_user_can_mend(
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"reports": 3}', "{}"])
 def test_a_damaged_index_is_an_error_before_anything_is_run(content: str, tmp_path: Path) -> None:
-    (tmp_path / report.RESULTS_FILE).write_text(content)
+    (tmp_path / RESULTS_FILE).write_text(content)
     with pytest.raises(ArtifactError, match="is damaged"):
         report.probe(tmp_path)
 

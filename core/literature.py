@@ -1,0 +1,149 @@
+"""Where the systems come from: what their authors published, what they were trained on, where copies lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something published that a system rests on.
+
+    Args:
+        key: its BibTeX key.
+        kind: its BibTeX type.
+        title: its title.
+        authors: as BibTeX writes them.
+        year: when it appeared.
+        url: where it can be read.
+        where: further BibTeX fields, such as the journal.
+        code: the authors' repository; empty where there is none.
+    """
+
+    key: str
+    kind: str
+    title: str
+    authors: str
+    year: int
+    url: str
+    where: Mapping[str, str]
+    code: str = ""
+
+    @property
+    def bibtex(self) -> str:
+        """The work as a BibTeX entry."""
+        fields = {"title": self.title, "author": self.authors, **self.where}
+        fields |= {"year": str(self.year), "url": self.url}
+        lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+        return f"@{self.kind}{{{self.key},\n{lines}\n}}"
+
+
+def _arxiv(number: str) -> Mapping[str, str]:
+    return MappingProxyType({"journal": f"arXiv preprint arXiv:{number}"})
+
+
+DINOV3 = Work(
+    key="simeoni2025dinov3",
+    kind="article",
+    title="DINOv3",
+    authors="Sim{\\'e}oni, Oriane and Vo, Huy V. and Seitzer, Maximilian and Baldassarre, Federico and "
+    "Oquab, Maxime and others",
+    year=2025,
+    url="https://arxiv.org/abs/2508.10104",
+    where=_arxiv("2508.10104"),
+    code="https://github.com/facebookresearch/dinov3",
+)
+DINOV2 = Work(
+    key="oquab2023dinov2",
+    kind="article",
+    title="{DINOv2}: Learning Robust Visual Features without Supervision",
+    authors="Oquab, Maxime and Darcet, Timoth{\\'e}e and Moutakanni, Th{\\'e}o and Vo, Huy and "
+    "Szafraniec, Marc and others",
+    year=2023,
+    url="https://arxiv.org/abs/2304.07193",
+    where=_arxiv("2304.07193"),
+    code="https://github.com/facebookresearch/dinov2",
+)
+REGISTERS = Work(
+    key="darcet2023registers",
+    kind="article",
+    title="Vision Transformers Need Registers",
+    authors="Darcet, Timoth{\\'e}e and Oquab, Maxime and Mairal, Julien and Bojanowski, Piotr",
+    year=2023,
+    url="https://arxiv.org/abs/2309.16588",
+    where=_arxiv("2309.16588"),
+)
+VIT = Work(
+    key="dosovitskiy2020vit",
+    kind="article",
+    title="An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
+    authors="Dosovitskiy, Alexey and Beyer, Lucas and Kolesnikov, Alexander and Weissenborn, Dirk and "
+    "Zhai, Xiaohua and others",
+    year=2020,
+    url="https://arxiv.org/abs/2010.11929",
+    where=_arxiv("2010.11929"),
+    code="https://github.com/google-research/vision_transformer",
+)
+TIMM = Work(
+    key="rw2019timm",
+    kind="misc",
+    title="{PyTorch} Image Models",
+    authors="Wightman, Ross",
+    year=2019,
+    url="https://github.com/huggingface/pytorch-image-models",
+    where=MappingProxyType({"doi": "10.5281/zenodo.4414861"}),
+)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A place that has copies of repositories of the Hugging Face hub.
+
+    Args:
+        name: its name.
+        page: where a repository's page is.
+        command: what downloads a repository into a folder.
+        needs: what must be installed for that; empty where nothing more is.
+    """
+
+    name: str
+    page: str
+    command: str
+    needs: str = ""
+
+    def page_of(self, repository: str) -> str:
+        """Return where a repository's page is."""
+        return self.page.format(repository=repository)
+
+    def command_of(self, repository: str, folder: str) -> str:
+        """Return what downloads a repository into a folder."""
+        return self.command.format(repository=repository, folder=folder)
+
+
+_HF_DOWNLOAD = "hf download {repository} --local-dir {folder}"
+HUGGING_FACE = Mirror("Hugging Face", "https://huggingface.co/{repository}", _HF_DOWNLOAD)
+HF_MIRROR = Mirror(
+    "hf-mirror",
+    "https://hf-mirror.com/{repository}",
+    f"HF_ENDPOINT=https://hf-mirror.com {_HF_DOWNLOAD}",
+)
+MODELSCOPE = Mirror(
+    "ModelScope",
+    "https://modelscope.cn/models/{repository}",
+    "modelscope download --model {repository} --local_dir {folder}",
+    needs="modelscope",
+)
+ATOMGIT = Mirror(
+    "AtomGit",
+    "https://gitcode.com/hf_mirrors/{repository}",
+    "python3 -m atomgit download hf_mirrors/{repository} -d {folder}",
+)
+LICENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "dinov3-license": "https://ai.meta.com/resources/models-and-libraries/dinov3-license/",
+        "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+    }
+)
+"""The text of each licence, by the name that the catalog gives it."""

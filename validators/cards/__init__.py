@@ -1,0 +1,1 @@
+"""The model card: README.md of an artifact, a pure function of its manifest and its reports."""

@@ -1,0 +1,121 @@
+"""The index of an artifact's reports, ``results.json``: what was saved, with its hash, and the card."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vconv.errors import ArtifactError
+
+RESULTS_FILE = "results.json"
+REPORTS_FOLDER = "reports"
+CARD_FILE = "README.md"
+SCHEMA_VERSION = 1
+"""Of every report."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One report.
+
+    Args:
+        file: its path in the artifact.
+        document: the report.
+    """
+
+    file: str
+    document: Mapping[str, Any]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return an artifact's index: ``reports``, the oldest first, and ``card``, where vconv wrote one.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    index = folder / RESULTS_FILE
+    try:
+        found = json.loads(index.read_bytes()) if index.is_file() else {"reports": []}
+        return {**found, "reports": list(found["reports"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{index} is damaged",
+            got="not an index of reports",
+            expected='{"reports": [...]}',
+            fix="delete it; the reports themselves are kept",
+        ) from error
+
+
+def write(folder: Path, found: Mapping[str, Any]) -> None:
+    """Replace an artifact's index; whoever changes it holds :func:`locked`."""
+    replace(folder / RESULTS_FILE, (json.dumps(found, indent=2) + "\n").encode())
+
+
+def reports(folder: Path) -> list[Saved]:
+    """Read every report that the index names, the oldest first.
+
+    Raises:
+        ArtifactError: one is missing, was changed, or is no report; or the index is damaged.
+    """
+    return [_report(folder, entry) for entry in read(folder)["reports"]]
+
+
+def _report(folder: Path, entry: Any) -> Saved:
+    try:
+        name, expected = str(entry["file"]), str(entry["sha256"])
+        content = (folder / name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != expected:
+            raise ArtifactError(
+                f"{folder / name} was changed",
+                got=f"sha256 {digest[:12]}",
+                expected=f"sha256 {expected[:12]}",
+                fix=f"put the report back, or take it out of {RESULTS_FILE}",
+            )
+        document = dict(json.loads(content))
+        if document.get("schema_version") != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"cannot read {folder / name}",
+                got=f"schema version {document.get('schema_version')}",
+                expected=f"schema version {SCHEMA_VERSION}",
+                fix=f"validate again, and take the report out of {RESULTS_FILE}",
+            )
+        return Saved(name, document)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"cannot read a report that {folder / RESULTS_FILE} names",
+            got=f"{type(error).__name__}: {error}",
+            expected="every report that is named",
+            fix=f"put the report back, or take it out of {RESULTS_FILE}",
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep others from an artifact's index and card while open."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file beside its place, and rename it into that."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
