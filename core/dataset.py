@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from vconv.errors import EngineError, InputError
 from vconv.examination import Examination
 from vconv.manifest import Manifest
 from vconv.progress import counted
-from vconv.runtime.image_folder import ImageFolder
+from vconv.runtime.image_folder import ImageFolder, shown
 from vconv.runtime.preprocessing import Processor, load_processor
 from vconv.runtime.sessions import Session, in_batches
 from vconv.subjects import require_size
@@ -35,6 +35,7 @@ from vconv.validators.validation import Candidate
 
 _LEFT_OUT = ("artifact", "original")
 """What tells of a variant where it lies, and not what it is."""
+_Refer = Callable[[Array], dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def agree(
         say: takes progress.
 
     Raises:
-        InputError: the original's weights are not at hand.
+        InputError: the original's weights are not at hand, or no image could be judged.
         ArtifactError: another process works on the same, or the disk is full.
     """
     start = time.perf_counter()
@@ -125,9 +126,21 @@ def agree(
                 say(f"{other} is of an unfinished run over other images or variants: resume it, or delete it")
         if done < total:
             _Stream(found, source, lanes, images, journal, feature).go(done, say)
+        if not journal.rows:
+            raise _nothing_read(journal, images)
         result = document(journal, lanes, outputs, feature, images, say)
     result |= {"resumed": done > 0, "seconds": time.perf_counter() - start}
     return Agreed(result, work)
+
+
+def _nothing_read(journal: Journal, images: ImageFolder) -> InputError:
+    index, reason = next(note["skipped"][0] for note in journal.notes())
+    return InputError(
+        f"no image in {images.path} could be judged",
+        got=f"{shown(images.names[index])}: {reason}",
+        expected="images that the artifact's image processor takes",
+        fix="name a folder that holds some",
+    )
 
 
 def _key(found: Examination, source: Source, lanes: Sequence[Lane], images: ImageFolder) -> str:
@@ -212,7 +225,8 @@ class _Stream:
                 if index + 1 == total or (index + 1) % AT_ONCE == 0:
                     self._take(_step(index // AT_ONCE, total), process, refer, sessions)
 
-    def _take(self, step: range, process: Processor, refer: Any, sessions: Sequence[Session]) -> None:
+    def _take(self, step: range, process: Processor, refer: _Refer, sessions: Sequence[Session]) -> None:
+        """Run one step of images, and add it to the journal."""
         read, pixels, digests, skipped = [], [], [], []
         for index in step:
             image, digest = self._images.read(index)

@@ -381,6 +381,17 @@ def test_images_that_the_processor_refuses_are_skipped_and_two_have_no_neighbour
     assert len(found["worst"]) == 2
 
 
+def test_images_that_the_processor_refuses_one_and_all_have_not_passed(
+    copied: Path, folder: Path, validate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(images: Any) -> Array:
+        raise InputError("it cannot", got="too little", expected="more", fix="none")
+
+    monkeypatch.setattr(dataset_room, "load_processor", lambda place: refuse)
+    with pytest.raises(InputError, match=r"no image in .* could be judged \| got k/000\.png: it cannot: too"):
+        validate(folder)
+
+
 def test_memory_does_not_grow_with_the_number_of_images(
     tmp_path: Path, validate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
