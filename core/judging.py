@@ -11,12 +11,15 @@ from typing import Any
 
 from vconv import carding, depicting, manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.dataset import agree, require_original
 from vconv.errors import InputError
 from vconv.examination import examine
 from vconv.localising import explained
+from vconv.referring import read_reference
 from vconv.runtime import isolation
 from vconv.runtime.device import Settings
 from vconv.runtime.devices import find_device
+from vconv.runtime.image_folder import find_images
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
@@ -24,8 +27,7 @@ from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
 from vconv.trials import Trial, named_devices
 from vconv.types import Say, Status, silent, weights_named
-from vconv.validators import comparison, elsewhere, page, ranking, report, textlog, validation
-from vconv.validators.elsewhere import Recorded
+from vconv.validators import comparison, journal, page, ranking, report, textlog, validation
 from vconv.validators.limits import open_limits
 from vconv.validators.speed import add_speed_ups
 
@@ -39,6 +41,7 @@ def validate(
     profile: str | None = None,
     within: str | Path = "strict",
     images: Sequence[str | Path] = (),
+    dataset: str | Path | None = None,
     reference: str | Path | None = None,
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
@@ -64,6 +67,8 @@ def validate(
         profile: which NPU is simulated: ``910b``, the default, or ``310p``.
         within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict ones.
         images: photographs to judge on; the recorded inputs by default.
+        dataset: a folder with any number of images, on which every variant is judged as well, image by
+            image. What a killed run did of it is not done again.
         reference: a file that :func:`vconv.reference` wrote on another machine: what variants are held to,
             on the images that it holds.
         engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
@@ -92,9 +97,10 @@ def validate(
     trial.check()
     limits = open_limits(within)
     photographs = open_images(images) if images else []
+    image_folder = find_images(dataset) if dataset is not None else None
     folder = Path(path)
     made = manifest.load(folder)
-    recorded = _recorded(reference, made, bool(images))
+    recorded = read_reference(reference, made, {"--images": images, "--dataset": dataset})
     limits.require_use(str(folder), made.outputs)
     require_weights(folder)
     report.probe(folder)
@@ -111,12 +117,16 @@ def validate(
             elsewhere=recorded,
         )
         found = examine(folder, made, original, refer, log.say)
+        if image_folder:
+            require_original(found.source)
         isolate = None if quick else isolation.measure
         gallery, depths = depicting.gallery(found), depicting.depths(found, quick, places, log.say)
         beside = (gallery.look, depths.look)
-        run = validation.run(trial.candidates(found), limits, plan, log.say, isolate, beside)
+        candidates = trial.candidates(found)
+        run = validation.run(candidates, limits, plan, log.say, isolate, beside)
         rows = run.rows
         diagnosis = explained(found, rows, limits, log.say, [*places, find_device("cpu")])
+        agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
     result: dict[str, Any] = {
@@ -147,26 +157,15 @@ def validate(
         "ranking": ranking.rank(rows, run.machine),
         "variants": rows,
         "published": subjects.published(made, places) if rows else [],
+        "dataset": agreed.document if agreed else None,
     }
     result = report.finite(result)
     pictures = {".html": partial(page.render, gallery=gallery)}
     saved = report.save(folder, result, "validate", log.render(result), pictures)
+    if agreed:
+        journal.discard(agreed.work)
     beside_it = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("page", ".html"))}
     return {**result, "report": str(saved), **beside_it, "card": carding.refresh(folder, made, say)}
-
-
-def _recorded(reference: str | Path | None, made: manifest.Manifest, with_images: bool) -> Recorded | None:
-    """Read a reference from another machine, if one was named."""
-    if reference is None:
-        return None
-    if with_images:
-        raise InputError(
-            "--reference and --images exclude each other",
-            got="both",
-            expected="one: the file holds the images that were recorded with it",
-            fix="leave one of them out",
-        )
-    return elsewhere.load(Path(reference), made)
 
 
 def compare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from vconv.staging import scratch_folder
 from vconv.types import Say, silent
 from vconv.validators import elsewhere, report
 from vconv.validators import golden as golden_room
+from vconv.validators.elsewhere import Recorded
 from vconv.validators.integrity import verify_source
 
 KINDS = ("cpu", "cuda")
@@ -111,6 +112,33 @@ def reference(
         "floor": dict(found.floor),
         **facts,
     }
+
+
+def read_reference(
+    reference: str | Path | None, made: manifest.Manifest, others: Mapping[str, object]
+) -> Recorded | None:
+    """Read a reference from another machine, if one was named.
+
+    Args:
+        reference: the file that :func:`reference` wrote; None for none.
+        made: the manifest of the artifact that is judged.
+        others: by option, what names other images: none of them can be given beside it.
+
+    Raises:
+        InputError: other images are named too.
+        ArtifactError: it is no such file, or of another artifact.
+    """
+    if reference is None:
+        return None
+    for option, given in others.items():
+        if given:
+            raise InputError(
+                f"--reference and {option} exclude each other",
+                got="both",
+                expected="one: the file holds the images that were recorded with it",
+                fix="leave one of them out",
+            )
+    return elsewhere.load(Path(reference), made)
 
 
 def _place(device: str) -> Device:

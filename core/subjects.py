@@ -54,6 +54,16 @@ def sample(
     taken = (f"photograph {index + 1}" for index in range(len(images)))
     names = tuple(taken if photographs else made_up)
     pixel_values = preprocess(folder, images)
+    require_size(pixel_values, size)
+    return pixel_values, names
+
+
+def require_size(pixel_values: Array, size: tuple[int, int]) -> None:
+    """Make sure that a processor makes images (N, 3, H, W) of a size.
+
+    Raises:
+        InputError: it makes another one.
+    """
     if pixel_values.shape[1:] != (3, *size):
         raise InputError(
             "the image processor makes images of another size",
@@ -61,7 +71,6 @@ def sample(
             expected=[3, *size],
             fix="let size, crop and resize agree in preprocessor_config.json",
         )
-    return pixel_values, names
 
 
 def preprocessing_ms(folder: Path) -> float:

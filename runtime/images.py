@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -12,8 +13,21 @@ from vconv.errors import InputError
 
 GREATEST_COUNT = 64
 """Photographs that are taken at once: all of them are held in memory."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""How the name of an image ends in a folder, in small letters; other files are not looked at."""
 NATURAL_SIZE = (384, 512)
 """Height and width of a made-up image, in pixels."""
+
+
+def upright(file: Path | IO[bytes]) -> Image.Image:
+    """Open one photograph as RGB, upright.
+
+    Raises:
+        Image.DecompressionBombError: it is too large to be one.
+        OSError: it is not an image, or cannot be read. Pillow raises others too where a file is damaged.
+    """
+    with Image.open(file) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
@@ -30,9 +44,7 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
     files: list[Path] = []
     for path in map(Path, paths):
         files += (
-            sorted(
-                file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
-            )
+            sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
             if path.is_dir()
             else [path]
         )
@@ -53,8 +65,7 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
     images = []
     for file in files:
         try:
-            with Image.open(file) as image:
-                images.append(ImageOps.exif_transpose(image).convert("RGB"))
+            images.append(upright(file))
         except Image.DecompressionBombError as error:
             raise InputError(
                 f"the image {file} is too large",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -114,6 +114,24 @@ def correct(model: torch.nn.Module, source: Source) -> str:
     """Turn an original into the reference, in place, if its weights call for it; return what it is called."""
     family = "" if source.periods == LIBRARYS else source.network.layout.family
     return reference.correct(model, family, source.config)
+
+
+@contextlib.contextmanager
+def running(source: Source) -> Iterator[Callable[[Array], dict[str, Array]]]:
+    """Keep the reference open, in fp32 on CPU; no patch has a part in it.
+
+    Args:
+        source: the source weights.
+
+    Yields:
+        What turns float32 (N, 3, H, W) into the reference's outputs (N, ...), by name.
+    """
+    model = models.load(source.folder, source.network)
+    try:
+        correct(model, source)
+        yield lambda pixel_values: _run(model, source.network, pixel_values, torch.float32)
+    finally:
+        models.discard(model)
 
 
 def run_reference(source: Source, pixel_values: Array, device: Device | None = None) -> Reference:

@@ -33,6 +33,14 @@ def executed(row: Mapping[str, Any]) -> str:
     return "operator calls" if row["engine"] == "torch" else "nodes"
 
 
+def images(dataset: Mapping[str, Any]) -> str:
+    """Say how many images of a folder were judged, and how many were not."""
+    said = [f"{dataset['images']:,} images"]
+    said += [f"{len(dataset['skipped']):,} skipped"] * bool(dataset["skipped"])
+    said += [f"{dataset['other_files']:,} other files not looked at"] * bool(dataset["other_files"])
+    return ", ".join(said)
+
+
 def fallbacks(row: Mapping[str, Any]) -> str:
     """Say which nodes of a variant an accelerator left to the CPU; nothing where none are known."""
     counts: Mapping[str, int] = row["fallbacks"] or {}

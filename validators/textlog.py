@@ -22,6 +22,7 @@ _COSTS = (
 _SAMPLES = "samples_ms"
 """In the report alone: nobody reads a hundred samples."""
 _VERDICT = ("floor", "limit", *METRICS, "to_stock_original")
+_WORST = ("cosine", "relative_error", "vector_relative_error", "share_of_limit")
 _SMOKE = ("shape", "dtype", "device", "min", "max", "mean", "first")
 
 
@@ -117,6 +118,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _limits(report["limits"])
     for row in report["variants"]:
         yield from _variant(row)
+    if report.get("dataset"):
+        yield from _dataset(report["dataset"])
     yield ""
     yield _machine(report)
     yield from sentences.ranks(report["ranking"])
@@ -205,6 +208,39 @@ def _prediction(row: Mapping[str, Any]) -> Iterator[str]:
         for name, errors in outputs.items():
             figures = ", ".join(f"{key} {_number(value)}" for key, value in errors.items())
             yield f"    {part} (simulated), {name}: {figures}"
+
+
+def _dataset(found: Mapping[str, Any]) -> Iterator[str]:
+    """Lay out what was found on a folder of images."""
+    resumed = ", resumed" * found["resumed"]
+    yield ""
+    yield f"data set {found['folder']}: {sentences.images(found)}, {_number(found['seconds'])} s{resumed}"
+    yield f"neighbours by {found['neighbours_of']}, shared by chance: {_number(found['agreement_by_chance'])}"
+    for row in found["variants"]:
+        yield f"{_placed(row)}: {row['status']}" + f": {row['reason']}" * bool(row["reason"])
+        for name, output in row["outputs"].items():
+            limit = f"limit {_number(output['limit'])}, beyond {_number(output['beyond'])}"
+            yield f"  {name}: compared {output['compared']}, {limit}"
+            for metric, shares in output.items():
+                if isinstance(shares, Mapping):
+                    figures = (f"{key} {_number(value)}" for key, value in shares.items())
+                    yield f"    {metric}: {', '.join(figures)}"
+        near = row["neighbours"]
+        agrees = _number(near["agreement"])
+        yield f"  share of the {near['k']} nearest neighbours that are the reference's: {agrees}"
+        if row["top1_agreement"] is not None:
+            yield f"  share of images with the reference's first class: {_number(row['top1_agreement'])}"
+    for pair in found["neighbours_between"]:
+        yield f"neighbours shared by {pair['first']} and {pair['second']}: {_number(pair['agreement'])}"
+    for row in found["worst"]:
+        figures = (f"{key} {_number(row[key])}" for key in _WORST)
+        yield f"worst      {row['image']}: {_placed(row)}, {row['output']}: {', '.join(figures)}"
+    for row in found["skipped"]:
+        yield f"skipped    {row['image']}: {row['reason']}"
+
+
+def _placed(row: Mapping[str, Any]) -> str:
+    return f"{row['variant']} ({row['engine']}, {row['device']}{', simulated' * row['simulated']})"
 
 
 def _launches(found: Mapping[str, Any]) -> str:

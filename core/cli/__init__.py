@@ -126,6 +126,12 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
 @HUB
 @images("to judge on")
 @click.option(
+    "--dataset",
+    type=TEXT,
+    metavar="FOLDER",
+    help="Judge also on every image of a folder and its sub-folders; after a kill, go on where it stopped.",
+)
+@click.option(
     "--reference", type=TEXT, metavar="FILE", help="What `vconv reference` recorded on another machine."
 )
 @measuring

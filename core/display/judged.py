@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vconv.display.base import Cell, Document, coloured, marked, pairs, show, table, wrapped
+from vconv.display.dataset import dataset
 from vconv.display.predicted import predictions
 from vconv.display.published import published
 from vconv.types import weights_named
@@ -99,6 +100,7 @@ def validated(document: Document) -> None:
                 f"  {sentences.short_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}"
             )
     predictions(document)
+    dataset(document)
     wrapped(*sentences.fastest(document["ranking"]))
     published(document["published"])
     _conclusion(document)

@@ -189,6 +189,8 @@ def test_photographs_and_a_reference_exclude_each_other(
 ) -> None:
     with pytest.raises(InputError, match="--reference and --images exclude each other"):
         vconv.validate(small_artifact, reference=file, images=photographs)
+    with pytest.raises(InputError, match="--reference and --dataset exclude each other"):
+        vconv.validate(small_artifact, reference=file, dataset=Path(photographs[0]).parent)
 
 
 def test_photographs_are_recorded_where_they_are_given(

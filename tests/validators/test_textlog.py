@@ -215,6 +215,58 @@ def section(text: str, variant: str) -> str:
     return next(part for part in text.split("\n\n") if part.lstrip().startswith(variant))
 
 
+def dataset() -> dict[str, Any]:
+    """Make what was found on a folder of images, no two figures alike."""
+    place = {"variant": "om-fp16", "engine": "acl", "device": "npu:0"}
+    metrics = {"cosine": ("p0", "p1", "p5", "p50"), "relative_error": ("p50", "p90", "p99", "p100")}
+    metrics["vector_relative_error"] = metrics["relative_error"]
+    output = {metric: {share: figure() for share in shares} for metric, shares in metrics.items()}
+    output |= {"compared": 4321, "limit": figure(), "beyond": 17}
+    worst = {key: figure() for key in (*metrics, "share_of_limit")}
+    return {
+        "folder": "a folder",
+        "images": 4322,
+        "k": 9,
+        "neighbours_of": "pooled",
+        "agreement_by_chance": figure(),
+        "variants": [
+            {
+                **place,
+                "precision": "fp16",
+                "arithmetic": "fp16",
+                "simulated": True,
+                "status": "failed",
+                "reason": "17 of 4322 images are beyond",
+                "outputs": {"cls": output},
+                "top1_agreement": figure(),
+                "neighbours": {"k": 9, "agreement": figure()},
+            }
+        ],
+        "neighbours_between": [
+            {"first": "one variant", "second": "another", "simulated": True, "agreement": figure()}
+        ],
+        "worst": [{"image": "a/b.png", **place, "simulated": True, "output": "cls", **worst}],
+        "skipped": [{"image": "c.png", "reason": "it is torn"}, {"image": "d.png", "reason": "it is gone"}],
+        "other_files": 3,
+        "resumed": True,
+        "seconds": figure(),
+    }
+
+
+def test_every_figure_and_word_on_a_folder_of_images_is_in_the_log() -> None:
+    content = report() | {"dataset": dataset()}
+    text = rendered(content)
+    found = words(text.replace(",", "").replace(")", " "))
+    for path, value in leaves(content["dataset"]):
+        if isinstance(value, str):
+            assert value in text, path
+        elif isinstance(value, float):
+            assert f"{value:g}" in found, path
+    assert "data set a folder: 4,322 images, 2 skipped, 3 other files not looked at, " in text
+    assert "om-fp16 (acl, npu:0, simulated): failed: 17 of 4322 images are beyond" in text
+    assert "data set" not in rendered(report())
+
+
 def test_every_figure_and_word_of_the_report_is_in_the_log() -> None:
     content = report()
     text = rendered(content)
