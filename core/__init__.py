@@ -21,7 +21,8 @@ from vconv.errors import VconvError
 
 if TYPE_CHECKING:
     from vconv.carding import card
-    from vconv.judging import compare, validate
+    from vconv.comparing import compare
+    from vconv.judging import validate
     from vconv.localising import bisect
     from vconv.referring import reference
     from vconv.selftesting import selftest
@@ -44,7 +45,7 @@ __all__ = [
 _HOMES = {
     "bisect": "vconv.localising",
     "card": "vconv.carding",
-    "compare": "vconv.judging",
+    "compare": "vconv.comparing",
     "export": "vconv.workflows",
     "fill": "vconv.workflows",
     "load": "vconv.workflows",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vconv import listing
 from vconv.convert.patches.base import Patch
@@ -15,6 +15,7 @@ from vconv.runtime.device import Device, Settings
 from vconv.runtime.devices import ALL, find_device, find_devices
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, find_precisions
+from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.types import Say
 from vconv.validators.validation import Candidate
 
@@ -41,6 +42,24 @@ def named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
         if left_out:
             say(left_out)
     return found
+
+
+def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:
+    """Return how much to time: a glance, everything, or the default, within a budget in seconds.
+
+    Raises:
+        InputError: the budget is not positive, or both a glance and everything are asked for.
+    """
+    if quick and full:
+        raise InputError(
+            "--quick and --full exclude each other", got="both", expected="one", fix="leave one of them out"
+        )
+    chosen = QUICK if quick else FULL if full else DEFAULT
+    if budget is None:
+        return chosen
+    if not budget > 0:
+        raise InputError("--budget is out of range", got=budget, expected="more than 0", fix="give seconds")
+    return replace(chosen, budget_seconds=budget)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ from vconv.cli.options import (
     device,
     images,
     measuring,
-    names,
     offline_model,
     weights,
     whole_numbers,
@@ -137,16 +136,14 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
 @measuring
 @SEED
 @JSON
-def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
+def validate(as_json: bool, **options: Any) -> None:
     """Judge the artifact PATH against the original, and time it.
 
     Each of its variants is judged: the patched model in torch, and every graph.
     """
     from vconv import display, judging
 
-    document = judging.validate(
-        precision=names(precision), engines=engines or None, say=progress(), **options
-    )
+    document = judging.validate(say=progress(), **options)
     show(document, display.validated, as_json)
     exit_by(document)
 
@@ -178,14 +175,14 @@ def reference(as_json: bool, **options: Any) -> None:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=TEXT, shell_complete=artifact)
 @measuring
 @JSON
-def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
+def compare(as_json: bool, **options: Any) -> None:
     """Judge and time artifacts side by side, in one table.
 
     Each PATH is one, with all its variants.
     """
-    from vconv import display, judging
+    from vconv import comparing, display
 
-    document = judging.compare(precision=names(precision), engines=engines or None, say=progress(), **options)
+    document = comparing.compare(say=progress(), **options)
     show(document, display.compared, as_json)
     exit_by(document)
 
@@ -222,14 +219,14 @@ def card(as_json: bool, **options: Any) -> None:
     help="How often each artifact is validated with nothing wrong, on other images each time.",
 )
 @JSON
-def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
+def selftest(as_json: bool, **options: Any) -> None:
     """Show that validation fails known faults.
 
     They are made one at a time in a copy of the artifact PATH; without PATH, in miniatures of every system.
     """
     from vconv import display, selftesting
 
-    document = selftesting.selftest(engines=engines or None, say=progress(), **options)
+    document = selftesting.selftest(say=progress(), **options)
     show(document, display.selftested, as_json)
     exit_by(document)
 

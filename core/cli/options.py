@@ -69,6 +69,7 @@ PRECISION = click.option(
     default="auto",
     show_default=True,
     metavar="NAMES",
+    callback=lambda context, option, value: names(value),
     shell_complete=one_of(("auto", "fp32", "fp16", "bf16", "autocast-fp16", "autocast-bf16")),
     help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
     "or auto: what the device usually runs.",
@@ -84,6 +85,7 @@ ENGINE = click.option(
     type=TEXT,
     multiple=True,
     metavar="NAME",
+    callback=lambda context, option, value: value or None,
     shell_complete=one_of(("onnxruntime", "openvino")),
     help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from vconv import display, judging, localising, selftesting, workflows
+from vconv import comparing, display, judging, localising, selftesting, workflows
 from vconv.catalog import SYSTEMS
 from vconv.display.base import COLOURS, command, folded
 from vconv.published import Published
@@ -49,7 +49,7 @@ def documents(found: dict[str, Any], small_name: str, tmp_path: Path, monkeypatc
         glance: dict[str, Any] = {"quick": True, "budget": 1e-3}
         found["exported"] = workflows.export(small_name, "synthetic:1", folder, batch=16)
         found["validated"] = judging.validate(folder, **glance)
-        found["compared"] = judging.compare([folder], **glance)
+        found["compared"] = comparing.compare([folder], **glance)
         found["bisected"] = localising.bisect(folder)
         monkeypatch.setattr(selftesting, "FAULTS", FAULTS[:1])
         found["selftested"] = selftesting.selftest(folder, clean_runs=1)
