@@ -13,7 +13,7 @@ MEETING := tests/convert/layouts tests/convert/libraries tests/convert/patches t
 	tests/convert/test_onnx_export.py tests/convert/test_reference.py tests/runtime/test_preprocessing.py \
 	tests/core/test_filling.py
 
-.PHONY: help install demo test test-oldest test-oldest-quick test-npu-package lint types typed unit wheel mutants clean
+.PHONY: help install demo test test-oldest test-oldest-quick test-npu-package test-browser lint types typed unit wheel mutants clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ demo: $(STAMP)  ## export dinov3-vits16 with synthetic weights and validate it
 	$(BIN)/vconv validate artifacts/dinov3-vits16 --quick
 
 test: lint types unit wheel  ## every check
+
+test-browser: $(STAMP) typed  ## the report's page in Chromium, where that is installed
+	$(BIN)/python -m pytest -m browser tests/validators/test_page_in_a_browser.py
 
 lint: $(STAMP)  ## style
 	$(BIN)/ruff format --check .

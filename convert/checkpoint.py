@@ -16,6 +16,7 @@ from vconv.convert import safetensors_file
 from vconv.convert.ledger import Action, Line, Match
 from vconv.convert.safetensors_file import Entry, Planned
 from vconv.errors import WeightsError
+from vconv.types import Say, silent
 
 
 def values(chunk: bytes, dtype: str) -> NDArray[np.float32]:
@@ -77,11 +78,12 @@ class Plan:
         """How long the tensors of the file will be."""
         return sum(_planned(pair).nbytes for pair in self.kept)
 
-    def write(self, stop: Event | None = None) -> tuple[list[Line], str]:
+    def write(self, stop: Event | None = None, say: Say = silent) -> tuple[list[Line], str]:
         """Write the file.
 
         Args:
             stop: ends the writing when it is set, by an :class:`InterruptedError`.
+            say: takes progress.
 
         Returns:
             The ledger, one line a source tensor, and the file's sha256.
@@ -101,7 +103,7 @@ class Plan:
             digests[pair.source] = digest.hexdigest()
 
         planned = [replace(_planned(pair), chunks=partial(stream, pair)) for pair in self.kept]
-        sha256 = safetensors_file.write(self.path, planned)
+        sha256 = safetensors_file.write(self.path, planned, say)
         return [self._line(pair, digests.get(pair.source)) for pair in self.matches], sha256
 
     def _line(self, pair: Match, digest: str | None) -> Line:
@@ -119,13 +121,14 @@ def _planned(pair: Match) -> Planned:
     return Planned(pair.target, "F32", pair.entry.shape, partial(widened, pair.entry))
 
 
-def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, Entry]) -> str:
+def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, Entry], say: Say = silent) -> str:
     """Write an artifact's weights file once more, as its ledger says it came about.
 
     Args:
         path: the file to write; it must not exist.
         lines: the ledger.
         source: the source tensors.
+        say: takes progress.
 
     Returns:
         The file's sha256.
@@ -146,7 +149,7 @@ def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, Entry]) -> s
     planned = [
         Planned(line.target, "F32", line.shape, partial(_proven, source[line.source], line)) for line in kept
     ]
-    return safetensors_file.write(path, planned)
+    return safetensors_file.write(path, planned, say)
 
 
 def _proven(entry: Entry, line: Line) -> Iterator[bytes]:

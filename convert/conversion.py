@@ -22,7 +22,7 @@ from vconv.convert.patches.base import Finding, Patch, find_sites
 from vconv.convert.room import require_room
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
 from vconv.errors import InputError, PatchError
-from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say
+from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say, silent
 
 GREATEST_SIDE = 8192
 """Pixels of the longest side of an image that a graph is made for."""
@@ -66,9 +66,9 @@ class Prepared:
         """The patches that are applied."""
         return [decision.patch for decision in self.decisions if decision.applied]
 
-    def write(self, stop: Event | None = None) -> tuple[tuple[Line, ...], str]:
+    def write(self, stop: Event | None = None, say: Say = silent) -> tuple[tuple[Line, ...], str]:
         """Write the weights file and its ledger: see :meth:`vconv.convert.checkpoint.Plan.write`."""
-        lines, sha256 = self.plan.write(stop)
+        lines, sha256 = self.plan.write(stop, say)
         ledger.save(self.plan.path.with_name(LEDGER_FILE), lines)
         return tuple(lines), sha256
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vconv.errors import WeightsError
+from vconv.progress import megabytes
+from vconv.types import Say, silent
 
 ITEM_SIZES: Mapping[str, int] = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -217,7 +219,7 @@ def laid_out(path: Path, tensors: Iterable[Planned]) -> dict[str, Entry]:
     return found
 
 
-def write(path: Path, tensors: Iterable[Planned]) -> str:
+def write(path: Path, tensors: Iterable[Planned], say: Say = silent) -> str:
     """Write a safetensors file tensor by tensor; no more than one chunk is ever held.
 
     The order is the reference implementation's: the highest-ranked dtype first, then by name, so that one
@@ -226,6 +228,7 @@ def write(path: Path, tensors: Iterable[Planned]) -> str:
     Args:
         path: the file to write; it must not exist.
         tensors: what to write.
+        say: takes progress.
 
     Returns:
         The file's sha256, in hexadecimal.
@@ -236,6 +239,7 @@ def write(path: Path, tensors: Iterable[Planned]) -> str:
     ordered = _ordered(tensors)
     text = _header(ordered)
     digest = hashlib.sha256()
+    meter = megabytes("written", sum(tensor.nbytes for tensor in ordered), say)
     with path.open("xb") as file:
         for block in (struct.pack("<Q", len(text)), text):
             file.write(block)
@@ -246,6 +250,7 @@ def write(path: Path, tensors: Iterable[Planned]) -> str:
                 file.write(chunk)
                 digest.update(chunk)
                 written += len(chunk)
+                meter.add(len(chunk))
             if written != tensor.nbytes:
                 raise ValueError(f"{tensor.name}: wrote {written} bytes, planned {tensor.nbytes}")
     return digest.hexdigest()

@@ -44,6 +44,16 @@ class System:
     trained_on: str = ""
     mirrors: tuple[Mirror, ...] = ()
 
+    @property
+    def input(self) -> tuple[int, int]:
+        """(height, width) of the images that it takes, as it was published."""
+        if self.library == "timm":
+            _, height, width = self.config["pretrained_cfg"]["input_size"]
+        else:
+            size = self.preprocessor.get("crop_size", self.preprocessor["size"])
+            height, width = size["height"], size["width"]
+        return height, width
+
 
 def _frozen(**values: Any) -> Mapping[str, Any]:
     return MappingProxyType(values)

@@ -15,7 +15,7 @@ from vconv.convert.sources.base import Source
 from vconv.manifest import Manifest
 from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.variants import patched_network
-from vconv.types import WEIGHTS_FILE, Check, Status
+from vconv.types import WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import classes, golden
 from vconv.validators.golden import Reference
 from vconv.validators.graphs import check_graph, open_graph
@@ -63,7 +63,7 @@ Refer = Callable[[Source | None], tuple[Reference | None, Check, dict[str, Any]]
 """Runs the reference, or takes what was recorded: see :func:`vconv.subjects.reference`."""
 
 
-def examine(folder: Path, made: Manifest, original: Original, refer: Refer) -> Examination:
+def examine(folder: Path, made: Manifest, original: Original, refer: Refer, say: Say = silent) -> Examination:
     """Check an artifact, and run its reference or take what was recorded.
 
     Args:
@@ -71,15 +71,16 @@ def examine(folder: Path, made: Manifest, original: Original, refer: Refer) -> E
         made: its manifest.
         original: finds the original's weights.
         refer: finds the reference.
+        say: takes progress.
 
     Raises:
         ArtifactError: a file is missing or was changed.
         WeightsError: the weights that were given are not sound.
         InputError: photographs were given, but not the original to run on them.
     """
-    checks = [verify_files(folder, made), *verify_made_later(folder, made), verify_variants(made)]
+    checks = [verify_files(folder, made, say), *verify_made_later(folder, made), verify_variants(made)]
     lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
-    checks.append(verify_ledger(lines, entries))
+    checks.append(verify_ledger(lines, entries, say))
     net = patched_network(folder)
     for record in made.variants:
         if record.engine in GRAPH_ENGINES:
@@ -93,7 +94,7 @@ def examine(folder: Path, made: Manifest, original: Original, refer: Refer) -> E
         checks += [
             verify_source(made, source),
             verify_architecture(net, source.network),
-            verify_tensors(lines, renamed, entries, fault_of),
+            verify_tensors(lines, renamed, entries, fault_of, say),
         ]
     recorded: Recorded = (None, ())
     if source is None and made.golden:

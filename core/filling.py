@@ -14,6 +14,7 @@ from vconv.convert.sources.base import sha256_of
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ArtifactError, WeightsError
 from vconv.manifest import FileRecord, Manifest
+from vconv.progress import megabytes
 from vconv.staging import left_behind, workplace
 from vconv.types import WEIGHTS_FILE, Say
 
@@ -115,13 +116,14 @@ def _write(written: Path, scratch: Path, folder: Path, made: Manifest, asked: Re
     """Copy the very file that was left out, or make it anew from the original's; return its sha256."""
     given = Path(asked.weights or "")
     if given.is_file() and given.stat().st_size == made.files[WEIGHTS_FILE].nbytes:
-        digest = sha256_of(given)
+        nbytes = given.stat().st_size
+        digest = sha256_of(given, megabytes("hashed", nbytes, say).add)
         if digest == made.files[WEIGHTS_FILE].sha256:
             say(f"copying {given.name}")
             shutil.copyfile(given, written)
-            return sha256_of(written)
+            return sha256_of(written, megabytes("hashed", nbytes, say).add)
     (scratch / "source").mkdir()
     source = open_source(asked, scratch / "source", say)
     say(f"writing {WEIGHTS_FILE}")
     lines = ledger.load(folder / LEDGER_FILE)
-    return checkpoint.rewrite(written, lines, ledger.renamed(lines, source.network, source.entries))
+    return checkpoint.rewrite(written, lines, ledger.renamed(lines, source.network, source.entries), say)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vconv import carding, manifest, subjects
+from vconv import carding, depicting, manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.dataset import agree, require_original
 from vconv.errors import InputError
@@ -27,7 +27,7 @@ from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
 from vconv.trials import Trial, named_devices
 from vconv.types import Say, Status, silent, weights_named
-from vconv.validators import comparison, journal, ranking, report, textlog, validation
+from vconv.validators import comparison, journal, page, ranking, report, textlog, validation
 from vconv.validators.limits import open_limits
 from vconv.validators.speed import add_speed_ups
 
@@ -83,7 +83,8 @@ def validate(
         say: takes a line of progress.
 
     Returns:
-        The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in plain text.
+        The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in
+        plain text, and as a ``page`` to look at.
 
     Raises:
         VconvError: something that the user can mend.
@@ -115,12 +116,14 @@ def validate(
             say=log.say,
             elsewhere=recorded,
         )
-        found = examine(folder, made, original, refer)
+        found = examine(folder, made, original, refer, log.say)
         if image_folder:
             require_original(found.source)
         isolate = None if quick else isolation.measure
+        gallery, depths = depicting.gallery(found), depicting.depths(found, quick, places, log.say)
+        beside = (gallery.look, depths.look)
         candidates = trial.candidates(found)
-        run = validation.run(candidates, limits, plan, log.say, isolate)
+        run = validation.run(candidates, limits, plan, log.say, isolate, beside)
         rows = run.rows
         diagnosis = explained(found, rows, limits, log.say, [*places, find_device("cpu")])
         agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None
@@ -141,6 +144,7 @@ def validate(
             "recorded": recorded.describe() if recorded else None,
         },
         "inputs": found.inputs,
+        "manifest": depicting.identity(folder, made),
         "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
         "devices": {place.name: place.model for place in places},
         "device_settings": {place.name: dict(place.options) for place in places},
@@ -156,11 +160,12 @@ def validate(
         "dataset": agreed.document if agreed else None,
     }
     result = report.finite(result)
-    saved = report.save(folder, result, "validate", log.render(result))
+    pictures = {".html": partial(page.render, gallery=gallery)}
+    saved = report.save(folder, result, "validate", log.render(result), pictures)
     if agreed:
         journal.discard(agreed.work)
-    written = carding.refresh(folder, made, say)
-    return {**result, "report": str(saved), "log": str(saved.with_suffix(".log")), "card": written}
+    beside_it = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("page", ".html"))}
+    return {**result, "report": str(saved), **beside_it, "card": carding.refresh(folder, made, say)}
 
 
 def compare(
@@ -227,7 +232,7 @@ def compare(
             asked = subjects.request(made, None, DEFAULT_HUB, offline)
             original = partial(subjects.live_source, made, asked, False, scratch, log.say)
             refer = partial(subjects.reference, folder, made, photographs=(), seed=seed, say=log.say)
-            found.append(examine(folder, made, original, refer))
+            found.append(examine(folder, made, original, refer, log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
         run = validation.run(candidates, limits, plan, log.say)
     rows = run.rows

@@ -95,7 +95,7 @@ def bisect(
     bound = chosen.bound(limits, place)
     require_weights(folder)
     report.probe(folder)
-    files = verify_files(folder, made)
+    files = verify_files(folder, made, log.say)
     with scratch_folder(log.say) as scratch:
         asked = subjects.request(made, weights, hub, offline)
         source, missing = subjects.live_source(made, asked, bool(weights), scratch, log.say)

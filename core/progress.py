@@ -46,6 +46,60 @@ def spoken(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
+class Meter:
+    """Tells how far something is and how long the rest will take, at most one every :data:`EVERY_SECONDS`.
+
+    Args:
+        what: what is counted, in a word or two.
+        total: how much there is, with what was done before.
+        say: takes a :class:`Counted`.
+        done: how much was done before, by an earlier run; it says nothing about the speed.
+        unit: how much is told as one, such as 10**6 bytes.
+        left: tells how many seconds the rest will take; by default, as long as what was done took.
+        clock: tells seconds.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        say: Say,
+        done: int = 0,
+        *,
+        unit: int = 1,
+        left: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._what, self._total, self._say, self._unit = what, total, say, unit
+        self._left, self._clock = left or self._as_before, clock
+        self._before = self._done = done
+        self._start = self._now = self._told = clock()
+
+    def add(self, amount: int = 1) -> None:
+        """Note that so much more is done."""
+        self._done += amount
+        self._now = self._clock()
+        if self._now - self._told >= EVERY_SECONDS and self._before < self._done < self._total:
+            self._told = self._now
+            done, total = self._done // self._unit, self._total // self._unit
+            self._say(Counted(self._what, done, total, self._left()))
+
+    def _as_before(self) -> float:
+        here = self._done - self._before
+        return (self._now - self._start) / here * (self._total - self._done)
+
+
+def megabytes(what: str, nbytes: int, say: Say) -> Meter:
+    """Return a meter of bytes, which are told by the million.
+
+    Args:
+        what: what becomes of them: ``hashed``.
+        nbytes: how many there are.
+        say: takes a :class:`Counted`.
+    """
+    return Meter(f"MB {what}", nbytes, say, unit=10**6)
+
+
 def counted(
     items: Iterable[_Item],
     total: int,
@@ -53,6 +107,7 @@ def counted(
     say: Say,
     done: int = 0,
     clock: Callable[[], float] = time.perf_counter,
+    left: Callable[[], float] | None = None,
 ) -> Iterator[_Item]:
     """Yield items, and tell between two of them how many are done and how long the rest will take.
 
@@ -63,11 +118,9 @@ def counted(
         say: takes a :class:`Counted`, at most one every :data:`EVERY_SECONDS`.
         done: how many were done before, by an earlier run; they say nothing about the speed.
         clock: tells seconds.
+        left: see :class:`Meter`.
     """
-    start = told = clock()
-    for here, item in enumerate(items, start=1):
+    meter = Meter(what, total, say, done, left=left, clock=clock)
+    for item in items:
         yield item
-        now = clock()
-        if now - told >= EVERY_SECONDS and done + here < total:
-            told = now
-            say(Counted(what, done + here, total, (now - start) / here * (total - done - here)))
+        meter.add()

@@ -22,6 +22,7 @@ from vconv.examination import examine
 from vconv.localising import explained
 from vconv.manifest import Manifest
 from vconv.miniatures import miniature
+from vconv.progress import Meter
 from vconv.runtime.devices import find_device
 from vconv.runtime.images import natural_images
 from vconv.runtime.precisions import AUTO
@@ -103,6 +104,8 @@ def selftest(
     alarms: list[dict[str, Any]] = []
     lacking: list[dict[str, str]] = []
     artifacts = []
+    probands = len(catalog.SYSTEMS) if path is None else 1
+    meter = Meter("faults and clean runs", probands * (clean_runs + len(FAULTS)), say)
     with scratch_folder(say) as scratch:
         given = (
             _miniatures(scratch, say) if path is None else _given(path, weights, hub, offline, scratch, say)
@@ -115,20 +118,22 @@ def selftest(
             limits.require_use(str(proband.folder), proband.made.outputs)
             judge = partial(_judged, proband, limits=limits, engines=engines, say=say)
             for number in range(clean_runs):
-                say(f"{name}: clean run {number + 1} of {clean_runs}")
                 images = natural_images(1, _FIRST_IMAGE + number)
                 document = judge(proband.folder, photographs=images)
                 if document["status"] is not Status.PASSED:
                     alarms.append({"artifact": name, "run": number, **document})
+                say(f"{name}: clean run {number + 1} of {clean_runs}: {document['status']}")
+                meter.add()
             network = patched_network(proband.folder)
             shop = Workshop.open(proband.folder, scratch / f"workshop-{len(artifacts)}", network)
             for fault in FAULTS:
                 lacks = fault.lacks(shop)
                 if lacks:
                     lacking.append({"artifact": name, "fault": fault.name, "reason": lacks})
-                    continue
-                faults.append({"artifact": name, **_tried(fault, shop, judge)})
-                say(f"{name}: {fault.name}: {_told(faults[-1])}")
+                else:
+                    faults.append({"artifact": name, **_tried(fault, shop, judge)})
+                    say(f"{name}: {fault.name}: {_told(faults[-1])}")
+                meter.add()
             shutil.rmtree(shop.folder)
     right = all(row["caught"] and row["class"] == row["expected"] for row in faults)
     passed = right and bool(faults) and not alarms
@@ -256,7 +261,7 @@ def _given(
     made = manifest.load(folder)
     require_weights(folder)
     # What is wrong from the start would be covered up when hashes are made to fit.
-    check = verify_files(folder, made)
+    check = verify_files(folder, made, say)
     if check.status is Status.FAILED:
         raise InputError(
             f"{folder} is not as it was exported",

@@ -32,7 +32,7 @@ from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant
 from vconv.side import beside
 from vconv.staging import staging
 from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
-from vconv.validators import classes, report, validation
+from vconv.validators import classes, history, report, validation
 from vconv.validators import golden as golden_room
 from vconv.validators.golden import GOLDEN_FILE, Reference
 from vconv.validators.graphs import check_graph, open_graph
@@ -113,7 +113,7 @@ def export(
         prepared = prepare(folder, source, say)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
-        with beside(partial(_written, prepared, source)) as writing:
+        with beside(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
             export_graphs(folder, prepared, size, batch, opset, say)
             lines, sha256, tensors = writing()
@@ -192,12 +192,14 @@ def _check_options(
         )
 
 
-def _written(prepared: Prepared, source: Source, stop: Event) -> tuple[tuple[Line, ...], str, Check]:
+def _written(
+    prepared: Prepared, source: Source, say: Say, stop: Event
+) -> tuple[tuple[Line, ...], str, Check]:
     """Write the weights, and hold what is on the disk then against the source."""
-    lines, sha256 = prepared.write(stop)
+    lines, sha256 = prepared.write(stop, say)
     entries = read_header(prepared.plan.path)
     fault_of = partial(classes.of_tensor, prepared.network)
-    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of)
+    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say)
 
 
 def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) -> None:
@@ -272,11 +274,17 @@ def fill(
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Return what an artifact says about itself, as its manifest has it, and which files are ``missing``.
+    """Return what an artifact says about itself, and what has been found out about it.
+
+    Returns:
+        Its path and its manifest; which files are ``missing``; ``reports``, the newest of each kind, as
+        :func:`vconv.validators.history.newest` has them; and ``reports_trouble``: why those cannot be read.
 
     Raises:
         ArtifactError: there is no sound manifest.
     """
     made = manifest.load(Path(path))
     missing = [name for name in made.files if not (Path(path) / name).is_file()]
-    return {**made.model_dump(mode="json"), "missing": missing}
+    reports, trouble = history.newest(Path(path))
+    found = {"missing": missing, "reports": reports, "reports_trouble": trouble}
+    return {"artifact": str(path), **made.model_dump(mode="json"), **found}

@@ -136,7 +136,7 @@ class OnnxRuntimeSession(Session):
         self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
     ) -> None:
         super().__init__(folder, size, batch)
-        self._graph = graph.name
+        self.path, self._graph = graph, graph.name
         self._device = device
         lack = self.lack(device)
         if lack:
@@ -217,7 +217,7 @@ class OpenVinoSession(Session):
             raise unavailable(self.engine, lack, device)
         import openvino
 
-        self._graph = graph.name
+        self.path, self._graph = graph, graph.name
         with self._refusals():
             self._model = openvino.Core().compile_model(str(graph), "CPU", OPENVINO_SETTINGS)
         # Two outputs that are one value, as DINOv3's pooled and cls are, may share their names here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,32 @@ from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries import timm_models
 from vconv.convert.libraries.base import quiet, stock_transformers, understood
 from vconv.errors import ArtifactError, InputError
-from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array, Config
+from vconv.types import CHANNELS, CONFIG_FILE, PREPROCESSOR_FILE, Array, Config
 
 Processor = Callable[[Sequence[Image.Image]], Array]
 """Turns images of any size and mode into float32 (N, 3, H, W), resized and normalised."""
 _One = Callable[[Image.Image], Array]
+_Normalisation = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of each channel, of values from 0 to 1."""
+_NONE: _Normalisation = ((0.0,) * CHANNELS, (1.0,) * CHANNELS)
+
+
+def _stock_processor(folder: Path) -> Any:
+    with stock_transformers() as transformers, quiet("transformers"):
+        # Left open, it asks on the terminal whether to run code that the folder names.
+        return transformers.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
 
 
 def _transformers(folder: Path) -> _One:
-    with stock_transformers() as transformers, quiet("transformers"):
-        # Left open, it asks on the terminal whether to run code that the folder names.
-        stock = transformers.AutoImageProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+    stock = _stock_processor(folder)
     return lambda image: stock(images=image, return_tensors="pt")["pixel_values"].numpy()[0]
+
+
+def _transformers_normalisation(folder: Path) -> _Normalisation:
+    stock = _stock_processor(folder)
+    return (stock.image_mean, stock.image_std) if stock.do_normalize else _NONE
 
 
 def _timm(folder: Path) -> _One:
@@ -40,11 +53,48 @@ def _timm(folder: Path) -> _One:
     return lambda image: transform(image).numpy()
 
 
-_PROCESSORS: Mapping[str, tuple[Callable[[Path], _One], str]] = {
-    "transformers": (_transformers, PREPROCESSOR_FILE),
-    "timm": (_timm, CONFIG_FILE),
+def _timm_normalisation(folder: Path) -> _Normalisation:
+    settings = timm_models.preprocessing(read_config(folder))
+    return settings["mean"], settings["std"]
+
+
+@dataclass(frozen=True)
+class _Library:
+    """What is known of the image processors of a library.
+
+    Args:
+        make: makes a folder's stock processor.
+        normalisation: tells by what mean and deviation it normalises.
+        file: the file that describes it.
+    """
+
+    make: Callable[[Path], _One]
+    normalisation: Callable[[Path], _Normalisation]
+    file: str
+
+
+_PROCESSORS: Mapping[str, _Library] = {
+    "transformers": _Library(_transformers, _transformers_normalisation, PREPROCESSOR_FILE),
+    "timm": _Library(_timm, _timm_normalisation, CONFIG_FILE),
 }
-"""By library: what makes a folder's stock image processor, and the file that describes it."""
+"""By library."""
+
+
+def denormalised(folder: Path, pixel_values: Array) -> Array:
+    """Turn pixel values back into pictures.
+
+    Args:
+        folder: a folder with the library's configuration files.
+        pixel_values: float32 (N, 3, H, W), normalised by that folder's processor.
+
+    Returns:
+        uint8 (N, H, W, 3), in RGB.
+    """
+    normalisation = _PROCESSORS[find_layout(read_config(folder)).library].normalisation
+    mean, deviation = (np.array(values, np.float64) for values in normalisation(folder))
+    shares = pixel_values.transpose(0, 2, 3, 1) * deviation + mean
+    pictures: Array = np.rint(255 * shares.clip(0.0, 1.0)).astype(np.uint8)
+    return pictures
 
 
 def read_config(folder: Path) -> Config:
@@ -81,11 +131,11 @@ def load_processor(folder: Path) -> Processor:
         InputError: the library knows no such image processor, or, from the processor, cannot run it.
     """
     library = find_layout(read_config(folder)).library
-    make, file = _PROCESSORS[library]
+    known = _PROCESSORS[library]
     # Libraries find some faults only when the first image comes.
-    understandable = functools.partial(understood, library, "image processor", file, InputError, folder)
+    understandable = functools.partial(understood, library, "image processor", known.file, InputError, folder)
     with understandable():
-        one = make(folder)
+        one = known.make(folder)
 
     def process(images: Sequence[Image.Image]) -> Array:
         plain = [image.convert("RGB") for image in images]

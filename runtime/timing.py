@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
+from vconv.progress import counted
 from vconv.runtime.doubts import doubts
 from vconv.runtime.statistics import median_interval
+from vconv.types import Say, silent
 
 PERCENTILES_NEED = 100
 """Samples under which a 99th percentile would be no more than the maximum, and is withheld."""
@@ -44,6 +46,11 @@ class Plan:
         if self.budget_seconds is None:
             return counted + warming
         return min(counted, self.budget_seconds) + min(warming, self.budget_seconds * WARMING_SHARE)
+
+    def left(self, taken: Sequence[float]) -> float:
+        """Return about how many seconds the rest of the counted runs takes, after the samples so far."""
+        rest = (self.runs - len(taken)) * sum(taken) / len(taken)
+        return rest if self.budget_seconds is None else max(0.0, min(rest, self.budget_seconds - sum(taken)))
 
 
 QUICK = Plan(warmups=2, runs=10, budget_seconds=20.0)
@@ -121,7 +128,7 @@ class Task:
         return timed(self.run, self.synchronize)
 
 
-def interleaved(tasks: Mapping[Key, Task], plan: Plan) -> dict[Key, Measurement]:
+def interleaved(tasks: Mapping[Key, Task], plan: Plan, say: Say = silent) -> dict[Key, Measurement]:
     """Time tasks in rounds, so that whatever drifts on the machine hits all of them alike.
 
     Each round takes the tasks in another order, drawn from a fixed seed: none always inherits the caches and
@@ -130,12 +137,13 @@ def interleaved(tasks: Mapping[Key, Task], plan: Plan) -> dict[Key, Measurement]
     Args:
         tasks: what to time, by any name.
         plan: how much to measure; a variant that has used up its budget sits out the remaining rounds.
+        say: takes progress, between the rounds: within one, nothing but the tasks has the machine.
 
     Returns:
         One measurement a task, with at least one sample. Nobody comes back after sitting out, so that the
         sample at place r of any task is of round r, and samples can be paired by their places.
     """
-    for task in tasks.values():
+    for task in counted(tasks.values(), len(tasks), "warmed up", say):
         spent = 0.0
         for _ in range(plan.warmups):
             spent += task.seconds()
@@ -143,7 +151,11 @@ def interleaved(tasks: Mapping[Key, Task], plan: Plan) -> dict[Key, Measurement]
                 break
     samples: dict[Key, list[float]] = {name: [] for name in tasks}
     names, order = list(tasks), np.random.default_rng(_ORDER_SEED)
-    for _ in range(plan.runs):
+
+    def left() -> float:
+        return sum(map(plan.left, samples.values()))
+
+    for _ in counted(range(plan.runs), plan.runs, "rounds timed", say, left=left):
         for place in order.permutation(len(names)):
             taken = samples[names[place]]
             if plan.budget_seconds is None or not taken or sum(taken) + taken[-1] <= plan.budget_seconds:

@@ -17,8 +17,9 @@ from vconv.convert.safetensors_file import Entry
 from vconv.convert.sources.base import Source, sha256_of
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.manifest import DIGEST_FILE, Manifest
+from vconv.progress import megabytes
 from vconv.runtime.variants import require_weights
-from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Status
+from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import classes
 from vconv.validators.index import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
 
@@ -27,8 +28,13 @@ _BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, CARD_FILE}
 TRANSPOSED = "is the transpose of"
 
 
-def verify_files(folder: Path, manifest: Manifest) -> Check:
+def verify_files(folder: Path, manifest: Manifest, say: Say = silent) -> Check:
     """Hash every file that the manifest names.
+
+    Args:
+        folder: the artifact.
+        manifest: its manifest.
+        say: takes progress.
 
     Returns:
         The check. It has failed where the folder holds a file that is not listed and that vconv does not
@@ -53,6 +59,7 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
             expected="a hash for every file that is used",
             fix="fetch or export the artifact again",
         )
+    meter = megabytes("hashed", sum(record.nbytes for record in manifest.files.values()), say)
     for name, record in manifest.files.items():
         path = folder / name
         if name == WEIGHTS_FILE and manifest.without_weights:
@@ -65,7 +72,7 @@ def verify_files(folder: Path, manifest: Manifest) -> Check:
                 fix="fetch or export it again",
             )
         nbytes = path.stat().st_size
-        digest = sha256_of(path) if nbytes == record.nbytes else ""
+        digest = sha256_of(path, meter.add) if nbytes == record.nbytes else ""
         if digest != record.sha256:
             raise ArtifactError(
                 f"{path} was changed",
@@ -164,6 +171,7 @@ def verify_tensors(
     source: Mapping[str, Entry],
     artifact: Mapping[str, Entry],
     fault_of: Callable[[str], str],
+    say: Say = silent,
 ) -> Check:
     """Hold every tensor of an artifact, bit by bit, against the source that it came from.
 
@@ -174,13 +182,20 @@ def verify_tensors(
         source: the source checkpoint.
         artifact: the artifact's weights file.
         fault_of: tells what class of fault a wrong tensor is of, by its key in the artifact.
+        say: takes progress.
     """
     lines = list(lines)
     named = {line.source for line in lines}
     targets = {line.target for line in lines if line.target}
     wrong = [f"{name} of the source is not in the ledger" for name in source.keys() - named]
     wrong += [f"{name} of the artifact is not in the ledger" for name in artifact.keys() - targets]
-    differing = {line: found for line in lines if (found := _differs(line, source, artifact))}
+    differing = {}
+    meter = megabytes("compared", sum(entry.nbytes for entry in source.values()), say)
+    for line in lines:
+        if found := _differs(line, source, artifact):
+            differing[line] = found
+        if line.source in source:
+            meter.add(source[line.source].nbytes)
     wrong += differing.values()
     if wrong:
         keys = [line.target or line.source for line in differing]
@@ -226,15 +241,22 @@ def verify_variants(manifest: Manifest) -> Check:
     return Check("variants", Status.PASSED, f"all {len(VARIANTS)} variants are there")
 
 
-def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, Entry]) -> Check:
-    """Hold every tensor of an artifact against the hash that the ledger has for it."""
+def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, Entry], say: Say = silent) -> Check:
+    """Hold every tensor of an artifact against the hash that the ledger has for it.
+
+    Args:
+        lines: the ledger.
+        artifact: the artifact's weights file.
+        say: takes progress.
+    """
     kept = {line.target: line.sha256 for line in lines if line.target}
     wrong = [name for name in artifact if name not in kept]
-    wrong += [
-        target
-        for target, sha256 in kept.items()
-        if target not in artifact or _sha256(artifact[target].chunks()) != sha256
-    ]
+    meter = megabytes("checked", sum(entry.nbytes for entry in artifact.values()), say)
+    for target, sha256 in kept.items():
+        if target not in artifact or _sha256(artifact[target].chunks()) != sha256:
+            wrong.append(target)
+        if target in artifact:
+            meter.add(artifact[target].nbytes)
     if wrong:
         detail = f"{len(wrong)} tensors differ from the ledger, such as {wrong[0]}"
         return Check("ledger", Status.FAILED, detail, "weights")

@@ -130,7 +130,7 @@ def _time_batches(runners: Mapping[int, Runner], plan: Plan, say: Say, parts: li
             seconds = sum(plan.lasts(runners[key].seconds) for key in tasks)
             say(f"timing {len(tasks)} variants in turn at batch {batch}, for about {seconds:.0f} s")
         with watching(machine.read_counters) as part:
-            measurements = interleaved(tasks, plan)
+            measurements = interleaved(tasks, plan, say)
         parts.append(part.load)
         for key, measurement in measurements.items():
             if runners[key].refusal is None and batch not in runners[key].skipped:

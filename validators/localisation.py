@@ -9,7 +9,7 @@ at a time: what its operators gave is held, and of the other stages nothing but 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vconv.runtime.stages import Stages
@@ -112,12 +112,20 @@ def _greatest(values: Iterable[float]) -> float:
     return max((math.inf if math.isnan(value) else value for value in values), default=0.0)
 
 
-def _distance(actual: Arrays, expected: Arrays) -> float:
+def distance(actual: Arrays, expected: Arrays) -> float:
     """Return the vector relative error of the worst output and image; infinite for NaN and other shapes."""
     if any(name not in actual or actual[name].shape != expected[name].shape for name in expected):
         return math.inf
     pairs = [pair for name in expected for pair in zip(actual[name], expected[name], strict=True)]
     return _greatest(vector_relative_error(a.astype("f8"), e.astype("f8")) for a, e in pairs)
+
+
+def traversed(reference: Stages, pixel_values: Array) -> Iterator[tuple[str, Arrays, Arrays]]:
+    """Run a reference stage by stage; yield each stage's name, what goes into it, and what it gives."""
+    found: Arrays = {INPUT: pixel_values}
+    for place, name in enumerate(reference.names):
+        given, found = found, reference.run(place, found)
+        yield name, given, found
 
 
 def localise(
@@ -134,15 +142,13 @@ def localise(
             where every operator rounds.
         say: takes progress.
     """
-    expected: Mapping[str, Array] = {INPUT: pixel_values}
-    actual: Mapping[str, Array] = {INPUT: pixel_values}
+    actual: Arrays = {INPUT: pixel_values}
     rows: list[StageError] = []
-    worst, into = 0, expected
-    for place, name in enumerate(reference.names):
-        given, expected = expected, reference.run(place, expected)
-        own = _distance(variant.run(place, given), expected)
+    worst, into = 0, actual
+    for place, (name, given, expected) in enumerate(traversed(reference, pixel_values)):
+        own = distance(variant.run(place, given), expected)
         actual = variant.run(place, actual)
-        rows.append(StageError(name, own, _distance(actual, expected)))
+        rows.append(StageError(name, own, distance(actual, expected)))
         say(f"{name}: {own:.1e} of its own, {rows[-1].total:.1e} in all")
         if own > rows[worst].own:
             worst, into = place, given

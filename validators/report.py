@@ -10,7 +10,8 @@ import math
 import os
 import platform
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,23 @@ from vconv.validators import index
 from vconv.validators.accuracy import OutputVerdict
 from vconv.validators.index import REPORTS_FOLDER
 from vconv.validators.limits import Limit
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A report as it lies on disk.
+
+    Args:
+        name: of its file.
+        sha256: of its bytes.
+    """
+
+    name: str
+    sha256: str
+
+
+Picture = bytes | Callable[[Mapping[str, Any], Saved], bytes]
+"""What is saved beside a report: as it is, or drawn of the report as it was saved."""
 
 _PACKAGES = (
     "vconv",
@@ -145,7 +163,7 @@ def save(
     report: Mapping[str, Any],
     kind: str,
     log: str,
-    pictures: Mapping[str, bytes] = MappingProxyType({}),
+    pictures: Mapping[str, Picture] = MappingProxyType({}),
 ) -> Path:
     """Write a report and its log under ``reports/`` and enter it in ``results.json``.
 
@@ -166,20 +184,23 @@ def save(
         return _save(folder, report, kind, {".log": log.encode(), **pictures})
 
 
-def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[str, bytes]) -> Path:
+def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[str, Picture]) -> Path:
     reports = folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     known = {"schema_version": index.SCHEMA_VERSION, "time": stamp, "host": platform.node()}
     text = json.dumps(finite({**known, **report}), indent=2) + "\n"
     path = _reserved(reports, f"{stamp}-{kind}")
+    digest = hashlib.sha256(text.encode()).hexdigest()
     try:
-        for ending, content in beside.items():
-            index.replace(path.with_suffix(ending), content)
         index.replace(path, text.encode())
+        for ending, content in beside.items():
+            drawn = (
+                content if isinstance(content, bytes) else content(json.loads(text), Saved(path.name, digest))
+            )
+            index.replace(path.with_suffix(ending), drawn)
         with index.locked(folder):
             found = index.read(folder)
-            digest = hashlib.sha256(text.encode()).hexdigest()
             name = f"{REPORTS_FOLDER}/{path.name}"
             simulated = any(row["simulated"] for row in report.get("variants", report.get("rows", ())))
             found["reports"].append(

@@ -7,6 +7,21 @@ from typing import Any
 
 Ranking = Mapping[str, Any]
 
+REFERENCES = {
+    "live": "run here on the original's weights",
+    "golden": "recorded at export; the original's weights are not here",
+    "file": "recorded on another machine",
+    "none": "none: nothing was compared",
+}
+"""By what a report says of its reference's source, the same for a reader."""
+
+
+def short_name(row: Mapping[str, Any]) -> str:
+    """Name a variant, with its engine and device where they are not the usual ones, and *simulated*."""
+    engine: str = "" if row["engine"] in ("torch", "onnxruntime") else f" {row['engine']}"
+    device: str = "" if row["device"] == "cpu" else f" {row['device']}"
+    return f"{row['variant']}{engine}{device}{' (simulated)' if row['simulated'] else ''}"
+
 
 def named(row: Mapping[str, Any], with_artifact: bool = False) -> str:
     """Name a variant with its engine, and with its artifact where there are several."""

@@ -29,6 +29,8 @@ _SMOKE = ("shape", "dtype", "device", "min", "max", "mean", "first")
 class Log:
     """Passes lines of progress on, and keeps them with the time at which they came.
 
+    How far something was, and how long it was to take, is not kept: nobody reads that afterwards.
+
     Args:
         say: takes a line of progress.
     """
@@ -36,14 +38,11 @@ class Log:
     def __init__(self, say: Say) -> None:
         self._say, self._start = say, time.perf_counter()
         self._lines: list[str] = []
-        self._counting = ""
 
     def say(self, line: str) -> None:
         """Take one line."""
-        if isinstance(line, Counted) and self._counting == line.what:
-            self._lines.pop()  # of what is counted the last line tells all
-        self._counting = line.what if isinstance(line, Counted) else ""
-        self._lines.append(f"{time.perf_counter() - self._start:8.1f} s  {line}")
+        if not isinstance(line, Counted):
+            self._lines.append(f"{time.perf_counter() - self._start:8.1f} s  {line}")
         self._say(line)
 
     def render(self, report: Mapping[str, Any]) -> str:
@@ -103,6 +102,10 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"reference  {reference['name']}, {reference['source']}, {where}"
     inputs = report["inputs"]
     yield f"inputs     {inputs['source']}: {', '.join(inputs['images']) or '-'}"
+    made = report["manifest"]
+    yield f"manifest   sha256 {made['sha256']}, by vconv {made['vconv']}"
+    for name, file in made["files"].items():
+        yield f"  {name}: {file['nbytes']} bytes, sha256 {file['sha256']}"
     for name, model in report["devices"].items():
         yield f"device     {name}: {model}"
         for setting, value in report["device_settings"][name].items():
@@ -164,6 +167,7 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"  memory not measured: {row['peak_memory_reason']}"
     if row["launches"]:
         yield f"  launches: {_launches(row['launches'])}"
+    yield from _beside(row)
     if row["timing_refused"]:
         yield f"  not timed: {row['timing_refused']}"
     for timing in row["latency"]:
@@ -172,6 +176,19 @@ def _variant(row: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"    warning: {warning}" for warning in timing["warnings"])
     for skipped in row["skipped_batches"]:
         yield f"  batch {skipped['batch']}: not timed, {skipped['reason']}"
+
+
+def _beside(row: Mapping[str, Any]) -> Iterator[str]:
+    """Lay out what was looked at beside judging: the error after each stage, and patch by patch."""
+    if row.get("depth"):
+        after = ", ".join(f"{one['stage']} {_number(one['error'])}" for one in row["depth"])
+        yield f"  error against depth, on the first image: {after}"
+    for one in row.get("patch_maps") or ():
+        largest, factor = _number(one["largest"]), _number(one["factor"])
+        yield f"  patches of {one['image']}: largest difference {largest}, drawn {factor} times as great"
+    for name in ("depth", "patch_maps"):
+        if row.get(f"{name}_reason"):
+            yield f"  no {name.replace('_', ' ')}: {row[f'{name}_reason']}"
 
 
 def _prediction(row: Mapping[str, Any]) -> Iterator[str]:

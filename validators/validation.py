@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
+from vconv.progress import Meter
 from vconv.runtime.device import Device
 from vconv.runtime.isolation import Peak
 from vconv.runtime.machine import UNTIMED, Load
@@ -27,6 +28,7 @@ from vconv.validators.diagnosis import Evidence, Finding, diagnose
 from vconv.validators.golden import AT_ONCE, Reference
 from vconv.validators.latency import Runner, time_side_by_side
 from vconv.validators.limits import UNLIMITED, Limits, Pair
+from vconv.validators.peaks import IN_PROCESS, ISOLATED, isolated, memory
 from vconv.validators.prediction import NOTHING_CHANGED, predict
 from vconv.validators.report import output_rows
 from vconv.validators.smoke import smoke
@@ -96,26 +98,19 @@ def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
     return session, {"load_ms": load_ms if timed_here else None, "first_ms": first_ms if timed_here else None}
 
 
-ISOLATED, IN_PROCESS = "isolated", "in process"
-"""Where a peak of memory was measured."""
-
+NOT_LOOKED_AT = "not looked at"
+"""Why a row lacks what is looked at beside judging: nobody did, or the variant could not be run."""
 Isolate = Callable[[Subject], Peak]
 """Measures the memory of one variant in a process of its own."""
 
 
-def _isolated(found: Peak) -> dict[str, Any]:
-    """Lay out what a process of its own found: its memory, its device's, and why there is none."""
-    further = {"peak_device_bytes": found.device_bytes, "peak_memory_reason": found.reason}
-    return {**_memory(found.before_bytes, found.peak_rss_bytes, ISOLATED), **further}
+Beside = Callable[[Candidate, Session, Arrays], Mapping[str, Any]]
+"""Looks at a variant beside judging it, given its outputs of all images; returns more keys of its row."""
 
 
-def _memory(before: int | None, peak: int | None, where: str) -> dict[str, Any]:
-    """Lay out a process's peak memory, and by how much that is more than before the variant was loaded."""
-    grown = None if before is None or peak is None else max(0, peak - before)
-    return {"peak_memory_is": where, "peak_rss_bytes": peak, "peak_rss_growth_bytes": grown}
-
-
-def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[str, Any]:
+def _accuracy(
+    candidate: Candidate, session: Session, limits: Limits, beside: Iterable[Beside]
+) -> dict[str, Any]:
     """Run a variant at its batches, one and many for a dynamic one, and judge the worst of them."""
     reference = candidate.reference
     images = reference.pixel_values
@@ -144,6 +139,7 @@ def _accuracy(candidate: Candidate, session: Session, limits: Limits) -> dict[st
         "diagnosis": [{"class": finding.fault, "because": finding.because} for finding in findings],
         "fallbacks": session.fallbacks,
         "smoke": smoke({name: array[:1] for name, array in runs[0].items()}, session.placed),
+        **{key: value for look in beside for key, value in look(candidate, session, runs[0]).items()},
     }
 
 
@@ -154,11 +150,12 @@ def _launches(session: Session, reference: Reference) -> dict[str, Any] | None:
 
 
 def run(
-    candidates: Iterable[Candidate],
+    candidates: Sequence[Candidate],
     limits: Limits,
     plan: Plan | None,
     say: Say,
     isolate: Isolate | None = None,
+    beside: Sequence[Beside] = (),
 ) -> Run:
     """Judge variants and time them.
 
@@ -169,19 +166,23 @@ def run(
         say: takes progress.
         isolate: measures a variant's memory in a process of its own; None for this process's, in which what
             other variants left is counted too.
+        beside: what else to look at while a variant is open.
     """
     rows: list[dict[str, Any]] = []
     machine = UNTIMED
     runners: dict[int, Runner] = {}
     with contextlib.ExitStack() as closing:
+        judged = Meter("variants judged", len(candidates), say)
         for candidate in candidates:
             simulated = ", simulated" * candidate.device.simulated
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
+            if rows:
+                judged.add()  # the one before, once the line above does not hide it any more
             rows.append(_row(candidate))
             if isolate and not candidate.device.simulated:
-                rows[-1] |= _isolated(isolate(candidate.subject))
+                rows[-1] |= isolated(isolate(candidate.subject))
             with contextlib.ExitStack() as one:
-                session = _judged(candidate, limits, rows[-1], one)
+                session = _judged(candidate, limits, rows[-1], one, beside)
                 if warning := sentences.fallbacks(rows[-1]):
                     say(f"warning: {warning}")
                 if plan and session and not candidate.device.simulated:
@@ -205,7 +206,11 @@ def run(
 
 
 def _judged(
-    candidate: Candidate, limits: Limits, row: dict[str, Any], closing: contextlib.ExitStack
+    candidate: Candidate,
+    limits: Limits,
+    row: dict[str, Any],
+    closing: contextlib.ExitStack,
+    beside: Sequence[Beside],
 ) -> Session | None:
     """Open a variant, judge it, and put what was found into its row; None if it cannot be run."""
     isolated = row["peak_memory_is"] == ISOLATED
@@ -213,12 +218,12 @@ def _judged(
     try:
         session, costs = _loaded(candidate)
         closing.enter_context(session)
-        row |= {**costs, **_accuracy(candidate, session, limits), "gelu": session.gelu or None}
+        row |= {**costs, **_accuracy(candidate, session, limits, beside), "gelu": session.gelu or None}
         row["launches"] = _launches(session, candidate.reference)
         if isinstance(session, Simulated):
             _predict(candidate, session, row)
         elif not isolated:
-            row |= _memory(before, None if before is None else resident_memory()[1], IN_PROCESS)
+            row |= memory(before, None if before is None else resident_memory()[1], IN_PROCESS)
     except (UnavailableError, MemoryShortError) as error:
         row |= {"status": Status.SKIPPED, "reason": f"{error.what}: {error.got}"}
         return None
@@ -259,6 +264,10 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "outputs": {},
         "diagnosis": [],
         "smoke": {},
+        "depth": None,
+        "depth_reason": NOT_LOOKED_AT,
+        "patch_maps": None,
+        "patch_maps_reason": NOT_LOOKED_AT,
         "launches": None,
         "fallbacks": None,
         "latency": [],

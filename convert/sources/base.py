@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.libraries.base import Library
 from vconv.convert.libraries.table import LIBRARIES, library_of
-from vconv.convert.safetensors_file import Entry
+from vconv.convert.safetensors_file import CHUNK_BYTES, Entry
 from vconv.types import Config
 
 SYNTHETIC = "synthetic"
@@ -114,7 +114,17 @@ def digest_of(files: Mapping[str, str]) -> str:
     return whole[:_SHOWN]
 
 
-def sha256_of(path: Path) -> str:
-    """Return a file's sha256 in hexadecimal, reading it as a stream."""
+def sha256_of(path: Path, read: Callable[[int], None] | None = None) -> str:
+    """Return a file's sha256 in hexadecimal, reading it as a stream.
+
+    Args:
+        path: the file.
+        read: is told how many more bytes were read, time and again.
+    """
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            if read is not None:
+                read(len(chunk))
+    return digest.hexdigest()

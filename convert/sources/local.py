@@ -21,6 +21,7 @@ from vconv.convert.room import require_room
 from vconv.convert.safetensors_file import Entry, Planned
 from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of, write_configurations
 from vconv.errors import WeightsError
+from vconv.progress import megabytes
 from vconv.types import CONFIG_FILE, MANIFEST_FILE, PICKLE_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Say
 
 _LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
@@ -175,7 +176,8 @@ def open_local(
     if form.copies:
         require_room(scratch, 2 * sum(part.stat().st_size for part in parts))
     entries = form.place(file, scratch)
-    files = {part.name: sha256_of(part) for part in parts}
+    meter = megabytes("hashed", sum(part.stat().st_size for part in parts), say)
+    files = {part.name: sha256_of(part, meter.add) for part in parts}
     write_configurations(scratch, config, preprocessor)
     own = Origin("folder" if path.is_dir() else "file", digest_of(files))
     return Source(

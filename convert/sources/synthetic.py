@@ -26,7 +26,7 @@ def draw(system: System, seed: int, scratch: Path, say: Say) -> Source:
     say(f"drawing synthetic weights from seed {seed}")
     path, planned = scratch / WEIGHTS_FILE, list(recipe.planned(network(system.config), seed))
     require_room(scratch, sum(tensor.nbytes for tensor in planned))
-    sha256 = safetensors_file.write(path, planned)
+    sha256 = safetensors_file.write(path, planned, say)
     write_configurations(scratch, system.config, system.preprocessor)
     return Source(
         origin=Origin(SYNTHETIC, str(seed)),

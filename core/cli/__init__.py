@@ -1,10 +1,9 @@
-"""The command line: parse, call one workflow, print, exit. Nothing else is done here."""
+"""The command line: parse, call one workflow, print, exit."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,50 +11,36 @@ import click
 
 from vconv import catalog
 from vconv._version import VERSION
+from vconv.cli.completion import artifact, one_of, system
 from vconv.cli.group import Commands
+from vconv.cli.live import progress
 from vconv.cli.options import (
+    DEVICES,
     ENGINE,
     HF32,
     HUB,
     JSON,
     OFFLINE,
+    ONE_ENGINE,
     PROFILE,
     SEED,
     TEXT,
+    VARIANT,
     WITHIN,
+    converting,
     device,
     images,
     measuring,
+    names,
     offline_model,
     weights,
+    whole_numbers,
 )
 
 
-def progress() -> Callable[[str], None]:
-    """Return what prints lines of progress to standard error, each with the seconds that have passed."""
-    start = time.perf_counter()
-
-    def say(line: str) -> None:
-        click.echo(f"{time.perf_counter() - start:6.1f} s  {line}", err=True)
-
-    return say
-
-
-def names(text: str) -> list[str]:
-    """Take apart names with commas between."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def whole_numbers(text: str, option: str) -> list[int]:
-    """Take apart whole numbers with commas between; refuse anything else."""
-    try:
-        return [int(name) for name in names(text)]
-    except ValueError as error:
-        raise click.UsageError(f"{option} takes whole numbers with commas between, not {text!r}") from error
-
-
 def show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
-    """Print a result: as JSON, or drawn for a terminal."""
+    """Print a result: as JSON, or drawn for a terminal, once what was drawn of progress is gone."""
+    click.get_current_context().close()
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
@@ -73,6 +58,9 @@ _HELP = """Convert, export and validate vision transformers for Ascend NPUs.
 \b
 vconv export dinov3-vits16 --weights FOLDER
 vconv validate artifacts/dinov3-vits16 --weights FOLDER
+
+`vconv COMMAND -h` shows every option. In bash, `eval "$(_VCONV_COMPLETE=bash_source vconv)"` completes
+names and artifacts; so in zsh and fish.
 """
 
 
@@ -89,65 +77,41 @@ def list_systems(as_json: bool) -> None:
     from vconv import display
 
     rows = [
-        {"name": system.name, "hub_id": system.hub_id, "library": system.library, "licence": system.licence}
+        {
+            **{"name": system.name, "hub_id": system.hub_id, "library": system.library},
+            **{"input": system.input, "licence": system.licence, "gated": system.gated},
+        }
         for system in catalog.SYSTEMS.values()
     ]
     show(rows, display.systems, as_json)
 
 
 @main.command()
-@click.argument("path", type=TEXT)
+@click.argument("path", type=TEXT, shell_complete=artifact)
 @JSON
 def info(path: str, as_json: bool) -> None:
-    """Show what an artifact is."""
+    """Show what an artifact is, and how it was last validated."""
     from vconv import display, workflows
 
     show(workflows.describe(path), display.artifact, as_json)
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", shell_complete=system)
 @weights(
     "A folder, a file, hub:REPOSITORY[@REVISION], or synthetic[:SEED].  "
     "[default: the system's own repository]"
 )
 @HUB
 @OFFLINE
-@click.option("--out", type=TEXT, help="The artifact's own folder.  [default: artifacts/NAME]")
-@click.option("--force", is_flag=True, help="Replace an artifact that is there.")
-@click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph.")
-@click.option(
-    "--opset", default=18, show_default=True, metavar="N", help="ONNX opset of the dynamic graph, 18 to 22."
-)
-@images("to record and check on")
-@click.option(
-    "--golden",
-    type=click.Choice(["record", "none"]),
-    default="record",
-    show_default=True,
-    help="Run the reference, record it and check every variant against it; or do none of these.",
-)
-@click.option(
-    "--pool",
-    type=click.Choice(["cls", "avg"]),
-    help="How timm's systems pool.  [default: as the library does]",
-)
-@click.option(
-    "--periods",
-    type=click.Choice(["authors", "library"]),
-    help="Whose RoPE periods a DINOv3 gets: its authors', in bfloat16, or, for one that was trained further "
-    "with its library's, those, in float32.  [default: authors]",
-)
-@click.option(
-    "--without-weights",
-    is_flag=True,
-    help="Leave model.safetensors out of what is kept; `vconv fill` makes it from one's own copy.",
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of the made-up images.")
+@converting
 @offline_model
 @JSON
 def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
-    """Make the artifact of the system NAME: patched checkpoint, ONNX graphs, recorded reference."""
+    """Make the artifact of the system NAME.
+
+    It holds a patched checkpoint, ONNX graphs, and what the reference gives.
+    """
     from vconv import display, workflows
 
     document = workflows.export(
@@ -157,7 +121,7 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=TEXT)
+@click.argument("path", type=TEXT, shell_complete=artifact)
 @weights("The original's weights.  [default: where they came from, or else the recorded outputs]")
 @HUB
 @images("to judge on")
@@ -174,7 +138,10 @@ def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
 @SEED
 @JSON
 def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
-    """Judge every variant of the artifact PATH against the original, and time it."""
+    """Judge the artifact PATH against the original, and time it.
+
+    Each of its variants is judged: the patched model in torch, and every graph.
+    """
     from vconv import display, judging
 
     document = judging.validate(
@@ -185,7 +152,7 @@ def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options:
 
 
 @main.command()
-@click.argument("path", type=TEXT)
+@click.argument("path", type=TEXT, shell_complete=artifact)
 @click.option(
     "--out", type=TEXT, required=True, metavar="FILE", help="The file to write, outside of the artifact."
 )
@@ -198,11 +165,9 @@ def validate(as_json: bool, precision: str, engines: tuple[str, ...], **options:
 @SEED
 @JSON
 def reference(as_json: bool, **options: Any) -> None:
-    """Record what the original of the artifact PATH gives here, to validate against on another machine.
+    """Record what the original gives here, for another machine.
 
-    \b
-    vconv reference PATH --device cuda --out reference.safetensors
-    vconv validate PATH --device npu --reference reference.safetensors
+    The artifact PATH is validated there against the file that is written here.
     """
     from vconv import display, referring
 
@@ -210,11 +175,14 @@ def reference(as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=TEXT)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=TEXT, shell_complete=artifact)
 @measuring
 @JSON
 def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: Any) -> None:
-    """Judge and time the variants of the artifacts PATH... side by side, in one table."""
+    """Judge and time artifacts side by side, in one table.
+
+    Each PATH is one, with all its variants.
+    """
     from vconv import display, judging
 
     document = judging.compare(precision=names(precision), engines=engines or None, say=progress(), **options)
@@ -223,21 +191,24 @@ def compare(as_json: bool, precision: str, engines: tuple[str, ...], **options: 
 
 
 @main.command()
-@click.argument("path", type=TEXT)
+@click.argument("path", type=TEXT, shell_complete=artifact)
 @click.option(
     "--lang", type=click.Choice(["en", "zh"]), help="English or Chinese.  [default: as it is, else en]"
 )
 @click.option("--force", is_flag=True, help="Replace a README.md that was changed by hand.")
 @JSON
 def card(as_json: bool, **options: Any) -> None:
-    """Write the model card of the artifact PATH, README.md, from its manifest and its reports."""
+    """Write an artifact's model card, README.md.
+
+    It is made from the manifest and the reports of the artifact PATH.
+    """
     from vconv import carding, display
 
     show(carding.card(say=progress(), **options), display.carded, as_json)
 
 
 @main.command()
-@click.argument("path", required=False, type=TEXT)
+@click.argument("path", required=False, type=TEXT, shell_complete=artifact)
 @weights("The original's weights.  [default: where they came from]")
 @HUB
 @OFFLINE
@@ -252,9 +223,9 @@ def card(as_json: bool, **options: Any) -> None:
 )
 @JSON
 def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
-    """Show that validation fails known faults, made one at a time in a copy of the artifact PATH.
+    """Show that validation fails known faults.
 
-    Without PATH, in miniatures of every system.
+    They are made one at a time in a copy of the artifact PATH; without PATH, in miniatures of every system.
     """
     from vconv import display, selftesting
 
@@ -264,15 +235,8 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=TEXT)
-@click.option(
-    "--variant",
-    type=TEXT,
-    default="onnx-fp32",
-    show_default=True,
-    metavar="NAME",
-    help="onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
-)
+@click.argument("path", type=TEXT, shell_complete=artifact)
+@VARIANT
 @weights(
     "The original's weights.  [default: where they came from; without them a graph is held against the "
     "patched model]"
@@ -280,18 +244,16 @@ def selftest(as_json: bool, engines: tuple[str, ...], **options: Any) -> None:
 @HUB
 @OFFLINE
 @device("Where the variant is run: cpu, cuda[:N] or npu[:N]; the reference is run on the CPU.")
-@click.option(
-    "--engine",
-    type=TEXT,
-    metavar="NAME",
-    help="What runs a graph: onnxruntime or openvino.  [default: onnxruntime]",
-)
+@ONE_ENGINE
 @WITHIN
 @images("to look at")
 @SEED
 @JSON
 def bisect(as_json: bool, **options: Any) -> None:
-    """Find where a variant of the artifact PATH departs from its reference: the block, and its operator."""
+    """Find the block and the operator at which a variant departs.
+
+    It is a variant of the artifact PATH, held against its reference.
+    """
     from vconv import display, localising
 
     document = localising.bisect(say=progress(), **options)
@@ -300,13 +262,16 @@ def bisect(as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=TEXT)
+@click.argument("path", type=TEXT, shell_complete=artifact)
 @weights("Your copy of the original's weights.  [default: where they came from]")
 @HUB
 @OFFLINE
 @JSON
 def fill(as_json: bool, **options: Any) -> None:
-    """Complete the artifact PATH, which was exported without weights, from your own copy of them."""
+    """Complete the artifact PATH, exported without weights.
+
+    They are made from your own copy of the original's.
+    """
     from vconv import display, workflows
 
     show(workflows.fill(say=progress(), **options), display.filled, as_json)
@@ -322,13 +287,15 @@ def fill(as_json: bool, **options: Any) -> None:
 @click.option(
     "--device",
     type=TEXT,
+    metavar="NAME",
+    shell_complete=one_of(DEVICES),
     help="What --probe runs on: npu[:N], npu-sim, cuda[:N] or cpu.  [default: npu]",
 )
 @HF32
 @PROFILE
 @JSON
 def doctor(as_json: bool, probed: bool, **options: Any) -> None:
-    """Look at what is installed here, and say how to mend what does not work.
+    """Look at what is installed here, and say how to mend it.
 
     Exit status 0: everything that is installed works; what is missing for an NPU is noted, no more.
     """

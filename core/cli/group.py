@@ -1,4 +1,4 @@
-"""The group of commands: errors become one line and an exit status."""
+"""The group of commands: errors become one line and an exit status, and help has its options in groups."""
 
 from __future__ import annotations
 
@@ -11,11 +11,45 @@ from typing import Any, NoReturn
 import click
 
 from vconv.backends import without_autoload, without_torch_npu
-from vconv.errors import VconvError
+from vconv.cli.examples import EXAMPLES
+from vconv.cli.options import GROUPS
+from vconv.errors import UnknownNameError, VconvError
+
+
+class Command(click.Command):
+    """A command whose options stand under headings in its help, the same in every command."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options; see click. What is in no group of :data:`GROUPS` stands under Options."""
+        headings = {name: heading for heading, names in GROUPS.items() for name in names}
+        grouped: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*GROUPS, "Options")}
+        options = (one for one in self.get_params(ctx) if isinstance(one, click.Option))
+        for parameter in options:
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                grouped[headings.get(parameter.name or "", "Options")].append(record)
+        for heading, records in grouped.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples; see click."""
+        lines = EXAMPLES.get(self.name or "", ())
+        if lines:
+            with formatter.section("Examples"):
+                for line in lines:
+                    formatter.write_text(f"vconv {self.name} {line}")
 
 
 class Commands(click.Group):
     """A group that turns a user's errors into one line and an exit status."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands in the order in which they are of use; see click."""
+        return list(self.commands)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -25,6 +59,15 @@ class Commands(click.Group):
             return super().make_context(info_name, args, parent, **extra)
         with _sentences():
             return super().make_context(info_name, args, parent, **extra)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; see click. For a name that is none, the message has the nearest."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            raise UnknownNameError("command", name, self.commands, fix="`vconv --help` shows every command")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see click. A signal to end is an interruption.

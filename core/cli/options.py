@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
+
+from vconv.cli.completion import one_of
 
 
 class Filled(click.types.StringParamType):
@@ -19,13 +21,39 @@ class Filled(click.types.StringParamType):
         return text
 
 
+def names(text: str) -> list[str]:
+    """Take apart names with commas between."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Take apart whole numbers with commas between; refuse anything else."""
+    try:
+        return [int(name) for name in names(text)]
+    except ValueError as error:
+        raise click.UsageError(f"{option} takes whole numbers with commas between, not {text!r}") from error
+
+
 def hf32_names(text: str) -> tuple[str, ...]:
     """Take apart what may compute in HF32; nothing for ``none``."""
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    return () if names == ("none",) else names
+    found = tuple(names(text))
+    return () if found == ("none",) else found
 
 
 TEXT = Filled()
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "What goes in": ("weights", "hub", "offline", "images", "seed", "reference", "pool", "periods"),
+    "What is made": ("out", "force", "batch", "opset", "golden", "without_weights", "lang"),
+    "Offline model": ("format", "soc", "gears", "om_precision"),
+    "What is run, and where": (
+        *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "probed"),
+    ),
+    "How it is judged": ("within", "clean_runs"),
+    "How long it is timed": ("quick", "full", "budget"),
+}
+"""Headings of options in the help of every command, in order, with the names of their parameters."""
+DEVICES = ("cpu", "cuda", "npu", "npu-sim", "all")
+"""Kinds of devices, which may have a number, and all of those that are there."""
 HUB = click.option(
     "--hub",
     type=click.Choice(["huggingface", "modelscope"]),
@@ -41,6 +69,7 @@ PRECISION = click.option(
     default="auto",
     show_default=True,
     metavar="NAMES",
+    shell_complete=one_of(("auto", "fp32", "fp16", "bf16", "autocast-fp16", "autocast-bf16")),
     help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
     "or auto: what the device usually runs.",
 )
@@ -55,7 +84,23 @@ ENGINE = click.option(
     type=TEXT,
     multiple=True,
     metavar="NAME",
+    shell_complete=one_of(("onnxruntime", "openvino")),
     help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
+)
+ONE_ENGINE = click.option(
+    "--engine",
+    type=TEXT,
+    metavar="NAME",
+    help="What runs a graph: onnxruntime or openvino.  [default: onnxruntime]",
+)
+VARIANT = click.option(
+    "--variant",
+    type=TEXT,
+    default="onnx-fp32",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=one_of(("onnx-fp32", "onnx-fp32-npu", "patched-torch-fp32", "original-torch-fp32")),
+    help="onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
 )
 HF32 = click.option(
     "--hf32",
@@ -76,10 +121,15 @@ WITHIN = click.option(
     default="strict",
     show_default=True,
     metavar="LIMITS",
+    shell_complete=one_of(("strict", "card")),
     help="strict, card, or a TOML file with limits in place of strict ones.",
 )
 SEED = click.option(
-    "--seed", default=0, show_default=True, help="Seed of made-up images, where none were recorded."
+    "--seed",
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of made-up images, where none were recorded.",
 )
 QUICK = click.option("--quick", is_flag=True, help="A glance: 10 runs.")
 FULL = click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")
@@ -137,12 +187,68 @@ def images(purpose: str) -> Callable[..., Any]:
 
 def device(what: str) -> Callable[..., Any]:
     """Return the option that names a device."""
-    return click.option("--device", type=TEXT, default="cpu", show_default=True, help=what)
+    return click.option(
+        "--device",
+        type=TEXT,
+        default="cpu",
+        show_default=True,
+        metavar="NAME",
+        shell_complete=one_of(DEVICES),
+        help=what,
+    )
 
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of all that judges and times."""
     anywhere = device("Where to run: cpu, cuda[:N], npu[:N], npu-sim, or all but that.")
     for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, CAPTURE, PRECISION, PROFILE, HF32, anywhere, OFFLINE):
+        command = option(command)
+    return command
+
+
+_CONVERTING = (
+    click.option(
+        "--out", type=TEXT, metavar="FOLDER", help="The artifact's own folder.  [default: artifacts/NAME]"
+    ),
+    click.option("--force", is_flag=True, help="Replace an artifact that is there."),
+    click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph."),
+    click.option(
+        "--opset",
+        default=18,
+        show_default=True,
+        metavar="N",
+        help="ONNX opset of the dynamic graph, 18 to 22.",
+    ),
+    images("to record and check on"),
+    click.option(
+        "--golden",
+        type=click.Choice(["record", "none"]),
+        default="record",
+        show_default=True,
+        help="Run the reference, record it and check every variant against it; or do none of these.",
+    ),
+    click.option(
+        "--pool",
+        type=click.Choice(["cls", "avg"]),
+        help="How timm's systems pool.  [default: as the library does]",
+    ),
+    click.option(
+        "--periods",
+        type=click.Choice(["authors", "library"]),
+        help="Whose RoPE periods a DINOv3 gets: its authors', in bfloat16, or, for one that was trained "
+        "further with its library's, those, in float32.  [default: authors]",
+    ),
+    click.option(
+        "--without-weights",
+        is_flag=True,
+        help="Leave model.safetensors out of what is kept; `vconv fill` makes it from one's own copy.",
+    ),
+    click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the made-up images."),
+)
+
+
+def converting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of what is made, and how."""
+    for option in reversed(_CONVERTING):
         command = option(command)
     return command

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
-from vconv.display.base import Document, show
-
-_COLOURS = {"ok": "green", "note": "yellow", "problem": "bold red"}
+from vconv.display.base import GAP, Document, Words, coloured, marked, show
 
 
 def diagnosed(document: Document) -> None:
     """Draw a diagnosis: a line for each finding, and below it how to mend it."""
-    drawn = Table(box=None, pad_edge=False, show_header=False)
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     for _ in range(3):
         drawn.add_column(overflow="fold")
     for finding in document["findings"]:
-        state = finding["state"]
-        drawn.add_row(finding["name"], f"[{_COLOURS[state]}]{state}[/]", escape(finding["found"]))
+        drawn.add_row(Words(finding["name"]), coloured(finding["state"]), Words(finding["found"]))
         if finding["mend"]:
-            drawn.add_row("", "", f"[bold]to mend it: {escape(finding['mend'])}[/]")
+            drawn.add_row("", "", Words(f"to mend it: {finding['mend']}"))
+    show(drawn)
     problems = [finding["name"] for finding in document["findings"] if finding["state"] == "problem"]
-    show(drawn, f"problems: {', '.join(problems)}" if problems else "everything that is installed works")
+    if problems:
+        marked("problems", ", ".join(problems))
+    else:
+        show("everything that is installed works")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
-from vconv.display.base import Document, coloured, plain, show, wrapped
+from vconv.display.base import Document, Words, coloured, marked, pairs, show, table, wrapped
 from vconv.types import weights_named
 
 BAR_DECADES = (-9.0, 0.0)
@@ -26,32 +22,29 @@ def _bar(value: float | None) -> str:
 
 def selftested(document: Document) -> None:
     """Draw what became of each fault that was made on purpose."""
-    for artifact in document["artifacts"]:
-        show(artifact, markup=False)
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("fault", "class", "caught in"):
-        drawn.add_column(column, overflow="fold")
-    rows: dict[str, list[Document]] = {}
+    wrapped(*document["artifacts"])
+    by_fault: dict[str, list[Document]] = {}
     for row in document["faults"]:
-        rows.setdefault(row["fault"], []).append(row)
-    for fault, tried in rows.items():
+        by_fault.setdefault(row["fault"], []).append(row)
+    rows = []
+    for fault, tried in by_fault.items():
         caught = sum(row["caught"] and row["class"] == row["expected"] for row in tried)
         named = ", ".join(dict.fromkeys(row["class"] or "-" for row in tried))
-        drawn.add_row(escape(fault), escape(named), f"{caught} of {len(tried)}")
-    show(drawn)
+        rows.append([fault, named, f"{caught} of {len(tried)}"])
+    show(table(["fault", "class"], ["caught in"], rows))
     for row in document["faults"]:
         if not row["caught"] or row["class"] != row["expected"]:
             named = f"named {row['class'] or 'nothing'}, not {row['expected']}"
             what = named if row["caught"] else "NOT CAUGHT" if row["changed"] else "it changed nothing"
-            show(f"{row['artifact']}: {row['fault']}: {what}", markup=False)
+            marked("failed", f"{row['artifact']}: {row['fault']}: {what}")
     for alarm in document["alarms"]:
         found = ", ".join((*alarm["failed_checks"], *alarm["failed_variants"])) or alarm["status"]
-        show(f"false alarm: {alarm['artifact']}, clean run {alarm['run'] + 1}: {found}", markup=False)
+        marked("failed", f"false alarm: {alarm['artifact']}, clean run {alarm['run'] + 1}: {found}")
     left_out: dict[str, list[str]] = {}
     for row in document["lacking"]:
         left_out.setdefault(f"{row['fault']} ({row['reason']})", []).append(row["artifact"])
     for what, names in left_out.items():
-        show(f"not made: {what}: {', '.join(names)}", markup=False)
+        wrapped(f"not made: {what}: {', '.join(names)}")
     clean = f"clean runs: {document['clean_runs']}, false alarms: {document['false_alarms']}"
     show(clean if document["clean_runs"] else "no clean run was made: false alarms were not looked for")
     show(coloured(document["status"]))
@@ -63,44 +56,40 @@ def _figure(value: float | None) -> str:
 
 def bisected(document: Document) -> None:
     """Draw where a variant departs: error against depth, and the operators of the worst stage."""
-    weights = weights_named(document["weights"], document["synthetic"])
-    show(f"{document['artifact']}: weights {weights}", markup=False)
-    reference = document["reference"]
-    show(f"reference: {reference['name']}, fp32 on cpu", markup=False)
-    for note in document["notes"]:
-        wrapped(f"note: {note}")
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    drawn.add_column("stage (* worst)", no_wrap=True)
-    for column in ("of its own", "in all"):
-        drawn.add_column(column, justify="right", no_wrap=True)
-    drawn.add_column("in all, from 1e-9 to 1", no_wrap=True)
-    for row in document["stages"]:
-        worst = row["stage"] == document["worst_stage"]
-        style = "bold" if worst else ""
-        drawn.add_row(
-            row["stage"] + " *" * worst,
+    show(
+        pairs(
+            [
+                ("artifact", document["artifact"]),
+                ("weights", weights_named(document["weights"], document["synthetic"])),
+                ("reference", f"{document['reference']['name']}, fp32 on cpu"),
+            ]
+        )
+    )
+    wrapped(*(f"note: {note}" for note in document["notes"]))
+    stages = [
+        [
+            row["stage"] + " *" * (row["stage"] == document["worst_stage"]),
             _figure(row["own"]),
             _figure(row["total"]),
-            _bar(row["total"]),
-            style=style,
-        )
-    show(drawn)
+            Words(_bar(row["total"]), whole=True),
+        ]
+        for row in document["stages"]
+    ]
+    show(table(["stage (* worst)"], ["of its own", "in all", "<in all, from 1e-9 to 1"], stages))
     departing = [row for row in document["operators"] if not row["agrees"]]
-    operators = departing[:SHOWN_OPERATORS]
+    operators = [
+        [
+            Words(row["operator"], whole=True),
+            row["node"],
+            row["counterpart"] or "nothing",
+            _figure(row["error"]),
+        ]
+        for row in departing[:SHOWN_OPERATORS]
+    ]
     if operators:
-        show(f"operators of {document['worst_stage']} that depart, in order:", markup=False)
-        columns = ("operator", "node", "error", "nearest in the reference")
-        show(
-            plain(
-                columns,
-                [
-                    (row["operator"], row["node"], _figure(row["error"]), row["counterpart"] or "nothing")
-                    for row in operators
-                ],
-            )
-        )
+        show("", f"operators of {document['worst_stage']} that depart, in order:")
+        show(table(["operator", "node", "nearest in the reference"], ["error"], operators))
         if len(departing) > SHOWN_OPERATORS:
-            show(f"and {len(departing) - SHOWN_OPERATORS} more, in the report", markup=False)
-    wrapped(document["sentence"])
-    show(f"picture: {document['picture']}", markup=False)
+            show(f"and {len(departing) - SHOWN_OPERATORS} more, in the report")
+    wrapped(document["sentence"], f"picture: {document['picture']}")
     show(coloured(document["status"]))

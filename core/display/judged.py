@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
-from vconv.display.base import COLOURS, Document, coloured, show, wrapped
+from vconv.display.base import Cell, Document, coloured, marked, pairs, show, table, wrapped
 from vconv.display.dataset import dataset
 from vconv.display.predicted import predictions
+from vconv.display.published import published
 from vconv.types import weights_named
 from vconv.validators import sentences
 
@@ -24,155 +21,142 @@ def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
     )
 
 
-def variants(document: Document) -> Table:
-    """Lay variants out as a table: one row a variant and batch, the worst output of each."""
-    timed = any(variant["latency"] for variant in document["variants"])
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
-    drawn.add_column("variant", overflow="fold")
-    drawn.add_column("worst output", no_wrap=True)
-    for column in ("floor", "error", "limit", *(("batch", "p50 ms", "img/s") if timed else ())):
-        drawn.add_column(column, justify="right", no_wrap=True)
-    drawn.add_column("status", no_wrap=True)
+def _figure(value: float | None, style: str) -> str:
+    return "-" if value is None else format(value, style)
+
+
+_ACCURACY = (("floor", ".0e"), ("vector_relative_error", ".1e"), ("limit", ".2g"))
+
+
+def variants(document: Document) -> None:
+    """Draw how variants were judged: one row each, with its worst output."""
+    rows: list[list[Cell]] = []
     for variant in document["variants"]:
         output, row = _worst_output(variant["outputs"])
-        figures = (("floor", ".0e"), ("vector_relative_error", ".1e"), ("limit", ".2g"))
-        first = [_name(variant), output]
-        first += ["-" if row.get(key) is None else format(row[key], style) for key, style in figures]
-        for place, timing in enumerate(variant["latency"] or [None]):
-            numbers = ["-"] * 3 if timed else []
-            if timing:
-                rate = f"{timing['images_per_second']:.1f}"
-                numbers = [str(timing["batch"]), f"{timing['p50_ms']:.1f}", rate]
-            left, status = (first, coloured(variant["status"])) if place == 0 else ([""] * len(first), "")
-            drawn.add_row(*left, *numbers, status)
-    return drawn
+        figures = [_figure(row.get(key), style) for key, style in _ACCURACY]
+        rows.append([sentences.short_name(variant), output, *figures, coloured(variant["status"])])
+    show(table(["variant"], ["<worst output", "floor", "error", "limit", "<status"], rows))
 
 
-def _name(variant: Document) -> str:
-    """Name a variant, with its engine and device where they are not the usual ones, and *simulated*."""
-    engine: str = "" if variant["engine"] in ("torch", "onnxruntime") else f" {variant['engine']}"
-    device: str = "" if variant["device"] == "cpu" else f" {variant['device']}"
-    return f"{variant['variant']}{engine}{device}{' (simulated)' if variant['simulated'] else ''}"
-
-
-def _speed_ups(document: Document) -> str:
-    """Say how much faster than the baseline each variant is, at its first batch that can be compared."""
-    found = [
-        f"{_name(variant)} {timing['speed_up_over_cpu']:.2f}"
-        for variant in document["variants"]
-        for timing in variant["latency"][:1]
-        if timing["speed_up_over_cpu"] and f"{variant['variant']} on cpu" != document["speed_up_baseline"]
+def latencies(document: Document) -> None:
+    """Draw how long variants took: one row a variant and batch."""
+    if not any(variant["latency"] for variant in document["variants"]):
+        return
+    timed = [variant for variant in document["variants"] if variant["latency"] or variant["launches"]]
+    baseline = document["speed_up_baseline"]
+    launching = any(variant["launches"] for variant in timed)
+    headings = ["batch", "p50 ms", "img/s", *["speed-up"] * bool(baseline), *["launches"] * launching]
+    rows = [
+        [
+            sentences.short_name(variant) if place == 0 else "",
+            *_timing(variant, timing, bool(baseline), launching),
+        ]
+        for variant in timed
+        for place, timing in enumerate(variant["latency"] or [{}])
     ]
-    return f"times as fast as {document['speed_up_baseline']}: {', '.join(found)}" if found else ""
+    show("", table(["variant"], headings, rows))
+    counted = sorted({variant["launches"]["how"] for variant in timed if variant["launches"]})
+    wrapped(*[f"speed-up: times as fast as {baseline}"] * bool(baseline))
+    wrapped(*[f"launches: {', '.join(counted)}, for one image"] * launching)
 
 
-def _launches(document: Document) -> str:
-    """Say how many kernels or operators each variant launches for one image, where that can be seen."""
-    by_how: dict[str, list[str]] = {}
-    for variant in document["variants"]:
-        if variant["launches"]:
-            found = variant["launches"]
-            by_how.setdefault(found["how"], []).append(f"{_name(variant)} {found['total']}")
-    told = "; ".join(f"{', '.join(found)} ({how})" for how, found in by_how.items())
-    return f"launched for one image: {told}" if told else ""
-
-
-_SOURCES = {
-    "live": "run here on the original's weights",
-    "golden": "recorded at export; the original's weights are not here",
-    "file": "recorded on another machine",
-    "none": "none: nothing was compared",
-}
-
-
-def _published(rows: Sequence[Document]) -> Table:
-    """Lay out what others have published: never in one table with one's own figures."""
-    drawn = Table(
-        title="published by others, not measured here", title_justify="left", box=None, pad_edge=False
-    )
-    for column in ("device", "variant", "what", "figures", "source"):
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        what = row["output"] or f"batch {row['batch']}"
-        figures = ", ".join(f"{name} {value:g}" for name, value in row["figures"].items())
-        drawn.add_row(*map(escape, (row["device"], row["variant"], what, figures, row["source"])))
-    return drawn
+def _timing(variant: Document, timing: Document, compared: bool, launching: bool) -> Iterator[str]:
+    yield _figure(timing.get("batch"), "d")
+    yield _figure(timing.get("p50_ms"), ".1f")
+    yield _figure(timing.get("images_per_second"), ".1f")
+    if compared:
+        yield _figure(timing.get("speed_up_over_cpu"), ".2f")
+    if launching:
+        yield str(variant["launches"]["total"]) if variant["launches"] else "-"
 
 
 def validated(document: Document) -> None:
     """Draw the report of a validation."""
     reference = document["reference"]
     name = f"{reference['name']}, " if reference["name"] else ""
-    weights = weights_named(document["weights"], document["synthetic"])
-    show(f"{document['artifact']}: weights {weights}", markup=False)
-    show(f"reference: {name}{_SOURCES[reference['source']]}", markup=False)
+    show(
+        pairs(
+            [
+                ("artifact", document["artifact"]),
+                ("weights", weights_named(document["weights"], document["synthetic"])),
+                ("reference", f"{name}{sentences.REFERENCES[reference['source']]}"),
+                ("limits", document["limits"]["within"]),
+            ]
+        )
+    )
     for check in document["checks"]:
         if check["status"] == "failed":
-            show(f"failed: {check['name']}: {check['detail']}", markup=False)
-    show(f"limits: {document['limits']['within']}", markup=False)
+            marked("failed", f"{check['name']}: {check['detail']}")
     if document["variants"]:
-        show(variants(document))
+        variants(document)
     else:
         show("nothing was recorded, and the original is not here: give --weights WHERE")
     for variant in document["variants"]:
+        _remarks(variant)
+    latencies(document)
+    for variant in document["variants"]:
         for skipped in variant["skipped_batches"]:
-            show(
-                f"  {_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}",
-                markup=False,
+            wrapped(
+                f"  {sentences.short_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}"
             )
-        if variant["timing_refused"]:
-            show(f"  {_name(variant)}: not timed: {variant['timing_refused']}", markup=False)
-        if warning := sentences.fallbacks(variant):
-            show(f"  warning: {warning}", markup=False)
-        found = [
-            f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
-        ]
-        for line in found or [variant["reason"]] * bool(variant["reason"]):
-            show(f"  {_name(variant)}: {line}", markup=False)
     predictions(document)
     dataset(document)
-    wrapped(_launches(document), _speed_ups(document), *sentences.fastest(document["ranking"]))
-    if document["published"]:
-        show(_published(document["published"]))
-    counts = {status: sum(check["status"] == status for check in document["checks"]) for status in COLOURS}
+    wrapped(*sentences.fastest(document["ranking"]))
+    published(document["published"])
+    _conclusion(document)
+
+
+def _remarks(variant: Document) -> None:
+    """Say what a table has no room for: why a variant failed, was not judged, or was not timed."""
+    found = [
+        f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
+    ]
+    for line in found or [variant["reason"]] * bool(variant["reason"]):
+        wrapped(f"  {sentences.short_name(variant)}: {line}")
+    if warning := sentences.fallbacks(variant):
+        marked("warning", warning)
+    if variant["timing_refused"]:
+        wrapped(f"  {sentences.short_name(variant)}: not timed: {variant['timing_refused']}")
+
+
+def _conclusion(document: Document) -> None:
+    counts = {
+        status: sum(check["status"] == status for check in document["checks"])
+        for status in ("passed", "failed", "skipped")
+    }
     show("checks: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number))
     for check in document["checks"]:
         if check["status"] == "skipped":
-            show(f"  {check['status']}: {check['name']}: {check['detail']}", markup=False)
+            marked("skipped", f"{check['name']}: {check['detail']}")
     for row in document["diagnosis"]:
         wrapped(f"diagnosis: {row['class']}: {row['meaning']} ({row['where']}: {row['because']})")
-    show(f"report: {document['report']}", markup=False)
+    wrapped(f"report: {document['report']}", f"page: {document['page']}")
     show(coloured(document["status"]))
 
 
 def compared(document: Document) -> None:
-    """Draw a comparison: one table over variants, engines, devices and artifacts."""
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("artifact", "variant", "engine", "device"):
-        drawn.add_column(column, overflow="fold")
-    for column in ("batch", "p50 ms", "img/s", "error", "cosine"):
-        drawn.add_column(column, justify="right", no_wrap=True)
-    drawn.add_column("status", no_wrap=True)
+    """Draw a comparison: one table over artifacts, variants, engines and devices."""
+    rows: list[list[Cell]] = []
+    above = None
     for row in document["rows"]:
-        simulated = " (simulated)" * row["simulated"]
+        if row["artifact"] != above:
+            above = row["artifact"]
+            rows.append([above])
         numbers = [
             "-" if row["batch"] is None else str(row["batch"]),
-            *("-" if row[key] is None else f"{row[key]:.1f}" for key in ("p50_ms", "images_per_second")),
-            "-" if row["vector_relative_error"] is None else f"{row['vector_relative_error']:.1e}",
-            "-" if row["cosine"] is None else f"{row['cosine']:.6f}",
+            *(_figure(row[key], ".1f") for key in ("p50_ms", "images_per_second")),
+            _figure(row["vector_relative_error"], ".1e"),
+            _figure(row["cosine"], ".6f"),
         ]
-        names = [row["artifact"], row["variant"] + simulated, row["engine"], row["device"]]
-        drawn.add_row(*map(escape, names), *numbers, coloured(row["status"]))
-    show(drawn)
+        rows.append([f"  {sentences.short_name(row)}", *numbers, coloured(row["status"])])
+    show(table(["variant"], ["batch", "p50 ms", "img/s", "error", "cosine", "<status"], rows))
     for row in document["rows"]:
         if row["timing_refused"]:
-            show(f"  {row['artifact']}: {_name(row)}: not timed: {row['timing_refused']}", markup=False)
-    wrapped(sentences.winner(document))
-    show(f"  limits: {document['limits']['within']}", markup=False)
+            wrapped(f"  {row['artifact']}: {sentences.short_name(row)}: not timed: {row['timing_refused']}")
+    wrapped(sentences.winner(document), f"limits: {document['limits']['within']}")
     for path, label in document["weights"].items():
-        reference = _SOURCES[document["references"][path]]
-        show(f"  {path}: {document['statuses'][path]}; weights {label}", markup=False)
-        show(f"    reference: {reference}", markup=False)
+        reference = sentences.REFERENCES[document["references"][path]]
+        marked(document["statuses"][path], f"{path}: weights {label}; reference: {reference}")
     for check in document["checks"]:
-        show(f"  {check['status']}: {check['artifact']}: {check['name']}: {check['detail']}", markup=False)
+        marked(check["status"], f"{check['artifact']}: {check['name']}: {check['detail']}")
     show(coloured(document["status"]))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich import box
-from rich.table import Table
-
-from vconv.display.base import Document, show
+from vconv.display.base import Document, show, table, wrapped
 from vconv.validators import sentences
 
 _METRIC = "relative_error"
@@ -21,28 +18,24 @@ def predictions(document: Document) -> None:
         return
     causes = list(predicted[0]["prediction"]["arithmetic"])
     device = document["devices"][predicted[0]["device"]]
-    show(f"predicted, not measured: relative error on a {device}", markup=False)
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("variant (simulated)", "output"):
-        drawn.add_column(column, overflow="fold")
-    for column in ("predicted", *(f"{cause} alone" for cause in causes), "the rest"):
-        drawn.add_column(column, justify="right", no_wrap=True)
-    for variant in predicted:
-        for cells in _rows(variant, causes):
-            drawn.add_row(*cells)
-    show(drawn)
+    show("")
+    wrapped(f"predicted, not measured: relative error on a {device}")
+    figures = ("predicted", *(f"{cause}\nalone" for cause in causes), "the rest")
+    rows = (row for variant in predicted for row in _rows(variant, causes))
+    show(table(["variant (simulated)"], figures, rows))
     for variant in predicted:
         changed = ", ".join(f"{count} {cause}" for cause, count in variant["prediction"]["changed"].items())
         of = f"{variant['prediction']['executed']} {sentences.executed(variant)}"
-        show(f"  {variant['variant']} (simulated): of {of}, changed: {changed}", markup=False)
+        wrapped(f"  {variant['variant']} (simulated): of {of}, changed: {changed}")
 
 
 def _rows(variant: Document, causes: list[str]) -> Iterator[list[str]]:
+    """Lay out a variant: a row with its name alone, and one for each of its outputs."""
     found = variant["prediction"]
-    for place, (output, errors) in enumerate(found["outputs"].items()):
+    yield [variant["variant"]]
+    for output, errors in found["outputs"].items():
         alone = [found["changed"][cause] and found["causes"][cause]["outputs"][output] for cause in causes]
-        cells = [_percent(one) for one in (errors, *alone, found["rest"][output])]
-        yield [variant["variant"] if place == 0 else "", output, *cells]
+        yield [f"  {output}", *(_percent(one) for one in (errors, *alone, found["rest"][output]))]
 
 
 def _percent(errors: Document | int) -> str:

@@ -246,3 +246,11 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, refused: Refused) 
 def test_a_folder_is_not_a_file(tmp_path: Path, refused: Refused) -> None:
     with refused(WeightsError, "cannot read", "Is a directory"):
         read_header(tmp_path)
+
+
+def test_what_is_written_is_told_by_the_megabyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vconv.progress.EVERY_SECONDS", 0)
+    said: list[str] = []
+    tensors = {name: torch.zeros(3, 10**6 // 4) for name in "abc"}
+    write(tmp_path / "out", [plan(name, "F32", tensor) for name, tensor in tensors.items()], said.append)
+    assert [line.split(",")[0] for line in said] == ["MB written: 3 of 9", "MB written: 6 of 9"]

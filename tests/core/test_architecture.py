@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,10 @@ HEAVY = {
 }
 LIGHT = {
     "cli/__init__",
+    "cli/completion",
+    "cli/examples",
     "cli/group",
+    "cli/live",
     "cli/options",
     "__init__",
     "__main__",
@@ -49,8 +53,12 @@ LIGHT = {
     "errors",
     "types",
     "catalog",
+    "progress",
     "published",
+    "terminal",
 }
+VCONV = "from vconv.cli import main; main(prog_name='vconv')"
+COMPLETING = {"_VCONV_COMPLETE": "bash_complete"}
 ORDER = {"nouns": 0, "convert": 1, "runtime": 2, "validators": 3, "workflows": 4, "cli": 5}
 
 FILES = sorted(path for room in ("core", *ROOMS) for path in (ROOT / room).rglob("*.py"))
@@ -112,16 +120,30 @@ def test_what_help_needs_imports_nothing_heavy(stem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["-c", "import vconv"], ["-m", "vconv", "--help"], ["-m", "vconv", "-h"]]
+    ("command", "variables"),
+    [
+        (["-c", "import vconv"], {}),
+        (["-m", "vconv", "--help"], {}),
+        (["-m", "vconv", "-h"], {}),
+        (["-c", VCONV], {"COMP_WORDS": "vconv export dino", "COMP_CWORD": "2", **COMPLETING}),
+        (["-c", VCONV], {"COMP_WORDS": "vconv info ", "COMP_CWORD": "2", **COMPLETING}),
+    ],
 )
-def test_neither_import_nor_help_loads_anything_heavy(command: list[str]) -> None:
+def test_neither_import_nor_help_nor_completion_loads_anything_heavy(
+    command: list[str], variables: dict[str, str]
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **variables},
     )
     loaded = {
         line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line
     }
     assert "vconv" in loaded
+    assert not variables or done.stdout.startswith(("plain,", "dir,"))
     assert loaded & HEAVY == set()
 
 

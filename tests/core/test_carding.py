@@ -308,3 +308,29 @@ def test_the_scripts_run_and_give_what_the_artifact_gives(
     for name in compared:
         np.testing.assert_allclose(np.asarray(found[name]), expected[name], rtol=1e-3, atol=2e-5)
         assert f"{name} (" in printed
+
+
+def test_agreement_on_a_folder_of_images_stands_in_the_card_and_on_the_page(
+    copied: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed in range(4):
+        natural_image(20 + seed).resize((96, 64)).save(folder / f"{seed}.png")
+    (folder / "torn.png").write_bytes(b"no image")
+    found = vconv.validate(copied, dataset=folder, quick=True, budget=1.0)
+    dataset = found["dataset"]
+    assert (dataset["images"], [row["image"] for row in dataset["skipped"]]) == (4, ["torn.png"])
+    text = (copied / "README.md").read_text()
+    section = text[text.index("Over 4 images of a folder, 1 more could not be read") :]
+    for row in dataset["variants"]:
+        for output, of in row["outputs"].items():
+            errors = of["vector_relative_error"]
+            cells = [f"{of['cosine'][key]:.6f}" for key in ("p1", "p50")]
+            cells += [f"{errors[key]:.2e}" for key in ("p50", "p99", "p100")]
+            cells += [f"{row['neighbours']['agreement']:.6f}", "-"]
+            assert f"| `{row['variant']}` | `{output}` | {' | '.join(cells)} |" in section
+    page = Path(found["page"]).read_text()
+    for worst in dataset["worst"]:
+        assert worst["thumbnail"] in page
+    assert "torn.png" in page

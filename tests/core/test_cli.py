@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from vconv import manifest, workflows
-from vconv.catalog import SYSTEMS
+from vconv.catalog import SYSTEMS, System
 from vconv.cli import main
+from vconv.cli.examples import EXAMPLES
+from vconv.cli.options import GROUPS
+from vconv.convert.libraries.table import LIBRARIES
 from vconv.runtime.doctor import Diagnosis, Finding, State
 from vconv.runtime.simulation.device import lack
 
@@ -57,7 +62,8 @@ def test_info_shows_what_the_manifest_says(small_artifact: Path) -> None:
     assert result.exit_code == 0
     assert "synthetic:1 (synthetic: not trained weights)" in result.stdout
     recorded = json.loads((small_artifact / "vconv.json").read_text())
-    assert json.loads(run("info", small_artifact, "--json").stdout) == {**recorded, "missing": []}
+    found = {"artifact": str(small_artifact), "missing": [], "reports": [], "reports_trouble": ""}
+    assert json.loads(run("info", small_artifact, "--json").stdout) == {**recorded, **found}
     height, width = manifest.load(small_artifact).size
     assert f"[batch, 3, {height}, {width}]" in result.stdout
 
@@ -90,10 +96,8 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
     assert result.stdout.rstrip().endswith("passed")
     assert "ranking refused: " in result.stdout
     shown = " ".join(result.stdout.split())
-    assert re.search(
-        r"launched for one image: original-torch-fp32 \d+, patched-torch-fp32 \d+ \(operators\)", shown
-    )
-    assert max(map(len, result.stdout.splitlines())) <= 80 or "report: " in result.stdout
+    assert re.search(r"original-torch-fp32 1 [\d.]+ [\d.]+ 1\.00 \d+ ", shown)
+    assert "launches: operators, for one image" in shown
     assert "\x1b" not in result.stdout
 
 
@@ -125,7 +129,7 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["export", "dinov3-vits16", "--images", "x.png"], "cannot read the image x.png | got no such file"),
         (["export", "dinov3-vits16", "--images", "x.png", "--golden", "none"], "--images has nothing to do"),
         (["--nope"], "wrong use of vconv | got No such option"),
-        (["nonsense"], "wrong use of vconv | got No such command"),
+        (["nonsense"], "unknown command | got 'nonsense'"),
         (["validate", "no/such/artifact"], "no artifact at no/such/artifact | got no such folder"),
         (["info", "no/such/artifact"], "no artifact at no/such/artifact"),
         (["validate", ".", "--device", "tpu"], "unknown device | got 'tpu'"),
@@ -270,3 +274,154 @@ def test_the_doctor_exits_with_1_where_something_that_is_installed_does_not_work
     assert document["passed"] is False
     assert [row["state"] for row in document["findings"]] == ["ok", "note", "problem"]
     assert set(document["findings"][2]) == {"name", "state", "found", "mend"}
+
+
+def test_help_fits_a_terminal_and_its_summaries_are_whole() -> None:
+    for command in COMMANDS:
+        assert max(map(len, run(command, "-h").stdout.splitlines())) <= 80
+    shown = run("-h").stdout
+    assert "..." not in shown.split("Commands:")[1]
+    order = [line.split()[0] for line in shown.split("Commands:")[1].split("\n") if line.strip()]
+    assert order == list(main.commands)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_stand_in_groups_each_once(command: str) -> None:
+    shown = run(command, "-h").stdout
+    options = [option for one in main.commands[command].params for option in one.opts if option[:2] == "--"]
+    assert [option for option in options if len(re.findall(rf"^  {option}\b(?!-)", shown, re.M)) != 1] == []
+    headings = re.findall(r"^(\S.*):$", shown, re.M)
+    groups = [heading for heading in headings if heading in GROUPS]
+    assert groups == [heading for heading in GROUPS if heading in groups]
+
+
+def test_every_group_is_of_options_that_there_are() -> None:
+    known = {one.name for command in main.commands.values() for one in command.params}
+    assert {name for names in GROUPS.values() for name in names} <= known
+
+
+@pytest.mark.parametrize(
+    ("command", "line"), [(command, line) for command, lines in EXAMPLES.items() for line in lines]
+)
+def test_every_example_can_be_parsed(command: str, line: str) -> None:
+    assert f"vconv {command} {line}".strip() in run(command, "-h").stdout
+    main.commands[command].make_context(command, shlex.split(line))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggested"),
+    [
+        (["exprot"], "expected one of export"),
+        (["valdate", "."], "expected one of validate"),
+        (["export", "dinov3-vits16", "--weight", "x"], "--weights"),
+        (["validate", ".", "--devise", "cpu"], "--device"),
+        (["export", "dinov3-vits61", "--weights", "synthetic"], "expected one of dinov3-vits16"),
+    ],
+)
+def test_a_typing_error_gets_the_nearest_name(arguments: list[str], suggested: str) -> None:
+    assert suggested in only_error(run(*arguments))
+
+
+def completed(line: str) -> list[tuple[str, str]]:
+    """Return what a shell would offer after a line, the last word of which is not finished."""
+    words = line.split(" ")[1:]
+    found = ShellComplete(main, {}, "vconv", "_VCONV_COMPLETE").get_completions(words[:-1], words[-1])
+    return [(item.type, item.value) for item in found]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("vconv exp", ["export"]),
+        ("vconv export dinov", ["dinov3-vits16", "dinov2-large"]),
+        ("vconv export ", list(SYSTEMS)),
+        ("vconv export timm/vit_small_patch16", ["timm/vit_small_patch16_dinov3.lvd1689m"]),
+        ("vconv export nothing", []),
+        ("vconv validate . --device np", ["npu", "npu-sim"]),
+        ("vconv doctor --device cu", ["cuda"]),
+        ("vconv validate . --within s", ["strict"]),
+        ("vconv compare . --engine o", ["onnxruntime", "openvino"]),
+        ("vconv bisect . --variant onnx", ["onnx-fp32", "onnx-fp32-npu"]),
+        ("vconv validate . --precision b", ["bf16"]),
+    ],
+)
+def test_a_shell_completes_names(line: str, offered: list[str]) -> None:
+    assert completed(line) == [("plain", name) for name in offered]
+
+
+@pytest.mark.parametrize("command", ["info", "validate", "compare", "selftest", "bisect", "fill", "card"])
+def test_a_shell_completes_artifacts(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("artifacts/one", "artifacts/two", "artifacts/none", "elsewhere/three", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+        if "none" not in folder:
+            (tmp_path / folder / "vconv.json").touch()
+    monkeypatch.chdir(tmp_path)
+    found = {
+        word: completed(f"vconv {command} {word}")
+        for word in ("", "art", "artifacts/", "artifacts/t", "elsewhere/", "h", "nothing", "artifacts/none")
+    }
+    every = [("plain", "artifacts/one"), ("plain", "artifacts/two")]
+    assert found == {
+        "": [("plain", "here"), *every],
+        "art": every,
+        "artifacts/": every,
+        "artifacts/t": every[1:],
+        "elsewhere/": [("plain", "elsewhere/three")],
+        "h": [("plain", "here")],
+        "nothing": [("dir", "nothing")],
+        "artifacts/none": [("dir", "artifacts/none")],
+    }
+
+
+def test_list_shows_what_each_system_takes_at_a_glance(system: System) -> None:
+    (row,) = (row for row in json.loads(run("list", "--json").stdout) if row["name"] == system.name)
+    library = LIBRARIES[system.library]
+    assert tuple(row["input"]) == library.image_size(system.config, system.preprocessor)
+    assert (row["licence"], row["gated"]) == (system.licence, system.gated)
+    lines = run("list").stdout.splitlines()
+    above = next(place for place, line in enumerate(lines) if line.startswith(f"{system.name} "))
+    height, width = row["input"]
+    assert lines[above].split() == [system.name, f"{height}x{width}", system.licence]
+    assert lines[above + 1].replace(",", "").split()[:2] == [system.hub_id, system.library]
+    assert ("gated" in lines[above + 1]) is system.gated
+
+
+SMALL = pytest.mark.parametrize("system", ["vit_small_patch14_reg4_dinov2.lvd142m"], indirect=True)
+
+
+@SMALL
+def test_info_fits_one_screen_and_says_how_to_validate(small_artifact: Path) -> None:
+    shown = run("info", small_artifact).stdout
+    made = json.loads((small_artifact / "vconv.json").read_text())
+    assert shown.splitlines()[0] == made["system"]["name"]
+    assert len(shown.splitlines()) <= 40
+    assert "not validated yet: vconv validate" in shown
+    for variant in made["variants"]:
+        nodes = str(sum(variant["operators"].values()) or "-")
+        batch = str(variant["batch"] or "any")
+        row = next(line.split() for line in shown.splitlines() if line.startswith(variant["variant"] + " "))
+        assert (row[1], row[2], row[-1]) == (variant["engine"], batch, nodes)
+    assert f"{made['complexity']['parameters'] / 1e3:.0f} thousand parameters" in shown
+    total = sum(record["nbytes"] for record in made["files"].values())
+    assert re.search(rf"^total +{total / 1e6:.1f} MB$", shown, re.M)
+
+
+@SMALL
+def test_info_shows_how_it_was_last_validated_and_survives_a_damaged_index(copied: Path) -> None:
+    report = json.loads(run("validate", copied, "--quick", "--budget", "0.001", "--json").stdout)
+    result = run("info", copied)
+    day = Path(report["report"]).name[:8]
+    when = f"{day[:4]}-{day[4:6]}-{day[6:]}"
+    assert re.search(rf"^passed +validate +{when} \d\d:\d\d UTC on cpu$", result.stdout, re.M)
+    passed = [row for row in report["variants"] if row["status"] == "passed" and row["latency"]]
+    best = min((row["latency"][0] for row in passed), key=lambda one: (one["batch"], one["p50_ms"]))
+    assert f"{best['p50_ms']:.4g} ms at batch {best['batch']}" in result.stdout
+    (copied / "results.json").write_text("{")
+    (copied / "config.json").unlink()
+    result = run("info", copied)
+    assert result.exit_code == 0
+    assert result.stdout.count("warning:") == 1
+    assert "results.jsonisdamaged" in "".join(result.stdout.split())
+    assert re.search(r"^config.json +\S+ kB +missing$", result.stdout, re.M)
+    document = json.loads(run("info", copied, "--json").stdout)
+    assert document["reports"] == [] and "is damaged" in document["reports_trouble"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vconv.progress import Counted, counted, spoken
+from vconv.progress import Counted, Meter, counted, megabytes, spoken
 
 
 def _clock(*times: float):
@@ -38,3 +38,24 @@ def test_it_does_not_tell_more_often_than_anyone_reads() -> None:
 )
 def test_a_time_is_said_as_one_would(seconds: float, said: str) -> None:
     assert spoken(seconds) == said
+
+
+def test_a_meter_tells_amounts_in_its_unit() -> None:
+    lines: list[str] = []
+    meter = Meter("MB hashed", 40_000_000, lines.append, unit=10**6, clock=_clock(0, 4, 8, 9))
+    for nbytes in (4_000_000, 12_900_000, 23_100_000):
+        meter.add(nbytes)
+    assert lines == ["MB hashed: 4 of 40, 36 s left", "MB hashed: 16 of 40, 11 s left"]
+
+
+def test_a_meter_may_be_told_how_long_the_rest_takes() -> None:
+    lines: list[str] = []
+    list(counted("abc", 3, "rounds", lines.append, clock=_clock(0, 1, 2, 3), left=lambda: 42.0))
+    assert lines == ["rounds: 1 of 3, 42 s left", "rounds: 2 of 3, 42 s left"]
+
+
+def test_bytes_are_told_by_the_million(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vconv.progress.EVERY_SECONDS", 0)
+    lines: list[str] = []
+    megabytes("written", 28_000_000_000, lines.append).add(7_000_000_000)
+    assert lines[0].startswith("MB written: 7000 of 28000, ")

@@ -218,3 +218,21 @@ def test_a_number_of_clean_runs_below_zero_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="--clean-runs is out of range"):
         selftesting.selftest(small_artifact, clean_runs=runs)
+
+
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
+def test_faults_and_clean_runs_are_counted_together(
+    small_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vconv.progress.EVERY_SECONDS", 0)
+    monkeypatch.setattr(selftesting, "FAULTS", FAULTS[:2])
+    said: list[str] = []
+    selftesting.selftest(small_artifact, clean_runs=1, say=said.append)
+    ours = [line.split(", ")[0] for line in said if small_artifact.name in line or "clean runs" in line]
+    assert ours == [
+        f"{small_artifact.name}: clean run 1 of 1: passed",
+        "faults and clean runs: 1 of 3",
+        f"{small_artifact.name}: {FAULTS[0].name}: caught",
+        "faults and clean runs: 2 of 3",
+        f"{small_artifact.name}: {FAULTS[1].name}: caught",
+    ]

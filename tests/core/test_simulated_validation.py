@@ -16,6 +16,7 @@ from vconv.catalog import System
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError
 from vconv.runtime.simulation.device import lack
+from vconv.terminal import WIDTH
 
 if lack():
     pytest.skip(lack(), allow_module_level=True)
@@ -97,10 +98,16 @@ def test_the_word_simulated_follows_every_line_that_names_a_variant(
     report, log = predicted
     display.validated(report)
     shown = capsys.readouterr().out
-    table = [line for line in shown.splitlines() if " npu-sim" in line]
-    assert len(table) >= 4 and all("simulated" in line for line in table)
+    lines = shown.splitlines()
+    table = [place for place, line in enumerate(lines) if " npu-sim" in line]
+    # A name that is too long for its column goes on in the next line.
+    assert len(table) >= 4 and all("simulated" in lines[place] + lines[place + 1] for place in table)
     assert "predicted, not measured" in shown and "variant (simulated)" in shown
     assert " ms" not in shown
+    assert max(map(len, shown.splitlines())) <= WIDTH
+    for row in report["variants"]:
+        for errors in row["prediction"]["outputs"].values():
+            assert f" {100 * errors['relative_error']:.4f} % " in shown
     named = [line for line in log.splitlines() if "npu-sim)" in line or "npu-sim," in line]
     assert all("simulated" in line for line in named if not line.lstrip()[0].isdigit())
     assert log.count("predicted by simulation") == 4

@@ -17,9 +17,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from vconv.catalog import SYSTEMS, System
+from vconv.convert.sources.base import Source
 from vconv.errors import InputError
 from vconv.runtime.images import natural_image, natural_images
-from vconv.runtime.preprocessing import load_processor, preprocess
+from vconv.runtime.preprocessing import denormalised, load_processor, preprocess
 from vconv.types import Array
 
 INTERPOLATION = {0: InterpolationMode.NEAREST, 2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}
@@ -242,3 +243,18 @@ def test_code_that_a_processor_names_is_not_run_and_nobody_is_asked(
         preprocess(processor_folder, [natural_image(0)])
     assert not ran.exists()
     assert capfd.readouterr() == ("", "")
+
+
+def test_pixel_values_become_the_pictures_that_they_came_from(
+    small_system: System, small_source: Source
+) -> None:
+    mean, std = statistics(small_system)
+    pictures = np.random.default_rng(4).integers(0, 256, (2, 5, 6, 3), dtype=np.uint8)
+    pixel_values = (pictures.transpose(0, 3, 1, 2) / 255 - mean) / std
+    found = denormalised(small_source.folder, pixel_values.astype(np.float32))
+    assert found.dtype == np.uint8 and np.array_equal(found, pictures)
+
+
+def test_what_is_beyond_black_and_white_is_cut_off(small_source: Source) -> None:
+    far = np.array([-1e3, 1e3], np.float32)[:, None, None, None] * np.ones((2, 3, 1, 1), np.float32)
+    assert denormalised(small_source.folder, far).reshape(2, 3).tolist() == [[0] * 3, [255] * 3]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from vconv.progress import Counted
 from vconv.runtime.doubts import doubts
 from vconv.runtime.statistics import LEAST_SAMPLES
 from vconv.runtime.timing import (
@@ -283,3 +285,41 @@ def test_every_plan_warms_up_and_times(plan: Plan) -> None:
 @pytest.mark.parametrize("plan", [DEFAULT, FULL], ids=["default", "full"])
 def test_plans_that_are_no_glance_take_enough_samples_for_a_99th_percentile(plan: Plan) -> None:
     assert plan.runs >= PERCENTILES_NEED
+
+
+def test_progress_is_said_between_rounds_and_never_within_one(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vconv.progress.EVERY_SECONDS", 0)
+    device, names, plan = Queue(clock), "abc", replace(PLAN, warmups=2, runs=6)
+    said = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        device.events.append("say")
+
+    interleaved({name: device.task(1.0, name) for name in names}, plan, say)
+    sample = r"wait [abc] wait"
+    warming, a_round = f"(?:{sample} ?){{{plan.warmups}}}", f"(?:{sample} ?){{{len(names)}}}"
+    told = f"(?:{warming}say ){{2}}{warming}(?:{a_round}say ){{{plan.runs - 1}}}{a_round}"
+    assert re.fullmatch(told, " ".join(device.events))
+    assert [line.split(",")[0] for line in said] == [
+        *("warmed up: 1 of 3", "warmed up: 2 of 3"),
+        *(f"rounds timed: {done} of 6" for done in range(1, 6)),
+    ]
+    assert all(isinstance(line, Counted) for line in said)
+
+
+def test_the_time_left_is_what_the_samples_and_the_budget_say(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vconv.progress.EVERY_SECONDS", 0)
+    said: list[str] = []
+    tasks = {
+        "fast": Task(1, clock.work(1.0), nothing),
+        "slow": Task(1, clock.work(4.0), nothing),
+    }
+    interleaved(tasks, replace(PLAN, warmups=0, runs=5, budget_seconds=10.0), said.append)
+    left = [line.seconds_left for line in said if isinstance(line, Counted) and "rounds" in line]
+    # fast: 4, 3, 2, 1 s; slow: the budget of 10 s less 4, 8 and, as it sits out from then on, 8 and 8.
+    assert left == pytest.approx([4 + 6, 3 + 2, 2 + 2, 1 + 2])

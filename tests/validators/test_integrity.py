@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from vconv.convert.safetensors_file import Entry, read_header
 from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError
 from vconv.manifest import FileRecord, Manifest
+from vconv.progress import Counted
 from vconv.runtime.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Check, Status
 from vconv.validators import integrity
@@ -452,3 +453,28 @@ def test_another_number_in_the_configuration_fails_and_names_its_class(
     check = verify_architecture(other, small_source.network)
     assert_failed(check, f"{field} is {value}")
     assert check.fault == fault
+
+
+@pytest.mark.parametrize("what", ["hashed", "checked", "compared"])
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
+def test_what_reads_many_bytes_tells_how_many(
+    what: str, small_artifact: Path, made: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vconv.progress.EVERY_SECONDS", 0)
+    lines, entries, said = lines_of(small_artifact), entries_of(small_artifact), list[str]()
+    weights = sum(entry.nbytes for entry in entries.values())
+    calls: dict[str, tuple[Callable[[], Check], int]] = {
+        "hashed": (
+            lambda: verify_files(small_artifact, made, said.append),
+            sum(record.nbytes for record in made.files.values()),
+        ),
+        "checked": (lambda: verify_ledger(lines, entries, said.append), weights),
+        "compared": (lambda: verify_tensors(lines, entries, entries, str, said.append), weights),
+    }
+    call, total = calls[what]
+    assert call().status is Status.PASSED
+    counts = [line for line in said if isinstance(line, Counted)]
+    assert len(counts) == len(said) >= 6
+    assert {(line.what, line.total) for line in counts} == {(f"MB {what}", total // 10**6)}
+    assert [line.done for line in counts] == sorted(line.done for line in counts)
+    assert all(line.seconds_left is not None and line.seconds_left >= 0 for line in counts)

@@ -171,6 +171,33 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_the_user_can_mend(
         report.save(tmp_path, {"status": "passed"}, "validate", "a log\n")
 
 
+def test_a_picture_is_drawn_of_the_report_as_it_is_on_disk(tmp_path: Path) -> None:
+    seen: list[tuple[Any, report.Saved]] = []
+
+    def draw(document: Any, saved: report.Saved) -> bytes:
+        seen.append((document, saved))
+        return b"drawn"
+
+    document = {"status": Status.PASSED, "variants": [], "figure": math.inf}
+    path = report.save(tmp_path, document, "validate", "a log\n", {".html": draw, ".svg": b"as it is"})
+    assert path.with_suffix(".html").read_bytes() == b"drawn"
+    assert path.with_suffix(".svg").read_bytes() == b"as it is"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert seen == [(json.loads(path.read_text()), report.Saved(path.name, digest))]
+    assert index(tmp_path)[0]["sha256"] == digest
+
+
+def test_a_picture_that_cannot_be_drawn_takes_neither_report_nor_log_with_it(tmp_path: Path) -> None:
+    def fail(document: Any, saved: report.Saved) -> bytes:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        report.save(tmp_path, {"status": "passed", "variants": []}, "validate", "a log\n", {".html": fail})
+    kept = sorted((tmp_path / "reports").iterdir())
+    assert [one.suffix for one in kept] == [".json", ".log"]
+    assert json.loads(kept[0].read_text())["status"] == "passed" and kept[1].read_text() == "a log\n"
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"reports": 3}', "{}"])
 def test_a_damaged_index_is_an_error_before_anything_is_run(content: str, tmp_path: Path) -> None:
     (tmp_path / RESULTS_FILE).write_text(content)

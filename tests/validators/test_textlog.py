@@ -101,6 +101,10 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
         "peak_rss_growth_bytes": 98765432,
         "outputs": outputs,
         "smoke": blocks,
+        "depth": [{"stage": f"block {place} of {variant}", "error": figure()} for place in range(2)],
+        "depth_reason": "",
+        "patch_maps": [{"image": "photograph 1", "largest": figure(), "factor": figure()}],
+        "patch_maps_reason": "",
         "launches": {"total": 8761, "how": "kernels", "operators": {"addmm": 4321, "_to_copy": 1234}},
         "latency": latency,
         "skipped_batches": [{"batch": 16, "reason": "needs about 9.00 GB, 5.00 GB are free"}],
@@ -130,6 +134,11 @@ def report(synthetic: bool = True, simulated: bool = True) -> dict[str, Any]:
         "limits": limits(),
         "reference": {"name": "the reference", "source": "live", "precision": "fp32", "device": "cpu"},
         "inputs": {"source": "photographs", "images": ["photograph 1", "photograph 2"]},
+        "manifest": {
+            "sha256": "fedcba",
+            "vconv": "0.0.9",
+            "files": {"model.onnx": {"sha256": "abcabc", "nbytes": 65432}},
+        },
         "preprocessing_ms_per_image": figure(),
         "devices": {"cpu": "Some CPU", "npu:0": "Some NPU"},
         "device_settings": {"cpu": {}, "npu:0": {"conv.allow_hf32": "as it was set"}},
@@ -256,17 +265,6 @@ def test_every_figure_and_word_on_a_folder_of_images_is_in_the_log() -> None:
     assert "data set a folder: 4,322 images, 2 skipped, 3 other files not looked at, " in text
     assert "om-fp16 (acl, npu:0, simulated): failed: 17 of 4322 images are beyond" in text
     assert "data set" not in rendered(report())
-
-
-def test_of_what_is_counted_the_log_keeps_the_last_line() -> None:
-    heard: list[str] = []
-    log = Log(heard.append)
-    lines = [Counted("images", 8, 24, None), Counted("images", 16, 24, 3.0), Counted("rows", 1, 2, None)]
-    for line in ("begun", *lines, "between", lines[0]):
-        log.say(line)
-    assert heard == ["begun", *lines, "between", lines[0]]
-    kept = [line.split("s  ", 1)[1] for line in log.render(report()).splitlines()[:5]]
-    assert kept == ["begun", lines[1], lines[2], "between", lines[0]]
 
 
 def test_every_figure_and_word_of_the_report_is_in_the_log() -> None:
@@ -412,6 +410,15 @@ def test_what_was_not_timed_or_measured_says_why() -> None:
     assert "not timed: it came back early" in part and "memory not measured: it was killed" in part
 
 
+def test_what_was_not_looked_at_beside_judging_says_why() -> None:
+    content = report()
+    content["variants"][0] |= {"depth": None, "depth_reason": "it runs whole"}
+    content["variants"][0] |= {"patch_maps": None, "patch_maps_reason": "no patches"}
+    lines = section(rendered(content), "onnx-fp32").splitlines()
+    assert "  no depth: it runs whole" in lines and "  no patch maps: no patches" in lines
+    assert not any("error against depth" in line or "patches of" in line for line in lines)
+
+
 def test_nodes_that_fell_back_to_the_cpu_are_warned_of_under_their_variant() -> None:
     content = report()
     content["variants"][0]["fallbacks"] = {"Expand": 2}
@@ -475,3 +482,13 @@ def test_a_comparison_has_every_figure_of_its_rows() -> None:
         assert all(says(line, key, one[key]) for key in ("batch", "cosine"))
         assert SAMPLES not in line and "4321.5" not in text
         assert str(one["variant"]) in line
+
+
+def test_how_far_something_was_is_passed_on_but_not_kept() -> None:
+    said: list[str] = []
+    log = Log(said.append)
+    for line in ("begun", Counted("rounds timed", 3, 10, 7.0), "done"):
+        log.say(line)
+    assert [str(line) for line in said] == ["begun", "rounds timed: 3 of 10, 7 s left", "done"]
+    kept = log.render(report()).splitlines()[:3]
+    assert [line.split(" s  ")[-1] for line in kept] == ["begun", "done", ""]

@@ -523,3 +523,16 @@ def test_every_precision_on_the_cpu_lies_within_its_strict_limit_and_shows(
         assert {output["limit"] for output in row["outputs"].values()} == {
             STRICT[precision.limits, precision.limits].bounds["vector_relative_error"]
         }
+
+
+def test_each_variant_is_named_before_it_is_judged_and_then_how_many_have_been(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vconv.progress.EVERY_SECONDS", 0)
+    said: list[str] = []
+    names = ("one", "two", "three")
+    validation.run([candidate(name) for name in names], open_limits("strict"), None, said.append)
+    assert [line.split(",")[0] for line in said] == [
+        *("one (stand-in", "two (stand-in", "variants judged: 1 of 3"),
+        *("three (stand-in", "variants judged: 2 of 3"),
+    ]

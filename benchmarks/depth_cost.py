@@ -1,0 +1,57 @@
+"""Time what error against depth costs a validation: the reference once, and each variant of dinov3-vits16."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from unittest.mock import Mock
+
+from record import finish, out_option
+
+from vconv import manifest, workflows
+from vconv.catalog import SYSTEMS
+from vconv.chosen import open_reference
+from vconv.convert.sources.table import Request, open_source
+from vconv.runtime.devices import find_device
+from vconv.runtime.torch_stages import TorchStages
+from vconv.runtime.variants import open_variant
+from vconv.validators import golden
+from vconv.validators.depth import Depths
+
+SYSTEM, REPEATS, MOST = "dinov3-vits16", 3, 5.0
+"""What is timed, how often, and the seconds that a variant may take."""
+
+
+def main() -> None:
+    out, cpu = out_option(__doc__), find_device("cpu")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / SYSTEM
+        workflows.export(SYSTEM, "synthetic:0", folder)
+        made = manifest.load(folder)
+        assert made.golden
+        images = golden.load(folder / made.golden.file)[0]
+        (Path(name) / "weights").mkdir()
+        source = open_source(Request(SYSTEMS[SYSTEM], "synthetic:0"), Path(name) / "weights")
+        start = time.perf_counter()
+        _, session = open_reference(folder, made, source)
+        with session:
+            depths = Depths.of(TorchStages(session, plain=False), images)
+        rows = {"the reference": time.perf_counter() - start}
+        for record in made.variants:
+            with open_variant(folder, made, record, cpu) as opened:
+                taken = []
+                for _ in range(REPEATS):
+                    start = time.perf_counter()
+                    assert depths.look(Mock(device=cpu), opened, {})["depth"]
+                    taken.append(time.perf_counter() - start)
+            rows[record.variant] = sorted(taken)[REPEATS // 2]
+    for variant, seconds in rows.items():
+        print(f"{variant:24} {seconds:6.2f} s")
+    passed = max(rows.values()) < MOST
+    print(f"each takes less than {MOST:.0f} s: {passed}")
+    finish({"system": SYSTEM, "seconds": rows}, passed=passed, out=out)
+
+
+if __name__ == "__main__":
+    main()

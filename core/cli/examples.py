@@ -1,0 +1,30 @@
+"""What stands below the options in a command's help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_DINOV3, _DINOV2 = "artifacts/dinov3-vits16", "artifacts/dinov2-large"
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "info": (_DINOV3,),
+    "export": (
+        "dinov3-vits16 --weights FOLDER",
+        "dinov2-large --weights hub:facebook/dinov2-large@main",
+        "dinov3-vits16 --weights synthetic --batch 4 --out try",
+    ),
+    "validate": (
+        f"{_DINOV3} --weights FOLDER",
+        f"{_DINOV3} --quick",
+        f"{_DINOV3} --device npu-sim --profile 310p",
+        f"{_DINOV3} --device all --full",
+        f"{_DINOV3} --reference gpu.safetensors",
+    ),
+    "reference": (f"{_DINOV3} --device cuda --out gpu.safetensors",),
+    "card": (f"{_DINOV3} --lang zh",),
+    "compare": (f"{_DINOV3} {_DINOV2}", f"{_DINOV3} --engine onnxruntime --engine openvino"),
+    "selftest": ("", f"{_DINOV3} --weights FOLDER"),
+    "bisect": (_DINOV3, f"{_DINOV3} --variant patched-torch-fp32"),
+    "fill": (f"{_DINOV3} --weights FOLDER",),
+    "doctor": ("", "--probe --device npu:0"),
+}
+"""By command, what may stand after its name."""

@@ -1,0 +1,53 @@
+"""How figures are written where people read them: short, and the same everywhere."""
+
+from __future__ import annotations
+
+DASH = "\N{EN DASH}"
+"""What is not known."""
+
+
+def error(value: float | None) -> str:
+    """Write a small number: ``2.0e-6``."""
+    if value is None:
+        return DASH
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return "0" if value == 0 else f"{mantissa}e{int(exponent)}"
+
+
+def bound(value: float | None) -> str:
+    """Write a limit as somebody would: ``1e-5``."""
+    return error(value).replace(".0e", "e")
+
+
+def number(value: float | None) -> str:
+    """Write a number to three digits: ``0.0213``, ``7.25``, ``45.9``, ``1,204``."""
+    if value is None:
+        return DASH
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def cosine(value: float | None) -> str:
+    """Write a cosine to seven digits."""
+    return DASH if value is None else f"{value:.7f}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share in percent, to four digits after the point, as published reports do."""
+    return DASH if share is None else f"{100 * share:.4f} %"
+
+
+def size(nbytes: float | None) -> str:
+    """Write a size, in powers of ten."""
+    if nbytes is None:
+        return DASH
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= least:
+            return f"{number(nbytes / least)} {unit}"
+    return f"{nbytes:.0f} B"
+
+
+def times(factor: float) -> str:
+    """Write a factor: a multiplication sign, and ``100,000``."""
+    return f"\N{MULTIPLICATION SIGN} {factor:,.0f}"

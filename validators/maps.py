@@ -1,0 +1,104 @@
+"""Maps of patch features: three principal components as red, green and blue."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vconv.types import Array
+
+COMPONENTS = 3
+"""Principal components that are shown, one a colour."""
+TAILS = (1.0, 99.0)
+"""Percentiles of the reference's scores that become the least and the greatest brightness."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Three principal components of an image's patches, and how their scores become colours.
+
+    Args:
+        centre: the patches' mean, float64 (D,).
+        components: float64 (3, D), of length one each; zero where there are fewer.
+        low: by component, the score that is darkest, float64 (3,).
+        high: by component, the score that is brightest.
+    """
+
+    centre: Array
+    components: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def fit(cls, patches: Array) -> Basis:
+        """Find the directions in which patches differ most, by singular value decomposition.
+
+        A component is the same with either sign: the sign is taken by which its coefficient of the
+        greatest magnitude is positive.
+
+        Args:
+            patches: one image's, (P, D).
+        """
+        values = patches.astype(np.float64)
+        centre = values.mean(axis=0)
+        _, strengths, rows = np.linalg.svd(values - centre, full_matrices=False)
+        # What is left after the last component is rounding, and no direction.
+        rows = rows[strengths > 1e-12 * max(strengths[0], 1e-300)][:COMPONENTS]
+        components = np.zeros((COMPONENTS, values.shape[1]))
+        greatest = np.abs(rows).argmax(axis=1)
+        signs = np.sign(np.take_along_axis(rows, greatest[:, None], axis=1))
+        components[: len(rows)] = rows * signs
+        low, high = np.percentile((values - centre) @ components.T, TAILS, axis=0)
+        return cls(centre, components, low, high)
+
+    def colours(self, patches: Array) -> Array:
+        """Return the colours of patches (P, D) of the same image: uint8 (P, 3)."""
+        scores = (patches.astype(np.float64) - self.centre) @ self.components.T
+        span = np.where(self.high > self.low, self.high - self.low, 1.0)
+        shades: Array = np.rint(255 * ((scores - self.low) / span).clip(0.0, 1.0)).astype(np.uint8)
+        return shades
+
+
+@dataclass(frozen=True)
+class PatchMap:
+    """What a variant makes of the patches of one image, as pictures of one pixel a patch.
+
+    Args:
+        colours: uint8 (H, W, 3), in the reference's basis.
+        differences: uint8 (H, W): by patch, the vector relative error times ``factor``.
+        largest: the greatest vector relative error of a patch.
+        factor: 1, 2 or 5 times a power of ten: the greatest by which no error exceeds 1.
+    """
+
+    colours: Array
+    differences: Array
+    largest: float
+    factor: float
+
+
+def amplification(largest: float) -> float:
+    """Return the greatest of 1, 2, 5, 10, 20 and so on by which an error stays within 1; else 1."""
+    if not 0 < largest < 1:
+        return 1.0
+    power = 10.0 ** math.floor(-math.log10(largest))
+    return max(step * power for step in (1, 2, 5) if step * power * largest <= 1)
+
+
+def compare(basis: Basis, actual: Array, expected: Array, grid: tuple[int, int]) -> PatchMap:
+    """Draw a variant's patches of one image in the reference's colours, and how far each is from it.
+
+    Args:
+        basis: of the reference's patches.
+        actual: the variant's patches, finite (P, D).
+        expected: the reference's.
+        grid: patches in a column and in a row, of which P is the product.
+    """
+    difference = np.linalg.norm(actual.astype(np.float64) - expected, axis=1)
+    lengths = np.linalg.norm(expected.astype(np.float64), axis=1)
+    errors = np.divide(difference, lengths, out=np.zeros_like(difference), where=lengths > 0)
+    largest = float(errors.max())
+    factor = amplification(largest)
+    shades = np.rint(255 * (factor * errors).clip(0.0, 1.0)).astype(np.uint8)
+    return PatchMap(basis.colours(actual).reshape(*grid, COMPONENTS), shades.reshape(grid), largest, factor)

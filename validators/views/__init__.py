@@ -1,0 +1,1 @@
+"""What each section of a report's page shows, laid out from the report alone."""
