@@ -96,6 +96,9 @@ def _metrics(report: Document) -> Table:
     return Table("Every metric of every output, the worst image of each", first + named, rows)
 
 
+_USUAL = {"engine": "torch", "device": "cpu", "simulated": False}
+
+
 def folder(report: Document) -> dict[str, Any] | None:
     """Lay out how variants agree over a folder of images; None where that was not looked at."""
     found = report.get("dataset")
@@ -115,7 +118,7 @@ def folder(report: Document) -> dict[str, Any] | None:
     worst = [
         {
             "image": row["image"],
-            "variant": row["variant"],
+            "variant": sentences.short_name({**_USUAL, **row}),
             "output": row["output"],
             "cosine": figures.cosine(row["cosine"]),
             "error": figures.error(row["relative_error"]),
@@ -134,12 +137,12 @@ def folder(report: Document) -> dict[str, Any] | None:
 
 
 def _over_folder(row: Document, name: str, output: Document, first: bool) -> tuple[str, ...]:
-    usual = {"engine": "torch", "device": "cpu", "simulated": False}
-    near, top = row.get("neighbours"), row.get("top1_agreement")
-    shares = [f"{100 * near['agreement']:.2f} % of {near['k']}" if near else figures.DASH]
+    near, top = row.get("neighbours") or {"k": 0, "agreement": None}, row.get("top1_agreement")
+    shared = near["agreement"]  # None of so few images that there is no neighbour to compare
+    shares = [figures.DASH if shared is None else f"{100 * shared:.2f} % of {near['k']}"]
     shares += [figures.DASH if top is None else f"{100 * top:.2f} %"]
     return (
-        sentences.short_name({**usual, **row}),
+        sentences.short_name({**_USUAL, **row}),
         name,
         *(figures.cosine(output["cosine"].get(key)) for key in ("p0", "p1", "p50")),
         *(figures.error(output["relative_error"].get(key)) for key in ("p50", "p90", "p99", "p100")),
