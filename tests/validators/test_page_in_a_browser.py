@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "docs" / "screenshots.py"
 _found = importlib.util.spec_from_file_location("screenshots", SCRIPT)
 assert _found and _found.loader
 screenshots = importlib.util.module_from_spec(_found)
+sys.modules[_found.name] = screenshots
 _found.loader.exec_module(screenshots)
 
 pytestmark = [
