@@ -12,6 +12,7 @@ import click
 from vconv import catalog
 from vconv._version import VERSION
 from vconv.cli.completion import artifact, one_of, system
+from vconv.cli.examples import HELP
 from vconv.cli.group import Commands
 from vconv.cli.live import progress
 from vconv.cli.options import (
@@ -52,18 +53,7 @@ def exit_by(document: Mapping[str, Any]) -> None:
         sys.exit(1)
 
 
-_HELP = """Convert, export and validate vision transformers for Ascend NPUs.
-
-\b
-vconv export dinov3-vits16 --weights FOLDER
-vconv validate artifacts/dinov3-vits16 --weights FOLDER
-
-`vconv COMMAND -h` shows every option. In bash, `eval "$(_VCONV_COMPLETE=bash_source vconv)"` completes
-names and artifacts; so in zsh and fish.
-"""
-
-
-@click.group("vconv", cls=Commands, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("vconv", cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="vconv")
 def main() -> None:
     """Run the command that is named."""

@@ -18,6 +18,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         f"{_DINOV3} --device npu-sim --profile 310p",
         f"{_DINOV3} --device all --full",
         f"{_DINOV3} --reference gpu.safetensors",
+        f"{_DINOV3} --dataset photographs --quick",
     ),
     "reference": (f"{_DINOV3} --device cuda --out gpu.safetensors",),
     "card": (f"{_DINOV3} --lang zh",),
@@ -28,3 +29,14 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "doctor": ("", "--probe --device npu:0"),
 }
 """By command, what may stand after its name."""
+
+HELP = """Convert, export and validate vision transformers for Ascend NPUs.
+
+\b
+vconv export dinov3-vits16 --weights FOLDER
+vconv validate artifacts/dinov3-vits16 --weights FOLDER
+
+`vconv COMMAND -h` shows every option. In bash, `eval "$(_VCONV_COMPLETE=bash_source vconv)"` completes
+names and artifacts; so in zsh and fish.
+"""
+"""What `vconv -h` begins with."""

@@ -42,7 +42,17 @@ def hf32_names(text: str) -> tuple[str, ...]:
 
 TEXT = Filled()
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "What goes in": ("weights", "hub", "offline", "images", "seed", "reference", "pool", "periods"),
+    "What goes in": (
+        "weights",
+        "hub",
+        "offline",
+        "images",
+        "dataset",
+        "seed",
+        "reference",
+        "pool",
+        "periods",
+    ),
     "What is made": ("out", "force", "batch", "opset", "golden", "without_weights", "lang"),
     "Offline model": ("format", "soc", "gears", "om_precision"),
     "What is run, and where": (
