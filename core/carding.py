@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vconv import manifest
-from vconv.errors import ArtifactError, UnknownNameError
+from vconv.errors import ArtifactError, UnknownNameError, VconvError
 from vconv.manifest import Manifest
 from vconv.types import Say, silent
 from vconv.validators import index
@@ -71,12 +71,17 @@ def refresh(folder: Path, made: Manifest, say: Say) -> str | None:
     Returns:
         The card's path; None where it was left alone.
     """
-    with index.locked(folder):
-        kept = index.read(folder)
-        if _foreign(folder, kept):
-            say(f"{CARD_FILE} was changed by hand and is left alone: `vconv card` with --force replaces it")
-            return None
-        _write(folder, made, kept, None)
+    try:
+        with index.locked(folder):
+            kept = index.read(folder)
+            if _foreign(folder, kept):
+                say(f"{CARD_FILE} was changed by hand and is left alone: `vconv card` with --force replaces it")
+                return None
+            _write(folder, made, kept, None)
+    except VconvError as error:
+        # The validation is done and saved: what is wrong with an older report is no fault of it.
+        say(f"{CARD_FILE} is left as it was: {error}")
+        return None
     return str(folder / CARD_FILE)
 
 
@@ -85,15 +90,17 @@ def _foreign(folder: Path, kept: dict[str, Any]) -> bool:
     path = folder / CARD_FILE
     if not path.exists():
         return False
-    written = kept.get("card", {}).get("sha256")
-    return not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != written
+    written = (kept["card"].get("sha256"), kept["card"].get("next"))
+    return not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() not in written
 
 
 def _write(folder: Path, made: Manifest, kept: dict[str, Any], lang: str | None) -> dict[str, Any]:
-    language = lang or kept.get("card", {}).get("language", DEFAULT_LANGUAGE)
+    language = lang or kept["card"].get("language", DEFAULT_LANGUAGE)
     evidence = newest(index.reports(folder))
     content = render(made, evidence, language).encode()
     digest = hashlib.sha256(content).hexdigest()
+    # A kill between these three leaves a card that is known for vconv's all the same.
+    index.write(folder, {**kept, "card": {**kept["card"], "next": digest}})
     index.replace(folder / CARD_FILE, content)
     index.write(folder, {**kept, "card": {"language": language, "sha256": digest}})
     used = list(dict.fromkeys(one.report.file for one in evidence))

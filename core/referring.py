@@ -20,7 +20,7 @@ from vconv.staging import scratch_folder
 from vconv.types import Say, silent
 from vconv.validators import elsewhere, report
 from vconv.validators import golden as golden_room
-from vconv.validators.elsewhere import Recorded
+from vconv.validators.elsewhere import Facts, Recorded
 from vconv.validators.integrity import verify_source
 
 KINDS = ("cpu", "cuda")
@@ -91,14 +91,14 @@ def reference(
         pixel_values, names = subjects.inputs(folder, made, photographs, seed)
         say(f"running the reference in fp32 on {place.name}, in float64 on cpu")
         found = golden_room.run_reference(source, pixel_values, place)
-    facts = {
-        "device": place.name,
-        "device_model": place.model,
-        "arithmetic": f"{place.arithmetic}, TF32 off" if place.kind == "cuda" else place.arithmetic,
-        "images": list(names),
-        "environment": report.environment([place]),
-        "time": datetime.now(UTC).strftime("%Y%m%dT%H%M%S"),
-    }
+    facts = Facts(
+        device=place.name,
+        device_model=place.model,
+        arithmetic=f"{place.arithmetic}, TF32 off" if place.kind == "cuda" else place.arithmetic,
+        images=names,
+        environment=report.environment([place]),
+        time=datetime.now(UTC).strftime("%Y%m%dT%H%M%S"),
+    )
     content = elsewhere.save(target, found, made, facts)
     return {
         "file": str(out),
@@ -110,7 +110,7 @@ def reference(
         "reference": found.name,
         "outputs": {name: list(value.shape) for name, value in found.outputs.items()},
         "floor": dict(found.floor),
-        **facts,
+        **facts.model_dump(mode="json"),
     }
 
 

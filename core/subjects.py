@@ -163,7 +163,7 @@ def _from_elsewhere(
         say("running the reference in fp32 and float64, to hold the recorded one against it")
         live = golden_room.run_reference(source, elsewhere.reference.pixel_values).outputs
     check = agreement(elsewhere, live)
-    return elsewhere.reference, check, {"source": "file", "images": list(elsewhere.facts["images"])}
+    return elsewhere.reference, check, {"source": "file", "images": list(elsewhere.facts.images)}
 
 
 def reference(

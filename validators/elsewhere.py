@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.numpy
+from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
 
 from vconv.errors import ArtifactError, InputError
@@ -21,10 +22,36 @@ from vconv.validators.accuracy import judge
 from vconv.validators.golden import Reference
 from vconv.validators.limits import STRICT
 
-SCHEMA_VERSION = 1
 _KEY, _STOCK = "vconv_reference", "stock."
 _SAME = ("files", "configuration_sha256", "pool", "periods")
 """What of the source must be the same: the weights, their configuration, and what was asked for beside it."""
+
+
+class Facts(BaseModel):
+    """How a reference was run: where, on what, and what its images are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    device_model: str
+    arithmetic: str
+    images: tuple[str, ...]
+    environment: dict[str, str | int]
+    time: str
+
+
+class _Told(BaseModel):
+    """What a file says of its tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    system: str
+    source: dict[str, Any]
+    reference: str
+    floor: dict[str, float]
+    to_stock_original: dict[str, float]
+    facts: Facts
 
 
 @dataclass(frozen=True)
@@ -33,22 +60,22 @@ class Recorded:
 
     Args:
         reference: what was recorded.
-        facts: how: ``device``, ``device_model``, ``arithmetic``, ``environment``, ``images``, ``time``.
+        facts: how.
         file: the file, as it was named.
         sha256: of the file.
     """
 
     reference: Reference
-    facts: Mapping[str, Any]
+    facts: Facts
     file: str
     sha256: str
 
     def describe(self) -> dict[str, Any]:
         """Lay out for a report where the reference comes from."""
-        return {"file": self.file, "sha256": self.sha256, **self.facts}
+        return {"file": self.file, "sha256": self.sha256, **self.facts.model_dump(mode="json")}
 
 
-def save(path: Path, reference: Reference, made: Manifest, facts: Mapping[str, Any]) -> bytes:
+def save(path: Path, reference: Reference, made: Manifest, facts: Facts) -> bytes:
     """Write a reference beside its place, and rename it into that.
 
     Args:
@@ -62,17 +89,16 @@ def save(path: Path, reference: Reference, made: Manifest, facts: Mapping[str, A
     """
     tensors = {INPUT: reference.pixel_values, **reference.outputs}
     tensors |= {_STOCK + name: value for name, value in reference.stock.items()}
-    told = {
-        "schema_version": SCHEMA_VERSION,
-        "system": made.system.name,
-        "source": made.source.model_dump(mode="json"),
-        "reference": reference.name,
-        "floor": dict(reference.floor),
-        "to_stock_original": dict(reference.to_stock_original),
-        "facts": dict(facts),
-    }
+    told = _Told(
+        system=made.system.name,
+        source=made.source.model_dump(mode="json"),
+        reference=reference.name,
+        floor=dict(reference.floor),
+        to_stock_original=dict(reference.to_stock_original),
+        facts=facts,
+    )
     whole = {name: np.ascontiguousarray(value, "<f4") for name, value in tensors.items()}
-    content = safetensors.numpy.save(whole, {_KEY: json.dumps(told)})
+    content = safetensors.numpy.save(whole, {_KEY: told.model_dump_json()})
     index.replace(path, content)
     return content
 
@@ -90,32 +116,29 @@ def load(path: Path, made: Manifest) -> Recorded:
     """
     try:
         with safe_open(path, "numpy") as file:
-            told = json.loads((file.metadata() or {})[_KEY])
+            told = _Told.model_validate_json((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if told["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {told['schema_version']}, not {SCHEMA_VERSION}")
         stock = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_STOCK)}
         reference = Reference(
-            name=str(told["reference"]),
+            name=told.reference,
             pixel_values=tensors.pop(INPUT),
             outputs=tensors,
-            floor=dict(told["floor"]),
-            to_stock_original=dict(told["to_stock_original"]),
+            floor=told.floor,
+            to_stock_original=told.to_stock_original,
             stock={name.removeprefix(_STOCK): value for name, value in stock.items()},
             source="file",
-            device=str(told["facts"]["device"]),
+            device=told.facts.device,
         )
-        facts, system, source = dict(told["facts"]), told["system"], dict(told["source"])
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise ArtifactError(
             f"cannot read the reference {path}",
-            got=f"{type(error).__name__}: {error}" if path.exists() else "no such file",
+            got=" ".join(str(error).split("\n")[:3]) if path.exists() else "no such file",
             expected="a file that `vconv reference` wrote",
             fix="check the path, or record it again",
         ) from error
-    _require_same(path, made, str(system), source)
-    _require_fitting(path, made, reference)
-    return Recorded(reference, facts, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    _require_same(path, made, told.system, told.source)
+    _require_fitting(path, made, reference, len(told.facts.images))
+    return Recorded(reference, told.facts, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, Any]) -> None:
@@ -138,14 +161,16 @@ def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, 
         )
 
 
-def _require_fitting(path: Path, made: Manifest, reference: Reference) -> None:
+def _require_fitting(path: Path, made: Manifest, reference: Reference, named: int) -> None:
     count = len(reference.pixel_values)
     expected = {INPUT: (3, *made.size)} | {
         name: tuple(int(length) for length in shape[1:]) for name, shape in made.outputs.items()
     }
     found = {INPUT: reference.pixel_values, **reference.outputs}
     shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
-    sound = shapes == expected and all(len(value) == count for value in found.values())
+    sound = shapes == expected and all(len(value) == count for value in found.values()) and count == named
+    sound = sound and set(reference.floor) == set(reference.outputs)
+    sound = sound and all(value.dtype == np.float32 for value in found.values())
     if not sound or not count:
         raise InputError(
             f"{path} does not fit the artifact",
@@ -170,7 +195,7 @@ def agreement(recorded: Recorded, live: Arrays | None) -> Check:
         recorded: what was recorded.
         live: the outputs of the reference here; None where the original's weights are not at hand.
     """
-    where = f"{recorded.facts['device']} ({recorded.facts['device_model']})"
+    where = f"{recorded.facts.device} ({recorded.facts.device_model})"
     if live is None:
         return Check("reference", Status.SKIPPED, f"recorded on {where}; not run again: no original here")
     verdicts = judge(recorded.reference.outputs, live, STRICT["fp32", "fp32"])

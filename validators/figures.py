@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 DASH = "\N{EN DASH}"
 """What is not known."""
 
@@ -51,3 +53,8 @@ def size(nbytes: float | None) -> str:
 def times(factor: float) -> str:
     """Write a factor: a multiplication sign, and ``100,000``."""
     return f"\N{MULTIPLICATION SIGN} {factor:,.0f}"
+
+
+def badness(error: float | None) -> float:
+    """Return an error to order by; what JSON cannot hold, such as infinity, is worse than any number."""
+    return math.inf if error is None else error

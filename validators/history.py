@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -16,7 +15,6 @@ from vconv.types import Status
 from vconv.validators import index
 
 TIME = "%Y%m%dT%H%M%S"
-_NAMED = re.compile(rf"{index.REPORTS_FOLDER}/(\d{{8}}T\d{{6}})-([a-z]+)(?:-\d+)?\.json")
 _BEST = ("variant", "engine", "device", "batch", "p50_ms")
 
 
@@ -72,7 +70,7 @@ def newest(folder: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
-    named = _NAMED.fullmatch(row["file"])
+    named = index.NAMED.fullmatch(row["file"])
     if named is None:
         raise ValueError(f"{row['file']} is no report")
     time, kind = named.groups()

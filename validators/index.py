@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from vconv.errors import ArtifactError
 RESULTS_FILE = "results.json"
 REPORTS_FOLDER = "reports"
 CARD_FILE = "README.md"
+NAMED = re.compile(rf"{REPORTS_FOLDER}/(\d{{8}}T\d{{6}})-([a-z]+)(?:-\d+)?\.json")
+"""What a report is called: when it was made, what was done, and which of several in one second it is."""
 SCHEMA_VERSION = 1
 """Of every report."""
 
@@ -36,7 +39,7 @@ class Saved:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Return an artifact's index: ``reports``, the oldest first, and ``card``, where vconv wrote one.
+    """Return an artifact's index: ``reports``, the oldest first, and ``card``, empty where vconv wrote none.
 
     Raises:
         ArtifactError: it is damaged.
@@ -44,7 +47,7 @@ def read(folder: Path) -> dict[str, Any]:
     index = folder / RESULTS_FILE
     try:
         found = json.loads(index.read_bytes()) if index.is_file() else {"reports": []}
-        return {**found, "reports": list(found["reports"])}
+        return {"reports": list(found["reports"]), "card": dict(found.get("card") or {})}
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"{index} is damaged",
@@ -71,6 +74,8 @@ def reports(folder: Path) -> list[Saved]:
 def _report(folder: Path, entry: Any) -> Saved:
     try:
         name, expected = str(entry["file"]), str(entry["sha256"])
+        if not NAMED.fullmatch(name):
+            raise ValueError(f"{name!r} is no report's name")
         content = (folder / name).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         if digest != expected:

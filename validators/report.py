@@ -192,13 +192,11 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
     text = json.dumps(finite({**known, **report}), indent=2) + "\n"
     path = _reserved(reports, f"{stamp}-{kind}")
     digest = hashlib.sha256(text.encode()).hexdigest()
+    written = {ending: content for ending, content in beside.items() if isinstance(content, bytes)}
     try:
+        for ending, content in written.items():
+            index.replace(path.with_suffix(ending), content)
         index.replace(path, text.encode())
-        for ending, content in beside.items():
-            drawn = (
-                content if isinstance(content, bytes) else content(json.loads(text), Saved(path.name, digest))
-            )
-            index.replace(path.with_suffix(ending), drawn)
         with index.locked(folder):
             found = index.read(folder)
             name = f"{REPORTS_FOLDER}/{path.name}"
@@ -208,10 +206,15 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
             )
             index.write(folder, found)
     except OSError:
-        for ending in (*beside, path.suffix):
+        for ending in (*written, path.suffix):
             with contextlib.suppress(OSError):
                 path.with_suffix(ending).unlink()
         raise
+    # What is drawn of a report can be drawn again: nothing of the report is lost with it.
+    for ending, content in beside.items():
+        if not isinstance(content, bytes):
+            drawn = content(json.loads(text), Saved(path.name, digest))
+            index.replace(path.with_suffix(ending), drawn)
     return path
 
 

@@ -16,6 +16,15 @@ REFERENCES = {
 """By what a report says of its reference's source, the same for a reader."""
 
 
+def reference(found: Mapping[str, Any]) -> str:
+    """Say where a report's reference is from; of one from a file, which machine computed it, and how."""
+    recorded = found.get("recorded")
+    if not recorded:
+        return REFERENCES.get(found["source"], found["source"])
+    how = f"{recorded['device_model']}, {recorded['arithmetic']}"
+    return f"{REFERENCES['file']} ({how}; {recorded['file']}, sha256 {recorded['sha256'][:12]})"
+
+
 def short_name(row: Mapping[str, Any]) -> str:
     """Name a variant, with its engine and device where they are not the usual ones, and *simulated*."""
     engine: str = "" if row["engine"] in ("torch", "onnxruntime") else f" {row['engine']}"

@@ -100,6 +100,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     reference = report["reference"]
     where = f"{reference['precision']} on {reference['device']}"
     yield f"reference  {reference['name']}, {reference['source']}, {where}"
+    if reference.get("recorded"):
+        yield f"           {sentences.reference(reference)}"
     inputs = report["inputs"]
     yield f"inputs     {inputs['source']}: {', '.join(inputs['images']) or '-'}"
     made = report["manifest"]

@@ -79,7 +79,7 @@ def validated(document: Document) -> None:
             [
                 ("artifact", document["artifact"]),
                 ("weights", weights_named(document["weights"], document["synthetic"])),
-                ("reference", f"{name}{sentences.REFERENCES[reference['source']]}"),
+                ("reference", f"{name}{sentences.reference(reference)}"),
                 ("limits", document["limits"]["within"]),
             ]
         )

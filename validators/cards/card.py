@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vconv import catalog
 from vconv.literature import HUGGING_FACE
 from vconv.manifest import Manifest
 from vconv.published import Published
@@ -32,7 +31,7 @@ def render(made: Manifest, evidence: Sequence[Evidence], language: str) -> str:
         language: one of :data:`vconv.validators.cards.words.LANGUAGES`.
     """
     words, environment = words_of(language), _environment()
-    system = catalog.find(made.system.name)
+    system = model.system_of(made)
     context = {
         "made": made,
         "system": made.system,
@@ -40,7 +39,7 @@ def render(made: Manifest, evidence: Sequence[Evidence], language: str) -> str:
         "evidence": evidence,
         "front_matter": model.front_matter(made),
         "family": words.say("families", model.family(made)),
-        "verdicts": [measured.verdict(one, words) for one in evidence],
+        "verdicts": [measured.verdict(one, words) for one in evidence if one.asked],
         "model_table": model.model_table(made, words),
         "geometry": model.geometry(made),
         "source_named": model.source_named(made),

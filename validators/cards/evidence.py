@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from vconv.types import Check, Status
 from vconv.validators.index import Saved
+from vconv.validators.report import whole
 
 Row = Mapping[str, Any]
 
@@ -33,6 +35,16 @@ class Evidence:
     def rows(self) -> Sequence[Row]:
         """The variants that were run on the device."""
         return [row for row in self.document["variants"] if row["device"] == self.device]
+
+    @property
+    def asked(self) -> bool:
+        """Whether the report is of a validation on the device, not of one that timed it beside another."""
+        return self.device in self.document["devices"]
+
+    @property
+    def status(self) -> Status:
+        """How the validation ended on the device: by its own variants, and by the checks, which are of all."""
+        return whole(self.rows, (Check(**check) for check in self.document["checks"]))
 
     @property
     def simulated(self) -> bool:
@@ -85,10 +97,10 @@ def newest(reports: Iterable[Saved]) -> list[Evidence]:
         if "variants" not in report.document:
             continue
         for device in _devices(report.document):
-            chosen = asked if device in report.document["devices"] else beside
-            chosen[device] = Evidence(device, report)
-    found = [{**beside, **asked}[device] for device in {**beside, **asked}]
-    return sorted(found, key=lambda one: (one.simulated, one.device != "cpu", one.device))
+            found = Evidence(device, report)
+            (asked if found.asked else beside)[device] = found
+    found = {**beside, **asked}
+    return sorted(found.values(), key=lambda one: (one.simulated, one.device != "cpu", one.device))
 
 
 def _devices(document: Mapping[str, Any]) -> Iterator[str]:

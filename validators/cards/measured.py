@@ -9,6 +9,7 @@ from vconv.validators.cards.evidence import Evidence
 from vconv.validators.cards.markdown import code, escaped
 from vconv.validators.cards.words import Words
 from vconv.validators.inputs import MADE_UP
+from vconv.validators.peaks import IN_PROCESS
 
 _VERSIONS = (
     *("python", "torch", "torch_npu", "transformers", "timm", "onnx", "onnxruntime", "openvino", "numpy"),
@@ -17,11 +18,13 @@ _VERSIONS = (
 """What of a report's environment a card shows."""
 
 
-def verdict(one: Evidence, words: Words) -> dict[str, str]:
-    """Tell how a validation on a device ended."""
+def verdict(one: Evidence, words: Words) -> dict[str, Any]:
+    """Tell how a validation on a device ended, and which checks failed."""
+    failed = [check for check in one.document["checks"] if check["status"] == "failed"]
     return {
         "device": device(one, words),
-        "status": words.say("statuses", one.document["status"]),
+        "status": words.say("statuses", one.status),
+        "failed": [f"{escaped(check['name'])}: {escaped(check['detail'])}" for check in failed],
         "moment": one.moment,
         "file": one.report.file,
     }
@@ -92,6 +95,16 @@ def performance(one: Evidence, words: Words) -> dict[str, Any]:
         for row in one.rows
         if row["timing_refused"]
     ]
+    warned = [
+        f"{tables.named(row, words)}, {batch_word} {timing['batch']}: {escaped(warning)}"
+        for row in one.rows
+        for timing in row["latency"]
+        for warning in timing["warnings"]
+    ]
+    doubts = [document["ranking"]["refused"] or "", document["machine"]["reason"]]
+    told = [words.say("marks", "machine").format(reason=escaped(doubt)) for doubt in doubts if doubt]
+    if any(row.get("peak_memory_is") == IN_PROCESS for row in one.rows):
+        told.append(words.say("marks", "in_process"))
     return {
         "device": device(one, words),
         "model": model(one, words),
@@ -101,7 +114,7 @@ def performance(one: Evidence, words: Words) -> dict[str, Any]:
         "baseline": code(document["speed_up_baseline"]) if document["speed_up_baseline"] else "",
         "latency": tables.latency(one, words),
         "costs": tables.costs(one, words),
-        "remarks": skipped + refused,
+        "remarks": [*dict.fromkeys(told), *skipped, *refused, *warned],
     }
 
 

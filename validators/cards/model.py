@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from vconv import catalog
+from vconv.catalog import System
 from vconv.literature import HUGGING_FACE, LICENCES
 from vconv.manifest import Manifest
 from vconv.types import GRAPHS
@@ -14,8 +15,8 @@ from vconv.validators.cards.words import Words
 
 FAMILIES = {"timm dinov3": "dinov3_vit", "timm dinov2": "dinov2"}
 """timm's families by what they are."""
-_OWN = ("dinov3-license",)
-"""Licences that the hub has no identifier for."""
+_KNOWN = ("", "unknown", "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0", "openrail", "gpl-3.0", "unlicense")
+"""Licences that the hub has an identifier for, of https://huggingface.co/docs/hub/repositories-licenses."""
 _SPOKEN = {"apache-2.0": "Apache License 2.0", "dinov3-license": "DINOv3 License"}
 
 
@@ -33,10 +34,11 @@ def front_matter(made: Manifest) -> str:
     if source.synthetic:
         tags.append("synthetic-weights")
     else:
-        named = {"license": source.licence, "base_model": repository(made)}
-        if source.licence in _OWN:
-            link = LICENCES[source.licence]
-            named |= {"license": "other", "license_name": source.licence, "license_link": link}
+        named = {"license": source.licence or "unknown"}
+        if source.licence not in _KNOWN:
+            named |= {"license": "other", "license_name": source.licence, "license_link": LICENCES.get(source.licence)}
+        if source.kind != MODELSCOPE_HUB:
+            named |= {"base_model": repository(made)}
     data = ModelCardData(
         **named,
         library_name=system.library,
@@ -44,6 +46,13 @@ def front_matter(made: Manifest) -> str:
         tags=tags,
     )
     return f"---\n{data.to_yaml()}\n---"
+
+
+def system_of(made: Manifest) -> System:
+    """Return a manifest's row of the catalog; of a system that is in none, what the manifest knows."""
+    known = catalog.SYSTEMS.get(made.system.name)
+    own = System(made.system.name, made.system.hub_id, made.system.library, {}, made.source.licence)
+    return known or own
 
 
 def family(made: Manifest) -> str:
@@ -70,8 +79,8 @@ def licence(name: str) -> str:
 
 def routes(made: Manifest) -> list[dict[str, str]]:
     """List the ways to get the weights: of the repository that they came from, where that is another, one."""
-    system, named = catalog.find(made.system.name), repository(made)
-    ways = (HUGGING_FACE, *(system.mirrors if named == system.hub_id else ()))
+    system, named = system_of(made), repository(made)
+    ways = (HUGGING_FACE, *system.mirrors) if named == system.hub_id else (_HUBS.get(made.source.kind, HUGGING_FACE),)
     folder = f"weights/{made.system.name}"
     return [{"name": way.name, "needs": way.needs, "command": way.command_of(named, folder)} for way in ways]
 

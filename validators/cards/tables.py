@@ -158,7 +158,7 @@ def improvement(evidence: Evidence, words: Words) -> str:
 def _errors(row: Row) -> Mapping[str, float]:
     """Return the relative error of each output: of a simulated device, what it predicts."""
     outputs = row["prediction"]["outputs"] if row["prediction"] else row["outputs"]
-    return {name: found["relative_error"] for name, found in outputs.items() if found["relative_error"]}
+    return {name: found["relative_error"] for name, found in outputs.items() if found.get("relative_error")}
 
 
 def prediction(evidence: Evidence, words: Words) -> str:

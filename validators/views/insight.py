@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,10 @@ def _depth(rows: list[tuple[int, Document]]) -> Chart:
         Series(sentences.short_name(row), tuple(one["error"] for one in row["depth"]), place)
         for place, row in rows
     ]
-    ends = [(one.values[-2], one.name) for one in series if one.values[-2] is not None]
-    finding = "After the last block no error is a number."
-    if ends:
-        (least, calmest), (most, worst) = min(ends), max(ends)
-        finding = f"After the last block the error is {figures.error(most)} ({worst})"
-        finding += "." if len(ends) == 1 else f" at most and {figures.error(least)} ({calmest}) at least."
+    ends = sorted((figures.badness(one.values[-2]), one.name) for one in series)
+    (least, calmest), (most, worst) = ends[0], ends[-1]
+    finding = f"After the last block the error is {_spoken(most)} ({worst})"
+    finding += "." if len(ends) == 1 else f" at most and {_spoken(least)} ({calmest}) at least."
     limits = {
         output["limit"]: f"limit on outputs {figures.bound(output['limit'])}"
         for _, row in rows
@@ -73,6 +72,10 @@ def _depth(rows: list[tuple[int, Document]]) -> Chart:
         ),
     )
     return chart("depth", "Error against depth", finding, draw, table)
+
+
+def _spoken(error: float) -> str:
+    return figures.error(error) if math.isfinite(error) else "no number"
 
 
 def maps(report: Document, gallery: Gallery) -> dict[str, Any]:
@@ -159,8 +162,9 @@ def prediction(report: Document) -> dict[str, Any] | None:
         (row, output, _errors(row, output, causes)) for row in rows for output in row["prediction"]["outputs"]
     ]
     worst = [_worst(row, causes) for row in rows]
-    top = max((value[0], name) for name, _, value in worst if value[0] is not None)
-    finding = f"Predicted, not measured: {figures.percent(top[0])} at most, of {top[1]}."
+    name, _, (error, *_) = max(worst, key=lambda one: figures.badness(one[2][0]))
+    most = "no number" if error is None else figures.percent(error)
+    finding = f"Predicted, not measured: {most} at most, of {name}."
 
     def draw(frame: Frame) -> str:
         dots = [Dots(f"{name}, {output}", values) for name, output, values in worst]
@@ -190,7 +194,7 @@ def _errors(row: Document, output: str, causes: list[str]) -> tuple[float | None
 
 def _worst(row: Document, causes: list[str]) -> tuple[str, str, tuple[float | None, ...]]:
     outputs = row["prediction"]["outputs"]
-    output = max(outputs, key=lambda name: outputs[name][_METRIC] or 0.0)
+    output = max(outputs, key=lambda name: figures.badness(outputs[name][_METRIC]))
     return sentences.short_name(row), output, _errors(row, output, causes)
 
 

@@ -51,13 +51,12 @@ def _count(number: int, noun: str) -> str:
 
 def _facts(report: Document) -> list[tuple[str, str]]:
     reference = report["reference"]
-    source = sentences.REFERENCES.get(reference["source"], reference["source"])
     name = f"{reference['name']}: " if reference["name"] else ""
     inputs = report["inputs"]
     devices = "; ".join(f"{name}: {model}" for name, model in report["devices"].items())
     found = [
         ("Weights", weights_named(report["weights"], report["synthetic"])),
-        ("Reference", f"{name}{source} ({reference['precision']} on {reference['device']})"),
+        ("Reference", f"{name}{sentences.reference(reference)} ({reference['precision']} on {reference['device']})"),
         ("Limits", "; ".join(_limits(report["limits"]))),
         ("Images", f"{inputs['source']}: {', '.join(inputs['images']) or figures.DASH}"),
         ("Devices", devices or figures.DASH),
@@ -109,6 +108,12 @@ def _closest(judged: list[Document]) -> list[tuple[str, str, str]]:
     ]
     if not shares:
         return []
+    if any(
+        output["status"] == "failed" and output.get(_METRIC) is None
+        for row in judged
+        for output in row["outputs"].values()
+    ):
+        return [("of a limit used, at most", figures.DASH, "an output is no number, or could not be compared")]
     share, variant, name, output = max(shares, key=lambda one: one[0])
     of = f"{figures.error(output[_METRIC])} of {figures.bound(output['limit'])}"
     what, value = "of a limit used, at most", f"{figures.number(100 * share)} %"
