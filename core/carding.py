@@ -75,7 +75,7 @@ def refresh(folder: Path, made: Manifest, say: Say) -> str | None:
         with index.locked(folder):
             kept = index.read(folder)
             if _foreign(folder, kept):
-                say(f"{CARD_FILE} was changed by hand and is left alone: `vconv card` with --force replaces it")
+                say(f"{CARD_FILE} was changed by hand and is left alone: `vconv card --force` replaces it")
                 return None
             _write(folder, made, kept, None)
     except VconvError as error:

@@ -107,6 +107,8 @@ def originals(
     reason = "not judged: the reference corrects it"
     if reference.name == "original":
         reason = "not judged: it is the reference"
+        if reference.source == "file":
+            reason = "not judged: it is the reference, on this machine"
     return [
         Candidate(
             str(folder),

@@ -67,6 +67,8 @@ class ImageFolder:
             raise UnreadableError("not an image that can be read") from error
         except OSError as error:
             raise UnreadableError(error.strerror or _said(error)) from error
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow's readers raise anything over a damaged file
             raise UnreadableError(_said(error)) from error
 
@@ -100,11 +102,16 @@ class _Walk:
             return
         for entry in entries:
             name = f"{relative}/{entry.name}" if relative else entry.name
-            if entry.is_dir():
+            try:
+                folder, file = entry.is_dir(), entry.is_file() or entry.is_symlink()
+            except OSError as error:
+                self.closed[name] = error.strerror or "it cannot be read"
+                continue
+            if folder:
                 self.enter(name)
             elif Path(name).suffix.lower() not in SUFFIXES:
                 self.others += 1
-            elif entry.is_file() or entry.is_symlink():
+            elif file:
                 self.names.append(name)
             else:
                 self.closed[name] = "neither a file nor a folder"

@@ -211,10 +211,9 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
                 path.with_suffix(ending).unlink()
         raise
     # What is drawn of a report can be drawn again: nothing of the report is lost with it.
-    for ending, content in beside.items():
-        if not isinstance(content, bytes):
-            drawn = content(json.loads(text), Saved(path.name, digest))
-            index.replace(path.with_suffix(ending), drawn)
+    for ending, draw in beside.items():
+        if not isinstance(draw, bytes):
+            index.replace(path.with_suffix(ending), draw(json.loads(text), Saved(path.name, digest)))
     return path
 
 

@@ -20,7 +20,7 @@ def reference(found: Mapping[str, Any]) -> str:
     """Say where a report's reference is from; of one from a file, which machine computed it, and how."""
     recorded = found.get("recorded")
     if not recorded:
-        return REFERENCES.get(found["source"], found["source"])
+        return REFERENCES.get(found["source"], str(found["source"]))
     how = f"{recorded['device_model']}, {recorded['arithmetic']}"
     return f"{REFERENCES['file']} ({how}; {recorded['file']}, sha256 {recorded['sha256'][:12]})"
 

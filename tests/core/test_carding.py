@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from PIL import Image
 
 import vconv
 from vconv import manifest
+from vconv.catalog import System
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.runtime.images import natural_image
+from vconv.validators import index
 
 LANGUAGES = ("en", "zh")
 
@@ -138,6 +141,144 @@ def test_a_number_that_changes_in_a_report_changes_in_the_card_and_only_there(
     assert len(changed) == 1
     old, new = ([cell.strip() for cell in re.split(r"\||,|\uff0c| ms", line)] for line in changed[0])
     assert sum(first != second for first, second in zip(old, new, strict=True)) == 1
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize(
+    ("keys", "value", "written"),
+    [
+        (("variants", 2, "prediction", "outputs", "cls", "relative_error"), 0.0456789, "4.5679 %"),
+        (
+            ("variants", 0, "prediction", "causes", "gelu", "outputs", "cls", "relative_error"),
+            0.0345,
+            "3.4500 %",
+        ),
+        (("variants", 3, "prediction", "rest", "patches", "relative_error"), 0.0234, "2.3400 %"),
+        (("variants", 1, "outputs", "cls", "cosine"), 0.987654, "0.987654"),
+    ],
+)
+def test_a_predicted_number_changes_in_its_own_place_alone(
+    carded: Path, lang: str, keys: tuple[Any, ...], value: float, written: str
+) -> None:
+    path, document = report_of(carded)
+    found, name = simulated(document), path.with_name("29991231T000000-validate.json")
+    put(carded, name, found)
+    before = text_of(carded, lang)
+    place: Any = found
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    put(carded, name, found)
+    after = text_of(carded, lang)
+    lines = zip(before.splitlines(), after.splitlines(), strict=True)
+    ((old, new),) = [(old, new) for old, new in lines if old != new]
+    variant, output = (
+        found["variants"][keys[1]]["variant"],
+        keys[keys.index("outputs" if "outputs" in keys else "rest") + 1],
+    )
+    assert f"`{variant}`" in new
+    assert f"`{output}`" in new
+    cells = [first != second for first, second in zip(old.split("|"), new.split("|"), strict=True)]
+    assert sum(cells) == 1
+    assert written in new.split("|")[cells.index(True)]
+
+
+def on_an_accelerator(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report of two devices: the CPU, on which all passed, and one with an output that is no number."""
+    found = copy.deepcopy(dict(document))
+    found["devices"] = {"cpu": "a CPU", "cuda:0": "a GPU"}
+    there = copy.deepcopy(found["variants"])
+    for row in there:
+        row["device"] = "cuda:0"
+    broken = there[1]["outputs"]["cls"]
+    there[1]["outputs"]["cls"] = {
+        **{key: broken[key] for key in ("shape", "floor", "limit")},
+        "status": "failed",
+        "reasons": ["3 values are NaN or Inf"],
+    }
+    there[1]["status"] = "failed"
+    found["variants"] += there
+    found["status"] = "failed"
+    return found
+
+
+def test_a_verdict_is_that_of_its_own_device_and_a_broken_output_is_told(carded: Path) -> None:
+    path, document = report_of(carded)
+    put(carded, path, on_an_accelerator(document))
+    text = text_of(carded, "en")
+    assert "- Validation on `cpu`: passed" in text
+    assert "- Validation on `cuda:0`: **failed**" in text
+    assert "`patched-torch-fp32`, `cls`: 3 values are NaN or Inf" in text
+    assert "- `cuda:0`验证结果：**未通过**" in text_of(carded, "zh")
+
+
+def test_a_check_that_failed_stands_under_the_verdict(carded: Path) -> None:
+    path, document = report_of(carded)
+    document["checks"][0] |= {"status": "failed", "detail": "a file | too many", "fault": "files"}
+    put(carded, path, document)
+    text = text_of(carded, "en")
+    assert "- Validation on `cpu`: **failed**" in text
+    assert f"  - failed check: {document['checks'][0]['name']}: a file \\| too many" in text
+
+
+def test_what_qualifies_the_timing_stands_below_it(carded: Path) -> None:
+    path, document = report_of(carded)
+    document["ranking"]["refused"] = "too few samples"
+    document["variants"][1]["latency"][0]["warnings"] = ["it drifts"]
+    document["variants"][1]["peak_memory_is"] = "in process"
+    put(carded, path, document)
+    text = text_of(carded, "en")
+    for line in ("of the timing: too few samples", "`patched-torch-fp32`, batch 1: it drifts"):
+        assert f"- {line}\n" in text
+    assert "peak memory is of the whole process" in text
+
+
+def test_an_older_report_that_is_gone_does_not_spoil_a_validation(carded: Path) -> None:
+    path, _ = report_of(carded)
+    path.unlink()
+    said: list[str] = []
+    found = vconv.validate(carded, quick=True, budget=1.0, say=said.append)
+    assert (found["status"], found["card"]) == ("passed", None)
+    assert any("README.md is left as it was: cannot read a report" in line for line in said)
+
+
+def test_a_kill_between_card_and_index_leaves_a_card_that_is_vconvs(
+    carded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = index.write
+    calls: list[Path] = []
+
+    def killed(folder: Path, found: Mapping[str, Any]) -> None:
+        calls.append(folder)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(folder, found)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vconv.card(carded, "zh")
+    assert vconv.card(carded)["language"] == "en"
+
+
+def test_a_system_of_ones_own_has_a_card_too(
+    small_system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vconv.catalog.SYSTEMS", {})
+    vconv.export(replace(small_system, name="mine"), "synthetic:1", tmp_path / "mine")
+    assert "This is `mine`" in (tmp_path / "mine" / "README.md").read_text()
+
+
+def test_an_index_that_names_what_is_no_report_is_refused(carded: Path) -> None:
+    kept = json.loads((carded / "results.json").read_text())
+    for name in ("../out/r.json", "reports/x](javascript:alert) <img src=x>.json", "vconv.json"):
+        entries = [{**kept["reports"][0], "file": name}]
+        (carded / "results.json").write_text(json.dumps({**kept, "reports": entries}))
+        with pytest.raises(ArtifactError, match="is no report's name"):
+            vconv.card(carded)
+    (carded / "results.json").write_text('{"reports": [], "card": "x"}')
+    with pytest.raises(ArtifactError, match="is damaged"):
+        vconv.card(carded)
 
 
 def numbers(text: str) -> Counter[str]:

@@ -11,15 +11,16 @@ from vconv.manifest import Manifest
 from vconv.published import Published
 from vconv.validators.cards import measured, model, tables
 from vconv.validators.cards.evidence import Evidence
+from vconv.validators.cards.markdown import escaped
 from vconv.validators.cards.words import TEMPLATES, words_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_INSTALLED = ("torch", "torch_npu", "transformers", "timm", "onnxruntime", "pillow")
+_INSTALLED = ("torch", "transformers", "timm", "onnxruntime", "pillow")
 """What the scripts of a card need, as reports name it."""
-_VERSION = re.compile(r"[0-9][\w.+!-]*")
-_PIP = {"torch_npu": "torch-npu"}
+_VERSION = re.compile(r"[0-9][0-9a-z.]*(?=\+|$)")
+"""A version as a registry has it: without what stands behind a plus, such as a build for CPUs."""
 
 
 def render(made: Manifest, evidence: Sequence[Evidence], language: str) -> str:
@@ -49,8 +50,10 @@ def render(made: Manifest, evidence: Sequence[Evidence], language: str) -> str:
         "mirrors": [(mirror.name, mirror.page_of(system.hub_id)) for mirror in system.mirrors],
         "routes": model.routes(made),
         "works": system.works,
+        "published_weights": model.published_weights(made),
         "trained_on": system.trained_on,
         "packages": _packages(made, evidence),
+        "torch_npu": _torch_npu(evidence),
         "environments": [measured.environment(one, words) for one in evidence],
         "scripts": _scripts(made, environment),
         "smokes": [found for one in evidence for found in measured.smoke(one, words)],
@@ -86,15 +89,20 @@ def _tidied(text: str) -> str:
 def _packages(made: Manifest, evidence: Sequence[Evidence]) -> str:
     """Name what to install: in the versions of the newest report, where there is one."""
     wanted = [name for name in _INSTALLED if name != "timm" or made.system.library == "timm"]
-    named = {name: _PIP.get(name, name) for name in wanted}
     if not evidence:
-        return " ".join(named.values())
+        return " ".join(wanted)
     found = max(evidence, key=lambda one: str(one.document["time"])).document["environment"]
-    versions = {name: str(found.get(name, "")) for name in named}
+    versions = {name: str(found.get(name, "")) for name in wanted}
     return " ".join(
-        f"{pip}=={versions[name]}" if _VERSION.fullmatch(versions[name]) else pip
-        for name, pip in named.items()
+        f"{name}=={version[0]}" if (version := _VERSION.match(versions[name])) else name for name in wanted
     )
+
+
+def _torch_npu(evidence: Sequence[Evidence]) -> str:
+    """Name the torch_npu of the newest report that had one; empty where none had."""
+    newest = sorted(evidence, key=lambda one: str(one.document["time"]))
+    found = [str(one.document["environment"].get("torch_npu", "")) for one in newest]
+    return next((escaped(version) for version in reversed(found) if _VERSION.match(version)), "")
 
 
 def _scripts(made: Manifest, environment: Environment) -> dict[str, str]:

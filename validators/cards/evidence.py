@@ -43,7 +43,7 @@ class Evidence:
 
     @property
     def status(self) -> Status:
-        """How the validation ended on the device: by its own variants, and by the checks, which are of all."""
+        """How the validation ended there: by the device's own variants, and the checks, which are of all."""
         return whole(self.rows, (Check(**check) for check in self.document["checks"]))
 
     @property
@@ -99,8 +99,8 @@ def newest(reports: Iterable[Saved]) -> list[Evidence]:
         for device in _devices(report.document):
             found = Evidence(device, report)
             (asked if found.asked else beside)[device] = found
-    found = {**beside, **asked}
-    return sorted(found.values(), key=lambda one: (one.simulated, one.device != "cpu", one.device))
+    chosen = {**beside, **asked}
+    return sorted(chosen.values(), key=lambda one: (one.simulated, one.device != "cpu", one.device))
 
 
 def _devices(document: Mapping[str, Any]) -> Iterator[str]:

@@ -123,18 +123,19 @@ def accuracy(one: Evidence, words: Words) -> dict[str, Any]:
     document = one.document
     reference, inputs = document["reference"], document["inputs"]
     source = words.say("references", reference["source"])
-    where = f"{reference['precision']}, {code(reference['device'])}"
+    comma, colon = words.say("marks", "where"), words.say("marks", "colon")
+    where = f"{reference['precision']}{comma}{code(reference['device'])}"
     if recorded := reference["recorded"]:
-        where += f" {escaped(recorded['device_model'])}, {escaped(recorded['arithmetic'])}"
+        where += f" {escaped(recorded['device_model'])}{comma}{escaped(recorded['arithmetic'])}"
     name = escaped(words.say("references", reference["name"] or "-"))
     failures = [
-        f"{tables.named(row, words)}, {code(output)}: {escaped(reason)}"
+        f"{tables.named(row, words)}, {code(output)}{colon}{escaped(reason)}"
         for row in one.rows
         for output, found in row["outputs"].items()
         for reason in found.get("reasons", ())
     ]
     failures += [
-        f"{tables.named(row, words)}: {_reason(row['reason'], words)}"
+        f"{tables.named(row, words)}{colon}{_reason(row['reason'], words)}"
         for row in one.rows
         if row.get("reason")
     ]

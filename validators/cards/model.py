@@ -7,7 +7,7 @@ from typing import Any
 
 from vconv import catalog
 from vconv.catalog import System
-from vconv.literature import HUGGING_FACE, LICENCES
+from vconv.literature import HUGGING_FACE, LICENCES, MODELSCOPE
 from vconv.manifest import Manifest
 from vconv.types import GRAPHS
 from vconv.validators.cards.markdown import code, escaped, table
@@ -15,8 +15,26 @@ from vconv.validators.cards.words import Words
 
 FAMILIES = {"timm dinov3": "dinov3_vit", "timm dinov2": "dinov2"}
 """timm's families by what they are."""
-_KNOWN = ("", "unknown", "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0", "openrail", "gpl-3.0", "unlicense")
+_KNOWN = (
+    "",
+    "unknown",
+    "apache-2.0",
+    "mit",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-sa-4.0",
+    "openrail",
+    "gpl-3.0",
+    "unlicense",
+)
 """Licences that the hub has an identifier for, of https://huggingface.co/docs/hub/repositories-licenses."""
+_MODELSCOPE = "modelscope"
+_HUBS = {_MODELSCOPE: MODELSCOPE}
+"""By the kind of a source: the way to another repository than the system's own."""
 _SPOKEN = {"apache-2.0": "Apache License 2.0", "dinov3-license": "DINOv3 License"}
 
 
@@ -36,8 +54,12 @@ def front_matter(made: Manifest) -> str:
     else:
         named = {"license": source.licence or "unknown"}
         if source.licence not in _KNOWN:
-            named |= {"license": "other", "license_name": source.licence, "license_link": LICENCES.get(source.licence)}
-        if source.kind != MODELSCOPE_HUB:
+            named |= {
+                "license": "other",
+                "license_name": source.licence,
+                "license_link": LICENCES.get(source.licence),
+            }
+        if source.kind != _MODELSCOPE:
             named |= {"base_model": repository(made)}
     data = ModelCardData(
         **named,
@@ -46,6 +68,11 @@ def front_matter(made: Manifest) -> str:
         tags=tags,
     )
     return f"---\n{data.to_yaml()}\n---"
+
+
+def published_weights(made: Manifest) -> bool:
+    """Tell whether the weights are those that the system was published with: its own repository's."""
+    return bool(made.source.revision) and made.source.identity == made.system.hub_id
 
 
 def system_of(made: Manifest) -> System:
@@ -62,7 +89,7 @@ def family(made: Manifest) -> str:
 
 def source_named(made: Manifest) -> str:
     """Name where the weights came from."""
-    revision = f" (`{made.source.revision}`)" if made.source.revision else ""
+    revision = f" ({code(made.source.revision)})" if made.source.revision else ""
     return code(made.source.label) + revision
 
 
@@ -80,7 +107,11 @@ def licence(name: str) -> str:
 def routes(made: Manifest) -> list[dict[str, str]]:
     """List the ways to get the weights: of the repository that they came from, where that is another, one."""
     system, named = system_of(made), repository(made)
-    ways = (HUGGING_FACE, *system.mirrors) if named == system.hub_id else (_HUBS.get(made.source.kind, HUGGING_FACE),)
+    ways = (
+        (HUGGING_FACE, *system.mirrors)
+        if named == system.hub_id
+        else (_HUBS.get(made.source.kind, HUGGING_FACE),)
+    )
     folder = f"weights/{made.system.name}"
     return [{"name": way.name, "needs": way.needs, "command": way.command_of(named, folder)} for way in ways]
 
@@ -101,6 +132,10 @@ def geometry(made: Manifest) -> dict[str, int]:
     }
 
 
+def _bracketed(text: str, words: Words) -> str:
+    return f"{words.say('marks', 'open')}{text}{words.say('marks', 'close')}"
+
+
 def model_table(made: Manifest, words: Words) -> str:
     """Lay out how large the model is, what goes in and what comes out."""
     rows = []
@@ -114,7 +149,7 @@ def model_table(made: Manifest, words: Words) -> str:
     rows.append([words.say("model", "input"), code(f"pixel_values [B, 3, {made.size[0]}, {made.size[1]}]")])
     for name, shape in made.outputs.items():
         written = code(f"{name} [B, {', '.join(map(str, shape[1:]))}]")
-        pooling = f" ({words.say('pooling', made.system.pooling)})" if name == "pooled" else ""
+        pooling = _bracketed(words.say("pooling", made.system.pooling), words) if name == "pooled" else ""
         rows.append([words.say("model", "output"), written + pooling])
     return table([words.say("headings", key) for key in ("what", "content")], rows)
 

@@ -1,4 +1,4 @@
-"""The tables of a card. Each takes rows of a report as they are, and computes nothing but how they look."""
+"""The tables of a card: the figures of a report as they are, but for one quotient in :func:`improvement`."""
 
 from __future__ import annotations
 

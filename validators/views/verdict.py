@@ -56,7 +56,10 @@ def _facts(report: Document) -> list[tuple[str, str]]:
     devices = "; ".join(f"{name}: {model}" for name, model in report["devices"].items())
     found = [
         ("Weights", weights_named(report["weights"], report["synthetic"])),
-        ("Reference", f"{name}{sentences.reference(reference)} ({reference['precision']} on {reference['device']})"),
+        (
+            "Reference",
+            f"{name}{sentences.reference(reference)} ({reference['precision']} on {reference['device']})",
+        ),
         ("Limits", "; ".join(_limits(report["limits"]))),
         ("Images", f"{inputs['source']}: {', '.join(inputs['images']) or figures.DASH}"),
         ("Devices", devices or figures.DASH),
@@ -113,7 +116,9 @@ def _closest(judged: list[Document]) -> list[tuple[str, str, str]]:
         for row in judged
         for output in row["outputs"].values()
     ):
-        return [("of a limit used, at most", figures.DASH, "an output is no number, or could not be compared")]
+        return [
+            ("of a limit used, at most", figures.DASH, "an output is no number, or could not be compared")
+        ]
     share, variant, name, output = max(shares, key=lambda one: one[0])
     of = f"{figures.error(output[_METRIC])} of {figures.bound(output['limit'])}"
     what, value = "of a limit used, at most", f"{figures.number(100 * share)} %"
