@@ -72,7 +72,7 @@ def simulated(document: Mapping[str, Any]) -> dict[str, Any]:
             "outputs": errors,
             "causes": {
                 "gelu": {"changed": gelu, "outputs": alone},
-                "convolution": {"changed": 1, "outputs": alone},
+                "convolution": {"changed": 1, "outputs": copy.deepcopy(alone)},
             },
             "rest": {name: {"relative_error": 2e-6} for name in row["outputs"]},
         }
@@ -184,7 +184,7 @@ def test_a_predicted_number_changes_in_its_own_place_alone(
 
 
 def on_an_accelerator(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a report of two devices: the CPU, on which all passed, and one with an output that is no number."""
+    """Return a report of the CPU, on which all passed, and a GPU with an output that is no number."""
     found = copy.deepcopy(dict(document))
     found["devices"] = {"cpu": "a CPU", "cuda:0": "a GPU"}
     there = copy.deepcopy(found["variants"])
@@ -209,7 +209,7 @@ def test_a_verdict_is_that_of_its_own_device_and_a_broken_output_is_told(carded:
     assert "- Validation on `cpu`: passed" in text
     assert "- Validation on `cuda:0`: **failed**" in text
     assert "`patched-torch-fp32`, `cls`: 3 values are NaN or Inf" in text
-    assert "- `cuda:0`验证结果：**未通过**" in text_of(carded, "zh")
+    assert "- `cuda:0`验证结果\uff1a**未通过**" in text_of(carded, "zh")
 
 
 def test_a_check_that_failed_stands_under_the_verdict(carded: Path) -> None:
@@ -463,7 +463,7 @@ def test_agreement_on_a_folder_of_images_stands_in_the_card_and_on_the_page(
     dataset = found["dataset"]
     assert (dataset["images"], [row["image"] for row in dataset["skipped"]]) == (4, ["torn.png"])
     text = (copied / "README.md").read_text()
-    section = text[text.index("Over 4 images of a folder, 1 more could not be read") :]
+    section = text[text.index("Over 4 images of a folder (skipped: 1)") :]
     for row in dataset["variants"]:
         for output, of in row["outputs"].items():
             errors = of["vector_relative_error"]

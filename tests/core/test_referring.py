@@ -160,9 +160,10 @@ def test_a_file_that_does_not_fit_is_refused(
     [
         ({"system": "another"}, "is of another system | got another"),
         ({"source": {"label": "other", "files": {}}}, "was recorded of other weights"),
-        ({"schema_version": 99}, "schema version 99"),
+        ({"schema_version": 99}, "schema_version"),
         ({"floor": None}, "cannot read the reference"),
         ({"facts": {}}, "cannot read the reference"),
+        ({"floor": {"cls": 1e-6}}, "does not fit the artifact"),
     ],
 )
 def test_a_file_of_something_else_is_refused(

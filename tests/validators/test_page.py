@@ -417,3 +417,45 @@ def test_a_figure_that_is_no_number_is_a_dash(measured: dict[str, Any], hang: Ha
     root = rendered(measured, hang)
     assert figures.DASH in section(root, "agreement").text and figures.DASH in section(root, "depth").text
     assert "None" not in root.text and "nan" not in root.text.lower().split()
+
+
+def without_numbers(document: Any, key: str) -> None:
+    """Put None, which stands for infinity in a report, in place of every figure of a name."""
+    parts = (
+        document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
+    )
+    for part in parts:
+        without_numbers(part, key)
+    if isinstance(document, dict) and key in document:
+        document[key] = None
+
+
+def test_a_prediction_that_is_no_number_is_said_to_be_none_and_is_the_worst(
+    simulated: dict[str, Any], hang: Hang
+) -> None:
+    rows = [row for row in simulated["variants"] if row["prediction"]]
+    name = next(iter(rows[-1]["prediction"]["outputs"]))
+    rows[-1]["prediction"]["outputs"][name]["relative_error"] = None
+    text = section(rendered(simulated, hang), "prediction").text
+    assert f"Predicted, not measured: no number at most, of {sentences.short_name(rows[-1])}." in text
+    for row in rows:
+        without_numbers(row["prediction"], "relative_error")
+    assert "no number at most" in section(rendered(simulated, hang), "prediction").text
+
+
+def test_an_error_after_a_block_that_is_no_number_is_the_greatest(
+    measured: dict[str, Any], hang: Hang
+) -> None:
+    rows = [row for row in measured["variants"] if row.get("depth")]
+    rows[0]["depth"][-2]["error"] = None
+    text = section(rendered(measured, hang), "depth").text
+    assert f"After the last block the error is no number ({sentences.short_name(rows[0])}) at most" in text
+
+
+def test_a_reference_of_another_machine_is_named_with_that_machine(
+    measured: dict[str, Any], hang: Hang
+) -> None:
+    recorded = {"file": "gpu.safetensors", "sha256": "ab" * 32, "device_model": "a GPU", "arithmetic": "fp32"}
+    measured["reference"] |= {"source": "file", "device": "cuda:0", "recorded": recorded}
+    text = rendered(measured, hang).text
+    assert "recorded on another machine (a GPU, fp32; gpu.safetensors, sha256 abababababab)" in text

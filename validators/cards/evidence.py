@@ -44,7 +44,8 @@ class Evidence:
     @property
     def status(self) -> Status:
         """How the validation ended there: by the device's own variants, and the checks, which are of all."""
-        return whole(self.rows, (Check(**check) for check in self.document["checks"]))
+        checks = ({**check, "status": Status(check["status"])} for check in self.document["checks"])
+        return whole(self.rows, (Check(**check) for check in checks))
 
     @property
     def simulated(self) -> bool:
