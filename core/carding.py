@@ -40,6 +40,13 @@ def card(
     made = manifest.load(folder)
     if lang is not None and lang not in LANGUAGES:
         raise UnknownNameError("language", lang, LANGUAGES, fix="name one of those")
+    if (folder / CARD_FILE).is_dir():
+        raise ArtifactError(
+            f"{folder / CARD_FILE} is in the way",
+            got="a folder",
+            expected="nothing there, or a card",
+            fix="move it away",
+        )
     try:
         with index.locked(folder):
             kept = index.read(folder)

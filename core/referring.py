@@ -13,6 +13,7 @@ from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import ArtifactError, InputError
 from vconv.localising import compared
 from vconv.runtime.device import Device
+from vconv.runtime.devices import KINDS as DEVICE_KINDS
 from vconv.runtime.devices import find_device
 from vconv.runtime.images import open_images
 from vconv.runtime.variants import require_weights
@@ -142,15 +143,14 @@ def read_reference(
 
 
 def _place(device: str) -> Device:
-    place = find_device(device)
-    if place.kind not in KINDS:
+    if device.partition(":")[0] in set(DEVICE_KINDS) - set(KINDS):
         raise InputError(
             "a reference cannot be recorded there",
             got=f"--device {device}, which computes GELU and products in ways of its own",
             expected="cpu or cuda[:N]",
-            fix="record it there, and validate on the NPU: `vconv validate PATH --reference FILE`",
+            fix="record it on one of those; `vconv validate PATH --device npu --reference FILE` then uses it",
         )
-    return place
+    return find_device(device)
 
 
 def _require_writable(target: Path, folder: Path, force: bool) -> None:

@@ -131,13 +131,19 @@ def load(path: Path, made: Manifest) -> Recorded:
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise ArtifactError(
             f"cannot read the reference {path}",
-            got=" ".join(str(error).split("\n")[:3]) if path.exists() else "no such file",
+            got=_lack(path, error),
             expected="a file that `vconv reference` wrote",
             fix="check the path, or record it again",
         ) from error
     _require_same(path, made, told.system, told.source)
     _require_fitting(path, made, reference, len(told.facts.images))
     return Recorded(reference, told.facts, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _lack(path: Path, error: Exception) -> str:
+    if path.is_dir() or not path.exists():
+        return "a folder" if path.is_dir() else "no such file"
+    return "a file of other tensors" if isinstance(error, KeyError) else " ".join(str(error).split("\n")[:3])
 
 
 def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, Any]) -> None:

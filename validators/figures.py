@@ -50,11 +50,6 @@ def size(nbytes: float | None) -> str:
     return f"{nbytes:.0f} B"
 
 
-def times(factor: float) -> str:
-    """Write a factor: a multiplication sign, and ``100,000``."""
-    return f"\N{MULTIPLICATION SIGN} {factor:,.0f}"
-
-
 def badness(error: float | None) -> float:
     """Return an error to order by; what JSON cannot hold, such as infinity, is worse than any number."""
     return math.inf if error is None else error

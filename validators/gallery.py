@@ -76,8 +76,8 @@ class Gallery:
             outputs: what it gave for all images.
 
         Returns:
-            ``patch_maps``, by image the ``largest`` vector relative error of a patch and the ``factor`` by
-            which differences are amplified, or None; and ``patch_maps_reason``, why there are none.
+            ``patch_maps``, by image the ``largest`` vector relative error of a patch, or None; and
+            ``patch_maps_reason``, why there are none.
         """
         reason = self._lack(outputs)
         if reason:
@@ -88,10 +88,7 @@ class Gallery:
             for basis, one, other in zip(self.bases, actual, self.expected, strict=True)
         )
         self.maps[candidate.variant, candidate.engine, candidate.device.name] = made
-        rows = [
-            {"image": name, "largest": one.largest, "factor": one.factor}
-            for name, one in zip(self.names, made, strict=True)
-        ]
+        rows = [{"image": name, "largest": one.largest} for name, one in zip(self.names, made, strict=True)]
         return {"patch_maps": rows, "patch_maps_reason": ""}
 
     def _lack(self, outputs: Arrays) -> str:

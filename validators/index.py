@@ -47,13 +47,16 @@ def read(folder: Path) -> dict[str, Any]:
     index = folder / RESULTS_FILE
     try:
         found = json.loads(index.read_bytes()) if index.is_file() else {"reports": []}
-        return {"reports": list(found["reports"]), "card": dict(found.get("card") or {})}
+        entries = [dict(entry) for entry in found["reports"]]
+        if not all(isinstance(entry[key], str) for entry in entries for key in ("file", "sha256")):
+            raise TypeError("an entry that names no report")
+        return {"reports": entries, "card": dict(found.get("card") or {})}
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"{index} is damaged",
             got="not an index of reports",
             expected='{"reports": [...]}',
-            fix="delete it; the reports themselves are kept",
+            fix="delete it: its reports stay, but count no more; then `vconv card --force`",
         ) from error
 
 
@@ -73,7 +76,7 @@ def reports(folder: Path) -> list[Saved]:
 
 def _report(folder: Path, entry: Any) -> Saved:
     try:
-        name, expected = str(entry["file"]), str(entry["sha256"])
+        name, expected = entry["file"], entry["sha256"]
         if not NAMED.fullmatch(name):
             raise ValueError(f"{name!r} is no report's name")
         content = (folder / name).read_bytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,8 @@ COMPONENTS = 3
 """Principal components that are shown, one a colour."""
 TAILS = (1.0, 99.0)
 """Percentiles of the reference's scores that become the least and the greatest brightness."""
+SCALE = (1e-8, 1.0)
+"""Vector relative errors of a patch that are drawn darkest and brightest."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +68,22 @@ class PatchMap:
 
     Args:
         colours: uint8 (H, W, 3), in the reference's basis.
-        differences: uint8 (H, W): by patch, the vector relative error times ``factor``.
+        differences: uint8 (H, W): by patch, the vector relative error, shaded by :func:`shaded`.
         largest: the greatest vector relative error of a patch.
-        factor: 1, 2 or 5 times a power of ten: the greatest by which no error exceeds 1.
     """
 
     colours: Array
     differences: Array
     largest: float
-    factor: float
 
 
-def amplification(largest: float) -> float:
-    """Return the greatest of 1, 2, 5, 10, 20 and so on by which an error stays within 1; else 1."""
-    if not 0 < largest < 1:
-        return 1.0
-    power = 10.0 ** math.floor(-math.log10(largest))
-    return max(step * power for step in (1, 2, 5) if step * power * largest <= 1)
+def shaded(errors: Array) -> Array:
+    """Return errors as shades on one logarithmic scale, :data:`SCALE`, the same for every map: uint8."""
+    low, high = np.log10(SCALE)
+    with np.errstate(divide="ignore"):
+        height = (np.log10(errors) - low) / (high - low)
+    shades: Array = np.rint(255 * height.clip(0.0, 1.0)).astype(np.uint8)
+    return shades
 
 
 def compare(basis: Basis, actual: Array, expected: Array, grid: tuple[int, int]) -> PatchMap:
@@ -98,7 +98,5 @@ def compare(basis: Basis, actual: Array, expected: Array, grid: tuple[int, int])
     difference = np.linalg.norm(actual.astype(np.float64) - expected, axis=1)
     lengths = np.linalg.norm(expected.astype(np.float64), axis=1)
     errors = np.divide(difference, lengths, out=np.zeros_like(difference), where=lengths > 0)
-    largest = float(errors.max())
-    factor = amplification(largest)
-    shades = np.rint(255 * (factor * errors).clip(0.0, 1.0)).astype(np.uint8)
-    return PatchMap(basis.colours(actual).reshape(*grid, COMPONENTS), shades.reshape(grid), largest, factor)
+    colours = basis.colours(actual).reshape(*grid, COMPONENTS)
+    return PatchMap(colours, shaded(errors).reshape(grid), float(errors.max()))

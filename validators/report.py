@@ -48,6 +48,7 @@ Picture = bytes | Callable[[Mapping[str, Any], Saved], bytes]
 _PACKAGES = (
     "vconv",
     "torch",
+    "torchvision",
     "transformers",
     "timm",
     "torch_npu",

@@ -10,7 +10,7 @@ Ranking = Mapping[str, Any]
 REFERENCES = {
     "live": "run here on the original's weights",
     "golden": "recorded at export; the original's weights are not here",
-    "file": "recorded on another machine",
+    "file": "recorded with `vconv reference`",
     "none": "none: nothing was compared",
 }
 """By what a report says of its reference's source, the same for a reader."""
@@ -46,7 +46,7 @@ def images(dataset: Mapping[str, Any]) -> str:
     """Say how many images of a folder were judged, and how many were not."""
     said = [f"{dataset['images']:,} images"]
     said += [f"{len(dataset['skipped']):,} skipped"] * bool(dataset["skipped"])
-    said += [f"{dataset['other_files']:,} other files not looked at"] * bool(dataset["other_files"])
+    said += [f"other files, not looked at: {dataset['other_files']:,}"] * bool(dataset["other_files"])
     return ", ".join(said)
 
 

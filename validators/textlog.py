@@ -186,8 +186,7 @@ def _beside(row: Mapping[str, Any]) -> Iterator[str]:
         after = ", ".join(f"{one['stage']} {_number(one['error'])}" for one in row["depth"])
         yield f"  error against depth, on the first image: {after}"
     for one in row.get("patch_maps") or ():
-        largest, factor = _number(one["largest"]), _number(one["factor"])
-        yield f"  patches of {one['image']}: largest difference {largest}, drawn {factor} times as great"
+        yield f"  patches of {one['image']}: largest difference {_number(one['largest'])}"
     for name in ("depth", "patch_maps"):
         if row.get(f"{name}_reason"):
             yield f"  no {name.replace('_', ' ')}: {row[f'{name}_reason']}"

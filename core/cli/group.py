@@ -106,7 +106,7 @@ def _sentences() -> Iterator[None]:
             raise
         _exit_with(sentence)
     except KeyboardInterrupt:
-        click.echo("interrupted: nothing half-made is left, but what --dataset can go on from", err=True)
+        click.echo("interrupted: nothing half-made is left", err=True)
         sys.exit(130)
 
 

@@ -131,7 +131,8 @@ def _validations(document: Document) -> None:
     drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     for report in document["reports"]:
         first, *others = _report(report)
-        drawn.add_row(coloured(report["status"]), report["kind"], Words(first))
+        status = "problem" if report["trouble"] else report["status"]
+        drawn.add_row(coloured(status), report["kind"], Words(first))
         for line in others:
             drawn.add_row("", "", Words(line))
     show(drawn)

@@ -276,9 +276,10 @@ def test_an_index_that_names_what_is_no_report_is_refused(carded: Path) -> None:
         (carded / "results.json").write_text(json.dumps({**kept, "reports": entries}))
         with pytest.raises(ArtifactError, match="is no report's name"):
             vconv.card(carded)
-    (carded / "results.json").write_text('{"reports": [], "card": "x"}')
-    with pytest.raises(ArtifactError, match="is damaged"):
-        vconv.card(carded)
+    for damaged in ('{"reports": [], "card": "x"}', '{"reports": [1]}', '{"reports": [{"file": "a"}]}', "3"):
+        (carded / "results.json").write_text(damaged)
+        with pytest.raises(ArtifactError, match="is damaged"):
+            vconv.card(carded)
 
 
 def numbers(text: str) -> Counter[str]:

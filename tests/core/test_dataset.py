@@ -433,7 +433,7 @@ def test_the_command_line_shows_it_and_its_json_holds_it(
     start = drawn.index("data set ")
     end = drawn.index("checks: ")
     lines = drawn[start:end].splitlines()
-    assert f"{IMAGES} images, 1 skipped, 1 other files not looked at" in " ".join(lines[:3])
+    assert f"{IMAGES} images, 1 skipped, other files, not looked at: 1" in " ".join(lines[:3])
     assert "synthetic: not trained weights" in " ".join(lines[:4])
     assert any(line.startswith(f"skipped: {BROKEN}") for line in lines)
     log = Path(document["log"]).read_text()

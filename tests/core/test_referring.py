@@ -93,7 +93,7 @@ def test_variants_are_held_to_what_the_other_machine_recorded(copied: Path, file
     (check,) = (check for check in found["checks"] if check["name"] == "reference")
     assert check["status"] == "passed"
     text = (copied / "README.md").read_text()
-    assert "recorded on another machine" in text
+    assert "recorded with `vconv reference`" in text
     assert "a stand-in for a GPU" in text
 
 

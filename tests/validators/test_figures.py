@@ -28,7 +28,6 @@ WRITTEN: list[tuple[Callable[[Any], str], Any, str]] = [
     (figures.size, 86_400_000, "86.4 MB"),
     (figures.size, 1.2e9, "1.20 GB"),
     (figures.size, None, figures.DASH),
-    (figures.times, 200_000.0, "\N{MULTIPLICATION SIGN} 200,000"),
 ]
 
 

@@ -121,7 +121,11 @@ def dataset() -> dict[str, Any]:
         "top1_agreement": None,
     }
     worst = {"image": "cat.jpg", "variant": "onnx-fp32", "output": "cls", "cosine": 0.9912345}
-    worst |= {"relative_error": 4.5e-6, "thumbnail": "data:image/jpeg;base64,AAAA"}
+    worst |= {
+        "relative_error": 4.5e-6,
+        "vector_relative_error": 4.5e-6,
+        "thumbnail": "data:image/jpeg;base64,AAAA",
+    }
     skipped = [{"image": "broken.jpg", "reason": "it cannot be read"}]
     return {
         "folder": "some/photographs",
@@ -458,4 +462,4 @@ def test_a_reference_of_another_machine_is_named_with_that_machine(
     recorded = {"file": "gpu.safetensors", "sha256": "ab" * 32, "device_model": "a GPU", "arithmetic": "fp32"}
     measured["reference"] |= {"source": "file", "device": "cuda:0", "recorded": recorded}
     text = rendered(measured, hang).text
-    assert "recorded on another machine (a GPU, fp32; gpu.safetensors, sha256 abababababab)" in text
+    assert "recorded with `vconv reference` (a GPU, fp32; gpu.safetensors, sha256 abababababab)" in text

@@ -103,7 +103,7 @@ def row(variant: str, device: str = "cpu", simulated: bool = False) -> dict[str,
         "smoke": blocks,
         "depth": [{"stage": f"block {place} of {variant}", "error": figure()} for place in range(2)],
         "depth_reason": "",
-        "patch_maps": [{"image": "photograph 1", "largest": figure(), "factor": figure()}],
+        "patch_maps": [{"image": "photograph 1", "largest": figure()}],
         "patch_maps_reason": "",
         "launches": {"total": 8761, "how": "kernels", "operators": {"addmm": 4321, "_to_copy": 1234}},
         "latency": latency,
@@ -262,7 +262,7 @@ def test_every_figure_and_word_on_a_folder_of_images_is_in_the_log() -> None:
             assert value in text, path
         elif isinstance(value, float):
             assert f"{value:g}" in found, path
-    assert "data set a folder: 4,322 images, 2 skipped, 3 other files not looked at, " in text
+    assert "data set a folder: 4,322 images, 2 skipped, other files, not looked at: 3, " in text
     assert "om-fp16 (acl, npu:0, simulated): failed: 17 of 4322 images are beyond" in text
     assert "data set" not in rendered(report())
 

@@ -17,7 +17,7 @@ from vconv.validators.cards.words import TEMPLATES, words_of
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_INSTALLED = ("torch", "transformers", "timm", "onnxruntime", "pillow")
+_INSTALLED = ("torch", "torchvision", "transformers", "timm", "onnxruntime", "pillow")
 """What the scripts of a card need, as reports name it."""
 _VERSION = re.compile(r"[0-9][0-9a-z.]*(?=\+|$)")
 """A version as a registry has it: without what stands behind a plus, such as a build for CPUs."""

@@ -12,8 +12,8 @@ from vconv.validators.inputs import MADE_UP
 from vconv.validators.peaks import IN_PROCESS
 
 _VERSIONS = (
-    *("python", "torch", "torch_npu", "transformers", "timm", "onnx", "onnxruntime", "openvino", "numpy"),
-    *("pillow", "vconv", "cann", "cuda devices", "npu devices", "cores"),
+    *("python", "torch", "torchvision", "torch_npu", "transformers", "timm", "onnx", "onnxruntime"),
+    *("openvino", "numpy", "pillow", "vconv", "cann", "cuda devices", "npu devices", "cores"),
 )
 """What of a report's environment a card shows."""
 
@@ -27,6 +27,7 @@ def verdict(one: Evidence, words: Words) -> dict[str, Any]:
         "failed": [f"{escaped(check['name'])}: {escaped(check['detail'])}" for check in failed],
         "moment": one.moment,
         "file": one.report.file,
+        "page": one.report.file.replace(".json", ".html"),
     }
 
 
@@ -101,7 +102,8 @@ def performance(one: Evidence, words: Words) -> dict[str, Any]:
         for timing in row["latency"]
         for warning in timing["warnings"]
     ]
-    doubts = [document["ranking"]["refused"] or "", document["machine"]["reason"]]
+    refusal, machine = document["ranking"]["refused"] or "", document["machine"]["reason"]
+    doubts = [refusal] if machine in refusal else [refusal, machine]
     told = [words.say("marks", "machine").format(reason=escaped(doubt)) for doubt in doubts if doubt]
     if any(row.get("peak_memory_is") == IN_PROCESS for row in one.rows):
         told.append(words.say("marks", "in_process"))

@@ -121,7 +121,7 @@ def folder(report: Document) -> dict[str, Any] | None:
             "variant": sentences.short_name({**_USUAL, **row}),
             "output": row["output"],
             "cosine": figures.cosine(row["cosine"]),
-            "error": figures.error(row["relative_error"]),
+            "error": figures.error(row["vector_relative_error"]),
             # Nothing but a picture that is here already is ever shown.
             "thumbnail": row["thumbnail"] if str(row["thumbnail"]).startswith("data:image/") else "",
         }

@@ -116,17 +116,15 @@ def maps(report: Document, gallery: Gallery) -> dict[str, Any]:
 def _mapped(row: Document, gallery: Gallery, place: int, grid: str) -> dict[str, str]:
     name, told = sentences.short_name(row), row["patch_maps"][place]
     drawn = gallery.maps[key(row)][place]
-    largest, factor = figures.error(told["largest"]), figures.times(told["factor"])
+    largest = figures.error(told["largest"])
     image = told["image"]
     return {
         "name": name,
         "map": _png(drawn.colours),
         "map_told": f"Map of {grid} of {image} by {name}, in the reference's colours",
         "difference": _png(_shaded(drawn.differences)),
-        "difference_told": f"Difference of {name} from the reference by patch, amplified {factor}; "
-        f"at most {largest}",
+        "difference_told": f"Difference of {name} from the reference by patch, at most {largest}",
         "largest": largest,
-        "factor": factor,
     }
 
 
