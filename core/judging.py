@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -101,7 +102,10 @@ def validate(
     limits.require_use(str(folder), made.outputs)
     require_weights(folder)
     report.probe(folder)
-    with scratch_folder(log.say) as scratch:
+    with contextlib.ExitStack() as kept:
+        if image_folder:
+            kept.enter_context(journal.alone(folder))
+        scratch = kept.enter_context(scratch_folder(log.say))
         asked = subjects.request(made, weights, hub, offline)
         original = partial(subjects.live_source, made, asked, bool(weights), scratch, log.say)
         refer = partial(

@@ -23,6 +23,7 @@ import numpy as np
 from vconv.convert.room import disk_full
 from vconv.errors import ArtifactError
 from vconv.types import Array
+from vconv.validators.index import REPORTS_FOLDER
 
 _LINES = "journal"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -220,6 +221,31 @@ def _locked(folder: Path) -> int:
                 expected="one at a time",
                 fix="wait until it is done",
             ) from error
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs over a folder of images from an artifact while open, before any work is done.
+
+    Raises:
+        ArtifactError: there is one already.
+    """
+    reports = folder / REPORTS_FOLDER
+    reports.mkdir(exist_ok=True)
+    handle = os.open(reports, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArtifactError(
+                f"{folder} is in use",
+                got="another process that runs it on a folder of images",
+                expected="one at a time",
+                fix="wait until it is done",
+            ) from error
+        yield
+    finally:
         os.close(handle)
 
 

@@ -433,10 +433,22 @@ def test_the_command_line_shows_it_and_its_json_holds_it(
     start = drawn.index("data set ")
     end = drawn.index("checks: ")
     lines = drawn[start:end].splitlines()
-    assert f"{IMAGES} images, 1 skipped, other files, not looked at: 1" in " ".join(lines[:3])
+    assert f"{IMAGES} images, 1 skipped, other files, not looked at: 1" in " ".join(
+        " ".join(lines[:3]).split()
+    )
     assert "synthetic: not trained weights" in " ".join(lines[:4])
     assert any(line.startswith(f"skipped: {BROKEN}") for line in lines)
     log = Path(document["log"]).read_text()
     assert f"data set {folder}: {IMAGES} images, 1 skipped" in log
     assert f"skipped    {BROKEN}: " in log
     assert log.count("worst      ") == 10
+
+
+def test_a_second_run_on_an_artifact_is_refused_before_anything_is_done(copied: Path, folder: Path) -> None:
+    said: list[str] = []
+    with (
+        journal.alone(copied),
+        pytest.raises(ArtifactError, match=r"in use .* fix: wait until it is done"),
+    ):
+        vconv.validate(copied, dataset=folder, quick=True, say=said.append)
+    assert said == []
