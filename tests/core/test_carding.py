@@ -197,6 +197,7 @@ def on_an_accelerator(document: Mapping[str, Any]) -> dict[str, Any]:
         "reasons": ["3 values are NaN or Inf"],
     }
     there[1]["status"] = "failed"
+    there[1]["smoke"]["cls"] |= {"min": None, "max": None, "mean": None, "first": [None, 1.0]}
     found["variants"] += there
     found["status"] = "failed"
     return found
@@ -209,6 +210,7 @@ def test_a_verdict_is_that_of_its_own_device_and_a_broken_output_is_told(carded:
     assert "- Validation on `cpu`: passed" in text
     assert "- Validation on `cuda:0`: **failed**" in text
     assert "`patched-torch-fp32`, `cls`: 3 values are NaN or Inf" in text
+    assert "| NaN/Inf | NaN/Inf | NaN/Inf | NaN/Inf, 1.0000 |" in text
     assert "- `cuda:0`验证结果\uff1a**未通过**" in text_of(carded, "zh")
 
 

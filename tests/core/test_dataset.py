@@ -30,6 +30,7 @@ from vconv.runtime.images import natural_image, upright
 from vconv.runtime.preprocessing import preprocess
 from vconv.runtime.sessions import in_batches
 from vconv.types import Array
+from vconv.validators import journal
 from vconv.validators.golden import AT_ONCE
 from vconv.validators.index import REPORTS_FOLDER
 
@@ -433,9 +434,8 @@ def test_the_command_line_shows_it_and_its_json_holds_it(
     start = drawn.index("data set ")
     end = drawn.index("checks: ")
     lines = drawn[start:end].splitlines()
-    assert f"{IMAGES} images, 1 skipped, other files, not looked at: 1" in " ".join(
-        " ".join(lines[:3]).split()
-    )
+    told = " ".join(" ".join(lines[:3]).split())
+    assert f"{IMAGES} images, 1 skipped, other files, not looked at: 1" in told
     assert "synthetic: not trained weights" in " ".join(lines[:4])
     assert any(line.startswith(f"skipped: {BROKEN}") for line in lines)
     log = Path(document["log"]).read_text()

@@ -215,6 +215,11 @@ def agreement(evidence: Evidence, words: Words) -> str:
     return table([heading for part in headings for heading in part], rows, 2 + len(percentiles))
 
 
+def _value(value: float | None) -> str:
+    """Write a value of an output; a report has none for one that is no number."""
+    return "NaN/Inf" if value is None else f"{value:.4f}"
+
+
 def smoke(row: Row, words: Words) -> str:
     """Lay out what came out of one variant for the first image."""
     keys = ("shape", "dtype", "device", "min", "max", "mean", "first")
@@ -224,8 +229,8 @@ def smoke(row: Row, words: Words) -> str:
             code(str(found["shape"])),
             code(found["dtype"]),
             code(found["device"]),
-            *(f"{found[key]:.4f}" for key in ("min", "max", "mean")),
-            ", ".join(f"{value:.4f}" for value in found["first"]),
+            *(_value(found[key]) for key in ("min", "max", "mean")),
+            ", ".join(map(_value, found["first"])),
         ]
         for output, found in row["smoke"].items()
     ]
