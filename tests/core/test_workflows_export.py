@@ -243,7 +243,7 @@ def test_two_exports_are_the_same_bytes(small_name: str, system: System, tmp_pat
     for folder in ("a", "b"):
         vconv.export(small_name, "synthetic:5", tmp_path / folder)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == (8 if system.library == "timm" else 9)
+    assert len(files) == (10 if system.library == "timm" else 11)
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
