@@ -14,14 +14,16 @@ from vconv.runtime.variants import patched_network
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE
 from vconv.validators.faults.graphs import GRAPH
 from vconv.validators.faults.workshop import Workshop
+from vconv.validators.index import CARD_FILE, RESULTS_FILE
 from vconv.validators.integrity import verify_files, verify_ledger
 
 
 def digests(folder: Path) -> dict[str, str]:
+    """Hash what an artifact is, and not what was found out about it since."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name not in (CARD_FILE, RESULTS_FILE)
     }
 
 
