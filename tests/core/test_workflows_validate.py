@@ -18,7 +18,7 @@ import torch
 import transformers
 
 import vconv
-from vconv import judging, manifest
+from vconv import manifest, trials
 from vconv.catalog import System
 from vconv.convert.room import SCRATCH
 from vconv.convert.sources.base import Source
@@ -370,7 +370,7 @@ def test_an_original_and_a_patched_variant_are_measured_by_real_children(copied:
 @pytest.fixture
 def quiet_glance(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A glance that takes enough samples, on a machine whose counters say that nothing else runs."""
-    monkeypatch.setattr(judging, "QUICK", Plan(warmups=1, runs=LEAST_SAMPLES, budget_seconds=None))
+    monkeypatch.setattr(trials, "QUICK", Plan(warmups=1, runs=LEAST_SAMPLES, budget_seconds=None))
     clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr(machine, "read_counters", lambda: Reading(next(clock), 0.0, 0.0, 0.0, 2))
     before = torch.get_num_threads()
