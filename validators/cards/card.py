@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from vconv.literature import HUGGING_FACE
 from vconv.manifest import Manifest
-from vconv.published import Published
 from vconv.validators.cards import measured, model, tables
 from vconv.validators.cards.evidence import Evidence
 from vconv.validators.cards.markdown import escaped
@@ -59,7 +59,7 @@ def render(made: Manifest, evidence: Sequence[Evidence], language: str) -> str:
         "smokes": [found for one in evidence for found in measured.smoke(one, words)],
         "performances": [measured.performance(one, words) for one in evidence if one.timed],
         "accuracies": [measured.accuracy(one, words) for one in evidence if one.rows],
-        "published": tables.published([_plain(row) for row in system.published], words),
+        "published": tables.published([asdict(row) for row in system.published], words),
         "notes": model.patch_notes(made, words),
         "files": model.files(made, words),
     }
@@ -119,8 +119,3 @@ def _scripts(made: Manifest, environment: Environment) -> dict[str, str]:
         key: environment.get_template(f"script.{name}.txt").render(context).strip()
         for key, name in names.items()
     }
-
-
-def _plain(row: Published) -> dict[str, Any]:
-    names = ("device", "variant", "output", "batch", "figures", "source")
-    return {name: getattr(row, name) for name in names}
