@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from vconv.carding import card
     from vconv.comparing import compare
     from vconv.judging import validate
+    from vconv.loading import load
     from vconv.localising import bisect
     from vconv.referring import reference
     from vconv.selftesting import selftest
-    from vconv.workflows import export, fill, load
+    from vconv.workflows import export, fill
 
 __all__ = [
     "VconvError",
@@ -48,7 +49,7 @@ _HOMES = {
     "compare": "vconv.comparing",
     "export": "vconv.workflows",
     "fill": "vconv.workflows",
-    "load": "vconv.workflows",
+    "load": "vconv.loading",
     "reference": "vconv.referring",
     "selftest": "vconv.selftesting",
     "validate": "vconv.judging",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,18 +22,23 @@ from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.sessions import TorchSession
 from vconv.runtime.stages import Stages
 from vconv.runtime.torch_stages import TorchStages
-from vconv.runtime.variants import find_variant, open_original, open_variant, patched_network
+from vconv.runtime.variants import (
+    PATCHED,
+    TorchName,
+    find_variant,
+    open_original,
+    open_variant,
+    patched_network,
+)
 from vconv.types import Array
 from vconv.validators import golden
 from vconv.validators.limits import Limits, Pair
 
-PATCHED = "patched-torch-fp32"
 METRIC = "vector_relative_error"
 """By which stages and operators are compared."""
-_TORCH = re.compile(r"(original|patched)-torch-(.+)")
 IMAGES = 2
 """Images that are looked at, in one batch."""
-STAND_IN = "patched-torch-fp32 in its place: the original's weights are not here"
+STAND_IN = f"{PATCHED} in its place: the original's weights are not here"
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Chosen:
             UnknownNameError: there is no such variant or engine, or the device has not this precision.
             UnavailableError: the engine is not installed for the device.
         """
-        torch = _TORCH.fullmatch(name)
+        torch = TorchName.read(name)
         if torch and engine not in (None, "torch"):
             raise InputError(
                 f"{name} is not run by {engine}",
@@ -77,10 +81,10 @@ class Chosen:
                 fix="leave --engine out, or name a graph",
             )
         if torch:
-            if torch[2] not in place.precisions:
-                names = [f"{torch[1]}-torch-{precision}" for precision in place.precisions]
+            if torch.captured or torch.precision not in place.precisions:
+                names = [str(TorchName(torch.kind, precision)) for precision in place.precisions]
                 raise UnknownNameError(f"variant on {place.name}", name, names, fix="choose one of those")
-            return cls(torch[1], PRECISIONS[torch[2]], find_variant(made, PATCHED), "torch")
+            return cls(torch.kind, PRECISIONS[torch.precision], find_variant(made, PATCHED), "torch")
         graphs = {record.variant: record for record in made.variants if record.engine in GRAPH_ENGINES}
         if name not in graphs:
             choices = [*graphs, PATCHED, "original-torch-fp32"]

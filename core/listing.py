@@ -15,7 +15,7 @@ from vconv.runtime.precisions import PRECISIONS, Precision
 from vconv.runtime.sessions import Session
 from vconv.runtime.simulation.session import SimulatedTorchSession
 from vconv.runtime.subject import Subject
-from vconv.runtime.variants import open_original, open_variant
+from vconv.runtime.variants import TorchName, open_original, open_variant
 from vconv.validators.golden import Reference
 from vconv.validators.validation import Candidate
 
@@ -57,7 +57,7 @@ def candidates(
             found += [
                 Candidate(
                     str(folder),
-                    torch_variant("patched", precision, captured),
+                    str(TorchName("patched", precision.name, captured)),
                     "torch",
                     precision.limits,
                     device,
@@ -112,7 +112,7 @@ def originals(
     return [
         Candidate(
             str(folder),
-            torch_variant("original", precision, captured),
+            str(TorchName("original", precision.name, captured)),
             "torch",
             precision.limits,
             device,
@@ -124,11 +124,6 @@ def originals(
         for precision in precisions
         for captured in captures
     ]
-
-
-def torch_variant(kind: str, precision: Precision, captured: bool = False) -> str:
-    """Name a torch variant: ``original-torch-fp32``, ``patched-torch-autocast-bf16-captured``."""
-    return f"{kind}-torch-{precision.name}{'-captured' * captured}"
 
 
 def _original_subject(

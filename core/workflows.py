@@ -24,11 +24,8 @@ from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import ExportCheckError, InputError
 from vconv.filling import fill_weights
 from vconv.formats import ONNX, offline_order, offline_row
-from vconv.runtime.device import Settings
 from vconv.runtime.devices import find_device
 from vconv.runtime.images import open_images, require_seed
-from vconv.runtime.sessions import Session
-from vconv.runtime.variants import DEFAULT_VARIANT, find_variant, open_variant
 from vconv.side import beside
 from vconv.staging import staging
 from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
@@ -212,36 +209,6 @@ def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) ->
             expected="every variant within strict limits and every check passed",
             fix="report this: nothing was kept",
         )
-
-
-def load(
-    path: str | Path,
-    device: str = "cpu",
-    variant: str | None = None,
-    *,
-    hf32: Sequence[str] | None = None,
-    profile: str | None = None,
-) -> Session:
-    """Open a variant of an artifact, ready to run.
-
-    Args:
-        path: the artifact.
-        device: where to run it.
-        variant: which one; ``onnx-fp32`` by default.
-        hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; by default ``conv``, as torch_npu.
-        profile: which NPU is simulated: ``910b``, the default, or ``310p``.
-
-    Returns:
-        A session: call it with float32 (B, 3, H, W), or with a list of images, and get named arrays.
-
-    Raises:
-        VconvError: the artifact, the device or the variant cannot be had.
-    """
-    folder = Path(path)
-    made = manifest.load(folder)
-    record = find_variant(made, variant or DEFAULT_VARIANT)
-    settings = Settings.of(hf32, profile)
-    return open_variant(folder, made, record, find_device(device, settings))
 
 
 def fill(

@@ -59,6 +59,8 @@ class Session(ABC):
     """
 
     engine: str
+    variant: str = ""
+    """Which it is, where :func:`vconv.load` opened it."""
     gelu: str = ""
     """How a patched GELU is computed; empty where torch has none that is patched."""
 

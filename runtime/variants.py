@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from vconv.convert import models
@@ -27,6 +29,8 @@ from vconv.runtime.subject import Subject
 from vconv.types import WEIGHTS_FILE
 
 DEFAULT_VARIANT = "onnx-fp32"
+PATCHED = "patched-torch-fp32"
+_TORCH = re.compile(r"(original|patched)-torch-(.+?)(-captured)?")
 _KINDS: Mapping[bool, type[TorchSession]] = {False: TorchSession, True: CapturedSession}
 """By whether it is captured, what runs a torch variant."""
 ENGINES: Mapping[str, type[OnnxRuntimeSession] | type[OpenVinoSession] | type[OfflineSession]] = {
@@ -34,6 +38,30 @@ ENGINES: Mapping[str, type[OnnxRuntimeSession] | type[OpenVinoSession] | type[Of
     OfflineSession.engine: OfflineSession,
 }
 """What runs a file that is not torch's: any of the first a graph, the last an offline model."""
+
+
+@dataclass(frozen=True)
+class TorchName:
+    """What the name of a torch variant says: ``patched-torch-autocast-bf16-captured``.
+
+    Args:
+        kind: ``original`` or ``patched``.
+        precision: the name of what it runs in.
+        captured: whether it is captured and replayed.
+    """
+
+    kind: str
+    precision: str
+    captured: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}-torch-{self.precision}{'-captured' * self.captured}"
+
+    @classmethod
+    def read(cls, name: str) -> TorchName | None:
+        """Read a variant's name; None if it is none of torch's."""
+        found = _TORCH.fullmatch(name)
+        return cls(found[1], found[2], bool(found[3])) if found else None
 
 
 def require_weights(folder: Path) -> None:

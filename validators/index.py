@@ -52,12 +52,17 @@ def read(folder: Path) -> dict[str, Any]:
             raise TypeError("an entry that names no report")
         return {"reports": entries, "card": dict(found.get("card") or {})}
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{index} is damaged",
-            got="not an index of reports",
-            expected='{"reports": [...]}',
-            fix="delete it: its reports stay, but count no more; then `vconv card --force`",
-        ) from error
+        raise damaged(folder) from error
+
+
+def damaged(folder: Path) -> ArtifactError:
+    """Return the error of an artifact's index that is none."""
+    return ArtifactError(
+        f"{folder / RESULTS_FILE} is damaged",
+        got="not an index of reports",
+        expected='{"reports": [...]}',
+        fix="delete it: its reports stay, but count no more; then `vconv card --force`",
+    )
 
 
 def write(folder: Path, found: Mapping[str, Any]) -> None:

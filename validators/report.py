@@ -202,9 +202,8 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
             found = index.read(folder)
             name = f"{REPORTS_FOLDER}/{path.name}"
             simulated = any(row["simulated"] for row in report.get("variants", report.get("rows", ())))
-            found["reports"].append(
-                {"file": name, "sha256": digest, "status": report["status"], "simulated": simulated}
-            )
+            entry = {"file": name, "sha256": digest, "status": report["status"], "simulated": simulated}
+            found["reports"].append({**entry, "artifact": str(folder)})
             index.write(folder, found)
     except OSError:
         for ending in (*written, path.suffix):

@@ -27,6 +27,7 @@ from vconv.display.base import (
     wrapped,
 )
 from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
+from vconv.validators import sentences
 from vconv.validators.history import TIME
 
 
@@ -150,7 +151,8 @@ def _report(report: Document) -> Iterator[str]:
         doubt = "" if report["ranked"] else ", not ranked"
         yield f"least p50{doubt}: {best['p50_ms']:.4g} ms at batch {best['batch']}, {named}"
     if report["winner"]:
-        yield f"winner: {report['winner']['variant']} ({report['winner']['engine']})"
+        other = report["winner"]["artifact"] != report["artifact"]
+        yield f"winner: {sentences.named(report['winner'], other)}"
 
 
 def _files(document: Document) -> None:

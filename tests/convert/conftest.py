@@ -100,7 +100,7 @@ class _Counting(TorchDispatchMode):
 def executed() -> Callable[[nn.Module, Tensor], Counter[str]]:
     """Count the operators that a model really executes.
 
-    It runs once before: transformers keeps the patch coordinates of a size that any model of the process has met.
+    It runs once before: transformers keeps the patch coordinates of a size that any model of the process met.
     """
 
     def count(model: nn.Module, images: Tensor) -> Counter[str]:
