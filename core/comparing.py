@@ -17,7 +17,7 @@ from vconv.runtime.device import Settings
 from vconv.runtime.precisions import AUTO
 from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
-from vconv.trials import Trial, named_devices, timing_plan
+from vconv.trials import Trial, timing_plan
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import comparison, ranking, report, textlog, validation
 from vconv.validators.limits import open_limits
@@ -67,10 +67,7 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    settings = Settings.of(hf32, profile)
-    places = named_devices(device, settings, log.say)
-    trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
-    trial.check()
+    trial = Trial.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
     limits = open_limits(within)
     folders = [Path(path) for path in paths]
     _refuse_repeated(folders)
@@ -105,7 +102,7 @@ def compare(
             "status": status,
             "passed": status is Status.PASSED,
             "limits": limits.describe(validation.pairs_judged(rows)),
-            "environment": report.environment(places),
+            "environment": report.environment(trial.devices),
             "weights": weights,
             "rows": comparison.rows(rows, weights),
             "references": {str(one.folder): one.reference_is for one in found},

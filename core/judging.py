@@ -12,7 +12,7 @@ from typing import Any
 from vconv import carding, depicting, manifest, subjects
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.dataset import agree, require_original
-from vconv.examination import examine
+from vconv.examination import Examination, examine
 from vconv.localising import explained
 from vconv.referring import read_reference
 from vconv.runtime import isolation
@@ -21,13 +21,16 @@ from vconv.runtime.devices import find_device
 from vconv.runtime.image_folder import find_images
 from vconv.runtime.images import open_images
 from vconv.runtime.precisions import AUTO
+from vconv.runtime.timing import Plan
 from vconv.runtime.variants import require_weights
 from vconv.staging import scratch_folder
-from vconv.trials import Trial, named_devices, timing_plan
+from vconv.trials import Trial, timing_plan
 from vconv.types import Say, Status, silent
 from vconv.validators import journal, page, ranking, report, textlog, validation
-from vconv.validators.limits import open_limits
+from vconv.validators.elsewhere import Recorded
+from vconv.validators.limits import Limits, open_limits
 from vconv.validators.speed import add_speed_ups
+from vconv.validators.validation import Run
 
 
 def validate(
@@ -89,10 +92,7 @@ def validate(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    settings = Settings.of(hf32, profile)
-    places = named_devices(device, settings, log.say)
-    trial = Trial(tuple(places), engines, tuple(precision), capture=capture)
-    trial.check()
+    trial = Trial.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
     limits = open_limits(within)
     photographs = open_images(images) if images else []
     image_folder = find_images(dataset) if dataset is not None else None
@@ -121,16 +121,32 @@ def validate(
         if image_folder:
             require_original(found.source)
         isolate = None if quick else isolation.measure
-        gallery, depths = depicting.gallery(found), depicting.depths(found, quick, places, log.say)
+        gallery, depths = depicting.gallery(found), depicting.depths(found, quick, trial.devices, log.say)
         beside = (gallery.look, depths.look)
         candidates = trial.candidates(found)
         run = validation.run(candidates, limits, plan, log.say, isolate, beside)
         rows = run.rows
-        diagnosis = explained(found, rows, limits, log.say, [*places, find_device("cpu")])
+        diagnosis = explained(found, rows, limits, log.say, [*trial.devices, find_device("cpu")])
         agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None
+    judged = _document(found, trial, run, limits, plan, recorded)
+    judged |= {"diagnosis": diagnosis, "dataset": agreed.document if agreed else None}
+    result: dict[str, Any] = report.finite(judged)
+    pictures = {".html": partial(page.render, gallery=gallery)}
+    saved = report.save(folder, result, "validate", log.render(result), pictures)
+    if agreed:
+        journal.discard(agreed.work)
+    beside_it = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("page", ".html"))}
+    return {**result, "report": str(saved), **beside_it, "card": carding.refresh(folder, made, say)}
+
+
+def _document(
+    found: Examination, trial: Trial, run: Run, limits: Limits, plan: Plan, recorded: Recorded | None
+) -> dict[str, Any]:
+    """Gather what a validation found, as its report has it."""
+    made, rows = found.made, run.rows
     baseline = add_speed_ups(rows)
     status = report.whole(rows, found.checks)
-    result: dict[str, Any] = {
+    return {
         "artifact": made.system.name,
         "weights": made.source.label,
         "synthetic": made.source.synthetic,
@@ -145,25 +161,16 @@ def validate(
             "recorded": recorded.describe() if recorded else None,
         },
         "inputs": found.inputs,
-        "manifest": depicting.identity(folder, made),
-        "preprocessing_ms_per_image": subjects.preprocessing_ms(folder),
-        "devices": {place.name: place.model for place in places},
-        "device_settings": {place.name: dict(place.options) for place in places},
-        "environment": report.environment(places),
+        "manifest": depicting.identity(found.folder, made),
+        "preprocessing_ms_per_image": subjects.preprocessing_ms(found.folder),
+        "devices": {place.name: place.model for place in trial.devices},
+        "device_settings": {place.name: dict(place.options) for place in trial.devices},
+        "environment": report.environment(trial.devices),
         "timing": asdict(plan),
         "checks": [asdict(check) for check in found.checks],
-        "diagnosis": diagnosis,
         "speed_up_baseline": baseline,
         "machine": asdict(run.machine),
         "ranking": ranking.rank(rows, run.machine),
         "variants": rows,
-        "published": subjects.published(made, places) if rows else [],
-        "dataset": agreed.document if agreed else None,
+        "published": subjects.published(made, trial.devices) if rows else [],
     }
-    result = report.finite(result)
-    pictures = {".html": partial(page.render, gallery=gallery)}
-    saved = report.save(folder, result, "validate", log.render(result), pictures)
-    if agreed:
-        journal.discard(agreed.work)
-    beside_it = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("page", ".html"))}
-    return {**result, "report": str(saved), **beside_it, "card": carding.refresh(folder, made, say)}

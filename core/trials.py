@@ -22,18 +22,8 @@ from vconv.validators.validation import Candidate
 USUAL_ENGINE = "onnxruntime"
 
 
-def named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
-    """Look devices up by name; an NPU that ``all`` leaves out though torch_npu is installed is told.
-
-    Args:
-        name: what :func:`vconv.runtime.devices.find_devices` takes.
-        settings: how they are to compute.
-        say: takes progress.
-
-    Raises:
-        InputError: this machine has no such device.
-        UnknownNameError: there is no such kind.
-    """
+def _named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
+    """Look devices up by name; an NPU that ``all`` leaves out though torch_npu is installed is told."""
     found = find_devices(name, settings)
     if name == ALL:
         say(f"devices here: {', '.join(device.name for device in found)}")
@@ -79,6 +69,35 @@ class Trial:
     precisions: tuple[str, ...]
     patches: Mapping[str, Patch] | None = None
     capture: bool = False
+
+    @classmethod
+    def on(
+        cls,
+        device: str,
+        settings: Settings,
+        engines: Sequence[str] | None,
+        precisions: Sequence[str],
+        capture: bool,
+        say: Say,
+    ) -> Trial:
+        """Plan to run on the devices of a name, and refuse what cannot be.
+
+        Args:
+            device: what :func:`vconv.runtime.devices.find_devices` takes.
+            settings: how they are to compute.
+            engines: see the class, and likewise the other arguments.
+            precisions: see the class.
+            capture: see the class.
+            say: takes progress.
+
+        Raises:
+            InputError: this machine has no such device, or see :meth:`check`.
+            UnknownNameError: there is no such kind, or see :meth:`check`.
+        """
+        devices = _named_devices(device, settings, say)
+        trial = cls(tuple(devices), engines, tuple(precisions), capture=capture)
+        trial.check()
+        return trial
 
     def check(self) -> None:
         """Refuse what cannot be run, before anything is.
