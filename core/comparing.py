@@ -102,6 +102,8 @@ def compare(
             "status": status,
             "passed": status is Status.PASSED,
             "limits": limits.describe(validation.pairs_judged(rows)),
+            "devices": {place.name: place.model for place in trial.devices},
+            "device_settings": {place.name: dict(place.options) for place in trial.devices},
             "environment": report.environment(trial.devices),
             "weights": weights,
             "rows": comparison.rows(rows, weights),

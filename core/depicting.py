@@ -11,7 +11,7 @@ import numpy as np
 
 from vconv.chosen import open_reference
 from vconv.examination import Examination
-from vconv.manifest import DIGEST_FILE, Manifest
+from vconv.manifest import Manifest, digest
 from vconv.runtime.device import Device
 from vconv.runtime.preprocessing import denormalised
 from vconv.runtime.staged import SIMULATED
@@ -55,6 +55,5 @@ def depths(found: Examination, quick: bool, places: Sequence[Device], say: Say) 
 
 def identity(folder: Path, made: Manifest) -> dict[str, Any]:
     """Tell by which hashes an artifact is known, as its manifest has them."""
-    digest = (folder / DIGEST_FILE).read_text("utf-8").split(maxsplit=1)[0]
     files = {name: {"sha256": file.sha256, "nbytes": file.nbytes} for name, file in made.files.items()}
-    return {"sha256": digest, "vconv": made.vconv, "files": files}
+    return {"sha256": digest(folder), "vconv": made.vconv, "files": files}

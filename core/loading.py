@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vconv import manifest
-from vconv.errors import InputError, UnknownNameError
+from vconv.errors import InputError, UnavailableError, UnknownNameError
 from vconv.manifest import Manifest
 from vconv.runtime import capture
 from vconv.runtime.device import Device, Settings
 from vconv.runtime.devices import find_device
-from vconv.runtime.engines import GRAPH_ENGINES
+from vconv.runtime.engines import GRAPH_ENGINES, unavailable
 from vconv.runtime.precisions import PRECISIONS
 from vconv.runtime.sessions import Session
-from vconv.runtime.variants import DEFAULT_VARIANT, ENGINES, PATCHED, TorchName, find_variant, open_variant
-from vconv.validators import history
+from vconv.runtime.variants import (
+    DEFAULT_VARIANT,
+    ENGINES,
+    PATCHED,
+    TorchName,
+    find_variant,
+    open_variant,
+)
+from vconv.validators import winners
+from vconv.validators.winners import Ranked
 
 
 def load(
@@ -30,20 +39,22 @@ def load(
     """Open a variant of an artifact, ready to run.
 
     Without a variant and an engine it is the recorded winner: the first of the newest ranking on that kind of
-    device that this machine can run, as :func:`vconv.validators.history.ranked` tells it. Where nothing was
-    ranked, and on a simulated device, of which no time means anything, it is ``onnx-fp32``.
+    device that is here to be run, as :func:`vconv.validators.winners.ranked` tells it; of those that share a
+    rank, rather ``onnx-fp32``, then one that takes any batch. Captured variants are left to who names them,
+    because they keep memory for every batch size. Where nothing ranked is left, it is ``onnx-fp32``.
 
     Args:
         path: the artifact.
         device: where to run it.
-        variant: which one, by a name of a report: ``onnx-fp32``, ``patched-torch-bf16``.
+        variant: which one: a name of the manifest, or ``patched-torch-`` with a precision of the device,
+            ``-captured`` or not.
         engine: what runs a graph, ``onnxruntime`` or ``openvino``; by default ONNX Runtime.
         hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; by default ``conv``, as torch_npu.
         profile: which NPU is simulated: ``910b``, the default, or ``310p``.
 
     Returns:
         A session: call it with float32 (B, 3, H, W), or with a list of images, and get named arrays. Its
-        ``variant`` and ``engine`` say what was opened.
+        ``variant`` and ``engine`` say what was opened; a winner may compute in less than float32.
 
     Raises:
         VconvError: the artifact, the device, the variant or the engine cannot be had.
@@ -52,8 +63,29 @@ def load(
     made = manifest.load(folder)
     place = find_device(device, Settings.of(hf32, profile))
     if variant is None and engine is None:
-        variant, engine = _usual(folder, made, place)
-    name = variant or DEFAULT_VARIANT
+        for winner in _winners(folder, made, place):
+            with contextlib.suppress(UnavailableError):
+                return _open(folder, made, place, winner.variant, winner.engine)
+    return _open(folder, made, place, DEFAULT_VARIANT if variant is None else variant, engine)
+
+
+def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[Ranked]:
+    """Yield what was ranked and could be run here, the best first."""
+    batches = {record.variant: record.batch for record in made.variants}
+    default = (DEFAULT_VARIANT, "onnxruntime")
+
+    def preference(one: Ranked) -> tuple[int, bool, bool]:
+        return one.rank, (one.variant, one.engine) != default, batches.get(one.variant) is not None
+
+    for one in sorted(winners.ranked(folder, place), key=preference):
+        torch = TorchName.read(one.variant)
+        if torch and torch.kind == "patched" and not torch.captured and torch.precision in place.precisions:
+            yield one
+        if one.variant in batches and one.engine in ENGINES:
+            yield one
+
+
+def _open(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
     torch = TorchName.read(name)
     session = (
         _torch(folder, made, place, torch, engine) if torch else _graph(folder, made, place, name, engine)
@@ -62,32 +94,15 @@ def load(
     return session
 
 
-def _usual(folder: Path, made: Manifest, place: Device) -> tuple[str, str | None]:
-    """Return the recorded winner and its engine, or the default variant."""
-    winners = [] if place.simulated else history.ranked(folder, place.kind)
-    named = ((str(one["variant"]), str(one["engine"])) for one in winners)
-    return next((one for one in named if _runs(made, place, *one)), (DEFAULT_VARIANT, None))
-
-
-def _runs(made: Manifest, place: Device, name: str, engine: str) -> bool:
-    torch = TorchName.read(name)
-    if torch:
-        return torch.kind == "patched" and not _lack(place, torch)
-    known = name in (record.variant for record in made.variants)
-    return known and engine in ENGINES and not ENGINES[engine].lack(place)
-
-
-def _lack(place: Device, torch: TorchName) -> str:
-    if torch.precision not in place.precisions:
-        return f"{place.name}, which runs {', '.join(place.precisions)}"
-    return capture.lack(place) if torch.captured else ""
-
-
 def _torch(folder: Path, made: Manifest, place: Device, torch: TorchName, engine: str | None) -> Session:
     if torch.kind != "patched":
         names = [record.variant for record in made.variants]
         raise UnknownNameError("variant", str(torch), names, fix="choose one: the original is not in it")
-    lack = engine if engine not in (None, "torch") else _lack(place, torch)
+    lack = capture.lack(place) if torch.captured else ""
+    if torch.precision not in place.precisions:
+        lack = f"{place.name}, which runs {', '.join(place.precisions)}"
+    if engine not in (None, "torch"):
+        lack = f"engine {engine}"
     if lack:
         raise InputError(
             f"cannot open {torch}",
@@ -102,7 +117,12 @@ def _torch(folder: Path, made: Manifest, place: Device, torch: TorchName, engine
 
 def _graph(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
     record = find_variant(made, name)
-    engines = GRAPH_ENGINES if record.engine in GRAPH_ENGINES else (record.engine,)
+    engines = list(GRAPH_ENGINES) if record.engine in GRAPH_ENGINES else [record.engine]
     if engine is not None and engine not in engines:
-        raise UnknownNameError("engine", engine, engines, fix=f"name one that runs {name}")
+        raise UnknownNameError(
+            "engine", engine, engines, fix=f"choose one for {name}, or name a torch variant"
+        )
+    lack = ENGINES[engine].lack(place) if engine else ""
+    if engine and lack:
+        raise unavailable(engine, lack, place)
     return open_variant(folder, made, record, place, engine or "")

@@ -163,8 +163,14 @@ class Manifest(_Frozen):
         """Write the manifest and its digest into a folder."""
         text = json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
         (folder / MANIFEST_FILE).write_text(text)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        (folder / DIGEST_FILE).write_text(f"{digest}  {MANIFEST_FILE}\n")
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        (folder / DIGEST_FILE).write_text(f"{sha256}  {MANIFEST_FILE}\n")
+
+
+def digest(folder: Path) -> str:
+    """Return the hash of an artifact's manifest, as the file beside it has it; empty where there is none."""
+    path = folder / DIGEST_FILE
+    return "".join(path.read_text("utf-8", "replace").split(maxsplit=1)[:1]) if path.is_file() else ""
 
 
 def load(folder: Path) -> Manifest:
@@ -189,13 +195,12 @@ def load(folder: Path) -> Manifest:
             fix="make one with `vconv export NAME`, or check the path",
         )
     raw = path.read_bytes()
-    expected = (folder / DIGEST_FILE).read_text("utf-8", "replace").split(maxsplit=1)[:1]
-    digest = hashlib.sha256(raw).hexdigest()
-    if expected != [digest]:
+    found, expected = hashlib.sha256(raw).hexdigest(), digest(folder)
+    if expected != found:
         raise ArtifactError(
             f"{path} was changed",
-            got=f"sha256 {digest[:12]}",
-            expected="".join(expected)[:12] or "a digest",
+            got=f"sha256 {found[:12]}",
+            expected=expected[:12] or "a digest",
             fix="export the artifact again, or fetch it again",
         )
     try:

@@ -1,4 +1,4 @@
-"""The straight lines that make and open artifacts: export, fill, load, describe."""
+"""The straight lines that make, complete and describe artifacts: export, fill, describe."""
 
 from __future__ import annotations
 

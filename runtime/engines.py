@@ -215,8 +215,10 @@ class OpenVinoSession(Session):
         lack = self.lack(device)
         if lack:
             raise unavailable(self.engine, lack, device)
-        import openvino
-
+        try:
+            import openvino
+        except ImportError as error:
+            raise unavailable(self.engine, f"it fails to load: {error}", device) from error
         self.path, self._graph = graph, graph.name
         with self._refusals():
             self._model = openvino.Core().compile_model(str(graph), "CPU", OPENVINO_SETTINGS)

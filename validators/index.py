@@ -42,7 +42,7 @@ def read(folder: Path) -> dict[str, Any]:
     """Return an artifact's index: ``reports``, the oldest first, and ``card``, empty where vconv wrote none.
 
     Raises:
-        ArtifactError: it is damaged.
+        ArtifactError: it is damaged, or cannot be read.
     """
     index = folder / RESULTS_FILE
     try:
@@ -53,6 +53,13 @@ def read(folder: Path) -> dict[str, Any]:
         return {"reports": entries, "card": dict(found.get("card") or {})}
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(folder) from error
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot read {index}",
+            got=error.strerror or "an error",
+            expected="a file that may be read",
+            fix="mend its permissions",
+        ) from error
 
 
 def damaged(folder: Path) -> ArtifactError:

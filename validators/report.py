@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vconv.errors import ArtifactError
+from vconv.manifest import digest as manifest_digest
 from vconv.runtime.cann import find_toolkit
 from vconv.runtime.device import Device
 from vconv.runtime.devices import KINDS
@@ -203,7 +204,7 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
             name = f"{REPORTS_FOLDER}/{path.name}"
             simulated = any(row["simulated"] for row in report.get("variants", report.get("rows", ())))
             entry = {"file": name, "sha256": digest, "status": report["status"], "simulated": simulated}
-            found["reports"].append({**entry, "artifact": str(folder)})
+            found["reports"].append({**entry, "artifact": str(folder), "manifest": manifest_digest(folder)})
             index.write(folder, found)
     except OSError:
         for ending in (*written, path.suffix):

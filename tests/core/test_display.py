@@ -354,6 +354,19 @@ def test_the_widest_document_fits_and_loses_no_figure(
     assert [one for one in stretched.names if one.replace(" ", "") not in whole] == []
 
 
+@ONE
+def test_the_winner_of_a_comparison_is_named_with_its_artifact_where_that_is_another(
+    documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = documents["artifact"]
+    compared = next(report for report in document["reports"] if report["kind"] == "compare")
+    for artifact, line in ((compared["artifact"], "winner: b (torch)"), ("x", "winner: b (torch) of x")):
+        winner = {"variant": "b", "engine": "torch", "artifact": artifact}
+        told = Drawn(display.artifact, {**document, "reports": [{**compared, "winner": winner}]}, (), ())
+        lines = drawn(told, io.StringIO(), monkeypatch).splitlines()
+        assert [one.strip() for one in lines if "winner" in one] == [line]
+
+
 def test_a_long_command_is_still_one_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
     command(f"next: echo {FOLDER}/{LONGEST} 'of two words' --weights WHERE")
     shown = capsys.readouterr().out.removeprefix("next: ")

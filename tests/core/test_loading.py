@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import vconv
-from vconv.errors import InputError, UnknownNameError
+from vconv.errors import InputError, UnavailableError, UnknownNameError
 from vconv.runtime.engines import OnnxRuntimeSession, OpenVinoSession
 from vconv.validators import report
 
@@ -19,17 +20,17 @@ Record = Callable[..., None]
 
 @pytest.fixture
 def record(copied: Path) -> Record:
-    """Record a ranking of variants, the fastest first."""
+    """Record a ranking of variants, the fastest first; or all of one rank."""
 
-    def save(*variants: tuple[str, str], device: str = "cpu") -> None:
-        more = {"artifact": str(copied), "device": device, "batch": 1, "p50_ms": 1.0}
+    def save(*variants: tuple[str, str], device: str = "cpu", tied: bool = False) -> None:
+        more = {"artifact": str(copied), "device": device, "batch": 1, "status": "passed", "simulated": False}
         rows = [
-            {"variant": name, "engine": engine, "rank": rank, **more}
+            {"variant": name, "engine": engine, "rank": 1 if tied else rank, **more}
             for rank, (name, engine) in enumerate(variants, start=1)
         ]
-        report.save(
-            copied, {"status": "passed", "variants": [], "ranking": {"rows": rows}}, "validate", "log"
-        )
+        settings = {"device_settings": {device: {}}}
+        document = {"status": "passed", "variants": rows, "ranking": {"rows": rows}, **settings}
+        report.save(copied, document, "validate", "log")
 
     return save
 
@@ -62,6 +63,17 @@ def test_what_is_named_is_opened_whatever_won(copied: Path, record: Record) -> N
     assert opened(copied, engine="onnxruntime") == ("onnx-fp32", "onnxruntime")
 
 
+def test_of_those_that_share_a_rank_it_is_the_dynamic_graph_or_else_what_takes_any_batch(
+    copied: Path, record: Record
+) -> None:
+    record(("onnx-fp32-npu", "onnxruntime"), ("patched-torch-fp32", "torch"), tied=True)
+    assert opened(copied) == ("patched-torch-fp32", "torch")
+    record(
+        ("patched-torch-fp32", "torch"), ("onnx-fp32", "openvino"), ("onnx-fp32", "onnxruntime"), tied=True
+    )
+    assert opened(copied) == ("onnx-fp32", "onnxruntime")
+
+
 def test_a_winner_on_another_kind_of_device_is_none_here(copied: Path, record: Record) -> None:
     record(("patched-torch-fp32", "torch"), device="cuda:0")
     record(("patched-torch-fp32", "torch"), device="npu:0")
@@ -89,7 +101,7 @@ def test_a_winner_that_cannot_run_here_leaves_it_to_the_next(
 def test_an_engine_that_is_not_installed_leaves_it_to_the_next(
     copied: Path, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OpenVinoSession, "lack", lambda device: "not installed")
+    monkeypatch.setitem(sys.modules, "openvino", None)
     record(("onnx-fp32", "openvino"), ("onnx-fp32-npu", "onnxruntime"))
     assert opened(copied) == ("onnx-fp32-npu", "onnxruntime")
 
@@ -116,8 +128,11 @@ def test_every_name_of_a_report_opens_with_what_it_says(copied: Path, size: tupl
         ({"variant": "original-torch-fp32"}, UnknownNameError, "original is not in it"),
         ({"variant": "patched-torch-fp4"}, InputError, "cannot open patched-torch-fp4.*runs fp32"),
         ({"variant": "patched-torch-fp32-captured"}, InputError, "cpu, which captures no graphs"),
-        ({"variant": "patched-torch-fp32", "engine": "openvino"}, InputError, "got openvino"),
+        ({"variant": "patched-torch-fp32", "engine": "openvino"}, InputError, "got engine openvino"),
         ({"variant": "onnx-fp32", "engine": "torch"}, UnknownNameError, "unknown engine .*onnxruntime"),
+        ({"variant": ""}, UnknownNameError, "unknown variant"),
+        ({"device": "npu-sim", "engine": "openvino"}, UnavailableError, "OpenVINO runs on CPU here"),
+        ({"engine": "torch"}, UnknownNameError, "or name a torch variant"),
         ({"engine": "tensorrt"}, UnknownNameError, "unknown engine .*openvino"),
     ],
     ids=lambda value: " ".join(value.values()) if isinstance(value, dict) else None,
@@ -126,5 +141,5 @@ def test_what_cannot_be_opened_is_one_line(
     more: dict[str, str], error: type[Exception], said: str, copied: Path
 ) -> None:
     with pytest.raises(error, match=said) as raised:
-        vconv.load(copied, **more)
+        vconv.load(copied, **more)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)

@@ -25,11 +25,13 @@ from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
 from vconv.runtime import isolation, machine
+from vconv.runtime.devices import find_device
 from vconv.runtime.isolation import Peak
 from vconv.runtime.machine import Reading
 from vconv.runtime.statistics import LEAST_SAMPLES
 from vconv.runtime.subject import Subject
 from vconv.runtime.timing import Plan
+from vconv.validators import winners
 
 LIMIT = 1e-5
 
@@ -381,8 +383,11 @@ def quiet_glance(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @ONE
 @pytest.mark.usefixtures("quiet_glance")
-def test_a_quiet_machine_has_a_ranking_and_a_comparison_a_winner(small_name: str, tmp_path: Path) -> None:
-    copies = [tmp_path / name for name in ("a", "b")]
+def test_a_quiet_machine_has_a_ranking_and_a_comparison_a_winner(
+    small_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copies = [Path("a"), Path("b")]
     vconv.export(small_name, "synthetic:5", copies[0])
     shutil.copytree(*copies)
     report = vconv.validate(copies[0], quick=True)
@@ -397,6 +402,14 @@ def test_a_quiet_machine_has_a_ranking_and_a_comparison_a_winner(small_name: str
     assert winner["variant"] in passed and winner["artifact"] in map(str, copies)
     assert document["winner_reason"] is None
     assert len([row for row in document["ranking"]["rows"] if row["rank"]]) == 6
+    for copy in copies:
+        first = [row for row in document["ranking"]["rows"] if row["artifact"] == str(copy) and row["rank"]]
+        best = [(row["variant"], row["engine"]) for row in first if row["rank"] == first[0]["rank"]]
+        with vconv.load(copy) as session:
+            assert (session.variant, session.engine) in best
+        assert [(one.variant, one.engine) for one in winners.ranked(copy, find_device("cpu"))] == [
+            (row["variant"], row["engine"]) for row in first
+        ]
 
 
 def test_a_comparison_of_nothing_or_of_one_artifact_with_itself_is_refused(copied: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from vconv.errors import ArtifactError
 from vconv.types import Status
 from vconv.validators import report
-from vconv.validators.history import newest, ranked
+from vconv.validators.history import entries, newest
 
 
 def timing(batch: int, p50_ms: float) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def timing(batch: int, p50_ms: float) -> dict[str, Any]:
 
 
 def variant(name: str, *timings: dict[str, Any], device: str = "cpu", **more: Any) -> dict[str, Any]:
-    row = {"variant": name, "engine": "torch", "device": device, "simulated": False}
+    row: dict[str, Any] = {"variant": name, "engine": "torch", "device": device, "simulated": False}
     return {**row, "status": Status.PASSED, "latency": list(timings), **more}
 
 
@@ -30,6 +30,8 @@ def validation(*rows: dict[str, Any], status: Status = Status.PASSED, **more: An
 
 def save(folder: Path, document: dict[str, Any], kind: str, time: str) -> Path:
     """Save a report as vconv does, but at a given time."""
+    for row in document.get("variants", document.get("rows", ())):
+        row.setdefault("artifact", str(folder))
     path = report.save(folder, document, kind, "log")
     index = json.loads((folder / "results.json").read_text())
     renamed = path.with_name(f"{time}-{kind}.json")
@@ -148,80 +150,10 @@ def test_a_report_of_another_shape_says_so(tmp_path: Path) -> None:
     assert entry["trouble"] == "is not understood"
 
 
-def ranking(*places: tuple[str, str, int, int | None], artifact: str = "a") -> dict[str, Any]:
-    """Rank by name, device, batch and rank."""
-    keys = ("variant", "device", "batch", "rank")
-    more = {"engine": "torch", "p50_ms": 1.0, "artifact": artifact}
-    return {"rows": [{**dict(zip(keys, place, strict=True)), **more} for place in places]}
-
-
-def names(folder: Path, kind: str = "cpu") -> list[str]:
-    return [row["variant"] for row in ranked(folder, kind)]
-
-
-def test_an_artifact_that_was_never_ranked_has_no_order(tmp_path: Path) -> None:
-    assert ranked(tmp_path, "cpu") == []
-    save(tmp_path, validation(variant("a", timing(1, 9.0))), "validate", "20261120T000000")
-    assert ranked(tmp_path, "cpu") == []
-
-
-def test_the_order_is_that_of_the_least_batch_and_without_baselines(tmp_path: Path) -> None:
-    order = ranking(
-        ("at eight", "cpu", 8, 1),
-        ("first", "cpu", 1, 1),
-        ("second", "cpu", 1, 2),
-        ("original", "cpu", 1, None),
-    )
-    save(tmp_path, validation(ranking=order), "validate", "20261120T000000")
-    first = {"variant": "first", "engine": "torch", "device": "cpu", "batch": 1, "p50_ms": 1.0}
-    assert ranked(tmp_path, "cpu") == [first, {**first, "variant": "second"}]
-
-
-def test_each_kind_of_device_has_an_order_and_a_simulated_one_none(tmp_path: Path) -> None:
-    order = ranking(("here", "cpu", 1, 1), ("there", "npu:1", 1, 1))
-    save(tmp_path, validation(ranking=order), "validate", "20261120T000000")
-    imitated = variant("imitated", device="npu-sim", simulated=True)
-    order = ranking(("imitated", "npu-sim", 1, 1), ("imitated", "npu:0", 1, 1))
-    save(tmp_path, validation(imitated, ranking=order), "validate", "20261121T000000")
-    assert [names(tmp_path, kind) for kind in ("cpu", "npu", "cuda", "npu-sim")] == [
-        ["here"],
-        ["there"],
-        [],
-        [],
-    ]
-
-
-def test_the_newest_ranking_counts_and_a_report_without_one_changes_nothing(tmp_path: Path) -> None:
-    save(tmp_path, validation(ranking=ranking(("new", "cpu", 1, 1))), "compare", "20261122T000000")
-    save(tmp_path, validation(ranking=ranking(("old", "cpu", 1, 1))), "validate", "20261120T000000")
-    save(tmp_path, {"status": "passed", "device": "cpu"}, "bisect", "20261123T000000")
-    save(tmp_path, validation(variant("old")), "validate", "20261123T000000")
-    assert names(tmp_path) == ["new"]
-
-
-def test_a_variant_that_failed_later_is_left_out(tmp_path: Path) -> None:
-    order = ranking(("a", "cpu", 1, 1), ("b", "cpu", 1, 2))
-    save(tmp_path, validation(ranking=order), "validate", "20261120T000000")
-    failed = [variant("a", status=Status.FAILED), variant("b", device="cuda:0", status=Status.FAILED)]
-    save(tmp_path, validation(*failed, status=Status.FAILED), "validate", "20261121T000000")
-    assert names(tmp_path) == ["b"]
-
-
-def test_a_comparison_with_others_gives_the_order_of_this_one_alone(tmp_path: Path) -> None:
-    rows = [{**variant("a", artifact=one), **timing(1, 9.0)} for one in ("other", str(tmp_path))]
-    both = ranking(("theirs", "cpu", 1, 1), artifact="other")["rows"]
-    document = {"status": "passed", "rows": rows, "winner": None, "ranking": {"rows": both}}
-    save(tmp_path, document, "compare", "20261120T000000")
-    assert names(tmp_path) == []
-    both += ranking(("ours", "cpu", 1, 2), artifact=str(tmp_path))["rows"]
-    save(tmp_path, document, "compare", "20261121T000000")
-    assert names(tmp_path) == ["ours"]
-
-
 def test_the_fastest_of_a_comparison_with_others_is_of_this_one(tmp_path: Path) -> None:
     rows = [
         {**variant("theirs", artifact="other"), **timing(1, 1.0)},
-        {**variant("ours", artifact=str(tmp_path)), **timing(1, 2.0)},
+        {**variant("ours"), **timing(1, 2.0)},
     ]
     for row in rows:
         del row["latency"]
@@ -230,28 +162,23 @@ def test_the_fastest_of_a_comparison_with_others_is_of_this_one(tmp_path: Path) 
     assert [best["variant"] for best in entry["fastest"]] == ["ours"]
 
 
-@pytest.mark.parametrize(
-    "harm", [Path.unlink, lambda path: path.write_text("{}")], ids=["missing", "changed"]
-)
-def test_a_ranking_that_is_not_what_was_entered_counts_for_nothing(harm: Any, tmp_path: Path) -> None:
-    harm(save(tmp_path, validation(ranking=ranking(("new", "cpu", 1, 1))), "validate", "20261121T000000"))
-    save(tmp_path, validation(ranking=ranking(("old", "cpu", 1, 1))), "validate", "20261120T000000")
-    assert names(tmp_path) == ["old"]
+def test_a_comparison_where_only_others_were_run_has_no_fastest(tmp_path: Path) -> None:
+    theirs = {**variant("theirs", artifact="other"), **timing(1, 1.0)}
+    del theirs["latency"]
+    save(tmp_path, {"status": "passed", "rows": [theirs]}, "compare", "20261120T000000")
+    ((entry,), _) = newest(tmp_path)
+    assert entry["fastest"] == ()
 
 
-def test_a_report_of_another_shape_gives_no_order(tmp_path: Path) -> None:
-    save(
-        tmp_path,
-        {"status": "passed", "variants": [], "ranking": {"rows": [1]}},
-        "validate",
-        "20261120T000000",
-    )
-    assert ranked(tmp_path, "cpu") == []
+def test_an_index_that_may_not_be_read_says_so_and_not_that_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, validation(variant("a")), "validate", "20261120T000000")
 
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
 
-def test_an_index_that_is_none_gives_no_order_but_an_error(tmp_path: Path) -> None:
-    row = '{"file": "elsewhere.json", "sha256": "", "status": "passed", "simulated": false}'
-    for text in ("{", f'{{"reports": [{row}]}}'):
-        (tmp_path / "results.json").write_text(text)
-        with pytest.raises(ArtifactError, match=r"results.json is damaged.*fix: delete it"):
-            ranked(tmp_path, "cpu")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert newest(tmp_path) == ([], f"cannot read {tmp_path / 'results.json'}: mend its permissions")
+    with pytest.raises(ArtifactError, match="got Permission denied"):
+        entries(tmp_path)
