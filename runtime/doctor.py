@@ -74,7 +74,7 @@ class Diagnosis:
 
 _DISTRIBUTIONS = (
     *("vconv", "torch", "torchvision", "transformers", "timm", "numpy", "onnx", TORCH_NPU),
-    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-cann", "onnxruntime-openvino"),
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-cann", "onnxruntime-openvino", "openvino"),
 )
 _ORT = tuple(name for name in _DISTRIBUTIONS if name.startswith("onnxruntime"))
 """Builds of ONNX Runtime: they all install the same files."""
@@ -82,7 +82,7 @@ _NEEDED = (("torch", "torchvision", "transformers", "timm"), ("numpy", "onnx", "
 """What vconv does not work without, by the child that imports it."""
 _FOUNDATIONS = {"torchvision": "torch", "timm": "torchvision", TORCH_NPU: "torch", "onnxruntime": "numpy"}
 """From a library to the one whose trouble is its own."""
-_OPTIONAL = ((TORCH_NPU,), ("acl",))
+_OPTIONAL = ((TORCH_NPU,), ("acl",), ("openvino",))
 
 
 def _versions() -> dict[str, str]:
@@ -137,6 +137,12 @@ def _onnxruntime(scene: Scene) -> Finding:
     return replace(
         finding, found=f"{(builds or ['unversioned'])[0].removeprefix('onnxruntime ')}, with {has}"
     )
+
+
+def _openvino(scene: Scene) -> Finding:
+    if not is_installed("openvino"):
+        return Finding("openvino", State.NOTE, "not installed: another engine for graphs, on a CPU")
+    return _imported(scene, "openvino")
 
 
 def _cuda(scene: Scene) -> Finding | None:
@@ -225,6 +231,7 @@ _FINDINGS: tuple[Callable[[Scene], Finding | None], ...] = (
     lambda scene: _imported(scene, "numpy"),
     lambda scene: _imported(scene, "onnx"),
     _onnxruntime,
+    _openvino,
     _cuda,
     _torch_npu,
     _npu,

@@ -96,16 +96,15 @@ def info(path: str, as_json: bool) -> None:
 @converting
 @offline_model
 @JSON
-def export(as_json: bool, golden: str, gears: str, **options: Any) -> None:
+def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> None:
     """Make the artifact of the system NAME.
 
     It holds a patched checkpoint, ONNX graphs, and what the reference gives.
     """
     from vconv import display, workflows
 
-    document = workflows.export(
-        golden=golden == "record", gears=whole_numbers(gears, "--gears"), say=progress(), **options
-    )
+    batches = () if gears is None else whole_numbers(gears, "--gears")
+    document = workflows.export(golden=golden == "record", gears=batches, say=progress(), **options)
     show(document, display.exported, as_json)
 
 

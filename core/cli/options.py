@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,11 +28,12 @@ def names(text: str) -> list[str]:
 
 
 def whole_numbers(text: str, option: str) -> list[int]:
-    """Take apart whole numbers with commas between; refuse anything else."""
-    try:
-        return [int(name) for name in names(text)]
-    except ValueError as error:
-        raise click.UsageError(f"{option} takes whole numbers with commas between, not {text!r}") from error
+    """Take apart whole numbers with commas between; refuse anything else, and none at all."""
+    with contextlib.suppress(ValueError):
+        found = [int(name) for name in names(text)]
+        if found:
+            return found
+    raise click.UsageError(f"{option} takes whole numbers with commas between, not {text!r}")
 
 
 def hf32_names(text: str) -> tuple[str, ...]:
@@ -166,7 +168,6 @@ SOC = click.option(
 )
 GEARS = click.option(
     "--gears",
-    default="",
     metavar="N,N...",
     help="Batches that the offline model switches between.  [default: --batch alone]",
 )

@@ -66,6 +66,7 @@ def test_the_command_line_offers_every_format_and_precision() -> None:
         (["--format", "om"], "does not say for which processor"),
         (["--format", "om", "--soc", "910B4"], "--soc is no processor's name"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", "1;2"], "--gears takes whole numbers"),
+        (["--format", "om", "--soc", "Ascend910B4", "--gears", ""], "commas between, not ''"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", "4"], "--gears cannot be used"),
         (["--soc", "Ascend910B4"], "--soc has nothing to do"),
     ],

@@ -48,6 +48,7 @@ def healthy(stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for name in ("torchvision", "transformers", "timm", "numpy", "onnx"):
         stand_ins.add(name, "1.0", "")
     stand_ins.add("onnxruntime", "1.24.4", ORT)
+    stand_ins.add("openvino", "2026.1.0", "")
     find = cann.find_toolkit
     monkeypatch.setattr(doctor, "find_toolkit", lambda: find(roots=[tmp_path / "Ascend"]))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -77,10 +78,11 @@ def test_a_healthy_machine_without_an_npu_has_no_problem(healthy: StandIns) -> N
     assert found.passed
     assert list(rows) == [
         *("vconv", "python", "torch", "torchvision", "transformers", "timm", "numpy", "onnx"),
-        *("onnxruntime", "CUDA", "torch_npu", "CANN", "atc", "acl"),
+        *("onnxruntime", "openvino", "CUDA", "torch_npu", "CANN", "atc", "acl"),
     ]
     assert rows["torch"].found == "2.13.0, built without CUDA"
     assert rows["timm"].found == "1.0"
+    assert rows["openvino"].found == "2026.1.0"
     assert rows["onnxruntime"].found == "1.24.4, with CANNExecutionProvider, CPUExecutionProvider"
     notes = {name for name, finding in rows.items() if finding.state is State.NOTE}
     assert notes == {"CUDA", "torch_npu", "CANN", "atc", "acl"}
@@ -217,6 +219,16 @@ def test_numpy_2_beside_an_onnxruntime_built_for_1_is_a_problem(healthy: StandIn
     assert finding.found.startswith("onnxruntime 1.24.4 and onnxruntime-cann 1.24.4 overwrite each other's")
     assert "built for NumPy 1" in finding.found
     assert "`pip uninstall onnxruntime onnxruntime-cann`" in finding.mend
+
+
+def test_openvino_may_be_absent_but_not_broken(healthy: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced(healthy, "openvino", "raise ImportError('libopenvino.so: cannot open shared object file')")
+    found = findings()["openvino"]
+    assert (found.state, "libopenvino.so" in found.found) == (State.PROBLEM, True)
+    installed = doctor.is_installed
+    monkeypatch.setattr(doctor, "is_installed", lambda name: name != "openvino" and installed(name))
+    absent = "not installed: another engine for graphs, on a CPU"
+    assert findings()["openvino"] == Finding("openvino", State.NOTE, absent)
 
 
 def test_two_builds_of_onnxruntime_that_work_are_a_note(healthy: StandIns) -> None:
