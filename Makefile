@@ -10,8 +10,8 @@ WORKERS ?= 2
 ROOMS := convert runtime validators
 # Tests that meet transformers, timm, torch and the ONNX tools, whose oldest versions differ most.
 MEETING := tests/convert/layouts tests/convert/libraries tests/convert/patches tests/convert/test_models.py \
-	tests/convert/test_complexity.py tests/convert/test_onnx_export.py tests/convert/test_reference.py tests/runtime/test_preprocessing.py \
-	tests/core/test_filling.py
+	tests/convert/test_complexity.py tests/convert/test_onnx_export.py tests/convert/test_reference.py \
+	tests/runtime/test_preprocessing.py tests/core/test_filling.py
 
 .PHONY: help install demo test test-oldest test-oldest-quick test-npu-package test-browser lint types typed unit wheel mutants clean
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from vconv import listing
 from vconv.convert.patches.base import Patch
@@ -17,6 +18,7 @@ from vconv.runtime.engines import GRAPH_ENGINES
 from vconv.runtime.precisions import PRECISIONS, find_precisions
 from vconv.runtime.timing import DEFAULT, FULL, QUICK, Plan
 from vconv.types import Say
+from vconv.validators import report
 from vconv.validators.validation import Candidate
 
 USUAL_ENGINE = "onnxruntime"
@@ -98,6 +100,14 @@ class Trial:
         trial = cls(tuple(devices), engines, tuple(precisions), capture=capture)
         trial.check()
         return trial
+
+    def described(self) -> dict[str, Any]:
+        """Tell where it runs, as a report has it: the devices, how they are set, and what is installed."""
+        return {
+            "devices": {device.name: device.model for device in self.devices},
+            "device_settings": {device.name: dict(device.options) for device in self.devices},
+            "environment": report.environment(self.devices),
+        }
 
     def check(self) -> None:
         """Refuse what cannot be run, before anything is.

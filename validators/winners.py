@@ -46,7 +46,7 @@ def ranked(folder: Path, place: Device) -> list[Ranked]:
         place: the device.
 
     Returns:
-        None where nothing was ranked.
+        Those that are ranked there, in its order; empty where nothing was ranked.
 
     Raises:
         ArtifactError: the index is damaged, or cannot be read.

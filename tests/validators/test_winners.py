@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def save(folder: Path) -> Save:
-    """Save a report of variants, each with its rank, each a second after the one before."""
-    count = 0
+    """Save a report of variants, each with its rank."""
 
     def save(
         *places: Place,
@@ -42,8 +40,6 @@ def save(folder: Path) -> Save:
         more: tuple[dict[str, Any], ...] = (),
         **document: Any,
     ) -> Path:
-        nonlocal count
-        count += 1
         row = {"artifact": str(folder), "engine": "torch", "device": device, "batch": 1, "simulated": False}
         rows = [{**row, "variant": name, "rank": rank, "status": status} for name, rank in places]
         rows += [{**row, "status": Status.PASSED, **one} for one in more]
@@ -52,13 +48,7 @@ def save(folder: Path) -> Save:
         found |= {
             "ranking": {"rows": [row for row in rows if row["status"] == Status.PASSED and "rank" in row]}
         }
-        path = report.save(folder, found, kind, "log")
-        index = json.loads((folder / "results.json").read_text())
-        renamed = path.with_name(f"20261122T0000{count:02}-{kind}.json")
-        path.rename(renamed)
-        index["reports"][-1]["file"] = f"reports/{renamed.name}"
-        (folder / "results.json").write_text(json.dumps(index))
-        return renamed
+        return report.save(folder, found, kind, "log")
 
     return save
 
