@@ -9,9 +9,8 @@ OLDEST := .venv-oldest
 WORKERS ?= 2
 ROOMS := convert runtime validators
 # Tests that meet transformers, timm, torch and the ONNX tools, whose oldest versions differ most.
-MEETING := tests/convert/layouts tests/convert/libraries tests/convert/patches tests/convert/test_models.py \
-	tests/convert/test_complexity.py tests/convert/test_onnx_export.py tests/convert/test_reference.py \
-	tests/runtime/test_preprocessing.py tests/core/test_filling.py
+MEETING := tests/convert/layouts tests/convert/libraries tests/convert/patches tests/convert/graphs/test_tracing.py \
+	tests/runtime/inputs/test_preprocessing.py tests/core/workflows/test_fill.py
 
 .PHONY: help install demo test test-oldest test-oldest-quick test-npu-package test-browser lint types typed unit wheel mutants clean
 
@@ -33,7 +32,7 @@ demo: $(STAMP)  ## export dinov3-vits16 with synthetic weights and validate it
 test: lint types unit wheel  ## every check
 
 test-browser: $(STAMP) typed  ## the report's page in Chromium, where that is installed
-	$(BIN)/python -m pytest -m browser tests/validators/test_page_in_a_browser.py
+	$(BIN)/python -m pytest -m browser tests/validators/report/page/test_page_in_a_browser.py
 
 lint: $(STAMP)  ## style
 	$(BIN)/ruff format --check .
@@ -44,7 +43,7 @@ types: $(STAMP) typed  ## strict types
 
 # Type checkers want one folder a package: a tree of links has the shape of the installed one.
 typed:
-	mkdir -p build/typed/vconv
+	rm -rf build/typed && mkdir -p build/typed/vconv
 	for file in core/*; do ln -sfn ../../../$$file build/typed/vconv/; done
 	for room in $(ROOMS); do ln -sfn ../../../$$room build/typed/vconv/; done
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from record import finish, out_option
 
 import vconv
-from vconv.runtime.devices import find_device
-from vconv.runtime.graph_stages import GraphStages
-from vconv.runtime.variants import patched_network
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.variants import patched_network
+from vconv.runtime.stages.graph import GraphStages
 from vconv.validators.faults.operators import alter
 from vconv.validators.faults.workshop import Workshop
 

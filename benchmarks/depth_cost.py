@@ -9,15 +9,16 @@ from unittest.mock import Mock
 
 from record import finish, out_option
 
-from vconv import manifest, workflows
-from vconv.catalog import SYSTEMS
-from vconv.chosen import open_reference
+from vconv.artifact import manifest
+from vconv.catalog.systems import SYSTEMS
 from vconv.convert.sources.table import Request, open_source
-from vconv.runtime.devices import find_device
-from vconv.runtime.torch_stages import TorchStages
-from vconv.runtime.variants import open_variant
-from vconv.validators import golden
-from vconv.validators.depth import Depths
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.variants import open_variant
+from vconv.runtime.stages.torch_model import TorchStages
+from vconv.validators.accuracy import golden
+from vconv.validators.bisect.depth import Depths
+from vconv.workflows import export
+from vconv.workflows.bisected_variant import open_reference
 
 SYSTEM, REPEATS, MOST = "dinov3-vits16", 3, 5.0
 """What is timed, how often, and the seconds that a variant may take."""
@@ -27,7 +28,7 @@ def main() -> None:
     out, cpu = out_option(__doc__), find_device("cpu")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / SYSTEM
-        workflows.export(SYSTEM, "synthetic:0", folder)
+        export.export(SYSTEM, "synthetic:0", folder)
         made = manifest.load(folder)
         assert made.golden
         images = golden.load(folder / made.golden.file)[0]

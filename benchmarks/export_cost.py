@@ -32,7 +32,7 @@ DRAW = """
 import sys
 from pathlib import Path
 
-from vconv.catalog import find
+from vconv.catalog.systems import find
 from vconv.convert.sources.table import Request, open_source
 
 open_source(Request(find(sys.argv[1]), "synthetic:0"), Path(sys.argv[2]))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from record import finish, out_option
 
-from vconv.catalog import find
+from vconv.catalog.systems import find
 from vconv.convert.sources.table import Request, open_source
 from vconv.types import WEIGHTS_FILE
 

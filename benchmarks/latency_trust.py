@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from record import finish, out_option
 
-from vconv.runtime.machine import watching
-from vconv.runtime.statistics import SMALLEST_EFFECT, compare_paired
-from vconv.runtime.timing import Plan, Task, interleaved
+from vconv.runtime.timing.clocks import Plan, Task, interleaved
+from vconv.runtime.timing.machine_load import watching
+from vconv.runtime.timing.statistics import SMALLEST_EFFECT, compare_paired
 from vconv.types import Status
-from vconv.validators.ranking import rank
+from vconv.validators.latency.ranking import rank
 
 PARTS, MORE = 20, 22
 """Matrix products of a run, and of one that is a tenth slower."""

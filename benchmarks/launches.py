@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from record import finish, out_option
 
-from vconv.catalog import SYSTEMS, System
-from vconv.convert import models
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.conversion import image_size
+from vconv.convert.libraries import models
 from vconv.convert.patches import table
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
-from vconv.runtime.devices import find_device
-from vconv.runtime.launches import Launches
-from vconv.runtime.sessions import TorchSession
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.timing.launches import Launches
 
 GELU = 4
 """Operators that the spelled-out GELU runs more than the fused one, in each block."""

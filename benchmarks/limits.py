@@ -32,21 +32,24 @@ import torch.nn.functional as F
 from record import finish
 from torch import Tensor, nn
 
-from vconv import listing, manifest, workflows
-from vconv.catalog import SYSTEMS, find
-from vconv.convert import models, reference
+from vconv.artifact import manifest
+from vconv.catalog.systems import SYSTEMS, find
+from vconv.convert.libraries import corrections, models
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
-from vconv.runtime.device import Settings
-from vconv.runtime.devices import find_device
-from vconv.runtime.precisions import PRECISIONS
+from vconv.runtime.devices.base import Settings
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.simulation.arithmetic import PROFILES
 from vconv.types import Arrays, Status, silent
-from vconv.validators import golden, validation
-from vconv.validators.accuracy import judge, overall
-from vconv.validators.golden import Reference
-from vconv.validators.limits import STRICT, Pair, open_limits
-from vconv.validators.metrics import measure
+from vconv.validators import validation
+from vconv.validators.accuracy import golden
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.limits import STRICT, Pair, open_limits
+from vconv.validators.accuracy.metrics import measure
+from vconv.validators.accuracy.verdicts import judge, overall
+from vconv.workflows import candidates as listing
+from vconv.workflows import export
 
 SHOWN = ("vector_relative_error", "relative_error", "cosine", "token_cosine_min")
 """Metrics that limits bound."""
@@ -217,7 +220,7 @@ def altered(source: Source, against: Reference) -> Iterator[dict[str, Any]]:
         return {"what": what, "limit": ".".join(pair), "passes": passes, **distances(actual, expected)}
 
     stock = run(lambda _: contextlib.nullcontext())
-    if reference.correct(model, network.layout.family, source.config) != "original":
+    if corrections.correct(model, network.layout.family, source.config) != "original":
         for pair in STOCK_CAUGHT:
             yield row(STOCK, pair, stock)
     for what, (pair, change) in SIMULATED.items():
@@ -235,7 +238,7 @@ def of_system(name: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as place:
         folder, weights = Path(place) / "artifact", Path(place) / "weights"
         weights.mkdir()
-        workflows.export(name, "synthetic:0", folder)
+        export.export(name, "synthetic:0", folder)
         made = manifest.load(folder)
         source = open_source(Request(find(name), "synthetic:0"), weights)
         against = Reference("recorded", *golden.load(folder / made.golden.file), {}, {})

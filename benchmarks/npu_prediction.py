@@ -1,7 +1,7 @@
 """What the simulated NPU predicts over eight seeds of synthetic weights, beside what hardware gave.
 
-Every system in full size, weights of seeds 0 to 7 by the committed recipe (convert/recipe.py), which was
-fixed before anything was measured here, two made-up images. The profile is 910b: GELU in its tanh form,
+Every system in full size, weights of seeds 0 to 7 by the committed recipe (convert/sources/recipe.py), which
+was fixed before anything was measured here, two made-up images. The profile is 910b: GELU in its tanh form,
 convolutions in HF32, matrix products in float32. A figure is the relative error mean|a - e| / mean|e| of the
 worse image, against the same model on the CPU.
 
@@ -23,9 +23,9 @@ from typing import Any
 
 from record import finish, out_option
 
-from vconv import catalog
+from vconv.catalog import systems
 from vconv.types import Array
-from vconv.validators.metrics import measure
+from vconv.validators.accuracy.metrics import measure
 
 SEEDS = range(8)
 PREDICTED = "dinov2-large"
@@ -52,16 +52,16 @@ def child(name: str, seed: int) -> None:
 
     import torch
 
-    from vconv import subjects
-    from vconv.convert import models
     from vconv.convert.conversion import image_size
+    from vconv.convert.libraries import models
     from vconv.convert.patches.base import applied
     from vconv.convert.patches.gelu_erf import PATCH
     from vconv.convert.sources.table import Request, open_source
+    from vconv.workflows import originals
 
     with tempfile.TemporaryDirectory() as scratch:
-        source = open_source(Request(catalog.find(name), f"synthetic:{seed}"), Path(scratch))
-        pixel_values, _ = subjects.sample(source.folder, (), 0, image_size(source))
+        source = open_source(Request(systems.find(name), f"synthetic:{seed}"), Path(scratch))
+        pixel_values, _ = originals.sample(source.folder, (), 0, image_size(source))
         model = models.load(source.folder, source.network)
         outputs, names = models.Outputs(model, source.network).eval(), models.output_names(source.network)
         images = torch.from_numpy(pixel_values)
@@ -118,7 +118,7 @@ def main() -> None:
     """Measure every system, print a table, and hold dinov2-large against the targets."""
     out = out_option(__doc__)
     found: dict[str, Any] = {}
-    for name, system in catalog.SYSTEMS.items():
+    for name, system in systems.SYSTEMS.items():
         rows = []
         for seed in SEEDS:
             rows.append(measured(name, seed))

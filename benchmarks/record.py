@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vconv.validators.report import environment
+from vconv.validators.report.saving import environment
 
 
 def out_option(doc: str | None) -> Path | None:

@@ -29,22 +29,23 @@ from record import finish, out_option
 from sklearn.datasets import load_digits
 
 import vconv
-from vconv import listing, manifest
-from vconv.catalog import find
+from vconv.artifact import manifest
+from vconv.catalog.systems import find
 from vconv.convert.libraries.base import quiet, stock_transformers
 from vconv.convert.sources.table import Request, open_source
-from vconv.runtime.device import Settings
-from vconv.runtime.devices import find_device
-from vconv.runtime.precisions import PRECISIONS
-from vconv.runtime.preprocessing import preprocess
-from vconv.runtime.sessions import in_batches
+from vconv.runtime.devices.base import Settings
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.precisions import PRECISIONS
+from vconv.runtime.engines.session import in_batches
+from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.runtime.simulation.arithmetic import GELU, PROFILES
 from vconv.runtime.simulation.session import Simulated
 from vconv.types import Array
-from vconv.validators import golden
-from vconv.validators.golden import Reference
-from vconv.validators.metrics import vector_relative_error
+from vconv.validators.accuracy import golden
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.metrics import vector_relative_error
 from vconv.validators.validation import Candidate
+from vconv.workflows import candidates as listing
 
 SYSTEM = "vit-base-patch16-224-in21k"
 SIDE, PATCH, CLASSES = 32, 4, 10

@@ -12,15 +12,18 @@ from typing import Any
 import onnx_ir as ir
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.convert import cann, checkpoint, ledger, models, onnx_export
+from vconv.artifact.disk import require_room
+from vconv.convert.ascend import operators
+from vconv.convert.graphs import tracing
 from vconv.convert.layouts.base import ANY_SIZE, Network
 from vconv.convert.layouts.table import network
-from vconv.convert.ledger import LEDGER_FILE, Line, Match
+from vconv.convert.libraries import models
 from vconv.convert.libraries.table import library_of
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Finding, Patch, find_sites
-from vconv.convert.room import require_room
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
+from vconv.convert.weights import checkpoint, ledger
+from vconv.convert.weights.ledger import LEDGER_FILE, Line, Match
 from vconv.errors import InputError, PatchError
 from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say, silent
 
@@ -67,7 +70,7 @@ class Prepared:
         return [decision.patch for decision in self.decisions if decision.applied]
 
     def write(self, stop: Event | None = None, say: Say = silent) -> tuple[tuple[Line, ...], str]:
-        """Write the weights file and its ledger: see :meth:`vconv.convert.checkpoint.Plan.write`."""
+        """Write the weights file and its ledger: see :meth:`vconv.convert.weights.checkpoint.Plan.write`."""
         lines, sha256 = self.plan.write(stop, say)
         ledger.save(self.plan.path.with_name(LEDGER_FILE), lines)
         return tuple(lines), sha256
@@ -218,8 +221,8 @@ def export_graphs(
     traced: dict[int, ir.Model] = {}
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
-        fixed, version = (batch, cann.GREATEST_OPSET) if graph.for_npu else (None, opset)
+        fixed, version = (batch, operators.GREATEST_OPSET) if graph.for_npu else (None, opset)
         say(f"{graph.file}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
         if version not in traced:
-            traced[version] = onnx_export.trace(folder, network, patches, size, version, entries)
-        onnx_export.write_graph(folder / graph.file, traced[version], fixed)
+            traced[version] = tracing.trace(folder, network, patches, size, version, entries)
+        tracing.write_graph(folder / graph.file, traced[version], fixed)

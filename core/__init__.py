@@ -20,14 +20,14 @@ from vconv.backends import without_autoload
 from vconv.errors import VconvError
 
 if TYPE_CHECKING:
-    from vconv.carding import card
-    from vconv.comparing import compare
-    from vconv.judging import validate
-    from vconv.loading import load
-    from vconv.localising import bisect
-    from vconv.referring import reference
-    from vconv.selftesting import selftest
-    from vconv.workflows import export, fill
+    from vconv.workflows.bisect import bisect
+    from vconv.workflows.card import card
+    from vconv.workflows.compare import compare
+    from vconv.workflows.export import export, fill
+    from vconv.workflows.load import load
+    from vconv.workflows.reference import reference
+    from vconv.workflows.selftest import selftest
+    from vconv.workflows.validate import validate
 
 __all__ = [
     "VconvError",
@@ -44,15 +44,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bisect": "vconv.localising",
-    "card": "vconv.carding",
-    "compare": "vconv.comparing",
-    "export": "vconv.workflows",
-    "fill": "vconv.workflows",
-    "load": "vconv.loading",
-    "reference": "vconv.referring",
-    "selftest": "vconv.selftesting",
-    "validate": "vconv.judging",
+    "bisect": "vconv.workflows.bisect",
+    "card": "vconv.workflows.card",
+    "compare": "vconv.workflows.compare",
+    "export": "vconv.workflows.export",
+    "fill": "vconv.workflows.export",
+    "load": "vconv.workflows.load",
+    "reference": "vconv.workflows.reference",
+    "selftest": "vconv.workflows.selftest",
+    "validate": "vconv.workflows.validate",
 }
 """Where each of these lives: it is imported when it is first asked for."""
 

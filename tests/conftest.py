@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from vconv import manifest, workflows
-from vconv.catalog import SYSTEMS, System
+from vconv.artifact import manifest
+from vconv.artifact.manifest import Manifest
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
-from vconv.manifest import Manifest
-from vconv.miniatures import miniature, side_of
-from vconv.runtime.device import Device
-from vconv.runtime.devices import find_device
-from vconv.runtime.images import natural_image
+from vconv.runtime.devices.base import Device
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.inputs.images import natural_image
+from vconv.workflows import export as workflows
+from vconv.workflows.miniatures import miniature, side_of
 
 STANDINS = Path(__file__).parent / "standins"
 """Programs and modules of CANN, imitated."""
@@ -64,7 +65,7 @@ def size(small_system: System) -> tuple[int, int]:
 @pytest.fixture
 def small_name(small_system: System, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every system's name, with its shrunken self in its place in the catalog."""
-    monkeypatch.setattr("vconv.catalog.SYSTEMS", {small_system.name: small_system})
+    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
     return small_system.name
 
 
@@ -110,7 +111,7 @@ def small_artifact(
     small_system: System, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     """The artifact of every shrunk system, its static graph of batch 2; shared: change :func:`copied`."""
-    monkeypatch.setattr("vconv.catalog.SYSTEMS", {small_system.name: small_system})
+    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
     path = tmp_path_factory.getbasetemp() / "small" / small_system.name
     if not path.exists():
         workflows.export(small_system.name, "synthetic:1", path, batch=2)

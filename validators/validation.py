@@ -13,25 +13,25 @@ import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.progress import Meter
-from vconv.runtime.device import Device
-from vconv.runtime.isolation import Peak
-from vconv.runtime.machine import UNTIMED, Load
-from vconv.runtime.memory import reset_peak_memory, resident_memory
-from vconv.runtime.sessions import Session, in_batches
+from vconv.runtime.devices.base import Device
+from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
+from vconv.runtime.engines.session import Session, in_batches
+from vconv.runtime.processes.peak_memory import Peak
+from vconv.runtime.processes.request import Subject
 from vconv.runtime.simulation.session import Simulated
-from vconv.runtime.subject import Subject
-from vconv.runtime.timing import Plan, timed
+from vconv.runtime.timing.clocks import Plan, timed
+from vconv.runtime.timing.machine_load import UNTIMED, Load
 from vconv.types import Arrays, Say, Status
-from vconv.validators import sentences
-from vconv.validators.accuracy import judge_runs, overall
-from vconv.validators.diagnosis import Evidence, Finding, diagnose
-from vconv.validators.golden import AT_ONCE, Reference
-from vconv.validators.latency import Runner, time_side_by_side
-from vconv.validators.limits import UNLIMITED, Limits, Pair
-from vconv.validators.peaks import IN_PROCESS, ISOLATED, isolated, memory
-from vconv.validators.prediction import NOTHING_CHANGED, predict
-from vconv.validators.report import output_rows
-from vconv.validators.smoke import smoke
+from vconv.validators.accuracy.golden import AT_ONCE, Reference
+from vconv.validators.accuracy.limits import UNLIMITED, Limits, Pair
+from vconv.validators.accuracy.prediction import NOTHING_CHANGED, predict
+from vconv.validators.accuracy.verdicts import judge_runs, overall
+from vconv.validators.bisect.hypotheses import Evidence, Finding, diagnose
+from vconv.validators.latency.peak_memory import IN_PROCESS, ISOLATED, isolated, memory
+from vconv.validators.latency.side_by_side import Runner, time_side_by_side
+from vconv.validators.report import sentences
+from vconv.validators.report.output_summary import smoke
+from vconv.validators.report.saving import output_rows
 
 
 @dataclass(frozen=True)

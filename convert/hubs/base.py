@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.convert import shards
+from vconv.convert.files import shards
 from vconv.errors import WeightsError
 from vconv.types import PICKLE_FILE, WEIGHTS_FILE
 

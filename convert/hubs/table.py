@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from vconv.convert import shards
+from vconv.convert.files import shards
 from vconv.convert.hubs import huggingface, modelscope
 from vconv.convert.hubs.base import WEIGHTS, Hub, Snapshot, Wanted, explained, status_of
 from vconv.errors import UnknownNameError, WeightsError

@@ -75,7 +75,7 @@ class Slot:
 
     Args:
         key: canonical key.
-        role: what it does, by which :mod:`vconv.convert.recipe` draws it.
+        role: what it does, by which :mod:`vconv.convert.sources.recipe` draws it.
         shape: dimensions, as numbers or as names of :class:`Numbers`.
         when: the flag that must be on for it to exist; empty for always.
         head: the head that it belongs to; empty for the backbone.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import nn
 
 from vconv.convert.layouts.base import Network
-from vconv.convert.ledger import Match
+from vconv.convert.weights.ledger import Match
 from vconv.errors import PatchError
 
 Undo = Callable[[], None]

@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import nn
 
-from vconv.convert import checkpoint
 from vconv.convert.layouts.base import Network
-from vconv.convert.ledger import Match
 from vconv.convert.libraries.table import library_of
 from vconv.convert.patches.base import Finding, Patch, Site, Undo
+from vconv.convert.weights import checkpoint
+from vconv.convert.weights.ledger import Match
 from vconv.errors import PatchError
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vconv.convert.files.safetensors_file import CHUNK_BYTES, Entry
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.libraries.base import Library
 from vconv.convert.libraries.table import LIBRARIES, library_of
-from vconv.convert.safetensors_file import CHUNK_BYTES, Entry
 from vconv.types import Config
 
 SYNTHETIC = "synthetic"

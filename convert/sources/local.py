@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from packaging.version import Version
 
-from vconv.catalog import System
-from vconv.convert import pickles, safetensors_file, shards
+from vconv.artifact.disk import require_room
+from vconv.catalog.systems import System
+from vconv.convert.files import pickles, safetensors_file, shards
+from vconv.convert.files.safetensors_file import Entry, Planned
 from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries.table import LIBRARIES
-from vconv.convert.room import require_room
-from vconv.convert.safetensors_file import Entry, Planned
 from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of, write_configurations
 from vconv.errors import WeightsError
 from vconv.progress import megabytes

@@ -1,13 +1,14 @@
-"""Weights from a seed: the true architecture, drawn by :mod:`vconv.convert.recipe`."""
+"""Weights from a seed: the true architecture, drawn by :mod:`vconv.convert.sources.recipe`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vconv.catalog import System
-from vconv.convert import recipe, safetensors_file
+from vconv.artifact.disk import require_room
+from vconv.catalog.systems import System
+from vconv.convert.files import safetensors_file
 from vconv.convert.layouts.table import network
-from vconv.convert.room import require_room
+from vconv.convert.sources import recipe
 from vconv.convert.sources.base import SYNTHETIC, Origin, Source, write_configurations
 from vconv.types import WEIGHTS_FILE, Say
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vconv.catalog import System
+from vconv.catalog.systems import System
 from vconv.convert.hubs import table as hubs
 from vconv.convert.sources import local, synthetic
 from vconv.convert.sources.base import PERIODS, Origin, Source, write_configurations

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from vconv import catalog
 from vconv._version import VERSION
+from vconv.catalog import systems
 from vconv.cli.completion import artifact, one_of, system
 from vconv.cli.examples import HELP
 from vconv.cli.group import Commands
@@ -63,16 +63,16 @@ def main() -> None:
 @JSON
 def list_systems(as_json: bool) -> None:
     """List the systems that vconv knows."""
-    from vconv import display
+    from vconv.cli import render
 
     rows = [
         {
             **{"name": system.name, "hub_id": system.hub_id, "library": system.library},
             **{"input": system.input, "licence": system.licence, "gated": system.gated},
         }
-        for system in catalog.SYSTEMS.values()
+        for system in systems.SYSTEMS.values()
     ]
-    show(rows, display.systems, as_json)
+    show(rows, render.systems, as_json)
 
 
 @main.command()
@@ -80,9 +80,10 @@ def list_systems(as_json: bool) -> None:
 @JSON
 def info(path: str, as_json: bool) -> None:
     """Show what an artifact is, and how it was last validated."""
-    from vconv import display, workflows
+    from vconv.cli import render
+    from vconv.workflows import export as workflows
 
-    show(workflows.describe(path), display.artifact, as_json)
+    show(workflows.describe(path), render.artifact, as_json)
 
 
 @main.command()
@@ -101,11 +102,12 @@ def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> Non
 
     It holds a patched checkpoint, ONNX graphs, and what the reference gives.
     """
-    from vconv import display, workflows
+    from vconv.cli import render
+    from vconv.workflows import export as workflows
 
     batches = () if gears is None else whole_numbers(gears, "--gears")
     document = workflows.export(golden=golden == "record", gears=batches, say=progress(), **options)
-    show(document, display.exported, as_json)
+    show(document, render.exported, as_json)
 
 
 @main.command()
@@ -130,10 +132,11 @@ def validate(as_json: bool, **options: Any) -> None:
 
     Each of its variants is judged: the patched model in torch, and every graph.
     """
-    from vconv import display, judging
+    from vconv.cli import render
+    from vconv.workflows import validate as judging
 
     document = judging.validate(say=progress(), **options)
-    show(document, display.validated, as_json)
+    show(document, render.validated, as_json)
     exit_by(document)
 
 
@@ -155,9 +158,10 @@ def reference(as_json: bool, **options: Any) -> None:
 
     The artifact PATH is validated there against the file that is written here.
     """
-    from vconv import display, referring
+    from vconv.cli import render
+    from vconv.workflows import reference as referring
 
-    show(referring.reference(say=progress(), **options), display.referred, as_json)
+    show(referring.reference(say=progress(), **options), render.referred, as_json)
 
 
 @main.command()
@@ -169,10 +173,11 @@ def compare(as_json: bool, **options: Any) -> None:
 
     Each PATH is one, with all its variants.
     """
-    from vconv import comparing, display
+    from vconv.cli import render
+    from vconv.workflows import compare as comparing
 
     document = comparing.compare(say=progress(), **options)
-    show(document, display.compared, as_json)
+    show(document, render.compared, as_json)
     exit_by(document)
 
 
@@ -188,9 +193,10 @@ def card(as_json: bool, **options: Any) -> None:
 
     It is made from the manifest and the reports of the artifact PATH.
     """
-    from vconv import carding, display
+    from vconv.cli import render
+    from vconv.workflows import card as carding
 
-    show(carding.card(say=progress(), **options), display.carded, as_json)
+    show(carding.card(say=progress(), **options), render.carded, as_json)
 
 
 @main.command()
@@ -213,10 +219,11 @@ def selftest(as_json: bool, **options: Any) -> None:
 
     They are made one at a time in a copy of the artifact PATH; without PATH, in miniatures of every system.
     """
-    from vconv import display, selftesting
+    from vconv.cli import render
+    from vconv.workflows import selftest as selftesting
 
     document = selftesting.selftest(say=progress(), **options)
-    show(document, display.selftested, as_json)
+    show(document, render.selftested, as_json)
     exit_by(document)
 
 
@@ -240,10 +247,11 @@ def bisect(as_json: bool, **options: Any) -> None:
 
     It is a variant of the artifact PATH, held against its reference.
     """
-    from vconv import display, localising
+    from vconv.cli import render
+    from vconv.workflows import bisect as localising
 
     document = localising.bisect(say=progress(), **options)
-    show(document, display.bisected, as_json)
+    show(document, render.bisected, as_json)
     exit_by(document)
 
 
@@ -258,9 +266,10 @@ def fill(as_json: bool, **options: Any) -> None:
 
     They are made from your own copy of the original's.
     """
-    from vconv import display, workflows
+    from vconv.cli import render
+    from vconv.workflows import export as workflows
 
-    show(workflows.fill(say=progress(), **options), display.filled, as_json)
+    show(workflows.fill(say=progress(), **options), render.filled, as_json)
 
 
 @main.command()
@@ -285,8 +294,9 @@ def doctor(as_json: bool, probed: bool, **options: Any) -> None:
 
     Exit status 0: everything that is installed works; what is missing for an NPU is noted, no more.
     """
-    from vconv import diagnosing, display
+    from vconv.cli import render
+    from vconv.workflows import doctor as diagnosing
 
     document = diagnosing.diagnose(probed, say=progress(), **options)
-    show(document, display.diagnosed, as_json)
+    show(document, render.diagnosed, as_json)
     exit_by(document)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from vconv.catalog import SYSTEMS
+from vconv.catalog.systems import SYSTEMS
 from vconv.types import MANIFEST_FILE
 
 HOME = Path("artifacts")

@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from vconv.cli.terminal import takes_colours
 from vconv.progress import Counted, spoken
-from vconv.terminal import takes_colours
 
 BAR_WIDTH = 24
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from vconv.cli.terminal import is_redrawn
 from vconv.progress import Counted
-from vconv.terminal import is_redrawn
 from vconv.types import Say
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from vconv.errors import VconvError
 from vconv.runtime.simulation.arithmetic import Arithmetic
 
 if TYPE_CHECKING:
-    from vconv.runtime.launches import Launches
-    from vconv.runtime.sessions import Session
-    from vconv.runtime.subject import Subject
+    from vconv.runtime.engines.session import Session
+    from vconv.runtime.processes.request import Subject
+    from vconv.runtime.timing.launches import Launches
     from vconv.types import Array
 
 
@@ -48,12 +48,12 @@ class Server:
 
     def open(self, subject: Subject) -> str:
         """Open a variant on the device; return how its patched GELU is computed."""
-        from vconv.runtime import isolation
-        from vconv.runtime.devices import find_device
+        from vconv.runtime.devices.table import find_device
+        from vconv.runtime.processes import peak_memory
 
         # How the device computes is the parent's to say, not for a session to set at every run.
         device = dataclasses.replace(find_device("npu"), exact=contextlib.nullcontext)
-        self._session = isolation.opened(subject, device)
+        self._session = peak_memory.opened(subject, device)
         self._state.recount()
         return self._session.gelu
 
@@ -79,8 +79,8 @@ class Server:
 
     def probe(self, seed: int) -> Any:
         """Find out by its results how the device computes."""
-        from vconv.runtime.devices import find_device
-        from vconv.runtime.probe import probe
+        from vconv.runtime.devices.probe import probe
+        from vconv.runtime.devices.table import find_device
 
         return probe(find_device("npu"), seed)
 

@@ -17,18 +17,18 @@ import onnx
 import onnxruntime
 
 from vconv.errors import EngineError
-from vconv.runtime import children
-from vconv.runtime.device import Device
-from vconv.runtime.engines import OnnxRuntimeSession, onnxruntime_session
-from vconv.runtime.launches import Launches
-from vconv.runtime.sessions import Placed, Session
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.session import Placed, Session
+from vconv.runtime.engines.table import OnnxRuntimeSession, onnxruntime_session
+from vconv.runtime.processes import child
+from vconv.runtime.processes.request import Subject
 from vconv.runtime.simulation.arithmetic import Arithmetic
 from vconv.runtime.simulation.graphs import rewritten
 from vconv.runtime.simulation.process import Bug
-from vconv.runtime.subject import Subject
+from vconv.runtime.timing.launches import Launches
 from vconv.types import Array
 
-CHILD = children.command("vconv.runtime.simulation.process")
+CHILD = child.command("vconv.runtime.simulation.process")
 PATIENCE_SECONDS = 10.0
 """How long a process may take to end that nobody listens to: longer than Python takes to go."""
 
@@ -80,7 +80,7 @@ class Child:
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stderr=self._said,
-                    env=children.environment(),
+                    env=child.environment(),
                 )
             undone.callback(self._end)
             undone.enter_context(self._pipe)
@@ -106,7 +106,7 @@ class Child:
             self._said.seek(0)
             raise EngineError(
                 "the simulated NPU is gone",
-                got=children.ended(status, self._said.read().decode(errors="replace")),
+                got=child.ended(status, self._said.read().decode(errors="replace")),
                 expected="an answer",
                 fix="give it more memory; if that does not help, report it",
             ) from error
@@ -135,8 +135,8 @@ class SimulatedTorchSession(Simulated):
     Args:
         subject: the variant.
         device: the simulated NPU.
-        folder: see :class:`vconv.runtime.sessions.Session`.
-        size: see :class:`vconv.runtime.sessions.Session`.
+        folder: see :class:`vconv.runtime.engines.session.Session`.
+        size: see :class:`vconv.runtime.engines.session.Session`.
     """
 
     engine = "torch"
@@ -162,17 +162,17 @@ class SimulatedTorchSession(Simulated):
         return Counts(*self._child.call("counts"))
 
     def launches(self, pixel_values: Array) -> Launches | None:
-        """See :meth:`vconv.runtime.sessions.Session.launches`."""
+        """See :meth:`vconv.runtime.engines.session.Session.launches`."""
         found: Launches | None = self._child.call("launches", pixel_values)
         return found
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
-        """See :meth:`vconv.runtime.sessions.Session.bind`."""
+        """See :meth:`vconv.runtime.engines.session.Session.bind`."""
         self._check_open()
         return lambda: self._child.call("run", pixel_values)
 
     def fetch(self, raw: Any) -> dict[str, Array]:
-        """See :meth:`vconv.runtime.sessions.Session.fetch`."""
+        """See :meth:`vconv.runtime.engines.session.Session.fetch`."""
         outputs, placed = raw
         where = f"{self._device.name} (simulated)"
         self.placed = {name: Placed(dtype, where) for name, (dtype, _) in placed.items()}
@@ -185,9 +185,9 @@ class SimulatedGraphSession(OnnxRuntimeSession, Simulated):
     Args:
         graph: the ONNX file.
         device: the simulated NPU.
-        folder: see :class:`vconv.runtime.sessions.Session`.
-        size: see :class:`vconv.runtime.sessions.Session`.
-        batch: see :class:`vconv.runtime.sessions.Session`.
+        folder: see :class:`vconv.runtime.engines.session.Session`.
+        size: see :class:`vconv.runtime.engines.session.Session`.
+        batch: see :class:`vconv.runtime.engines.session.Session`.
     """
 
     def __init__(

@@ -19,10 +19,11 @@ import transformers
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vconv.catalog import System
-from vconv.convert import conversion, reference
+from vconv.catalog.systems import System
+from vconv.convert import conversion
 from vconv.convert.conversion import Conversion
 from vconv.convert.layouts.table import find_layout
+from vconv.convert.libraries import corrections
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import VconvError
@@ -168,7 +169,7 @@ def corrected() -> Callable[[Source], Any]:
 
     def load(source: Source) -> Any:
         model = load_stock(source.folder)
-        reference.correct(model, find_layout(source.config).family, source.config)
+        corrections.correct(model, find_layout(source.config).family, source.config)
         return model
 
     return load

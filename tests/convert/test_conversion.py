@@ -16,14 +16,15 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from vconv.catalog import SYSTEMS, System
-from vconv.convert import conversion, ledger
+from vconv.catalog.systems import SYSTEMS, System
+from vconv.convert import conversion
 from vconv.convert.conversion import Conversion
+from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.patches import gelu_erf, table
-from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
+from vconv.convert.weights import ledger
 from vconv.errors import ArtifactError, InputError, PatchError, WeightsError
 from vconv.types import WEIGHTS_FILE, silent
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vconv.catalog import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.conversion import image_size
 from vconv.convert.layouts.table import network
 from vconv.convert.sources.base import Origin, Source

@@ -1,4 +1,4 @@
-"""The import rule: core types <- convert <- runtime <- validators <- workflows <- cli."""
+"""The import rule: ground, catalog, artifact <- convert <- runtime <- validators <- workflows <- cli."""
 
 from __future__ import annotations
 
@@ -13,17 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("convert", "runtime", "validators")
-NOUNS = {
-    "_version",
-    "errors",
-    "types",
-    "catalog",
-    "published",
-    "literature",
-    "manifest",
-    "backends",
-    "progress",
-}
 HEAVY = {
     *("torch", "torchvision", "transformers", "timm", "onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     *(
@@ -52,26 +41,30 @@ LIGHT = {
     "backends",
     "errors",
     "types",
-    "catalog",
+    "catalog/__init__",
+    "catalog/systems",
+    "catalog/literature",
+    "catalog/published",
+    "cli/terminal",
     "progress",
-    "published",
-    "terminal",
 }
 VCONV = "from vconv.cli import main; main(prog_name='vconv')"
 COMPLETING = {"_VCONV_COMPLETE": "bash_complete"}
-ORDER = {"nouns": 0, "convert": 1, "runtime": 2, "validators": 3, "workflows": 4, "cli": 5}
+STOREYS = (("", "catalog", "artifact"), ("convert",), ("runtime",), ("validators",), ("workflows",), ("cli",))
+"""Folders, the lowest first; "" stands for the modules beside them. A module imports its own storey and those below."""
+FACE = ("vconv", "vconv.__main__")
+"""The package itself and what runs it: the public face of the top storeys."""
 
+FOLDERS = {folder for folders in STOREYS for folder in folders}
 FILES = sorted(path for room in ("core", *ROOMS) for path in (ROOT / room).rglob("*.py"))
 
 
-def layer(module: str) -> int:
-    """Return how high up a module of vconv stands."""
-    parts = module.split(".")[1:]
-    if parts and parts[0] in ROOMS:
-        return ORDER[parts[0]]
-    if not parts or parts[0] in ("cli", "__main__"):
-        return ORDER["cli"]
-    return ORDER["nouns"] if parts[0] in NOUNS else ORDER["workflows"]
+def storey(module: str) -> int:
+    """Return how high up a module of vconv stands, by the folder that it lies in."""
+    if module in FACE:
+        return len(STOREYS)
+    folder = module.split(".")[1] if module.count(".") > 1 or module.split(".")[1] in FOLDERS else ""
+    return next(height for height, folders in enumerate(STOREYS) if folder in folders)
 
 
 def name_of(path: Path) -> str:
@@ -98,9 +91,23 @@ def imports(path: Path, top_level: bool = False) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_module_imports_from_a_room_above_it(path: Path) -> None:
-    here = layer(name_of(path))
-    # The package's own lazy attributes are the one exception: they are the public face of the top.
-    assert [name for name in imports(path) if name.startswith("vconv.") and layer(name) > here] == []
+    here = storey(name_of(path))
+    assert [name for name in imports(path) if name.startswith("vconv.") and storey(name) > here] == []
+
+
+def test_every_folder_has_a_storey() -> None:
+    folders = {path.parent.name for path in (ROOT / "core").glob("*/__init__.py")} | set(ROOMS)
+    assert folders == FOLDERS - {""}
+
+
+def test_a_module_that_imports_from_above_is_found() -> None:
+    assert storey("vconv.artifact.manifest") < storey("vconv.convert.files.shards") < storey("vconv.runtime")
+    assert (
+        storey("vconv.errors")
+        < storey("vconv.workflows.export")
+        < storey("vconv.cli.options")
+        < storey("vconv")
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

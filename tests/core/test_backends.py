@@ -20,8 +20,8 @@ from vconv.backends import (
     without_autoload,
     without_torch_npu,
 )
-from vconv.runtime.isolation import measure
-from vconv.runtime.subject import Subject
+from vconv.runtime.processes.peak_memory import measure
+from vconv.runtime.processes.request import Subject
 
 StandIns = Any
 """What the fixture ``stand_ins`` makes."""

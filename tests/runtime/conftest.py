@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from vconv.catalog import System
-from vconv.runtime import devices
-from vconv.runtime.images import natural_images
-from vconv.runtime.preprocessing import preprocess
+from vconv.catalog.systems import System
+from vconv.runtime.devices import table
+from vconv.runtime.inputs.images import natural_images
+from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.runtime.simulation.device import lack
 from vconv.types import Array
 
@@ -125,8 +125,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Accelerators], No
         for name in vars(Accelerators):
             if not name.startswith("_") and hasattr(torch.cuda, name):
                 monkeypatch.setattr(torch.cuda, name, getattr(machine, name))
-        row = replace(devices.KINDS[kind], count=torch.cuda.device_count)
-        monkeypatch.setitem(devices.KINDS, kind, row)
+        row = replace(table.KINDS[kind], count=torch.cuda.device_count)
+        monkeypatch.setitem(table.KINDS, kind, row)
 
     return put
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from vconv.runtime.devices import find_device
-from vconv.runtime.sessions import Session
-from vconv.runtime.subject import Subject
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.session import Session
+from vconv.runtime.processes.request import Subject
 from vconv.types import Array
-from vconv.validators.gallery import Gallery
-from vconv.validators.golden import Reference
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.report.page.gallery import Gallery
 from vconv.validators.validation import Candidate
 
 
@@ -30,7 +30,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parent / "report" / "recorded"
 """Reports of a miniature of dinov3-vits16, as `vconv validate` wrote them: measured, and simulated."""
 IMAGES, GRID, WIDTH = 2, (3, 4), 8
 

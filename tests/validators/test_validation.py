@@ -14,27 +14,27 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from vconv import listing
+from vconv.artifact.manifest import Manifest
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
-from vconv.manifest import Manifest
-from vconv.runtime import synchrony
-from vconv.runtime.device import Device
-from vconv.runtime.devices import find_device
-from vconv.runtime.engines import GRAPH_ENGINES
-from vconv.runtime.isolation import Peak
-from vconv.runtime.launches import KERNELS, Launches
-from vconv.runtime.machine import UNTIMED, Load
-from vconv.runtime.precisions import PRECISIONS
-from vconv.runtime.sessions import Placed, Session
+from vconv.runtime.devices.base import Device
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.precisions import PRECISIONS
+from vconv.runtime.engines.session import Placed, Session
+from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.processes.peak_memory import Peak
+from vconv.runtime.processes.request import Subject
 from vconv.runtime.simulation.arithmetic import PROFILES
-from vconv.runtime.subject import Subject
-from vconv.runtime.timing import Plan
+from vconv.runtime.timing import synchronisation
+from vconv.runtime.timing.clocks import Plan
+from vconv.runtime.timing.launches import KERNELS, Launches
+from vconv.runtime.timing.machine_load import UNTIMED, Load
 from vconv.types import Array, Status, silent
-from vconv.validators import golden as golden_room
 from vconv.validators import validation
-from vconv.validators.golden import Reference
-from vconv.validators.limits import STRICT, open_limits
+from vconv.validators.accuracy import golden as golden_room
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.limits import STRICT, open_limits
 from vconv.validators.validation import Candidate, worst_failures
+from vconv.workflows import candidates as listing
 
 CPU = find_device("cpu")
 PLAN = Plan(batches=(1, 4), warmups=1, runs=2)
@@ -472,10 +472,10 @@ def test_memory_that_could_not_be_measured_says_why_and_changes_no_verdict(stage
 
 
 def test_a_variant_that_comes_back_early_has_no_time_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synchrony, "comes_back_early", lambda forward, fetch, synchronize: True)
+    monkeypatch.setattr(synchronisation, "comes_back_early", lambda forward, fetch, synchronize: True)
     (row,) = run([candidate()], PLAN)
     assert row["status"] is Status.PASSED
-    assert row["timing_refused"] == synchrony.REASON
+    assert row["timing_refused"] == synchronisation.REASON
     assert (row["latency"], row["load_ms"], row["first_ms"]) == ([], None, None)
 
 

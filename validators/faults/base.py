@@ -23,7 +23,7 @@ class Fault:
 
     Args:
         name: what is wrong.
-        kind: the class that must be named: see :mod:`vconv.validators.classes`.
+        kind: the class that must be named: see :mod:`vconv.validators.faults.classes`.
         inject: makes it in a copy of an artifact, whose hashes are made to fit afterwards.
         lacks: says why it cannot be made in an artifact; empty if it can.
         patches: what stands in place of patches while the variants are opened, by name.

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vconv.convert.graphs.tracing import trace, write_graph
 from vconv.convert.layouts.base import ANY_SIZE
 from vconv.convert.layouts.table import network
-from vconv.convert.onnx_export import trace, write_graph
 from vconv.convert.patches import rope_periods, table
-from vconv.runtime.preprocessing import read_config
+from vconv.runtime.inputs.preprocessing import read_config
 from vconv.types import CONFIG_FILE, INPUT
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.graphs import GRAPH, in_graph

@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from vconv.convert.layouts.base import Network
-from vconv.convert.models import output_names
+from vconv.convert.libraries.models import output_names
 from vconv.types import INPUT, Array
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.operators import alter

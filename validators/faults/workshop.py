@@ -16,13 +16,13 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from vconv import manifest
-from vconv.convert import ledger
+from vconv.artifact import manifest
+from vconv.artifact.manifest import FileRecord, Manifest
+from vconv.convert.files.safetensors_file import Entry, read_header
 from vconv.convert.layouts.base import Network
-from vconv.convert.ledger import LEDGER_FILE
-from vconv.convert.safetensors_file import Entry, read_header
 from vconv.convert.sources.base import sha256_of
-from vconv.manifest import FileRecord, Manifest
+from vconv.convert.weights import ledger
+from vconv.convert.weights.ledger import LEDGER_FILE
 from vconv.types import WEIGHTS_FILE, Array
 
 

@@ -11,7 +11,7 @@ import timm
 import torch
 import transformers
 
-from vconv.catalog import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.layouts.base import ANY_SIZE
 from vconv.convert.layouts.table import LAYOUTS, find_layout, network
 from vconv.errors import UnknownNameError

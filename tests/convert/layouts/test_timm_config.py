@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from vconv.catalog import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.layouts.base import ANY_SIZE
 from vconv.convert.layouts.table import network
 from vconv.errors import WeightsError

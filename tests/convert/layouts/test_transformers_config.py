@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import transformers
 
-from vconv.catalog import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.layouts.base import ANY_SIZE, CLASSIFIER
 from vconv.convert.layouts.table import network
 from vconv.errors import WeightsError

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from vconv.catalog import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.layouts.table import LAYOUTS, network
 from vconv.convert.libraries.table import LIBRARIES, library_of
 

@@ -13,10 +13,9 @@ import torch
 from timm.data import config as data_config
 from torch import Tensor, nn
 
-from vconv.catalog import SYSTEMS, System
-from vconv.convert import models
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.layouts.table import network
-from vconv.convert.libraries import timm_models
+from vconv.convert.libraries import models, timm_models
 from vconv.convert.libraries.timm_models import LIBRARY
 from vconv.convert.sources.base import Source
 from vconv.errors import WeightsError

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from vconv.catalog import System
+from vconv.catalog.systems import System
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import network
 from vconv.convert.patches.base import Applied, Finding, Patch, Site, Undo, applied, find_sites

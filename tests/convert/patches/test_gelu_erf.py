@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from vconv.catalog import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.layouts.table import network
 from vconv.convert.layouts.transformers_config import EXACT_GELU
 from vconv.convert.patches.base import applied, find_sites

@@ -12,14 +12,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from vconv.catalog import SYSTEMS, System
-from vconv.convert import ledger
+from vconv.catalog.systems import SYSTEMS, System
+from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.qkv_bias import PATCH, Proof, biases, prove
-from vconv.convert.safetensors_file import read_header
 from vconv.convert.sources.base import Source
+from vconv.convert.weights import ledger
 from vconv.errors import PatchError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]

@@ -12,9 +12,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from vconv.catalog import System
-from vconv.convert import reference
+from vconv.catalog.systems import System
 from vconv.convert.layouts.table import network
+from vconv.convert.libraries import corrections
 from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.rope_periods import PATCH, of, periods
 from vconv.convert.sources.base import Source
@@ -49,7 +49,7 @@ def fixed(small_source: Source) -> Source:
 
 def wanted(place: str, head_dim: int, base: float = 100.0) -> Tensor:
     """What belongs into a buffer, as numpy rounds it."""
-    exact = torch.from_numpy(reference.authors_periods(base, head_dim))
+    exact = torch.from_numpy(corrections.authors_periods(base, head_dim))
     return 1 / exact if place.endswith("inv_freq") else exact
 
 

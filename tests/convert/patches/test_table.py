@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vconv.catalog import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.table import PATCHES, called_for, named

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vconv.convert.safetensors_file import read_header
+from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of
 
 

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vconv.catalog import System
+from vconv.catalog.systems import System
 from vconv.convert.conversion import Conversion
 from vconv.convert.sources import local
 from vconv.convert.sources.base import Source

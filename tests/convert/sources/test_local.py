@@ -12,11 +12,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vconv.catalog import SYSTEMS, System
-from vconv.convert import conversion, ledger, models
+from vconv.catalog.systems import SYSTEMS, System
+from vconv.convert import conversion
+from vconv.convert.libraries import models
 from vconv.convert.sources.base import Origin, Source
 from vconv.convert.sources.local import open_local
 from vconv.convert.sources.table import Request, open_source
+from vconv.convert.weights import ledger
 from vconv.errors import VconvError, WeightsError
 from vconv.types import silent
 

@@ -10,10 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from vconv.catalog import System
-from vconv.convert import recipe
+from vconv.catalog.systems import System
 from vconv.convert.layouts.table import network
-from vconv.convert.sources import synthetic
+from vconv.convert.sources import recipe, synthetic
 from vconv.types import silent
 
 

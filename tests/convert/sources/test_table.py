@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vconv.catalog import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.hubs import table as hubs
 from vconv.convert.hubs.base import Snapshot
 from vconv.convert.sources.base import PERIODS, Source

@@ -260,7 +260,7 @@ from pathlib import Path
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from vconv.convert import models
 from vconv.convert.layouts.table import network
-from vconv.runtime.preprocessing import read_config
+from vconv.runtime.inputs.preprocessing import read_config
 from dataclasses import replace
 folder = Path(given["folder"])
 net = replace(network(read_config(folder)), head=given["head"])

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vconv.artifact.manifest import Manifest
 from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, InputError, UnavailableError
-from vconv.manifest import Manifest
-from vconv.runtime.device import Settings
-from vconv.runtime.devices import find_device
-from vconv.runtime.npu_gelu import SPELLED_OUT
+from vconv.runtime.devices.base import Settings
+from vconv.runtime.devices.npu_gelu import SPELLED_OUT
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.variants import find_variant, open_variant
+from vconv.runtime.processes.request import Subject
 from vconv.runtime.simulation.arithmetic import EXACT, PROFILES, Arithmetic
 from vconv.runtime.simulation.device import lack
 from vconv.runtime.simulation.process import Bug
 from vconv.runtime.simulation.session import Child, Simulated, SimulatedTorchSession
-from vconv.runtime.subject import Subject
-from vconv.runtime.variants import find_variant, open_variant
 from vconv.types import Array, Arrays
 
 if lack():

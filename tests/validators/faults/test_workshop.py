@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vconv import manifest
-from vconv.convert import ledger
-from vconv.convert.ledger import LEDGER_FILE
-from vconv.manifest import Manifest
-from vconv.runtime.variants import patched_network
+from vconv.artifact import manifest
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.results import CARD_FILE, RESULTS_FILE
+from vconv.convert.weights import ledger
+from vconv.convert.weights.ledger import LEDGER_FILE
+from vconv.runtime.engines.variants import patched_network
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE
+from vconv.validators.checks.integrity import verify_files, verify_ledger
 from vconv.validators.faults.graphs import GRAPH
 from vconv.validators.faults.workshop import Workshop
-from vconv.validators.index import CARD_FILE, RESULTS_FILE
-from vconv.validators.integrity import verify_files, verify_ledger
 
 
 def digests(folder: Path) -> dict[str, str]:

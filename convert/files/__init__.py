@@ -1,0 +1,1 @@
+"""Files that hold tensors: safetensors, pickles, and shards with their index."""

@@ -1,0 +1,244 @@
+"""PyTorch checkpoints, read without running any code that is pickled in them, rewritten as safetensors.
+
+``torch.load(weights_only=True)`` knows tensors and plain containers and refuses everything else. Its
+unpickler can be made to corrupt memory before torch 2.10 (CVE-2026-24747): older versions should be given
+only files whose origin is trusted. A zip, which is what torch has written since 1.6, is mapped and not read,
+so that memory does not grow with it; the older format cannot be mapped.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vconv.artifact.disk import require_room
+from vconv.convert.files import safetensors_file
+from vconv.convert.files.safetensors_file import CHUNK_BYTES, Planned
+from vconv.errors import WeightsError
+
+PICKLE_SUFFIXES = (".bin", ".pth", ".pt")
+
+WRAPPERS = ("state_dict", "model", "module", "teacher", "state_dict_ema", "model_state_dict")
+"""Entries of a training checkpoint under which the state dict itself may stand."""
+
+DTYPES: Mapping[torch.dtype, str] = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.int64: "I64", torch.int32: "I32",
+    torch.int16: "I16", torch.int8: "I8", torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""Torch dtypes to safetensors dtype names."""
+
+_PARALLEL = "module."
+_ZIP_MAGIC = b"PK\x03\x04"
+_RESERVED = "__metadata__"
+_SHARED = 2
+"""How often a checkpoint's data may be used, but for a little: a tied weight has two names."""
+_RESAVE = (
+    "load it with the library that it came from, in an environment that you trust, "
+    "and save its state dict as safetensors"
+)
+
+_UNREADABLE = (
+    pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, RuntimeError, ValueError, TypeError,
+    LookupError, AttributeError, AssertionError, OverflowError, MemoryError,
+)  # fmt: skip
+"""What torch raises for bytes that are no checkpoint; its unpickler does not expect any."""
+
+_NEEDS_CODE: Mapping[str, str] = {
+    r"GLOBAL (\S*\w) ": "a pickle that calls for {}, which is not plain data",
+    r"Can only (?:build|create)|unrecognized function": "a pickle that makes objects other than tensors",
+    r"TorchScript": "a TorchScript program",
+    r"\.tar format": "the tar format, which cannot be read without running its pickles",
+}
+"""Patterns of torch's messages for what ``weights_only`` refuses, to what was got."""
+
+_FAULTS: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
+    (lambda tensor: tensor.is_nested, "a nested tensor"),
+    (lambda tensor: tensor.layout is not torch.strided, "a sparse tensor"),
+    (lambda tensor: tensor.is_quantized, "a quantised tensor"),
+    (lambda tensor: tensor.is_meta, "a tensor without data"),
+    (lambda tensor: tensor.dtype not in DTYPES, "a tensor of {}"),
+    (lambda tensor: _nbytes(tensor) > tensor.untyped_storage().nbytes(), "a tensor larger than its storage"),
+)
+"""Tensors that safetensors cannot hold, the first that applies.
+
+One that repeats its storage could be made to fill any disk from a file of a kilobyte.
+"""
+
+
+def _nbytes(tensor: Tensor) -> int:
+    """Return the bytes of a tensor; torch's own count overflows."""
+    return math.prod(tensor.shape) * tensor.element_size()
+
+
+def rewrite(path: Path, target: Path) -> None:
+    """Rewrite a PyTorch checkpoint as a safetensors file, tensor by tensor; no pickled code is run.
+
+    Names stay as they are, but for a ``module.`` before every one, which DataParallel puts there.
+
+    Args:
+        path: what ``torch.save`` wrote: a state dict, alone or under one of :data:`WRAPPERS`.
+        target: the file to write; it must not exist.
+
+    Raises:
+        WeightsError: the file cannot be read without running code, is not sound, or does not hold exactly
+            one state dict of tensors that safetensors can hold. Nothing has been written then.
+        ArtifactError: there is no room for them.
+    """
+    tensors = _state_dict(path, _load(path))
+    total = sum(map(_nbytes, tensors.values()))
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors.values()}
+    held = sum(storage.nbytes() for storage in stored.values())
+    if total > _SHARED * held + CHUNK_BYTES:
+        raise WeightsError(
+            f"the tensors of {path.name} repeat one another",
+            got=f"{total} bytes of tensors from {held} bytes of data",
+            expected=f"at most {_SHARED} times the data",
+            fix=_RESAVE,
+        )
+    require_room(target.parent, total)
+    safetensors_file.write(target, [_planned(name, tensor) for name, tensor in tensors.items()])
+
+
+def _planned(name: str, tensor: Tensor) -> Planned:
+    return Planned(name, DTYPES[tensor.dtype], tuple(tensor.shape), partial(_chunks, tensor))
+
+
+def _chunks(tensor: Tensor) -> Iterator[bytes]:
+    flat = tensor.detach().resolve_neg().contiguous().flatten().view(torch.uint8)
+    for start in range(0, len(flat), CHUNK_BYTES):
+        yield flat[start : start + CHUNK_BYTES].numpy().tobytes()
+
+
+def _load(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_ZIP_MAGIC))
+        if not magic:
+            raise _broken(path, "a file of 0 bytes")
+        zipped = magic == _ZIP_MAGIC
+        if zipped:
+            _check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they warn of is refused
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot read {path}",
+            got=error.strerror or "an error",
+            expected="a readable PyTorch checkpoint",
+            fix="check the path and its permissions",
+        ) from error
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        records = {PurePosixPath(record.filename): record.compress_type for record in archive.infolist()}
+    if not any(name.name == "data.pkl" for name in records):
+        raise _broken(path, "a zip without data.pkl")
+    # A mapped tensor is taken as it lies, so that a compressed one would be read as weights.
+    if any(name.parent.name == "data" and kind != zipfile.ZIP_STORED for name, kind in records.items()):
+        raise _broken(path, "a zip that compresses its tensors")
+
+
+def _broken(path: Path, got: str) -> WeightsError:
+    return WeightsError(
+        f"{path.name} is not a sound PyTorch checkpoint",
+        got=got,
+        expected="a file that torch.save wrote",
+        fix=f"download or copy the file again; if it is whole, {_RESAVE}",
+    )
+
+
+def _unreadable(path: Path, error: BaseException) -> WeightsError:
+    # Torch wraps its unpickler's own words in advice on how to run the code after all.
+    text = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    for pattern, got in _NEEDS_CODE.items():
+        if match := re.search(pattern, text):
+            return WeightsError(
+                f"cannot read {path.name} without running code",
+                got=got.format(*match.groups()),
+                expected="a state dict, which is tensors by name",
+                fix=_RESAVE,
+            )
+    return _broken(path, f"{text.strip().partition(chr(10))[0] or type(error).__name__:.120}")
+
+
+def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    """Return the one state dict in what was loaded, every entry of it checked."""
+    if not isinstance(content, Mapping):
+        raise _no_state_dict(path, f"a {type(content).__name__}")
+    tensors = _bare(_unwrapped(path, content))
+    if not tensors:
+        raise _no_state_dict(path, "an empty one")
+    for name, value in tensors.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise _no_state_dict(path, f"the entry {name!r:.120}, a {type(value).__name__}")
+        _check(path, name, value)
+    return tensors
+
+
+def _no_state_dict(path: Path, got: str) -> WeightsError:
+    return WeightsError(
+        f"{path.name} is not a state dict",
+        got=got,
+        expected="nothing but tensors by name, alone or under one of " + ", ".join(WRAPPERS),
+        fix="save the model's state dict by itself, as safetensors",
+    )
+
+
+def _unwrapped(path: Path, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Return the state dict under the one wrapper that there is, or the content itself."""
+    held: dict[Any, Mapping[Any, Any]] = {
+        name: value for name, value in content.items() if _holds_tensors(value)
+    }
+    wrappers = [name for name in WRAPPERS if name in held]
+    if not wrappers:
+        return content
+    # Averages, students and the like are kept under any name, but have the same tensors.
+    known = set(_bare(held[wrappers[0]]))
+    rivals = [name for name in held if name in wrappers or not known.isdisjoint(_bare(held[name]))]
+    if len(rivals) > 1:
+        raise WeightsError(
+            f"several state dicts in {path.name}",
+            got=", ".join(map(repr, rivals)),
+            expected="one",
+            fix="load the file with torch.load(weights_only=True) and save the one to use as safetensors",
+        )
+    return held[wrappers[0]]
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(inner, Tensor) for inner in value.values())
+
+
+def _bare(tensors: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Strip DataParallel's prefix where every name has it."""
+    if not all(isinstance(name, str) and name.startswith(_PARALLEL) for name in tensors):
+        return dict(tensors)
+    return {name.removeprefix(_PARALLEL): value for name, value in tensors.items()}
+
+
+def _check(path: Path, name: str, tensor: Tensor) -> None:
+    fault = next((text for applies, text in _FAULTS if applies(tensor)), "")
+    if fault or name == _RESERVED:
+        raise WeightsError(
+            f"safetensors cannot hold {name!r:.120} of {path.name}",
+            got=fault.format(tensor.dtype) or "a name that safetensors keeps for itself",
+            expected="dense tensors of " + ", ".join(DTYPES.values()),
+            fix="convert it with the library that it came from, and save the state dict as safetensors",
+        )

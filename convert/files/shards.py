@@ -1,0 +1,145 @@
+"""Sharded checkpoints: one index in JSON that says which file beside it holds which tensor.
+
+The format is that of transformers and huggingface_hub, ``{"metadata": {...}, "weight_map": {tensor: file}}``.
+``metadata.total_size`` is not held against the files: writers do not agree on what it counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from vconv.convert.files import safetensors_file
+from vconv.convert.files.safetensors_file import Entry
+from vconv.errors import WeightsError
+
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+INDEXES = (SAFETENSORS_INDEX, PICKLE_INDEX)
+
+
+def read_index(path: Path) -> tuple[Path, ...]:
+    """Return the shards that an index names, checked: every one beside it, none outside the folder.
+
+    Args:
+        path: the index, of safetensors files or of pickles.
+
+    Returns:
+        The shards in order of name, each once. None has been opened.
+
+    Raises:
+        WeightsError: the index is not sound, names a file outside its folder, or a shard is missing.
+    """
+    return _shards(path, _weight_map(path))
+
+
+def names(path: Path) -> list[str]:
+    """Return the names of the shards that an index names, in order, each once; none is looked for.
+
+    Raises:
+        WeightsError: the index is not sound, or names a file outside its folder.
+    """
+    return _names(path, _weight_map(path))
+
+
+def read_shards(
+    index: Path, read: Callable[[Path], Mapping[str, Entry]] = safetensors_file.read_header
+) -> dict[str, Entry]:
+    """Read where every tensor of a sharded checkpoint lies, checked against the weight_map.
+
+    Args:
+        index: the index; its shards lie beside it.
+        read: reads where the tensors of one shard lie.
+
+    Returns:
+        One entry a tensor, each with the shard that holds it, in order of shards.
+
+    Raises:
+        WeightsError: the index or a shard is not sound, or they do not agree on every tensor.
+    """
+    weight_map = _weight_map(index)
+    found: dict[str, Entry] = {}
+    for shard in _shards(index, weight_map):
+        entries = read(shard)
+        _check_shard(index, shard.name, entries.keys(), weight_map)
+        found |= entries
+    return found
+
+
+def _check_shard(index: Path, shard: str, held: Collection[str], weight_map: dict[str, str]) -> None:
+    named = {name for name, file in weight_map.items() if file == shard}
+    for name in sorted(named.difference(held)):
+        raise _disagree(index, f"no {name!r} in {shard}", "every tensor in the shard that the index names")
+    for name in sorted(set(held).difference(named)):
+        place = f"at {weight_map[name]}" if name in weight_map else "nowhere"
+        raise _disagree(
+            index,
+            f"{name!r} in {shard}, but {place} in the index",
+            "every tensor in one shard, and in the index",
+        )
+
+
+def _disagree(index: Path, got: str, expected: str) -> WeightsError:
+    return WeightsError(
+        f"{index.name} does not describe its shards",
+        got=got,
+        expected=expected,
+        fix="download the index and every shard again, from one revision",
+    )
+
+
+def _broken(path: Path, got: str, expected: str) -> WeightsError:
+    return WeightsError(
+        f"{path.name} is not a sound index",
+        got=got,
+        expected=expected,
+        fix="download or copy the index again",
+    )
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise WeightsError(
+            f"cannot read {path}",
+            got=error.strerror or "an error",
+            expected="a readable index of shards",
+            fix="check the path and its permissions",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, str(error), "JSON") from error
+    if not isinstance(content, dict):
+        raise _broken(path, f"a {type(content).__name__}", "a JSON object")
+    found = content.get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise _broken(path, f"a weight_map that is {found!r:.120}", "tensors with their files")
+    for name, file in found.items():
+        if not isinstance(file, str):
+            raise _broken(path, f"{name!r} at {file!r:.120}", "the name of a file")
+    return found
+
+
+def _shards(path: Path, weight_map: dict[str, str]) -> tuple[Path, ...]:
+    found = _names(path, weight_map)
+    # Links are followed: the hub's cache is folders of links to blobs that lie elsewhere.
+    missing = [name for name in found if not (path.parent / name).is_file()]
+    if missing:
+        raise WeightsError(
+            f"shards that {path.name} names are missing",
+            got=f"no {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""),
+            expected=f"all {len(found)} beside it",
+            fix="download the whole folder",
+        )
+    return tuple(path.parent / name for name in found)
+
+
+def _names(path: Path, weight_map: dict[str, str]) -> list[str]:
+    found = sorted(set(weight_map.values()))
+    for name in found:
+        if name in ("", ".", "..") or not {"/", "\\", ":", "\0"}.isdisjoint(name):
+            raise _broken(
+                path, f"a shard named {name!r:.120}", "the name of a file beside it, without a folder"
+            )
+    return found

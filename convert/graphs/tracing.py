@@ -1,0 +1,124 @@
+"""ONNX graphs, exported from parameters that have no data and pointed into the checkpoint afterwards.
+
+Memory and time do not grow with the weights: the model is built with shapes alone (fake tensors), traced,
+optimised, and each of its weights is then given a name, an offset and a length in ``model.safetensors``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.graphs.passes.fix_batch import fix_batch
+from vconv.convert.graphs.passes.name_batch import name_batch
+from vconv.convert.graphs.passes.point_at_weights import forget_weights, point_at_weights
+from vconv.convert.graphs.passes.resize_as_matmul import resize_as_matmul
+from vconv.convert.graphs.passes.strip_metadata import strip_metadata
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries import models
+from vconv.convert.libraries.base import quiet
+from vconv.convert.libraries.table import library_of
+from vconv.convert.patches.base import Patch, applied
+from vconv.types import INPUT
+
+LEAST_OPSET, DEFAULT_OPSET, GREATEST_OPSET = 18, 18, 22
+GREATEST_BATCH = 1024
+"""Of either graph."""
+_MODEL = "model."
+"""What :class:`vconv.convert.libraries.models.Outputs` puts before the names of a model's parameters."""
+FOLD_ELEMENTS = 2**20
+"""Greatest constant that is folded: room for the RoPE tables, whose sines no device need then compute."""
+_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+def trace(
+    folder: Path,
+    network: Network,
+    patches: Iterable[Patch],
+    size: tuple[int, int],
+    opset: int,
+    entries: Mapping[str, Entry],
+) -> ir.Model:
+    """Make the graph of a network for any batch, its weights pointed into a checkpoint, there or not yet.
+
+    Args:
+        folder: a folder that holds the network's configuration.
+        network: what it is.
+        patches: patches to put on the model while it is traced: those that its configuration does not carry.
+        size: (height, width) of the images.
+        opset: version of ONNX's operator set.
+        entries: where every weight lies, or will.
+
+    Returns:
+        The graph; its batch is a symbol, and none of its weights has been read.
+    """
+    mode = FakeTensorMode()
+    model = models.without_weights(folder, network, mode)
+    with mode:
+        images = torch.empty(2, network.numbers.channels, *size)
+    dynamic = ({0: torch.export.Dim("batch", min=1, max=GREATEST_BATCH)},)
+    wrapper = models.Outputs(model, network).eval()
+    with (
+        torch.no_grad(),
+        library_of(network).plain_attention(model),
+        applied(model, network, patches),
+        quiet(*_LOGGERS),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        program = torch.export.export(wrapper, (images,), strict=False, dynamic_shapes=dynamic)
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=list(models.output_names(network)),
+        )
+        if exported is None:
+            raise RuntimeError("torch.onnx.export returned no program")
+        traced: ir.Model = exported.model
+        parameters = {_MODEL + name for name, _ in model.named_parameters()}
+        forget_weights(traced.graph, parameters.__contains__)
+        onnxscript.optimizer.optimize(traced, input_size_limit=FOLD_ELEMENTS, output_size_limit=FOLD_ELEMENTS)
+    point_at_weights(traced.graph, entries, lambda name: network.layout.disk_key(name.removeprefix(_MODEL)))
+    resize_as_matmul(traced.graph)
+    strip_metadata(traced)
+    traced.ir_version = onnx.helper.find_min_ir_version_for(
+        [onnx.helper.make_opsetid("", opset)], ignore_unknown=True
+    )
+    return traced
+
+
+def write_graph(path: Path, traced: ir.Model, batch: int | None) -> ir.Model:
+    """Write a traced graph, with its batch fixed or named.
+
+    Args:
+        path: the graph to write.
+        traced: as :func:`trace` returns it; it is not changed.
+        batch: the batch to fix it to; None to leave it dynamic.
+
+    Returns:
+        The graph as written.
+    """
+    made = ir.from_proto(ir.to_proto(traced))
+    if batch is None:
+        name_batch(made.graph)
+    else:
+        with quiet(*_LOGGERS):
+            fix_batch(made, batch, FOLD_ELEMENTS)
+    strip_metadata(made)
+    ir.save(made, path)
+    return made

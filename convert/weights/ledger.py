@@ -1,0 +1,155 @@
+"""The ledger: one line a source tensor, saying what became of it. Nothing is left out, nothing guessed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.layouts.base import Network
+from vconv.errors import ArtifactError, WeightsError
+
+LEDGER_FILE = "ledger.json"
+Action = Literal["copied", "renamed", "cast", "dropped"]
+
+CASTABLE = ("F16", "BF16")
+"""Types that are widened to F32, which loses nothing."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one source tensor.
+
+    Args:
+        source: its name in the source.
+        target: its name in the artifact; empty if it was dropped.
+        action: ``copied``, ``renamed``, ``cast`` (to F32, values unchanged) or ``dropped``.
+        dtype: its dtype in the source.
+        shape: its dimensions.
+        sha256: of its bytes in the artifact, or in the source if it was dropped.
+        proof: why dropping it changes nothing; empty for the other actions.
+    """
+
+    source: str
+    target: str
+    action: Action
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    proof: str = ""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A source tensor and the key on disk that the artifact gives it."""
+
+    source: str
+    target: str
+    canonical: str
+    entry: Entry
+
+
+_FIX = "check that the weights belong to this system and to this config.json"
+
+
+def match(network: Network, entries: Mapping[str, Entry], fix: str = _FIX) -> list[Match]:
+    """Pair every tensor of a checkpoint with the network's own.
+
+    Args:
+        network: what the tensors must amount to.
+        entries: what the checkpoint holds.
+        fix: what to do where they do not fit.
+
+    Returns:
+        One match a tensor of the checkpoint.
+
+    Raises:
+        WeightsError: a tensor is missing, left over, misshapen, or of a type that fp32 cannot hold.
+    """
+    wanted = network.tensors()
+    matches: list[Match] = []
+    unknown: list[str] = []
+    for name, entry in entries.items():
+        canonical = _canonical(network, name)
+        if canonical in wanted:
+            matches.append(Match(name, network.stored_key(wanted[canonical]), canonical, entry))
+        else:
+            unknown.append(name)
+    found = Counter(pair.canonical for pair in matches)
+    missing = [key for key in wanted if key not in found]
+    twice = [key for key, count in found.items() if count > 1]
+    for kind, names in (("missing", missing), ("unknown", unknown), ("double", twice)):
+        if names:
+            raise WeightsError(
+                f"the checkpoint does not fit {network.layout.family}",
+                got=f"{len(names)} {kind} tensors, such as {', '.join(names[:3])}",
+                expected=f"exactly the {len(wanted)} tensors that config.json calls for",
+                fix=fix,
+            )
+    for pair in matches:
+        shape = wanted[pair.canonical].shape
+        if pair.entry.shape != shape or pair.entry.dtype not in ("F32", *CASTABLE):
+            raise WeightsError(
+                f"the tensor {pair.source} does not fit {network.layout.family}",
+                got=f"{pair.entry.dtype} {list(pair.entry.shape)}",
+                expected=f"F32, F16 or BF16 {list(shape)}",
+                fix=fix,
+            )
+    return matches
+
+
+def renamed(lines: Iterable[Line], network: Network, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Give the tensors of a checkpoint the names that a ledger knows them by.
+
+    The same weights can be saved with the library's names on disk, or with those that it has in memory.
+
+    Args:
+        lines: the ledger.
+        network: what the checkpoint holds.
+        entries: its tensors.
+
+    Returns:
+        The same tensors; one that the ledger does not know keeps its name.
+    """
+    known = {_canonical(network, line.source): line.source for line in lines}
+    return {known.get(_canonical(network, name), name): entry for name, entry in entries.items()}
+
+
+def _canonical(network: Network, name: str) -> str:
+    """Return a tensor's canonical key; a state dict has other names in memory than it has on disk."""
+    return network.layout.disk_key(name.removeprefix(network.layout.prefix))
+
+
+def summary(lines: Iterable[Line]) -> dict[str, int]:
+    """Count the lines: all of them as ``tensors``, then by action."""
+    lines = list(lines)
+    counts = Counter(line.action for line in lines)
+    actions: tuple[Action, ...] = ("copied", "renamed", "cast", "dropped")
+    return {"tensors": len(lines), **{action: counts[action] for action in actions}}
+
+
+def save(path: Path, lines: Iterable[Line]) -> None:
+    """Write a ledger as JSON, one line a tensor."""
+    rows = [json.dumps(asdict(line)) for line in lines]
+    path.write_text("[\n" + ",\n".join(rows) + "\n]\n")
+
+
+def load(path: Path) -> list[Line]:
+    """Read a ledger that :func:`save` wrote.
+
+    Raises:
+        ArtifactError: it is not one.
+    """
+    try:
+        return [Line(**{**row, "shape": tuple(row["shape"])}) for row in json.loads(path.read_bytes())]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ArtifactError(
+            f"cannot read {path}",
+            got=f"{type(error).__name__}: {error}",
+            expected="a ledger",
+            fix="export the artifact again, or fetch it again",
+        ) from error

@@ -1,0 +1,228 @@
+"""Staging: an artifact is built beside its place and moved into it whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vconv.artifact.disk import PARTIAL, SCRATCH, disk_full
+from vconv.errors import ArtifactError
+from vconv.types import MANIFEST_FILE, Say
+
+_REPLACED = "replaced"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+"""How a folder is opened to be locked: anything else by its name, such as a pipe or a link, is not."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where an export works.
+
+    Args:
+        artifact: what is moved into place at the end.
+        scratch: what is thrown away.
+    """
+
+    artifact: Path
+    scratch: Path
+
+
+def _partial_prefix(target: Path) -> str:
+    return f".{target.name}{PARTIAL}"
+
+
+@contextlib.contextmanager
+def workplace(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder to work in, locked while it lives, so that :func:`left_behind` does not take it.
+
+    Args:
+        parent: where.
+        prefix: how its name begins.
+
+    Yields:
+        The folder; it is removed in the end.
+    """
+    root, lock = _locked(parent, prefix)
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def scratch_folder(say: Say) -> Iterator[Path]:
+    """Make a temporary folder, such as for the original, and remove what killed commands left of theirs."""
+    temporary = Path(tempfile.gettempdir())
+    for left in left_behind(temporary, SCRATCH):
+        say(f"removing {left}, which a killed validation left")
+    with workplace(temporary, SCRATCH) as place:
+        yield place
+
+
+def _locked(parent: Path, prefix: str) -> tuple[Path, int]:
+    """Make a folder and lock it. One that was swept before it was locked is made again."""
+    while True:
+        root = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(root, _FOLDER)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(lock), root.stat()):
+                    return root, lock
+            except BaseException:
+                os.close(lock)
+                raise
+            os.close(lock)
+
+
+def left_behind(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield, and then remove, each folder that a killed command left. A living one holds a lock on its own.
+
+    Args:
+        parent: where they are.
+        prefix: how their names begin.
+    """
+    for left in parent.glob(glob.escape(prefix) + "*"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, _FOLDER)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield left
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed exports left beside a target.
+
+    One that was killed between its last two renames had put the old artifact aside: it goes back.
+    """
+    for left in left_behind(target.parent, _partial_prefix(target)):
+        if (left / _REPLACED).exists() and not target.exists():
+            (left / _REPLACED).rename(target)
+
+
+def _resolved(target: Path) -> Path:
+    """Return where a target really is, with neither links nor dots on the way."""
+    found = Path(os.path.realpath(target))
+    if target.is_symlink() and not found.exists():
+        raise ArtifactError(
+            f"{target} is in the way",
+            got="a link to nothing",
+            expected="nothing there",
+            fix="remove the link, or choose another --out",
+        )
+    return found
+
+
+def _refuse_occupied(target: Path, force: bool) -> None:
+    """Refuse a target that holds anything, or, with ``force``, anything but an artifact."""
+    if os.path.ismount(target):
+        raise ArtifactError(
+            f"{target} is in the way",
+            got="a place where a disk is mounted, which nothing can replace",
+            expected="nothing there",
+            fix=f"choose a folder in it: --out {target / 'NAME'}",
+        )
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    is_artifact = (target / MANIFEST_FILE).is_file()
+    if force and is_artifact:
+        return
+    kind = "an artifact" if is_artifact else "a folder that is not empty" if target.is_dir() else "a file"
+    raise ArtifactError(
+        f"{target} is in the way",
+        got=kind,
+        expected="nothing there",
+        fix="replace it with --force, or choose another --out" if is_artifact else "choose another --out",
+    )
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_full(error, folder) or ArtifactError(
+            f"cannot write to {folder}",
+            got=error.strerror or "an error",
+            expected="a folder that can be written",
+            fix="choose another --out",
+        ) from error
+
+
+@contextlib.contextmanager
+def staging(target: Path, force: bool) -> Iterator[Stage]:
+    """Give an export a place to work, and move its result to the target when it succeeds.
+
+    On any failure, an interruption included, the target is as it was and the stage is gone. After a kill
+    that nothing can catch, the stage is a hidden folder that no command takes for an artifact, and the
+    next export to the same target removes it.
+
+    Args:
+        target: the artifact's folder; it must not exist, or be empty, unless ``force``. A link to a folder
+            stands for that folder.
+        force: whether to replace an artifact that is there.
+
+    Yields:
+        The stage, its folders made.
+
+    Raises:
+        ArtifactError: the target is occupied, or its parent cannot be written.
+    """
+    with contextlib.ExitStack() as kept:
+        with _writable(target.parent):
+            target = _resolved(target)
+            if target.parent.is_dir():
+                _sweep(target)
+            _refuse_occupied(target, force)
+            missing = [parent for parent in target.parents if not parent.exists()]
+            kept.callback(_remove_empty, missing)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            root = kept.enter_context(workplace(target.parent, _partial_prefix(target)))
+            stage = Stage(root / target.name, root / "scratch")
+            stage.artifact.mkdir()
+            stage.scratch.mkdir()
+        try:
+            yield stage
+        except OSError as error:
+            full = disk_full(error, root)
+            if full is None:
+                raise
+            raise full from error
+        _move_into_place(stage.artifact, target, root / _REPLACED, force)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _move_into_place(artifact: Path, target: Path, replaced: Path, force: bool) -> None:
+    try:
+        try:
+            if force and target.exists():
+                target.rename(replaced)
+            artifact.rename(target)
+        except BaseException:
+            if replaced.exists() and not target.exists():
+                replaced.rename(target)
+            raise
+    except OSError as error:
+        _refuse_occupied(target, force)
+        raise disk_full(error, target.parent) or ArtifactError(
+            f"cannot put the artifact into {target}",
+            got=error.strerror or "an error",
+            expected="a place that nobody else changes meanwhile",
+            fix="export again, or choose another --out",
+        ) from error

@@ -1,0 +1,21 @@
+"""Results drawn for a terminal. Nothing is computed here."""
+
+from vconv.cli.render.artifacts import carded, exported, filled, referred, systems
+from vconv.cli.render.doctor import diagnosed
+from vconv.cli.render.faults import bisected, selftested
+from vconv.cli.render.info import artifact
+from vconv.cli.render.validation import compared, validated
+
+__all__ = [
+    "artifact",
+    "bisected",
+    "carded",
+    "compared",
+    "diagnosed",
+    "exported",
+    "filled",
+    "referred",
+    "selftested",
+    "systems",
+    "validated",
+]

@@ -1,0 +1,105 @@
+"""An artifact, drawn for a terminal: the catalog, an export, a fill."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+
+from vconv.cli.render.base import Cell, Document, Words, command, pairs, show, sized, table, wrapped
+from vconv.cli.render.validation import variants
+from vconv.types import weights_named
+
+
+def systems(rows: Sequence[Document]) -> None:
+    """Draw the catalog: each system, and below it where its weights are and what builds it."""
+    cells: list[list[Cell]] = []
+    for row in rows:
+        cells.append([row["name"], "x".join(map(str, row["input"])), row["licence"]])
+        library = Words(row["library"] + ", gated" * row["gated"], "dim", whole=True)
+        cells.append([Words(f"  {row['hub_id']}", "dim"), "", library])
+    show(table(["system, and its hub id"], ["input", "<licence, and library"], cells))
+    if any(row["gated"] for row in rows):
+        wrapped("gated: accept the licence on the hub, then log in with `hf auth login`")
+
+
+def patched(patches: Iterable[Document]) -> list[tuple[str, Cell]]:
+    """Lay out what became of each patch."""
+    return [
+        (
+            f"patch {patch['name']}",
+            patch["proof"] if patch["applied"] else f"not applied: {patch['proof']}",
+        )
+        for patch in patches
+    ]
+
+
+def _offline(om: Document | None) -> list[tuple[str, Cell]]:
+    """Say what became of an offline model, if one was asked for."""
+    if om is None:
+        return []
+    made = om["file"] if om["compiled"] else f"{om['file']} is not made: no atc on PATH; om/atc.sh makes it"
+    how = f"{om['soc']}, {om['precision_mode']}; not run here: validate it on an NPU"
+    return [(f"variant {om['variant']}", f"{made}; {how}")]
+
+
+def exported(document: Document) -> None:
+    """Draw the result of an export."""
+    counts = document["ledger"]
+    peak = document["peak_rss_bytes"]
+    show(
+        pairs(
+            [
+                ("artifact", document["artifact"]),
+                ("weights", weights_named(document["weights"], document["synthetic"])),
+                (
+                    "tensors",
+                    ", ".join(f"{number} {what}" for what, number in counts.items() if what != "tensors"),
+                ),
+                *patched(document["patches"]),
+                *_offline(document["om"]),
+                ("cost", f"{document['seconds']:.1f} s, peak memory {peak / 1e9:.2f} GB"),
+            ],
+        ),
+        "",
+    )
+    if document["variants"]:
+        variants(document)
+    else:
+        show("no variant was run: --golden none leaves the reference and its checks out")
+    verb = "fill" if document["without_weights"] else "validate"
+    where = "" if document["synthetic"] and verb == "validate" else " --weights WHERE"
+    command(f"next: vconv {verb} {shlex.quote(document['artifact'])}{where}")
+
+
+def carded(document: Document) -> None:
+    """Draw the result of writing a card."""
+    wrapped(f"{document['file']} ({document['language']}), from vconv.json{_listed(document['reports'])}")
+    if not document["reports"]:
+        command(f"without measurements: vconv validate {shlex.quote(document['artifact'])}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return "".join(f", {name}" for name in names)
+
+
+def referred(document: Document) -> None:
+    """Draw the result of recording a reference."""
+    size, digest = sized(document["nbytes"]), document["sha256"][:12]
+    rows: list[tuple[str, Cell]] = [
+        ("reference", document["reference"]),
+        ("weights", weights_named(document["weights"], document["synthetic"])),
+        ("device", f"{document['device']} ({document['device_model']}), {document['arithmetic']}"),
+        ("inputs", ", ".join(document["images"])),
+        *((f"floor {name}", f"{value:.1e}") for name, value in document["floor"].items()),
+        ("file", f"{document['file']}, {size}, sha256 {digest}"),
+    ]
+    show(pairs(rows))
+    file = shlex.quote(document["file"])
+    command(f"next, on the other machine: vconv validate PATH --reference {file}")
+
+
+def filled(document: Document) -> None:
+    """Draw the result of filling an artifact."""
+    size, digest = sized(document["nbytes"]), document["sha256"][:12]
+    wrapped(f"{document['artifact']} has its weights: {size}, sha256 {digest}")
+    command(f"next: vconv validate {shlex.quote(document['artifact'])}")

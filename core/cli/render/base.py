@@ -1,0 +1,190 @@
+"""What every drawing shares: printing, tables, folding, sizes, the colours of a status."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from vconv.cli.terminal import WIDTH, takes_colours
+
+Document = Mapping[str, Any]
+COLOURS = {
+    **{"passed": "green", "failed": "red", "skipped": "yellow", "incomplete": "yellow"},
+    **{
+        "ok": "green",
+        "problem": "red",
+        "problems": "red",
+        "note": "yellow",
+        "missing": "red",
+        "warning": "yellow",
+    },
+}
+"""What is coloured, and nothing else is: words, so that nothing is lost where there are no colours."""
+GAP = 2
+"""Columns between what stands side by side without lines."""
+NARROWEST = 12
+"""Columns that a column of names may shrink to."""
+_HANG = "  "
+
+
+def show(*parts: RenderableType) -> None:
+    """Print to standard output in lines of :data:`WIDTH` columns, without the spaces that fill them up."""
+    colours = takes_colours(sys.stdout, os.environ)
+    console = Console(
+        highlight=False,
+        width=WIDTH,
+        force_terminal=colours,
+        color_system="standard" if colours else None,
+    )
+    with console.capture() as captured:
+        for part in parts:
+            width = max(WIDTH, console.measure(part).minimum) if isinstance(part, Table) else None
+            console.print(part, markup=False, emoji=False, width=width, soft_wrap=not width)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def folded(text: str, width: int = WIDTH, hang: str = _HANG) -> list[str]:
+    """Break a text into lines: between words, and a word that is too long after a ``-``, ``_``, ``.``, ``/``.
+
+    Args:
+        text: one line.
+        width: the most columns that a line may take.
+        hang: what the lines after the first begin with.
+    """
+    words = text.lstrip()
+    indent = text[: len(text) - len(words)]
+    lines = textwrap.wrap(
+        words,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + hang,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return [piece for line in lines for piece in _pieces(line, width, indent + hang)] or [""]
+
+
+def _pieces(line: str, width: int, hang: str) -> Iterable[str]:
+    while len(line) > width:
+        stops = [stop.end() for stop in re.finditer(r"[-_./]", line[:width])]
+        cut = max((stop for stop in stops if stop > len(hang)), default=width)
+        yield line[:cut]
+        line = hang + line[cut:]
+    yield line
+
+
+def wrapped(*texts: str) -> None:
+    """Print texts in lines of at most :data:`WIDTH` columns."""
+    for text in texts:
+        show(*folded(text))
+
+
+def marked(status: str, text: str) -> None:
+    """Print a text after the status that it is about, which has its colour."""
+    first, *others = folded(f"{status}: {text}")
+    show(Text.assemble(coloured(status), first[len(status) :]), *others)
+
+
+def command(text: str) -> None:
+    """Print a command that is to be copied: what is too long goes on after a backslash, as a shell has it."""
+    lines = [""]
+    for word in shlex.split(text, posix=False):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if len(longer) + len(" \\") <= WIDTH:
+            lines[-1] = longer
+        elif shlex.quote(word) == word:
+            lines.append(_HANG + "\\\n".join(folded(word, WIDTH - len(_HANG) - len(" \\"), hang="")))
+        else:
+            lines.append(_HANG + word)
+    show(" \\\n".join(lines))
+
+
+def coloured(status: str) -> Text:
+    """Give a status its colour."""
+    return Text(status, COLOURS[status])
+
+
+def dim(text: str) -> Text:
+    """Return a text that is beside the point."""
+    return Text(text, "dim")
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a column holds: a name, which may be folded at its punctuation, or a figure, which may not.
+
+    Args:
+        text: the name or figure.
+        style: its style.
+        whole: whether it stays on one line.
+    """
+
+    text: str
+    style: str = ""
+    whole: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Fit it into the column; see rich."""
+        for line in [self.text] if self.whole else folded(self.text, options.max_width, hang=" "):
+            yield Text(line, self.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Say how narrow it may be, and how wide it is; see rich."""
+        longest = len(self.text)
+        return Measurement(longest if self.whole else min(longest, NARROWEST), longest)
+
+
+Cell = str | Text | Words
+
+
+def table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
+    """Lay out rows under a heading: columns of names, and then of figures, which are never folded or cut.
+
+    Args:
+        names: their headings.
+        figures: theirs; one that begins with ``<`` is of what stands at the left, such as a status.
+        rows: strings are a name or a figure by their column; what has a style is a figure.
+    """
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for name in names:
+        drawn.add_column(name, overflow="fold")
+    for figure in figures:
+        drawn.add_column(figure.lstrip("<"), justify="left" if figure[:1] == "<" else "right", no_wrap=True)
+    for row in rows:
+        drawn.add_row(
+            *(
+                Words(cell, whole=place >= len(names)) if isinstance(cell, str) else cell
+                for place, cell in enumerate(row)
+            )
+        )
+    return drawn
+
+
+def pairs(rows: Iterable[tuple[str, Cell]]) -> Table:
+    """Lay out what is said about something: of what it is said, dim, and beside it what."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
+    drawn.add_column(no_wrap=True)
+    drawn.add_column(overflow="fold")
+    for title, said in rows:
+        drawn.add_row(dim(title), Words(said) if isinstance(said, str) else said)
+    return drawn
+
+
+def sized(nbytes: int) -> str:
+    """Say how large something is."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes / 1e3:.1f} kB"

@@ -1,0 +1,24 @@
+"""What `vconv doctor` found, drawn for a terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from vconv.cli.render.base import GAP, Document, Words, coloured, marked, show
+
+
+def diagnosed(document: Document) -> None:
+    """Draw a diagnosis: a line for each finding, and below it how to mend it."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
+    for _ in range(3):
+        drawn.add_column(overflow="fold")
+    for finding in document["findings"]:
+        drawn.add_row(Words(finding["name"]), coloured(finding["state"]), Words(finding["found"]))
+        if finding["mend"]:
+            drawn.add_row("", "", Words(f"to mend it: {finding['mend']}"))
+    show(drawn)
+    problems = [finding["name"] for finding in document["findings"] if finding["state"] == "problem"]
+    if problems:
+        marked("problems", ", ".join(problems))
+    else:
+        show("everything that is installed works")

@@ -1,0 +1,170 @@
+"""An artifact at a glance, drawn for a terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from vconv.cli.render.artifacts import patched
+from vconv.cli.render.base import (
+    GAP,
+    Cell,
+    Document,
+    Words,
+    coloured,
+    command,
+    marked,
+    pairs,
+    show,
+    sized,
+    table,
+    wrapped,
+)
+from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
+from vconv.validators.report import sentences
+from vconv.validators.report.history import TIME
+
+
+def artifact(document: Document) -> None:
+    """Draw what an artifact is, and what has been found out about it."""
+    source, golden = document["source"], document["golden"]
+    _headline(document)
+    show("")
+    show(
+        pairs(
+            [
+                *_origin(document),
+                ("input", f"{INPUT} {_shape(['batch', CHANNELS, *document['size']])}"),
+                *_outputs(document["outputs"]),
+                *patched(document["patches"]),
+                ("recorded", _recorded(golden)),
+            ]
+        )
+    )
+    for name in source["published"]:
+        marked("note", f"{name} came from the catalog, not with the weights")
+    show("")
+    _variants(document)
+    show("")
+    _validations(document)
+    show("")
+    _files(document)
+
+
+def _headline(document: Document) -> None:
+    files = document["files"]
+    nbytes = sum(record["nbytes"] for record in files.values())
+    show(Text(document["system"]["name"], "bold"))
+    size = f"{sized(nbytes)} in {len(files)} files"
+    if document["complexity"]:
+        size = f"{_counted(document['complexity']['parameters'])} parameters, {size}"
+    wrapped(f"{size}, by vconv {document['vconv']}")
+
+
+def _counted(number: int) -> str:
+    """Say about how many there are, in three digits."""
+    for unit, size in (("billion", 1e9), ("million", 1e6), ("thousand", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
+
+
+def _origin(document: Document) -> Iterator[tuple[str, Cell]]:
+    system, source = document["system"], document["source"]
+    yield "weights", weights_named(source["label"], source["synthetic"])
+    yield "system", f"{system['hub_id']}, {system['library']}"
+    if source["revision"]:
+        yield "revision", source["revision"]
+    yield "licence", source["licence"]
+
+
+def _shape(shape: list[Any]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _outputs(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
+    """Lay out the outputs, those of one shape together."""
+    title = "outputs"
+    for shape, names in groupby(outputs, lambda name: list(outputs[name])):
+        yield title, f"{', '.join(names)} {_shape(shape)}"
+        title = ""
+
+
+def _recorded(golden: Document | None) -> str:
+    if golden is None:
+        return "none"
+    return f"{', '.join(golden['images'])}; reference: {golden['reference']}"
+
+
+def _variants(document: Document) -> None:
+    rows = []
+    for variant in document["variants"]:
+        batch = "any" if variant["batch"] is None else str(variant["batch"])
+        opset = f"{variant['opset']}, {variant['ir_version']}" if variant["opset"] else "-"
+        nodes = str(sum(variant["operators"].values())) if variant["operators"] else "-"
+        rows.append([variant["variant"], variant["engine"], batch, opset, nodes])
+    show(table(["variant", "engine"], ["batch", "opset, IR", "operators"], rows))
+    for variant in document["variants"]:
+        if variant["offline"]:
+            wrapped(f"  {variant['variant']}: {_compiled(variant, document['files'])}")
+
+
+def _compiled(variant: Document, files: Document) -> str:
+    """Say how an offline model is compiled."""
+    offline = variant["offline"]
+    gears = f", gears {', '.join(map(str, offline['gears']))}" if offline["gears"] else ""
+    later = "" if variant["file"] in files else "; not hashed: the script beside it makes it later"
+    return f"{variant['file']}, {offline['soc']}, {offline['precision_mode']}{gears}{later}"
+
+
+def _validations(document: Document) -> None:
+    """Draw the newest reports: how each ended, when, where, and what was fastest."""
+    if document["reports_trouble"]:
+        marked("warning", document["reports_trouble"])
+    elif not document["reports"]:
+        command(f"not validated yet: vconv validate {shlex.quote(document['artifact'])}")
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
+    for report in document["reports"]:
+        first, *others = _report(report)
+        status = "problem" if report["trouble"] else report["status"]
+        drawn.add_row(coloured(status), report["kind"], Words(first))
+        for line in others:
+            drawn.add_row("", "", Words(line))
+    show(drawn)
+
+
+def _report(report: Document) -> Iterator[str]:
+    when = datetime.strptime(report["time"], TIME).strftime("%Y-%m-%d %H:%M UTC")
+    simulated = " (simulated)" * report["simulated"]
+    if report["trouble"]:
+        yield f"{when}{simulated}; {report['file']}: {report['trouble']}"
+        return
+    yield f"{when} on {', '.join(report['devices'])}{simulated}"
+    for best in report["fastest"]:
+        named = f"{best['variant']} ({best['engine']}) on {best['device']}"
+        doubt = "" if report["ranked"] else ", not ranked"
+        yield f"least p50{doubt}: {best['p50_ms']:.4g} ms at batch {best['batch']}, {named}"
+    if report["winner"]:
+        other = report["winner"]["artifact"] != report["artifact"]
+        yield f"winner: {sentences.named(report['winner'], other)}"
+
+
+def _files(document: Document) -> None:
+    missing = set(document["missing"])
+    files = {name: sized(record["nbytes"]) for name, record in document["files"].items()}
+    rows: list[list[Cell]] = [
+        [name, size, coloured("missing") if name in missing else ""] for name, size in files.items()
+    ]
+    total = sum(record["nbytes"] for record in document["files"].values())
+    rows.append([Words("total", "bold"), sized(total), ""])
+    show(table(["file"], ["size", "<"], rows))
+    if document["without_weights"] and WEIGHTS_FILE in missing:
+        path = shlex.quote(document["path"])
+        wrapped("exported without weights: complete it with")
+        command(f"  vconv fill {path} --weights WHERE")

@@ -1,0 +1,162 @@
+"""A validation and a comparison, drawn for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from vconv.cli.render.base import Cell, Document, coloured, marked, pairs, show, table, wrapped
+from vconv.cli.render.dataset import dataset
+from vconv.cli.render.prediction import predictions
+from vconv.cli.render.published import published
+from vconv.types import weights_named
+from vconv.validators.report import sentences
+
+
+def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
+    if not outputs:
+        return "-", {}
+    return max(
+        outputs.items(),
+        key=lambda item: (item[1]["status"] == "failed", item[1].get("vector_relative_error") or 0),
+    )
+
+
+def _figure(value: float | None, style: str) -> str:
+    return "-" if value is None else format(value, style)
+
+
+_ACCURACY = (("floor", ".0e"), ("vector_relative_error", ".1e"), ("limit", ".2g"))
+
+
+def variants(document: Document) -> None:
+    """Draw how variants were judged: one row each, with its worst output."""
+    rows: list[list[Cell]] = []
+    for variant in document["variants"]:
+        output, row = _worst_output(variant["outputs"])
+        figures = [_figure(row.get(key), style) for key, style in _ACCURACY]
+        rows.append([sentences.short_name(variant), output, *figures, coloured(variant["status"])])
+    show(table(["variant"], ["<worst output", "floor", "error", "limit", "<status"], rows))
+
+
+def latencies(document: Document) -> None:
+    """Draw how long variants took: one row a variant and batch."""
+    if not any(variant["latency"] for variant in document["variants"]):
+        return
+    timed = [variant for variant in document["variants"] if variant["latency"] or variant["launches"]]
+    baseline = document["speed_up_baseline"]
+    launching = any(variant["launches"] for variant in timed)
+    headings = ["batch", "p50 ms", "img/s", *["speed-up"] * bool(baseline), *["launches"] * launching]
+    rows = [
+        [
+            sentences.short_name(variant) if place == 0 else "",
+            *_timing(variant, timing, bool(baseline), launching),
+        ]
+        for variant in timed
+        for place, timing in enumerate(variant["latency"] or [{}])
+    ]
+    show("", table(["variant"], headings, rows))
+    counted = sorted({variant["launches"]["how"] for variant in timed if variant["launches"]})
+    wrapped(*[f"speed-up: times as fast as {baseline}"] * bool(baseline))
+    wrapped(*[f"launches: {', '.join(counted)}, for one image"] * launching)
+
+
+def _timing(variant: Document, timing: Document, compared: bool, launching: bool) -> Iterator[str]:
+    yield _figure(timing.get("batch"), "d")
+    yield _figure(timing.get("p50_ms"), ".1f")
+    yield _figure(timing.get("images_per_second"), ".1f")
+    if compared:
+        yield _figure(timing.get("speed_up_over_cpu"), ".2f")
+    if launching:
+        yield str(variant["launches"]["total"]) if variant["launches"] else "-"
+
+
+def validated(document: Document) -> None:
+    """Draw the report of a validation."""
+    reference = document["reference"]
+    name = f"{reference['name']}, " if reference["name"] else ""
+    show(
+        pairs(
+            [
+                ("artifact", document["artifact"]),
+                ("weights", weights_named(document["weights"], document["synthetic"])),
+                ("reference", f"{name}{sentences.reference(reference)}"),
+                ("limits", document["limits"]["within"]),
+            ]
+        )
+    )
+    for check in document["checks"]:
+        if check["status"] == "failed":
+            marked("failed", f"{check['name']}: {check['detail']}")
+    if document["variants"]:
+        variants(document)
+    else:
+        show("nothing was recorded, and the original is not here: give --weights WHERE")
+    for variant in document["variants"]:
+        _remarks(variant)
+    latencies(document)
+    for variant in document["variants"]:
+        for skipped in variant["skipped_batches"]:
+            wrapped(
+                f"  {sentences.short_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}"
+            )
+    predictions(document)
+    dataset(document)
+    wrapped(*sentences.fastest(document["ranking"]))
+    published(document["published"])
+    _conclusion(document)
+
+
+def _remarks(variant: Document) -> None:
+    """Say what a table has no room for: why a variant failed, was not judged, or was not timed."""
+    found = [
+        f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
+    ]
+    for line in found or [variant["reason"]] * bool(variant["reason"]):
+        wrapped(f"  {sentences.short_name(variant)}: {line}")
+    if warning := sentences.fallbacks(variant):
+        marked("warning", warning)
+    if variant["timing_refused"]:
+        wrapped(f"  {sentences.short_name(variant)}: not timed: {variant['timing_refused']}")
+
+
+def _conclusion(document: Document) -> None:
+    counts = {
+        status: sum(check["status"] == status for check in document["checks"])
+        for status in ("passed", "failed", "skipped")
+    }
+    show("checks: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number))
+    for check in document["checks"]:
+        if check["status"] == "skipped":
+            marked("skipped", f"{check['name']}: {check['detail']}")
+    for row in document["diagnosis"]:
+        wrapped(f"diagnosis: {row['class']}: {row['meaning']} ({row['where']}: {row['because']})")
+    wrapped(f"report: {document['report']}", f"page: {document['page']}")
+    show(coloured(document["status"]))
+
+
+def compared(document: Document) -> None:
+    """Draw a comparison: one table over artifacts, variants, engines and devices."""
+    rows: list[list[Cell]] = []
+    above = None
+    for row in document["rows"]:
+        if row["artifact"] != above:
+            above = row["artifact"]
+            rows.append([above])
+        numbers = [
+            "-" if row["batch"] is None else str(row["batch"]),
+            *(_figure(row[key], ".1f") for key in ("p50_ms", "images_per_second")),
+            _figure(row["vector_relative_error"], ".1e"),
+            _figure(row["cosine"], ".6f"),
+        ]
+        rows.append([f"  {sentences.short_name(row)}", *numbers, coloured(row["status"])])
+    show(table(["variant"], ["batch", "p50 ms", "img/s", "error", "cosine", "<status"], rows))
+    for row in document["rows"]:
+        if row["timing_refused"]:
+            wrapped(f"  {row['artifact']}: {sentences.short_name(row)}: not timed: {row['timing_refused']}")
+    wrapped(sentences.winner(document), f"limits: {document['limits']['within']}")
+    for path, label in document["weights"].items():
+        reference = sentences.REFERENCES[document["references"][path]]
+        marked(document["statuses"][path], f"{path}: weights {label}; reference: {reference}")
+    for check in document["checks"]:
+        marked(check["status"], f"{check['artifact']}: {check['name']}: {check['detail']}")
+    show(coloured(document["status"]))

@@ -1,0 +1,269 @@
+"""The straight line that localises: where a variant departs from its reference."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vconv.artifact import manifest
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.staging import scratch_folder
+from vconv.convert.files.safetensors_file import read_header
+from vconv.convert.patches.base import Patch
+from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.convert.weights import ledger
+from vconv.convert.weights.ledger import LEDGER_FILE
+from vconv.errors import InputError, VconvError
+from vconv.runtime.devices.base import Device
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.variants import DEFAULT_VARIANT, patched_network, require_weights
+from vconv.runtime.inputs.images import open_images
+from vconv.runtime.stages.torch_model import TorchStages
+from vconv.types import WEIGHTS_FILE, Array, Check, Say, Status, silent
+from vconv.validators.accuracy import golden
+from vconv.validators.accuracy.limits import Limits, open_limits
+from vconv.validators.bisect.chart import error_against_depth
+from vconv.validators.bisect.hypotheses import conclude
+from vconv.validators.bisect.localisation import Departure, localise
+from vconv.validators.checks.integrity import verify_architecture, verify_files, verify_tensors
+from vconv.validators.faults import classes
+from vconv.validators.report import log as textlog
+from vconv.validators.report import saving
+from vconv.workflows import originals
+from vconv.workflows.bisected_variant import Chosen, open_reference
+from vconv.workflows.checks import Examination
+
+_APART = ("files", "source", "variants", "golden", "preprocessing")
+"""Checks whose failure explains no variant's: they are of something that no variant runs on."""
+
+
+def bisect(
+    path: str | Path,
+    variant: str = DEFAULT_VARIANT,
+    weights: str | None = None,
+    *,
+    device: str = "cpu",
+    engine: str | None = None,
+    within: str = "strict",
+    images: Sequence[str | Path] = (),
+    seed: int = 0,
+    hub: str = DEFAULT_HUB,
+    offline: bool = False,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Find where a variant departs from its reference: in which block, and at which operator of it.
+
+    Args:
+        path: the artifact.
+        variant: ``onnx-fp32``, ``onnx-fp32-npu``, ``patched-torch-PRECISION``, ``original-torch-PRECISION``.
+        weights: where the original's weights are.
+        device: where the variant is run; the reference is run on the CPU.
+        engine: what runs a graph; ONNX Runtime by default.
+        within: ``strict``, ``card``, or a file of limits: what is said to depart.
+        images: photographs to look at; the recorded inputs by default.
+        seed: of made-up images, where there are no recorded inputs.
+        hub: where a repository that is given as the original's weights is looked for.
+        offline: whether to look for repositories in the hub's cache alone.
+        say: takes a line of progress.
+
+    Returns:
+        ``sentence``, ``stages``, ``operators`` of the worst stage, ``culprit`` among them, ``passed``; it is
+        also under ``reports/``, with a log in plain text and a ``picture`` of error against depth.
+
+    Raises:
+        VconvError: something that the user can mend.
+    """
+    log = textlog.Log(say)
+    place = find_device(device)
+    if place.simulated:
+        raise InputError(
+            "bisect cannot look into a simulated device",
+            got=f"--device {device}",
+            expected="a real one",
+            fix=f"see what each cause does: `vconv validate {shlex.quote(str(path))} --device {device}`",
+        )
+    photographs = open_images(images) if images else []
+    folder = Path(path)
+    made = manifest.load(folder)
+    chosen = Chosen.find(made, variant, place, engine)
+    limits = open_limits(within)
+    limits.require_use(str(folder), made.outputs)
+    bound = chosen.bound(limits, place)
+    require_weights(folder)
+    saving.probe(folder)
+    files = verify_files(folder, made, log.say)
+    with scratch_folder(log.say) as scratch:
+        asked = originals.request(made, weights, hub, offline)
+        source, missing = originals.live_source(made, asked, bool(weights), scratch, log.say)
+        if source is None and chosen.kind:
+            raise InputError(
+                f"{variant} cannot be held against its reference",
+                got=missing,
+                expected="the original's weights",
+                fix="give --weights, or look at a graph, which is then held against the patched model",
+            )
+        pixel_values, inputs = _inputs(folder, made, photographs, seed)
+        log.say(f"{variant} on {place.name}, stage by stage")
+        named, found = _departure(folder, made, source, chosen, place, pixel_values, bound, None, log.say)
+        checks = [files, *(compared(folder, source) if source else ())]
+    notes = [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
+    if chosen.kind == "original" and named != "original":
+        notes.append("the reference corrects the periods of the stock original, so that the two differ")
+    status = Status.FAILED if found.departs else Status.PASSED
+    title = f"{made.system.name}: {variant} against {named}"
+    result: dict[str, Any] = {
+        "artifact": made.system.name,
+        "weights": made.source.label,
+        "synthetic": made.source.synthetic,
+        "variant": variant,
+        "engine": chosen.engine,
+        "device": place.name,
+        "simulated": place.simulated,
+        "status": status,
+        "passed": status is Status.PASSED,
+        "limits": limits.describe([chosen.pair(place)]),
+        "bound": bound,
+        "reference": {
+            "name": named,
+            "source": "live" if source else "none",
+            "precision": "fp32",
+            "device": "cpu",
+        },
+        "inputs": inputs,
+        "notes": notes,
+        "sentence": found.sentence(variant),
+        "worst_stage": found.stages[found.worst].stage,
+        "stages": [asdict(row) for row in found.stages],
+        "operators": [asdict(match) for match in found.matches],
+        "culprit": None if found.culprit is None else asdict(found.matches[found.culprit]),
+        "environment": saving.environment(),
+    }
+    result = saving.finite(result)
+    pictures = {".svg": error_against_depth(found, title)}
+    saved = saving.save(folder, result, "bisect", log.render_bisection(result), pictures)
+    beside = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("picture", ".svg"))}
+    return {**result, "report": str(saved), **beside}
+
+
+def compared(folder: Path, source: Source) -> list[Check]:
+    """Hold an artifact's architecture and weights against the original's."""
+    lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
+    original = ledger.renamed(lines, source.network, source.entries)
+    net = patched_network(folder)
+    return [
+        verify_architecture(net, source.network),
+        verify_tensors(lines, original, entries, partial(classes.of_tensor, net)),
+    ]
+
+
+def _departure(
+    folder: Path,
+    made: Manifest,
+    source: Source | None,
+    chosen: Chosen,
+    place: Device,
+    pixel_values: Array,
+    bound: float,
+    patches: Mapping[str, Patch] | None,
+    say: Say,
+) -> tuple[str, Departure]:
+    """Hold a variant against its reference; return what that is called, and where the variant departs."""
+    with ExitStack() as closing:
+        named, session = open_reference(folder, made, source)
+        reference = TorchStages(closing.enter_context(session), plain=not chosen.kind)
+        stages = chosen.stages(folder, made, source, place, closing, patches)
+        images = chosen.batch(pixel_values)
+        return named, localise(reference, stages, images, bound, chosen.exact(place), say)
+
+
+def explained(
+    found: Examination,
+    rows: Sequence[Mapping[str, Any]],
+    limits: Limits,
+    say: Say,
+    places: Sequence[Device],
+    patches: Mapping[str, Patch] | None = None,
+) -> list[dict[str, str]]:
+    """Say what failures come of; where no check and no hypothesis does, by where the first one departs.
+
+    Args:
+        found: what was found in an artifact.
+        rows: its variants, as they were judged.
+        limits: what they were held to.
+        say: takes progress.
+        places: the devices that they were run on; what failed on a simulated one is not looked into.
+        patches: what stood in place of the table of patches, by name.
+
+    Returns:
+        See :func:`vconv.validators.bisect.hypotheses.conclude`.
+    """
+    known = conclude(found.checks, rows)
+    failing = [check for check in found.checks if check.status is Status.FAILED]
+    told = any(check.name not in _APART for check in failing)
+    failed = [
+        row
+        for row in rows
+        if row["status"] is Status.FAILED
+        and not row["diagnosis"]
+        and not row["simulated"]
+        and not _under_floor(row)
+    ]
+    if told or not failed or found.source is None or found.reference is None:
+        return known
+    place = next(one for one in places if one.name == failed[0]["device"])
+    return known + _located(found, failed[0], place, limits, say, patches)
+
+
+def _under_floor(row: Mapping[str, Any]) -> bool:
+    """Tell whether a variant was held to less than the reference itself keeps: nothing is wrong with it."""
+    return any(
+        output["limit"] is not None and output["floor"] is not None and output["limit"] < output["floor"]
+        for output in row["outputs"].values()
+    )
+
+
+def _located(
+    found: Examination,
+    failed: Mapping[str, Any],
+    place: Device,
+    limits: Limits,
+    say: Say,
+    patches: Mapping[str, Patch] | None,
+) -> list[dict[str, str]]:
+    """Say what a variant's failure comes of, by where it departs; nothing where that cannot be told."""
+    assert found.source is not None and found.reference is not None
+    say(f"nothing seen explains {failed['variant']}: looking where it departs")
+    try:
+        chosen = Chosen.find(found.made, failed["variant"], place, failed["engine"])
+        bound, images = chosen.bound(limits, place), found.reference.pixel_values
+        _, departure = _departure(
+            found.folder, found.made, found.source, chosen, place, images, bound, patches, silent
+        )
+    except VconvError as error:
+        say(f"where it departs cannot be told: {error}")
+        return []
+    fault, sentence = departure.fault, departure.sentence(failed["variant"])
+    if not fault:
+        say(sentence)
+        return []
+    row = {"class": fault, "meaning": classes.CLASSES[fault], "where": failed["variant"], "because": sentence}
+    return [row]
+
+
+def _inputs(
+    folder: Path, made: Manifest, photographs: Sequence[Image.Image], seed: int
+) -> tuple[Array, dict[str, Any]]:
+    """Return the images that are looked at: given, or recorded, or made up."""
+    if made.golden and not photographs:
+        recorded, _ = golden.load(folder / made.golden.file)
+        return recorded, {"source": "recorded", "images": list(made.golden.images)}
+    pixel_values, names = originals.sample(folder, photographs, seed, made.size)
+    return pixel_values, {"source": "photographs" if photographs else "made up", "images": list(names)}

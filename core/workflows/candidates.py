@@ -1,0 +1,146 @@
+"""Listing what a validation can run: an artifact's own variants, and the original beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from vconv.artifact.manifest import Manifest, VariantRecord
+from vconv.convert.patches.base import Patch
+from vconv.convert.sources.base import Source
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.precisions import PRECISIONS, Precision
+from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.variants import TorchName, open_original, open_variant
+from vconv.runtime.processes.request import Subject
+from vconv.runtime.simulation.session import SimulatedTorchSession
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.validation import Candidate
+
+
+def candidates(
+    folder: Path,
+    made: Manifest,
+    device: Device,
+    reference: Reference,
+    engines: Sequence[str] = ("onnxruntime",),
+    precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
+    patches: Mapping[str, Patch] | None = None,
+    captures: Sequence[bool] = (False,),
+    offline: bool = True,
+) -> list[Candidate]:
+    """List an artifact's variants: torch once a precision, each graph once an engine, an offline model once.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        device: where to run.
+        reference: what they are held against.
+        engines: what to run graphs with.
+        precisions: what to run torch variants in.
+        patches: what stands in place of the table of patches, by name.
+        captures: list torch variants once for each: run as they are, or captured and replayed.
+        offline: whether to list an offline model, which only an NPU runs.
+    """
+
+    def subject(record: VariantRecord, engine: str, precision: str, captured: bool = False) -> Subject:
+        hf32 = device.settings.hf32
+        return Subject(
+            str(folder), record.variant, engine, precision, device.name, hf32=hf32, captured=captured
+        )
+
+    found = []
+    for record in made.variants:
+        if record.engine == "torch":
+            found += [
+                Candidate(
+                    str(folder),
+                    str(TorchName("patched", precision.name, captured)),
+                    "torch",
+                    precision.limits,
+                    device,
+                    reference,
+                    partial(
+                        open_variant,
+                        folder,
+                        made,
+                        record,
+                        device,
+                        precision=precision,
+                        patches=patches,
+                        captured=captured,
+                    ),
+                    subject(record, record.engine, precision.name, captured),
+                )
+                for precision in precisions
+                for captured in captures
+            ]
+        elif record.offline is None or (offline and not device.simulated):
+            found += [
+                Candidate(
+                    str(folder),
+                    record.variant,
+                    engine,
+                    record.precision,
+                    device,
+                    reference,
+                    partial(open_variant, folder, made, record, device, engine),
+                    subject(record, engine, record.precision),
+                )
+                for engine in (engines if record.engine in GRAPH_ENGINES else (record.engine,))
+            ]
+    return found
+
+
+def originals(
+    folder: Path,
+    source: Source,
+    made: Manifest,
+    device: Device,
+    reference: Reference,
+    precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
+    captures: Sequence[bool] = (False,),
+) -> list[Candidate]:
+    """List the original, as its library builds it, like :func:`candidates`: measured, timed, not judged."""
+    reason = "not judged: the reference corrects it"
+    if reference.name == "original":
+        reason = "not judged: it is the reference"
+        if reference.source == "file":
+            reason = "not judged: it is the reference, on this machine"
+    return [
+        Candidate(
+            str(folder),
+            str(TorchName("original", precision.name, captured)),
+            "torch",
+            precision.limits,
+            device,
+            reference,
+            _opening_original(folder, source, made, device, precision, captured),
+            _original_subject(folder, source, precision, device, captured),
+            unjudged=reason if precision.name == "fp32" else "not judged: the patched one is",
+        )
+        for precision in precisions
+        for captured in captures
+    ]
+
+
+def _original_subject(
+    folder: Path, source: Source, precision: Precision, device: Device, captured: bool
+) -> Subject:
+    weights, head = str(source.folder), source.network.head
+    return Subject(
+        *(str(folder), "", "torch", precision.name, device.name, weights, head),
+        hf32=device.settings.hf32,
+        captured=captured,
+    )
+
+
+def _opening_original(
+    folder: Path, source: Source, made: Manifest, device: Device, precision: Precision, captured: bool
+) -> Callable[[], Session]:
+    if device.simulated:
+        subject = _original_subject(folder, source, precision, device, captured)
+        return partial(SimulatedTorchSession, subject, device, source.folder, made.size)
+    return partial(open_original, source.folder, source.network, made.size, device, precision, captured)

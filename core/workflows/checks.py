@@ -1,0 +1,105 @@
+"""What can be said of an artifact before a variant runs: its files, its graphs, its source, its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vconv.artifact.manifest import Manifest
+from vconv.convert.files.safetensors_file import read_header
+from vconv.convert.sources.base import Source
+from vconv.convert.weights import ledger
+from vconv.convert.weights.ledger import LEDGER_FILE
+from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.variants import patched_network
+from vconv.types import WEIGHTS_FILE, Check, Say, Status, silent
+from vconv.validators.accuracy import golden
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.checks.graphs import check_graph, open_graph
+from vconv.validators.checks.integrity import (
+    verify_architecture,
+    verify_files,
+    verify_ledger,
+    verify_made_later,
+    verify_source,
+    verify_tensors,
+    verify_variants,
+)
+from vconv.validators.checks.preprocessing import Recorded, verify_preprocessing
+from vconv.validators.faults import classes
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        source: the original's weights; None where they cannot be had.
+        reference: what variants are held against; None where there is nothing.
+        inputs: what the images are.
+        checks: everything that was looked at.
+    """
+
+    folder: Path
+    made: Manifest
+    source: Source | None
+    reference: Reference | None
+    inputs: dict[str, Any]
+    checks: tuple[Check, ...]
+
+    @property
+    def reference_is(self) -> str:
+        """Where the reference is from: ``live``, ``golden``, ``file``, or ``none``."""
+        return self.reference.source if self.reference else "none"
+
+
+Original = Callable[[], tuple[Source | None, str]]
+"""Finds the original's weights; None, and why, where they cannot be had."""
+Refer = Callable[[Source | None], tuple[Reference | None, Check, dict[str, Any]]]
+"""Runs the reference, or takes what was recorded: see :func:`vconv.workflows.originals.reference`."""
+
+
+def examine(folder: Path, made: Manifest, original: Original, refer: Refer, say: Say = silent) -> Examination:
+    """Check an artifact, and run its reference or take what was recorded.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        original: finds the original's weights.
+        refer: finds the reference.
+        say: takes progress.
+
+    Raises:
+        ArtifactError: a file is missing or was changed.
+        WeightsError: the weights that were given are not sound.
+        InputError: photographs were given, but not the original to run on them.
+    """
+    checks = [verify_files(folder, made, say), *verify_made_later(folder, made), verify_variants(made)]
+    lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
+    checks.append(verify_ledger(lines, entries, say))
+    net = patched_network(folder)
+    for record in made.variants:
+        if record.engine in GRAPH_ENGINES:
+            checks += check_graph(open_graph(folder / record.file, net, made.size, record.batch))
+    source, missing = original()
+    if source is None:
+        checks.append(Check("source", Status.SKIPPED, missing))
+    else:
+        renamed = ledger.renamed(lines, source.network, source.entries)
+        fault_of = partial(classes.of_tensor, net)
+        checks += [
+            verify_source(made, source),
+            verify_architecture(net, source.network),
+            verify_tensors(lines, renamed, entries, fault_of, say),
+        ]
+    recorded: Recorded = (None, ())
+    if source is None and made.golden:
+        recorded = golden.load(folder / made.golden.file)[0], made.golden.images
+    checks.append(verify_preprocessing(folder, source.folder if source else None, recorded))
+    reference, agreement, inputs = refer(source)
+    return Examination(folder, made, source, reference, inputs, (*checks, agreement))

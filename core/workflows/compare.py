@@ -1,0 +1,140 @@
+"""The straight line that judges artifacts side by side: compare."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vconv.artifact import manifest
+from vconv.artifact.staging import scratch_folder
+from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.errors import InputError
+from vconv.runtime.devices.base import Settings
+from vconv.runtime.engines.precisions import AUTO
+from vconv.runtime.engines.variants import require_weights
+from vconv.types import Say, Status, silent, weights_named
+from vconv.validators import validation
+from vconv.validators.accuracy.limits import open_limits
+from vconv.validators.latency import ranking
+from vconv.validators.report import comparison, saving
+from vconv.validators.report import log as textlog
+from vconv.workflows import originals
+from vconv.workflows.checks import examine
+from vconv.workflows.run_plan import Trial, timing_plan
+
+
+def compare(
+    paths: Sequence[str | Path],
+    *,
+    device: str = "cpu",
+    hf32: Sequence[str] | None = None,
+    profile: str | None = None,
+    within: str | Path = "strict",
+    engines: Sequence[str] | None = None,
+    precision: Sequence[str] = (AUTO,),
+    capture: bool = False,
+    quick: bool = False,
+    full: bool = False,
+    budget: float | None = None,
+    seed: int = 0,
+    offline: bool = False,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Judge and time the variants of several artifacts side by side, in one run.
+
+    Args:
+        paths: the artifacts.
+        device: see :func:`vconv.validate`, and likewise the other arguments.
+        hf32: see :func:`vconv.validate`.
+        profile: see :func:`vconv.validate`.
+        within: see :func:`vconv.validate`.
+        engines: see :func:`vconv.validate`.
+        precision: see :func:`vconv.validate`.
+        capture: see :func:`vconv.validate`.
+        quick: see :func:`vconv.validate`.
+        full: see :func:`vconv.validate`.
+        budget: see :func:`vconv.validate`.
+        seed: see :func:`vconv.validate`.
+        offline: see :func:`vconv.validate`.
+        say: takes a line of progress.
+
+    Returns:
+        ``rows``, one a variant and batch, ``checks`` that did not pass, ``status``, ``passed``, ``machine``,
+        ``ranking``, and ``winner``, the fastest variant that passed; or None, and ``winner_reason`` says why.
+
+    Raises:
+        VconvError: something that the user can mend.
+    """
+    log = textlog.Log(say)
+    plan = timing_plan(quick, full, budget)
+    trial = Trial.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
+    limits = open_limits(within)
+    folders = [Path(path) for path in paths]
+    _refuse_repeated(folders)
+    manifests = [manifest.load(folder) for folder in folders]
+    for folder, made in zip(folders, manifests, strict=True):
+        limits.require_use(str(folder), made.outputs)
+        require_weights(folder)
+        saving.probe(folder)
+    with contextlib.ExitStack() as scratches:
+        found = []
+        for folder, made in zip(folders, manifests, strict=True):
+            log.say(f"examining {folder}")
+            scratch = scratches.enter_context(scratch_folder(log.say))
+            asked = originals.request(made, None, DEFAULT_HUB, offline)
+            original = partial(originals.live_source, made, asked, False, scratch, log.say)
+            refer = partial(originals.reference, folder, made, photographs=(), seed=seed, say=log.say)
+            found.append(examine(folder, made, original, refer, log.say))
+        candidates = [candidate for one in found for candidate in trial.candidates(one)]
+        run = validation.run(candidates, limits, plan, log.say)
+    rows = run.rows
+    ranked = ranking.rank(rows, run.machine)
+    winner, winner_reason = ranking.winner(rows, ranked, [place.name for place in trial.devices])
+    statuses = [
+        saving.whole([row for row in rows if row["artifact"] == str(one.folder)], one.checks) for one in found
+    ]
+    status = next((bad for bad in (Status.FAILED, Status.INCOMPLETE) if bad in statuses), Status.PASSED)
+    weights = {
+        str(one.folder): weights_named(one.made.source.label, one.made.source.synthetic) for one in found
+    }
+    result: dict[str, Any] = saving.finite(
+        {
+            "status": status,
+            "passed": status is Status.PASSED,
+            "limits": limits.describe(validation.pairs_judged(rows)),
+            **trial.described(),
+            "weights": weights,
+            "rows": comparison.rows(rows, weights),
+            "references": {str(one.folder): one.reference_is for one in found},
+            "statuses": {str(one.folder): status for one, status in zip(found, statuses, strict=True)},
+            "checks": [
+                {"artifact": str(one.folder), **asdict(check)}
+                for one in found
+                for check in one.checks
+                if check.status is not Status.PASSED
+            ],
+            "machine": asdict(run.machine),
+            "ranking": ranked,
+            "winner": winner,
+            "winner_reason": winner_reason,
+        }
+    )
+    for folder in folders:
+        saving.save(folder, result, "compare", log.render_comparison(result))
+    return result
+
+
+def _refuse_repeated(folders: Sequence[Path]) -> None:
+    places = [folder.resolve() for folder in folders]
+    twice = [str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]
+    if twice or not folders:
+        raise InputError(
+            "cannot compare these",
+            got=f"{' and '.join(twice)}, which is one artifact" if twice else "no artifact",
+            expected="one artifact or more, each once",
+            fix="name each path once",
+        )

@@ -1,0 +1,280 @@
+"""The straight line over a folder of images: every variant beside the reference, on any number of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.results import REPORTS_FOLDER
+from vconv.convert.sources.base import Source, sha256_of
+from vconv.errors import EngineError, InputError
+from vconv.progress import counted
+from vconv.runtime.engines.session import Session, in_batches
+from vconv.runtime.inputs.image_folder import ImageFolder, shown
+from vconv.runtime.inputs.preprocessing import Processor, load_processor
+from vconv.types import MANIFEST_FILE, Array, Arrays, Say, Status
+from vconv.validators.accuracy import golden, many_images
+from vconv.validators.accuracy.golden import AT_ONCE
+from vconv.validators.accuracy.limits import UNLIMITED, Limits
+from vconv.validators.report import saving
+from vconv.validators.report.dataset import IMAGE, REFERENCE, WORK_PREFIX, Lane, document
+from vconv.validators.report.journal import Journal, Table, open_journal
+from vconv.validators.validation import Candidate
+from vconv.workflows.checks import Examination
+from vconv.workflows.originals import require_size
+
+_LEFT_OUT = ("artifact", "original")
+"""What tells of a variant where it lies, and not what it is."""
+_Refer = Callable[[Array], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What was found.
+
+    Args:
+        document: as the report has it.
+        work: the folder that it was worked out in; of no more use once the report is saved.
+    """
+
+    document: dict[str, Any]
+    work: Path
+
+
+def require_original(source: Source | None) -> Source:
+    """Make sure that the reference can be run on images that it has not seen.
+
+    Raises:
+        InputError: the original's weights are not at hand.
+    """
+    if source is None:
+        raise InputError(
+            "cannot judge on a data set",
+            got="no weights of the original",
+            expected="the original, to run it on every image",
+            fix="give --weights, or leave --dataset out to use the recorded inputs",
+        )
+    return source
+
+
+def agree(
+    found: Examination,
+    candidates: Sequence[Candidate],
+    rows: Sequence[dict[str, Any]],
+    limits: Limits,
+    images: ImageFolder,
+    say: Say,
+) -> Agreed:
+    """Run the reference and all variants that could be run on a folder of images, a few images at a time.
+
+    What is done is kept under the artifact's ``reports/`` until the report is saved. After a kill the same
+    call goes on where that one was, and gives the same figures. A variant with an image beyond its limit has
+    failed: its row says so.
+
+    Args:
+        found: the artifact, with its original at hand.
+        candidates: its variants.
+        rows: what was found of each so far; a failure here is noted there.
+        limits: what they are held to.
+        images: the folder.
+        say: takes progress.
+
+    Raises:
+        InputError: the original's weights are not at hand, or no image could be judged.
+        ArtifactError: another process works on the same, or the disk is full.
+    """
+    start = time.perf_counter()
+    source = require_original(found.source)
+    run = [
+        (candidate, row)
+        for candidate, row in zip(candidates, rows, strict=True)
+        if row["outputs"] and (candidate.unjudged or row["status"] is not Status.SKIPPED)
+    ]
+    lanes = [
+        Lane(place, candidate, None if candidate.unjudged else limits.table[candidate.pair], row)
+        for place, (candidate, row) in enumerate(run)
+    ]
+    assert found.reference is not None
+    outputs = list(found.reference.outputs)
+    key = _key(found, source, lanes, images)
+    reports = found.folder / REPORTS_FOLDER
+    reports.mkdir(exist_ok=True)
+    work = reports / f"{WORK_PREFIX}{key}"
+    feature = next(name for name in ("pooled", "cls") if name in outputs)
+    features = Table("<f4", found.reference.outputs[feature].shape[1:])
+    figures = Table("<f8", (len(outputs), len(many_images.COLUMNS)))
+    tables = {IMAGE: Table("<i8"), REFERENCE: features}
+    tables |= {lane.features: features for lane in lanes} | {lane.figures: figures for lane in lanes}
+    with open_journal(work, tables) as journal:
+        total = len(images.names)
+        journal.keep(_unchanged(journal, images))
+        done = min(journal.steps * AT_ONCE, total)
+        if done:
+            say(f"resuming at image {done:,} of {total:,}")
+        for other in sorted(reports.glob(f"{WORK_PREFIX}*")):
+            if other != work:
+                say(f"{other} is of an unfinished run over other images or variants: resume it, or delete it")
+        if done < total:
+            _Stream(found, source, lanes, images, journal, feature).go(done, say)
+        if not journal.rows:
+            raise _nothing_read(journal, images)
+        result = document(journal, lanes, outputs, feature, images, say)
+    result |= {"resumed": done > 0, "seconds": time.perf_counter() - start}
+    return Agreed(result, work)
+
+
+def _nothing_read(journal: Journal, images: ImageFolder) -> InputError:
+    index, reason = next(note["skipped"][0] for note in journal.notes())
+    return InputError(
+        f"no image in {images.path} could be judged",
+        got=f"{shown(images.names[index])}: {reason}",
+        expected="images that the artifact's image processor takes",
+        fix="name a folder that holds some",
+    )
+
+
+def _key(found: Examination, source: Source, lanes: Sequence[Lane], images: ImageFolder) -> str:
+    """Return a short digest of all that figures depend on, but for what is in the images."""
+    # The manifest has a hash of every other file, and files that differ from it were refused.
+    files = [MANIFEST_FILE, *(variant.file for variant in found.made.made_later)]
+    present = [found.folder / name for name in files if (found.folder / name).is_file()]
+    names = "\0".join(images.names).encode("utf-8", "surrogateescape")
+    origin = [source.origin.label, dict(source.files), source.configuration_sha256, source.pool]
+    text = json.dumps(
+        {
+            "artifact": [sha256_of(path) for path in present],
+            "images": hashlib.sha256(names).hexdigest(),
+            "original": [*origin, source.periods, found.reference.name if found.reference else ""],
+            "variants": [_described(lane) for lane in lanes],
+            "environment": saving.environment(),
+            "threads": [torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS", "")],
+            "columns": many_images.COLUMNS,
+            "at once": AT_ONCE,
+        },
+        sort_keys=True,
+        default=str,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _described(lane: Lane) -> dict[str, Any]:
+    candidate = lane.candidate
+    subject = {name: value for name, value in asdict(candidate.subject).items() if name not in _LEFT_OUT}
+    device = candidate.device
+    return {
+        **subject,
+        "name": candidate.variant,
+        "run by": candidate.engine,
+        "unjudged": candidate.unjudged,
+        "device": [device.name, device.model, dict(device.options), asdict(device.settings)],
+        "simulates": device.simulates,
+        "bounds": dict(lane.limit.bounds) if lane.limit else None,
+    }
+
+
+def _unchanged(journal: Journal, images: ImageFolder) -> int:
+    """Return how many steps were made of the images as they are now."""
+    for step, note in enumerate(journal.notes()):
+        if note["content"] != _content(images.digest(index) for index in _step(step, len(images.names))):
+            return step
+    return journal.steps
+
+
+def _step(step: int, total: int) -> range:
+    return range(step * AT_ONCE, min((step + 1) * AT_ONCE, total))
+
+
+def _content(digests: Iterator[str]) -> str:
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+class _Stream:
+    """Runs images through everything that is compared; nothing of an image stays in memory."""
+
+    def __init__(
+        self,
+        found: Examination,
+        source: Source,
+        lanes: Sequence[Lane],
+        images: ImageFolder,
+        journal: Journal,
+        feature: str,
+    ) -> None:
+        self._made: Manifest = found.made
+        self._folder, self._source, self._lanes = found.folder, source, lanes
+        self._images, self._journal, self._feature = images, journal, feature
+
+    def go(self, done: int, say: Say) -> None:
+        """Run all images from a place on."""
+        total = len(self._images.names)
+        with ExitStack() as closing:
+            process = load_processor(self._folder)
+            refer = closing.enter_context(golden.running(self._source))
+            sessions = [closing.enter_context(lane.candidate.open()) for lane in self._lanes]
+            for index in counted(range(done, total), total, "images", say, done):
+                if index + 1 == total or (index + 1) % AT_ONCE == 0:
+                    self._take(_step(index // AT_ONCE, total), process, refer, sessions)
+
+    def _take(self, step: range, process: Processor, refer: _Refer, sessions: Sequence[Session]) -> None:
+        """Run one step of images, and add it to the journal."""
+        read, pixels, digests, skipped = [], [], [], []
+        for index in step:
+            image, digest = self._images.read(index)
+            digests.append(digest)
+            found = image if isinstance(image, str) else self._pixels(process, image)
+            if isinstance(found, str):
+                skipped.append([index, found])
+            else:
+                read.append(index)
+                pixels.append(found)
+        note: dict[str, Any] = {"content": _content(iter(digests)), "skipped": skipped, "failed": {}}
+        rows: dict[str, Array] = {
+            name: np.empty((0, *table.shape), table.dtype) for name, table in self._journal.tables.items()
+        }
+        if read:
+            batch = np.concatenate(pixels)
+            expected = refer(batch)
+            rows = {IMAGE: np.array(read), REFERENCE: expected[self._feature]}
+            for lane, session in zip(self._lanes, sessions, strict=True):
+                rows[lane.features], rows[lane.figures], reasons = self._judged(
+                    lane, session, batch, expected
+                )
+                failed = [(index, reason) for index, reason in zip(read, reasons, strict=True) if reason]
+                if failed:
+                    note["failed"][lane.figures] = {"count": len(failed), "first": failed[0]}
+        self._journal.append(rows, note)
+
+    def _pixels(self, process: Processor, image: Any) -> Array | str:
+        """Preprocess one image; return why not where its processor cannot, or makes another size of it."""
+        try:
+            pixel_values = process([image])
+            require_size(pixel_values, self._made.size)
+        except InputError as error:
+            return f"{error.what}: {error.got}"
+        return pixel_values
+
+    def _judged(
+        self, lane: Lane, session: Session, batch: Array, expected: Arrays
+    ) -> tuple[Array, Array, list[str]]:
+        """Return a variant's features, its figures, and why each image failed, if it is judged."""
+        missing = np.full_like(expected[self._feature], np.nan)
+        try:
+            actual = in_batches(session.run, batch, session.batch or len(batch))
+        except EngineError as error:
+            figures = many_images.refused_images(len(batch), len(expected))
+            return missing, figures, [str(error) if lane.limit else ""] * len(batch)
+        figures, failed = many_images.judge_images(actual, expected, lane.limit or UNLIMITED)
+        features = actual.get(self._feature, missing)
+        features = features if features.shape == missing.shape else missing
+        return features, figures, [reasons[0] if reasons and lane.limit else "" for reasons in failed]

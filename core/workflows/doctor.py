@@ -1,0 +1,70 @@
+"""The straight line behind `vconv doctor`. Nothing heavy is imported here: what is broken must be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vconv.errors import InputError
+from vconv.runtime.doctor import diagnosis
+from vconv.runtime.doctor.diagnosis import Finding, State
+from vconv.types import Say, silent
+
+NEEDED = ("torch", "onnx", "onnxruntime")
+"""Libraries without which nothing can be probed."""
+
+
+def diagnose(
+    probed: bool = False,
+    *,
+    device: str | None = None,
+    hf32: Sequence[str] | None = None,
+    profile: str | None = None,
+    seed: int = 0,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Find out what is installed here, what of it works, and how a device computes.
+
+    Args:
+        probed: whether to run GELU, convolution and matrix products on a device.
+        device: which: ``npu[:N]``, the default, ``npu-sim``, ``cuda[:N]`` or ``cpu``.
+        hf32: what an NPU may compute in HF32 meanwhile; by default as in a validation.
+        profile: which NPU is simulated.
+        seed: of the operands.
+        say: takes a line of progress.
+
+    Returns:
+        ``findings``, each with ``name``, ``state`` (ok, note or problem), ``found`` and ``mend``;
+        ``passed``: whether none is a problem; and ``probe``: None, or the ``device``, its ``model``, whether
+        it is ``simulated``, and its ``readings``.
+
+    Raises:
+        InputError: a device is named without being probed, or has not the settings that are asked for.
+        UnknownNameError: there is no such kind of device, or no such setting.
+    """
+    given = {"device": device, "hf32": hf32 is not None, "profile": profile}
+    named = [name for name, value in given.items() if value]
+    if named and not probed:
+        raise InputError(
+            "there is nothing to do on a device",
+            got=f"--{named[0]} without --probe",
+            expected="both, or neither",
+            fix="add --probe",
+        )
+    say("importing every library, in processes of their own")
+    findings = list(diagnosis.examine().findings)
+    broken = [one.name for one in findings if one.name in NEEDED and one.state is State.PROBLEM]
+    readings = None
+    if probed and broken:
+        findings.append(Finding("probe", State.PROBLEM, f"not run without {broken[0]}", f"mend {broken[0]}"))
+    elif probed:
+        from vconv.workflows import device_probe
+
+        more, readings = device_probe.probe_device(device or "npu", hf32, profile, seed, say)
+        findings += more
+    return {
+        "passed": all(finding.state is not State.PROBLEM for finding in findings),
+        "findings": [asdict(finding) for finding in findings],
+        "probe": readings,
+    }

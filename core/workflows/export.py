@@ -1,0 +1,263 @@
+"""The straight lines that make, complete and describe artifacts: export, fill, describe."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from vconv.artifact import manifest
+from vconv.artifact.staging import staging
+from vconv.catalog import systems
+from vconv.catalog.systems import System
+from vconv.convert.ascend import offline_model
+from vconv.convert.ascend.atc import DEFAULT_PRECISION
+from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
+from vconv.convert.files.safetensors_file import read_header
+from vconv.convert.graphs import tracing
+from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
+from vconv.convert.weights.ledger import Line
+from vconv.errors import ExportCheckError, InputError
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.inputs.images import open_images, require_seed
+from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
+from vconv.validators import validation
+from vconv.validators.accuracy import golden as golden_room
+from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
+from vconv.validators.accuracy.limits import open_limits
+from vconv.validators.checks.graphs import check_graph, open_graph
+from vconv.validators.checks.integrity import verify_tensors
+from vconv.validators.faults import classes
+from vconv.validators.report import history, saving
+from vconv.workflows import candidates, card, originals
+from vconv.workflows.background import beside
+from vconv.workflows.export_manifest import assemble
+from vconv.workflows.fill import fill_weights
+from vconv.workflows.offline_options import ONNX, offline_order, offline_row
+
+DEFAULT_OUT = "artifacts"
+
+
+def export(
+    name: str | System,
+    weights: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    batch: int = 1,
+    opset: int = tracing.DEFAULT_OPSET,
+    images: Sequence[str | Path] = (),
+    golden: bool = True,
+    seed: int = 0,
+    hub: str = DEFAULT_HUB,
+    offline: bool = False,
+    pool: str | None = None,
+    periods: str | None = None,
+    without_weights: bool = False,
+    format: str = ONNX,
+    soc: str | None = None,
+    gears: Sequence[int] = (),
+    om_precision: str = DEFAULT_PRECISION,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Make an artifact: a patched checkpoint, its graphs, and proof that they agree with the original.
+
+    Args:
+        name: a system's short name or hub id, or the system itself.
+        weights: a file, a folder, ``synthetic[:SEED]``, or ``hub:REPOSITORY[@REVISION]``; by default the
+            system's own repository.
+        out: the artifact's own folder; ``artifacts/NAME`` by default.
+        force: whether to replace an artifact that is there.
+        batch: the batch of the static graph.
+        opset: of the dynamic graph.
+        images: photographs to record and check on; made-up images by default.
+        golden: whether to run the reference, record it, and check every variant against it.
+        seed: of the made-up images.
+        hub: where repositories are looked for.
+        offline: whether to look for repositories in the hub's cache alone.
+        pool: ``cls`` or ``avg``, in place of timm's own pooling.
+        periods: whose RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
+            further with its library's.
+        without_weights: whether to leave the weights file out of what is kept, for :func:`fill` to make.
+        format: ``onnx``, or ``om`` for an offline model beside the graphs.
+        soc: the processor that the offline model is for, such as ``Ascend910B4``.
+        gears: batches of the offline model; by default the static graph's.
+        om_precision: the offline model's: ``origin``, ``fp16``, ``mixed_float16``, ``cube_fp16in_fp32out``.
+        say: takes a line of progress.
+
+    Returns:
+        ``artifact``, ``weights``, ``seconds``, ``peak_rss_bytes``, ``patches``, ``ledger``, ``files``,
+        ``variants``, ``checks``, and ``om``: None, or whether the offline model was ``compiled`` and how.
+
+    Raises:
+        VconvError: something that the user can mend; nothing is left behind.
+    """
+    start = time.perf_counter()
+    system = systems.find(name) if isinstance(name, str) else name
+    _check_options(batch, opset, seed, bool(images), golden, out)
+    order = offline_order(format, soc, gears, om_precision, without_weights, opset)
+    photographs = open_images(images) if images else []
+    target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
+    with staging(target.absolute(), force) as stage:
+        folder = stage.artifact
+        asked = Request(system, None if weights is None else str(weights), hub, pool, periods, offline)
+        source = open_source(asked, stage.scratch, say)
+        size = image_size(source)
+        names: tuple[str, ...] = ()
+        if golden:
+            pixel_values, names = originals.sample(source.folder, photographs, seed, size)
+        prepared = prepare(folder, source, say)
+        if order:
+            offline_model.require_fitting(prepared.plan.nbytes)
+        with beside(partial(_written, prepared, source, say)) as writing:
+            prepared = prepared.counted()
+            export_graphs(folder, prepared, size, batch, opset, say)
+            lines, sha256, tensors = writing()
+        conversion = prepared.written(lines, sha256)
+        reference: Reference | None = None
+        if golden:
+            say("running the reference in fp32 and float64")
+            reference = golden_room.run_reference(source, pixel_values)
+            golden_room.save(folder / GOLDEN_FILE, reference)
+        graph_subjects = [
+            open_graph(folder / graph.file, conversion.network, size, batch if graph.for_npu else None)
+            for graph in GRAPHS
+        ]
+        checks = [
+            tensors,
+            *(check for subject in graph_subjects for check in check_graph(subject)),
+        ]
+        if order:
+            offline_model.make(folder, stage.scratch, order, size, batch, say)
+        made = assemble(
+            system, source, conversion, size, graph_subjects, reference, names, without_weights, folder, order
+        )
+        rows: list[dict[str, Any]] = []
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if reference:
+            to_run = candidates.candidates(folder, made, find_device("cpu"), reference, offline=False)
+            rows = validation.run(to_run, open_limits("strict"), None, say).rows
+        _refuse_failures(rows, checks)
+        if without_weights:
+            (folder / WEIGHTS_FILE).unlink()
+        made.save(folder)
+        card.refresh(folder, made, say)
+    return {
+        "artifact": str(target),
+        "weights": source.origin.label,
+        "synthetic": source.origin.synthetic,
+        "without_weights": without_weights,
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_rss_bytes": max([peak, *(row.get("peak_rss_bytes") or 0 for row in rows)]),
+        "patches": [patch.model_dump(mode="json") for patch in made.patches],
+        "ledger": made.ledger,
+        "files": {name: record.model_dump() for name, record in made.files.items()},
+        "variants": saving.finite(rows),
+        "checks": [asdict(check) for check in checks],
+        "om": offline_row(made),
+    }
+
+
+def _check_options(
+    batch: int, opset: int, seed: int, photographs: bool, golden: bool, out: str | Path | None
+) -> None:
+    """Refuse options that cannot be met, before anything is read or made."""
+    if not 1 <= batch <= tracing.GREATEST_BATCH:
+        raise InputError(
+            "--batch is out of range",
+            got=batch,
+            expected=f"1 to {tracing.GREATEST_BATCH}",
+            fix="give a whole number",
+        )
+    require_seed(seed)
+    if photographs and not golden:
+        raise InputError(
+            "--images has nothing to do",
+            got="--golden none",
+            expected="--golden record",
+            fix="leave one of the two out",
+        )
+    if out is not None and not str(out):
+        raise InputError("--out is empty", got="''", expected="a folder", fix="name one, or leave --out out")
+    if not tracing.LEAST_OPSET <= opset <= tracing.GREATEST_OPSET:
+        raise InputError(
+            "the opset is not supported",
+            got=opset,
+            expected=f"{tracing.LEAST_OPSET} to {tracing.GREATEST_OPSET}",
+            fix="leave --opset out",
+        )
+
+
+def _written(
+    prepared: Prepared, source: Source, say: Say, stop: Event
+) -> tuple[tuple[Line, ...], str, Check]:
+    """Write the weights, and hold what is on the disk then against the source."""
+    lines, sha256 = prepared.write(stop, say)
+    entries = read_header(prepared.plan.path)
+    fault_of = partial(classes.of_tensor, prepared.network)
+    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say)
+
+
+def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) -> None:
+    failures = validation.worst_failures(rows)
+    failures += [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
+    if failures:
+        raise ExportCheckError(
+            "the export does not agree with its reference",
+            got="; ".join(failures),
+            expected="every variant within strict limits and every check passed",
+            fix="report this: nothing was kept",
+        )
+
+
+def fill(
+    path: str | Path,
+    weights: str | None = None,
+    *,
+    hub: str = DEFAULT_HUB,
+    offline: bool = False,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Complete an artifact that was exported without weights, from one's own copy of the original.
+
+    Args:
+        path: the artifact.
+        weights: the original's weights, as for :func:`export`; by default what the manifest names.
+        hub: where repositories are looked for.
+        offline: whether to look for them in the hub's cache alone.
+        say: takes a line of progress.
+
+    Returns:
+        ``artifact`` and the weights file's ``sha256`` and ``nbytes``.
+
+    Raises:
+        VconvError: something that the user can mend; the artifact is as it was.
+    """
+    folder = Path(path)
+    made = manifest.load(folder)
+    fill_weights(folder, made, originals.request(made, weights, hub, offline), say)
+    return {"artifact": str(path), **made.files[WEIGHTS_FILE].model_dump()}
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Return what an artifact says about itself, and what has been found out about it.
+
+    Returns:
+        Its path and its manifest; which files are ``missing``; ``reports``, the newest of each kind, as
+        :func:`vconv.validators.report.history.newest` has them; and
+        ``reports_trouble``: why those cannot be read.
+
+    Raises:
+        ArtifactError: there is no sound manifest.
+    """
+    made = manifest.load(Path(path))
+    missing = [name for name in made.files if not (Path(path) / name).is_file()]
+    reports, trouble = history.newest(Path(path))
+    found = {"missing": missing, "reports": reports, "reports_trouble": trouble}
+    return {"artifact": str(path), **made.model_dump(mode="json"), **found}

@@ -1,0 +1,129 @@
+"""Filling an artifact that was passed on without its weights, from the recipient's own copy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from pathlib import Path
+
+from vconv.artifact.disk import FILLING, disk_full, require_room
+from vconv.artifact.manifest import FileRecord, Manifest
+from vconv.artifact.staging import left_behind, workplace
+from vconv.convert.sources.base import sha256_of
+from vconv.convert.sources.table import Request, open_source
+from vconv.convert.weights import checkpoint, ledger
+from vconv.convert.weights.ledger import LEDGER_FILE
+from vconv.errors import ArtifactError, WeightsError
+from vconv.progress import megabytes
+from vconv.types import WEIGHTS_FILE, Say
+
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def fill_weights(folder: Path, made: Manifest, asked: Request, say: Say) -> None:
+    """Write an artifact's weights file, and prove that it is the one that export left out.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        asked: for the original's weights, or the very file that was left out.
+        say: takes progress.
+
+    Raises:
+        ArtifactError: it has its weights already, is not whole, cannot be written, or there is no room.
+        WeightsError: the weights are not those that it was made from, or were not given and must be.
+    """
+    target = folder / WEIGHTS_FILE
+    if target.exists():
+        raise ArtifactError(
+            f"{folder} has its weights already",
+            got=f"a {WEIGHTS_FILE}",
+            expected="none",
+            fix="validate it; to fill it anew, delete that file first",
+        )
+    wanted = _checked(folder, made)
+    if asked.weights is None:
+        raise WeightsError(
+            "the artifact does not say where its weights can be had",
+            got=f"weights from a {made.source.kind}",
+            expected="--weights",
+            fix=f"say with --weights where your copy of {made.source.label} is",
+        )
+    try:
+        with contextlib.ExitStack() as kept:
+            for left in left_behind(folder, FILLING):
+                say(f"removing {left.name}, which a killed fill left")
+            place = kept.enter_context(workplace(folder, FILLING))
+            require_room(place, wanted.nbytes)
+            written = place / WEIGHTS_FILE
+            digest = _write(written, place, folder, made, asked, say)
+            if digest != wanted.sha256:
+                raise ArtifactError(
+                    "the filled weights are not those of the artifact",
+                    got=f"sha256 {digest[:12]}",
+                    expected=f"sha256 {wanted.sha256[:12]}",
+                    fix="use the weights that it was made from: `vconv info` names them",
+                )
+            written.rename(target)
+    except OSError as error:
+        full = disk_full(error, folder / FILLING)
+        if full is not None:
+            raise full from error
+        if error.errno not in _READ_ONLY or not _is_inside(error.filename, folder):
+            raise
+        raise ArtifactError(
+            f"cannot write to {folder}",
+            got=error.strerror,
+            expected="an artifact that can be written",
+            fix="mend its permissions, or fill a copy",
+        ) from error
+
+
+def _is_inside(filename: object, folder: Path) -> bool:
+    return isinstance(filename, str) and Path(filename).absolute().is_relative_to(folder.absolute())
+
+
+def _checked(folder: Path, made: Manifest) -> FileRecord:
+    """Return what the weights must come to, having made sure that the ledger is the artifact's own."""
+    for name in (WEIGHTS_FILE, LEDGER_FILE):
+        if name not in made.files:
+            raise ArtifactError(
+                f"the manifest of {folder} does not know {name}",
+                got="no hash of it",
+                expected="its hash, to hold it against",
+                fix="export the artifact again, or fetch it again",
+            )
+    path, sha256 = folder / LEDGER_FILE, made.files[LEDGER_FILE].sha256
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path} is missing",
+            got="no such file",
+            expected="the ledger of the artifact",
+            fix="fetch the artifact again",
+        )
+    if sha256_of(path) != sha256:
+        raise ArtifactError(
+            f"{path} was changed",
+            got="another sha256",
+            expected=sha256[:12],
+            fix="fetch the artifact again",
+        )
+    return made.files[WEIGHTS_FILE]
+
+
+def _write(written: Path, scratch: Path, folder: Path, made: Manifest, asked: Request, say: Say) -> str:
+    """Copy the very file that was left out, or make it anew from the original's; return its sha256."""
+    given = Path(asked.weights or "")
+    if given.is_file() and given.stat().st_size == made.files[WEIGHTS_FILE].nbytes:
+        nbytes = given.stat().st_size
+        digest = sha256_of(given, megabytes("hashed", nbytes, say).add)
+        if digest == made.files[WEIGHTS_FILE].sha256:
+            say(f"copying {given.name}")
+            shutil.copyfile(given, written)
+            return sha256_of(written, megabytes("hashed", nbytes, say).add)
+    (scratch / "source").mkdir()
+    source = open_source(asked, scratch / "source", say)
+    say(f"writing {WEIGHTS_FILE}")
+    lines = ledger.load(folder / LEDGER_FILE)
+    return checkpoint.rewrite(written, lines, ledger.renamed(lines, source.network, source.entries), say)

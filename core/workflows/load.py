@@ -1,0 +1,128 @@
+"""The straight line that opens a variant for use: load."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vconv.artifact import manifest
+from vconv.artifact.manifest import Manifest
+from vconv.errors import InputError, UnavailableError, UnknownNameError
+from vconv.runtime.devices.base import Device, Settings
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines import capture
+from vconv.runtime.engines.precisions import PRECISIONS
+from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.table import GRAPH_ENGINES, unavailable
+from vconv.runtime.engines.variants import (
+    DEFAULT_VARIANT,
+    ENGINES,
+    PATCHED,
+    TorchName,
+    find_variant,
+    open_variant,
+)
+from vconv.validators.latency import winners
+from vconv.validators.latency.winners import Ranked
+
+
+def load(
+    path: str | Path,
+    device: str = "cpu",
+    variant: str | None = None,
+    *,
+    engine: str | None = None,
+    hf32: Sequence[str] | None = None,
+    profile: str | None = None,
+) -> Session:
+    """Open a variant of an artifact, ready to run.
+
+    Without a variant and an engine it is the recorded winner: the first of the newest ranking on that kind of
+    device that is here to be run, as :mod:`vconv.validators.latency.winners` reads it; of those that share a
+    rank, rather ``onnx-fp32``, then one that takes any batch. Captured variants are left to who names them,
+    because they keep memory for every batch size. Where nothing ranked is left, it is ``onnx-fp32``.
+
+    Args:
+        path: the artifact.
+        device: where to run it.
+        variant: which one: a name of the manifest, or ``patched-torch-`` with a precision of the device,
+            ``-captured`` or not.
+        engine: what runs a graph, ``onnxruntime`` or ``openvino``; by default ONNX Runtime.
+        hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; by default ``conv``, as torch_npu.
+        profile: which NPU is simulated: ``910b``, the default, or ``310p``.
+
+    Returns:
+        A session: call it with float32 (B, 3, H, W), or with a list of images, and get named arrays. Its
+        ``variant`` and ``engine`` say what was opened; a winner may compute in less than float32.
+
+    Raises:
+        VconvError: the artifact, the device, the variant or the engine cannot be had.
+    """
+    folder = Path(path)
+    made = manifest.load(folder)
+    place = find_device(device, Settings.of(hf32, profile))
+    if variant is None and engine is None:
+        for winner in _winners(folder, made, place):
+            with contextlib.suppress(UnavailableError):
+                return _open(folder, made, place, winner.variant, winner.engine)
+    return _open(folder, made, place, DEFAULT_VARIANT if variant is None else variant, engine)
+
+
+def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[Ranked]:
+    """Yield what was ranked and could be run here, the best first."""
+    batches = {record.variant: record.batch for record in made.variants}
+    default = (DEFAULT_VARIANT, "onnxruntime")
+
+    def preference(one: Ranked) -> tuple[int, bool, bool]:
+        return one.rank, (one.variant, one.engine) != default, batches.get(one.variant) is not None
+
+    for one in sorted(winners.ranked(folder, place), key=preference):
+        torch = TorchName.read(one.variant)
+        if torch and torch.kind == "patched" and not torch.captured and torch.precision in place.precisions:
+            yield one
+        if one.variant in batches and one.engine in ENGINES:
+            yield one
+
+
+def _open(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
+    torch = TorchName.read(name)
+    session = (
+        _torch(folder, made, place, torch, engine) if torch else _graph(folder, made, place, name, engine)
+    )
+    session.variant = name
+    return session
+
+
+def _torch(folder: Path, made: Manifest, place: Device, torch: TorchName, engine: str | None) -> Session:
+    if torch.kind != "patched":
+        names = [record.variant for record in made.variants]
+        raise UnknownNameError("variant", str(torch), names, fix="choose one: the original is not in it")
+    lack = capture.lack(place) if torch.captured else ""
+    if torch.precision not in place.precisions:
+        lack = f"{place.name}, which runs {', '.join(place.precisions)}"
+    if engine not in (None, "torch"):
+        lack = f"engine {engine}"
+    if lack:
+        raise InputError(
+            f"cannot open {torch}",
+            got=lack,
+            expected="torch, on a device that runs it",
+            fix="name another variant",
+        )
+    precision = PRECISIONS[torch.precision]
+    record = find_variant(made, PATCHED)
+    return open_variant(folder, made, record, place, precision=precision, captured=torch.captured)
+
+
+def _graph(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
+    record = find_variant(made, name)
+    engines = list(GRAPH_ENGINES) if record.engine in GRAPH_ENGINES else [record.engine]
+    if engine is not None and engine not in engines:
+        raise UnknownNameError(
+            "engine", engine, engines, fix=f"choose one for {name}, or name a torch variant"
+        )
+    lack = ENGINES[engine].lack(place) if engine else ""
+    if engine and lack:
+        raise unavailable(engine, lack, place)
+    return open_variant(folder, made, record, place, engine or "")

@@ -1,0 +1,227 @@
+"""What a validation compares: the variants of an artifact, the original, and the reference."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vconv.artifact.manifest import Manifest
+from vconv.catalog import systems
+from vconv.convert.sources.base import SYNTHETIC, Source
+from vconv.convert.sources.table import Request, open_source
+from vconv.errors import InputError, WeightsError
+from vconv.runtime.devices.base import Device
+from vconv.runtime.inputs.images import natural_images
+from vconv.runtime.inputs.preprocessing import load_processor, preprocess
+from vconv.runtime.timing.clocks import timed
+from vconv.types import Array, Check, Say, Status
+from vconv.validators.accuracy import golden as golden_room
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.reference_file import Recorded, agreement
+from vconv.validators.checks.preprocessing import MADE_UP
+
+TIMED_IMAGES = 5
+"""Images by which preprocessing is timed."""
+SAMPLE_IMAGES = 2
+"""Made-up images, where no photographs are given."""
+
+
+def sample(
+    folder: Path, photographs: Sequence[Image.Image], seed: int, size: tuple[int, int]
+) -> tuple[Array, tuple[str, ...]]:
+    """Preprocess photographs, or made-up images where there are none.
+
+    Args:
+        folder: a folder with the system's ``preprocessor_config.json``.
+        photographs: the photographs; none for made-up images.
+        seed: of the made-up images.
+        size: (height, width) that they must come out as.
+
+    Returns:
+        float32 (N, 3, H, W), and what each image is.
+
+    Raises:
+        InputError: the processor makes another size.
+    """
+    images = list(photographs) or natural_images(SAMPLE_IMAGES, seed)
+    made_up = (f"{MADE_UP}{seed + index}" for index in range(len(images)))
+    taken = (f"photograph {index + 1}" for index in range(len(images)))
+    names = tuple(taken if photographs else made_up)
+    pixel_values = preprocess(folder, images)
+    require_size(pixel_values, size)
+    return pixel_values, names
+
+
+def require_size(pixel_values: Array, size: tuple[int, int]) -> None:
+    """Make sure that a processor makes images (N, 3, H, W) of a size.
+
+    Raises:
+        InputError: it makes another one.
+    """
+    if pixel_values.shape[1:] != (3, *size):
+        raise InputError(
+            "the image processor makes images of another size",
+            got=list(pixel_values.shape[1:]),
+            expected=[3, *size],
+            fix="let size, crop and resize agree in preprocessor_config.json",
+        )
+
+
+def preprocessing_ms(folder: Path) -> float:
+    """Return the median milliseconds that preprocessing one image takes, loading and the first one apart."""
+    process = load_processor(folder)
+    images = natural_images(1, seed=0)
+    process(images)
+    seconds = [timed(partial(process, images), synchronize=lambda: None) for _ in range(TIMED_IMAGES)]
+    return 1e3 * statistics.median(seconds)
+
+
+def request(made: Manifest, weights: str | None, hub: str, offline: bool) -> Request:
+    """Ask for an artifact's original again.
+
+    Args:
+        made: the manifest.
+        weights: where it is; None for where the manifest says.
+        hub: where a repository that is given is looked for.
+        offline: whether to look for a repository in the cache alone.
+
+    Returns:
+        The request; it has no weights where none were given and the manifest knows no place.
+    """
+    origin = made.source
+    system = systems.find(made.system.name)
+    asked = Request(system, weights or None, hub, origin.pool, origin.periods, offline)
+    if weights:
+        return asked
+    if origin.synthetic:
+        return replace(asked, weights=f"{SYNTHETIC}:{origin.identity}")
+    if origin.revision:
+        return replace(asked, weights=f"hub:{origin.identity}@{origin.revision}", hub=origin.kind)
+    return asked
+
+
+def live_source(
+    made: Manifest, asked: Request, given: bool, scratch: Path, say: Say
+) -> tuple[Source | None, str]:
+    """Return the original's weights if they can be had here: given, synthetic, or on the hub they came from.
+
+    Args:
+        made: the manifest.
+        asked: as :func:`request` returns it.
+        given: whether the user said where they are.
+        scratch: an empty folder.
+        say: takes progress.
+
+    Returns:
+        The source, or None and the reason why it cannot be had.
+
+    Raises:
+        WeightsError: weights were given, and they are not sound.
+    """
+    if asked.weights is None:
+        return None, f"the original came from a {made.source.kind}: --weights says where it is"
+    try:
+        return open_source(asked, scratch, say), ""
+    except WeightsError as error:
+        if given or made.source.synthetic:
+            raise
+        say(f"the original cannot be had: {error.what}")
+        return None, f"{error.what}, got {error.got}"
+
+
+def inputs(
+    folder: Path, made: Manifest, photographs: Sequence[Image.Image], seed: int
+) -> tuple[Array, tuple[str, ...]]:
+    """Choose what a reference is run on: photographs, else what was recorded, else made-up images.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        photographs: photographs; none for what was recorded.
+        seed: of made-up images.
+
+    Returns:
+        float32 (N, 3, H, W), and what each image is.
+    """
+    if photographs or made.golden is None:
+        return sample(folder, photographs, seed, made.size)
+    return golden_room.load(folder / made.golden.file)[0], made.golden.images
+
+
+def _from_elsewhere(
+    elsewhere: Recorded, source: Source | None, say: Say
+) -> tuple[Reference, Check, dict[str, Any]]:
+    """Take what another machine recorded, held against a run here where that can be had."""
+    live = None
+    if source:
+        say("running the reference in fp32 and float64, to hold the recorded one against it")
+        live = golden_room.run_reference(source, elsewhere.reference.pixel_values).outputs
+    check = agreement(elsewhere, live)
+    return elsewhere.reference, check, {"source": "file", "images": list(elsewhere.facts.images)}
+
+
+def reference(
+    folder: Path,
+    made: Manifest,
+    source: Source | None,
+    photographs: Sequence[Image.Image],
+    seed: int,
+    say: Say,
+    elsewhere: Recorded | None = None,
+) -> tuple[Reference | None, Check, dict[str, Any]]:
+    """Run the reference live, or take what was recorded, or neither.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        source: the original's weights, where they are at hand.
+        photographs: what to judge on, in place of what was recorded.
+        seed: of made-up images, where nothing was recorded.
+        say: takes progress.
+        elsewhere: what another machine recorded, in place of all that.
+
+    Returns:
+        The reference, if there is one; how it agrees with what was recorded; and what its inputs are.
+
+    Raises:
+        InputError: photographs were given, but not the original to run on them.
+    """
+    if elsewhere:
+        return _from_elsewhere(elsewhere, source, say)
+    recorded = golden_room.load(folder / made.golden.file) if made.golden else None
+    names = made.golden.images if made.golden else ()
+    told: dict[str, Any] = {"source": "recorded" if recorded else "none", "images": list(names)}
+    if source is None:
+        if photographs:
+            raise InputError(
+                "cannot judge on these images",
+                got="no weights of the original",
+                expected="the original, to run it on them",
+                fix="give --weights, or leave --images out to use the recorded inputs",
+            )
+        check = Check("golden", Status.SKIPPED, "the original's weights are not at hand to run it again")
+        if recorded is None or made.golden is None:
+            return None, check, told
+        record = made.golden
+        there = Reference(
+            record.reference, *recorded, record.floor, record.to_stock_original, source="golden"
+        )
+        return there, check, told
+    pixel_values, names = inputs(folder, made, photographs, seed)
+    if photographs or recorded is None:
+        told = {"source": "photographs" if photographs else "made up", "images": list(names)}
+    say("running the reference in fp32 and float64")
+    live = golden_room.run_reference(source, pixel_values)
+    return live, golden_room.agreement(live, None if photographs else recorded), told
+
+
+def published(made: Manifest, devices: Sequence[Device]) -> list[dict[str, Any]]:
+    """List what others have published of a system on the kinds of these devices."""
+    kinds = {device.kind for device in devices}
+    return [asdict(row) for row in systems.find(made.system.name).published if row.kind in kinds]

@@ -1,0 +1,173 @@
+"""The straight line that records a reference on one machine, for a validation on another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vconv.artifact import manifest
+from vconv.artifact.staging import scratch_folder
+from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.errors import ArtifactError, InputError
+from vconv.runtime.devices.base import Device
+from vconv.runtime.devices.table import KINDS as DEVICE_KINDS
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.variants import require_weights
+from vconv.runtime.inputs.images import open_images
+from vconv.types import Say, silent
+from vconv.validators.accuracy import golden as golden_room
+from vconv.validators.accuracy import reference_file
+from vconv.validators.accuracy.reference_file import Facts, Recorded
+from vconv.validators.checks.integrity import verify_source
+from vconv.validators.report import saving
+from vconv.workflows import originals
+from vconv.workflows.bisect import compared
+
+KINDS = ("cpu", "cuda")
+"""Where a reference can be run. An NPU's own GELU is the tanh form, and no patch may mend a reference."""
+
+
+def reference(
+    path: str | Path,
+    weights: str | None = None,
+    *,
+    out: str | Path,
+    device: str = "cpu",
+    images: Sequence[str | Path] = (),
+    force: bool = False,
+    seed: int = 0,
+    hub: str = DEFAULT_HUB,
+    offline: bool = False,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Record what the original gives on this machine, for :func:`vconv.validate` on another.
+
+    It is the stock original, or for DINOv3 the original with the authors' periods, in float32 with TF32 off.
+
+    Args:
+        path: the artifact.
+        weights: where the original's weights are; by default where they came from.
+        out: the file to write, outside of the artifact.
+        device: where to run it: ``cpu`` or ``cuda[:N]``.
+        images: photographs to record; by default the inputs that were recorded at export.
+        force: whether to replace a file that is there.
+        seed: of made-up images, where none were recorded.
+        hub: where a repository that is given as the original's weights is looked for.
+        offline: whether to look for repositories in the hub's cache alone.
+        say: takes a line of progress.
+
+    Returns:
+        ``file``, ``sha256``, ``nbytes``, ``reference``, ``outputs`` with the shape of each, ``floor``,
+        ``weights``, ``synthetic``, and the facts that the file holds: ``device``, ``device_model``,
+        ``arithmetic``, ``images``, ``environment``, ``time``.
+
+    Raises:
+        VconvError: something that the user can mend; nothing is written.
+    """
+    place = _place(device)
+    photographs = open_images(images) if images else []
+    folder, target = Path(path), Path(out)
+    made = manifest.load(folder)
+    require_weights(folder)
+    _require_writable(target, folder, force)
+    with scratch_folder(say) as scratch:
+        asked = originals.request(made, weights, hub, offline)
+        source, missing = originals.live_source(made, asked, bool(weights), scratch, say)
+        if source is None:
+            raise InputError(
+                "there is nothing to run as the reference",
+                got=missing,
+                expected="the original's weights",
+                fix="give --weights",
+            )
+        wrong = [check for check in (verify_source(made, source), *compared(folder, source)) if check.fault]
+        if wrong:
+            raise InputError(
+                "these are not the weights that the artifact was made of",
+                got=wrong[0].detail,
+                expected=made.source.label,
+                fix="give the original's own weights",
+            )
+        pixel_values, names = originals.inputs(folder, made, photographs, seed)
+        say(f"running the reference in fp32 on {place.name}, in float64 on cpu")
+        found = golden_room.run_reference(source, pixel_values, place)
+    facts = Facts(
+        device=place.name,
+        device_model=place.model,
+        arithmetic=f"{place.arithmetic}, TF32 off" if place.kind == "cuda" else place.arithmetic,
+        images=names,
+        environment=saving.environment([place]),
+        time=datetime.now(UTC).strftime("%Y%m%dT%H%M%S"),
+    )
+    content = reference_file.save(target, found, made, facts)
+    return {
+        "file": str(out),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "nbytes": len(content),
+        "artifact": made.system.name,
+        "weights": made.source.label,
+        "synthetic": made.source.synthetic,
+        "reference": found.name,
+        "outputs": {name: list(value.shape) for name, value in found.outputs.items()},
+        "floor": dict(found.floor),
+        **facts.model_dump(mode="json"),
+    }
+
+
+def read_reference(
+    reference: str | Path | None, made: manifest.Manifest, others: Mapping[str, object]
+) -> Recorded | None:
+    """Read a reference from another machine, if one was named.
+
+    Args:
+        reference: the file that :func:`reference` wrote; None for none.
+        made: the manifest of the artifact that is judged.
+        others: by option, what names other images: none of them can be given beside it.
+
+    Raises:
+        InputError: other images are named too.
+        ArtifactError: it is no such file, or of another artifact.
+    """
+    if reference is None:
+        return None
+    for option, given in others.items():
+        if given:
+            raise InputError(
+                f"--reference and {option} exclude each other",
+                got="both",
+                expected="one: the file holds the images that were recorded with it",
+                fix="leave one of them out",
+            )
+    return reference_file.load(Path(reference), made)
+
+
+def _place(device: str) -> Device:
+    if device.partition(":")[0] in set(DEVICE_KINDS) - set(KINDS):
+        raise InputError(
+            "a reference cannot be recorded there",
+            got=f"--device {device}, which computes GELU and products in ways of its own",
+            expected="cpu or cuda[:N]",
+            fix="record it on one of those; `vconv validate PATH --device npu --reference FILE` then uses it",
+        )
+    return find_device(device)
+
+
+def _require_writable(target: Path, folder: Path, force: bool) -> None:
+    inside = folder.resolve() in target.resolve().parents
+    if inside or target.is_dir() or (target.exists() and not force) or not target.parent.is_dir():
+        raise ArtifactError(
+            f"cannot write the reference to {target}",
+            got="a place inside the artifact, whose files are all listed"
+            if inside
+            else "a folder"
+            if target.is_dir()
+            else "a file that is there"
+            if target.exists()
+            else f"no folder {target.parent}",
+            expected="a new file, outside of the artifact",
+            fix="choose another --out"
+            + ("" if inside or not target.is_file() else ", or replace it with --force"),
+        )

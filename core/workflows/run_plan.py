@@ -1,0 +1,173 @@
+"""What a validation runs: which variants, on which devices, with which engines, in which precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vconv.convert.patches.base import Patch
+from vconv.errors import InputError, UnknownNameError
+from vconv.runtime.devices.base import Device, Settings
+from vconv.runtime.devices.table import ALL, find_device, find_devices
+from vconv.runtime.doctor import diagnosis
+from vconv.runtime.engines.capture import lack
+from vconv.runtime.engines.precisions import PRECISIONS, find_precisions
+from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.timing.clocks import DEFAULT, FULL, QUICK, Plan
+from vconv.types import Say
+from vconv.validators.report import saving
+from vconv.validators.validation import Candidate
+from vconv.workflows import candidates as listing
+from vconv.workflows.checks import Examination
+
+USUAL_ENGINE = "onnxruntime"
+
+
+def _named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
+    """Look devices up by name; an NPU that ``all`` leaves out though torch_npu is installed is told."""
+    found = find_devices(name, settings)
+    if name == ALL:
+        say(f"devices here: {', '.join(device.name for device in found)}")
+    if name == ALL and all(device.kind != "npu" for device in found):
+        left_out = diagnosis.npu_left_out()
+        if left_out:
+            say(left_out)
+    return found
+
+
+def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:
+    """Return how much to time: a glance, everything, or the default, within a budget in seconds.
+
+    Raises:
+        InputError: the budget is not positive, or both a glance and everything are asked for.
+    """
+    if quick and full:
+        raise InputError(
+            "--quick and --full exclude each other", got="both", expected="one", fix="leave one of them out"
+        )
+    chosen = QUICK if quick else FULL if full else DEFAULT
+    if budget is None:
+        return chosen
+    if not budget > 0:
+        raise InputError("--budget is out of range", got=budget, expected="more than 0", fix="give seconds")
+    return replace(chosen, budget_seconds=budget)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to run.
+
+    Args:
+        devices: where.
+        engines: what runs the graphs; None for ONNX Runtime where it has the device.
+        precisions: names of what torch variants run in; ``auto`` for what each device usually runs.
+        patches: what stands in place of the table of patches, by name.
+        capture: whether to run torch variants also captured and replayed, on the devices that can.
+    """
+
+    devices: tuple[Device, ...]
+    engines: Sequence[str] | None
+    precisions: tuple[str, ...]
+    patches: Mapping[str, Patch] | None = None
+    capture: bool = False
+
+    @classmethod
+    def on(
+        cls,
+        device: str,
+        settings: Settings,
+        engines: Sequence[str] | None,
+        precisions: Sequence[str],
+        capture: bool,
+        say: Say,
+    ) -> Trial:
+        """Plan to run on the devices of a name, and refuse what cannot be.
+
+        Args:
+            device: what :func:`vconv.runtime.devices.table.find_devices` takes.
+            settings: how they are to compute.
+            engines: see the class, and likewise the other arguments.
+            precisions: see the class.
+            capture: see the class.
+            say: takes progress.
+
+        Raises:
+            InputError: this machine has no such device, or see :meth:`check`.
+            UnknownNameError: there is no such kind, or see :meth:`check`.
+        """
+        devices = _named_devices(device, settings, say)
+        trial = cls(tuple(devices), engines, tuple(precisions), capture=capture)
+        trial.check()
+        return trial
+
+    def described(self) -> dict[str, Any]:
+        """Tell where it runs, as a report has it: the devices, how they are set, and what is installed."""
+        return {
+            "devices": {device.name: device.model for device in self.devices},
+            "device_settings": {device.name: dict(device.options) for device in self.devices},
+            "environment": saving.environment(self.devices),
+        }
+
+    def check(self) -> None:
+        """Refuse what cannot be run, before anything is.
+
+        Raises:
+            InputError: an engine or precision is not there, or no device captures.
+            UnknownNameError: there is no such engine or precision.
+        """
+        for name in self.engines or ():
+            if name not in GRAPH_ENGINES:
+                raise UnknownNameError("engine", name, GRAPH_ENGINES, fix="name one of those")
+            lacks = [GRAPH_ENGINES[name].lack(device) for device in self.devices]
+            if all(lacks):
+                raise InputError(
+                    f"{name} cannot run here",
+                    got=lacks[0],
+                    expected=f"{name} for {self.devices[0].name}",
+                    fix=f"install the build of {name} for this device, or name another engine",
+                )
+        for device in self.devices:
+            find_precisions(self.precisions, device)
+        lacks = [lack(device) for device in self.devices]
+        if self.capture and all(lacks):
+            raise InputError(
+                "--capture cannot be met here",
+                got=lacks[0],
+                expected="a device of kind cuda or npu",
+                fix="leave --capture out, or name another --device",
+            )
+
+    def candidates(self, found: Examination) -> list[Candidate]:
+        """List what to run of one artifact; on an accelerator also the CPU, to tell the speed-up over it."""
+        if found.reference is None:
+            return []
+        listed: list[Candidate] = []
+        for device in self.devices:
+            precisions = find_precisions(self.precisions, device)
+            captures = (False, True) if self.capture and not lack(device) else (False,)
+            if found.source:
+                listed += listing.originals(
+                    found.folder, found.source, found.made, device, found.reference, precisions, captures
+                )
+            listed += listing.candidates(
+                found.folder,
+                found.made,
+                device,
+                found.reference,
+                self.engines or (USUAL_ENGINE,),
+                precisions,
+                self.patches,
+                captures,
+            )
+        timed = [device for device in self.devices if not device.simulated]
+        if timed and all(device.kind != "cpu" for device in timed):
+            listed += self._baseline(found)
+        return listed
+
+    def _baseline(self, found: Examination) -> list[Candidate]:
+        cpu, only = find_device("cpu"), [PRECISIONS["fp32"]]
+        assert found.reference is not None
+        if found.source:
+            return listing.originals(found.folder, found.source, found.made, cpu, found.reference, only)
+        return listing.candidates(found.folder, found.made, cpu, found.reference, (), only, offline=False)

@@ -1,0 +1,293 @@
+"""The straight line that tests vconv itself: known faults, one at a time, and what becomes of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vconv.artifact import manifest
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.staging import scratch_folder
+from vconv.catalog import systems
+from vconv.convert.patches.base import Patch
+from vconv.convert.patches.table import PATCHES
+from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
+from vconv.errors import InputError, VconvError
+from vconv.progress import Meter
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.precisions import AUTO
+from vconv.runtime.engines.variants import patched_network, require_weights
+from vconv.runtime.inputs.images import natural_images
+from vconv.types import Check, Say, Status, silent, weights_named
+from vconv.validators import validation
+from vconv.validators.accuracy import golden
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.limits import Limits, open_limits
+from vconv.validators.checks.integrity import verify_files
+from vconv.validators.faults.base import Fault
+from vconv.validators.faults.table import FAULTS
+from vconv.validators.faults.workshop import Workshop
+from vconv.validators.report import saving
+from vconv.workflows import export, originals
+from vconv.workflows.bisect import explained
+from vconv.workflows.bisected_variant import METRIC
+from vconv.workflows.checks import examine
+from vconv.workflows.miniatures import miniature
+from vconv.workflows.run_plan import Trial
+
+CLEAN_RUNS = 6
+"""Runs of every artifact with nothing wrong, each on other images."""
+_SEED = "synthetic:1"
+_FIRST_IMAGE = 1000
+"""Seed of the first image of the clean runs: none that an export takes by itself."""
+
+
+@dataclass(frozen=True)
+class Proband:
+    """An artifact that faults are made in, with its original.
+
+    Args:
+        folder: the artifact.
+        made: its manifest.
+        source: the original's weights.
+        live: the reference's outputs on what was recorded.
+    """
+
+    folder: Path
+    made: Manifest
+    source: Source
+    live: Reference
+
+
+def selftest(
+    path: str | Path | None = None,
+    weights: str | None = None,
+    *,
+    within: str = "strict",
+    engines: Sequence[str] | None = None,
+    clean_runs: int = CLEAN_RUNS,
+    hub: str = DEFAULT_HUB,
+    offline: bool = False,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Make known faults, one at a time, and see whether a validation fails each and names its class.
+
+    Args:
+        path: the artifact that they are made in, in a copy; miniatures of every system by default.
+        weights: where the artifact's original is.
+        within: ``strict``, ``card``, or a file of limits.
+        engines: what to run the graphs with; ONNX Runtime by default.
+        clean_runs: how often each artifact is validated with nothing wrong, on other images each time.
+        hub: where a repository that is given as the original's weights is looked for.
+        offline: whether to look for repositories in the hub's cache alone.
+        say: takes a line of progress.
+
+    Returns:
+        ``faults``, each with its ``class`` as it was named and whether it was ``caught``; ``clean_runs``,
+        ``false_alarms``, ``passed``.
+
+    Raises:
+        VconvError: something that the user can mend.
+    """
+    limits = open_limits(within)
+    _require_metric(limits)
+    if clean_runs < 0:
+        raise InputError(
+            "--clean-runs is out of range", got=clean_runs, expected="0 or more", fix="give a whole number"
+        )
+    trial = Trial((find_device("cpu"),), engines, (AUTO,))
+    trial.check()
+    faults: list[dict[str, Any]] = []
+    alarms: list[dict[str, Any]] = []
+    lacking: list[dict[str, str]] = []
+    artifacts = []
+    probands = len(systems.SYSTEMS) if path is None else 1
+    meter = Meter("faults and clean runs", probands * (clean_runs + len(FAULTS)), say)
+    with scratch_folder(say) as scratch:
+        given = (
+            _miniatures(scratch, say) if path is None else _given(path, weights, hub, offline, scratch, say)
+        )
+        for proband in given:
+            name = proband.made.system.name
+            artifacts.append(
+                weights_named(f"{name}: {proband.source.origin.label}", proband.source.origin.synthetic)
+            )
+            limits.require_use(str(proband.folder), proband.made.outputs)
+            judge = partial(_judged, proband, limits=limits, engines=engines, say=say)
+            for number in range(clean_runs):
+                images = natural_images(1, _FIRST_IMAGE + number)
+                document = judge(proband.folder, photographs=images)
+                if document["status"] is not Status.PASSED:
+                    alarms.append({"artifact": name, "run": number, **document})
+                say(f"{name}: clean run {number + 1} of {clean_runs}: {document['status']}")
+                meter.add()
+            network = patched_network(proband.folder)
+            shop = Workshop.open(proband.folder, scratch / f"workshop-{len(artifacts)}", network)
+            for fault in FAULTS:
+                lacks = fault.lacks(shop)
+                if lacks:
+                    lacking.append({"artifact": name, "fault": fault.name, "reason": lacks})
+                else:
+                    faults.append({"artifact": name, **_tried(fault, shop, judge)})
+                    say(f"{name}: {fault.name}: {_told(faults[-1])}")
+                meter.add()
+            shutil.rmtree(shop.folder)
+    right = all(row["caught"] and row["class"] == row["expected"] for row in faults)
+    passed = right and bool(faults) and not alarms
+    result: dict[str, Any] = saving.finite(
+        {
+            "status": Status.PASSED if passed else Status.FAILED,
+            "passed": passed,
+            "limits": limits.describe([("fp32", "fp32")]),
+            "artifacts": artifacts,
+            "faults": faults,
+            "lacking": lacking,
+            "clean_runs": clean_runs * len(artifacts),
+            "false_alarms": len(alarms),
+            "alarms": alarms,
+            "environment": saving.environment(),
+        }
+    )
+    return result
+
+
+def _require_metric(limits: Limits) -> None:
+    """Make sure that where a variant departs can be told.
+
+    Raises:
+        InputError: the limits have no bound on the metric by which it is.
+    """
+    bounds = limits.table["fp32", "fp32"].bounds
+    if METRIC not in bounds:
+        raise InputError(
+            f"a self-test needs a bound on {METRIC}",
+            got=f"{', '.join(bounds)} in [fp32.fp32] of {limits.within}",
+            expected=METRIC,
+            fix=f"add a bound on {METRIC}, or use --within strict",
+        )
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    if not row["changed"]:
+        return "it changed nothing"
+    if not row["caught"]:
+        return "NOT CAUGHT"
+    return f"caught, as {row['class'] or 'nothing by name'}" + (
+        "" if row["class"] == row["expected"] else f", NOT AS {row['expected']}"
+    )
+
+
+def _tried(fault: Fault, shop: Workshop, judge: Any) -> dict[str, Any]:
+    """Make a fault, validate, and mend it again."""
+    changed = True
+    try:
+        fault.inject(shop)
+        changed = shop.altered() or bool(fault.patches)
+        shop.rehash()
+        document = judge(shop.folder, patches={**PATCHES, **fault.patches})
+    except VconvError as error:
+        refused = {"class": "", "because": str(error)}
+        document = {
+            "status": Status.FAILED,
+            "diagnosis": [refused],
+            "failed_checks": [],
+            "failed_variants": [],
+        }
+    finally:
+        shop.mend()
+    first = next(iter(document["diagnosis"]), {"class": "", "because": ""})
+    return {
+        "fault": fault.name,
+        "class": first["class"],
+        "expected": fault.kind,
+        "caught": document["status"] is Status.FAILED,
+        "because": first["because"],
+        "changed": changed,
+        "failed_checks": document["failed_checks"],
+        "failed_variants": document["failed_variants"],
+    }
+
+
+def _judged(
+    proband: Proband,
+    folder: Path,
+    *,
+    limits: Limits,
+    engines: Sequence[str] | None,
+    say: Say,
+    photographs: Sequence[Image.Image] = (),
+    patches: Mapping[str, Patch] | None = None,
+) -> dict[str, Any]:
+    """Validate a copy of an artifact as :func:`vconv.workflows.validate.validate` does, without timing it."""
+    made = manifest.load(folder)
+
+    def refer(source: Source | None) -> tuple[Reference | None, Check, dict[str, Any]]:
+        if photographs:
+            return originals.reference(folder, made, source, photographs, 0, silent)
+        recorded = golden.load(folder / made.golden.file) if made.golden else None
+        return proband.live, golden.agreement(proband.live, recorded), {}
+
+    found = examine(folder, made, lambda: (proband.source, ""), refer)
+    trial = Trial((find_device("cpu"),), engines, (AUTO,), patches)
+    rows = validation.run(trial.candidates(found), limits, None, silent).rows
+    return {
+        "status": saving.whole(rows, found.checks),
+        "diagnosis": explained(found, rows, limits, say, trial.devices, patches),
+        "failed_checks": [check.name for check in found.checks if check.status is Status.FAILED],
+        "failed_variants": [row["variant"] for row in rows if row["status"] is Status.FAILED],
+    }
+
+
+def _miniatures(scratch: Path, say: Say) -> Iterator[Proband]:
+    """Export a miniature of every system, one at a time."""
+    for system in map(miniature, systems.SYSTEMS.values()):
+        say(f"{system.name}: exporting a miniature")
+        folder = scratch / system.name
+        export.export(system, _SEED, folder)
+        original = scratch / f"{system.name}-original"
+        original.mkdir()
+        source = open_source(Request(system, _SEED), original, say)
+        yield _proband(folder, manifest.load(folder), source)
+
+
+def _given(
+    path: str | Path, weights: str | None, hub: str, offline: bool, scratch: Path, say: Say
+) -> Iterator[Proband]:
+    """Open the artifact that was given, and its original."""
+    folder = Path(path)
+    made = manifest.load(folder)
+    require_weights(folder)
+    # What is wrong from the start would be covered up when hashes are made to fit.
+    check = verify_files(folder, made, say)
+    if check.status is Status.FAILED:
+        raise InputError(
+            f"{folder} is not as it was exported",
+            got=check.detail,
+            expected="the files of its manifest alone",
+            fix="take away what is not its own, or export it again",
+        )
+    asked = originals.request(made, weights, hub, offline)
+    original = scratch / "original"
+    original.mkdir()
+    source, missing = originals.live_source(made, asked, bool(weights), original, say)
+    if source is None:
+        raise InputError(
+            "cannot tell faults from what was exported",
+            got=missing,
+            expected="the original's weights",
+            fix="give --weights, or leave PATH out to test on miniatures",
+        )
+    yield _proband(folder, made, source)
+
+
+def _proband(folder: Path, made: Manifest, source: Source) -> Proband:
+    reference, _, _ = originals.reference(folder, made, source, (), 0, silent)
+    assert reference is not None
+    return Proband(folder, made, source, reference)

@@ -1,0 +1,179 @@
+"""The straight line that judges an artifact: validate."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vconv.artifact import manifest
+from vconv.artifact.staging import scratch_folder
+from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.runtime.devices.base import Settings
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.precisions import AUTO
+from vconv.runtime.engines.variants import require_weights
+from vconv.runtime.inputs.image_folder import find_images
+from vconv.runtime.inputs.images import open_images
+from vconv.runtime.processes import peak_memory
+from vconv.runtime.timing.clocks import Plan
+from vconv.types import Say, Status, silent
+from vconv.validators import validation
+from vconv.validators.accuracy.limits import Limits, open_limits
+from vconv.validators.accuracy.reference_file import Recorded
+from vconv.validators.latency import ranking
+from vconv.validators.latency.speed_up import add_speed_ups
+from vconv.validators.report import journal, saving
+from vconv.validators.report import log as textlog
+from vconv.validators.report.page import page
+from vconv.validators.validation import Run
+from vconv.workflows import card, originals, page_data
+from vconv.workflows.bisect import explained
+from vconv.workflows.checks import Examination, examine
+from vconv.workflows.dataset import agree, require_original
+from vconv.workflows.reference import read_reference
+from vconv.workflows.run_plan import Trial, timing_plan
+
+
+def validate(
+    path: str | Path,
+    weights: str | None = None,
+    *,
+    device: str = "cpu",
+    hf32: Sequence[str] | None = None,
+    profile: str | None = None,
+    within: str | Path = "strict",
+    images: Sequence[str | Path] = (),
+    dataset: str | Path | None = None,
+    reference: str | Path | None = None,
+    engines: Sequence[str] | None = None,
+    precision: Sequence[str] = (AUTO,),
+    capture: bool = False,
+    quick: bool = False,
+    full: bool = False,
+    budget: float | None = None,
+    seed: int = 0,
+    hub: str = DEFAULT_HUB,
+    offline: bool = False,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Judge every variant of an artifact against the original, and time it.
+
+    The original is live where its weights can be had: given, synthetic and so drawn again, or on the hub
+    that they came from. Otherwise the recorded outputs stand in for it, and the report says so.
+
+    Args:
+        path: the artifact.
+        weights: where the original's weights are.
+        device: where to run: ``cpu``, ``cuda[:N]``, ``npu[:N]``, ``npu-sim``, or ``all``.
+        hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; by default ``conv``, as torch_npu.
+        profile: which NPU is simulated: ``910b``, the default, or ``310p``.
+        within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict ones.
+        images: photographs to judge on; the recorded inputs by default.
+        dataset: a folder with any number of images, on which every variant is judged as well, image by
+            image. What a killed run did of it is not done again.
+        reference: a file that :func:`vconv.reference` wrote on another machine: what variants are held to,
+            on the images that it holds.
+        engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
+        precision: what to run torch variants in; what the device usually runs by default.
+        capture: whether to run torch variants also captured as one graph and replayed, on CUDA and NPUs.
+        quick: whether to time ten runs only.
+        full: whether to time batches 1, 2, 4, 8 and 16 without a budget.
+        budget: seconds that a variant may take at one batch; 60 by default.
+        seed: of made-up images, where there are no recorded inputs.
+        hub: where a repository that is given as the original's weights is looked for.
+        offline: whether to look for repositories in the hub's cache alone.
+        say: takes a line of progress.
+
+    Returns:
+        The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in
+        plain text, and as a ``page`` to look at.
+
+    Raises:
+        VconvError: something that the user can mend.
+    """
+    log = textlog.Log(say)
+    plan = timing_plan(quick, full, budget)
+    trial = Trial.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
+    limits = open_limits(within)
+    photographs = open_images(images) if images else []
+    image_folder = find_images(dataset) if dataset is not None else None
+    folder = Path(path)
+    made = manifest.load(folder)
+    recorded = read_reference(reference, made, {"--images": images, "--dataset": dataset})
+    limits.require_use(str(folder), made.outputs)
+    require_weights(folder)
+    saving.probe(folder)
+    with contextlib.ExitStack() as kept:
+        if image_folder:
+            kept.enter_context(journal.alone(folder))
+        scratch = kept.enter_context(scratch_folder(log.say))
+        asked = originals.request(made, weights, hub, offline)
+        original = partial(originals.live_source, made, asked, bool(weights), scratch, log.say)
+        refer = partial(
+            originals.reference,
+            folder,
+            made,
+            photographs=photographs,
+            seed=seed,
+            say=log.say,
+            elsewhere=recorded,
+        )
+        found = examine(folder, made, original, refer, log.say)
+        if image_folder:
+            require_original(found.source)
+        isolate = None if quick else peak_memory.measure
+        gallery, depths = page_data.gallery(found), page_data.depths(found, quick, trial.devices, log.say)
+        beside = (gallery.look, depths.look)
+        candidates = trial.candidates(found)
+        run = validation.run(candidates, limits, plan, log.say, isolate, beside)
+        rows = run.rows
+        diagnosis = explained(found, rows, limits, log.say, [*trial.devices, find_device("cpu")])
+        agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None
+    judged = _document(found, trial, run, limits, plan, recorded)
+    judged |= {"diagnosis": diagnosis, "dataset": agreed.document if agreed else None}
+    result: dict[str, Any] = saving.finite(judged)
+    pictures = {".html": partial(page.render, gallery=gallery)}
+    saved = saving.save(folder, result, "validate", log.render(result), pictures)
+    if agreed:
+        journal.discard(agreed.work)
+    beside_it = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("page", ".html"))}
+    return {**result, "report": str(saved), **beside_it, "card": card.refresh(folder, made, say)}
+
+
+def _document(
+    found: Examination, trial: Trial, run: Run, limits: Limits, plan: Plan, recorded: Recorded | None
+) -> dict[str, Any]:
+    """Gather what a validation found, as its report has it."""
+    made, rows = found.made, run.rows
+    baseline = add_speed_ups(rows)
+    status = saving.whole(rows, found.checks)
+    return {
+        "artifact": made.system.name,
+        "weights": made.source.label,
+        "synthetic": made.source.synthetic,
+        "status": status,
+        "passed": status is Status.PASSED,
+        "limits": limits.describe(validation.pairs_judged(rows)),
+        "reference": {
+            "name": found.reference.name if found.reference else None,
+            "source": found.reference_is,
+            "precision": "fp32",
+            "device": found.reference.device if found.reference else "cpu",
+            "recorded": recorded.describe() if recorded else None,
+        },
+        "inputs": found.inputs,
+        "manifest": page_data.identity(found.folder, made),
+        "preprocessing_ms_per_image": originals.preprocessing_ms(found.folder),
+        **trial.described(),
+        "timing": asdict(plan),
+        "checks": [asdict(check) for check in found.checks],
+        "speed_up_baseline": baseline,
+        "machine": asdict(run.machine),
+        "ranking": ranking.rank(rows, run.machine),
+        "variants": rows,
+        "published": originals.published(made, trial.devices) if rows else [],
+    }

@@ -1,0 +1,127 @@
+"""Finding out how a device computes, by what it computes: GELU's form, and what products are rounded to.
+
+Flags say what is allowed, not what is done: ``F.gelu`` drops its mode on an NPU without a word. So each is
+run on operands for which every known way of computing gives another result, worked out in float64 on the CPU,
+and the way is the one whose result the device's is nearest to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from vconv.runtime.devices.base import Device
+from vconv.runtime.simulation.arithmetic import CONVOLUTION, GELU, MATMUL, ROUNDINGS
+
+UNKNOWN = "unknown"
+"""What is near to no known way."""
+DISTINCT = 4.0
+"""How many times farther off the second nearest way must be."""
+GREATEST_ERROR = 1e-3
+"""Relative L2 error over which a result is near to nothing: the ways themselves are 1e-4 to 1e-3 apart."""
+_ROWS, _INNER, _COLUMNS = 32, 64, 32
+_IMAGE, _KERNEL = (2, 3, 32, 32), (16, 3, 8, 8)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was found of one thing.
+
+    Args:
+        active: how it is computed: ``erf`` or ``tanh``; ``fp32``, ``hf32`` or ``fp16``; or ``unknown``.
+        claimed: what the device's settings say; empty where they say nothing of it.
+        errors: by way of computing, the relative L2 distance of the device's result from it.
+    """
+
+    active: str
+    claimed: str
+    errors: Mapping[str, float]
+
+    @property
+    def as_claimed(self) -> bool:
+        """Whether it is what the settings say, so far as they say anything."""
+        return not self.claimed or self.active == self.claimed
+
+
+def probe(device: Device, seed: int = 0) -> dict[str, Reading]:
+    """Find out how a device computes in float32, as its settings stand.
+
+    Args:
+        device: which.
+        seed: of the operands.
+
+    Returns:
+        A reading of each of :data:`vconv.runtime.simulation.arithmetic.CAUSES`.
+    """
+    claims = _claims(device)
+    return {
+        name: _reading(run(torch.Generator().manual_seed(seed), device.torch_name), claims.get(name, ""))
+        for name, run in _PROBES.items()
+    }
+
+
+def gelu_form(gelu: Callable[[Tensor], Tensor], device: str, seed: int = 0) -> Reading:
+    """Find out which form of GELU something computes on a device: ``erf``, ``tanh``, or ``unknown``."""
+    return _reading(_gelu_of(gelu, torch.Generator().manual_seed(seed), device), "")
+
+
+def _gelu_of(
+    gelu: Callable[[Tensor], Tensor], random: Generator, device: str
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run a GELU over [-5, 5]; the forms are 4.73e-4 apart where abs(x) is 2.70."""
+    values = torch.rand(4096, generator=random) * 10 - 5
+    ways = {
+        "erf": functional.gelu(values.double()),
+        "tanh": functional.gelu(values.double(), approximate="tanh"),
+    }
+    return gelu(values.to(device)), ways
+
+
+def _matmul(random: Generator, device: str) -> tuple[Tensor, dict[str, Tensor]]:
+    left = torch.randn(_ROWS, _INNER, generator=random)
+    right = torch.randn(_INNER, _COLUMNS, generator=random)
+    ways = {name: round_(left).double() @ round_(right).double() for name, round_ in ROUNDINGS.items()}
+    return left.to(device) @ right.to(device), ways
+
+
+def _convolution(random: Generator, device: str) -> tuple[Tensor, dict[str, Tensor]]:
+    images, kernels = torch.randn(_IMAGE, generator=random), torch.randn(_KERNEL, generator=random)
+    ways = {
+        name: functional.conv2d(round_(images).double(), round_(kernels).double(), stride=_KERNEL[-1])
+        for name, round_ in ROUNDINGS.items()
+    }
+    return functional.conv2d(images.to(device), kernels.to(device), stride=_KERNEL[-1]), ways
+
+
+_PROBES: Mapping[str, Callable[[Generator, str], tuple[Tensor, dict[str, Tensor]]]] = {
+    GELU: partial(_gelu_of, functional.gelu),
+    CONVOLUTION: _convolution,
+    MATMUL: _matmul,
+}
+
+
+def _reading(found: tuple[Tensor, dict[str, Tensor]], claimed: str) -> Reading:
+    result, ways = found[0].cpu().double(), found[1]
+    errors = {
+        name: float(torch.linalg.norm(result - way) / torch.linalg.norm(way)) for name, way in ways.items()
+    }
+    nearest, second = sorted(errors, key=errors.__getitem__)[:2]
+    clear = errors[nearest] < GREATEST_ERROR and errors[second] > DISTINCT * errors[nearest]
+    return Reading(nearest if clear else UNKNOWN, claimed, errors)
+
+
+def _claims(device: Device) -> dict[str, str]:
+    """Return what a device's settings say of each, where it has such settings."""
+    if device.kind != "npu":
+        return {}
+    npu: Any = torch.npu  # type: ignore[attr-defined]
+    return {
+        CONVOLUTION: "hf32" if npu.conv.allow_hf32 else "fp32",
+        MATMUL: "hf32" if npu.matmul.allow_hf32 else "fp32",
+    }

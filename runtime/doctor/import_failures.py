@@ -1,0 +1,181 @@
+"""Why a library cannot be imported, told from what its import says, and how to mend it. One row each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from vconv.runtime.doctor.cann import PAIRS, Toolkit
+from vconv.runtime.doctor.imports import Attempt
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known of this machine.
+
+    Args:
+        versions: of what is installed, by the name that pip has for it.
+        attempts: what came of importing libraries, by module.
+        toolkit: its CANN; None where there is none.
+        environment: the variables.
+    """
+
+    versions: Mapping[str, str]
+    attempts: Mapping[str, Attempt]
+    toolkit: Toolkit | None
+    environment: Mapping[str, str]
+
+    def failed(self, name: str) -> bool:
+        """Tell whether a library was tried and cannot be imported."""
+        return name in self.attempts and self.attempts[name].failed
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A way in which an import fails.
+
+    Args:
+        pattern: what it says; the first group is the thing at fault.
+        found: the finding; ``{}`` stands for that thing.
+        mend: what to do about it.
+    """
+
+    pattern: str
+    found: str
+    mend: Callable[[Scene, str], str]
+
+
+def series(version: str) -> str:
+    """Return the first two numbers of a version: ``2.13`` of ``2.13.0.post2``."""
+    return ".".join(re.split(r"[.+]", version)[:2])
+
+
+def setting_up(scene: Scene) -> str:
+    """Say how to make CANN loadable."""
+    paired = PAIRS.get(scene.versions.get("torch_npu", ""))
+    if scene.toolkit is None:
+        return f"install CANN{f' {paired}' if paired else ''}, and `source` the set_env.sh of its toolkit"
+    if scene.toolkit.set_env is None:
+        return f"install CANN again: {scene.toolkit.folder} has no set_env.sh"
+    return f"`source {scene.toolkit.set_env}`"
+
+
+def _pair_with_torch(scene: Scene, symbol: str) -> str:
+    installed, torch = scene.versions.get("torch_npu", ""), scene.versions.get("torch", "")
+    if installed and series(torch) != series(installed):
+        return f"`pip install 'torch=={series(installed)}.*'`"
+    return f"`pip install --force-reinstall --no-deps 'torch_npu=={installed or series(torch) + '.*'}'`"
+
+
+def _pair_with_cann(scene: Scene, symbol: str) -> str:
+    paired = PAIRS.get(scene.versions.get("torch_npu", ""), "")
+    here = f" (here it is {scene.toolkit.version})" if scene.toolkit and scene.toolkit.version else ""
+    if paired:
+        return f"install CANN {paired}, which this torch_npu is released with{here}"
+    return f"install the CANN that this torch_npu is released with, as its COMPATIBILITY.md tells{here}"
+
+
+def _pair_with_torchvision(scene: Scene, operator: str) -> str:
+    torch = scene.versions.get("torch", "")
+    try:
+        wanted = [Requirement(line) for line in requires("torchvision") or ()]
+    except (PackageNotFoundError, InvalidRequirement):
+        wanted = []
+    for requirement in wanted:
+        if requirement.name == "torch" and not requirement.specifier.contains(torch, prereleases=True):
+            return (
+                f"it wants torch{requirement.specifier}: `pip install --upgrade torch=={torch} torchvision`"
+            )
+    return "install torch and torchvision from one index: one is built for CUDA, the other for the CPU"
+
+
+_PIP_NAMES: Mapping[str, str] = {"yaml": "pyyaml"}
+_NUMPY = Trouble(
+    r"compiled using NumPy 1\.x cannot be run in\s+NumPy (\S+)",
+    "it is built for NumPy 1, and NumPy {} is installed",
+    lambda scene, version: "`pip install 'numpy<2'`",
+)
+_DEPENDENCY = Trouble(
+    r"ModuleNotFoundError: No module named '([^'.]+)'",
+    "it needs {}, which is not installed",
+    lambda scene, module: f"`pip install {_PIP_NAMES.get(module, module)}`",
+)
+TROUBLES: Mapping[str, tuple[Trouble, ...]] = {
+    "torch_npu": (
+        Trouble(
+            r"Two accelerators cannot be used at the same time in PyTorch: npu and (\w+)",
+            "it does not share a process with {}, which this torch is built for and finds",
+            lambda scene, other: (
+                "set CUDA_VISIBLE_DEVICES to nothing for the NPU's sake, or install the CPU build of torch"
+            ),
+        ),
+        Trouble(
+            r"(lib(?:ascend_hal|drvdsmi\w*|dcmi\w*)\.so\S*): cannot open shared object file",
+            "the NPU's driver cannot be loaded: {} is not found",
+            lambda scene, library: (
+                "install the driver, or give the container /usr/local/Ascend/driver of its host, and put the"
+                " folders below its lib64 into LD_LIBRARY_PATH"
+            ),
+        ),
+        Trouble(
+            r"(libatb\w*\.so\S*): cannot open shared object file",
+            "NNAL, a package beside CANN, cannot be loaded: {} is not found",
+            lambda scene, library: "install NNAL, and `source /usr/local/Ascend/nnal/atb/set_env.sh`",
+        ),
+        Trouble(
+            r"(lib(?:torch|c10)\w*\.so\S*): cannot open shared object file",
+            "it is built for another torch: {} is not found",
+            _pair_with_torch,
+        ),
+        Trouble(
+            r"(lib[\w+.-]+?\.so\S*): cannot open shared object file",
+            "CANN cannot be loaded: {} is not found",
+            lambda scene, library: setting_up(scene),
+        ),
+        # Itanium's mangling, after _Z: at::, c10:: or torch::, of a function, a vtable or a typeinfo.
+        Trouble(
+            r"undefined symbol: (_Z(?:T[ISV])?NK?(?:2at|3c10|5torch)\w*)",
+            "it is built for another torch: undefined symbol {}",
+            _pair_with_torch,
+        ),
+        Trouble(
+            r"undefined symbol: (\w+)",
+            "it is built for another CANN: undefined symbol {}",
+            _pair_with_cann,
+        ),
+        Trouble(
+            r"(ASCEND_\w+)\b.*?(?:does not exist|is not set)",
+            "CANN's environment is not set: {} does not name what is there",
+            lambda scene, variable: setting_up(scene),
+        ),
+    ),
+    "torchvision": (
+        Trouble(
+            r"operator (torchvision::\w+) does not exist",
+            "it does not fit this torch: the operator {} does not exist",
+            _pair_with_torchvision,
+        ),
+    ),
+}
+"""By library: how its import fails, the surest sign first."""
+_COMMON = (_NUMPY, _DEPENDENCY)
+"""How any import fails."""
+
+
+def explain(scene: Scene, name: str) -> tuple[str, str]:
+    """Say why a library cannot be imported, and how to mend it.
+
+    Args:
+        scene: what is known; the library was tried.
+        name: the library.
+    """
+    tried = scene.attempts[name]
+    for trouble in (*TROUBLES.get(name, ()), *_COMMON):
+        match = re.search(trouble.pattern, tried.whole)
+        if match:
+            return trouble.found.format(match[1]), trouble.mend(scene, match[1])
+    return f"it fails with {tried.first_line}", f"`python -c 'import {name}'` shows all of it"

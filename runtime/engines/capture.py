@@ -1,0 +1,124 @@
+"""Captured variants: a forward pass that is captured once as a graph of kernels, and replayed.
+
+Eager inference at a small batch waits for the host, which launches one kernel after another. A captured graph
+is launched at one stroke. torch has it for CUDA
+(https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs), and torch_npu under the same names for NPUs,
+with ``NPUGraph`` for ``CUDAGraph``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vconv.errors import EngineError, MemoryShortError
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.timing.launches import Launches
+from vconv.types import Array
+
+WARMUPS = 3
+"""Runs before a capture, in which libraries choose their kernels and take their memory."""
+REPLAYED = "replayed as one graph"
+
+Run = Callable[[Tensor], Any]
+"""Runs a batch that is on the device."""
+
+
+def _captured(module: Any, graph: Any, index: int, run: Run, images: Tensor) -> Run:
+    """Capture what a run launches; return what replays it on other images of the same shape.
+
+    Args:
+        module: ``torch.cuda`` or ``torch.npu``.
+        graph: an empty graph of its.
+        index: of the device.
+        run: what is captured.
+        images: (B, 3, H, W) on the device.
+    """
+    with module.device(index):
+        given, side = images.clone(), module.Stream()
+        side.wait_stream(module.current_stream())
+        with module.stream(side):
+            for _ in range(WARMUPS):
+                run(given)
+        module.current_stream().wait_stream(side)
+        with module.graph(graph):
+            outputs = run(given)
+
+    def replay(images: Tensor) -> Any:
+        with module.device(index):
+            given.copy_(images)
+            graph.replay()
+        return outputs
+
+    return replay
+
+
+def _on_cuda(index: int, run: Run, images: Tensor) -> Run:
+    return _captured(torch.cuda, torch.cuda.CUDAGraph(), index, run, images)
+
+
+def _on_npu(index: int, run: Run, images: Tensor) -> Run:
+    npu: Any = torch.npu  # type: ignore[attr-defined]
+    return _captured(npu, npu.NPUGraph(), index, run, images)
+
+
+_KINDS: Mapping[str, Callable[[int, Run, Tensor], Run]] = {"cuda": _on_cuda, "npu": _on_npu}
+"""By kind of device, what captures on it."""
+
+
+def lack(device: Device) -> str:
+    """Say why a device cannot capture; empty if it can."""
+    return "" if device.kind in _KINDS else f"{device.name}, which captures no graphs"
+
+
+class CapturedSession(TorchSession):
+    """A torch model of which each batch is captured at its first run, and replayed from then on.
+
+    What a run gives is valid until the next run of the same batch, which writes it anew.
+    """
+
+    @functools.cached_property
+    def _replays(self) -> dict[int, Run]:
+        replays: dict[int, Run] = {}
+        # A graph reads the weights where they were: it goes before they do.
+        self._closing.callback(replays.clear)
+        return replays
+
+    def bind(self, pixel_values: Array) -> Callable[[], Any]:
+        """See :meth:`vconv.runtime.engines.session.Session.bind`; the first run of a batch captures it."""
+        self._check_open()
+        images = self._on_device(pixel_values)
+
+        def forward() -> Any:
+            self._check_open()
+            if len(images) not in self._replays:
+                self._replays[len(images)] = self._capture(images)
+            with self.refusals(), torch.inference_mode():
+                return self._replays[len(images)](images)
+
+        return forward
+
+    def _capture(self, images: Tensor) -> Run:
+        try:
+            with self._running(torch.inference_mode):
+                return _KINDS[self.device.kind](self.device.index, self.outputs, images)
+        except MemoryShortError:
+            raise
+        except EngineError as error:
+            raise EngineError(
+                f"{self.device.name} cannot capture this in {self.precision.name}",
+                got=error.got,
+                expected="a forward pass that waits for nothing on the host",
+                fix="leave --capture out",
+            ) from error
+
+    def launches(self, pixel_values: Array) -> Launches | None:
+        """See :meth:`Session.launches`: what is captured, counted outside a graph."""
+        found = super().launches(pixel_values)
+        return None if found is None else replace(found, how=f"{found.how}, {REPLAYED}")

@@ -1,0 +1,190 @@
+"""Offline models on an NPU: the engine ``acl``."""
+
+from __future__ import annotations
+
+import importlib.util
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vconv.convert.ascend.atc import SCRIPT_FILE
+from vconv.errors import EngineError, UnavailableError
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.pyacl import INITIALIZED_ALREADY, Acl, Output, Piece, let_go
+from vconv.runtime.engines.session import Placed, Session
+from vconv.types import CHANNELS, INPUT, Array
+
+GEAR_INPUT = "ascend_mbatch_shape_data"
+"""The input that ATC adds to a model with gears; it holds the batch."""
+_TYPES = {0: "float32", 1: "float16"}
+"""From ACL's number of a type to its name."""
+
+
+class OfflineSession(Session):
+    """An offline model on an NPU.
+
+    With gears it takes any batch: it is filled up to the next gear, and what is beyond the greatest runs in
+    several pieces. The device is neither reset nor ACL finalised when it is closed: torch may be using both.
+
+    Args:
+        graph: the offline model.
+        device: the NPU.
+        folder: see :class:`Session`.
+        size: see :class:`Session`.
+        batch: see :class:`Session`.
+
+    Raises:
+        UnavailableError: the device is no NPU, CANN is not installed, or the model is not made yet.
+        EngineError: pyACL refuses the model, or its batch or an output is not what it should be.
+    """
+
+    engine = "acl"
+
+    @staticmethod
+    def lack(device: Device) -> str:
+        """Say what this installation lacks to run on a device; empty if nothing."""
+        if device.kind != "npu":
+            return "offline models run on an NPU alone"
+        return "" if importlib.util.find_spec("acl") else "no package acl, which comes with CANN"
+
+    def __init__(
+        self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
+    ) -> None:
+        super().__init__(folder, size, batch)
+        lack = self.lack(device)
+        if lack or not graph.is_file():
+            raise _unavailable(graph, lack, device)
+        self._device, self._graph = device, graph.name
+        self._acl = acl = Acl(graph.name)
+        acl("init", tolerated=INITIALIZED_ALREADY)
+        acl("rt.set_device", device.index)
+        with acl.kept_context():
+            self._context = context = acl("rt.create_context", device.index)
+        loaded = ExitStack()
+        self._bound: list[weakref.finalize[Any, Any]] = []
+        with ExitStack() as undone:
+            undone.callback(acl, "rt.destroy_context", context)
+            undone.callback(let_go, acl, context, loaded)
+            undone.callback(self._free)
+            with acl.context(context):
+                self._model = acl("mdl.load_from_file", str(graph))
+                loaded.callback(acl, "mdl.unload", self._model)
+                self._description = acl("mdl.create_desc")
+                loaded.callback(acl, "mdl.destroy_desc", self._description)
+                acl("mdl.get_desc", self._description, self._model)
+                self._gears = self._find_gears()
+                self._outputs = [*self._find_outputs()]
+            self._closing = undone.pop_all()
+
+    def _find_gears(self) -> list[int]:
+        """Return the model's gears, in order; refuse a model that does not take the images and the batch."""
+        acl, description = self._acl, self._description
+        found = acl("mdl.get_dynamic_batch", description)
+        gears = sorted(found["batch"][: found["batchCount"]])
+        index = acl("mdl.get_input_index_by_name", description, INPUT)
+        dims = acl("mdl.get_input_dims", description, index)["dims"]
+        own = [None if gears else dims[0], *dims[1:]]
+        wanted = [self.batch, CHANNELS, *self.size]
+        if own != wanted:
+            raise self._unfit(f"images {own}", f"{wanted}, where None is any batch")
+        return gears
+
+    def _find_outputs(self) -> Iterator[Output]:
+        """Describe the model's outputs.
+
+        A name comes as ``operator:number:name`` where the model is made from ONNX and no output was picked:
+        https://www.hiascend.com/document/detail/en/canncommercial/800/apiref/appdevgapi/aclpythondevg_01_0214.html.
+        """
+        acl, description = self._acl, self._description
+        names = set()
+        for index in range(acl("mdl.get_num_outputs", description)):
+            name = acl("mdl.get_output_name_by_index", description, index).rsplit(":", 1)[-1]
+            dtype = acl("mdl.get_output_data_type", description, index)
+            dims = acl("mdl.get_output_dims", description, index)["dims"]
+            if dtype not in _TYPES or name in names:
+                raise self._unfit(f"output {name} of type {dtype}", f"each name once, and types {[*_TYPES]}")
+            names.add(name)
+            nbytes = acl("mdl.get_output_size_by_index", description, index)
+            yield Output(name, _TYPES[dtype], tuple(dims[1:]), nbytes)
+
+    def _unfit(self, got: str, expected: str) -> EngineError:
+        return EngineError(
+            f"{self._graph} is not the model that this artifact describes",
+            got=got,
+            expected=expected,
+            fix="make it again, with the script beside it or by exporting the artifact again",
+        )
+
+    def _split(self, images: Array) -> Iterator[tuple[Array, int]]:
+        """Cut images into batches that the model takes; yield each with the number of images that it has."""
+        if not self._gears and len(images) != self.batch:
+            raise EngineError(
+                f"acl refuses {self._graph} this batch",
+                got=len(images),
+                expected=self.batch,
+                fix="give the batch that it was made for, or export it with --gears",
+            )
+        gears = self._gears or [len(images)]
+        for start in range(0, len(images), gears[-1]):
+            part = images[start : start + gears[-1]]
+            gear = next(gear for gear in gears if gear >= len(part))
+            yield np.concatenate([part, np.repeat(part[-1:], gear - len(part), axis=0)]), len(part)
+
+    def bind(self, pixel_values: Array) -> Callable[[], Any]:
+        """See :meth:`Session.bind`."""
+        self._check_open()
+        acl = self._acl
+        self._bound = [one for one in self._bound if one.alive]
+        pieces = []
+        with acl.context(self._context):
+            gear = acl("mdl.get_input_index_by_name", self._description, GEAR_INPUT) if self._gears else None
+            for images, count in self._split(pixel_values.astype(np.float32, copy=False)):
+                piece = Piece(acl, self._model, self._description, self._outputs, images, count, gear)
+                freed = weakref.finalize(piece, let_go, acl, self._context, piece.undone)
+                freed.atexit = False
+                self._bound.append(freed)
+                pieces.append(piece)
+
+        def forward() -> Any:
+            self._check_open()
+            with acl.context(self._context):
+                for piece in pieces:
+                    piece.run()
+            return pieces
+
+        return forward
+
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        """See :meth:`Session.fetch`."""
+        self._check_open()
+        with self._acl.context(self._context):
+            arrays = {
+                output.name: np.concatenate([piece.fetch(index) for piece in raw])
+                for index, output in enumerate(self._outputs)
+            }
+        self.placed = {output.name: Placed(output.dtype, self._device.name) for output in self._outputs}
+        return arrays
+
+    def _free(self) -> None:
+        for freed in self._bound:
+            freed()
+
+
+def _unavailable(graph: Path, lack: str, device: Device) -> UnavailableError:
+    if lack:
+        return UnavailableError(
+            "acl cannot run here",
+            got=lack,
+            expected=f"an NPU with CANN, not {device.name}" if device.kind != "npu" else "CANN's own Python",
+            fix="use --device npu on a machine with CANN, its set_env.sh sourced",
+        )
+    return UnavailableError(
+        f"{graph.name} is not made yet",
+        got="no such file",
+        expected=f"what {SCRIPT_FILE} makes",
+        fix=f"run {graph.parent.name}/{SCRIPT_FILE} of the artifact where atc is on PATH",
+    )

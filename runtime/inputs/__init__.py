@@ -1,0 +1,1 @@
+"""Inputs: photographs, made-up images, folders of images, and the image processors."""

@@ -1,0 +1,171 @@
+"""A folder with any number of images: what is in it, and one of them at a time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from vconv.errors import InputError
+from vconv.runtime.inputs.images import SUFFIXES, upright
+
+THUMBNAIL_SIDE = 160
+"""Pixels of a thumbnail's longer side, at most."""
+_QUALITY = 80
+
+
+class UnreadableError(Exception):
+    """An image that cannot be read; the message says why, without a name of this machine."""
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """What a folder and its sub-folders hold.
+
+    Args:
+        path: the folder.
+        names: of the images, relative to it and with slashes, sorted.
+        closed: by name, why a sub-folder was not looked into.
+        others: how many files are no images by their names.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    closed: dict[str, str]
+    others: int
+
+    def digest(self, index: int) -> str:
+        """Return the sha256 of an image's bytes; empty where they cannot be read."""
+        try:
+            with (self.path / self.names[index]).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return ""
+
+    def read(self, index: int) -> tuple[Image.Image | str, str]:
+        """Open one image as RGB, upright, or say why it cannot be read; and return its digest."""
+        digest = self.digest(index)
+        try:
+            return self.open(index), digest
+        except UnreadableError as error:
+            return str(error), digest
+
+    def open(self, index: int) -> Image.Image:
+        """Open one image as RGB, upright.
+
+        Raises:
+            UnreadableError: it cannot be read.
+        """
+        try:
+            return upright(self.path / self.names[index])
+        except UnidentifiedImageError as error:
+            raise UnreadableError("not an image that can be read") from error
+        except OSError as error:
+            raise UnreadableError(error.strerror or _said(error)) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's readers raise anything over a damaged file
+            raise UnreadableError(_said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
+@dataclass
+class _Walk:
+    """A walk through a folder, and what it has met."""
+
+    root: Path
+    names: list[str] = field(default_factory=list)
+    closed: dict[str, str] = field(default_factory=dict)
+    others: int = 0
+    seen: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    def enter(self, relative: str) -> None:
+        """Look into a folder, unless that was done by another name: links may run in circles."""
+        here = self.root / relative
+        try:
+            status = here.stat()
+            known = self.seen.setdefault((status.st_dev, status.st_ino), relative)
+            if known != relative:
+                self.closed[relative] = f"a link to {shown(known) or 'the folder itself'}"
+                return
+            entries = list(os.scandir(here))
+        except OSError as error:
+            self.closed[relative] = error.strerror or "it cannot be read"
+            return
+        for entry in entries:
+            name = f"{relative}/{entry.name}" if relative else entry.name
+            try:
+                folder, file = entry.is_dir(), entry.is_file() or entry.is_symlink()
+            except OSError as error:
+                self.closed[name] = error.strerror or "it cannot be read"
+                continue
+            if folder:
+                self.enter(name)
+            elif Path(name).suffix.lower() not in SUFFIXES:
+                self.others += 1
+            elif file:
+                self.names.append(name)
+            else:
+                self.closed[name] = "neither a file nor a folder"
+
+
+def find_images(folder: str | Path) -> ImageFolder:
+    """Find the images of a folder and its sub-folders, by their names.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        InputError: it is no folder, holds no image, or none that can be read.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise InputError(
+            f"no data set at {folder}",
+            got="a file" if path.exists() else "no such folder",
+            expected="a folder of images",
+            fix="name a folder; for a few photographs there is --images",
+        )
+    walk = _Walk(path)
+    walk.enter("")
+    found = ImageFolder(path, tuple(sorted(walk.names)), dict(sorted(walk.closed.items())), walk.others)
+    first = ""
+    for index, name in enumerate(found.names):
+        try:
+            found.open(index)
+        except UnreadableError as error:
+            first = first or f"{shown(name)}: {error}"
+        else:
+            return found
+    closed = [f"{shown(name) or 'it'}: {reason}" for name, reason in found.closed.items()]
+    raise InputError(
+        f"no image in {folder} can be read",
+        got=first or (closed or ["no image"])[0],
+        expected=f"at least one file whose name ends in {', '.join(SUFFIXES)}",
+        fix="name a folder that holds some",
+    )
+
+
+def shown(name: str) -> str:
+    """Return a file's name as it can be printed anywhere: what is no printable character is spelled out."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in name
+    )
+
+
+def thumbnail(image: Image.Image) -> str:
+    """Return a small picture as a ``data:`` address that a page can show as it is."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    target = io.BytesIO()
+    small.save(target, format="JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(target.getvalue()).decode()}"

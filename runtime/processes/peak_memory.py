@@ -1,0 +1,157 @@
+"""The memory that one variant takes, measured in a process of its own: nothing else is counted with it.
+
+In one process a peak belongs to whatever was there already: the allocator keeps what other variants freed,
+and their weights stay until their turn to be timed. A child process has nothing but the libraries, and says
+what they took. ``python -m vconv.runtime.processes.peak_memory`` is that child: it reads a :class:`Subject`
+from standard input as JSON, and writes a :class:`Peak` to standard output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vconv.artifact import manifest
+from vconv.artifact.manifest import Manifest
+from vconv.convert.layouts.base import Network
+from vconv.convert.layouts.table import network
+from vconv.convert.libraries.table import library_of
+from vconv.errors import EngineError, UnavailableError
+from vconv.runtime.devices.base import Device, Settings
+from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.precisions import PRECISIONS
+from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.variants import find_variant, open_original, open_variant, patched_network
+from vconv.runtime.inputs.preprocessing import read_config
+from vconv.runtime.processes import child
+from vconv.runtime.processes.request import Subject
+from vconv.types import CHANNELS
+
+CHILD = child.command("vconv.runtime.processes.peak_memory")
+TIMEOUT_SECONDS = 1800.0
+"""Longer than the greatest model takes to load from a slow disk."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The memory that a variant took.
+
+    Args:
+        peak_rss_bytes: the most that the process had in memory from then on, libraries included (VmHWM); None
+            where it was not measured.
+        before_bytes: what it had with its libraries imported, before anything was loaded (VmRSS).
+        device_bytes: by how much loading and one run raised the peak of an accelerator; None on a CPU.
+        reason: why it was not measured; empty where it was.
+    """
+
+    peak_rss_bytes: int | None = None
+    before_bytes: int | None = None
+    device_bytes: int | None = None
+    reason: str = ""
+
+
+def measure(
+    subject: Subject, command: Sequence[str] = CHILD, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Peak:
+    """Open and run a variant in a process of its own; return the memory that it took, or why it did not.
+
+    Args:
+        subject: what to open.
+        command: the child.
+        timeout_seconds: when to give it up.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(asdict(subject)),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_seconds,
+            env=child.environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Peak(reason=f"its own process did not end within {timeout_seconds:.0f} s")
+    if done.returncode:
+        return Peak(reason=child.ended(done.returncode, done.stderr))
+    return Peak(**json.loads(done.stdout))
+
+
+def peak_of(subject: Subject) -> Peak:
+    """Open a variant in this process and run one batch of made-up images; return the memory that it took.
+
+    What an engine refuses, or what is not installed for the device, is a peak with a reason.
+    """
+    device, made = device_of(subject), manifest.load(Path(subject.artifact))
+    _import_libraries(subject, made)
+    before = resident_memory()[0]
+    known = reset_peak_memory()
+
+    def run() -> None:
+        with opened(subject, device) as session:
+            shape = (session.batch or 1, CHANNELS, *made.size)
+            session.run(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+            device.synchronize()
+
+    try:
+        grown = device.growth(run)
+    except (UnavailableError, EngineError) as error:
+        return Peak(reason=f"{error.what}: {error.got}")
+    own = None if device.kind == "cpu" else grown
+    if not known:
+        return Peak(None, None, own, reason="Linux does not let the peak be measured anew here")
+    return Peak(resident_memory()[1], before, own)
+
+
+def _import_libraries(subject: Subject, made: Manifest) -> None:
+    """Import what loading will: a model without data makes its library import the rest of itself."""
+    if subject.engine == "openvino":
+        import openvino  # noqa: F401
+    if subject.original or find_variant(made, subject.variant).engine == "torch":
+        net = _network(subject)
+        library_of(net).build(Path(subject.original or subject.artifact), net)
+
+
+def _network(subject: Subject) -> Network:
+    if not subject.original:
+        return patched_network(Path(subject.artifact))
+    return dataclasses.replace(network(read_config(Path(subject.original))), head=subject.head)
+
+
+def device_of(subject: Subject) -> Device:
+    """Find the device that a subject is to be run on, set as it says."""
+    return find_device(subject.device, Settings.of(subject.hf32))
+
+
+def opened(subject: Subject, device: Device) -> Session:
+    """Open a variant, or the original, in this process."""
+    made, precision = manifest.load(Path(subject.artifact)), PRECISIONS[subject.precision]
+    if subject.original:
+        folder, net = Path(subject.original), _network(subject)
+        return open_original(folder, net, made.size, device, precision, subject.captured)
+    record = find_variant(made, subject.variant)
+    folder = Path(subject.artifact)
+    return open_variant(folder, made, record, device, subject.engine, precision, captured=subject.captured)
+
+
+def main() -> None:
+    """Read what to open from standard input, and write the memory that it took to standard output."""
+    # Libraries print to standard output: it is theirs no more, and what they say goes to standard error.
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)
+        found = peak_of(Subject(**json.load(sys.stdin)))
+        out.write(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    main()

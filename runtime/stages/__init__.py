@@ -1,0 +1,1 @@
+"""Variants in stages: embeddings, blocks and head, each of which can be run by itself."""

@@ -1,0 +1,245 @@
+"""An ONNX graph in stages, cut where one block's weights end and the next one's begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+from vconv.convert.layouts.base import EMBEDDING_ROLES, Network, Tensor
+from vconv.errors import ArtifactError
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.graph_pieces import FRAGMENT_ENGINES, Fragment
+from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
+from vconv.types import INPUT, Array, Arrays
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A graph with every value's stage.
+
+    Args:
+        nodes: in topological order.
+        stages: by value, the stage that it belongs to.
+        depends: the values that depend on the images; any other is made anew wherever it is needed.
+        types: by value, its ONNX element type, where it is known.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    stages: Mapping[str, int]
+    depends: frozenset[str]
+    types: Mapping[str, int]
+
+    def needed(self, stage: int) -> list[str]:
+        """List what a stage takes from those before it."""
+        own = [node for node in self.nodes if self.stages[node.output[0]] == stage]
+        names = dict.fromkeys(name for node in own for name in node.input)
+        return [name for name in names if name in self.depends and self.stages[name] < stage]
+
+    def tokens_into(self, stage: int) -> str:
+        """Return the one value of floats that goes into a stage.
+
+        Raises:
+            ArtifactError: there is none, or there are several.
+        """
+        found = [name for name in self.needed(stage) if self.types.get(name, TensorProto.FLOAT) in _FLOATS]
+        if len(found) != 1:
+            raise ArtifactError(
+                "the graph cannot be cut into blocks",
+                got=f"{len(found)} values between two of them ({', '.join(found) or 'none'})",
+                expected="one, the tokens",
+                fix="export the artifact again with this version of vconv",
+            )
+        return found[0]
+
+
+def _cut(graph: onnx.GraphProto, network: Network) -> _Cut:
+    """Find every value's stage: the greatest of the weights, and of the inputs, that it comes from."""
+    stages = {network.stored_key(tensor): _stage(tensor, network) for tensor in network.tensors().values()}
+    stages[INPUT] = 0
+    depends = {INPUT}
+    for node in graph.node:
+        stages |= dict.fromkeys(node.output, max((stages.get(name, 0) for name in node.input), default=0))
+        if not depends.isdisjoint(node.input):
+            depends.update(node.output)
+    values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+    types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
+    stages |= dict.fromkeys(_after_blocks(graph, values, stages, network), network.blocks + 1)
+    return _Cut(tuple(graph.node), stages, frozenset(depends), types)
+
+
+def _after_blocks(
+    graph: onnx.GraphProto,
+    values: Mapping[str, onnx.ValueInfoProto],
+    stages: Mapping[str, int],
+    network: Network,
+) -> set[str]:
+    """List what is made of the last block's tokens without weights: they are the head's, not the block's.
+
+    Without a norm in the end, as where timm norms what was pooled, no weight tells where the head begins.
+    """
+    height, width = _dimensions(values[INPUT])[2:]
+    patches = (height // network.numbers.patch) * (width // network.numbers.patch)
+    tokens = [1 + network.registers + patches, network.numbers.width]
+    made = [name for node in graph.node for name in node.output if stages[name] == network.blocks]
+    whole = [name for name in made if name in values and _dimensions(values[name])[1:] == tokens]
+    after = set(whole[-1:])
+    for node in graph.node:
+        if not after.isdisjoint(node.input):
+            after.update(node.output)
+    return (after - set(whole[-1:])) & set(made)
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> list[int]:
+    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+
+
+def _stage(tensor: Tensor, network: Network) -> int:
+    if tensor.block is not None:
+        return tensor.block + 1
+    return 0 if tensor.role in EMBEDDING_ROLES else network.blocks + 1
+
+
+class GraphStages(Stages):
+    """An ONNX graph in stages; each is made into a small graph of its own, with its weights inside.
+
+    Args:
+        path: the graph.
+        network: what it computes.
+        device: where to run it.
+        engine: what runs it.
+
+    Raises:
+        ArtifactError: the graph has no such blocks.
+    """
+
+    def __init__(self, path: Path, network: Network, device: Device, engine: str = "onnxruntime") -> None:
+        self._folder, self._device, self._engine = path.parent, device, engine
+        self._model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
+        self.names = stage_names(network.blocks)
+        self._cut = _cut(self._model.graph, network)
+        self._initializers = {tensor.name: tensor for tensor in self._model.graph.initializer}
+        self._into = [INPUT, *(self._cut.tokens_into(stage) for stage in range(1, len(self.names)))]
+        self._carried: dict[str, Array] = {}
+        self._loaded: tuple[object, Fragment] | None = None
+
+    def _gives(self, stage: int) -> list[str]:
+        """List what a stage gives that is wanted: the tokens, or the outputs, and what later stages need."""
+        stages, rest = self._cut.stages, range(stage + 1, len(self.names))
+        if not rest:
+            return [value.name for value in self._model.graph.output]
+        later = dict.fromkeys(name for after in rest for name in self._cut.needed(after))
+        return [name for name in later if stages[name] == stage]
+
+    def run(self, stage: int, given: Arrays) -> dict[str, Array]:
+        """See :meth:`Stages.run`."""
+        wanted = self._gives(stage)
+        last = stage == len(self.names) - 1
+        # Without a norm in the end, the tokens that go into the head are an output as they are.
+        (whole,) = given.values()
+        passed = {self._into[stage]: whole} if last and self._into[stage] in wanted else {}
+        found = {**self._run(stage, given, [name for name in wanted if name not in passed]), **passed}
+        if last:
+            return found
+        tokens = self._into[stage + 1]
+        self._carried |= {name: value for name, value in found.items() if name != tokens}
+        return {TOKENS: found[tokens]}
+
+    def steps(self, stage: int, given: Arrays) -> list[Step]:
+        """See :meth:`Stages.steps`."""
+        nodes = [node for node in self._nodes(stage) if node.output[0] in self._cut.depends]
+        floats = [name for node in nodes for name in node.output if name and self._is_float(name)]
+        values = self._run(stage, given, floats)
+        weights = _weights_behind(self._model.graph.node, self._initializers)
+        # What is no float, such as a shape, is no step: in its place stand the steps that it comes from.
+        sources: dict[str, tuple[str, ...]] = {self._into[stage]: (TOKENS,)}
+        steps = []
+        for node in nodes:
+            inputs = tuple(dict.fromkeys(one for name in node.input for one in sources.get(name, ())))
+            used = tuple(weights[name] for name in node.input if name in weights)
+            sources |= {name: (name,) if name in values else inputs for name in node.output}
+            steps += [
+                Step(name, node.op_type, node.name, inputs, used, values[name].astype(np.float32))
+                for name in node.output
+                if name in values
+            ]
+        return steps
+
+    def operators(self, stage: int) -> list[str]:
+        """List the names of a stage's operators that work on what goes into it, in order."""
+        return [node.name for node in self._nodes(stage) if node.output[0] in self._cut.depends]
+
+    def _is_float(self, name: str) -> bool:
+        return self._cut.types.get(name, TensorProto.UNDEFINED) in _FLOATS
+
+    def _nodes(self, stage: int) -> list[onnx.NodeProto]:
+        """Return a stage's nodes, and those that make the constants which they need, in order."""
+        wanted: set[str] = set()
+        found = []
+        for node in reversed(self._cut.nodes):
+            moving = node.output[0] in self._cut.depends
+            own = moving and self._cut.stages[node.output[0]] == stage
+            if own or (not moving and any(name in wanted for name in node.output)):
+                found.append(node)
+                wanted.update(node.input)
+        return found[::-1]
+
+    def _run(self, stage: int, given: Arrays, wanted: Sequence[str]) -> dict[str, Array]:
+        """Run a stage on what was given and on what earlier stages carried over."""
+        needed = [name for name in self._cut.needed(stage) if name != self._into[stage]] if stage else []
+        ((_, tokens),) = given.items()
+        feed = {self._into[stage]: tokens, **{name: self._carried[name] for name in needed}}
+        key = (stage, tuple(wanted))
+        if self._loaded is None or self._loaded[0] != key:
+            model = self._piece(stage, feed, wanted)
+            self._loaded = key, FRAGMENT_ENGINES[self._engine](model, list(wanted), self._device)
+        return self._loaded[1](feed)
+
+    def _piece(self, stage: int, feed: Mapping[str, Array], wanted: Iterable[str]) -> bytes:
+        nodes = self._nodes(stage)
+        names = dict.fromkeys(name for node in nodes for name in node.input)
+        initializers = [
+            self._with_data(self._initializers[name]) for name in names if name in self._initializers
+        ]
+        graph = helper.make_graph(
+            nodes,
+            self.names[stage],
+            [
+                helper.make_tensor_value_info(
+                    name, helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
+                )
+                for name, value in feed.items()
+            ],
+            [onnx.ValueInfoProto(name=name) for name in wanted],
+            initializers,
+        )
+        model = helper.make_model(
+            graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version
+        )
+        return bytes(model.SerializeToString())
+
+    def _with_data(self, tensor: TensorProto) -> TensorProto:
+        if not uses_external_data(tensor):
+            return tensor
+        full = TensorProto()
+        full.CopyFrom(tensor)
+        load_external_data_for_tensor(full, str(self._folder))
+        full.ClearField("external_data")
+        full.data_location = TensorProto.DEFAULT
+        return full
+
+
+def _weights_behind(nodes: Iterable[onnx.NodeProto], weights: Mapping[str, TensorProto]) -> dict[str, str]:
+    """Tell, by value, which weight it is, or is made of by one operator alone, such as its transpose."""
+    found = {name: name for name, tensor in weights.items() if uses_external_data(tensor)}
+    for node in nodes:
+        if len(node.input) == 1 and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return found

@@ -1,0 +1,42 @@
+"""Which open sessions can be taken apart into stages, and why others cannot."""
+
+from __future__ import annotations
+
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.capture import CapturedSession
+from vconv.runtime.engines.session import Session, TorchSession
+from vconv.runtime.engines.table import OnnxRuntimeSession, OpenVinoSession
+from vconv.runtime.engines.variants import patched_network
+from vconv.runtime.simulation.session import Simulated
+from vconv.runtime.stages.base import Stages
+from vconv.runtime.stages.graph import GraphStages
+from vconv.runtime.stages.torch_model import TorchStages
+
+SIMULATED = "a simulated device runs whole models only"
+CAPTURED = "what is captured is replayed whole"
+COMPILED = "a compiled model runs whole"
+
+
+def in_stages(session: Session, device: Device) -> Stages | str:
+    """Take an open variant apart into embeddings, blocks and head.
+
+    Args:
+        session: the variant.
+        device: where it runs.
+
+    Returns:
+        Its stages, or why it has none.
+
+    Raises:
+        ArtifactError: a graph cannot be cut where a block ends.
+    """
+    # The simulated session of a graph is one of ONNX Runtime too.
+    if isinstance(session, Simulated):
+        return SIMULATED
+    if isinstance(session, CapturedSession):
+        return CAPTURED
+    if isinstance(session, TorchSession):
+        return TorchStages(session, plain=False)
+    if isinstance(session, (OnnxRuntimeSession, OpenVinoSession)):
+        return GraphStages(session.path, patched_network(session.folder), device, session.engine)
+    return COMPILED

@@ -1,0 +1,146 @@
+"""A torch variant in stages, and every operator of one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries.table import library_of
+from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
+from vconv.runtime.stages.recording import Recorder, as_array
+from vconv.types import Array, Arrays
+
+Pass = Callable[..., Tensor]
+
+
+def find_blocks(model: nn.Module, network: Network) -> list[nn.Module]:
+    """Return a model's transformer blocks, in order.
+
+    Raises:
+        RuntimeError: it has no list of as many modules as the network has blocks.
+    """
+    lists = [
+        module
+        for module in model.modules()
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == network.blocks
+    ]
+    if not lists:
+        raise RuntimeError(f"{type(model).__name__} has no list of {network.blocks} blocks")
+    return list(max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters())))
+
+
+class TorchStages(Stages):
+    """A torch session in stages. While one runs, the blocks that are not meant are passed by.
+
+    Args:
+        session: the variant, open.
+        plain: whether attention is computed with plain operators, as in a graph, while steps are listed.
+    """
+
+    def __init__(self, session: TorchSession, plain: bool) -> None:
+        self._session, self._plain = session, plain
+        self._model, self._network = session.outputs.model, session.outputs.network
+        self._blocks = find_blocks(self._model, self._network)
+        self.names = stage_names(len(self._blocks))
+        self._beside: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._images, self._type = torch.empty(0), torch.float32
+
+    def run(self, stage: int, given: Arrays) -> dict[str, Array]:
+        """See :meth:`Stages.run`."""
+        with self._running():
+            return self._forward(stage, given)
+
+    def steps(self, stage: int, given: Arrays) -> list[Step]:
+        """See :meth:`Stages.steps`."""
+        found: list[Step] = []
+        self.visit(stage, given, found.append)
+        return found
+
+    def visit(self, stage: int, given: Arrays, take: Callable[[Step], None]) -> None:
+        """Run one stage; hand over every operator of it as soon as it has run, and list none.
+
+        Args:
+            stage: which.
+            given: see :meth:`Stages.run`.
+            take: takes a step.
+        """
+        recorder = Recorder(self._model, take)
+        plain = library_of(self._network).plain_attention(self._model) if self._plain else None
+        with plain or contextlib.nullcontext(), recorder.inside(self._model), self._running():
+            self._forward(stage, given, recorder)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        session = self._session
+        # Not in inference mode: there, operators would not be taken apart into those that a graph has.
+        with (
+            session.refusals(),
+            torch.no_grad(),
+            session.device.exact(),
+            session.precision.context(session.device),
+        ):
+            yield
+
+    def _forward(self, stage: int, given: Arrays, recorder: Recorder | None = None) -> dict[str, Array]:
+        ((_, array),) = given.items()
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._session.device.torch_name)
+        with contextlib.ExitStack() as recording:
+
+            def record(tensor: Tensor) -> Tensor:
+                if recorder:
+                    recorder.start(tensor)
+                    recording.enter_context(recorder)
+                return tensor
+
+            if stage == 0:
+                self._images = record(tensor.to(self._session.precision.dtype))
+                return {TOKENS: as_array(self._embedded(recorder))}
+            if stage == len(self.names) - 1:
+                return self._ended(tensor, record)
+            arguments, options = self._beside[stage - 1]
+            tokens = record(tensor.to(self._type))
+            return {TOKENS: as_array(self._blocks[stage - 1](tokens, *arguments, **options))}
+
+    def _embedded(self, recorder: Recorder | None) -> Tensor:
+        """Run all but the blocks; return what goes into the first, and note what each is given beside it."""
+        seen: list[Tensor] = []
+
+        def passing(index: int, tokens: Tensor, *arguments: Any, **options: Any) -> Tensor:
+            if recorder:
+                recorder.stop()
+            self._beside[index] = arguments, options
+            seen.append(tokens)
+            return tokens
+
+        with self._passed_by(passing):
+            self._session.outputs(self._images)
+        self._type = seen[0].dtype
+        return seen[0]
+
+    def _ended(self, tokens: Tensor, record: Callable[[Tensor], Tensor]) -> dict[str, Array]:
+        """Run the head: all but the blocks, with the tokens put in where the last block ends."""
+
+        def passing(index: int, before: Tensor, *arguments: Any, **options: Any) -> Tensor:
+            return record(tokens.to(self._type)) if index == len(self._blocks) - 1 else before
+
+        with self._passed_by(passing):
+            outputs = self._session.outputs(self._images)
+        return {name: as_array(value) for name, value in zip(self._session.names, outputs, strict=True)}
+
+    @contextlib.contextmanager
+    def _passed_by(self, passing: Pass) -> Iterator[None]:
+        for index, block in enumerate(self._blocks):
+            block.forward = functools.partial(passing, index)
+        try:
+            yield
+        finally:
+            for block in self._blocks:
+                del block.forward

@@ -1,0 +1,1 @@
+"""Timing: clocks, what else the machine did meanwhile, and how sure a figure is."""

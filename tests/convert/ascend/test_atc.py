@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vconv.convert.ascend import atc
+from vconv.convert.ascend.atc import PRECISIONS, Order, first_error
+from vconv.convert.graphs.tracing import GREATEST_BATCH
+from vconv.errors import EngineError, InputError, UnknownNameError
+
+SIZE = (224, 196)
+PLAIN = (
+    *("atc", "--framework=5", "--model=model.onnx", "--output=model", "--soc_version=Ascend310P3"),
+    "--input_format=NCHW",
+)
+
+
+def test_the_command_of_a_static_float32_model_says_all_that_atc_would_otherwise_guess() -> None:
+    assert Order.of("Ascend310P3").command(SIZE, 2) == (
+        *PLAIN,
+        "--input_shape=pixel_values:2,3,224,196",
+        "--precision_mode_v2=origin",
+        "--output_type=FP32",
+        "--log=error",
+    )
+
+
+def test_the_command_of_a_float16_model_with_gears_names_them_and_what_keeps_its_type() -> None:
+    assert Order.of("Ascend310P3", "fp16", (8, 1, 2, 2)).command(SIZE, 2) == (
+        *PLAIN,
+        "--input_shape=pixel_values:-1,3,224,196",
+        "--dynamic_batch_size=1,2,8",
+        "--precision_mode_v2=fp16",
+        "--keep_dtype=keep_dtype.cfg",
+        "--output_type=FP32",
+        "--log=error",
+    )
+
+
+@pytest.mark.parametrize("soc", ["Ascend910B4", "Ascend910_9391"])
+def test_float32_is_float32_where_convolutions_would_be_in_hf32(soc: str) -> None:
+    order = Order.of(soc)
+    assert order.settings() == {"op_precision.ini": "[ByOpType]\nConv2D=enable_float_32_execution\n"}
+    assert "--op_precision_mode=op_precision.ini" in order.command(SIZE, 1)
+
+
+@pytest.mark.parametrize("soc", ["Ascend310P3", "Ascend910A", "Ascend910ProB"])
+def test_a_processor_without_hf32_gets_no_setting_against_it(soc: str) -> None:
+    assert Order.of(soc).settings() == {}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_is_stated_and_keeps_what_its_row_says(precision: str) -> None:
+    order, row = Order.of("Ascend910B4", precision), PRECISIONS[precision]
+    assert f"--precision_mode_v2={precision}" in order.command(SIZE, 1)
+    kept = order.settings().get(atc.KEEP_DTYPE_FILE, "").splitlines()
+    assert kept == [f"OpType::{kind}" for kind in row.keeps]
+    named = {argument.split("=", 1)[1] for argument in order.command(SIZE, 1)[1:]}
+    assert order.settings().keys() <= named
+
+
+def test_float16_keeps_the_reductions_and_erf_and_origin_has_nothing_to_keep() -> None:
+    assert {name: row.keeps for name, row in PRECISIONS.items()} == {
+        "origin": (),
+        "fp16": ("LayerNorm", "SoftmaxV2", "Erf"),
+        "mixed_float16": ("LayerNorm", "SoftmaxV2", "Erf"),
+        "cube_fp16in_fp32out": (),
+    }
+    assert {row.variant for row in PRECISIONS.values()} >= {"om-fp32", "om-fp16"}
+    assert len({row.variant for row in PRECISIONS.values()}) == len(PRECISIONS)
+
+
+def test_gears_are_compiled_from_the_graph_of_any_batch_and_one_batch_from_the_static_one() -> None:
+    assert Order.of("Ascend910B4").source == "model.npu.onnx"
+    assert Order.of("Ascend910B4", gears=(1, 2)).source == "model.onnx"
+
+
+@pytest.mark.parametrize("soc", ["910B4", "", "Ascend 910B4", "Ascend910B4 --mode=1", "ascend910b4"])
+def test_what_is_no_processors_name_is_refused(soc: str) -> None:
+    with pytest.raises(InputError, match="--soc is no processor's name"):
+        Order.of(soc)
+
+
+@pytest.mark.parametrize(
+    "gears", [(4,), (4, 4), (0, 1), (1, GREATEST_BATCH + 1), (-1, 2), tuple(range(1, 102))]
+)
+def test_gears_that_atc_does_not_take_are_refused(gears: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="--gears cannot be used .*expected 2 to 100 different batches"):
+        Order.of("Ascend910B4", gears=gears)
+
+
+def test_the_greatest_gear_is_what_the_dynamic_graph_is_traced_for() -> None:
+    assert Order.of("Ascend910B4", gears=(1, GREATEST_BATCH)).gears == (1, GREATEST_BATCH)
+    assert len(Order.of("Ascend910B4", gears=range(1, 101)).gears) == 100
+
+
+def test_a_precision_that_atc_has_not_is_refused_with_those_that_it_has() -> None:
+    with pytest.raises(UnknownNameError, match="om-precision.*origin"):
+        Order.of("Ascend910B4", "force_fp16")
+
+
+def place_for(order: Order, folder: Path) -> Path:
+    """Write all that ATC needs into a folder but the graph."""
+    folder.mkdir()
+    (folder / atc.GRAPH_FILE).write_bytes(b"")
+    for name, text in order.settings().items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def fake_atc(folder: Path, body: str) -> dict[str, str]:
+    """Make an ``atc`` of a few lines of shell; return an environment that finds it."""
+    folder.mkdir()
+    (folder / "atc").write_text(f"#!/bin/sh\n{body}\n")
+    (folder / "atc").chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_the_script_runs_the_same_command_beside_itself_and_leaves_the_model_alone(tmp_path: Path) -> None:
+    order = Order.of("Ascend910B4", "fp16", (1, 2))
+    place = place_for(order, tmp_path / "a place; with 'signs'")
+    command = order.command(SIZE, 1)
+    path = place / atc.SCRIPT_FILE
+    path.write_text(atc.script(command, [*order.settings()]))
+    body = 'printf "%s\\n" "$@" > model.om; cat model.onnx keep_dtype.cfg > /dev/null; mkdir kernel_meta'
+    environment = fake_atc(tmp_path / "bin", body)
+    before = {*place.iterdir()}
+    subprocess.run(["sh", str(path)], check=True, cwd="/", env=environment)
+    assert {*place.iterdir()} == before | {place / "model.om"}
+    assert (place / "model.om").read_text().splitlines() == [*command[1:]]
+
+
+@pytest.mark.parametrize("body", ["echo half > model.om; exit 7", "true"], ids=["fails", "makes nothing"])
+def test_a_script_that_fails_leaves_nothing_half_made(body: str, tmp_path: Path) -> None:
+    order = Order.of("Ascend310P3")
+    place = place_for(order, tmp_path / "om")
+    path = place / atc.SCRIPT_FILE
+    path.write_text(atc.script(order.command(SIZE, 1), []))
+    before = {*place.iterdir()}
+    done = subprocess.run(["sh", str(path)], check=False, env=fake_atc(tmp_path / "bin", body))
+    assert done.returncode
+    assert {*place.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("ATC run failed\nE10007: [--framework] is required.\n", "E10007: [--framework] is required."),
+        ("[ERROR] GE: EZ3003: No supported Ops\nE40000: later", "EZ3003: No supported Ops"),
+        (
+            "starting\nModuleNotFoundError: No module named 'te'\nATC run failed",
+            "ModuleNotFoundError: No mod",
+        ),
+        ("starting\nSegmentation fault\n\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_first_error_of_a_log_is_found(log: str, expected: str) -> None:
+    found = first_error(log)
+    assert found.startswith(expected) and "\n" not in found
+    assert bool(found) == bool(expected)
+    assert len(first_error("E10007: " + "x" * 5000)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("body", "got"),
+    [
+        ("echo E10007: nothing; exit 255", "E10007: nothing"),
+        ("echo half > model.om; echo EC0010: no decorator >&2; exit 1", "EC0010: no decorator"),
+        ("echo start; echo Killed; exit 3", "exit status 3, and last 'Killed'"),
+        ("true", "exit status 0, and last ''"),
+    ],
+)
+def test_a_compiler_that_fails_is_one_line_with_its_first_error(body: str, got: str, tmp_path: Path) -> None:
+    fake_atc(tmp_path / "bin", body)
+    with pytest.raises(EngineError, match=f"atc did not compile the graph .*{got}") as caught:
+        atc.compile_model(tmp_path, (str(tmp_path / "bin" / "atc"),))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_compiler_runs_in_its_place_and_reads_no_input(tmp_path: Path) -> None:
+    fake_atc(tmp_path / "bin", "pwd > model.om; cat >> model.om")
+    place = place_for(Order.of("Ascend310P3"), tmp_path / "place")
+    atc.compile_model(place, (str(tmp_path / "bin" / "atc"),))
+    assert Path((place / "model.om").read_text().strip()).samefile(place)
+
+
+def test_an_order_is_plain_data() -> None:
+    assert Order.of("Ascend910B4", "fp16", (2, 1)) == Order.of("Ascend910B4", "fp16", (1, 2))
+    assert replace(Order.of("Ascend910B4"), soc="Ascend310P3") == Order.of("Ascend310P3")

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from vconv.catalog.systems import System
+from vconv.convert.ascend import atc, offline_model, operators
+from vconv.convert.ascend.atc import Order
+from vconv.errors import ArtifactError, EngineError, InputError
+from vconv.types import INPUT, silent
+
+BATCH = 2
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def without_atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_dynamic_graph_keeps_to_what_atc_takes(small_artifact: Path) -> None:
+    model = ir.load(small_artifact / "model.onnx")
+    assert {node.op_type for node in model.graph.all_nodes()} <= operators.SUPPORTED
+    assert model.opset_imports[""] <= operators.GREATEST_OPSET
+    assert model.ir_version <= operators.GREATEST_IR_VERSION
+
+
+@pytest.mark.usefixtures("without_atc")
+def test_without_atc_the_artifact_gets_all_that_makes_the_model_and_the_user_is_told(
+    copied: Path, scratch: Path, size: tuple[int, int]
+) -> None:
+    said: list[str] = []
+    order = Order.of("Ascend910B4", "fp16")
+    offline_model.make(copied, scratch, order, size, BATCH, said.append)
+    made = copied / "om"
+    assert names(made) == ["atc.sh", "keep_dtype.cfg", "model.onnx"]
+    assert os.access(made / "atc.sh", os.X_OK)
+    assert (made / "atc.sh").read_text() == atc.script(order.command(size, BATCH), ["keep_dtype.cfg"])
+    assert said == ["om/model.om is not made, for there is no atc on PATH: om/atc.sh makes it where CANN is"]
+    assert not any((scratch / "om").iterdir())
+
+
+@pytest.mark.usefixtures("without_atc")
+@pytest.mark.parametrize("gears", [(), (1, 4)], ids=["one batch", "gears"])
+def test_the_graph_for_atc_computes_what_the_artifacts_own_does_with_no_file_beside_it(
+    gears: tuple[int, ...], copied: Path, scratch: Path, size: tuple[int, int]
+) -> None:
+    order = Order.of("Ascend310P3", gears=gears)
+    offline_model.make(copied, scratch, order, size, BATCH, silent)
+    images = np.random.default_rng(0).standard_normal((BATCH, 3, *size), np.float32)
+    found, expected = (
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {INPUT: images})
+        for path in (copied / "om" / "model.onnx", copied / order.source)
+    )
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    graph = onnx.load(copied / "om" / "model.onnx", load_external_data=False).graph
+    assert not any(value.external_data for value in graph.initializer)
+
+
+@pytest.mark.usefixtures("atc")
+@pytest.mark.parametrize("gears", [(), (1, 4)], ids=["one batch", "gears"])
+def test_with_atc_the_artifact_gets_the_model_and_what_it_was_made_with_and_no_graph(
+    gears: tuple[int, ...], copied: Path, scratch: Path, size: tuple[int, int]
+) -> None:
+    said: list[str] = []
+    order = Order.of("Ascend910B4", "origin", gears)
+    offline_model.make(copied, scratch, order, size, BATCH, said.append)
+    assert names(copied / "om") == ["model.om", "op_precision.ini"]
+    assert said == [f"om/model.om: {' '.join(order.command(size, BATCH))}"]
+
+
+@pytest.mark.usefixtures("atc")
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+@pytest.mark.parametrize(
+    ("fails", "got"),
+    [
+        ("code", "EZ3003: No supported Ops kernel and engine are found"),
+        ("silent", "exit status 3, and last 'ATC start working now"),
+        ("no model", "exit status 0, and last 'ATC run success"),
+    ],
+)
+def test_a_failed_atc_is_one_line_and_leaves_no_folder(
+    fails: str,
+    got: str,
+    system: System,
+    copied: Path,
+    scratch: Path,
+    size: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ATC_FAILS", fails)
+    with pytest.raises(EngineError, match=f"atc did not compile the graph .*got {got}") as caught:
+        offline_model.make(copied, scratch, Order.of("Ascend910B4"), size, BATCH, silent)
+    assert "\n" not in str(caught.value)
+    assert not (copied / "om").exists()
+
+
+@pytest.mark.parametrize(("operator", "opset", "got"), [("Gelu", 20, "Gelu"), ("Erf", 19, "opset 19")])
+def test_a_graph_that_atc_cannot_take_is_refused_before_it_is_written(
+    operator: str, opset: int, got: str, tmp_path: Path, scratch: Path
+) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in (INPUT, "cls")]
+    graph = helper.make_graph([helper.make_node(operator, [INPUT], ["cls"])], "g", values[:1], values[1:])
+    imports = [helper.make_opsetid("", opset)]
+    onnx.save(helper.make_model(graph, opset_imports=imports), tmp_path / "model.npu.onnx")
+    with pytest.raises(ArtifactError, match=rf"model\.npu\.onnx is no graph for ATC .*got {got}"):
+        offline_model.make(tmp_path, scratch, Order.of("Ascend910B4"), (4, 4), 1, silent)
+    assert not (tmp_path / "om").exists()
+    assert not any((scratch / "om").iterdir())
+
+
+def test_weights_beyond_what_protobuf_takes_are_refused_and_just_less_is_not() -> None:
+    greatest = 2**31 - 1 - 2**24
+    offline_model.require_fitting(greatest)
+    with pytest.raises(
+        InputError, match=r"do not fit .*got 2\.13 GB .*protobuf no message of more than 2 GB"
+    ):
+        offline_model.require_fitting(greatest + 1)

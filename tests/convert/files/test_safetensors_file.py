@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from vconv.convert.files import safetensors_file
+from vconv.convert.files.safetensors_file import (
+    HEADER_LIMIT,
+    ITEM_SIZES,
+    Planned,
+    laid_out,
+    read_header,
+    write,
+)
+from vconv.errors import WeightsError
+
+Refused = Callable[..., AbstractContextManager[None]]
+
+TORCH_DTYPES = {
+    "F64": torch.float64, "I64": torch.int64, "U64": torch.uint64, "F32": torch.float32,
+    "I32": torch.int32, "U32": torch.uint32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I16": torch.int16, "U16": torch.uint16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+
+
+def tensor_of(dtype: str, *shape: int) -> Tensor:
+    numbers = torch.arange(int(torch.tensor(shape).prod()) if shape else 1).reshape(shape) % 100
+    return numbers.to(TORCH_DTYPES[dtype])
+
+
+def raw(tensor: Tensor) -> bytes:
+    return tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def plan(name: str, dtype: str, tensor: Tensor) -> Planned:
+    return Planned(name, dtype, tuple(tensor.shape), lambda: (raw(tensor),))
+
+
+def file_of(header: Any, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def f32(begin: Any, end: Any, shape: Any) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+
+
+def test_every_dtype_is_known_to_torch_at_its_size() -> None:
+    assert {name: dtype.itemsize for name, dtype in TORCH_DTYPES.items()} == dict(ITEM_SIZES)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 5), (4, 3, 2)])
+def test_headers_of_the_reference_library_are_read_tensor_by_tensor(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    tensors = {f"the.{name}": tensor_of(name, *shape) for name in ITEM_SIZES}
+    path = tmp_path / "library.safetensors"
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    entries = read_header(path)
+    assert set(entries) == set(tensors)
+    for name, entry in entries.items():
+        assert (f"the.{entry.dtype}", entry.shape, entry.path) == (name, shape, path)
+        assert b"".join(entry.chunks()) == raw(tensors[name])
+        assert path.read_bytes()[entry.offset : entry.offset + entry.nbytes] == raw(tensors[name])
+
+
+def test_the_reference_library_reads_what_is_written(tmp_path: Path) -> None:
+    tensors = {name: tensor_of(name, 3, 5) for name in ITEM_SIZES}
+    path = tmp_path / "model.safetensors"
+    write(path, [plan(name, name, tensor) for name, tensor in tensors.items()])
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    loaded = safetensors.torch.load_file(path)
+    assert set(loaded) == set(tensors)
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert loaded[name].shape == tensor.shape
+        assert raw(loaded[name]) == raw(tensor)
+
+
+@pytest.mark.parametrize("dtypes", [("F32",), ("F64", "F32", "F16", "U8"), ("F16", "BF16")])
+def test_bytes_are_those_of_the_reference_library(tmp_path: Path, dtypes: tuple[str, ...]) -> None:
+    tensors = {f"{name}.{dtype}": tensor_of(dtype, 3, 7) for name in ("b", "a10", "a9") for dtype in dtypes}
+    safetensors.torch.save_file(tensors, tmp_path / "library", metadata={"format": "pt"})
+    write(tmp_path / "own", [plan(name, name.split(".")[1], tensor) for name, tensor in tensors.items()])
+    assert (tmp_path / "own").read_bytes() == (tmp_path / "library").read_bytes()
+
+
+def test_the_order_of_the_tensors_does_not_change_the_file(tmp_path: Path) -> None:
+    plans = [plan(name, "F32", tensor_of("F32", 4)) for name in "cab"]
+    forth, back = write(tmp_path / "forth", plans), write(tmp_path / "back", plans[::-1])
+    assert forth == back
+    assert (tmp_path / "forth").read_bytes() == (tmp_path / "back").read_bytes()
+
+
+def test_where_every_tensor_will_lie_is_known_before_it_is_written(tmp_path: Path) -> None:
+    planned = [
+        plan(f"{dtype}.{name}", dtype, tensor_of(dtype, 3, 2)) for dtype in ITEM_SIZES for name in "ba"
+    ]
+    expected = laid_out(tmp_path / "file", iter(planned))
+    assert not (tmp_path / "file").exists()
+    write(tmp_path / "file", planned)
+    assert read_header(tmp_path / "file") == expected
+
+
+def test_two_tensors_of_one_name_are_an_error(tmp_path: Path) -> None:
+    planned = [plan("same", "F32", tensor_of("F32", 2)), plan("same", "F16", tensor_of("F16", 2))]
+    for lay in (laid_out, write):
+        with pytest.raises(ValueError, match="two tensors have one name"):
+            lay(tmp_path / "file", planned)
+    assert not (tmp_path / "file").exists()
+
+
+def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
+    digest = write(tmp_path / "file", [plan("a", "F32", tensor_of("F32", 9))])
+    assert digest == hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
+
+
+def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError):
+        write(path, [])
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("nbytes", [0, 11, 13])
+def test_writing_another_number_of_bytes_than_planned_is_an_error(tmp_path: Path, nbytes: int) -> None:
+    planned = Planned("short", "F32", (3,), lambda: (bytes(nbytes),))
+    with pytest.raises(ValueError, match=f"short: wrote {nbytes} bytes, planned 12"):
+        write(tmp_path / "file", [planned])
+
+
+def test_chunks_are_bounded_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = tensor_of("F32", 10)
+    write(tmp_path / "file", [plan("a", "F32", tensor)])
+    monkeypatch.setattr(safetensors_file, "CHUNK_BYTES", 16)
+    chunks = list(read_header(tmp_path / "file")["a"].chunks())
+    assert [len(chunk) for chunk in chunks] == [16, 16, 8]
+    assert b"".join(chunks) == raw(tensor)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "file"
+    write(path, [plan("a", "F32", tensor_of("F32", 10))])
+    entry = read_header(path)["a"]
+    path.write_bytes(path.read_bytes()[:-8])
+    with refused(
+        WeightsError, "file is not a sound safetensors file", "ended inside a tensor", "8 more bytes"
+    ):
+        list(entry.chunks())
+
+
+LIES = {
+    "gap": (file_of({"a": f32(0, 4, [1]), "b": f32(8, 12, [1])}, bytes(12)), "'b' at byte"),
+    "gap at the start": (file_of({"a": f32(4, 8, [1])}, bytes(8)), "no gap or overlap"),
+    "overlap": (file_of({"a": f32(0, 8, [2]), "b": f32(4, 12, [2])}, bytes(12)), "'b' at byte"),
+    "same place": (file_of({"a": f32(0, 4, [1]), "b": f32(0, 4, [1])}, bytes(4)), "no gap or overlap"),
+    "overrun": (file_of({"a": f32(0, 8, [2])}, bytes(7)), "bytes, as its header says"),
+    "left over": (file_of({"a": f32(0, 8, [2])}, bytes(9)), "bytes, as its header says"),
+    "no data": (file_of({"a": f32(0, 8, [2])}), "bytes, as its header says"),
+    "too short for its shape": (file_of({"a": f32(0, 4, [2])}, bytes(4)), "tensor 'a' of 4 bytes"),
+    "too long for its shape": (file_of({"a": f32(0, 8, [1])}, bytes(8)), "4 for F32 [1]"),
+    "backwards": (file_of({"a": f32(4, 0, [1])}, bytes(4)), "tensor 'a' of -4 bytes"),
+    "negative offset": (file_of({"a": f32(-4, 0, [1])}), "a known dtype, a shape, offsets"),
+    "negative shape": (file_of({"a": f32(0, 4, [-1, -1])}, bytes(4)), "a known dtype, a shape, offsets"),
+    "fractional shape": (file_of({"a": f32(0, 4, [1.0])}, bytes(4)), "a known dtype, a shape, offsets"),
+    "boolean shape": (file_of({"a": f32(0, 4, [True])}, bytes(4)), "a known dtype, a shape, offsets"),
+    "shape of text": (file_of({"a": f32(0, 4, "1")}, bytes(4)), "a known dtype, a shape, offsets"),
+    "shape of nothing": (file_of({"a": f32(0, 4, None)}, bytes(4)), "a known dtype, a shape, offsets"),
+    "offset that is not a number": (file_of({"a": f32(0, float("nan"), [1])}, bytes(4)), "nan"),
+    "three offsets": (
+        file_of({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]}}, bytes(4)),
+        "a known dtype, a shape, offsets",
+    ),
+    "unknown dtype": (
+        file_of({"a": {"dtype": "F12", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
+        "'F12'",
+    ),
+    "list as dtype": (
+        file_of({"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
+        "a known dtype",
+    ),
+    "no dtype": (file_of({"a": {"shape": [1], "data_offsets": [0, 4]}}, bytes(4)), "a known dtype"),
+    "tensor that is a list": (file_of({"a": [1]}, bytes(4)), "tensor 'a' described as [1]"),
+    "name twice": (
+        file_of(b'{"a":%b,"a":%b}' % ((json.dumps(f32(0, 4, [1])).encode(),) * 2), bytes(4)),
+        "the name 'a' twice",
+    ),
+    "not JSON": (file_of(b"{nonsense"), "a JSON header"),
+    "cut JSON": (file_of(b'{"a":{"dtype":"F32","shape":[1],"data_off'), "a JSON header"),
+    "not UTF-8": (file_of(b'{"\xff\xfe":1}'), "a JSON header"),
+    "deep": (file_of(b'{"a":' + b"[" * 200_000), "a JSON header"),
+    "list": (file_of([1, 2]), "a header that is a list"),
+    "number": (file_of(b"12"), "a header that is a int"),
+    "empty file": (b"", "a file of 0 bytes"),
+    "seven bytes": (b"\x02\0\0\0\0\0\0", "a file of 7 bytes"),
+    "header beyond the file": (struct.pack("<Q", 90) + b"{}", "a header of 90 bytes"),
+    "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+    "a page": (b"<!doctype html>\n<html>", "a text that begins b'<!doctype html>"),
+    "numbers without end": (file_of({"a": f32(0, 8, [2**62] * 16)}, bytes(8)), "tensor 'a' of 8 bytes"),
+    "a number above all": (file_of({"a": f32(0, 8, [2**63])}, bytes(8)), "described as"),
+    "dimensions without end": (file_of({"a": f32(0, 8, [2] * 50_000)}, bytes(8)), "described as"),
+    "huge header": (struct.pack("<Q", 2**63) + b"{}", f"a header of {2**63} bytes"),
+    "header of one byte": (struct.pack("<Q", 1) + b"{}", "a header of 1 bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_header_that_lies_is_refused(tmp_path: Path, refused: Refused, lie: str) -> None:
+    content, fragment = LIES[lie]
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with refused(WeightsError, "weights.safetensors is not a sound safetensors file", fragment):
+        read_header(path)
+
+
+# The library takes a name that comes twice, and keeps the last.
+@pytest.mark.parametrize("lie", sorted(set(LIES) - {"name twice"}))
+def test_the_reference_library_refuses_the_same_lies(tmp_path: Path, lie: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(LIES[lie][0])
+    with pytest.raises(safetensors.SafetensorError):
+        safetensors.torch.load_file(path)
+
+
+def test_a_header_above_the_limit_is_refused_before_it_is_read(tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "weights.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", HEADER_LIMIT + 1))
+        file.truncate(HEADER_LIMIT + 100)
+    with refused(WeightsError, f"a header of {HEADER_LIMIT + 1} bytes", f"2 to {HEADER_LIMIT} bytes"):
+        read_header(path)
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, refused: Refused) -> None:
+    with refused(WeightsError, "nothing.safetensors", "No such file or directory"):
+        read_header(tmp_path / "nothing.safetensors")
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path, refused: Refused) -> None:
+    with refused(WeightsError, "cannot read", "Is a directory"):
+        read_header(tmp_path)
+
+
+def test_what_is_written_is_told_by_the_megabyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vconv.progress.EVERY_SECONDS", 0)
+    said: list[str] = []
+    tensors = {name: torch.zeros(3, 10**6 // 4) for name in "abc"}
+    write(tmp_path / "out", [plan(name, "F32", tensor) for name, tensor in tensors.items()], said.append)
+    assert [line.split(",")[0] for line in said] == ["MB written: 3 of 9", "MB written: 6 of 9"]

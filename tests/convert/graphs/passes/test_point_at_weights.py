@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import safetensors.numpy
+
+from vconv.convert.files.safetensors_file import Entry, read_header
+from vconv.convert.graphs.passes.point_at_weights import forget_weights, point_at_weights
+
+WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
+OTHER = np.full((4,), 7, np.float32)
+
+
+@pytest.fixture
+def entries(tmp_path: Path) -> dict[str, Entry]:
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({"disk.weight": WEIGHT, "another": OTHER}, path)
+    return read_header(path)
+
+
+def stored_key(name: str) -> str:
+    return name.replace("memory.", "disk.")
+
+
+def graph_of(*dims: int | str, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Graph:
+    """Add the weight ``memory.weight``, which has no data, and the constant ``one`` to ``x``."""
+    kind = ir.TensorType(dtype)
+    given, inner, made = (ir.Value(name=name, shape=ir.Shape([2, 3]), type=kind) for name in ("x", "i", "y"))
+    weight = ir.Value(name="memory.weight", shape=ir.Shape(dims), type=kind)
+    one = ir.Value(name="one", shape=ir.Shape([1]), type=kind, const_value=ir.tensor([1.0], name="one"))
+    nodes = [
+        ir.Node("", "Add", [given, weight], outputs=[inner]),
+        ir.Node("", "Add", [inner, one], outputs=[made]),
+    ]
+    return ir.Graph(
+        [given], [made], nodes=nodes, initializers=[weight, one], opset_imports={"": 18}, name="g"
+    )
+
+
+def test_a_weight_becomes_external_under_the_files_name(entries: dict[str, Entry]) -> None:
+    graph = graph_of(2, 3)
+    point_at_weights(graph, entries, stored_key)
+    assert set(graph.initializers) == {"disk.weight", "one"}
+    tensor = graph.initializers["disk.weight"].const_value
+    assert isinstance(tensor, ir.ExternalTensor)
+    entry = entries["disk.weight"]
+    assert (tensor.location, tensor.offset, tensor.length) == (
+        "model.safetensors",
+        entry.offset,
+        entry.nbytes,
+    )
+    assert (tensor.dtype, tuple(tensor.shape)) == (ir.DataType.FLOAT, (2, 3))
+    np.testing.assert_array_equal(tensor.numpy(), WEIGHT)
+
+
+def test_onnxruntime_reads_the_weight_from_the_file(entries: dict[str, Entry], tmp_path: Path) -> None:
+    graph = graph_of(2, 3)
+    point_at_weights(graph, entries, stored_key)
+    ir.save(ir.Model(graph, ir_version=8), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {"x": np.full((2, 3), 10, np.float32)})
+    np.testing.assert_array_equal(found, WEIGHT + 11)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.safetensors"]
+
+
+def test_a_weight_that_is_not_in_the_file_is_an_error(entries: dict[str, Entry]) -> None:
+    del entries["disk.weight"]
+    with pytest.raises(ValueError, match=r"weight memory\.weight is not in the weights file as disk\.weight"):
+        point_at_weights(graph_of(2, 3), entries, stored_key)
+
+
+@pytest.mark.parametrize("dims", [(3, 2), (6,), (2, 3, 1)])
+def test_a_weight_of_another_shape_is_an_error(
+    entries: dict[str, Entry], dims: tuple[int | str, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"weight memory\.weight is .* disk\.weight in the file is \(2, 3\)"):
+        point_at_weights(graph_of(*dims), entries, stored_key)
+
+
+def test_a_weight_of_another_type_is_an_error(entries: dict[str, Entry]) -> None:
+    with pytest.raises(ValueError, match=r"memory\.weight"):
+        point_at_weights(graph_of(2, 3, dtype=ir.DataType.FLOAT16), entries, stored_key)
+
+
+def test_a_weight_without_a_shape_is_an_error(entries: dict[str, Entry]) -> None:
+    graph = graph_of(2, 3)
+    graph.initializers["memory.weight"].shape = None
+    with pytest.raises(ValueError, match=r"weight memory\.weight is None"):
+        point_at_weights(graph, entries, stored_key)
+
+
+def test_a_constant_with_data_is_left_as_it_is(entries: dict[str, Entry]) -> None:
+    graph = graph_of(2, 3)
+    before = graph.initializers["one"].const_value
+    point_at_weights(graph, entries, lambda name: name if name == "one" else stored_key(name))
+    assert graph.initializers["one"].const_value is before
+
+
+def test_forgetting_takes_the_data_of_weights_and_of_nothing_else() -> None:
+    graph = graph_of(2, 3)
+    graph.initializers["memory.weight"].const_value = ir.tensor(WEIGHT, name="memory.weight")
+    forget_weights(graph, lambda name: name.startswith("memory."))
+    assert graph.initializers["memory.weight"].const_value is None
+    assert graph.initializers["one"].const_value is not None

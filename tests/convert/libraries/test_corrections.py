@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vconv.catalog.systems import System
+from vconv.convert.layouts.table import LAYOUTS, network
+from vconv.convert.libraries import corrections
+from vconv.convert.patches import rope_periods, table
+from vconv.convert.patches.base import applied
+from vconv.convert.sources.base import Source
+
+Distance = Callable[[Any, Any], float]
+Named = Callable[[Any, Tensor], dict[str, Tensor]]
+
+KNOWN = [
+    1.0, 1.3359375, 1.78125, 2.375, 3.15625, 4.21875, 5.625, 7.5,
+    10.0, 13.3125, 17.75, 23.75, 31.625, 42.25, 56.25, 75.0,
+]  # fmt: skip
+"""Periods of the released networks with heads of 64 channels: 100^(i / 16), eight significant bits each."""
+
+
+PLACES = {"dinov3_vit": "rope_embeddings.inv_freq", "timm dinov3": "rope.periods"}
+"""By family, the buffer that the reference corrects."""
+
+
+def corrected_place(source: Source) -> str:
+    """Name of the buffer that must be corrected; empty where there is none."""
+    return PLACES.get(source.network.layout.family, "")
+
+
+def test_periods_of_the_released_networks_are_known() -> None:
+    assert corrections.authors_periods(100.0, 64).tolist() == KNOWN
+    assert rope_periods.periods(100.0, 64).tolist() == KNOWN
+
+
+@pytest.mark.parametrize("head_dim", [32, 48, 64, 80, 96, 128])
+@pytest.mark.parametrize("theta", [10.0, 100.0, 10000.0])
+def test_periods_agree_with_the_patch_and_with_torch(head_dim: int, theta: float) -> None:
+    found = corrections.authors_periods(theta, head_dim)
+    exact = torch.tensor([theta ** (index / (head_dim // 4)) for index in range(head_dim // 4)])
+    assert found.dtype == np.float32
+    assert found.tolist() == exact.to(torch.bfloat16).tolist()
+    assert found.tolist() == rope_periods.periods(theta, head_dim).tolist()
+
+
+def test_rounding_is_to_nearest_and_ties_to_even() -> None:
+    """Two hidden periods: 1 and the square root of theta, chosen to lie halfway between two bfloat16."""
+    for value, expected in ((1 + 2**-8, 1.0), (1 + 3 * 2**-8, 1 + 2**-6), (1 + 2**-8 + 2**-20, 1 + 2**-7)):
+        assert corrections.authors_periods(value**2, 8).tolist() == [1.0, expected]
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_configuration_without_theta_means_one_hundred(
+    small_source: Source, stock: Callable[[Path], Any]
+) -> None:
+    config = {key: value for key, value in small_source.config.items() if key != "rope_theta"}
+    model = stock(small_source.folder)
+    corrections.correct(model, "dinov3_vit", config)
+    expected = 1 / torch.from_numpy(corrections.authors_periods(100.0, small_source.network.head_dim))
+    assert torch.equal(model.rope_embeddings.inv_freq, expected)
+
+
+def test_correcting_changes_one_buffer_and_nothing_else(
+    small_source: Source, stock: Callable[[Path], Any]
+) -> None:
+    original, model = stock(small_source.folder), stock(small_source.folder)
+    family, place = small_source.network.layout.family, corrected_place(small_source)
+    name = corrections.correct(model, family, small_source.config)
+    assert name == ("original + authors' periods" if place else "original")
+    before, after = dict(original.named_buffers()), dict(model.named_buffers())
+    changed = [key for key in before if not torch.equal(before[key], after[key])]
+    assert set(before) == set(after)
+    assert changed == ([place] if place else [])
+    for key, parameter in original.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(key))
+    if place:
+        periods = torch.from_numpy(corrections.authors_periods(100.0, small_source.network.head_dim))
+        assert torch.equal(after[place], 1 / periods if place.endswith("inv_freq") else periods)
+
+
+def test_correcting_shows_at_the_output_of_a_network_with_rope_and_only_there(
+    small_source: Source,
+    stock: Callable[[Path], Any],
+    corrected: Callable[[Source], Any],
+    named: Named,
+    pixel_values: Tensor,
+    distance: Distance,
+) -> None:
+    before = named(stock(small_source.folder), pixel_values)["last_hidden_state"]
+    after = named(corrected(small_source), pixel_values)["last_hidden_state"]
+    has_rope = bool(corrected_place(small_source))
+    assert (distance(after, before) > 1e-5) is has_rope
+    assert torch.equal(after, before) is not has_rope
+
+
+@pytest.mark.parametrize("system", ["vit_small_patch16_dinov3.lvd1689m"], indirect=True)
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_a_corrected_timm_network_is_the_patched_one_and_not_the_stock_one(
+    small_source: Source,
+    stock: Callable[[Path], Any],
+    named: Named,
+    pixel_values: Tensor,
+    distance: Distance,
+    dynamic: bool,
+) -> None:
+    arguments = {**small_source.config["model_args"], "dynamic_img_size": dynamic}
+    config = {**small_source.config, "model_args": arguments}
+    (small_source.folder / "config.json").write_text(json.dumps(config))
+    original, model, patched = (stock(small_source.folder) for _ in range(3))
+    assert (model.rope.pos_embed_cached is None) is dynamic
+    corrections.correct(model, "timm dinov3", config)
+    expected, found = named(original, pixel_values), named(model, pixel_values)
+    with applied(patched, network(config), [rope_periods.PATCH]):
+        agreed = named(patched, pixel_values)
+    for name, value in found.items():
+        assert distance(agreed[name], value) < 1e-6, name
+        assert distance(expected[name], value) > 1e-5, name
+
+
+@pytest.mark.parametrize("system", ["vit_small_patch16_dinov3.lvd1689m"], indirect=True)
+def test_a_corrected_timm_network_computes_the_authors_angles(
+    small_source: Source, corrected: Callable[[Source], Any], distance: Distance
+) -> None:
+    """``2 pi c / period`` of centred coordinates from -1 to 1, here in numpy's float64."""
+    model, side = corrected(small_source), 4
+    centres = (np.arange(side) + 0.5) / side * 2 - 1
+    grid = np.stack(np.meshgrid(centres, centres, indexing="ij"), axis=-1).reshape(-1, 2)
+    periods = corrections.authors_periods(100.0, small_source.network.head_dim).astype(np.float64)
+    angles = (2 * np.pi * grid[:, :, None] / periods).reshape(side * side, -1)
+    expected = np.concatenate([np.tile(np.sin(angles), 2), np.tile(np.cos(angles), 2)], axis=1)
+    assert distance(model.rope.get_embed([side, side]), expected) < 1e-6
+
+
+def test_the_reference_shares_no_code_with_the_patches() -> None:
+    source = inspect.getsource(corrections)
+    assert [
+        word for word in ("vconv.convert", "bfloat16(", "_cache_embed", "rope_periods") if word in source
+    ] == []
+
+
+def test_every_family_with_a_corrective_patch_has_a_reference(system: System) -> None:
+    net = network(system.config)
+    corrective = [patch for patch in table.called_for(net) if patch.corrective]
+    assert (net.layout.family in corrections._CORRECTIONS) is bool(corrective)
+
+
+def test_every_correction_is_of_a_family_that_there_is() -> None:
+    assert set(corrections._CORRECTIONS) == set(PLACES)
+    assert set(PLACES) <= set(LAYOUTS)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vconv.catalog.systems import SYSTEMS
+from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.layouts.base import Network
+from vconv.convert.layouts.table import find_layout
+from vconv.convert.sources.base import Source
+from vconv.convert.weights import ledger
+from vconv.convert.weights.ledger import CASTABLE, Line
+from vconv.errors import WeightsError
+
+Refused = Callable[..., AbstractContextManager[None]]
+
+PREFIXED = [name for name, system in SYSTEMS.items() if find_layout(system.config).prefix]
+
+
+def net(source: Source) -> Network:
+    return source.network
+
+
+def test_every_tensor_of_a_checkpoint_is_matched_with_itself(small_source: Source) -> None:
+    matches = ledger.match(net(small_source), small_source.entries)
+    assert {pair.source: pair.entry for pair in matches} == small_source.entries
+    assert [pair for pair in matches if not pair.source == pair.target == pair.canonical] == []
+    assert len(matches) == len(small_source.entries)
+
+
+@pytest.mark.parametrize("system", PREFIXED, indirect=True)
+def test_a_checkpoint_gets_the_names_that_a_ledger_knows_whatever_it_was_saved_under(
+    small_source: Source, stock: Callable[[Path], Any]
+) -> None:
+    network, model = net(small_source), stock(small_source.folder)
+    in_memory = {f"{network.layout.prefix}{name}" for name in model.state_dict()}
+    on_disk = list(small_source.entries)
+    lines = [Line(name, name, "copied", "F32", (), "") for name in on_disk]
+    by_key = {network.layout.disk_key(name.removeprefix(network.layout.prefix)): name for name in in_memory}
+    assert by_key.keys() == set(on_disk)
+    entries = {by_key[name]: entry for name, entry in small_source.entries.items()}
+    stray = next(iter(small_source.entries.values()))
+    found = ledger.renamed(lines, network, {**entries, "a.stray": stray})
+    assert found == {**small_source.entries, "a.stray": stray}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_missing_tensor_is_refused(small_source: Source, refused: Refused, count: int) -> None:
+    entries = dict(small_source.entries)
+    names = [name for name in net(small_source).tensors()][:count]
+    for name in names:
+        del entries[name]
+    with refused(WeightsError, net(small_source).layout.family, f"{count} missing tensors", *names):
+        ledger.match(net(small_source), entries)
+
+
+def test_an_unknown_tensor_is_refused(small_source: Source, refused: Refused) -> None:
+    entries = dict(small_source.entries)
+    entries["rope.periods"] = next(iter(entries.values()))
+    with refused(WeightsError, "1 unknown tensors, such as rope.periods"):
+        ledger.match(net(small_source), entries)
+
+
+@pytest.mark.parametrize("system", PREFIXED, indirect=True)
+def test_a_tensor_that_comes_with_and_without_prefix_is_refused(
+    small_source: Source, refused: Refused
+) -> None:
+    name = "embeddings.cls_token"
+    entries = {**small_source.entries, net(small_source).layout.prefix + name: small_source.entries[name]}
+    with refused(WeightsError, f"1 double tensors, such as {name}"):
+        ledger.match(net(small_source), entries)
+
+
+@pytest.mark.parametrize("system", PREFIXED, indirect=True)
+def test_a_backbone_with_prefix_loses_it(small_source: Source) -> None:
+    prefix = net(small_source).layout.prefix
+    entries = {prefix + name: entry for name, entry in small_source.entries.items()}
+    matches = ledger.match(net(small_source), entries)
+    assert {pair.source: pair.target for pair in matches} == {
+        name: name.removeprefix(prefix) for name in entries
+    }
+
+
+def test_every_tensor_is_held_to_its_shape(small_source: Source, refused: Refused) -> None:
+    for name, entry in small_source.entries.items():
+        shape = (*entry.shape[:-1], entry.shape[-1] + 1)
+        entries = {**small_source.entries, name: replace(entry, shape=shape)}
+        with refused(WeightsError, f"the tensor {name} ", f"got F32 {list(shape)}", str(list(entry.shape))):
+            ledger.match(net(small_source), entries)
+
+
+def test_a_tensor_with_a_dimension_too_many_is_refused(small_source: Source, refused: Refused) -> None:
+    name, entry = next(iter(small_source.entries.items()))
+    entries = {**small_source.entries, name: replace(entry, shape=(1, *entry.shape))}
+    with refused(WeightsError, f"the tensor {name} "):
+        ledger.match(net(small_source), entries)
+
+
+@pytest.mark.parametrize("dtype", ["F64", "I32", "F8_E4M3", "BOOL"])
+def test_a_type_that_fp32_cannot_hold_is_refused(small_source: Source, refused: Refused, dtype: str) -> None:
+    name, entry = next(iter(small_source.entries.items()))
+    entries = {**small_source.entries, name: replace(entry, dtype=dtype)}
+    with refused(WeightsError, f"the tensor {name} ", f"got {dtype} ", "expected F32, F16 or BF16"):
+        ledger.match(net(small_source), entries)
+
+
+@pytest.mark.parametrize("dtype", ["F32", *CASTABLE])
+def test_types_that_fp32_holds_are_matched(small_source: Source, dtype: str) -> None:
+    entries: dict[str, Entry] = {
+        name: replace(entry, dtype=dtype) for name, entry in small_source.entries.items()
+    }
+    assert len(ledger.match(net(small_source), entries)) == len(entries)
+
+
+LINES = [
+    Line("a", "a", "copied", "F32", (1, 2), "0a"),
+    Line("x.b", "b", "renamed", "F32", (3,), "0b"),
+    Line("c", "c", "cast", "BF16", (), "0c"),
+    Line("d", "", "dropped", "F16", (4,), "0d", 'max|b| = 0, "proved"'),
+    Line("e", "e", "copied", "F32", (5,), "0e"),
+]
+
+
+def test_a_summary_counts_every_action() -> None:
+    assert ledger.summary(iter(LINES)) == {"tensors": 5, "copied": 2, "renamed": 1, "cast": 1, "dropped": 1}
+
+
+def test_a_summary_of_nothing_is_all_zero() -> None:
+    assert ledger.summary([]) == {"tensors": 0, "copied": 0, "renamed": 0, "cast": 0, "dropped": 0}
+
+
+@pytest.mark.parametrize("lines", [LINES, LINES[:1], []])
+def test_a_ledger_is_read_back_as_it_was_saved(tmp_path: Path, lines: list[Line]) -> None:
+    ledger.save(tmp_path / "ledger.json", lines)
+    assert ledger.load(tmp_path / "ledger.json") == lines
+
+
+def test_a_ledger_is_plain_json_with_one_line_a_tensor(tmp_path: Path) -> None:
+    ledger.save(tmp_path / "ledger.json", LINES)
+    text = (tmp_path / "ledger.json").read_text()
+    assert [row["source"] for row in json.loads(text)] == [line.source for line in LINES]
+    assert len(text.splitlines()) == 2 + len(LINES)
+
+
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k", "dinov2-large"], indirect=True)
+def test_a_state_dict_with_the_names_of_memory_is_taken_for_what_it_is(small_source: Source) -> None:
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(small_source.folder)
+    in_memory = dict(
+        zip(map(small_source.network.layout.disk_key, model.state_dict()), model.state_dict(), strict=True)
+    )
+    renamed = {
+        in_memory[name]: replace(entry, name=in_memory[name]) for name, entry in small_source.entries.items()
+    }
+    matches = ledger.match(small_source.network, renamed)
+    assert {pair.source: pair.target for pair in matches} == {name: key for key, name in in_memory.items()}

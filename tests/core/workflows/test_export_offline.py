@@ -1,0 +1,251 @@
+"""Offline models the whole way: exported, made later, checked, loaded and judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import vconv
+from vconv.artifact import manifest
+from vconv.artifact.manifest import OfflineRecord
+from vconv.catalog.systems import SYSTEMS, System
+from vconv.cli import main
+from vconv.convert.ascend import offline_model
+from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
+from vconv.runtime.devices import table
+from vconv.runtime.devices.base import Device
+from vconv.runtime.devices.npu_gelu import SPELLED_OUT, ExactGelu
+from vconv.workflows import validate
+
+SOC = "Ascend910B4"
+GEARS = (1, 2)
+LATER = ["om/atc.sh", "om/keep_dtype.cfg", "om/model.onnx"]
+
+
+@pytest.fixture
+def system() -> System:
+    """One system: what is tested here is the same for all."""
+    return SYSTEMS["dinov3-vits16"]
+
+
+@pytest.fixture
+def without_atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+
+
+@pytest.fixture
+def one_npu(npu: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """A machine with an NPU that pyACL alone can use: nothing of torch's or ONNX Runtime's runs there."""
+    row = replace(table.KINDS["npu"], count=lambda: 1, make=lambda index, settings: npu)
+    monkeypatch.setitem(table.KINDS, "npu", row)
+    monkeypatch.setattr("vconv.runtime.devices.npu_gelu.find", lambda device: ExactGelu(SPELLED_OUT, None))
+    return npu
+
+
+@pytest.fixture
+def exported(small_name: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Callable[..., Any]:
+    """The function that exports an offline model too, once for each way of asking, and returns a copy."""
+
+    def export(kind: str, **options: Any) -> tuple[Path, dict[str, Any]]:
+        root = tmp_path_factory.getbasetemp() / "offline" / kind
+        if not root.exists():
+            document = vconv.export(
+                small_name, "synthetic:1", root / "artifact", format="om", soc=SOC, **options
+            )
+            (root / "document.json").write_text(json.dumps(document))
+        copy = shutil.copytree(root / "artifact", tmp_path / "artifact")
+        return copy, json.loads((root / "document.json").read_text())
+
+    return export
+
+
+@pytest.fixture
+def pending(exported: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Any]]:
+    """An artifact that was exported without ATC, and the export's document."""
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", os.devnull)
+        found: tuple[Path, dict[str, Any]] = exported("pending", gears=GEARS, om_precision="fp16")
+        return found
+
+
+@pytest.fixture
+def compiled(exported: Callable[..., Any], atc: Path) -> tuple[Path, dict[str, Any]]:
+    """An artifact that was exported with ATC, and the export's document."""
+    found: tuple[Path, dict[str, Any]] = exported("compiled", batch=2)
+    return found
+
+
+def row_of(report: dict[str, Any], variant: str) -> dict[str, Any]:
+    (row,) = (row for row in report["variants"] if row["variant"] == variant)
+    return dict(row)
+
+
+def check_of(report: dict[str, Any], name: str) -> dict[str, Any]:
+    (check,) = (check for check in report["checks"] if check["name"] == name)
+    return dict(check)
+
+
+def test_without_atc_the_artifact_is_complete_and_says_what_is_to_be_made(
+    pending: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, document = pending
+    om = document["om"]
+    assert (om["variant"], om["file"], om["compiled"]) == ("om-fp16", "om/model.om", False)
+    assert (om["soc"], om["precision_mode"], om["gears"]) == (SOC, "fp16", [*GEARS])
+    assert om["command"][0] == "atc" and "--dynamic_batch_size=1,2" in om["command"]
+    assert [name for name in document["files"] if name.startswith("om/")] == LATER
+    assert {row["status"] for row in document["variants"]} == {"passed"}
+    assert "om-fp16" not in {row["variant"] for row in document["variants"]}
+    made = manifest.load(folder)
+    (record,) = made.made_later
+    assert record.offline == OfflineRecord(
+        soc=SOC, precision_mode="fp16", gears=GEARS, command=tuple(om["command"])
+    )
+    assert (record.engine, record.precision, record.batch, record.opset) == ("acl", "fp16", None, 18)
+
+
+def test_on_a_cpu_a_validation_passes_and_says_why_the_offline_model_was_not_run(
+    pending: tuple[Path, dict[str, Any]],
+) -> None:
+    report = validate.validate(pending[0], quick=True)
+    assert report["status"] == "passed"
+    row = row_of(report, "om-fp16")
+    assert (row["engine"], row["status"]) == ("acl", "skipped")
+    assert row["reason"] == "acl cannot run here: offline models run on an NPU alone"
+    check = check_of(report, "om/model.om")
+    assert check["status"] == "skipped" and "not made yet" in check["detail"]
+
+
+@pytest.mark.usefixtures("acl", "one_npu")
+def test_on_an_npu_a_model_that_is_not_made_is_skipped(pending: tuple[Path, dict[str, Any]]) -> None:
+    row = row_of(validate.validate(pending[0], quick=True, device="npu"), "om-fp16")
+    assert (row["status"], row["reason"]) == ("skipped", "model.om is not made yet: no such file")
+
+
+@pytest.mark.usefixtures("acl", "one_npu", "atc")
+def test_a_model_that_the_script_made_is_judged_and_said_not_to_be_hashed(
+    pending: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, _ = pending
+    subprocess.run([folder / "om" / "atc.sh"], check=True, stdout=subprocess.DEVNULL)
+    report = validate.validate(folder, quick=True, device="npu")
+    row = row_of(report, "om-fp16")
+    assert (row["status"], row["device"], row["arithmetic"]) == ("passed", "npu:0", "fp16")
+    assert row["batches"] == [1, 2]
+    assert [timing["batch"] for timing in row["latency"]] == [1]
+    assert {output["status"] for output in row["outputs"].values()} == {"passed"}
+    assert row["outputs"].keys() == manifest.load(folder).outputs.keys()
+    check = check_of(report, "om/model.om")
+    assert check["status"] == "skipped" and "not hashed" in check["detail"]
+    assert check_of(report, "files")["status"] == "passed"
+
+
+@pytest.mark.usefixtures("acl", "one_npu")
+def test_a_compiled_model_is_hashed_and_judged_at_its_batch_in_float32(
+    compiled: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, document = compiled
+    assert document["om"]["compiled"] and document["om"]["variant"] == "om-fp32"
+    held = [name for name in document["files"] if name.startswith("om/")]
+    assert held == ["om/model.om", "om/op_precision.ini"]
+    report = validate.validate(folder, quick=True, device="npu")
+    row = row_of(report, "om-fp32")
+    assert (row["status"], row["batches"], row["arithmetic"]) == ("passed", [2], "fp32")
+    assert "om/model.om" not in {check["name"] for check in report["checks"]}
+
+
+def test_a_compiled_model_that_was_changed_is_refused(compiled: tuple[Path, dict[str, Any]]) -> None:
+    path = compiled[0] / "om" / "model.om"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ArtifactError, match=r"om/model\.om was changed"):
+        validate.validate(compiled[0], quick=True)
+
+
+def test_what_lies_beside_the_model_and_no_script_makes_fails_the_files(
+    pending: tuple[Path, dict[str, Any]],
+) -> None:
+    (pending[0] / "om" / "fusion_result.json").write_text("{}")
+    check = check_of(validate.validate(pending[0], quick=True), "files")
+    assert check["status"] == "failed" and "om/fusion_result.json" in check["detail"]
+
+
+@pytest.mark.usefixtures("acl", "one_npu")
+def test_an_offline_model_is_loaded_by_its_name(compiled: tuple[Path, dict[str, Any]]) -> None:
+    made = manifest.load(compiled[0])
+    images = np.random.default_rng(0).standard_normal((3, 3, *made.size), np.float32)
+    with (
+        vconv.load(compiled[0], "npu", "om-fp32") as session,
+        vconv.load(compiled[0], variant="onnx-fp32") as other,
+    ):
+        found, expected = session(images), other(images)
+        assert found.keys() == expected.keys()
+        for name, array in found.items():
+            np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-4)
+
+
+def test_a_cpu_does_not_load_one_and_bisect_does_not_take_one_apart(
+    compiled: tuple[Path, dict[str, Any]],
+) -> None:
+    with pytest.raises(UnavailableError, match="acl cannot run here"):
+        vconv.load(compiled[0], variant="om-fp32")
+    with pytest.raises(UnknownNameError, match="unknown variant"):
+        vconv.bisect(compiled[0], "om-fp32")
+
+
+def test_a_failed_atc_is_one_line_and_leaves_nothing(
+    small_name: str, atc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATC_FAILS", "code")
+    home = tmp_path / "home"
+    home.mkdir()
+    arguments = ["--weights", "synthetic:1", "--out", str(home / "out"), "--format", "om", "--soc", SOC]
+    result = CliRunner().invoke(main, ["export", small_name, *arguments, "--json"])
+    last = result.stderr.splitlines()[-1]
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert last.startswith("error: atc did not compile the graph | got EZ3003: No supported Ops kernel")
+    assert [*home.iterdir()] == []
+
+
+def test_weights_that_no_graph_can_hold_are_refused_before_any_graph_is_made(
+    small_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline_model, "GREATEST_BYTES", 2**24 + 1000)
+    arguments = ["--weights", "synthetic:1", "--out", str(tmp_path / "out"), "--format", "om", "--soc", SOC]
+    result = CliRunner().invoke(main, ["export", small_name, *arguments])
+    assert result.exit_code == 2
+    assert "the weights do not fit an offline model's graph" in result.stderr.splitlines()[-1]
+    assert "model.onnx" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("without_atc")
+def test_the_terminal_says_plainly_that_the_model_is_not_made(small_name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--weights", "synthetic:1", "--out", str(out), "--golden", "none"]
+    wanted = ["--format", "om", "--soc", SOC, "--gears", "1,2", "--om-precision", "mixed_float16"]
+    result = CliRunner().invoke(main, ["export", small_name, *arguments, *wanted])
+    assert result.exit_code == 0, result.output
+    assert "om/model.om is not made, for there is no atc on PATH" in result.stderr
+    assert "om/model.om is not made: no atc on PATH; om/atc.sh makes it" in " ".join(result.stdout.split())
+    shown = CliRunner().invoke(main, ["info", str(out)])
+    line = " ".join(shown.stdout.split())
+    assert f"{SOC}, mixed_float16, gears 1, 2; not hashed: the script beside it makes it later" in line
+
+
+def test_a_manifest_of_before_there_were_offline_models_is_still_read(small_artifact: Path) -> None:
+    content = json.loads((small_artifact / manifest.MANIFEST_FILE).read_text())
+    for variant in content["variants"]:
+        assert variant.pop("offline") is None
+    made = manifest.Manifest.model_validate_json(json.dumps(content))
+    assert made == manifest.load(small_artifact)
+    assert made.made_later == ()

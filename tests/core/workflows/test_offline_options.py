@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from vconv import cli
+from vconv.cli import main
+from vconv.convert.ascend.atc import PRECISIONS, Order
+from vconv.errors import InputError, UnknownNameError
+from vconv.workflows import offline_options
+from vconv.workflows.offline_options import FORMATS, offline_order
+
+
+def order(**given: Any) -> Order | None:
+    usual = {"format": "om", "soc": "Ascend910B4", "gears": (), "precision": "origin"}
+    return offline_order(**{**usual, "without_weights": False, "opset": 18, **given})
+
+
+def test_graphs_alone_are_exported_unless_more_is_asked_for() -> None:
+    assert order(format="onnx", soc=None) is None
+    assert order(gears=(2, 1), precision="fp16") == Order.of("Ascend910B4", "fp16", (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [({"soc": "Ascend910B4"}, "--soc"), ({"gears": (1, 2)}, "--gears"), ({"precision": "fp16"}, "--om-prec")],
+)
+def test_an_option_of_offline_models_alone_is_refused(given: dict[str, Any], option: str) -> None:
+    with pytest.raises(InputError, match=f"{option}.* has nothing to do .*add --format om"):
+        order(**{"format": "onnx", "soc": None, **given})
+
+
+def test_an_offline_model_is_for_a_processor_that_must_be_named() -> None:
+    with pytest.raises(InputError, match="does not say for which processor .*npu-smi info"):
+        order(soc=None)
+
+
+def test_an_offline_model_has_its_weights_inside_so_that_they_cannot_be_left_out() -> None:
+    with pytest.raises(InputError, match="--format om and --without-weights exclude each other"):
+        order(without_weights=True)
+
+
+def test_gears_need_a_dynamic_graph_that_atc_takes_and_one_batch_does_not() -> None:
+    with pytest.raises(InputError, match="--gears needs a graph .*got --opset 20 .*leave --opset out"):
+        order(gears=(1, 2), opset=20)
+    assert order(opset=20) == order()
+
+
+def test_an_unknown_format_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UnknownNameError, match="unknown format .*om"):
+        order(format="tflite")
+
+
+def test_the_command_line_offers_every_format_and_precision() -> None:
+    choices = {parameter.name: parameter.type for parameter in cli.main.commands["export"].params}
+    assert tuple(choices["format"].choices) == FORMATS  # type: ignore[attr-defined]
+    assert tuple(choices["om_precision"].choices) == tuple(PRECISIONS)  # type: ignore[attr-defined]
+    assert offline_options.OM in FORMATS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--format", "om"], "does not say for which processor"),
+        (["--format", "om", "--soc", "910B4"], "--soc is no processor's name"),
+        (["--format", "om", "--soc", "Ascend910B4", "--gears", "1;2"], "--gears takes whole numbers"),
+        (["--format", "om", "--soc", "Ascend910B4", "--gears", ""], "commas between, not ''"),
+        (["--format", "om", "--soc", "Ascend910B4", "--gears", "4"], "--gears cannot be used"),
+        (["--soc", "Ascend910B4"], "--soc has nothing to do"),
+    ],
+)
+def test_wrong_use_is_one_line_before_anything_is_made(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = CliRunner().invoke(main, ["export", "dinov3-vits16", "--out", str(out), *arguments])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not out.exists()

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import timm
+import torch
+import transformers
+from torch import nn
+
+from vconv.convert.libraries import corrections, models
+from vconv.convert.patches import base, table
+from vconv.convert.sources.base import Source
+from vconv.errors import PatchError, WeightsError
+from vconv.types import WEIGHTS_FILE, Array, Status
+from vconv.validators.accuracy import golden
+from vconv.validators.accuracy.golden import Reference, run_reference
+
+
+@pytest.fixture
+def images(size: tuple[int, int]) -> Array:
+    return np.random.default_rng(2).standard_normal((3, 3, *size), dtype=np.float32)
+
+
+@pytest.fixture
+def reference(small_source: Source, images: Array) -> Reference:
+    return run_reference(small_source, images)
+
+
+def rounded_periods(theta: float, head_dim: int) -> torch.Tensor:
+    quarter = head_dim // 4
+    periods = torch.tensor([theta ** (place / quarter) for place in range(quarter)])
+    return periods.to(torch.bfloat16).to(torch.float32)
+
+
+def by_transformers(source: Source, images: Array, dtype: torch.dtype, corrected: bool) -> dict[str, Array]:
+    """Run stock transformers, with the authors' periods put in by hand, and cut the tokens up."""
+    model = transformers.AutoModel.from_pretrained(source.folder, dtype=torch.float32).eval()
+    theta = source.config.get("rope_theta")
+    if theta and corrected:
+        head_dim = source.config["hidden_size"] // source.config["num_attention_heads"]
+        model.rope_embeddings.inv_freq = 1.0 / rounded_periods(theta, head_dim)
+    with torch.inference_mode():
+        stock = model.to(dtype)(torch.from_numpy(images).to(dtype))
+    first = 1 + source.config.get("num_register_tokens", 0)
+    return named(stock.last_hidden_state.numpy(), stock.pooler_output.numpy(), first)
+
+
+def by_timm(source: Source, images: Array, dtype: torch.dtype, corrected: bool) -> dict[str, Array]:
+    """Run stock timm, which is made to compute the authors' periods by itself, and cut the tokens up."""
+    model: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True).eval()
+    if corrected and hasattr(model, "rope") and model.rope is not None:
+        arguments = source.config["model_args"]
+        periods = rounded_periods(100.0, arguments["embed_dim"] // arguments["num_heads"])
+        model.rope._compute_periods = lambda device="cpu", dtype=torch.float32: periods.to(device, dtype)
+        model.rope.reset_parameters()
+    with torch.inference_mode():
+        wide = model.to(dtype)
+        tokens = wide.forward_features(torch.from_numpy(images).to(dtype))
+        pooled = wide(torch.from_numpy(images).to(dtype))
+    return named(tokens.numpy(), pooled.numpy(), model.num_prefix_tokens)
+
+
+def named(tokens: Array, pooled: Array, first: int) -> dict[str, Array]:
+    found = {"pooled": pooled, "cls": tokens[:, 0]}
+    if first > 1:
+        found["registers"] = tokens[:, 1:first]
+    return {**found, "patches": tokens[:, first:], "last_hidden_state": tokens}
+
+
+def by_hand(source: Source, images: Array, dtype: torch.dtype, corrected: bool) -> dict[str, Array]:
+    run = by_timm if "architecture" in source.config else by_transformers
+    return run(source, images, dtype, corrected)
+
+
+def has_rope(source: Source) -> bool:
+    return "rope_theta" in source.config or "dinov3" in source.config.get("architecture", "")
+
+
+def distance(actual: Array, expected: Array) -> float:
+    """Return the relative L2 distance of the worst image."""
+    pairs = zip(actual.astype(np.float64), expected.astype(np.float64), strict=True)
+    return max(float(np.sqrt(np.square(a - e).sum() / np.square(e).sum())) for a, e in pairs)
+
+
+def test_the_reference_is_the_stock_model_with_the_authors_periods(
+    reference: Reference, small_source: Source, images: Array
+) -> None:
+    expected = by_hand(small_source, images, torch.float32, corrected=True)
+    assert list(reference.outputs) == list(expected)
+    for name, value in expected.items():
+        assert reference.outputs[name].dtype == np.float32
+        assert distance(reference.outputs[name], value) < 1e-6
+    assert reference.pixel_values is images
+
+
+def test_the_floor_is_the_distance_of_float32_from_float64(
+    reference: Reference, small_source: Source, images: Array
+) -> None:
+    exact = by_hand(small_source, images, torch.float64, corrected=True)
+    assert set(reference.floor) == set(exact)
+    for name, value in exact.items():
+        assert reference.floor[name] == pytest.approx(distance(reference.outputs[name], value), rel=1e-3)
+        assert 1e-9 < reference.floor[name] < 1e-5
+
+
+def test_the_distance_to_the_stock_original_is_there_where_it_is_corrected(
+    reference: Reference, small_source: Source, images: Array
+) -> None:
+    assert reference.name == ("original + authors' periods" if has_rope(small_source) else "original")
+    if not has_rope(small_source):
+        assert reference.to_stock_original == {}
+        return
+    stock = by_hand(small_source, images, torch.float32, corrected=False)
+    for name, value in stock.items():
+        found = distance(value, reference.outputs[name])
+        assert reference.to_stock_original[name] == pytest.approx(found, rel=1e-3)
+        assert found > 100 * reference.floor[name]
+
+
+def test_with_its_librarys_periods_the_reference_is_the_stock_original(
+    small_source: Source, images: Array
+) -> None:
+    found = run_reference(replace(small_source, periods="library"), images)
+    expected = by_hand(small_source, images, torch.float32, corrected=False)
+    assert (found.name, found.to_stock_original) == ("original", {})
+    assert all(distance(found.outputs[name], value) < 1e-6 for name, value in expected.items())
+
+
+def test_many_images_are_run_a_few_at_a_time_and_come_out_in_their_order(
+    small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = np.concatenate([images, images[::-1] * 0.5])
+    whole = run_reference(small_source, many)
+    monkeypatch.setattr(golden, "AT_ONCE", 4)
+    parts = run_reference(small_source, many)
+    for name, value in whole.outputs.items():
+        assert parts.outputs[name].shape == value.shape
+        assert distance(parts.outputs[name], value) < 1e-5
+
+
+def test_no_patch_has_a_part_in_the_reference(
+    reference: Reference, small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a patch was asked for")
+
+    for holder, name in ((base, "applied"), (base, "find_sites"), (table, "called_for"), (table, "named")):
+        monkeypatch.setattr(holder, name, refuse)
+    again = run_reference(small_source, images)
+    assert all(np.array_equal(again.outputs[name], reference.outputs[name]) for name in reference.outputs)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_original_whose_outputs_are_not_numbers_is_refused(
+    value: float, small_source: Source, images: Array, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(small_source.folder, tmp_path / "damaged")
+    tensors = safetensors.numpy.load_file(folder / WEIGHTS_FILE)
+    key = max(name for name in tensors if "norm" in name and name.endswith("bias"))
+    tensors[key][0] = value
+    safetensors.numpy.save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"not numbers.*NaN or Inf in .*cls"):
+        run_reference(replace(small_source, folder=folder), images)
+
+
+def test_what_is_recorded_comes_back_bit_by_bit(reference: Reference, tmp_path: Path) -> None:
+    path = tmp_path / "golden" / "golden.safetensors"
+    golden.save(path, reference)
+    pixel_values, outputs = golden.load(path)
+    assert pixel_values.tobytes() == reference.pixel_values.tobytes()
+    assert set(outputs) == set(reference.outputs)
+    for name, value in reference.outputs.items():
+        assert outputs[name].shape == value.shape
+        assert outputs[name].tobytes() == value.tobytes()
+
+
+def test_one_reference_is_recorded_as_one_set_of_bytes(reference: Reference, tmp_path: Path) -> None:
+    paths = [tmp_path / place / "golden.safetensors" for place in ("first", "second")]
+    for path in paths:
+        golden.save(path, reference)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def simple() -> Reference:
+    outputs = {"cls": np.ones((2, 8), np.float32), "patches": np.ones((2, 3, 8), np.float32)}
+    return Reference("original", np.zeros((2, 3, 4, 4), np.float32), outputs, {}, {})
+
+
+def test_a_reference_that_is_as_recorded_agrees() -> None:
+    live = simple()
+    check = golden.agreement(live, (live.pixel_values, live.outputs))
+    assert (check.name, check.status) == ("golden", Status.PASSED)
+    assert "0.0e+00" in check.detail
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1 + 5e-6, "passed"), (1 + 2e-5, "failed"), (1.1, "failed")])
+def test_a_reference_agrees_within_the_strict_limit_of_float32(factor: float, status: str) -> None:
+    live = simple()
+    recorded = {**live.outputs, "cls": live.outputs["cls"] * np.float32(factor)}
+    check = golden.agreement(live, (live.pixel_values, recorded))
+    assert check.status == status
+    assert ("cls: vector_relative_error" in check.detail) == (status == "failed")
+
+
+FAULTS: dict[str, Callable[[dict[str, Array]], object]] = {
+    "an output less": lambda outputs: outputs.pop("cls"),
+    "an output more": lambda outputs: outputs.update(logits=np.ones((2, 8), np.float32)),
+    "another shape": lambda outputs: outputs.update(cls=np.ones((2, 9), np.float32)),
+    "another type": lambda outputs: outputs.update(cls=np.ones((2, 8))),
+    "not a number": lambda outputs: outputs.update(cls=np.full((2, 8), np.nan, np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_recording_that_does_not_fit_disagrees(name: str) -> None:
+    live, recorded = simple(), dict(simple().outputs)
+    FAULTS[name](recorded)
+    assert golden.agreement(live, (live.pixel_values, recorded)).status is Status.FAILED
+
+
+def test_without_a_recording_the_check_is_skipped_with_a_reason() -> None:
+    check = golden.agreement(simple(), None)
+    assert check.status is Status.SKIPPED
+    assert check.detail
+
+
+def test_a_correction_that_changes_nothing_is_an_error(
+    small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden.reference, "correct", lambda model, family, config: "original + nothing")
+    with pytest.raises(PatchError, match="correcting the reference changes nothing"):
+        run_reference(small_source, images)
+
+
+@pytest.fixture
+def model(small_source: Source) -> nn.Module:
+    """The reference of a small system."""
+    found = models.load(small_source.folder, small_source.network)
+    corrections.correct(found, small_source.network.layout.family, small_source.config)
+    return found
+
+
+def run_wide(model: nn.Module, source: Source, images: Array) -> dict[str, torch.Tensor]:
+    with torch.inference_mode():
+        found = models.Outputs(model, source.network)(torch.from_numpy(images).double())
+    return dict(zip(models.output_names(source.network), found, strict=True))
+
+
+def linear_layers(model: nn.Module) -> list[nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Linear)]
+
+
+def test_a_model_that_is_widened_layer_by_layer_gives_what_one_in_double_gives(
+    model: nn.Module, small_source: Source, images: Array
+) -> None:
+    expected = run_wide(copy.deepcopy(model).double(), small_source, images)
+    with golden._in_double(model):
+        actual = run_wide(model, small_source, images)
+    for name, value in expected.items():
+        assert actual[name].dtype == value.dtype == torch.float64
+        assert float((actual[name] - value).norm() / value.norm()) < 1e-12, name
+
+
+def test_linear_layers_are_as_they_were_after_a_pass_in_double(
+    model: nn.Module, small_source: Source, images: Array
+) -> None:
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    with golden._in_double(model):
+        run_wide(model, small_source, images)
+    assert linear_layers(model)
+    for module in linear_layers(model):
+        for parameter in module.parameters(recurse=False):
+            assert parameter.dtype is torch.float32
+        assert not module._forward_hooks and not module._forward_pre_hooks
+    for name, value in model.named_parameters():
+        assert torch.equal(value.float(), before[name]), name
+
+
+def test_no_more_than_one_linear_layer_is_wide_at_a_time(
+    model: nn.Module, small_source: Source, images: Array
+) -> None:
+    wide: list[int] = []
+
+    def count(*_: object) -> None:
+        layers = linear_layers(model)
+        wide.append(sum(layer.weight.dtype is torch.float64 for layer in layers))
+
+    with golden._in_double(model):
+        for module in linear_layers(model):
+            module.register_forward_pre_hook(count)
+        count()
+        run_wide(model, small_source, images)
+        count()
+    assert (wide[0], wide[-1]) == (0, 0)
+    assert set(wide[1:-1]) == {1}
+
+
+@pytest.mark.usefixtures("small_source")
+def test_hooks_are_gone_after_an_error_in_double(model: nn.Module) -> None:
+    with pytest.raises(ZeroDivisionError), golden._in_double(model):
+        raise ZeroDivisionError
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in linear_layers(model))

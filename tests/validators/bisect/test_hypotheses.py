@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from vconv.types import Array, Arrays, Check, Status
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.limits import STRICT
+from vconv.validators.accuracy.verdicts import judge
+from vconv.validators.bisect.hypotheses import HYPOTHESES, Evidence, conclude, diagnose
+from vconv.validators.faults.classes import CLASSES
+
+LIMIT = STRICT["fp32", "fp32"]
+REGISTERS, SIDE = 2, 4
+IMAGES = np.random.default_rng(0).standard_normal((2, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def network(images: Array) -> dict[str, Array]:
+    """Compute something that has all outputs, and in which place and channel matter."""
+    grown = np.exp(0.1 * images) * np.arange(1, SIDE + 1)[:, None]
+    tokens = grown.reshape(len(images), 3, -1).swapaxes(1, 2) * np.array([1.0, 2.0, 5.0])
+    before = np.stack([tokens.mean(1) * (3 + index) for index in range(1 + REGISTERS)], axis=1)
+    whole = np.concatenate([before, tokens], axis=1).astype(np.float32)
+    return {
+        "pooled": np.tanh(whole[:, 0]),
+        "cls": whole[:, 0],
+        "patches": whole[:, 1 + REGISTERS :],
+        "last_hidden_state": whole,
+    }
+
+
+STOCK = {name: value * np.float32(1.01) for name, value in network(IMAGES).items()}
+
+
+def evidence(run: Callable[[Array], Arrays]) -> Evidence:
+    expected = network(IMAGES)
+    reference = Reference("original", IMAGES, expected, {}, {}, STOCK)
+    actual = run(IMAGES)
+    return Evidence(run, actual, reference, judge(actual, expected, LIMIT), LIMIT)
+
+
+def renamed(images: Array) -> Arrays:
+    found = network(images)
+    return {**found, "pooled": found["cls"], "cls": found["pooled"]}
+
+
+def pooled_otherwise(images: Array) -> Arrays:
+    found = network(images)
+    return {**found, "pooled": found["patches"].mean(1)}
+
+
+def one_early(images: Array) -> Arrays:
+    found = network(images)
+    return {**found, "patches": found["last_hidden_state"][:, REGISTERS:-1]}
+
+
+WRONG: dict[str, Callable[[Array], Arrays]] = {
+    "output names": renamed,
+    "pooling": pooled_otherwise,
+    "token order": one_early,
+    "rope periods": lambda images: {
+        name: value * np.float32(1.01) for name, value in network(images).items()
+    },
+    "height and width": lambda images: network(images.swapaxes(2, 3)),
+    "channel order": lambda images: network(images[:, ::-1]),
+}
+
+
+@pytest.mark.parametrize("fault", HYPOTHESES)
+def test_a_fault_is_named_by_its_hypothesis_alone(fault: str) -> None:
+    failed = evidence(WRONG[fault])
+    assert failed.failed
+    assert [name for name, hypothesis in HYPOTHESES.items() if hypothesis(failed)] == [fault]
+    (found,) = diagnose(failed)
+    assert found.fault == fault
+    assert found.because
+
+
+def test_every_hypothesis_has_a_wrong_variant_here() -> None:
+    assert set(WRONG) == set(HYPOTHESES)
+
+
+def test_noise_is_explained_by_nothing() -> None:
+    noise = np.random.default_rng(1).standard_normal
+
+    def run(images: Array) -> Arrays:
+        return {
+            name: (value + 1e-2 * noise(value.shape)).astype(np.float32)
+            for name, value in network(images).items()
+        }
+
+    assert diagnose(evidence(run)) == []
+
+
+def test_outputs_that_are_not_numbers_or_missing_are_explained_by_nothing() -> None:
+    bad = {name: np.full_like(value, np.nan) for name, value in network(IMAGES).items()}
+    assert diagnose(evidence(lambda images: bad)) == []
+    assert diagnose(evidence(lambda images: {"cls": network(images)["cls"] * 2})) == []
+
+
+@pytest.mark.parametrize("missing", ["pooled", "cls", "patches", "last_hidden_state"])
+def test_an_output_that_is_missing_is_looked_at_all_the_same(missing: str) -> None:
+    def run(images: Array) -> Arrays:
+        return {name: value for name, value in network(images).items() if name != missing}
+
+    assert [found.fault for found in diagnose(evidence(run))] in ([], ["pooling"])
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (2, 16, 2), (2, 40, 3)])
+def test_patches_of_another_shape_are_no_shifted_tokens(shape: tuple[int, ...]) -> None:
+    def run(images: Array) -> Arrays:
+        return {**network(images), "patches": np.ones(shape, np.float32)}
+
+    assert HYPOTHESES["token order"](evidence(run)) == ""
+
+
+def test_images_that_are_not_square_are_not_turned() -> None:
+    wide = np.concatenate([IMAGES, IMAGES], axis=3)
+    expected = {"patches": wide.reshape(2, -1, 3)}
+
+    def run(images: Array) -> Arrays:
+        assert images.shape == wide.shape
+        return {"patches": expected["patches"] + 1}
+
+    actual = run(wide)
+    failed = Evidence(
+        run, actual, Reference("x", wide, expected, {}, {}), judge(actual, expected, LIMIT), LIMIT
+    )
+    assert HYPOTHESES["height and width"](failed) == ""
+
+
+def test_the_conclusion_has_each_class_once_the_most_telling_first() -> None:
+    checks = [
+        Check("a", Status.PASSED, "fine"),
+        Check("b", Status.FAILED, "is wrong", "weights"),
+        Check("c", Status.FAILED, "is wrong too", "activation"),
+        Check("d", Status.FAILED, "again", "weights"),
+    ]
+    rows = [
+        {"variant": "v", "diagnosis": [{"class": "token order", "because": "so"}]},
+        {"variant": "w", "diagnosis": []},
+    ]
+    found = conclude(checks, rows)
+    assert [row["class"] for row in found] == ["activation", "weights", "token order"]
+    assert found[1] == {
+        "class": "weights",
+        "meaning": CLASSES["weights"],
+        "where": "b",
+        "because": "is wrong",
+    }
+    assert found[2]["where"] == "v"
+    assert conclude(checks[:1], rows[1:]) == []

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from huggingface_hub import ModelCard
+
+from vconv.artifact.manifest import Manifest
+from vconv.catalog.systems import SYSTEMS, System
+from vconv.validators.report.card import model
+from vconv.validators.report.card.card import render
+from vconv.validators.report.card.words import LANGUAGES, words_of
+
+
+def trained(made: Manifest, licence: str, identity: str = "", revision: str = "") -> Manifest:
+    """Return a manifest as of weights that were trained."""
+    told = {"synthetic": False, "kind": "huggingface" if revision else "folder", "licence": licence}
+    told |= {
+        "label": f"hub:{identity}" if identity else "weights",
+        "identity": identity,
+        "revision": revision,
+    }
+    return made.model_copy(update={"source": made.source.model_copy(update=told)})
+
+
+def test_trained_weights_have_a_licence_and_a_base_and_nothing_is_called_synthetic(
+    made: Manifest, system: System
+) -> None:
+    found = trained(made, system.licence)
+    for language in LANGUAGES:
+        text = render(found, [], language)
+        data = ModelCard(text).data
+        assert data.base_model == system.hub_id
+        if system.licence == "dinov3-license":
+            assert (data.license, data.license_name) == ("other", "dinov3-license")
+            assert data.license_link.startswith("https://ai.meta.com/")
+        else:
+            assert data.license == system.licence
+        assert "synthetic-weights" not in data.tags
+        assert "synthetic" not in text.lower().replace("synthetic:", "")
+        assert "合成" not in text
+
+
+def test_a_fine_tune_names_its_own_repository_and_one_way_to_get_it(made: Manifest, system: System) -> None:
+    found = trained(made, "mit", identity="someone/fine-tune", revision="0123abc")
+    text = render(found, [], "en")
+    assert ModelCard(text).data.base_model == "someone/fine-tune"
+    assert ModelCard(text).data.license == "mit"
+    (route,) = model.routes(found)
+    assert route["command"].startswith("hf download someone/fine-tune")
+    assert f"hf download {system.hub_id}" not in text
+
+
+def test_an_image_is_as_many_tokens_as_the_outputs_say(made: Manifest) -> None:
+    found = model.geometry(made)
+    assert found["rows"] * found["columns"] == found["patches"]
+    assert found["tokens"] == 1 + found["registers"] + found["patches"]
+    assert found["patch"] * found["rows"] == made.size[0]
+
+
+def test_every_patch_that_was_applied_has_a_note(made: Manifest) -> None:
+    for language in LANGUAGES:
+        notes = model.patch_notes(made, words_of(language))
+        assert len(notes) == sum(patch.applied for patch in made.patches)
+
+
+def test_every_system_says_where_it_comes_from() -> None:
+    for system in SYSTEMS.values():
+        assert system.works
+        assert system.trained_on
+        for work in system.works:
+            assert work.bibtex.startswith(f"@{work.kind}{{{work.key},\n")
+            assert work.bibtex.count("{") == work.bibtex.count("}")
+            assert work.url.startswith("https://")
+        for mirror in system.mirrors:
+            assert system.hub_id in mirror.page_of(system.hub_id)
+            assert system.hub_id in mirror.command_of(system.hub_id, "weights")

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import re
+import string
+from typing import get_args
+
+import pytest
+
+from vconv.convert.layouts.table import LAYOUTS
+from vconv.convert.patches.base import Carrier
+from vconv.convert.patches.table import PATCHES
+from vconv.types import GRAPHS, Status
+from vconv.validators.accuracy.metrics import METRICS
+from vconv.validators.report.card.model import FAMILIES
+from vconv.validators.report.card.words import LANGUAGES, TEMPLATES, words_of
+
+
+def test_every_language_has_the_same_words() -> None:
+    english, *others = (words_of(language).tables for language in LANGUAGES)
+    for other in others:
+        assert {name: table.keys() for name, table in english.items()} == {
+            name: table.keys() for name, table in other.items()
+        }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_word_is_filled_in_from_the_same_places(language: str) -> None:
+    def places(text: str) -> set[str | None]:
+        return {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+
+    english = words_of("en").tables
+    for name, table in words_of(language).tables.items():
+        for key, text in table.items():
+            assert places(text) == places(english[name][key]), (name, key)
+            assert text.strip()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nothing_of_the_tables_is_without_words(language: str) -> None:
+    tables = words_of(language).tables
+    assert set(PATCHES) == set(tables["patches"])
+    assert set(get_args(Carrier)) == set(tables["carriers"])
+    assert set(Status) == set(tables["statuses"])
+    assert set(METRICS) <= set(tables["headings"])
+    assert {graph.file for graph in GRAPHS} <= set(tables["files"])
+    families = {FAMILIES.get(layout.family, layout.family) for layout in LAYOUTS.values()}
+    assert families == set(tables["families"])
+
+
+def test_both_templates_show_the_same_things_in_the_same_order() -> None:
+    def shown(language: str) -> list[str]:
+        text = (TEMPLATES / f"card.{language}.md").read_text("utf-8")
+        return re.findall(r"\{\{ [^}]*\}\}|^## \d+", text, re.MULTILINE)
+
+    english, chinese = (shown(language) for language in LANGUAGES)
+    assert set(english) == set(chinese)
+    assert [one for one in english if one.startswith("##")] == [
+        one for one in chinese if one.startswith("##")
+    ]
+
+
+def test_chinese_is_punctuated_as_chinese_is() -> None:
+    han = "[\\u4e00-\\u9fff]"
+    for text in (
+        (TEMPLATES / "card.zh.md").read_text("utf-8"),
+        (TEMPLATES / "card.zh.toml").read_text("utf-8"),
+    ):
+        assert not re.findall(f"{han}[,;:!?]|[,;!?]{han}", text)

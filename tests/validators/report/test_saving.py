@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vconv.artifact.results import RESULTS_FILE
+from vconv.errors import ArtifactError
+from vconv.types import Check, Status
+from vconv.validators.report import saving
+
+WHOLE = [
+    ("", "", "incomplete"),
+    ("passed", "", "passed"),
+    ("passed", "passed", "passed"),
+    ("passed", "skipped", "passed"),
+    ("passed", "failed", "failed"),
+    ("failed", "", "failed"),
+    ("failed", "passed", "failed"),
+    ("passed failed", "passed", "failed"),
+    ("failed passed", "passed", "failed"),
+    ("passed skipped", "passed", "passed"),
+    ("skipped", "", "incomplete"),
+    ("skipped", "passed", "incomplete"),
+    ("skipped skipped", "passed skipped", "incomplete"),
+    ("skipped failed", "passed", "failed"),
+    ("skipped", "failed", "failed"),
+    ("incomplete", "passed", "incomplete"),
+    ("incomplete skipped", "", "incomplete"),
+    ("incomplete failed", "", "failed"),
+    ("", "passed", "incomplete"),
+    ("", "skipped", "incomplete"),
+    ("", "passed passed", "incomplete"),
+    ("", "failed", "failed"),
+    ("", "passed failed", "failed"),
+]
+"""Statuses of the variants, of the checks, and of the whole."""
+
+
+@pytest.mark.parametrize(("variants", "checks", "whole"), WHOLE)
+def test_the_whole_follows_from_its_parts(variants: str, checks: str, whole: str) -> None:
+    rows = [{"status": Status(status)} for status in variants.split()]
+    found = [
+        Check("check", Status(status), "detail", "weights" if status == "failed" else "")
+        for status in checks.split()
+    ]
+    assert saving.whole(rows, found) is Status(whole)
+
+
+def test_the_table_has_every_status_of_a_variant_alone_and_beside_a_passed_check() -> None:
+    assert {status.value for status in Status} == {variants for variants, _, _ in WHOLE if variants.isalpha()}
+
+
+class Standing(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Standing:
+        assert tz is UTC
+        return cls(2026, 3, 1, 12, 30, 59, tzinfo=tz)
+
+
+@pytest.fixture
+def standing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "datetime", Standing)
+
+
+def index(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / RESULTS_FILE).read_text())["reports"]
+    return found
+
+
+@pytest.mark.usefixtures("standing")
+def test_reports_of_one_second_are_all_kept(tmp_path: Path) -> None:
+    paths = [
+        saving.save(tmp_path, {"status": "passed", "run": run}, "validate", "a log\n") for run in range(3)
+    ]
+    assert len(set(paths)) == 3
+    assert [json.loads(path.read_text())["run"] for path in paths] == [0, 1, 2]
+    assert [entry["file"] for entry in index(tmp_path)] == [f"reports/{path.name}" for path in paths]
+
+
+@pytest.mark.usefixtures("standing")
+def test_a_report_never_overwrites_one_that_is_there(tmp_path: Path) -> None:
+    first, second = (
+        saving.save(tmp_path, {"status": "passed", "run": run}, "validate", "a log\n") for run in range(2)
+    )
+    first.unlink()
+    third = saving.save(tmp_path, {"status": "passed", "run": 2}, "validate", "a log\n")
+    assert third != second
+    assert json.loads(second.read_text())["run"] == 1
+
+
+@pytest.mark.usefixtures("standing")
+def test_a_report_is_named_by_time_and_kind_and_says_when_and_where(tmp_path: Path) -> None:
+    path = saving.save(tmp_path, {"status": "failed"}, "validate", "a log\n")
+    assert path == tmp_path / "reports" / "20260301T123059-validate.json"
+    document = json.loads(path.read_text())
+    assert document["time"] == "20260301T123059"
+    assert document["host"]
+    assert document["status"] == "failed"
+
+
+def test_the_index_has_the_hash_of_every_report_in_order(tmp_path: Path) -> None:
+    statuses = ["passed", "failed", "incomplete"]
+    for status in statuses:
+        saving.save(tmp_path, {"status": Status(status)}, "validate", "a log\n")
+    entries = index(tmp_path)
+    assert [entry["status"] for entry in entries] == statuses
+    for entry in entries:
+        assert entry["sha256"] == hashlib.sha256((tmp_path / entry["file"]).read_bytes()).hexdigest()
+
+
+def test_saving_leaves_nothing_half_written_behind(tmp_path: Path) -> None:
+    path = saving.save(tmp_path, {"status": "passed"}, "validate", "a log\n")
+    files = {file for file in tmp_path.rglob("*") if file.is_file()}
+    assert files == {path, path.with_suffix(".log"), tmp_path / RESULTS_FILE}
+
+
+@pytest.mark.usefixtures("standing")
+def test_every_report_has_its_own_log_beside_it(tmp_path: Path) -> None:
+    logs = ["first\n", "second, größer\n", ""]
+    paths = [saving.save(tmp_path, {"status": "passed"}, "validate", log) for log in logs]
+    assert [path.with_suffix(".log").read_text() for path in paths] == logs
+    assert [entry["file"] for entry in index(tmp_path)] == [f"reports/{path.name}" for path in paths]
+
+
+def test_probing_leaves_no_trace(tmp_path: Path) -> None:
+    saving.probe(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    saving.save(tmp_path, {"status": "passed"}, "validate", "a log\n")
+    before = sorted(tmp_path.rglob("*"))
+    saving.probe(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("standing")
+def test_validations_at_once_keep_every_report_log_and_entry(tmp_path: Path) -> None:
+    def validate(run: int) -> Path:
+        saving.probe(tmp_path)
+        return saving.save(tmp_path, {"status": "passed", "run": run}, "validate", f"{run}\n")
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(validate, range(64)))
+    assert len(set(paths)) == 64
+    assert [json.loads(path.read_text())["run"] for path in paths] == list(range(64))
+    assert [path.with_suffix(".log").read_text() for path in paths] == [f"{run}\n" for run in range(64)]
+    assert sorted(entry["file"] for entry in index(tmp_path)) == sorted(f"reports/{p.name}" for p in paths)
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_the_user_can_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *_: bytes) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(ArtifactError, match="cannot be written|cannot write"):
+        saving.probe(tmp_path)
+    with pytest.raises(ArtifactError, match="cannot be written|cannot write"):
+        saving.save(tmp_path, {"status": "passed"}, "validate", "a log\n")
+
+
+def test_a_picture_is_drawn_of_the_report_as_it_is_on_disk(tmp_path: Path) -> None:
+    seen: list[tuple[Any, saving.Saved]] = []
+
+    def draw(document: Any, saved: saving.Saved) -> bytes:
+        seen.append((document, saved))
+        return b"drawn"
+
+    document = {"status": Status.PASSED, "variants": [], "figure": math.inf}
+    path = saving.save(tmp_path, document, "validate", "a log\n", {".html": draw, ".svg": b"as it is"})
+    assert path.with_suffix(".html").read_bytes() == b"drawn"
+    assert path.with_suffix(".svg").read_bytes() == b"as it is"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert seen == [(json.loads(path.read_text()), saving.Saved(path.name, digest))]
+    assert index(tmp_path)[0]["sha256"] == digest
+
+
+def test_a_page_that_cannot_be_drawn_takes_nothing_of_the_report_with_it(tmp_path: Path) -> None:
+    def draw(document: Mapping[str, Any], saved: saving.Saved) -> bytes:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        saving.save(tmp_path, {"status": "passed"}, "validate", "a log\n", {".html": draw})
+    (entry,) = index(tmp_path)
+    path = tmp_path / entry["file"]
+    assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert path.with_suffix(".log").read_text() == "a log\n"
+    assert not path.with_suffix(".html").exists()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from vconv.validators.report import sentences
+
+REFUSED = {"refused": "the machine was busy: others took 1.00 of 2 cores", "rows": [], "left_out": []}
+
+
+def row(variant: str, rank: int | None, *ties: str, **values: Any) -> dict[str, Any]:
+    names = {"artifact": "a", "engine": "onnxruntime"}
+    tied = [{**names, "variant": tie} for tie in ties]
+    timed = {"p50_ms": 50.26, "interval": [49.84, 51.0], "device": "cpu", "batch": 1}
+    return {**names, "variant": variant, "rank": rank, "tied_with": tied, **timed, **values}
+
+
+def ranking(*rows: dict[str, Any], left_out: Any = ()) -> dict[str, Any]:
+    return {"refused": None, "rows": list(rows), "left_out": list(left_out)}
+
+
+def test_the_fastest_of_each_device_is_named_at_its_least_batch() -> None:
+    found = ranking(
+        row("a", 1), row("b", 2), row("b", 1, batch=8), row("c", 1, device="cuda:0", batch=4, engine="torch")
+    )
+    assert sentences.fastest(found) == [
+        "fastest on cpu at batch 1: a (onnxruntime), 50.26 ms (49.84 to 51)",
+        "fastest on cuda:0 at batch 4: c (torch), 50.26 ms (49.84 to 51)",
+    ]
+
+
+def test_those_that_are_not_told_apart_are_named_with_the_fastest() -> None:
+    (line,) = sentences.fastest(ranking(row("a", 1, "b", "c"), row("b", 1, "a", "c")))
+    assert line.endswith("; not told apart: b (onnxruntime), c (onnxruntime)")
+
+
+def test_artifacts_are_named_where_there_are_several() -> None:
+    (line,) = sentences.fastest(ranking(row("a", 1), row("a", 2, artifact="b")))
+    assert "a (onnxruntime) of a, " in line
+
+
+def test_a_refused_ranking_says_why() -> None:
+    line = "ranking refused: the machine was busy: others took 1.00 of 2 cores"
+    assert sentences.fastest(REFUSED) == sentences.ranks(REFUSED) == [line]
+
+
+def test_a_ranking_spelled_out_has_a_line_a_variant_and_one_for_what_is_missing() -> None:
+    left_out = [{"device": "cpu", "batch": 8, "reason": "too few samples"}]
+    baseline = row("o", None, interval=None)
+    assert sentences.ranks(ranking(row("a", 1, "b"), baseline, left_out=left_out)) == [
+        "rank 1 on cpu at batch 1: a (onnxruntime), 50.26 ms (49.84 to 51); not told apart: b (onnxruntime)",
+        "rank - on cpu at batch 1: o (onnxruntime), 50.26 ms",
+        "no ranking on cpu at batch 8: too few samples",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("winner", "line"),
+    [
+        (row("a", 1), "winner: a (onnxruntime)"),
+        (row("a", 1, "b"), "winner: a (onnxruntime); not told apart: b (onnxruntime)"),
+        (None, "no winner: it was busy"),
+    ],
+)
+def test_a_winner_is_named_or_why_there_is_none(winner: dict[str, Any] | None, line: str) -> None:
+    document = {"winner": winner, "winner_reason": None if winner else "it was busy", "ranking": ranking()}
+    assert sentences.winner(document) == line
+
+
+def test_nothing_heavy_is_imported_for_a_sentence() -> None:
+    heavy = "'numpy' in sys.modules or 'torch' in sys.modules"
+    code = f"import sys, vconv.validators.report.sentences; sys.exit({heavy})"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("counts", [None, {}])
+def test_nothing_is_said_where_no_node_is_known_to_run_on_the_cpu(counts: dict[str, int] | None) -> None:
+    assert sentences.fallbacks({**row("a", 1), "fallbacks": counts}) == ""
+
+
+def test_nodes_that_an_accelerator_leaves_to_the_cpu_are_counted_in_a_sentence() -> None:
+    found = {**row("a", 1, device="npu:0"), "fallbacks": {"Expand": 2, "Shape": 1}}
+    expected = "a (onnxruntime): 3 nodes of it run on the CPU, not on npu:0: 2 Expand, 1 Shape"
+    assert sentences.fallbacks(found) == expected
+    assert "a node of it runs on the CPU, not on npu:0: 1 Erf" in sentences.fallbacks(
+        {**found, "fallbacks": {"Erf": 1}}
+    )

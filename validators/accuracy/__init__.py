@@ -1,0 +1,1 @@
+"""Accuracy: the reference, metrics, limits, and verdicts."""

@@ -1,0 +1,233 @@
+"""The reference: its outputs, the floor under any limit, and how far the stock original is from it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import safetensors.numpy
+import torch
+
+from vconv.convert.files import safetensors_file
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries import corrections, models
+from vconv.convert.sources.base import LIBRARYS, Source
+from vconv.errors import ArtifactError, PatchError, WeightsError
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.session import in_batches
+from vconv.types import INPUT, Array, Arrays, Check, Status
+from vconv.validators.accuracy.limits import STRICT
+from vconv.validators.accuracy.metrics import measure
+from vconv.validators.accuracy.verdicts import judge
+
+GOLDEN_FILE = "golden/golden.safetensors"
+AT_ONCE = 8
+"""Images that are judged in one batch, however many there are."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Inputs and what the reference makes of them, in fp32.
+
+    Args:
+        name: what the reference is: ``original``, or the original with the authors' periods.
+        pixel_values: float32 (N, 3, H, W).
+        outputs: the reference's outputs (N, ...), by name.
+        floor: by output, the vector relative error of its fp32 against its float64 result: no variant
+            can be held to less.
+        to_stock_original: by output, that of the stock original; empty where the reference is the original.
+        stock: the stock original's outputs, where they were run and are not the reference's.
+        source: ``live``, run here; ``golden``, recorded at export; ``file``, recorded on another machine.
+        device: where it was run.
+    """
+
+    name: str
+    pixel_values: Array
+    outputs: Arrays
+    floor: Mapping[str, float]
+    to_stock_original: Mapping[str, float]
+    stock: Arrays = field(default_factory=dict)
+    source: Literal["live", "golden", "file"] = "live"
+    device: str = "cpu"
+
+
+def _run(
+    model: torch.nn.Module,
+    network: Network,
+    pixel_values: Array,
+    dtype: torch.dtype,
+    device: str = "cpu",
+) -> dict[str, Array]:
+    outputs, names = models.Outputs(model, network).eval(), models.output_names(network)
+
+    def run(images: Array) -> dict[str, Array]:
+        with torch.inference_mode():
+            found = outputs(torch.from_numpy(images).to(device, dtype))
+        return {name: value.cpu().numpy() for name, value in zip(names, found, strict=True)}
+
+    return in_batches(run, pixel_values, min(AT_ONCE, len(pixel_values)))
+
+
+@contextlib.contextmanager
+def _in_double(model: torch.nn.Module) -> Iterator[None]:
+    """Make a model compute in float64, its great weights only while each is used.
+
+    A whole model in float64 would be twice the weights again; one layer at a time is next to nothing.
+    What is small (norms, tokens, the patch embedding) is changed for good: the model is of no more use.
+    """
+    handles = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            narrow = {name: parameter.data for name, parameter in module.named_parameters(recurse=False)}
+            handles.append(module.register_forward_pre_hook(_widen))
+            handles.append(module.register_forward_hook(functools.partial(_narrow, narrow)))
+        else:
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor.data = tensor.data.double() if tensor.is_floating_point() else tensor.data
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _widen(module: torch.nn.Module, inputs: object) -> None:
+    for parameter in module.parameters(recurse=False):
+        parameter.data = parameter.data.double()
+
+
+def _narrow(before: Mapping[str, torch.Tensor], module: torch.nn.Module, *_: object) -> None:
+    for name, parameter in module.named_parameters(recurse=False):
+        parameter.data = before[name]
+
+
+def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
+    return {name: measure(name, actual[name], expected[name])["vector_relative_error"] for name in expected}
+
+
+def correct(model: torch.nn.Module, source: Source) -> str:
+    """Turn an original into the reference, in place, if its weights call for it; return what it is called."""
+    family = "" if source.periods == LIBRARYS else source.network.layout.family
+    return corrections.correct(model, family, source.config)
+
+
+@contextlib.contextmanager
+def running(source: Source) -> Iterator[Callable[[Array], dict[str, Array]]]:
+    """Keep the reference open, in fp32 on CPU; no patch has a part in it.
+
+    Args:
+        source: the source weights.
+
+    Yields:
+        What turns float32 (N, 3, H, W) into the reference's outputs (N, ...), by name.
+    """
+    model = models.load(source.folder, source.network)
+    try:
+        correct(model, source)
+        yield lambda pixel_values: _run(model, source.network, pixel_values, torch.float32)
+    finally:
+        models.discard(model)
+
+
+def run_reference(source: Source, pixel_values: Array, device: Device | None = None) -> Reference:
+    """Run the reference on a batch. No patch has a part in it.
+
+    Args:
+        source: the source weights.
+        pixel_values: float32 (N, 3, H, W).
+        device: where to run it in fp32; by default the CPU, on which it is run in float64 in any case.
+
+    Raises:
+        WeightsError: an output is not finite.
+        PatchError: the reference must be corrected, and correcting it changes nothing.
+    """
+    network = source.network
+    place = device.torch_name if device else "cpu"
+    model = models.load(source.folder, network)
+    with device.exact() if device else contextlib.nullcontext():
+        stock = _run(model.to(place), network, pixel_values, torch.float32, place)
+        name = correct(model.to("cpu"), source)
+        corrected = name != "original"
+        outputs = _run(model.to(place), network, pixel_values, torch.float32, place) if corrected else stock
+    model.to("cpu")
+    bad = [key for key, value in outputs.items() if not np.isfinite(value).all()]
+    if bad:
+        raise WeightsError(
+            "the original's outputs are not numbers",
+            got=f"NaN or Inf in {', '.join(bad)}",
+            expected="finite outputs",
+            fix="check the weights: they may be damaged",
+        )
+    if corrected and all(np.array_equal(stock[key], outputs[key]) for key in outputs):
+        raise PatchError(
+            "correcting the reference changes nothing",
+            got="the stock original's outputs, bit by bit",
+            expected="other outputs",
+            fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later)",
+        )
+    with _in_double(model):
+        exact = _run(model, network, pixel_values, torch.float64)
+    models.discard(model)
+    return Reference(
+        name=name,
+        pixel_values=pixel_values,
+        outputs=outputs,
+        floor=_distance(outputs, exact),
+        to_stock_original=_distance(stock, outputs) if corrected else {},
+        stock=stock if corrected else {},
+        device=device.name if device else "cpu",
+    )
+
+
+def save(path: Path, reference: Reference) -> None:
+    """Record inputs and outputs in one file."""
+    path.parent.mkdir()
+    tensors = {INPUT: corrections.pixel_values, **corrections.outputs}
+    safetensors_file.write(
+        path,
+        [
+            safetensors_file.Planned(name, "F32", value.shape, partial(_bytes, value))
+            for name, value in tensors.items()
+        ],
+    )
+
+
+def _bytes(value: Array) -> tuple[bytes]:
+    return (np.ascontiguousarray(value, "<f4").tobytes(),)
+
+
+def load(path: Path) -> tuple[Array, dict[str, Array]]:
+    """Return the recorded inputs and outputs.
+
+    Raises:
+        ArtifactError: the file does not hold them.
+    """
+    try:
+        tensors = safetensors.numpy.load_file(path)
+        return tensors.pop(INPUT), tensors
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ArtifactError(
+            f"cannot read {path}",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"{INPUT} and the reference's outputs",
+            fix="export the artifact again, or fetch it again",
+        ) from error
+
+
+def agreement(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:
+    """Hold the reference as it runs here against what was recorded at export."""
+    if recorded is None:
+        return Check("golden", Status.SKIPPED, "nothing was recorded for these inputs")
+    verdicts = judge(live.outputs, recorded[1], STRICT["fp32", "fp32"])
+    reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items() if verdict.reasons]
+    if reasons:
+        detail = f"the live reference differs from the recorded one: {reasons[0]}"
+        return Check("golden", Status.FAILED, detail, "recording")
+    worst = max(verdict.metrics["vector_relative_error"] for verdict in verdicts.values())
+    return Check("golden", Status.PASSED, f"the live reference is within {worst:.1e} of the recorded one")

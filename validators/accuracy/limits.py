@@ -1,0 +1,251 @@
+"""Limits: what an output may differ by, one table by precision and arithmetic."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vconv.errors import InputError, UnknownNameError
+from vconv.validators.accuracy.metrics import METRICS
+
+Pair = tuple[str, str]
+"""Precision of the variant, arithmetic of the device."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a variant must keep to, at every output.
+
+    Args:
+        bounds: from metric to bound.
+        source: the measurement that the bounds come from.
+    """
+
+    bounds: Mapping[str, float]
+    source: str
+
+
+_CARD_BOUNDS = {"vector_relative_error": 1e-2, "relative_error": 1e-2, "cosine": 0.999}
+CARD = Limit(
+    _CARD_BOUNDS,
+    "the thresholds that published NPU adaptation reports use: relative error under 1 %, cosine over 0.999",
+)
+
+UNLIMITED = Limit({}, "none: what is held to this is measured, not judged")
+
+_MEASURED = "benchmarks/limits.py, on synthetic weights:"
+
+STRICT: Mapping[Pair, Limit] = {
+    ("fp32", "fp32"): Limit(
+        {**_CARD_BOUNDS, "vector_relative_error": 1e-5},
+        f"{_MEASURED} torch, ONNX Runtime and OpenVINO differ by 9.2e-7 to 2.7e-6; "
+        "the least fault (tanh GELU, one block) by 8.1e-5",
+    ),
+    ("fp32", "hf32"): Limit(
+        {**_CARD_BOUNDS, "vector_relative_error": 1e-3},
+        f"{_MEASURED} a simulated NPU, its convolution in HF32, differs by 6.5e-5 to 2.8e-4; "
+        "the least fault that it must catch (float32 RoPE periods) by 2.9e-3",
+    ),
+    ("fp32", "fp16"): Limit(
+        {**_CARD_BOUNDS, "vector_relative_error": 5e-3},
+        f"{_MEASURED} a simulated NPU, its products of float16, differs by 8.3e-4 to 1.5e-3; "
+        "the least fault that it must catch (value bias dropped, one block) by 4.3e-2",
+    ),
+    ("fp16", "fp16"): Limit(
+        {**_CARD_BOUNDS, "vector_relative_error": 5e-3},
+        f"{_MEASURED} torch in fp16 differs by 1.1e-3 to 2.5e-3; "
+        "the least fault that it must catch (value bias dropped, one block) by 4.3e-2",
+    ),
+    ("bf16", "bf16"): Limit(
+        {"vector_relative_error": 3e-2, "token_cosine_min": 0.999},
+        f"{_MEASURED} torch in bf16 differs by 9.0e-3 to 2.0e-2; "
+        "the least fault that it must catch (value bias dropped, one block) by 4.3e-2",
+    ),
+    ("int8", "int8"): Limit(
+        {"vector_relative_error": 0.15, "token_cosine_min": 0.98},
+        f"{_MEASURED} simulated dynamic int8 by tensor differs by 8.0e-2 to 1.1e-1; "
+        "the least fault that it must catch (images in BGR) by 1.9e-1",
+    ),
+}
+
+TABLES: Mapping[str, Mapping[Pair, Limit]] = {"strict": STRICT, "card": dict.fromkeys(STRICT, CARD)}
+"""By what ``--within`` takes, beside a file: ``strict``, or ``card``, what published reports use."""
+
+
+@dataclass(frozen=True)
+class LimitsFile:
+    """A file of limits.
+
+    Args:
+        path: as it was given.
+        sha256: of its bytes.
+    """
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a whole validation is held to.
+
+    Args:
+        within: as ``--within`` had it.
+        table: a limit for every pair.
+        file: where it was read from; None for a table that vconv has.
+        named: the pairs that the file names.
+    """
+
+    within: str
+    table: Mapping[Pair, Limit]
+    file: LimitsFile | None = None
+    named: tuple[Pair, ...] = ()
+
+    def require_use(self, artifact: str, outputs: Iterable[str]) -> None:
+        """Refuse a bound of the file that no output of an artifact can be held to: it would say nothing.
+
+        Args:
+            artifact: what the outputs belong to.
+            outputs: their names.
+
+        Raises:
+            InputError: there is such a bound.
+        """
+        present = list(outputs)
+        for pair in self.named:
+            for metric in self.table[pair].bounds:
+                if not any(METRICS[metric].applies_to(output) for output in present):
+                    raise InputError(
+                        f"{metric} in [{'.'.join(pair)}] of {self.within} bounds nothing of {artifact}",
+                        got=f"outputs {', '.join(present)}",
+                        expected=METRICS[metric].only,
+                        fix="leave that bound out for this artifact",
+                    )
+
+    def describe(self, used: Iterable[Pair]) -> dict[str, Any]:
+        """Lay out, for a report, where the limits come from, and those of the pairs that were used."""
+        pairs = set(used)
+        return {
+            "within": self.within,
+            "file": {"path": self.file.path, "sha256": self.file.sha256} if self.file else None,
+            "rows": [
+                {
+                    "precision": pair[0],
+                    "arithmetic": pair[1],
+                    "bounds": dict(limit.bounds),
+                    "source": limit.source,
+                }
+                for pair, limit in self.table.items()
+                if pair in pairs
+            ],
+        }
+
+
+GREATEST_FILE = 2**20
+"""Bytes; what is longer is no file of limits."""
+_TABLES = "tables such as [fp32.fp32], each with metric = bound"
+_RANGES = {
+    "low": (sys.float_info.max, "a finite number, 0 or more"),
+    "high": (1.0, "a number from 0 to 1"),
+}
+"""By what is better in a metric: the greatest bound that it can have, and what to expect in words."""
+_SHOWN = 80
+"""Characters of what was found that a refusal shows."""
+
+
+def open_limits(within: str | Path) -> Limits:
+    """Open what ``--within`` names.
+
+    Args:
+        within: ``strict``, ``card``, or the path of a TOML file. A pair that the file names is held to
+            exactly the bounds that stand there; the others keep ``strict``.
+
+    Raises:
+        InputError: the file cannot be read or holds something other than limits.
+        UnknownNameError: it names a pair or a metric that there is not.
+    """
+    name = str(within)
+    if name in TABLES:
+        return Limits(name, TABLES[name])
+    raw = _read(name)
+    try:
+        document = tomllib.loads(raw.decode())
+    except (ValueError, RecursionError) as error:
+        raise _refusal(f"{name} is not TOML", got=error, expected=_TABLES) from error
+    given = {pair: _limit(f"[{'.'.join(pair)}] of {name}", table) for pair, table in _tables(name, document)}
+    if not given:
+        raise _refusal(f"{name} has no limits", got="no table", expected=_TABLES)
+    digest = hashlib.sha256(raw).hexdigest()
+    return Limits(name, {**STRICT, **given}, LimitsFile(name, digest), tuple(given))
+
+
+def _refusal(what: str, got: object, expected: str) -> InputError:
+    return InputError(
+        what, got=str(got)[:_SHOWN], expected=expected, fix="mend the file, or use --within strict"
+    )
+
+
+def _read(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(GREATEST_FILE + 1)
+    except OSError as error:
+        raise InputError(
+            f"no limits at {path}",
+            got=error.strerror,
+            expected=f"{', '.join(TABLES)}, or a TOML file of limits",
+            fix="name one of those",
+        ) from error
+    if len(raw) > GREATEST_FILE:
+        raise _refusal(f"{path} is no file of limits", got="more than 1 MiB", expected=_TABLES)
+    return raw
+
+
+def _tables(path: str, document: Mapping[str, Any]) -> Iterator[tuple[Pair, Mapping[str, Any]]]:
+    """Yield every table of a file with the pair that it is for."""
+    for precision, tables in document.items():
+        _require_table(precision, tables, path)
+        for arithmetic, table in tables.items():
+            name = f"{precision}.{arithmetic}"
+            _require_table(name, table, path)
+            if (precision, arithmetic) not in STRICT:
+                known = [".".join(pair) for pair in STRICT]
+                raise UnknownNameError(f"table in {path}", name, known, fix="name one of those")
+            yield (precision, arithmetic), table
+
+
+def _require_table(name: str, value: object, path: str) -> None:
+    if not isinstance(value, Mapping):
+        raise _refusal(f"{name!r} of {path} is no table", got=repr(value), expected=_TABLES)
+    if not value:
+        raise _refusal(f"[{name}] of {path} has no bound", got="nothing in it", expected=_TABLES)
+
+
+def _limit(place: str, table: Mapping[str, Any]) -> Limit:
+    """Read one table.
+
+    Args:
+        place: what it is called in a refusal.
+        table: metric = bound, and maybe ``source``.
+    """
+    source = table.get("source", "not given")
+    if not isinstance(source, str):
+        raise _refusal(f"source in {place} is no text", got=repr(source), expected='source = "..."')
+    bounds = {metric: _bound(metric, value, place) for metric, value in table.items() if metric != "source"}
+    if not bounds:
+        raise _refusal(f"{place} has no bound", got="a source alone", expected=_TABLES)
+    return Limit(bounds, source)
+
+
+def _bound(metric: str, value: object, place: str) -> float:
+    if metric not in METRICS:
+        raise UnknownNameError(f"metric in {place}", metric, METRICS, fix="name one of those")
+    greatest, expected = _RANGES[METRICS[metric].better]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= greatest:
+        raise _refusal(f"{metric} in {place} is no bound", got=repr(value), expected=expected)
+    return float(value)

@@ -1,0 +1,88 @@
+"""What a simulated device predicts, and what each of its ways of computing contributes.
+
+The causes are switched on one at a time. Their contributions need not add up: errors may cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vconv.errors import EngineError
+from vconv.runtime.simulation.arithmetic import CAUSES, CONVOLUTION, EXACT, MATMUL, Arithmetic, describe
+from vconv.runtime.simulation.session import Simulated
+from vconv.types import Arrays
+from vconv.validators.accuracy.metrics import measure
+
+SHOWN = ("relative_error", "vector_relative_error")
+"""The metrics of a prediction; the first is what published reports on NPUs give."""
+ALWAYS = (CONVOLUTION, MATMUL)
+"""Causes that change something in every vision transformer, wherever they are switched on."""
+NOTHING_CHANGED = (
+    "the simulated arithmetic changed no operator of it: it is computed as on a CPU, so nothing is predicted"
+)
+
+
+def predict(
+    session: Simulated, run: Callable[[], Arrays], expected: Arrays, arithmetic: Arithmetic
+) -> dict[str, Any]:
+    """Run a variant as a device computes, with each cause alone, and with none.
+
+    Args:
+        session: the variant; it computes as ``arithmetic`` says when this is done.
+        run: runs it on the reference's images.
+        expected: the reference's outputs, by name.
+        arithmetic: how the device computes.
+
+    Returns:
+        ``arithmetic``, ``executed`` and ``changed`` operators, ``outputs`` with the predicted errors,
+        ``causes``, by name, with their ``changed`` and ``outputs``, and ``rest``, the errors without any.
+
+    Raises:
+        EngineError: no operator was run on the device, or none was changed by what changes some in any model.
+    """
+    whole = _measured(session, run, expected, arithmetic)
+    if not whole["executed"]:
+        raise _implausible("it ran no operator", "the model's")
+    idle = [cause for cause in arithmetic.causes if cause in ALWAYS and not whole["changed"][cause]]
+    if idle:
+        raise _implausible(f"it changed no {idle[0]}", f"at least one in {getattr(arithmetic, idle[0])}")
+    causes = {cause: _measured(session, run, expected, arithmetic.only(cause)) for cause in arithmetic.causes}
+    rest = _measured(session, run, expected, EXACT)
+    session.configure(arithmetic)
+    return {
+        "arithmetic": describe(arithmetic),
+        **whole,
+        "causes": {
+            cause: {"changed": found["changed"][cause], "outputs": found["outputs"]}
+            for cause, found in causes.items()
+        },
+        "rest": rest["outputs"],
+    }
+
+
+def _implausible(got: str, expected: str) -> EngineError:
+    return EngineError(
+        "the simulated NPU did not do its work",
+        got=got,
+        expected=expected,
+        fix="report this: its figures say nothing",
+    )
+
+
+def _measured(
+    session: Simulated, run: Callable[[], Arrays], expected: Arrays, arithmetic: Arithmetic
+) -> dict[str, Any]:
+    session.configure(arithmetic)
+    actual = run()
+    counts = session.counts()
+    return {
+        "executed": sum(counts.executed.values()),
+        "changed": {cause: counts.changed.get(cause, 0) for cause in CAUSES},
+        "outputs": _errors(actual, expected),
+    }
+
+
+def _errors(actual: Arrays, expected: Arrays) -> dict[str, dict[str, float]]:
+    found = {name: measure(name, actual[name], expected[name]) for name in expected}
+    return {name: {metric: metrics[metric] for metric in SHOWN} for name, metrics in found.items()}

@@ -1,0 +1,213 @@
+"""A reference that was recorded on another machine, such as one with a GPU, in a file of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.numpy
+from pydantic import BaseModel, ConfigDict
+from safetensors import safe_open
+
+from vconv.artifact import results
+from vconv.artifact.manifest import Manifest
+from vconv.errors import ArtifactError, InputError
+from vconv.types import INPUT, Arrays, Check, Status
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.limits import STRICT
+from vconv.validators.accuracy.verdicts import judge
+
+_KEY, _STOCK = "vconv_reference", "stock."
+_SAME = ("files", "configuration_sha256", "pool", "periods")
+"""What of the source must be the same: the weights, their configuration, and what was asked for beside it."""
+
+
+class Facts(BaseModel):
+    """How a reference was run: where, on what, and what its images are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    device_model: str
+    arithmetic: str
+    images: tuple[str, ...]
+    environment: dict[str, str | int]
+    time: str
+
+
+class _Told(BaseModel):
+    """What a file says of its tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    system: str
+    source: dict[str, Any]
+    reference: str
+    floor: dict[str, float]
+    to_stock_original: dict[str, float]
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A reference from a file.
+
+    Args:
+        reference: what was recorded.
+        facts: how.
+        file: the file, as it was named.
+        sha256: of the file.
+    """
+
+    reference: Reference
+    facts: Facts
+    file: str
+    sha256: str
+
+    def describe(self) -> dict[str, Any]:
+        """Lay out for a report where the reference comes from."""
+        return {"file": self.file, "sha256": self.sha256, **self.facts.model_dump(mode="json")}
+
+
+def save(path: Path, reference: Reference, made: Manifest, facts: Facts) -> bytes:
+    """Write a reference beside its place, and rename it into that.
+
+    Args:
+        path: the file.
+        reference: what to write.
+        made: the manifest of the artifact that it is a reference of.
+        facts: how it was run.
+
+    Returns:
+        What was written.
+    """
+    tensors = {INPUT: reference.pixel_values, **reference.outputs}
+    tensors |= {_STOCK + name: value for name, value in reference.stock.items()}
+    told = _Told(
+        system=made.system.name,
+        source=made.source.model_dump(mode="json"),
+        reference=reference.name,
+        floor=dict(reference.floor),
+        to_stock_original=dict(reference.to_stock_original),
+        facts=facts,
+    )
+    whole = {name: np.ascontiguousarray(value, "<f4") for name, value in tensors.items()}
+    content = safetensors.numpy.save(whole, {_KEY: told.model_dump_json()})
+    results.replace(path, content)
+    return content
+
+
+def load(path: Path, made: Manifest) -> Recorded:
+    """Read a reference, and make sure that it is one of an artifact.
+
+    Args:
+        path: the file.
+        made: the artifact's manifest.
+
+    Raises:
+        ArtifactError: it is no such file, or damaged.
+        InputError: it was recorded of another system, other weights, or for other outputs or sizes.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            told = _Told.model_validate_json((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        stock = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_STOCK)}
+        reference = Reference(
+            name=told.reference,
+            pixel_values=tensors.pop(INPUT),
+            outputs=tensors,
+            floor=told.floor,
+            to_stock_original=told.to_stock_original,
+            stock={name.removeprefix(_STOCK): value for name, value in stock.items()},
+            source="file",
+            device=told.facts.device,
+        )
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise ArtifactError(
+            f"cannot read the reference {path}",
+            got=_lack(path, error),
+            expected="a file that `vconv reference` wrote",
+            fix="check the path, or record it again",
+        ) from error
+    _require_same(path, made, told.system, told.source)
+    _require_fitting(path, made, reference, len(told.facts.images))
+    return Recorded(reference, told.facts, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _lack(path: Path, error: Exception) -> str:
+    if path.is_dir() or not path.exists():
+        return "a folder" if path.is_dir() else "no such file"
+    return "a file of other tensors" if isinstance(error, KeyError) else " ".join(str(error).split("\n")[:3])
+
+
+def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, Any]) -> None:
+    """Make sure that a reference was run on the weights that an artifact was made of."""
+    if system != made.system.name:
+        raise InputError(
+            f"{path} is of another system",
+            got=system,
+            expected=made.system.name,
+            fix="name the reference of this artifact",
+        )
+    own = made.source.model_dump(mode="json")
+    differing = [key for key in _SAME if source.get(key) != own[key]]
+    if differing:
+        raise InputError(
+            f"{path} was recorded of other weights",
+            got=f"{source.get('label')}, which differs in {' and '.join(differing)}",
+            expected=own["label"],
+            fix="record it again: `vconv reference PATH` on the other machine, with the same weights",
+        )
+
+
+def _require_fitting(path: Path, made: Manifest, reference: Reference, named: int) -> None:
+    count = len(reference.pixel_values)
+    expected = {INPUT: (3, *made.size)} | {
+        name: tuple(int(length) for length in shape[1:]) for name, shape in made.outputs.items()
+    }
+    found = {INPUT: reference.pixel_values, **reference.outputs}
+    shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
+    sound = shapes == expected and all(len(value) == count for value in found.values()) and count == named
+    sound = sound and set(reference.floor) == set(reference.outputs)
+    sound = sound and all(value.dtype == np.float32 for value in found.values())
+    if not sound or not count:
+        raise InputError(
+            f"{path} does not fit the artifact",
+            got=f"{count} images, {shapes}",
+            expected=f"at least 1 image, {expected}",
+            fix="record it again, of this artifact",
+        )
+    bad = [name for name, value in found.items() if not np.isfinite(value).all()]
+    if bad:
+        raise ArtifactError(
+            f"the reference {path} is damaged",
+            got=f"NaN or Inf in {', '.join(bad)}",
+            expected="finite numbers",
+            fix="record it again",
+        )
+
+
+def agreement(recorded: Recorded, live: Arrays | None) -> Check:
+    """Hold what another machine recorded against the reference as it runs here, on the CPU.
+
+    Args:
+        recorded: what was recorded.
+        live: the outputs of the reference here; None where the original's weights are not at hand.
+    """
+    where = f"{recorded.facts.device} ({recorded.facts.device_model})"
+    if live is None:
+        return Check("reference", Status.SKIPPED, f"recorded on {where}; not run again: no original here")
+    verdicts = judge(recorded.reference.outputs, live, STRICT["fp32", "fp32"])
+    reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items() if verdict.reasons]
+    if reasons:
+        detail = f"what {where} recorded differs from the reference on the CPU here: {reasons[0]}"
+        return Check("reference", Status.FAILED, detail, "recording")
+    worst = max(verdict.metrics["vector_relative_error"] for verdict in verdicts.values())
+    detail = f"what {where} recorded is within {worst:.1e} of the reference on the CPU here"
+    return Check("reference", Status.PASSED, detail)

@@ -1,0 +1,73 @@
+"""Error against depth: how far a variant is from the reference after each of its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vconv.errors import VconvError
+from vconv.runtime.engines.session import Session
+from vconv.runtime.stages.base import Stages
+from vconv.runtime.stages.table import in_stages
+from vconv.types import INPUT, Array, Arrays
+from vconv.validators.bisect.localisation import distance, traversed
+from vconv.validators.validation import Candidate
+
+QUICK = "not looked at: --quick leaves it out"
+NO_ORIGINAL = "the original's weights are not here, and of what it gives between blocks nothing was recorded"
+
+
+@dataclass(frozen=True)
+class Depths:
+    """What the reference gives after each stage, to hold variants against; or why it is not at hand.
+
+    Args:
+        pixel_values: the image that is looked at, float32 (1, 3, H, W).
+        given: by stage, in order, what the reference gives.
+        reason: why there is nothing to hold variants against; empty if there is.
+    """
+
+    pixel_values: Array | None = None
+    given: tuple[tuple[str, Arrays], ...] = ()
+    reason: str = ""
+
+    @classmethod
+    def of(cls, reference: Stages, pixel_values: Array) -> Depths:
+        """Run a reference stage by stage on the first of some images, float32 (N, 3, H, W)."""
+        one = pixel_values[:1]
+        return cls(one, tuple((name, found) for name, _, found in traversed(reference, one)))
+
+    def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Mapping[str, Any]:
+        """Measure an open variant after each stage, given what its own stage before it gave.
+
+        Args:
+            candidate: the variant.
+            session: the same, open.
+            outputs: what it gave as a whole, which is of no interest here.
+
+        Returns:
+            ``depth``, a list of the vector relative ``error`` of each ``stage``, or None, and
+            ``depth_reason``, why there is none.
+        """
+        if self.reason:
+            return {"depth": None, "depth_reason": self.reason}
+        try:
+            stages = in_stages(session, candidate.device)
+            if isinstance(stages, str):
+                return {"depth": None, "depth_reason": stages}
+            return {"depth": self._errors(stages, session.batch or 1), "depth_reason": ""}
+        except VconvError as error:
+            return {"depth": None, "depth_reason": f"{error.what}: {error.got}"}
+
+    def _errors(self, stages: Stages, batch: int) -> list[dict[str, Any]]:
+        assert self.pixel_values is not None
+        found: Arrays = {INPUT: np.repeat(self.pixel_values, batch, axis=0)}
+        rows = []
+        for place, (name, expected) in enumerate(self.given):
+            found = stages.run(place, found)
+            first = {output: value[:1] for output, value in found.items()}
+            rows.append({"stage": name, "error": distance(first, expected)})
+        return rows

@@ -1,0 +1,1 @@
+"""Checks beside the comparison of outputs: files, tensors, graphs, preprocessing."""

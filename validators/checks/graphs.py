@@ -1,0 +1,263 @@
+"""What a graph is made of: its operators, its shapes, and where its weights lie."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from vconv.convert.ascend import operators as cann
+from vconv.convert.files.safetensors_file import Entry, read_header
+from vconv.convert.graphs import tracing
+from vconv.convert.graphs.passes.point_at_weights import DTYPES
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries import models
+from vconv.errors import ArtifactError
+from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
+from vconv.validators.faults import classes
+
+INLINE_ELEMENTS = tracing.FOLD_ELEMENTS
+"""Greatest constant that a graph may hold itself: shapes, scales and RoPE tables."""
+LAYER_NORM_EPSILON = 1e-5
+"""What ONNX takes where a LayerNormalization does not say."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One graph to be looked at.
+
+    Args:
+        path: its file.
+        model: the graph, its weights unread.
+        network: what it must compute.
+        size: (height, width) of the images that it must take.
+        batch: the batch that it must be fixed to; None for a dynamic one.
+        entries: the header of the weights file beside it.
+    """
+
+    path: Path
+    model: ir.Model
+    network: Network
+    size: tuple[int, int]
+    batch: int | None
+    entries: Mapping[str, Entry]
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """How many nodes there are of each operator."""
+        return dict(sorted(Counter(node.op_type for node in self.model.graph.all_nodes()).items()))
+
+    def fault_of(self, key: str) -> str:
+        """Return the class of fault of a weight that is not used as it should be."""
+        return classes.of_tensor(self.network, key)
+
+
+def open_graph(path: Path, network: Network, size: tuple[int, int], batch: int | None) -> Subject:
+    """Read a graph, not its weights.
+
+    Raises:
+        ArtifactError: the file is no graph.
+    """
+    try:
+        model = ir.load(path)
+    except (DecodeError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ArtifactError(
+            f"cannot read {path}",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            expected="an ONNX graph",
+            fix="export the artifact again, or fetch it again",
+        ) from error
+    return Subject(path, model, network, size, batch, read_header(path.parent / WEIGHTS_FILE))
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """What is wrong with a graph.
+
+    Args:
+        what: in words.
+        fault: the class of it.
+    """
+
+    what: str
+    fault: str = "graph"
+
+
+def _valid(subject: Subject) -> Wrong | None:
+    try:
+        onnx.checker.check_model(str(subject.path))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        return Wrong(" ".join(str(error).split())[:200])
+    return None
+
+
+def _exact_gelu(subject: Subject) -> Wrong | None:
+    operators = subject.operators
+    wanted = subject.network.blocks if subject.network.numbers.exact_gelu else 0
+    if operators.get("Gelu") or operators.get("Erf", 0) != wanted:
+        found = f"{operators.get('Erf', 0)} Erf and {operators.get('Gelu', 0)} Gelu"
+        return Wrong(f"{found}, expected {wanted} and 0", "activation")
+    return None
+
+
+def _epsilon(subject: Subject) -> Wrong | None:
+    """Look at what every LayerNorm adds to the variance: its effect at the output is near the floor."""
+    wanted = subject.network.numbers.epsilon
+    norms = [node for node in subject.model.graph.all_nodes() if node.op_type == "LayerNormalization"]
+    found = [node.attributes.get_float("epsilon", LAYER_NORM_EPSILON) for node in norms]
+    # Attributes are float32.
+    wrong = [epsilon for epsilon in found if not math.isclose(epsilon, wanted, rel_tol=1e-6)]
+    if wrong or not norms:
+        given = f"{len(wrong)} of {len(norms)} LayerNorms with {wrong[0]:.3g}" if wrong else "no LayerNorm"
+        return Wrong(f"{given}, expected {wanted:.3g} in all", "epsilon")
+    return None
+
+
+def _interface(subject: Subject) -> Wrong | None:
+    graph = subject.model.graph
+    inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
+    batch, network = subject.batch or "batch", subject.network
+    shapes = models.output_shapes(network, 1, subject.size)
+    if inputs != [INPUT] or outputs != list(shapes):
+        lacking = shapes.keys() - set(outputs)
+        fault = "registers" if lacking == {"registers"} else "output names"
+        wanted = f"expected {[INPUT]} and {list(shapes)}"
+        return Wrong(f"inputs {inputs} and outputs {outputs}, {wanted}", fault)
+    expected = {name: (batch, *shape[1:]) for name, shape in shapes.items()}
+    expected[INPUT] = (batch, network.numbers.channels, *subject.size)
+    values = (*graph.inputs, *graph.outputs)
+    found = {value.name or "": _dimensions(value) for value in values}
+    for value in values:
+        name = value.name or ""
+        if found[name] != expected[name] or value.dtype != ir.DataType.FLOAT:
+            detail = f"{name} is {value.dtype} {found[name]}, expected FLOAT {expected[name]}"
+            return Wrong(detail, _misshapen(found, expected, network.registers))
+    return None
+
+
+def _misshapen(
+    found: Mapping[str, tuple[Any, ...]], expected: Mapping[str, tuple[Any, ...]], registers: int
+) -> str:
+    """Tell what class of fault wrong shapes are of."""
+    if found[INPUT][1:] != expected[INPUT][1:]:
+        return "image size"
+    if Counter(found.values()) == Counter(expected.values()):
+        return "output names"
+    tokens, patches = found["last_hidden_state"][1:2], found["patches"][1:2]
+    if tokens and patches and (tokens[0], patches[0]) != (1 + registers + patches[0], patches[0]):
+        return "registers"
+    return "graph"
+
+
+def _dimensions(value: ir.Value) -> tuple[Any, ...]:
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape or ())
+
+
+def _weights(subject: Subject) -> Wrong | None:
+    used = set()
+    for name, value in subject.model.graph.initializers.items():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            if tensor is None or tensor.size > INLINE_ELEMENTS:
+                return Wrong(f"the weight {name} is not in {WEIGHTS_FILE}", subject.fault_of(name))
+            continue
+        entry = subject.entries.get(name)
+        place = (tensor.location, tensor.offset, tensor.length, tuple(tensor.shape.numpy()))
+        right = entry and (WEIGHTS_FILE, entry.offset, entry.nbytes, entry.shape)
+        if entry is None or place != right or tensor.dtype != DTYPES[entry.dtype]:
+            detail = f"the weight {name} does not point at its tensor in {WEIGHTS_FILE}"
+            return Wrong(detail, subject.fault_of(name))
+        if value.uses() or value.is_graph_output():
+            used.add(name)
+    spared = subject.network.layout.unused
+    unused = [name for name in subject.entries if name not in used and not (spared and name.endswith(spared))]
+    if unused:
+        detail = f"the graph makes no use of {len(unused)} weights, such as {unused[0]}"
+        return Wrong(detail, subject.fault_of(unused[0]))
+    return None
+
+
+def _for_npu(subject: Subject) -> Wrong | None:
+    model = subject.model
+    opset, ir_version = model.opset_imports.get("", 0), model.ir_version
+    if opset > cann.GREATEST_OPSET or ir_version > cann.GREATEST_IR_VERSION:
+        wanted = f"at most {cann.GREATEST_OPSET} and {cann.GREATEST_IR_VERSION}"
+        return Wrong(f"opset {opset} and IR {ir_version}, expected {wanted}")
+    domains = {*model.opset_imports, *(node.domain for node in model.graph.all_nodes())} - {"", "ai.onnx"}
+    if domains or model.functions:
+        return Wrong(f"operators of {sorted(domains) or 'functions'}, expected only ONNX's own")
+    unsupported = sorted(subject.operators.keys() - cann.SUPPORTED)
+    return Wrong(f"operators that CANN does not list: {', '.join(unsupported)}") if unsupported else None
+
+
+def _no_traces(subject: Subject) -> Wrong | None:
+    model, graph = subject.model, subject.model.graph
+    if (model.producer_name, graph.name) != ("vconv", "vconv"):
+        return Wrong(f"produced by {model.producer_name!r} as {graph.name!r}, expected 'vconv'")
+    nodes = list(graph.all_nodes())
+    values = [
+        *graph.inputs,
+        *graph.initializers.values(),
+        *(value for node in nodes for value in node.outputs),
+    ]
+    constants = [value.const_value for value in values if value.const_value is not None]
+    holders: list[Any] = [model, graph, *nodes, *values, *constants]
+    noted = sum(bool(holder.metadata_props or holder.doc_string) for holder in holders)
+    if noted:
+        return Wrong(f"{noted} parts carry notes of the exporting machine")
+    content = subject.path.read_bytes()
+    places = (str(Path.home()), str(Path.cwd()), tempfile.gettempdir(), sys.prefix, "site-packages")
+    named = [place for place in places if len(place) > 1 and place.encode() in content]
+    return Wrong(f"a path of the exporting machine is inside: {named[0]}") if named else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that a graph must be.
+
+    Args:
+        wrong: says what is wrong; None if nothing is.
+        meaning: what it means if nothing is.
+        static_only: whether it is for static graphs, which are those for an NPU.
+    """
+
+    wrong: Callable[[Subject], Wrong | None]
+    meaning: str
+    static_only: bool = False
+
+
+RULES: Mapping[str, Rule] = {
+    "valid ONNX": Rule(_valid, "onnx.checker accepts it"),
+    "exact GELU": Rule(_exact_gelu, "every GELU is spelled out with Erf"),
+    "epsilon": Rule(_epsilon, "every LayerNorm has the configuration's epsilon"),
+    "inputs and outputs": Rule(_interface, "names, types and shapes are as declared"),
+    "weights": Rule(_weights, f"every weight is used, and points at its own tensor in {WEIGHTS_FILE}"),
+    "NPU operators": Rule(_for_npu, "it keeps to CANN's list, opset and IR version", static_only=True),
+    "no traces": Rule(_no_traces, "nothing of the exporting machine is inside"),
+}
+"""What every graph must be."""
+
+
+def check_graph(subject: Subject) -> list[Check]:
+    """Hold a graph against every rule that is for it."""
+    checks = []
+    for name, rule in RULES.items():
+        if rule.static_only and subject.batch is None:
+            continue
+        wrong = rule.wrong(subject)
+        named = f"{subject.path.name}: {name}"
+        checks.append(
+            Check(named, Status.FAILED, wrong.what, wrong.fault)
+            if wrong
+            else Check(named, Status.PASSED, rule.meaning)
+        )
+    return checks

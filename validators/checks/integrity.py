@@ -1,0 +1,263 @@
+"""Integrity: files against the manifest's hashes, and tensors against the source that they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from vconv.artifact.manifest import DIGEST_FILE, Manifest
+from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
+from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.layouts.base import Network
+from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.sources.base import Source, sha256_of
+from vconv.convert.weights import checkpoint
+from vconv.convert.weights.ledger import LEDGER_FILE, Line
+from vconv.errors import ArtifactError, UnknownNameError
+from vconv.progress import megabytes
+from vconv.runtime.engines.variants import require_weights
+from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Say, Status, silent
+from vconv.validators.faults import classes
+
+_BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, CARD_FILE}
+"""Files that an artifact may hold and its manifest does not list."""
+TRANSPOSED = "is the transpose of"
+
+
+def verify_files(folder: Path, manifest: Manifest, say: Say = silent) -> Check:
+    """Hash every file that the manifest names.
+
+    Args:
+        folder: the artifact.
+        manifest: its manifest.
+        say: takes progress.
+
+    Returns:
+        The check. It has failed where the folder holds a file that is not listed and that vconv does not
+        write after the manifest: stock libraries act on what lies there, such as adapters and code.
+
+    Raises:
+        ArtifactError: a file is missing, differs, or is used but not listed.
+        UnknownNameError: it is of a library that this version does not know.
+    """
+    if manifest.system.library not in LIBRARIES:
+        raise UnknownNameError(
+            "library", manifest.system.library, LIBRARIES, fix="use the version of vconv that made it"
+        )
+    unlisted = {*LIBRARIES[manifest.system.library].files, LEDGER_FILE, WEIGHTS_FILE}
+    unlisted |= {variant.file for variant in manifest.variants if variant not in manifest.made_later}
+    unlisted |= {manifest.golden.file} if manifest.golden else set()
+    unlisted -= manifest.files.keys()
+    if unlisted:
+        raise ArtifactError(
+            f"the manifest of {folder} is incomplete",
+            got=f"no hash for {sorted(unlisted)[0]}",
+            expected="a hash for every file that is used",
+            fix="fetch or export the artifact again",
+        )
+    meter = megabytes("hashed", sum(record.nbytes for record in manifest.files.values()), say)
+    for name, record in manifest.files.items():
+        path = folder / name
+        if name == WEIGHTS_FILE and manifest.without_weights:
+            require_weights(folder)
+        if not path.is_file():
+            raise ArtifactError(
+                f"{path} is missing",
+                got="no such file",
+                expected=f"{record.nbytes} bytes",
+                fix="fetch or export it again",
+            )
+        nbytes = path.stat().st_size
+        digest = sha256_of(path, meter.add) if nbytes == record.nbytes else ""
+        if digest != record.sha256:
+            raise ArtifactError(
+                f"{path} was changed",
+                got=f"sha256 {digest[:12]}" if digest else f"{nbytes} bytes",
+                expected=f"sha256 {record.sha256[:12]}" if digest else f"{record.nbytes} bytes",
+                fix="fetch or export the artifact again",
+            )
+    stray = _stray(folder, manifest)
+    if stray:
+        detail = f"{len(stray)} not in the manifest, such as {stray[0]}"
+        return Check("files", Status.FAILED, detail, "files")
+    return Check("files", Status.PASSED, f"{len(manifest.files)} files match their sha256")
+
+
+def verify_made_later(folder: Path, manifest: Manifest) -> list[Check]:
+    """Say of each file that export left to a script whether it is there: no hash of it is in the manifest."""
+    return [
+        Check(
+            variant.file,
+            Status.SKIPPED,
+            "not hashed: it was made after the manifest was written"
+            if (folder / variant.file).is_file()
+            else "not made yet: the script beside its place makes it where CANN is installed",
+        )
+        for variant in manifest.made_later
+    ]
+
+
+def _stray(folder: Path, manifest: Manifest) -> list[str]:
+    """List what is in an artifact, but neither in its manifest nor written beside it by vconv."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(folder) for path in found)
+    later = {variant.file for variant in manifest.made_later}
+    return sorted(
+        name.as_posix()
+        for name in names
+        if name.as_posix() not in {*manifest.files, *_BESIDE, *later}
+        and not (len(name.parts) > 1 and name.parts[0] == REPORTS_FOLDER)
+        # What is hidden is a hub's own, or another run's that is half done; no library loads it.
+        and not name.parts[0].startswith(".")
+    )
+
+
+def _sha256(chunks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
+    """Tell whether two streams are the same bytes, however each is cut into chunks."""
+    chunks, others = filter(None, first), filter(None, second)
+    one = other = b""
+    while True:
+        one, other = one or next(chunks, b""), other or next(others, b"")
+        length = min(len(one), len(other))
+        if not length:
+            return not one and not other
+        if memoryview(one)[:length] != memoryview(other)[:length]:
+            return False
+        one, other = one[length:], other[length:]
+
+
+def _transposed(kept: Entry, entry: Entry) -> bool:
+    """Tell whether a square weight, or each square of a fused one, is another's transpose, bit by bit."""
+    if len(entry.shape) != 2 or entry.shape[0] % entry.shape[1]:
+        return False
+    squares = (-1, entry.shape[1], entry.shape[1])
+    first = np.frombuffer(b"".join(kept.chunks()), "<u4").reshape(squares)
+    second = np.frombuffer(b"".join(checkpoint.widened(entry)), "<u4").reshape(squares)
+    return np.array_equal(first, second.swapaxes(1, 2))
+
+
+def _differs(line: Line, source: Mapping[str, Entry], artifact: Mapping[str, Entry]) -> str:
+    entry = source.get(line.source)
+    if entry is None:
+        return f"{line.source} is not in the source"
+    if line.action == "dropped":
+        greatest = checkpoint.greatest(entry)
+        if line.target or line.source in artifact:
+            return f"{line.source} is said to be dropped, but the artifact has it"
+        return f"{line.source} was dropped, but max|b| is {greatest:.3g}" if greatest else ""
+    kept = artifact.get(line.target)
+    if kept is None or kept.shape != entry.shape or kept.dtype != "F32":
+        return f"{line.target} is not in the artifact as F32 {list(entry.shape)}"
+    if not _same(kept.chunks(), checkpoint.widened(entry)):
+        if _transposed(kept, entry):
+            return f"{line.target} {TRANSPOSED} {line.source} in the source"
+        return f"{line.target} differs from {line.source} in the source"
+    return ""
+
+
+def verify_tensors(
+    lines: Iterable[Line],
+    source: Mapping[str, Entry],
+    artifact: Mapping[str, Entry],
+    fault_of: Callable[[str], str],
+    say: Say = silent,
+) -> Check:
+    """Hold every tensor of an artifact, bit by bit, against the source that it came from.
+
+    This is what catches one altered weight, which moves no output by as much as a limit allows.
+
+    Args:
+        lines: the ledger.
+        source: the source checkpoint.
+        artifact: the artifact's weights file.
+        fault_of: tells what class of fault a wrong tensor is of, by its key in the artifact.
+        say: takes progress.
+    """
+    lines = list(lines)
+    named = {line.source for line in lines}
+    targets = {line.target for line in lines if line.target}
+    wrong = [f"{name} of the source is not in the ledger" for name in source.keys() - named]
+    wrong += [f"{name} of the artifact is not in the ledger" for name in artifact.keys() - targets]
+    differing = {}
+    meter = megabytes("compared", sum(entry.nbytes for entry in source.values()), say)
+    for line in lines:
+        if found := _differs(line, source, artifact):
+            differing[line] = found
+        if line.source in source:
+            meter.add(source[line.source].nbytes)
+    wrong += differing.values()
+    if wrong:
+        keys = [line.target or line.source for line in differing]
+        transposed = any(TRANSPOSED in found for found in wrong)
+        fault = "transposed weight" if transposed else fault_of(keys[0]) if keys else "weights"
+        return Check("tensors", Status.FAILED, f"{len(wrong)} wrong, the first: {wrong[0]}", fault)
+    return Check("tensors", Status.PASSED, f"all {len(lines)} source tensors are accounted for, bit by bit")
+
+
+def verify_source(manifest: Manifest, source: Source) -> Check:
+    """Hold a live source against the hashes of the one that an artifact was made from.
+
+    The tensors decide whether the weights are the same, so that the same ones in another file will do; the
+    configurations must be the same to the letter, for a wrong epsilon would not show in any tensor.
+    """
+    if source.configuration_sha256 != manifest.source.configuration_sha256:
+        detail = "the configuration is not the one that was exported"
+        return Check("source", Status.FAILED, detail, "source")
+    same = "and the same file" if dict(source.files) == manifest.source.files else "in another file"
+    return Check("source", Status.PASSED, f"the configuration is the one that was exported, {same}")
+
+
+def verify_architecture(artifact: Network, source: Network) -> Check:
+    """Hold what an artifact's configuration describes against what the original's does, number by number.
+
+    Some differences, such as another epsilon, move no output by much. Flags are left out: those of biases
+    differ where zero ones were stripped, which the ledger accounts for.
+    """
+    ours, theirs = asdict(artifact.numbers), asdict(source.numbers)
+    wrong = [name for name in ours if name != "flags" and ours[name] != theirs[name]]
+    if wrong:
+        detail = "; ".join(f"{name} is {ours[name]}, the original's {theirs[name]}" for name in wrong)
+        return Check("architecture", Status.FAILED, detail, classes.of_number(wrong[0]))
+    return Check("architecture", Status.PASSED, "the configuration describes the original's network")
+
+
+def verify_variants(manifest: Manifest) -> Check:
+    """Tell whether an artifact has every variant that one of its schema must have."""
+    found = {record.variant for record in manifest.variants}
+    missing = [variant.name for variant in VARIANTS if variant.name not in found]
+    if missing:
+        return Check("variants", Status.FAILED, f"{', '.join(missing)} missing", "variants")
+    return Check("variants", Status.PASSED, f"all {len(VARIANTS)} variants are there")
+
+
+def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, Entry], say: Say = silent) -> Check:
+    """Hold every tensor of an artifact against the hash that the ledger has for it.
+
+    Args:
+        lines: the ledger.
+        artifact: the artifact's weights file.
+        say: takes progress.
+    """
+    kept = {line.target: line.sha256 for line in lines if line.target}
+    wrong = [name for name in artifact if name not in kept]
+    meter = megabytes("checked", sum(entry.nbytes for entry in artifact.values()), say)
+    for target, sha256 in kept.items():
+        if target not in artifact or _sha256(artifact[target].chunks()) != sha256:
+            wrong.append(target)
+        if target in artifact:
+            meter.add(artifact[target].nbytes)
+    if wrong:
+        detail = f"{len(wrong)} tensors differ from the ledger, such as {wrong[0]}"
+        return Check("ledger", Status.FAILED, detail, "weights")
+    return Check("ledger", Status.PASSED, f"all {len(kept)} tensors match their sha256 in the ledger")

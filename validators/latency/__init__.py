@@ -1,0 +1,1 @@
+"""Latency: variants timed side by side, ranked, and the recorded winners."""

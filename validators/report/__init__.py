@@ -1,0 +1,1 @@
+"""Reports: the document, its log, the page and the model card."""

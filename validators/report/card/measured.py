@@ -1,0 +1,160 @@
+"""What a card takes from reports: of each device, what was measured, where, and how it was judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vconv.validators.checks.preprocessing import MADE_UP
+from vconv.validators.latency.peak_memory import IN_PROCESS
+from vconv.validators.report.card import tables
+from vconv.validators.report.card.evidence import Evidence
+from vconv.validators.report.card.markdown import code, escaped
+from vconv.validators.report.card.words import Words
+
+_VERSIONS = (
+    *("python", "torch", "torchvision", "torch_npu", "transformers", "timm", "onnx", "onnxruntime"),
+    *("openvino", "numpy", "pillow", "vconv", "cann", "cuda devices", "npu devices", "cores"),
+)
+"""What of a report's environment a card shows."""
+
+
+def verdict(one: Evidence, words: Words) -> dict[str, Any]:
+    """Tell how a validation on a device ended, and which checks failed."""
+    failed = [check for check in one.document["checks"] if check["status"] == "failed"]
+    return {
+        "device": device(one, words),
+        "status": words.say("statuses", one.status),
+        "failed": [f"{escaped(check['name'])}: {escaped(check['detail'])}" for check in failed],
+        "moment": one.moment,
+        "file": one.report.file,
+        "page": one.report.file.replace(".json", ".html"),
+    }
+
+
+def device(one: Evidence, words: Words) -> str:
+    """Name a device; *simulated* follows it where it is an imitation."""
+    return f"{code(one.device)}{words.say('marks', 'simulated') if one.simulated else ''}"
+
+
+def model(one: Evidence, words: Words) -> str:
+    """Name a device's model; of a simulated one, say how it computes."""
+    if one.simulated:
+        return words.say("marks", "simulated_npu").format(**one.settings)
+    return escaped(one.model)
+
+
+def _image(name: str, words: Words) -> str:
+    """Name an image of the validation: made up, or a photograph."""
+    kind, _, number = name.replace(MADE_UP, "synthetic ").partition(" ")
+    known = words.tables["images"]
+    return known[kind].format(number=number) if kind in known and number.isdigit() else escaped(name)
+
+
+def _reason(text: str, words: Words) -> str:
+    """Say why something was not judged, in the card's language where vconv knows the words."""
+    return escaped(words.say("reasons", text))
+
+
+def environment(one: Evidence, words: Words) -> dict[str, Any]:
+    """Describe where a device was used: what was installed, how it was set to compute."""
+    return {
+        "device": device(one, words),
+        "model": model(one, words),
+        "simulated": one.simulated,
+        "moment": one.moment,
+        "file": one.report.file,
+        "versions": tables.versions(one.document, _VERSIONS, words),
+        "settings": tables.settings(one, words),
+    }
+
+
+def smoke(one: Evidence, words: Words) -> list[dict[str, Any]]:
+    """Show what came out of the variant that the scripts run."""
+    return [
+        {
+            "variant": row["variant"],
+            "device": device(one, words),
+            "simulated": one.simulated,
+            "file": one.report.file,
+            "table": tables.smoke(row, words),
+        }
+        for row in one.rows
+        if row["variant"] == "patched-torch-fp32" and row["smoke"]
+    ]
+
+
+def performance(one: Evidence, words: Words) -> dict[str, Any]:
+    """Lay out what was timed on a device, and how."""
+    document, batch_word = one.document, words.say("headings", "batch")
+    skipped = [
+        f"{tables.named(row, words)}, {batch_word} {batch['batch']}: {escaped(batch['reason'])}"
+        for row in one.rows
+        for batch in row["skipped_batches"]
+    ]
+    refused = [
+        f"{tables.named(row, words)}: {escaped(row['timing_refused'])}"
+        for row in one.rows
+        if row["timing_refused"]
+    ]
+    warned = [
+        f"{tables.named(row, words)}, {batch_word} {timing['batch']}: {escaped(warning)}"
+        for row in one.rows
+        for timing in row["latency"]
+        for warning in timing["warnings"]
+    ]
+    refusal, machine = document["ranking"]["refused"] or "", document["machine"]["reason"]
+    doubts = [refusal] if machine in refusal else [refusal, machine]
+    told = [words.say("marks", "machine").format(reason=escaped(doubt)) for doubt in doubts if doubt]
+    if any(row.get("peak_memory_is") == IN_PROCESS for row in one.rows):
+        told.append(words.say("marks", "in_process"))
+    return {
+        "device": device(one, words),
+        "model": model(one, words),
+        "file": one.report.file,
+        "warmups": document["timing"]["warmups"],
+        "preprocessing": tables.figure("p50_ms", document["preprocessing_ms_per_image"]),
+        "baseline": code(document["speed_up_baseline"]) if document["speed_up_baseline"] else "",
+        "latency": tables.latency(one, words),
+        "costs": tables.costs(one, words),
+        "remarks": [*dict.fromkeys(told), *skipped, *refused, *warned],
+    }
+
+
+def accuracy(one: Evidence, words: Words) -> dict[str, Any]:
+    """Lay out how every output did on a device, and against what."""
+    document = one.document
+    reference, inputs = document["reference"], document["inputs"]
+    source = words.say("references", reference["source"])
+    comma, colon = words.say("marks", "where"), words.say("marks", "colon")
+    where = f"{reference['precision']}{comma}{code(reference['device'])}"
+    if recorded := reference["recorded"]:
+        where += f" {escaped(recorded['device_model'])}{comma}{escaped(recorded['arithmetic'])}"
+    name = escaped(words.say("references", reference["name"] or "-"))
+    failures = [
+        f"{tables.named(row, words)}, {code(output)}{colon}{escaped(reason)}"
+        for row in one.rows
+        for output, found in row["outputs"].items()
+        for reason in found.get("reasons", ())
+    ]
+    failures += [
+        f"{tables.named(row, words)}{colon}{_reason(row['reason'], words)}"
+        for row in one.rows
+        if row.get("reason")
+    ]
+    return {
+        "device": device(one, words),
+        "model": model(one, words),
+        "simulated": one.simulated,
+        "file": one.report.file,
+        "reference": words.say("marks", "reference").format(name=name, where=where, source=source),
+        "within": code(document["limits"]["within"]),
+        "inputs": words.say("marks", "and").join(_image(name, words) for name in inputs["images"]) or "-",
+        "table": tables.accuracy(one, words),
+        "further": tables.further(one, words),
+        "improvement": tables.improvement(one, words) if one.device != "cpu" else "",
+        "prediction": tables.prediction(one, words),
+        "agreement": tables.agreement(one, words),
+        "images": (document.get("dataset") or {}).get("images", 0),
+        "unread": len((document.get("dataset") or {}).get("skipped", ())),
+        "failures": failures,
+    }

@@ -1,0 +1,186 @@
+"""What a card takes from the manifest alone: what the model is, where it comes from, what the files are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from vconv.artifact.manifest import Manifest
+from vconv.catalog import systems
+from vconv.catalog.literature import HUGGING_FACE, LICENCES, MODELSCOPE
+from vconv.catalog.systems import System
+from vconv.types import GRAPHS
+from vconv.validators.report.card.markdown import code, escaped, table
+from vconv.validators.report.card.words import Words
+
+FAMILIES = {"timm dinov3": "dinov3_vit", "timm dinov2": "dinov2"}
+"""timm's families by what they are."""
+_KNOWN = (
+    "",
+    "unknown",
+    "apache-2.0",
+    "mit",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-sa-4.0",
+    "openrail",
+    "gpl-3.0",
+    "unlicense",
+)
+"""Licences that the hub has an identifier for, of https://huggingface.co/docs/hub/repositories-licenses."""
+_MODELSCOPE = "modelscope"
+_HUBS = {_MODELSCOPE: MODELSCOPE}
+"""By the kind of a source: the way to another repository than the system's own."""
+_SPOKEN = {"apache-2.0": "Apache License 2.0", "dinov3-license": "DINOv3 License"}
+
+
+def front_matter(made: Manifest) -> str:
+    """Return the metadata by which a hub files a model, between its two rules.
+
+    Fields as in https://huggingface.co/docs/hub/model-cards. Synthetic weights come from no model and have
+    no licence.
+    """
+    from huggingface_hub import ModelCardData
+
+    system, source = made.system, made.source
+    tags = ["vconv", "ascend", "npu", "onnx", "safetensors", family(made)]
+    named: dict[str, Any] = {}
+    if source.synthetic:
+        tags.append("synthetic-weights")
+    else:
+        named = {"license": source.licence or "unknown"}
+        if source.licence not in _KNOWN:
+            named |= {
+                "license": "other",
+                "license_name": source.licence,
+                "license_link": LICENCES.get(source.licence),
+            }
+        if source.kind != _MODELSCOPE:
+            named |= {"base_model": repository(made)}
+    data = ModelCardData(
+        **named,
+        library_name=system.library,
+        pipeline_tag="image-classification" if "logits" in made.outputs else "image-feature-extraction",
+        tags=tags,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def published_weights(made: Manifest) -> bool:
+    """Tell whether the weights are those that the system was published with: its own repository's."""
+    return bool(made.source.revision) and made.source.identity == made.system.hub_id
+
+
+def system_of(made: Manifest) -> System:
+    """Return a manifest's row of the catalog; of a system that is in none, what the manifest knows."""
+    known = systems.SYSTEMS.get(made.system.name)
+    own = System(made.system.name, made.system.hub_id, made.system.library, {}, made.source.licence)
+    return known or own
+
+
+def family(made: Manifest) -> str:
+    """Return the family of a network, whatever its library."""
+    return FAMILIES.get(made.system.family, made.system.family)
+
+
+def source_named(made: Manifest) -> str:
+    """Name where the weights came from."""
+    revision = f" ({code(made.source.revision)})" if made.source.revision else ""
+    return code(made.source.label) + revision
+
+
+def repository(made: Manifest) -> str:
+    """Return the repository that the weights came from; the system's own where they came from a file."""
+    return made.source.identity if made.source.revision else made.system.hub_id
+
+
+def licence(name: str) -> str:
+    """Name a licence, with a link to its text where that is known."""
+    spoken = _SPOKEN.get(name, escaped(name))
+    return f"[{spoken}]({LICENCES[name]})" if name in LICENCES else spoken
+
+
+def routes(made: Manifest) -> list[dict[str, str]]:
+    """List the ways to get the weights: of the repository that they came from, where that is another, one."""
+    system, named = system_of(made), repository(made)
+    ways = (
+        (HUGGING_FACE, *system.mirrors)
+        if named == system.hub_id
+        else (_HUBS.get(made.source.kind, HUGGING_FACE),)
+    )
+    folder = f"weights/{made.system.name}"
+    return [{"name": way.name, "needs": way.needs, "command": way.command_of(named, folder)} for way in ways]
+
+
+def geometry(made: Manifest) -> dict[str, int]:
+    """Tell how an image becomes tokens, from the shapes of the outputs."""
+    height, width = made.size
+    patches, channels = int(made.outputs["patches"][1]), int(made.outputs["patches"][2])
+    side = math.isqrt(height * width // patches)
+    return {
+        "patch": side,
+        "rows": height // side,
+        "columns": width // side,
+        "patches": patches,
+        "registers": int(made.outputs["registers"][1]) if "registers" in made.outputs else 0,
+        "tokens": int(made.outputs["last_hidden_state"][1]),
+        "width": channels,
+    }
+
+
+def _bracketed(text: str, words: Words) -> str:
+    return f"{words.say('marks', 'open')}{text}{words.say('marks', 'close')}"
+
+
+def model_table(made: Manifest, words: Words) -> str:
+    """Lay out how large the model is, what goes in and what comes out."""
+    rows = []
+    if made.complexity:
+        counts = made.complexity
+        rows = [
+            [words.say("model", "parameters"), f"{counts.parameters / 1e6:.1f} M"],
+            [words.say("model", "multiply_accumulates"), f"{counts.multiply_accumulates / 1e9:.2f} G"],
+            [words.say("model", "activations"), f"{counts.activations / 1e6:.1f} M"],
+        ]
+    rows.append([words.say("model", "input"), code(f"pixel_values [B, 3, {made.size[0]}, {made.size[1]}]")])
+    for name, shape in made.outputs.items():
+        written = code(f"{name} [B, {', '.join(map(str, shape[1:]))}]")
+        pooling = _bracketed(words.say("pooling", made.system.pooling), words) if name == "pooled" else ""
+        rows.append([words.say("model", "output"), written + pooling])
+    return table([words.say("headings", key) for key in ("what", "content")], rows)
+
+
+def patch_notes(made: Manifest, words: Words) -> list[str]:
+    """Say of every patch that was applied what a reader should know."""
+    return [
+        words.say("patches", patch.name).format(
+            sites=patch.sites,
+            proof=code(patch.proof),
+            carriers=words.say("marks", "and").join(
+                words.say("carriers", carrier) for carrier in patch.carriers
+            ),
+        )
+        for patch in made.patches
+        if patch.applied
+    ]
+
+
+def files(made: Manifest, words: Words) -> str:
+    """Lay out every file of the manifest."""
+    graphs = {graph.file for graph in GRAPHS}
+    rows = []
+    for name, record in made.files.items():
+        size = f"{record.nbytes / 1e6:.2f} MB" if record.nbytes >= 1e5 else f"{record.nbytes / 1e3:.2f} kB"
+        said = words.say("files", name)
+        meaning = said if said != name else ""
+        for variant in made.variants:
+            if variant.file == name and name in graphs:
+                meaning += words.say("marks", "graph").format(
+                    opset=variant.opset, ir=variant.ir_version, nodes=sum(variant.operators.values())
+                )
+        rows.append([code(name), meaning, size, code(record.sha256)])
+    return table([words.say("headings", key) for key in ("file", "content", "size", "sha256")], rows)

@@ -1,0 +1,34 @@
+"""What a card says in each of its languages, beside its template: words by table and key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+LANGUAGES = ("en", "zh")
+"""The languages of cards: English, and Chinese in simplified characters."""
+TEMPLATES = files("vconv.validators.report") / "templates"
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of one language.
+
+    Args:
+        language: which.
+        tables: by table (``headings``, ``patches``, ...) and key.
+    """
+
+    language: str
+    tables: Mapping[str, Mapping[str, str]]
+
+    def say(self, table: str, key: str) -> str:
+        """Return the words for a key; the key itself where it is not one of vconv's."""
+        return self.tables[table].get(key, key)
+
+
+def words_of(language: str) -> Words:
+    """Read the words of a language."""
+    return Words(language, tomllib.loads((TEMPLATES / f"card.{language}.toml").read_text("utf-8")))

@@ -1,0 +1,194 @@
+"""What is reported of a folder of images: percentiles, neighbours, classes, and the worst images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vconv.progress import counted
+from vconv.runtime.inputs.image_folder import ImageFolder, UnreadableError, shown, thumbnail
+from vconv.types import Array, Say, Status
+from vconv.validators.accuracy import many_images, neighbours
+from vconv.validators.accuracy.limits import Limit
+from vconv.validators.report.journal import Journal
+from vconv.validators.validation import Candidate
+
+WORK_PREFIX = ".dataset-"
+"""How the folder begins, under ``reports/``, that an unfinished run leaves."""
+IMAGE, REFERENCE = "image", "features-reference"
+"""What the journal calls the place of each row's image in the folder, and the reference's features."""
+WORST = 10
+"""Images that are shown."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One variant on its way through the images.
+
+    Args:
+        place: which of them it is.
+        candidate: the variant.
+        limit: what every image is held to; None where it is measured but not judged.
+        row: what the report says of it beside the images.
+    """
+
+    place: int
+    candidate: Candidate
+    limit: Limit | None
+    row: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Its name with its engine and device, and *simulated* where that is so."""
+        device = self.candidate.device
+        simulated = ", simulated" * device.simulated
+        return f"{self.candidate.variant} ({self.candidate.engine}, {device.name}{simulated})"
+
+    @property
+    def features(self) -> str:
+        """What the journal calls its features."""
+        return f"features-{self.place}"
+
+    @property
+    def figures(self) -> str:
+        """What the journal calls its figures."""
+        return f"figures-{self.place}"
+
+
+def document(
+    journal: Journal,
+    lanes: Sequence[Lane],
+    outputs: Sequence[str],
+    feature: str,
+    images: ImageFolder,
+    say: Say,
+) -> dict[str, Any]:
+    """Sum up a journal of all images; a variant that failed an image is marked as failed.
+
+    Args:
+        journal: with every image in it.
+        lanes: the variants.
+        outputs: names of what was compared.
+        feature: the output that neighbours are found by.
+        images: the folder.
+        say: takes progress.
+    """
+    reference, near = _neighbours(journal, lanes, say)
+    rows = [_variant(journal, lane, outputs) for lane in lanes]
+    for lane, row, found in zip(lanes, rows, near, strict=True):
+        row["neighbours"] = {"k": found.shape[1], "agreement": neighbours.agreement(reference, found)}
+        _judge(journal, lane, row, images)
+    count = journal.rows
+    k = neighbours.how_many(count)
+    return {
+        "folder": shown(str(images.path)),
+        "images": count,
+        "k": k,
+        "neighbours_of": feature,
+        "agreement_by_chance": k / (count - 1) if k else None,
+        "variants": rows,
+        "neighbours_between": list(_between(lanes, near)),
+        "worst": list(_worst(journal, lanes, outputs, images)),
+        "skipped": list(_skipped(journal, images)),
+        "other_files": images.others,
+    }
+
+
+def _variant(journal: Journal, lane: Lane, outputs: Sequence[str]) -> dict[str, Any]:
+    candidate = lane.candidate
+    figures = journal.array(lane.figures)
+    return {
+        "variant": candidate.variant,
+        "engine": candidate.engine,
+        "device": candidate.device.name,
+        "precision": candidate.precision,
+        "arithmetic": candidate.pair[1],
+        "simulated": candidate.device.simulated,
+        "status": Status.PASSED if lane.limit else Status.SKIPPED,
+        "reason": candidate.unjudged,
+        "outputs": many_images.summary(figures, outputs, lane.limit),
+        "top1_agreement": many_images.top1_agreement(figures, outputs),
+    }
+
+
+def _judge(journal: Journal, lane: Lane, row: dict[str, Any], images: ImageFolder) -> None:
+    """Fail a variant that failed an image, here and in its own row, and name the first such image."""
+    notes = [note["failed"][lane.figures] for note in journal.notes() if lane.figures in note["failed"]]
+    if not notes:
+        return
+    beyond, (index, reason) = sum(note["count"] for note in notes), notes[0]["first"]
+    name = shown(images.names[index])
+    told = (
+        f"{beyond} of {journal.rows} images of the data set are beyond the limit, the first {name}: {reason}"
+    )
+    for found in (row, lane.row):
+        found.update(status=Status.FAILED, reason=told)
+
+
+def _neighbours(journal: Journal, lanes: Sequence[Lane], say: Say) -> tuple[Array, list[Array]]:
+    """Find the neighbours of every image: by the reference's features, and by each variant's."""
+    found: list[Array] = []
+    names = (REFERENCE, *(lane.features for lane in lanes))
+    say("finding the nearest neighbours of every image")
+    for name in counted(names, len(names), "nearest neighbours", say):
+        near = journal.scratch(f"near-{name}", "<i8", (journal.rows, neighbours.how_many(journal.rows)))
+        neighbours.nearest(journal.array(name), near)
+        found.append(near)
+    return found[0], found[1:]
+
+
+def _between(lanes: Sequence[Lane], near: Sequence[Array]) -> Iterator[dict[str, Any]]:
+    for (first, one), (second, other) in itertools.combinations(zip(lanes, near, strict=True), 2):
+        simulated = first.candidate.device.simulated or second.candidate.device.simulated
+        yield {
+            "first": first.name,
+            "second": second.name,
+            "simulated": simulated,
+            "agreement": neighbours.agreement(one, other),
+        }
+
+
+def _worst(
+    journal: Journal, lanes: Sequence[Lane], outputs: Sequence[str], images: ImageFolder
+) -> Iterator[dict[str, Any]]:
+    """Yield the images that use most of a limit, each with the variant and output where it does."""
+    judged = [lane for lane in lanes if lane.limit]
+    shares = np.full((journal.rows), -1.0)
+    worst_lane, worst_output = np.zeros((2, journal.rows), np.int64)
+    for place, lane in enumerate(judged):
+        share, output = many_images.worst_of(journal.array(lane.figures))
+        worse = share > shares
+        shares[worse], worst_lane[worse], worst_output[worse] = share[worse], place, output[worse]
+    for row in np.argsort(-shares, kind="stable")[:WORST] if judged else ():
+        lane, output = judged[worst_lane[row]], worst_output[row]
+        index = int(journal.array(IMAGE)[row])
+        figures = dict(zip(many_images.COLUMNS, journal.array(lane.figures)[row, output], strict=True))
+        yield {
+            "image": shown(images.names[index]),
+            "variant": lane.candidate.variant,
+            "engine": lane.candidate.engine,
+            "device": lane.candidate.device.name,
+            "simulated": lane.candidate.device.simulated,
+            "output": outputs[output],
+            **{name: float(figures[name]) for name in (*many_images.PERCENTILES, many_images.SHARE)},
+            "thumbnail": _thumbnail(images, index),
+        }
+
+
+def _thumbnail(images: ImageFolder, index: int) -> str | None:
+    try:
+        return thumbnail(images.open(index))
+    except UnreadableError:
+        return None  # it was there when it was judged
+
+
+def _skipped(journal: Journal, images: ImageFolder) -> Iterator[dict[str, str]]:
+    for name, reason in images.closed.items():
+        yield {"image": shown(name) or ".", "reason": reason}
+    for note in journal.notes():
+        for index, reason in note["skipped"]:
+            yield {"image": shown(images.names[index]), "reason": reason}

@@ -1,0 +1,41 @@
+"""The smoke block: what came out of a variant, at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vconv.runtime.engines.session import Placed
+from vconv.types import Arrays
+
+SHOWN = 5
+"""Values of each output that are shown."""
+
+
+def smoke(outputs: Arrays, placed: Mapping[str, Placed]) -> dict[str, dict[str, Any]]:
+    """Describe the outputs of one run.
+
+    Args:
+        outputs: arrays (B, ...), by name.
+        placed: what each was before it became an array.
+
+    Returns:
+        By output: ``shape``, ``dtype`` and ``device`` as the variant gave it, ``min``, ``max``, ``mean``
+        (in float64), and the ``first`` values of the first image.
+    """
+    rows = {}
+    for name, array in outputs.items():
+        wide = array.astype(np.float64)
+        place = placed.get(name, Placed(str(array.dtype), "cpu"))
+        rows[name] = {
+            "shape": list(array.shape),
+            "dtype": place.dtype,
+            "device": place.device,
+            "min": float(wide.min()),
+            "max": float(wide.max()),
+            "mean": float(wide.mean()),
+            "first": [float(value) for value in wide.reshape(-1)[:SHOWN]],
+        }
+    return rows

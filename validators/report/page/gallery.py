@@ -1,0 +1,101 @@
+"""The pictures of a report: the images that variants were judged on, and maps of what each makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vconv.runtime.engines.session import Session
+from vconv.types import Array, Arrays
+from vconv.validators.report.page.maps import Basis, PatchMap, compare
+from vconv.validators.validation import Candidate
+
+PATCHES = "patches"
+SHOWN = 4
+"""Images that are shown, of those that variants are judged on."""
+NO_PATCHES = "the reference has no patches to draw"
+
+Key = tuple[str, str, str]
+"""A variant, its engine and its device: which row of a report it is."""
+
+
+def key(row: Mapping[str, Any]) -> Key:
+    """Tell by what a report's row is known here."""
+    return row["variant"], row["engine"], row["device"]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures, small: of no variant is more kept than a pixel a patch.
+
+    Args:
+        names: of the images that are shown.
+        photographs: the same, as the network saw them: uint8 (N, H, W, 3).
+        expected: the reference's patches of them, (N, P, D).
+        grid: patches in a column and in a row.
+        bases: by image, the reference's principal components.
+        maps: by variant, one map an image; filled by :meth:`look`.
+    """
+
+    names: tuple[str, ...]
+    photographs: Array
+    expected: Array
+    grid: tuple[int, int]
+    bases: tuple[Basis, ...]
+    maps: dict[Key, tuple[PatchMap, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, names: Sequence[str], photographs: Array, outputs: Arrays, grid: tuple[int, int]) -> Gallery:
+        """Hang up the first images, with the reference's view of them.
+
+        Args:
+            names: of the images.
+            photographs: uint8 (N, H, W, 3).
+            outputs: the reference's outputs, by name.
+            grid: patches in a column and in a row.
+        """
+        expected = outputs.get(PATCHES, np.zeros((0, 0, 0)))[:SHOWN]
+        shown = len(expected)
+        bases = tuple(Basis.fit(patches) for patches in expected)
+        return cls(tuple(names[:shown]), photographs[:shown], expected, grid, bases)
+
+    def reference(self) -> tuple[Array, ...]:
+        """Return the reference's own maps, uint8 (H, W, 3), one an image."""
+        pairs = zip(self.bases, self.expected, strict=True)
+        return tuple(basis.colours(patches).reshape(*self.grid, -1) for basis, patches in pairs)
+
+    def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Mapping[str, Any]:
+        """Keep the maps of a variant.
+
+        Args:
+            candidate: the variant.
+            session: the same, open, which is of no interest here.
+            outputs: what it gave for all images.
+
+        Returns:
+            ``patch_maps``, by image the ``largest`` vector relative error of a patch, or None; and
+            ``patch_maps_reason``, why there are none.
+        """
+        reason = self._lack(outputs)
+        if reason:
+            return {"patch_maps": None, "patch_maps_reason": reason}
+        actual = outputs[PATCHES][: len(self.expected)]
+        made = tuple(
+            compare(basis, one, other, self.grid)
+            for basis, one, other in zip(self.bases, actual, self.expected, strict=True)
+        )
+        self.maps[candidate.variant, candidate.engine, candidate.device.name] = made
+        rows = [{"image": name, "largest": one.largest} for name, one in zip(self.names, made, strict=True)]
+        return {"patch_maps": rows, "patch_maps_reason": ""}
+
+    def _lack(self, outputs: Arrays) -> str:
+        """Say why a variant's patches cannot be drawn; empty if they can."""
+        if not len(self.expected):
+            return NO_PATCHES
+        found = outputs.get(PATCHES)
+        if found is None or found.shape[1:] != self.expected.shape[1:] or len(found) < len(self.expected):
+            return "its patches are missing, or of another shape than the reference's"
+        return "" if np.isfinite(found[: len(self.expected)]).all() else "its patches are not all numbers"

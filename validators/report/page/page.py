@@ -1,0 +1,69 @@
+"""The page of a validation: one file of HTML, to be looked at. It loads nothing and runs no script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vconv.validators.report.page.gallery import Gallery
+from vconv.validators.report.page.views import agreement, insight, provenance, speed
+from vconv.validators.report.page.views.verdict import verdict
+from vconv.validators.report.saving import Saved
+
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+_PAGE = "page.html"
+_FIGURE = re.compile(r"\d[\d.,]*(?:e-\d+|(?=\s(?:%|ms|[kMG]B)))(?:\s(?:%|ms|[kMG]B))?")
+"""A number that a line must not break in: one with an exponent, or with its unit."""
+GLYPHS: Mapping[str, str] = {"passed": "✓", "failed": "✕", "skipped": "\N{EN DASH}", "incomplete": "?"}
+"""What a status looks like, so that it is not told by colour alone."""
+
+
+def render(report: Mapping[str, Any], saved: Saved, gallery: Gallery) -> bytes:
+    """Write the page. The same report and pictures give the same bytes.
+
+    Args:
+        report: the report of a validation, as its JSON file has it.
+        saved: that file.
+        gallery: the images judged on, and maps of what variants make of them.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup, escape
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["drawn"] = Markup
+    environment.filters["figured"] = lambda text: Markup(
+        _FIGURE.sub(r'<span class="unbroken">\g<0></span>', str(escape(text)))
+    )
+    environment.globals["glyphs"] = GLYPHS
+    style = Markup((_TEMPLATES / "page.css").read_text("utf-8"))
+    return environment.get_template(_PAGE).render(style=style, **sections(report, saved, gallery)).encode()
+
+
+def sections(report: Mapping[str, Any], saved: Saved, gallery: Gallery) -> dict[str, Any]:
+    """Lay out what the template shows, by section."""
+    return {
+        "artifact": report["artifact"],
+        "synthetic": report["synthetic"],
+        "simulated": any(row["simulated"] for row in report["variants"]),
+        "verdict": verdict(report),
+        "matrix": agreement.matrix(report),
+        "folder": agreement.folder(report),
+        "limits": agreement.limits(report),
+        "maps": insight.maps(report, gallery),
+        "depth": insight.depth(report),
+        "prediction": insight.prediction(report),
+        "speed": speed.speed(report),
+        "costs": provenance.costs(report),
+        "checks": provenance.checks(report),
+        "published": provenance.published(report),
+        "provenance": provenance.provenance(report, saved.name, saved.sha256),
+        "vconv": report["environment"].get("vconv", ""),
+    }

@@ -1,0 +1,174 @@
+"""Variants by outputs, each against its limit; and the same over a folder of images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from vconv.validators.accuracy.metrics import METRICS
+from vconv.validators.report import sentences
+from vconv.validators.report.page import figures
+from vconv.validators.report.page.views.base import (
+    CODE,
+    NUMBER,
+    STATUS,
+    TEXT,
+    Column,
+    Document,
+    Table,
+    numbers,
+)
+from vconv.validators.report.page.views.verdict import reasons
+
+_METRIC = "vector_relative_error"
+_FLOOR_AT, _LIMIT_AT = 15.0, 85.0
+"""Where a cell's scale has its floor and its limit, in percent: there is room beyond both."""
+
+
+def matrix(report: Document) -> dict[str, Any]:
+    """Lay out a row a variant and a column an output."""
+    rows = report["variants"]
+    names = list(dict.fromkeys(name for row in rows for name in row["outputs"]))
+    laid = [
+        {
+            "name": sentences.short_name(row),
+            "status": row["status"],
+            "judged": f"{row['precision']} on {row['arithmetic']}",
+            "reasons": reasons(row),
+            "cells": [_cell(row["outputs"].get(name)) for name in names],
+        }
+        for row in rows
+    ]
+    return {"outputs": names, "rows": laid, "table": _metrics(report)}
+
+
+def _cell(output: Document | None) -> dict[str, Any]:
+    if output is None:
+        return {"status": "skipped", "error": figures.DASH, "at": None, "told": "not there"}
+    error, limit = output.get(_METRIC), output.get("limit")
+    told = f"{figures.error(error)}, {output['status']}"
+    told += f", limit {figures.bound(limit)}" if limit else ", no limit"
+    told += f", floor {figures.error(output['floor'])}" if output.get("floor") else ""
+    return {
+        "status": output["status"],
+        "error": figures.error(error),
+        "limit": figures.bound(limit) if limit else "",
+        "at": position(error, output.get("floor"), limit),
+        "told": told,
+    }
+
+
+def position(error: float | None, floor: float | None, limit: float | None) -> float | None:
+    """Return where an error is between the floor and the limit, in percent of a cell's width, by logarithms.
+
+    Args:
+        error: the vector relative error.
+        floor: the reference's own distance from float64.
+        limit: what the error may be at most.
+
+    Returns:
+        2 to 98; None where there is no such scale.
+    """
+    if error is None or not floor or not limit or limit <= floor:
+        return None
+    if error <= 0:
+        return 2.0
+    share = math.log(error / floor) / math.log(limit / floor)
+    return round(min(98.0, max(2.0, _FLOOR_AT + share * (_LIMIT_AT - _FLOOR_AT))), 1)
+
+
+_SHOWN = {
+    "floor": figures.error,
+    "limit": figures.bound,
+    **{
+        name: figures.cosine if metric.better == "high" else figures.error for name, metric in METRICS.items()
+    },
+    "to_stock_original": figures.error,
+}
+"""How each figure of an output is written."""
+
+
+def _metrics(report: Document) -> Table:
+    found = [(row, name, output) for row in report["variants"] for name, output in row["outputs"].items()]
+    shown = [key for key in _SHOWN if any(output.get(key) is not None for _, _, output in found)]
+    first = (Column("variant"), Column("output"), Column("status", STATUS), Column("shape", CODE))
+    rows = tuple(
+        (
+            sentences.short_name(row),
+            name,
+            output["status"],
+            " \N{MULTIPLICATION SIGN} ".join(map(str, output["shape"])),
+            *(_SHOWN[key](output.get(key)) for key in shown),
+        )
+        for row, name, output in found
+    )
+    named = tuple(Column(key.replace("_", " "), NUMBER) for key in shown)
+    return Table("Every metric of every output, the worst image of each", first + named, rows)
+
+
+_USUAL = {"engine": "torch", "device": "cpu", "simulated": False}
+
+
+def folder(report: Document) -> dict[str, Any] | None:
+    """Lay out how variants agree over a folder of images; None where that was not looked at."""
+    found = report.get("dataset")
+    if not found:
+        return None
+    rows = tuple(
+        _over_folder(row, name, output, place == 0)
+        for row in found["variants"]
+        for place, (name, output) in enumerate(row["outputs"].items())
+    )
+    named = (
+        Column("variant"),
+        Column("output"),
+        *numbers("cosine, least", "cosine, 1st percentile", "cosine, median"),
+        *numbers("relative error, median", "90th", "99th", "largest", "same neighbours", "same top 1"),
+    )
+    worst = [
+        {
+            "image": row["image"],
+            "variant": sentences.short_name({**_USUAL, **row}),
+            "output": row["output"],
+            "cosine": figures.cosine(row["cosine"]),
+            "error": figures.error(row["vector_relative_error"]),
+            # Nothing but a picture that is here already is ever shown.
+            "thumbnail": row["thumbnail"] if str(row["thumbnail"]).startswith("data:image/") else "",
+        }
+        for row in found["worst"]
+    ]
+    return {
+        "folder": found["folder"],
+        "images": found["images"],
+        "table": Table(f"Agreement over {found['images']} images", named, rows),
+        "worst": worst,
+        "skipped": [(row["image"], row["reason"]) for row in found["skipped"]],
+    }
+
+
+def _over_folder(row: Document, name: str, output: Document, first: bool) -> tuple[str, ...]:
+    near, top = row.get("neighbours") or {"k": 0, "agreement": None}, row.get("top1_agreement")
+    shared = near["agreement"]  # None of so few images that there is no neighbour to compare
+    shares = [figures.DASH if shared is None else f"{100 * shared:.2f} % of {near['k']}"]
+    shares += [figures.DASH if top is None else f"{100 * top:.2f} %"]
+    return (
+        sentences.short_name({**_USUAL, **row}),
+        name,
+        *(figures.cosine(output["cosine"].get(key)) for key in ("p0", "p1", "p50")),
+        *(figures.error(output["relative_error"].get(key)) for key in ("p50", "p90", "p99", "p100")),
+        *(shares if first else ["", ""]),
+    )
+
+
+def limits(report: Document) -> Table:
+    """Lay out the limits that were used, and where they come from."""
+    rows = tuple(
+        (
+            f"{row['precision']} on {row['arithmetic']}",
+            ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in row["bounds"].items()),
+            row["source"],
+        )
+        for row in report["limits"]["rows"]
+    )
+    named = (Column("precision on arithmetic"), Column("bounds", TEXT), Column("measured by"))
+    return Table(f"Limits used: {report['limits']['within']}", named, rows)
