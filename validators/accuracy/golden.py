@@ -188,7 +188,7 @@ def run_reference(source: Source, pixel_values: Array, device: Device | None = N
 def save(path: Path, reference: Reference) -> None:
     """Record inputs and outputs in one file."""
     path.parent.mkdir()
-    tensors = {INPUT: corrections.pixel_values, **corrections.outputs}
+    tensors = {INPUT: reference.pixel_values, **reference.outputs}
     safetensors_file.write(
         path,
         [

@@ -18,8 +18,8 @@ def rank(rows: Sequence[Row], machine: Load) -> dict[str, Any]:
 
     Variants that passed are taken from the fastest median on. One is told apart from a faster one where
     :func:`vconv.runtime.timing.statistics.compare_paired` finds them different. A variant that is told apart
-    from every leader of a rank so far leads the next one, whose number counts all that are before it; any other
-    shares the rank of the fastest leader that it is not told apart from. Those that were not judged are
+    from every leader of a rank so far leads the next one, whose number counts all that are before it; any
+    other shares the rank of the fastest leader that it is not told apart from. Those that were not judged are
     listed without a rank, as a baseline; those that failed are left out.
 
     Args:

@@ -3,7 +3,8 @@
 torch_npu cannot be imported where CANN is missing, so nothing is imported: the wheels' Python sources are
 read. Run it on wheels that were downloaded with ``pip download --no-deps torch_npu==X.Y.Z``::
 
-    python tests/runtime/devices/collect_torch_npu_names.py WHEEL... --out tests/runtime/devices/torch_npu_names.json
+    cd tests/runtime/devices
+    python collect_torch_npu_names.py WHEEL... --out torch_npu_names.json
 
 What counts as a name of torch_npu, all without a leading underscore:
 

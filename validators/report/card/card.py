@@ -28,7 +28,7 @@ def render(made: Manifest, evidence: Sequence[Evidence], language: str) -> str:
 
     Args:
         made: the artifact's manifest.
-        evidence: the newest report of each device, as :mod:`vconv.validators.report.card.evidence` chooses it.
+        evidence: the newest report of each device, as :func:`evidence.newest` chooses it.
         language: one of :data:`vconv.validators.report.card.words.LANGUAGES`.
     """
     words, environment = words_of(language), _environment()
