@@ -23,7 +23,7 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.variants import patched_network
 from vconv.runtime.stages.graph import GraphStages
 from vconv.validators.faults.operators import alter
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 
 SYSTEM, GRAPH = "dinov3-vits16", "model.onnx"
 FAULTS = 20
@@ -60,7 +60,7 @@ def main() -> None:
         ]
         for number in range(FAULTS):
             block, node = chance.choice(places)
-            shop = Workshop.open(sound, Path(name) / str(number), network)
+            shop = ArtifactCopy.open(sound, Path(name) / str(number), network)
             model = shop.graph(GRAPH)
             what = alter(model, node, shop.value_of)
             shop.save_graph(GRAPH, model)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from record import finish, out_option
 
-from vconv.runtime.timing.clocks import Plan, Task, interleaved
+from vconv.runtime.timing.clocks import Task, TimingPlan, interleaved
 from vconv.runtime.timing.machine_load import watching
 from vconv.runtime.timing.statistics import SMALLEST_EFFECT, compare_paired
 from vconv.types import Status
@@ -27,7 +27,7 @@ from vconv.validators.latency.ranking import rank
 PARTS, MORE = 20, 22
 """Matrix products of a run, and of one that is a tenth slower."""
 SIDE = 256
-PLAN = Plan(warmups=10, runs=100, budget_seconds=None)
+PLAN = TimingPlan(warmups=10, runs=100, budget_seconds=None)
 COMPARISONS, WATCHES = 20, 5
 FOUND, MADE_UP = 19, 1
 """Of 20: how many slowdowns must be found, and how many may be seen where there is none."""

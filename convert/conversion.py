@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.artifact.disk import require_room
+from vconv.artifact.disk import require_space
 from vconv.convert.ascend import operators
 from vconv.convert.graphs import tracing
 from vconv.convert.layouts.base import ANY_SIZE, Network
@@ -20,10 +20,10 @@ from vconv.convert.layouts.table import network
 from vconv.convert.libraries import models
 from vconv.convert.libraries.table import library_of
 from vconv.convert.patches import table
-from vconv.convert.patches.base import Finding, Patch, find_sites
+from vconv.convert.patches.base import Patch, WeightsFinding, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
 from vconv.convert.weights import checkpoint, ledger
-from vconv.convert.weights.ledger import LEDGER_FILE, Line, Match
+from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
 from vconv.errors import InputError, PatchError
 from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say, silent
 
@@ -62,7 +62,7 @@ class Prepared:
 
     network: Network
     decisions: tuple[Decision, ...]
-    plan: checkpoint.Plan
+    plan: checkpoint.WeightsPlan
 
     @property
     def patches(self) -> list[Patch]:
@@ -70,7 +70,7 @@ class Prepared:
         return [decision.patch for decision in self.decisions if decision.applied]
 
     def write(self, stop: Event | None = None, say: Say = silent) -> tuple[tuple[Line, ...], str]:
-        """Write the weights file and its ledger: see :meth:`vconv.convert.weights.checkpoint.Plan.write`."""
+        """Write the weights file and its ledger: see :meth:`.WeightsPlan.write`."""
         lines, sha256 = self.plan.write(stop, say)
         ledger.save(self.plan.path.with_name(LEDGER_FILE), lines)
         return tuple(lines), sha256
@@ -148,7 +148,7 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
         WeightsError: the checkpoint does not fit its configuration.
     """
     before = source.network
-    matches = ledger.match(before, source.entries, **_fix(source))
+    matches = ledger.match_tensors(before, source.entries, **_fix(source))
     findings = [(patch, _found(patch, source, matches)) for patch in table.called_for(before)]
     decisions = [Decision(patch, finding.apply, finding.proof) for patch, finding in findings]
     dropped = {key: finding.proof for _, finding in findings for key in finding.drops}
@@ -162,8 +162,8 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
     write_configurations(folder, config, source.preprocessor)
     for path in source.licence_files:
         shutil.copyfile(path, folder / path.name)
-    plan = checkpoint.Plan(folder / WEIGHTS_FILE, matches, dropped)
-    require_room(folder, plan.nbytes)
+    plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped)
+    require_space(folder, plan.nbytes)
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
     return Prepared(network(config, source.entries), tuple(decisions), plan)
@@ -176,9 +176,9 @@ def _fix(source: Source) -> dict[str, str]:
     return {"fix": f"put the {CONFIG_FILE} of these weights beside them: the published one was used"}
 
 
-def _found(patch: Patch, source: Source, matches: Sequence[Match]) -> Finding:
+def _found(patch: Patch, source: Source, matches: Sequence[MatchedTensor]) -> WeightsFinding:
     if patch.corrective and source.periods == LIBRARYS:
-        return Finding(apply=False, proof=f"left out, as --periods {LIBRARYS} asks")
+        return WeightsFinding(apply=False, proof=f"left out, as --periods {LIBRARYS} asks")
     return patch.decide(source.network, matches)
 
 

@@ -46,7 +46,7 @@ def spoken(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class Meter:
+class ProgressMeter:
     """Tells how far something is and how long the rest will take, at most one every :data:`EVERY_SECONDS`.
 
     Args:
@@ -89,7 +89,7 @@ class Meter:
         return (self._now - self._start) / here * (self._total - self._done)
 
 
-def megabytes(what: str, nbytes: int, say: Say) -> Meter:
+def megabytes(what: str, nbytes: int, say: Say) -> ProgressMeter:
     """Return a meter of bytes, which are told by the million.
 
     Args:
@@ -97,7 +97,7 @@ def megabytes(what: str, nbytes: int, say: Say) -> Meter:
         nbytes: how many there are.
         say: takes a :class:`Counted`.
     """
-    return Meter(f"MB {what}", nbytes, say, unit=10**6)
+    return ProgressMeter(f"MB {what}", nbytes, say, unit=10**6)
 
 
 def counted(
@@ -118,9 +118,9 @@ def counted(
         say: takes a :class:`Counted`, at most one every :data:`EVERY_SECONDS`.
         done: how many were done before, by an earlier run; they say nothing about the speed.
         clock: tells seconds.
-        left: see :class:`Meter`.
+        left: see :class:`ProgressMeter`.
     """
-    meter = Meter(what, total, say, done, left=left, clock=clock)
+    meter = ProgressMeter(what, total, say, done, left=left, clock=clock)
     for item in items:
         yield item
         meter.add()

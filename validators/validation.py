@@ -12,25 +12,25 @@ from typing import Any
 import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
-from vconv.progress import Meter
+from vconv.progress import ProgressMeter
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
 from vconv.runtime.engines.session import Session, in_batches
 from vconv.runtime.processes.peak_memory import Peak
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated
-from vconv.runtime.timing.clocks import Plan, timed
+from vconv.runtime.timing.clocks import TimingPlan, timed
 from vconv.runtime.timing.machine_load import UNTIMED, Load
 from vconv.types import Arrays, Say, Status
 from vconv.validators.accuracy.golden import AT_ONCE, Reference
 from vconv.validators.accuracy.limits import UNLIMITED, Limits, Pair
 from vconv.validators.accuracy.prediction import NOTHING_CHANGED, predict
 from vconv.validators.accuracy.verdicts import judge_runs, overall
-from vconv.validators.bisect.hypotheses import Evidence, Finding, diagnose
+from vconv.validators.bisect.hypotheses import Explanation, FailedVariant, diagnose
 from vconv.validators.latency.peak_memory import IN_PROCESS, ISOLATED, isolated, memory
 from vconv.validators.latency.side_by_side import Runner, time_side_by_side
 from vconv.validators.report import sentences
-from vconv.validators.report.output_summary import smoke
+from vconv.validators.report.output_summary import summarise_outputs
 from vconv.validators.report.saving import output_rows
 
 
@@ -57,7 +57,7 @@ class Candidate:
     device: Device
     reference: Reference
     open: Callable[[], Session]
-    subject: Subject
+    subject: OpenRequest
     unjudged: str = ""
 
     @property
@@ -67,7 +67,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunResult:
     """What was found.
 
     Args:
@@ -100,7 +100,7 @@ def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
 
 NOT_LOOKED_AT = "not looked at"
 """Why a row lacks what is looked at beside judging: nobody did, or the variant could not be run."""
-Isolate = Callable[[Subject], Peak]
+Isolate = Callable[[OpenRequest], Peak]
 """Measures the memory of one variant in a process of its own."""
 
 
@@ -119,12 +119,12 @@ def _accuracy(
     judged = not candidate.unjudged
     limit = limits.table[candidate.pair] if judged else UNLIMITED
     verdicts = judge_runs(runs, reference.outputs, limit)
-    findings: list[Finding] = []
+    findings: list[Explanation] = []
     if judged and overall(verdicts) is Status.FAILED:
         run = partial(in_batches, session.run, batch=batches[0])
         # It has failed, whatever becomes of the search for what that comes of.
         with contextlib.suppress(EngineError):
-            findings = diagnose(Evidence(run, runs[0], reference, verdicts, limit))
+            findings = diagnose(FailedVariant(run, runs[0], reference, verdicts, limit))
     rows = output_rows(verdicts, limit if judged else None, reference.floor, reference.to_stock_original)
     status = overall(verdicts)
     if not judged:
@@ -138,7 +138,7 @@ def _accuracy(
         "outputs": rows,
         "diagnosis": [{"class": finding.fault, "because": finding.because} for finding in findings],
         "fallbacks": session.fallbacks,
-        "smoke": smoke({name: array[:1] for name, array in runs[0].items()}, session.placed),
+        "smoke": summarise_outputs({name: array[:1] for name, array in runs[0].items()}, session.placed),
         **{key: value for look in beside for key, value in look(candidate, session, runs[0]).items()},
     }
 
@@ -152,11 +152,11 @@ def _launches(session: Session, reference: Reference) -> dict[str, Any] | None:
 def run(
     candidates: Sequence[Candidate],
     limits: Limits,
-    plan: Plan | None,
+    plan: TimingPlan | None,
     say: Say,
     isolate: Isolate | None = None,
     beside: Sequence[Beside] = (),
-) -> Run:
+) -> RunResult:
     """Judge variants and time them.
 
     Args:
@@ -172,7 +172,7 @@ def run(
     machine = UNTIMED
     runners: dict[int, Runner] = {}
     with contextlib.ExitStack() as closing:
-        judged = Meter("variants judged", len(candidates), say)
+        judged = ProgressMeter("variants judged", len(candidates), say)
         for candidate in candidates:
             simulated = ", simulated" * candidate.device.simulated
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
@@ -202,7 +202,7 @@ def run(
         if runner.refusal:
             unjudged = rows[place]["status"] is Status.SKIPPED
             rows[place] |= {"status": _unless(unjudged), "reason": str(runner.refusal)}
-    return Run(rows, machine)
+    return RunResult(rows, machine)
 
 
 def _judged(

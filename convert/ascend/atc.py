@@ -44,7 +44,7 @@ _SHOWN = 300
 
 
 @dataclass(frozen=True)
-class Precision:
+class OfflinePrecision:
     """One value of ``--precision_mode_v2``.
 
     Args:
@@ -72,21 +72,21 @@ becomes a SoftmaxV2, and its LayerNormalization a LayerNorm among others, under 
 hicann/ops-nn, the ONNX plugins of both): so types are listed, not names.
 """
 
-PRECISIONS: Mapping[str, Precision] = {
+OFFLINE_PRECISIONS: Mapping[str, OfflinePrecision] = {
     precision.name: precision
     for precision in (
-        Precision("origin", "om-fp32", "fp32"),
-        Precision("fp16", "om-fp16", "fp16", SENSITIVE),
-        Precision("mixed_float16", "om-mixed-fp16", "fp16", SENSITIVE),
-        Precision("cube_fp16in_fp32out", "om-cube-fp16", "fp16"),
+        OfflinePrecision("origin", "om-fp32", "fp32"),
+        OfflinePrecision("fp16", "om-fp16", "fp16", SENSITIVE),
+        OfflinePrecision("mixed_float16", "om-mixed-fp16", "fp16", SENSITIVE),
+        OfflinePrecision("cube_fp16in_fp32out", "om-cube-fp16", "fp16"),
     )
 }
 """What can be asked for. ``origin`` ignores a list of what to keep, and the last keeps all but products."""
-DEFAULT_PRECISION = "origin"
+DEFAULT_OFFLINE_PRECISION = "origin"
 
 
 @dataclass(frozen=True)
-class Order:
+class CompileOrder:
     """What is to be compiled. Make it with :meth:`of`, which checks it.
 
     Args:
@@ -96,11 +96,13 @@ class Order:
     """
 
     soc: str
-    precision: Precision
+    precision: OfflinePrecision
     gears: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, soc: str, precision: str = DEFAULT_PRECISION, gears: Sequence[int] = ()) -> Order:
+    def of(
+        cls, soc: str, precision: str = DEFAULT_OFFLINE_PRECISION, gears: Sequence[int] = ()
+    ) -> CompileOrder:
         """Check what was asked for.
 
         Raises:
@@ -114,8 +116,8 @@ class Order:
                 expected="a name such as Ascend910B4 or Ascend310P3",
                 fix="put Ascend before the name that `npu-smi info` shows",
             )
-        if precision not in PRECISIONS:
-            raise UnknownNameError("--om-precision", precision, PRECISIONS, fix="choose one of those")
+        if precision not in OFFLINE_PRECISIONS:
+            raise UnknownNameError("--om-precision", precision, OFFLINE_PRECISIONS, fix="choose one of those")
         ordered = tuple(sorted(set(gears)))
         fits = (
             LEAST_GEARS <= len(ordered) <= GREATEST_GEARS and 1 <= ordered[0] <= ordered[-1] <= GREATEST_GEAR
@@ -127,7 +129,7 @@ class Order:
                 expected=f"{LEAST_GEARS} to {GREATEST_GEARS} different batches, each 1 to {GREATEST_GEAR}",
                 fix="give several, such as 1,2,4,8, or leave --gears out and use --batch",
             )
-        return cls(soc, PRECISIONS[precision], ordered)
+        return cls(soc, OFFLINE_PRECISIONS[precision], ordered)
 
     @property
     def file(self) -> str:
@@ -181,7 +183,7 @@ def script(command: Sequence[str], settings: Sequence[str]) -> str:
     runs, and what fails leaves no offline model.
 
     Args:
-        command: as :meth:`Order.command` returns it.
+        command: as :meth:`CompileOrder.command` returns it.
         settings: names of the files that it needs beside the graph.
     """
     needed = " ".join(f'"$here"/{shlex.quote(name)}' for name in (GRAPH_FILE, *settings))

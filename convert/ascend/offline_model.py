@@ -9,9 +9,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vconv.artifact.disk import require_room
+from vconv.artifact.disk import require_space
 from vconv.convert.ascend import atc, operators
-from vconv.convert.ascend.atc import FOLDER, GRAPH_FILE, MODEL_FILE, SCRIPT_FILE, Order
+from vconv.convert.ascend.atc import FOLDER, GRAPH_FILE, MODEL_FILE, SCRIPT_FILE, CompileOrder
 from vconv.convert.graphs.passes.embed_weights import embed_weights
 from vconv.errors import ArtifactError, InputError
 from vconv.types import Say
@@ -39,7 +39,9 @@ def require_fitting(nbytes: int) -> None:
         )
 
 
-def make(folder: Path, scratch: Path, order: Order, size: tuple[int, int], batch: int, say: Say) -> None:
+def make(
+    folder: Path, scratch: Path, order: CompileOrder, size: tuple[int, int], batch: int, say: Say
+) -> None:
     """Put an offline model into an artifact, or, without ATC, all that makes it: graph, settings, script.
 
     Args:
@@ -90,6 +92,6 @@ def _write_graph(source: Path, target: Path) -> None:
             fix="leave --gears out, so that the static graph is compiled",
         )
     weights = (value.const_value for value in model.graph.initializers.values())
-    require_room(target.parent, sum(tensor.nbytes for tensor in weights if tensor is not None))
+    require_space(target.parent, sum(tensor.nbytes for tensor in weights if tensor is not None))
     embed_weights(model.graph)
     ir.save(model, target)

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vconv.artifact.disk import require_room
+from vconv.artifact.disk import require_space
 from vconv.convert.files import safetensors_file
-from vconv.convert.files.safetensors_file import CHUNK_BYTES, Planned
+from vconv.convert.files.safetensors_file import CHUNK_BYTES, PlannedTensor
 from vconv.errors import WeightsError
 
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt")
@@ -108,12 +108,12 @@ def rewrite(path: Path, target: Path) -> None:
             expected=f"at most {_SHARED} times the data",
             fix=_RESAVE,
         )
-    require_room(target.parent, total)
+    require_space(target.parent, total)
     safetensors_file.write(target, [_planned(name, tensor) for name, tensor in tensors.items()])
 
 
-def _planned(name: str, tensor: Tensor) -> Planned:
-    return Planned(name, DTYPES[tensor.dtype], tuple(tensor.shape), partial(_chunks, tensor))
+def _planned(name: str, tensor: Tensor) -> PlannedTensor:
+    return PlannedTensor(name, DTYPES[tensor.dtype], tuple(tensor.shape), partial(_chunks, tensor))
 
 
 def _chunks(tensor: Tensor) -> Iterator[bytes]:

@@ -37,7 +37,7 @@ _DIMENSIONS = 16
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor in a file.
 
     Args:
@@ -99,7 +99,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_header(path: Path) -> dict[str, Entry]:
+def read_header(path: Path) -> dict[str, TensorEntry]:
     """Read where every tensor of a safetensors file lies, without reading any tensor.
 
     Args:
@@ -154,7 +154,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     return entries
 
 
-def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
+def _entry(path: Path, name: str, fields: Any, start: int) -> TensorEntry:
     try:
         dtype, shape = fields["dtype"], tuple(fields["shape"])
         begin, end = fields["data_offsets"]
@@ -172,11 +172,11 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> Entry:
     nbytes = math.prod(shape) * ITEM_SIZES[dtype]
     if end - begin != nbytes:
         raise _broken(path, f"tensor {name!r} of {end - begin} bytes", f"{nbytes} for {dtype} {list(shape)}")
-    return Entry(name, path, dtype, shape, start + begin, nbytes)
+    return TensorEntry(name, path, dtype, shape, start + begin, nbytes)
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedTensor:
     """A tensor to be written: its name, dtype, shape, and a function that yields its bytes."""
 
     name: str
@@ -190,7 +190,7 @@ class Planned:
         return math.prod(self.shape) * ITEM_SIZES[self.dtype]
 
 
-def _ordered(tensors: Iterable[Planned]) -> list[Planned]:
+def _ordered(tensors: Iterable[PlannedTensor]) -> list[PlannedTensor]:
     ranks = {dtype: rank for rank, dtype in enumerate(ITEM_SIZES)}
     ordered = sorted(tensors, key=lambda tensor: (-ranks[tensor.dtype], tensor.name))
     if len({tensor.name for tensor in ordered}) < len(ordered):
@@ -198,7 +198,7 @@ def _ordered(tensors: Iterable[Planned]) -> list[Planned]:
     return ordered
 
 
-def _header(ordered: Iterable[Planned]) -> bytes:
+def _header(ordered: Iterable[PlannedTensor]) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for tensor in ordered:
@@ -208,18 +208,20 @@ def _header(ordered: Iterable[Planned]) -> bytes:
     return text + b" " * (-len(text) % _PREFIX)
 
 
-def laid_out(path: Path, tensors: Iterable[Planned]) -> dict[str, Entry]:
+def laid_out(path: Path, tensors: Iterable[PlannedTensor]) -> dict[str, TensorEntry]:
     """Return where :func:`write` will put every tensor, before it does."""
     ordered = _ordered(tensors)
     position = _PREFIX + len(_header(ordered))
     found = {}
     for tensor in ordered:
-        found[tensor.name] = Entry(tensor.name, path, tensor.dtype, tensor.shape, position, tensor.nbytes)
+        found[tensor.name] = TensorEntry(
+            tensor.name, path, tensor.dtype, tensor.shape, position, tensor.nbytes
+        )
         position += tensor.nbytes
     return found
 
 
-def write(path: Path, tensors: Iterable[Planned], say: Say = silent) -> str:
+def write(path: Path, tensors: Iterable[PlannedTensor], say: Say = silent) -> str:
     """Write a safetensors file tensor by tensor; no more than one chunk is ever held.
 
     The order is the reference implementation's: the highest-ranked dtype first, then by name, so that one

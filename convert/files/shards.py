@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from vconv.convert.files import safetensors_file
-from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.errors import WeightsError
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -44,8 +44,8 @@ def names(path: Path) -> list[str]:
 
 
 def read_shards(
-    index: Path, read: Callable[[Path], Mapping[str, Entry]] = safetensors_file.read_header
-) -> dict[str, Entry]:
+    index: Path, read: Callable[[Path], Mapping[str, TensorEntry]] = safetensors_file.read_header
+) -> dict[str, TensorEntry]:
     """Read where every tensor of a sharded checkpoint lies, checked against the weight_map.
 
     Args:
@@ -59,7 +59,7 @@ def read_shards(
         WeightsError: the index or a shard is not sound, or they do not agree on every tensor.
     """
     weight_map = _weight_map(index)
-    found: dict[str, Entry] = {}
+    found: dict[str, TensorEntry] = {}
     for shard in _shards(index, weight_map):
         entries = read(shard)
         _check_shard(index, shard.name, entries.keys(), weight_map)

@@ -18,7 +18,7 @@ import onnxscript.optimizer
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes.fix_batch import fix_batch
 from vconv.convert.graphs.passes.name_batch import name_batch
 from vconv.convert.graphs.passes.point_at_weights import forget_weights, point_at_weights
@@ -47,7 +47,7 @@ def trace(
     patches: Iterable[Patch],
     size: tuple[int, int],
     opset: int,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, TensorEntry],
 ) -> ir.Model:
     """Make the graph of a network for any batch, its weights pointed into a checkpoint, there or not yet.
 

@@ -89,7 +89,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """One tensor of one network: a slot with its numbers filled in."""
 
     key: str
@@ -171,9 +171,9 @@ class Network:
         """What stands before this network's backbone keys on disk."""
         return self.layout.prefix if self.head == "classifier" else ""
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, TensorSpec]:
         """Return every tensor that the configuration calls for, by canonical key without prefix."""
-        found: dict[str, Tensor] = {}
+        found: dict[str, TensorSpec] = {}
         for slot in self.layout.slots:
             if (slot.when and slot.when not in self.numbers.flags) or slot.head not in ("", self.head):
                 continue
@@ -182,10 +182,10 @@ class Network:
             )
             for block in range(self.blocks) if "{i}" in slot.key else (None,):
                 key = slot.key.format(i=block)
-                found[key] = Tensor(key, slot.role, shape, block, slot.head)
+                found[key] = TensorSpec(key, slot.role, shape, block, slot.head)
         return found
 
-    def stored_key(self, tensor: Tensor) -> str:
+    def stored_key(self, tensor: TensorSpec) -> str:
         """Return a tensor's key on disk, prefix included."""
         return tensor.key if tensor.head == "classifier" else self.prefix + tensor.key
 

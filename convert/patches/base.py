@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import nn
 
 from vconv.convert.layouts.base import Network
-from vconv.convert.weights.ledger import Match
+from vconv.convert.weights.ledger import MatchedTensor
 from vconv.errors import PatchError
 
 Undo = Callable[[], None]
@@ -39,7 +39,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Finding:
+class WeightsFinding:
     """What a patch finds in a checkpoint.
 
     Args:
@@ -57,8 +57,8 @@ def _unchanged(network: Network, config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _always(network: Network, matches: Sequence[Match]) -> Finding:
-    return Finding()
+def _always(network: Network, matches: Sequence[MatchedTensor]) -> WeightsFinding:
+    return WeightsFinding()
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Patch:
     expected: Callable[[Network], int]
     sites: Callable[[nn.Module, Network], list[Site]]
     edit_config: Callable[[Network, dict[str, Any]], dict[str, Any]] = _unchanged
-    decide: Callable[[Network, Sequence[Match]], Finding] = _always
+    decide: Callable[[Network, Sequence[MatchedTensor]], WeightsFinding] = _always
 
 
 @dataclass(frozen=True)

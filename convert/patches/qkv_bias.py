@@ -16,9 +16,9 @@ from torch import nn
 
 from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.table import library_of
-from vconv.convert.patches.base import Finding, Patch, Site, Undo
+from vconv.convert.patches.base import Patch, Site, Undo, WeightsFinding
 from vconv.convert.weights import checkpoint
-from vconv.convert.weights.ledger import Match
+from vconv.convert.weights.ledger import MatchedTensor
 from vconv.errors import PatchError
 
 
@@ -55,7 +55,7 @@ def biases(network: Network) -> list[str]:
     return [key for key in network.tensors() if key.endswith(endings)]
 
 
-def prove(network: Network, matches: Iterable[Match]) -> Proof:
+def prove(network: Network, matches: Iterable[MatchedTensor]) -> Proof:
     """Read every query, key and value bias of a checkpoint and tell whether all are zero."""
     wanted = set(biases(network))
     sizes = {pair.canonical: checkpoint.greatest(pair.entry) for pair in matches if pair.canonical in wanted}
@@ -90,9 +90,9 @@ def _without_biases(network: Network, config: dict[str, Any]) -> dict[str, Any]:
     return library_of(network).switched(config, dict.fromkeys(network.layout.biases.values(), False))
 
 
-def _decide(network: Network, matches: Sequence[Match]) -> Finding:
+def _decide(network: Network, matches: Sequence[MatchedTensor]) -> WeightsFinding:
     proof = prove(network, matches)
-    return Finding(proof.strip, str(proof), tuple(biases(network)) if proof.strip else ())
+    return WeightsFinding(proof.strip, str(proof), tuple(biases(network)) if proof.strip else ())
 
 
 PATCH = Patch(

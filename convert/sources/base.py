@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.convert.files.safetensors_file import CHUNK_BYTES, Entry
+from vconv.convert.files.safetensors_file import CHUNK_BYTES, TensorEntry
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.libraries.base import Library
@@ -73,7 +73,7 @@ class Source:
 
     origin: Origin
     folder: Path
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TensorEntry]
     config: Config
     preprocessor: Config
     files: Mapping[str, str]

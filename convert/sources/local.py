@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from packaging.version import Version
 
-from vconv.artifact.disk import require_room
+from vconv.artifact.disk import require_space
 from vconv.catalog.systems import System
 from vconv.convert.files import pickles, safetensors_file, shards
-from vconv.convert.files.safetensors_file import Entry, Planned
+from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of, write_configurations
@@ -37,34 +37,36 @@ def _alone(file: Path) -> tuple[Path, ...]:
     return (file,)
 
 
-def _link(file: Path, scratch: Path, name: str = WEIGHTS_FILE) -> dict[str, Entry]:
+def _link(file: Path, scratch: Path, name: str = WEIGHTS_FILE) -> dict[str, TensorEntry]:
     safetensors_file.read_header(file)
     (scratch / name).symlink_to(file.resolve())
     return safetensors_file.read_header(scratch / name)
 
 
-def _rewrite(file: Path, scratch: Path) -> dict[str, Entry]:
+def _rewrite(file: Path, scratch: Path) -> dict[str, TensorEntry]:
     pickles.rewrite(file, scratch / WEIGHTS_FILE)
     return safetensors_file.read_header(scratch / WEIGHTS_FILE)
 
 
-def _merge(index: Path, scratch: Path) -> dict[str, Entry]:
+def _merge(index: Path, scratch: Path) -> dict[str, TensorEntry]:
     """Write the tensors of all shards into one file: timm and the artifact's reader know no shards."""
     return _written(shards.read_shards(index), scratch)
 
 
-def _rewrite_shards(index: Path, scratch: Path) -> dict[str, Entry]:
+def _rewrite_shards(index: Path, scratch: Path) -> dict[str, TensorEntry]:
     with tempfile.TemporaryDirectory(dir=scratch) as name:
 
-        def read(shard: Path) -> dict[str, Entry]:
+        def read(shard: Path) -> dict[str, TensorEntry]:
             pickles.rewrite(shard, Path(name) / shard.name)
             return safetensors_file.read_header(Path(name) / shard.name)
 
         return _written(shards.read_shards(index, read), scratch)
 
 
-def _written(entries: Mapping[str, Entry], scratch: Path) -> dict[str, Entry]:
-    planned = [Planned(entry.name, entry.dtype, entry.shape, entry.chunks) for entry in entries.values()]
+def _written(entries: Mapping[str, TensorEntry], scratch: Path) -> dict[str, TensorEntry]:
+    planned = [
+        PlannedTensor(entry.name, entry.dtype, entry.shape, entry.chunks) for entry in entries.values()
+    ]
     safetensors_file.write(scratch / WEIGHTS_FILE, planned)
     return safetensors_file.read_header(scratch / WEIGHTS_FILE)
 
@@ -83,7 +85,7 @@ class Format:
 
     name: str
     files: Callable[[Path], tuple[Path, ...]]
-    place: Callable[[Path, Path], dict[str, Entry]]
+    place: Callable[[Path, Path], dict[str, TensorEntry]]
     copies: bool = True
     pickled: bool = False
 
@@ -174,7 +176,7 @@ def open_local(
         )
     say(f"reading {file.name}" + f", {len(parts)} shards" * (len(parts) > 1))
     if form.copies:
-        require_room(scratch, 2 * sum(part.stat().st_size for part in parts))
+        require_space(scratch, 2 * sum(part.stat().st_size for part in parts))
     entries = form.place(file, scratch)
     meter = megabytes("hashed", sum(part.stat().st_size for part in parts), say)
     files = {part.name: sha256_of(part, meter.add) for part in parts}

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vconv.convert.files import safetensors_file
-from vconv.convert.layouts.base import Network, Tensor
+from vconv.convert.layouts.base import Network, TensorSpec
 
 Draw = NDArray[np.float32]
 
@@ -43,7 +43,7 @@ QUIET_NORM = 0.2
 class Context:
     """What a rule may look at, beside its tensor."""
 
-    tensor: Tensor
+    tensor: TensorSpec
     blocks: int
     layer_scale: bool
 
@@ -149,7 +149,7 @@ RECIPE: dict[str, Callable[[Draw, Context], Draw]] = {
 """From role to rule. ``n`` is standard normal noise of the tensor's shape, the tensor's own to change."""
 
 
-def draw(tensor: Tensor, network: Network, seed: int) -> Draw:
+def draw(tensor: TensorSpec, network: Network, seed: int) -> Draw:
     """Draw one tensor. It depends on the seed, its key and the recipe alone, so tensors can be streamed.
 
     Args:
@@ -167,14 +167,14 @@ def draw(tensor: Tensor, network: Network, seed: int) -> Draw:
     return np.ascontiguousarray(weight + np.float32(0.0))
 
 
-def _bytes(tensor: Tensor, network: Network, seed: int) -> tuple[bytes]:
+def _bytes(tensor: TensorSpec, network: Network, seed: int) -> tuple[bytes]:
     return (draw(tensor, network, seed).tobytes(),)
 
 
-def planned(network: Network, seed: int) -> Iterator[safetensors_file.Planned]:
+def planned(network: Network, seed: int) -> Iterator[safetensors_file.PlannedTensor]:
     """Yield every tensor of a network, to be drawn only when it is written."""
     for tensor in network.tensors().values():
-        yield safetensors_file.Planned(
+        yield safetensors_file.PlannedTensor(
             network.stored_key(tensor),
             "F32",
             tensor.shape,

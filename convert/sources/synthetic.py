@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vconv.artifact.disk import require_room
+from vconv.artifact.disk import require_space
 from vconv.catalog.systems import System
 from vconv.convert.files import safetensors_file
 from vconv.convert.layouts.table import network
@@ -26,7 +26,7 @@ def draw(system: System, seed: int, scratch: Path, say: Say) -> Source:
     """
     say(f"drawing synthetic weights from seed {seed}")
     path, planned = scratch / WEIGHTS_FILE, list(recipe.planned(network(system.config), seed))
-    require_room(scratch, sum(tensor.nbytes for tensor in planned))
+    require_space(scratch, sum(tensor.nbytes for tensor in planned))
     sha256 = safetensors_file.write(path, planned, say)
     write_configurations(scratch, system.config, system.preprocessor)
     return Source(

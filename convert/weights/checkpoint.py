@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vconv.convert.files import safetensors_file
-from vconv.convert.files.safetensors_file import Entry, Planned
-from vconv.convert.weights.ledger import Action, Line, Match
+from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
+from vconv.convert.weights.ledger import Action, Line, MatchedTensor
 from vconv.errors import WeightsError
 from vconv.types import Say, silent
 
@@ -26,7 +26,7 @@ def values(chunk: bytes, dtype: str) -> NDArray[np.float32]:
     return np.frombuffer(chunk, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32, copy=False)
 
 
-def widened(entry: Entry) -> Iterator[bytes]:
+def widened(entry: TensorEntry) -> Iterator[bytes]:
     """Yield a tensor as F32 bytes, whatever its type on disk, and stop at NaN or Inf.
 
     Raises:
@@ -44,13 +44,13 @@ def widened(entry: Entry) -> Iterator[bytes]:
         yield chunk if entry.dtype == "F32" else block.tobytes()
 
 
-def greatest(entry: Entry) -> float:
+def greatest(entry: TensorEntry) -> float:
     """Return the greatest magnitude in a tensor: 0.0 proves that it is all zero."""
     return max((float(np.abs(np.frombuffer(chunk, "<f4")).max()) for chunk in widened(entry)), default=0.0)
 
 
 @dataclass(frozen=True)
-class Plan:
+class WeightsPlan:
     """An artifact's weights file that is yet to be written.
 
     Args:
@@ -60,16 +60,16 @@ class Plan:
     """
 
     path: Path
-    matches: Sequence[Match]
+    matches: Sequence[MatchedTensor]
     dropped: Mapping[str, str]
 
     @property
-    def kept(self) -> list[Match]:
+    def kept(self) -> list[MatchedTensor]:
         """The source tensors that the file will hold."""
         return [pair for pair in self.matches if pair.canonical not in self.dropped]
 
     @property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, TensorEntry]:
         """Where every tensor of the file will lie."""
         return safetensors_file.laid_out(self.path, map(_planned, self.kept))
 
@@ -93,7 +93,7 @@ class Plan:
         """
         digests: dict[str, str] = {}
 
-        def stream(pair: Match) -> Iterator[bytes]:
+        def stream(pair: MatchedTensor) -> Iterator[bytes]:
             digest = hashlib.sha256()
             for chunk in widened(pair.entry):
                 if stop is not None and stop.is_set():
@@ -106,7 +106,7 @@ class Plan:
         sha256 = safetensors_file.write(self.path, planned, say)
         return [self._line(pair, digests.get(pair.source)) for pair in self.matches], sha256
 
-    def _line(self, pair: Match, digest: str | None) -> Line:
+    def _line(self, pair: MatchedTensor, digest: str | None) -> Line:
         if digest is None:
             digest = hashlib.sha256(b"".join(pair.entry.chunks())).hexdigest()
             proof = self.dropped[pair.canonical]
@@ -117,11 +117,11 @@ class Plan:
         return Line(pair.source, pair.target, action, pair.entry.dtype, pair.entry.shape, digest)
 
 
-def _planned(pair: Match) -> Planned:
-    return Planned(pair.target, "F32", pair.entry.shape, partial(widened, pair.entry))
+def _planned(pair: MatchedTensor) -> PlannedTensor:
+    return PlannedTensor(pair.target, "F32", pair.entry.shape, partial(widened, pair.entry))
 
 
-def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, Entry], say: Say = silent) -> str:
+def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry], say: Say = silent) -> str:
     """Write an artifact's weights file once more, as its ledger says it came about.
 
     Args:
@@ -147,12 +147,13 @@ def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, Entry], say:
                 fix="give the original's weights: `vconv info` names them",
             )
     planned = [
-        Planned(line.target, "F32", line.shape, partial(_proven, source[line.source], line)) for line in kept
+        PlannedTensor(line.target, "F32", line.shape, partial(_proven, source[line.source], line))
+        for line in kept
     ]
     return safetensors_file.write(path, planned, say)
 
 
-def _proven(entry: Entry, line: Line) -> Iterator[bytes]:
+def _proven(entry: TensorEntry, line: Line) -> Iterator[bytes]:
     digest = hashlib.sha256()
     for chunk in widened(entry):
         digest.update(chunk)

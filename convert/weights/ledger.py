@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.base import Network
 from vconv.errors import ArtifactError, WeightsError
 
@@ -44,19 +44,21 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Match:
+class MatchedTensor:
     """A source tensor and the key on disk that the artifact gives it."""
 
     source: str
     target: str
     canonical: str
-    entry: Entry
+    entry: TensorEntry
 
 
 _FIX = "check that the weights belong to this system and to this config.json"
 
 
-def match(network: Network, entries: Mapping[str, Entry], fix: str = _FIX) -> list[Match]:
+def match_tensors(
+    network: Network, entries: Mapping[str, TensorEntry], fix: str = _FIX
+) -> list[MatchedTensor]:
     """Pair every tensor of a checkpoint with the network's own.
 
     Args:
@@ -71,12 +73,12 @@ def match(network: Network, entries: Mapping[str, Entry], fix: str = _FIX) -> li
         WeightsError: a tensor is missing, left over, misshapen, or of a type that fp32 cannot hold.
     """
     wanted = network.tensors()
-    matches: list[Match] = []
+    matches: list[MatchedTensor] = []
     unknown: list[str] = []
     for name, entry in entries.items():
         canonical = _canonical(network, name)
         if canonical in wanted:
-            matches.append(Match(name, network.stored_key(wanted[canonical]), canonical, entry))
+            matches.append(MatchedTensor(name, network.stored_key(wanted[canonical]), canonical, entry))
         else:
             unknown.append(name)
     found = Counter(pair.canonical for pair in matches)
@@ -102,7 +104,9 @@ def match(network: Network, entries: Mapping[str, Entry], fix: str = _FIX) -> li
     return matches
 
 
-def renamed(lines: Iterable[Line], network: Network, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+def renamed(
+    lines: Iterable[Line], network: Network, entries: Mapping[str, TensorEntry]
+) -> dict[str, TensorEntry]:
     """Give the tensors of a checkpoint the names that a ledger knows them by.
 
     The same weights can be saved with the library's names on disk, or with those that it has in memory.

@@ -22,7 +22,7 @@ SCRATCH = "vconv-scratch-"
 """How the folders begin that a validation makes in the temporary folder."""
 
 
-def require_room(folder: Path, nbytes: int) -> None:
+def require_space(folder: Path, nbytes: int) -> None:
     """Make sure that a folder's disk has room for some more bytes, and a margin.
 
     Raises:

@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedReport:
     """One report.
 
     Args:
@@ -77,7 +77,7 @@ def write(folder: Path, found: Mapping[str, Any]) -> None:
     replace(folder / RESULTS_FILE, (json.dumps(found, indent=2) + "\n").encode())
 
 
-def reports(folder: Path) -> list[Saved]:
+def reports(folder: Path) -> list[SavedReport]:
     """Read every report that the index names, the oldest first.
 
     Raises:
@@ -86,7 +86,7 @@ def reports(folder: Path) -> list[Saved]:
     return [_report(folder, entry) for entry in read(folder)["reports"]]
 
 
-def _report(folder: Path, entry: Any) -> Saved:
+def _report(folder: Path, entry: Any) -> SavedReport:
     try:
         name, expected = entry["file"], entry["sha256"]
         if not NAMED.fullmatch(name):
@@ -108,7 +108,7 @@ def _report(folder: Path, entry: Any) -> Saved:
                 expected=f"schema version {SCHEMA_VERSION}",
                 fix=f"validate again, and take the report out of {RESULTS_FILE}",
             )
-        return Saved(name, document)
+        return SavedReport(name, document)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"cannot read a report that {folder / RESULTS_FILE} names",

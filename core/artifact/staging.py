@@ -22,7 +22,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True)
-class Stage:
+class StagedExport:
     """Where an export works.
 
     Args:
@@ -161,7 +161,7 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def staging(target: Path, force: bool) -> Iterator[Stage]:
+def staging(target: Path, force: bool) -> Iterator[StagedExport]:
     """Give an export a place to work, and move its result to the target when it succeeds.
 
     On any failure, an interruption included, the target is as it was and the stage is gone. After a kill
@@ -189,7 +189,7 @@ def staging(target: Path, force: bool) -> Iterator[Stage]:
             kept.callback(_remove_empty, missing)
             target.parent.mkdir(parents=True, exist_ok=True)
             root = kept.enter_context(workplace(target.parent, _partial_prefix(target)))
-            stage = Stage(root / target.name, root / "scratch")
+            stage = StagedExport(root / target.name, root / "scratch")
             stage.artifact.mkdir()
             stage.scratch.mkdir()
         try:

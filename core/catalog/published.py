@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFigures:
     """Figures of one variant at one batch, or of one of its outputs.
 
     Args:
@@ -42,15 +42,15 @@ def _speeds(
     *rows: tuple[int, Mapping[str, float]],
     kind: str = "npu",
     variant: str = ORIGINAL,
-) -> tuple[Published, ...]:
-    return tuple(Published(source, kind, device, variant, figures, batch) for batch, figures in rows)
+) -> tuple[PublishedFigures, ...]:
+    return tuple(PublishedFigures(source, kind, device, variant, figures, batch) for batch, figures in rows)
 
 
 def _errors(
     source: str, device: str, *rows: tuple[str, Mapping[str, float]], variant: str = ORIGINAL
-) -> tuple[Published, ...]:
+) -> tuple[PublishedFigures, ...]:
     return tuple(
-        Published(source, "npu", device, variant, figures, output=output) for output, figures in rows
+        PublishedFigures(source, "npu", device, variant, figures, output=output) for output, figures in rows
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vconv.catalog import literature, published
 from vconv.catalog.literature import Mirror, Work
-from vconv.catalog.published import Published
+from vconv.catalog.published import PublishedFigures
 from vconv.errors import UnknownNameError
 from vconv.types import Config
 
@@ -39,7 +39,7 @@ class System:
     licence: str
     preprocessor: Config = field(default_factory=dict)
     gated: bool = False
-    published: tuple[Published, ...] = ()
+    published: tuple[PublishedFigures, ...] = ()
     works: tuple[Work, ...] = ()
     trained_on: str = ""
     mirrors: tuple[Mirror, ...] = ()

@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
-def beside(work: Callable[[Event], Result]) -> Iterator[Callable[[], Result]]:
+def in_background(work: Callable[[Event], Result]) -> Iterator[Callable[[], Result]]:
     """Start some work in a thread.
 
     Args:

@@ -38,8 +38,8 @@ from vconv.validators.faults import classes
 from vconv.validators.report import log as textlog
 from vconv.validators.report import saving
 from vconv.workflows import originals
-from vconv.workflows.bisected_variant import Chosen, open_reference
-from vconv.workflows.checks import Examination
+from vconv.workflows.bisected_variant import BisectedVariant, open_reference
+from vconv.workflows.checks import CheckedArtifact
 
 _APART = ("files", "source", "variants", "golden", "preprocessing")
 """Checks whose failure explains no variant's: they are of something that no variant runs on."""
@@ -93,7 +93,7 @@ def bisect(
     photographs = open_images(images) if images else []
     folder = Path(path)
     made = manifest.load(folder)
-    chosen = Chosen.find(made, variant, place, engine)
+    chosen = BisectedVariant.find(made, variant, place, engine)
     limits = open_limits(within)
     limits.require_use(str(folder), made.outputs)
     bound = chosen.bound(limits, place)
@@ -113,7 +113,7 @@ def bisect(
         pixel_values, inputs = _inputs(folder, made, photographs, seed)
         log.say(f"{variant} on {place.name}, stage by stage")
         named, found = _departure(folder, made, source, chosen, place, pixel_values, bound, None, log.say)
-        checks = [files, *(compared(folder, source) if source else ())]
+        checks = [files, *(compare_with_original(folder, source) if source else ())]
     notes = [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
     if chosen.kind == "original" and named != "original":
         notes.append("the reference corrects the periods of the stock original, so that the two differ")
@@ -153,7 +153,7 @@ def bisect(
     return {**result, "report": str(saved), **beside}
 
 
-def compared(folder: Path, source: Source) -> list[Check]:
+def compare_with_original(folder: Path, source: Source) -> list[Check]:
     """Hold an artifact's architecture and weights against the original's."""
     lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
     original = ledger.renamed(lines, source.network, source.entries)
@@ -168,7 +168,7 @@ def _departure(
     folder: Path,
     made: Manifest,
     source: Source | None,
-    chosen: Chosen,
+    chosen: BisectedVariant,
     place: Device,
     pixel_values: Array,
     bound: float,
@@ -184,8 +184,8 @@ def _departure(
         return named, localise(reference, stages, images, bound, chosen.exact(place), say)
 
 
-def explained(
-    found: Examination,
+def explain_failures(
+    found: CheckedArtifact,
     rows: Sequence[Mapping[str, Any]],
     limits: Limits,
     say: Say,
@@ -231,7 +231,7 @@ def _under_floor(row: Mapping[str, Any]) -> bool:
 
 
 def _located(
-    found: Examination,
+    found: CheckedArtifact,
     failed: Mapping[str, Any],
     place: Device,
     limits: Limits,
@@ -242,7 +242,7 @@ def _located(
     assert found.source is not None and found.reference is not None
     say(f"nothing seen explains {failed['variant']}: looking where it departs")
     try:
-        chosen = Chosen.find(found.made, failed["variant"], place, failed["engine"])
+        chosen = BisectedVariant.find(found.made, failed["variant"], place, failed["engine"])
         bound, images = chosen.bound(limits, place), found.reference.pixel_values
         _, departure = _departure(
             found.folder, found.made, found.source, chosen, place, images, bound, patches, silent

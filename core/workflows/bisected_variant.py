@@ -42,7 +42,7 @@ STAND_IN = f"{PATCHED} in its place: the original's weights are not here"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class BisectedVariant:
     """The variant that is looked at.
 
     Args:
@@ -58,7 +58,7 @@ class Chosen:
     engine: str
 
     @classmethod
-    def find(cls, made: Manifest, name: str, place: Device, engine: str | None) -> Chosen:
+    def find(cls, made: Manifest, name: str, place: Device, engine: str | None) -> BisectedVariant:
         """Find a variant by its name.
 
         Args:

@@ -14,7 +14,7 @@ from vconv.runtime.engines.precisions import PRECISIONS, Precision
 from vconv.runtime.engines.session import Session
 from vconv.runtime.engines.table import GRAPH_ENGINES
 from vconv.runtime.engines.variants import TorchName, open_original, open_variant
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import SimulatedTorchSession
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.validation import Candidate
@@ -45,9 +45,9 @@ def candidates(
         offline: whether to list an offline model, which only an NPU runs.
     """
 
-    def subject(record: VariantRecord, engine: str, precision: str, captured: bool = False) -> Subject:
+    def subject(record: VariantRecord, engine: str, precision: str, captured: bool = False) -> OpenRequest:
         hf32 = device.settings.hf32
-        return Subject(
+        return OpenRequest(
             str(folder), record.variant, engine, precision, device.name, hf32=hf32, captured=captured
         )
 
@@ -128,9 +128,9 @@ def originals(
 
 def _original_subject(
     folder: Path, source: Source, precision: Precision, device: Device, captured: bool
-) -> Subject:
+) -> OpenRequest:
     weights, head = str(source.folder), source.network.head
-    return Subject(
+    return OpenRequest(
         *(str(folder), "", "torch", precision.name, device.name, weights, head),
         hf32=device.settings.hf32,
         captured=captured,

@@ -28,12 +28,12 @@ from vconv.validators.checks.integrity import (
     verify_tensors,
     verify_variants,
 )
-from vconv.validators.checks.preprocessing import Recorded, verify_preprocessing
+from vconv.validators.checks.preprocessing import RecordedInputs, verify_preprocessing
 from vconv.validators.faults import classes
 
 
 @dataclass(frozen=True)
-class Examination:
+class CheckedArtifact:
     """What was found.
 
     Args:
@@ -64,7 +64,9 @@ Refer = Callable[[Source | None], tuple[Reference | None, Check, dict[str, Any]]
 """Runs the reference, or takes what was recorded: see :func:`vconv.workflows.originals.reference`."""
 
 
-def examine(folder: Path, made: Manifest, original: Original, refer: Refer, say: Say = silent) -> Examination:
+def check_artifact(
+    folder: Path, made: Manifest, original: Original, refer: Refer, say: Say = silent
+) -> CheckedArtifact:
     """Check an artifact, and run its reference or take what was recorded.
 
     Args:
@@ -97,9 +99,9 @@ def examine(folder: Path, made: Manifest, original: Original, refer: Refer, say:
             verify_architecture(net, source.network),
             verify_tensors(lines, renamed, entries, fault_of, say),
         ]
-    recorded: Recorded = (None, ())
+    recorded: RecordedInputs = (None, ())
     if source is None and made.golden:
         recorded = golden.load(folder / made.golden.file)[0], made.golden.images
     checks.append(verify_preprocessing(folder, source.folder if source else None, recorded))
     reference, agreement, inputs = refer(source)
-    return Examination(folder, made, source, reference, inputs, (*checks, agreement))
+    return CheckedArtifact(folder, made, source, reference, inputs, (*checks, agreement))

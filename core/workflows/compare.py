@@ -23,8 +23,8 @@ from vconv.validators.latency import ranking
 from vconv.validators.report import comparison, saving
 from vconv.validators.report import log as textlog
 from vconv.workflows import originals
-from vconv.workflows.checks import examine
-from vconv.workflows.run_plan import Trial, timing_plan
+from vconv.workflows.checks import check_artifact
+from vconv.workflows.run_plan import RunPlan, timing_plan
 
 
 def compare(
@@ -71,7 +71,7 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    trial = Trial.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
+    trial = RunPlan.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
     limits = open_limits(within)
     folders = [Path(path) for path in paths]
     _refuse_repeated(folders)
@@ -88,7 +88,7 @@ def compare(
             asked = originals.request(made, None, DEFAULT_HUB, offline)
             original = partial(originals.live_source, made, asked, False, scratch, log.say)
             refer = partial(originals.reference, folder, made, photographs=(), seed=seed, say=log.say)
-            found.append(examine(folder, made, original, refer, log.say))
+            found.append(check_artifact(folder, made, original, refer, log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
         run = validation.run(candidates, limits, plan, log.say)
     rows = run.rows

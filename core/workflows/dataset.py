@@ -28,10 +28,10 @@ from vconv.validators.accuracy import golden, many_images
 from vconv.validators.accuracy.golden import AT_ONCE
 from vconv.validators.accuracy.limits import UNLIMITED, Limits
 from vconv.validators.report import saving
-from vconv.validators.report.dataset import IMAGE, REFERENCE, WORK_PREFIX, Lane, document
-from vconv.validators.report.journal import Journal, Table, open_journal
+from vconv.validators.report.dataset import IMAGE, REFERENCE, WORK_PREFIX, DatasetVariant, document
+from vconv.validators.report.journal import Journal, JournalTable, open_journal
 from vconv.validators.validation import Candidate
-from vconv.workflows.checks import Examination
+from vconv.workflows.checks import CheckedArtifact
 from vconv.workflows.originals import require_size
 
 _LEFT_OUT = ("artifact", "original")
@@ -69,7 +69,7 @@ def require_original(source: Source | None) -> Source:
 
 
 def agree(
-    found: Examination,
+    found: CheckedArtifact,
     candidates: Sequence[Candidate],
     rows: Sequence[dict[str, Any]],
     limits: Limits,
@@ -102,7 +102,7 @@ def agree(
         if row["outputs"] and (candidate.unjudged or row["status"] is not Status.SKIPPED)
     ]
     lanes = [
-        Lane(place, candidate, None if candidate.unjudged else limits.table[candidate.pair], row)
+        DatasetVariant(place, candidate, None if candidate.unjudged else limits.table[candidate.pair], row)
         for place, (candidate, row) in enumerate(run)
     ]
     assert found.reference is not None
@@ -112,9 +112,9 @@ def agree(
     reports.mkdir(exist_ok=True)
     work = reports / f"{WORK_PREFIX}{key}"
     feature = next(name for name in ("pooled", "cls") if name in outputs)
-    features = Table("<f4", found.reference.outputs[feature].shape[1:])
-    figures = Table("<f8", (len(outputs), len(many_images.COLUMNS)))
-    tables = {IMAGE: Table("<i8"), REFERENCE: features}
+    features = JournalTable("<f4", found.reference.outputs[feature].shape[1:])
+    figures = JournalTable("<f8", (len(outputs), len(many_images.COLUMNS)))
+    tables = {IMAGE: JournalTable("<i8"), REFERENCE: features}
     tables |= {lane.features: features for lane in lanes} | {lane.figures: figures for lane in lanes}
     with open_journal(work, tables) as journal:
         total = len(images.names)
@@ -144,7 +144,7 @@ def _nothing_read(journal: Journal, images: ImageFolder) -> InputError:
     )
 
 
-def _key(found: Examination, source: Source, lanes: Sequence[Lane], images: ImageFolder) -> str:
+def _key(found: CheckedArtifact, source: Source, lanes: Sequence[DatasetVariant], images: ImageFolder) -> str:
     """Return a short digest of all that figures depend on, but for what is in the images."""
     # The manifest has a hash of every other file, and files that differ from it were refused.
     files = [MANIFEST_FILE, *(variant.file for variant in found.made.made_later)]
@@ -168,7 +168,7 @@ def _key(found: Examination, source: Source, lanes: Sequence[Lane], images: Imag
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _described(lane: Lane) -> dict[str, Any]:
+def _described(lane: DatasetVariant) -> dict[str, Any]:
     candidate = lane.candidate
     subject = {name: value for name, value in asdict(candidate.subject).items() if name not in _LEFT_OUT}
     device = candidate.device
@@ -204,9 +204,9 @@ class _Stream:
 
     def __init__(
         self,
-        found: Examination,
+        found: CheckedArtifact,
         source: Source,
-        lanes: Sequence[Lane],
+        lanes: Sequence[DatasetVariant],
         images: ImageFolder,
         journal: Journal,
         feature: str,
@@ -265,7 +265,7 @@ class _Stream:
         return pixel_values
 
     def _judged(
-        self, lane: Lane, session: Session, batch: Array, expected: Arrays
+        self, lane: DatasetVariant, session: Session, batch: Array, expected: Arrays
     ) -> tuple[Array, Array, list[str]]:
         """Return a variant's features, its figures, and why each image failed, if it is judged."""
         missing = np.full_like(expected[self._feature], np.nan)

@@ -8,7 +8,7 @@ from typing import Any
 
 from vconv.errors import AbsentDeviceError
 from vconv.runtime.devices.base import Device, Settings
-from vconv.runtime.devices.probe import UNKNOWN, Reading, probe
+from vconv.runtime.devices.probe import UNKNOWN, ProbeReading, probe
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.doctor.diagnosis import Finding, State
 from vconv.runtime.simulation.session import Child
@@ -49,19 +49,19 @@ def probe_device(
     return list(_findings(place, readings)), document
 
 
-def _readings(place: Device, seed: int) -> Mapping[str, Reading]:
+def _readings(place: Device, seed: int) -> Mapping[str, ProbeReading]:
     if place.simulates is None:
         with place.exact():
             return probe(place, seed)
     child = Child(place.simulates)
     try:
-        found: Mapping[str, Reading] = child.call("probe", seed)
+        found: Mapping[str, ProbeReading] = child.call("probe", seed)
         return found
     finally:
         child.close()
 
 
-def _findings(place: Device, readings: Mapping[str, Reading]) -> Iterator[Finding]:
+def _findings(place: Device, readings: Mapping[str, ProbeReading]) -> Iterator[Finding]:
     """Say of each reading what is active, and whether the device's settings say so too."""
     simulated = " (simulated)" if place.simulated else ""
     for name, reading in readings.items():

@@ -16,7 +16,7 @@ from vconv.artifact.staging import staging
 from vconv.catalog import systems
 from vconv.catalog.systems import System
 from vconv.convert.ascend import offline_model
-from vconv.convert.ascend.atc import DEFAULT_PRECISION
+from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
@@ -36,7 +36,7 @@ from vconv.validators.checks.integrity import verify_tensors
 from vconv.validators.faults import classes
 from vconv.validators.report import history, saving
 from vconv.workflows import candidates, card, originals
-from vconv.workflows.background import beside
+from vconv.workflows.background import in_background
 from vconv.workflows.export_manifest import assemble
 from vconv.workflows.fill import fill_weights
 from vconv.workflows.offline_options import ONNX, offline_order, offline_row
@@ -63,7 +63,7 @@ def export(
     format: str = ONNX,
     soc: str | None = None,
     gears: Sequence[int] = (),
-    om_precision: str = DEFAULT_PRECISION,
+    om_precision: str = DEFAULT_OFFLINE_PRECISION,
     say: Say = silent,
 ) -> dict[str, Any]:
     """Make an artifact: a patched checkpoint, its graphs, and proof that they agree with the original.
@@ -115,7 +115,7 @@ def export(
         prepared = prepare(folder, source, say)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
-        with beside(partial(_written, prepared, source, say)) as writing:
+        with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
             export_graphs(folder, prepared, size, batch, opset, say)
             lines, sha256, tensors = writing()

@@ -19,7 +19,7 @@ from vconv.artifact.manifest import (
     VariantRecord,
 )
 from vconv.catalog.systems import System
-from vconv.convert.ascend.atc import Order
+from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
 from vconv.convert.libraries import complexity, models
 from vconv.convert.patches import rope_periods
@@ -27,7 +27,7 @@ from vconv.convert.sources.base import Source, sha256_of
 from vconv.convert.weights import ledger
 from vconv.types import VARIANTS, WEIGHTS_FILE
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
-from vconv.validators.checks.graphs import Subject
+from vconv.validators.checks.graphs import InspectedGraph
 
 
 def assemble(
@@ -35,12 +35,12 @@ def assemble(
     source: Source,
     conversion: Conversion,
     size: tuple[int, int],
-    graphs: Sequence[Subject],
+    graphs: Sequence[InspectedGraph],
     reference: Reference | None,
     images: tuple[str, ...],
     without_weights: bool,
     folder: Path,
-    order: Order | None = None,
+    order: CompileOrder | None = None,
 ) -> Manifest:
     """Describe a finished artifact.
 
@@ -133,7 +133,7 @@ def assemble(
     )
 
 
-def _offline(order: Order, size: tuple[int, int], graphs: Sequence[Subject]) -> VariantRecord:
+def _offline(order: CompileOrder, size: tuple[int, int], graphs: Sequence[InspectedGraph]) -> VariantRecord:
     static = next(graph for graph in graphs if graph.batch)
     source = next(graph for graph in graphs if graph.path.name == order.source)
     return VariantRecord(

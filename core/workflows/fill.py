@@ -7,7 +7,7 @@ import errno
 import shutil
 from pathlib import Path
 
-from vconv.artifact.disk import FILLING, disk_full, require_room
+from vconv.artifact.disk import FILLING, disk_full, require_space
 from vconv.artifact.manifest import FileRecord, Manifest
 from vconv.artifact.staging import left_behind, workplace
 from vconv.convert.sources.base import sha256_of
@@ -55,7 +55,7 @@ def fill_weights(folder: Path, made: Manifest, asked: Request, say: Say) -> None
             for left in left_behind(folder, FILLING):
                 say(f"removing {left.name}, which a killed fill left")
             place = kept.enter_context(workplace(folder, FILLING))
-            require_room(place, wanted.nbytes)
+            require_space(place, wanted.nbytes)
             written = place / WEIGHTS_FILE
             digest = _write(written, place, folder, made, asked, say)
             if digest != wanted.sha256:

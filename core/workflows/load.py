@@ -24,7 +24,7 @@ from vconv.runtime.engines.variants import (
     open_variant,
 )
 from vconv.validators.latency import winners
-from vconv.validators.latency.winners import Ranked
+from vconv.validators.latency.winners import RankedVariant
 
 
 def load(
@@ -69,12 +69,12 @@ def load(
     return _open(folder, made, place, DEFAULT_VARIANT if variant is None else variant, engine)
 
 
-def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[Ranked]:
+def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[RankedVariant]:
     """Yield what was ranked and could be run here, the best first."""
     batches = {record.variant: record.batch for record in made.variants}
     default = (DEFAULT_VARIANT, "onnxruntime")
 
-    def preference(one: Ranked) -> tuple[int, bool, bool]:
+    def preference(one: RankedVariant) -> tuple[int, bool, bool]:
         return one.rank, (one.variant, one.engine) != default, batches.get(one.variant) is not None
 
     for one in sorted(winners.ranked(folder, place), key=preference):

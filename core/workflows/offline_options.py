@@ -7,7 +7,7 @@ from typing import Any
 
 from vconv.artifact.manifest import Manifest
 from vconv.convert.ascend import operators
-from vconv.convert.ascend.atc import DEFAULT_PRECISION, Order
+from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION, CompileOrder
 from vconv.errors import InputError, UnknownNameError
 
 ONNX, OM = FORMATS = ("onnx", "om")
@@ -21,7 +21,7 @@ def offline_order(
     precision: str,
     without_weights: bool,
     opset: int,
-) -> Order | None:
+) -> CompileOrder | None:
     """Return what is to be compiled; None where no offline model is asked for.
 
     Args:
@@ -38,7 +38,7 @@ def offline_order(
     """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS, fix="choose one of those")
-    given = {"--soc": soc, "--gears": gears, "--om-precision": precision != DEFAULT_PRECISION}
+    given = {"--soc": soc, "--gears": gears, "--om-precision": precision != DEFAULT_OFFLINE_PRECISION}
     named = [name for name, value in given.items() if value]
     if format == ONNX and named:
         raise InputError(
@@ -70,7 +70,7 @@ def offline_order(
             expected=f"{operators.GREATEST_OPSET} at most",
             fix="leave --opset out",
         )
-    return Order.of(soc, precision, gears)
+    return CompileOrder.of(soc, precision, gears)
 
 
 def offline_row(made: Manifest) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from vconv.runtime.timing.clocks import timed
 from vconv.types import Array, Check, Say, Status
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import Reference
-from vconv.validators.accuracy.reference_file import Recorded, agreement
+from vconv.validators.accuracy.reference_file import ReferenceFile, check_reference_file
 from vconv.validators.checks.preprocessing import MADE_UP
 
 TIMED_IMAGES = 5
@@ -155,14 +155,14 @@ def inputs(
 
 
 def _from_elsewhere(
-    elsewhere: Recorded, source: Source | None, say: Say
+    elsewhere: ReferenceFile, source: Source | None, say: Say
 ) -> tuple[Reference, Check, dict[str, Any]]:
     """Take what another machine recorded, held against a run here where that can be had."""
     live = None
     if source:
         say("running the reference in fp32 and float64, to hold the recorded one against it")
         live = golden_room.run_reference(source, elsewhere.reference.pixel_values).outputs
-    check = agreement(elsewhere, live)
+    check = check_reference_file(elsewhere, live)
     return elsewhere.reference, check, {"source": "file", "images": list(elsewhere.facts.images)}
 
 
@@ -173,7 +173,7 @@ def reference(
     photographs: Sequence[Image.Image],
     seed: int,
     say: Say,
-    elsewhere: Recorded | None = None,
+    elsewhere: ReferenceFile | None = None,
 ) -> tuple[Reference | None, Check, dict[str, Any]]:
     """Run the reference live, or take what was recorded, or neither.
 
@@ -218,7 +218,7 @@ def reference(
         told = {"source": "photographs" if photographs else "made up", "images": list(names)}
     say("running the reference in fp32 and float64")
     live = golden_room.run_reference(source, pixel_values)
-    return live, golden_room.agreement(live, None if photographs else recorded), told
+    return live, golden_room.check_recorded(live, None if photographs else recorded), told
 
 
 def published(made: Manifest, devices: Sequence[Device]) -> list[dict[str, Any]]:

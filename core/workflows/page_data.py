@@ -19,10 +19,10 @@ from vconv.types import CHANNELS, Say
 from vconv.validators.bisect.depth import NO_ORIGINAL, QUICK, Depths
 from vconv.validators.report.page.gallery import SHOWN, Gallery
 from vconv.workflows.bisected_variant import open_reference
-from vconv.workflows.checks import Examination
+from vconv.workflows.checks import CheckedArtifact
 
 
-def gallery(found: Examination) -> Gallery:
+def gallery(found: CheckedArtifact) -> Gallery:
     """Hang up the images that are judged on, with the reference's maps of them; none without a reference."""
     height, width = found.made.size
     if found.reference is None:
@@ -33,7 +33,7 @@ def gallery(found: Examination) -> Gallery:
     return Gallery.of(found.inputs["images"], photographs, found.reference.outputs, grid)
 
 
-def depths(found: Examination, quick: bool, places: Sequence[Device], say: Say) -> Depths:
+def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: Say) -> Depths:
     """Run the reference stage by stage, where it is here and there is time for it.
 
     Args:

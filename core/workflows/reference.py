@@ -20,11 +20,11 @@ from vconv.runtime.inputs.images import open_images
 from vconv.types import Say, silent
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy import reference_file
-from vconv.validators.accuracy.reference_file import Facts, Recorded
+from vconv.validators.accuracy.reference_file import Facts, ReferenceFile
 from vconv.validators.checks.integrity import verify_source
 from vconv.validators.report import saving
 from vconv.workflows import originals
-from vconv.workflows.bisect import compared
+from vconv.workflows.bisect import compare_with_original
 
 KINDS = ("cpu", "cuda")
 """Where a reference can be run. An NPU's own GELU is the tanh form, and no patch may mend a reference."""
@@ -83,7 +83,11 @@ def reference(
                 expected="the original's weights",
                 fix="give --weights",
             )
-        wrong = [check for check in (verify_source(made, source), *compared(folder, source)) if check.fault]
+        wrong = [
+            check
+            for check in (verify_source(made, source), *compare_with_original(folder, source))
+            if check.fault
+        ]
         if wrong:
             raise InputError(
                 "these are not the weights that the artifact was made of",
@@ -119,7 +123,7 @@ def reference(
 
 def read_reference(
     reference: str | Path | None, made: manifest.Manifest, others: Mapping[str, object]
-) -> Recorded | None:
+) -> ReferenceFile | None:
     """Read a reference from another machine, if one was named.
 
     Args:

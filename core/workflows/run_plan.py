@@ -14,12 +14,12 @@ from vconv.runtime.doctor import diagnosis
 from vconv.runtime.engines.capture import lack
 from vconv.runtime.engines.precisions import PRECISIONS, find_precisions
 from vconv.runtime.engines.table import GRAPH_ENGINES
-from vconv.runtime.timing.clocks import DEFAULT, FULL, QUICK, Plan
+from vconv.runtime.timing.clocks import DEFAULT, FULL, QUICK, TimingPlan
 from vconv.types import Say
 from vconv.validators.report import saving
 from vconv.validators.validation import Candidate
 from vconv.workflows import candidates as listing
-from vconv.workflows.checks import Examination
+from vconv.workflows.checks import CheckedArtifact
 
 USUAL_ENGINE = "onnxruntime"
 
@@ -36,7 +36,7 @@ def _named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
     return found
 
 
-def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> Plan:
+def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> TimingPlan:
     """Return how much to time: a glance, everything, or the default, within a budget in seconds.
 
     Raises:
@@ -55,7 +55,7 @@ def timing_plan(quick: bool = False, full: bool = False, budget: float | None = 
 
 
 @dataclass(frozen=True)
-class Trial:
+class RunPlan:
     """What to run.
 
     Args:
@@ -81,7 +81,7 @@ class Trial:
         precisions: Sequence[str],
         capture: bool,
         say: Say,
-    ) -> Trial:
+    ) -> RunPlan:
         """Plan to run on the devices of a name, and refuse what cannot be.
 
         Args:
@@ -138,7 +138,7 @@ class Trial:
                 fix="leave --capture out, or name another --device",
             )
 
-    def candidates(self, found: Examination) -> list[Candidate]:
+    def candidates(self, found: CheckedArtifact) -> list[Candidate]:
         """List what to run of one artifact; on an accelerator also the CPU, to tell the speed-up over it."""
         if found.reference is None:
             return []
@@ -165,7 +165,7 @@ class Trial:
             listed += self._baseline(found)
         return listed
 
-    def _baseline(self, found: Examination) -> list[Candidate]:
+    def _baseline(self, found: CheckedArtifact) -> list[Candidate]:
         cpu, only = find_device("cpu"), [PRECISIONS["fp32"]]
         assert found.reference is not None
         if found.source:

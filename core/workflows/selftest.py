@@ -20,7 +20,7 @@ from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import InputError, VconvError
-from vconv.progress import Meter
+from vconv.progress import ProgressMeter
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import AUTO
 from vconv.runtime.engines.variants import patched_network, require_weights
@@ -33,14 +33,14 @@ from vconv.validators.accuracy.limits import Limits, open_limits
 from vconv.validators.checks.integrity import verify_files
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.table import FAULTS
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 from vconv.validators.report import saving
 from vconv.workflows import export, originals
-from vconv.workflows.bisect import explained
+from vconv.workflows.bisect import explain_failures
 from vconv.workflows.bisected_variant import METRIC
-from vconv.workflows.checks import examine
+from vconv.workflows.checks import check_artifact
 from vconv.workflows.miniatures import miniature
-from vconv.workflows.run_plan import Trial
+from vconv.workflows.run_plan import RunPlan
 
 CLEAN_RUNS = 6
 """Runs of every artifact with nothing wrong, each on other images."""
@@ -50,7 +50,7 @@ _FIRST_IMAGE = 1000
 
 
 @dataclass(frozen=True)
-class Proband:
+class TestedArtifact:
     """An artifact that faults are made in, with its original.
 
     Args:
@@ -102,14 +102,14 @@ def selftest(
         raise InputError(
             "--clean-runs is out of range", got=clean_runs, expected="0 or more", fix="give a whole number"
         )
-    trial = Trial((find_device("cpu"),), engines, (AUTO,))
+    trial = RunPlan((find_device("cpu"),), engines, (AUTO,))
     trial.check()
     faults: list[dict[str, Any]] = []
     alarms: list[dict[str, Any]] = []
     lacking: list[dict[str, str]] = []
     artifacts = []
     probands = len(systems.SYSTEMS) if path is None else 1
-    meter = Meter("faults and clean runs", probands * (clean_runs + len(FAULTS)), say)
+    meter = ProgressMeter("faults and clean runs", probands * (clean_runs + len(FAULTS)), say)
     with scratch_folder(say) as scratch:
         given = (
             _miniatures(scratch, say) if path is None else _given(path, weights, hub, offline, scratch, say)
@@ -129,7 +129,7 @@ def selftest(
                 say(f"{name}: clean run {number + 1} of {clean_runs}: {document['status']}")
                 meter.add()
             network = patched_network(proband.folder)
-            shop = Workshop.open(proband.folder, scratch / f"workshop-{len(artifacts)}", network)
+            shop = ArtifactCopy.open(proband.folder, scratch / f"workshop-{len(artifacts)}", network)
             for fault in FAULTS:
                 lacks = fault.lacks(shop)
                 if lacks:
@@ -184,7 +184,7 @@ def _told(row: Mapping[str, Any]) -> str:
     )
 
 
-def _tried(fault: Fault, shop: Workshop, judge: Any) -> dict[str, Any]:
+def _tried(fault: Fault, shop: ArtifactCopy, judge: Any) -> dict[str, Any]:
     """Make a fault, validate, and mend it again."""
     changed = True
     try:
@@ -216,7 +216,7 @@ def _tried(fault: Fault, shop: Workshop, judge: Any) -> dict[str, Any]:
 
 
 def _judged(
-    proband: Proband,
+    proband: TestedArtifact,
     folder: Path,
     *,
     limits: Limits,
@@ -232,20 +232,20 @@ def _judged(
         if photographs:
             return originals.reference(folder, made, source, photographs, 0, silent)
         recorded = golden.load(folder / made.golden.file) if made.golden else None
-        return proband.live, golden.agreement(proband.live, recorded), {}
+        return proband.live, golden.check_recorded(proband.live, recorded), {}
 
-    found = examine(folder, made, lambda: (proband.source, ""), refer)
-    trial = Trial((find_device("cpu"),), engines, (AUTO,), patches)
+    found = check_artifact(folder, made, lambda: (proband.source, ""), refer)
+    trial = RunPlan((find_device("cpu"),), engines, (AUTO,), patches)
     rows = validation.run(trial.candidates(found), limits, None, silent).rows
     return {
         "status": saving.whole(rows, found.checks),
-        "diagnosis": explained(found, rows, limits, say, trial.devices, patches),
+        "diagnosis": explain_failures(found, rows, limits, say, trial.devices, patches),
         "failed_checks": [check.name for check in found.checks if check.status is Status.FAILED],
         "failed_variants": [row["variant"] for row in rows if row["status"] is Status.FAILED],
     }
 
 
-def _miniatures(scratch: Path, say: Say) -> Iterator[Proband]:
+def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
     """Export a miniature of every system, one at a time."""
     for system in map(miniature, systems.SYSTEMS.values()):
         say(f"{system.name}: exporting a miniature")
@@ -259,7 +259,7 @@ def _miniatures(scratch: Path, say: Say) -> Iterator[Proband]:
 
 def _given(
     path: str | Path, weights: str | None, hub: str, offline: bool, scratch: Path, say: Say
-) -> Iterator[Proband]:
+) -> Iterator[TestedArtifact]:
     """Open the artifact that was given, and its original."""
     folder = Path(path)
     made = manifest.load(folder)
@@ -287,7 +287,7 @@ def _given(
     yield _proband(folder, made, source)
 
 
-def _proband(folder: Path, made: Manifest, source: Source) -> Proband:
+def _proband(folder: Path, made: Manifest, source: Source) -> TestedArtifact:
     reference, _, _ = originals.reference(folder, made, source, (), 0, silent)
     assert reference is not None
-    return Proband(folder, made, source, reference)
+    return TestedArtifact(folder, made, source, reference)

@@ -19,23 +19,23 @@ from vconv.runtime.engines.variants import require_weights
 from vconv.runtime.inputs.image_folder import find_images
 from vconv.runtime.inputs.images import open_images
 from vconv.runtime.processes import peak_memory
-from vconv.runtime.timing.clocks import Plan
+from vconv.runtime.timing.clocks import TimingPlan
 from vconv.types import Say, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import Limits, open_limits
-from vconv.validators.accuracy.reference_file import Recorded
+from vconv.validators.accuracy.reference_file import ReferenceFile
 from vconv.validators.latency import ranking
 from vconv.validators.latency.speed_up import add_speed_ups
 from vconv.validators.report import journal, saving
 from vconv.validators.report import log as textlog
 from vconv.validators.report.page import page
-from vconv.validators.validation import Run
+from vconv.validators.validation import RunResult
 from vconv.workflows import card, originals, page_data
-from vconv.workflows.bisect import explained
-from vconv.workflows.checks import Examination, examine
+from vconv.workflows.bisect import explain_failures
+from vconv.workflows.checks import CheckedArtifact, check_artifact
 from vconv.workflows.dataset import agree, require_original
 from vconv.workflows.reference import read_reference
-from vconv.workflows.run_plan import Trial, timing_plan
+from vconv.workflows.run_plan import RunPlan, timing_plan
 
 
 def validate(
@@ -97,7 +97,7 @@ def validate(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    trial = Trial.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
+    trial = RunPlan.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
     limits = open_limits(within)
     photographs = open_images(images) if images else []
     image_folder = find_images(dataset) if dataset is not None else None
@@ -122,7 +122,7 @@ def validate(
             say=log.say,
             elsewhere=recorded,
         )
-        found = examine(folder, made, original, refer, log.say)
+        found = check_artifact(folder, made, original, refer, log.say)
         if image_folder:
             require_original(found.source)
         isolate = None if quick else peak_memory.measure
@@ -131,7 +131,7 @@ def validate(
         candidates = trial.candidates(found)
         run = validation.run(candidates, limits, plan, log.say, isolate, beside)
         rows = run.rows
-        diagnosis = explained(found, rows, limits, log.say, [*trial.devices, find_device("cpu")])
+        diagnosis = explain_failures(found, rows, limits, log.say, [*trial.devices, find_device("cpu")])
         agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None
     judged = _document(found, trial, run, limits, plan, recorded)
     judged |= {"diagnosis": diagnosis, "dataset": agreed.document if agreed else None}
@@ -145,7 +145,12 @@ def validate(
 
 
 def _document(
-    found: Examination, trial: Trial, run: Run, limits: Limits, plan: Plan, recorded: Recorded | None
+    found: CheckedArtifact,
+    trial: RunPlan,
+    run: RunResult,
+    limits: Limits,
+    plan: TimingPlan,
+    recorded: ReferenceFile | None,
 ) -> dict[str, Any]:
     """Gather what a validation found, as its report has it."""
     made, rows = found.made, run.rows

@@ -111,7 +111,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Kind:
+class DeviceKind:
     """A kind of device.
 
     Args:
@@ -134,7 +134,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Meter:
+class MemoryMeter:
     """What torch tells of an accelerator's memory, in bytes; each takes the device's index.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vconv.errors import InputError, UnknownNameError
-from vconv.runtime.devices.base import REDUCED, Device, Meter, Settings
+from vconv.runtime.devices.base import REDUCED, Device, MemoryMeter, Settings
 from vconv.runtime.devices.memory import free_memory, growth_of
 from vconv.runtime.doctor import diagnosis
 from vconv.runtime.simulation.arithmetic import (
@@ -78,7 +78,7 @@ def npu_device(index: int, settings: Settings) -> Device:
     npu: Any = torch.npu  # type: ignore[attr-defined]
     cube = "fp32" if any(npu.get_soc_version() in socs for socs in _HF32_SOCS) else "fp16"
     allowed = _allowed(settings, f"npu:{index}", cube)
-    meter = Meter(
+    meter = MemoryMeter(
         npu.reset_peak_memory_stats,
         npu.memory_allocated,
         npu.max_memory_allocated,
@@ -107,7 +107,7 @@ def npu_device(index: int, settings: Settings) -> Device:
 
 def npu_count() -> int:
     """Return how many NPUs torch can use here; torch_npu is imported if a child could import it."""
-    if not hasattr(torch, "npu") and diagnosis.npu_trouble() is None:
+    if not hasattr(torch, "npu") and diagnosis.npu_problem() is None:
         diagnosis.load_torch_npu()
     npu: Any = getattr(torch, "npu", None)
     return int(npu.device_count()) if npu is not None and npu.is_available() else 0
@@ -115,13 +115,13 @@ def npu_count() -> int:
 
 def npu_absent() -> str:
     """Say what was found instead of an NPU."""
-    trouble = diagnosis.npu_trouble()
+    trouble = diagnosis.npu_problem()
     return f"{trouble.name}: {trouble.found}" if trouble else "torch_npu, but no NPU that it can use"
 
 
 def npu_fix() -> str:
     """Say what to do where there is no NPU."""
-    trouble = diagnosis.npu_trouble()
+    trouble = diagnosis.npu_problem()
     return (
         f"use --device {SIMULATED} or cpu, or {trouble.mend if trouble else 'see what `npu-smi info` says'}"
     )

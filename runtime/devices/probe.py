@@ -30,7 +30,7 @@ _IMAGE, _KERNEL = (2, 3, 32, 32), (16, 3, 8, 8)
 
 
 @dataclass(frozen=True)
-class Reading:
+class ProbeReading:
     """What was found of one thing.
 
     Args:
@@ -49,7 +49,7 @@ class Reading:
         return not self.claimed or self.active == self.claimed
 
 
-def probe(device: Device, seed: int = 0) -> dict[str, Reading]:
+def probe(device: Device, seed: int = 0) -> dict[str, ProbeReading]:
     """Find out how a device computes in float32, as its settings stand.
 
     Args:
@@ -66,7 +66,7 @@ def probe(device: Device, seed: int = 0) -> dict[str, Reading]:
     }
 
 
-def gelu_form(gelu: Callable[[Tensor], Tensor], device: str, seed: int = 0) -> Reading:
+def gelu_form(gelu: Callable[[Tensor], Tensor], device: str, seed: int = 0) -> ProbeReading:
     """Find out which form of GELU something computes on a device: ``erf``, ``tanh``, or ``unknown``."""
     return _reading(_gelu_of(gelu, torch.Generator().manual_seed(seed), device), "")
 
@@ -106,14 +106,14 @@ _PROBES: Mapping[str, Callable[[Generator, str], tuple[Tensor, dict[str, Tensor]
 }
 
 
-def _reading(found: tuple[Tensor, dict[str, Tensor]], claimed: str) -> Reading:
+def _reading(found: tuple[Tensor, dict[str, Tensor]], claimed: str) -> ProbeReading:
     result, ways = found[0].cpu().double(), found[1]
     errors = {
         name: float(torch.linalg.norm(result - way) / torch.linalg.norm(way)) for name, way in ways.items()
     }
     nearest, second = sorted(errors, key=errors.__getitem__)[:2]
     clear = errors[nearest] < GREATEST_ERROR and errors[second] > DISTINCT * errors[nearest]
-    return Reading(nearest if clear else UNKNOWN, claimed, errors)
+    return ProbeReading(nearest if clear else UNKNOWN, claimed, errors)
 
 
 def _claims(device: Device) -> dict[str, str]:

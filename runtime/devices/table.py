@@ -13,7 +13,7 @@ import torch
 
 from vconv.errors import AbsentDeviceError, InputError, UnknownNameError
 from vconv.runtime.devices import npu
-from vconv.runtime.devices.base import DEFAULT_SETTINGS, REDUCED, Device, Kind, Meter, Settings
+from vconv.runtime.devices.base import DEFAULT_SETTINGS, REDUCED, Device, DeviceKind, MemoryMeter, Settings
 from vconv.runtime.devices.memory import free_memory, growth_of
 from vconv.runtime.simulation.device import lack
 
@@ -77,7 +77,7 @@ def _cuda(index: int, settings: Settings) -> Device:
     bf16 = torch.cuda.get_device_capability(index) >= _BF16_CAPABILITY
     reduced = tuple(name for name in REDUCED if bf16 or "bf16" not in name)
     cuda = torch.cuda
-    meter = Meter(
+    meter = MemoryMeter(
         cuda.reset_peak_memory_stats,
         cuda.memory_allocated,
         cuda.max_memory_allocated,
@@ -105,18 +105,18 @@ def _cuda_absent() -> str:
     return f"torch {torch.__version__} " + (f"for CUDA {built}, but no GPU" if built else "without CUDA")
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, DeviceKind] = {
     kind.name: kind
     for kind in (
-        Kind("cpu", lambda: 1, _cpu, lambda: "a CPU", "leave the index out: there is one cpu"),
-        Kind(
+        DeviceKind("cpu", lambda: 1, _cpu, lambda: "a CPU", "leave the index out: there is one cpu"),
+        DeviceKind(
             "cuda",
             torch.cuda.device_count,
             _cuda,
             _cuda_absent,
             "use --device cpu, or a machine with a GPU and the CUDA build of torch",
         ),
-        Kind(
+        DeviceKind(
             "npu",
             npu.npu_count,
             npu.npu_device,
@@ -124,7 +124,7 @@ KINDS: Mapping[str, Kind] = {
             npu.npu_fix,
             takes=("hf32",),
         ),
-        Kind(
+        DeviceKind(
             npu.SIMULATED,
             lambda: 0 if lack() else 1,
             npu.simulated_device,
@@ -166,7 +166,7 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
     return kind.make(index, settings)
 
 
-def _require_taken(settings: Settings, kinds: Iterable[Kind], name: str, subject: str) -> None:
+def _require_taken(settings: Settings, kinds: Iterable[DeviceKind], name: str, subject: str) -> None:
     """Refuse a setting that none of some kinds has.
 
     Args:

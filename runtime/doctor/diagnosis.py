@@ -22,7 +22,7 @@ from typing import Any
 from vconv.backends import TORCH_NPU, import_torch_npu, is_installed
 from vconv.runtime.doctor import imports
 from vconv.runtime.doctor.cann import HOMES, PAIRS, find_toolkit, goes_with
-from vconv.runtime.doctor.import_failures import Scene, explain, series, setting_up
+from vconv.runtime.doctor.import_failures import Installation, explain, series, setting_up
 from vconv.runtime.doctor.imports import Attempt
 
 
@@ -95,15 +95,15 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _scene(children: Sequence[Sequence[str]]) -> Scene:
+def _scene(children: Sequence[Sequence[str]]) -> Installation:
     attempts: dict[str, Attempt] = {}
     with ThreadPoolExecutor(len(children) or 1) as pool:
         for found in pool.map(imports.try_imports, children):
             attempts |= found
-    return Scene(_versions(), attempts, find_toolkit(), os.environ)
+    return Installation(_versions(), attempts, find_toolkit(), os.environ)
 
 
-def _imported(scene: Scene, name: str, more: str = "") -> Finding:
+def _imported(scene: Installation, name: str, more: str = "") -> Finding:
     """Tell whether a library that vconv needs can be imported."""
     installed = scene.versions.get(name, "")
     below = _FOUNDATIONS.get(name, "")
@@ -117,12 +117,12 @@ def _imported(scene: Scene, name: str, more: str = "") -> Finding:
     return Finding(name, State.PROBLEM, f"{installed}, but {why}" if installed else why, mend)
 
 
-def _torch(scene: Scene) -> Finding:
+def _torch(scene: Installation) -> Finding:
     cuda = scene.attempts["torch"].facts.get("cuda")
     return _imported(scene, "torch", f"built for CUDA {cuda}" if cuda else "built without CUDA")
 
 
-def _onnxruntime(scene: Scene) -> Finding:
+def _onnxruntime(scene: Installation) -> Finding:
     builds = [f"{name} {scene.versions[name]}" for name in _ORT if name in scene.versions]
     together = f"{' and '.join(builds)} overwrite each other's files"
     apart = f"`pip uninstall {' '.join(build.split()[0] for build in builds)}`, then install one of them"
@@ -139,13 +139,13 @@ def _onnxruntime(scene: Scene) -> Finding:
     )
 
 
-def _openvino(scene: Scene) -> Finding:
+def _openvino(scene: Installation) -> Finding:
     if not is_installed("openvino"):
         return Finding("openvino", State.NOTE, "not installed: another engine for graphs, on a CPU")
     return _imported(scene, "openvino")
 
 
-def _cuda(scene: Scene) -> Finding | None:
+def _cuda(scene: Installation) -> Finding | None:
     if scene.failed("torch"):
         return None
     facts = scene.attempts["torch"].facts
@@ -154,7 +154,7 @@ def _cuda(scene: Scene) -> Finding | None:
     return Finding("CUDA", State.NOTE, "no GPU" if facts.get("cuda") else "this torch has no CUDA")
 
 
-def _cann(scene: Scene) -> Finding:
+def _cann(scene: Installation) -> Finding:
     toolkit, torch_npu = scene.toolkit, scene.versions.get(TORCH_NPU, "")
     if toolkit is None:
         looked = f"neither {' nor '.join(HOMES)} names it, and it is not in /usr/local/Ascend"
@@ -168,7 +168,7 @@ def _cann(scene: Scene) -> Finding:
     return Finding("CANN", State.OK, found)
 
 
-def _torch_npu(scene: Scene) -> Finding:
+def _torch_npu(scene: Installation) -> Finding:
     if not is_installed(TORCH_NPU):
         return Finding(TORCH_NPU, State.NOTE, "not installed: needed for an NPU alone")
     installed, torch = scene.versions.get(TORCH_NPU, ""), scene.versions.get("torch", "")
@@ -183,7 +183,7 @@ def _torch_npu(scene: Scene) -> Finding:
     return _imported(scene, TORCH_NPU)
 
 
-def _npu(scene: Scene) -> Finding | None:
+def _npu(scene: Installation) -> Finding | None:
     if TORCH_NPU not in scene.attempts or scene.failed(TORCH_NPU):
         return None
     count = scene.attempts[TORCH_NPU].facts["npus"]
@@ -202,7 +202,7 @@ def _npu(scene: Scene) -> Finding | None:
     return Finding("NPU", State.PROBLEM, found, "`npu-smi info` must list one: see to the driver")
 
 
-def _atc(scene: Scene) -> Finding:
+def _atc(scene: Installation) -> Finding:
     where = shutil.which("atc")
     if where:
         return Finding("atc", State.OK, where)
@@ -210,7 +210,7 @@ def _atc(scene: Scene) -> Finding:
     return Finding("atc", State.NOTE, "not on PATH: CANN's compiler of .om files", mend)
 
 
-def _acl(scene: Scene) -> Finding:
+def _acl(scene: Installation) -> Finding:
     if not is_installed("acl"):
         return Finding("acl", State.NOTE, "not to be imported: CANN's Python interface, which runs .om files")
     if not scene.failed("acl"):
@@ -219,7 +219,7 @@ def _acl(scene: Scene) -> Finding:
     return Finding("acl", State.NOTE, why, setting_up(scene))
 
 
-_FINDINGS: tuple[Callable[[Scene], Finding | None], ...] = (
+_FINDINGS: tuple[Callable[[Installation], Finding | None], ...] = (
     lambda scene: Finding(
         "vconv", State.OK, scene.versions.get("vconv", "not installed: run from a checkout")
     ),
@@ -253,7 +253,7 @@ def examine() -> Diagnosis:
     return Diagnosis(tuple(finding for finding in findings if finding is not None))
 
 
-def npu_trouble() -> Finding | None:
+def npu_problem() -> Finding | None:
     """Say why there is no NPU to run on, or None where there is one. Nothing is imported into this process.
 
     It takes as long as importing torch and torch_npu does, once; where torch_npu is not installed, no time.
@@ -276,14 +276,14 @@ def _npu_trouble(environment: tuple[tuple[str, str], ...]) -> Finding | None:
 
 def npu_left_out() -> str:
     """Say why there is no NPU to run on though torch_npu is installed; empty where that is not so."""
-    trouble = npu_trouble()
+    trouble = npu_problem()
     if trouble is None or trouble.state is not State.PROBLEM:
         return ""
     return f"npu is left out: {trouble.name}: {trouble.found} (to mend it: {trouble.mend})"
 
 
 def load_torch_npu() -> Any:
-    """Import torch_npu into this process; to be asked for only where :func:`npu_trouble` finds none.
+    """Import torch_npu into this process; to be asked for only where :func:`npu_problem` finds none.
 
     Returns:
         The module. From then on, torch has ``torch.npu``.

@@ -14,7 +14,7 @@ from vconv.runtime.doctor.imports import Attempt
 
 
 @dataclass(frozen=True)
-class Scene:
+class Installation:
     """What is known of this machine.
 
     Args:
@@ -35,7 +35,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class ImportFailure:
     """A way in which an import fails.
 
     Args:
@@ -46,7 +46,7 @@ class Trouble:
 
     pattern: str
     found: str
-    mend: Callable[[Scene, str], str]
+    mend: Callable[[Installation, str], str]
 
 
 def series(version: str) -> str:
@@ -54,7 +54,7 @@ def series(version: str) -> str:
     return ".".join(re.split(r"[.+]", version)[:2])
 
 
-def setting_up(scene: Scene) -> str:
+def setting_up(scene: Installation) -> str:
     """Say how to make CANN loadable."""
     paired = PAIRS.get(scene.versions.get("torch_npu", ""))
     if scene.toolkit is None:
@@ -64,14 +64,14 @@ def setting_up(scene: Scene) -> str:
     return f"`source {scene.toolkit.set_env}`"
 
 
-def _pair_with_torch(scene: Scene, symbol: str) -> str:
+def _pair_with_torch(scene: Installation, symbol: str) -> str:
     installed, torch = scene.versions.get("torch_npu", ""), scene.versions.get("torch", "")
     if installed and series(torch) != series(installed):
         return f"`pip install 'torch=={series(installed)}.*'`"
     return f"`pip install --force-reinstall --no-deps 'torch_npu=={installed or series(torch) + '.*'}'`"
 
 
-def _pair_with_cann(scene: Scene, symbol: str) -> str:
+def _pair_with_cann(scene: Installation, symbol: str) -> str:
     paired = PAIRS.get(scene.versions.get("torch_npu", ""), "")
     here = f" (here it is {scene.toolkit.version})" if scene.toolkit and scene.toolkit.version else ""
     if paired:
@@ -79,7 +79,7 @@ def _pair_with_cann(scene: Scene, symbol: str) -> str:
     return f"install the CANN that this torch_npu is released with, as its COMPATIBILITY.md tells{here}"
 
 
-def _pair_with_torchvision(scene: Scene, operator: str) -> str:
+def _pair_with_torchvision(scene: Installation, operator: str) -> str:
     torch = scene.versions.get("torch", "")
     try:
         wanted = [Requirement(line) for line in requires("torchvision") or ()]
@@ -94,26 +94,26 @@ def _pair_with_torchvision(scene: Scene, operator: str) -> str:
 
 
 _PIP_NAMES: Mapping[str, str] = {"yaml": "pyyaml"}
-_NUMPY = Trouble(
+_NUMPY = ImportFailure(
     r"compiled using NumPy 1\.x cannot be run in\s+NumPy (\S+)",
     "it is built for NumPy 1, and NumPy {} is installed",
     lambda scene, version: "`pip install 'numpy<2'`",
 )
-_DEPENDENCY = Trouble(
+_DEPENDENCY = ImportFailure(
     r"ModuleNotFoundError: No module named '([^'.]+)'",
     "it needs {}, which is not installed",
     lambda scene, module: f"`pip install {_PIP_NAMES.get(module, module)}`",
 )
-TROUBLES: Mapping[str, tuple[Trouble, ...]] = {
+IMPORT_FAILURES: Mapping[str, tuple[ImportFailure, ...]] = {
     "torch_npu": (
-        Trouble(
+        ImportFailure(
             r"Two accelerators cannot be used at the same time in PyTorch: npu and (\w+)",
             "it does not share a process with {}, which this torch is built for and finds",
             lambda scene, other: (
                 "set CUDA_VISIBLE_DEVICES to nothing for the NPU's sake, or install the CPU build of torch"
             ),
         ),
-        Trouble(
+        ImportFailure(
             r"(lib(?:ascend_hal|drvdsmi\w*|dcmi\w*)\.so\S*): cannot open shared object file",
             "the NPU's driver cannot be loaded: {} is not found",
             lambda scene, library: (
@@ -121,40 +121,40 @@ TROUBLES: Mapping[str, tuple[Trouble, ...]] = {
                 " folders below its lib64 into LD_LIBRARY_PATH"
             ),
         ),
-        Trouble(
+        ImportFailure(
             r"(libatb\w*\.so\S*): cannot open shared object file",
             "NNAL, a package beside CANN, cannot be loaded: {} is not found",
             lambda scene, library: "install NNAL, and `source /usr/local/Ascend/nnal/atb/set_env.sh`",
         ),
-        Trouble(
+        ImportFailure(
             r"(lib(?:torch|c10)\w*\.so\S*): cannot open shared object file",
             "it is built for another torch: {} is not found",
             _pair_with_torch,
         ),
-        Trouble(
+        ImportFailure(
             r"(lib[\w+.-]+?\.so\S*): cannot open shared object file",
             "CANN cannot be loaded: {} is not found",
             lambda scene, library: setting_up(scene),
         ),
         # Itanium's mangling, after _Z: at::, c10:: or torch::, of a function, a vtable or a typeinfo.
-        Trouble(
+        ImportFailure(
             r"undefined symbol: (_Z(?:T[ISV])?NK?(?:2at|3c10|5torch)\w*)",
             "it is built for another torch: undefined symbol {}",
             _pair_with_torch,
         ),
-        Trouble(
+        ImportFailure(
             r"undefined symbol: (\w+)",
             "it is built for another CANN: undefined symbol {}",
             _pair_with_cann,
         ),
-        Trouble(
+        ImportFailure(
             r"(ASCEND_\w+)\b.*?(?:does not exist|is not set)",
             "CANN's environment is not set: {} does not name what is there",
             lambda scene, variable: setting_up(scene),
         ),
     ),
     "torchvision": (
-        Trouble(
+        ImportFailure(
             r"operator (torchvision::\w+) does not exist",
             "it does not fit this torch: the operator {} does not exist",
             _pair_with_torchvision,
@@ -166,7 +166,7 @@ _COMMON = (_NUMPY, _DEPENDENCY)
 """How any import fails."""
 
 
-def explain(scene: Scene, name: str) -> tuple[str, str]:
+def explain(scene: Installation, name: str) -> tuple[str, str]:
     """Say why a library cannot be imported, and how to mend it.
 
     Args:
@@ -174,7 +174,7 @@ def explain(scene: Scene, name: str) -> tuple[str, str]:
         name: the library.
     """
     tried = scene.attempts[name]
-    for trouble in (*TROUBLES.get(name, ()), *_COMMON):
+    for trouble in (*IMPORT_FAILURES.get(name, ()), *_COMMON):
         match = re.search(trouble.pattern, tried.whole)
         if match:
             return trouble.found.format(match[1]), trouble.mend(scene, match[1])

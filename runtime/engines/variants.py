@@ -24,7 +24,7 @@ from vconv.runtime.engines.precisions import PRECISIONS, Precision
 from vconv.runtime.engines.session import Session, TorchSession
 from vconv.runtime.engines.table import GRAPH_ENGINES, OnnxRuntimeSession, OpenVinoSession, unavailable
 from vconv.runtime.inputs.preprocessing import read_config
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated, SimulatedGraphSession, SimulatedTorchSession
 from vconv.types import WEIGHTS_FILE
 
@@ -149,7 +149,7 @@ def _simulated(
 ) -> Simulated:
     """Load a variant on the simulated NPU."""
     if record.engine == "torch":
-        subject = Subject(str(folder), record.variant, "torch", precision.name, device.name)
+        subject = OpenRequest(str(folder), record.variant, "torch", precision.name, device.name)
         return SimulatedTorchSession(subject, device, folder, manifest.size)
     if record.engine not in GRAPH_ENGINES:
         raise unavailable(record.engine, "a simulated NPU", device)

@@ -2,8 +2,8 @@
 
 In one process a peak belongs to whatever was there already: the allocator keeps what other variants freed,
 and their weights stay until their turn to be timed. A child process has nothing but the libraries, and says
-what they took. ``python -m vconv.runtime.processes.peak_memory`` is that child: it reads a :class:`Subject`
-from standard input as JSON, and writes a :class:`Peak` to standard output.
+what they took. ``python -m vconv.runtime.processes.peak_memory`` is that child: it reads an
+:class:`OpenRequest` from standard input as JSON, and writes a :class:`Peak` to standard output.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vconv.runtime.engines.session import Session
 from vconv.runtime.engines.variants import find_variant, open_original, open_variant, patched_network
 from vconv.runtime.inputs.preprocessing import read_config
 from vconv.runtime.processes import child
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.types import CHANNELS
 
 CHILD = child.command("vconv.runtime.processes.peak_memory")
@@ -60,7 +60,7 @@ class Peak:
 
 
 def measure(
-    subject: Subject, command: Sequence[str] = CHILD, timeout_seconds: float = TIMEOUT_SECONDS
+    subject: OpenRequest, command: Sequence[str] = CHILD, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Peak:
     """Open and run a variant in a process of its own; return the memory that it took, or why it did not.
 
@@ -87,7 +87,7 @@ def measure(
     return Peak(**json.loads(done.stdout))
 
 
-def peak_of(subject: Subject) -> Peak:
+def peak_of(subject: OpenRequest) -> Peak:
     """Open a variant in this process and run one batch of made-up images; return the memory that it took.
 
     What an engine refuses, or what is not installed for the device, is a peak with a reason.
@@ -113,7 +113,7 @@ def peak_of(subject: Subject) -> Peak:
     return Peak(resident_memory()[1], before, own)
 
 
-def _import_libraries(subject: Subject, made: Manifest) -> None:
+def _import_libraries(subject: OpenRequest, made: Manifest) -> None:
     """Import what loading will: a model without data makes its library import the rest of itself."""
     if subject.engine == "openvino":
         import openvino  # noqa: F401
@@ -122,18 +122,18 @@ def _import_libraries(subject: Subject, made: Manifest) -> None:
         library_of(net).build(Path(subject.original or subject.artifact), net)
 
 
-def _network(subject: Subject) -> Network:
+def _network(subject: OpenRequest) -> Network:
     if not subject.original:
         return patched_network(Path(subject.artifact))
     return dataclasses.replace(network(read_config(Path(subject.original))), head=subject.head)
 
 
-def device_of(subject: Subject) -> Device:
+def device_of(subject: OpenRequest) -> Device:
     """Find the device that a subject is to be run on, set as it says."""
     return find_device(subject.device, Settings.of(subject.hf32))
 
 
-def opened(subject: Subject, device: Device) -> Session:
+def opened(subject: OpenRequest, device: Device) -> Session:
     """Open a variant, or the original, in this process."""
     made, precision = manifest.load(Path(subject.artifact)), PRECISIONS[subject.precision]
     if subject.original:
@@ -149,7 +149,7 @@ def main() -> None:
     # Libraries print to standard output: it is theirs no more, and what they say goes to standard error.
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
-        found = peak_of(Subject(**json.load(sys.stdin)))
+        found = peak_of(OpenRequest(**json.load(sys.stdin)))
         out.write(json.dumps(asdict(found)))
 
 

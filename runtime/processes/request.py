@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Subject:
+class OpenRequest:
     """What a child opens.
 
     Args:

@@ -21,7 +21,7 @@ from vconv.runtime.simulation.arithmetic import Arithmetic
 
 if TYPE_CHECKING:
     from vconv.runtime.engines.session import Session
-    from vconv.runtime.processes.request import Subject
+    from vconv.runtime.processes.request import OpenRequest
     from vconv.runtime.timing.launches import Launches
     from vconv.types import Array
 
@@ -46,7 +46,7 @@ class Server:
         self._state = simulate(arithmetic)
         self._session: Session | None = None
 
-    def open(self, subject: Subject) -> str:
+    def open(self, subject: OpenRequest) -> str:
         """Open a variant on the device; return how its patched GELU is computed."""
         from vconv.runtime.devices.table import find_device
         from vconv.runtime.processes import peak_memory

@@ -21,7 +21,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.session import Placed, Session
 from vconv.runtime.engines.table import OnnxRuntimeSession, onnxruntime_session
 from vconv.runtime.processes import child
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.arithmetic import Arithmetic
 from vconv.runtime.simulation.graphs import rewritten
 from vconv.runtime.simulation.process import Bug
@@ -141,7 +141,7 @@ class SimulatedTorchSession(Simulated):
 
     engine = "torch"
 
-    def __init__(self, subject: Subject, device: Device, folder: Path, size: tuple[int, int]) -> None:
+    def __init__(self, subject: OpenRequest, device: Device, folder: Path, size: tuple[int, int]) -> None:
         super().__init__(folder, size)
         assert device.simulates is not None
         self._device = device

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from vconv.convert.layouts.base import EMBEDDING_ROLES, Network, Tensor
+from vconv.convert.layouts.base import EMBEDDING_ROLES, Network, TensorSpec
 from vconv.errors import ArtifactError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.graph_pieces import FRAGMENT_ENGINES, Fragment
@@ -101,7 +101,7 @@ def _dimensions(value: onnx.ValueInfoProto) -> list[int]:
     return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
 
 
-def _stage(tensor: Tensor, network: Network) -> int:
+def _stage(tensor: TensorSpec, network: Network) -> int:
     if tensor.block is not None:
         return tensor.block + 1
     return 0 if tensor.role in EMBEDDING_ROLES else network.blocks + 1

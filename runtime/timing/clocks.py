@@ -11,7 +11,7 @@ import numpy as np
 
 from vconv.progress import counted
 from vconv.runtime.timing.statistics import median_interval
-from vconv.runtime.timing.warnings import doubts
+from vconv.runtime.timing.warnings import warnings_about
 from vconv.types import Say, silent
 
 PERCENTILES_NEED = 100
@@ -24,7 +24,7 @@ Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
-class Plan:
+class TimingPlan:
     """How much to measure.
 
     Args:
@@ -53,10 +53,10 @@ class Plan:
         return rest if self.budget_seconds is None else max(0.0, min(rest, self.budget_seconds - sum(taken)))
 
 
-QUICK = Plan(warmups=2, runs=10, budget_seconds=20.0)
+QUICK = TimingPlan(warmups=2, runs=10, budget_seconds=20.0)
 """A glance."""
-DEFAULT = Plan()
-FULL = Plan(batches=(1, 2, 4, 8, 16), budget_seconds=None)
+DEFAULT = TimingPlan()
+FULL = TimingPlan(batches=(1, 2, 4, 8, 16), budget_seconds=None)
 """Everything, however long it takes."""
 
 
@@ -95,7 +95,7 @@ class Measurement:
             "p99_ms": float(p99) if len(samples) >= PERCENTILES_NEED else None,
             "ms_per_image": float(p50) / self.batch,
             "images_per_second": self.batch * 1e3 / float(p50),
-            "warnings": doubts(self.seconds),
+            "warnings": warnings_about(self.seconds),
             "samples_ms": samples.tolist(),
         }
 
@@ -128,7 +128,7 @@ class Task:
         return timed(self.run, self.synchronize)
 
 
-def interleaved(tasks: Mapping[Key, Task], plan: Plan, say: Say = silent) -> dict[Key, Measurement]:
+def interleaved(tasks: Mapping[Key, Task], plan: TimingPlan, say: Say = silent) -> dict[Key, Measurement]:
     """Time tasks in rounds, so that whatever drifts on the machine hits all of them alike.
 
     Each round takes the tasks in another order, drawn from a fixed seed: none always inherits the caches and

@@ -30,7 +30,7 @@ _STOLEN = 7
 
 
 @dataclass(frozen=True)
-class Reading:
+class CounterReading:
     """The counters at one moment, each in seconds since some moment in the past.
 
     Args:
@@ -79,7 +79,7 @@ class Watch:
     load: Load = field(default=UNTIMED)
 
 
-def read_counters() -> Reading | None:
+def read_counters() -> CounterReading | None:
     """Read the counters of the CPUs that this process may use; None where Linux does not tell them."""
     allowed = os.sched_getaffinity(0)
     try:
@@ -92,7 +92,7 @@ def read_counters() -> Reading | None:
         return None
     ticks = os.sysconf("SC_CLK_TCK")
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return Reading(
+    return CounterReading(
         time.monotonic(),
         sum(cpu[place] for cpu in own_cpus for place in _WORKED) / ticks,
         sum(cpu[_STOLEN] for cpu in own_cpus) / ticks,
@@ -101,7 +101,7 @@ def read_counters() -> Reading | None:
     )
 
 
-def load_between(before: Reading | None, after: Reading | None) -> Load:
+def load_between(before: CounterReading | None, after: CounterReading | None) -> Load:
     """Tell what others took between two readings.
 
     others = (worked - own) / time, with what was worked on the CPUs that this process may use, for anybody,
@@ -124,7 +124,7 @@ def load_between(before: Reading | None, after: Reading | None) -> Load:
 
 
 @contextlib.contextmanager
-def watching(read: Callable[[], Reading | None] = read_counters) -> Iterator[Watch]:
+def watching(read: Callable[[], CounterReading | None] = read_counters) -> Iterator[Watch]:
     """Look at the machine while a block runs.
 
     Args:

@@ -23,7 +23,7 @@ _NORMAL = 1.4826
 _SEED = 0
 
 
-def doubts(samples: Sequence[float]) -> list[str]:
+def warnings_about(samples: Sequence[float]) -> list[str]:
     """Say what should be known before a measurement is trusted.
 
     Args:

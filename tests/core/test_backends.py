@@ -21,7 +21,7 @@ from vconv.backends import (
     without_torch_npu,
 )
 from vconv.runtime.processes.peak_memory import measure
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 
 StandIns = Any
 """What the fixture ``stand_ins`` makes."""
@@ -168,5 +168,5 @@ def test_a_variant_is_measured_in_a_process_of_its_own_beside_a_broken_torch_npu
     broken_torch_npu: StandIns, small_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(AUTOLOAD, raising=False)
-    subject = Subject(str(small_artifact), "patched-torch-fp32", "torch", "fp32", "cpu")
+    subject = OpenRequest(str(small_artifact), "patched-torch-fp32", "torch", "fp32", "cpu")
     assert asdict(measure(subject))["reason"] == ""

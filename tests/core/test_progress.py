@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vconv.progress import Counted, Meter, counted, megabytes, spoken
+from vconv.progress import Counted, ProgressMeter, counted, megabytes, spoken
 
 
 def _clock(*times: float):
@@ -42,7 +42,7 @@ def test_a_time_is_said_as_one_would(seconds: float, said: str) -> None:
 
 def test_a_meter_tells_amounts_in_its_unit() -> None:
     lines: list[str] = []
-    meter = Meter("MB hashed", 40_000_000, lines.append, unit=10**6, clock=_clock(0, 4, 8, 9))
+    meter = ProgressMeter("MB hashed", 40_000_000, lines.append, unit=10**6, clock=_clock(0, 4, 8, 9))
     for nbytes in (4_000_000, 12_900_000, 23_100_000):
         meter.add(nbytes)
     assert lines == ["MB hashed: 4 of 40, 36 s left", "MB hashed: 16 of 40, 11 s left"]

@@ -14,7 +14,7 @@ import torch
 
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.session import Session
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.types import Array
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.report.page.gallery import Gallery
@@ -80,6 +80,6 @@ class Unopened(Session):
 def stand_in(row: dict[str, Any]) -> Candidate:
     """Make the candidate of a report's row, as far as it goes by its names."""
     device = replace(find_device("cpu"), name=row["device"])
-    subject = Subject("a", row["variant"], row["engine"], "fp32", row["device"])
+    subject = OpenRequest("a", row["variant"], row["engine"], "fp32", row["device"])
     reference = Reference("original", np.zeros((1, 3, 1, 1), np.float32), {}, {}, {})
     return Candidate("a", row["variant"], row["engine"], "fp32", device, reference, Unopened, subject)

@@ -22,10 +22,10 @@ from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.engines.session import Placed, Session
 from vconv.runtime.engines.table import GRAPH_ENGINES
 from vconv.runtime.processes.peak_memory import Peak
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.arithmetic import PROFILES
 from vconv.runtime.timing import synchronisation
-from vconv.runtime.timing.clocks import Plan
+from vconv.runtime.timing.clocks import TimingPlan
 from vconv.runtime.timing.launches import KERNELS, Launches
 from vconv.runtime.timing.machine_load import UNTIMED, Load
 from vconv.types import Array, Status, silent
@@ -37,7 +37,7 @@ from vconv.validators.validation import Candidate, worst_failures
 from vconv.workflows import candidates as listing
 
 CPU = find_device("cpu")
-PLAN = Plan(batches=(1, 4), warmups=1, runs=2)
+PLAN = TimingPlan(batches=(1, 4), warmups=1, runs=2)
 LOG: list[str] = []
 """What stand-ins did, in order; emptied before each test."""
 
@@ -130,12 +130,12 @@ def candidate(
         return StandIn(name, **settings)
 
     reference = against or golden()
-    subject = Subject("a-system", name, "stand-in", precision, device.name)
+    subject = OpenRequest("a-system", name, "stand-in", precision, device.name)
     return Candidate("a-system", name, "stand-in", precision, device, reference, opened, subject, unjudged)
 
 
 def run(
-    candidates: Sequence[Candidate], plan: Plan | None = None, level: str = "strict"
+    candidates: Sequence[Candidate], plan: TimingPlan | None = None, level: str = "strict"
 ) -> list[dict[str, Any]]:
     return validation.run(candidates, open_limits(level), plan, silent).rows
 
@@ -440,9 +440,9 @@ def test_memory_is_that_of_this_process_unless_it_is_measured_in_one_of_its_own(
     keys = ("peak_memory_is", "peak_rss_bytes", "peak_rss_growth_bytes")
     assert [row[key] for key in keys] == ["in process", 1000, 300]
 
-    asked: list[Subject] = []
+    asked: list[OpenRequest] = []
 
-    def isolate(subject: Subject) -> Peak:
+    def isolate(subject: OpenRequest) -> Peak:
         asked.append(subject)
         LOG.append("isolated")
         return Peak(peak_rss_bytes=50, before_bytes=20, device_bytes=7)

@@ -192,7 +192,7 @@ def save(path: Path, reference: Reference) -> None:
     safetensors_file.write(
         path,
         [
-            safetensors_file.Planned(name, "F32", value.shape, partial(_bytes, value))
+            safetensors_file.PlannedTensor(name, "F32", value.shape, partial(_bytes, value))
             for name, value in tensors.items()
         ],
     )
@@ -220,7 +220,7 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
         ) from error
 
 
-def agreement(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:
+def check_recorded(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:
     """Hold the reference as it runs here against what was recorded at export."""
     if recorded is None:
         return Check("golden", Status.SKIPPED, "nothing was recorded for these inputs")

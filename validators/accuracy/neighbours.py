@@ -81,7 +81,7 @@ def _keys(cosines: NDArray[np.float64], left: int, least: Keys) -> Keys:
     return keys
 
 
-def agreement(first: Array, second: Array) -> float | None:
+def shared_neighbours(first: Array, second: Array) -> float | None:
     """Return the share of neighbours that two have in common: mean over images of |A and B| / k.
 
     None where k is 0.

@@ -54,7 +54,7 @@ class _Told(BaseModel):
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ReferenceFile:
     """A reference from a file.
 
     Args:
@@ -102,7 +102,7 @@ def save(path: Path, reference: Reference, made: Manifest, facts: Facts) -> byte
     return content
 
 
-def load(path: Path, made: Manifest) -> Recorded:
+def load(path: Path, made: Manifest) -> ReferenceFile:
     """Read a reference, and make sure that it is one of an artifact.
 
     Args:
@@ -137,7 +137,7 @@ def load(path: Path, made: Manifest) -> Recorded:
         ) from error
     _require_same(path, made, told.system, told.source)
     _require_fitting(path, made, reference, len(told.facts.images))
-    return Recorded(reference, told.facts, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    return ReferenceFile(reference, told.facts, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _lack(path: Path, error: Exception) -> str:
@@ -193,7 +193,7 @@ def _require_fitting(path: Path, made: Manifest, reference: Reference, named: in
         )
 
 
-def agreement(recorded: Recorded, live: Arrays | None) -> Check:
+def check_reference_file(recorded: ReferenceFile, live: Arrays | None) -> Check:
     """Hold what another machine recorded against the reference as it runs here, on the CPU.
 
     Args:

@@ -24,7 +24,7 @@ SHIFTED_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FailedVariant:
     """A variant that failed.
 
     Args:
@@ -63,7 +63,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Explanation:
     """What a failure comes of.
 
     Args:
@@ -75,7 +75,7 @@ class Finding:
     because: str
 
 
-def _swapped_outputs(evidence: Evidence) -> str:
+def _swapped_outputs(evidence: FailedVariant) -> str:
     expected, actual = evidence.reference.outputs, evidence.actual
     for first in evidence.failed:
         for second in evidence.failed:
@@ -89,13 +89,13 @@ def _swapped_outputs(evidence: Evidence) -> str:
     return ""
 
 
-def _only_pooled(evidence: Evidence) -> str:
+def _only_pooled(evidence: FailedVariant) -> str:
     tokens = {"cls", "patches", "last_hidden_state"}
     sound = evidence.verdicts.keys() - set(evidence.failed)
     return "every token agrees, what is pooled from them does not" if tokens <= sound else ""
 
 
-def _shifted_tokens(evidence: Evidence) -> str:
+def _shifted_tokens(evidence: FailedVariant) -> str:
     """Look for each patch token among all tokens of the reference."""
     if evidence.failed != ["patches"] or "patches" not in evidence.actual:
         return ""
@@ -115,13 +115,13 @@ def _shifted_tokens(evidence: Evidence) -> str:
     return f"{share:.0%} of the patches are other tokens of the reference" if share >= SHIFTED_SHARE else ""
 
 
-def _stock(evidence: Evidence) -> str:
+def _stock(evidence: FailedVariant) -> str:
     stock = evidence.reference.stock
     agrees = bool(stock) and evidence.agrees(evidence.actual, stock)
     return "it agrees with the stock original, whose periods were not put right" if agrees else ""
 
 
-def _turned(evidence: Evidence) -> str:
+def _turned(evidence: FailedVariant) -> str:
     images = evidence.reference.pixel_values
     if images.shape[2] != images.shape[3]:
         return ""
@@ -130,13 +130,13 @@ def _turned(evidence: Evidence) -> str:
     return "given images with height and width swapped, it agrees" if agrees else ""
 
 
-def _reversed(evidence: Evidence) -> str:
+def _reversed(evidence: FailedVariant) -> str:
     images = np.ascontiguousarray(evidence.reference.pixel_values[:, ::-1])
     agrees = evidence.agrees(evidence.run(images), evidence.reference.outputs)
     return "given images with their channels reversed, it agrees" if agrees else ""
 
 
-HYPOTHESES: Mapping[str, Callable[[Evidence], str]] = {
+HYPOTHESES: Mapping[str, Callable[[FailedVariant], str]] = {
     "output names": _swapped_outputs,
     "pooling": _only_pooled,
     "token order": _shifted_tokens,
@@ -147,12 +147,12 @@ HYPOTHESES: Mapping[str, Callable[[Evidence], str]] = {
 """By class of fault: says what speaks for it; empty if nothing does."""
 
 
-def diagnose(evidence: Evidence) -> list[Finding]:
+def diagnose(evidence: FailedVariant) -> list[Explanation]:
     """Try every hypothesis on a variant that failed; the cheap ones first, and the first that fits is it."""
     for fault, hypothesis in HYPOTHESES.items():
         because = hypothesis(evidence)
         if because:
-            return [Finding(fault, because)]
+            return [Explanation(fault, because)]
     return []
 
 

@@ -16,7 +16,12 @@ from vconv.runtime.stages.base import Stages
 from vconv.runtime.stages.torch_model import TorchStages
 from vconv.types import INPUT, Array, Arrays, Say
 from vconv.validators.accuracy.metrics import vector_relative_error
-from vconv.validators.bisect.matching import Match, first_departure, greatest_growth, match
+from vconv.validators.bisect.matching import (
+    MatchedOperator,
+    first_departure,
+    greatest_growth,
+    match_operators,
+)
 
 _BY_OPERATOR: Mapping[str, str] = {
     **dict.fromkeys(("Erf", "Gelu", "Tanh", "erf", "gelu", "tanh"), "activation"),
@@ -54,7 +59,7 @@ class Departure:
 
     stages: tuple[StageError, ...]
     worst: int
-    matches: tuple[Match, ...]
+    matches: tuple[MatchedOperator, ...]
     culprit: int | None
     bound: float
 
@@ -153,6 +158,8 @@ def localise(
         if own > rows[worst].own:
             worst, into = place, given
     say(f"operator by operator in {rows[worst].stage}")
-    matches = match(variant.steps(worst, into), lambda take: reference.visit(worst, into, take), bound)
+    matches = match_operators(
+        variant.steps(worst, into), lambda take: reference.visit(worst, into, take), bound
+    )
     culprit = (first_departure if first else greatest_growth)(matches)
     return Departure(tuple(rows), worst, tuple(matches), culprit, bound)

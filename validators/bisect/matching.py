@@ -30,7 +30,7 @@ _LAYOUT = frozenset(
 
 
 @dataclass(frozen=True)
-class Match:
+class MatchedOperator:
     """One operator of the variant, and how what it gave compares.
 
     Args:
@@ -96,9 +96,9 @@ class _Neighbours:
         self._seen += 1
 
 
-def match(
+def match_operators(
     steps: Sequence[Step], visit: Callable[[Callable[[Step], None]], None], tolerance: float
-) -> list[Match]:
+) -> list[MatchedOperator]:
     """Match what a variant's operators gave with what the reference's do.
 
     Args:
@@ -120,7 +120,7 @@ def match(
         reached.append(min((near.place for near in further if near.error <= tolerance), default=past))
     agree = _agreeing(nearest, inputs, tolerance)
     return [
-        Match(
+        MatchedOperator(
             step.operator,
             step.node,
             step.weights,
@@ -153,7 +153,7 @@ def _agreeing(
     return agree
 
 
-def first_departure(matches: Sequence[Match]) -> int | None:
+def first_departure(matches: Sequence[MatchedOperator]) -> int | None:
     """Return the place of the first operator that departs although all that it works on agrees."""
     for place, found in enumerate(matches):
         if not found.agrees and all(matches[source].agrees for source in found.inputs):
@@ -161,7 +161,7 @@ def first_departure(matches: Sequence[Match]) -> int | None:
     return None
 
 
-def greatest_growth(matches: Sequence[Match]) -> int | None:
+def greatest_growth(matches: Sequence[MatchedOperator]) -> int | None:
     """Return the place of the operator at which the error grows most over what it works on."""
     grown = {
         place: found.error - max((matches[source].error or 0.0 for source in found.inputs), default=0.0)

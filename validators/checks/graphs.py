@@ -16,7 +16,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from vconv.convert.ascend import operators as cann
-from vconv.convert.files.safetensors_file import Entry, read_header
+from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.layouts.base import Network
@@ -32,7 +32,7 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
-class Subject:
+class InspectedGraph:
     """One graph to be looked at.
 
     Args:
@@ -49,7 +49,7 @@ class Subject:
     network: Network
     size: tuple[int, int]
     batch: int | None
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TensorEntry]
 
     @property
     def operators(self) -> dict[str, int]:
@@ -61,7 +61,7 @@ class Subject:
         return classes.of_tensor(self.network, key)
 
 
-def open_graph(path: Path, network: Network, size: tuple[int, int], batch: int | None) -> Subject:
+def open_graph(path: Path, network: Network, size: tuple[int, int], batch: int | None) -> InspectedGraph:
     """Read a graph, not its weights.
 
     Raises:
@@ -76,7 +76,7 @@ def open_graph(path: Path, network: Network, size: tuple[int, int], batch: int |
             expected="an ONNX graph",
             fix="export the artifact again, or fetch it again",
         ) from error
-    return Subject(path, model, network, size, batch, read_header(path.parent / WEIGHTS_FILE))
+    return InspectedGraph(path, model, network, size, batch, read_header(path.parent / WEIGHTS_FILE))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Wrong:
     fault: str = "graph"
 
 
-def _valid(subject: Subject) -> Wrong | None:
+def _valid(subject: InspectedGraph) -> Wrong | None:
     try:
         onnx.checker.check_model(str(subject.path))
     except (onnx.checker.ValidationError, ValueError) as error:
@@ -100,7 +100,7 @@ def _valid(subject: Subject) -> Wrong | None:
     return None
 
 
-def _exact_gelu(subject: Subject) -> Wrong | None:
+def _exact_gelu(subject: InspectedGraph) -> Wrong | None:
     operators = subject.operators
     wanted = subject.network.blocks if subject.network.numbers.exact_gelu else 0
     if operators.get("Gelu") or operators.get("Erf", 0) != wanted:
@@ -109,7 +109,7 @@ def _exact_gelu(subject: Subject) -> Wrong | None:
     return None
 
 
-def _epsilon(subject: Subject) -> Wrong | None:
+def _epsilon(subject: InspectedGraph) -> Wrong | None:
     """Look at what every LayerNorm adds to the variance: its effect at the output is near the floor."""
     wanted = subject.network.numbers.epsilon
     norms = [node for node in subject.model.graph.all_nodes() if node.op_type == "LayerNormalization"]
@@ -122,7 +122,7 @@ def _epsilon(subject: Subject) -> Wrong | None:
     return None
 
 
-def _interface(subject: Subject) -> Wrong | None:
+def _interface(subject: InspectedGraph) -> Wrong | None:
     graph = subject.model.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     batch, network = subject.batch or "batch", subject.network
@@ -162,7 +162,7 @@ def _dimensions(value: ir.Value) -> tuple[Any, ...]:
     return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape or ())
 
 
-def _weights(subject: Subject) -> Wrong | None:
+def _weights(subject: InspectedGraph) -> Wrong | None:
     used = set()
     for name, value in subject.model.graph.initializers.items():
         tensor = value.const_value
@@ -186,7 +186,7 @@ def _weights(subject: Subject) -> Wrong | None:
     return None
 
 
-def _for_npu(subject: Subject) -> Wrong | None:
+def _for_npu(subject: InspectedGraph) -> Wrong | None:
     model = subject.model
     opset, ir_version = model.opset_imports.get("", 0), model.ir_version
     if opset > cann.GREATEST_OPSET or ir_version > cann.GREATEST_IR_VERSION:
@@ -199,7 +199,7 @@ def _for_npu(subject: Subject) -> Wrong | None:
     return Wrong(f"operators that CANN does not list: {', '.join(unsupported)}") if unsupported else None
 
 
-def _no_traces(subject: Subject) -> Wrong | None:
+def _no_traces(subject: InspectedGraph) -> Wrong | None:
     model, graph = subject.model, subject.model.graph
     if (model.producer_name, graph.name) != ("vconv", "vconv"):
         return Wrong(f"produced by {model.producer_name!r} as {graph.name!r}, expected 'vconv'")
@@ -230,7 +230,7 @@ class Rule:
         static_only: whether it is for static graphs, which are those for an NPU.
     """
 
-    wrong: Callable[[Subject], Wrong | None]
+    wrong: Callable[[InspectedGraph], Wrong | None]
     meaning: str
     static_only: bool = False
 
@@ -247,7 +247,7 @@ RULES: Mapping[str, Rule] = {
 """What every graph must be."""
 
 
-def check_graph(subject: Subject) -> list[Check]:
+def check_graph(subject: InspectedGraph) -> list[Check]:
     """Hold a graph against every rule that is for it."""
     checks = []
     for name, rule in RULES.items():

@@ -11,7 +11,7 @@ import numpy as np
 
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
-from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.base import Source, sha256_of
@@ -137,7 +137,7 @@ def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
         one, other = one[length:], other[length:]
 
 
-def _transposed(kept: Entry, entry: Entry) -> bool:
+def _transposed(kept: TensorEntry, entry: TensorEntry) -> bool:
     """Tell whether a square weight, or each square of a fused one, is another's transpose, bit by bit."""
     if len(entry.shape) != 2 or entry.shape[0] % entry.shape[1]:
         return False
@@ -147,7 +147,7 @@ def _transposed(kept: Entry, entry: Entry) -> bool:
     return np.array_equal(first, second.swapaxes(1, 2))
 
 
-def _differs(line: Line, source: Mapping[str, Entry], artifact: Mapping[str, Entry]) -> str:
+def _differs(line: Line, source: Mapping[str, TensorEntry], artifact: Mapping[str, TensorEntry]) -> str:
     entry = source.get(line.source)
     if entry is None:
         return f"{line.source} is not in the source"
@@ -168,8 +168,8 @@ def _differs(line: Line, source: Mapping[str, Entry], artifact: Mapping[str, Ent
 
 def verify_tensors(
     lines: Iterable[Line],
-    source: Mapping[str, Entry],
-    artifact: Mapping[str, Entry],
+    source: Mapping[str, TensorEntry],
+    artifact: Mapping[str, TensorEntry],
     fault_of: Callable[[str], str],
     say: Say = silent,
 ) -> Check:
@@ -241,7 +241,7 @@ def verify_variants(manifest: Manifest) -> Check:
     return Check("variants", Status.PASSED, f"all {len(VARIANTS)} variants are there")
 
 
-def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, Entry], say: Say = silent) -> Check:
+def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, TensorEntry], say: Say = silent) -> Check:
     """Hold every tensor of an artifact against the hash that the ledger has for it.
 
     Args:

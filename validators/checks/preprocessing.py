@@ -15,10 +15,10 @@ WITHIN = 1e-5
 _PROBES, _SEED = 2, 77
 MADE_UP = "synthetic:"
 """How the name of a made-up image begins; its seed follows."""
-Recorded = tuple[Array | None, tuple[str, ...]]
+RecordedInputs = tuple[Array | None, tuple[str, ...]]
 
 
-def verify_preprocessing(folder: Path, original: Path | None, recorded: Recorded) -> Check:
+def verify_preprocessing(folder: Path, original: Path | None, recorded: RecordedInputs) -> Check:
     """Hold what an artifact's image processor makes of images against what the original's makes of them.
 
     The inputs of a validation were made once and for all, so that a wrong mean would show in no output.

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vconv.convert.patches.base import Patch
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 
 
-def _everywhere(shop: Workshop) -> str:
+def _everywhere(shop: ArtifactCopy) -> str:
     return ""
 
 
-def _nothing(shop: Workshop) -> None:
+def _nothing(shop: ArtifactCopy) -> None:
     """Change no file: the fault is in a patch."""
 
 
@@ -31,6 +31,6 @@ class Fault:
 
     name: str
     kind: str
-    inject: Callable[[Workshop], None] = _nothing
-    lacks: Callable[[Workshop], str] = _everywhere
+    inject: Callable[[ArtifactCopy], None] = _nothing
+    lacks: Callable[[ArtifactCopy], str] = _everywhere
     patches: Mapping[str, Patch] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import numpy as np
 from vconv.convert.layouts.base import Network
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array
 from vconv.validators.faults.base import Fault
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -38,7 +38,7 @@ def _overwritten(weight: Array) -> Array:
     return found
 
 
-def _in_weight(change: Callable[[Array], Array], *roles: str) -> Callable[[Workshop], None]:
+def _in_weight(change: Callable[[Array], Array], *roles: str) -> Callable[[ArtifactCopy], None]:
     return lambda shop: shop.weight(_middle(shop.network, *roles), change)
 
 
@@ -71,28 +71,28 @@ _PROCESSORS: Mapping[str, tuple[str, _Edit, _Edit]] = {
 """By library: the file that describes the image processor, another mean in it, and another filter."""
 
 
-def _wrong_mean(shop: Workshop) -> None:
+def _wrong_mean(shop: ArtifactCopy) -> None:
     file, mean, _ = _PROCESSORS[shop.network.layout.library]
     shop.configuration(file, mean)
 
 
-def _wrong_filter(shop: Workshop) -> None:
+def _wrong_filter(shop: ArtifactCopy) -> None:
     file, _, another = _PROCESSORS[shop.network.layout.library]
     shop.configuration(file, another)
 
 
-def _says(shop: Workshop, *names: str) -> bool:
+def _says(shop: ArtifactCopy, *names: str) -> bool:
     """Tell whether the image processor's file says something, or leaves it to the library."""
     file, _, _ = _PROCESSORS[shop.network.layout.library]
     content = json.loads((shop.folder / file).read_bytes())
     return any(name in content or name in content.get("pretrained_cfg", {}) for name in names)
 
 
-def _no_mean(shop: Workshop) -> str:
+def _no_mean(shop: ArtifactCopy) -> str:
     return "" if _says(shop, "image_mean", "mean") else "its image processor takes the library's mean"
 
 
-def _no_filter(shop: Workshop) -> str:
+def _no_filter(shop: ArtifactCopy) -> str:
     return (
         "" if _says(shop, "resample", "interpolation") else "its image processor takes the library's filter"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vconv.convert.layouts.base import Network, Numbers, Tensor
+from vconv.convert.layouts.base import Network, Numbers, TensorSpec
 
 CLASSES: Mapping[str, str] = {
     "files": "a file is there that the manifest does not name",
@@ -59,7 +59,7 @@ def of_tensor(network: Network, key: str) -> str:
     return "weights" if tensor is None else _of_role(tensor, network.numbers)
 
 
-def _of_role(tensor: Tensor, numbers: Numbers) -> str:
+def _of_role(tensor: TensorSpec, numbers: Numbers) -> str:
     if tensor.role == "token" and numbers.registers and tensor.shape[1:2] == (numbers.registers,):
         return "registers"
     return {"position": "position embedding", "head": "pooling", "fc_norm": "pooling"}.get(

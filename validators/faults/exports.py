@@ -16,7 +16,7 @@ from vconv.runtime.inputs.preprocessing import read_config
 from vconv.types import CONFIG_FILE, INPUT
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.graphs import GRAPH, in_graph
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 
 _WITHOUT_REGISTERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "dinov3_vit": lambda config: {**config, "num_register_tokens": 0},
@@ -31,7 +31,7 @@ def _argued(config: dict[str, Any], **arguments: Any) -> dict[str, Any]:
 
 
 def _export(
-    shop: Workshop, size: tuple[int, int], without_patch: str = "", config: dict[str, Any] | None = None
+    shop: ArtifactCopy, size: tuple[int, int], without_patch: str = "", config: dict[str, Any] | None = None
 ) -> None:
     """Export the dynamic graph again: for another size, without a patch, or of another configuration."""
     given = dict(read_config(shop.folder)) if config is None else config
@@ -47,16 +47,16 @@ def _export(
     write_graph(shop.folder / GRAPH, traced, None)
 
 
-def _without_registers(shop: Workshop) -> None:
+def _without_registers(shop: ArtifactCopy) -> None:
     change = _WITHOUT_REGISTERS[shop.network.layout.family]
     _export(shop, shop.made.size, config=change(dict(read_config(shop.folder))))
 
 
-def _with_librarys_periods(shop: Workshop) -> None:
+def _with_librarys_periods(shop: ArtifactCopy) -> None:
     _export(shop, shop.made.size, without_patch=rope_periods.PATCH.name)
 
 
-def _of_another_size(shop: Workshop) -> None:
+def _of_another_size(shop: ArtifactCopy) -> None:
     """Export for images a patch higher; say so where the network takes images of one size alone."""
     height, width = shop.made.size
     higher = height + shop.network.numbers.patch
@@ -64,18 +64,18 @@ def _of_another_size(shop: Workshop) -> None:
         _export(shop, (higher, width))
         return
 
-    def declare(shop: Workshop, graph: Any) -> None:
+    def declare(shop: ArtifactCopy, graph: Any) -> None:
         (images,) = (value for value in graph.input if value.name == INPUT)
         images.type.tensor_type.shape.dim[2].dim_value = higher
 
     in_graph(declare)(shop)
 
 
-def _no_registers(shop: Workshop) -> str:
+def _no_registers(shop: ArtifactCopy) -> str:
     return "" if shop.network.registers else "it has no registers"
 
 
-def _no_periods(shop: Workshop) -> str:
+def _no_periods(shop: ArtifactCopy) -> str:
     return "" if shop.applies(rope_periods.PATCH.name) else "no patch truncates its periods"
 
 

@@ -14,19 +14,19 @@ from vconv.convert.libraries.models import output_names
 from vconv.types import INPUT, Array
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.operators import alter
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 
 GRAPH = "model.onnx"
 _EPSILONS = (1e-5, 1e-6)
 """Either is taken where a network has the other, or neither."""
 
-Change = Callable[[Workshop, onnx.GraphProto], None]
+Change = Callable[[ArtifactCopy, onnx.GraphProto], None]
 
 
-def in_graph(change: Change) -> Callable[[Workshop], None]:
+def in_graph(change: Change) -> Callable[[ArtifactCopy], None]:
     """Turn a change of the dynamic graph into a change of an artifact."""
 
-    def inject(shop: Workshop) -> None:
+    def inject(shop: ArtifactCopy) -> None:
         model = shop.graph(GRAPH)
         change(shop, model.graph)
         shop.save_graph(GRAPH, model)
@@ -66,7 +66,7 @@ def _instead_of(graph: onnx.GraphProto, output: str, node: onnx.NodeProto) -> No
     graph.node.append(node)
 
 
-def _tanh_gelu(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _tanh_gelu(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     """Put tanh(sqrt(2 / pi) (x + 0.044715 x^3)) for erf(x / sqrt(2)) (Hendrycks and Gimpel, 2016)."""
     root = _constant(graph, "tanh_root", np.array(math.sqrt(2), np.float32))
     cubic = _constant(graph, "tanh_cubic", np.array(0.044715, np.float32))
@@ -90,7 +90,7 @@ def _tanh_gelu(shop: Workshop, graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _wrong_epsilon(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _wrong_epsilon(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     right = shop.network.numbers.epsilon
     wrong = next(epsilon for epsilon in _EPSILONS if not math.isclose(epsilon, right))
     for node in graph.node:
@@ -100,16 +100,16 @@ def _wrong_epsilon(shop: Workshop, graph: onnx.GraphProto) -> None:
             node.attribute.extend([*kept, helper.make_attribute("epsilon", wrong)])
 
 
-def _turned(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _turned(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     _before_all(graph, helper.make_node("Transpose", [INPUT], ["turned"], "turn", perm=[0, 1, 3, 2]))
 
 
-def _blue_first(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _blue_first(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     order = _index(graph, "blue_first", 2, 1, 0)
     _before_all(graph, helper.make_node("Gather", [INPUT, order], ["reversed"], "reverse", axis=1))
 
 
-def _another_pooling(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _another_pooling(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     """Take the mean of the patches for the class token, or the class token for the mean."""
     if shop.network.numbers.pooling == "avg":
         inputs = ["last_hidden_state", _constant(graph, "first", np.array(0, np.int64))]
@@ -120,7 +120,7 @@ def _another_pooling(shop: Workshop, graph: onnx.GraphProto) -> None:
     _instead_of(graph, "pooled", node)
 
 
-def _one_token_early(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _one_token_early(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     """Let the patches begin one token too early, with the last register or the class token."""
     first = shop.network.registers
     inputs = ["last_hidden_state", _index(graph, "early", first), _index(graph, "late", -1)]
@@ -128,7 +128,7 @@ def _one_token_early(shop: Workshop, graph: onnx.GraphProto) -> None:
     _instead_of(graph, "patches", helper.make_node("Slice", inputs, ["patches"], "slice_early"))
 
 
-def _swapped_names(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _swapped_names(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     """Swap the names of two outputs that differ, and what is said of their shapes with them."""
     shared = shop.network.numbers.pooling == "cls" or _no_pooled(shop)
     names = ("patches", "last_hidden_state") if shared else ("pooled", "cls")
@@ -164,7 +164,7 @@ def _value_bias(network: Network) -> str:
     return keys[0] if keys else ""
 
 
-def _drop_bias(shop: Workshop, graph: onnx.GraphProto, key: str) -> None:
+def _drop_bias(shop: ArtifactCopy, graph: onnx.GraphProto, key: str) -> None:
     """Leave out the operator that adds a bias; of a fused one, leave out the values' third."""
     if "qkv" in key:
         _replaced(shop, graph, key, _without_last_third)
@@ -183,7 +183,7 @@ def _without_last_third(bias: Array) -> Array:
     return np.concatenate([bias[: 2 * len(bias) // 3], np.zeros_like(bias[2 * len(bias) // 3 :])])
 
 
-def _replaced(shop: Workshop, graph: onnx.GraphProto, key: str, change: Callable[[Array], Array]) -> None:
+def _replaced(shop: ArtifactCopy, graph: onnx.GraphProto, key: str, change: Callable[[Array], Array]) -> None:
     """Put other data in the place of a weight, into the graph itself, as if it had been baked in."""
     tensor = next(tensor for tensor in graph.initializer if tensor.name == key)
     value = np.ascontiguousarray(change(shop.value_of(tensor)))
@@ -191,20 +191,20 @@ def _replaced(shop: Workshop, graph: onnx.GraphProto, key: str, change: Callable
     _constant(graph, key, value)
 
 
-def _drop_value_bias(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _drop_value_bias(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     _drop_bias(shop, graph, _value_bias(shop.network))
 
 
-def _drop_projection_bias(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _drop_projection_bias(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     _drop_bias(shop, graph, _key(shop.network, "proj_bias"))
 
 
-def _stale_positions(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _stale_positions(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     """Bake in positions of another time: each token's is its neighbour's."""
     _replaced(shop, graph, _key(shop.network, "position"), lambda value: np.roll(value, 1, axis=1))
 
 
-def _one_operator(shop: Workshop, graph: onnx.GraphProto) -> None:
+def _one_operator(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     """Scale what the softmax of the middle block gives."""
     found = [node.name for node in graph.node if node.op_type == "Softmax"]
     model = onnx.ModelProto()
@@ -213,28 +213,28 @@ def _one_operator(shop: Workshop, graph: onnx.GraphProto) -> None:
     graph.CopyFrom(model.graph)
 
 
-def _no_pooled(shop: Workshop) -> str:
+def _no_pooled(shop: ArtifactCopy) -> str:
     return "" if "pooled" in output_names(shop.network) else "it has no pooled output"
 
 
-def _no_value_bias(shop: Workshop) -> str:
+def _no_value_bias(shop: ArtifactCopy) -> str:
     return "" if _value_bias(shop.network) else "it has no value bias"
 
 
-def _no_projection_bias(shop: Workshop) -> str:
+def _no_projection_bias(shop: ArtifactCopy) -> str:
     return "" if _key(shop.network, "proj_bias") else "it has no projection bias"
 
 
-def _no_positions(shop: Workshop) -> str:
+def _no_positions(shop: ArtifactCopy) -> str:
     return "" if _key(shop.network, "position") else "it has no position embedding"
 
 
-def _not_square(shop: Workshop) -> str:
+def _not_square(shop: ArtifactCopy) -> str:
     height, width = shop.made.size
     return "" if height == width else "its images are not square, so that they cannot be turned"
 
 
-def _not_exact(shop: Workshop) -> str:
+def _not_exact(shop: ArtifactCopy) -> str:
     return "" if shop.network.numbers.exact_gelu else "it has no exact GELU"
 
 

@@ -18,7 +18,7 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 
 from vconv.artifact import manifest
 from vconv.artifact.manifest import FileRecord, Manifest
-from vconv.convert.files.safetensors_file import Entry, read_header
+from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.layouts.base import Network
 from vconv.convert.sources.base import sha256_of
 from vconv.convert.weights import ledger
@@ -27,7 +27,7 @@ from vconv.types import WEIGHTS_FILE, Array
 
 
 @dataclass(frozen=True)
-class Workshop:
+class ArtifactCopy:
     """A copy of an artifact, in which one thing after another is made wrong and mended again.
 
     It is a copy indeed: engines refuse weights that have a second name, as a link would give them.
@@ -47,7 +47,7 @@ class Workshop:
     changed: set[str] = field(default_factory=set)
 
     @classmethod
-    def open(cls, artifact: Path, folder: Path, network: Network) -> Workshop:
+    def open(cls, artifact: Path, folder: Path, network: Network) -> ArtifactCopy:
         """Copy an artifact, what its manifest names alone, into a folder that is not there yet."""
         shop = cls(artifact, folder, manifest.load(artifact), network)
         shop.changed.update(shop.made.files)
@@ -72,7 +72,7 @@ class Workshop:
         return any(record.name == patch and record.applied for record in self.made.patches)
 
     @property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, TensorEntry]:
         """The header of its weights file."""
         return read_header(self.folder / WEIGHTS_FILE)
 

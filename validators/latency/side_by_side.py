@@ -12,7 +12,7 @@ from vconv.errors import EngineError, MemoryShortError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.session import Session
 from vconv.runtime.timing import machine_load, synchronisation
-from vconv.runtime.timing.clocks import Measurement, Plan, Task, interleaved
+from vconv.runtime.timing.clocks import Measurement, Task, TimingPlan, interleaved
 from vconv.runtime.timing.machine_load import Load, busiest, watching
 from vconv.types import Array, Say
 
@@ -46,7 +46,7 @@ class Runner:
     bytes_an_image: float = 0.0
     seconds: float = 0.0
 
-    def takes(self, batch: int, plan: Plan) -> bool:
+    def takes(self, batch: int, plan: TimingPlan) -> bool:
         """Tell whether a batch is one of its own."""
         fixed = self.session.batch
         return (
@@ -101,7 +101,7 @@ class Runner:
         return attempt
 
 
-def time_side_by_side(runners: Mapping[int, Runner], plan: Plan, say: Say) -> Load:
+def time_side_by_side(runners: Mapping[int, Runner], plan: TimingPlan, say: Say) -> Load:
     """Time variants in turn at each batch of a plan, and static ones at their own.
 
     What is found is left in each runner. A batch is skipped, with the reason, where the memory that smaller
@@ -116,7 +116,7 @@ def time_side_by_side(runners: Mapping[int, Runner], plan: Plan, say: Say) -> Lo
     return busiest(whole.load, parts)
 
 
-def _time_batches(runners: Mapping[int, Runner], plan: Plan, say: Say, parts: list[Load]) -> None:
+def _time_batches(runners: Mapping[int, Runner], plan: TimingPlan, say: Say, parts: list[Load]) -> None:
     own = {runner.session.batch for runner in runners.values() if runner.session.batch}
     for batch in sorted({*plan.batches, *own}):
         tasks = {}

@@ -11,7 +11,7 @@ from vconv.artifact.manifest import digest
 from vconv.runtime.devices.base import Device
 from vconv.types import Status
 from vconv.validators.report import history
-from vconv.validators.report.history import Entry
+from vconv.validators.report.history import ReportEntry
 
 _KINDS = ("validate", "compare")
 """Of reports that rank variants."""
@@ -19,7 +19,7 @@ _JUDGED = (Status.PASSED, Status.FAILED)
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedVariant:
     """A variant that was ranked.
 
     Args:
@@ -33,7 +33,7 @@ class Ranked:
     rank: int
 
 
-def ranked(folder: Path, place: Device) -> list[Ranked]:
+def ranked(folder: Path, place: Device) -> list[RankedVariant]:
     """List an artifact's variants in the order of the newest ranking on a kind of device, the fastest first.
 
     It is that of the least batch that was ranked. What counts is a report that is what was entered in the
@@ -67,8 +67,8 @@ def ranked(folder: Path, place: Device) -> list[Ranked]:
 
 
 def _order(
-    entry: Entry, document: Mapping[str, Any], place: Device, verdicts: dict[tuple[str, str], str]
-) -> list[Ranked]:
+    entry: ReportEntry, document: Mapping[str, Any], place: Device, verdicts: dict[tuple[str, str], str]
+) -> list[RankedVariant]:
     """Read the order in one report, the next older one; note its verdicts where no newer report has one."""
     settings = document["device_settings"]
     alike = [name for name in settings if name.partition(":")[0] == place.kind]
@@ -80,5 +80,7 @@ def _order(
     device = place.name if place.name in alike else next(iter(alike), None)
     rows = [row for row in rows if row["device"] == device]
     least = min((row["batch"] for row in rows), default=None)
-    found = [Ranked(row["variant"], row["engine"], row["rank"]) for row in rows if row["batch"] == least]
+    found = [
+        RankedVariant(row["variant"], row["engine"], row["rank"]) for row in rows if row["batch"] == least
+    ]
     return [one for one in found if verdicts[one.variant, one.engine] == Status.PASSED]

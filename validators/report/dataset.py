@@ -26,7 +26,7 @@ WORST = 10
 
 
 @dataclass(frozen=True)
-class Lane:
+class DatasetVariant:
     """One variant on its way through the images.
 
     Args:
@@ -61,7 +61,7 @@ class Lane:
 
 def document(
     journal: Journal,
-    lanes: Sequence[Lane],
+    lanes: Sequence[DatasetVariant],
     outputs: Sequence[str],
     feature: str,
     images: ImageFolder,
@@ -80,7 +80,7 @@ def document(
     reference, near = _neighbours(journal, lanes, say)
     rows = [_variant(journal, lane, outputs) for lane in lanes]
     for lane, row, found in zip(lanes, rows, near, strict=True):
-        row["neighbours"] = {"k": found.shape[1], "agreement": neighbours.agreement(reference, found)}
+        row["neighbours"] = {"k": found.shape[1], "agreement": neighbours.shared_neighbours(reference, found)}
         _judge(journal, lane, row, images)
     count = journal.rows
     k = neighbours.how_many(count)
@@ -98,7 +98,7 @@ def document(
     }
 
 
-def _variant(journal: Journal, lane: Lane, outputs: Sequence[str]) -> dict[str, Any]:
+def _variant(journal: Journal, lane: DatasetVariant, outputs: Sequence[str]) -> dict[str, Any]:
     candidate = lane.candidate
     figures = journal.array(lane.figures)
     return {
@@ -115,7 +115,7 @@ def _variant(journal: Journal, lane: Lane, outputs: Sequence[str]) -> dict[str, 
     }
 
 
-def _judge(journal: Journal, lane: Lane, row: dict[str, Any], images: ImageFolder) -> None:
+def _judge(journal: Journal, lane: DatasetVariant, row: dict[str, Any], images: ImageFolder) -> None:
     """Fail a variant that failed an image, here and in its own row, and name the first such image."""
     notes = [note["failed"][lane.figures] for note in journal.notes() if lane.figures in note["failed"]]
     if not notes:
@@ -129,7 +129,7 @@ def _judge(journal: Journal, lane: Lane, row: dict[str, Any], images: ImageFolde
         found.update(status=Status.FAILED, reason=told)
 
 
-def _neighbours(journal: Journal, lanes: Sequence[Lane], say: Say) -> tuple[Array, list[Array]]:
+def _neighbours(journal: Journal, lanes: Sequence[DatasetVariant], say: Say) -> tuple[Array, list[Array]]:
     """Find the neighbours of every image: by the reference's features, and by each variant's."""
     found: list[Array] = []
     names = (REFERENCE, *(lane.features for lane in lanes))
@@ -141,19 +141,19 @@ def _neighbours(journal: Journal, lanes: Sequence[Lane], say: Say) -> tuple[Arra
     return found[0], found[1:]
 
 
-def _between(lanes: Sequence[Lane], near: Sequence[Array]) -> Iterator[dict[str, Any]]:
+def _between(lanes: Sequence[DatasetVariant], near: Sequence[Array]) -> Iterator[dict[str, Any]]:
     for (first, one), (second, other) in itertools.combinations(zip(lanes, near, strict=True), 2):
         simulated = first.candidate.device.simulated or second.candidate.device.simulated
         yield {
             "first": first.name,
             "second": second.name,
             "simulated": simulated,
-            "agreement": neighbours.agreement(one, other),
+            "agreement": neighbours.shared_neighbours(one, other),
         }
 
 
 def _worst(
-    journal: Journal, lanes: Sequence[Lane], outputs: Sequence[str], images: ImageFolder
+    journal: Journal, lanes: Sequence[DatasetVariant], outputs: Sequence[str], images: ImageFolder
 ) -> Iterator[dict[str, Any]]:
     """Yield the images that use most of a limit, each with the variant and output where it does."""
     judged = [lane for lane in lanes if lane.limit]

@@ -21,7 +21,7 @@ SHAPE = (KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReportEntry:
     """A report, as the index has it, and what :func:`newest` has read in it.
 
     Args:
@@ -63,19 +63,19 @@ def newest(folder: Path) -> tuple[list[dict[str, Any]], str]:
         folder: the artifact.
 
     Returns:
-        One :class:`Entry` each, as plain data; and why the index cannot be read, empty if it can.
+        One :class:`ReportEntry` each, as plain data; and why the index cannot be read, empty if it can.
     """
     try:
         found = entries(folder)
     except ArtifactError as error:
         return [], f"{error.what}: {error.fix}"
-    last: dict[tuple[str, bool], Entry] = {}
+    last: dict[tuple[str, bool], ReportEntry] = {}
     for entry in found:
         last.setdefault((entry.kind, entry.simulated), entry)
     return [asdict(_read(folder, entry)) for entry in last.values()], ""
 
 
-def entries(folder: Path) -> list[Entry]:
+def entries(folder: Path) -> list[ReportEntry]:
     """List what an artifact's index names, the newest first; nothing of a report itself is read.
 
     Raises:
@@ -88,17 +88,17 @@ def entries(folder: Path) -> list[Entry]:
     return sorted(reversed(found), key=lambda entry: entry.time, reverse=True)
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
+def _entry(row: Mapping[str, Any]) -> ReportEntry:
     named = results.NAMED.fullmatch(row["file"])
     if named is None:
         raise ValueError(f"{row['file']} is no report")
     time, kind = named.groups()
     datetime.strptime(time, TIME)
     status, artifact, manifest = str(Status(row["status"])), row.get("artifact", ""), row.get("manifest", "")
-    return Entry(row["file"], row["sha256"], kind, status, row["simulated"], artifact, manifest, time)
+    return ReportEntry(row["file"], row["sha256"], kind, status, row["simulated"], artifact, manifest, time)
 
 
-def read(folder: Path, entry: Entry) -> tuple[dict[str, Any], str]:
+def read(folder: Path, entry: ReportEntry) -> tuple[dict[str, Any], str]:
     """Read a report; return nothing, and why, where it is not the one that was entered."""
     try:
         raw = (folder / entry.file).read_bytes()
@@ -116,12 +116,12 @@ def variants(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(document.get("variants", document.get("rows", ())))
 
 
-def own(entry: Entry, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def own(entry: ReportEntry, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Keep the rows of this artifact: a comparison has those of others, too."""
     return [row for row in rows if row["artifact"] == entry.artifact]
 
 
-def _read(folder: Path, entry: Entry) -> Entry:
+def _read(folder: Path, entry: ReportEntry) -> ReportEntry:
     """Look into a report; say so where it is not the one that was entered."""
     document, trouble = read(folder, entry)
     if trouble:

@@ -31,7 +31,7 @@ Note = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Table:
+class JournalTable:
     """What is kept of each row under one name.
 
     Args:
@@ -77,7 +77,7 @@ class Journal:
         tables: what is kept of each row.
     """
 
-    def __init__(self, folder: Path, tables: Mapping[str, Table]) -> None:
+    def __init__(self, folder: Path, tables: Mapping[str, JournalTable]) -> None:
         self.folder, self.tables = folder, tables
         self.steps = self.rows = 0
         self._nbytes = 0
@@ -187,7 +187,7 @@ def _add(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def open_journal(folder: Path, tables: Mapping[str, Table]) -> Iterator[Journal]:
+def open_journal(folder: Path, tables: Mapping[str, JournalTable]) -> Iterator[Journal]:
     """Open a journal, or begin one. It is one process's as long as it is open, and stays when it is closed.
 
     Args:

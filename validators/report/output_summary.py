@@ -14,7 +14,7 @@ SHOWN = 5
 """Values of each output that are shown."""
 
 
-def smoke(outputs: Arrays, placed: Mapping[str, Placed]) -> dict[str, dict[str, Any]]:
+def summarise_outputs(outputs: Arrays, placed: Mapping[str, Placed]) -> dict[str, dict[str, Any]]:
     """Describe the outputs of one run.
 
     Args:

@@ -31,7 +31,7 @@ from vconv.validators.accuracy.verdicts import OutputVerdict
 
 
 @dataclass(frozen=True)
-class Saved:
+class ReportFile:
     """A report as it lies on disk.
 
     Args:
@@ -43,7 +43,7 @@ class Saved:
     sha256: str
 
 
-Picture = bytes | Callable[[Mapping[str, Any], Saved], bytes]
+Picture = bytes | Callable[[Mapping[str, Any], ReportFile], bytes]
 """What is saved beside a report: as it is, or drawn of the report as it was saved."""
 
 _PACKAGES = (
@@ -214,7 +214,7 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
     # What is drawn of a report can be drawn again: nothing of the report is lost with it.
     for ending, draw in beside.items():
         if not isinstance(draw, bytes):
-            results.replace(path.with_suffix(ending), draw(json.loads(text), Saved(path.name, digest)))
+            results.replace(path.with_suffix(ending), draw(json.loads(text), ReportFile(path.name, digest)))
     return path
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.files.safetensors_file import TensorEntry
 
 DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
 
@@ -26,7 +26,9 @@ def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
             value.const_value = None
 
 
-def point_at_weights(graph: ir.Graph, entries: Mapping[str, Entry], stored_key: Callable[[str], str]) -> None:
+def point_at_weights(
+    graph: ir.Graph, entries: Mapping[str, TensorEntry], stored_key: Callable[[str], str]
+) -> None:
     """Give every initializer without data its place in the weights file.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 
-from vconv.cli.render.base import Cell, Document, Words, command, pairs, show, sized, table, wrapped
+from vconv.cli.render.base import Cell, Document, FoldedText, command, pairs, show, sized, table, wrapped
 from vconv.cli.render.validation import variants
 from vconv.types import weights_named
 
@@ -15,8 +15,8 @@ def systems(rows: Sequence[Document]) -> None:
     cells: list[list[Cell]] = []
     for row in rows:
         cells.append([row["name"], "x".join(map(str, row["input"])), row["licence"]])
-        library = Words(row["library"] + ", gated" * row["gated"], "dim", whole=True)
-        cells.append([Words(f"  {row['hub_id']}", "dim"), "", library])
+        library = FoldedText(row["library"] + ", gated" * row["gated"], "dim", whole=True)
+        cells.append([FoldedText(f"  {row['hub_id']}", "dim"), "", library])
     show(table(["system, and its hub id"], ["input", "<licence, and library"], cells))
     if any(row["gated"] for row in rows):
         wrapped("gated: accept the licence on the hub, then log in with `hf auth login`")

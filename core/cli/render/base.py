@@ -122,7 +122,7 @@ def dim(text: str) -> Text:
 
 
 @dataclass(frozen=True)
-class Words:
+class FoldedText:
     """What a column holds: a name, which may be folded at its punctuation, or a figure, which may not.
 
     Args:
@@ -146,7 +146,7 @@ class Words:
         return Measurement(longest if self.whole else min(longest, NARROWEST), longest)
 
 
-Cell = str | Text | Words
+Cell = str | Text | FoldedText
 
 
 def table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
@@ -165,7 +165,7 @@ def table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[
     for row in rows:
         drawn.add_row(
             *(
-                Words(cell, whole=place >= len(names)) if isinstance(cell, str) else cell
+                FoldedText(cell, whole=place >= len(names)) if isinstance(cell, str) else cell
                 for place, cell in enumerate(row)
             )
         )
@@ -178,7 +178,7 @@ def pairs(rows: Iterable[tuple[str, Cell]]) -> Table:
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
     for title, said in rows:
-        drawn.add_row(dim(title), Words(said) if isinstance(said, str) else said)
+        drawn.add_row(dim(title), FoldedText(said) if isinstance(said, str) else said)
     return drawn
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from vconv.cli.render.base import GAP, Document, Words, coloured, marked, show
+from vconv.cli.render.base import GAP, Document, FoldedText, coloured, marked, show
 
 
 def diagnosed(document: Document) -> None:
@@ -13,9 +13,9 @@ def diagnosed(document: Document) -> None:
     for _ in range(3):
         drawn.add_column(overflow="fold")
     for finding in document["findings"]:
-        drawn.add_row(Words(finding["name"]), coloured(finding["state"]), Words(finding["found"]))
+        drawn.add_row(FoldedText(finding["name"]), coloured(finding["state"]), FoldedText(finding["found"]))
         if finding["mend"]:
-            drawn.add_row("", "", Words(f"to mend it: {finding['mend']}"))
+            drawn.add_row("", "", FoldedText(f"to mend it: {finding['mend']}"))
     show(drawn)
     problems = [finding["name"] for finding in document["findings"] if finding["state"] == "problem"]
     if problems:

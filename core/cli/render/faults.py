@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vconv.cli.render.base import Document, Words, coloured, marked, pairs, show, table, wrapped
+from vconv.cli.render.base import Document, FoldedText, coloured, marked, pairs, show, table, wrapped
 from vconv.types import weights_named
 
 BAR_DECADES = (-9.0, 0.0)
@@ -71,7 +71,7 @@ def bisected(document: Document) -> None:
             row["stage"] + " *" * (row["stage"] == document["worst_stage"]),
             _figure(row["own"]),
             _figure(row["total"]),
-            Words(_bar(row["total"]), whole=True),
+            FoldedText(_bar(row["total"]), whole=True),
         ]
         for row in document["stages"]
     ]
@@ -79,7 +79,7 @@ def bisected(document: Document) -> None:
     departing = [row for row in document["operators"] if not row["agrees"]]
     operators = [
         [
-            Words(row["operator"], whole=True),
+            FoldedText(row["operator"], whole=True),
             row["node"],
             row["counterpart"] or "nothing",
             _figure(row["error"]),

@@ -16,7 +16,7 @@ from vconv.cli.render.base import (
     GAP,
     Cell,
     Document,
-    Words,
+    FoldedText,
     coloured,
     command,
     marked,
@@ -133,9 +133,9 @@ def _validations(document: Document) -> None:
     for report in document["reports"]:
         first, *others = _report(report)
         status = "problem" if report["trouble"] else report["status"]
-        drawn.add_row(coloured(status), report["kind"], Words(first))
+        drawn.add_row(coloured(status), report["kind"], FoldedText(first))
         for line in others:
-            drawn.add_row("", "", Words(line))
+            drawn.add_row("", "", FoldedText(line))
     show(drawn)
 
 
@@ -162,7 +162,7 @@ def _files(document: Document) -> None:
         [name, size, coloured("missing") if name in missing else ""] for name, size in files.items()
     ]
     total = sum(record["nbytes"] for record in document["files"].values())
-    rows.append([Words("total", "bold"), sized(total), ""])
+    rows.append([FoldedText("total", "bold"), sized(total), ""])
     show(table(["file"], ["size", "<"], rows))
     if document["without_weights"] and WEIGHTS_FILE in missing:
         path = shlex.quote(document["path"])

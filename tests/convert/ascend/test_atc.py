@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vconv.convert.ascend import atc
-from vconv.convert.ascend.atc import PRECISIONS, Order, first_error
+from vconv.convert.ascend.atc import OFFLINE_PRECISIONS, CompileOrder, first_error
 from vconv.convert.graphs.tracing import GREATEST_BATCH
 from vconv.errors import EngineError, InputError, UnknownNameError
 
@@ -20,7 +20,7 @@ PLAIN = (
 
 
 def test_the_command_of_a_static_float32_model_says_all_that_atc_would_otherwise_guess() -> None:
-    assert Order.of("Ascend310P3").command(SIZE, 2) == (
+    assert CompileOrder.of("Ascend310P3").command(SIZE, 2) == (
         *PLAIN,
         "--input_shape=pixel_values:2,3,224,196",
         "--precision_mode_v2=origin",
@@ -30,7 +30,7 @@ def test_the_command_of_a_static_float32_model_says_all_that_atc_would_otherwise
 
 
 def test_the_command_of_a_float16_model_with_gears_names_them_and_what_keeps_its_type() -> None:
-    assert Order.of("Ascend310P3", "fp16", (8, 1, 2, 2)).command(SIZE, 2) == (
+    assert CompileOrder.of("Ascend310P3", "fp16", (8, 1, 2, 2)).command(SIZE, 2) == (
         *PLAIN,
         "--input_shape=pixel_values:-1,3,224,196",
         "--dynamic_batch_size=1,2,8",
@@ -43,19 +43,19 @@ def test_the_command_of_a_float16_model_with_gears_names_them_and_what_keeps_its
 
 @pytest.mark.parametrize("soc", ["Ascend910B4", "Ascend910_9391"])
 def test_float32_is_float32_where_convolutions_would_be_in_hf32(soc: str) -> None:
-    order = Order.of(soc)
+    order = CompileOrder.of(soc)
     assert order.settings() == {"op_precision.ini": "[ByOpType]\nConv2D=enable_float_32_execution\n"}
     assert "--op_precision_mode=op_precision.ini" in order.command(SIZE, 1)
 
 
 @pytest.mark.parametrize("soc", ["Ascend310P3", "Ascend910A", "Ascend910ProB"])
 def test_a_processor_without_hf32_gets_no_setting_against_it(soc: str) -> None:
-    assert Order.of(soc).settings() == {}
+    assert CompileOrder.of(soc).settings() == {}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", OFFLINE_PRECISIONS)
 def test_every_precision_is_stated_and_keeps_what_its_row_says(precision: str) -> None:
-    order, row = Order.of("Ascend910B4", precision), PRECISIONS[precision]
+    order, row = CompileOrder.of("Ascend910B4", precision), OFFLINE_PRECISIONS[precision]
     assert f"--precision_mode_v2={precision}" in order.command(SIZE, 1)
     kept = order.settings().get(atc.KEEP_DTYPE_FILE, "").splitlines()
     assert kept == [f"OpType::{kind}" for kind in row.keeps]
@@ -64,25 +64,25 @@ def test_every_precision_is_stated_and_keeps_what_its_row_says(precision: str) -
 
 
 def test_float16_keeps_the_reductions_and_erf_and_origin_has_nothing_to_keep() -> None:
-    assert {name: row.keeps for name, row in PRECISIONS.items()} == {
+    assert {name: row.keeps for name, row in OFFLINE_PRECISIONS.items()} == {
         "origin": (),
         "fp16": ("LayerNorm", "SoftmaxV2", "Erf"),
         "mixed_float16": ("LayerNorm", "SoftmaxV2", "Erf"),
         "cube_fp16in_fp32out": (),
     }
-    assert {row.variant for row in PRECISIONS.values()} >= {"om-fp32", "om-fp16"}
-    assert len({row.variant for row in PRECISIONS.values()}) == len(PRECISIONS)
+    assert {row.variant for row in OFFLINE_PRECISIONS.values()} >= {"om-fp32", "om-fp16"}
+    assert len({row.variant for row in OFFLINE_PRECISIONS.values()}) == len(OFFLINE_PRECISIONS)
 
 
 def test_gears_are_compiled_from_the_graph_of_any_batch_and_one_batch_from_the_static_one() -> None:
-    assert Order.of("Ascend910B4").source == "model.npu.onnx"
-    assert Order.of("Ascend910B4", gears=(1, 2)).source == "model.onnx"
+    assert CompileOrder.of("Ascend910B4").source == "model.npu.onnx"
+    assert CompileOrder.of("Ascend910B4", gears=(1, 2)).source == "model.onnx"
 
 
 @pytest.mark.parametrize("soc", ["910B4", "", "Ascend 910B4", "Ascend910B4 --mode=1", "ascend910b4"])
 def test_what_is_no_processors_name_is_refused(soc: str) -> None:
     with pytest.raises(InputError, match="--soc is no processor's name"):
-        Order.of(soc)
+        CompileOrder.of(soc)
 
 
 @pytest.mark.parametrize(
@@ -90,20 +90,20 @@ def test_what_is_no_processors_name_is_refused(soc: str) -> None:
 )
 def test_gears_that_atc_does_not_take_are_refused(gears: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="--gears cannot be used .*expected 2 to 100 different batches"):
-        Order.of("Ascend910B4", gears=gears)
+        CompileOrder.of("Ascend910B4", gears=gears)
 
 
 def test_the_greatest_gear_is_what_the_dynamic_graph_is_traced_for() -> None:
-    assert Order.of("Ascend910B4", gears=(1, GREATEST_BATCH)).gears == (1, GREATEST_BATCH)
-    assert len(Order.of("Ascend910B4", gears=range(1, 101)).gears) == 100
+    assert CompileOrder.of("Ascend910B4", gears=(1, GREATEST_BATCH)).gears == (1, GREATEST_BATCH)
+    assert len(CompileOrder.of("Ascend910B4", gears=range(1, 101)).gears) == 100
 
 
 def test_a_precision_that_atc_has_not_is_refused_with_those_that_it_has() -> None:
     with pytest.raises(UnknownNameError, match="om-precision.*origin"):
-        Order.of("Ascend910B4", "force_fp16")
+        CompileOrder.of("Ascend910B4", "force_fp16")
 
 
-def place_for(order: Order, folder: Path) -> Path:
+def place_for(order: CompileOrder, folder: Path) -> Path:
     """Write all that ATC needs into a folder but the graph."""
     folder.mkdir()
     (folder / atc.GRAPH_FILE).write_bytes(b"")
@@ -121,7 +121,7 @@ def fake_atc(folder: Path, body: str) -> dict[str, str]:
 
 
 def test_the_script_runs_the_same_command_beside_itself_and_leaves_the_model_alone(tmp_path: Path) -> None:
-    order = Order.of("Ascend910B4", "fp16", (1, 2))
+    order = CompileOrder.of("Ascend910B4", "fp16", (1, 2))
     place = place_for(order, tmp_path / "a place; with 'signs'")
     command = order.command(SIZE, 1)
     path = place / atc.SCRIPT_FILE
@@ -136,7 +136,7 @@ def test_the_script_runs_the_same_command_beside_itself_and_leaves_the_model_alo
 
 @pytest.mark.parametrize("body", ["echo half > model.om; exit 7", "true"], ids=["fails", "makes nothing"])
 def test_a_script_that_fails_leaves_nothing_half_made(body: str, tmp_path: Path) -> None:
-    order = Order.of("Ascend310P3")
+    order = CompileOrder.of("Ascend310P3")
     place = place_for(order, tmp_path / "om")
     path = place / atc.SCRIPT_FILE
     path.write_text(atc.script(order.command(SIZE, 1), []))
@@ -184,11 +184,11 @@ def test_a_compiler_that_fails_is_one_line_with_its_first_error(body: str, got: 
 
 def test_a_compiler_runs_in_its_place_and_reads_no_input(tmp_path: Path) -> None:
     fake_atc(tmp_path / "bin", "pwd > model.om; cat >> model.om")
-    place = place_for(Order.of("Ascend310P3"), tmp_path / "place")
+    place = place_for(CompileOrder.of("Ascend310P3"), tmp_path / "place")
     atc.compile_model(place, (str(tmp_path / "bin" / "atc"),))
     assert Path((place / "model.om").read_text().strip()).samefile(place)
 
 
 def test_an_order_is_plain_data() -> None:
-    assert Order.of("Ascend910B4", "fp16", (2, 1)) == Order.of("Ascend910B4", "fp16", (1, 2))
-    assert replace(Order.of("Ascend910B4"), soc="Ascend310P3") == Order.of("Ascend310P3")
+    assert CompileOrder.of("Ascend910B4", "fp16", (2, 1)) == CompileOrder.of("Ascend910B4", "fp16", (1, 2))
+    assert replace(CompileOrder.of("Ascend910B4"), soc="Ascend310P3") == CompileOrder.of("Ascend310P3")

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from vconv.catalog.systems import System
 from vconv.convert.ascend import atc, offline_model, operators
-from vconv.convert.ascend.atc import Order
+from vconv.convert.ascend.atc import CompileOrder
 from vconv.errors import ArtifactError, EngineError, InputError
 from vconv.types import INPUT, silent
 
@@ -47,7 +47,7 @@ def test_without_atc_the_artifact_gets_all_that_makes_the_model_and_the_user_is_
     copied: Path, scratch: Path, size: tuple[int, int]
 ) -> None:
     said: list[str] = []
-    order = Order.of("Ascend910B4", "fp16")
+    order = CompileOrder.of("Ascend910B4", "fp16")
     offline_model.make(copied, scratch, order, size, BATCH, said.append)
     made = copied / "om"
     assert names(made) == ["atc.sh", "keep_dtype.cfg", "model.onnx"]
@@ -62,7 +62,7 @@ def test_without_atc_the_artifact_gets_all_that_makes_the_model_and_the_user_is_
 def test_the_graph_for_atc_computes_what_the_artifacts_own_does_with_no_file_beside_it(
     gears: tuple[int, ...], copied: Path, scratch: Path, size: tuple[int, int]
 ) -> None:
-    order = Order.of("Ascend310P3", gears=gears)
+    order = CompileOrder.of("Ascend310P3", gears=gears)
     offline_model.make(copied, scratch, order, size, BATCH, silent)
     images = np.random.default_rng(0).standard_normal((BATCH, 3, *size), np.float32)
     found, expected = (
@@ -80,7 +80,7 @@ def test_with_atc_the_artifact_gets_the_model_and_what_it_was_made_with_and_no_g
     gears: tuple[int, ...], copied: Path, scratch: Path, size: tuple[int, int]
 ) -> None:
     said: list[str] = []
-    order = Order.of("Ascend910B4", "origin", gears)
+    order = CompileOrder.of("Ascend910B4", "origin", gears)
     offline_model.make(copied, scratch, order, size, BATCH, said.append)
     assert names(copied / "om") == ["model.om", "op_precision.ini"]
     assert said == [f"om/model.om: {' '.join(order.command(size, BATCH))}"]
@@ -107,7 +107,7 @@ def test_a_failed_atc_is_one_line_and_leaves_no_folder(
 ) -> None:
     monkeypatch.setenv("ATC_FAILS", fails)
     with pytest.raises(EngineError, match=f"atc did not compile the graph .*got {got}") as caught:
-        offline_model.make(copied, scratch, Order.of("Ascend910B4"), size, BATCH, silent)
+        offline_model.make(copied, scratch, CompileOrder.of("Ascend910B4"), size, BATCH, silent)
     assert "\n" not in str(caught.value)
     assert not (copied / "om").exists()
 
@@ -121,7 +121,7 @@ def test_a_graph_that_atc_cannot_take_is_refused_before_it_is_written(
     imports = [helper.make_opsetid("", opset)]
     onnx.save(helper.make_model(graph, opset_imports=imports), tmp_path / "model.npu.onnx")
     with pytest.raises(ArtifactError, match=rf"model\.npu\.onnx is no graph for ATC .*got {got}"):
-        offline_model.make(tmp_path, scratch, Order.of("Ascend910B4"), (4, 4), 1, silent)
+        offline_model.make(tmp_path, scratch, CompileOrder.of("Ascend910B4"), (4, 4), 1, silent)
     assert not (tmp_path / "om").exists()
     assert not any((scratch / "om").iterdir())
 

@@ -18,7 +18,7 @@ from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import (
     HEADER_LIMIT,
     ITEM_SIZES,
-    Planned,
+    PlannedTensor,
     laid_out,
     read_header,
     write,
@@ -44,8 +44,8 @@ def raw(tensor: Tensor) -> bytes:
     return tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
 
 
-def plan(name: str, dtype: str, tensor: Tensor) -> Planned:
-    return Planned(name, dtype, tuple(tensor.shape), lambda: (raw(tensor),))
+def plan(name: str, dtype: str, tensor: Tensor) -> PlannedTensor:
+    return PlannedTensor(name, dtype, tuple(tensor.shape), lambda: (raw(tensor),))
 
 
 def file_of(header: Any, data: bytes = b"") -> bytes:
@@ -138,7 +138,7 @@ def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("nbytes", [0, 11, 13])
 def test_writing_another_number_of_bytes_than_planned_is_an_error(tmp_path: Path, nbytes: int) -> None:
-    planned = Planned("short", "F32", (3,), lambda: (bytes(nbytes),))
+    planned = PlannedTensor("short", "F32", (3,), lambda: (bytes(nbytes),))
     with pytest.raises(ValueError, match=f"short: wrote {nbytes} bytes, planned 12"):
         write(tmp_path / "file", [planned])
 

@@ -10,7 +10,7 @@ from torch import nn
 from vconv.catalog.systems import System
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import network
-from vconv.convert.patches.base import Applied, Finding, Patch, Site, Undo, applied, find_sites
+from vconv.convert.patches.base import Applied, Patch, Site, Undo, WeightsFinding, applied, find_sites
 from vconv.errors import PatchError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -117,7 +117,7 @@ def test_a_patch_without_a_config_edit_leaves_the_configuration(net: Network, pa
 
 
 def test_a_patch_that_does_not_look_at_weights_is_applied(net: Network, patching: Patching) -> None:
-    assert patching("a").decide(net, []) == Finding(apply=True, proof="", drops=())
+    assert patching("a").decide(net, []) == WeightsFinding(apply=True, proof="", drops=())
 
 
 def test_a_patch_cannot_be_changed(patching: Patching) -> None:

@@ -63,7 +63,7 @@ def zeroed(source: Source) -> Network:
 
 
 def proof_of(source: Source, net: Network) -> Proof:
-    return prove(net, ledger.match(net, read_header(source.folder / "model.safetensors")))
+    return prove(net, ledger.match_tensors(net, read_header(source.folder / "model.safetensors")))
 
 
 def test_biases_are_those_of_the_stock_model(small_source: Source, stock: Callable[[Path], Any]) -> None:

@@ -162,7 +162,7 @@ def test_a_missing_and_an_unknown_tensor_are_named_when_it_is_converted(
         conversion.prepare(tmp_path / "artifact", source, silent)
     assert not (tmp_path / "artifact" / "model.safetensors").exists()
     with pytest.raises(VconvError):
-        ledger.match(source.network, source.entries)
+        ledger.match_tensors(source.network, source.entries)
 
 
 def test_a_file_without_metadata_is_loaded_all_the_same(

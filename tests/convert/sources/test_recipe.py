@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.files import safetensors_file
-from vconv.convert.layouts.base import Tensor as Planned
+from vconv.convert.layouts.base import TensorSpec
 from vconv.convert.layouts.table import LAYOUTS, find_layout, network
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import Source
@@ -106,7 +106,11 @@ def test_only_biases_of_that_role_are_zero(small_system: System) -> None:
 
 
 def test_every_tensor_that_inference_uses_shows_at_the_output(
-    small_source: Source, stock: Callable[[Path], Any], named: Named, pixel_values: Tensor, distance: Distance
+    small_source: Source,
+    stock: Callable[[Path], Any],
+    named: Named,
+    pixel_values: Tensor,
+    distance: Distance,
 ) -> None:
     net = small_source.network
     model = stock(small_source.folder)
@@ -138,7 +142,7 @@ def test_each_third_of_a_fused_projection_is_drawn_as_it_would_be_alone(system: 
     thirds = dict(zip(("query", "key", "value"), weight.reshape(3, width, width), strict=True))
     assert fused.shape == (3 * width, width)
     for role, third in thirds.items():
-        alone = recipe.draw(Planned(f"alone.{role}", role, (width, width), 0, ""), net, 3)
+        alone = recipe.draw(TensorSpec(f"alone.{role}", role, (width, width), 0, ""), net, 3)
         assert third.std() == pytest.approx(alone.std(), rel=0.02), role
         assert abs(third.mean()) < 0.01 * third.std()
     assert thirds["query"].std() / thirds["value"].std() == pytest.approx(recipe.QUERY_KEY_GAIN, rel=0.02)

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 
 from vconv.convert.files import safetensors_file
-from vconv.convert.files.safetensors_file import Entry, read_header
+from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import checkpoint
-from vconv.convert.weights.ledger import Line, Match, match, summary
+from vconv.convert.weights.ledger import Line, MatchedTensor, match_tensors, summary
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -23,18 +23,18 @@ Refused = Callable[..., AbstractContextManager[None]]
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def entry_of(folder: Path, tensor: torch.Tensor) -> Entry:
+def entry_of(folder: Path, tensor: torch.Tensor) -> TensorEntry:
     path = folder / "source.safetensors"
     safetensors.torch.save_file({"the.weight": tensor.contiguous()}, path)
     return read_header(path)["the.weight"]
 
 
-def matches_of(source: Source) -> list[Match]:
-    return match(source.network, source.entries)
+def matches_of(source: Source) -> list[MatchedTensor]:
+    return match_tensors(source.network, source.entries)
 
 
-def written(path: Path, matches: list[Match], dropped: dict[str, str]) -> tuple[list[Line], str]:
-    return checkpoint.Plan(path, matches, dropped).write()
+def written(path: Path, matches: list[MatchedTensor], dropped: dict[str, str]) -> tuple[list[Line], str]:
+    return checkpoint.WeightsPlan(path, matches, dropped).write()
 
 
 def sha256(tensor: torch.Tensor) -> str:
@@ -122,7 +122,7 @@ def test_a_cast_keeps_every_value(small_source: Source, tmp_path: Path, dtype: s
     safetensors.torch.save_file(source, tmp_path / "half.safetensors")
     net = small_source.network
     lines, _ = written(
-        tmp_path / "copy.safetensors", match(net, read_header(tmp_path / "half.safetensors")), {}
+        tmp_path / "copy.safetensors", match_tensors(net, read_header(tmp_path / "half.safetensors")), {}
     )
     copy = safetensors.torch.load_file(tmp_path / "copy.safetensors")
     assert set(copy) == set(source)
@@ -135,7 +135,7 @@ def test_a_cast_keeps_every_value(small_source: Source, tmp_path: Path, dtype: s
 
 def test_a_tensor_with_another_name_in_the_artifact_is_called_renamed(tmp_path: Path) -> None:
     entry = entry_of(tmp_path, torch.ones(2))
-    lines, _ = written(tmp_path / "out", [Match("the.weight", "new", "new", entry)], {})
+    lines, _ = written(tmp_path / "out", [MatchedTensor("the.weight", "new", "new", entry)], {})
     assert [(line.source, line.target, line.action) for line in lines] == [("the.weight", "new", "renamed")]
     assert list(safetensors.torch.load_file(tmp_path / "out")) == ["new"]
 
@@ -162,7 +162,7 @@ def test_a_bad_weight_in_the_middle_stops_the_writing(
     name = sorted(tensors)[len(tensors) // 2]
     tensors[name].view(-1)[-1] = float("nan")
     safetensors.torch.save_file(tensors, tmp_path / "bad.safetensors")
-    matches = match(small_source.network, read_header(tmp_path / "bad.safetensors"))
+    matches = match_tensors(small_source.network, read_header(tmp_path / "bad.safetensors"))
     with refused(WeightsError, "bad.safetensors", f"NaN or Inf in {name}"):
         written(tmp_path / "out", matches, {})
 
@@ -171,7 +171,7 @@ def test_a_plan_knows_where_every_tensor_will_lie_before_it_is_written(
     small_source: Source, tmp_path: Path
 ) -> None:
     matches = matches_of(small_source)
-    plan = checkpoint.Plan(tmp_path / "out", matches, {matches[3].canonical: "it is all zero"})
+    plan = checkpoint.WeightsPlan(tmp_path / "out", matches, {matches[3].canonical: "it is all zero"})
     planned = plan.entries
     assert not plan.path.exists()
     plan.write()
@@ -184,7 +184,7 @@ def test_writing_stops_when_it_is_told_to(small_source: Source, tmp_path: Path) 
     stop = Event()
     stop.set()
     with pytest.raises(InterruptedError):
-        checkpoint.Plan(tmp_path / "out", matches_of(small_source), {}).write(stop)
+        checkpoint.WeightsPlan(tmp_path / "out", matches_of(small_source), {}).write(stop)
 
 
 def test_a_file_is_written_once_more_from_its_ledger_byte_by_byte(

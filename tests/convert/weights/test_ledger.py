@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vconv.catalog.systems import SYSTEMS
-from vconv.convert.files.safetensors_file import Entry
+from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import find_layout
 from vconv.convert.sources.base import Source
@@ -28,7 +28,7 @@ def net(source: Source) -> Network:
 
 
 def test_every_tensor_of_a_checkpoint_is_matched_with_itself(small_source: Source) -> None:
-    matches = ledger.match(net(small_source), small_source.entries)
+    matches = ledger.match_tensors(net(small_source), small_source.entries)
     assert {pair.source: pair.entry for pair in matches} == small_source.entries
     assert [pair for pair in matches if not pair.source == pair.target == pair.canonical] == []
     assert len(matches) == len(small_source.entries)
@@ -57,14 +57,14 @@ def test_a_missing_tensor_is_refused(small_source: Source, refused: Refused, cou
     for name in names:
         del entries[name]
     with refused(WeightsError, net(small_source).layout.family, f"{count} missing tensors", *names):
-        ledger.match(net(small_source), entries)
+        ledger.match_tensors(net(small_source), entries)
 
 
 def test_an_unknown_tensor_is_refused(small_source: Source, refused: Refused) -> None:
     entries = dict(small_source.entries)
     entries["rope.periods"] = next(iter(entries.values()))
     with refused(WeightsError, "1 unknown tensors, such as rope.periods"):
-        ledger.match(net(small_source), entries)
+        ledger.match_tensors(net(small_source), entries)
 
 
 @pytest.mark.parametrize("system", PREFIXED, indirect=True)
@@ -74,14 +74,14 @@ def test_a_tensor_that_comes_with_and_without_prefix_is_refused(
     name = "embeddings.cls_token"
     entries = {**small_source.entries, net(small_source).layout.prefix + name: small_source.entries[name]}
     with refused(WeightsError, f"1 double tensors, such as {name}"):
-        ledger.match(net(small_source), entries)
+        ledger.match_tensors(net(small_source), entries)
 
 
 @pytest.mark.parametrize("system", PREFIXED, indirect=True)
 def test_a_backbone_with_prefix_loses_it(small_source: Source) -> None:
     prefix = net(small_source).layout.prefix
     entries = {prefix + name: entry for name, entry in small_source.entries.items()}
-    matches = ledger.match(net(small_source), entries)
+    matches = ledger.match_tensors(net(small_source), entries)
     assert {pair.source: pair.target for pair in matches} == {
         name: name.removeprefix(prefix) for name in entries
     }
@@ -92,14 +92,14 @@ def test_every_tensor_is_held_to_its_shape(small_source: Source, refused: Refuse
         shape = (*entry.shape[:-1], entry.shape[-1] + 1)
         entries = {**small_source.entries, name: replace(entry, shape=shape)}
         with refused(WeightsError, f"the tensor {name} ", f"got F32 {list(shape)}", str(list(entry.shape))):
-            ledger.match(net(small_source), entries)
+            ledger.match_tensors(net(small_source), entries)
 
 
 def test_a_tensor_with_a_dimension_too_many_is_refused(small_source: Source, refused: Refused) -> None:
     name, entry = next(iter(small_source.entries.items()))
     entries = {**small_source.entries, name: replace(entry, shape=(1, *entry.shape))}
     with refused(WeightsError, f"the tensor {name} "):
-        ledger.match(net(small_source), entries)
+        ledger.match_tensors(net(small_source), entries)
 
 
 @pytest.mark.parametrize("dtype", ["F64", "I32", "F8_E4M3", "BOOL"])
@@ -107,15 +107,15 @@ def test_a_type_that_fp32_cannot_hold_is_refused(small_source: Source, refused: 
     name, entry = next(iter(small_source.entries.items()))
     entries = {**small_source.entries, name: replace(entry, dtype=dtype)}
     with refused(WeightsError, f"the tensor {name} ", f"got {dtype} ", "expected F32, F16 or BF16"):
-        ledger.match(net(small_source), entries)
+        ledger.match_tensors(net(small_source), entries)
 
 
 @pytest.mark.parametrize("dtype", ["F32", *CASTABLE])
 def test_types_that_fp32_holds_are_matched(small_source: Source, dtype: str) -> None:
-    entries: dict[str, Entry] = {
+    entries: dict[str, TensorEntry] = {
         name: replace(entry, dtype=dtype) for name, entry in small_source.entries.items()
     }
-    assert len(ledger.match(net(small_source), entries)) == len(entries)
+    assert len(ledger.match_tensors(net(small_source), entries)) == len(entries)
 
 
 LINES = [
@@ -159,5 +159,5 @@ def test_a_state_dict_with_the_names_of_memory_is_taken_for_what_it_is(small_sou
     renamed = {
         in_memory[name]: replace(entry, name=in_memory[name]) for name, entry in small_source.entries.items()
     }
-    matches = ledger.match(small_source.network, renamed)
+    matches = ledger.match_tensors(small_source.network, renamed)
     assert {pair.source: pair.target for pair in matches} == {name: key for key, name in in_memory.items()}

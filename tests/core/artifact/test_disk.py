@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vconv.artifact.disk import FULL, MARGIN_BYTES, SCRATCH, disk_full, require_room
+from vconv.artifact.disk import FULL, MARGIN_BYTES, SCRATCH, disk_full, require_space
 from vconv.errors import ArtifactError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -29,7 +29,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 def test_room_and_a_margin_is_enough(free: Callable[[int], None], tmp_path: Path) -> None:
     free(5_000_000_000 + MARGIN_BYTES)
-    require_room(tmp_path, 5_000_000_000)
+    require_space(tmp_path, 5_000_000_000)
 
 
 def test_one_byte_less_is_refused(free: Callable[[int], None], tmp_path: Path, refused: Refused) -> None:
@@ -37,11 +37,11 @@ def test_one_byte_less_is_refused(free: Callable[[int], None], tmp_path: Path, r
     with refused(
         ArtifactError, "not enough room on the disk", "got 5.07 GB free", "expected 5.07 GB", "--out"
     ):
-        require_room(tmp_path, 5_000_000_000)
+        require_space(tmp_path, 5_000_000_000)
 
 
 def test_this_disk_has_room_for_nothing(tmp_path: Path) -> None:
-    require_room(tmp_path, -MARGIN_BYTES)
+    require_space(tmp_path, -MARGIN_BYTES)
 
 
 @pytest.mark.parametrize("number", FULL)
@@ -72,7 +72,7 @@ def test_the_folder_that_is_full_is_named_and_how_to_choose_another(
     monkeypatch.setattr(tempfile, "gettempdir", lambda: "/temporary")
     free(0)
     with pytest.raises(ArtifactError) as short:
-        require_room(Path(folder), 1)
+        require_space(Path(folder), 1)
     full = disk_full(OSError(errno.ENOSPC, "full"), Path(folder))
     assert full is not None
     assert short.value.got == f"0.00 GB free in {shown}"

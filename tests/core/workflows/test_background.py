@@ -5,14 +5,14 @@ from threading import Event
 
 import pytest
 
-from vconv.workflows.background import beside
+from vconv.workflows.background import in_background
 
 
 def test_work_beside_gives_its_result() -> None:
     def work(stop: Event) -> tuple[str, bool]:
         return threading.current_thread().name, stop.is_set()
 
-    with beside(work) as result:
+    with in_background(work) as result:
         name, stopped = result()
     assert name != threading.current_thread().name
     assert not stopped
@@ -22,7 +22,7 @@ def test_what_fails_beside_is_raised_where_its_result_is_asked_for() -> None:
     def work(stop: Event) -> None:
         raise ValueError("inside")
 
-    with pytest.raises(ValueError, match="inside"), beside(work) as result:
+    with pytest.raises(ValueError, match="inside"), in_background(work) as result:
         result()
 
 
@@ -32,6 +32,6 @@ def test_work_is_told_to_stop_when_the_other_fails() -> None:
     def work(stop: Event) -> None:
         stopped.append(stop.wait(60))
 
-    with pytest.raises(KeyError), beside(work):
+    with pytest.raises(KeyError), in_background(work):
         raise KeyError
     assert stopped == [True]

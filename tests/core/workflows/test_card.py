@@ -47,12 +47,12 @@ def report_of(folder: Path) -> tuple[Path, dict[str, Any]]:
 def put(folder: Path, path: Path, document: Mapping[str, Any]) -> None:
     """Save a report, and enter it in the index as its own."""
     path.write_text(json.dumps(document, indent=2) + "\n")
-    results = json.loads((folder / "results.json").read_text())
-    entries = {entry["file"]: entry for entry in results["reports"]}
+    index = json.loads((folder / "results.json").read_text())
+    entries = {entry["file"]: entry for entry in index["reports"]}
     name = f"reports/{path.name}"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     entries[name] = {**entries.get(name, {"file": name, "status": "passed"}), "sha256": digest}
-    (folder / "results.json").write_text(json.dumps({**results, "reports": list(entries.values())}))
+    (folder / "results.json").write_text(json.dumps({**index, "reports": list(entries.values())}))
 
 
 def simulated(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def test_export_writes_a_card_that_says_that_nothing_was_validated(small_artifac
     text = (small_artifact / "README.md").read_text()
     assert "Not validated yet" in text
     assert "Synthetic weights" in text
-    results = json.loads((small_artifact / "results.json").read_text())
+    index = json.loads((small_artifact / "results.json").read_text())
     digest = hashlib.sha256(text.encode()).hexdigest()
-    assert results == {"reports": [], "card": {"language": "en", "sha256": digest}}
+    assert index == {"reports": [], "card": {"language": "en", "sha256": digest}}
 
 
 def test_a_validation_refreshes_the_card_in_its_language(copied: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from vconv.cli import main
-from vconv.runtime.devices.probe import UNKNOWN, Reading
+from vconv.runtime.devices.probe import UNKNOWN, ProbeReading
 from vconv.runtime.doctor.diagnosis import Diagnosis, Finding, State
 from vconv.runtime.simulation.device import lack
 from vconv.workflows import doctor
@@ -62,7 +62,7 @@ def test_the_cpu_is_read_here() -> None:
 
 
 def test_a_device_that_computes_in_no_known_way_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    odd = {"gelu": Reading(UNKNOWN, "", {"erf": 0.2, "tanh": 0.1})}
+    odd = {"gelu": ProbeReading(UNKNOWN, "", {"erf": 0.2, "tanh": 0.1})}
     monkeypatch.setattr("vconv.workflows.device_probe.probe", lambda place, seed: odd)
     result = CliRunner().invoke(main, ["doctor", "--probe", "--device", "cpu"])
     assert result.exit_code == 1

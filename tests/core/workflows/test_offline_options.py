@@ -8,20 +8,20 @@ from click.testing import CliRunner
 
 from vconv import cli
 from vconv.cli import main
-from vconv.convert.ascend.atc import PRECISIONS, Order
+from vconv.convert.ascend.atc import OFFLINE_PRECISIONS, CompileOrder
 from vconv.errors import InputError, UnknownNameError
 from vconv.workflows import offline_options
 from vconv.workflows.offline_options import FORMATS, offline_order
 
 
-def order(**given: Any) -> Order | None:
+def order(**given: Any) -> CompileOrder | None:
     usual = {"format": "om", "soc": "Ascend910B4", "gears": (), "precision": "origin"}
     return offline_order(**{**usual, "without_weights": False, "opset": 18, **given})
 
 
 def test_graphs_alone_are_exported_unless_more_is_asked_for() -> None:
     assert order(format="onnx", soc=None) is None
-    assert order(gears=(2, 1), precision="fp16") == Order.of("Ascend910B4", "fp16", (1, 2))
+    assert order(gears=(2, 1), precision="fp16") == CompileOrder.of("Ascend910B4", "fp16", (1, 2))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_an_unknown_format_is_refused_with_those_that_there_are() -> None:
 def test_the_command_line_offers_every_format_and_precision() -> None:
     choices = {parameter.name: parameter.type for parameter in cli.main.commands["export"].params}
     assert tuple(choices["format"].choices) == FORMATS  # type: ignore[attr-defined]
-    assert tuple(choices["om_precision"].choices) == tuple(PRECISIONS)  # type: ignore[attr-defined]
+    assert tuple(choices["om_precision"].choices) == tuple(OFFLINE_PRECISIONS)  # type: ignore[attr-defined]
     assert offline_options.OM in FORMATS
 
 

@@ -16,8 +16,8 @@ from vconv.runtime.engines.session import TorchSession
 from vconv.runtime.processes.peak_memory import peak_of
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.validation import Candidate
-from vconv.workflows.checks import Examination
-from vconv.workflows.run_plan import Trial
+from vconv.workflows.checks import CheckedArtifact
+from vconv.workflows.run_plan import RunPlan
 
 CPU = find_device("cpu")
 GPU = replace(CPU, name="cuda:1", kind="cuda", index=1)
@@ -26,13 +26,15 @@ ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 
 
 @pytest.fixture
-def found(small_artifact: Path, made: Manifest, small_source: Source) -> Examination:
+def found(small_artifact: Path, made: Manifest, small_source: Source) -> CheckedArtifact:
     """A small artifact with its original at hand, and a reference without outputs."""
     images = np.zeros((1, 3, *made.size), dtype=np.float32)
-    return Examination(small_artifact, made, small_source, Reference("original", images, {}, {}, {}), {}, ())
+    return CheckedArtifact(
+        small_artifact, made, small_source, Reference("original", images, {}, {}, {}), {}, ()
+    )
 
 
-def torch_variants(trial: Trial, found: Examination) -> list[Candidate]:
+def torch_variants(trial: RunPlan, found: CheckedArtifact) -> list[Candidate]:
     return [candidate for candidate in trial.candidates(found) if candidate.engine == "torch"]
 
 
@@ -43,9 +45,9 @@ def places(candidates: list[Candidate]) -> list[tuple[str, str, bool]]:
 @ONE
 @pytest.mark.parametrize("capture", [False, True])
 def test_torch_variants_are_run_captured_too_where_that_is_asked_for_and_the_device_can(
-    found: Examination, capture: bool
+    found: CheckedArtifact, capture: bool
 ) -> None:
-    listed = places(torch_variants(Trial((CPU, GPU), (), ("fp32", "bf16"), capture=capture), found))
+    listed = places(torch_variants(RunPlan((CPU, GPU), (), ("fp32", "bf16"), capture=capture), found))
     names = [f"{kind}-torch-{name}" for kind in ("original", "patched") for name in ("fp32", "bf16")]
     eager = [(name, device, False) for name in names for device in ("cpu", "cuda:1")]
     captured = [(f"{name}-captured", "cuda:1", True) for name in names]
@@ -53,17 +55,17 @@ def test_torch_variants_are_run_captured_too_where_that_is_asked_for_and_the_dev
 
 
 @ONE
-def test_the_baseline_on_the_cpu_is_not_captured(found: Examination) -> None:
-    trial = Trial((GPU,), (), ("fp32",), capture=True)
+def test_the_baseline_on_the_cpu_is_not_captured(found: CheckedArtifact) -> None:
+    trial = RunPlan((GPU,), (), ("fp32",), capture=True)
     assert places(torch_variants(trial, found))[-1] == ("original-torch-fp32", "cpu", False)
 
 
 @ONE
 def test_a_captured_variant_is_opened_captured_and_any_other_is_not(
-    found: Examination, monkeypatch: pytest.MonkeyPatch
+    found: CheckedArtifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vconv.workflows.run_plan.lack", lambda device: "")
-    candidates = torch_variants(Trial((CPU,), (), ("fp32",), capture=True), found)
+    candidates = torch_variants(RunPlan((CPU,), (), ("fp32",), capture=True), found)
     kinds = {}
     for candidate in candidates:
         with candidate.open() as session:
@@ -74,13 +76,13 @@ def test_a_captured_variant_is_opened_captured_and_any_other_is_not(
 
 @ONE
 def test_the_memory_of_a_captured_variant_is_that_of_a_captured_session(
-    found: Examination, monkeypatch: pytest.MonkeyPatch
+    found: CheckedArtifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[bool] = []
     monkeypatch.setattr(CapturedSession, "run", lambda session, images: ran.append(True))
     monkeypatch.setattr(TorchSession, "run", lambda session, images: ran.append(False))
     monkeypatch.setattr("vconv.workflows.run_plan.lack", lambda device: "")
-    for candidate in torch_variants(Trial((CPU,), (), ("fp32",), capture=True), found):
+    for candidate in torch_variants(RunPlan((CPU,), (), ("fp32",), capture=True), found):
         ran.clear()
         peak_of(candidate.subject)
         assert ran == [candidate.variant.endswith("-captured")]
@@ -88,12 +90,12 @@ def test_the_memory_of_a_captured_variant_is_that_of_a_captured_session(
 
 @pytest.mark.parametrize("devices", [(GPU,), (CPU, GPU)], ids=["a GPU", "a CPU and a GPU"])
 def test_a_capture_is_taken_where_one_device_can(devices: tuple[Device, ...]) -> None:
-    Trial(devices, None, ("fp32",), capture=True).check()
+    RunPlan(devices, None, ("fp32",), capture=True).check()
 
 
 def test_a_capture_is_refused_where_no_device_can() -> None:
     with pytest.raises(InputError) as caught:
-        Trial((CPU,), None, ("fp32",), capture=True).check()
+        RunPlan((CPU,), None, ("fp32",), capture=True).check()
     message = str(caught.value)
     assert message.startswith("--capture cannot be met here | got cpu, which captures no graphs | expected ")
     assert "leave --capture out" in message and "\n" not in message

@@ -22,7 +22,7 @@ from vconv.errors import InputError
 from vconv.types import WEIGHTS_FILE
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.table import FAULTS
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 from vconv.workflows import selftest
 
 CLEAN = 2
@@ -188,7 +188,7 @@ def test_faults_that_an_artifact_has_no_place_for_are_left_out_and_said(
 def test_a_refusal_in_the_middle_is_a_row_and_not_the_end(
     small_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(shop: Workshop) -> None:
+    def spoil(shop: ArtifactCopy) -> None:
         shop.write("config.json", b"{")
 
     only(monkeypatch, Fault("a configuration that is none", "architecture", spoil), FAULTS[0])

@@ -27,10 +27,10 @@ from vconv.errors import InputError, WeightsError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.processes import peak_memory
 from vconv.runtime.processes.peak_memory import Peak
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.timing import machine_load
-from vconv.runtime.timing.clocks import Plan
-from vconv.runtime.timing.machine_load import Reading
+from vconv.runtime.timing.clocks import TimingPlan
+from vconv.runtime.timing.machine_load import CounterReading
 from vconv.runtime.timing.statistics import LEAST_SAMPLES
 from vconv.validators.latency import winners
 from vconv.workflows import run_plan
@@ -90,10 +90,10 @@ def test_every_variant_is_timed_and_a_static_graph_at_its_own_batch(validated: d
 
 
 def test_too_few_runs_have_no_ranking_and_what_others_did_is_told(validated: dict[str, Any]) -> None:
-    ranking, machine_load = validated["ranking"], validated["machine"]
+    ranking, machine = validated["ranking"], validated["machine"]
     assert ranking["refused"] and ranking["rows"] == []
-    assert set(machine_load) == {"others_cores", "steal_cores", "busy", "reason"}
-    assert machine_load["reason"] in Path(validated["log"]).read_text()
+    assert set(machine) == {"others_cores", "steal_cores", "busy", "reason"}
+    assert machine["reason"] in Path(validated["log"]).read_text()
 
 
 def test_torch_variants_tell_what_they_launch_and_the_spelled_out_gelu_four_more_a_block(
@@ -341,9 +341,9 @@ ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 def test_memory_is_measured_in_processes_of_their_own_unless_a_glance_is_asked_for(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Subject] = []
+    asked: list[OpenRequest] = []
 
-    def measured(subject: Subject) -> Peak:
+    def measured(subject: OpenRequest) -> Peak:
         assert not subject.original or (Path(subject.original) / "config.json").is_file()
         asked.append(subject)
         return Peak(peak_rss_bytes=50, before_bytes=20)
@@ -374,9 +374,9 @@ def test_an_original_and_a_patched_variant_are_measured_by_real_children(copied:
 @pytest.fixture
 def quiet_glance(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A glance that takes enough samples, on a machine whose counters say that nothing else runs."""
-    monkeypatch.setattr(run_plan, "QUICK", Plan(warmups=1, runs=LEAST_SAMPLES, budget_seconds=None))
+    monkeypatch.setattr(run_plan, "QUICK", TimingPlan(warmups=1, runs=LEAST_SAMPLES, budget_seconds=None))
     clock = itertools.count(0.0, 10.0)
-    monkeypatch.setattr(machine_load, "read_counters", lambda: Reading(next(clock), 0.0, 0.0, 0.0, 2))
+    monkeypatch.setattr(machine_load, "read_counters", lambda: CounterReading(next(clock), 0.0, 0.0, 0.0, 2))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -13,7 +13,7 @@ from vconv.errors import InputError
 from vconv.runtime.devices import table
 from vconv.runtime.doctor import cann, imports
 from vconv.runtime.doctor import diagnosis as doctor
-from vconv.runtime.doctor.diagnosis import Diagnosis, Finding, State, npu_left_out, npu_trouble
+from vconv.runtime.doctor.diagnosis import Diagnosis, Finding, State, npu_left_out, npu_problem
 from vconv.runtime.doctor.imports import Attempt
 
 StandIns = Any
@@ -124,7 +124,7 @@ def test_a_machine_with_an_npu_has_all_of_it_listed(healthy: StandIns, tmp_path:
     assert rows["NPU"] == Finding("NPU", State.OK, "2 to be seen")
     assert rows["acl"] == Finding("acl", State.OK, "imports")
     assert rows["atc"] == Finding("atc", State.OK, str(tmp_path / "bin" / "atc"))
-    assert npu_trouble() is None
+    assert npu_problem() is None
     assert npu_left_out() == ""
 
 
@@ -342,9 +342,9 @@ def test_another_environment_is_asked_about_again(
 ) -> None:
     body = f"import os\nif 'SOURCED' not in os.environ:\n    raise ImportError({MISSING!r})\n"
     healthy.add(TORCH_NPU, "2.13.0", body + TORCH_NPU_BODY.format(count=1))
-    assert npu_trouble() is not None
+    assert npu_problem() is not None
     monkeypatch.setenv("SOURCED", "1")
-    assert npu_trouble() is None
+    assert npu_problem() is None
     assert len(asked) == 2
 
 

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from vconv.runtime.doctor.cann import Toolkit
-from vconv.runtime.doctor.import_failures import _COMMON, TROUBLES, Scene, explain, series, setting_up
+from vconv.runtime.doctor.import_failures import (
+    _COMMON,
+    IMPORT_FAILURES,
+    Installation,
+    explain,
+    series,
+    setting_up,
+)
 from vconv.runtime.doctor.imports import Attempt
 
 MODULE = "vconv.runtime.doctor.import_failures"
@@ -92,11 +99,11 @@ CASES: dict[str, tuple[str, str, str, str, str]] = {
 """The library, what its import raises, what else it says, and what the finding and the mend must have."""
 
 
-def scene(name: str, error: str, said: str, toolkit: Toolkit | None = CANN, **versions: str) -> Scene:
+def scene(name: str, error: str, said: str, toolkit: Toolkit | None = CANN, **versions: str) -> Installation:
     tried = Attempt(name, ("RuntimeError: the outermost", error), said=said)
     if name != "torch_npu":
         tried = Attempt(name, (error,), said=said)
-    return Scene({**VERSIONS, **versions}, {name: tried}, toolkit, {})
+    return Installation({**VERSIONS, **versions}, {name: tried}, toolkit, {})
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -110,7 +117,7 @@ def test_a_trouble_is_told_from_what_the_import_says(case: str, monkeypatch: pyt
 
 
 def test_every_row_has_a_case() -> None:
-    rows = [(name, trouble) for name, troubles in TROUBLES.items() for trouble in troubles]
+    rows = [(name, trouble) for name, troubles in IMPORT_FAILURES.items() for trouble in troubles]
     rows += [(name, trouble) for name in {case[0] for case in CASES.values()} for trouble in _COMMON]
     hit = {
         trouble.pattern

@@ -21,7 +21,7 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines import capture
 from vconv.runtime.engines.capture import WARMUPS, CapturedSession
 from vconv.runtime.engines.session import TorchSession
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.types import Array, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy.golden import Reference
@@ -342,7 +342,7 @@ def test_a_captured_variant_is_judged_on_what_its_graph_gives(
     with opened(CPU, kind=TorchSession) as eager:
         expected = eager.run(given)
     reference = Reference("original", given, expected, dict.fromkeys(expected, 1e-7), {})
-    subject = Subject("a", "a", "torch", "fp32", "npu:1", captured=True)
+    subject = OpenRequest("a", "a", "torch", "fp32", "npu:1", captured=True)
     name = "patched-torch-fp32-captured"
     candidate = Candidate("a", name, "torch", "fp32", device, reference, lambda: opened(device), subject)
     (row,) = validation.run([candidate], open_limits("strict"), None, silent).rows

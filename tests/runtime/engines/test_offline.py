@@ -12,7 +12,7 @@ import pytest
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.ascend import offline_model
-from vconv.convert.ascend.atc import Order
+from vconv.convert.ascend.atc import CompileOrder
 from vconv.errors import EngineError, InputError, MemoryShortError, UnavailableError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
@@ -46,7 +46,7 @@ def compiled(
                 place.mkdir(parents=True)
             for name in ("model.onnx", "model.npu.onnx", "model.safetensors"):
                 shutil.copyfile(small_artifact / name, root / "artifact" / name)
-            order = Order.of("Ascend310P3", gears=gears)
+            order = CompileOrder.of("Ascend310P3", gears=gears)
             offline_model.make(root / "artifact", root / "scratch", order, size, STATIC, silent)
         return path
 

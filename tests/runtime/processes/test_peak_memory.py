@@ -18,11 +18,11 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.processes import peak_memory
 from vconv.runtime.processes.peak_memory import CHILD, Peak, measure, peak_of
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 
 ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 """What does not depend on the system is tried with one."""
-SUBJECT = Subject("an artifact", "onnx-fp32", "onnxruntime", "fp32", "cpu", "", "pooler")
+SUBJECT = OpenRequest("an artifact", "onnx-fp32", "onnxruntime", "fp32", "cpu", "", "pooler")
 
 
 def child(code: str) -> list[str]:
@@ -92,13 +92,13 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def subjects(folder: Path, made: Manifest, source: Source) -> list[Subject]:
+def subjects(folder: Path, made: Manifest, source: Source) -> list[OpenRequest]:
     """Describe every kind of variant that there is."""
     place = str(folder)
-    found = [Subject(place, record.variant, record.engine, "fp32", "cpu") for record in made.variants]
-    found.append(Subject(place, "onnx-fp32", "openvino", "fp32", "cpu"))
-    found.append(Subject(place, "patched-torch-fp32", "torch", "autocast-bf16", "cpu"))
-    original = Subject(place, "", "torch", "fp32", "cpu", str(source.folder), source.network.head)
+    found = [OpenRequest(place, record.variant, record.engine, "fp32", "cpu") for record in made.variants]
+    found.append(OpenRequest(place, "onnx-fp32", "openvino", "fp32", "cpu"))
+    found.append(OpenRequest(place, "patched-torch-fp32", "torch", "autocast-bf16", "cpu"))
+    original = OpenRequest(place, "", "torch", "fp32", "cpu", str(source.folder), source.network.head)
     return [*found, original]
 
 
@@ -113,7 +113,7 @@ def test_every_kind_of_variant_is_opened_run_and_closed(
     closed: list[str] = []
     opened = peak_memory.opened
 
-    def watched(subject: Subject, device: Device) -> Any:
+    def watched(subject: OpenRequest, device: Device) -> Any:
         session = opened(subject, device)
         run, close = session.run, session.close
         monkeypatch.setattr(
@@ -138,7 +138,7 @@ def test_every_kind_of_variant_is_opened_run_and_closed(
 def test_what_an_engine_refuses_is_a_reason(
     kind: Callable[..., Exception], small_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(subject: Subject, device: Device) -> Any:
+    def refuse(subject: OpenRequest, device: Device) -> Any:
         raise kind("it cannot run here", got="no kernel", expected="one", fix="another")
 
     monkeypatch.setattr(peak_memory, "opened", refuse)

@@ -16,7 +16,7 @@ from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.npu_gelu import SPELLED_OUT
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.variants import find_variant, open_variant
-from vconv.runtime.processes.request import Subject
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.arithmetic import EXACT, PROFILES, Arithmetic
 from vconv.runtime.simulation.device import lack
 from vconv.runtime.simulation.process import Bug
@@ -53,7 +53,7 @@ def patched(small_artifact: Path, made: Manifest) -> Iterator[Simulated]:
 @pytest.fixture
 def original(small_artifact: Path, small_source: Source, made: Manifest) -> Iterator[Simulated]:
     folder, head = str(small_source.folder), small_source.network.head
-    subject = Subject(str(small_artifact), "", "torch", "fp32", NPU.name, folder, head)
+    subject = OpenRequest(str(small_artifact), "", "torch", "fp32", NPU.name, folder, head)
     with SimulatedTorchSession(subject, NPU, small_source.folder, made.size) as session:
         yield session
 

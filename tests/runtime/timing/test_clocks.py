@@ -16,13 +16,13 @@ from vconv.runtime.timing.clocks import (
     PERCENTILES_NEED,
     QUICK,
     Measurement,
-    Plan,
     Task,
+    TimingPlan,
     interleaved,
     timed,
 )
 from vconv.runtime.timing.statistics import LEAST_SAMPLES
-from vconv.runtime.timing.warnings import doubts
+from vconv.runtime.timing.warnings import warnings_about
 
 
 @dataclass
@@ -79,7 +79,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return fake
 
 
-PLAN = Plan(warmups=0, runs=5, budget_seconds=None)
+PLAN = TimingPlan(warmups=0, runs=5, budget_seconds=None)
 
 
 def test_work_that_ends_after_its_launch_is_timed_in_full(clock: Clock) -> None:
@@ -202,7 +202,7 @@ def test_even_a_variant_that_exceeds_the_budget_at_once_is_timed_once(clock: Clo
 
 def test_warm_ups_end_early_when_they_eat_into_the_budget(clock: Clock) -> None:
     device = Queue(clock)
-    plan = Plan(warmups=10, runs=1, budget_seconds=60.0)
+    plan = TimingPlan(warmups=10, runs=1, budget_seconds=60.0)
     interleaved({"a": device.task(5.0)}, plan)
     assert device.events.count("run") == 3 + 1
 
@@ -248,7 +248,7 @@ def test_statistics_are_those_of_the_standard_library(count: int, batch: int) ->
     assert summary == pytest.approx(expected)
     assert (interval is None) is (count < LEAST_SAMPLES)
     assert interval is None or interval[0] < summary["p50_ms"] < interval[1]
-    assert warnings == doubts(seconds)
+    assert warnings == warnings_about(seconds)
 
 
 @pytest.mark.parametrize(("count", "withheld"), [(1, True), (99, True), (100, False), (101, False)])
@@ -273,17 +273,17 @@ def test_an_outlier_is_no_part_of_a_rate() -> None:
     [(None, 0.5, 110 * 0.5), (60.0, 0.1, 11.0), (60.0, 0.5, 55.0), (60.0, 10.0, 72.0), (20.0, 1.0, 24.0)],
 )
 def test_a_plan_tells_about_how_long_it_takes(budget: float | None, seconds: float, expected: float) -> None:
-    assert Plan(budget_seconds=budget).lasts(seconds) == pytest.approx(expected)
+    assert TimingPlan(budget_seconds=budget).lasts(seconds) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("plan", [QUICK, DEFAULT, FULL], ids=["quick", "default", "full"])
-def test_every_plan_warms_up_and_times(plan: Plan) -> None:
+def test_every_plan_warms_up_and_times(plan: TimingPlan) -> None:
     assert plan.warmups > 0 and plan.runs > 0 and plan.batches
     assert plan.budget_seconds is None or plan.budget_seconds > 0
 
 
 @pytest.mark.parametrize("plan", [DEFAULT, FULL], ids=["default", "full"])
-def test_plans_that_are_no_glance_take_enough_samples_for_a_99th_percentile(plan: Plan) -> None:
+def test_plans_that_are_no_glance_take_enough_samples_for_a_99th_percentile(plan: TimingPlan) -> None:
     assert plan.runs >= PERCENTILES_NEED
 
 

@@ -11,19 +11,21 @@ from vconv.runtime.timing.machine_load import (
     BUSY_CORES,
     LEAST_SECONDS,
     UNTIMED,
+    CounterReading,
     Load,
-    Reading,
     busiest,
     load_between,
     read_counters,
     watching,
 )
 
-BEFORE = Reading(clock=1000.0, worked=500.0, stolen=7.0, own=40.0, cores=4)
+BEFORE = CounterReading(clock=1000.0, worked=500.0, stolen=7.0, own=40.0, cores=4)
 
 
-def after(seconds: float = 10.0, own: float = 20.0, others: float = 0.0, stolen: float = 0.0) -> Reading:
-    return Reading(1000.0 + seconds, 500.0 + own + others, 7.0 + stolen, 40.0 + own, 4)
+def after(
+    seconds: float = 10.0, own: float = 20.0, others: float = 0.0, stolen: float = 0.0
+) -> CounterReading:
+    return CounterReading(1000.0 + seconds, 500.0 + own + others, 7.0 + stolen, 40.0 + own, 4)
 
 
 def test_what_others_took_is_what_was_worked_and_not_by_this_process() -> None:
@@ -62,7 +64,7 @@ def test_counters_in_steps_never_give_less_than_nothing() -> None:
     ids=["no counters before", "no counters after", "too short", "counters that stand still"],
 )
 def test_what_is_not_known_is_never_called_quiet(
-    before: Reading | None, then: Reading | None, reason: str
+    before: CounterReading | None, then: CounterReading | None, reason: str
 ) -> None:
     found = load_between(before, then)
     assert (found.others_cores, found.steal_cores, found.busy) == (None, None, None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vconv.runtime.timing.statistics import LEAST_SAMPLES
-from vconv.runtime.timing.warnings import DRIFT, MANY_OUTLIERS, OUTLYING, WIDE, doubts, thirds
+from vconv.runtime.timing.warnings import DRIFT, MANY_OUTLIERS, OUTLYING, WIDE, thirds, warnings_about
 
 
 def steady(count: int = 100, seed: int = 1, spread: float = 0.02) -> list[float]:
@@ -16,24 +16,26 @@ def steady(count: int = 100, seed: int = 1, spread: float = 0.02) -> list[float]
 
 
 def kinds(samples: list[float]) -> list[str]:
-    return [sentence.split(":")[0] for sentence in doubts(samples)]
+    return [sentence.split(":")[0] for sentence in warnings_about(samples)]
 
 
 def test_a_steady_measurement_has_nothing_against_it() -> None:
-    assert [doubts(steady(seed=seed)) for seed in range(50)] == [[]] * 50
+    assert [warnings_about(steady(seed=seed)) for seed in range(50)] == [[]] * 50
 
 
 @pytest.mark.parametrize("count", [1, 10, LEAST_SAMPLES - 1])
 def test_too_few_samples_are_said_and_nothing_else_is_inferred(count: int) -> None:
     samples = [0.01 * (1 + place) for place in range(count)]
-    assert doubts(samples) == [f"too few samples: {count}, where {LEAST_SAMPLES} are the least to infer from"]
+    assert warnings_about(samples) == [
+        f"too few samples: {count}, where {LEAST_SAMPLES} are the least to infer from"
+    ]
 
 
 @pytest.mark.parametrize("factor", [1.2, 0.8])
 def test_a_last_third_that_takes_longer_or_shorter_is_drift(factor: float) -> None:
     samples = steady(99)
     drifted = samples[:66] + [factor * sample for sample in samples[66:]]
-    (sentence,) = (one for one in doubts(drifted) if one.startswith("drift"))
+    (sentence,) = (one for one in warnings_about(drifted) if one.startswith("drift"))
     ratio = statistics.median(drifted[66:]) / statistics.median(drifted[:33])
     assert f"took {ratio:.2f} times as long as the first" in sentence
     found, (low, high) = thirds(np.array(drifted))
@@ -71,7 +73,7 @@ def test_outliers_are_counted_beyond_the_median_and_five_deviations(more: int) -
     bound = middle + OUTLYING * deviation
     assert sum(sample > bound for sample in samples) == count
     expected = [f"outliers: {count} of 100 samples are above {1e3 * bound:.3g} ms"] if more else []
-    assert [one for one in doubts(samples) if one.startswith("outliers")] == expected
+    assert [one for one in warnings_about(samples) if one.startswith("outliers")] == expected
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.9 * WIDE, False), (1.1 * WIDE, True)])
@@ -82,8 +84,8 @@ def test_a_wide_spread_is_said_with_its_width(share: float, said: bool) -> None:
     first, middle, third = statistics.quantiles(samples, n=4, method="inclusive")
     assert (third - first) / middle == pytest.approx(share)
     expected = [f"wide spread: the quartiles are {share:.0%} of the median apart"] if said else []
-    assert doubts(samples) == expected
+    assert warnings_about(samples) == expected
 
 
 def test_equal_samples_have_nothing_against_them() -> None:
-    assert doubts([0.25] * 60) == []
+    assert warnings_about([0.25] * 60) == []

@@ -196,7 +196,7 @@ def simple() -> Reference:
 
 def test_a_reference_that_is_as_recorded_agrees() -> None:
     live = simple()
-    check = golden.agreement(live, (live.pixel_values, live.outputs))
+    check = golden.check_recorded(live, (live.pixel_values, live.outputs))
     assert (check.name, check.status) == ("golden", Status.PASSED)
     assert "0.0e+00" in check.detail
 
@@ -205,7 +205,7 @@ def test_a_reference_that_is_as_recorded_agrees() -> None:
 def test_a_reference_agrees_within_the_strict_limit_of_float32(factor: float, status: str) -> None:
     live = simple()
     recorded = {**live.outputs, "cls": live.outputs["cls"] * np.float32(factor)}
-    check = golden.agreement(live, (live.pixel_values, recorded))
+    check = golden.check_recorded(live, (live.pixel_values, recorded))
     assert check.status == status
     assert ("cls: vector_relative_error" in check.detail) == (status == "failed")
 
@@ -223,11 +223,11 @@ FAULTS: dict[str, Callable[[dict[str, Array]], object]] = {
 def test_a_recording_that_does_not_fit_disagrees(name: str) -> None:
     live, recorded = simple(), dict(simple().outputs)
     FAULTS[name](recorded)
-    assert golden.agreement(live, (live.pixel_values, recorded)).status is Status.FAILED
+    assert golden.check_recorded(live, (live.pixel_values, recorded)).status is Status.FAILED
 
 
 def test_without_a_recording_the_check_is_skipped_with_a_reason() -> None:
-    check = golden.agreement(simple(), None)
+    check = golden.check_recorded(simple(), None)
     assert check.status is Status.SKIPPED
     assert check.detail
 

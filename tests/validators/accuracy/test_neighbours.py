@@ -80,15 +80,15 @@ def test_at_most_ten_neighbours_are_compared_and_half_of_the_others(images: int,
 def test_the_agreement_is_the_share_of_common_neighbours() -> None:
     first = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3]])
     second = np.array([[3, 2, 1], [0, 2, 4], [5, 6, 7]])
-    assert neighbours.agreement(first, second) == float(Fraction(3 + 2 + 0, 9))
-    assert neighbours.agreement(first, first) == 1.0
-    assert neighbours.agreement(np.empty((2, 0), np.int64), np.empty((2, 0), np.int64)) is None
+    assert neighbours.shared_neighbours(first, second) == float(Fraction(3 + 2 + 0, 9))
+    assert neighbours.shared_neighbours(first, first) == 1.0
+    assert neighbours.shared_neighbours(np.empty((2, 0), np.int64), np.empty((2, 0), np.int64)) is None
 
 
 def test_the_agreement_of_many_images_is_that_of_brute_force() -> None:
     features = normal(600, 8, 7)
     other = features + 0.3 * normal(600, 8, 8)
     shares = [len(a & b) for a, b in zip(brute_force(features, 10), brute_force(other, 10), strict=True)]
-    found = neighbours.agreement(search(features, 10), search(other, 10))
+    found = neighbours.shared_neighbours(search(features, 10), search(other, 10))
     assert found == sum(shares) / 6000
     assert 0.1 < found < 0.9

@@ -9,7 +9,7 @@ from vconv.types import Array, Arrays, Check, Status
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.verdicts import judge
-from vconv.validators.bisect.hypotheses import HYPOTHESES, Evidence, conclude, diagnose
+from vconv.validators.bisect.hypotheses import HYPOTHESES, FailedVariant, conclude, diagnose
 from vconv.validators.faults.classes import CLASSES
 
 LIMIT = STRICT["fp32", "fp32"]
@@ -34,11 +34,11 @@ def network(images: Array) -> dict[str, Array]:
 STOCK = {name: value * np.float32(1.01) for name, value in network(IMAGES).items()}
 
 
-def evidence(run: Callable[[Array], Arrays]) -> Evidence:
+def evidence(run: Callable[[Array], Arrays]) -> FailedVariant:
     expected = network(IMAGES)
     reference = Reference("original", IMAGES, expected, {}, {}, STOCK)
     actual = run(IMAGES)
-    return Evidence(run, actual, reference, judge(actual, expected, LIMIT), LIMIT)
+    return FailedVariant(run, actual, reference, judge(actual, expected, LIMIT), LIMIT)
 
 
 def renamed(images: Array) -> Arrays:
@@ -125,7 +125,7 @@ def test_images_that_are_not_square_are_not_turned() -> None:
         return {"patches": expected["patches"] + 1}
 
     actual = run(wide)
-    failed = Evidence(
+    failed = FailedVariant(
         run, actual, Reference("x", wide, expected, {}, {}), judge(actual, expected, LIMIT), LIMIT
     )
     assert HYPOTHESES["height and width"](failed) == ""

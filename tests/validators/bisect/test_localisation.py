@@ -21,9 +21,9 @@ from vconv.runtime.stages.torch_model import TorchStages
 from vconv.types import INPUT, Array, Arrays, silent
 from vconv.validators.accuracy import golden
 from vconv.validators.bisect.localisation import Departure, StageError, localise
-from vconv.validators.bisect.matching import Match, match
+from vconv.validators.bisect.matching import MatchedOperator, match_operators
 from vconv.validators.faults.operators import alter
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 
 GRAPH = "model.onnx"
 BOUND = 1e-5
@@ -70,7 +70,7 @@ def test_one_wrong_operator_is_found_in_its_block_whatever_it_is(
     net = patched_network(copied)
     stages = GraphStages(copied / GRAPH, net, find_device("cpu"))
     chance = random.Random(7)
-    shop = Workshop.open(copied, tmp_path / "workshop", net)
+    shop = ArtifactCopy.open(copied, tmp_path / "workshop", net)
     kinds = {node.name: node.op_type for node in shop.graph(GRAPH).graph.node}
     places = [(s, node) for s in range(len(stages.names)) for node in stages.operators(s)]
     places = [place for place in places if kinds[place[1]] not in NOT_COMPUTED]
@@ -116,7 +116,7 @@ def departure(*own: float, **match: object) -> Departure:
     fields |= {"counterpart": "mul here", "error": 1e-3, "agrees": False, "inputs": (), **match}
     rows = tuple(StageError(f"stage {place}", value, value) for place, value in enumerate(own))
     worst = int(np.argmax(own))
-    return Departure(rows, worst, (Match(**fields),), 0, BOUND)  # type: ignore[arg-type]
+    return Departure(rows, worst, (MatchedOperator(**fields),), 0, BOUND)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_the_operators_of_every_stage_of_a_graph_are_matched(
     given: Arrays = {INPUT: pixel_values}
     for stage in range(len(graph.names)):
         steps = graph.steps(stage, given)
-        found = match(steps, partial(reference.visit, stage, given), BOUND)
+        found = match_operators(steps, partial(reference.visit, stage, given), BOUND)
         assert len(found) == len(steps) > 0
         assert all(row.agrees for row in found)
         graph.run(stage, given)

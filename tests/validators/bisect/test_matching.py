@@ -7,7 +7,12 @@ import pytest
 
 from vconv.runtime.stages.base import TOKENS, Step
 from vconv.types import Array
-from vconv.validators.bisect.matching import Match, first_departure, greatest_growth, match
+from vconv.validators.bisect.matching import (
+    MatchedOperator,
+    first_departure,
+    greatest_growth,
+    match_operators,
+)
 
 TOLERANCE = 1e-5
 X = np.random.default_rng(0).standard_normal((2, 5, 4)).astype(np.float32)
@@ -24,12 +29,12 @@ REFERENCE = [
 ]
 
 
-def matched(*steps: Step, reference: list[Step] = REFERENCE) -> list[Match]:
+def matched(*steps: Step, reference: list[Step] = REFERENCE) -> list[MatchedOperator]:
     def visit(take: Callable[[Step], None]) -> None:
         for one in reference:
             take(one)
 
-    return match(steps, visit, TOLERANCE)
+    return match_operators(steps, visit, TOLERANCE)
 
 
 def test_the_same_values_agree_whatever_the_operators_are_called() -> None:

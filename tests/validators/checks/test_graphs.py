@@ -11,7 +11,7 @@ import pytest
 from vconv.artifact.manifest import Manifest
 from vconv.runtime.engines.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Status
-from vconv.validators.checks.graphs import INLINE_ELEMENTS, RULES, Subject, check_graph, open_graph
+from vconv.validators.checks.graphs import INLINE_ELEMENTS, RULES, InspectedGraph, check_graph, open_graph
 from vconv.validators.faults.classes import CLASSES
 
 DYNAMIC, STATIC = "model.onnx", "model.npu.onnx"
@@ -258,13 +258,13 @@ MUTATIONS = {
 """Faults of graphs, each with the rule that is there to catch it. A new rule needs a row."""
 
 
-def reopened(folder: Path, made: Manifest, file: str) -> Subject:
+def reopened(folder: Path, made: Manifest, file: str) -> InspectedGraph:
     net = patched_network(folder)
     (batch,) = (record.batch for record in made.variants if record.file == file)
     return open_graph(folder / file, net, made.size, batch)
 
 
-def failed(subject: Subject) -> set[str]:
+def failed(subject: InspectedGraph) -> set[str]:
     prefix = f"{subject.path.name}: "
     return {
         check.name.removeprefix(prefix) for check in check_graph(subject) if check.status is Status.FAILED

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from vconv.artifact.manifest import FileRecord, Manifest
-from vconv.convert.files.safetensors_file import Entry, read_header
+from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE, Line
@@ -29,7 +29,7 @@ from vconv.validators.checks.integrity import (
     verify_variants,
 )
 
-Entries = Mapping[str, Entry]
+Entries = Mapping[str, TensorEntry]
 
 
 def flip_a_bit(path: Path, position: int) -> None:
@@ -45,12 +45,12 @@ def lines_of(folder: Path) -> list[Line]:
     return ledger.load(folder / LEDGER_FILE)
 
 
-def entries_of(folder: Path) -> dict[str, Entry]:
+def entries_of(folder: Path) -> dict[str, TensorEntry]:
     return read_header(folder / WEIGHTS_FILE)
 
 
 def tensors_verified(
-    lines: Iterable[Line], source: Mapping[str, Entry], artifact: Mapping[str, Entry]
+    lines: Iterable[Line], source: Mapping[str, TensorEntry], artifact: Mapping[str, TensorEntry]
 ) -> Check:
     return verify_tensors(lines, source, artifact, lambda key: f"of {key}")
 

@@ -12,18 +12,18 @@ from vconv.runtime.engines.variants import patched_network
 from vconv.types import PREPROCESSOR_FILE, Status
 from vconv.validators.accuracy import golden
 from vconv.validators.checks import preprocessing
-from vconv.validators.checks.preprocessing import Recorded, verify_preprocessing
+from vconv.validators.checks.preprocessing import RecordedInputs, verify_preprocessing
 from vconv.validators.faults.table import FAULTS
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 
-NOTHING: Recorded = (None, ())
+NOTHING: RecordedInputs = (None, ())
 
 
 def test_the_processor_of_an_artifact_is_its_originals(small_artifact: Path, small_source: Source) -> None:
     assert verify_preprocessing(small_artifact, small_source.folder, NOTHING).status is Status.PASSED
 
 
-def recorded(folder: Path, made: Manifest) -> Recorded:
+def recorded(folder: Path, made: Manifest) -> RecordedInputs:
     assert made.golden
     return golden.load(folder / made.golden.file)[0], made.golden.images
 
@@ -33,7 +33,7 @@ def test_without_the_original_what_was_recorded_of_made_up_images_is_made_again(
 ) -> None:
     check = verify_preprocessing(copied, None, recorded(copied, made))
     assert check.status is Status.PASSED
-    shop = Workshop.open(copied, copied.parent / "shop", patched_network(copied))
+    shop = ArtifactCopy.open(copied, copied.parent / "shop", patched_network(copied))
     fault = next(fault for fault in FAULTS if fault.name == "another mean and deviation")
     fault.inject(shop)
     check = verify_preprocessing(shop.folder, None, recorded(copied, made))

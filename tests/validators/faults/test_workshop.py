@@ -15,7 +15,7 @@ from vconv.runtime.engines.variants import patched_network
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE
 from vconv.validators.checks.integrity import verify_files, verify_ledger
 from vconv.validators.faults.graphs import GRAPH
-from vconv.validators.faults.workshop import Workshop
+from vconv.validators.faults.workshop import ArtifactCopy
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -28,11 +28,11 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def shop(small_artifact: Path, tmp_path: Path) -> Workshop:
-    return Workshop.open(small_artifact, tmp_path / "shop", patched_network(small_artifact))
+def shop(small_artifact: Path, tmp_path: Path) -> ArtifactCopy:
+    return ArtifactCopy.open(small_artifact, tmp_path / "shop", patched_network(small_artifact))
 
 
-def spoil(shop: Workshop) -> None:
+def spoil(shop: ArtifactCopy) -> None:
     key = next(name for name, entry in shop.entries.items() if len(entry.shape) == 2)
     shop.weight(key, lambda weight: weight * 2)
     shop.configuration(CONFIG_FILE, lambda config: {**config, "more": 1})
@@ -42,12 +42,12 @@ def spoil(shop: Workshop) -> None:
     shop.rehash()
 
 
-def test_a_workshop_is_a_whole_copy(shop: Workshop, small_artifact: Path) -> None:
+def test_a_workshop_is_a_whole_copy(shop: ArtifactCopy, small_artifact: Path) -> None:
     assert digests(shop.folder) == digests(small_artifact)
 
 
 def test_what_is_made_wrong_has_hashes_that_fit_and_the_artifact_is_as_it_was(
-    shop: Workshop, small_artifact: Path
+    shop: ArtifactCopy, small_artifact: Path
 ) -> None:
     before = digests(small_artifact)
     spoil(shop)
@@ -59,7 +59,7 @@ def test_what_is_made_wrong_has_hashes_that_fit_and_the_artifact_is_as_it_was(
     assert digests(small_artifact) == before
 
 
-def test_what_was_made_wrong_is_mended(shop: Workshop, small_artifact: Path) -> None:
+def test_what_was_made_wrong_is_mended(shop: ArtifactCopy, small_artifact: Path) -> None:
     spoil(shop)
     shop.mend()
     assert digests(shop.folder) == digests(small_artifact)
@@ -69,12 +69,12 @@ def test_what_was_made_wrong_is_mended(shop: Workshop, small_artifact: Path) -> 
 def test_reports_are_not_copied(copied: Path, tmp_path: Path, made: Manifest) -> None:
     (copied / "reports").mkdir()
     (copied / "reports" / "x.json").write_text("{}")
-    shop = Workshop.open(copied, tmp_path / "shop", patched_network(copied))
+    shop = ArtifactCopy.open(copied, tmp_path / "shop", patched_network(copied))
     assert not (shop.folder / "reports").exists()
     assert shop.made == made
 
 
-def test_a_changed_weight_is_changed_alone(shop: Workshop, small_artifact: Path) -> None:
+def test_a_changed_weight_is_changed_alone(shop: ArtifactCopy, small_artifact: Path) -> None:
     keys = [name for name, entry in shop.entries.items() if len(entry.shape) == 2]
     before = {name: b"".join(entry.chunks()) for name, entry in shop.entries.items()}
     shop.weight(keys[0], lambda weight: weight * 2)

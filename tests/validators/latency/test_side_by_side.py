@@ -16,12 +16,12 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.session import Session
 from vconv.runtime.timing import machine_load as machine_room
 from vconv.runtime.timing import synchronisation
-from vconv.runtime.timing.clocks import Plan
-from vconv.runtime.timing.machine_load import Reading
+from vconv.runtime.timing.clocks import TimingPlan
+from vconv.runtime.timing.machine_load import CounterReading
 from vconv.types import Array, silent
 from vconv.validators.latency.side_by_side import SPARE, Runner, time_side_by_side
 
-PLAN = Plan(batches=(1, 2, 4, 8), warmups=1, runs=3, budget_seconds=None)
+PLAN = TimingPlan(batches=(1, 2, 4, 8), warmups=1, runs=3, budget_seconds=None)
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def runner(machine: Machine, **settings: Any) -> Runner:
     return Runner(StandIn(machine, **settings), machine.device(), IMAGES)
 
 
-def timed(*runners: Runner, plan: Plan = PLAN) -> list[list[int]]:
+def timed(*runners: Runner, plan: TimingPlan = PLAN) -> list[list[int]]:
     """Time runners; return the batches that each was timed at."""
     time_side_by_side(dict(enumerate(runners)), plan, silent)
     return [[measurement.batch for measurement in one.measurements] for one in runners]
@@ -311,7 +311,7 @@ def test_an_asynchronous_device_is_timed_in_full_or_not_at_all(
 def counted(monkeypatch: pytest.MonkeyPatch, *cores: float) -> None:
     """Let others take so many cores between each two readings, of ten seconds each."""
     worked = itertools.accumulate(10 * taken for taken in (0.0, *cores))
-    readings = (Reading(10.0 * place, sum_, 0.0, 0.0, 2) for place, sum_ in enumerate(worked))
+    readings = (CounterReading(10.0 * place, sum_, 0.0, 0.0, 2) for place, sum_ in enumerate(worked))
     monkeypatch.setattr(machine_room, "read_counters", lambda: next(readings))
 
 

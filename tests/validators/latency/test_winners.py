@@ -12,7 +12,7 @@ import pytest
 from vconv.errors import ArtifactError
 from vconv.runtime.devices.table import find_device
 from vconv.types import Status
-from vconv.validators.latency.winners import Ranked, ranked
+from vconv.validators.latency.winners import RankedVariant, ranked
 from vconv.validators.report import saving
 
 CPU = find_device("cpu")
@@ -63,7 +63,7 @@ def test_the_order_is_that_of_the_least_batch_and_without_baselines(folder: Path
     at_eight = {"variant": "at eight", "batch": 8, "rank": 1}
     save(("first", 1), ("second", 2), ("third", 2), ("original", None), more=(at_eight,))
     names = [("first", 1), ("second", 2), ("third", 2)]
-    assert ranked(folder, CPU) == [Ranked(name, "torch", rank) for name, rank in names]
+    assert ranked(folder, CPU) == [RankedVariant(name, "torch", rank) for name, rank in names]
 
 
 @pytest.mark.parametrize("kind", ["validate", "compare"])
@@ -74,28 +74,28 @@ def test_the_newest_ranking_counts_and_a_report_without_one_changes_nothing(
     save(("new", 1), kind=kind)
     save(more=({"variant": "old"},))
     save(("bisected", 1), kind="bisect")
-    assert ranked(folder, CPU) == [Ranked("new", "torch", 1)]
+    assert ranked(folder, CPU) == [RankedVariant("new", "torch", 1)]
 
 
 def test_each_kind_of_device_has_an_order_of_its_own(folder: Path, save: Save) -> None:
     save(("here", 1))
     save(("there", 1), device="cuda:1")
-    assert ranked(folder, CPU) == [Ranked("here", "torch", 1)]
-    assert ranked(folder, GPU) == [Ranked("there", "torch", 1)]
+    assert ranked(folder, CPU) == [RankedVariant("here", "torch", 1)]
+    assert ranked(folder, GPU) == [RankedVariant("there", "torch", 1)]
     assert ranked(folder, NPU) == []
 
 
 def test_the_device_itself_counts_before_another_of_its_kind(folder: Path, save: Save) -> None:
     own = {"variant": "on this", "device": "cuda:1", "rank": 1}
     save(("on another", 1), more=(own,), device="cuda:0", device_settings={"cuda:0": {}, "cuda:1": {}})
-    assert ranked(folder, replace(GPU, name="cuda:1")) == [Ranked("on this", "torch", 1)]
-    assert ranked(folder, GPU) == [Ranked("on another", "torch", 1)]
+    assert ranked(folder, replace(GPU, name="cuda:1")) == [RankedVariant("on this", "torch", 1)]
+    assert ranked(folder, GPU) == [RankedVariant("on another", "torch", 1)]
 
 
 def test_the_cpu_that_an_accelerator_was_held_against_was_not_asked_for(folder: Path, save: Save) -> None:
     save(("asked", 1))
     save(("there", 1), device="cuda:0", more=({"variant": "baseline", "device": "cpu", "rank": 1},))
-    assert ranked(folder, CPU) == [Ranked("asked", "torch", 1)]
+    assert ranked(folder, CPU) == [RankedVariant("asked", "torch", 1)]
 
 
 def test_a_device_that_was_set_otherwise_is_another(folder: Path, save: Save) -> None:
@@ -103,8 +103,10 @@ def test_a_device_that_was_set_otherwise_is_another(folder: Path, save: Save) ->
     save(("without", 1), device="npu:0", device_settings={"npu:0": {"conv.allow_hf32": False}})
     unlike = {"npu:0": {"conv.allow_hf32": False}}
     save(("with", 1), device="npu:0", device_settings=unlike, status=Status.FAILED)
-    assert ranked(folder, NPU) == [Ranked("with", "torch", 1)]
-    assert ranked(folder, replace(NPU, options={"conv.allow_hf32": False})) == [Ranked("without", "torch", 1)]
+    assert ranked(folder, NPU) == [RankedVariant("with", "torch", 1)]
+    assert ranked(folder, replace(NPU, options={"conv.allow_hf32": False})) == [
+        RankedVariant("without", "torch", 1)
+    ]
 
 
 def test_an_imitation_ranks_nothing(folder: Path, save: Save) -> None:
@@ -116,16 +118,16 @@ def test_a_variant_that_failed_later_is_left_out_until_it_passes(folder: Path, s
     save(("a", 1), ("b", 2))
     save(("a", None), status=Status.FAILED)
     save(("b", None), device="cuda:0", status=Status.FAILED)
-    assert ranked(folder, CPU) == [Ranked("b", "torch", 2)]
+    assert ranked(folder, CPU) == [RankedVariant("b", "torch", 2)]
     save(more=({"variant": "a"},))
-    assert ranked(folder, CPU) == [Ranked("a", "torch", 1), Ranked("b", "torch", 2)]
+    assert ranked(folder, CPU) == [RankedVariant("a", "torch", 1), RankedVariant("b", "torch", 2)]
 
 
 def test_where_all_have_failed_the_ranking_before_counts(folder: Path, save: Save) -> None:
     save(("a", 1), ("b", 2))
     save(("a", 1))
     save(("a", None), status=Status.FAILED)
-    assert ranked(folder, CPU) == [Ranked("b", "torch", 2)]
+    assert ranked(folder, CPU) == [RankedVariant("b", "torch", 2)]
 
 
 @pytest.mark.parametrize("others", [True, False], ids=["both were run", "only the other was"])
@@ -155,14 +157,14 @@ def test_a_report_that_is_not_what_was_entered_counts_for_nothing(
 ) -> None:
     save(("old", 1))
     harm(save(("new", 1)))
-    assert ranked(folder, CPU) == [Ranked("old", "torch", 1)]
+    assert ranked(folder, CPU) == [RankedVariant("old", "torch", 1)]
 
 
 @pytest.mark.parametrize("more", [{"device_settings": None}, {"device_settings": {"cpu": None}}], ids=repr)
 def test_a_report_of_another_shape_counts_for_nothing(more: dict[str, Any], folder: Path, save: Save) -> None:
     save(("old", 1))
     save(("new", 1), **more)
-    assert ranked(folder, CPU) == [Ranked("old", "torch", 1)]
+    assert ranked(folder, CPU) == [RankedVariant("old", "torch", 1)]
 
 
 def test_an_index_that_is_none_is_an_error(folder: Path) -> None:

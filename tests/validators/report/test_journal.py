@@ -15,9 +15,13 @@ import pytest
 
 from vconv.errors import ArtifactError
 from vconv.validators.report import journal
-from vconv.validators.report.journal import Journal, Table, discard, open_journal
+from vconv.validators.report.journal import Journal, JournalTable, discard, open_journal
 
-TABLES = {"place": Table("<i8"), "figures": Table("<f8", (2, 3)), "features": Table("<f4", (5,))}
+TABLES = {
+    "place": JournalTable("<i8"),
+    "figures": JournalTable("<f8", (2, 3)),
+    "features": JournalTable("<f4", (5,)),
+}
 STEPS, WRITES = 3, 4
 """Steps of the job, and how often each writes: once a table, and its line."""
 

@@ -170,9 +170,9 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_the_user_can_mend(
 
 
 def test_a_picture_is_drawn_of_the_report_as_it_is_on_disk(tmp_path: Path) -> None:
-    seen: list[tuple[Any, saving.Saved]] = []
+    seen: list[tuple[Any, saving.ReportFile]] = []
 
-    def draw(document: Any, saved: saving.Saved) -> bytes:
+    def draw(document: Any, saved: saving.ReportFile) -> bytes:
         seen.append((document, saved))
         return b"drawn"
 
@@ -181,12 +181,12 @@ def test_a_picture_is_drawn_of_the_report_as_it_is_on_disk(tmp_path: Path) -> No
     assert path.with_suffix(".html").read_bytes() == b"drawn"
     assert path.with_suffix(".svg").read_bytes() == b"as it is"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert seen == [(json.loads(path.read_text()), saving.Saved(path.name, digest))]
+    assert seen == [(json.loads(path.read_text()), saving.ReportFile(path.name, digest))]
     assert index(tmp_path)[0]["sha256"] == digest
 
 
 def test_a_page_that_cannot_be_drawn_takes_nothing_of_the_report_with_it(tmp_path: Path) -> None:
-    def draw(document: Mapping[str, Any], saved: saving.Saved) -> bytes:
+    def draw(document: Mapping[str, Any], saved: saving.ReportFile) -> bytes:
         raise KeyError("a bug")
 
     with pytest.raises(KeyError, match="a bug"):

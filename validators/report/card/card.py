@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.literature import HUGGING_FACE
 from vconv.validators.report.card import measured, model, tables
-from vconv.validators.report.card.evidence import Evidence
+from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import escaped
 from vconv.validators.report.card.words import TEMPLATES, words_of
 
@@ -23,7 +23,7 @@ _VERSION = re.compile(r"[0-9][0-9a-z.]*(?=\+|$)")
 """A version as a registry has it: without what stands behind a plus, such as a build for CPUs."""
 
 
-def render(made: Manifest, evidence: Sequence[Evidence], language: str) -> str:
+def render(made: Manifest, evidence: Sequence[DeviceEvidence], language: str) -> str:
     """Write a card.
 
     Args:
@@ -86,7 +86,7 @@ def _tidied(text: str) -> str:
     return "\n".join(kept).strip() + "\n"
 
 
-def _packages(made: Manifest, evidence: Sequence[Evidence]) -> str:
+def _packages(made: Manifest, evidence: Sequence[DeviceEvidence]) -> str:
     """Name what to install: in the versions of the newest report, where there is one."""
     wanted = [name for name in _INSTALLED if name != "timm" or made.system.library == "timm"]
     if not evidence:
@@ -98,7 +98,7 @@ def _packages(made: Manifest, evidence: Sequence[Evidence]) -> str:
     )
 
 
-def _torch_npu(evidence: Sequence[Evidence]) -> str:
+def _torch_npu(evidence: Sequence[DeviceEvidence]) -> str:
     """Name the torch_npu of the newest report that had one; empty where none had."""
     newest = sorted(evidence, key=lambda one: str(one.document["time"]))
     found = [str(one.document["environment"].get("torch_npu", "")) for one in newest]

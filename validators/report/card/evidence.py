@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from vconv.artifact.results import Saved
+from vconv.artifact.results import SavedReport
 from vconv.types import Check, Status
 from vconv.validators.report.saving import whole
 
@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class DeviceEvidence:
     """What one report says of one device.
 
     Args:
@@ -24,7 +24,7 @@ class Evidence:
     """
 
     device: str
-    report: Saved
+    report: SavedReport
 
     @property
     def document(self) -> Mapping[str, Any]:
@@ -80,7 +80,7 @@ class Evidence:
         return {(row["precision"], row["arithmetic"]): row["bounds"] for row in rows}
 
 
-def newest(reports: Iterable[Saved]) -> list[Evidence]:
+def newest(reports: Iterable[SavedReport]) -> list[DeviceEvidence]:
     """Choose for each device the newest validation that was asked to run on it, or else that ran on it.
 
     On an accelerator, the CPU is timed beside it, to tell the speed-up: such rows count where no validation
@@ -92,13 +92,13 @@ def newest(reports: Iterable[Saved]) -> list[Evidence]:
     Returns:
         One a device: the CPU first, accelerators next, simulated ones last.
     """
-    asked: dict[str, Evidence] = {}
-    beside: dict[str, Evidence] = {}
+    asked: dict[str, DeviceEvidence] = {}
+    beside: dict[str, DeviceEvidence] = {}
     for report in reports:
         if "variants" not in report.document:
             continue
         for device in _devices(report.document):
-            found = Evidence(device, report)
+            found = DeviceEvidence(device, report)
             (asked if found.asked else beside)[device] = found
     chosen = {**beside, **asked}
     return sorted(chosen.values(), key=lambda one: (one.simulated, one.device != "cpu", one.device))

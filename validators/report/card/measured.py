@@ -7,7 +7,7 @@ from typing import Any
 from vconv.validators.checks.preprocessing import MADE_UP
 from vconv.validators.latency.peak_memory import IN_PROCESS
 from vconv.validators.report.card import tables
-from vconv.validators.report.card.evidence import Evidence
+from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import code, escaped
 from vconv.validators.report.card.words import Words
 
@@ -18,7 +18,7 @@ _VERSIONS = (
 """What of a report's environment a card shows."""
 
 
-def verdict(one: Evidence, words: Words) -> dict[str, Any]:
+def verdict(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     """Tell how a validation on a device ended, and which checks failed."""
     failed = [check for check in one.document["checks"] if check["status"] == "failed"]
     return {
@@ -31,12 +31,12 @@ def verdict(one: Evidence, words: Words) -> dict[str, Any]:
     }
 
 
-def device(one: Evidence, words: Words) -> str:
+def device(one: DeviceEvidence, words: Words) -> str:
     """Name a device; *simulated* follows it where it is an imitation."""
     return f"{code(one.device)}{words.say('marks', 'simulated') if one.simulated else ''}"
 
 
-def model(one: Evidence, words: Words) -> str:
+def model(one: DeviceEvidence, words: Words) -> str:
     """Name a device's model; of a simulated one, say how it computes."""
     if one.simulated:
         return words.say("marks", "simulated_npu").format(**one.settings)
@@ -55,7 +55,7 @@ def _reason(text: str, words: Words) -> str:
     return escaped(words.say("reasons", text))
 
 
-def environment(one: Evidence, words: Words) -> dict[str, Any]:
+def environment(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     """Describe where a device was used: what was installed, how it was set to compute."""
     return {
         "device": device(one, words),
@@ -68,7 +68,7 @@ def environment(one: Evidence, words: Words) -> dict[str, Any]:
     }
 
 
-def smoke(one: Evidence, words: Words) -> list[dict[str, Any]]:
+def smoke(one: DeviceEvidence, words: Words) -> list[dict[str, Any]]:
     """Show what came out of the variant that the scripts run."""
     return [
         {
@@ -83,7 +83,7 @@ def smoke(one: Evidence, words: Words) -> list[dict[str, Any]]:
     ]
 
 
-def performance(one: Evidence, words: Words) -> dict[str, Any]:
+def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     """Lay out what was timed on a device, and how."""
     document, batch_word = one.document, words.say("headings", "batch")
     skipped = [
@@ -120,7 +120,7 @@ def performance(one: Evidence, words: Words) -> dict[str, Any]:
     }
 
 
-def accuracy(one: Evidence, words: Words) -> dict[str, Any]:
+def accuracy(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     """Lay out how every output did on a device, and against what."""
     document = one.document
     reference, inputs = document["reference"], document["inputs"]
@@ -153,7 +153,7 @@ def accuracy(one: Evidence, words: Words) -> dict[str, Any]:
         "further": tables.further(one, words),
         "improvement": tables.improvement(one, words) if one.device != "cpu" else "",
         "prediction": tables.prediction(one, words),
-        "agreement": tables.agreement(one, words),
+        "agreement": tables.dataset(one, words),
         "images": (document.get("dataset") or {}).get("images", 0),
         "unread": len((document.get("dataset") or {}).get("skipped", ())),
         "failures": failures,

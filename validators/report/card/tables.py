@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from vconv.validators.accuracy.metrics import METRICS
-from vconv.validators.report.card.evidence import Evidence, Row
+from vconv.validators.report.card.evidence import DeviceEvidence, Row
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
@@ -62,7 +62,7 @@ def named(row: Row, words: Words) -> str:
     return f"{code(row['variant'])}{engine}{simulated}"
 
 
-def latency(evidence: Evidence, words: Words) -> str:
+def latency(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out what was timed on a device: one row a variant and batch."""
     rows = [
         [named(row, words), *(figure(key, timing.get(key)) for key in _LATENCY)]
@@ -72,7 +72,7 @@ def latency(evidence: Evidence, words: Words) -> str:
     return table(_headings(words, "variant", *_LATENCY), rows, len(_LATENCY))
 
 
-def costs(evidence: Evidence, words: Words) -> str:
+def costs(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out what each variant took beside its steady state."""
     measured = [row for row in evidence.rows if any(row.get(key) for key in (*_COSTS, "launches"))]
     shown = [key for key in _COSTS if any(row.get(key) for row in measured)]
@@ -87,7 +87,7 @@ def _launched(launches: Mapping[str, Any] | None, words: Words) -> str:
     return f"{launches['total']} {words.say('counted', launches['how'])}" if launches else _ABSENT
 
 
-def accuracy(evidence: Evidence, words: Words) -> str:
+def accuracy(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out how every output did: each metric that has a limit beside it, and the result."""
     judged = [row for row in evidence.rows if row["outputs"]]
     bounded = list(dict.fromkeys(key for row in judged for key in _bounds(evidence, row)))
@@ -106,7 +106,7 @@ def accuracy(evidence: Evidence, words: Words) -> str:
     return table(_headings(words, "variant", "output", *metrics, "floor", "result"), rows)
 
 
-def _bounds(evidence: Evidence, row: Row) -> Mapping[str, float]:
+def _bounds(evidence: DeviceEvidence, row: Row) -> Mapping[str, float]:
     if all(found["limit"] is None for found in row["outputs"].values()):
         return {}
     return evidence.limits.get((row["precision"], row["arithmetic"]), {})
@@ -120,7 +120,7 @@ def _held(metric: str, found: Mapping[str, Any], bounds: Mapping[str, float]) ->
     return f"{written} ({'≥' if METRICS[metric].better == 'high' else '≤'} {bounds[metric]:g})"
 
 
-def further(evidence: Evidence, words: Words) -> str:
+def further(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out the metrics that have no limit."""
     judged = [row for row in evidence.rows if row["outputs"]]
     bounded = {key for row in judged for key in _bounds(evidence, row)} | {"relative_error", "cosine"}
@@ -138,7 +138,7 @@ def further(evidence: Evidence, words: Words) -> str:
     return table(_headings(words, "variant", "output", *metrics), rows, len(metrics))
 
 
-def improvement(evidence: Evidence, words: Words) -> str:
+def improvement(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out what patching changes on a device: the original's error beside the patched model's."""
     by_name = {row["variant"]: _errors(row) for row in evidence.rows}
     before, after = by_name.get("original-torch-fp32", {}), by_name.get("patched-torch-fp32", {})
@@ -161,7 +161,7 @@ def _errors(row: Row) -> Mapping[str, float]:
     return {name: found["relative_error"] for name, found in outputs.items() if found.get("relative_error")}
 
 
-def prediction(evidence: Evidence, words: Words) -> str:
+def prediction(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out what a simulated NPU predicts, with each cause alone; a dash where one changed nothing."""
     predicted = [row for row in evidence.rows if row["prediction"]]
     causes = list(dict.fromkeys(cause for row in predicted for cause in row["prediction"]["causes"]))
@@ -191,7 +191,7 @@ _PERCENTILES = (("cosine", ("p1", "p50")), ("vector_relative_error", ("p50", "p9
 """What is shown of a folder of images: by metric, the percentiles."""
 
 
-def agreement(evidence: Evidence, words: Words) -> str:
+def dataset(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out how variants agreed with the reference over a folder of images, if one was given."""
     found: Mapping[str, Any] = evidence.document.get("dataset") or {"variants": []}
     rows = [
@@ -246,7 +246,7 @@ def versions(document: Mapping[str, Any], shown: Iterable[str], words: Words) ->
     return table(_headings(words, "component", "version"), rows)
 
 
-def settings(evidence: Evidence, words: Words) -> str:
+def settings(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out how a device was set to compute; nothing where it has nothing to set."""
     rows = [[code(key), code(str(value))] for key, value in evidence.settings.items()]
     return table(_headings(words, "setting", "figures"), rows)

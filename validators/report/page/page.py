@@ -10,7 +10,7 @@ from typing import Any
 from vconv.validators.report.page.gallery import Gallery
 from vconv.validators.report.page.views import agreement, insight, provenance, speed
 from vconv.validators.report.page.views.verdict import verdict
-from vconv.validators.report.saving import Saved
+from vconv.validators.report.saving import ReportFile
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _PAGE = "page.html"
@@ -20,7 +20,7 @@ GLYPHS: Mapping[str, str] = {"passed": "✓", "failed": "✕", "skipped": "\N{EN
 """What a status looks like, so that it is not told by colour alone."""
 
 
-def render(report: Mapping[str, Any], saved: Saved, gallery: Gallery) -> bytes:
+def render(report: Mapping[str, Any], saved: ReportFile, gallery: Gallery) -> bytes:
     """Write the page. The same report and pictures give the same bytes.
 
     Args:
@@ -47,7 +47,7 @@ def render(report: Mapping[str, Any], saved: Saved, gallery: Gallery) -> bytes:
     return environment.get_template(_PAGE).render(style=style, **sections(report, saved, gallery)).encode()
 
 
-def sections(report: Mapping[str, Any], saved: Saved, gallery: Gallery) -> dict[str, Any]:
+def sections(report: Mapping[str, Any], saved: ReportFile, gallery: Gallery) -> dict[str, Any]:
     """Lay out what the template shows, by section."""
     return {
         "artifact": report["artifact"],

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
-from vconv.convert.files.safetensors_file import Entry, read_header
+from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs.passes.point_at_weights import forget_weights, point_at_weights
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -16,7 +16,7 @@ OTHER = np.full((4,), 7, np.float32)
 
 
 @pytest.fixture
-def entries(tmp_path: Path) -> dict[str, Entry]:
+def entries(tmp_path: Path) -> dict[str, TensorEntry]:
     path = tmp_path / "model.safetensors"
     safetensors.numpy.save_file({"disk.weight": WEIGHT, "another": OTHER}, path)
     return read_header(path)
@@ -41,7 +41,7 @@ def graph_of(*dims: int | str, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Gra
     )
 
 
-def test_a_weight_becomes_external_under_the_files_name(entries: dict[str, Entry]) -> None:
+def test_a_weight_becomes_external_under_the_files_name(entries: dict[str, TensorEntry]) -> None:
     graph = graph_of(2, 3)
     point_at_weights(graph, entries, stored_key)
     assert set(graph.initializers) == {"disk.weight", "one"}
@@ -57,7 +57,7 @@ def test_a_weight_becomes_external_under_the_files_name(entries: dict[str, Entry
     np.testing.assert_array_equal(tensor.numpy(), WEIGHT)
 
 
-def test_onnxruntime_reads_the_weight_from_the_file(entries: dict[str, Entry], tmp_path: Path) -> None:
+def test_onnxruntime_reads_the_weight_from_the_file(entries: dict[str, TensorEntry], tmp_path: Path) -> None:
     graph = graph_of(2, 3)
     point_at_weights(graph, entries, stored_key)
     ir.save(ir.Model(graph, ir_version=8), tmp_path / "model.onnx")
@@ -67,7 +67,7 @@ def test_onnxruntime_reads_the_weight_from_the_file(entries: dict[str, Entry], t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.safetensors"]
 
 
-def test_a_weight_that_is_not_in_the_file_is_an_error(entries: dict[str, Entry]) -> None:
+def test_a_weight_that_is_not_in_the_file_is_an_error(entries: dict[str, TensorEntry]) -> None:
     del entries["disk.weight"]
     with pytest.raises(ValueError, match=r"weight memory\.weight is not in the weights file as disk\.weight"):
         point_at_weights(graph_of(2, 3), entries, stored_key)
@@ -75,25 +75,25 @@ def test_a_weight_that_is_not_in_the_file_is_an_error(entries: dict[str, Entry])
 
 @pytest.mark.parametrize("dims", [(3, 2), (6,), (2, 3, 1)])
 def test_a_weight_of_another_shape_is_an_error(
-    entries: dict[str, Entry], dims: tuple[int | str, ...]
+    entries: dict[str, TensorEntry], dims: tuple[int | str, ...]
 ) -> None:
     with pytest.raises(ValueError, match=r"weight memory\.weight is .* disk\.weight in the file is \(2, 3\)"):
         point_at_weights(graph_of(*dims), entries, stored_key)
 
 
-def test_a_weight_of_another_type_is_an_error(entries: dict[str, Entry]) -> None:
+def test_a_weight_of_another_type_is_an_error(entries: dict[str, TensorEntry]) -> None:
     with pytest.raises(ValueError, match=r"memory\.weight"):
         point_at_weights(graph_of(2, 3, dtype=ir.DataType.FLOAT16), entries, stored_key)
 
 
-def test_a_weight_without_a_shape_is_an_error(entries: dict[str, Entry]) -> None:
+def test_a_weight_without_a_shape_is_an_error(entries: dict[str, TensorEntry]) -> None:
     graph = graph_of(2, 3)
     graph.initializers["memory.weight"].shape = None
     with pytest.raises(ValueError, match=r"weight memory\.weight is None"):
         point_at_weights(graph, entries, stored_key)
 
 
-def test_a_constant_with_data_is_left_as_it_is(entries: dict[str, Entry]) -> None:
+def test_a_constant_with_data_is_left_as_it_is(entries: dict[str, TensorEntry]) -> None:
     graph = graph_of(2, 3)
     before = graph.initializers["one"].const_value
     point_at_weights(graph, entries, lambda name: name if name == "one" else stored_key(name))

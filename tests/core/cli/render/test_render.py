@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from vconv.catalog.published import Published
+from vconv.catalog.published import PublishedFigures
 from vconv.catalog.systems import SYSTEMS
 from vconv.cli import render
 from vconv.cli.render.base import COLOURS, command, folded
@@ -151,7 +151,7 @@ def validated(document: dict[str, Any], simulated: bool) -> Drawn:
 
 
 def published(document: dict[str, Any]) -> Drawn:
-    rows: list[Published] = [row for system in SYSTEMS.values() for row in system.published]
+    rows: list[PublishedFigures] = [row for system in SYSTEMS.values() for row in system.published]
     stretched = {**document, "published": [asdict(row) for row in rows]}
     figures = [f"{value:g}" for row in rows for value in row.figures.values()]
     return Drawn(render.validated, stretched, figures, [row.source for row in rows])

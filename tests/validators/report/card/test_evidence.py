@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from vconv.artifact.results import Saved
+from vconv.artifact.results import SavedReport
 from vconv.validators.report.card.evidence import newest
 
 
-def report(name: str, asked: str, *ran: str, simulated: bool = False) -> Saved:
+def report(name: str, asked: str, *ran: str, simulated: bool = False) -> SavedReport:
     rows: list[dict[str, Any]] = [{"device": device, "simulated": simulated} for device in ran]
-    return Saved(name, {"devices": {asked: "a model"}, "variants": rows, "time": "20261121T184025"})
+    return SavedReport(name, {"devices": {asked: "a model"}, "variants": rows, "time": "20261121T184025"})
 
 
 def test_the_newest_report_of_each_device_is_chosen() -> None:
@@ -35,7 +35,7 @@ def test_a_device_on_which_nothing_could_be_run_is_told_all_the_same() -> None:
 
 
 def test_a_comparison_is_no_validation() -> None:
-    assert newest([Saved("a", {"rows": []})]) == []
+    assert newest([SavedReport("a", {"rows": []})]) == []
 
 
 def test_the_moment_is_the_reports() -> None:

@@ -14,9 +14,9 @@ import pytest
 from vconv.validators.report import sentences
 from vconv.validators.report.page import figures, page
 from vconv.validators.report.page.gallery import Gallery
-from vconv.validators.report.saving import Saved
+from vconv.validators.report.saving import ReportFile
 
-SAVED = Saved("20261121T224100-validate.json", "0123456789abcdef" * 4)
+SAVED = ReportFile("20261121T224100-validate.json", "0123456789abcdef" * 4)
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 Hang = Callable[[dict[str, Any]], Gallery]
 

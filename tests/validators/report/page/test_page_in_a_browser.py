@@ -12,7 +12,7 @@ import pytest
 
 from vconv.validators.report.page import page
 from vconv.validators.report.page.gallery import Gallery
-from vconv.validators.report.saving import Saved
+from vconv.validators.report.saving import ReportFile
 
 SCRIPT = Path(__file__).parents[4] / "docs" / "screenshots.py"
 _found = importlib.util.spec_from_file_location("screenshots", SCRIPT)
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(screenshots.program() is None, reason="Chromium is not installed"),
 ]
-SAVED = Saved("20261121T224100-validate.json", "0123456789abcdef" * 4)
+SAVED = ReportFile("20261121T224100-validate.json", "0123456789abcdef" * 4)
 PHONE = 360
 CONTRAST = """
 (() => {
