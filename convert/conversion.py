@@ -12,7 +12,6 @@ from typing import Any
 import onnx_ir as ir
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.artifact.disk import require_space
 from vconv.convert.ascend import operators
 from vconv.convert.graphs import tracing
 from vconv.convert.layouts.base import ANY_SIZE, Network
@@ -24,6 +23,7 @@ from vconv.convert.patches.base import Patch, WeightsFinding, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
 from vconv.convert.weights import checkpoint, ledger
 from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
+from vconv.disk import require_space
 from vconv.errors import InputError, PatchError
 from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say, silent
 

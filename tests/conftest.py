@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -19,11 +20,14 @@ from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
+from vconv.errors import VconvError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import natural_image
 from vconv.workflows import export as workflows
 from vconv.workflows.miniatures import miniature, side_of
+
+Refused = Callable[..., contextlib.AbstractContextManager[None]]
 
 STANDINS = Path(__file__).parent / "standins"
 """Programs and modules of CANN, imitated."""
@@ -130,6 +134,22 @@ def copied(small_artifact: Path, tmp_path: Path) -> Path:
 def made(small_artifact: Path) -> Manifest:
     """The manifest of :func:`small_artifact`."""
     return manifest.load(small_artifact)
+
+
+@pytest.fixture
+def refused() -> Refused:
+    """Expect an error that the user can mend: of this type, one line, with these fragments."""
+
+    @contextlib.contextmanager
+    def expect(kind: type[VconvError], *fragments: str) -> Iterator[None]:
+        with pytest.raises(kind) as caught:
+            yield
+        message = str(caught.value)
+        assert "\n" not in message
+        assert all(part in message for part in (" | got ", " | expected ", " | fix: "))
+        assert [part for part in fragments if part not in message] == [], message
+
+    return expect
 
 
 @dataclass(frozen=True)

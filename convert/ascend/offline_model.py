@@ -9,10 +9,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vconv.artifact.disk import require_space
 from vconv.convert.ascend import atc, operators
 from vconv.convert.ascend.atc import FOLDER, GRAPH_FILE, MODEL_FILE, SCRIPT_FILE, CompileOrder
 from vconv.convert.graphs.passes.embed_weights import embed_weights
+from vconv.disk import require_space
 from vconv.errors import ArtifactError, InputError
 from vconv.types import Say
 

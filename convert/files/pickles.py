@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vconv.artifact.disk import require_space
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import CHUNK_BYTES, PlannedTensor
+from vconv.disk import require_space
 from vconv.errors import WeightsError
 
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt")

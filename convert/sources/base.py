@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.convert.files.safetensors_file import CHUNK_BYTES, TensorEntry
+from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.libraries.base import Library
@@ -112,19 +112,3 @@ def digest_of(files: Mapping[str, str]) -> str:
     digests = sorted(files.values())
     whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return whole[:_SHOWN]
-
-
-def sha256_of(path: Path, read: Callable[[int], None] | None = None) -> str:
-    """Return a file's sha256 in hexadecimal, reading it as a stream.
-
-    Args:
-        path: the file.
-        read: is told how many more bytes were read, time and again.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            if read is not None:
-                read(len(chunk))
-    return digest.hexdigest()

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from packaging.version import Version
 
-from vconv.artifact.disk import require_space
 from vconv.catalog.systems import System
 from vconv.convert.files import pickles, safetensors_file, shards
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries.table import LIBRARIES
-from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of, write_configurations
+from vconv.convert.sources.base import Origin, Source, digest_of, write_configurations
+from vconv.disk import require_space
 from vconv.errors import WeightsError
+from vconv.hashes import sha256_of
 from vconv.progress import megabytes
 from vconv.types import CONFIG_FILE, MANIFEST_FILE, PICKLE_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Say
 

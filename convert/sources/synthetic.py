@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vconv.artifact.disk import require_space
 from vconv.catalog.systems import System
 from vconv.convert.files import safetensors_file
 from vconv.convert.layouts.table import network
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import SYNTHETIC, Origin, Source, write_configurations
+from vconv.disk import require_space
 from vconv.types import WEIGHTS_FILE, Say
 
 LICENCE = "none: synthetic weights"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.artifact.disk import PARTIAL, SCRATCH, disk_full
+from vconv.disk import PARTIAL, SCRATCH, disk_full
 from vconv.errors import ArtifactError
 from vconv.types import MANIFEST_FILE, Say
 

@@ -99,7 +99,7 @@ def _sentences() -> Iterator[None]:
             )
         )
     except OSError as error:
-        from vconv.artifact.disk import refusal
+        from vconv.disk import refusal
 
         sentence = refusal(error)
         if sentence is None:

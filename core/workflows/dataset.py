@@ -17,8 +17,9 @@ import torch
 
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.results import REPORTS_FOLDER
-from vconv.convert.sources.base import Source, sha256_of
+from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, InputError
+from vconv.hashes import sha256_of
 from vconv.progress import counted
 from vconv.runtime.engines.session import Session, in_batches
 from vconv.runtime.inputs.image_folder import ImageFolder, shown

@@ -23,8 +23,9 @@ from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
 from vconv.convert.libraries import complexity, models
 from vconv.convert.patches import rope_periods
-from vconv.convert.sources.base import Source, sha256_of
+from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
+from vconv.hashes import sha256_of
 from vconv.types import VARIANTS, WEIGHTS_FILE
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
 from vconv.validators.checks.graphs import InspectedGraph

@@ -7,14 +7,14 @@ import errno
 import shutil
 from pathlib import Path
 
-from vconv.artifact.disk import FILLING, disk_full, require_space
 from vconv.artifact.manifest import FileRecord, Manifest
 from vconv.artifact.staging import left_behind, workplace
-from vconv.convert.sources.base import sha256_of
 from vconv.convert.sources.table import Request, open_source
 from vconv.convert.weights import checkpoint, ledger
 from vconv.convert.weights.ledger import LEDGER_FILE
+from vconv.disk import FILLING, disk_full, require_space
 from vconv.errors import ArtifactError, WeightsError
+from vconv.hashes import sha256_of
 from vconv.progress import megabytes
 from vconv.types import WEIGHTS_FILE, Say
 

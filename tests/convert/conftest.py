@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +24,8 @@ from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries import corrections
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
-from vconv.errors import VconvError
 from vconv.types import Say, silent
 
-Refused = Callable[..., AbstractContextManager[None]]
 Distance = Callable[[Any, Any], float]
 Named = dict[str, Tensor]
 
@@ -51,22 +47,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def refused() -> Refused:
-    """Expect an error that the user can mend: of this type, one line, with these fragments."""
-
-    @contextlib.contextmanager
-    def expect(kind: type[VconvError], *fragments: str) -> Iterator[None]:
-        with pytest.raises(kind) as caught:
-            yield
-        message = str(caught.value)
-        assert "\n" not in message
-        assert all(part in message for part in (" | got ", " | expected ", " | fix: "))
-        assert [part for part in fragments if part not in message] == [], message
-
-    return expect
 
 
 @pytest.fixture

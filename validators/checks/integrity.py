@@ -14,10 +14,11 @@ from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.table import LIBRARIES
-from vconv.convert.sources.base import Source, sha256_of
+from vconv.convert.sources.base import Source
 from vconv.convert.weights import checkpoint
 from vconv.convert.weights.ledger import LEDGER_FILE, Line
 from vconv.errors import ArtifactError, UnknownNameError
+from vconv.hashes import sha256_of
 from vconv.progress import megabytes
 from vconv.runtime.engines.variants import require_weights
 from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Say, Status, silent

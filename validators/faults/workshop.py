@@ -20,9 +20,9 @@ from vconv.artifact import manifest
 from vconv.artifact.manifest import FileRecord, Manifest
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.layouts.base import Network
-from vconv.convert.sources.base import sha256_of
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE
+from vconv.hashes import sha256_of
 from vconv.types import WEIGHTS_FILE, Array
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from vconv.artifact.disk import disk_full
 from vconv.artifact.results import REPORTS_FOLDER
+from vconv.disk import disk_full
 from vconv.errors import ArtifactError
 from vconv.types import Array
 

@@ -3,12 +3,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.sources.base import Origin, Source, digest_of, sha256_of
+from vconv.convert.sources.base import Origin, Source, digest_of
 
 
 @pytest.mark.parametrize(
@@ -38,12 +37,6 @@ def test_one_files_digest_is_its_own_and_several_have_one_whatever_their_order()
     both = digest_of({"a": first, "b": second})
     assert both == digest_of({"b": second, "a": first})
     assert len({both, first[:12], second[:12], digest_of({"a": first, "b": first})}) == 4
-
-
-def test_a_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
-    content = bytes(range(256)) * 5000
-    (tmp_path / "file").write_bytes(content)
-    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 def test_entries_are_those_of_the_file(small_source: Source) -> None:

@@ -19,10 +19,10 @@ import transformers
 
 import vconv
 from vconv.artifact import manifest
-from vconv.artifact.disk import SCRATCH
 from vconv.catalog.systems import System
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
+from vconv.disk import SCRATCH
 from vconv.errors import InputError, WeightsError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.processes import peak_memory

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vconv.artifact.disk import FULL, MARGIN_BYTES, SCRATCH, disk_full, require_space
+from vconv.disk import FULL, MARGIN_BYTES, SCRATCH, disk_full, require_space
 from vconv.errors import ArtifactError
 
 Refused = Callable[..., AbstractContextManager[None]]
