@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+import vconv
 from vconv._version import VERSION
 from vconv.catalog import systems
 from vconv.cli.completion import artifact, one_of, system
@@ -81,9 +82,8 @@ def list_systems(as_json: bool) -> None:
 def info(path: str, as_json: bool) -> None:
     """Show what an artifact is, and how it was last validated."""
     from vconv.cli import render
-    from vconv.workflows import export as workflows
 
-    show(workflows.describe(path), render.artifact, as_json)
+    show(vconv.info(path), render.artifact, as_json)
 
 
 @main.command()
@@ -103,10 +103,9 @@ def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> Non
     It holds a patched checkpoint, ONNX graphs, and what the reference gives.
     """
     from vconv.cli import render
-    from vconv.workflows import export as workflows
 
     batches = () if gears is None else whole_numbers(gears, "--gears")
-    document = workflows.export(golden=golden == "record", gears=batches, say=progress(), **options)
+    document = vconv.export(golden=golden == "record", gears=batches, say=progress(), **options)
     show(document, render.exported, as_json)
 
 
@@ -133,9 +132,8 @@ def validate(as_json: bool, **options: Any) -> None:
     Each of its variants is judged: the patched model in torch, and every graph.
     """
     from vconv.cli import render
-    from vconv.workflows import validate as judging
 
-    document = judging.validate(say=progress(), **options)
+    document = vconv.validate(say=progress(), **options)
     show(document, render.validated, as_json)
     exit_by(document)
 
@@ -159,9 +157,8 @@ def reference(as_json: bool, **options: Any) -> None:
     The artifact PATH is validated there against the file that is written here.
     """
     from vconv.cli import render
-    from vconv.workflows import reference as referring
 
-    show(referring.reference(say=progress(), **options), render.referred, as_json)
+    show(vconv.reference(say=progress(), **options), render.referred, as_json)
 
 
 @main.command()
@@ -174,9 +171,8 @@ def compare(as_json: bool, **options: Any) -> None:
     Each PATH is one, with all its variants.
     """
     from vconv.cli import render
-    from vconv.workflows import compare as comparing
 
-    document = comparing.compare(say=progress(), **options)
+    document = vconv.compare(say=progress(), **options)
     show(document, render.compared, as_json)
     exit_by(document)
 
@@ -194,9 +190,8 @@ def card(as_json: bool, **options: Any) -> None:
     It is made from the manifest and the reports of the artifact PATH.
     """
     from vconv.cli import render
-    from vconv.workflows import card as carding
 
-    show(carding.card(say=progress(), **options), render.carded, as_json)
+    show(vconv.card(say=progress(), **options), render.carded, as_json)
 
 
 @main.command()
@@ -220,9 +215,8 @@ def selftest(as_json: bool, **options: Any) -> None:
     They are made one at a time in a copy of the artifact PATH; without PATH, in miniatures of every system.
     """
     from vconv.cli import render
-    from vconv.workflows import selftest as selftesting
 
-    document = selftesting.selftest(say=progress(), **options)
+    document = vconv.selftest(say=progress(), **options)
     show(document, render.selftested, as_json)
     exit_by(document)
 
@@ -248,9 +242,8 @@ def bisect(as_json: bool, **options: Any) -> None:
     It is a variant of the artifact PATH, held against its reference.
     """
     from vconv.cli import render
-    from vconv.workflows import bisect as localising
 
-    document = localising.bisect(say=progress(), **options)
+    document = vconv.bisect(say=progress(), **options)
     show(document, render.bisected, as_json)
     exit_by(document)
 
@@ -267,9 +260,8 @@ def fill(as_json: bool, **options: Any) -> None:
     They are made from your own copy of the original's.
     """
     from vconv.cli import render
-    from vconv.workflows import export as workflows
 
-    show(workflows.fill(say=progress(), **options), render.filled, as_json)
+    show(vconv.fill(say=progress(), **options), render.filled, as_json)
 
 
 @main.command()
@@ -295,8 +287,7 @@ def doctor(as_json: bool, probed: bool, **options: Any) -> None:
     Exit status 0: everything that is installed works; what is missing for an NPU is noted, no more.
     """
     from vconv.cli import render
-    from vconv.workflows import doctor as diagnosing
 
-    document = diagnosing.diagnose(probed, say=progress(), **options)
+    document = vconv.doctor(probed, say=progress(), **options)
     show(document, render.diagnosed, as_json)
     exit_by(document)

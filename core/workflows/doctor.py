@@ -1,4 +1,7 @@
-"""The straight line behind `vconv doctor`. Nothing heavy is imported here: what is broken must be told."""
+"""`vconv doctor`: what is installed here, and what of it works.
+
+Nothing heavy is imported here, so that a broken library can be reported.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ NEEDED = ("torch", "onnx", "onnxruntime")
 """Libraries without which nothing can be probed."""
 
 
-def diagnose(
+def doctor(
     probed: bool = False,
     *,
     device: str | None = None,

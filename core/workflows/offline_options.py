@@ -77,6 +77,6 @@ def offline_row(made: Manifest) -> dict[str, Any] | None:
     """Say how an artifact's offline model is compiled, and whether it has been; None if it has none."""
     for record in made.variants:
         if record.offline:
-            named = {"variant": record.variant, "file": record.file, "compiled": record.file in made.files}
+            named = {"variant": record.variant, "file": record.path, "compiled": record.path in made.files}
             return {**named, **record.offline.model_dump(mode="json")}
     return None
