@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.sources.base import Source
@@ -150,6 +151,12 @@ def refused() -> Refused:
         assert [part for part in fragments if part not in message] == [], message
 
     return expect
+
+
+@pytest.fixture
+def small(small_artifact: Path, made: Manifest) -> Artifact:
+    """The artifact of every shrunk system, opened."""
+    return Artifact(small_artifact, made)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import vconv
+from vconv.artifact.artifact import Artifact
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, UnknownNameError
-from vconv.runtime.engines.variants import patched_network
 from vconv.validators.faults.operators import alter
 from vconv.validators.faults.workshop import ArtifactCopy
 
@@ -66,7 +66,7 @@ def test_the_picture_of_the_same_figures_is_the_same_bytes(copied: Path) -> None
 
 @ONE
 def test_a_wrong_operator_is_named_and_fails(copied: Path, tmp_path: Path) -> None:
-    shop = ArtifactCopy.open(copied, tmp_path / "shop", patched_network(copied))
+    shop = ArtifactCopy.open(Artifact.open(copied), tmp_path / "shop")
     model = shop.graph("model.onnx")
     node = [node.name for node in model.graph.node if node.op_type == "Softmax"][1]
     alter(model, node, shop.value_of)
