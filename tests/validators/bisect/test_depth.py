@@ -85,9 +85,8 @@ def test_errors_are_those_that_a_bisection_finds_in_all(
     graph = GraphStages(small_artifact / "model.onnx", Artifact.open(small_artifact).network, CPU)
     bisected = localise(reference, graph, pixel_values[:1], 1e-5, True, silent)
     with opened(small_artifact, made, "onnx-fp32") as session:
-        row = Depths.of(reference, pixel_values, Artifact(small_artifact, made).network).look(
-            Mock(device=CPU), session, {}
-        )
+        depths = Depths.of(reference, pixel_values, Artifact(small_artifact, made).network)
+        row = depths.look(Mock(device=CPU), session, {})
     assert [(one["stage"], one["error"]) for one in row["depth"]] == [
         (stage.stage, stage.total) for stage in bisected.stages
     ]
