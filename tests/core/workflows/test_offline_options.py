@@ -44,7 +44,7 @@ def test_an_offline_model_has_its_weights_inside_so_that_they_cannot_be_left_out
 
 
 def test_gears_need_a_dynamic_graph_that_atc_takes_and_one_batch_does_not() -> None:
-    with pytest.raises(InputError, match="--gears needs a graph .*got --opset 20 .*leave --opset out"):
+    with pytest.raises(InputError, match="--gears needs an opset .*got --opset 20 .*leave --opset out"):
         order(gears=(1, 2), opset=20)
     assert order(opset=20) == order()
 
