@@ -50,7 +50,7 @@ def doctor(
     named = [name for name, value in given.items() if value]
     if named and not probed:
         raise InputError(
-            "there is nothing to do on a device",
+            f"--{named[0]} is only for --probe",
             got=f"--{named[0]} without --probe",
             expected="both, or neither",
             fix="add --probe",
@@ -60,7 +60,7 @@ def doctor(
     broken = [one.name for one in findings if one.name in NEEDED and one.state is State.PROBLEM]
     readings = None
     if probed and broken:
-        findings.append(Finding("probe", State.PROBLEM, f"not run without {broken[0]}", f"mend {broken[0]}"))
+        findings.append(Finding("probe", State.PROBLEM, f"not run without {broken[0]}", f"fix {broken[0]}"))
     elif probed:
         from vconv.workflows import device_probe
 

@@ -178,10 +178,10 @@ def _check_options(
     require_seed(seed)
     if photographs and not golden:
         raise InputError(
-            "--images has nothing to do",
-            got="--golden none",
-            expected="--golden record",
-            fix="leave one of the two out",
+            "--images is not used with --golden none",
+            got="both",
+            expected="one of them: no image is run without recorded outputs",
+            fix="leave one of them out",
         )
     if out is not None and not str(out):
         raise InputError("--out is empty", got="''", expected="a folder", fix="name one, or leave --out out")

@@ -25,7 +25,7 @@ USUAL_ENGINE = "onnxruntime"
 
 
 def _named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
-    """Look devices up by name; an NPU that ``all`` leaves out though torch_npu is installed is told."""
+    """Look devices up by name. For ``all``, report them, and why an installed torch_npu gives no NPU."""
     found = find_devices(name, settings)
     if name == ALL:
         say(f"devices here: {', '.join(device.name for device in found)}")

@@ -128,7 +128,10 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
             "--periods has nothing to choose",
         ),
         (["export", "dinov3-vits16", "--images", "x.png"], "cannot read the image x.png | got no such file"),
-        (["export", "dinov3-vits16", "--images", "x.png", "--golden", "none"], "--images has nothing to do"),
+        (
+            ["export", "dinov3-vits16", "--images", "x.png", "--golden", "none"],
+            "--images is not used with --golden none",
+        ),
         (["--nope"], "wrong use of vconv | got No such option"),
         (["nonsense"], "unknown command | got 'nonsense'"),
         (["validate", "no/such/artifact"], "no artifact at no/such/artifact | got no such folder"),
@@ -140,8 +143,8 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["validate", ".", "--device", "npu-sim", "--profile", "910c"], "unknown profile | got '910c'"),
         (["validate", ".", "--device", "npu-sim:1"], "there is no npu-sim:1 | got 1 of them"),
         (["compare", "a", "--device", "npu-sim", "--capture"], "--capture cannot be met here"),
-        (["doctor", "--device", "cpu"], "there is nothing to do on a device | got --device without --probe"),
-        (["doctor", "--hf32", "none"], "there is nothing to do on a device | got --hf32 without --probe"),
+        (["doctor", "--device", "cpu"], "--device is only for --probe | got --device without --probe"),
+        (["doctor", "--hf32", "none"], "--hf32 is only for --probe | got --hf32 without --probe"),
         (["doctor", "--probe", "--device", "tpu"], "unknown device | got 'tpu'"),
         (["validate", ".", "--within", "loose"], "no limits at loose | got No such file or directory"),
         (["compare", "a", "--within", "."], "no limits at . | got Is a directory"),
@@ -267,7 +270,7 @@ def test_the_doctor_exits_with_1_where_something_that_is_installed_does_not_work
     result = run("doctor")
     assert result.exit_code == 1
     assert "libhccl.so [is] not found" in result.stdout
-    assert "to mend it: `source set_env.sh`" in result.stdout
+    assert "to fix it: `source set_env.sh`" in result.stdout
     assert result.stdout.splitlines()[-1] == "problems: torch_npu"
     result = run("doctor", "--json")
     assert result.exit_code == 1

@@ -50,7 +50,7 @@ def test_what_was_found_is_reported_with_a_log_and_a_picture(copied: Path) -> No
     assert document["sentence"] in log.read_text()
     drawn = picture.read_text()
     assert drawn.startswith("<?xml")
-    for words in ("of its own", "in all", "limit", "block 2", "dinov3-vits16: onnx-fp32 against"):
+    for words in ("stage alone", "accumulated", "limit", "block 2", "dinov3-vits16: onnx-fp32 against"):
         assert words in drawn
     (entry,) = json.loads((copied / "results.json").read_text())["reports"]
     assert entry["file"] == f"reports/{report.name}"

@@ -182,19 +182,19 @@ def test_a_departure_that_adds_up_over_stages_is_said_to_be_in_none() -> None:
     found = Departure(rows, 1, (), None, BOUND)
     assert (found.departs, found.own, found.fault) == (True, False, "")
     assert found.sentence("it") == (
-        "it departs from head on, by 1.5e-05 in all, in no single stage; "
-        "head adds most, 9.0e-06 of its own (any other stage: at most 8.0e-06)"
+        "it departs from head on, by 1.5e-05 accumulated, in no single stage; "
+        "head adds most, 9.0e-06 in this stage alone (any other stage: at most 8.0e-06)"
     )
 
 
 def test_a_departure_is_said_in_a_sentence() -> None:
     found = departure(1e-7, 2e-3, weights=("a.weight",))
     assert found.sentence("it") == (
-        "it departs in stage 1, by 2.0e-03 of its own (any other stage: at most 1.0e-07), "
-        "at Mul n, which works on a.weight: what it gives is 1.0e-03 from mul here"
+        "it departs in stage 1, by 2.0e-03 in this stage alone (any other stage: at most 1.0e-07), "
+        "at Mul n, which works on a.weight: its output is 1.0e-03 from mul here"
     )
     lost = departure(1e-7, 2e-3, error=None, counterpart="")
-    assert lost.sentence("it").endswith("at Mul n: nothing in the reference is near what it gives")
+    assert lost.sentence("it").endswith("at Mul n: nothing in the reference is near its output")
 
 
 @pytest.mark.parametrize("own", [(1e-7, 2e-5), (float("nan"), 1e-7), (float("inf"), 0.0)])
