@@ -17,7 +17,8 @@ def info(path: str | Path) -> dict[str, Any]:
         Its path and its manifest; ``outputs``, the shape of each; which files are ``missing``; ``reports``,
         the newest of each kind, as :func:`vconv.validators.report.history.newest` has them; and
         ``reports_trouble``: why those cannot be read. Keys of version 0.1.0 are still there: ``file``,
-        ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, and ``file`` of ``golden``.
+        ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``, and
+        ``published`` of ``source``.
 
     Raises:
         ArtifactError: there is no sound manifest.
@@ -30,6 +31,7 @@ def info(path: str | Path) -> dict[str, Any]:
     return {
         "artifact": str(path),
         **document,
+        "source": {**document["source"], "published": document["source"]["from_catalog"]},
         "outputs": {name: list(shape) for name, shape in made.outputs.items()},
         "variants": [
             {**document, **_former_keys(record)}

@@ -63,9 +63,24 @@ def test_info_shows_what_the_manifest_says(small_artifact: Path) -> None:
     assert result.exit_code == 0
     assert "synthetic:1 (synthetic: not trained weights)" in result.stdout
     recorded = json.loads((small_artifact / "vconv.json").read_text())
+    document = json.loads(run("info", small_artifact, "--json").stdout)
+    former = [
+        {key: row.pop(key) for key in ("file", "batch", "opset", "ir_version", "operators")}
+        for row in document["variants"]
+    ]
+    assert [row["file"] for row in former] == [row["path"] for row in recorded["variants"]]
+    assert [row["batch"] for row in former] == [None, None, 2]
+    for row, kept in zip(former[1:], recorded["variants"][1:], strict=True):
+        assert {key: row[key] for key in ("opset", "ir_version", "operators")}.items() <= kept[
+            "graph"
+        ].items()
+    assert document["golden"].pop("file") == recorded["golden"]["path"]
+    assert document["source"].pop("published") == recorded["source"]["from_catalog"]
+    made = manifest.load(small_artifact)
+    assert document.pop("outputs") == {name: list(shape) for name, shape in made.outputs.items()}
     found = {"artifact": str(small_artifact), "missing": [], "reports": [], "reports_trouble": ""}
-    assert json.loads(run("info", small_artifact, "--json").stdout) == {**recorded, **found}
-    height, width = manifest.load(small_artifact).size
+    assert document == {**recorded, **found}
+    height, width = made.size
     assert f"[batch, 3, {height}, {width}]" in result.stdout
 
 
