@@ -153,13 +153,25 @@ def edit(file: str, **values: Any) -> Damage:
     ("damage", "sentence"),
     [
         (remove, "no weights in "),
-        (truncate, "model.safetensors is not a sound safetensors file | got a file of"),
-        (corrupt, "model.safetensors is not a sound safetensors file | got a header of"),
-        (offsets(overlap), "with no gap or overlap"),
-        (offsets(overrun), "with no gap or overlap"),
-        (offsets(overflow), "model.safetensors is not a sound safetensors file | got tensor"),
-        (offsets(lie), "model.safetensors is not a sound safetensors file | got tensor"),
-        (gigabyte_header, "got a header of 1073741824 bytes"),
+        (truncate, "model.safetensors is not a sound safetensors file | got incomplete metadata"),
+        (corrupt, "model.safetensors is not a sound safetensors file | got header too large"),
+        (
+            offsets(overlap),
+            "model.safetensors is not a sound safetensors file | got invalid offset for tensor",
+        ),
+        (
+            offsets(overrun),
+            "model.safetensors is not a sound safetensors file | got invalid offset for tensor",
+        ),
+        (
+            offsets(overflow),
+            "model.safetensors is not a sound safetensors file | got overflow computing buffer size",
+        ),
+        (
+            offsets(lie),
+            "model.safetensors is not a sound safetensors file | got invalid shape, data type, or offset",
+        ),
+        (gigabyte_header, "got header too large, in a file of 109 bytes"),
         (duplicate_names, "twice in the header"),
         (other_keys, "does not fit dinov3_vit | got "),
         (put(math.nan), "a weight is not a number in model.safetensors | got NaN or Inf in "),
