@@ -163,15 +163,15 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path, refuse
 
 
 LIES = {
-    "gap": (file_of({"a": f32(0, 4, [1]), "b": f32(8, 12, [1])}, bytes(12)), "invalid offset for tensor `b`"),
+    "gap": (file_of({"a": f32(0, 4, [1]), "b": f32(8, 12, [1])}, bytes(12)), "offset for tensor `b`"),
     "gap at the start": (file_of({"a": f32(4, 8, [1])}, bytes(8)), "invalid offset for tensor `a`"),
-    "overlap": (file_of({"a": f32(0, 8, [2]), "b": f32(4, 12, [2])}, bytes(12)), "invalid offset for tensor `b`"),
-    "same place": (file_of({"a": f32(0, 4, [1]), "b": f32(0, 4, [1])}, bytes(4)), "invalid offset for tensor"),
+    "overlap": (file_of({"a": f32(0, 8, [2]), "b": f32(4, 12, [2])}, bytes(12)), "offset for tensor `b`"),
+    "same place": (file_of({"a": f32(0, 4, [1]), "b": f32(0, 4, [1])}, bytes(4)), "offset for tensor"),
     "overrun": (file_of({"a": f32(0, 8, [2])}, bytes(7)), "not fully covered, in a file of 76 bytes"),
     "left over": (file_of({"a": f32(0, 8, [2])}, bytes(9)), "not fully covered, in a file of 78 bytes"),
     "no data": (file_of({"a": f32(0, 8, [2])}), "not fully covered, in a file of 69 bytes"),
-    "too short for its shape": (file_of({"a": f32(0, 4, [2])}, bytes(4)), "invalid shape, data type, or offset"),
-    "too long for its shape": (file_of({"a": f32(0, 8, [1])}, bytes(8)), "invalid shape, data type, or offset"),
+    "too short for its shape": (file_of({"a": f32(0, 4, [2])}, bytes(4)), "invalid shape, data type"),
+    "too long for its shape": (file_of({"a": f32(0, 8, [1])}, bytes(8)), "invalid shape, data type"),
     "backwards": (file_of({"a": f32(4, 0, [1])}, bytes(4)), "invalid offset for tensor `a`"),
     "negative offset": (file_of({"a": f32(-4, 0, [1])}), "integer `-4`"),
     "negative shape": (file_of({"a": f32(0, 4, [-1, -1])}, bytes(4)), "integer `-1`"),
@@ -179,7 +179,7 @@ LIES = {
     "boolean shape": (file_of({"a": f32(0, 4, [True])}, bytes(4)), "boolean `true`"),
     "shape of text": (file_of({"a": f32(0, 4, "1")}, bytes(4)), 'string "1"'),
     "shape of nothing": (file_of({"a": f32(0, 4, None)}, bytes(4)), "null, expected a sequence"),
-    "offset that is not a number": (file_of({"a": f32(0, float("nan"), [1])}, bytes(4)), "invalid JSON in header"),
+    "offset that is not a number": (file_of({"a": f32(0, float("nan"), [1])}, bytes(4)), "expected value"),
     "three offsets": (
         file_of({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]}}, bytes(4)),
         "invalid length 3",
@@ -205,9 +205,9 @@ LIES = {
     "header beyond the file": (struct.pack("<Q", 90) + b"{}", "invalid header length, in a file of 10 bytes"),
     "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
     "a page": (b"<!doctype html>\n<html>", "a text that begins b'<!doctype html>"),
-    "numbers without end": (file_of({"a": f32(0, 8, [2**62] * 16)}, bytes(8)), "overflow computing buffer size"),
-    "a number above all": (file_of({"a": f32(0, 8, [2**63])}, bytes(8)), "overflow computing buffer size"),
-    "dimensions without end": (file_of({"a": f32(0, 8, [2] * 50_000)}, bytes(8)), "overflow computing buffer size"),
+    "numbers without end": (file_of({"a": f32(0, 8, [2**62] * 16)}, bytes(8)), "overflow computing"),
+    "a number above all": (file_of({"a": f32(0, 8, [2**63])}, bytes(8)), "overflow computing"),
+    "dimensions without end": (file_of({"a": f32(0, 8, [2] * 50_000)}, bytes(8)), "overflow computing"),
     "huge header": (struct.pack("<Q", 2**63) + b"{}", "header too large"),
     "header of one byte": (struct.pack("<Q", 1) + b"{}", "invalid JSON in header: EOF"),
 }  # fmt: skip

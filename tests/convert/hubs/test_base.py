@@ -252,7 +252,7 @@ def test_a_cache_that_cannot_be_written_to_is_one_sentence(
     def fail(*args: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with refused(WeightsError, f"{NAME} cannot be written to the cache", said, "HF_HUB_CACHE"):
         download("huggingface", NAME)
 
