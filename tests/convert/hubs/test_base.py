@@ -106,7 +106,7 @@ def test_an_answer_that_no_standard_names_is_a_sentence_too(status: int) -> None
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("HF_ENDPOINT", "http://[bad"), ("HF_TOKEN", "tökén"), ("ALL_PROXY", "socks5://127.0.0.1:9")],
+    [("HF_ENDPOINT", "http://[bad"), ("HF_TOKEN", "t€k€n"), ("ALL_PROXY", "socks5://127.0.0.1:9")],
 )
 def test_surroundings_that_make_no_sense_are_a_sentence(
     hub: Any, refused: Refused, monkeypatch: pytest.MonkeyPatch, name: str, value: str
