@@ -1,4 +1,8 @@
-"""Progress of what takes long: lines that know how far it is, passed on like any other line."""
+"""Progress of long work: lines that know how much is done, passed on like any other line.
+
+``rich.progress`` draws on a terminal only, and from a thread, which disturbs whatever is being timed. These
+lines go to any caller, and nothing runs between two of them.
+"""
 
 from __future__ import annotations
 

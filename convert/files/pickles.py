@@ -3,7 +3,8 @@
 ``torch.load(weights_only=True)`` knows tensors and plain containers and refuses everything else. Its
 unpickler can be made to corrupt memory before torch 2.10 (CVE-2026-24747): older versions should be given
 only files whose origin is trusted. A zip, which is what torch has written since 1.6, is mapped and not read,
-so that memory does not grow with it; the older format cannot be mapped.
+so that memory does not grow with it; the older format cannot be mapped. The tensors are written by the
+streaming writer beside this file and not by ``safetensors.torch``, which needs all of them in memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Sharded checkpoints: one index in JSON that says which file beside it holds which tensor.
 
 The format is that of transformers and huggingface_hub, ``{"metadata": {...}, "weight_map": {tensor: file}}``.
-``metadata.total_size`` is not held against the files: writers do not agree on what it counts.
+``metadata.total_size`` is not compared with the files: writers do not agree on what it counts. Those
+libraries read an index while they load a model, and trust it; here it is checked before any file is opened.
 """
 
 from __future__ import annotations
