@@ -1,9 +1,9 @@
 """The safetensors format: where each tensor of a file lies, and files written as a stream.
 
 The format is eight bytes of little-endian header length, a JSON header, then the tensors' bytes
-(https://github.com/huggingface/safetensors#format). The library safetensors validates every header. It does
-not give the offsets of the tensors, by which an ONNX graph points into a checkpoint, it accepts a name that
-comes twice, and it writes only what is in memory as a whole: these three are done here.
+(https://github.com/huggingface/safetensors#format). The library safetensors validates every header. Three
+things it does not do, and this module does: it gives no offsets, which an ONNX graph needs to point into a
+checkpoint; it accepts a header with one name twice; and it writes only tensors that are all in memory.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ITEM_SIZES: Mapping[str, int] = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
 }  # fmt: skip
-"""Bytes an element, by safetensors dtype name, in the reference implementation's order of rank."""
+"""Bytes of an element by safetensors dtype name, in the order in which the library ranks dtypes."""
 
 CHUNK_BYTES = 16 * 2**20
 _PREFIX = 8
 _SHOWN = 32
 _DIMENSIONS = 16
-"""The most that a tensor may have."""
+"""The greatest number of dimensions of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TensorEntry:
     nbytes: int
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the tensor's bytes, at most :data:`CHUNK_BYTES` at a time, whole elements each."""
+        """Yield the tensor's bytes in chunks of at most :data:`CHUNK_BYTES`; no element is split."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             left = self.nbytes
@@ -71,7 +71,7 @@ class TensorEntry:
 
 def _broken(path: Path, got: str, expected: str) -> WeightsError:
     return WeightsError(
-        f"{path.name} is not a sound safetensors file",
+        f"{path.name} is not a valid safetensors file",
         got=got,
         expected=expected,
         fix="download or copy the file again",
@@ -81,12 +81,12 @@ def _broken(path: Path, got: str, expected: str) -> WeightsError:
 def _text(path: Path, begin: bytes) -> WeightsError:
     pointer = begin.startswith(b"version https://git-lfs")
     return WeightsError(
-        f"{path.name} is not a sound safetensors file",
-        got="a pointer of Git LFS, in place of the file" if pointer else f"a text that begins {begin!r:.40}",
+        f"{path.name} is not a valid safetensors file",
+        got="a Git LFS pointer in place of the file" if pointer else f"a text that begins with {begin!r:.40}",
         expected="a header and tensors",
         fix="run `git lfs pull` in its folder, or download it with `hf download`"
         if pointer
-        else "download the file itself; this may be a page about it",
+        else "download the file itself; this may be a web page about it",
     )
 
 
@@ -100,13 +100,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Read where every tensor of a safetensors file lies, without reading any tensor.
+    """Read the place of every tensor in a safetensors file; no tensor is read.
 
     Args:
         path: the file.
 
     Returns:
-        One entry a tensor, in the order of their bytes.
+        One entry for each tensor, in the order of their bytes.
 
     Raises:
         WeightsError: the file is missing, or its header does not describe the file exactly: every byte
@@ -147,9 +147,9 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _validated(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Return name, dtype and shape of every tensor in the order of their bytes, which have no gap."""
+    """Return name, dtype and shape of every tensor, in the order of their bytes, which have no gap."""
     try:
-        with safe_open(path, "np") as file:  # the framework matters to the tensors' data only
+        with safe_open(path, "np") as file:  # the framework matters only for the data of tensors
             slices = [(name, file.get_slice(name)) for name in file.offset_keys()]
             return [(name, part.get_dtype(), tuple(part.get_shape())) for name, part in slices]
     except SafetensorError as error:
@@ -163,7 +163,7 @@ def _validated(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """A tensor to be written: its name, dtype, shape, and a function that yields its bytes."""
+    """A tensor to write: its name, dtype, shape, and a function that yields its bytes."""
 
     name: str
     dtype: str
@@ -172,7 +172,7 @@ class PlannedTensor:
 
     @property
     def nbytes(self) -> int:
-        """Length in bytes, by dtype and shape."""
+        """Length in bytes, from dtype and shape."""
         return math.prod(self.shape) * ITEM_SIZES[self.dtype]
 
 
@@ -180,7 +180,7 @@ def _ordered(tensors: Iterable[PlannedTensor]) -> list[PlannedTensor]:
     ranks = {dtype: rank for rank, dtype in enumerate(ITEM_SIZES)}
     ordered = sorted(tensors, key=lambda tensor: (-ranks[tensor.dtype], tensor.name))
     if len({tensor.name for tensor in ordered}) < len(ordered):
-        raise ValueError("two tensors have one name")
+        raise ValueError("two tensors have the same name")
     return ordered
 
 
@@ -195,7 +195,7 @@ def _header(ordered: Iterable[PlannedTensor]) -> bytes:
 
 
 def laid_out(path: Path, tensors: Iterable[PlannedTensor]) -> dict[str, TensorEntry]:
-    """Return where :func:`write` will put every tensor, before it does."""
+    """Return where :func:`write` will put every tensor."""
     ordered = _ordered(tensors)
     position = _PREFIX + len(_header(ordered))
     found = {}
@@ -208,10 +208,10 @@ def laid_out(path: Path, tensors: Iterable[PlannedTensor]) -> dict[str, TensorEn
 
 
 def write(path: Path, tensors: Iterable[PlannedTensor], say: Say = silent) -> str:
-    """Write a safetensors file tensor by tensor; no more than one chunk is ever held.
+    """Write a safetensors file tensor by tensor; at most one chunk is in memory at a time.
 
-    The order is the reference implementation's: the highest-ranked dtype first, then by name, so that one
-    set of tensors has one set of bytes.
+    The order is that of the library safetensors: the highest-ranked dtype first, then by name. The same
+    tensors therefore always give the same bytes.
 
     Args:
         path: the file to write; it must not exist.
@@ -222,7 +222,7 @@ def write(path: Path, tensors: Iterable[PlannedTensor], say: Say = silent) -> st
         The file's sha256, in hexadecimal.
 
     Raises:
-        ValueError: two tensors have one name, or one yielded more or fewer bytes than its shape says.
+        ValueError: two tensors have the same name, or one yields more or fewer bytes than its shape says.
     """
     ordered = _ordered(tensors)
     text = _header(ordered)

@@ -1,4 +1,4 @@
-"""Hugging Face: huggingface_hub does the work, with its environment variables, its cache and its token."""
+"""Hugging Face, through huggingface_hub: its environment variables, its cache and its token apply."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def _fetch(repository: str, commit: str, names: list[str]) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 
     held = [try_to_load_from_cache(repository, name, revision=commit) for name in names]
-    if all(isinstance(path, str) for path in held):  # a commit never changes: nothing to ask the hub
+    if all(isinstance(path, str) for path in held):  # a commit never changes
         return Path(str(held[0])).parent
     with _without_bars():
         wanted = [glob.escape(name) for name in names]
         folder = Path(snapshot_download(repository, revision=commit, allow_patterns=wanted))
-        # Where the hub refuses to list the commit, the library returns what the cache holds, and no error.
-        # Asked for by itself, a missing file arrives or raises the reason.
+        # If the hub refuses to list the commit, the library returns an incomplete cache folder without an
+        # error. Asking for a missing file by itself downloads it, or raises the reason.
         for name in names:
             if not (folder / name).is_file():
                 hf_hub_download(repository, name, revision=commit)
@@ -92,7 +92,7 @@ def _remember(found: Snapshot, revision: str | None, weights: str, bare: bool) -
         if known is None or known.revision != found.revision:
             hf_hub_download(found.repository, weights, revision=revision)
         if bare and not _bare(found):
-            # The library notes the hub's "there is none" in its cache, under .no_exist.
+            # The library records a missing file in its cache, under .no_exist.
             try:
                 hf_hub_download(found.repository, CONFIG_FILE, revision=found.revision)
             except LocalEntryNotFoundError:
@@ -104,7 +104,7 @@ def _remember(found: Snapshot, revision: str | None, weights: str, bare: bool) -
 def _bare(found: Snapshot) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    # A path: the file is in the cache. None: nothing is known. Anything else: the hub said that it has none.
+    # A path: the file is in the cache. None: unknown. Anything else: the cache records that there is no file.
     noted = try_to_load_from_cache(found.repository, CONFIG_FILE, revision=found.revision)
     return noted is not None and not isinstance(noted, str)
 

@@ -117,7 +117,7 @@ def test_where_every_tensor_will_lie_is_known_before_it_is_written(tmp_path: Pat
 def test_two_tensors_of_one_name_are_an_error(tmp_path: Path) -> None:
     planned = [plan("same", "F32", tensor_of("F32", 2)), plan("same", "F16", tensor_of("F16", 2))]
     for lay in (laid_out, write):
-        with pytest.raises(ValueError, match="two tensors have one name"):
+        with pytest.raises(ValueError, match="two tensors have the same name"):
             lay(tmp_path / "file", planned)
     assert not (tmp_path / "file").exists()
 
@@ -157,7 +157,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path, refuse
     entry = read_header(path)["a"]
     path.write_bytes(path.read_bytes()[:-8])
     with refused(
-        WeightsError, "file is not a sound safetensors file", "ended inside a tensor", "8 more bytes"
+        WeightsError, "file is not a valid safetensors file", "ended inside a tensor", "8 more bytes"
     ):
         list(entry.chunks())
 
@@ -204,7 +204,7 @@ LIES = {
     "seven bytes": (b"\x02\0\0\0\0\0\0", "header too small, in a file of 7 bytes"),
     "header beyond the file": (struct.pack("<Q", 90) + b"{}", "invalid header length, in a file of 10 bytes"),
     "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
-    "a page": (b"<!doctype html>\n<html>", "a text that begins b'<!doctype html>"),
+    "a page": (b"<!doctype html>\n<html>", "a text that begins with b'<!doctype html>"),
     "numbers without end": (file_of({"a": f32(0, 8, [2**62] * 16)}, bytes(8)), "overflow computing"),
     "a number above all": (file_of({"a": f32(0, 8, [2**63])}, bytes(8)), "overflow computing"),
     "dimensions without end": (file_of({"a": f32(0, 8, [2] * 50_000)}, bytes(8)), "overflow computing"),
@@ -218,7 +218,7 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, refused: Refused, lie: st
     content, fragment = LIES[lie]
     path = tmp_path / "weights.safetensors"
     path.write_bytes(content)
-    with refused(WeightsError, "weights.safetensors is not a sound safetensors file", fragment):
+    with refused(WeightsError, "weights.safetensors is not a valid safetensors file", fragment):
         read_header(path)
 
 

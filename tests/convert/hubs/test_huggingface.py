@@ -153,7 +153,9 @@ def test_a_gated_commit_that_the_hub_refuses_to_list_says_how_to_get_access(
 
 def test_a_listing_that_fails_after_the_first_is_one_sentence(hub: Any, refused: Refused) -> None:
     hub.unlisted = 418
-    with refused(WeightsError, f"the download of {NAME} from huggingface broke off", "418", "run again"):
+    with refused(
+        WeightsError, f"the download of {NAME} from huggingface was interrupted", "418", "run again"
+    ):
         download("huggingface", NAME)
 
 

@@ -225,7 +225,7 @@ def test_a_damaged_file_is_refused(
 ) -> None:
     path = given / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with refused(WeightsError, "model.safetensors is not a sound safetensors file"):
+    with refused(WeightsError, "model.safetensors is not a valid safetensors file"):
         opened(small_system, given, scratch)
 
 
