@@ -160,8 +160,8 @@ def test_a_listing_that_fails_after_the_first_is_one_sentence(hub: Any, refused:
 
 
 def test_a_file_name_is_no_pattern(hub: Any, publish: Publish, files: Any, contents: Contents) -> None:
-    odd = {"LICENSE[abc].md": b"bracketed", "LICENSE-?": b"marked"}
-    publish(files.small, files.safe, odd, {"LICENSE-x/inner.md": b"not at the top"})
+    odd = {"LICENSE[abc].md": b"bracketed", "LICENSE*": b"starred"}
+    publish(files.small, files.safe, odd, {"LICENSES/inner.md": b"what the star would match"})
     assert contents(download("huggingface", NAME).folder) == {**files.small, **files.safe, **odd}
 
 

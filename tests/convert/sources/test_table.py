@@ -200,7 +200,7 @@ def test_where_there_is_one_pooling_alone_the_choice_is_refused(
     small_system: System, scratch: Path, refused: Refused, pool: str
 ) -> None:
     own = {"vit-base-patch16-224-in21k": "pooler"}.get(small_system.name, "cls")
-    fragments = ("transformers", f"is {own}", "expected a system of timm", "leave --pool out")
+    fragments = ("transformers", f"is always {own}", "expected a system of timm", "omit --pool")
     with refused(InputError, "--pool does not apply to this system", *fragments):
         open_source(Request(small_system, "synthetic", pool=pool), scratch)
 
