@@ -136,7 +136,7 @@ def made(small_artifact: Path) -> Manifest:
 
 @pytest.fixture
 def refused() -> Refused:
-    """Expect an error that the user can mend: of this type, one line, with these fragments."""
+    """Expect an error that the user can fix: of this type, one line, with these fragments."""
 
     @contextlib.contextmanager
     def expect(kind: type[VconvError], *fragments: str) -> Iterator[None]:

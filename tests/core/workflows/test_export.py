@@ -343,7 +343,7 @@ def test_a_pooling_is_kept_through_export_validation_and_stock_loading(
     small_name: str, small_system: System, pool: str, tmp_path: Path
 ) -> None:
     if small_system.library != "timm":
-        with pytest.raises(InputError, match="--pool has nothing to choose"):
+        with pytest.raises(InputError, match="--pool does not apply to this system"):
             vconv.export(small_name, "synthetic", tmp_path / "a", pool=pool)
         assert list(tmp_path.iterdir()) == []
         return
