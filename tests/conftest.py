@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
+import hashlib
 import importlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,23 +32,105 @@ from vconv.workflows.miniatures import miniature, side_of
 
 Refused = Callable[..., contextlib.AbstractContextManager[None]]
 
-STANDINS = Path(__file__).parent / "standins"
+TESTS = Path(__file__).parent
+STANDINS = TESTS / "standins"
 """Programs and modules of CANN, imitated."""
+
+
+CARRIERS = ("dinov3-vits16", "vit_small_patch14_reg4_dinov2.lvd142m")
+"""The systems of what does not depend on the system: one of each library, one with RoPE and one with a learned
+position embedding, one whose pooled output is a head's and one where it is the class token; both with registers."""
+EVERY_SYSTEM = ("convert", "core/catalog")
+"""Folders of tests that depend on the system throughout."""
+FULL_SIZED = "dinov3-vits16"
+"""The system that every run takes through the whole way in full size."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give what uses one full-sized artifact to one worker, so that it is exported once."""
+    """Mark what only `make test-full` runs, and begin with what takes longest.
+
+    A test that takes the fixture `system` runs with :data:`CARRIERS`; with every system where it, its file or
+    its folder (in :data:`EVERY_SYSTEM`) is marked `every_system`, or where it names its systems itself.
+    """
     for item in items:
-        if isinstance(item, pytest.Function) and "exported" in item.fixturenames:
-            named = item.callspec.params.get("system", "any") if hasattr(item, "callspec") else "any"
-            item.add_marker(pytest.mark.xdist_group(f"full-sized {named}"))
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        named = item.callspec.params.get("system")
+        in_full = "export_in_full" in item.fixturenames
+        narrow = (FULL_SIZED,) if in_full else CARRIERS
+        if isinstance(named, str) and named not in narrow and (in_full or not _meets_every_system(item)):
+            item.add_marker(pytest.mark.full)
+    items.sort(key=lambda item: "export_in_full" not in getattr(item, "fixturenames", ()))
+
+
+def _meets_every_system(item: pytest.Function) -> bool:
+    place = item.path.relative_to(TESTS).as_posix()
+    if item.get_closest_marker("every_system") or place.startswith(EVERY_SYSTEM):
+        return True
+    chosen = (marker.args[0] for marker in item.iter_markers("parametrize"))
+    return any("system" in (names.split(",") if isinstance(names, str) else names) for names in chosen)
 
 
 @pytest.fixture(params=sorted(SYSTEMS))
 def system(request: pytest.FixtureRequest) -> System:
-    """Every system of the catalog, in full size."""
+    """A system of the catalog, in full size: see :func:`pytest_collection_modifyitems`."""
     return SYSTEMS[request.param]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a file or folder once a run, whichever worker needs it first; it must not be changed."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        path = folder / name
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                make(folder / f"{name}.part")
+                (folder / f"{name}.part").rename(path)
+        return path
+
+    return get
+
+
+@pytest.fixture(autouse=True)
+def _trace_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trace each network once a run, in tests that export miniatures and patch nothing themselves.
+
+    Tracing is most of an export's time, and does not look at the weights. A test that takes `monkeypatch` may
+    have changed what is traced: it always traces anew.
+    """
+    if "small_system" not in request.fixturenames or "monkeypatch" in request.fixturenames:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patched:
+        tracing = importlib.import_module("vconv.convert.graphs.tracing")
+        patched.setattr(tracing, "trace", _remembering(tracing.trace, request.getfixturevalue("once")))
+        yield
+
+
+def _remembering(trace: Callable[..., Any], once: Callable[..., Path]) -> Callable[..., Any]:
+    import onnx
+    import onnx_ir as ir
+
+    def described(folder: Path, *given: Any) -> str:
+        text = (folder / "config.json").read_text() + repr(given)
+        text = re.sub(r" at 0x[0-9a-f]+|PosixPath\('[^']*'\)", "", text)
+        return re.sub(r"frozenset\(\{([^}]*)\}\)", lambda found: str(sorted(found[1].split(", "))), text)
+
+    def remembered(folder: Path, *given: Any) -> Any:
+        digest = hashlib.sha256(described(folder, *given).encode()).hexdigest()
+
+        def make(path: Path) -> None:
+            path.write_bytes(ir.to_proto(trace(folder, *given)).SerializeToString())
+
+        return ir.from_proto(onnx.ModelProto.FromString(once(f"{digest}.onnx", make).read_bytes()))
+
+    return remembered
 
 
 @pytest.fixture(scope="session")
@@ -56,49 +141,47 @@ def shrink() -> Callable[[System], System]:
 
 @pytest.fixture
 def small_system(system: System) -> System:
-    """Every system of the catalog, shrunk."""
+    """A system of the catalog, shrunk."""
     return miniature(system)
 
 
 @pytest.fixture
 def size(small_system: System) -> tuple[int, int]:
-    """The (height, width) of the images that every shrunk system takes."""
+    """The (height, width) of the images that a shrunk system takes."""
     return (side_of(small_system), side_of(small_system))
 
 
 @pytest.fixture
-def small_name(small_system: System, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every system's name, with its shrunken self in its place in the catalog."""
-    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
-    return small_system.name
+def small_name(small_system: System) -> Iterator[str]:
+    """A system's name, with its shrunken self in its place in the catalog."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
+        yield small_system.name
 
 
 @pytest.fixture
 def small_source(small_system: System, tmp_path: Path) -> Source:
-    """Synthetic weights of every shrunk system."""
+    """Synthetic weights of a shrunk system."""
     folder = tmp_path / "source"
     folder.mkdir()
     return open_source(Request(small_system, "synthetic:1"), folder)
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Export a system in full size, once a session; the artifact is shared and must not be changed."""
-    made: dict[str, Path] = {}
+def export_in_full(once: Callable[..., Path]) -> Callable[[str], Path]:
+    """Export a system in full size, once a run; the artifact is shared and must not be changed."""
 
     def export(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("artifacts") / name
-            workflows.export(name, "synthetic:0", made[name], batch=2)
-        return made[name]
+        folder = once(name, lambda path: workflows.export(name, "synthetic:0", path / name, batch=2))
+        return folder / name
 
     return export
 
 
 @pytest.fixture
-def artifact(system: System, exported: Callable[[str], Path]) -> Path:
-    """The artifact of every system, in full size."""
-    return exported(system.name)
+def artifact(system: System, export_in_full: Callable[[str], Path]) -> Path:
+    """The artifact of a system, in full size."""
+    return export_in_full(system.name)
 
 
 @pytest.fixture
@@ -112,13 +195,16 @@ def photographs(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def small_artifact(
-    small_system: System, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    small_name: str, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """The artifact of every shrunk system, its static graph of batch 2; shared: change :func:`copied`."""
-    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
-    path = tmp_path_factory.getbasetemp() / "small" / small_system.name
+    """The artifact of a shrunk system, its static graph of batch 2; shared: change :func:`copied`."""
+    path = tmp_path_factory.getbasetemp() / "small" / small_name
     if not path.exists():
-        workflows.export(small_system.name, "synthetic:1", path, batch=2)
+        made = once(
+            f"small-{small_name}",
+            lambda part: workflows.export(small_name, "synthetic:1", part / small_name, batch=2),
+        )
+        shutil.copytree(made / small_name, path)
     before = sorted(path.rglob("*"))
     yield path
     assert sorted(path.rglob("*")) == before, "the shared artifact was changed: take the fixture `copied`"
