@@ -38,12 +38,36 @@ STANDINS = TESTS / "standins"
 
 
 CARRIERS = ("dinov3-vits16", "vit_small_patch14_reg4_dinov2.lvd142m")
-"""The systems of what does not depend on the system: one of each library, one with RoPE and one with a learned
-position embedding, one whose pooled output is a head's and one where it is the class token; both with registers."""
-EVERY_SYSTEM = ("convert", "core/catalog")
-"""Folders of tests that depend on the system throughout."""
+"""The systems of what does not depend on the system: one of each library, one with RoPE and one with a
+learned position embedding, one pooled by its head and one by its class token; both have registers."""
+EVERY_SYSTEM = (
+    "convert",
+    "core/catalog",
+    "core/workflows/test_page_data.py",
+    "core/workflows/test_selftest.py",
+    "runtime/devices/test_npu_gelu.py",
+    "runtime/engines/test_precisions.py",
+    "runtime/engines/test_variants.py",
+    "runtime/inputs/test_preprocessing.py",
+    "runtime/simulation",
+    "runtime/stages",
+    "runtime/timing/test_launches.py",
+    "validators/accuracy",
+    "validators/bisect",
+    "validators/checks/test_graphs.py",
+    "validators/checks/test_preprocessing.py",
+    "validators/faults",
+    "validators/report/card",
+    "validators/test_validation.py",
+)
+"""Folders and files of tests that depend on the system: on its layout, patches, graphs or preprocessing."""
 FULL_SIZED = "dinov3-vits16"
 """The system that every run takes through the whole way in full size."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _places() -> None:
+    assert [place for place in EVERY_SYSTEM if not (TESTS / place).exists()] == [], "EVERY_SYSTEM: moved?"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,7 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
             continue
         named = item.callspec.params.get("system")
-        in_full = "export_in_full" in item.fixturenames
+        in_full = "export_in_full" in item.fixturenames or "in full" in item.callspec.params.values()
         narrow = (FULL_SIZED,) if in_full else CARRIERS
         if isinstance(named, str) and named not in narrow and (in_full or not _meets_every_system(item)):
             item.add_marker(pytest.mark.full)
@@ -102,9 +126,10 @@ def _trace_once(request: pytest.FixtureRequest) -> Iterator[None]:
     """Trace each network once a run, in tests that export miniatures and patch nothing themselves.
 
     Tracing is most of an export's time, and does not look at the weights. A test that takes `monkeypatch` may
-    have changed what is traced: it always traces anew.
+    have changed what is traced, and always traces anew, as does one that is marked `trace_anew`.
     """
-    if "small_system" not in request.fixturenames or "monkeypatch" in request.fixturenames:
+    patching = "monkeypatch" in request.fixturenames or request.node.get_closest_marker("trace_anew")
+    if patching or "small_system" not in request.fixturenames:
         yield
         return
     with pytest.MonkeyPatch.context() as patched:
@@ -182,6 +207,12 @@ def export_in_full(once: Callable[..., Path]) -> Callable[[str], Path]:
 def artifact(system: System, export_in_full: Callable[[str], Path]) -> Path:
     """The artifact of a system, in full size."""
     return export_in_full(system.name)
+
+
+@pytest.fixture(params=["in full", "in small"])
+def either(request: pytest.FixtureRequest, system: System) -> Path:
+    """The artifact of a system, in full size and shrunk."""
+    return Path(request.getfixturevalue("artifact" if request.param == "in full" else "small_artifact"))
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def worst(outputs: dict[str, dict[str, float]]) -> float:
     return max(errors["vector_relative_error"] for errors in outputs.values())
 
 
+@pytest.mark.every_system
 def test_every_systems_variants_are_predicted_and_the_patch_takes_gelu_out_of_the_error(
     predicted: tuple[dict[str, Any], str], copied: Path
 ) -> None:
