@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
-import hashlib
 import importlib
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,132 +27,19 @@ from vconv.runtime.inputs.images import natural_image
 from vconv.workflows import export as workflows
 from vconv.workflows.miniatures import miniature, side_of
 
+pytest_plugins = ["choice_of_systems", "forks", "once_a_run"]
+"""In tests/plugins."""
+
 Refused = Callable[..., contextlib.AbstractContextManager[None]]
 
-TESTS = Path(__file__).parent
-STANDINS = TESTS / "standins"
+STANDINS = Path(__file__).parent / "standins"
 """Programs and modules of CANN, imitated."""
-
-
-CARRIERS = ("dinov3-vits16", "vit_small_patch14_reg4_dinov2.lvd142m")
-"""The systems of what does not depend on the system: one of each library, one with RoPE and one with a
-learned position embedding, one pooled by its head and one by its class token; both have registers."""
-EVERY_SYSTEM = (
-    "convert",
-    "core/catalog",
-    "core/workflows/test_page_data.py",
-    "core/workflows/test_selftest.py",
-    "runtime/devices/test_npu_gelu.py",
-    "runtime/engines/test_precisions.py",
-    "runtime/engines/test_variants.py",
-    "runtime/inputs/test_preprocessing.py",
-    "runtime/simulation",
-    "runtime/stages",
-    "runtime/timing/test_launches.py",
-    "validators/accuracy",
-    "validators/bisect",
-    "validators/checks/test_graphs.py",
-    "validators/checks/test_preprocessing.py",
-    "validators/faults",
-    "validators/report/card",
-    "validators/test_validation.py",
-)
-"""Folders and files of tests that depend on the system: on its layout, patches, graphs or preprocessing."""
-FULL_SIZED = "dinov3-vits16"
-"""The system that every run takes through the whole way in full size."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _places() -> None:
-    assert [place for place in EVERY_SYSTEM if not (TESTS / place).exists()] == [], "EVERY_SYSTEM: moved?"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what only `make test-full` runs, and begin with what takes longest.
-
-    A test that takes the fixture `system` runs with :data:`CARRIERS`; with every system where it, its file or
-    its folder (in :data:`EVERY_SYSTEM`) is marked `every_system`, or where it names its systems itself.
-    """
-    for item in items:
-        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
-            continue
-        named = item.callspec.params.get("system")
-        in_full = "export_in_full" in item.fixturenames or "in full" in item.callspec.params.values()
-        narrow = (FULL_SIZED,) if in_full else CARRIERS
-        if isinstance(named, str) and named not in narrow and (in_full or not _meets_every_system(item)):
-            item.add_marker(pytest.mark.full)
-    items.sort(key=lambda item: "export_in_full" not in getattr(item, "fixturenames", ()))
-
-
-def _meets_every_system(item: pytest.Function) -> bool:
-    place = item.path.relative_to(TESTS).as_posix()
-    if item.get_closest_marker("every_system") or place.startswith(EVERY_SYSTEM):
-        return True
-    chosen = (marker.args[0] for marker in item.iter_markers("parametrize"))
-    return any("system" in (names.split(",") if isinstance(names, str) else names) for names in chosen)
 
 
 @pytest.fixture(params=sorted(SYSTEMS))
 def system(request: pytest.FixtureRequest) -> System:
-    """A system of the catalog, in full size: see :func:`pytest_collection_modifyitems`."""
+    """A system of the catalog, in full size: tests/plugins/choice_of_systems.py says which."""
     return SYSTEMS[request.param]
-
-
-@pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """Make a file or folder once a run, whichever worker needs it first; it must not be changed."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
-    folder.mkdir(exist_ok=True)
-
-    def get(name: str, make: Callable[[Path], object]) -> Path:
-        path = folder / name
-        with (folder / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
-                make(folder / f"{name}.part")
-                (folder / f"{name}.part").rename(path)
-        return path
-
-    return get
-
-
-@pytest.fixture(autouse=True)
-def _trace_once(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Trace each network once a run, in tests that export miniatures and patch nothing themselves.
-
-    Tracing is most of an export's time, and does not look at the weights. A test that takes `monkeypatch` may
-    have changed what is traced, and always traces anew, as does one that is marked `trace_anew`.
-    """
-    patching = "monkeypatch" in request.fixturenames or request.node.get_closest_marker("trace_anew")
-    if patching or "small_system" not in request.fixturenames:
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patched:
-        tracing = importlib.import_module("vconv.convert.graphs.tracing")
-        patched.setattr(tracing, "trace", _remembering(tracing.trace, request.getfixturevalue("once")))
-        yield
-
-
-def _remembering(trace: Callable[..., Any], once: Callable[..., Path]) -> Callable[..., Any]:
-    import onnx
-    import onnx_ir as ir
-
-    def described(folder: Path, *given: Any) -> str:
-        text = (folder / "config.json").read_text() + repr(given)
-        text = re.sub(r" at 0x[0-9a-f]+|PosixPath\('[^']*'\)", "", text)
-        return re.sub(r"frozenset\(\{([^}]*)\}\)", lambda found: str(sorted(found[1].split(", "))), text)
-
-    def remembered(folder: Path, *given: Any) -> Any:
-        digest = hashlib.sha256(described(folder, *given).encode()).hexdigest()
-
-        def make(path: Path) -> None:
-            path.write_bytes(ir.to_proto(trace(folder, *given)).SerializeToString())
-
-        return ir.from_proto(onnx.ModelProto.FromString(once(f"{digest}.onnx", make).read_bytes()))
-
-    return remembered
 
 
 @pytest.fixture(scope="session")
