@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         with (folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
+                # A maker that failed may have left something.
+                shutil.rmtree(folder / f"{name}.part", ignore_errors=True)
                 make(folder / f"{name}.part")
                 (folder / f"{name}.part").rename(path)
         return path
