@@ -108,7 +108,7 @@ class Source:
 
 
 def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:
-    """Write the configuration files of a configuration's library into a folder, which is created if needed."""
+    """Write the files of both configurations into a folder, which is created if needed."""
     folder.mkdir(exist_ok=True)
     files = LIBRARIES[find_layout(config).library].files
     for name, content in zip(files, (config, preprocessor), strict=False):
