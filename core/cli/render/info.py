@@ -28,6 +28,7 @@ from vconv.cli.render.base import (
 )
 from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
 from vconv.validators.report import sentences
+from vconv.validators.report.document import Winner
 from vconv.validators.report.history import TIME
 
 
@@ -151,8 +152,8 @@ def _report(report: Document) -> Iterator[str]:
         doubt = "" if report["ranked"] else ", not ranked"
         yield f"least p50{doubt}: {best['p50_ms']:.4g} ms at batch {best['batch']}, {named}"
     if report["winner"]:
-        other = report["winner"]["artifact"] != report["artifact"]
-        yield f"winner: {sentences.named(report['winner'], other)}"
+        winner = Winner.model_validate(report["winner"])
+        yield f"winner: {sentences.named_apart(winner, winner.artifact != report['artifact'])}"
 
 
 def _files(document: Document) -> None:
