@@ -9,8 +9,8 @@ from vconv.validators.report.model import Figure, FrozenMapping, Part
 class DatasetOutput(Part):
     """How one output of a variant did on all images.
 
-    ``compared`` counts the images that could be compared, ``beyond`` those beyond the limit, None where none is
-    applied. Each metric has percentiles over the images: ``p0`` the least, ``p100`` the greatest.
+    ``compared`` counts the images that could be compared, ``beyond`` those beyond the limit, None where there
+    is no limit. Each metric has percentiles over the images: ``p0`` the least, ``p100`` the greatest.
     """
 
     compared: int

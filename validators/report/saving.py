@@ -141,10 +141,11 @@ def now() -> str:
 
 
 def limits_used(limits: Limits, used: Iterable[LimitRow]) -> LimitsUsed:
-    """Lay out where limits come from, and which were used, each once."""
+    """Lay out where limits come from, and which were used, each once, in the order of their table."""
     rows = {(row.precision, row.arithmetic): row for row in used}
+    ordered = tuple(rows[pair] for pair in limits.table if pair in rows)
     file = LimitsFileRow.model_validate(limits.file) if limits.file else None
-    return LimitsUsed(within=limits.within, file=file, rows=tuple(rows.values()))
+    return LimitsUsed(within=limits.within, file=file, rows=ordered)
 
 
 def limits_applied(limits: Limits, rows: Iterable[VariantRow]) -> LimitsUsed:
