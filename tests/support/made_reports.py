@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vconv.types import Status
+from vconv.validators.report.bisection import Bisection
 from vconv.validators.report.comparison import Comparison
 from vconv.validators.report.document import Report
 from vconv.validators.report.rows import LatencyRow, VariantRow
@@ -72,7 +73,7 @@ def report(*rows: VariantRow, status: Status = Status.PASSED, **values: Any) -> 
         "inputs": {"source": "recorded", "images": ["synthetic:0"]},
         "manifest": {"sha256": "abc", "vconv": "0.2.0", "files": {}},
         **{"preprocessing_ms_per_image": 1.0, "devices": devices},
-        **{"device_settings": dict.fromkeys(devices, {}), "environment": {"vconv": "0.2.0"}},
+        **{"device_settings": {name: {} for name in devices}, "environment": {"vconv": "0.2.0"}},
         "timing": {"batches": [1], "warmups": 1, "runs": 1, "budget_seconds": None},
         **{"checks": [], "diagnosis": [], "speed_up_baseline": "", "machine": QUIET, "ranking": NO_RANKING},
         **{"variants": rows, "published": [], "dataset": None},
@@ -93,16 +94,16 @@ def comparison(*rows: dict[str, Any], status: Status = Status.PASSED, **values: 
     bare: dict[str, Any] = {
         **{"time": STAMP, "host": "a-host", "status": status, "passed": status is Status.PASSED},
         "limits": {"within": "strict", "file": None, "rows": []},
-        **{"devices": devices, "device_settings": dict.fromkeys(devices, {}), "environment": {}},
+        **{"devices": devices, "device_settings": {name: {} for name in devices}, "environment": {}},
         **{"weights": {}, "rows": whole, "references": {}, "statuses": {}, "checks": [], "machine": QUIET},
         **{"ranking": NO_RANKING, "winner": None, "winner_reason": None},
     }
     return Comparison.model_validate({**bare, **values})
 
 
-def bisection(device: str = "cpu", status: Status = Status.PASSED) -> dict[str, Any]:
-    """Make the report of a bisection, as its JSON file has it."""
-    return {
+def bisection(device: str = "cpu", status: Status = Status.PASSED) -> Bisection:
+    """Make the report of a bisection."""
+    content = {
         **{"time": STAMP, "host": "a-host", "artifact": "a", "weights": "synthetic:0", "synthetic": True},
         **{"variant": "onnx-fp32", "engine": "onnxruntime", "device": device, "simulated": False},
         **{"status": status, "passed": status is Status.PASSED, "bound": 1e-5},
@@ -112,6 +113,7 @@ def bisection(device: str = "cpu", status: Status = Status.PASSED) -> dict[str, 
         **{"notes": [], "sentence": "it keeps to it", "worst_stage": "head", "stages": [], "operators": []},
         **{"culprit": None, "environment": {}},
     }
+    return Bisection.model_validate(content)
 
 
 def upgraded(content: dict[str, Any]) -> Report:
