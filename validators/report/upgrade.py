@@ -50,7 +50,7 @@ def read_report(content: object, kind: str) -> Report | Comparison | Bisection:
         if version in FIRST_VERSIONS:
             content = upgrade(content)
         elif version != SCHEMA_VERSION:
-            raise UnreadableReportError(f"its schema version is {version}, not {SCHEMA_VERSION}")
+            raise UnreadableReportError(f"schema version {version}")
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]

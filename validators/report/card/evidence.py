@@ -11,6 +11,7 @@ from vconv.artifact.results import SavedReport
 from vconv.errors import ArtifactError
 from vconv.types import Status
 from vconv.validators.report.document import Report, Setting
+from vconv.validators.report.model import SCHEMA_VERSION
 from vconv.validators.report.rows import VariantRow
 from vconv.validators.report.saving import whole
 from vconv.validators.report.upgrade import UnreadableReportError, read_report
@@ -111,7 +112,7 @@ def _report(saved: SavedReport) -> Report:
         raise ArtifactError(
             f"cannot read {saved.file}",
             got=str(error),
-            expected="a report of this version of vconv, or of 0.1.0",
+            expected=f"a report of schema version {SCHEMA_VERSION}, or of vconv 0.1.0",
             fix=f"validate again, and take the report out of {results.RESULTS_FILE}",
         ) from error
     assert isinstance(report, Report)
