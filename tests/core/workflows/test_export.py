@@ -262,10 +262,10 @@ def test_weights_from_disk_export_like_the_same_weights_from_a_seed(
     )
     assert not made.source.synthetic
     report = vconv.validate(tmp_path / "a", quick=True)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "golden")
-    assert report["variants"][0]["variant"] != "original-torch-fp32"
+    assert (report.status, report.reference.source) == ("passed", "golden")
+    assert report.variants[0].variant != "original-torch-fp32"
     report = vconv.validate(tmp_path / "a", str(given), quick=True)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "live")
+    assert (report.status, report.reference.source) == ("passed", "live")
     with pytest.raises(InputError, match="cannot judge on these images .*--weights"):
         vconv.validate(tmp_path / "a", images=photographs, quick=True)
 
@@ -289,8 +289,8 @@ def test_a_real_classifier_gives_logits_that_stock_transformers_gives(
     with vconv.load(tmp_path / "a") as session:
         assert relative(session(pixel_values)["logits"], logits) <= LIMIT
     report = vconv.validate(tmp_path / "a", str(folder), quick=True)
-    assert report["passed"]
-    assert report["variants"][-1]["outputs"]["logits"]["top1_match"] == 1.0
+    assert report.passed
+    assert report.variants[-1].outputs["logits"].metrics["top1_match"] == 1.0
 
 
 def test_without_weights_a_systems_own_repository_is_asked_for(
@@ -334,7 +334,7 @@ def test_a_repository_goes_into_the_manifest_with_its_revision_and_licence(
     assert (made.licence, made.synthetic) == ("a-licence", False)
     assert (tmp_path / "a" / "LICENSE.md").read_text() == "may be used\n"
     report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "live")
+    assert (report.status, report.reference.source) == ("passed", "live")
     assert revisions == [None, commit]
 
 
@@ -351,7 +351,7 @@ def test_a_pooling_is_kept_through_export_validation_and_stock_loading(
     made = manifest.load(tmp_path / "a")
     assert (made.system.pooling, made.source.pool) == (pool, pool)
     report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "live")
+    assert (report.status, report.reference.source) == ("passed", "live")
     _, expected = golden.load(tmp_path / "a" / golden.GOLDEN_FILE)
     pooled = {"cls": expected["cls"], "avg": expected["patches"].mean(axis=1)}
     assert relative(expected["pooled"], pooled[pool]) < 1e-6

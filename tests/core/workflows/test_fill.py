@@ -66,7 +66,7 @@ def test_a_filled_artifact_is_the_whole_one_and_validates(weightless: Path, smal
     assert document["sha256"] == manifest.load(whole).files[WEIGHTS_FILE].sha256
     assert names(weightless) == names(whole)
     report = vconv.validate(weightless, quick=True, budget=1e-3)
-    assert report["passed"]
+    assert report.passed
 
 
 @pytest.mark.parametrize("way", ["folder", "file", "the very file"])

@@ -85,13 +85,13 @@ def test_what_is_returned_says_where_and_how_it_was_run(
 
 def test_variants_are_held_to_what_the_other_machine_recorded(copied: Path, file: Path) -> None:
     found = vconv.validate(copied, reference=file, quick=True, budget=1.0)
-    assert found["status"] == "passed"
-    assert (found["reference"]["source"], found["reference"]["device"]) == ("file", "cpu:0")
-    recorded = found["reference"]["recorded"]
+    assert found.status == "passed"
+    assert (found.reference.source, found.reference.device) == ("file", "cpu:0")
+    recorded = found.reference.recorded
     assert (recorded["file"], recorded["device_model"]) == (str(file), "a stand-in for a GPU")
-    assert found["inputs"] == {"source": "file", "images": ["synthetic:0", "synthetic:1"]}
-    (check,) = (check for check in found["checks"] if check["name"] == "reference")
-    assert check["status"] == "passed"
+    assert found.inputs == {"source": "file", "images": ["synthetic:0", "synthetic:1"]}
+    (check,) = (check for check in found.checks if check.name == "reference")
+    assert check.status == "passed"
     text = (copied / "README.md").read_text()
     assert "recorded with `vconv reference`" in text
     assert "a stand-in for a GPU" in text
@@ -105,10 +105,10 @@ def test_a_reference_that_computed_in_tf32_is_found_out(copied: Path, file: Path
 
     changed(file, rounded)
     found = vconv.validate(copied, reference=file, quick=True, budget=1.0)
-    (check,) = (check for check in found["checks"] if check["name"] == "reference")
-    assert (found["status"], check["status"], check["fault"]) == ("failed", "failed", "recording")
-    assert "differs from the reference on the CPU here" in check["detail"]
-    assert {row["status"] for row in found["variants"]} == {"skipped", "failed"}
+    (check,) = (check for check in found.checks if check.name == "reference")
+    assert (found.status, check.status, check.fault) == ("failed", "failed", "recording")
+    assert "differs from the reference on the CPU here" in check.detail
+    assert {row.status for row in found.variants} == {"skipped", "failed"}
 
 
 def test_without_the_original_the_file_is_enough(copied: Path, file: Path) -> None:
@@ -116,9 +116,9 @@ def test_without_the_original_the_file_is_enough(copied: Path, file: Path) -> No
     content["source"] |= {"kind": "folder", "synthetic": False, "label": "weights"}
     manifest.Manifest.model_validate(content).save(copied)
     found = vconv.validate(copied, reference=file, quick=True, budget=1.0)
-    (check,) = (check for check in found["checks"] if check["name"] == "reference")
-    assert (found["status"], check["status"]) == ("passed", "skipped")
-    assert found["reference"]["source"] == "file"
+    (check,) = (check for check in found.checks if check.name == "reference")
+    assert (found.status, check.status) == ("passed", "skipped")
+    assert found.reference.source == "file"
 
 
 def _of_another_size(tensors: dict[str, Array]) -> None:
