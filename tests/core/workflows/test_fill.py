@@ -80,7 +80,7 @@ def test_weights_can_be_given_in_any_way(
     if given is None:
         given = small_artifact / WEIGHTS_FILE
     vconv.fill(weightless, str(given))
-    assert vconv.validate(weightless, quick=True, budget=1e-3)["passed"]
+    assert vconv.validate(weightless, quick=True, budget=1e-3).passed
 
 
 def test_other_weights_are_refused_and_nothing_is_left(weightless: Path) -> None:
