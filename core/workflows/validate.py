@@ -1,4 +1,4 @@
-"""The straight line that judges an artifact: validate."""
+"""`vconv validate`: judge every variant of an artifact, and time it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import AUTO
-from vconv.runtime.engines.variants import require_weights
 from vconv.runtime.inputs.image_folder import find_images
 from vconv.runtime.inputs.images import open_images
 from vconv.runtime.processes import peak_memory
@@ -106,7 +105,7 @@ def validate(
         plain text, and as a ``page`` to look at. Subscripts, such as ``report["passed"]``, are deprecated.
 
     Raises:
-        VconvError: something that the user can mend.
+        VconvError: something that the user can fix.
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
@@ -114,28 +113,26 @@ def validate(
     limits = open_limits(within)
     photographs = open_images(images) if images else []
     image_folder = find_images(dataset) if dataset is not None else None
-    folder = Path(path)
-    made = manifest.load(folder)
-    recorded = read_reference(reference, made, {"--images": images, "--dataset": dataset})
-    limits.require_use(str(folder), made.outputs)
-    require_weights(folder)
+    artifact = Artifact.open(path)
+    folder = artifact.folder
+    recorded = read_reference(reference, artifact.manifest, {"--images": images, "--dataset": dataset})
+    limits.require_use(str(folder), artifact.manifest.outputs)
+    artifact.require_weights()
     saving.probe(folder)
     with contextlib.ExitStack() as kept:
         if image_folder:
             kept.enter_context(journal.alone(folder))
         scratch = kept.enter_context(scratch_folder(log.say))
-        asked = originals.request(made, weights, hub, offline)
-        original = partial(originals.live_source, made, asked, bool(weights), scratch, log.say)
+        original = partial(originals.live_source, artifact, weights, hub, offline, scratch, log.say)
         refer = partial(
             originals.reference,
-            folder,
-            made,
+            artifact,
             photographs=photographs,
             seed=seed,
             say=log.say,
             elsewhere=recorded,
         )
-        found = check_artifact(folder, made, original, refer, log.say)
+        found = check_artifact(artifact, original, refer, log.say)
         if image_folder:
             require_original(found.source)
         isolate = None if quick else peak_memory.measure
@@ -157,7 +154,7 @@ def validate(
         report=str(saved),
         log=str(saved.with_suffix(".log")),
         page=str(saved.with_suffix(".html")),
-        card=card.refresh(folder, made, say),
+        card=card.refresh(artifact, say),
     )
 
 
@@ -172,10 +169,10 @@ def _report(
     agreed: Agreed | None,
 ) -> Report:
     """Gather what a validation found into its report."""
-    made = found.made
+    made = found.artifact.manifest
     rows, baseline = with_speed_ups(run.rows)
     status = saving.whole(rows, found.checks)
-    published = originals.published(made, trial.devices) if rows else []
+    published = originals.published(found.artifact, trial.devices) if rows else []
     reference = ReferenceRow(
         name=found.reference.name if found.reference else None,
         source=found.reference_is,
@@ -194,8 +191,8 @@ def _report(
         limits=saving.limits_applied(limits, rows),
         reference=reference,
         inputs=InputsRow.model_validate(found.inputs),
-        manifest=ManifestIdentity.model_validate(page_data.identity(found.folder, made)),
-        preprocessing_ms_per_image=originals.preprocessing_ms(found.folder),
+        manifest=ManifestIdentity.model_validate(page_data.identity(found.artifact)),
+        preprocessing_ms_per_image=originals.preprocessing_ms(found.artifact.folder),
         **trial.described(),
         timing=TimingRow.model_validate(plan),
         checks=tuple(CheckRow.model_validate(check) for check in found.checks),

@@ -10,7 +10,7 @@ from vconv.validators.report.document import PublishedRow
 
 
 def published(rows: Sequence[PublishedRow]) -> None:
-    """Draw figures by what they were measured on, each set of figures in a table of its own."""
+    """Draw figures by what they were measured on, each set of figures in a separate table."""
     if not rows:
         return
     show("")
