@@ -33,9 +33,9 @@ from vconv.types import Array, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import Reference
-from vconv.validators.accuracy.limits import STRICT, open_limits
+from vconv.validators.accuracy.limits import STRICT, Limit, Limits, open_limits
 from vconv.validators.report import saving
-from vconv.validators.report.rows import LaunchesRow, SkippedBatch, VariantRow
+from vconv.validators.report.rows import LaunchesRow, LimitRow, SkippedBatch, VariantRow
 from vconv.validators.validation import Candidate, worst_failures
 from vconv.workflows import candidates as listing
 
@@ -395,6 +395,23 @@ def test_the_limit_is_that_of_the_precision_and_the_devices_arithmetic(
     limits = {output.limit for output in row.outputs.values()}
     assert limits == {wanted.bounds["vector_relative_error"]}
     assert STRICT[row.precision, row.arithmetic] is wanted
+
+
+@pytest.mark.parametrize(("bound", "status"), [(1e-4, Status.FAILED), (1e-2, Status.PASSED)])
+def test_a_row_carries_the_limit_that_decided_its_verdict(bound: float, status: Status) -> None:
+    def model(images: Array) -> dict[str, Array]:
+        return {name: np.float32(1.001) * value for name, value in truth(images).items()}
+
+    limit = Limit({"vector_relative_error": bound}, "a test")
+    limits = Limits("mine.toml", {**STRICT, ("fp32", "fp32"): limit})
+    judged, unjudged = validation.run(
+        [candidate("a", model=model), candidate("b", model=model, unjudged="no")], limits, None, silent
+    ).rows
+    assert (judged.status, judged.limit) == (status, LimitRow.of(("fp32", "fp32"), limit))
+    assert {output.limit for output in judged.outputs.values()} == {bound}
+    assert {output.status for output in judged.outputs.values()} == {status}
+    assert (unjudged.status, unjudged.limit) == (Status.SKIPPED, None)
+    assert saving.limits_applied(limits, (judged, unjudged)).rows == (judged.limit,)
 
 
 def test_the_limits_that_were_used_are_those_of_what_was_judged() -> None:

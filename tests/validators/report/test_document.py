@@ -15,6 +15,8 @@ from made_reports import bisection, comparison, output, report, timing, upgraded
 from pydantic import ValidationError
 
 from vconv.types import Status
+from vconv.validators.report.bisection import Bisection
+from vconv.validators.report.comparison import Comparison
 from vconv.validators.report.document import Report, ValidationResult
 from vconv.validators.report.log import Log
 from vconv.validators.report.model import Document
@@ -107,6 +109,26 @@ def test_a_key_that_is_not_declared_is_refused(key: str) -> None:
 def test_a_report_read_back_from_its_json_is_the_same(made: Document, kind: str) -> None:
     text = json.dumps(made.as_json(), allow_nan=False)
     assert read_report(json.loads(text), kind) == made
+
+
+KEPT = sorted((Path(__file__).parents[2] / "data" / "artifact-0.1.0" / "reports").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_every_kind_of_report_of_0_1_0_is_read(path: Path) -> None:
+    content = json.loads(path.read_text())
+    found = read_report(content, path.stem.rpartition("-")[2])
+    assert isinstance(found, Report | Comparison | Bisection)
+    assert (content["schema_version"], found.schema_version) == (1, 2)
+    assert (found.time, found.status, found.limits.within) == (
+        content["time"],
+        content["status"],
+        content["limits"]["within"],
+    )
+
+
+def test_reports_of_every_kind_were_kept() -> None:
+    assert {path.stem.rpartition("-")[2] for path in KEPT} == {"validate", "compare", "bisect"}
 
 
 @RECORDED
