@@ -200,7 +200,7 @@ def test_photographs_are_recorded_where_they_are_given(
     out = tmp_path / "reference.safetensors"
     found = vconv.reference(copied, out=out, device="cuda", images=photographs)
     assert found["images"] == ["photograph 1", "photograph 2"]
-    assert vconv.validate(copied, reference=out, quick=True, budget=1.0)["status"] == "passed"
+    assert vconv.validate(copied, reference=out, quick=True, budget=1.0).status == "passed"
 
 
 @pytest.mark.parametrize("name", ["npu-sim"])
@@ -240,4 +240,4 @@ def test_without_the_original_there_is_nothing_to_record(copied: Path, tmp_path:
 
 def test_the_file_can_be_moved(copied: Path, file: Path, tmp_path: Path) -> None:
     moved = shutil.move(file, tmp_path / "moved.bin")
-    assert vconv.validate(copied, reference=moved, quick=True, budget=1.0)["status"] == "passed"
+    assert vconv.validate(copied, reference=moved, quick=True, budget=1.0).status == "passed"
