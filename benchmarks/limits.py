@@ -192,14 +192,14 @@ def clean(folder: Path, made: Any, against: Reference) -> Iterator[dict[str, Any
         place = find_device("npu-sim", Settings(profile=profile))
         candidates += listing.candidates(Artifact(folder, made), place, against)
     for row in validation.run(candidates, open_limits("strict"), None, silent).rows:
-        outputs = row["outputs"].values()
-        assert outputs, row["reason"]
-        worst = {key: max(output[key] for output in outputs) for key in SHOWN[:2]}
+        outputs = [dict(output.metrics) for output in row.outputs.values()]
+        assert outputs, row.reason
+        worst: dict[str, Any] = {key: max(output[key] for output in outputs) for key in SHOWN[:2]}
         worst |= {key: min(output[key] for output in outputs) for key in SHOWN[2:]}
         yield {
-            "what": f"{row['variant']} ({row['engine']}{', simulated' * row['simulated']})",
-            "limit": f"{row['precision']}.{row['arithmetic']}",
-            "passes": row["status"] is Status.PASSED,
+            "what": f"{row.variant} ({row.engine}{', simulated' * row.simulated})",
+            "limit": f"{row.precision}.{row.arithmetic}",
+            "passes": row.passed,
             **worst,
         }
 

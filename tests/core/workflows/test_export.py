@@ -272,10 +272,10 @@ def test_weights_from_disk_export_like_the_same_weights_from_a_seed(
     )
     assert not made.source.synthetic
     report = vconv.validate(tmp_path / "a", quick=True)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "golden")
-    assert report["variants"][0]["variant"] != "original-torch-fp32"
+    assert (report.status, report.reference.source) == ("passed", "golden")
+    assert report.variants[0].variant != "original-torch-fp32"
     report = vconv.validate(tmp_path / "a", str(given), quick=True)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "live")
+    assert (report.status, report.reference.source) == ("passed", "live")
     with pytest.raises(InputError, match="cannot judge on these images .*--weights"):
         vconv.validate(tmp_path / "a", images=photographs, quick=True)
 
@@ -299,8 +299,8 @@ def test_a_real_classifier_gives_logits_that_stock_transformers_gives(
     with vconv.load(tmp_path / "a") as session:
         assert relative(session(pixel_values)["logits"], logits) <= LIMIT
     report = vconv.validate(tmp_path / "a", str(folder), quick=True)
-    assert report["passed"]
-    assert report["variants"][-1]["outputs"]["logits"]["top1_match"] == 1.0
+    assert report.passed
+    assert report.variants[-1].outputs["logits"].metrics["top1_match"] == 1.0
 
 
 @pytest.mark.every_system
@@ -345,7 +345,7 @@ def test_a_repository_goes_into_the_manifest_with_its_revision_and_licence(
     assert (made.licence, made.synthetic) == ("a-licence", False)
     assert (tmp_path / "a" / "LICENSE.md").read_text() == "may be used\n"
     report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "live")
+    assert (report.status, report.reference.source) == ("passed", "live")
     assert revisions == [None, commit]
 
 
@@ -362,7 +362,7 @@ def test_a_pooling_is_kept_through_export_validation_and_stock_loading(
     made = manifest.load(tmp_path / "a")
     assert (made.system.pooling, made.source.pool) == (pool, pool)
     report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "live")
+    assert (report.status, report.reference.source) == ("passed", "live")
     _, expected = golden.load(tmp_path / "a" / golden.GOLDEN_FILE)
     pooled = {"cls": expected["cls"], "avg": expected["patches"].mean(axis=1)}
     assert relative(expected["pooled"], pooled[pool]) < 1e-6
@@ -392,7 +392,7 @@ def test_an_older_opset_default_can_be_raised(small_name: str, tmp_path: Path) -
     vconv.export(small_name, "synthetic", tmp_path / "a", opset=20)
     opsets = {record.variant: record.opset for record in manifest.load(tmp_path / "a").variants}
     assert opsets == {"patched-torch-fp32": None, "onnx-fp32": 20, "onnx-fp32-npu": 18}
-    assert vconv.validate(tmp_path / "a", quick=True)["passed"]
+    assert vconv.validate(tmp_path / "a", quick=True).passed
 
 
 @pytest.mark.every_system

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from vconv.runtime.engines.session import Session
 from vconv.types import Array, Arrays
+from vconv.validators.outcome import Looked
 from vconv.validators.report.page.maps import Basis, PatchMap, compare
+from vconv.validators.report.rows import PatchMapRow, VariantRow
 from vconv.validators.validation import Candidate
 
 PATCHES = "patches"
@@ -22,9 +23,9 @@ Key = tuple[str, str, str]
 """A variant, its engine and its device: which row of a report it is."""
 
 
-def key(row: Mapping[str, Any]) -> Key:
+def key(row: VariantRow) -> Key:
     """Tell by what a report's row is known here."""
-    return row["variant"], row["engine"], row["device"]
+    return row.variant, row.engine, row.device
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Gallery:
         pairs = zip(self.bases, self.expected, strict=True)
         return tuple(basis.colours(patches).reshape(*self.grid, -1) for basis, patches in pairs)
 
-    def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Mapping[str, Any]:
+    def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Looked[PatchMapRow]:
         """Keep the maps of a variant.
 
         Args:
@@ -76,20 +77,19 @@ class Gallery:
             outputs: what it gave for all images.
 
         Returns:
-            ``patch_maps``, by image the ``largest`` vector relative error of a patch, or None; and
-            ``patch_maps_reason``, why there are none.
+            By image the largest vector relative error of a patch; or why there are no maps.
         """
         reason = self._lack(outputs)
         if reason:
-            return {"patch_maps": None, "patch_maps_reason": reason}
+            return Looked(None, reason)
         actual = outputs[PATCHES][: len(self.expected)]
         made = tuple(
             compare(basis, one, other, self.grid)
             for basis, one, other in zip(self.bases, actual, self.expected, strict=True)
         )
         self.maps[candidate.variant, candidate.engine, candidate.device.name] = made
-        rows = [{"image": name, "largest": one.largest} for name, one in zip(self.names, made, strict=True)]
-        return {"patch_maps": rows, "patch_maps_reason": ""}
+        pairs = zip(self.names, made, strict=True)
+        return Looked(tuple(PatchMapRow(image=name, largest=one.largest) for name, one in pairs), "")
 
     def _lack(self, outputs: Arrays) -> str:
         """Say why a variant's patches cannot be drawn; empty if they can."""
