@@ -15,7 +15,8 @@ from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.progress import ProgressMeter
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
-from vconv.runtime.engines.session import Session, in_batches
+from vconv.runtime.engines.arithmetic import UNKNOWN, arithmetic_of
+from vconv.runtime.engines.base import Session, in_batches
 from vconv.runtime.processes.peak_memory import Peak
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated
@@ -62,8 +63,13 @@ class Candidate:
 
     @property
     def pair(self) -> Pair:
-        """Its precision, and its engine's arithmetic on its device in that: what chooses its limit."""
-        return self.precision, self.device.arithmetic_of(self.precision, self.engine)
+        """Its precision, and what its engine computes that in on its device: what chooses its limit.
+
+        Raises:
+            UnavailableError: see :func:`vconv.runtime.engines.arithmetic.arithmetic_of`.
+            EngineError: see there.
+        """
+        return self.precision, arithmetic_of(self.engine, self.device, self.subject.precision)
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,8 @@ def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
     return session, {"load_ms": load_ms if timed_here else None, "first_ms": first_ms if timed_here else None}
 
 
+NO_LIMITS = "engine computes {}"
+"""Why a variant is skipped whose engine computes its precision in a way that there are no limits for."""
 NOT_LOOKED_AT = "not looked at"
 """Why a row lacks what is looked at beside judging: nobody did, or the variant could not be run."""
 Isolate = Callable[[OpenRequest], Peak]
@@ -216,6 +224,11 @@ def _judged(
     isolated = row["peak_memory_is"] == ISOLATED
     before = resident_memory()[0] if not isolated and reset_peak_memory() else None
     try:
+        pair = candidate.pair
+        row["arithmetic"] = pair[1]
+        if not candidate.unjudged and pair not in limits.table:
+            row |= {"status": Status.SKIPPED, "reason": NO_LIMITS.format(pair[1])}
+            return None
         session, costs = _loaded(candidate)
         closing.enter_context(session)
         row |= {**costs, **_accuracy(candidate, session, limits, beside), "gelu": session.gelu or None}
@@ -257,7 +270,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "device": device.name,
         "engine": candidate.engine,
         "precision": candidate.precision,
-        "arithmetic": candidate.pair[1],
+        "arithmetic": UNKNOWN,
         "simulated": device.simulated,
         "gelu": None,
         "prediction": None,

@@ -9,6 +9,11 @@ from typing import Any
 import click
 
 from vconv.cli.completion import one_of
+from vconv.precisions import AUTO, FP32, PRECISIONS
+from vconv.runtime.devices.table import ALL, KINDS
+from vconv.runtime.engines.table import graph_engines, usual_engine
+from vconv.runtime.engines.torch_kinds import TORCH_KINDS, TorchName
+from vconv.types import GRAPHS
 
 
 class Filled(click.types.StringParamType):
@@ -64,8 +69,15 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "How long it is timed": ("quick", "full", "budget"),
 }
 """Headings of options in the help of every command, in order, with the names of their parameters."""
-DEVICES = ("cpu", "cuda", "npu", "npu-sim", "all")
+DEVICES = (*KINDS, ALL)
 """Kinds of devices, which may have a number, and all of those that are there."""
+ENGINES = tuple(graph_engines())
+"""What runs graphs."""
+VARIANTS = (
+    *(graph.name for graph in GRAPHS),
+    *(str(TorchName(kind, FP32)) for kind in reversed(TORCH_KINDS)),
+)
+"""What can be looked into, torch variants in float32."""
 HUB = click.option(
     "--hub",
     type=click.Choice(["huggingface", "modelscope"]),
@@ -78,13 +90,13 @@ OFFLINE = click.option(
 )
 PRECISION = click.option(
     "--precision",
-    default="auto",
+    default=AUTO,
     show_default=True,
     metavar="NAMES",
     callback=lambda context, option, value: names(value),
-    shell_complete=one_of(("auto", "fp32", "fp16", "bf16", "autocast-fp16", "autocast-bf16")),
-    help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
-    "or auto: what the device usually runs.",
+    shell_complete=one_of((AUTO, *PRECISIONS)),
+    help=f"What torch variants run in, with commas between: {', '.join(PRECISIONS)}, "
+    f"or {AUTO}: what the device usually runs.",
 )
 CAPTURE = click.option(
     "--capture",
@@ -98,14 +110,15 @@ ENGINE = click.option(
     multiple=True,
     metavar="NAME",
     callback=lambda context, option, value: value or None,
-    shell_complete=one_of(("onnxruntime", "openvino")),
-    help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
+    shell_complete=one_of(ENGINES),
+    help=f"What runs the graphs: {', '.join(ENGINES)}; repeatable.  [default: {usual_engine()}]",
 )
 ONE_ENGINE = click.option(
     "--engine",
     type=TEXT,
     metavar="NAME",
-    help="What runs a graph: onnxruntime or openvino.  [default: onnxruntime]",
+    shell_complete=one_of(ENGINES),
+    help=f"What runs a graph: {' or '.join(ENGINES)}.  [default: {usual_engine()}]",
 )
 VARIANT = click.option(
     "--variant",
@@ -113,8 +126,10 @@ VARIANT = click.option(
     default="onnx-fp32",
     show_default=True,
     metavar="NAME",
-    shell_complete=one_of(("onnx-fp32", "onnx-fp32-npu", "patched-torch-fp32", "original-torch-fp32")),
-    help="onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
+    shell_complete=one_of(VARIANTS),
+    help=f"{', '.join(graph.name for graph in GRAPHS)}, "
+    + " or ".join(str(TorchName(kind, "PRECISION")) for kind in reversed(TORCH_KINDS))
+    + ".",
 )
 HF32 = click.option(
     "--hf32",
@@ -213,7 +228,7 @@ def device(what: str) -> Callable[..., Any]:
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of all that judges and times."""
-    anywhere = device("Where to run: cpu, cuda[:N], npu[:N], npu-sim, or all but that.")
+    anywhere = device(f"Where to run: {', '.join(kind.shown for kind in KINDS.values())}, or {ALL} but that.")
     for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, CAPTURE, PRECISION, PROFILE, HF32, anywhere, OFFLINE):
         command = option(command)
     return command

@@ -13,7 +13,7 @@ from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE
-from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.engines.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators.accuracy import golden
@@ -86,7 +86,7 @@ def check_artifact(
     checks.append(verify_ledger(lines, entries, say))
     net = patched_network(folder)
     for record in made.variants:
-        if record.engine in GRAPH_ENGINES:
+        if record.engine in graph_engines():
             checks += check_graph(open_graph(folder / record.file, net, made.size, record.batch))
     source, missing = original()
     if source is None:

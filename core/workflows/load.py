@@ -9,20 +9,14 @@ from pathlib import Path
 from vconv.artifact import manifest
 from vconv.artifact.manifest import Manifest
 from vconv.errors import InputError, UnavailableError, UnknownNameError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines import capture
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import Session
-from vconv.runtime.engines.table import GRAPH_ENGINES, unavailable
-from vconv.runtime.engines.variants import (
-    DEFAULT_VARIANT,
-    ENGINES,
-    PATCHED,
-    TorchName,
-    find_variant,
-    open_variant,
-)
+from vconv.runtime.engines.base import Session, unavailable
+from vconv.runtime.engines.table import ENGINES, engines_of, usual_engine
+from vconv.runtime.engines.torch_kinds import PATCHED_FP32, TORCH_KINDS, TorchName
+from vconv.runtime.engines.variants import DEFAULT_VARIANT, find_variant, open_variant
 from vconv.validators.latency import winners
 from vconv.validators.latency.winners import RankedVariant
 
@@ -48,7 +42,8 @@ def load(
         device: where to run it.
         variant: which one: a name of the manifest, or ``patched-torch-`` with a precision of the device,
             ``-captured`` or not.
-        engine: what runs a graph, ``onnxruntime`` or ``openvino``; by default ONNX Runtime.
+        engine: what runs a graph, a name of :data:`vconv.runtime.engines.table.ENGINES`: ``onnxruntime``, the
+            default, or ``openvino``.
         hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; by default ``conv``, as torch_npu.
         profile: which NPU is simulated: ``910b``, the default, or ``310p``.
 
@@ -72,17 +67,21 @@ def load(
 def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[RankedVariant]:
     """Yield what was ranked and could be run here, the best first."""
     batches = {record.variant: record.batch for record in made.variants}
-    default = (DEFAULT_VARIANT, "onnxruntime")
+    default = (DEFAULT_VARIANT, usual_engine())
 
     def preference(one: RankedVariant) -> tuple[int, bool, bool]:
         return one.rank, (one.variant, one.engine) != default, batches.get(one.variant) is not None
 
     for one in sorted(winners.ranked(folder, place), key=preference):
         torch = TorchName.read(one.variant)
-        if torch and torch.kind == "patched" and not torch.captured and torch.precision in place.precisions:
+        if torch and _is_in_artifact(torch) and not torch.captured and torch.precision in place.precisions:
             yield one
         if one.variant in batches and one.engine in ENGINES:
             yield one
+
+
+def _is_in_artifact(torch: TorchName) -> bool:
+    return TORCH_KINDS[torch.kind].patches is not None
 
 
 def _open(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
@@ -95,13 +94,13 @@ def _open(folder: Path, made: Manifest, place: Device, name: str, engine: str | 
 
 
 def _torch(folder: Path, made: Manifest, place: Device, torch: TorchName, engine: str | None) -> Session:
-    if torch.kind != "patched":
+    if not _is_in_artifact(torch):
         names = [record.variant for record in made.variants]
         raise UnknownNameError("variant", str(torch), names, fix="choose one: the original is not in it")
     lack = capture.lack(place) if torch.captured else ""
     if torch.precision not in place.precisions:
         lack = f"{place.name}, which runs {', '.join(place.precisions)}"
-    if engine not in (None, "torch"):
+    if engine not in (None, find_variant(made, PATCHED_FP32).engine):
         lack = f"engine {engine}"
     if lack:
         raise InputError(
@@ -111,13 +110,13 @@ def _torch(folder: Path, made: Manifest, place: Device, torch: TorchName, engine
             fix="name another variant",
         )
     precision = PRECISIONS[torch.precision]
-    record = find_variant(made, PATCHED)
-    return open_variant(folder, made, record, place, precision=precision, captured=torch.captured)
+    record, captured = find_variant(made, PATCHED_FP32), torch.captured
+    return open_variant(folder, made, record, place, precision=precision, captured=captured, kind=torch.kind)
 
 
 def _graph(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
     record = find_variant(made, name)
-    engines = list(GRAPH_ENGINES) if record.engine in GRAPH_ENGINES else [record.engine]
+    engines = engines_of(ENGINES[record.engine].runs)
     if engine is not None and engine not in engines:
         raise UnknownNameError(
             "engine", engine, engines, fix=f"choose one for {name}, or name a torch variant"

@@ -16,11 +16,11 @@ import pytest
 
 from vconv.artifact.manifest import Manifest
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import Placed, Session
-from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.base import Placed, Session
+from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.processes.peak_memory import Peak
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.arithmetic import PROFILES
@@ -491,7 +491,7 @@ def recorded(folder: Path, made: Manifest) -> Reference:
     return Reference("recorded", *golden_room.load(folder / made.golden.file), {}, {})
 
 
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_a_real_graph_with_one_gelu_spelled_wrong_fails_and_the_others_pass(
     engine: str, copied: Path, made: Manifest
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vconv.runtime.engines.session import Placed
+from vconv.runtime.engines.base import Placed
 from vconv.types import Arrays
 
 SHOWN = 5

@@ -25,6 +25,7 @@ from vconv.errors import ArtifactError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS
 from vconv.runtime.doctor.cann import find_toolkit
+from vconv.runtime.engines.table import engine_versions
 from vconv.types import Check, Status
 from vconv.validators.accuracy.limits import Limit
 from vconv.validators.accuracy.verdicts import OutputVerdict
@@ -47,22 +48,10 @@ Picture = bytes | Callable[[Mapping[str, Any], ReportFile], bytes]
 """What is saved beside a report: as it is, or drawn of the report as it was saved."""
 
 _PACKAGES = (
-    "vconv",
-    "torch",
-    "torchvision",
-    "transformers",
-    "timm",
-    "torch_npu",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "openvino",
-    "matplotlib",
-    "onnx-ir",
-    "safetensors",
-    "numpy",
-    "pillow",
+    *("vconv", "torch", "torchvision", "transformers", "timm", "torch_npu", "onnx", "onnxscript"),
+    *("matplotlib", "onnx-ir", "safetensors", "numpy", "pillow"),
 )
+"""What vconv stands on, beside the engines."""
 
 
 def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
@@ -78,6 +67,7 @@ def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+    found |= engine_versions()
     toolkit = find_toolkit()
     found["cann"] = (toolkit.version or "of unknown version") if toolkit else "not installed"
     for kind in {device.kind for device in devices if device.kind != "cpu" and not device.simulated}:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vconv.runtime.engines.table import Runs, engines_of, is_usual
+
 Ranking = Mapping[str, Any]
 
 REFERENCES = {
@@ -27,7 +29,7 @@ def reference(found: Mapping[str, Any]) -> str:
 
 def short_name(row: Mapping[str, Any]) -> str:
     """Name a variant, with its engine and device where they are not the usual ones, and *simulated*."""
-    engine: str = "" if row["engine"] in ("torch", "onnxruntime") else f" {row['engine']}"
+    engine: str = "" if is_usual(row["engine"]) else f" {row['engine']}"
     device: str = "" if row["device"] == "cpu" else f" {row['device']}"
     return f"{row['variant']}{engine}{device}{' (simulated)' if row['simulated'] else ''}"
 
@@ -39,7 +41,7 @@ def named(row: Mapping[str, Any], with_artifact: bool = False) -> str:
 
 def executed(row: Mapping[str, Any]) -> str:
     """Name what a simulated device counts: calls of operators, or the nodes of a graph."""
-    return "operator calls" if row["engine"] == "torch" else "nodes"
+    return "operator calls" if row["engine"] in engines_of(Runs.MODELS) else "nodes"
 
 
 def images(dataset: Mapping[str, Any]) -> str:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from vconv.errors import InputError, UnknownNameError, VconvError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS, find_device, find_devices
 from vconv.runtime.doctor import diagnosis
-from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.simulation.device import lack
 from vconv.validators.accuracy.limits import STRICT
 

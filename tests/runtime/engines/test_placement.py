@@ -14,8 +14,8 @@ import pytest
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
 from vconv.runtime.engines.placement import fallbacks
-from vconv.runtime.engines.table import OnnxRuntimeSession
 from vconv.types import Array
 
 CPU = find_device("cpu")

@@ -17,9 +17,10 @@ from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import models
 from vconv.convert.patches import table
 from vconv.errors import InputError, UnknownNameError
+from vconv.precisions import PRECISIONS, Precision
+from vconv.runtime.devices.precisions import find_precisions
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS, Precision, find_precisions
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import patched_network
 from vconv.types import Array, Arrays
 

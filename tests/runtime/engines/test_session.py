@@ -12,8 +12,8 @@ import torch
 from vconv.artifact.manifest import Manifest
 from vconv.errors import InputError
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.session import Session, in_batches
-from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.base import Session, in_batches
+from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.engines.variants import find_variant, open_variant
 from vconv.runtime.inputs.images import natural_image, natural_images
 from vconv.runtime.inputs.preprocessing import preprocess
@@ -60,7 +60,7 @@ def images(count: int, size: tuple[int, int] = (4, 6)) -> Array:
     return np.random.default_rng(count).standard_normal((count, 3, *size), dtype=np.float32)
 
 
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_an_engine_agrees_with_torch_on_whole_tensors(
     engine: str, small_artifact: Path, made: Manifest, pixel_values: Array
 ) -> None:
@@ -73,7 +73,7 @@ def test_an_engine_agrees_with_torch_on_whole_tensors(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_a_static_graph_gives_the_same_rows_however_many_images(
     engine: str, count: int, small_artifact: Path, made: Manifest, pixel_values: Array
 ) -> None:
@@ -100,7 +100,7 @@ def test_every_variant_has_the_outputs_that_the_manifest_declares(
 
 def test_what_is_timed_is_what_is_judged(small_artifact: Path, made: Manifest, pixel_values: Array) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+        for engine in [""] if record.engine == "torch" else graph_engines():
             with open_variant(small_artifact, made, record, CPU, engine) as session:
                 timed = session.fetch(session.bind(pixel_values[:2])())
                 expected = session.run(pixel_values[:2])
@@ -111,7 +111,7 @@ def test_reading_the_same_outputs_twice_gives_the_same_values(
     small_artifact: Path, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+        for engine in [""] if record.engine == "torch" else graph_engines():
             with open_variant(small_artifact, made, record, CPU, engine) as session:
                 raw = session.bind(pixel_values[:2])()
                 first, second = session.fetch(raw), session.fetch(raw)
@@ -122,7 +122,7 @@ def test_a_bound_batch_can_be_run_again_and_again(
     small_artifact: Path, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+        for engine in [""] if record.engine == "torch" else graph_engines():
             with open_variant(small_artifact, made, record, CPU, engine) as session:
                 first, second = (session.bind(part) for part in (pixel_values[:2], pixel_values[2:4]))
                 results = [session.fetch(run()) for run in (first, second, first)]
@@ -134,7 +134,7 @@ def test_every_output_is_noted_with_its_type_and_place(
     small_artifact: Path, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+        for engine in [""] if record.engine == "torch" else graph_engines():
             with open_variant(small_artifact, made, record, CPU, engine) as session:
                 assert session.placed == {}
                 outputs = session.run(pixel_values[:2])
@@ -148,7 +148,7 @@ def test_a_closed_session_refuses_to_be_used(
     way: str, small_artifact: Path, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+        for engine in [""] if record.engine == "torch" else graph_engines():
             session = open_variant(small_artifact, made, record, CPU, engine)
             session.close()
             use = {"call": session, "run": session.run, "bind": session.bind}[way]
@@ -168,7 +168,7 @@ def test_results_do_not_change_when_the_next_batch_is_run(
     small_artifact: Path, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+        for engine in [""] if record.engine == "torch" else graph_engines():
             with open_variant(small_artifact, made, record, CPU, engine) as session:
                 first = session(pixel_values[:2])
                 kept = {name: value.copy() for name, value in first.items()}
@@ -176,7 +176,7 @@ def test_results_do_not_change_when_the_next_batch_is_run(
             assert all(np.array_equal(first[name], kept[name]) for name in kept)
 
 
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_an_array_that_is_read_only_or_not_contiguous_is_taken(
     engine: str, small_artifact: Path, made: Manifest, pixel_values: Array
 ) -> None:

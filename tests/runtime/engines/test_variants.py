@@ -13,10 +13,10 @@ from vconv.catalog.systems import System
 from vconv.convert.layouts.table import network
 from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import TorchSession
-from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.table import graph_engines
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import DEFAULT_VARIANT, find_variant, open_variant, patched_network
 from vconv.types import Array
 
@@ -46,7 +46,7 @@ def test_every_variant_opens_with_its_own_engine_size_and_batch(
             assert (session.engine, session.size, session.batch) == (record.engine, size, record.batch)
 
 
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_a_graph_opens_in_another_engine_when_asked(
     engine: str, small_artifact: Path, made: Manifest
 ) -> None:
@@ -105,7 +105,7 @@ def test_an_artifact_without_its_weights_says_how_to_complete_it(
     copy = shutil.copytree(small_artifact, tmp_path / "copy")
     (copy / "model.safetensors").unlink()
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+        for engine in [""] if record.engine == "torch" else graph_engines():
             with pytest.raises(ArtifactError, match=r"has no weights .*fix: .*vconv fill .*copy "):
                 open_variant(copy, made, record, CPU, engine)
     with pytest.raises(ArtifactError, match="has no weights"):

@@ -8,9 +8,9 @@ import pytest
 from vconv.artifact.manifest import Manifest
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.acl import OfflineSession
 from vconv.runtime.engines.capture import CapturedSession
-from vconv.runtime.engines.offline import OfflineSession
-from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.engines.variants import find_variant, open_variant
 from vconv.runtime.simulation.session import SimulatedGraphSession, SimulatedTorchSession
 from vconv.runtime.stages import table
@@ -25,7 +25,7 @@ CPU: Device = find_device("cpu")
 @pytest.mark.parametrize(
     ("variant", "engine", "kind"),
     [("patched-torch-fp32", "", TorchStages)]
-    + [(name, engine, GraphStages) for name in ("onnx-fp32", "onnx-fp32-npu") for engine in GRAPH_ENGINES],
+    + [(name, engine, GraphStages) for name in ("onnx-fp32", "onnx-fp32-npu") for engine in graph_engines()],
 )
 def test_torch_and_graphs_are_taken_apart(
     small_artifact: Path, made: Manifest, variant: str, engine: str, kind: type

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from vconv.artifact.manifest import Manifest
+from vconv.precisions import PRECISIONS, Precision
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS, Precision
 from vconv.types import Array, Status
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.limits import STRICT, TABLES, Pair

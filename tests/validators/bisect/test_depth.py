@@ -12,9 +12,9 @@ import pytest
 
 from vconv.artifact.manifest import Manifest
 from vconv.errors import ArtifactError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
 from vconv.runtime.engines.variants import find_variant, open_variant, patched_network
 from vconv.runtime.stages import table
 from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names

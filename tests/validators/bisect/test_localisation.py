@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from vconv.artifact.manifest import Manifest
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import find_variant, open_variant, patched_network
 from vconv.runtime.stages.base import TOKENS, Stages, Step
 from vconv.runtime.stages.graph import GraphStages

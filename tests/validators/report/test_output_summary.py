@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from vconv.runtime.engines.session import Placed
+from vconv.runtime.engines.base import Placed
 from vconv.validators.report.output_summary import SHOWN, summarise_outputs
 
 PLACED = {"cls": Placed("bfloat16", "cuda:1"), "patches": Placed("float16", "npu:0")}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
 from vconv.types import Array, Arrays
 from vconv.validators.report.page.maps import Basis, PatchMap, compare
 from vconv.validators.validation import Candidate
