@@ -61,6 +61,10 @@ _ONE, _PART, _SMALL = 0, 1, 2
 _SHARE, _SMALL_EXPONENT, _SCALE = 5, 13, 10
 """Exponents of two: of the addend's weight, of either factor of the small number, and of the second weights,
 which lift what is left into every type's range."""
+_FORMAT = (17, 8)
+"""ONNX opset and IR version of the probe: what the oldest runtime takes, CANN's."""
+_FORMATS = {"BFLOAT16": (22, 10)}
+"""By type, later ones that it needs: convolutions take bfloat16 from opset 22 on."""
 
 
 def images() -> Array:
@@ -172,7 +176,10 @@ def graph(precision: str) -> bytes:
         ],
         initializers,
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    opset, ir_version = _FORMATS.get(row.onnx, _FORMAT)
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
+    )
     return bytes(model.SerializeToString())
 
 

@@ -16,19 +16,13 @@ from onnx import TensorProto, helper
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
+from vconv.runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeSession
 from vconv.runtime.engines.table import graph_engines
 from vconv.types import INPUT, Array
 
 CPU = find_device("cpu")
-CUDA = replace(
-    CPU,
-    name="cuda:1",
-    kind="cuda",
-    index=1,
-    providers=(("CUDAExecutionProvider", {"device_id": 1, "use_tf32": 0}),),
-)
-NPU = replace(CUDA, name="npu:1", kind="npu", providers=(("CANNExecutionProvider", {"device_id": 1}),))
+CUDA = replace(CPU, name="cuda:1", kind="cuda", index=1)
+NPU = replace(CUDA, name="npu:1", kind="npu")
 SIZE = (64, 64)
 
 
@@ -142,7 +136,7 @@ def test_inputs_and_outputs_are_bound_on_the_right_accelerator_before_the_clock_
     runtime: StandInRuntime, device: Device, kind: str, tmp_path: Path
 ) -> None:
     session = OnnxRuntimeSession(tmp_path / "model.onnx", device, tmp_path, SIZE, None)
-    assert runtime.providers == list(device.providers)
+    assert runtime.providers == [PROVIDERS[device.kind].on(device)]
     feed = np.ones((3, *SIZE, 2), np.float32).transpose(3, 0, 1, 2)
     forward = session.bind(feed)
     assert runtime.asked == [
@@ -216,5 +210,5 @@ def test_an_engine_that_is_not_installed_is_an_error_that_the_user_can_mend(
 @pytest.mark.parametrize("engine", graph_engines())
 def test_every_engine_lacks_nothing_on_the_cpu_and_something_elsewhere(engine: str) -> None:
     assert graph_engines()[engine].lack(CPU) == ""
-    nowhere = replace(NPU, providers=("NoSuchExecutionProvider",))
+    nowhere = replace(NPU, kind="a kind that nobody knows")
     assert graph_engines()[engine].lack(nowhere)
