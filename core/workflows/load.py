@@ -76,7 +76,7 @@ def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[RankedVari
         torch = TorchName.read(one.variant)
         if torch and _is_in_artifact(torch) and not torch.captured and torch.precision in place.precisions:
             yield one
-        if one.variant in batches and one.engine in ENGINES:
+        elif one.variant in batches and one.engine in ENGINES:
             yield one
 
 

@@ -221,11 +221,11 @@ def test_autocast_is_that_of_the_devices_kind_and_the_precisions_type(
 ) -> None:
     asked: list[tuple[str, torch.dtype]] = []
 
-    def autocast(kind: str, dtype: torch.dtype) -> Any:
+    def noted(kind: str, dtype: torch.dtype) -> Any:
         asked.append((kind, dtype))
         return torch.no_grad()
 
-    monkeypatch.setattr(torch, "autocast", autocast)
+    monkeypatch.setattr(torch, "autocast", noted)
     kinds, precision = ("cpu", "cuda", "npu"), PRECISIONS[name]
     for kind in kinds:
         with autocast(precision, replace(CPU, kind=kind)):
