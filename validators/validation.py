@@ -104,8 +104,6 @@ def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
     return session, {"load_ms": load_ms if timed_here else None, "first_ms": first_ms if timed_here else None}
 
 
-NO_LIMITS = "engine computes {}"
-"""Why a variant is skipped whose engine computes its precision in a way that there are no limits for."""
 NOT_LOOKED_AT = "not looked at"
 """Why a row lacks what is looked at beside judging: nobody did, or the variant could not be run."""
 Isolate = Callable[[OpenRequest], Peak]
@@ -227,7 +225,7 @@ def _judged(
         pair = candidate.pair
         row["arithmetic"] = pair[1]
         if not candidate.unjudged and pair not in limits.table:
-            row |= {"status": Status.SKIPPED, "reason": NO_LIMITS.format(pair[1])}
+            row |= {"status": Status.SKIPPED, "reason": _no_limits(pair[1])}
             return None
         session, costs = _loaded(candidate)
         closing.enter_context(session)
@@ -244,6 +242,11 @@ def _judged(
         row |= {"status": _unless(candidate.unjudged), "reason": str(error)}
         return None
     return session
+
+
+def _no_limits(arithmetic: str) -> str:
+    """Say why a variant is skipped whose engine computes its precision in a way that has no limits."""
+    return f"engine computes {'in no known way' if arithmetic == UNKNOWN else arithmetic}"
 
 
 def _predict(candidate: Candidate, session: Simulated, row: dict[str, Any]) -> None:

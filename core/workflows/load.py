@@ -74,9 +74,9 @@ def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[RankedVari
 
     for one in sorted(winners.ranked(folder, place), key=preference):
         torch = TorchName.read(one.variant)
-        if torch and _is_in_artifact(torch) and not torch.captured and torch.precision in place.precisions:
-            yield one
-        elif one.variant in batches and one.engine in ENGINES:
+        if (
+            torch and _is_in_artifact(torch) and not torch.captured and torch.precision in place.precisions
+        ) or (one.variant in batches and one.engine in ENGINES):
             yield one
 
 

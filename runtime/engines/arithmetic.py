@@ -177,9 +177,7 @@ def graph(precision: str) -> bytes:
         initializers,
     )
     opset, ir_version = _FORMATS.get(row.onnx, _FORMAT)
-    model = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
-    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     return bytes(model.SerializeToString())
 
 

@@ -14,8 +14,8 @@ from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.engines.onnxruntime import PROVIDERS, Provider
+from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import DEFAULT_VARIANT, find_variant, open_variant, patched_network
 from vconv.types import Array

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 
 from vconv.artifact.manifest import Manifest
 from vconv.precisions import PRECISIONS, Precision
-from vconv.runtime.devices.table import find_device
 from vconv.types import Array, Status
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.limits import STRICT, TABLES, Pair
