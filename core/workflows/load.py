@@ -74,9 +74,11 @@ def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[RankedVari
 
     for one in sorted(winners.ranked(folder, place), key=preference):
         torch = TorchName.read(one.variant)
-        if (
-            torch and _is_in_artifact(torch) and not torch.captured and torch.precision in place.precisions
-        ) or (one.variant in batches and one.engine in ENGINES):
+        if torch:
+            fits = _is_in_artifact(torch) and torch.precision in place.precisions
+        else:
+            fits = one.variant in batches and one.engine in ENGINES
+        if fits and not (torch and torch.captured):
             yield one
 
 
