@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.sources.base import Source
@@ -111,14 +112,11 @@ def photographs(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def small_artifact(
-    small_system: System, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def small_artifact(small_system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The artifact of every shrunk system, its static graph of batch 2; shared: change :func:`copied`."""
-    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
     path = tmp_path_factory.getbasetemp() / "small" / small_system.name
     if not path.exists():
-        workflows.export(small_system.name, "synthetic:1", path, batch=2)
+        workflows.export(small_system, "synthetic:1", path, batch=2)
     before = sorted(path.rglob("*"))
     yield path
     assert sorted(path.rglob("*")) == before, "the shared artifact was changed: take the fixture `copied`"
@@ -150,6 +148,12 @@ def refused() -> Refused:
         assert [part for part in fragments if part not in message] == [], message
 
     return expect
+
+
+@pytest.fixture
+def small(small_artifact: Path, made: Manifest) -> Artifact:
+    """The artifact of every shrunk system, opened."""
+    return Artifact(small_artifact, made)
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,11 @@ class Source:
         preprocessor: its image processor's configuration; empty where the library has none.
         files: sha256 of each weights file, as the user has it, by name.
         licence: name of the licence of the weights.
-        published: names of the configuration files that came from the catalog.
+        from_catalog: names of the configuration files that came from the catalog.
         licence_files: licence texts that came with the weights.
         pool: the pooling that was asked for in place of the library's own; None for its own.
         periods: the RoPE periods that were asked for, of :data:`PERIODS`; None for the authors'.
+        unpooled: the configuration as it came, where ``pool`` changed it.
     """
 
     origin: Origin
@@ -78,15 +79,21 @@ class Source:
     preprocessor: Config
     files: Mapping[str, str]
     licence: str
-    published: tuple[str, ...] = ()
+    from_catalog: tuple[str, ...] = ()
     licence_files: tuple[Path, ...] = ()
     pool: str | None = None
     periods: str | None = None
+    unpooled: Config | None = None
 
     @functools.cached_property
     def network(self) -> Network:
         """What the weights are."""
         return network(self.config, self.entries)
+
+    @property
+    def own_config(self) -> Config:
+        """The configuration as it came with the weights, or from the catalog."""
+        return self.config if self.unpooled is None else self.unpooled
 
     @property
     def library(self) -> Library:
@@ -101,7 +108,8 @@ class Source:
 
 
 def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:
-    """Write the configuration files of a configuration's library."""
+    """Write the configuration files of a configuration's library into a folder, which is made if need be."""
+    folder.mkdir(exist_ok=True)
     files = LIBRARIES[find_layout(config).library].files
     for name, content in zip(files, (config, preprocessor), strict=False):
         (folder / name).write_text(json.dumps(dict(content), indent=2, sort_keys=True) + "\n")

@@ -166,9 +166,9 @@ def open_local(
             fix="give the weights that the artifact was made from",
         )
     home = path if path.is_dir() else path.parent
-    config, preprocessor, published = _configurations(system, path, home, say)
+    config, preprocessor, from_catalog = _configurations(system, path, home, say)
     # Beside a file without its configuration lies anything: a folder of downloads, not a model.
-    of_model = path.is_dir() or CONFIG_FILE not in published
+    of_model = path.is_dir() or CONFIG_FILE not in from_catalog
     parts = form.files(file)
     if form.pickled and Version(torch.__version__) < Version(_SAFE_PICKLES):
         say(
@@ -191,7 +191,7 @@ def open_local(
         preprocessor=preprocessor,
         files=files,
         licence=(_licence(home) if of_model else "") or system.licence,
-        published=published,
+        from_catalog=from_catalog,
         licence_files=_licence_files(home, say) if of_model else (),
     )
 
@@ -204,9 +204,9 @@ def _configurations(
     files = LIBRARIES[wanted.library].files
     found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
     own = [name for name in files if (home / name).is_file()]
-    published = tuple(name for name in files if name not in own)
+    from_catalog = tuple(name for name in files if name not in own)
     found |= {name: {key: value for key, value in _read(home / name).items() if key != _CODE} for name in own}
-    for name in published:
+    for name in from_catalog:
         say(f"no {name} beside the weights: using the published one")
     if not wanted.describes(found[CONFIG_FILE]):
         config = found[CONFIG_FILE]
@@ -216,7 +216,7 @@ def _configurations(
             expected=wanted.family,
             fix="name the system that these weights belong to; `vconv list` shows them",
         )
-    return found[CONFIG_FILE], found[PREPROCESSOR_FILE], published
+    return found[CONFIG_FILE], found[PREPROCESSOR_FILE], from_catalog
 
 
 def _read(path: Path) -> dict[str, Any]:

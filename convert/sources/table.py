@@ -145,7 +145,7 @@ def _pooled(source: Source, pool: str) -> Source:
         )
     config = library.pooled_by(source.config, pool)
     write_configurations(source.folder, config, source.preprocessor)
-    return replace(source, config=config, pool=pool)
+    return replace(source, config=config, pool=pool, unpooled=source.config)
 
 
 def _with_periods(source: Source, periods: str) -> Source:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from vconv.artifact.manifest import Manifest, VariantRecord
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import VariantRecord
 from vconv.convert.libraries import models
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
@@ -22,7 +22,7 @@ from vconv.runtime.engines.base import unavailable
 from vconv.runtime.engines.table import graph_engines, usual_engine
 from vconv.runtime.engines.torch_kinds import ORIGINAL, PATCHED, PATCHED_FP32, TorchName
 from vconv.runtime.engines.torch_model import TorchSession
-from vconv.runtime.engines.variants import find_variant, open_original, open_variant, patched_network
+from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.stages.base import Stages
 from vconv.runtime.stages.graph import GraphStages
 from vconv.runtime.stages.torch_model import TorchStages
@@ -54,11 +54,11 @@ class BisectedVariant:
     engine: str
 
     @classmethod
-    def find(cls, made: Manifest, name: str, place: Device, engine: str | None) -> BisectedVariant:
+    def find(cls, artifact: Artifact, name: str, place: Device, engine: str | None) -> BisectedVariant:
         """Find a variant by its name.
 
         Args:
-            made: the manifest.
+            artifact: the artifact.
             name: the variant's name.
             place: where it is run.
             engine: what runs a graph; None for the usual engine, and for torch variants.
@@ -69,7 +69,7 @@ class BisectedVariant:
             UnavailableError: the engine is not installed for the device.
         """
         torch, known = TorchName.read(name), graph_engines()
-        record = find_variant(made, PATCHED_FP32)
+        record = artifact.variant(PATCHED_FP32)
         if torch and engine not in (None, record.engine):
             raise InputError(
                 f"{name} is not run by {engine}",
@@ -82,7 +82,7 @@ class BisectedVariant:
                 names = [str(TorchName(torch.kind, precision)) for precision in place.precisions]
                 raise UnknownNameError(f"variant on {place.name}", name, names, fix="choose one of those")
             return cls(torch.kind, PRECISIONS[torch.precision], record, record.engine)
-        graphs = {record.variant: record for record in made.variants if record.engine in known}
+        graphs = {record.variant: record for record in artifact.manifest.variants if record.engine in known}
         if name not in graphs:
             choices = [*graphs, PATCHED_FP32, str(TorchName(ORIGINAL, FP32))]
             raise UnknownNameError("variant", name, choices, fix="choose one of those, or another precision")
@@ -133,8 +133,7 @@ class BisectedVariant:
 
     def stages(
         self,
-        folder: Path,
-        made: Manifest,
+        artifact: Artifact,
         source: Source | None,
         place: Device,
         closing: ExitStack,
@@ -142,35 +141,36 @@ class BisectedVariant:
     ) -> Stages:
         """Open it, in stages."""
         if not self.kind:
-            path, net = folder / self.record.file, patched_network(folder)
+            path, net = artifact.path(self.record), artifact.network
             return GraphStages(path, net, place, self.engine, self.precision.name)
         if self.kind == ORIGINAL:
             assert source is not None
-            session = open_original(source.folder, source.network, made.size, place, self.precision)
+            size = artifact.manifest.size
+            session = open_original(source.folder, source.network, size, place, self.precision)
         else:
-            session = _of_artifact(folder, made, place, self.precision, self.kind, patches)
+            session = _of_artifact(artifact, place, self.precision, self.kind, patches)
         return TorchStages(closing.enter_context(session), plain=False)
 
 
 def _of_artifact(
-    folder: Path,
-    made: Manifest,
+    artifact: Artifact,
     place: Device,
     precision: Precision,
     kind: str,
     patches: Mapping[str, Patch] | None = None,
 ) -> TorchSession:
-    record = find_variant(made, PATCHED_FP32)
-    session = open_variant(folder, made, record, place, precision=precision, patches=patches, kind=kind)
+    record = artifact.variant(PATCHED_FP32)
+    session = open_variant(artifact, record, place, precision=precision, patches=patches, kind=kind)
     assert isinstance(session, TorchSession)
     return session
 
 
-def open_reference(folder: Path, made: Manifest, source: Source | None) -> tuple[str, TorchSession]:
+def open_reference(artifact: Artifact, source: Source | None) -> tuple[str, TorchSession]:
     """Open the reference in fp32 on the CPU, or, where the original is not here, what stands in for it."""
     cpu, exact = find_device("cpu"), PRECISIONS[FP32]
     if source is None:
-        return STAND_IN, _of_artifact(folder, made, cpu, exact, PATCHED)
+        return STAND_IN, _of_artifact(artifact, cpu, exact, PATCHED)
     model = models.load(source.folder, source.network)
     named = golden.correct(model, source)
-    return named, TorchSession(model, source.network, cpu, (), source.folder, made.size, exact)
+    size = artifact.manifest.size
+    return named, TorchSession(model, source.network, cpu, (), source.folder, size, exact)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from vconv.artifact.manifest import Manifest, VariantRecord
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import VariantRecord
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
 from vconv.precisions import FP32, PRECISIONS, Precision
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import Session
-from vconv.runtime.engines.table import ENGINES, Runs, graph_engines, usual_engine
+from vconv.runtime.engines.table import Runs, graph_engines, runs, usual_engine
 from vconv.runtime.engines.torch_kinds import ORIGINAL, TorchName, kinds_in_artifact
 from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.processes.request import OpenRequest
@@ -23,8 +23,7 @@ from vconv.validators.validation import Candidate
 
 
 def candidates(
-    folder: Path,
-    made: Manifest,
+    artifact: Artifact,
     device: Device,
     reference: Reference,
     engines: Sequence[str] | None = None,
@@ -36,8 +35,7 @@ def candidates(
     """List an artifact's variants: torch by kind and precision, each graph by engine, an offline model once.
 
     Args:
-        folder: the artifact.
-        made: its manifest.
+        artifact: the artifact.
         device: where to run.
         reference: what they are held against.
         engines: what to run graphs with; None for the usual engine.
@@ -49,15 +47,15 @@ def candidates(
 
     def subject(record: VariantRecord, engine: str, precision: str, **more: Any) -> OpenRequest:
         hf32 = device.settings.hf32
-        return OpenRequest(str(folder), record.variant, engine, precision, device.name, hf32=hf32, **more)
+        return OpenRequest(str(artifact), record.variant, engine, precision, device.name, hf32=hf32, **more)
 
     found = []
     graphs = (usual_engine(),) if engines is None else engines
-    for record in made.variants:
-        if ENGINES[record.engine].runs is Runs.MODELS:
+    for record in artifact.manifest.variants:
+        if runs(record.engine) is Runs.MODELS:
             found += [
                 Candidate(
-                    str(folder),
+                    str(artifact),
                     str(TorchName(kind.name, precision.name, captured)),
                     record.engine,
                     precision.limits,
@@ -65,8 +63,7 @@ def candidates(
                     reference,
                     partial(
                         open_variant,
-                        folder,
-                        made,
+                        artifact,
                         record,
                         device,
                         precision=precision,
@@ -83,13 +80,13 @@ def candidates(
         elif record.offline is None or (offline and not device.simulated):
             found += [
                 Candidate(
-                    str(folder),
+                    str(artifact),
                     record.variant,
                     engine,
                     record.precision,
                     device,
                     reference,
-                    partial(open_variant, folder, made, record, device, engine),
+                    partial(open_variant, artifact, record, device, engine),
                     subject(record, engine, record.precision),
                 )
                 for engine in (graphs if record.engine in graph_engines() else (record.engine,))
@@ -98,9 +95,8 @@ def candidates(
 
 
 def originals(
-    folder: Path,
+    artifact: Artifact,
     source: Source,
-    made: Manifest,
     device: Device,
     reference: Reference,
     precisions: Sequence[Precision] = (PRECISIONS[FP32],),
@@ -114,14 +110,14 @@ def originals(
             reason = "not judged: it is the reference, on this machine"
     return [
         Candidate(
-            str(folder),
+            str(artifact),
             str(TorchName(ORIGINAL, precision.name, captured)),
             "torch",
             precision.limits,
             device,
             reference,
-            _opening_original(folder, source, made, device, precision, captured),
-            _original_subject(folder, source, precision, device, captured),
+            _opening_original(artifact, source, device, precision, captured),
+            _original_subject(artifact, source, precision, device, captured),
             unjudged=reason if precision.name == FP32 else "not judged: the patched one is",
         )
         for precision in precisions
@@ -130,20 +126,21 @@ def originals(
 
 
 def _original_subject(
-    folder: Path, source: Source, precision: Precision, device: Device, captured: bool
+    artifact: Artifact, source: Source, precision: Precision, device: Device, captured: bool
 ) -> OpenRequest:
     weights, head = str(source.folder), source.network.head
     return OpenRequest(
-        *(str(folder), "", "torch", precision.name, device.name, weights, head),
+        *(str(artifact), "", "torch", precision.name, device.name, weights, head),
         hf32=device.settings.hf32,
         captured=captured,
     )
 
 
 def _opening_original(
-    folder: Path, source: Source, made: Manifest, device: Device, precision: Precision, captured: bool
+    artifact: Artifact, source: Source, device: Device, precision: Precision, captured: bool
 ) -> Callable[[], Session]:
+    size = artifact.manifest.size
     if device.simulated:
-        subject = _original_subject(folder, source, precision, device, captured)
-        return partial(SimulatedTorchSession, subject, device, source.folder, made.size)
-    return partial(open_original, source.folder, source.network, made.size, device, precision, captured)
+        subject = _original_subject(artifact, source, precision, device, captured)
+        return partial(SimulatedTorchSession, subject, device, source.folder, size)
+    return partial(open_original, source.folder, source.network, size, device, precision, captured)

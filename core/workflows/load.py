@@ -1,4 +1,4 @@
-"""The straight line that opens a variant for use: load."""
+"""`vconv.load`: open a variant for use."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vconv.artifact import manifest
-from vconv.artifact.manifest import Manifest
+from vconv.artifact.artifact import Artifact
 from vconv.errors import InputError, UnavailableError, UnknownNameError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines import capture
 from vconv.runtime.engines.base import Session, unavailable
-from vconv.runtime.engines.table import ENGINES, engines_of, usual_engine
+from vconv.runtime.engines.table import ENGINES, engines_of, runs, usual_engine
 from vconv.runtime.engines.torch_kinds import PATCHED_FP32, TORCH_KINDS, TorchName
-from vconv.runtime.engines.variants import DEFAULT_VARIANT, find_variant, open_variant
+from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
 from vconv.validators.latency import winners
 from vconv.validators.latency.winners import RankedVariant
 
@@ -42,8 +41,7 @@ def load(
         device: where to run it.
         variant: which one: a name of the manifest, or ``patched-torch-`` with a precision of the device,
             ``-captured`` or not.
-        engine: what runs a graph, a name of :data:`vconv.runtime.engines.table.ENGINES`: ``onnxruntime``, the
-            default, or ``openvino``.
+        engine: what runs a graph, ``onnxruntime`` or ``openvino``; by default ONNX Runtime.
         hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; by default ``conv``, as torch_npu.
         profile: which NPU is simulated: ``910b``, the default, or ``310p``.
 
@@ -54,25 +52,24 @@ def load(
     Raises:
         VconvError: the artifact, the device, the variant or the engine cannot be had.
     """
-    folder = Path(path)
-    made = manifest.load(folder)
+    artifact = Artifact.open(path)
     place = find_device(device, Settings.of(hf32, profile))
     if variant is None and engine is None:
-        for winner in _winners(folder, made, place):
+        for winner in _winners(artifact, place):
             with contextlib.suppress(UnavailableError):
-                return _open(folder, made, place, winner.variant, winner.engine)
-    return _open(folder, made, place, DEFAULT_VARIANT if variant is None else variant, engine)
+                return _open(artifact, place, winner.variant, winner.engine)
+    return _open(artifact, place, DEFAULT_VARIANT if variant is None else variant, engine)
 
 
-def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[RankedVariant]:
+def _winners(artifact: Artifact, place: Device) -> Iterator[RankedVariant]:
     """Yield what was ranked and could be run here, the best first."""
-    batches = {record.variant: record.batch for record in made.variants}
+    batches = {record.variant: record.batch for record in artifact.manifest.variants}
     default = (DEFAULT_VARIANT, usual_engine())
 
     def preference(one: RankedVariant) -> tuple[int, bool, bool]:
         return one.rank, (one.variant, one.engine) != default, batches.get(one.variant) is not None
 
-    for one in sorted(winners.ranked(folder, place), key=preference):
+    for one in sorted(winners.ranked(artifact.folder, place), key=preference):
         torch = TorchName.read(one.variant)
         if torch:
             fits = _is_in_artifact(torch) and torch.precision in place.precisions
@@ -86,23 +83,22 @@ def _is_in_artifact(torch: TorchName) -> bool:
     return TORCH_KINDS[torch.kind].patches is not None
 
 
-def _open(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
+def _open(artifact: Artifact, place: Device, name: str, engine: str | None) -> Session:
     torch = TorchName.read(name)
-    session = (
-        _torch(folder, made, place, torch, engine) if torch else _graph(folder, made, place, name, engine)
-    )
+    session = _torch(artifact, place, torch, engine) if torch else _graph(artifact, place, name, engine)
     session.variant = name
     return session
 
 
-def _torch(folder: Path, made: Manifest, place: Device, torch: TorchName, engine: str | None) -> Session:
+def _torch(artifact: Artifact, place: Device, torch: TorchName, engine: str | None) -> Session:
     if not _is_in_artifact(torch):
-        names = [record.variant for record in made.variants]
+        names = [record.variant for record in artifact.manifest.variants]
         raise UnknownNameError("variant", str(torch), names, fix="choose one: the original is not in it")
     lack = capture.lack(place) if torch.captured else ""
     if torch.precision not in place.precisions:
         lack = f"{place.name}, which runs {', '.join(place.precisions)}"
-    if engine not in (None, find_variant(made, PATCHED_FP32).engine):
+    record, captured = artifact.variant(PATCHED_FP32), torch.captured
+    if engine not in (None, record.engine):
         lack = f"engine {engine}"
     if lack:
         raise InputError(
@@ -112,13 +108,12 @@ def _torch(folder: Path, made: Manifest, place: Device, torch: TorchName, engine
             fix="name another variant",
         )
     precision = PRECISIONS[torch.precision]
-    record, captured = find_variant(made, PATCHED_FP32), torch.captured
-    return open_variant(folder, made, record, place, precision=precision, captured=captured, kind=torch.kind)
+    return open_variant(artifact, record, place, precision=precision, captured=captured, kind=torch.kind)
 
 
-def _graph(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
-    record = find_variant(made, name)
-    engines = engines_of(ENGINES[record.engine].runs)
+def _graph(artifact: Artifact, place: Device, name: str, engine: str | None) -> Session:
+    record = artifact.variant(name)
+    engines = engines_of(runs(record.engine))
     if engine is not None and engine not in engines:
         raise UnknownNameError(
             "engine", engine, engines, fix=f"choose one for {name}, or name a torch variant"
@@ -126,4 +121,4 @@ def _graph(folder: Path, made: Manifest, place: Device, name: str, engine: str |
     lack = ENGINES[engine].lack(place) if engine else ""
     if engine and lack:
         raise unavailable(engine, lack, place)
-    return open_variant(folder, made, record, place, engine or "")
+    return open_variant(artifact, record, place, engine or "")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vconv.errors import EngineError, UnavailableError
 from vconv.precisions import FP32, PRECISIONS
-from vconv.runtime.engines.table import ENGINES, Engine
+from vconv.runtime.engines.table import Engine, find_engine
 from vconv.types import CHANNELS, INPUT, Array, Arrays
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def arithmetic_of(engine: str, device: Device, precision: str) -> str:
     """
     if device.simulated:
         return device.arithmetic if precision == FP32 else PRECISIONS[precision].limits
-    row = ENGINES[engine]
+    row = find_engine(engine)
     settings, version = device.settings, row.version()
     return _asked(_Question(row, version, device.kind, device.name, settings, precision, device))
 

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vconv.errors import UnavailableError
 from vconv.precisions import FP32
 
 if TYPE_CHECKING:
@@ -160,10 +161,31 @@ ENGINES: Mapping[str, Engine] = {
 """Every engine, by name."""
 
 
-def engines_of(runs: Runs) -> dict[str, Engine]:
+def engines_of(runs: Runs | None) -> dict[str, Engine]:
     """Return the engines that run something, by name, the usual one first."""
     found = [engine for engine in ENGINES.values() if engine.runs is runs]
     return {engine.name: engine for engine in sorted(found, key=lambda engine: not engine.usual)}
+
+
+def find_engine(name: str) -> Engine:
+    """Look an engine up by the name that a manifest has.
+
+    Raises:
+        UnavailableError: there is no such engine.
+    """
+    if name not in ENGINES:
+        raise UnavailableError(
+            f"this version of vconv has no engine {name}",
+            got=name,
+            expected=f"one of {', '.join(ENGINES)}",
+            fix="use the version of vconv that made the artifact, or a later one",
+        )
+    return ENGINES[name]
+
+
+def runs(name: str) -> Runs | None:
+    """Tell what an engine runs, by its name; None for an engine that is not in the table."""
+    return ENGINES[name].runs if name in ENGINES else None
 
 
 def graph_engines() -> dict[str, Engine]:

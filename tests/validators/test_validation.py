@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.precisions import PRECISIONS
@@ -460,7 +461,7 @@ def test_an_engine_that_cannot_be_asked_is_a_row_like_one_that_cannot_be_opened(
 
 
 @pytest.fixture
-def half(copied: Path, made: Manifest) -> tuple[Manifest, Reference]:
+def half(copied: Path, made: Manifest) -> tuple[Artifact, Reference]:
     """An artifact whose one variant is a small graph in float16, and what it must give."""
     chance = np.random.default_rng(5)
     images = chance.standard_normal((2, 3, *made.size), np.float32)
@@ -483,20 +484,20 @@ def half(copied: Path, made: Manifest) -> tuple[Manifest, Reference]:
     )
     onnx.save(model, copied / "half.onnx")
     record = made.variants[1].model_copy(
-        update={"variant": "onnx-fp16", "file": "half.onnx", "precision": "fp16", "batch": None}
+        update={"variant": "onnx-fp16", "path": "half.onnx", "precision": "fp16", "batch": None}
     )
     expected = (images.reshape(2, -1).astype(np.float64) @ weights.astype(np.float64)).astype(np.float32)
     reference = Reference("original", images, {"cls": expected}, {"cls": 1e-7}, {})
-    return made.model_copy(update={"variants": (record,)}), reference
+    return Artifact(copied, made.model_copy(update={"variants": (record,)})), reference
 
 
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 @pytest.mark.parametrize("engine", graph_engines())
 def test_a_float16_graph_passes_only_where_its_engine_computes_float16(
-    engine: str, copied: Path, half: tuple[Manifest, Reference], answer: Callable[[Answer], None]
+    engine: str, half: tuple[Artifact, Reference], answer: Callable[[Answer], None]
 ) -> None:
-    made, reference = half
-    (one,) = listing.candidates(copied, made, CPU, reference, [engine])
+    artifact, reference = half
+    (one,) = listing.candidates(artifact, CPU, reference, [engine])
     assert (one.variant, one.engine, one.precision) == ("onnx-fp16", engine, "fp16")
     (row,) = run([one])
     computes = arithmetic_of(engine, CPU, "fp16")
@@ -604,7 +605,7 @@ def test_what_the_machine_did_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch)
 
 def recorded(folder: Path, made: Manifest) -> Reference:
     assert made.golden
-    return Reference("recorded", *golden_room.load(folder / made.golden.file), {}, {})
+    return Reference("recorded", *golden_room.load(folder / made.golden.path), {}, {})
 
 
 @pytest.mark.parametrize("engine", graph_engines())
@@ -614,7 +615,7 @@ def test_a_real_graph_with_one_gelu_spelled_wrong_fails_and_the_others_pass(
     model = ir.load(copied / "model.onnx")
     next(node for node in model.graph if node.op_type == "Erf").op_type = "Tanh"
     ir.save(model, copied / "model.onnx")
-    rows = run(listing.candidates(copied, made, CPU, recorded(copied, made), [engine]))
+    rows = run(listing.candidates(Artifact(copied, made), CPU, recorded(copied, made), [engine]))
     statuses = {row["variant"]: row["status"].value for row in rows}
     assert statuses == {"patched-torch-fp32": "passed", "onnx-fp32": "failed", "onnx-fp32-npu": "passed"}
     for row in rows:
@@ -626,10 +627,10 @@ LEAST = {"fp32": 0.0, "fp16": 1e-4, "bf16": 1e-3}
 
 
 def test_every_precision_on_the_cpu_lies_within_its_strict_limit_and_shows(
-    small_artifact: Path, made: Manifest
+    small: Artifact, small_artifact: Path, made: Manifest
 ) -> None:
     reference = recorded(small_artifact, made)
-    rows = run(listing.candidates(small_artifact, made, CPU, reference, (), list(PRECISIONS.values())))
+    rows = run(listing.candidates(small, CPU, reference, (), list(PRECISIONS.values())))
     assert [row["variant"] for row in rows] == [f"patched-torch-{name}" for name in PRECISIONS]
     for row, precision in zip(rows, PRECISIONS.values(), strict=True):
         assert row["precision"] == precision.limits

@@ -52,7 +52,7 @@ def test_a_folder_brings_its_own_configurations(small_system: System, given: Pat
     source = opened(small_system, given, scratch)
     assert source.config == config
     assert json.loads((scratch / "config.json").read_text()) == config
-    assert source.published == ()
+    assert source.from_catalog == ()
     digest = hashlib.sha256((given / "model.safetensors").read_bytes()).hexdigest()
     assert source.origin == Origin("folder", digest[:12])
     assert (source.origin.label, source.origin.synthetic) == (f"folder:{digest[:12]}", False)
@@ -70,7 +70,7 @@ def test_a_lone_file_gets_the_published_configurations_and_that_is_said(
     assert source.origin.label == f"file:{digest[:12]}"
     assert source.config == dict(small_system.config)
     assert source.preprocessor == dict(small_system.preprocessor)
-    assert source.published == source.library.files
+    assert source.from_catalog == source.library.files
     said = [f"no {name} beside the weights: using the published one" for name in source.library.files]
     assert lines == [*said, "reading mine.safetensors"]
 
@@ -83,7 +83,7 @@ def test_a_file_has_the_configurations_that_lie_beside_it(
     (given / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.05}))
     source = opened(small_system, given / "model.safetensors", scratch)
     assert source.config["layer_norm_eps"] == 0.05
-    assert source.published == ()
+    assert source.from_catalog == ()
 
 
 @pytest.mark.parametrize(("system", "name"), CONFIGURATIONS, indirect=["system"])
@@ -95,7 +95,7 @@ def test_a_configuration_that_is_not_there_is_the_published_one_and_that_is_said
     source = opened(small_system, given, scratch, lines)
     assert source.config == dict(small_system.config)
     assert source.preprocessor == dict(small_system.preprocessor)
-    assert source.published == (name,)
+    assert source.from_catalog == (name,)
     assert lines == [f"no {name} beside the weights: using the published one", "reading model.safetensors"]
     assert (scratch / name).exists()
 

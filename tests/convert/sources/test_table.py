@@ -144,7 +144,11 @@ def test_what_a_hub_gives_is_read_as_a_folder_is(
     folder = open_source(Request(small_system, str(given)), tmp_path / "second")
     assert source.config["mine"] == 1
     assert source.licence == "mit"
-    assert (source.files, source.config, source.published) == (folder.files, folder.config, folder.published)
+    assert (source.files, source.config, source.from_catalog) == (
+        folder.files,
+        folder.config,
+        folder.from_catalog,
+    )
 
 
 @pytest.mark.parametrize("pool", POOLS)

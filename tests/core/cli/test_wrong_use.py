@@ -1,4 +1,4 @@
-"""Every error that a user can meet: one line that says how to mend it, exit status 2, nothing left behind."""
+"""Every error that a user can meet: one line that says how to fix it, exit status 2, nothing left behind."""
 
 from __future__ import annotations
 

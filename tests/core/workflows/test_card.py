@@ -262,11 +262,12 @@ def test_a_kill_between_card_and_index_leaves_a_card_that_is_vconvs(
     assert vconv.card(carded)["language"] == "en"
 
 
-def test_a_system_of_ones_own_has_a_card_too(
+def test_a_system_that_no_catalog_knows_is_exported_validated_and_has_a_card(
     small_system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {})
     vconv.export(replace(small_system, name="mine"), "synthetic:1", tmp_path / "mine")
+    assert vconv.validate(tmp_path / "mine", quick=True)["passed"]
     assert "This is `mine`" in (tmp_path / "mine" / "README.md").read_text()
 
 

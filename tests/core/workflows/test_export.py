@@ -38,7 +38,7 @@ def relative(actual: Array, expected: Array) -> float:
 
 def graphs(artifact: Path) -> dict[str, int | None]:
     return {
-        record.file: record.batch for record in manifest.load(artifact).variants if record.engine != "torch"
+        record.path: record.batch for record in manifest.load(artifact).variants if record.engine != "torch"
     }
 
 

@@ -122,9 +122,11 @@ main({source}, prog_name="vconv")
 
 def test_help_names_what_was_added() -> None:
     validate, bisect = (in_a_process([name, "--help"].__repr__()) for name in ("validate", "bisect"))
-    assert "onnxruntime, openvino, toy; repeatable" in validate
-    assert "cpu, cuda[:N], npu[:N], npu-sim, toy[:N], or all but that" in validate
-    assert "autocast-bf16, toy, or auto" in validate
+    assert "onnxruntime or openvino or toy. May be repeated" in validate
+    assert (
+        "cpu, cuda[:N], npu[:N], npu-sim, toy[:N], or all, which is every device except npu-sim." in validate
+    )
+    assert "autocast-bf16, toy. auto is fp32" in validate
     assert "onnxruntime or openvino or toy" in bisect
     assert "bare-torch-PRECISION" in bisect
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import models
@@ -21,7 +22,6 @@ from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.precisions import find_precisions
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.torch_model import TorchSession, autocast, torch_type
-from vconv.runtime.engines.variants import patched_network
 from vconv.types import Array, Arrays
 
 CPU = find_device("cpu")
@@ -51,7 +51,7 @@ class Executed(TorchDispatchMode):
 
 @pytest.fixture
 def net(small_artifact: Path) -> Network:
-    return patched_network(small_artifact)
+    return Artifact.open(small_artifact).network
 
 
 @pytest.fixture
