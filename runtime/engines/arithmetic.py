@@ -1,6 +1,6 @@
-"""What an engine really computes in, found by what comes out of it.
+"""What an engine really computes in, found from its results.
 
-What a graph declares says nothing: ONNX Runtime computes a float16 graph on a CPU in float32, with casts
+What a graph declares is not enough: ONNX Runtime computes a float16 graph on a CPU in float32, with casts
 put in, and OpenVINO's hint of float16 becomes bfloat16 on some CPUs. So two products are run, one after the
 other: two matrix products, and two convolutions. The first gives ``1 + 2^-k`` and ``1``, the second the
 difference of the two. It is ``2^-k`` only if k bits of fraction were kept between the products, and by the
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MATMUL, CONVOLUTION = "matmul", "convolution"
 """The probe's outputs: (B, columns) each."""
 UNKNOWN = "unknown"
-"""What is none of the known ways of computing."""
+"""Another arithmetic than those that are known."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def weights() -> tuple[Array, Array]:
 
 
 def read(outputs: Arrays) -> str:
-    """Tell the arithmetic from the probe's outputs: the least of what its two products are computed in.
+    """Return the arithmetic that the probe's outputs show: of its two products, the one that keeps less.
 
     Returns:
         A name of :data:`KEPT`; or :data:`UNKNOWN`.
@@ -106,7 +106,7 @@ def read(outputs: Arrays) -> str:
 
 
 def _of_product(values: Array) -> str:
-    """Tell the arithmetic of one product from what is left of each row, (16, 16)."""
+    """Return the arithmetic that one product's values show, (16, 16): what is left of each row."""
     import numpy as np
 
     wanted = np.array([*(2.0 ** (_SCALE - bits) for bits in _RUNGS), 2.0 ** (_SCALE - 2 * _SMALL_EXPONENT)])

@@ -11,18 +11,31 @@ from typing import Any
 import numpy as np
 import onnx
 
-from vconv.precisions import FP32
+from vconv.errors import UnavailableError
+from vconv.precisions import FP32, PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import PIECE, GraphSession, Piece, Placed, refusals, unavailable
 from vconv.types import Array, Arrays
 
-_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-"""By precision, OpenVINO's word for it. What it makes of a hint is another matter: the probe tells."""
+_HINTS = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16"}
+"""By ONNX's name of a type, OpenVINO's. What OpenVINO then computes in is found by the probe."""
 
 
 def settings(precision: str) -> Mapping[str, str]:
-    """Return how a graph of a precision is run: OpenVINO's own default, on a CPU that has it, is bfloat16."""
-    return {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    """Return how a graph of a precision is run: OpenVINO's own default, on a CPU that has it, is bfloat16.
+
+    Raises:
+        UnavailableError: OpenVINO has no such precision.
+    """
+    row = PRECISIONS.get(precision)
+    if row is None or row.onnx not in _HINTS:
+        raise UnavailableError(
+            f"OpenVINO has no precision {precision}",
+            got=precision,
+            expected=f"a graph of {', '.join(_HINTS)}",
+            fix="use another engine, or a variant in another precision",
+        )
+    return {"INFERENCE_PRECISION_HINT": _HINTS[row.onnx]}
 
 
 class OpenVinoSession(GraphSession):

@@ -36,24 +36,22 @@ class Engine:
 
     Args:
         name: as options, manifests and reports have it.
-        title: as sentences have it.
         runs: what it runs.
-        home: its file's module and its class there, a
-            :class:`vconv.runtime.engines.base.FileSession`, of which graphs take a
-            :class:`vconv.runtime.engines.base.GraphSession`.
+        home: the module and the class that are its file: for graphs a
+            :class:`vconv.runtime.engines.base.GraphSession`, for offline models a
+            :class:`vconv.runtime.engines.base.FileSession`.
         package: the package that it imports.
-        distributions: names on a package index that install it, the usual one first; none where it does not
-            come from one. They overwrite each other's files.
+        distributions: the names under which a package index has it, the usual one first; empty for a package
+            that no index has. Two of them overwrite each other's files.
         usual: whether it runs a variant where no other engine is asked for; reports leave its name out.
         needed: whether vconv does not work without it.
-        built_on: another package, whose failure is its failure too; empty for none.
+        built_on: another package that it fails without; empty if there is no such package.
         of_cann: whether it comes with CANN, which must then be set up in the shell.
-        purpose: what it is for, where it need not be there.
-        says: what is asked of its package, by the doctor, when that was imported.
+        purpose: what it is for; the doctor says it where the engine is not installed.
+        says: what the doctor asks of its package once that is imported.
     """
 
     name: str
-    title: str
     runs: Runs
     home: str
     package: str
@@ -118,7 +116,6 @@ ENGINES: Mapping[str, Engine] = {
     for engine in (
         Engine(
             name="torch",
-            title="torch",
             runs=Runs.MODELS,
             home=f"{_HERE}.torch_model:TorchSession",
             package="torch",
@@ -128,7 +125,6 @@ ENGINES: Mapping[str, Engine] = {
         ),
         Engine(
             name="onnxruntime",
-            title="ONNX Runtime",
             runs=Runs.GRAPHS,
             home=f"{_HERE}.onnxruntime:OnnxRuntimeSession",
             package="onnxruntime",
@@ -140,7 +136,6 @@ ENGINES: Mapping[str, Engine] = {
         ),
         Engine(
             name="openvino",
-            title="OpenVINO",
             runs=Runs.GRAPHS,
             home=f"{_HERE}.openvino:OpenVinoSession",
             package="openvino",
@@ -149,7 +144,6 @@ ENGINES: Mapping[str, Engine] = {
         ),
         Engine(
             name="acl",
-            title="pyACL",
             runs=Runs.OFFLINE,
             home=f"{_HERE}.acl:OfflineSession",
             package="acl",

@@ -29,7 +29,6 @@ ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 """What does not depend on the system is tried with one."""
 ENGINE = Engine(
     name="toy",
-    title="Toy",
     runs=Runs.GRAPHS,
     home="toy_engine:ToySession",
     package="toy_runtime",
@@ -108,7 +107,7 @@ from vconv.precisions import PRECISIONS, Precision
 from vconv.runtime.devices.table import KINDS, DeviceKind
 from vconv.runtime.engines.table import ENGINES, Engine, Runs
 from vconv.runtime.engines.torch_kinds import TORCH_KINDS, TorchKind
-ENGINES["toy"] = Engine("toy", "Toy", Runs.GRAPHS, "toy_engine:ToySession", "toy_runtime")
+ENGINES["toy"] = Engine("toy", Runs.GRAPHS, "toy_engine:ToySession", "toy_runtime")
 KINDS["toy"] = DeviceKind("toy", "toy_device")
 PRECISIONS["toy"] = Precision("toy", "toy", "float32")
 TORCH_KINDS["bare"] = TorchKind("bare", lambda applied: ())
