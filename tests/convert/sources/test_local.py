@@ -128,7 +128,9 @@ def test_another_architecture_is_refused_and_both_are_named(
     family = small_system.config.get("model_type") or small_system.config["architecture"]
     for other in wanted.values():
         expected = other.config.get("model_type") or other.library
-        with refused(WeightsError, "holds another architecture", f"got {family}", expected, "vconv list"):
+        with refused(
+            WeightsError, "has weights of another architecture", f"got {family}", expected, "vconv list"
+        ):
             opened(other, given, scratch)
 
 
@@ -140,7 +142,7 @@ def test_an_architecture_that_nobody_knows_is_refused(
 ) -> None:
     (given / "config.json").write_text(json.dumps(content))
     got = content.get("model_type") or content.get("architecture")
-    with refused(WeightsError, "holds another architecture", f"got {got}", "vconv list"):
+    with refused(WeightsError, "has weights of another architecture", f"got {got}", "vconv list"):
         opened(small_system, given, scratch)
 
 
@@ -210,8 +212,8 @@ def test_a_licence_is_no_link_out_of_the_folder_but_into_a_cache_and_no_larger_t
     (snapshot / "NOTICE").symlink_to(tmp_path / "secret")
     lines: list[str] = []
     assert opened(small_system, snapshot, scratch, lines).licence_files == (snapshot / "LICENSE",)
-    assert "NOTICE is left out: it is a link that leads out of the folder" in lines
-    assert "LICENSE.md is left out: it is larger than 1000000 bytes" in lines
+    assert "NOTICE is skipped: it is a link that leads out of the folder" in lines
+    assert "LICENSE.md is skipped: it is larger than 1000000 bytes" in lines
 
 
 @pytest.mark.parametrize(("system", "name"), CONFIGURATIONS[:2], indirect=["system"])

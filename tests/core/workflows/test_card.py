@@ -420,6 +420,7 @@ def test_what_others_wrote_is_text_and_no_markup(carded: Path) -> None:
     assert text.count(r"a \| b \<script\>alert(1)\</script\> \`c\` \[d\](e) f") == 3
 
 
+@pytest.mark.every_system
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_the_front_matter_is_what_hubs_read(carded: Path, lang: str) -> None:
     made = manifest.load(carded)
@@ -430,6 +431,7 @@ def test_the_front_matter_is_what_hubs_read(carded: Path, lang: str) -> None:
     assert (data.license, data.base_model) == (None, None)
 
 
+@pytest.mark.every_system
 @pytest.mark.parametrize("script", [0, 1, 2], ids=["vconv", "library", "onnxruntime"])
 def test_the_scripts_run_and_give_what_the_artifact_gives(
     carded: Path, tmp_path: Path, script: int, monkeypatch: pytest.MonkeyPatch, capsys: Any

@@ -113,7 +113,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     before = names(weightless)
     usage = shutil.disk_usage(weightless)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(ArtifactError, match="not enough room on the disk"):
+    with pytest.raises(ArtifactError, match="not enough space on the disk"):
         vconv.fill(weightless, "synthetic:1")
     assert names(weightless) == before
 

@@ -61,6 +61,7 @@ def images(count: int, size: tuple[int, int] = (4, 6)) -> Array:
     return np.random.default_rng(count).standard_normal((count, 3, *size), dtype=np.float32)
 
 
+@pytest.mark.every_system
 @pytest.mark.parametrize("engine", graph_engines())
 def test_an_engine_agrees_with_torch_on_whole_tensors(
     small: Artifact, engine: str, made: Manifest, pixel_values: Array
@@ -88,6 +89,7 @@ def test_a_static_graph_gives_the_same_rows_however_many_images(
     assert_agree(together, expected, SAME_ROWS)
 
 
+@pytest.mark.every_system
 def test_every_variant_has_the_outputs_that_the_manifest_declares(
     small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
