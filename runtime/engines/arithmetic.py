@@ -192,7 +192,7 @@ def _encoded(values: Array, dtype: str) -> bytes:
 
 @dataclass(frozen=True)
 class _Question:
-    """What an answer is remembered by.
+    """A question, by which its answer is kept.
 
     Args:
         engine: which engine is asked.
@@ -214,9 +214,9 @@ class _Question:
 
 
 def arithmetic_of(engine: str, device: Device, precision: str) -> str:
-    """Ask an engine what it really computes a precision in on a device; a process asks once.
+    """Ask an engine what it really computes a precision in on a device; the answer is kept for the process.
 
-    A simulated device computes as it is told to, so that it is not asked.
+    A simulated device computes as its settings say, so that nothing has to be asked.
 
     Args:
         engine: its name.
@@ -228,10 +228,10 @@ def arithmetic_of(engine: str, device: Device, precision: str) -> str:
 
     Raises:
         UnavailableError: the engine cannot run there, or does not take this precision.
-        EngineError: it refuses the probe in float32, which every engine takes.
+        EngineError: it refuses the probe in float32, which every engine must run.
     """
     if device.simulated:
-        return device.arithmetic if precision == FP32 else PRECISIONS[precision].limits
+        return device.arithmetic if precision == FP32 else precision
     row = find_engine(engine)
     settings, version = device.settings, row.version()
     return _asked(_Question(row, version, device.kind, device.name, settings, precision, device))
