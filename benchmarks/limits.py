@@ -38,9 +38,9 @@ from vconv.catalog.systems import SYSTEMS, find
 from vconv.convert.libraries import corrections, models
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.simulation.arithmetic import PROFILES
 from vconv.types import Arrays, Status, silent
 from vconv.validators import validation

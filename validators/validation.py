@@ -17,7 +17,8 @@ from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.progress import ProgressMeter
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
-from vconv.runtime.engines.session import Session, in_batches
+from vconv.runtime.engines.arithmetic import UNKNOWN, arithmetic_of
+from vconv.runtime.engines.base import Session, in_batches
 from vconv.runtime.processes.peak_memory import Peak
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated
@@ -75,8 +76,13 @@ class Candidate:
 
     @property
     def pair(self) -> Pair:
-        """Its precision, and its engine's arithmetic on its device in that: what chooses its limit."""
-        return self.precision, self.device.arithmetic_of(self.precision, self.engine)
+        """Its precision, and what its engine computes that in on its device: what chooses its limit.
+
+        Raises:
+            UnavailableError: see :func:`vconv.runtime.engines.arithmetic.arithmetic_of`.
+            EngineError: see there.
+        """
+        return self.precision, arithmetic_of(self.engine, self.device, self.subject.precision)
 
 
 @dataclass(frozen=True)
@@ -138,9 +144,9 @@ def run(
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
             if outcomes:
                 judged.add()  # the one before, once the line above does not hide it any more
-            start = _begun(candidate, limits, isolate)
+            start = _begun(candidate, isolate)
             with contextlib.ExitStack() as one:
-                outcome, session = _judged(start, one, looks)
+                outcome, session = _judged(start, limits, one, looks)
                 counts = outcome.judgement.fallbacks
                 if warning := sentences.left_to_cpu(candidate, candidate.device.name, counts):
                     say(f"warning: {warning}")
@@ -157,21 +163,37 @@ def run(
     return RunResult(tuple(map(variant_row, outcomes)), machine)
 
 
-def _begun(candidate: Candidate, limits: Limits, isolate: Isolate | None) -> Outcome:
-    """Decide what a variant is held to, and measure its memory where that takes a process of its own."""
-    limit = None if candidate.unjudged else limits.table[candidate.pair]
-    outcome = Outcome(candidate, limit, Status.INCOMPLETE)
+def _begun(candidate: Candidate, isolate: Isolate | None) -> Outcome:
+    """Measure a variant's memory first, where that takes a process of its own."""
+    outcome = Outcome(candidate, None, Status.INCOMPLETE)
     if isolate and not candidate.device.simulated:
         return replace(outcome, memory=isolated(isolate(candidate.subject)))
     return outcome
 
 
-def _judged(start: Outcome, closing: contextlib.ExitStack, looks: Looks) -> tuple[Outcome, Session | None]:
+def _held(outcome: Outcome, limits: Limits) -> Outcome:
+    """Decide by what its engine computes what a variant is held to; skip it where there is no limit."""
+    candidate, pair = outcome.candidate, outcome.candidate.pair
+    outcome = replace(outcome, arithmetic=pair[1])
+    if candidate.unjudged:
+        return outcome
+    if pair not in limits.table:
+        computes = "in no known way" if pair[1] == UNKNOWN else pair[1]
+        return replace(outcome, status=Status.SKIPPED, reason=f"engine computes {computes}")
+    return replace(outcome, limit=limits.table[pair])
+
+
+def _judged(
+    start: Outcome, limits: Limits, closing: contextlib.ExitStack, looks: Looks
+) -> tuple[Outcome, Session | None]:
     """Open a variant and judge it; return no session if it cannot be run."""
     candidate, outcome = start.candidate, start
     measured = start.memory.where is not None
     before = resident_memory()[0] if not measured and reset_peak_memory() else None
     try:
+        outcome = _held(outcome, limits)
+        if outcome.status is Status.SKIPPED:
+            return outcome, None
         session, costs = _opened(candidate)
         closing.enter_context(session)
         outcome = replace(_accuracy(outcome, session, looks), costs=costs, gelu=session.gelu or None)

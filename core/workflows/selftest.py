@@ -19,9 +19,9 @@ from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import InputError, VconvError
+from vconv.precisions import AUTO
 from vconv.progress import ProgressMeter
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import AUTO
 from vconv.runtime.inputs.images import natural_images
 from vconv.types import Check, Say, Status, silent, weights_named
 from vconv.validators import validation

@@ -12,9 +12,9 @@ from pathlib import Path
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import AUTO
 from vconv.runtime.inputs.image_folder import find_images
 from vconv.runtime.inputs.images import open_images
 from vconv.runtime.processes import peak_memory

@@ -8,7 +8,9 @@ what they took. ``python -m vconv.runtime.processes.peak_memory`` is that child:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -24,11 +26,12 @@ from vconv.convert.layouts.base import Network
 from vconv.convert.layouts.table import network
 from vconv.convert.libraries.table import library_of
 from vconv.errors import EngineError, UnavailableError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
+from vconv.runtime.engines.table import Runs, find_engine
 from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.processes import child
 from vconv.runtime.processes.request import OpenRequest
@@ -113,9 +116,11 @@ def peak_of(subject: OpenRequest) -> Peak:
 
 def _import_libraries(subject: OpenRequest, artifact: Artifact) -> None:
     """Import what loading will: a model without data makes its library import the rest of itself."""
-    if subject.engine == "openvino":
-        import openvino  # noqa: F401
-    if subject.original or artifact.variant(subject.variant).engine == "torch":
+    engine = find_engine(subject.engine or artifact.variant(subject.variant).engine)
+    # Where it cannot be imported, opening the variant says why.
+    with contextlib.suppress(ImportError):
+        importlib.import_module(engine.package)
+    if engine.runs is Runs.MODELS:
         net = _network(subject, artifact)
         library_of(net).build(Path(subject.original or subject.artifact), net)
 
@@ -138,7 +143,8 @@ def opened(subject: OpenRequest, device: Device) -> Session:
         folder, net = Path(subject.original), _network(subject, artifact)
         return open_original(folder, net, artifact.manifest.size, device, precision, subject.captured)
     record = artifact.variant(subject.variant)
-    return open_variant(artifact, record, device, subject.engine, precision, captured=subject.captured)
+    captured, kind = subject.captured, subject.kind
+    return open_variant(artifact, record, device, subject.engine, precision, captured=captured, kind=kind)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.table import library_of
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession, autocast, torch_type
 from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
 from vconv.runtime.stages.recording import Recorder, as_array
 from vconv.types import Array, Arrays
@@ -85,7 +85,7 @@ class TorchStages(Stages):
             session.refusals(),
             torch.no_grad(),
             session.device.exact(),
-            session.precision.context(session.device),
+            autocast(session.precision, session.device),
         ):
             yield
 
@@ -101,7 +101,7 @@ class TorchStages(Stages):
                 return tensor
 
             if stage == 0:
-                self._images = record(tensor.to(self._session.precision.dtype))
+                self._images = record(tensor.to(torch_type(self._session.precision.dtype)))
                 return {TOKENS: as_array(self._embedded(recorder))}
             if stage == len(self.names) - 1:
                 return self._ended(tensor, record)

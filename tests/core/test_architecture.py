@@ -46,6 +46,7 @@ LIGHT = {
     "catalog/literature",
     "catalog/published",
     "cli/terminal",
+    "precisions",
     "progress",
 }
 VCONV = "from vconv.cli import main; main(prog_name='vconv')"

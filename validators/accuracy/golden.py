@@ -20,7 +20,7 @@ from vconv.convert.libraries import corrections, models
 from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.session import in_batches
+from vconv.runtime.engines.base import in_batches
 from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.metrics import measure

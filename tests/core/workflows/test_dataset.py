@@ -25,7 +25,7 @@ from vconv.cli.render import validated
 from vconv.convert.libraries import models
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ArtifactError, EngineError, InputError
-from vconv.runtime.engines.session import in_batches
+from vconv.runtime.engines.base import in_batches
 from vconv.runtime.inputs.images import natural_image, upright
 from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import Array

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
 from vconv.types import Array, Arrays
 from vconv.validators.outcome import Looked
 from vconv.validators.report.page.maps import Basis, PatchMap, compare
