@@ -16,7 +16,7 @@ from vconv.progress import ProgressMeter
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
 from vconv.runtime.engines.session import Session, in_batches
-from vconv.runtime.processes.peak_memory import Peak
+from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated
 from vconv.runtime.timing.clocks import TimingPlan, timed
@@ -100,10 +100,6 @@ def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
 
 NOT_LOOKED_AT = "not looked at"
 """Why a row lacks what is looked at beside judging: nobody did, or the variant could not be run."""
-Isolate = Callable[[OpenRequest], Peak]
-"""Measures the memory of one variant in a process of its own."""
-
-
 Beside = Callable[[Candidate, Session, Arrays], Mapping[str, Any]]
 """Looks at a variant beside judging it, given its outputs of all images; returns more keys of its row."""
 
@@ -154,7 +150,7 @@ def run(
     limits: Limits,
     plan: TimingPlan | None,
     say: Say,
-    isolate: Isolate | None = None,
+    measurer: PeakMeasurer | None = None,
     beside: Sequence[Beside] = (),
 ) -> RunResult:
     """Judge variants and time them.
@@ -164,14 +160,16 @@ def run(
         limits: what they are held to.
         plan: how much to time; None for not at all.
         say: takes progress.
-        isolate: measures a variant's memory in a process of its own; None for this process's, in which what
-            other variants left is counted too.
+        measurer: measures a variant's memory in a process of its own; it is closed before variants are timed.
+            None for this process's memory, in which what other variants left is counted too.
         beside: what else to look at while a variant is open.
     """
     rows: list[dict[str, Any]] = []
     machine = UNTIMED
     runners: dict[int, Runner] = {}
     with contextlib.ExitStack() as closing:
+        if measurer:
+            measurer.ready()
         judged = ProgressMeter("variants judged", len(candidates), say)
         for candidate in candidates:
             simulated = ", simulated" * candidate.device.simulated
@@ -179,8 +177,8 @@ def run(
             if rows:
                 judged.add()  # the one before, once the line above does not hide it any more
             rows.append(_row(candidate))
-            if isolate and not candidate.device.simulated:
-                rows[-1] |= isolated(isolate(candidate.subject))
+            if measurer and not candidate.device.simulated:
+                rows[-1] |= isolated(measurer.measure(candidate.subject))
             with contextlib.ExitStack() as one:
                 session = _judged(candidate, limits, rows[-1], one, beside)
                 if warning := sentences.fallbacks(rows[-1]):
@@ -190,6 +188,8 @@ def run(
                     runners[len(rows) - 1] = Runner(session, candidate.device, images)
                     closing.push(one.pop_all())
             del session
+        if measurer:
+            measurer.close()
         if plan and runners:
             machine = time_side_by_side(runners, plan, say)
     for place, runner in runners.items():

@@ -15,10 +15,11 @@ from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import AUTO
-from vconv.runtime.engines.variants import require_weights
+from vconv.runtime.engines.variants import PATCHED, require_weights
 from vconv.runtime.inputs.image_folder import find_images
 from vconv.runtime.inputs.images import open_images
-from vconv.runtime.processes import peak_memory
+from vconv.runtime.processes.measurer import PeakMeasurer
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.timing.clocks import TimingPlan
 from vconv.types import Say, Status, silent
 from vconv.validators import validation
@@ -110,6 +111,9 @@ def validate(
     with contextlib.ExitStack() as kept:
         if image_folder:
             kept.enter_context(journal.alone(folder))
+        measurer = None if quick else kept.enter_context(PeakMeasurer())
+        if measurer and not all(place.simulated for place in trial.devices):
+            measurer.prepare(OpenRequest(str(folder), PATCHED, "torch", "fp32", "cpu"))
         scratch = kept.enter_context(scratch_folder(log.say))
         asked = originals.request(made, weights, hub, offline)
         original = partial(originals.live_source, made, asked, bool(weights), scratch, log.say)
@@ -125,11 +129,10 @@ def validate(
         found = check_artifact(folder, made, original, refer, log.say)
         if image_folder:
             require_original(found.source)
-        isolate = None if quick else peak_memory.measure
         gallery, depths = page_data.gallery(found), page_data.depths(found, quick, trial.devices, log.say)
         beside = (gallery.look, depths.look)
         candidates = trial.candidates(found)
-        run = validation.run(candidates, limits, plan, log.say, isolate, beside)
+        run = validation.run(candidates, limits, plan, log.say, measurer, beside)
         rows = run.rows
         diagnosis = explain_failures(found, rows, limits, log.say, [*trial.devices, find_device("cpu")])
         agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None

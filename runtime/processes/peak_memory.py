@@ -39,6 +39,8 @@ from vconv.types import CHANNELS
 CHILD = child.command("vconv.runtime.processes.peak_memory")
 TIMEOUT_SECONDS = 1800.0
 """Longer than the greatest model takes to load from a slow disk."""
+TIMED_OUT = "its own process did not end within {:.0f} s"
+"""The reason of a variant that was given up."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def measure(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Peak(reason=f"its own process did not end within {timeout_seconds:.0f} s")
+        return Peak(reason=TIMED_OUT.format(timeout_seconds))
     if done.returncode:
         return Peak(reason=child.ended(done.returncode, done.stderr))
     return Peak(**json.loads(done.stdout))
@@ -93,7 +95,7 @@ def peak_of(subject: OpenRequest) -> Peak:
     What an engine refuses, or what is not installed for the device, is a peak with a reason.
     """
     device, made = device_of(subject), manifest.load(Path(subject.artifact))
-    _import_libraries(subject, made)
+    import_libraries(subject, made)
     before = resident_memory()[0]
     known = reset_peak_memory()
 
@@ -113,11 +115,21 @@ def peak_of(subject: OpenRequest) -> Peak:
     return Peak(resident_memory()[1], before, own)
 
 
-def _import_libraries(subject: OpenRequest, made: Manifest) -> None:
-    """Import what loading will: a model without data makes its library import the rest of itself."""
+def libraries(subject: OpenRequest, made: Manifest) -> str:
+    """Name the library that a variant needs beside those that this module imports; empty for none."""
     if subject.engine == "openvino":
-        import openvino  # noqa: F401
+        return "openvino"
     if subject.original or find_variant(made, subject.variant).engine == "torch":
+        return made.system.library
+    return ""
+
+
+def import_libraries(subject: OpenRequest, made: Manifest) -> None:
+    """Import what loading will: a model without data makes its library import the rest of itself."""
+    needed = libraries(subject, made)
+    if needed == "openvino":
+        import openvino  # noqa: F401
+    elif needed:
         net = _network(subject)
         library_of(net).build(Path(subject.original or subject.artifact), net)
 
