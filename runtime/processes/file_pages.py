@@ -20,7 +20,7 @@ _ENTRY_BYTES = 8
 
 
 def resident() -> list[range]:
-    """Return the addresses of this process's pages of files, as runs of neighbours; empty if Linux hides them."""
+    """Return the addresses of this process's pages of files, in runs; none where Linux hides them."""
     found: list[range] = []
     try:
         with Path("/proc/self/pagemap").open("rb") as pagemap:

@@ -1,12 +1,13 @@
 """A copy of this process that answers lines with lines: what it has imported is there from the start.
 
-Only a process whose threads do no work can be copied: a fork has the thread that called it and no other. A
-pool that torch has started would be waited for in vain. A library's own import may start threads, of which the
-library takes care (pthread_atfork(3)).
+Only a process that has run no model can be copied: a fork has the thread that called it and no other, and
+would wait in vain for a pool that torch has started. Threads that the import of a library starts do no harm:
+OpenBLAS, for one, starts its own anew in a fork (pthread_atfork(3)).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -53,10 +54,8 @@ class Fork:
     def end(self) -> str:
         """Wait until the copy has ended, once it has nothing more to read; say how it ended."""
         # What could not be written to a copy that has ended is still in the buffer.
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._requests.close()
-        except BrokenPipeError:
-            pass
         self._answers.close()
         status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         self._said.seek(0)
@@ -78,8 +77,8 @@ def _answer(
         with os.fdopen(asked[0]) as requests, os.fdopen(answered[1], "w") as answers:
             answering(requests, answers)
         status = 0
-    except BaseException:
-        traceback.print_exc()
+    except BaseException:  # noqa: BLE001 - whatever it is, the process ends with it and says it
+        with open(STANDARD_ERROR, "w", closefd=False) as stream:
+            traceback.print_exc(file=stream)
     finally:
-        sys.stderr.flush()
         os._exit(status)

@@ -1,4 +1,4 @@
-"""Measures the memory of variants: those on a CPU in forks of one process, any other each in a new process."""
+"""Measures the memory of variants: on a CPU in forks of one process, elsewhere each in a new process."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The process that variants are measured in forks of: it imports the libraries once, and loads no model.
 
-``python -m vconv.runtime.processes.template`` reads an :class:`OpenRequest` a line from standard input as JSON,
-and writes a :class:`Peak` a line to standard output. It has what every variant needs. For each set of further
-libraries it keeps a fork that has imported them, of which the variants that need them are forks. So a
-variant's process has the libraries that it needs, and no others. With ``{"prepare": true}`` beside the request, the
-libraries are imported and nothing is measured.
+``python -m vconv.runtime.processes.template`` reads an :class:`OpenRequest` a line from standard input as
+JSON, and writes a :class:`Peak` a line to standard output. It has imported what every variant needs. For each
+further library it keeps a fork that has imported it; the variants that need it are forks of that. So the
+process of a variant has the libraries that it needs, and no others. Where a request has
+``"prepare": true``, the libraries are imported and nothing is measured.
 """
 
 from __future__ import annotations
