@@ -171,7 +171,7 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
 
 def _fix(source: Source) -> dict[str, str]:
     """Say what to do about weights that do not fit, where that is not what it usually is."""
-    if CONFIG_FILE not in source.published:
+    if CONFIG_FILE not in source.from_catalog:
         return {}
     return {"fix": f"put the {CONFIG_FILE} of these weights beside them: the published one was used"}
 
@@ -222,7 +222,7 @@ def export_graphs(
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
         fixed, version = (batch, operators.GREATEST_OPSET) if graph.for_npu else (None, opset)
-        say(f"{graph.file}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
+        say(f"{graph.path}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
         if version not in traced:
             traced[version] = tracing.trace(folder, network, patches, size, version, entries)
-        tracing.write_graph(folder / graph.file, traced[version], fixed)
+        tracing.write_graph(folder / graph.path, traced[version], fixed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,9 @@ INPUT = "pixel_values"
 
 CHANNELS = 3
 """Channels of every image: red, green and blue."""
+
+BATCH_AXIS = "batch"
+"""What the batch is called in a shape where it may have any length."""
 
 OUTPUTS = ("pooled", "cls", "registers", "patches", "last_hidden_state", "logits")
 """Output names, the same everywhere, in the order in which they are listed."""
@@ -51,15 +54,15 @@ class VariantSpec:
     Args:
         name: its name.
         engine: what runs it, unless another engine is asked for.
-        file: what is run.
+        path: what is run, inside the artifact.
         precision: of its weights and arithmetic.
         for_npu: whether it is made for an NPU: a fixed batch, and only what CANN lists.
     """
 
     name: str
-    engine: Literal["torch", "onnxruntime"]
-    file: str
-    precision: Literal["fp32"]
+    engine: str
+    path: str
+    precision: str
     for_npu: bool = False
 
 

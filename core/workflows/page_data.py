@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vconv.artifact.manifest import Manifest, digest
+from vconv.artifact.artifact import Artifact
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.variants import patched_network
 from vconv.runtime.inputs.preprocessing import denormalised
 from vconv.runtime.stages.table import SIMULATED
 from vconv.runtime.stages.torch_model import TorchStages
@@ -24,11 +22,11 @@ from vconv.workflows.checks import CheckedArtifact
 
 def gallery(found: CheckedArtifact) -> Gallery:
     """Hang up the images that are judged on, with the reference's maps of them; none without a reference."""
-    height, width = found.made.size
+    height, width = found.artifact.manifest.size
     if found.reference is None:
         return Gallery.of((), np.zeros((0, height, width, CHANNELS), np.uint8), {}, (0, 0))
-    patch = patched_network(found.folder).numbers.patch
-    photographs = denormalised(found.folder, found.reference.pixel_values[:SHOWN])
+    patch = found.artifact.network.numbers.patch
+    photographs = denormalised(found.artifact.folder, found.reference.pixel_values[:SHOWN])
     grid = height // patch, width // patch
     return Gallery.of(found.inputs["images"], photographs, found.reference.outputs, grid)
 
@@ -48,12 +46,13 @@ def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: S
         return Depths(reason=SIMULATED)
     say("running the reference stage by stage")
     with ExitStack() as closing:
-        _, session = open_reference(found.folder, found.made, found.source)
+        _, session = open_reference(found.artifact, found.source)
         stages = TorchStages(closing.enter_context(session), plain=False)
-        return Depths.of(stages, found.reference.pixel_values)
+        return Depths.of(stages, found.reference.pixel_values, found.artifact.network)
 
 
-def identity(folder: Path, made: Manifest) -> dict[str, Any]:
+def identity(artifact: Artifact) -> dict[str, Any]:
     """Tell by which hashes an artifact is known, as its manifest has them."""
+    made = artifact.manifest
     files = {name: {"sha256": file.sha256, "nbytes": file.nbytes} for name, file in made.files.items()}
-    return {"sha256": digest(folder), "vconv": made.vconv, "files": files}
+    return {"sha256": artifact.digest, "vconv": made.vconv, "files": files}

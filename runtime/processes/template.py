@@ -14,10 +14,9 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TextIO
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.runtime.processes.fork import STANDARD_ERROR, STANDARD_OUTPUT, Fork
 from vconv.runtime.processes.peak_memory import Peak, import_libraries, libraries, peak_of
 from vconv.runtime.processes.request import OpenRequest
@@ -38,7 +37,7 @@ def serve(requests: TextIO, answers: TextIO, measuring: Measuring = peak_of, has
     forks: dict[str, Fork] = {}
     for line in requests:
         subject, prepare = read(line)
-        needed = libraries(subject, manifest.load(Path(subject.artifact)))
+        needed = libraries(subject, Artifact.open(subject.artifact))
         if needed == has:
             answer = "" if prepare else _measured(line, measuring)
         else:
@@ -71,7 +70,7 @@ def _template(subject: OpenRequest, measuring: Measuring, needed: str) -> Fork:
     """Fork a process that has imported what a variant needs, and answers for all that need the same."""
 
     def answering(requests: TextIO, answers: TextIO) -> None:
-        import_libraries(subject, manifest.load(Path(subject.artifact)))
+        import_libraries(subject, Artifact.open(subject.artifact))
         serve(requests, answers, measuring, needed)
 
     return Fork(answering)

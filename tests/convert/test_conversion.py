@@ -294,7 +294,7 @@ def test_where_the_published_configuration_does_not_fit_ones_own_is_asked_for(
 ) -> None:
     entries = dict(small_source.entries)
     entries.popitem()
-    source = replace(small_source, entries=entries, published=("config.json",))
+    source = replace(small_source, entries=entries, from_catalog=("config.json",))
     with refused(WeightsError, "1 missing tensors", "fix: put the config.json of these weights beside them"):
         conversion.prepare(tmp_path, source, silent)
 
@@ -413,7 +413,7 @@ def test_where_there_is_no_room_nothing_is_written(
         asked.append(nbytes)
         raise ArtifactError("full", got="a", expected="b", fix="c")
 
-    monkeypatch.setattr(conversion, "require_room", full)
+    monkeypatch.setattr(conversion, "require_space", full)
     with refused(ArtifactError, "full"):
         conversion.prepare(tmp_path / "artifact", small_source, silent)
     assert not (tmp_path / "artifact" / WEIGHTS_FILE).exists()

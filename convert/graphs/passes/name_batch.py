@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-BATCH = "batch"
+from vconv.types import BATCH_AXIS
 
 
 def batch_symbol(graph: ir.Graph) -> str:
@@ -44,4 +44,4 @@ def name_batch(graph: ir.Graph) -> None:
 def _renamed(dim: int | ir.SymbolicDim, symbol: str) -> int | ir.SymbolicDim:
     if isinstance(dim, int):
         return dim
-    return ir.SymbolicDim(BATCH if dim.value == symbol else None)
+    return ir.SymbolicDim(BATCH_AXIS if dim.value == symbol else None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.convert.sources.base import Source
 from vconv.runtime.processes import template
 from vconv.runtime.processes.measurer import TEMPLATE, PeakMeasurer
@@ -35,7 +35,7 @@ def served(measuring: Callable[[OpenRequest], Peak], *lines: str) -> list[Peak]:
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """No artifact is read, and nothing is imported: torch needs a library, a graph none."""
-    monkeypatch.setattr(template.manifest, "load", lambda folder: None)
+    monkeypatch.setattr(template.Artifact, "open", lambda folder: None)
     monkeypatch.setattr(template, "libraries", lambda subject, made: "timm" * (subject.engine == "torch"))
     monkeypatch.setattr(template, "import_libraries", lambda subject, made: None)
 
@@ -100,18 +100,18 @@ def test_what_is_prepared_is_not_measured() -> None:
 def test_a_variant_needs_its_engines_or_its_models_library(
     small_artifact: Path, small_source: Source
 ) -> None:
-    made, place = manifest.load(small_artifact), str(small_artifact)
+    artifact, place = Artifact.open(small_artifact), str(small_artifact)
     original = replace(TORCH, variant="", original=str(small_source.folder))
-    wanted = {GRAPH: "", TORCH: made.system.library, original: made.system.library}
+    wanted = {GRAPH: "", TORCH: artifact.manifest.system.library, original: artifact.manifest.system.library}
     wanted[replace(GRAPH, engine="openvino")] = "openvino"
     for subject, needed in wanted.items():
-        assert libraries(replace(subject, artifact=place), made) == needed
+        assert libraries(replace(subject, artifact=place), artifact) == needed
 
 
 THREADS = """
 import os, sys
 from pathlib import Path
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.runtime.processes import template
 from vconv.runtime.processes.peak_memory import import_libraries
 from vconv.runtime.processes.request import OpenRequest
@@ -119,7 +119,7 @@ from vconv.runtime.processes.request import OpenRequest
 def threads():
     return set(os.listdir("/proc/self/task"))
 
-made, before = manifest.load(Path(sys.argv[1])), threads()
+made, before = Artifact.open(sys.argv[1]), threads()
 import_libraries(OpenRequest(sys.argv[1], "patched-torch-fp32", "torch", "fp32", "cpu"), made)
 print(sorted(threads() - before))
 """
