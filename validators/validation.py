@@ -19,7 +19,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
 from vconv.runtime.engines.arithmetic import UNKNOWN, arithmetic_of
 from vconv.runtime.engines.base import Session, in_batches
-from vconv.runtime.processes.peak_memory import Peak
+from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated
 from vconv.runtime.timing.clocks import TimingPlan, timed
@@ -98,10 +98,6 @@ class RunResult:
     machine: Load
 
 
-Isolate = Callable[[OpenRequest], Peak]
-"""Measures the memory of one variant in a process of its own."""
-
-
 @dataclass(frozen=True)
 class Looks:
     """What else is looked at while a variant is open; None for nothing.
@@ -120,7 +116,7 @@ def run(
     limits: Limits,
     plan: TimingPlan | None,
     say: Say,
-    isolate: Isolate | None = None,
+    measurer: PeakMeasurer | None = None,
     looks: Looks = Looks(),
 ) -> RunResult:
     """Judge variants and time them. What each is held to is decided here, once, and stands in its row.
@@ -130,21 +126,23 @@ def run(
         limits: what they are held to.
         plan: how much to time; None for not at all.
         say: takes progress.
-        isolate: measures a variant's memory in a process of its own; None for this process's, in which what
-            other variants left is counted too.
+        measurer: measures a variant's memory in a separate process; it is closed before variants are timed.
+            None for this process's memory, in which what other variants left is counted too.
         looks: what else to look at while a variant is open.
     """
     outcomes: list[Outcome] = []
     machine = UNTIMED
     runners: dict[int, Runner] = {}
     with contextlib.ExitStack() as closing:
+        if measurer:
+            measurer.ready()
         judged = ProgressMeter("variants judged", len(candidates), say)
         for candidate in candidates:
             simulated = ", simulated" * candidate.device.simulated
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
             if outcomes:
                 judged.add()  # the one before, once the line above does not hide it any more
-            start = _begun(candidate, isolate)
+            start = _begun(candidate, measurer)
             with contextlib.ExitStack() as one:
                 outcome, session = _judged(start, limits, one, looks)
                 counts = outcome.judgement.fallbacks
@@ -156,6 +154,8 @@ def run(
                     closing.push(one.pop_all())
             outcomes.append(outcome)
             del session
+        if measurer:
+            measurer.close()
         if plan and runners:
             machine = time_side_by_side(runners, plan, say)
     for place, runner in runners.items():
@@ -163,11 +163,11 @@ def run(
     return RunResult(tuple(map(variant_row, outcomes)), machine)
 
 
-def _begun(candidate: Candidate, isolate: Isolate | None) -> Outcome:
+def _begun(candidate: Candidate, measurer: PeakMeasurer | None) -> Outcome:
     """Measure a variant's memory first, where that takes a process of its own."""
     outcome = Outcome(candidate, None, Status.INCOMPLETE)
-    if isolate and not candidate.device.simulated:
-        return replace(outcome, memory=isolated(isolate(candidate.subject)))
+    if measurer and not candidate.device.simulated:
+        return replace(outcome, memory=isolated(measurer.measure(candidate.subject)))
     return outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -107,10 +108,16 @@ def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
 
 def preprocessing(config: Config) -> dict[str, Any]:
     """Return what timm takes as the preprocessing of a configuration's model."""
+    return dict(_preprocessing(json.dumps(dict(config), sort_keys=True)))
+
+
+@functools.lru_cache(maxsize=64)
+def _preprocessing(text: str) -> Mapping[str, Any]:
+    """Ask timm for the preprocessing of a configuration's JSON text, for which it builds the model."""
     from timm.data import config as data_config
 
     resolve: Any = data_config.resolve_model_data_config
-    return dict(resolve(describe(config)))
+    return dict(resolve(describe(json.loads(text))))
 
 
 def _switched(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.arithmetic import arithmetic_of
 from vconv.runtime.engines.base import Placed, Session
 from vconv.runtime.engines.table import graph_engines
+from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.peak_memory import Peak
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.arithmetic import PROFILES
@@ -581,29 +582,47 @@ def test_memory_is_that_of_this_process_unless_it_is_measured_in_one_of_its_own(
 
     asked: list[OpenRequest] = []
 
-    def isolate(subject: OpenRequest) -> Peak:
-        asked.append(subject)
-        LOG.append("isolated")
-        return Peak(peak_rss_bytes=50, before_bytes=20, device_bytes=7)
+    class Measurer(PeakMeasurer):
+        def measure(self, subject: OpenRequest) -> Peak:
+            asked.append(subject)
+            LOG.append("isolated")
+            return Peak(peak_rss_bytes=50, before_bytes=20, device_bytes=7)
 
     LOG.clear()
     one = candidate()
-    (row,) = validation.run([one], open_limits("strict"), None, silent, isolate).rows
+    (row,) = validation.run([one], open_limits("strict"), None, silent, Measurer()).rows
     assert [getattr(row, key) for key in keys] == ["isolated", 50, 30]
     assert (row.peak_device_bytes, row.peak_memory_reason) == (7, "")
     assert asked == [one.subject]
     assert LOG[:2] == ["isolated", "it open"]
 
 
+def test_what_measures_memory_is_ready_before_the_first_clock_and_gone_before_the_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Measurer(PeakMeasurer):
+        def ready(self) -> None:
+            LOG.append("ready")
+
+        def measure(self, subject: OpenRequest) -> Peak:
+            return Peak()
+
+        def close(self) -> None:
+            LOG.append("closed")
+
+    monkeypatch.setattr(validation, "time_side_by_side", lambda *given: LOG.append("timed") or UNTIMED)  # type: ignore[func-returns-value]
+    LOG.clear()
+    validation.run([candidate()], open_limits("strict"), PLAN, silent, Measurer())
+    assert [LOG[0], *LOG[LOG.index("closed") :][:2]] == ["ready", "closed", "timed"]
+
+
 @pytest.mark.parametrize("stage", ["", "open", "judge"])
 def test_memory_that_could_not_be_measured_says_why_and_changes_no_verdict(stage: str) -> None:
-    found = validation.run(
-        [candidate(fails_at=stage)],
-        open_limits("strict"),
-        None,
-        silent,
-        lambda subject: Peak(reason="it was killed"),
-    )
+    class Measurer(PeakMeasurer):
+        def measure(self, subject: OpenRequest) -> Peak:
+            return Peak(reason="it was killed")
+
+    found = validation.run([candidate(fails_at=stage)], open_limits("strict"), None, silent, Measurer())
     (row,) = found.rows
     assert row.status is (Status.FAILED if stage else Status.PASSED)
     assert (row.peak_memory_is, row.peak_memory_reason) == ("isolated", "it was killed")
