@@ -12,12 +12,13 @@ from typing import Any
 import onnx_ir as ir
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vconv.convert.architectures.base import ANY_SIZE
 from vconv.convert.ascend import operators
 from vconv.convert.graphs import tracing
-from vconv.convert.layouts.base import ANY_SIZE, Network
-from vconv.convert.layouts.table import network
 from vconv.convert.libraries import models
+from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch, WeightsFinding, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations

@@ -27,9 +27,6 @@ INPUT = "pixel_values"
 CHANNELS = 3
 """Channels of every image: red, green and blue."""
 
-OUTPUTS = ("pooled", "cls", "registers", "patches", "last_hidden_state", "logits")
-"""Output names, the same everywhere, in the order in which they are listed."""
-
 WEIGHTS_FILE = "model.safetensors"
 """The one weights file of an artifact, in its library's stock layout."""
 

@@ -18,16 +18,17 @@ import onnxscript.optimizer
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes.fix_batch import fix_batch
 from vconv.convert.graphs.passes.name_batch import name_batch
 from vconv.convert.graphs.passes.point_at_weights import forget_weights, point_at_weights
 from vconv.convert.graphs.passes.resize_as_matmul import resize_as_matmul
 from vconv.convert.graphs.passes.strip_metadata import strip_metadata
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import models
 from vconv.convert.libraries.base import quiet
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, applied
 from vconv.types import INPUT
 
@@ -85,7 +86,7 @@ def trace(
             verbose=False,
             opset_version=opset,
             input_names=[INPUT],
-            output_names=list(models.output_names(network)),
+            output_names=list(output_names(network)),
         )
         if exported is None:
             raise RuntimeError("torch.onnx.export returned no program")

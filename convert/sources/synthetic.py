@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vconv.catalog.systems import System
 from vconv.convert.files import safetensors_file
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import SYNTHETIC, Origin, Source, write_configurations
 from vconv.disk import require_space

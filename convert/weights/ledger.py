@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.errors import ArtifactError, WeightsError
 
 LEDGER_FILE = "ledger.json"

@@ -19,9 +19,10 @@ from vconv.artifact.manifest import (
     VariantRecord,
 )
 from vconv.catalog.systems import System
+from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
-from vconv.convert.libraries import complexity, models
+from vconv.convert.libraries import complexity
 from vconv.convert.patches import rope_periods
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
@@ -113,7 +114,7 @@ def assemble(
             licence=source.licence,
         ),
         size=size,
-        outputs={name: ("batch", *shape[1:]) for name, shape in models.output_shapes(net, 1, size).items()},
+        outputs={name: ("batch", *shape[1:]) for name, shape in output_shapes(net, 1, size).items()},
         ledger=ledger.summary(conversion.lines),
         patches=patches,
         rope_periods=tuple(rope_periods.of(net).tolist()) if corrected else None,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vconv.catalog.systems import System
-from vconv.convert.layouts.table import find_layout
+from vconv.convert.libraries.readers import find_reader
 
 _TRANSFORMERS = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2}
 _TIMM = {"embed_dim": 96, "depth": 3, "num_heads": 2, "mlp_ratio": 2}
@@ -26,12 +26,12 @@ transformers, has 25, so that it is resampled, as that of the real one is."""
 
 def side_of(system: System) -> int:
     """Return the side of the images that a system's miniature takes."""
-    return _SIDES[find_layout(system.config).family]
+    return _SIDES[find_reader(system.config).family]
 
 
 def miniature(system: System) -> System:
     """Shrink a system: same architecture, few and narrow blocks, small images."""
-    numbers, side = _NUMBERS[find_layout(system.config).family], side_of(system)
+    numbers, side = _NUMBERS[find_reader(system.config).family], side_of(system)
     square = {"height": side, "width": side}
     if system.library == "timm":
         preprocessing = {**system.config["pretrained_cfg"], "input_size": [3, side, side]}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from vconv.artifact.manifest import Manifest, VariantRecord
 from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import network
 from vconv.convert.libraries import models
+from vconv.convert.libraries.readers import network
+from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch
 from vconv.errors import ArtifactError, UnknownNameError

@@ -21,9 +21,9 @@ import numpy as np
 
 from vconv.artifact import manifest
 from vconv.artifact.manifest import Manifest
-from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.errors import EngineError, UnavailableError
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory

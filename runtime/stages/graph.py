@@ -11,7 +11,8 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from vconv.convert.layouts.base import EMBEDDING_ROLES, Network, TensorSpec
+from vconv.convert.architectures.base import EMBEDDING_ROLES
+from vconv.convert.network import Network, TensorSpec
 from vconv.errors import ArtifactError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.graph_pieces import FRAGMENT_ENGINES, Fragment

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.runtime.engines.session import TorchSession
 from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
 from vconv.runtime.stages.recording import Recorder, as_array

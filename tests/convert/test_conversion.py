@@ -20,7 +20,7 @@ from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert import conversion
 from vconv.convert.conversion import Conversion
 from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.layouts.table import find_layout, network
+from vconv.convert.libraries.readers import find_reader, network
 from vconv.convert.patches import gelu_erf, table
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
@@ -35,9 +35,7 @@ Change = Callable[[str, Tensor], Tensor]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 CLASSIFIERS = [
-    name
-    for name, system in SYSTEMS.items()
-    if any(slot.head == "classifier" for slot in find_layout(system.config).slots)
+    name for name, system in SYSTEMS.items() if "classifier" in find_reader(system.config).layout.heads
 ]
 TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
 TIMM = [name for name in SYSTEMS if name not in TRANSFORMERS]

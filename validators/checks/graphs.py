@@ -15,12 +15,12 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.ascend import operators as cann
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
-from vconv.convert.layouts.base import Network
-from vconv.convert.libraries import models
+from vconv.convert.network import Network
 from vconv.errors import ArtifactError
 from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
 from vconv.validators.faults import classes
@@ -126,7 +126,7 @@ def _interface(subject: InspectedGraph) -> Wrong | None:
     graph = subject.model.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     batch, network = subject.batch or "batch", subject.network
-    shapes = models.output_shapes(network, 1, subject.size)
+    shapes = output_shapes(network, 1, subject.size)
     if inputs != [INPUT] or outputs != list(shapes):
         lacking = shapes.keys() - set(outputs)
         fault = "registers" if lacking == {"registers"} else "output names"
@@ -178,8 +178,8 @@ def _weights(subject: InspectedGraph) -> Wrong | None:
             return Wrong(detail, subject.fault_of(name))
         if value.uses() or value.is_graph_output():
             used.add(name)
-    spared = subject.network.layout.unused
-    unused = [name for name in subject.entries if name not in used and not (spared and name.endswith(spared))]
+    spared = subject.network.unused
+    unused = [name for name in subject.entries if name not in used and name not in spared]
     if unused:
         detail = f"the graph makes no use of {len(unused)} weights, such as {unused[0]}"
         return Wrong(detail, subject.fault_of(unused[0]))

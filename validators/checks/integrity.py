@@ -12,8 +12,8 @@ import numpy as np
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import checkpoint
 from vconv.convert.weights.ledger import LEDGER_FILE, Line

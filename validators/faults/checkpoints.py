@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.workshop import ArtifactCopy
@@ -72,18 +72,18 @@ _PROCESSORS: Mapping[str, tuple[str, _Edit, _Edit]] = {
 
 
 def _wrong_mean(shop: ArtifactCopy) -> None:
-    file, mean, _ = _PROCESSORS[shop.network.layout.library]
+    file, mean, _ = _PROCESSORS[shop.network.library]
     shop.configuration(file, mean)
 
 
 def _wrong_filter(shop: ArtifactCopy) -> None:
-    file, _, another = _PROCESSORS[shop.network.layout.library]
+    file, _, another = _PROCESSORS[shop.network.library]
     shop.configuration(file, another)
 
 
 def _says(shop: ArtifactCopy, *names: str) -> bool:
     """Tell whether the image processor's file says something, or leaves it to the library."""
-    file, _, _ = _PROCESSORS[shop.network.layout.library]
+    file, _, _ = _PROCESSORS[shop.network.library]
     content = json.loads((shop.folder / file).read_bytes())
     return any(name in content or name in content.get("pretrained_cfg", {}) for name in names)
 

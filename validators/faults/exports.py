@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vconv.convert.architectures.base import ANY_SIZE
 from vconv.convert.graphs.tracing import trace, write_graph
-from vconv.convert.layouts.base import ANY_SIZE
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.patches import rope_periods, table
 from vconv.runtime.inputs.preprocessing import read_config
 from vconv.types import CONFIG_FILE, INPUT

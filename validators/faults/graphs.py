@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from vconv.convert.layouts.base import Network
-from vconv.convert.libraries.models import output_names
+from vconv.convert.architectures.outputs import output_names
+from vconv.convert.network import Network
 from vconv.types import INPUT, Array
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.operators import alter

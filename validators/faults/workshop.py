@@ -19,7 +19,7 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 from vconv.artifact import manifest
 from vconv.artifact.manifest import FileRecord, Manifest
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE
 from vconv.hashes import sha256_of

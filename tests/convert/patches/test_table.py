@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.table import find_layout, network
+from vconv.convert.libraries.readers import find_reader, network
 from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.table import PATCHES, called_for, named
 from vconv.convert.sources.base import Source
@@ -28,7 +28,7 @@ EXPECTED = {
 """By family, what the published networks call for."""
 
 CASES = [
-    (system.name, name) for system in SYSTEMS.values() for name in EXPECTED[find_layout(system.config).family]
+    (system.name, name) for system in SYSTEMS.values() for name in EXPECTED[find_reader(system.config).family]
 ]
 COUNTS = {
     "dinov3-vits16": {"gelu-erf": 12, "rope-periods": 1, "qkv-bias": 36},

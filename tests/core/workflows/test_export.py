@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import vconv
 from vconv.artifact import manifest
 from vconv.catalog.systems import SYSTEMS, System
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.hubs.base import Snapshot
-from vconv.convert.layouts.table import network
-from vconv.convert.libraries import models
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, UnknownNameError, WeightsError
 from vconv.types import INPUT, WEIGHTS_FILE, Array
@@ -388,7 +388,7 @@ def test_the_network_that_an_artifact_describes_has_the_outputs_that_it_declares
     config = json.loads((artifact / "config.json").read_text())
     net = network(config, read_header(artifact / WEIGHTS_FILE))
     declared = manifest.load(artifact).outputs
-    assert list(declared) == list(models.output_names(net))
+    assert list(declared) == list(output_names(net))
     _, expected = golden.load(artifact / golden.GOLDEN_FILE)
     assert {name: shape[1:] for name, shape in declared.items()} == {
         name: value.shape[1:] for name, value in expected.items()

@@ -13,7 +13,7 @@ import vconv
 from vconv.artifact import manifest
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import System
-from vconv.convert.layouts.base import EMBEDDING_ROLES
+from vconv.convert.architectures.base import EMBEDDING_ROLES
 from vconv.errors import ArtifactError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import PRECISIONS

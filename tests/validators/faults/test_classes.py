@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vconv.convert.layouts.base import Numbers
+from vconv.convert.architectures.base import Numbers
 from vconv.runtime.engines.variants import patched_network
 from vconv.validators.bisect import hypotheses, localisation
 from vconv.validators.faults import classes
