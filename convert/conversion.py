@@ -9,12 +9,12 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import onnx_ir as ir
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.architectures.base import ANY_SIZE
 from vconv.convert.ascend import operators
 from vconv.convert.graphs import tracing
+from vconv.convert.graphs.tracing import TracedGraph
 from vconv.convert.libraries import models
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
@@ -208,7 +208,7 @@ def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[
 
 def export_graphs(
     folder: Path, prepared: Prepared, size: tuple[int, int], batch: int, opset: int, say: Say
-) -> None:
+) -> dict[str, tuple[str, ...]]:
     """Export an artifact's graphs beside its checkpoint, which may be written meanwhile.
 
     Args:
@@ -218,12 +218,17 @@ def export_graphs(
         batch: the batch of the static graph.
         opset: of the dynamic graph.
         say: takes progress.
+
+    Returns:
+        By graph file, the names of the passes that made it.
     """
-    traced: dict[int, ir.Model] = {}
+    traced: dict[int, TracedGraph] = {}
+    passes: dict[str, tuple[str, ...]] = {}
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
         fixed, version = (batch, operators.GREATEST_OPSET) if graph.for_npu else (None, opset)
         say(f"{graph.file}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
         if version not in traced:
             traced[version] = tracing.trace(folder, network, patches, size, version, entries)
-        tracing.write_graph(folder / graph.file, traced[version], fixed)
+        passes[graph.file] = tracing.write_graph(folder / graph.file, traced[version], fixed).passes
+    return passes

@@ -18,14 +18,14 @@ from google.protobuf.message import DecodeError
 from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.ascend import operators as cann
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
-from vconv.convert.graphs import tracing
+from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.network import Network
 from vconv.errors import ArtifactError
 from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
 from vconv.validators.faults import classes
 
-INLINE_ELEMENTS = tracing.FOLD_ELEMENTS
+INLINE_ELEMENTS = FOLD_ELEMENTS
 """Greatest constant that a graph may hold itself: shapes, scales and RoPE tables."""
 LAYER_NORM_EPSILON = 1e-5
 """What ONNX takes where a LayerNormalization does not say."""
