@@ -15,6 +15,7 @@ from vconv.artifact import manifest
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.staging import scratch_folder
 from vconv.catalog import systems
+from vconv.catalog.systems import miniature
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
@@ -39,7 +40,6 @@ from vconv.workflows import export, originals
 from vconv.workflows.bisect import explain_failures
 from vconv.workflows.bisected_variant import METRIC
 from vconv.workflows.checks import check_artifact
-from vconv.workflows.miniatures import miniature
 from vconv.workflows.run_plan import RunPlan
 
 CLEAN_RUNS = 6

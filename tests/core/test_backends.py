@@ -151,8 +151,8 @@ def test_an_artifact_is_validated_on_all_devices_beside_a_broken_torch_npu(
     broken_torch_npu: StandIns, copied: Path
 ) -> None:
     code = f"""
-from vconv import catalog, miniatures
-catalog.SYSTEMS = {{"dinov3-vits16": miniatures.miniature(catalog.SYSTEMS["dinov3-vits16"])}}
+from vconv.catalog import systems
+systems.SYSTEMS = {{"dinov3-vits16": systems.miniature(systems.SYSTEMS["dinov3-vits16"])}}
 from vconv.cli import main
 main(["validate", {str(copied)!r}, "--device", "all", "--quick", "--json"])
 """

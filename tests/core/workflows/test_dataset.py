@@ -222,11 +222,10 @@ def test_wider_limits_hold_for_every_image(
 KILLED = """
 import os, signal, sys
 import vconv
-from vconv import catalog
-from vconv.workflows.miniatures import miniature
+from vconv.catalog import systems
 from vconv.validators.report.journal import Journal
 
-catalog.SYSTEMS = {{{name!r}: miniature(catalog.SYSTEMS[{name!r}])}}
+systems.SYSTEMS = {{{name!r}: systems.miniature(systems.SYSTEMS[{name!r}])}}
 append, left = Journal.append, {steps}
 
 def kill(self, rows, note):
