@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vconv.artifact.manifest import Manifest, digest
+from vconv.convert.architectures.base import Capability
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.variants import patched_network
 from vconv.runtime.inputs.preprocessing import denormalised
@@ -27,8 +28,11 @@ def gallery(found: CheckedArtifact) -> Gallery:
     height, width = found.made.size
     if found.reference is None:
         return Gallery.of((), np.zeros((0, height, width, CHANNELS), np.uint8), {}, (0, 0))
-    patch = patched_network(found.folder).numbers.patch
+    network = patched_network(found.folder)
     photographs = denormalised(found.folder, found.reference.pixel_values[:SHOWN])
+    lack, patch = network.lack(Capability.TOKEN_GRID), network.numbers.patch
+    if lack:
+        return Gallery.of((), photographs, {}, (0, 0), lack)
     grid = height // patch, width // patch
     return Gallery.of(found.inputs["images"], photographs, found.reference.outputs, grid)
 
@@ -46,6 +50,9 @@ def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: S
         return Depths(reason=QUICK if quick else NO_ORIGINAL)
     if all(place.simulated for place in places):
         return Depths(reason=SIMULATED)
+    lack = found.source.network.lack(Capability.BLOCKS)
+    if lack:
+        return Depths(reason=lack)
     say("running the reference stage by stage")
     with ExitStack() as closing:
         _, session = open_reference(found.folder, found.made, found.source)

@@ -11,12 +11,12 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from vconv.convert.architectures.base import EMBEDDING_ROLES
+from vconv.convert.architectures.base import EMBEDDING_ROLES, Capability
 from vconv.convert.network import Network, TensorSpec
 from vconv.errors import ArtifactError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.graph_pieces import FRAGMENT_ENGINES, Fragment
-from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
+from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
 from vconv.types import INPUT, Array, Arrays
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -118,10 +118,11 @@ class GraphStages(Stages):
         engine: what runs it.
 
     Raises:
-        ArtifactError: the graph has no such blocks.
+        ArtifactError: the graph has no such blocks, or they are not known.
     """
 
     def __init__(self, path: Path, network: Network, device: Device, engine: str = "onnxruntime") -> None:
+        require(network, Capability.ROLES, Capability.BLOCKS)
         self._folder, self._device, self._engine = path.parent, device, engine
         self._model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
         self.names = stage_names(network.blocks)

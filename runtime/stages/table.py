@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vconv.convert.architectures.base import Capability
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.capture import CapturedSession
 from vconv.runtime.engines.session import Session, TorchSession
@@ -36,7 +37,9 @@ def in_stages(session: Session, device: Device) -> Stages | str:
     if isinstance(session, CapturedSession):
         return CAPTURED
     if isinstance(session, TorchSession):
-        return TorchStages(session, plain=False)
+        return session.outputs.network.lack(Capability.BLOCKS) or TorchStages(session, plain=False)
     if isinstance(session, (OnnxRuntimeSession, OpenVinoSession)):
-        return GraphStages(session.path, patched_network(session.folder), device, session.engine)
+        network = patched_network(session.folder)
+        lack = network.lack(Capability.ROLES, Capability.BLOCKS)
+        return lack or GraphStages(session.path, network, device, session.engine)
     return COMPILED

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from vconv.convert.architectures.base import Capability
 from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.ascend import operators as cann
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
@@ -228,17 +229,19 @@ class Rule:
         wrong: says what is wrong; None if nothing is.
         meaning: what it means if nothing is.
         static_only: whether it is for static graphs, which are those for an NPU.
+        needs: what must be known of the network.
     """
 
     wrong: Callable[[InspectedGraph], Wrong | None]
     meaning: str
     static_only: bool = False
+    needs: tuple[Capability, ...] = ()
 
 
 RULES: Mapping[str, Rule] = {
     "valid ONNX": Rule(_valid, "onnx.checker accepts it"),
-    "exact GELU": Rule(_exact_gelu, "every GELU is spelled out with Erf"),
-    "epsilon": Rule(_epsilon, "every LayerNorm has the configuration's epsilon"),
+    "exact GELU": Rule(_exact_gelu, "every GELU is spelled out with Erf", needs=(Capability.ROLES,)),
+    "epsilon": Rule(_epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)),
     "inputs and outputs": Rule(_interface, "names, types and shapes are as declared"),
     "weights": Rule(_weights, f"every weight is used, and points at its own tensor in {WEIGHTS_FILE}"),
     "NPU operators": Rule(_for_npu, "it keeps to CANN's list, opset and IR version", static_only=True),
@@ -253,8 +256,11 @@ def check_graph(subject: InspectedGraph) -> list[Check]:
     for name, rule in RULES.items():
         if rule.static_only and subject.batch is None:
             continue
+        named, lack = f"{subject.path.name}: {name}", subject.network.lack(*rule.needs)
+        if lack:
+            checks.append(Check(named, Status.SKIPPED, lack))
+            continue
         wrong = rule.wrong(subject)
-        named = f"{subject.path.name}: {name}"
         checks.append(
             Check(named, Status.FAILED, wrong.what, wrong.fault)
             if wrong

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vconv.convert.architectures.base import Capability
 from vconv.convert.network import Network
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array
 from vconv.validators.faults.base import Fault
@@ -103,8 +104,14 @@ FAULTS = (
         "a transposed query, key or value weight",
         "transposed weight",
         _in_weight(_transposed, "query", "key", "value", "qkv"),
+        needs=(Capability.ROLES,),
     ),
-    Fault("a corrupted block of one weight", "weights", _in_weight(_overwritten, "fc1")),
+    Fault(
+        "a corrupted block of one weight",
+        "weights",
+        _in_weight(_overwritten, "fc1"),
+        needs=(Capability.ROLES,),
+    ),
     Fault("another mean and deviation", "normalisation", _wrong_mean, _no_mean),
     Fault("another interpolation", "interpolation", _wrong_filter, _no_filter),
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vconv.convert.architectures.base import ANY_SIZE
+from vconv.convert.architectures.base import ANY_SIZE, Capability
 from vconv.convert.graphs.tracing import trace, write_graph
 from vconv.convert.libraries.readers import network
 from vconv.convert.patches import rope_periods, table
@@ -79,8 +79,10 @@ def _no_periods(shop: ArtifactCopy) -> str:
     return "" if shop.applies(rope_periods.PATCH.name) else "no patch truncates its periods"
 
 
+_GRID = (Capability.TOKEN_GRID,)
+
 FAULTS = (
-    Fault("a graph without registers", "registers", _without_registers, _no_registers),
+    Fault("a graph without registers", "registers", _without_registers, _no_registers, needs=_GRID),
     Fault("untruncated periods in a graph", "rope periods", _with_librarys_periods, _no_periods),
-    Fault("a graph of another size", "image size", _of_another_size),
+    Fault("a graph of another size", "image size", _of_another_size, needs=_GRID),
 )
