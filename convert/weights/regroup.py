@@ -55,7 +55,7 @@ def regrouped(
         for run in found:
             pieces[run.key].append((run.start, Piece(name, shape, start, run.count)))
             start += run.count
-    dropped = {}
+    dropped: dict[str, str] = {}
     for group in source.groups():
         lost = [tensor.key for tensor in group.stored if tensor.key not in pieces]
         if lost and not group.unused:
@@ -74,7 +74,7 @@ def _placed(match: MatchedTensor, found: Sequence[tuple[int, Piece]]) -> Matched
 
 def _runs_of_parts(network: Network) -> dict[str, list[_Run]]:
     """Tell of every part which elements of the stored tensors it is."""
-    found = {}
+    found: dict[str, list[_Run]] = {}
     for group in network.groups():
         stored = [_Run(tensor.key, 0, math.prod(tensor.shape)) for tensor in group.stored]
         cuts = _cut(stored, list(group.parts.values()), network)
@@ -86,7 +86,7 @@ def _tensors_of(
     network: Network, runs: dict[str, list[_Run]]
 ) -> dict[tuple[str, tuple[int, ...]], list[_Run]]:
     """Tell of every tensor of a network, by name on disk and shape, which runs it is made of."""
-    found = {}
+    found: dict[tuple[str, tuple[int, ...]], list[_Run]] = {}
     for group in network.groups():
         line = [run for part in group.parts for run in _of_part(part, group, runs, network)]
         cuts = _cut(line, [math.prod(tensor.shape) for tensor in group.stored], network)

@@ -421,7 +421,7 @@ def test_where_there_is_no_room_nothing_is_written(
         asked.append(nbytes)
         raise ArtifactError("full", got="a", expected="b", fix="c")
 
-    monkeypatch.setattr(conversion, "require_room", full)
+    monkeypatch.setattr(conversion, "require_space", full)
     with refused(ArtifactError, "full"):
         conversion.prepare(tmp_path / "artifact", small_source, silent)
     assert not (tmp_path / "artifact" / WEIGHTS_FILE).exists()
