@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
 # Tests at once, on one thread each.
 WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 ROOMS := convert runtime validators
 # Tests that meet transformers, timm, torch and the ONNX tools, whose oldest versions differ most.
 MEETING := tests/convert/layouts tests/convert/libraries tests/convert/patches tests/convert/graphs/test_tracing.py \
 	tests/runtime/inputs/test_preprocessing.py tests/core/workflows/test_fill.py
 
-.PHONY: help install demo test test-oldest test-oldest-quick test-npu-package test-browser lint types typed unit wheel mutants clean
+.PHONY: help install install-oldest demo test test-full checks test-oldest test-oldest-quick test-npu-package test-browser lint types typed unit wheel mutants clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,7 +30,17 @@ demo: $(STAMP)  ## export dinov3-vits16 with synthetic weights and validate it
 	$(BIN)/vconv export dinov3-vits16 --weights synthetic --force
 	$(BIN)/vconv validate artifacts/dinov3-vits16 --quick
 
-test: lint types unit wheel  ## every check
+# Types and the wheel are checked beside the tests; what they say comes after.
+test: lint  ## every check; in full size, one system (minutes)
+	@mkdir -p build
+	@$(MAKE) --no-print-directory checks > build/checks.log 2>&1 & checks=$$!; \
+	$(MAKE) --no-print-directory unit; unit=$$?; \
+	wait $$checks; checks=$$?; cat build/checks.log; exit $$((unit || checks))
+
+checks: types wheel
+
+test-full: lint types wheel  ## every check, with every system in every test, and all of them in full size (an hour)
+	$(PYTEST) -m 'not slow and not browser'
 
 test-browser: $(STAMP) typed  ## the report's page in Chromium, where that is installed
 	$(BIN)/python -m pytest -m browser tests/validators/report/page/test_page_in_a_browser.py
@@ -48,18 +59,20 @@ typed:
 	for room in $(ROOMS); do ln -sfn ../../../$$room build/typed/vconv/; done
 
 unit: $(STAMP)  ## tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	$(PYTEST)
 
 test-oldest: $(OLDEST)/.installed  ## tests with the oldest supported set, tests/oldest.txt
-	$(OLDEST)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-oldest-quick: $(OLDEST)/.installed  ## the part of them that meets the libraries
-	$(OLDEST)/bin/python -m pytest $(MEETING)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(MEETING)
+
+install-oldest: $(OLDEST)/.installed
 
 $(OLDEST)/.installed: setup.cfg tests/oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
-	$(OLDEST)/bin/python -m pip install --quiet --editable . --requirement tests/oldest.txt pytest
+	$(OLDEST)/bin/python -m pip install --quiet --editable . --requirement tests/oldest.txt pytest pytest-xdist
 	touch $@
 
 test-npu-package: $(STAMP) typed  ## export beside the real torch_npu, without CANN, in .venv-npu (5 GB, minutes)

@@ -19,8 +19,8 @@ from pathlib import Path
 from record import finish, out_option
 
 import vconv
+from vconv.artifact.artifact import Artifact
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.variants import patched_network
 from vconv.runtime.stages.graph import GraphStages
 from vconv.validators.faults.operators import alter
 from vconv.validators.faults.workshop import ArtifactCopy
@@ -53,14 +53,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         sound = Path(name) / "sound"
         vconv.export(SYSTEM, "synthetic", sound)
-        network = patched_network(sound)
+        network = Artifact.open(sound).network
         stages = GraphStages(sound / GRAPH, network, find_device("cpu"))
         places = [
             (stages.names[s], node) for s in range(1, network.blocks + 1) for node in stages.operators(s)
         ]
         for number in range(FAULTS):
             block, node = chance.choice(places)
-            shop = ArtifactCopy.open(sound, Path(name) / str(number), network)
+            shop = ArtifactCopy.open(Artifact.open(sound), Path(name) / str(number))
             model = shop.graph(GRAPH)
             what = alter(model, node, shop.value_of)
             shop.save_graph(GRAPH, model)

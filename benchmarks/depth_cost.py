@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 from record import finish, out_option
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS
 from vconv.convert.sources.table import Request, open_source
 from vconv.runtime.devices.table import find_device
@@ -29,18 +29,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / SYSTEM
         export.export(SYSTEM, "synthetic:0", folder)
-        made = manifest.load(folder)
+        artifact = Artifact.open(folder)
+        made = artifact.manifest
         assert made.golden
-        images = golden.load(folder / made.golden.file)[0]
+        images = golden.load(folder / made.golden.path)[0]
         (Path(name) / "weights").mkdir()
         source = open_source(Request(SYSTEMS[SYSTEM], "synthetic:0"), Path(name) / "weights")
         start = time.perf_counter()
-        _, session = open_reference(folder, made, source)
+        _, session = open_reference(artifact, source)
         with session:
-            depths = Depths.of(TorchStages(session, plain=False), images)
+            depths = Depths.of(TorchStages(session, plain=False), images, artifact.network)
         rows = {"the reference": time.perf_counter() - start}
         for record in made.variants:
-            with open_variant(folder, made, record, cpu) as opened:
+            with open_variant(artifact, record, cpu) as opened:
                 taken = []
                 for _ in range(REPEATS):
                     start = time.perf_counter()

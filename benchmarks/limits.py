@@ -33,6 +33,7 @@ from record import finish
 from torch import Tensor, nn
 
 from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, find
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import corrections, models
@@ -187,10 +188,10 @@ def distances(actual: Arrays, expected: Arrays) -> dict[str, float]:
 def clean(folder: Path, made: Any, against: Reference) -> Iterator[dict[str, Any]]:
     """Run every variant, engine and precision of an artifact on the CPU, and every profile of the NPU."""
     cpu, engines = find_device("cpu"), ("onnxruntime", "openvino")
-    candidates = listing.candidates(folder, made, cpu, against, engines, list(PRECISIONS.values()))
+    candidates = listing.candidates(Artifact(folder, made), cpu, against, engines, list(PRECISIONS.values()))
     for profile in PROFILES:
         place = find_device("npu-sim", Settings(profile=profile))
-        candidates += listing.candidates(folder, made, place, against)
+        candidates += listing.candidates(Artifact(folder, made), place, against)
     for row in validation.run(candidates, open_limits("strict"), None, silent).rows:
         outputs = row["outputs"].values()
         assert outputs, row["reason"]
@@ -242,7 +243,7 @@ def of_system(name: str) -> list[dict[str, Any]]:
         export.export(name, "synthetic:0", folder)
         made = manifest.load(folder)
         source = open_source(Request(find(name), "synthetic:0"), weights)
-        against = Reference("recorded", *golden.load(folder / made.golden.file), {}, {})
+        against = Reference("recorded", *golden.load(folder / made.golden.path), {}, {})
         floor = max(made.golden.floor.values())
         rows = [
             {"what": "floor: the reference in float32 from itself in float64", "vector_relative_error": floor}

@@ -30,6 +30,7 @@ from sklearn.datasets import load_digits
 
 import vconv
 from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import find
 from vconv.convert.libraries.base import quiet, stock_transformers
 from vconv.convert.sources.table import Request, open_source
@@ -132,15 +133,15 @@ def candidates(artifact: Path, weights: Path) -> Iterator[tuple[str, Candidate]]
     scratch = artifact.parent / "scratch"
     scratch.mkdir(exist_ok=True)
     source = open_source(Request(find(SYSTEM), str(weights)), scratch)
-    against = Reference("recorded", *golden.load(artifact / made.golden.file), {}, {})
+    against = Reference("recorded", *golden.load(artifact / made.golden.path), {}, {})
     places = {"": find_device("cpu")}
     places |= {profile: find_device("npu-sim", Settings(profile=profile)) for profile in PROFILES}
     for profile, place in places.items():
         precisions = [PRECISIONS[name] for name in (PRECISE[:1] if profile else PRECISE)]
         common: Mapping[str, Any] = {"device": place, "reference": against, "precisions": precisions}
-        for candidate in listing.originals(artifact, source, made, **common):
+        for candidate in listing.originals(Artifact(artifact, made), source, **common):
             yield profile, candidate
-        for candidate in listing.candidates(artifact, made, **common):
+        for candidate in listing.candidates(Artifact(artifact, made), **common):
             yield profile, candidate
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -84,9 +84,11 @@ class Prepared:
         """
         return replace(self, decisions=tuple(_count(self.plan.path.parent, self.network, self.decisions)))
 
-    def written(self, lines: tuple[Line, ...], sha256: str) -> Conversion:
-        """Return the checkpoint that this has become."""
-        return Conversion(self.network, self.decisions, self.plan, lines, sha256)
+    def written(
+        self, lines: tuple[Line, ...], sha256: str, passes: Mapping[str, tuple[str, ...]] | None = None
+    ) -> Conversion:
+        """Return the checkpoint that this has become, with what :func:`export_graphs` says of its graphs."""
+        return Conversion(self.network, self.decisions, self.plan, lines, sha256, passes or {})
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,12 @@ class Conversion(Prepared):
     Args:
         lines: the ledger.
         sha256: of the weights file.
+        passes: by graph file, the names of the passes that made it.
     """
 
     lines: tuple[Line, ...]
     sha256: str
+    passes: Mapping[str, tuple[str, ...]]
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -172,7 +176,7 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
 
 def _fix(source: Source) -> dict[str, str]:
     """Say what to do about weights that do not fit, where that is not what it usually is."""
-    if CONFIG_FILE not in source.published:
+    if CONFIG_FILE not in source.from_catalog:
         return {}
     return {"fix": f"put the {CONFIG_FILE} of these weights beside them: the published one was used"}
 
@@ -227,8 +231,8 @@ def export_graphs(
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
         fixed, version = (batch, operators.GREATEST_OPSET) if graph.for_npu else (None, opset)
-        say(f"{graph.file}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
+        say(f"{graph.path}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
         if version not in traced:
             traced[version] = tracing.trace(folder, network, patches, size, version, entries)
-        passes[graph.file] = tracing.write_graph(folder / graph.file, traced[version], fixed).passes
+        passes[graph.path] = tracing.write_graph(folder / graph.path, traced[version], fixed).passes
     return passes

@@ -23,11 +23,29 @@ if TYPE_CHECKING:
     from vconv.workflows.bisect import bisect
     from vconv.workflows.card import card
     from vconv.workflows.compare import compare
-    from vconv.workflows.export import export, fill
+    from vconv.workflows.doctor import doctor
+    from vconv.workflows.export import export
+    from vconv.workflows.fill import fill
+    from vconv.workflows.info import info
     from vconv.workflows.load import load
     from vconv.workflows.reference import reference
     from vconv.workflows.selftest import selftest
     from vconv.workflows.validate import validate
+
+_WORKFLOWS = (
+    "bisect",
+    "card",
+    "compare",
+    "doctor",
+    "export",
+    "fill",
+    "info",
+    "load",
+    "reference",
+    "selftest",
+    "validate",
+)
+"""Functions that live in a file of that name in :mod:`vconv.workflows`, imported when first asked for."""
 
 __all__ = [
     "VconvError",
@@ -35,33 +53,22 @@ __all__ = [
     "bisect",
     "card",
     "compare",
+    "doctor",
     "export",
     "fill",
+    "info",
     "load",
     "reference",
     "selftest",
     "validate",
 ]
 
-_HOMES = {
-    "bisect": "vconv.workflows.bisect",
-    "card": "vconv.workflows.card",
-    "compare": "vconv.workflows.compare",
-    "export": "vconv.workflows.export",
-    "fill": "vconv.workflows.export",
-    "load": "vconv.workflows.load",
-    "reference": "vconv.workflows.reference",
-    "selftest": "vconv.workflows.selftest",
-    "validate": "vconv.workflows.validate",
-}
-"""Where each of these lives: it is imported when it is first asked for."""
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _WORKFLOWS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with without_autoload():
-        home = importlib.import_module(_HOMES[name])
+        home = importlib.import_module(f"vconv.workflows.{name}")
     return getattr(home, name)
 
 

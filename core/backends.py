@@ -1,9 +1,9 @@
-"""torch without the backends that load themselves, and torch_npu out of sight of whatever looks for it.
+"""Importing torch without its automatic backends, and hiding torch_npu from libraries that import it.
 
-As it is imported, torch loads every package with an entry point in the group ``torch.backends``, and fails
-where that fails (https://github.com/pytorch/pytorch/issues/122468): with torch_npu installed and CANN not,
-``import torch`` raises. transformers and accelerate import torch_npu wherever it is installed, and fail with
-it too.
+When torch is imported, it loads every package with an entry point in the group ``torch.backends``, and fails
+if one of them fails (https://github.com/pytorch/pytorch/issues/122468): with torch_npu installed but not
+CANN, ``import torch`` raises. transformers and accelerate import torch_npu wherever it is installed, and fail
+in the same way.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
-"""The variable that torch looks at; 0 leaves every backend alone."""
+"""The environment variable that torch reads; 0 loads no backend."""
 TORCH_NPU = "torch_npu"
 
 
 @contextlib.contextmanager
 def without_autoload() -> Iterator[None]:
-    """Make an import of torch in this block, and in child processes that it starts, load no backend.
+    """Keep torch from loading backends when it is imported in this block or in a child process of it.
 
-    The variable is put back on exit.
+    The variable is restored on exit.
     """
     before = os.environ.get(AUTOLOAD)
     os.environ[AUTOLOAD] = "0"
@@ -40,14 +40,14 @@ def without_autoload() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_torch_npu() -> Iterator[None]:
-    """Make torch_npu look as if it were not installed, unless it was imported before.
+    """Make torch_npu look as if it were not installed, unless it has been imported before.
 
-    On exit it is as it was, for an import of the caller's own to say what it has to say.
+    On exit it is visible again, so that an import by the caller raises its own error.
     """
     if TORCH_NPU in sys.modules:
         yield
         return
-    # What None in sys.modules means is Python's own rule: an import of it fails, and find_spec returns None.
+    # None in sys.modules is Python's way to block a module: its import fails, and find_spec returns None.
     sys.modules[TORCH_NPU] = None  # type: ignore[assignment]
     try:
         yield
@@ -57,7 +57,7 @@ def without_torch_npu() -> Iterator[None]:
 
 
 def is_installed(package: str) -> bool:
-    """Tell whether a package is there to be imported; nothing is imported, and hidden ones are found."""
+    """Tell whether a package is installed, hidden or not, without importing it."""
     return sys.modules.get(package) is not None or PathFinder.find_spec(package) is not None
 
 
@@ -65,7 +65,7 @@ def import_torch_npu() -> Any:
     """Import torch_npu in this process, hidden or not.
 
     Raises:
-        Exception: whatever its import raises; the process should not try again.
+        Exception: whatever the import raises; this process should not try again.
     """
     if sys.modules.get(TORCH_NPU) is None:
         sys.modules.pop(TORCH_NPU, None)

@@ -1,4 +1,4 @@
-"""Room on a disk: asked for before anything is written."""
+"""Disk space, checked before anything is written, and errors of the file system as one sentence."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from pathlib import Path
 from vconv.errors import ArtifactError, VconvError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says when there is no more room: on the disk, in a quota, or for one file."""
+"""Error numbers for no more space: on the disk, within a quota, or within one file."""
 MARGIN_BYTES = 64 * 2**20
-"""Beside the weights: graphs, recorded outputs, and whatever else is small."""
-
+"""Space for graphs, recorded outputs and other small files beside the weights."""
 
 PARTIAL, FILLING = ".partial-", ".filling-"
-"""In the names of the folders that an export and a fill work in."""
+"""Parts of the names of the folders in which an export and a fill work."""
 SCRATCH = "vconv-scratch-"
-"""How the folders begin that a validation makes in the temporary folder."""
+"""How the names of a validation's temporary folders begin."""
 
 
 def require_space(folder: Path, nbytes: int) -> None:
-    """Make sure that a folder's disk has room for some more bytes, and a margin.
+    """Make sure that a folder's disk has space for a number of bytes and a margin.
 
     Raises:
-        ArtifactError: it has not.
+        ArtifactError: it does not.
     """
     free, needed = shutil.disk_usage(folder).free, nbytes + MARGIN_BYTES
     if free < needed:
         shown, fix = _place(folder)
         raise ArtifactError(
-            "there is not enough room on the disk",
+            "there is not enough space on the disk",
             got=f"{free / 1e9:.2f} GB free in {shown}",
             expected=f"{needed / 1e9:.2f} GB",
             fix=fix,
@@ -40,11 +39,11 @@ def require_space(folder: Path, nbytes: int) -> None:
 
 
 def disk_full(error: OSError, folder: Path | None = None) -> ArtifactError | None:
-    """Return the sentence for an error that means a full disk; None for any other.
+    """Return the error to show for a full disk; None if the error means something else.
 
     Args:
         error: the error.
-        folder: what was written to; the temporary folder by default.
+        folder: where something was being written; the temporary folder by default.
     """
     if error.errno not in FULL:
         return None
@@ -52,15 +51,15 @@ def disk_full(error: OSError, folder: Path | None = None) -> ArtifactError | Non
     return ArtifactError(
         "the disk is full",
         got=error.strerror or "an error",
-        expected=f"room in {shown}",
+        expected=f"free space in {shown}",
         fix=f"{fix}; nothing was kept",
     )
 
 
 def refusal(error: OSError) -> VconvError | None:
-    """Return the sentence for what the system refused to do with a file; None for any other error.
+    """Return the error to show where the system refused to use a file; None for any other error.
 
-    An error without a number or a name is no answer of the file system to the user's own path.
+    An error without a number or a file name does not concern a path that the user gave.
     """
     named = isinstance(error.filename, str | bytes)
     full = disk_full(error, Path(os.fsdecode(error.filename)).parent if named else None)
@@ -69,21 +68,21 @@ def refusal(error: OSError) -> VconvError | None:
     return VconvError(
         f"cannot use {os.fsdecode(error.filename)}",
         got=error.strerror or f"error {error.errno}",
-        expected="a file or a folder that can be used",
+        expected="a file or folder that can be read and written",
         fix="check the path, its permissions and its disk",
     )
 
 
 def _place(folder: Path) -> tuple[Path, str]:
-    """Return the folder as its user knows it, and how to come by more room."""
+    """Return the folder by the name that the user knows, and how to get more space there."""
     temporary = Path(tempfile.gettempdir())
     for place in (folder, *folder.parents):
         if place == temporary and folder != place:
             break
         if place == temporary or (place.parent == temporary and place.name.startswith(SCRATCH)):
-            return temporary, "free some, or let TMPDIR name a folder on another disk"
+            return temporary, "free some space, or set TMPDIR to a folder on another disk"
         if place.name.startswith(FILLING):
-            return place.parent, "free some, or move the artifact to another disk"
+            return place.parent, "free some space, or move the artifact to another disk"
         if place.name.startswith(".") and PARTIAL in place.name:
-            return place.parent, "free some, or choose another --out"
-    return folder, "free some, or choose another --out"
+            return place.parent, "free some space, or choose another --out"
+    return folder, "free some space, or choose another --out"

@@ -1,4 +1,4 @@
-"""Errors that a user can mend. Each is one line: what, got, expected, how to mend.
+"""Errors that a user can fix. Each is one line: what went wrong, what was found, what was expected, the fix.
 
 Anything that is not a :class:`VconvError` is a bug and keeps its traceback.
 """
@@ -11,12 +11,12 @@ from typing import Any
 
 
 class VconvError(Exception):
-    """An error that the user can mend.
+    """An error that the user can fix.
 
     Args:
-        what: what went wrong, naming the thing at fault.
+        what: what went wrong, naming the cause.
         got: what was found.
-        expected: what would have been right.
+        expected: what was expected instead.
         fix: what to do about it.
     """
 
@@ -27,7 +27,7 @@ class VconvError(Exception):
         super().__init__(" ".join(f"{what} | got {got} | expected {expected} | fix: {fix}".split()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how to make it again in another process."""
+        """Return how to rebuild the error in another process."""
         return _again, (type(self), self.what, self.got, self.expected, self.fix)
 
 
@@ -38,11 +38,11 @@ def _again(kind: type[VconvError], what: str, got: str, expected: str, fix: str)
 
 
 _FEW = 6
-"""Choices that are all listed, the nearest first."""
+"""Up to so many choices are all listed, the nearest first."""
 
 
 class UnknownNameError(VconvError):
-    """A name that is in no table; the message lists the choices, or of many the nearest."""
+    """An unknown name; the message lists the choices, or the nearest ones where there are many."""
 
     def __init__(self, kind: str, name: str, choices: Iterable[str], fix: str) -> None:
         known = list(choices)
@@ -52,7 +52,7 @@ class UnknownNameError(VconvError):
 
 
 class WeightsError(VconvError):
-    """Weights that cannot be found, read, or fitted to the architecture."""
+    """Weights that cannot be found or read, or do not fit the architecture."""
 
 
 class InputError(VconvError):
@@ -60,11 +60,11 @@ class InputError(VconvError):
 
 
 class PatchError(VconvError):
-    """A patch that did not touch what the architecture says it must."""
+    """A patch that did not change what it must change in this architecture."""
 
 
 class ArtifactError(VconvError):
-    """An artifact that is missing, incomplete, altered, or in the way."""
+    """An artifact that is missing, incomplete or changed, or a target folder that is occupied."""
 
 
 class UnavailableError(InputError):
@@ -72,7 +72,7 @@ class UnavailableError(InputError):
 
 
 class AbsentDeviceError(InputError):
-    """A device that this machine has not."""
+    """A device that this machine does not have."""
 
 
 class EngineError(VconvError):
@@ -82,10 +82,10 @@ class EngineError(VconvError):
 
 
 class MemoryShortError(EngineError):
-    """A device that has too little memory for a model or a batch."""
+    """Too little memory on a device for a model or a batch."""
 
 
 class ExportCheckError(VconvError):
-    """An exported variant that disagrees with its reference: nothing is kept."""
+    """An exported variant that does not agree with its reference; the export is discarded."""
 
     exit_status = 1

@@ -1,4 +1,4 @@
-"""Hashes of files."""
+"""Hashes of files. ``hashlib.file_digest`` does the same, but reports no progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Progress of what takes long: lines that know how far it is, passed on like any other line."""
+"""Progress of long work: lines that know how much is done, passed on like any other line.
+
+``rich.progress`` draws on a terminal only, and from a thread, which disturbs whatever is being timed. These
+lines go to any caller, and nothing runs between two of them.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,18 @@ from typing import TypeVar
 from vconv.types import Say
 
 EVERY_SECONDS = 0.5
-"""How often such a line is passed on at most."""
+"""The shortest time between two progress lines."""
 _Item = TypeVar("_Item")
 
 
 class Counted(str):
-    """A line that says how far something is: whoever shows it may replace the one before.
+    """A line that says how much is done; a display may replace the line before with it.
 
     Args:
         what: what is counted.
-        done: how many of them are done.
-        total: how many there are.
-        seconds_left: how long the rest will take; None while that cannot be told.
+        done: how many are done.
+        total: how many there are in all.
+        seconds_left: the estimated time for the rest, in seconds; None where there is no estimate.
     """
 
     what: str
@@ -30,7 +34,7 @@ class Counted(str):
     seconds_left: float | None
 
     def __new__(cls, what: str, done: int, total: int, seconds_left: float | None) -> Counted:
-        """Make the line, and keep what it is made of."""
+        """Build the line and keep its parts."""
         left = "" if seconds_left is None else f", {spoken(seconds_left)} left"
         line = super().__new__(cls, f"{what}: {done} of {total}{left}")
         line.what, line.done, line.total, line.seconds_left = what, done, total, seconds_left
@@ -38,7 +42,7 @@ class Counted(str):
 
 
 def spoken(seconds: float) -> str:
-    """Say how long something lasts: ``8 s``, ``3 min``, ``2 h 5 min``."""
+    """Write a duration for people: ``8 s``, ``3 min``, ``2 h 5 min``."""
     whole = math.ceil(seconds)
     if whole < 100:
         return f"{whole} s"
@@ -47,16 +51,16 @@ def spoken(seconds: float) -> str:
 
 
 class ProgressMeter:
-    """Tells how far something is and how long the rest will take, at most one every :data:`EVERY_SECONDS`.
+    """Reports how much is done and how long the rest will take, at most once every :data:`EVERY_SECONDS`.
 
     Args:
         what: what is counted, in a word or two.
-        total: how much there is, with what was done before.
+        total: the whole amount, including what was done before.
         say: takes a :class:`Counted`.
-        done: how much was done before, by an earlier run; it says nothing about the speed.
-        unit: how much is told as one, such as 10**6 bytes.
-        left: tells how many seconds the rest will take; by default, as long as what was done took.
-        clock: tells seconds.
+        done: the amount that an earlier run did; it does not enter the estimate of the speed.
+        unit: the amount that is shown as 1, such as 10**6 bytes.
+        left: returns the estimated seconds for the rest; by default, estimated from the speed so far.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class ProgressMeter:
         self._start = self._now = self._told = clock()
 
     def add(self, amount: int = 1) -> None:
-        """Note that so much more is done."""
+        """Add an amount to what is done."""
         self._done += amount
         self._now = self._clock()
         if self._now - self._told >= EVERY_SECONDS and self._before < self._done < self._total:
@@ -90,10 +94,10 @@ class ProgressMeter:
 
 
 def megabytes(what: str, nbytes: int, say: Say) -> ProgressMeter:
-    """Return a meter of bytes, which are told by the million.
+    """Return a meter of bytes that reports in megabytes (10**6 bytes).
 
     Args:
-        what: what becomes of them: ``hashed``.
+        what: what is done with them, such as ``hashed``.
         nbytes: how many there are.
         say: takes a :class:`Counted`.
     """
@@ -109,15 +113,15 @@ def counted(
     clock: Callable[[], float] = time.perf_counter,
     left: Callable[[], float] | None = None,
 ) -> Iterator[_Item]:
-    """Yield items, and tell between two of them how many are done and how long the rest will take.
+    """Yield items, and report between them how many are done and how long the rest will take.
 
     Args:
         items: what is worked on.
-        total: how many there are, with those that were done before.
+        total: how many there are in all, including those that were done before.
         what: what they are, in a word or two.
         say: takes a :class:`Counted`, at most one every :data:`EVERY_SECONDS`.
-        done: how many were done before, by an earlier run; they say nothing about the speed.
-        clock: tells seconds.
+        done: how many an earlier run did; they do not enter the estimate of the speed.
+        clock: returns the time in seconds.
         left: see :class:`ProgressMeter`.
     """
     meter = ProgressMeter(what, total, say, done, left=left, clock=clock)

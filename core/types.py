@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,9 @@ INPUT = "pixel_values"
 
 CHANNELS = 3
 """Channels of every image: red, green and blue."""
+
+BATCH_AXIS = "batch"
+"""What the batch is called in a shape where it may have any length."""
 
 WEIGHTS_FILE = "model.safetensors"
 """The one weights file of an artifact, in its library's stock layout."""
@@ -48,15 +51,15 @@ class VariantSpec:
     Args:
         name: its name.
         engine: what runs it, unless another engine is asked for.
-        file: what is run.
+        path: what is run, inside the artifact.
         precision: of its weights and arithmetic.
         for_npu: whether it is made for an NPU: a fixed batch, and only what CANN lists.
     """
 
     name: str
-    engine: Literal["torch", "onnxruntime"]
-    file: str
-    precision: Literal["fp32"]
+    engine: str
+    path: str
+    precision: str
     for_npu: bool = False
 
 

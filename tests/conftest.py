@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.convert.sources.base import Source
@@ -26,24 +27,18 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import natural_image
 from vconv.workflows import export as workflows
 
+pytest_plugins = ["choice_of_systems", "forks", "once_a_run"]
+"""In tests/plugins."""
+
 Refused = Callable[..., contextlib.AbstractContextManager[None]]
 
 STANDINS = Path(__file__).parent / "standins"
 """Programs and modules of CANN, imitated."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give what uses one full-sized artifact to one worker, so that it is exported once."""
-    for item in items:
-        if isinstance(item, pytest.Function) and "exported" in item.fixturenames:
-            named = item.callspec.params.get("system", "any") if hasattr(item, "callspec") else "any"
-            item.add_marker(pytest.mark.xdist_group(f"full-sized {named}"))
-
-
 @pytest.fixture(params=sorted(SYSTEMS))
 def system(request: pytest.FixtureRequest) -> System:
-    """Every system of the catalog, in full size."""
+    """A system of the catalog, in full size: tests/plugins/choice_of_systems.py says which."""
     return SYSTEMS[request.param]
 
 
@@ -55,51 +50,55 @@ def shrink() -> Callable[[System], System]:
 
 @pytest.fixture
 def small_system(system: System) -> System:
-    """Every system of the catalog, shrunk."""
+    """A system of the catalog, shrunk."""
     return miniature(system)
 
 
 @pytest.fixture
 def size(small_system: System) -> tuple[int, int]:
-    """The (height, width) of the images that every shrunk system takes."""
+    """The (height, width) of the images that a shrunk system takes."""
     assert small_system.family is not None
     side = small_system.family.miniature.side
     return side, side
 
 
 @pytest.fixture
-def small_name(small_system: System, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every system's name, with its shrunken self in its place in the catalog."""
-    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
-    return small_system.name
+def small_name(small_system: System) -> Iterator[str]:
+    """A system's name, with its shrunken self in its place in the catalog."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
+        yield small_system.name
 
 
 @pytest.fixture
 def small_source(small_system: System, tmp_path: Path) -> Source:
-    """Synthetic weights of every shrunk system."""
+    """Synthetic weights of a shrunk system."""
     folder = tmp_path / "source"
     folder.mkdir()
     return open_source(Request(small_system, "synthetic:1"), folder)
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Export a system in full size, once a session; the artifact is shared and must not be changed."""
-    made: dict[str, Path] = {}
+def export_in_full(once: Callable[..., Path]) -> Callable[[str], Path]:
+    """Export a system in full size, once a run; the artifact is shared and must not be changed."""
 
     def export(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("artifacts") / name
-            workflows.export(name, "synthetic:0", made[name], batch=2)
-        return made[name]
+        folder = once(name, lambda path: workflows.export(name, "synthetic:0", path / name, batch=2))
+        return folder / name
 
     return export
 
 
 @pytest.fixture
-def artifact(system: System, exported: Callable[[str], Path]) -> Path:
-    """The artifact of every system, in full size."""
-    return exported(system.name)
+def artifact(system: System, export_in_full: Callable[[str], Path]) -> Path:
+    """The artifact of a system, in full size."""
+    return export_in_full(system.name)
+
+
+@pytest.fixture(params=["in full", "in small"])
+def either(request: pytest.FixtureRequest, system: System) -> Path:
+    """The artifact of a system, in full size and shrunk."""
+    return Path(request.getfixturevalue("artifact" if request.param == "in full" else "small_artifact"))
 
 
 @pytest.fixture
@@ -113,13 +112,16 @@ def photographs(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def small_artifact(
-    small_system: System, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    small_system: System, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """The artifact of every shrunk system, its static graph of batch 2; shared: change :func:`copied`."""
-    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
+    """The artifact of a shrunk system, its static graph of batch 2; shared: change :func:`copied`."""
     path = tmp_path_factory.getbasetemp() / "small" / small_system.name
     if not path.exists():
-        workflows.export(small_system.name, "synthetic:1", path, batch=2)
+        made = once(
+            f"small-{small_system.name}",
+            lambda part: workflows.export(small_system, "synthetic:1", part / small_system.name, batch=2),
+        )
+        shutil.copytree(made / small_system.name, path)
     before = sorted(path.rglob("*"))
     yield path
     assert sorted(path.rglob("*")) == before, "the shared artifact was changed: take the fixture `copied`"
@@ -139,7 +141,7 @@ def made(small_artifact: Path) -> Manifest:
 
 @pytest.fixture
 def refused() -> Refused:
-    """Expect an error that the user can mend: of this type, one line, with these fragments."""
+    """Expect an error that the user can fix: of this type, one line, with these fragments."""
 
     @contextlib.contextmanager
     def expect(kind: type[VconvError], *fragments: str) -> Iterator[None]:
@@ -151,6 +153,12 @@ def refused() -> Refused:
         assert [part for part in fragments if part not in message] == [], message
 
     return expect
+
+
+@pytest.fixture
+def small(small_artifact: Path, made: Manifest) -> Artifact:
+    """The artifact of every shrunk system, opened."""
+    return Artifact(small_artifact, made)
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ class CompileOrder:
     @property
     def source(self) -> str:
         """The graph of the artifact that it is compiled from: for gears the one of any batch."""
-        return next(graph.file for graph in GRAPHS if graph.for_npu == (not self.gears))
+        return next(graph.path for graph in GRAPHS if graph.for_npu == (not self.gears))
 
     def settings(self) -> dict[str, str]:
         """Return the files that ATC's options name, by name."""

@@ -1,9 +1,10 @@
-"""PyTorch checkpoints, read without running any code that is pickled in them, rewritten as safetensors.
+"""PyTorch checkpoints, read without running the code that a pickle may contain, rewritten as safetensors.
 
-``torch.load(weights_only=True)`` knows tensors and plain containers and refuses everything else. Its
-unpickler can be made to corrupt memory before torch 2.10 (CVE-2026-24747): older versions should be given
-only files whose origin is trusted. A zip, which is what torch has written since 1.6, is mapped and not read,
-so that memory does not grow with it; the older format cannot be mapped.
+``torch.load(weights_only=True)`` reads tensors and plain containers and refuses everything else. Before torch
+2.10, a crafted file can corrupt memory in its unpickler (CVE-2026-24747): give older versions only files that
+you trust. The zip format, which torch has written since 1.6, is memory-mapped, so that memory does not grow
+with the file; the older format cannot be mapped. The tensors are written by the
+streaming writer beside this file and not by ``safetensors.torch``, which needs all of them in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vconv.errors import WeightsError
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt")
 
 WRAPPERS = ("state_dict", "model", "module", "teacher", "state_dict_ema", "model_state_dict")
-"""Entries of a training checkpoint under which the state dict itself may stand."""
+"""Entries of a training checkpoint that may contain the state dict."""
 
 DTYPES: Mapping[torch.dtype, str] = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -44,9 +45,9 @@ _PARALLEL = "module."
 _ZIP_MAGIC = b"PK\x03\x04"
 _RESERVED = "__metadata__"
 _SHARED = 2
-"""How often a checkpoint's data may be used, but for a little: a tied weight has two names."""
+"""How often tensors may use the same data: a tied weight has two names."""
 _RESAVE = (
-    "load it with the library that it came from, in an environment that you trust, "
+    "load it with the library that wrote it, in an environment that you trust, "
     "and save its state dict as safetensors"
 )
 
@@ -54,15 +55,15 @@ _UNREADABLE = (
     pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, RuntimeError, ValueError, TypeError,
     LookupError, AttributeError, AssertionError, OverflowError, MemoryError,
 )  # fmt: skip
-"""What torch raises for bytes that are no checkpoint; its unpickler does not expect any."""
+"""What torch raises for bytes that are not a checkpoint; its unpickler checks few of them."""
 
 _NEEDS_CODE: Mapping[str, str] = {
-    r"GLOBAL (\S*\w) ": "a pickle that calls for {}, which is not plain data",
-    r"Can only (?:build|create)|unrecognized function": "a pickle that makes objects other than tensors",
+    r"GLOBAL (\S*\w) ": "a pickle that needs {}, which is not plain data",
+    r"Can only (?:build|create)|unrecognized function": "a pickle that creates objects other than tensors",
     r"TorchScript": "a TorchScript program",
     r"\.tar format": "the tar format, which cannot be read without running its pickles",
 }
-"""Patterns of torch's messages for what ``weights_only`` refuses, to what was got."""
+"""Patterns of torch's messages about what ``weights_only`` refuses, and what was found."""
 
 _FAULTS: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
     (lambda tensor: tensor.is_nested, "a nested tensor"),
@@ -72,30 +73,30 @@ _FAULTS: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
     (lambda tensor: tensor.dtype not in DTYPES, "a tensor of {}"),
     (lambda tensor: _nbytes(tensor) > tensor.untyped_storage().nbytes(), "a tensor larger than its storage"),
 )
-"""Tensors that safetensors cannot hold, the first that applies.
+"""Tensors that safetensors cannot contain; the first that applies is reported.
 
-One that repeats its storage could be made to fill any disk from a file of a kilobyte.
+A tensor that repeats its storage could fill a disk from a file of one kilobyte.
 """
 
 
 def _nbytes(tensor: Tensor) -> int:
-    """Return the bytes of a tensor; torch's own count overflows."""
+    """Return the number of bytes of a tensor; torch's own count can overflow."""
     return math.prod(tensor.shape) * tensor.element_size()
 
 
 def rewrite(path: Path, target: Path) -> None:
     """Rewrite a PyTorch checkpoint as a safetensors file, tensor by tensor; no pickled code is run.
 
-    Names stay as they are, but for a ``module.`` before every one, which DataParallel puts there.
+    Names are kept, except that the prefix ``module.`` of DataParallel is removed if every name has it.
 
     Args:
         path: what ``torch.save`` wrote: a state dict, alone or under one of :data:`WRAPPERS`.
         target: the file to write; it must not exist.
 
     Raises:
-        WeightsError: the file cannot be read without running code, is not sound, or does not hold exactly
-            one state dict of tensors that safetensors can hold. Nothing has been written then.
-        ArtifactError: there is no room for them.
+        WeightsError: the file cannot be read without running code, is not valid, or does not contain exactly
+            one state dict of tensors that safetensors can contain. Nothing is written.
+        ArtifactError: there is not enough disk space.
     """
     tensors = _state_dict(path, _load(path))
     total = sum(map(_nbytes, tensors.values()))
@@ -103,9 +104,9 @@ def rewrite(path: Path, target: Path) -> None:
     held = sum(storage.nbytes() for storage in stored.values())
     if total > _SHARED * held + CHUNK_BYTES:
         raise WeightsError(
-            f"the tensors of {path.name} repeat one another",
+            f"the tensors of {path.name} repeat each other's data",
             got=f"{total} bytes of tensors from {held} bytes of data",
-            expected=f"at most {_SHARED} times the data",
+            expected=f"at most {_SHARED} times as many bytes of tensors as of data",
             fix=_RESAVE,
         )
     require_space(target.parent, total)
@@ -132,7 +133,7 @@ def _load(path: Path) -> Any:
         if zipped:
             _check_archive(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they warn of is refused
+            warnings.simplefilter("ignore")  # what torch warns about is refused below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except OSError as error:
         raise WeightsError(
@@ -150,41 +151,41 @@ def _check_archive(path: Path) -> None:
         records = {PurePosixPath(record.filename): record.compress_type for record in archive.infolist()}
     if not any(name.name == "data.pkl" for name in records):
         raise _broken(path, "a zip without data.pkl")
-    # A mapped tensor is taken as it lies, so that a compressed one would be read as weights.
+    # A mapped tensor is used without decompression, so compressed bytes would be read as weights.
     if any(name.parent.name == "data" and kind != zipfile.ZIP_STORED for name, kind in records.items()):
         raise _broken(path, "a zip that compresses its tensors")
 
 
 def _broken(path: Path, got: str) -> WeightsError:
     return WeightsError(
-        f"{path.name} is not a sound PyTorch checkpoint",
+        f"{path.name} is not a valid PyTorch checkpoint",
         got=got,
         expected="a file that torch.save wrote",
-        fix=f"download or copy the file again; if it is whole, {_RESAVE}",
+        fix=f"download or copy the file again; if it is complete, {_RESAVE}",
     )
 
 
 def _unreadable(path: Path, error: BaseException) -> WeightsError:
-    # Torch wraps its unpickler's own words in advice on how to run the code after all.
+    # Torch surrounds its unpickler's message with advice on how to run the code anyway.
     text = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
     for pattern, got in _NEEDS_CODE.items():
         if match := re.search(pattern, text):
             return WeightsError(
                 f"cannot read {path.name} without running code",
                 got=got.format(*match.groups()),
-                expected="a state dict, which is tensors by name",
+                expected="a state dict: tensors by name",
                 fix=_RESAVE,
             )
     return _broken(path, f"{text.strip().partition(chr(10))[0] or type(error).__name__:.120}")
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """Return the one state dict in what was loaded, every entry of it checked."""
+    """Return the only state dict in what was loaded, after checking every entry."""
     if not isinstance(content, Mapping):
         raise _no_state_dict(path, f"a {type(content).__name__}")
     tensors = _bare(_unwrapped(path, content))
     if not tensors:
-        raise _no_state_dict(path, "an empty one")
+        raise _no_state_dict(path, "an empty state dict")
     for name, value in tensors.items():
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise _no_state_dict(path, f"the entry {name!r:.120}, a {type(value).__name__}")
@@ -196,20 +197,20 @@ def _no_state_dict(path: Path, got: str) -> WeightsError:
     return WeightsError(
         f"{path.name} is not a state dict",
         got=got,
-        expected="nothing but tensors by name, alone or under one of " + ", ".join(WRAPPERS),
-        fix="save the model's state dict by itself, as safetensors",
+        expected="only tensors by name, at the top or under one of " + ", ".join(WRAPPERS),
+        fix="save only the model's state dict, as safetensors",
     )
 
 
 def _unwrapped(path: Path, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """Return the state dict under the one wrapper that there is, or the content itself."""
+    """Return the state dict under the only wrapper, or the content itself if there is no wrapper."""
     held: dict[Any, Mapping[Any, Any]] = {
         name: value for name, value in content.items() if _holds_tensors(value)
     }
     wrappers = [name for name in WRAPPERS if name in held]
     if not wrappers:
         return content
-    # Averages, students and the like are kept under any name, but have the same tensors.
+    # Averaged or student weights may have any name, but they have the same tensor names.
     known = set(_bare(held[wrappers[0]]))
     rivals = [name for name in held if name in wrappers or not known.isdisjoint(_bare(held[name]))]
     if len(rivals) > 1:
@@ -227,7 +228,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _bare(tensors: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Strip DataParallel's prefix where every name has it."""
+    """Remove the prefix of DataParallel if every name has it."""
     if not all(isinstance(name, str) and name.startswith(_PARALLEL) for name in tensors):
         return dict(tensors)
     return {name.removeprefix(_PARALLEL): value for name, value in tensors.items()}
@@ -237,8 +238,8 @@ def _check(path: Path, name: str, tensor: Tensor) -> None:
     fault = next((text for applies, text in _FAULTS if applies(tensor)), "")
     if fault or name == _RESERVED:
         raise WeightsError(
-            f"safetensors cannot hold {name!r:.120} of {path.name}",
-            got=fault.format(tensor.dtype) or "a name that safetensors keeps for itself",
+            f"safetensors cannot contain {name!r:.120} of {path.name}",
+            got=fault.format(tensor.dtype) or "a name that safetensors reserves",
             expected="dense tensors of " + ", ".join(DTYPES.values()),
-            fix="convert it with the library that it came from, and save the state dict as safetensors",
+            fix="convert it with the library that wrote it, and save the state dict as safetensors",
         )

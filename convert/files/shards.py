@@ -1,7 +1,8 @@
-"""Sharded checkpoints: one index in JSON that says which file beside it holds which tensor.
+"""Sharded checkpoints: a JSON index that says which file beside it contains which tensor.
 
 The format is that of transformers and huggingface_hub, ``{"metadata": {...}, "weight_map": {tensor: file}}``.
-``metadata.total_size`` is not held against the files: writers do not agree on what it counts.
+``metadata.total_size`` is not compared with the files: writers do not agree on what it counts. Those
+libraries read an index while they load a model, and trust it; here it is checked before any file is opened.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ INDEXES = (SAFETENSORS_INDEX, PICKLE_INDEX)
 
 
 def read_index(path: Path) -> tuple[Path, ...]:
-    """Return the shards that an index names, checked: every one beside it, none outside the folder.
+    """Return the shards that an index names, after checking that each is a file beside the index.
 
     Args:
         path: the index, of safetensors files or of pickles.
 
     Returns:
-        The shards in order of name, each once. None has been opened.
+        The shards in order of name, each once; none is opened.
 
     Raises:
-        WeightsError: the index is not sound, names a file outside its folder, or a shard is missing.
+        WeightsError: the index is not valid, names a file outside its folder, or a shard is missing.
     """
     return _shards(path, _weight_map(path))
 
 
 def names(path: Path) -> list[str]:
-    """Return the names of the shards that an index names, in order, each once; none is looked for.
+    """Return the names of the shards in an index, in order, each once, without looking for the files.
 
     Raises:
-        WeightsError: the index is not sound, or names a file outside its folder.
+        WeightsError: the index is not valid, or names a file outside its folder.
     """
     return _names(path, _weight_map(path))
 
@@ -46,17 +47,17 @@ def names(path: Path) -> list[str]:
 def read_shards(
     index: Path, read: Callable[[Path], Mapping[str, TensorEntry]] = safetensors_file.read_header
 ) -> dict[str, TensorEntry]:
-    """Read where every tensor of a sharded checkpoint lies, checked against the weight_map.
+    """Read the place of every tensor of a sharded checkpoint, and compare it with the weight_map.
 
     Args:
-        index: the index; its shards lie beside it.
-        read: reads where the tensors of one shard lie.
+        index: the index, with its shards beside it.
+        read: reads the places of the tensors of one shard.
 
     Returns:
-        One entry a tensor, each with the shard that holds it, in order of shards.
+        One entry for each tensor, with the shard that contains it, in order of shards.
 
     Raises:
-        WeightsError: the index or a shard is not sound, or they do not agree on every tensor.
+        WeightsError: the index or a shard is not valid, or they disagree about a tensor.
     """
     weight_map = _weight_map(index)
     found: dict[str, TensorEntry] = {}
@@ -70,12 +71,14 @@ def read_shards(
 def _check_shard(index: Path, shard: str, held: Collection[str], weight_map: dict[str, str]) -> None:
     named = {name for name, file in weight_map.items() if file == shard}
     for name in sorted(named.difference(held)):
-        raise _disagree(index, f"no {name!r} in {shard}", "every tensor in the shard that the index names")
+        raise _disagree(
+            index, f"no {name!r} in {shard}", "every tensor in the shard that the index names for it"
+        )
     for name in sorted(set(held).difference(named)):
-        place = f"at {weight_map[name]}" if name in weight_map else "nowhere"
+        place = f"in {weight_map[name]} by the index" if name in weight_map else "not in the index"
         raise _disagree(
             index,
-            f"{name!r} in {shard}, but {place} in the index",
+            f"{name!r} in {shard}, but {place}",
             "every tensor in one shard, and in the index",
         )
 
@@ -91,7 +94,7 @@ def _disagree(index: Path, got: str, expected: str) -> WeightsError:
 
 def _broken(path: Path, got: str, expected: str) -> WeightsError:
     return WeightsError(
-        f"{path.name} is not a sound index",
+        f"{path.name} is not a valid index",
         got=got,
         expected=expected,
         fix="download or copy the index again",
@@ -114,16 +117,16 @@ def _weight_map(path: Path) -> dict[str, str]:
         raise _broken(path, f"a {type(content).__name__}", "a JSON object")
     found = content.get("weight_map")
     if not isinstance(found, dict) or not found:
-        raise _broken(path, f"a weight_map that is {found!r:.120}", "tensors with their files")
+        raise _broken(path, f"a weight_map that is {found!r:.120}", "a JSON object from tensors to files")
     for name, file in found.items():
         if not isinstance(file, str):
-            raise _broken(path, f"{name!r} at {file!r:.120}", "the name of a file")
+            raise _broken(path, f"the file {file!r:.120} for {name!r}", "the name of a file")
     return found
 
 
 def _shards(path: Path, weight_map: dict[str, str]) -> tuple[Path, ...]:
     found = _names(path, weight_map)
-    # Links are followed: the hub's cache is folders of links to blobs that lie elsewhere.
+    # Links are followed: in the cache of Hugging Face, the files of a snapshot are links to blobs.
     missing = [name for name in found if not (path.parent / name).is_file()]
     if missing:
         raise WeightsError(

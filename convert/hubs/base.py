@@ -1,4 +1,4 @@
-"""What a hub is, and what all have in common: what is wanted of one, and its failures in a sentence."""
+"""What every hub has in common: its row in the table, a request to it, and its errors in one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vconv.errors import WeightsError
 from vconv.types import PICKLE_FILE, WEIGHTS_FILE
 
 WEIGHTS = (WEIGHTS_FILE, shards.SAFETENSORS_INDEX, PICKLE_FILE, shards.PICKLE_INDEX)
-"""Names of weights that can be used, the most wanted first. An index brings the shards that it names."""
+"""Names of weights files that vconv reads, the preferred first. An index stands for its shards too."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Snapshot:
         folder: where its files are.
         hub: the hub's name in the table.
         repository: its name there, ``OWNER/NAME``.
-        revision: the commit; a branch or tag only where the hub does not tell the commit.
+        revision: the commit; a branch or tag where the hub does not report the commit.
     """
 
     folder: Path
@@ -35,23 +35,23 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Hub:
-    """One row of the table: what is a hub's own. Its library does the work.
+    """One row of the table: everything that differs from hub to hub. The hub's library does the work.
 
     Args:
-        name: what it is called.
-        login: how a user gives it a token.
-        mirror: the environment variable that names another address of it.
-        cache: the environment variable that moves its cache.
+        name: its name in the table.
+        login: how a user sets a token.
+        mirror: the environment variable that sets another address.
+        cache: the environment variable that moves the cache.
         endpoint: returns its address.
-        offline: returns whether its library was told to stay off the network.
-        failures: returns what its library raises when something outside the program is at fault.
+        offline: returns whether its library is in offline mode.
+        failures: returns the exceptions that its library raises for the network, the hub or the disk.
         listing: takes repository and revision; returns the commit and the name of every file.
-        cached: takes repository and revision; returns what the cache holds of it, be it incomplete.
-        fetch: takes repository, commit and names; returns the folder that holds them now.
-        remember: takes a complete snapshot, the revision that was asked for, the file of its weights and
-            whether the repository is bare, that is, has no configuration; notes in the cache that the
-            revision is that commit, and that it is bare.
-        bare: takes a snapshot; returns whether the cache knows that its repository has no configuration.
+        cached: takes repository and revision; returns what the cache has of it, complete or not.
+        fetch: takes repository, commit and file names; downloads those files and returns their folder.
+        remember: takes a complete snapshot, the revision that was asked for, the name of its weights file and
+            whether the repository is bare (has no configuration); records in the cache that the revision is
+            this commit, and that it is bare.
+        bare: takes a snapshot; returns whether the cache records that its repository has no configuration.
     """
 
     name: str
@@ -70,14 +70,14 @@ class Hub:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for: as errors tell it.
+    """A request to a hub, as error messages name it.
 
     Args:
         hub: the hub.
         repository: ``OWNER/NAME``.
         revision: a branch, tag or commit; None for the hub's default branch.
-        gated: whether the repository is known to ask for consent.
-        licence: the licence that is to be accepted; empty if unknown.
+        gated: whether the repository is known to require consent.
+        licence: the licence to accept; empty if unknown.
     """
 
     hub: Hub
@@ -90,12 +90,12 @@ class Wanted:
         return self.repository + (f" at revision {self.revision}" if self.revision else "")
 
 
-_NOT_FETCHED = "name a mirror with {mirror}, try {others}, or give a folder with `--weights FOLDER`"
+_NOT_FETCHED = "set a mirror with {mirror}, try {others}, or give a folder with `--weights FOLDER`"
 _SENTENCES = {
     "full": (
         "{wanted} cannot be written to the cache of {hub}",
-        "a folder with room, that can be written to",
-        "make room, or move the cache with {cache}, and run again",
+        "a writable folder with enough free space",
+        "free some space, or move the cache with {cache}, and run again",
     ),
     "gated": (
         "no access to {wanted} on {hub}, which is gated or private",
@@ -114,9 +114,9 @@ _SENTENCES = {
         "look at {page}; if it is private, run {login}",
     ),
     "broken": (
-        "the download of {wanted} from {hub} broke off",
-        "every file whole",
-        "run again, what arrived whole is kept; or " + _NOT_FETCHED,
+        "the download of {wanted} from {hub} was interrupted",
+        "complete files",
+        "run again: complete files are kept; or " + _NOT_FETCHED,
     ),
     "unreachable": (
         "cannot reach {hub} for {wanted}",
@@ -124,17 +124,17 @@ _SENTENCES = {
         _NOT_FETCHED,
     ),
 }
-"""What a failure means: what, expected, fix."""
+"""Kinds of failure: what went wrong, what was expected, the fix."""
 
 
 def explained(wanted: Wanted, error: Exception, began: bool, others: Iterable[str]) -> WeightsError:
-    """Say in one sentence what an error of a hub's library means.
+    """Return one sentence for an error of a hub's library.
 
     Args:
         wanted: what was asked for.
         error: what the library raised.
-        began: whether files were being downloaded.
-        others: names of the other hubs, which may have the repository too.
+        began: whether the download of files had begun.
+        others: names of the other hubs, where the repository may be too.
     """
     row, endpoint, status = wanted.hub, wanted.hub.endpoint(), status_of(error)
     kind = _kind(wanted, error, began)
@@ -158,7 +158,7 @@ def explained(wanted: Wanted, error: Exception, began: bool, others: Iterable[st
 
 
 def status_of(error: Exception) -> int | None:
-    """Return the HTTP status that an error came from, if the hub answered at all."""
+    """Return the HTTP status behind an error; None if the hub did not answer."""
     for one in _chain(error):
         status = getattr(getattr(one, "response", None), "status_code", getattr(one, "status_code", None))
         if isinstance(status, int) and status >= 400:
@@ -183,14 +183,14 @@ def _kind(wanted: Wanted, error: Exception, began: bool) -> str:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Tell whether an error is one of the disk; those of the network name no file."""
+    """Tell whether an error comes from the disk; network errors have no file name."""
     if not isinstance(error, OSError):
         return "No space left on device" in str(error)
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or bool(error.errno and error.filename)
 
 
 def _is_signed(error: BaseException) -> bool:
-    """Tell whether the request that was refused carried a token."""
+    """Tell whether the refused request carried a token."""
     request = getattr(getattr(error, "response", None), "request", None)
     headers = getattr(request, "headers", {})
     return "authorization" in headers or "m_session_id" in headers.get("cookie", "")
@@ -202,11 +202,11 @@ def _headers(error: Exception) -> Mapping[str, str]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it came from, the first cause last."""
+    """Yield an error and its causes, the first cause last."""
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen:
         seen.add(id(at))
         yield at
-        # ModelScope downloads files side by side and keeps what befell each.
+        # ModelScope downloads files in parallel and keeps the error of each.
         at = at.__cause__ or at.__context__ or next(iter(getattr(at, "failed_files", {}).values()), None)

@@ -1,8 +1,9 @@
-"""Hugging Face: huggingface_hub does the work, with its environment variables, its cache and its token."""
+"""Hugging Face, through huggingface_hub: its environment variables, its cache and its token apply."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,10 +42,10 @@ def _offline() -> bool:
 def _failures() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
-    # Its base is that of requests, httpx or httpx2, as the version has it; hf_xet raises RuntimeError. A
-    # token, an address or a proxy that makes no sense comes as a ValueError, a missing part of a client's
-    # (for a SOCKS proxy) as an ImportError.
-    return (OSError, HfHubHTTPError.__mro__[1], RuntimeError, ValueError, ImportError)
+    # The first base of HfHubHTTPError is the HTTPError of the client that this version of the library uses:
+    # requests, httpx or httpx2. hf_xet raises RuntimeError; a token, address or proxy without sense raises
+    # ValueError; a client that lacks a package (for a SOCKS proxy) raises ImportError.
+    return (OSError, HfHubHTTPError.__bases__[0], RuntimeError, ValueError, ImportError)
 
 
 def _listing(repository: str, revision: str | None) -> tuple[str, list[str]]:
@@ -66,10 +67,20 @@ def _cached(repository: str, revision: str | None) -> Snapshot | None:
 
 
 def _fetch(repository: str, commit: str, names: list[str]) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 
+    held = [try_to_load_from_cache(repository, name, revision=commit) for name in names]
+    if all(isinstance(path, str) for path in held):  # a commit never changes
+        return Path(str(held[0])).parent
     with _without_bars():
-        return [Path(hf_hub_download(repository, name, revision=commit)) for name in names][-1].parent
+        wanted = [glob.escape(name) for name in names]
+        folder = Path(snapshot_download(repository, revision=commit, allow_patterns=wanted))
+        # If the hub refuses to list the commit, the library returns an incomplete cache folder without an
+        # error. Asking for a missing file by itself downloads it, or raises the reason.
+        for name in names:
+            if not (folder / name).is_file():
+                hf_hub_download(repository, name, revision=commit)
+    return folder
 
 
 def _remember(found: Snapshot, revision: str | None, weights: str, bare: bool) -> None:
@@ -81,7 +92,7 @@ def _remember(found: Snapshot, revision: str | None, weights: str, bare: bool) -
         if known is None or known.revision != found.revision:
             hf_hub_download(found.repository, weights, revision=revision)
         if bare and not _bare(found):
-            # The library notes the hub's "there is none" in its cache, under .no_exist.
+            # The library records a missing file in its cache, under .no_exist.
             try:
                 hf_hub_download(found.repository, CONFIG_FILE, revision=found.revision)
             except LocalEntryNotFoundError:
@@ -91,10 +102,11 @@ def _remember(found: Snapshot, revision: str | None, weights: str, bare: bool) -
 
 
 def _bare(found: Snapshot) -> bool:
-    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
+    # A path: the file is in the cache. None: unknown. Anything else: the cache records that there is no file.
     noted = try_to_load_from_cache(found.repository, CONFIG_FILE, revision=found.revision)
-    return noted is _CACHED_NO_EXIST
+    return noted is not None and not isinstance(noted, str)
 
 
 HUB = Hub(

@@ -1,4 +1,4 @@
-"""ModelScope: the library modelscope does the work, with its environment variables, cache and token."""
+"""ModelScope, through the library modelscope: its environment variables, its cache and its token apply."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS = 5.0
 _DOWN = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _CHINESE, _INTERNATIONAL = "https://modelscope.cn", "https://www.modelscope.ai"
 _BARE_NOTE = ".vconv-no-config"
-"""In a snapshot's folder: the hub lists no configuration. The library itself notes nothing of the kind."""
+"""A file in a snapshot's folder: the repository has no configuration. The library does not record this."""
 
 
 def _library(module: str) -> Any:
@@ -39,7 +39,7 @@ def _library(module: str) -> Any:
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """Keep ModelScope's prints, bars and log lines off the terminal: it has no switch for them."""
+    """Keep ModelScope's prints, bars and log lines off the terminal; it has no option for this."""
     loggers = [logging.getLogger(name) for name in ("modelscope", "modelscope_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -53,7 +53,7 @@ def _hushed() -> Iterator[None]:
 
 
 def _endpoint() -> str:
-    """Return the address that the library asks first."""
+    """Return the address that the library tries first."""
     for name in ("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"):
         if os.environ.get(name):
             return ("" if "://" in os.environ[name] else "https://") + os.environ[name].rstrip("/")
@@ -67,7 +67,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _reach(repository: str) -> None:
-    """Ask once, and raise at once where no hub answers: the library would try again for up to a minute."""
+    """Ask once, and raise at once if the hub does not answer: the library would retry for up to a minute."""
     requests: Any = importlib.import_module("requests")  # the library's own client, with its proxies
     with requests.head(f"{_endpoint()}/api/v1/models/{repository}", timeout=_TIMEOUT_SECONDS) as answer:
         if answer.status_code in _DOWN:
@@ -92,7 +92,7 @@ def _cached(repository: str, revision: str | None) -> Snapshot | None:
             return None
     if folder.parent.name == "snapshots":
         return Snapshot(folder, HUB.name, repository, folder.name)
-    # Up to 1.37 the cache had one folder a repository, whatever the revision, and a note of which it is.
+    # Up to 1.37 the cache had one folder for each repository, and the file .mv in it named the revision.
     note = folder / ".mv"
     held = re.match("Revision:([^,]+)", note.read_text()) if note.is_file() else None
     name = held[1] if held else "master"

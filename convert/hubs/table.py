@@ -1,7 +1,8 @@
-"""The table of hubs, and the one function that brings a repository from any of them.
+"""The table of hubs, and the function that gets a repository from any of them.
 
-Nothing is downloaded but the configuration, the licences and the weights in one format. A new hub is one
-file and one row here.
+Only the configuration, the licences and the weights in one format are downloaded. A new hub is one file and
+one row here. The hubs' libraries list, download and cache; which files are needed, and what a complete
+snapshot is, they cannot know: that is decided here.
 """
 
 from __future__ import annotations
@@ -38,36 +39,36 @@ def download(
     say: Say = silent,
     offline: bool = False,
 ) -> Snapshot:
-    """Find a repository in the hub's cache, or download what is needed of it.
+    """Find a repository in the hub's cache, or download the files that are needed.
 
     Args:
         hub: a name in :data:`HUBS`.
         repository: ``OWNER/NAME``.
         revision: a branch, tag or commit; None for the hub's default branch.
-        gated: whether the repository is known to ask for consent.
-        licence: the licence that is to be accepted, for the error that says how.
+        gated: whether the repository is known to require consent.
+        licence: the licence to accept, named in the error about access.
         say: takes progress.
-        offline: whether to look in the cache only.
+        offline: whether to use only the cache.
 
     Returns:
         The repository, complete: its configuration where it has one, its licences, its weights.
 
     Raises:
         UnknownNameError: there is no such hub.
-        WeightsError: there is no such repository, no access, no network, no room, or no usable weights.
+        WeightsError: there is no such repository, no access, no network, no disk space, or no usable weights.
     """
     if hub not in HUBS:
         raise UnknownNameError("hub", hub, HUBS, fix="give one of them with --hub")
     if len(repository) > 96 or not _REPOSITORY.fullmatch(repository):
         raise WeightsError(
-            "not the name of a repository",
+            "this is not the name of a repository",
             got=repr(repository),
             expected="OWNER/NAME",
             fix="copy the name from the model's page on the hub, such as facebook/dinov2-large",
         )
     wanted = Wanted(HUBS[hub], repository, revision, gated, licence)
     row, others = wanted.hub, [name for name in HUBS if name != hub]
-    # What a commit holds never changes: there is nothing to ask the hub.
+    # A commit never changes: a complete one in the cache needs no request.
     pinned = row.cached(repository, revision) if revision and _COMMIT.fullmatch(revision) else None
     if offline or row.offline() or (pinned and not _lacking(row, pinned)):
         return _from_cache(wanted, say)
@@ -92,7 +93,7 @@ def _from_cache(wanted: Wanted, say: Say) -> Snapshot:
     lacking = _lacking(wanted.hub, found) if found else []
     if found is None or lacking:
         raise WeightsError(
-            f"{wanted} is not in the cache of {wanted.hub.name}, and the network is not to be used",
+            f"{wanted} is not in the cache of {wanted.hub.name}, and vconv is in offline mode",
             got="no " + ", no ".join(lacking) if lacking else "nothing of it",
             expected="a complete download",
             fix="run once with the network, or give a folder with `--weights FOLDER`",
@@ -102,7 +103,7 @@ def _from_cache(wanted: Wanted, say: Say) -> Snapshot:
 
 
 def _lacking(row: Hub, found: Snapshot) -> list[str]:
-    """Name what keeps a snapshot from being complete."""
+    """Return the names of the files that a snapshot lacks."""
     folder = found.folder
     config = [] if (folder / CONFIG_FILE).is_file() or row.bare(found) else [CONFIG_FILE]
     weights = next((name for name in WEIGHTS if (folder / name).is_file()), None)
@@ -112,7 +113,7 @@ def _lacking(row: Hub, found: Snapshot) -> list[str]:
 
 
 def _chosen(wanted: Wanted, files: list[str]) -> str:
-    """Choose the one file, or index, that brings the weights."""
+    """Choose the weights file, or the index of its shards."""
     for name in WEIGHTS:
         if name in files:
             return name
@@ -123,12 +124,12 @@ def _chosen(wanted: Wanted, files: list[str]) -> str:
         if others
         else f"no weights among {len(files)} files",
         expected="one of " + ", ".join(WEIGHTS),
-        fix="convert them with the library that they are for and give the folder with `--weights FOLDER`",
+        fix="save them as safetensors with their own library, and give the folder with `--weights FOLDER`",
     )
 
 
 def _fetched(wanted: Wanted, commit: str, files: list[str], weights: str, say: Say) -> Snapshot:
-    """Bring what is needed and not there: first what the listing tells of, then the shards of an index."""
+    """Download what is missing: first the files of the listing, then the shards that an index names."""
     row, repository = wanted.hub, wanted.repository
     licences = [name for name in files if "/" not in name and name.upper().startswith(_LICENCES)]
     names = [*(name for name in _BESIDE if name in files), *sorted(licences), weights]
@@ -149,18 +150,18 @@ def _fetched(wanted: Wanted, commit: str, files: list[str], weights: str, say: S
     if parts:
         row.fetch(repository, commit, parts)
     found = Snapshot(folder, row.name, repository, commit)
-    # Only now, so that a download that broke off is not what the cache knows the revision by.
+    # Only now, so that the cache never records an interrupted download as the revision.
     row.remember(found, wanted.revision, weights, CONFIG_FILE not in files)
-    # A branch can move under its files: where the cache is not kept by commit, only the library finds out.
+    # A branch can move: where the cache is not kept by commit, only the library notices.
     if before is not None and before == _stamps(folder, names, weights):
         say(f"found {repository} in the cache of {row.name}")
     elif before is not None:
-        say(f"downloaded what had changed of {repository} from {row.name}")
+        say(f"downloaded the changed files of {repository} from {row.name}")
     return found
 
 
 def _stamps(folder: Path, names: list[str], weights: str) -> list[tuple[int, int, int]] | None:
-    """Tell files on disk from others that replace them; None where one is not there."""
+    """Return what changes when a file is replaced; None if a file is missing."""
     paths = [folder / name for name in (*names, *_shards(folder / weights))]
     if not all(path.is_file() for path in paths):
         return None
@@ -168,5 +169,5 @@ def _stamps(folder: Path, names: list[str], weights: str) -> list[tuple[int, int
 
 
 def _shards(path: Path) -> list[str]:
-    """Return the shards that an index names; none where it is no index, or not there."""
+    """Return the shards that an index names; none if the file is not an index, or is missing."""
     return shards.names(path) if path.name in shards.INDEXES and path.is_file() else []

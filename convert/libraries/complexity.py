@@ -1,4 +1,7 @@
-"""How large a model is: its parameters, multiply-accumulates and activations for one image."""
+"""How large a model is: its parameters, multiply-accumulates and activations for one image.
+
+torch's own ``FlopCounterMode`` counts no activations; its table of operations is used.
+"""
 
 from __future__ import annotations
 

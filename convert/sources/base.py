@@ -1,6 +1,6 @@
-"""Source weights, ready to be read, wherever they came from.
+"""Source weights, prepared for reading.
 
-Whatever the source, the result is the same: a folder that the stock library loads as the original, its
+Every source gives the same result: a folder that the unmodified library loads as the original, its
 configuration, and the place of every tensor in it.
 """
 
@@ -23,14 +23,14 @@ from vconv.types import Config
 SYNTHETIC = "synthetic"
 AUTHORS, LIBRARYS = "authors", "library"
 PERIODS = (AUTHORS, LIBRARYS)
-"""Whose RoPE periods a network is to have: its authors', in bfloat16, or its library's, in float32."""
+"""Choices of the RoPE periods: those of the authors, in bfloat16, or of the library, in float32."""
 _SHOWN = 12
-"""Digits of a hash that a label shows."""
+"""Digits of a hash in a label."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a source is, without a name of this machine.
+    """The identity of a source, without paths of this machine.
 
     Args:
         kind: ``synthetic``, ``file``, ``folder``, or the name of a hub.
@@ -44,7 +44,7 @@ class Origin:
 
     @property
     def label(self) -> str:
-        """What to call it: ``synthetic:SEED``, ``folder:HASH``, ``huggingface:REPOSITORY@REVISION``."""
+        """The short name: ``synthetic:SEED``, ``folder:HASH``, ``huggingface:REPOSITORY@REVISION``."""
         return f"{self.kind}:{self.identity}" + f"@{self.revision[:_SHOWN]}" * bool(self.revision)
 
     @property
@@ -55,20 +55,21 @@ class Origin:
 
 @dataclass(frozen=True)
 class Source:
-    """Source weights, ready to be read.
+    """Source weights, prepared for reading.
 
     Args:
         origin: where they come from.
-        folder: a folder that the stock library loads as the original.
+        folder: a folder that the unmodified library loads as the original.
         entries: every tensor by its name in the checkpoint.
         config: the original's configuration.
         preprocessor: its image processor's configuration; empty where the library has none.
-        files: sha256 of each weights file, as the user has it, by name.
+        files: sha256 of each weights file of the user, by name.
         licence: name of the licence of the weights.
-        published: names of the configuration files that came from the catalog.
-        licence_files: licence texts that came with the weights.
-        pool: the pooling that was asked for in place of the library's own; None for its own.
-        periods: the RoPE periods that were asked for, of :data:`PERIODS`; None for the authors'.
+        from_catalog: names of the configuration files that came from the catalog.
+        licence_files: licence texts beside the weights.
+        pool: the requested pooling; None for the library's default.
+        periods: the requested RoPE periods, of :data:`PERIODS`; None for the authors'.
+        unpooled: the configuration as it came, where ``pool`` changed it.
     """
 
     origin: Origin
@@ -78,37 +79,44 @@ class Source:
     preprocessor: Config
     files: Mapping[str, str]
     licence: str
-    published: tuple[str, ...] = ()
+    from_catalog: tuple[str, ...] = ()
     licence_files: tuple[Path, ...] = ()
     pool: str | None = None
     periods: str | None = None
+    unpooled: Config | None = None
 
     @functools.cached_property
     def network(self) -> Network:
-        """What the weights are."""
+        """The network that the weights belong to."""
         return network(self.config, self.entries)
 
     @property
+    def own_config(self) -> Config:
+        """The configuration as it came with the weights, or from the catalog."""
+        return self.config if self.unpooled is None else self.unpooled
+
+    @property
     def library(self) -> Library:
-        """The library that builds them."""
+        """The library that builds the network."""
         return library_of(self.network)
 
     @property
     def configuration_sha256(self) -> str:
-        """Hash of both configurations: with the weights' own, what makes two sources one model."""
+        """Hash of both configurations; together with that of the weights, it identifies a model."""
         text = json.dumps([dict(self.config), dict(self.preprocessor)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:
-    """Write the configuration files of a configuration's library."""
+    """Write the configuration files of a configuration's library into a folder, which is made if need be."""
+    folder.mkdir(exist_ok=True)
     files = LIBRARIES[find_reader(config).library].files
     for name, content in zip(files, (config, preprocessor), strict=False):
         (folder / name).write_text(json.dumps(dict(content), indent=2, sort_keys=True) + "\n")
 
 
 def digest_of(files: Mapping[str, str]) -> str:
-    """Return one short hash for files: a single file's own, or one over all of theirs."""
+    """Return a short hash of files: that of a single file, or one over the hashes of all."""
     digests = sorted(files.values())
     whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return whole[:_SHOWN]

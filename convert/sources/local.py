@@ -1,4 +1,4 @@
-"""Weights on disk: a file, or a folder as a hub's own tool leaves it."""
+"""Weights on disk: a file, or a folder as a hub's download tool writes it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from vconv.types import CONFIG_FILE, MANIFEST_FILE, PICKLE_FILE, PREPROCESSOR_FI
 
 _LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
 _LICENCE_BYTES = 1_000_000
-"""No licence text is larger."""
+"""Greatest size of a licence text."""
 _SAFE_PICKLES = "2.10"
 _CODE = "auto_map"
-"""The entry of a configuration that names code beside it for transformers to run; it is dropped."""
+"""The entry of a configuration that names Python code for transformers to run; it is removed."""
 _CARD_LICENCE = re.compile(r"^(license(?:_name)?):[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
@@ -50,7 +50,7 @@ def _rewrite(file: Path, scratch: Path) -> dict[str, TensorEntry]:
 
 
 def _merge(index: Path, scratch: Path) -> dict[str, TensorEntry]:
-    """Write the tensors of all shards into one file: timm and the artifact's reader know no shards."""
+    """Write the tensors of all shards into one file: timm and the artifact's reader cannot read shards."""
     return _written(shards.read_shards(index), scratch)
 
 
@@ -74,14 +74,14 @@ def _written(entries: Mapping[str, TensorEntry], scratch: Path) -> dict[str, Ten
 
 @dataclass(frozen=True)
 class Format:
-    """A way in which weights lie on disk.
+    """A file format of weights.
 
     Args:
-        name: of the file that stands for them in a folder.
-        files: from that file to all that belong to it.
-        place: puts them into an empty folder as the one file that a stock library loads; returns its header.
-        copies: whether that takes room on the disk.
-        pickled: whether they are pickles.
+        name: the name of the weights file, or of the index, in a folder.
+        files: takes that file; returns all files that belong to it.
+        place: puts the weights into an empty folder as one file that a library loads; returns its header.
+        copies: whether that needs disk space.
+        pickled: whether the files are pickles.
     """
 
     name: str
@@ -97,20 +97,20 @@ FORMATS = (
     Format(PICKLE_FILE, _alone, _rewrite, pickled=True),
     Format(shards.PICKLE_INDEX, shards.read_index, _rewrite_shards, pickled=True),
 )
-"""In the order in which they are looked for in a folder. A new format is one row."""
+"""Formats in the order in which a folder is searched for them. A new format is one row."""
 _SUFFIXES = {".safetensors": FORMATS[0], **dict.fromkeys(pickles.PICKLE_SUFFIXES, FORMATS[2])}
-"""By suffix, for a file that has another name."""
+"""Formats by suffix, for a file with another name."""
 
 
 def find_weights(path: Path, fix: str) -> tuple[Path, Format]:
-    """Find the file that stands for the weights, and its format.
+    """Find the weights file, or the index of its shards, and its format.
 
     Args:
         path: a file, or a folder.
-        fix: what to do where there is none.
+        fix: the fix to name in the error if there are no weights.
 
     Raises:
-        WeightsError: there is none, or there are several.
+        WeightsError: there are no weights, or several files of weights.
     """
     if path.is_file():
         known = {form.name: form for form in FORMATS}
@@ -125,7 +125,7 @@ def find_weights(path: Path, fix: str) -> tuple[Path, Format]:
         )
     if not path.is_dir():
         raise WeightsError(
-            f"cannot use {path}", got="neither a file nor a folder", expected="one of the two", fix=fix
+            f"cannot use {path}", got="neither a file nor a folder", expected="a file or a folder", fix=fix
         )
     for form in FORMATS:
         if (path / form.name).is_file():
@@ -144,36 +144,36 @@ def find_weights(path: Path, fix: str) -> tuple[Path, Format]:
 def open_local(
     system: System, path: Path, scratch: Path, say: Say, fix: str, origin: Origin | None = None
 ) -> Source:
-    """Make weights on disk ready to be read.
+    """Prepare weights on disk for reading.
 
     Args:
         system: the catalog row.
         path: a file, or a folder.
         scratch: an empty folder.
         say: takes progress.
-        fix: what to do where there are no weights.
+        fix: the fix to name in the error if there are no weights.
         origin: where they came from; by default, the files themselves.
 
     Raises:
-        WeightsError: there are none, they are not sound, or of another architecture.
+        WeightsError: there are no weights, they are not valid, or they are of another architecture.
     """
     file, form = find_weights(path, fix)
     if (file.parent / MANIFEST_FILE).exists():
         raise WeightsError(
             f"{path} is an artifact",
             got="patched weights",
-            expected="the original's",
+            expected="the original's weights",
             fix="give the weights that the artifact was made from",
         )
     home = path if path.is_dir() else path.parent
-    config, preprocessor, published = _configurations(system, path, home, say)
-    # Beside a file without its configuration lies anything: a folder of downloads, not a model.
-    of_model = path.is_dir() or CONFIG_FILE not in published
+    config, preprocessor, from_catalog = _configurations(system, path, home, say)
+    # A file without a configuration beside it may be in a folder of unrelated downloads, not of one model.
+    of_model = path.is_dir() or CONFIG_FILE not in from_catalog
     parts = form.files(file)
     if form.pickled and Version(torch.__version__) < Version(_SAFE_PICKLES):
         say(
-            f"torch {torch.__version__} can be made to run code by a crafted pickle (CVE-2026-24747, mended "
-            f"in {_SAFE_PICKLES}): go on only if you trust {file.name}"
+            f"a crafted pickle can make torch {torch.__version__} run code (CVE-2026-24747, fixed in "
+            f"{_SAFE_PICKLES}): continue only if you trust {file.name}"
         )
     say(f"reading {file.name}" + f", {len(parts)} shards" * (len(parts) > 1))
     if form.copies:
@@ -191,7 +191,7 @@ def open_local(
         preprocessor=preprocessor,
         files=files,
         licence=(_licence(home) if of_model else "") or system.licence,
-        published=published,
+        from_catalog=from_catalog,
         licence_files=_licence_files(home, say) if of_model else (),
     )
 
@@ -199,24 +199,24 @@ def open_local(
 def _configurations(
     system: System, path: Path, home: Path, say: Say
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
-    """Return the configurations beside the weights, or the published ones where there are none."""
+    """Return the configurations beside the weights, or the published ones if there are none."""
     wanted = find_reader(system.config)
     files = LIBRARIES[wanted.library].files
     found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
     own = [name for name in files if (home / name).is_file()]
-    published = tuple(name for name in files if name not in own)
+    from_catalog = tuple(name for name in files if name not in own)
     found |= {name: {key: value for key, value in _read(home / name).items() if key != _CODE} for name in own}
-    for name in published:
+    for name in from_catalog:
         say(f"no {name} beside the weights: using the published one")
     if not wanted.describes(found[CONFIG_FILE]):
         config = found[CONFIG_FILE]
         raise WeightsError(
-            f"{path} holds another architecture",
+            f"{path} has weights of another architecture",
             got=config.get("model_type") or config.get("architecture"),
             expected=wanted.family,
             fix="name the system that these weights belong to; `vconv list` shows them",
         )
-    return found[CONFIG_FILE], found[PREPROCESSOR_FILE], published
+    return found[CONFIG_FILE], found[PREPROCESSOR_FILE], from_catalog
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -237,24 +237,29 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _licence_files(folder: Path, say: Say) -> tuple[Path, ...]:
-    """List the licence texts of a folder, but none that is a link to what is not of the folder."""
+    """List the licence texts of a folder, without links that lead out of it."""
     found = sorted(file for file in folder.iterdir() if file.is_file() and _LICENCES.fullmatch(file.name))
     homes = [folder.resolve()]
-    if homes[0].parent.name == "snapshots":  # of a Hugging Face cache, where every file is such a link
+    if (
+        homes[0].parent.name == "snapshots"
+    ):  # in the cache of Hugging Face, where every file is a link to a blob
         homes.append(homes[0].parent.parent / "blobs")
     kept = []
     for file in found:
         if not any(file.resolve().is_relative_to(home) for home in homes):
-            say(f"{file.name} is left out: it is a link that leads out of the folder")
+            say(f"{file.name} is skipped: it is a link that leads out of the folder")
         elif file.stat().st_size > _LICENCE_BYTES:
-            say(f"{file.name} is left out: it is larger than {_LICENCE_BYTES} bytes")
+            say(f"{file.name} is skipped: it is larger than {_LICENCE_BYTES} bytes")
         else:
             kept.append(file)
     return tuple(kept)
 
 
 def _licence(folder: Path) -> str:
-    """Return the licence that a folder's model card names in its front matter; empty if it names none."""
+    """Return the licence in the front matter of a folder's model card; empty if there is none.
+
+    ``huggingface_hub.ModelCard`` reads it too, but refuses the whole card for any error in its YAML.
+    """
     card = folder / "README.md"
     text = card.read_text("utf-8", "replace") if card.is_file() else ""
     front = text.split("---", 2)[1] if text.startswith("---") else ""

@@ -122,6 +122,9 @@ def _position(n: Draw, context: Context) -> Draw:
     return embedding.astype(np.float32)
 
 
+VERSION = 1
+"""Of the recipe: it goes up when the same seed gives other weights, and stands in the manifest."""
+
 RECIPE: dict[str, Callable[[Draw, Context], Draw]] = {
     "query": _fan_in(QUERY_KEY_GAIN),
     "key": _fan_in(QUERY_KEY_GAIN),

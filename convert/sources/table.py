@@ -16,7 +16,7 @@ from vconv.types import Say, silent
 
 DEFAULT_HUB = "huggingface"
 POOLS = ("cls", "avg")
-"""What timm's systems can be asked to pool by."""
+"""Choices of the pooling of timm's systems."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Request:
         weights: a file, a folder, ``synthetic[:SEED]`` or ``hub:REPOSITORY[@REVISION]``; None for the
             system's own repository on the hub.
         hub: which hub.
-        pool: another pooling than the library's own; None for its own.
+        pool: a pooling other than the library's default; None for the default.
         periods: whose RoPE periods, of :data:`PERIODS`; None for the authors'.
-        offline: whether to look for a repository in the cache alone.
+        offline: whether to look for a repository only in the cache.
     """
 
     system: System
@@ -42,7 +42,7 @@ class Request:
 
 
 def ways(system: System) -> str:
-    """Say in one sentence how a system's weights can be given."""
+    """Return one sentence about how to give the weights of a system."""
     gate = f" (accept its licence on the hub first: {system.licence})" if system.gated else ""
     return (
         f"give `--weights FOLDER` or `--weights FILE`, downloaded with "
@@ -55,7 +55,7 @@ def _open_synthetic(request: Request, match: re.Match[str], scratch: Path, say: 
     seed = "0" if match[1] is None else match[1]
     if not re.fullmatch(r"\d{1,9}", seed):
         raise WeightsError(
-            "not a seed",
+            "this is not a seed",
             got=repr(request.weights),
             expected="synthetic:SEED, a whole number",
             fix="try synthetic:0",
@@ -67,10 +67,10 @@ def _open_hub(request: Request, match: re.Match[str], scratch: Path, say: Say) -
     system = request.system
     if match[2] == "":
         raise WeightsError(
-            "not a revision",
+            "the revision is empty",
             got=repr(request.weights),
             expected="hub:OWNER/NAME@REVISION",
-            fix="name a branch, a tag or a commit after the @, or leave the @ out",
+            fix="name a branch, a tag or a commit after the @, or omit the @",
         )
     found = hubs.download(
         request.hub,
@@ -90,7 +90,7 @@ def _open_path(request: Request, match: re.Match[str], scratch: Path, say: Say) 
     if not path.exists():
         raise WeightsError(
             f"no weights at {path}",
-            got="nothing there",
+            got="no such file or folder",
             expected="a file or a folder",
             fix=ways(request.system),
         )
@@ -102,23 +102,23 @@ _KINDS: tuple[tuple[str, Callable[[Request, re.Match[str], Path, Say], Source]],
     (r"hub:([^@]*)(?:@(.*))?", _open_hub),
     (r"(?s:.*)", _open_path),
 )
-"""What ``--weights`` can be, each with what opens it; the first that matches is taken."""
+"""Forms of ``--weights``, each with the function that opens it; the first match is used."""
 
 
 def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
-    """Make source weights ready to be read.
+    """Prepare source weights for reading.
 
     Args:
-        request: what is asked for.
-        scratch: an existing, empty folder for what must be written; the source needs it as long as it lives.
+        request: what the user asks for.
+        scratch: an existing, empty folder for files to write; it must exist as long as the source is used.
         say: takes progress.
 
     Returns:
-        The source; no tensor has been read, except for the hash, or to be rewritten.
+        The source; tensors have been read only to be hashed or rewritten.
 
     Raises:
-        WeightsError: there are no such weights, or they are not sound.
-        InputError: the library's models have no other pooling, or the network has no RoPE.
+        WeightsError: there are no such weights, or they are not valid.
+        InputError: the pooling of the library's models is fixed, or the network has no RoPE.
     """
     weights = f"hub:{request.system.hub_id}" if request.weights is None else request.weights
     opener, match = next(
@@ -138,14 +138,14 @@ def _pooled(source: Source, pool: str) -> Source:
         )
     if library.pooled_by is None:
         raise InputError(
-            "--pool has nothing to choose",
-            got=f"a system of {library.name}, whose pooled output is {source.network.numbers.pooling}",
+            "--pool does not apply to this system",
+            got=f"a system of {library.name}, whose pooled output is always {source.network.numbers.pooling}",
             expected="a system of timm",
-            fix="leave --pool out, and pool cls or patches as you like",
+            fix="omit --pool, and pool the outputs cls or patches yourself",
         )
     config = library.pooled_by(source.config, pool)
     write_configurations(source.folder, config, source.preprocessor)
-    return replace(source, config=config, pool=pool)
+    return replace(source, config=config, pool=pool, unpooled=source.config)
 
 
 def _with_periods(source: Source, periods: str) -> Source:
@@ -158,9 +158,9 @@ def _with_periods(source: Source, periods: str) -> Source:
         )
     if source.network.numbers.rope_base is None:
         raise InputError(
-            "--periods has nothing to choose",
-            got=f"a {source.network.layout.family}, which has no RoPE",
+            "--periods does not apply to this system",
+            got=f"the architecture {source.network.layout.family}, which has no RoPE",
             expected="a DINOv3",
-            fix="leave --periods out",
+            fix="omit --periods",
         )
     return replace(source, periods=periods)

@@ -1,19 +1,27 @@
-"""The manifest: what an artifact is, written once by export and never changed after."""
+"""The manifest: what an artifact is, written once by export and never changed after.
+
+Names of engines, precisions, patches, passes and outputs are plain text here: the tables of each know them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from vconv.artifact import schema1
 from vconv.errors import ArtifactError
-from vconv.types import MANIFEST_FILE
+from vconv.types import BATCH_AXIS, MANIFEST_FILE
 
 DIGEST_FILE = "vconv.json.sha256"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of manifests that this version writes."""
+ORIGINAL_FOLDER = "original"
+"""Folder of an artifact with the original's own configurations, as they came."""
 
 
 def _inside(name: str) -> str:
@@ -24,7 +32,8 @@ def _inside(name: str) -> str:
     return name
 
 
-_Inside = Annotated[str, AfterValidator(_inside)]
+Inside = Annotated[str, AfterValidator(_inside)]
+"""A path inside the artifact, with ``/`` between its parts. It is what a file is known by everywhere."""
 
 
 class _Frozen(BaseModel):
@@ -42,13 +51,26 @@ class SystemRecord(_Frozen):
     pooling: str
 
 
+class OriginalRecord(_Frozen):
+    """The original as its library builds it: all that is needed to open it again, beside its weights.
+
+    ``configurations`` are the files with its own configurations, as they came, by the name that its library
+    knows them by; ``gated`` says whether the hub asks for consent before a download.
+    """
+
+    configurations: dict[str, Inside]
+    licence: str
+    gated: bool
+
+
 class SourceRecord(_Frozen):
     """Where the weights came from. No name of the exporting machine is kept.
 
     ``kind`` is synthetic, file, folder, or a hub; ``identity`` the seed, a hash, or the repository; and
-    ``files`` the sha256 of each weights file as it was there. ``pool`` is the pooling that was asked for in
-    place of the library's own, ``periods`` whose RoPE periods were. ``published`` names the configuration
-    files that did not come with the weights, but from the catalog.
+    ``files`` the sha256 of each weights file as it was there. ``recipe`` is the version of the recipe by
+    which synthetic weights were drawn. ``pool`` is the pooling that was asked for in place of the library's
+    own, ``periods`` whose RoPE periods were. ``from_catalog`` names the configuration files that did not
+    come with the weights, but from the catalog.
     """
 
     label: str
@@ -56,11 +78,12 @@ class SourceRecord(_Frozen):
     identity: str
     revision: str
     synthetic: bool
+    recipe: int | None = None
     files: dict[str, str]
     configuration_sha256: str
     pool: str | None
     periods: str | None
-    published: tuple[str, ...]
+    from_catalog: tuple[str, ...]
     licence: str
 
 
@@ -75,6 +98,53 @@ class PatchRecord(_Frozen):
     carried_by_config: int
     carriers: tuple[str, ...]
     proof: str
+
+
+class AxisRecord(_Frozen):
+    """The bounds of an axis that is a symbol. ``greatest`` is None where only memory bounds it."""
+
+    least: int
+    greatest: int | None
+
+
+class TensorRecord(_Frozen):
+    """An input or output: the name that the file itself gives it, its type, and its shape.
+
+    A symbol stands for an axis that may have any length within its bounds.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class ContractRecord(_Frozen):
+    """What a variant takes and gives.
+
+    ``outputs`` are by vconv's own names. ``axes`` bounds every symbol of a shape. ``layout`` is the order of
+    the input's axes; ``preprocessing`` says whether resizing and normalising are inside.
+    """
+
+    input: TensorRecord
+    layout: str
+    preprocessing: bool
+    outputs: dict[str, TensorRecord]
+    axes: dict[str, AxisRecord]
+
+    @property
+    def batch(self) -> int | None:
+        """The batch that it is fixed to; None where it takes any."""
+        first = self.input.shape[0]
+        return first if isinstance(first, int) else None
+
+
+class GraphRecord(_Frozen):
+    """What a graph is made of. ``passes`` are those that were run on it, in their order."""
+
+    opset: int
+    ir_version: int
+    operators: dict[str, int]
+    passes: tuple[str, ...]
 
 
 class OfflineRecord(_Frozen):
@@ -92,23 +162,33 @@ class OfflineRecord(_Frozen):
 
 
 class VariantRecord(_Frozen):
-    """One variant that the artifact holds. ``offline`` is there where ATC compiles it."""
+    """One variant that the artifact holds.
+
+    ``path`` is what is run, ``weights`` the file that holds its weights; None where they are inside.
+    ``patches`` are those that are in it. ``graph`` is there where it is one, or was compiled from one, and
+    ``offline`` where ATC compiles it.
+    """
 
     variant: str
-    engine: Literal["torch", "onnxruntime", "acl"]
-    file: _Inside
-    precision: Literal["fp32", "fp16"]
-    batch: int | None
-    opset: int | None
-    ir_version: int | None
-    operators: dict[str, int]
+    engine: str
+    path: Inside
+    weights: Inside | None
+    precision: str
+    patches: tuple[str, ...]
+    contract: ContractRecord
+    graph: GraphRecord | None = None
     offline: OfflineRecord | None = None
+
+    @property
+    def batch(self) -> int | None:
+        """The batch that it is fixed to; None where it takes any."""
+        return self.contract.batch
 
 
 class GoldenRecord(_Frozen):
     """Recorded inputs and reference outputs, with the distances that a reader needs beside them."""
 
-    file: _Inside
+    path: Inside
     images: tuple[str, ...]
     reference: str
     floor: dict[str, float]
@@ -133,30 +213,40 @@ class FileRecord(_Frozen):
 class Manifest(_Frozen):
     """Everything that an artifact says about itself.
 
-    ``without_weights`` says that export left the weights file out: its hash is there, for ``vconv fill``.
-    ``complexity`` is the original's; None in manifests that were written before it was counted.
+    ``size`` is the (height, width) that the image processor makes. ``without_weights`` says that export left
+    the weights file out: its hash is there, for ``vconv fill``. ``original`` is None in manifests of schema
+    1, whose original only the catalog knows; ``complexity`` is the original's, None where it was not counted.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     vconv: str
     system: SystemRecord
+    original: OriginalRecord | None
     source: SourceRecord
     size: tuple[int, int]
-    outputs: dict[str, tuple[int | str, ...]]
     ledger: dict[str, int]
     patches: tuple[PatchRecord, ...]
     rope_periods: tuple[float, ...] | None
     variants: tuple[VariantRecord, ...]
     golden: GoldenRecord | None
-    files: dict[_Inside, FileRecord]
+    files: dict[Inside, FileRecord]
     without_weights: bool
     complexity: ComplexityRecord | None = None
+
+    @property
+    def outputs(self) -> dict[str, tuple[int | str, ...]]:
+        """The shape of every output that the artifact gives, its batch a symbol."""
+        found: dict[str, tuple[int | str, ...]] = {}
+        for variant in self.variants:
+            for name, tensor in variant.contract.outputs.items():
+                found.setdefault(name, (BATCH_AXIS, *tensor.shape[1:]))
+        return found
 
     @property
     def made_later(self) -> tuple[VariantRecord, ...]:
         """Variants whose file was not made when the manifest was written, so that it has no hash of it."""
         return tuple(
-            variant for variant in self.variants if variant.offline and variant.file not in self.files
+            variant for variant in self.variants if variant.offline and variant.path not in self.files
         )
 
     def save(self, folder: Path) -> None:
@@ -173,8 +263,15 @@ def digest(folder: Path) -> str:
     return "".join(path.read_text("utf-8", "replace").split(maxsplit=1)[:1]) if path.is_file() else ""
 
 
+_READERS: Mapping[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+    1: schema1.upgraded,
+    SCHEMA_VERSION: dict,
+}
+"""By schema version, what makes a document of this version's schema of one that was read."""
+
+
 def load(folder: Path) -> Manifest:
-    """Read an artifact's manifest.
+    """Read an artifact's manifest, of this schema or of an older one.
 
     Args:
         folder: the artifact.
@@ -204,18 +301,21 @@ def load(folder: Path) -> Manifest:
             fix="export the artifact again, or fetch it again",
         )
     try:
-        content = json.loads(raw)
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if version != SCHEMA_VERSION:
-            raise ArtifactError(
-                f"cannot read {path}",
-                got=f"schema version {version}",
-                expected=f"schema version {SCHEMA_VERSION}",
-                fix="use the version of vconv that made it, or export it again",
-            )
-        return Manifest.model_validate_json(raw)
-    except (ValueError, ValidationError, RecursionError) as error:
+        return Manifest.model_validate(_in_this_schema(path, json.loads(raw)), strict=False)
+    except (ValueError, ValidationError, RecursionError, KeyError, TypeError, AttributeError) as error:
         first = str(error).splitlines()
         raise ArtifactError(
             f"cannot read {path}", got=" ".join(first[:3]), expected="a manifest", fix="export it again"
         ) from error
+
+
+def _in_this_schema(path: Path, content: Any) -> Mapping[str, Any]:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or version not in _READERS:
+        raise ArtifactError(
+            f"cannot read {path}",
+            got=f"schema version {version}",
+            expected=f"schema version {' or '.join(map(str, _READERS))}",
+            fix="use the version of vconv that made it, or export it again",
+        )
+    return _READERS[version](content)

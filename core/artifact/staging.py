@@ -1,4 +1,8 @@
-"""Staging: an artifact is built beside its place and moved into it whole, or not at all."""
+"""Staging: an artifact is built beside its place and moved into it whole, or not at all.
+
+The locks are ``flock`` on the folders themselves, which the kernel releases when a process is killed. A
+package such as filelock locks a further file, which a killed process would leave behind.
+"""
 
 from __future__ import annotations
 

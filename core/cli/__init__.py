@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+import vconv
 from vconv._version import VERSION
 from vconv.catalog import systems
 from vconv.cli.completion import artifact, one_of, system
@@ -62,7 +63,7 @@ def main() -> None:
 @main.command("list")
 @JSON
 def list_systems(as_json: bool) -> None:
-    """List the systems that vconv knows."""
+    """List the systems that vconv can export."""
     from vconv.cli import render
 
     rows = [
@@ -79,18 +80,17 @@ def list_systems(as_json: bool) -> None:
 @click.argument("path", type=TEXT, shell_complete=artifact)
 @JSON
 def info(path: str, as_json: bool) -> None:
-    """Show what an artifact is, and how it was last validated."""
+    """Show what an artifact holds and how its last validations ended."""
     from vconv.cli import render
-    from vconv.workflows import export as workflows
 
-    show(workflows.describe(path), render.artifact, as_json)
+    show(vconv.info(path), render.artifact, as_json)
 
 
 @main.command()
 @click.argument("name", shell_complete=system)
 @weights(
-    "A folder, a file, hub:REPOSITORY[@REVISION], or synthetic[:SEED].  "
-    "[default: the system's own repository]"
+    "The source of the weights: a folder, a file, hub:OWNER/NAME[@REVISION], or synthetic[:SEED].  "
+    "[default: the system's repository on the hub]"
 )
 @HUB
 @OFFLINE
@@ -98,44 +98,50 @@ def info(path: str, as_json: bool) -> None:
 @offline_model
 @JSON
 def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> None:
-    """Make the artifact of the system NAME.
+    """Export a system as an artifact.
 
-    It holds a patched checkpoint, ONNX graphs, and what the reference gives.
+    NAME is a short name or a hub id that `vconv list` shows. The artifact holds a patched checkpoint, ONNX
+    graphs, and the recorded outputs of the reference.
     """
     from vconv.cli import render
-    from vconv.workflows import export as workflows
 
     batches = () if gears is None else whole_numbers(gears, "--gears")
-    document = workflows.export(golden=golden == "record", gears=batches, say=progress(), **options)
+    document = vconv.export(golden=golden == "record", gears=batches, say=progress(), **options)
     show(document, render.exported, as_json)
 
 
 @main.command()
 @click.argument("path", type=TEXT, shell_complete=artifact)
-@weights("The original's weights.  [default: where they came from, or else the recorded outputs]")
+@weights(
+    "The weights of the original model.  [default: the source that export used; if it is not available, "
+    "the recorded outputs are the reference]"
+)
 @HUB
-@images("to judge on")
+@images("to compare on")
 @click.option(
     "--dataset",
     type=TEXT,
     metavar="FOLDER",
-    help="Judge also on every image of a folder and its sub-folders; after a kill, go on where it stopped.",
+    help="Also compare on every image of a folder and its sub-folders. A run that was killed continues where "
+    "it stopped.",
 )
 @click.option(
-    "--reference", type=TEXT, metavar="FILE", help="What `vconv reference` recorded on another machine."
+    "--reference",
+    type=TEXT,
+    metavar="FILE",
+    help="A reference that `vconv reference` recorded on another machine.",
 )
 @measuring
 @SEED
 @JSON
 def validate(as_json: bool, **options: Any) -> None:
-    """Judge the artifact PATH against the original, and time it.
+    """Compare an artifact with the original model, and time it.
 
-    Each of its variants is judged: the patched model in torch, and every graph.
+    Every variant of the artifact PATH is compared and timed: the patched model in torch, and each graph.
     """
     from vconv.cli import render
-    from vconv.workflows import validate as judging
 
-    document = judging.validate(say=progress(), **options)
+    document = vconv.validate(say=progress(), **options)
     show(document, render.validated, as_json)
     exit_by(document)
 
@@ -143,25 +149,28 @@ def validate(as_json: bool, **options: Any) -> None:
 @main.command()
 @click.argument("path", type=TEXT, shell_complete=artifact)
 @click.option(
-    "--out", type=TEXT, required=True, metavar="FILE", help="The file to write, outside of the artifact."
+    "--out",
+    type=TEXT,
+    required=True,
+    metavar="FILE",
+    help="The file to write. It must be outside the artifact.",
 )
-@weights("The original's weights.  [default: where they came from]")
+@weights("The weights of the original model.  [default: the source that export used]")
 @HUB
 @OFFLINE
-@device("Where to run it: cpu or cuda[:N].")
+@device("The device that runs the original: cpu or cuda[:N].")
 @images("to record")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @SEED
 @JSON
 def reference(as_json: bool, **options: Any) -> None:
-    """Record what the original gives here, for another machine.
+    """Record the original's outputs for use on another machine.
 
-    The artifact PATH is validated there against the file that is written here.
+    On the other machine, `vconv validate PATH --reference FILE` compares the artifact PATH with them.
     """
     from vconv.cli import render
-    from vconv.workflows import reference as referring
 
-    show(referring.reference(say=progress(), **options), render.referred, as_json)
+    show(vconv.reference(say=progress(), **options), render.referred, as_json)
 
 
 @main.command()
@@ -169,14 +178,13 @@ def reference(as_json: bool, **options: Any) -> None:
 @measuring
 @JSON
 def compare(as_json: bool, **options: Any) -> None:
-    """Judge and time artifacts side by side, in one table.
+    """Compare and time several artifacts in one run and one table.
 
-    Each PATH is one, with all its variants.
+    Each PATH is an artifact. All its variants are run.
     """
     from vconv.cli import render
-    from vconv.workflows import compare as comparing
 
-    document = comparing.compare(say=progress(), **options)
+    document = vconv.compare(say=progress(), **options)
     show(document, render.compared, as_json)
     exit_by(document)
 
@@ -184,24 +192,25 @@ def compare(as_json: bool, **options: Any) -> None:
 @main.command()
 @click.argument("path", type=TEXT, shell_complete=artifact)
 @click.option(
-    "--lang", type=click.Choice(["en", "zh"]), help="English or Chinese.  [default: as it is, else en]"
+    "--lang",
+    type=click.Choice(["en", "zh"]),
+    help="Language: English or Chinese.  [default: the language of the existing card, else en]",
 )
 @click.option("--force", is_flag=True, help="Replace a README.md that was changed by hand.")
 @JSON
 def card(as_json: bool, **options: Any) -> None:
     """Write an artifact's model card, README.md.
 
-    It is made from the manifest and the reports of the artifact PATH.
+    The card is written from the manifest and the reports of the artifact PATH.
     """
     from vconv.cli import render
-    from vconv.workflows import card as carding
 
-    show(carding.card(say=progress(), **options), render.carded, as_json)
+    show(vconv.card(say=progress(), **options), render.carded, as_json)
 
 
 @main.command()
 @click.argument("path", required=False, type=TEXT, shell_complete=artifact)
-@weights("The original's weights.  [default: where they came from]")
+@weights("The weights of the original model.  [default: the source that export used]")
 @HUB
 @OFFLINE
 @WITHIN
@@ -211,18 +220,19 @@ def card(as_json: bool, **options: Any) -> None:
     default=6,
     show_default=True,
     metavar="N",
-    help="How often each artifact is validated with nothing wrong, on other images each time.",
+    help="How often each artifact is also validated without a fault. It must pass every time. Each run uses "
+    "other images.",
 )
 @JSON
 def selftest(as_json: bool, **options: Any) -> None:
-    """Show that validation fails known faults.
+    """Show that validation detects known faults.
 
-    They are made one at a time in a copy of the artifact PATH; without PATH, in miniatures of every system.
+    Each fault is put into a copy of the artifact PATH, one at a time, and the copy must fail. Without PATH,
+    small models of every system are used.
     """
     from vconv.cli import render
-    from vconv.workflows import selftest as selftesting
 
-    document = selftesting.selftest(say=progress(), **options)
+    document = vconv.selftest(say=progress(), **options)
     show(document, render.selftested, as_json)
     exit_by(document)
 
@@ -231,45 +241,43 @@ def selftest(as_json: bool, **options: Any) -> None:
 @click.argument("path", type=TEXT, shell_complete=artifact)
 @VARIANT
 @weights(
-    "The original's weights.  [default: where they came from; without them a graph is held against the "
-    "patched model]"
+    "The weights of the original model.  [default: the source that export used; if it is not available, a "
+    "graph is compared with the patched model]"
 )
 @HUB
 @OFFLINE
-@device("Where the variant is run: cpu, cuda[:N] or npu[:N]; the reference is run on the CPU.")
+@device("The device that runs the variant: cpu, cuda[:N] or npu[:N]. The reference runs on the CPU.")
 @ONE_ENGINE
 @WITHIN
-@images("to look at")
+@images("to run it on")
 @SEED
 @JSON
 def bisect(as_json: bool, **options: Any) -> None:
-    """Find the block and the operator at which a variant departs.
+    """Find the block and the operator where a variant goes wrong.
 
-    It is a variant of the artifact PATH, held against its reference.
+    A variant of the artifact PATH is compared with its reference, stage by stage.
     """
     from vconv.cli import render
-    from vconv.workflows import bisect as localising
 
-    document = localising.bisect(say=progress(), **options)
+    document = vconv.bisect(say=progress(), **options)
     show(document, render.bisected, as_json)
     exit_by(document)
 
 
 @main.command()
 @click.argument("path", type=TEXT, shell_complete=artifact)
-@weights("Your copy of the original's weights.  [default: where they came from]")
+@weights("Your copy of the original weights.  [default: the source that export used]")
 @HUB
 @OFFLINE
 @JSON
 def fill(as_json: bool, **options: Any) -> None:
-    """Complete the artifact PATH, exported without weights.
+    """Add the weights to an artifact that was exported without them.
 
-    They are made from your own copy of the original's.
+    The weights file of the artifact PATH is made from your copy of the original weights.
     """
     from vconv.cli import render
-    from vconv.workflows import export as workflows
 
-    show(workflows.fill(say=progress(), **options), render.filled, as_json)
+    show(vconv.fill(say=progress(), **options), render.filled, as_json)
 
 
 @main.command()
@@ -277,26 +285,26 @@ def fill(as_json: bool, **options: Any) -> None:
     "--probe",
     "probed",
     is_flag=True,
-    help="Also run GELU, convolution and matrix products on a device, and say how it computes them.",
+    help="Also run GELU, convolution and matrix products on a device, and report how it computes them.",
 )
 @click.option(
     "--device",
     type=TEXT,
     metavar="NAME",
     shell_complete=one_of(DEVICES),
-    help="What --probe runs on: npu[:N], npu-sim, cuda[:N] or cpu.  [default: npu]",
+    help="The device for --probe: npu[:N], npu-sim, cuda[:N] or cpu.  [default: npu]",
 )
 @HF32
 @PROFILE
 @JSON
 def doctor(as_json: bool, probed: bool, **options: Any) -> None:
-    """Look at what is installed here, and say how to mend it.
+    """Check the installed software, and say how to fix it.
 
-    Exit status 0: everything that is installed works; what is missing for an NPU is noted, no more.
+    Exit status 0 means that everything that is installed works. Software for NPUs that is not installed is
+    only noted.
     """
     from vconv.cli import render
-    from vconv.workflows import doctor as diagnosing
 
-    document = diagnosing.diagnose(probed, say=progress(), **options)
+    document = vconv.doctor(probed, say=progress(), **options)
     show(document, render.diagnosed, as_json)
     exit_by(document)

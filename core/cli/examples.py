@@ -1,4 +1,4 @@
-"""What stands below the options in a command's help."""
+"""The examples below the options in a command's help."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "fill": (f"{_DINOV3} --weights FOLDER",),
     "doctor": ("", "--probe --device npu:0"),
 }
-"""By command, what may stand after its name."""
+"""Arguments of example calls, by command."""
 
 HELP = """Convert, export and validate vision transformers for Ascend NPUs.
 
@@ -36,7 +36,8 @@ HELP = """Convert, export and validate vision transformers for Ascend NPUs.
 vconv export dinov3-vits16 --weights FOLDER
 vconv validate artifacts/dinov3-vits16 --weights FOLDER
 
-`vconv COMMAND -h` shows every option. In bash, `eval "$(_VCONV_COMPLETE=bash_source vconv)"` completes
-names and artifacts; so in zsh and fish.
+`vconv COMMAND --help` shows the options of a command. In bash, `eval
+"$(_VCONV_COMPLETE=bash_source vconv)"` turns on the completion of systems and artifacts. For zsh and fish,
+replace bash_source by zsh_source or fish_source.
 """
-"""What `vconv -h` begins with."""
+"""The first paragraphs of `vconv --help`."""

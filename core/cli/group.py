@@ -48,7 +48,7 @@ class Commands(click.Group):
     command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """List the commands in the order in which they are of use; see click."""
+        """List the commands in the order in which they were defined; see click."""
         return list(self.commands)
 
     def make_context(
@@ -63,7 +63,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; see click. For a name that is none, the message has the nearest."""
+        """Find the command; see click. An unknown name is refused with the nearest ones."""
         name = args[0]
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             raise UnknownNameError("command", name, self.commands, fix="`vconv --help` shows every command")
@@ -72,7 +72,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see click. A signal to end is an interruption.
 
-        torch_npu is imported by nobody but vconv, and by vconv only for an NPU: it may be broken.
+        torch_npu may be broken, so other libraries may not import it; vconv imports it only for an NPU.
         """
         signal.signal(signal.SIGTERM, _interrupt)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
@@ -95,7 +95,7 @@ def _sentences() -> Iterator[None]:
                 f"wrong use of {command}",
                 got=error.format_message(),
                 expected=f"what `{command} --help` shows",
-                fix="mend the command and run it again",
+                fix="correct the command and run it again",
             )
         )
     except OSError as error:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from vconv.cli.drawn import Drawn
 
 FIRST_SECONDS = 15.0
-"""Where nothing can be drawn anew: how long nothing was printed before it is told how far something is."""
+"""Without a terminal: seconds without any output after which the first line of progress is printed."""
 EVERY_SECONDS = 30.0
-"""And how long until it is told again."""
+"""Seconds between one line of progress and the next."""
 
 
 def progress() -> Say:

@@ -12,7 +12,7 @@ from vconv.cli.completion import one_of
 
 
 class Filled(click.types.StringParamType):
-    """Text that is not empty: a variable of the shell that was not set is no path and no name."""
+    """Text that is not empty: an unset variable of the shell must not be taken for a path or a name."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Take what was given; refuse nothing but spaces."""
@@ -23,28 +23,28 @@ class Filled(click.types.StringParamType):
 
 
 def names(text: str) -> list[str]:
-    """Take apart names with commas between."""
+    """Split a list of names at its commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def whole_numbers(text: str, option: str) -> list[int]:
-    """Take apart whole numbers with commas between; refuse anything else, and none at all."""
+    """Split a list of whole numbers at its commas; refuse anything else, and an empty list."""
     with contextlib.suppress(ValueError):
         found = [int(name) for name in names(text)]
         if found:
             return found
-    raise click.UsageError(f"{option} takes whole numbers with commas between, not {text!r}")
+    raise click.UsageError(f"{option} takes whole numbers separated by commas, not {text!r}")
 
 
 def hf32_names(text: str) -> tuple[str, ...]:
-    """Take apart what may compute in HF32; nothing for ``none``."""
+    """Split the names of operations that may compute in HF32; ``none`` stands for no operation."""
     found = tuple(names(text))
     return () if found == ("none",) else found
 
 
 TEXT = Filled()
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "What goes in": (
+    "Inputs": (
         "weights",
         "hub",
         "offline",
@@ -55,26 +55,26 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "pool",
         "periods",
     ),
-    "What is made": ("out", "force", "batch", "opset", "golden", "without_weights", "lang"),
+    "Results": ("out", "force", "batch", "opset", "golden", "without_weights", "lang"),
     "Offline model": ("format", "soc", "gears", "om_precision"),
-    "What is run, and where": (
+    "Execution": (
         *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "probed"),
     ),
-    "How it is judged": ("within", "clean_runs"),
-    "How long it is timed": ("quick", "full", "budget"),
+    "Limits and checks": ("within", "clean_runs"),
+    "Timing": ("quick", "full", "budget"),
 }
 """Headings of options in the help of every command, in order, with the names of their parameters."""
 DEVICES = ("cpu", "cuda", "npu", "npu-sim", "all")
-"""Kinds of devices, which may have a number, and all of those that are there."""
+"""Kinds of devices, each with or without a number, and ``all``."""
 HUB = click.option(
     "--hub",
     type=click.Choice(["huggingface", "modelscope"]),
     default="huggingface",
     show_default=True,
-    help="Where repositories are looked for.",
+    help="The hub that repositories are taken from.",
 )
 OFFLINE = click.option(
-    "--offline", is_flag=True, help="Look for repositories in the hub's cache alone, not on the network."
+    "--offline", is_flag=True, help="Use only the hub's cache on this machine, not the network."
 )
 PRECISION = click.option(
     "--precision",
@@ -83,13 +83,13 @@ PRECISION = click.option(
     metavar="NAMES",
     callback=lambda context, option, value: names(value),
     shell_complete=one_of(("auto", "fp32", "fp16", "bf16", "autocast-fp16", "autocast-bf16")),
-    help="What torch variants run in, with commas between: fp32, fp16, bf16, autocast-fp16, autocast-bf16, "
-    "or auto: what the device usually runs.",
+    help="Precisions of the torch variants, separated by commas: fp32, fp16, bf16, autocast-fp16, "
+    "autocast-bf16. auto is fp32 on a CPU, and every precision that a GPU or NPU has.",
 )
 CAPTURE = click.option(
     "--capture",
     is_flag=True,
-    help="Run torch variants also captured as one graph and replayed: on CUDA and NPUs.",
+    help="On CUDA and NPUs, also run each torch variant as one captured graph.",
 )
 ENGINE = click.option(
     "--engine",
@@ -99,13 +99,13 @@ ENGINE = click.option(
     metavar="NAME",
     callback=lambda context, option, value: value or None,
     shell_complete=one_of(("onnxruntime", "openvino")),
-    help="What runs the graphs: onnxruntime, openvino; repeatable.  [default: onnxruntime]",
+    help="The engine for the graphs: onnxruntime or openvino. May be repeated.  [default: onnxruntime]",
 )
 ONE_ENGINE = click.option(
     "--engine",
     type=TEXT,
     metavar="NAME",
-    help="What runs a graph: onnxruntime or openvino.  [default: onnxruntime]",
+    help="The engine for a graph: onnxruntime or openvino.  [default: onnxruntime]",
 )
 VARIANT = click.option(
     "--variant",
@@ -114,20 +114,21 @@ VARIANT = click.option(
     show_default=True,
     metavar="NAME",
     shell_complete=one_of(("onnx-fp32", "onnx-fp32-npu", "patched-torch-fp32", "original-torch-fp32")),
-    help="onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
+    help="The variant: onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
 )
 HF32 = click.option(
     "--hf32",
     type=TEXT,
     metavar="NAMES",
     callback=lambda context, option, value: None if value is None else hf32_names(value),
-    help="What an NPU may compute in HF32, with commas between: conv, matmul, or none.  [default: conv]",
+    help="Operations that an NPU may compute in HF32, separated by commas: conv, matmul, or none.  "
+    "[default: conv]",
 )
 PROFILE = click.option(
     "--profile",
     type=TEXT,
     metavar="NAME",
-    help="Which NPU npu-sim imitates: 910b, or 310p, whose products take float16.  [default: 910b]",
+    help="The NPU that npu-sim imitates: 910b, or 310p, which computes products in float16.  [default: 910b]",
 )
 WITHIN = click.option(
     "--within",
@@ -136,24 +137,25 @@ WITHIN = click.option(
     show_default=True,
     metavar="LIMITS",
     shell_complete=one_of(("strict", "card")),
-    help="strict, card, or a TOML file with limits in place of strict ones.",
+    help="The limits of the errors: strict, card (those of published reports), or a TOML file that replaces "
+    "some of the strict limits.",
 )
 SEED = click.option(
     "--seed",
     default=0,
     show_default=True,
     metavar="N",
-    help="Seed of made-up images, where none were recorded.",
+    help="Seed of the generated images. They are used if the artifact has no recorded inputs.",
 )
-QUICK = click.option("--quick", is_flag=True, help="A glance: 10 runs.")
-FULL = click.option("--full", is_flag=True, help="Batches 1, 2, 4, 8 and 16, 100 runs each.")
+QUICK = click.option("--quick", is_flag=True, help="Short check with 10 timed runs.")
+FULL = click.option("--full", is_flag=True, help="Time batches 1, 2, 4, 8 and 16, with 100 runs each.")
 BUDGET = click.option(
     "--budget",
     type=float,
     metavar="SECONDS",
-    help="Longest time a variant and batch may take.  [default: 60]",
+    help="Longest time for one variant at one batch.  [default: 60; 20 with --quick; none with --full]",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 
 
 FORMAT = click.option(
@@ -161,22 +163,23 @@ FORMAT = click.option(
     type=click.Choice(["onnx", "om"]),
     default="onnx",
     show_default=True,
-    help="om adds an offline model for an Ascend NPU, compiled by CANN's atc; without atc, what makes it.",
+    help="onnx makes graphs. om also makes an offline model for an Ascend NPU with CANN's atc. If atc is not "
+    "installed, om makes a script that compiles the model later.",
 )
 SOC = click.option(
-    "--soc", type=TEXT, metavar="NAME", help="Processor that the offline model is for, such as Ascend910B4."
+    "--soc", type=TEXT, metavar="NAME", help="The processor of the offline model, such as Ascend910B4."
 )
 GEARS = click.option(
     "--gears",
     metavar="N,N...",
-    help="Batches that the offline model switches between.  [default: --batch alone]",
+    help="Batch sizes that the offline model has, such as 1,2,4,8.  [default: only --batch]",
 )
 OM_PRECISION = click.option(
     "--om-precision",
     type=click.Choice(["origin", "fp16", "mixed_float16", "cube_fp16in_fp32out"]),
     default="origin",
     show_default=True,
-    help="What the offline model computes in, as atc's --precision_mode_v2 has it.",
+    help="The precision of the offline model: a value of atc's --precision_mode_v2.",
 )
 
 
@@ -194,7 +197,7 @@ def weights(what: str) -> Callable[..., Any]:
 
 def images(purpose: str) -> Callable[..., Any]:
     """Return the option that names photographs, for a purpose."""
-    what = f"A photograph, or a folder of them, {purpose}; repeatable."
+    what = f"A photograph {purpose}, or a folder of photographs. May be repeated."
     return click.option("--images", type=TEXT, multiple=True, metavar="WHERE", help=what)
 
 
@@ -212,8 +215,10 @@ def device(what: str) -> Callable[..., Any]:
 
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of all that judges and times."""
-    anywhere = device("Where to run: cpu, cuda[:N], npu[:N], npu-sim, or all but that.")
+    """Give a command the options for comparing and timing."""
+    anywhere = device(
+        "The device: cpu, cuda[:N], npu[:N], npu-sim, or all, which is every device except npu-sim."
+    )
     for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, CAPTURE, PRECISION, PROFILE, HF32, anywhere, OFFLINE):
         command = option(command)
     return command
@@ -221,47 +226,55 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
 
 _CONVERTING = (
     click.option(
-        "--out", type=TEXT, metavar="FOLDER", help="The artifact's own folder.  [default: artifacts/NAME]"
+        "--out", type=TEXT, metavar="FOLDER", help="The folder of the artifact.  [default: artifacts/NAME]"
     ),
-    click.option("--force", is_flag=True, help="Replace an artifact that is there."),
-    click.option("--batch", default=1, show_default=True, metavar="N", help="Batch of the static NPU graph."),
+    click.option("--force", is_flag=True, help="Replace an existing artifact."),
+    click.option(
+        "--batch",
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Batch size of the static graph for the NPU.",
+    ),
     click.option(
         "--opset",
         default=18,
         show_default=True,
         metavar="N",
-        help="ONNX opset of the dynamic graph, 18 to 22.",
+        help="ONNX opset of the dynamic graph, from 18 to 22.",
     ),
-    images("to record and check on"),
+    images("to record and compare on"),
     click.option(
         "--golden",
         type=click.Choice(["record", "none"]),
         default="record",
         show_default=True,
-        help="Run the reference, record it and check every variant against it; or do none of these.",
+        help="record runs the reference, stores its outputs, and compares every variant with them. "
+        "none skips all three.",
     ),
     click.option(
         "--pool",
         type=click.Choice(["cls", "avg"]),
-        help="How timm's systems pool.  [default: as the library does]",
+        help="The pooling of a timm system.  [default: that of the library]",
     ),
     click.option(
         "--periods",
         type=click.Choice(["authors", "library"]),
-        help="Whose RoPE periods a DINOv3 gets: its authors', in bfloat16, or, for one that was trained "
-        "further with its library's, those, in float32.  [default: authors]",
+        help="The RoPE periods of a DINOv3. authors: in bfloat16, as in the authors' files. library: in "
+        "float32, for a model that was trained further with a library.  [default: authors]",
     ),
     click.option(
         "--without-weights",
         is_flag=True,
-        help="Leave model.safetensors out of what is kept; `vconv fill` makes it from one's own copy.",
+        help="Leave model.safetensors out of the artifact. `vconv fill` makes it from a copy of the original "
+        "weights.",
     ),
-    click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the made-up images."),
+    click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the generated images."),
 )
 
 
 def converting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of what is made, and how."""
+    """Give a command the options of an export."""
     for option in reversed(_CONVERTING):
         command = option(command)
     return command

@@ -1,4 +1,4 @@
-"""The straight line that localises: where a variant departs from its reference."""
+"""`vconv bisect`: where a variant departs from its reference."""
 
 from __future__ import annotations
 
@@ -6,40 +6,34 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from vconv.artifact import manifest
-from vconv.artifact.manifest import Manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
-from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB
-from vconv.convert.weights import ledger
-from vconv.convert.weights.ledger import LEDGER_FILE
 from vconv.errors import InputError, VconvError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.variants import DEFAULT_VARIANT, patched_network, require_weights
+from vconv.runtime.engines.variants import DEFAULT_VARIANT
 from vconv.runtime.inputs.images import open_images
 from vconv.runtime.stages.torch_model import TorchStages
-from vconv.types import WEIGHTS_FILE, Array, Check, Say, Status, silent
-from vconv.validators.accuracy import golden
+from vconv.types import Array, Say, Status, silent
 from vconv.validators.accuracy.limits import Limits, open_limits
 from vconv.validators.bisect.chart import error_against_depth
 from vconv.validators.bisect.hypotheses import conclude
 from vconv.validators.bisect.localisation import Departure, localise
-from vconv.validators.checks.integrity import verify_architecture, verify_files, verify_tensors
+from vconv.validators.checks.integrity import verify_files
 from vconv.validators.faults import classes
 from vconv.validators.report import log as textlog
 from vconv.validators.report import saving
 from vconv.workflows import originals
 from vconv.workflows.bisected_variant import BisectedVariant, open_reference
-from vconv.workflows.checks import CheckedArtifact
+from vconv.workflows.checks import CheckedArtifact, compare_with_original
 
 _APART = ("files", "source", "variants", "golden", "preprocessing")
 """Checks whose failure explains no variant's: they are of something that no variant runs on."""
@@ -91,18 +85,17 @@ def bisect(
             fix=f"see what each cause does: `vconv validate {shlex.quote(str(path))} --device {device}`",
         )
     photographs = open_images(images) if images else []
-    folder = Path(path)
-    made = manifest.load(folder)
-    chosen = BisectedVariant.find(made, variant, place, engine)
+    artifact = Artifact.open(path)
+    made = artifact.manifest
+    chosen = BisectedVariant.find(artifact, variant, place, engine)
     limits = open_limits(within)
-    limits.require_use(str(folder), made.outputs)
+    limits.require_use(str(artifact), made.outputs)
     bound = chosen.bound(limits, place)
-    require_weights(folder)
-    saving.probe(folder)
-    files = verify_files(folder, made, log.say)
+    artifact.require_weights()
+    saving.probe(artifact.folder)
+    files = verify_files(artifact, log.say)
     with scratch_folder(log.say) as scratch:
-        asked = originals.request(made, weights, hub, offline)
-        source, missing = originals.live_source(made, asked, bool(weights), scratch, log.say)
+        source, missing = originals.live_source(artifact, weights, hub, offline, scratch, log.say)
         if source is None and chosen.kind:
             raise InputError(
                 f"{variant} cannot be held against its reference",
@@ -110,10 +103,10 @@ def bisect(
                 expected="the original's weights",
                 fix="give --weights, or look at a graph, which is then held against the patched model",
             )
-        pixel_values, inputs = _inputs(folder, made, photographs, seed)
+        pixel_values, inputs = _inputs(artifact, photographs, seed)
         log.say(f"{variant} on {place.name}, stage by stage")
-        named, found = _departure(folder, made, source, chosen, place, pixel_values, bound, None, log.say)
-        checks = [files, *(compare_with_original(folder, source) if source else ())]
+        named, found = _departure(artifact, source, chosen, place, pixel_values, bound, None, log.say)
+        checks = [files, *(compare_with_original(artifact, source) if source else ())]
     notes = [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
     if chosen.kind == "original" and named != "original":
         notes.append("the reference corrects the periods of the stock original, so that the two differ")
@@ -148,25 +141,13 @@ def bisect(
     }
     result = saving.finite(result)
     pictures = {".svg": error_against_depth(found, title)}
-    saved = saving.save(folder, result, "bisect", log.render_bisection(result), pictures)
+    saved = saving.save(artifact.folder, result, "bisect", log.render_bisection(result), pictures)
     beside = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("picture", ".svg"))}
     return {**result, "report": str(saved), **beside}
 
 
-def compare_with_original(folder: Path, source: Source) -> list[Check]:
-    """Hold an artifact's architecture and weights against the original's."""
-    lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
-    original = ledger.renamed(lines, source.network, source.entries)
-    net = patched_network(folder)
-    return [
-        verify_architecture(net, source.network),
-        verify_tensors(lines, original, entries, partial(classes.of_tensor, net)),
-    ]
-
-
 def _departure(
-    folder: Path,
-    made: Manifest,
+    artifact: Artifact,
     source: Source | None,
     chosen: BisectedVariant,
     place: Device,
@@ -177,9 +158,9 @@ def _departure(
 ) -> tuple[str, Departure]:
     """Hold a variant against its reference; return what that is called, and where the variant departs."""
     with ExitStack() as closing:
-        named, session = open_reference(folder, made, source)
+        named, session = open_reference(artifact, source)
         reference = TorchStages(closing.enter_context(session), plain=not chosen.kind)
-        stages = chosen.stages(folder, made, source, place, closing, patches)
+        stages = chosen.stages(artifact, source, place, closing, patches)
         images = chosen.batch(pixel_values)
         return named, localise(reference, stages, images, bound, chosen.exact(place), say)
 
@@ -242,11 +223,9 @@ def _located(
     assert found.source is not None and found.reference is not None
     say(f"nothing seen explains {failed['variant']}: looking where it departs")
     try:
-        chosen = BisectedVariant.find(found.made, failed["variant"], place, failed["engine"])
+        chosen = BisectedVariant.find(found.artifact, failed["variant"], place, failed["engine"])
         bound, images = chosen.bound(limits, place), found.reference.pixel_values
-        _, departure = _departure(
-            found.folder, found.made, found.source, chosen, place, images, bound, patches, silent
-        )
+        _, departure = _departure(found.artifact, found.source, chosen, place, images, bound, patches, silent)
     except VconvError as error:
         say(f"where it departs cannot be told: {error}")
         return []
@@ -259,11 +238,9 @@ def _located(
 
 
 def _inputs(
-    folder: Path, made: Manifest, photographs: Sequence[Image.Image], seed: int
+    artifact: Artifact, photographs: Sequence[Image.Image], seed: int
 ) -> tuple[Array, dict[str, Any]]:
     """Return the images that are looked at: given, or recorded, or made up."""
-    if made.golden and not photographs:
-        recorded, _ = golden.load(folder / made.golden.file)
-        return recorded, {"source": "recorded", "images": list(made.golden.images)}
-    pixel_values, names = originals.sample(folder, photographs, seed, made.size)
-    return pixel_values, {"source": "photographs" if photographs else "made up", "images": list(names)}
+    pixel_values, names = originals.inputs(artifact, photographs, seed)
+    kind = "photographs" if photographs else "recorded" if artifact.manifest.golden else "made up"
+    return pixel_values, {"source": kind, "images": list(names)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from vconv.artifact.manifest import Manifest, VariantRecord
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import VariantRecord
 from vconv.convert.libraries import models
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
@@ -22,10 +22,8 @@ from vconv.runtime.engines.table import GRAPH_ENGINES, unavailable
 from vconv.runtime.engines.variants import (
     PATCHED,
     TorchName,
-    find_variant,
     open_original,
     open_variant,
-    patched_network,
 )
 from vconv.runtime.stages.base import Stages
 from vconv.runtime.stages.graph import GraphStages
@@ -58,11 +56,11 @@ class BisectedVariant:
     engine: str
 
     @classmethod
-    def find(cls, made: Manifest, name: str, place: Device, engine: str | None) -> BisectedVariant:
+    def find(cls, artifact: Artifact, name: str, place: Device, engine: str | None) -> BisectedVariant:
         """Find a variant by its name.
 
         Args:
-            made: the manifest.
+            artifact: the artifact.
             name: the variant's name.
             place: where it is run.
             engine: what runs a graph; None for ONNX Runtime, and for torch variants.
@@ -84,8 +82,10 @@ class BisectedVariant:
             if torch.captured or torch.precision not in place.precisions:
                 names = [str(TorchName(torch.kind, precision)) for precision in place.precisions]
                 raise UnknownNameError(f"variant on {place.name}", name, names, fix="choose one of those")
-            return cls(torch.kind, PRECISIONS[torch.precision], find_variant(made, PATCHED), "torch")
-        graphs = {record.variant: record for record in made.variants if record.engine in GRAPH_ENGINES}
+            return cls(torch.kind, PRECISIONS[torch.precision], artifact.variant(PATCHED), "torch")
+        graphs = {
+            record.variant: record for record in artifact.manifest.variants if record.engine in GRAPH_ENGINES
+        }
         if name not in graphs:
             choices = [*graphs, PATCHED, "original-torch-fp32"]
             raise UnknownNameError("variant", name, choices, fix="choose one of those, or another precision")
@@ -129,8 +129,7 @@ class BisectedVariant:
 
     def stages(
         self,
-        folder: Path,
-        made: Manifest,
+        artifact: Artifact,
         source: Source | None,
         place: Device,
         closing: ExitStack,
@@ -138,33 +137,34 @@ class BisectedVariant:
     ) -> Stages:
         """Open it, in stages."""
         if not self.kind:
-            return GraphStages(folder / self.record.file, patched_network(folder), place, self.engine)
+            return GraphStages(artifact.path(self.record), artifact.network, place, self.engine)
         if self.kind == "original":
             assert source is not None
-            session = open_original(source.folder, source.network, made.size, place, self.precision)
+            size = artifact.manifest.size
+            session = open_original(source.folder, source.network, size, place, self.precision)
         else:
-            session = _patched(folder, made, place, self.precision, patches)
+            session = _patched(artifact, place, self.precision, patches)
         return TorchStages(closing.enter_context(session), plain=False)
 
 
 def _patched(
-    folder: Path,
-    made: Manifest,
+    artifact: Artifact,
     place: Device,
     precision: Precision,
     patches: Mapping[str, Patch] | None = None,
 ) -> TorchSession:
-    record = find_variant(made, PATCHED)
-    session = open_variant(folder, made, record, place, precision=precision, patches=patches)
+    record = artifact.variant(PATCHED)
+    session = open_variant(artifact, record, place, precision=precision, patches=patches)
     assert isinstance(session, TorchSession)
     return session
 
 
-def open_reference(folder: Path, made: Manifest, source: Source | None) -> tuple[str, TorchSession]:
+def open_reference(artifact: Artifact, source: Source | None) -> tuple[str, TorchSession]:
     """Open the reference in fp32 on the CPU, or, where the original is not here, what stands in for it."""
     cpu, exact = find_device("cpu"), PRECISIONS["fp32"]
     if source is None:
-        return STAND_IN, _patched(folder, made, cpu, exact)
+        return STAND_IN, _patched(artifact, cpu, exact)
     model = models.load(source.folder, source.network)
     named = golden.correct(model, source)
-    return named, TorchSession(model, source.network, cpu, (), source.folder, made.size, exact)
+    size = artifact.manifest.size
+    return named, TorchSession(model, source.network, cpu, (), source.folder, size, exact)

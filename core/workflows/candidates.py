@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
-from vconv.artifact.manifest import Manifest, VariantRecord
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import VariantRecord
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
 from vconv.runtime.devices.base import Device
@@ -21,8 +21,7 @@ from vconv.validators.validation import Candidate
 
 
 def candidates(
-    folder: Path,
-    made: Manifest,
+    artifact: Artifact,
     device: Device,
     reference: Reference,
     engines: Sequence[str] = ("onnxruntime",),
@@ -34,8 +33,7 @@ def candidates(
     """List an artifact's variants: torch once a precision, each graph once an engine, an offline model once.
 
     Args:
-        folder: the artifact.
-        made: its manifest.
+        artifact: the artifact.
         device: where to run.
         reference: what they are held against.
         engines: what to run graphs with.
@@ -48,15 +46,15 @@ def candidates(
     def subject(record: VariantRecord, engine: str, precision: str, captured: bool = False) -> OpenRequest:
         hf32 = device.settings.hf32
         return OpenRequest(
-            str(folder), record.variant, engine, precision, device.name, hf32=hf32, captured=captured
+            str(artifact), record.variant, engine, precision, device.name, hf32=hf32, captured=captured
         )
 
     found = []
-    for record in made.variants:
+    for record in artifact.manifest.variants:
         if record.engine == "torch":
             found += [
                 Candidate(
-                    str(folder),
+                    str(artifact),
                     str(TorchName("patched", precision.name, captured)),
                     "torch",
                     precision.limits,
@@ -64,8 +62,7 @@ def candidates(
                     reference,
                     partial(
                         open_variant,
-                        folder,
-                        made,
+                        artifact,
                         record,
                         device,
                         precision=precision,
@@ -80,13 +77,13 @@ def candidates(
         elif record.offline is None or (offline and not device.simulated):
             found += [
                 Candidate(
-                    str(folder),
+                    str(artifact),
                     record.variant,
                     engine,
                     record.precision,
                     device,
                     reference,
-                    partial(open_variant, folder, made, record, device, engine),
+                    partial(open_variant, artifact, record, device, engine),
                     subject(record, engine, record.precision),
                 )
                 for engine in (engines if record.engine in GRAPH_ENGINES else (record.engine,))
@@ -95,9 +92,8 @@ def candidates(
 
 
 def originals(
-    folder: Path,
+    artifact: Artifact,
     source: Source,
-    made: Manifest,
     device: Device,
     reference: Reference,
     precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
@@ -111,14 +107,14 @@ def originals(
             reason = "not judged: it is the reference, on this machine"
     return [
         Candidate(
-            str(folder),
+            str(artifact),
             str(TorchName("original", precision.name, captured)),
             "torch",
             precision.limits,
             device,
             reference,
-            _opening_original(folder, source, made, device, precision, captured),
-            _original_subject(folder, source, precision, device, captured),
+            _opening_original(artifact, source, device, precision, captured),
+            _original_subject(artifact, source, precision, device, captured),
             unjudged=reason if precision.name == "fp32" else "not judged: the patched one is",
         )
         for precision in precisions
@@ -127,20 +123,21 @@ def originals(
 
 
 def _original_subject(
-    folder: Path, source: Source, precision: Precision, device: Device, captured: bool
+    artifact: Artifact, source: Source, precision: Precision, device: Device, captured: bool
 ) -> OpenRequest:
     weights, head = str(source.folder), source.network.head
     return OpenRequest(
-        *(str(folder), "", "torch", precision.name, device.name, weights, head),
+        *(str(artifact), "", "torch", precision.name, device.name, weights, head),
         hf32=device.settings.hf32,
         captured=captured,
     )
 
 
 def _opening_original(
-    folder: Path, source: Source, made: Manifest, device: Device, precision: Precision, captured: bool
+    artifact: Artifact, source: Source, device: Device, precision: Precision, captured: bool
 ) -> Callable[[], Session]:
+    size = artifact.manifest.size
     if device.simulated:
-        subject = _original_subject(folder, source, precision, device, captured)
-        return partial(SimulatedTorchSession, subject, device, source.folder, made.size)
-    return partial(open_original, source.folder, source.network, made.size, device, precision, captured)
+        subject = _original_subject(artifact, source, precision, device, captured)
+        return partial(SimulatedTorchSession, subject, device, source.folder, size)
+    return partial(open_original, source.folder, source.network, size, device, precision, captured)

@@ -1,4 +1,4 @@
-"""The straight line that writes an artifact's model card."""
+"""`vconv card`: write an artifact's model card."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from vconv.artifact import manifest, results
-from vconv.artifact.manifest import Manifest
+from vconv.artifact import results
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.results import CARD_FILE
 from vconv.errors import ArtifactError, UnknownNameError, VconvError
 from vconv.types import Say, silent
@@ -33,10 +33,10 @@ def card(
         ``artifact``, ``file``, ``language``, ``sha256``, and the ``reports`` that it rests on.
 
     Raises:
-        VconvError: something that the user can mend; the card is as it was.
+        VconvError: something that the user can fix; the card is as it was.
     """
-    folder = Path(path)
-    made = manifest.load(folder)
+    artifact = Artifact.open(path)
+    folder = artifact.folder
     if lang is not None and lang not in LANGUAGES:
         raise UnknownNameError("language", lang, LANGUAGES, fix="name one of those")
     if (folder / CARD_FILE).is_dir():
@@ -56,39 +56,38 @@ def card(
                     expected="none, or the card as vconv wrote it",
                     fix="move it away, or replace it with --force",
                 )
-            return {"artifact": str(path), **_write(folder, made, kept, lang)}
+            return {"artifact": str(path), **_write(artifact, kept, lang)}
     except OSError as error:
         raise ArtifactError(
             f"cannot write {folder / CARD_FILE}",
             got=error.strerror or "an error",
             expected="a folder that can be written, with room in it",
-            fix="mend its permissions, or work on a copy",
+            fix="repair its permissions, or work on a copy",
         ) from error
 
 
-def refresh(folder: Path, made: Manifest, say: Say) -> str | None:
+def refresh(artifact: Artifact, say: Say) -> str | None:
     """Write the card anew after a validation; leave one alone that vconv did not write.
 
     Args:
-        folder: the artifact.
-        made: its manifest.
+        artifact: the artifact.
         say: takes a line of progress.
 
     Returns:
         The card's path; None where it was left alone.
     """
     try:
-        with results.locked(folder):
-            kept = results.read(folder)
-            if _foreign(folder, kept):
+        with results.locked(artifact.folder):
+            kept = results.read(artifact.folder)
+            if _foreign(artifact.folder, kept):
                 say(f"{CARD_FILE} was changed by hand and is left alone: `vconv card --force` replaces it")
                 return None
-            _write(folder, made, kept, None)
+            _write(artifact, kept, None)
     except VconvError as error:
         # The validation is done and saved: what is wrong with an older report is no fault of it.
         say(f"{CARD_FILE} is left as it was: {error}")
         return None
-    return str(folder / CARD_FILE)
+    return str(artifact.folder / CARD_FILE)
 
 
 def _foreign(folder: Path, kept: dict[str, Any]) -> bool:
@@ -100,10 +99,11 @@ def _foreign(folder: Path, kept: dict[str, Any]) -> bool:
     return not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() not in written
 
 
-def _write(folder: Path, made: Manifest, kept: dict[str, Any], lang: str | None) -> dict[str, Any]:
+def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None) -> dict[str, Any]:
+    folder = artifact.folder
     language = lang or kept["card"].get("language", DEFAULT_LANGUAGE)
     evidence = newest(results.reports(folder))
-    content = render(made, evidence, language).encode()
+    content = render(artifact.manifest, evidence, language).encode()
     digest = hashlib.sha256(content).hexdigest()
     # A kill between these three leaves a card that is known for vconv's all the same.
     results.write(folder, {**kept, "card": {**kept["card"], "next": digest}})

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from vconv.artifact.manifest import Manifest
-from vconv.convert.files.safetensors_file import read_header
+from vconv.artifact.artifact import Artifact
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
-from vconv.convert.weights.ledger import LEDGER_FILE
 from vconv.runtime.engines.table import GRAPH_ENGINES
-from vconv.runtime.engines.variants import patched_network
-from vconv.types import WEIGHTS_FILE, Check, Say, Status, silent
+from vconv.types import Check, Say, Status, silent
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.checks.graphs import check_graph, open_graph
@@ -37,16 +33,14 @@ class CheckedArtifact:
     """What was found.
 
     Args:
-        folder: the artifact.
-        made: its manifest.
+        artifact: the artifact.
         source: the original's weights; None where they cannot be had.
         reference: what variants are held against; None where there is nothing.
         inputs: what the images are.
         checks: everything that was looked at.
     """
 
-    folder: Path
-    made: Manifest
+    artifact: Artifact
     source: Source | None
     reference: Reference | None
     inputs: dict[str, Any]
@@ -65,13 +59,12 @@ Refer = Callable[[Source | None], tuple[Reference | None, Check, dict[str, Any]]
 
 
 def check_artifact(
-    folder: Path, made: Manifest, original: Original, refer: Refer, say: Say = silent
+    artifact: Artifact, original: Original, refer: Refer, say: Say = silent
 ) -> CheckedArtifact:
     """Check an artifact, and run its reference or take what was recorded.
 
     Args:
-        folder: the artifact.
-        made: its manifest.
+        artifact: the artifact.
         original: finds the original's weights.
         refer: finds the reference.
         say: takes progress.
@@ -81,27 +74,32 @@ def check_artifact(
         WeightsError: the weights that were given are not sound.
         InputError: photographs were given, but not the original to run on them.
     """
-    checks = [verify_files(folder, made, say), *verify_made_later(folder, made), verify_variants(made)]
-    lines, entries = ledger.load(folder / LEDGER_FILE), read_header(folder / WEIGHTS_FILE)
+    made = artifact.manifest
+    checks = [verify_files(artifact, say), *verify_made_later(artifact), verify_variants(made)]
+    lines, entries, net = artifact.ledger, artifact.entries, artifact.network
     checks.append(verify_ledger(lines, entries, say))
-    net = patched_network(folder)
     for record in made.variants:
         if record.engine in GRAPH_ENGINES:
-            checks += check_graph(open_graph(folder / record.file, net, made.size, record.batch))
+            weights = artifact.folder / record.weights if record.weights else None
+            checks += check_graph(open_graph(artifact.path(record), weights, net, made.size, record.batch))
     source, missing = original()
     if source is None:
         checks.append(Check("source", Status.SKIPPED, missing))
     else:
-        renamed = ledger.renamed(lines, source.network, source.entries)
-        fault_of = partial(classes.of_tensor, net)
-        checks += [
-            verify_source(made, source),
-            verify_architecture(net, source.network),
-            verify_tensors(lines, renamed, entries, fault_of, say),
-        ]
+        checks += [verify_source(made, source), *compare_with_original(artifact, source, say)]
     recorded: RecordedInputs = (None, ())
     if source is None and made.golden:
-        recorded = golden.load(folder / made.golden.file)[0], made.golden.images
-    checks.append(verify_preprocessing(folder, source.folder if source else None, recorded))
+        recorded = golden.load(artifact.folder / made.golden.path)[0], made.golden.images
+    checks.append(verify_preprocessing(artifact.folder, source.folder if source else None, recorded))
     reference, agreement, inputs = refer(source)
-    return CheckedArtifact(folder, made, source, reference, inputs, (*checks, agreement))
+    return CheckedArtifact(artifact, source, reference, inputs, (*checks, agreement))
+
+
+def compare_with_original(artifact: Artifact, source: Source, say: Say = silent) -> list[Check]:
+    """Hold an artifact's architecture and weights against the original's."""
+    original = ledger.renamed(artifact.ledger, source.network, source.entries)
+    fault_of = partial(classes.of_tensor, artifact.network)
+    return [
+        verify_architecture(artifact.network, source.network),
+        verify_tensors(artifact.ledger, original, artifact.entries, fault_of, say),
+    ]

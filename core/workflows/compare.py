@@ -1,4 +1,4 @@
-"""The straight line that judges artifacts side by side: compare."""
+"""`vconv compare`: judge and time artifacts side by side."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.engines.precisions import AUTO
-from vconv.runtime.engines.variants import require_weights
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import open_limits
@@ -67,7 +66,7 @@ def compare(
         ``ranking``, and ``winner``, the fastest variant that passed; or None, and ``winner_reason`` says why.
 
     Raises:
-        VconvError: something that the user can mend.
+        VconvError: something that the user can fix.
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
@@ -75,31 +74,34 @@ def compare(
     limits = open_limits(within)
     folders = [Path(path) for path in paths]
     _refuse_repeated(folders)
-    manifests = [manifest.load(folder) for folder in folders]
-    for folder, made in zip(folders, manifests, strict=True):
-        limits.require_use(str(folder), made.outputs)
-        require_weights(folder)
-        saving.probe(folder)
+    artifacts = [Artifact.open(folder) for folder in folders]
+    for artifact in artifacts:
+        limits.require_use(str(artifact), artifact.manifest.outputs)
+        artifact.require_weights()
+        saving.probe(artifact.folder)
     with contextlib.ExitStack() as scratches:
         found = []
-        for folder, made in zip(folders, manifests, strict=True):
-            log.say(f"examining {folder}")
+        for artifact in artifacts:
+            log.say(f"examining {artifact}")
             scratch = scratches.enter_context(scratch_folder(log.say))
-            asked = originals.request(made, None, DEFAULT_HUB, offline)
-            original = partial(originals.live_source, made, asked, False, scratch, log.say)
-            refer = partial(originals.reference, folder, made, photographs=(), seed=seed, say=log.say)
-            found.append(check_artifact(folder, made, original, refer, log.say))
+            original = partial(originals.live_source, artifact, None, DEFAULT_HUB, offline, scratch, log.say)
+            refer = partial(originals.reference, artifact, photographs=(), seed=seed, say=log.say)
+            found.append(check_artifact(artifact, original, refer, log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
         run = validation.run(candidates, limits, plan, log.say)
     rows = run.rows
     ranked = ranking.rank(rows, run.machine)
     winner, winner_reason = ranking.winner(rows, ranked, [place.name for place in trial.devices])
     statuses = [
-        saving.whole([row for row in rows if row["artifact"] == str(one.folder)], one.checks) for one in found
+        saving.whole([row for row in rows if row["artifact"] == str(one.artifact)], one.checks)
+        for one in found
     ]
     status = next((bad for bad in (Status.FAILED, Status.INCOMPLETE) if bad in statuses), Status.PASSED)
     weights = {
-        str(one.folder): weights_named(one.made.source.label, one.made.source.synthetic) for one in found
+        str(one.artifact): weights_named(
+            one.artifact.manifest.source.label, one.artifact.manifest.source.synthetic
+        )
+        for one in found
     }
     result: dict[str, Any] = saving.finite(
         {
@@ -109,10 +111,10 @@ def compare(
             **trial.described(),
             "weights": weights,
             "rows": comparison.rows(rows, weights),
-            "references": {str(one.folder): one.reference_is for one in found},
-            "statuses": {str(one.folder): status for one, status in zip(found, statuses, strict=True)},
+            "references": {str(one.artifact): one.reference_is for one in found},
+            "statuses": {str(one.artifact): status for one, status in zip(found, statuses, strict=True)},
             "checks": [
-                {"artifact": str(one.folder), **asdict(check)}
+                {"artifact": str(one.artifact), **asdict(check)}
                 for one in found
                 for check in one.checks
                 if check.status is not Status.PASSED

@@ -109,7 +109,7 @@ def agree(
     assert found.reference is not None
     outputs = list(found.reference.outputs)
     key = _key(found, source, lanes, images)
-    reports = found.folder / REPORTS_FOLDER
+    reports = found.artifact.folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
     work = reports / f"{WORK_PREFIX}{key}"
     feature = next(name for name in ("pooled", "cls") if name in outputs)
@@ -148,8 +148,9 @@ def _nothing_read(journal: Journal, images: ImageFolder) -> InputError:
 def _key(found: CheckedArtifact, source: Source, lanes: Sequence[DatasetVariant], images: ImageFolder) -> str:
     """Return a short digest of all that figures depend on, but for what is in the images."""
     # The manifest has a hash of every other file, and files that differ from it were refused.
-    files = [MANIFEST_FILE, *(variant.file for variant in found.made.made_later)]
-    present = [found.folder / name for name in files if (found.folder / name).is_file()]
+    folder = found.artifact.folder
+    files = [MANIFEST_FILE, *(variant.path for variant in found.artifact.manifest.made_later)]
+    present = [folder / name for name in files if (folder / name).is_file()]
     names = "\0".join(images.names).encode("utf-8", "surrogateescape")
     origin = [source.origin.label, dict(source.files), source.configuration_sha256, source.pool]
     text = json.dumps(
@@ -212,8 +213,8 @@ class _Stream:
         journal: Journal,
         feature: str,
     ) -> None:
-        self._made: Manifest = found.made
-        self._folder, self._source, self._lanes = found.folder, source, lanes
+        self._made: Manifest = found.artifact.manifest
+        self._folder, self._source, self._lanes = found.artifact.folder, source, lanes
         self._images, self._journal, self._feature = images, journal, feature
 
     def go(self, done: int, say: Say) -> None:

@@ -1,4 +1,7 @@
-"""The straight line behind `vconv doctor`. Nothing heavy is imported here: what is broken must be told."""
+"""`vconv doctor`: what is installed here, and what of it works.
+
+Nothing heavy is imported here, so that a broken library can be reported.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ NEEDED = ("torch", "onnx", "onnxruntime")
 """Libraries without which nothing can be probed."""
 
 
-def diagnose(
+def doctor(
     probed: bool = False,
     *,
     device: str | None = None,
@@ -47,7 +50,7 @@ def diagnose(
     named = [name for name, value in given.items() if value]
     if named and not probed:
         raise InputError(
-            "there is nothing to do on a device",
+            f"--{named[0]} is only for --probe",
             got=f"--{named[0]} without --probe",
             expected="both, or neither",
             fix="add --probe",
@@ -57,7 +60,7 @@ def diagnose(
     broken = [one.name for one in findings if one.name in NEEDED and one.state is State.PROBLEM]
     readings = None
     if probed and broken:
-        findings.append(Finding("probe", State.PROBLEM, f"not run without {broken[0]}", f"mend {broken[0]}"))
+        findings.append(Finding("probe", State.PROBLEM, f"not run without {broken[0]}", f"fix {broken[0]}"))
     elif probed:
         from vconv.workflows import device_probe
 

@@ -1,4 +1,4 @@
-"""The straight lines that make, complete and describe artifacts: export, fill, describe."""
+"""`vconv export`: make an artifact."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
 from vconv.catalog import systems
 from vconv.catalog.systems import System
@@ -20,7 +21,7 @@ from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
-from vconv.convert.sources.base import Source
+from vconv.convert.sources.base import Source, write_configurations
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights.ledger import Line
 from vconv.errors import ExportCheckError, InputError
@@ -34,11 +35,10 @@ from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.checks.graphs import check_graph, open_graph
 from vconv.validators.checks.integrity import verify_tensors
 from vconv.validators.faults import classes
-from vconv.validators.report import history, saving
+from vconv.validators.report import saving
 from vconv.workflows import candidates, card, originals
 from vconv.workflows.background import in_background
 from vconv.workflows.export_manifest import assemble
-from vconv.workflows.fill import fill_weights
 from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 
 DEFAULT_OUT = "artifacts"
@@ -96,7 +96,7 @@ def export(
         ``variants``, ``checks``, and ``om``: None, or whether the offline model was ``compiled`` and how.
 
     Raises:
-        VconvError: something that the user can mend; nothing is left behind.
+        VconvError: something that the user can fix; nothing is left behind.
     """
     start = time.perf_counter()
     system = systems.find(name) if isinstance(name, str) else name
@@ -117,37 +117,37 @@ def export(
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            export_graphs(folder, prepared, size, batch, opset, say)
+            passes = export_graphs(folder, prepared, size, batch, opset, say)
             lines, sha256, tensors = writing()
-        conversion = prepared.written(lines, sha256)
+        conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
         if golden:
             say("running the reference in fp32 and float64")
             reference = golden_room.run_reference(source, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)
-        graph_subjects = [
-            open_graph(folder / graph.file, conversion.network, size, batch if graph.for_npu else None)
+        write_configurations(folder / ORIGINAL_FOLDER, source.own_config, source.preprocessor)
+        graphs = [
+            open_graph(folder / graph.path, folder / WEIGHTS_FILE, conversion.network, size, fixed)
             for graph in GRAPHS
+            for fixed in (batch if graph.for_npu else None,)
         ]
-        checks = [
-            tensors,
-            *(check for subject in graph_subjects for check in check_graph(subject)),
-        ]
+        checks = [tensors, *(check for graph in graphs for check in check_graph(graph))]
         if order:
             offline_model.make(folder, stage.scratch, order, size, batch, say)
         made = assemble(
-            system, source, conversion, size, graph_subjects, reference, names, without_weights, folder, order
+            system, source, conversion, size, graphs, reference, names, without_weights, folder, order
         )
+        artifact = Artifact(folder, made)
         rows: list[dict[str, Any]] = []
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
-            to_run = candidates.candidates(folder, made, find_device("cpu"), reference, offline=False)
+            to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False)
             rows = validation.run(to_run, open_limits("strict"), None, say).rows
         _refuse_failures(rows, checks)
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()
         made.save(folder)
-        card.refresh(folder, made, say)
+        card.refresh(artifact, say)
     return {
         "artifact": str(target),
         "weights": source.origin.label,
@@ -178,10 +178,10 @@ def _check_options(
     require_seed(seed)
     if photographs and not golden:
         raise InputError(
-            "--images has nothing to do",
-            got="--golden none",
-            expected="--golden record",
-            fix="leave one of the two out",
+            "--images is not used with --golden none",
+            got="both",
+            expected="one of them: no image is run without recorded outputs",
+            fix="leave one of them out",
         )
     if out is not None and not str(out):
         raise InputError("--out is empty", got="''", expected="a folder", fix="name one, or leave --out out")
@@ -214,50 +214,3 @@ def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) ->
             expected="every variant within strict limits and every check passed",
             fix="report this: nothing was kept",
         )
-
-
-def fill(
-    path: str | Path,
-    weights: str | None = None,
-    *,
-    hub: str = DEFAULT_HUB,
-    offline: bool = False,
-    say: Say = silent,
-) -> dict[str, Any]:
-    """Complete an artifact that was exported without weights, from one's own copy of the original.
-
-    Args:
-        path: the artifact.
-        weights: the original's weights, as for :func:`export`; by default what the manifest names.
-        hub: where repositories are looked for.
-        offline: whether to look for them in the hub's cache alone.
-        say: takes a line of progress.
-
-    Returns:
-        ``artifact`` and the weights file's ``sha256`` and ``nbytes``.
-
-    Raises:
-        VconvError: something that the user can mend; the artifact is as it was.
-    """
-    folder = Path(path)
-    made = manifest.load(folder)
-    fill_weights(folder, made, originals.request(made, weights, hub, offline), say)
-    return {"artifact": str(path), **made.files[WEIGHTS_FILE].model_dump()}
-
-
-def describe(path: str | Path) -> dict[str, Any]:
-    """Return what an artifact says about itself, and what has been found out about it.
-
-    Returns:
-        Its path and its manifest; which files are ``missing``; ``reports``, the newest of each kind, as
-        :func:`vconv.validators.report.history.newest` has them; and
-        ``reports_trouble``: why those cannot be read.
-
-    Raises:
-        ArtifactError: there is no sound manifest.
-    """
-    made = manifest.load(Path(path))
-    missing = [name for name in made.files if not (Path(path) / name).is_file()]
-    reports, trouble = history.newest(Path(path))
-    found = {"missing": missing, "reports": reports, "reports_trouble": trouble}
-    return {"artifact": str(path), **made.model_dump(mode="json"), **found}

@@ -1,35 +1,49 @@
-"""Putting an artifact's record together: the manifest, from what a conversion made."""
+"""The manifest of an export, put together from what the conversion made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import onnx_ir as ir
+
 from vconv._version import VERSION
 from vconv.artifact.manifest import (
+    ORIGINAL_FOLDER,
+    AxisRecord,
     ComplexityRecord,
+    ContractRecord,
     FileRecord,
     GoldenRecord,
+    GraphRecord,
     Manifest,
     OfflineRecord,
+    OriginalRecord,
     PatchRecord,
     SourceRecord,
     SystemRecord,
+    TensorRecord,
     VariantRecord,
 )
 from vconv.catalog.systems import System
-from vconv.convert.architectures.outputs import output_shapes
+from vconv.convert.architectures.outputs import output_names, output_shapes
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
+from vconv.convert.graphs import tracing
 from vconv.convert.libraries import complexity
+from vconv.convert.network import Network
 from vconv.convert.patches import rope_periods
+from vconv.convert.sources import recipe
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.hashes import sha256_of
-from vconv.types import VARIANTS, WEIGHTS_FILE
+from vconv.types import BATCH_AXIS, CHANNELS, INPUT, VARIANTS, WEIGHTS_FILE
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
 from vconv.validators.checks.graphs import InspectedGraph
+
+FLOAT32, LAYOUT = "float32", "NCHW"
+"""The type of every input and output of torch's models, and the order of an input's axes."""
 
 
 def assemble(
@@ -59,23 +73,25 @@ def assemble(
         order: what its offline model is compiled for; None if it has none.
     """
     net = conversion.network
-    made = {graph.path.name: graph for graph in graphs}
+    inspected = {graph.path.relative_to(folder).as_posix(): graph for graph in graphs}
+    applied = tuple(patch.name for patch in conversion.patches)
     variants = [
         VariantRecord(
             variant=variant.name,
             engine=variant.engine,
-            file=variant.file,
+            path=variant.path,
+            weights=WEIGHTS_FILE,
             precision=variant.precision,
-            batch=graph.batch if graph else None,
-            opset=graph.model.opset_imports[""] if graph else None,
-            ir_version=graph.model.ir_version if graph else None,
-            operators=graph.operators if graph else {},
+            patches=applied,
+            contract=_contract(inspected.get(variant.path), net, size),
+            graph=_graph(inspected[variant.path], conversion.passes[variant.path])
+            if variant.path in inspected
+            else None,
         )
         for variant in VARIANTS
-        for graph in (made.get(variant.file),)
     ]
     if order:
-        variants.append(_offline(order, size, graphs))
+        variants.append(_offline(order, size, conversion, inspected))
     patches = tuple(
         PatchRecord(
             name=decision.patch.name,
@@ -100,31 +116,34 @@ def assemble(
             head=net.head,
             pooling=net.numbers.pooling,
         ),
+        original=OriginalRecord(
+            configurations={name: f"{ORIGINAL_FOLDER}/{name}" for name in source.library.files},
+            licence=system.licence,
+            gated=system.gated,
+        ),
         source=SourceRecord(
             label=source.origin.label,
             kind=source.origin.kind,
             identity=source.origin.identity,
             revision=source.origin.revision,
             synthetic=source.origin.synthetic,
+            recipe=recipe.VERSION if source.origin.synthetic else None,
             files=dict(source.files),
             configuration_sha256=source.configuration_sha256,
             pool=source.pool,
             periods=source.periods,
-            published=source.published,
+            from_catalog=source.from_catalog,
             licence=source.licence,
         ),
         size=size,
-        outputs={name: ("batch", *shape[1:]) for name, shape in output_shapes(net, 1, size).items()},
         ledger=ledger.summary(conversion.lines),
         patches=patches,
         rope_periods=tuple(rope_periods.of(net).tolist()) if corrected else None,
         variants=tuple(variants),
         golden=_recorded(reference, images) if reference else None,
         files={
-            str(path.relative_to(folder)): FileRecord(
-                sha256=conversion.sha256
-                if path.name == WEIGHTS_FILE and path.parent == folder
-                else sha256_of(path),
+            path.relative_to(folder).as_posix(): FileRecord(
+                sha256=conversion.sha256 if path == folder / WEIGHTS_FILE else sha256_of(path),
                 nbytes=path.stat().st_size,
             )
             for path in sorted(folder.rglob("*"))
@@ -135,18 +154,53 @@ def assemble(
     )
 
 
-def _offline(order: CompileOrder, size: tuple[int, int], graphs: Sequence[InspectedGraph]) -> VariantRecord:
-    static = next(graph for graph in graphs if graph.batch)
-    source = next(graph for graph in graphs if graph.path.name == order.source)
+def _contract(graph: InspectedGraph | None, network: Network, size: tuple[int, int]) -> ContractRecord:
+    """Say what a variant takes and gives: a graph by what it declares, a model of torch by its network."""
+    if graph is None:
+        taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=(BATCH_AXIS, CHANNELS, *size))
+        given = {
+            name: TensorRecord(name=name, dtype=FLOAT32, shape=(BATCH_AXIS, *shape[1:]))
+            for name, shape in output_shapes(network, 1, size).items()
+        }
+        axes = {BATCH_AXIS: AxisRecord(least=1, greatest=None)}
+    else:
+        (taken,) = (_tensor(value) for value in graph.model.graph.inputs)
+        outputs = [_tensor(value) for value in graph.model.graph.outputs]
+        given = dict(zip(output_names(network), outputs, strict=True))
+        bounds = AxisRecord(least=1, greatest=tracing.GREATEST_BATCH)
+        axes = dict.fromkeys((axis for axis in taken.shape if isinstance(axis, str)), bounds)
+    return ContractRecord(input=taken, layout=LAYOUT, preprocessing=False, outputs=given, axes=axes)
+
+
+def _tensor(value: ir.Value) -> TensorRecord:
+    assert value.name and value.shape is not None and value.dtype is not None
+    shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+    return TensorRecord(name=value.name, dtype=str(value.dtype.numpy()), shape=shape)
+
+
+def _graph(graph: InspectedGraph, passes: tuple[str, ...]) -> GraphRecord:
+    return GraphRecord(
+        opset=graph.model.opset_imports[""],
+        ir_version=graph.model.ir_version,
+        operators=graph.operators,
+        passes=passes,
+    )
+
+
+def _offline(
+    order: CompileOrder, size: tuple[int, int], conversion: Conversion, graphs: Mapping[str, InspectedGraph]
+) -> VariantRecord:
+    static = next(graph for graph in graphs.values() if graph.batch)
+    source = graphs[order.source]
     return VariantRecord(
         variant=order.precision.variant,
         engine="acl",
-        file=order.file,
+        path=order.file,
+        weights=None,
         precision=order.precision.limits,
-        batch=source.batch,
-        opset=source.model.opset_imports[""],
-        ir_version=source.model.ir_version,
-        operators=source.operators,
+        patches=tuple(patch.name for patch in conversion.patches),
+        contract=_contract(source, source.network, size),
+        graph=_graph(source, conversion.passes[order.source]),
         offline=OfflineRecord(
             soc=order.soc,
             precision_mode=order.precision.name,
@@ -158,7 +212,7 @@ def _offline(order: CompileOrder, size: tuple[int, int], graphs: Sequence[Inspec
 
 def _recorded(reference: Reference, images: tuple[str, ...]) -> GoldenRecord:
     return GoldenRecord(
-        file=GOLDEN_FILE,
+        path=GOLDEN_FILE,
         images=images,
         reference=reference.name,
         floor=dict(reference.floor),

@@ -1,4 +1,4 @@
-"""Filling an artifact that was passed on without its weights, from the recipient's own copy."""
+"""`vconv fill`: complete an artifact that came without its weights, from the recipient's own copy."""
 
 from __future__ import annotations
 
@@ -6,27 +6,57 @@ import contextlib
 import errno
 import shutil
 from pathlib import Path
+from typing import Any
 
-from vconv.artifact.manifest import FileRecord, Manifest
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import FileRecord
 from vconv.artifact.staging import left_behind, workplace
-from vconv.convert.sources.table import Request, open_source
+from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights import checkpoint, ledger
 from vconv.convert.weights.ledger import LEDGER_FILE
 from vconv.disk import FILLING, disk_full, require_space
 from vconv.errors import ArtifactError, WeightsError
 from vconv.hashes import sha256_of
 from vconv.progress import megabytes
-from vconv.types import WEIGHTS_FILE, Say
+from vconv.types import WEIGHTS_FILE, Say, silent
+from vconv.workflows import originals
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def fill_weights(folder: Path, made: Manifest, asked: Request, say: Say) -> None:
+def fill(
+    path: str | Path,
+    weights: str | None = None,
+    *,
+    hub: str = DEFAULT_HUB,
+    offline: bool = False,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """Complete an artifact that was exported without weights, from one's own copy of the original.
+
+    Args:
+        path: the artifact.
+        weights: the original's weights, as for :func:`export`; by default what the manifest names.
+        hub: where repositories are looked for.
+        offline: whether to look for them in the hub's cache alone.
+        say: takes a line of progress.
+
+    Returns:
+        ``artifact`` and the weights file's ``sha256`` and ``nbytes``.
+
+    Raises:
+        VconvError: something that the user can fix; the artifact is as it was.
+    """
+    artifact = Artifact.open(path)
+    _fill_weights(artifact, originals.request(artifact, weights, hub, offline), say)
+    return {"artifact": str(path), **artifact.manifest.files[WEIGHTS_FILE].model_dump()}
+
+
+def _fill_weights(artifact: Artifact, asked: Request, say: Say) -> None:
     """Write an artifact's weights file, and prove that it is the one that export left out.
 
     Args:
-        folder: the artifact.
-        made: its manifest.
+        artifact: the artifact.
         asked: for the original's weights, or the very file that was left out.
         say: takes progress.
 
@@ -34,6 +64,7 @@ def fill_weights(folder: Path, made: Manifest, asked: Request, say: Say) -> None
         ArtifactError: it has its weights already, is not whole, cannot be written, or there is no room.
         WeightsError: the weights are not those that it was made from, or were not given and must be.
     """
+    folder, made = artifact.folder, artifact.manifest
     target = folder / WEIGHTS_FILE
     if target.exists():
         raise ArtifactError(
@@ -42,7 +73,7 @@ def fill_weights(folder: Path, made: Manifest, asked: Request, say: Say) -> None
             expected="none",
             fix="validate it; to fill it anew, delete that file first",
         )
-    wanted = _checked(folder, made)
+    wanted = _checked(artifact)
     if asked.weights is None:
         raise WeightsError(
             "the artifact does not say where its weights can be had",
@@ -57,7 +88,7 @@ def fill_weights(folder: Path, made: Manifest, asked: Request, say: Say) -> None
             place = kept.enter_context(workplace(folder, FILLING))
             require_space(place, wanted.nbytes)
             written = place / WEIGHTS_FILE
-            digest = _write(written, place, folder, made, asked, say)
+            digest = _write(written, place, artifact, asked, say)
             if digest != wanted.sha256:
                 raise ArtifactError(
                     "the filled weights are not those of the artifact",
@@ -76,7 +107,7 @@ def fill_weights(folder: Path, made: Manifest, asked: Request, say: Say) -> None
             f"cannot write to {folder}",
             got=error.strerror,
             expected="an artifact that can be written",
-            fix="mend its permissions, or fill a copy",
+            fix="repair its permissions, or fill a copy",
         ) from error
 
 
@@ -84,8 +115,9 @@ def _is_inside(filename: object, folder: Path) -> bool:
     return isinstance(filename, str) and Path(filename).absolute().is_relative_to(folder.absolute())
 
 
-def _checked(folder: Path, made: Manifest) -> FileRecord:
+def _checked(artifact: Artifact) -> FileRecord:
     """Return what the weights must come to, having made sure that the ledger is the artifact's own."""
+    folder, made = artifact.folder, artifact.manifest
     for name in (WEIGHTS_FILE, LEDGER_FILE):
         if name not in made.files:
             raise ArtifactError(
@@ -112,18 +144,18 @@ def _checked(folder: Path, made: Manifest) -> FileRecord:
     return made.files[WEIGHTS_FILE]
 
 
-def _write(written: Path, scratch: Path, folder: Path, made: Manifest, asked: Request, say: Say) -> str:
+def _write(written: Path, scratch: Path, artifact: Artifact, asked: Request, say: Say) -> str:
     """Copy the very file that was left out, or make it anew from the original's; return its sha256."""
-    given = Path(asked.weights or "")
-    if given.is_file() and given.stat().st_size == made.files[WEIGHTS_FILE].nbytes:
+    given, wanted = Path(asked.weights or ""), artifact.manifest.files[WEIGHTS_FILE]
+    if given.is_file() and given.stat().st_size == wanted.nbytes:
         nbytes = given.stat().st_size
         digest = sha256_of(given, megabytes("hashed", nbytes, say).add)
-        if digest == made.files[WEIGHTS_FILE].sha256:
+        if digest == wanted.sha256:
             say(f"copying {given.name}")
             shutil.copyfile(given, written)
             return sha256_of(written, megabytes("hashed", nbytes, say).add)
     (scratch / "source").mkdir()
     source = open_source(asked, scratch / "source", say)
     say(f"writing {WEIGHTS_FILE}")
-    lines = ledger.load(folder / LEDGER_FILE)
+    lines = artifact.ledger
     return checkpoint.rewrite(written, lines, ledger.renamed(lines, source.network, source.entries), say)

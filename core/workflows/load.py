@@ -1,4 +1,4 @@
-"""The straight line that opens a variant for use: load."""
+"""`vconv.load`: open a variant for use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vconv.artifact import manifest
-from vconv.artifact.manifest import Manifest
+from vconv.artifact.artifact import Artifact
 from vconv.errors import InputError, UnavailableError, UnknownNameError
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
@@ -20,7 +19,6 @@ from vconv.runtime.engines.variants import (
     ENGINES,
     PATCHED,
     TorchName,
-    find_variant,
     open_variant,
 )
 from vconv.validators.latency import winners
@@ -59,25 +57,24 @@ def load(
     Raises:
         VconvError: the artifact, the device, the variant or the engine cannot be had.
     """
-    folder = Path(path)
-    made = manifest.load(folder)
+    artifact = Artifact.open(path)
     place = find_device(device, Settings.of(hf32, profile))
     if variant is None and engine is None:
-        for winner in _winners(folder, made, place):
+        for winner in _winners(artifact, place):
             with contextlib.suppress(UnavailableError):
-                return _open(folder, made, place, winner.variant, winner.engine)
-    return _open(folder, made, place, DEFAULT_VARIANT if variant is None else variant, engine)
+                return _open(artifact, place, winner.variant, winner.engine)
+    return _open(artifact, place, DEFAULT_VARIANT if variant is None else variant, engine)
 
 
-def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[RankedVariant]:
+def _winners(artifact: Artifact, place: Device) -> Iterator[RankedVariant]:
     """Yield what was ranked and could be run here, the best first."""
-    batches = {record.variant: record.batch for record in made.variants}
+    batches = {record.variant: record.batch for record in artifact.manifest.variants}
     default = (DEFAULT_VARIANT, "onnxruntime")
 
     def preference(one: RankedVariant) -> tuple[int, bool, bool]:
         return one.rank, (one.variant, one.engine) != default, batches.get(one.variant) is not None
 
-    for one in sorted(winners.ranked(folder, place), key=preference):
+    for one in sorted(winners.ranked(artifact.folder, place), key=preference):
         torch = TorchName.read(one.variant)
         if torch and torch.kind == "patched" and not torch.captured and torch.precision in place.precisions:
             yield one
@@ -85,18 +82,16 @@ def _winners(folder: Path, made: Manifest, place: Device) -> Iterator[RankedVari
             yield one
 
 
-def _open(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
+def _open(artifact: Artifact, place: Device, name: str, engine: str | None) -> Session:
     torch = TorchName.read(name)
-    session = (
-        _torch(folder, made, place, torch, engine) if torch else _graph(folder, made, place, name, engine)
-    )
+    session = _torch(artifact, place, torch, engine) if torch else _graph(artifact, place, name, engine)
     session.variant = name
     return session
 
 
-def _torch(folder: Path, made: Manifest, place: Device, torch: TorchName, engine: str | None) -> Session:
+def _torch(artifact: Artifact, place: Device, torch: TorchName, engine: str | None) -> Session:
     if torch.kind != "patched":
-        names = [record.variant for record in made.variants]
+        names = [record.variant for record in artifact.manifest.variants]
         raise UnknownNameError("variant", str(torch), names, fix="choose one: the original is not in it")
     lack = capture.lack(place) if torch.captured else ""
     if torch.precision not in place.precisions:
@@ -111,12 +106,12 @@ def _torch(folder: Path, made: Manifest, place: Device, torch: TorchName, engine
             fix="name another variant",
         )
     precision = PRECISIONS[torch.precision]
-    record = find_variant(made, PATCHED)
-    return open_variant(folder, made, record, place, precision=precision, captured=torch.captured)
+    record = artifact.variant(PATCHED)
+    return open_variant(artifact, record, place, precision=precision, captured=torch.captured)
 
 
-def _graph(folder: Path, made: Manifest, place: Device, name: str, engine: str | None) -> Session:
-    record = find_variant(made, name)
+def _graph(artifact: Artifact, place: Device, name: str, engine: str | None) -> Session:
+    record = artifact.variant(name)
     engines = list(GRAPH_ENGINES) if record.engine in GRAPH_ENGINES else [record.engine]
     if engine is not None and engine not in engines:
         raise UnknownNameError(
@@ -125,4 +120,4 @@ def _graph(folder: Path, made: Manifest, place: Device, name: str, engine: str |
     lack = ENGINES[engine].lack(place) if engine else ""
     if engine and lack:
         raise unavailable(engine, lack, place)
-    return open_variant(folder, made, record, place, engine or "")
+    return open_variant(artifact, record, place, engine or "")

@@ -1,4 +1,4 @@
-"""What an export makes beside the checkpoint: graphs always, and an offline model where one is asked for."""
+"""The options of an export for offline models. Graphs are always made; an offline model only on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION, CompileOrder
 from vconv.errors import InputError, UnknownNameError
 
 ONNX, OM = FORMATS = ("onnx", "om")
-"""What can be exported: graphs, which every artifact has, and an offline model beside them."""
+"""The values of ``--format``: graphs only, or also an offline model."""
 
 
 def offline_order(
@@ -22,7 +22,7 @@ def offline_order(
     without_weights: bool,
     opset: int,
 ) -> CompileOrder | None:
-    """Return what is to be compiled; None where no offline model is asked for.
+    """Return how to compile the offline model; None if none is requested.
 
     Args:
         format: what is exported: see :data:`FORMATS`.
@@ -42,30 +42,30 @@ def offline_order(
     named = [name for name, value in given.items() if value]
     if format == ONNX and named:
         raise InputError(
-            f"{named[0]} has nothing to do",
+            f"{named[0]} is only for an offline model",
             got=f"--format {ONNX}",
-            expected=f"--format {OM}: it is about an offline model",
+            expected=f"--format {OM}",
             fix=f"add --format {OM}, or leave {named[0]} out",
         )
     if format == ONNX:
         return None
     if soc is None:
         raise InputError(
-            f"--format {OM} does not say for which processor",
+            f"--format {OM} needs the name of a processor",
             got="no --soc",
             expected="a name such as Ascend910B4 or Ascend310P3",
-            fix="put Ascend before the name that `npu-smi info` shows",
+            fix="add --soc: Ascend, followed by the name that `npu-smi info` shows",
         )
     if without_weights:
         raise InputError(
             f"--format {OM} and --without-weights exclude each other",
             got="both",
-            expected="one: an offline model has its weights inside",
+            expected="one of them: an offline model contains its weights",
             fix="leave one of them out",
         )
     if gears and opset > operators.GREATEST_OPSET:
         raise InputError(
-            "--gears needs a graph that ATC takes",
+            "--gears needs an opset that ATC can compile",
             got=f"--opset {opset}",
             expected=f"{operators.GREATEST_OPSET} at most",
             fix="leave --opset out",
@@ -74,9 +74,9 @@ def offline_order(
 
 
 def offline_row(made: Manifest) -> dict[str, Any] | None:
-    """Say how an artifact's offline model is compiled, and whether it has been; None if it has none."""
+    """Describe an artifact's offline model and whether it is compiled; None if the artifact has none."""
     for record in made.variants:
         if record.offline:
-            named = {"variant": record.variant, "file": record.file, "compiled": record.file in made.files}
+            named = {"variant": record.variant, "file": record.path, "compiled": record.path in made.files}
             return {**named, **record.offline.model_dump(mode="json")}
     return None

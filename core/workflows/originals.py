@@ -1,4 +1,4 @@
-"""What a validation compares: the variants of an artifact, the original, and the reference."""
+"""The original of an artifact: found again, run as the reference, and the inputs that it is run on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from vconv.artifact.manifest import Manifest
+from vconv.artifact.artifact import Artifact
 from vconv.catalog import systems
+from vconv.catalog.systems import System
 from vconv.convert.sources.base import SYNTHETIC, Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
@@ -20,9 +21,8 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.inputs.images import natural_images
 from vconv.runtime.inputs.preprocessing import load_processor, preprocess
 from vconv.runtime.timing.clocks import timed
-from vconv.types import Array, Check, Say, Status
-from vconv.validators.accuracy import golden as golden_room
-from vconv.validators.accuracy.golden import Reference
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array, Check, Say, Status
+from vconv.validators.accuracy.golden import Reference, check_recorded, load, run_reference
 from vconv.validators.accuracy.reference_file import ReferenceFile, check_reference_file
 from vconv.validators.checks.preprocessing import MADE_UP
 
@@ -82,11 +82,31 @@ def preprocessing_ms(folder: Path) -> float:
     return 1e3 * statistics.median(seconds)
 
 
-def request(made: Manifest, weights: str | None, hub: str, offline: bool) -> Request:
+def system_of(artifact: Artifact) -> System:
+    """Return an artifact's system as it was exported; of schema 1, the catalog's row of that name.
+
+    Raises:
+        UnknownNameError: the manifest is of schema 1, and the catalog has no such system.
+    """
+    made = artifact.manifest
+    if made.original is None:
+        return systems.find(made.system.name)
+    return System(
+        name=made.system.name,
+        hub_id=made.system.hub_id,
+        library=made.system.library,
+        config=artifact.original(CONFIG_FILE),
+        licence=made.original.licence,
+        preprocessor=artifact.original(PREPROCESSOR_FILE),
+        gated=made.original.gated,
+    )
+
+
+def request(artifact: Artifact, weights: str | None, hub: str, offline: bool) -> Request:
     """Ask for an artifact's original again.
 
     Args:
-        made: the manifest.
+        artifact: the artifact.
         weights: where it is; None for where the manifest says.
         hub: where a repository that is given is looked for.
         offline: whether to look for a repository in the cache alone.
@@ -94,9 +114,8 @@ def request(made: Manifest, weights: str | None, hub: str, offline: bool) -> Req
     Returns:
         The request; it has no weights where none were given and the manifest knows no place.
     """
-    origin = made.source
-    system = systems.find(made.system.name)
-    asked = Request(system, weights or None, hub, origin.pool, origin.periods, offline)
+    origin = artifact.manifest.source
+    asked = Request(system_of(artifact), weights or None, hub, origin.pool, origin.periods, offline)
     if weights:
         return asked
     if origin.synthetic:
@@ -107,14 +126,15 @@ def request(made: Manifest, weights: str | None, hub: str, offline: bool) -> Req
 
 
 def live_source(
-    made: Manifest, asked: Request, given: bool, scratch: Path, say: Say
+    artifact: Artifact, weights: str | None, hub: str, offline: bool, scratch: Path, say: Say
 ) -> tuple[Source | None, str]:
     """Return the original's weights if they can be had here: given, synthetic, or on the hub they came from.
 
     Args:
-        made: the manifest.
-        asked: as :func:`request` returns it.
-        given: whether the user said where they are.
+        artifact: the artifact.
+        weights: where they are; None for where the manifest says.
+        hub: where a repository that is given is looked for.
+        offline: whether to look for a repository in the cache alone.
         scratch: an empty folder.
         say: takes progress.
 
@@ -124,34 +144,35 @@ def live_source(
     Raises:
         WeightsError: weights were given, and they are not sound.
     """
+    asked, origin = request(artifact, weights, hub, offline), artifact.manifest.source
     if asked.weights is None:
-        return None, f"the original came from a {made.source.kind}: --weights says where it is"
+        return None, f"the original came from a {origin.kind}: --weights says where it is"
     try:
         return open_source(asked, scratch, say), ""
     except WeightsError as error:
-        if given or made.source.synthetic:
+        if weights or origin.synthetic:
             raise
         say(f"the original cannot be had: {error.what}")
         return None, f"{error.what}, got {error.got}"
 
 
 def inputs(
-    folder: Path, made: Manifest, photographs: Sequence[Image.Image], seed: int
+    artifact: Artifact, photographs: Sequence[Image.Image], seed: int
 ) -> tuple[Array, tuple[str, ...]]:
     """Choose what a reference is run on: photographs, else what was recorded, else made-up images.
 
     Args:
-        folder: the artifact.
-        made: its manifest.
+        artifact: the artifact.
         photographs: photographs; none for what was recorded.
         seed: of made-up images.
 
     Returns:
         float32 (N, 3, H, W), and what each image is.
     """
-    if photographs or made.golden is None:
-        return sample(folder, photographs, seed, made.size)
-    return golden_room.load(folder / made.golden.file)[0], made.golden.images
+    golden = artifact.manifest.golden
+    if photographs or golden is None:
+        return sample(artifact.folder, photographs, seed, artifact.manifest.size)
+    return load(artifact.folder / golden.path)[0], golden.images
 
 
 def _from_elsewhere(
@@ -161,14 +182,13 @@ def _from_elsewhere(
     live = None
     if source:
         say("running the reference in fp32 and float64, to hold the recorded one against it")
-        live = golden_room.run_reference(source, elsewhere.reference.pixel_values).outputs
+        live = run_reference(source, elsewhere.reference.pixel_values).outputs
     check = check_reference_file(elsewhere, live)
     return elsewhere.reference, check, {"source": "file", "images": list(elsewhere.facts.images)}
 
 
 def reference(
-    folder: Path,
-    made: Manifest,
+    artifact: Artifact,
     source: Source | None,
     photographs: Sequence[Image.Image],
     seed: int,
@@ -178,8 +198,7 @@ def reference(
     """Run the reference live, or take what was recorded, or neither.
 
     Args:
-        folder: the artifact.
-        made: its manifest.
+        artifact: the artifact.
         source: the original's weights, where they are at hand.
         photographs: what to judge on, in place of what was recorded.
         seed: of made-up images, where nothing was recorded.
@@ -194,8 +213,9 @@ def reference(
     """
     if elsewhere:
         return _from_elsewhere(elsewhere, source, say)
-    recorded = golden_room.load(folder / made.golden.file) if made.golden else None
-    names = made.golden.images if made.golden else ()
+    golden = artifact.manifest.golden
+    recorded = load(artifact.folder / golden.path) if golden else None
+    names = golden.images if golden else ()
     told: dict[str, Any] = {"source": "recorded" if recorded else "none", "images": list(names)}
     if source is None:
         if photographs:
@@ -206,22 +226,21 @@ def reference(
                 fix="give --weights, or leave --images out to use the recorded inputs",
             )
         check = Check("golden", Status.SKIPPED, "the original's weights are not at hand to run it again")
-        if recorded is None or made.golden is None:
+        if recorded is None or golden is None:
             return None, check, told
-        record = made.golden
         there = Reference(
-            record.reference, *recorded, record.floor, record.to_stock_original, source="golden"
+            golden.reference, *recorded, golden.floor, golden.to_stock_original, source="golden"
         )
         return there, check, told
-    pixel_values, names = inputs(folder, made, photographs, seed)
+    pixel_values, names = inputs(artifact, photographs, seed)
     if photographs or recorded is None:
         told = {"source": "photographs" if photographs else "made up", "images": list(names)}
     say("running the reference in fp32 and float64")
-    live = golden_room.run_reference(source, pixel_values)
-    return live, golden_room.check_recorded(live, None if photographs else recorded), told
+    live = run_reference(source, pixel_values)
+    return live, check_recorded(live, None if photographs else recorded), told
 
 
-def published(made: Manifest, devices: Sequence[Device]) -> list[dict[str, Any]]:
-    """List what others have published of a system on the kinds of these devices."""
-    kinds = {device.kind for device in devices}
-    return [asdict(row) for row in systems.find(made.system.name).published if row.kind in kinds]
+def published(artifact: Artifact, devices: Sequence[Device]) -> list[dict[str, Any]]:
+    """List what others have published of a system on these kinds of devices; of an unknown one, nothing."""
+    kinds, known = {device.kind for device in devices}, systems.SYSTEMS.get(artifact.name)
+    return [asdict(row) for row in known.published if row.kind in kinds] if known else []

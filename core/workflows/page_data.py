@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vconv.artifact.manifest import Manifest, digest
+from vconv.artifact.artifact import Artifact
 from vconv.convert.architectures.base import Capability
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.variants import patched_network
 from vconv.runtime.inputs.preprocessing import denormalised
 from vconv.runtime.stages.table import SIMULATED
 from vconv.runtime.stages.torch_model import TorchStages
@@ -25,11 +23,11 @@ from vconv.workflows.checks import CheckedArtifact
 
 def gallery(found: CheckedArtifact) -> Gallery:
     """Hang up the images that are judged on, with the reference's maps of them; none without a reference."""
-    height, width = found.made.size
+    height, width = found.artifact.manifest.size
     if found.reference is None:
         return Gallery.of((), np.zeros((0, height, width, CHANNELS), np.uint8), {}, (0, 0))
-    network = patched_network(found.folder)
-    photographs = denormalised(found.folder, found.reference.pixel_values[:SHOWN])
+    network = found.artifact.network
+    photographs = denormalised(found.artifact.folder, found.reference.pixel_values[:SHOWN])
     lack, patch = network.lack(Capability.TOKEN_GRID), network.numbers.patch
     if lack:
         return Gallery.of((), photographs, {}, (0, 0), lack)
@@ -55,12 +53,13 @@ def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: S
         return Depths(reason=lack)
     say("running the reference stage by stage")
     with ExitStack() as closing:
-        _, session = open_reference(found.folder, found.made, found.source)
+        _, session = open_reference(found.artifact, found.source)
         stages = TorchStages(closing.enter_context(session), plain=False)
-        return Depths.of(stages, found.reference.pixel_values)
+        return Depths.of(stages, found.reference.pixel_values, found.artifact.network)
 
 
-def identity(folder: Path, made: Manifest) -> dict[str, Any]:
+def identity(artifact: Artifact) -> dict[str, Any]:
     """Tell by which hashes an artifact is known, as its manifest has them."""
+    made = artifact.manifest
     files = {name: {"sha256": file.sha256, "nbytes": file.nbytes} for name, file in made.files.items()}
-    return {"sha256": digest(folder), "vconv": made.vconv, "files": files}
+    return {"sha256": artifact.digest, "vconv": made.vconv, "files": files}

@@ -1,4 +1,4 @@
-"""The straight line that records a reference on one machine, for a validation on another."""
+"""`vconv reference`: record a reference on one machine, for a validation on another."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import Manifest
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import ArtifactError, InputError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS as DEVICE_KINDS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.variants import require_weights
 from vconv.runtime.inputs.images import open_images
 from vconv.types import Say, silent
 from vconv.validators.accuracy import golden as golden_room
@@ -24,10 +24,10 @@ from vconv.validators.accuracy.reference_file import Facts, ReferenceFile
 from vconv.validators.checks.integrity import verify_source
 from vconv.validators.report import saving
 from vconv.workflows import originals
-from vconv.workflows.bisect import compare_with_original
+from vconv.workflows.checks import compare_with_original
 
 KINDS = ("cpu", "cuda")
-"""Where a reference can be run. An NPU's own GELU is the tanh form, and no patch may mend a reference."""
+"""Where a reference can be run. An NPU's own GELU is the tanh form, and no patch may correct a reference."""
 
 
 def reference(
@@ -65,17 +65,16 @@ def reference(
         ``arithmetic``, ``images``, ``environment``, ``time``.
 
     Raises:
-        VconvError: something that the user can mend; nothing is written.
+        VconvError: something that the user can fix; nothing is written.
     """
     place = _place(device)
     photographs = open_images(images) if images else []
-    folder, target = Path(path), Path(out)
-    made = manifest.load(folder)
-    require_weights(folder)
-    _require_writable(target, folder, force)
+    artifact, target = Artifact.open(path), Path(out)
+    made = artifact.manifest
+    artifact.require_weights()
+    _require_writable(target, artifact.folder, force)
     with scratch_folder(say) as scratch:
-        asked = originals.request(made, weights, hub, offline)
-        source, missing = originals.live_source(made, asked, bool(weights), scratch, say)
+        source, missing = originals.live_source(artifact, weights, hub, offline, scratch, say)
         if source is None:
             raise InputError(
                 "there is nothing to run as the reference",
@@ -85,7 +84,7 @@ def reference(
             )
         wrong = [
             check
-            for check in (verify_source(made, source), *compare_with_original(folder, source))
+            for check in (verify_source(made, source), *compare_with_original(artifact, source))
             if check.fault
         ]
         if wrong:
@@ -95,7 +94,7 @@ def reference(
                 expected=made.source.label,
                 fix="give the original's own weights",
             )
-        pixel_values, names = originals.inputs(folder, made, photographs, seed)
+        pixel_values, names = originals.inputs(artifact, photographs, seed)
         say(f"running the reference in fp32 on {place.name}, in float64 on cpu")
         found = golden_room.run_reference(source, pixel_values, place)
     facts = Facts(
@@ -122,7 +121,7 @@ def reference(
 
 
 def read_reference(
-    reference: str | Path | None, made: manifest.Manifest, others: Mapping[str, object]
+    reference: str | Path | None, made: Manifest, others: Mapping[str, object]
 ) -> ReferenceFile | None:
     """Read a reference from another machine, if one was named.
 

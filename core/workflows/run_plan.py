@@ -25,7 +25,7 @@ USUAL_ENGINE = "onnxruntime"
 
 
 def _named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
-    """Look devices up by name; an NPU that ``all`` leaves out though torch_npu is installed is told."""
+    """Look devices up by name. For ``all``, report them, and why an installed torch_npu gives no NPU."""
     found = find_devices(name, settings)
     if name == ALL:
         say(f"devices here: {', '.join(device.name for device in found)}")
@@ -148,11 +148,10 @@ class RunPlan:
             captures = (False, True) if self.capture and not lack(device) else (False,)
             if found.source:
                 listed += listing.originals(
-                    found.folder, found.source, found.made, device, found.reference, precisions, captures
+                    found.artifact, found.source, device, found.reference, precisions, captures
                 )
             listed += listing.candidates(
-                found.folder,
-                found.made,
+                found.artifact,
                 device,
                 found.reference,
                 self.engines or (USUAL_ENGINE,),
@@ -169,5 +168,5 @@ class RunPlan:
         cpu, only = find_device("cpu"), [PRECISIONS["fp32"]]
         assert found.reference is not None
         if found.source:
-            return listing.originals(found.folder, found.source, found.made, cpu, found.reference, only)
-        return listing.candidates(found.folder, found.made, cpu, found.reference, (), only, offline=False)
+            return listing.originals(found.artifact, found.source, cpu, found.reference, only)
+        return listing.candidates(found.artifact, cpu, found.reference, (), only, offline=False)

@@ -1,4 +1,4 @@
-"""The straight line that tests vconv itself: known faults, one at a time, and what becomes of them."""
+"""`vconv selftest`: known faults, made one at a time, and whether a validation finds each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from vconv.artifact import manifest
-from vconv.artifact.manifest import Manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.catalog import systems
 from vconv.catalog.systems import miniature
@@ -24,12 +23,10 @@ from vconv.errors import InputError, VconvError
 from vconv.progress import ProgressMeter
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import AUTO
-from vconv.runtime.engines.variants import patched_network, require_weights
 from vconv.runtime.inputs.images import natural_images
 from vconv.types import Check, Say, Status, silent, weights_named
 from vconv.validators import validation
-from vconv.validators.accuracy import golden
-from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.golden import Reference, check_recorded, load
 from vconv.validators.accuracy.limits import Limits, open_limits
 from vconv.validators.checks.integrity import verify_files
 from vconv.validators.faults.base import Fault
@@ -54,14 +51,12 @@ class TestedArtifact:
     """An artifact that faults are made in, with its original.
 
     Args:
-        folder: the artifact.
-        made: its manifest.
+        artifact: the artifact.
         source: the original's weights.
         live: the reference's outputs on what was recorded.
     """
 
-    folder: Path
-    made: Manifest
+    artifact: Artifact
     source: Source
     live: Reference
 
@@ -94,7 +89,7 @@ def selftest(
         ``false_alarms``, ``passed``.
 
     Raises:
-        VconvError: something that the user can mend.
+        VconvError: something that the user can fix.
     """
     limits = open_limits(within)
     _require_metric(limits)
@@ -108,28 +103,27 @@ def selftest(
     alarms: list[dict[str, Any]] = []
     lacking: list[dict[str, str]] = []
     artifacts = []
-    probands = len(systems.SYSTEMS) if path is None else 1
-    meter = ProgressMeter("faults and clean runs", probands * (clean_runs + len(FAULTS)), say)
+    tested_artifacts = len(systems.SYSTEMS) if path is None else 1
+    meter = ProgressMeter("faults and clean runs", tested_artifacts * (clean_runs + len(FAULTS)), say)
     with scratch_folder(say) as scratch:
         given = (
             _miniatures(scratch, say) if path is None else _given(path, weights, hub, offline, scratch, say)
         )
-        for proband in given:
-            name = proband.made.system.name
+        for tested in given:
+            name = tested.artifact.name
             artifacts.append(
-                weights_named(f"{name}: {proband.source.origin.label}", proband.source.origin.synthetic)
+                weights_named(f"{name}: {tested.source.origin.label}", tested.source.origin.synthetic)
             )
-            limits.require_use(str(proband.folder), proband.made.outputs)
-            judge = partial(_judged, proband, limits=limits, engines=engines, say=say)
+            limits.require_use(str(tested.artifact), tested.artifact.manifest.outputs)
+            judge = partial(_judged, tested, limits=limits, engines=engines, say=say)
             for number in range(clean_runs):
                 images = natural_images(1, _FIRST_IMAGE + number)
-                document = judge(proband.folder, photographs=images)
+                document = judge(tested.artifact, photographs=images)
                 if document["status"] is not Status.PASSED:
                     alarms.append({"artifact": name, "run": number, **document})
                 say(f"{name}: clean run {number + 1} of {clean_runs}: {document['status']}")
                 meter.add()
-            network = patched_network(proband.folder)
-            shop = ArtifactCopy.open(proband.folder, scratch / f"workshop-{len(artifacts)}", network)
+            shop = ArtifactCopy.open(tested.artifact, scratch / f"copy-{len(artifacts)}")
             for fault in FAULTS:
                 lacks = fault.skipped(shop)
                 if lacks:
@@ -185,13 +179,13 @@ def _told(row: Mapping[str, Any]) -> str:
 
 
 def _tried(fault: Fault, shop: ArtifactCopy, judge: Any) -> dict[str, Any]:
-    """Make a fault, validate, and mend it again."""
+    """Make a fault, validate, and put it right again."""
     changed = True
     try:
         fault.inject(shop)
         changed = shop.altered() or bool(fault.patches)
         shop.rehash()
-        document = judge(shop.folder, patches={**PATCHES, **fault.patches})
+        document = judge(Artifact.open(shop.folder), patches={**PATCHES, **fault.patches})
     except VconvError as error:
         refused = {"class": "", "because": str(error)}
         document = {
@@ -201,7 +195,7 @@ def _tried(fault: Fault, shop: ArtifactCopy, judge: Any) -> dict[str, Any]:
             "failed_variants": [],
         }
     finally:
-        shop.mend()
+        shop.restore()
     first = next(iter(document["diagnosis"]), {"class": "", "because": ""})
     return {
         "fault": fault.name,
@@ -216,8 +210,8 @@ def _tried(fault: Fault, shop: ArtifactCopy, judge: Any) -> dict[str, Any]:
 
 
 def _judged(
-    proband: TestedArtifact,
-    folder: Path,
+    tested: TestedArtifact,
+    artifact: Artifact,
     *,
     limits: Limits,
     engines: Sequence[str] | None,
@@ -226,15 +220,15 @@ def _judged(
     patches: Mapping[str, Patch] | None = None,
 ) -> dict[str, Any]:
     """Validate a copy of an artifact as :func:`vconv.workflows.validate.validate` does, without timing it."""
-    made = manifest.load(folder)
+    golden = artifact.manifest.golden
 
     def refer(source: Source | None) -> tuple[Reference | None, Check, dict[str, Any]]:
         if photographs:
-            return originals.reference(folder, made, source, photographs, 0, silent)
-        recorded = golden.load(folder / made.golden.file) if made.golden else None
-        return proband.live, golden.check_recorded(proband.live, recorded), {}
+            return originals.reference(artifact, source, photographs, 0, silent)
+        recorded = load(artifact.folder / golden.path) if golden else None
+        return tested.live, check_recorded(tested.live, recorded), {}
 
-    found = check_artifact(folder, made, lambda: (proband.source, ""), refer)
+    found = check_artifact(artifact, lambda: (tested.source, ""), refer)
     trial = RunPlan((find_device("cpu"),), engines, (AUTO,), patches)
     rows = validation.run(trial.candidates(found), limits, None, silent).rows
     return {
@@ -254,29 +248,27 @@ def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
         original = scratch / f"{system.name}-original"
         original.mkdir()
         source = open_source(Request(system, _SEED), original, say)
-        yield _proband(folder, manifest.load(folder), source)
+        yield _tested(Artifact.open(folder), source)
 
 
 def _given(
     path: str | Path, weights: str | None, hub: str, offline: bool, scratch: Path, say: Say
 ) -> Iterator[TestedArtifact]:
     """Open the artifact that was given, and its original."""
-    folder = Path(path)
-    made = manifest.load(folder)
-    require_weights(folder)
+    artifact = Artifact.open(path)
+    artifact.require_weights()
     # What is wrong from the start would be covered up when hashes are made to fit.
-    check = verify_files(folder, made, say)
+    check = verify_files(artifact, say)
     if check.status is Status.FAILED:
         raise InputError(
-            f"{folder} is not as it was exported",
+            f"{artifact} is not as it was exported",
             got=check.detail,
             expected="the files of its manifest alone",
             fix="take away what is not its own, or export it again",
         )
-    asked = originals.request(made, weights, hub, offline)
     original = scratch / "original"
     original.mkdir()
-    source, missing = originals.live_source(made, asked, bool(weights), original, say)
+    source, missing = originals.live_source(artifact, weights, hub, offline, original, say)
     if source is None:
         raise InputError(
             "cannot tell faults from what was exported",
@@ -284,10 +276,10 @@ def _given(
             expected="the original's weights",
             fix="give --weights, or leave PATH out to test on miniatures",
         )
-    yield _proband(folder, made, source)
+    yield _tested(artifact, source)
 
 
-def _proband(folder: Path, made: Manifest, source: Source) -> TestedArtifact:
-    reference, _, _ = originals.reference(folder, made, source, (), 0, silent)
+def _tested(artifact: Artifact, source: Source) -> TestedArtifact:
+    reference, _, _ = originals.reference(artifact, source, (), 0, silent)
     assert reference is not None
-    return TestedArtifact(folder, made, source, reference)
+    return TestedArtifact(artifact, source, reference)

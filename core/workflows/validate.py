@@ -1,4 +1,4 @@
-"""The straight line that judges an artifact: validate."""
+"""`vconv validate`: judge every variant of an artifact, and time it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import AUTO
-from vconv.runtime.engines.variants import require_weights
 from vconv.runtime.inputs.image_folder import find_images
 from vconv.runtime.inputs.images import open_images
 from vconv.runtime.processes import peak_memory
@@ -93,7 +92,7 @@ def validate(
         plain text, and as a ``page`` to look at.
 
     Raises:
-        VconvError: something that the user can mend.
+        VconvError: something that the user can fix.
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
@@ -101,28 +100,26 @@ def validate(
     limits = open_limits(within)
     photographs = open_images(images) if images else []
     image_folder = find_images(dataset) if dataset is not None else None
-    folder = Path(path)
-    made = manifest.load(folder)
-    recorded = read_reference(reference, made, {"--images": images, "--dataset": dataset})
-    limits.require_use(str(folder), made.outputs)
-    require_weights(folder)
+    artifact = Artifact.open(path)
+    folder = artifact.folder
+    recorded = read_reference(reference, artifact.manifest, {"--images": images, "--dataset": dataset})
+    limits.require_use(str(folder), artifact.manifest.outputs)
+    artifact.require_weights()
     saving.probe(folder)
     with contextlib.ExitStack() as kept:
         if image_folder:
             kept.enter_context(journal.alone(folder))
         scratch = kept.enter_context(scratch_folder(log.say))
-        asked = originals.request(made, weights, hub, offline)
-        original = partial(originals.live_source, made, asked, bool(weights), scratch, log.say)
+        original = partial(originals.live_source, artifact, weights, hub, offline, scratch, log.say)
         refer = partial(
             originals.reference,
-            folder,
-            made,
+            artifact,
             photographs=photographs,
             seed=seed,
             say=log.say,
             elsewhere=recorded,
         )
-        found = check_artifact(folder, made, original, refer, log.say)
+        found = check_artifact(artifact, original, refer, log.say)
         if image_folder:
             require_original(found.source)
         isolate = None if quick else peak_memory.measure
@@ -141,7 +138,7 @@ def validate(
     if agreed:
         journal.discard(agreed.work)
     beside_it = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("page", ".html"))}
-    return {**result, "report": str(saved), **beside_it, "card": card.refresh(folder, made, say)}
+    return {**result, "report": str(saved), **beside_it, "card": card.refresh(artifact, say)}
 
 
 def _document(
@@ -153,7 +150,7 @@ def _document(
     recorded: ReferenceFile | None,
 ) -> dict[str, Any]:
     """Gather what a validation found, as its report has it."""
-    made, rows = found.made, run.rows
+    made, rows = found.artifact.manifest, run.rows
     baseline = add_speed_ups(rows)
     status = saving.whole(rows, found.checks)
     return {
@@ -171,8 +168,8 @@ def _document(
             "recorded": recorded.describe() if recorded else None,
         },
         "inputs": found.inputs,
-        "manifest": page_data.identity(found.folder, made),
-        "preprocessing_ms_per_image": originals.preprocessing_ms(found.folder),
+        "manifest": page_data.identity(found.artifact),
+        "preprocessing_ms_per_image": originals.preprocessing_ms(found.artifact.folder),
         **trial.described(),
         "timing": asdict(plan),
         "checks": [asdict(check) for check in found.checks],
@@ -180,5 +177,5 @@ def _document(
         "machine": asdict(run.machine),
         "ranking": ranking.rank(rows, run.machine),
         "variants": rows,
-        "published": originals.published(made, trial.devices) if rows else [],
+        "published": originals.published(found.artifact, trial.devices) if rows else [],
     }

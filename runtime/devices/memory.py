@@ -1,4 +1,7 @@
-"""Memory of this process and this machine, as Linux tells it."""
+"""Memory of this process and this machine, as Linux reports it.
+
+The files are read here: psutil neither resets a peak nor knows the limit of a control group.
+"""
 
 from __future__ import annotations
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.artifact.manifest import Manifest, VariantRecord
-from vconv.convert.files.safetensors_file import read_header
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import VariantRecord
 from vconv.convert.libraries import models
-from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch
-from vconv.errors import ArtifactError, UnknownNameError
 from vconv.runtime.devices import npu_gelu
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.capture import CapturedSession
@@ -23,10 +20,8 @@ from vconv.runtime.engines.offline import OfflineSession
 from vconv.runtime.engines.precisions import PRECISIONS, Precision
 from vconv.runtime.engines.session import Session, TorchSession
 from vconv.runtime.engines.table import GRAPH_ENGINES, OnnxRuntimeSession, OpenVinoSession, unavailable
-from vconv.runtime.inputs.preprocessing import read_config
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated, SimulatedGraphSession, SimulatedTorchSession
-from vconv.types import WEIGHTS_FILE
 
 DEFAULT_VARIANT = "onnx-fp32"
 PATCHED = "patched-torch-fp32"
@@ -64,47 +59,8 @@ class TorchName:
         return cls(found[1], found[2], bool(found[3])) if found else None
 
 
-def require_weights(folder: Path) -> None:
-    """Make sure that an artifact has its weights file.
-
-    Raises:
-        ArtifactError: it was passed on without.
-    """
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise ArtifactError(
-            f"{folder} has no weights",
-            got=f"no {WEIGHTS_FILE}",
-            expected="the weights that it was made with",
-            fix=f"complete it with `vconv fill {shlex.quote(str(folder))} --weights WHERE`",
-        )
-
-
-def patched_network(folder: Path) -> Network:
-    """Return what an artifact's own configuration and weights describe.
-
-    Raises:
-        ArtifactError: it has no weights, or its configuration is none.
-        WeightsError: the weights are not sound.
-    """
-    require_weights(folder)
-    return network(read_config(folder), read_header(folder / WEIGHTS_FILE))
-
-
-def find_variant(manifest: Manifest, name: str) -> VariantRecord:
-    """Look a variant up in a manifest.
-
-    Raises:
-        UnknownNameError: the artifact has no such variant.
-    """
-    records = {record.variant: record for record in manifest.variants}
-    if name not in records:
-        raise UnknownNameError("variant", name, records, fix="choose one that the artifact has")
-    return records[name]
-
-
 def open_variant(
-    folder: Path,
-    manifest: Manifest,
+    artifact: Artifact,
     record: VariantRecord,
     device: Device,
     engine: str = "",
@@ -115,8 +71,7 @@ def open_variant(
     """Load a variant.
 
     Args:
-        folder: the artifact.
-        manifest: its manifest.
+        artifact: the artifact.
         record: which variant.
         device: where to run it.
         engine: another engine for a graph than the record's own.
@@ -128,32 +83,31 @@ def open_variant(
         ArtifactError: it has no weights.
         UnavailableError: the engine is not installed for this device.
     """
-    require_weights(folder)
+    artifact.require_weights()
+    folder, size = artifact.folder, artifact.manifest.size
     if device.simulated:
         if patches is not None or captured:
             raise ValueError("a simulated device runs the genuine patches, and captures nothing")
-        return _simulated(folder, manifest, record, device, precision)
+        return _simulated(artifact, record, device, precision)
     if record.engine == "torch":
-        net = patched_network(folder)
-        applied = {patch.name for patch in manifest.patches if patch.applied}
-        chosen = [patch for name, patch in (patches or table.PATCHES).items() if name in applied]
+        net = artifact.network
+        chosen = [patch for name, patch in (patches or table.PATCHES).items() if name in record.patches]
         chosen, gelu = npu_gelu.on_device(chosen, device)
         model, kind = models.load(folder, net), _KINDS[captured]
-        return kind(model, net, device, chosen, folder, manifest.size, precision, gelu)
+        return kind(model, net, device, chosen, folder, size, precision, gelu)
     session = ENGINES[engine or record.engine]
-    return session(folder / record.file, device, folder, manifest.size, record.batch)
+    return session(artifact.path(record), device, folder, size, record.batch)
 
 
-def _simulated(
-    folder: Path, manifest: Manifest, record: VariantRecord, device: Device, precision: Precision
-) -> Simulated:
+def _simulated(artifact: Artifact, record: VariantRecord, device: Device, precision: Precision) -> Simulated:
     """Load a variant on the simulated NPU."""
+    folder, size = artifact.folder, artifact.manifest.size
     if record.engine == "torch":
         subject = OpenRequest(str(folder), record.variant, "torch", precision.name, device.name)
-        return SimulatedTorchSession(subject, device, folder, manifest.size)
+        return SimulatedTorchSession(subject, device, folder, size)
     if record.engine not in GRAPH_ENGINES:
         raise unavailable(record.engine, "a simulated NPU", device)
-    return SimulatedGraphSession(folder / record.file, device, folder, manifest.size, record.batch)
+    return SimulatedGraphSession(artifact.path(record), device, folder, size, record.batch)
 
 
 def open_original(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vconv.artifact.artifact import read_config
 from vconv.convert.libraries import timm_models
 from vconv.convert.libraries.base import quiet, stock_transformers, understood
 from vconv.convert.libraries.readers import find_reader
-from vconv.errors import ArtifactError, InputError
-from vconv.types import CHANNELS, CONFIG_FILE, PREPROCESSOR_FILE, Array, Config
+from vconv.errors import InputError
+from vconv.types import CHANNELS, CONFIG_FILE, PREPROCESSOR_FILE, Array
 
 Processor = Callable[[Sequence[Image.Image]], Array]
 """Turns images of any size and mode into float32 (N, 3, H, W), resized and normalised."""
@@ -95,30 +95,6 @@ def denormalised(folder: Path, pixel_values: Array) -> Array:
     shares = pixel_values.transpose(0, 2, 3, 1) * deviation + mean
     pictures: Array = np.rint(255 * shares.clip(0.0, 1.0)).astype(np.uint8)
     return pictures
-
-
-def read_config(folder: Path) -> Config:
-    """Return the ``config.json`` of an artifact, or of a source.
-
-    Raises:
-        ArtifactError: it is none.
-    """
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise _no_config(folder, str(error)) from error
-    if not isinstance(config, dict):
-        raise _no_config(folder, f"a {type(config).__name__}")
-    return config
-
-
-def _no_config(folder: Path, got: str) -> ArtifactError:
-    return ArtifactError(
-        f"cannot read {folder / CONFIG_FILE}",
-        got=got,
-        expected="a JSON object",
-        fix="export the artifact again, or fetch it again",
-    )
 
 
 def load_processor(folder: Path) -> Processor:

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vconv.artifact import manifest
-from vconv.artifact.manifest import Manifest
+from vconv.artifact.artifact import Artifact, read_config
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
@@ -30,8 +29,7 @@ from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.engines.session import Session
-from vconv.runtime.engines.variants import find_variant, open_original, open_variant, patched_network
-from vconv.runtime.inputs.preprocessing import read_config
+from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.processes import child
 from vconv.runtime.processes.request import OpenRequest
 from vconv.types import CHANNELS
@@ -92,14 +90,14 @@ def peak_of(subject: OpenRequest) -> Peak:
 
     What an engine refuses, or what is not installed for the device, is a peak with a reason.
     """
-    device, made = device_of(subject), manifest.load(Path(subject.artifact))
-    _import_libraries(subject, made)
+    device, artifact = device_of(subject), Artifact.open(subject.artifact)
+    _import_libraries(subject, artifact)
     before = resident_memory()[0]
     known = reset_peak_memory()
 
     def run() -> None:
         with opened(subject, device) as session:
-            shape = (session.batch or 1, CHANNELS, *made.size)
+            shape = (session.batch or 1, CHANNELS, *artifact.manifest.size)
             session.run(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
             device.synchronize()
 
@@ -113,18 +111,18 @@ def peak_of(subject: OpenRequest) -> Peak:
     return Peak(resident_memory()[1], before, own)
 
 
-def _import_libraries(subject: OpenRequest, made: Manifest) -> None:
+def _import_libraries(subject: OpenRequest, artifact: Artifact) -> None:
     """Import what loading will: a model without data makes its library import the rest of itself."""
     if subject.engine == "openvino":
         import openvino  # noqa: F401
-    if subject.original or find_variant(made, subject.variant).engine == "torch":
-        net = _network(subject)
+    if subject.original or artifact.variant(subject.variant).engine == "torch":
+        net = _network(subject, artifact)
         library_of(net).build(Path(subject.original or subject.artifact), net)
 
 
-def _network(subject: OpenRequest) -> Network:
+def _network(subject: OpenRequest, artifact: Artifact) -> Network:
     if not subject.original:
-        return patched_network(Path(subject.artifact))
+        return artifact.network
     return dataclasses.replace(network(read_config(Path(subject.original))), head=subject.head)
 
 
@@ -135,13 +133,12 @@ def device_of(subject: OpenRequest) -> Device:
 
 def opened(subject: OpenRequest, device: Device) -> Session:
     """Open a variant, or the original, in this process."""
-    made, precision = manifest.load(Path(subject.artifact)), PRECISIONS[subject.precision]
+    artifact, precision = Artifact.open(subject.artifact), PRECISIONS[subject.precision]
     if subject.original:
-        folder, net = Path(subject.original), _network(subject)
-        return open_original(folder, net, made.size, device, precision, subject.captured)
-    record = find_variant(made, subject.variant)
-    folder = Path(subject.artifact)
-    return open_variant(folder, made, record, device, subject.engine, precision, captured=subject.captured)
+        folder, net = Path(subject.original), _network(subject, artifact)
+        return open_original(folder, net, artifact.manifest.size, device, precision, subject.captured)
+    record = artifact.variant(subject.variant)
+    return open_variant(artifact, record, device, subject.engine, precision, captured=subject.captured)
 
 
 def main() -> None:

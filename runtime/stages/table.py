@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vconv.convert.architectures.base import Capability
+from vconv.convert.network import Network
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.capture import CapturedSession
 from vconv.runtime.engines.session import Session, TorchSession
 from vconv.runtime.engines.table import OnnxRuntimeSession, OpenVinoSession
-from vconv.runtime.engines.variants import patched_network
 from vconv.runtime.simulation.session import Simulated
 from vconv.runtime.stages.base import Stages
 from vconv.runtime.stages.graph import GraphStages
@@ -18,12 +18,13 @@ CAPTURED = "what is captured is replayed whole"
 COMPILED = "a compiled model runs whole"
 
 
-def in_stages(session: Session, device: Device) -> Stages | str:
+def in_stages(session: Session, device: Device, network: Network) -> Stages | str:
     """Take an open variant apart into embeddings, blocks and head.
 
     Args:
         session: the variant.
         device: where it runs.
+        network: the patched network, whose weights tell where a graph's blocks end.
 
     Returns:
         Its stages, or why it has none.
@@ -39,7 +40,6 @@ def in_stages(session: Session, device: Device) -> Stages | str:
     if isinstance(session, TorchSession):
         return session.outputs.network.lack(Capability.BLOCKS) or TorchStages(session, plain=False)
     if isinstance(session, (OnnxRuntimeSession, OpenVinoSession)):
-        network = patched_network(session.folder)
         lack = network.lack(Capability.ROLES, Capability.BLOCKS)
         return lack or GraphStages(session.path, network, device, session.engine)
     return COMPILED

@@ -2,7 +2,8 @@
 
 A clock cannot tell a slow variant from one that had to wait for somebody else's work. Linux counts, for each
 CPU, the time that it was in use by anybody (proc(5), /proc/stat), and for each process the time that it used
-(getrusage(2)): the difference is what others took. Other users of an accelerator are not seen.
+(getrusage(2)): the difference is what others took. Other users of an accelerator are not seen. The files are
+read here: no dependency gives these counters.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ work change more slowly than one run lasts. A bootstrap that draws single sample
 and its intervals come out too narrow. The moving-block bootstrap draws runs of neighbours instead (H. R.
 Künsch, "The jackknife and the bootstrap for general stationary observations", Annals of Statistics 17, 1989;
 B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993, section 8.6). Every draw is from one
-fixed seed: the same samples always give the same interval.
+fixed seed: the same samples always give the same interval. No dependency has this bootstrap: SciPy's draws
+single samples.
 """
 
 from __future__ import annotations

@@ -49,6 +49,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _trace_once() -> None:
+    """Trace anew in every test of the converters: that is what they test."""
+
+
 @pytest.fixture
 def distance() -> Distance:
     """Relative L2 distance, computed in float64."""

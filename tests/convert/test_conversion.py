@@ -294,7 +294,7 @@ def test_where_the_published_configuration_does_not_fit_ones_own_is_asked_for(
 ) -> None:
     entries = dict(small_source.entries)
     entries.popitem()
-    source = replace(small_source, entries=entries, published=("config.json",))
+    source = replace(small_source, entries=entries, from_catalog=("config.json",))
     with refused(WeightsError, "1 missing tensors", "fix: put the config.json of these weights beside them"):
         conversion.prepare(tmp_path, source, silent)
 

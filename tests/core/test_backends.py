@@ -151,8 +151,6 @@ def test_an_artifact_is_validated_on_all_devices_beside_a_broken_torch_npu(
     broken_torch_npu: StandIns, copied: Path
 ) -> None:
     code = f"""
-from vconv.catalog import systems
-systems.SYSTEMS = {{"dinov3-vits16": systems.miniature(systems.SYSTEMS["dinov3-vits16"])}}
 from vconv.cli import main
 main(["validate", {str(copied)!r}, "--device", "all", "--quick", "--json"])
 """

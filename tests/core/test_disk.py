@@ -27,7 +27,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return make
 
 
-def test_room_and_a_margin_is_enough(free: Callable[[int], None], tmp_path: Path) -> None:
+def test_space_and_a_margin_are_enough(free: Callable[[int], None], tmp_path: Path) -> None:
     free(5_000_000_000 + MARGIN_BYTES)
     require_space(tmp_path, 5_000_000_000)
 
@@ -35,17 +35,17 @@ def test_room_and_a_margin_is_enough(free: Callable[[int], None], tmp_path: Path
 def test_one_byte_less_is_refused(free: Callable[[int], None], tmp_path: Path, refused: Refused) -> None:
     free(5_000_000_000 + MARGIN_BYTES - 1)
     with refused(
-        ArtifactError, "not enough room on the disk", "got 5.07 GB free", "expected 5.07 GB", "--out"
+        ArtifactError, "not enough space on the disk", "got 5.07 GB free", "expected 5.07 GB", "--out"
     ):
         require_space(tmp_path, 5_000_000_000)
 
 
-def test_this_disk_has_room_for_nothing(tmp_path: Path) -> None:
+def test_zero_bytes_fit_on_any_disk(tmp_path: Path) -> None:
     require_space(tmp_path, -MARGIN_BYTES)
 
 
 @pytest.mark.parametrize("number", FULL)
-def test_a_full_disk_is_told_in_a_sentence(number: int) -> None:
+def test_a_full_disk_is_one_sentence(number: int) -> None:
     found = disk_full(OSError(number, os.strerror(number)))
     assert isinstance(found, ArtifactError)
     assert (found.what, found.got) == ("the disk is full", os.strerror(number))
@@ -76,7 +76,7 @@ def test_the_folder_that_is_full_is_named_and_how_to_choose_another(
     full = disk_full(OSError(errno.ENOSPC, "full"), Path(folder))
     assert full is not None
     assert short.value.got == f"0.00 GB free in {shown}"
-    assert full.expected == f"room in {shown}"
+    assert full.expected == f"free space in {shown}"
     assert fix in short.value.fix
     assert fix in full.fix
 
@@ -84,5 +84,5 @@ def test_the_folder_that_is_full_is_named_and_how_to_choose_another(
 def test_where_nothing_else_is_known_it_is_the_temporary_folder_that_is_full() -> None:
     full = disk_full(OSError(errno.ENOSPC, "full"))
     assert full is not None
-    assert full.expected == f"room in {tempfile.gettempdir()}"
+    assert full.expected == f"free space in {tempfile.gettempdir()}"
     assert "TMPDIR" in full.fix

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -165,7 +164,7 @@ result = None
 
 
 @pytest.fixture(scope="session")
-def simulating() -> Callable[..., Any]:
+def simulating(forked: Callable[..., tuple[str, ...]]) -> Callable[..., Any]:
     """Run some Python in a process that has the simulated NPU; return what it leaves in ``result``.
 
     What is given by name is there as ``given``; ``arithmetic`` is how it computes, exactly by default.
@@ -176,7 +175,7 @@ def simulating() -> Callable[..., Any]:
 
     def run(source: str, **given: Any) -> Any:
         done = subprocess.run(
-            [sys.executable, "-c", f"{_PROLOGUE}\n{source}\nprint('RESULT' + json.dumps(result))"],
+            forked("-c", f"{_PROLOGUE}\n{source}\nprint('RESULT' + json.dumps(result))"),
             input=json.dumps(given),
             capture_output=True,
             text=True,

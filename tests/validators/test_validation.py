@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.runtime.devices.base import Device
@@ -488,7 +489,7 @@ def test_what_the_machine_did_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch)
 
 def recorded(folder: Path, made: Manifest) -> Reference:
     assert made.golden
-    return Reference("recorded", *golden_room.load(folder / made.golden.file), {}, {})
+    return Reference("recorded", *golden_room.load(folder / made.golden.path), {}, {})
 
 
 @pytest.mark.parametrize("engine", GRAPH_ENGINES)
@@ -498,7 +499,7 @@ def test_a_real_graph_with_one_gelu_spelled_wrong_fails_and_the_others_pass(
     model = ir.load(copied / "model.onnx")
     next(node for node in model.graph if node.op_type == "Erf").op_type = "Tanh"
     ir.save(model, copied / "model.onnx")
-    rows = run(listing.candidates(copied, made, CPU, recorded(copied, made), [engine]))
+    rows = run(listing.candidates(Artifact(copied, made), CPU, recorded(copied, made), [engine]))
     statuses = {row["variant"]: row["status"].value for row in rows}
     assert statuses == {"patched-torch-fp32": "passed", "onnx-fp32": "failed", "onnx-fp32-npu": "passed"}
     for row in rows:
@@ -510,10 +511,10 @@ LEAST = {"fp32": 0.0, "fp16": 1e-4, "bf16": 1e-3}
 
 
 def test_every_precision_on_the_cpu_lies_within_its_strict_limit_and_shows(
-    small_artifact: Path, made: Manifest
+    small: Artifact, small_artifact: Path, made: Manifest
 ) -> None:
     reference = recorded(small_artifact, made)
-    rows = run(listing.candidates(small_artifact, made, CPU, reference, (), list(PRECISIONS.values())))
+    rows = run(listing.candidates(small, CPU, reference, (), list(PRECISIONS.values())))
     assert [row["variant"] for row in rows] == [f"patched-torch-{name}" for name in PRECISIONS]
     for row, precision in zip(rows, PRECISIONS.values(), strict=True):
         assert row["precision"] == precision.limits

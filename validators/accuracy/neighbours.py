@@ -1,4 +1,7 @@
-"""Nearest neighbours: whether two variants find the same images alike."""
+"""Nearest neighbours: whether two variants find the same images alike.
+
+``torch.topk`` finds neighbours too, but does not define which of two equal ones it returns.
+"""
 
 from __future__ import annotations
 

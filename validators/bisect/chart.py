@@ -12,7 +12,7 @@ _LEAST = 1e-9
 
 
 def error_against_depth(departure: Departure, title: str) -> bytes:
-    """Draw how far each stage is from the reference's: of its own, and with those before it."""
+    """Draw the error of each stage: of the stage alone, and accumulated from the first stage on."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -22,8 +22,8 @@ def error_against_depth(departure: Departure, title: str) -> bytes:
     with mpl.rc_context({"svg.hashsalt": "vconv", "svg.fonttype": "none"}):
         figure = Figure(figsize=(8.0, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        drawn = {"in all": (_TOTAL, "-", [row.total for row in rows])}
-        drawn["of its own"] = (_OWN, "--", [row.own for row in rows])
+        drawn = {"accumulated": (_TOTAL, "-", [row.total for row in rows])}
+        drawn["stage alone"] = (_OWN, "--", [row.own for row in rows])
         for label, (colour, style, values) in drawn.items():
             heights = [max(value, _LEAST) for value in values]
             axes.semilogy(places, heights, style, color=colour, marker="o", markersize=4, label=label)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vconv.convert.network import Network
 from vconv.errors import VconvError
 from vconv.runtime.engines.session import Session
 from vconv.runtime.stages.base import Stages
@@ -27,18 +28,20 @@ class Depths:
     Args:
         pixel_values: the image that is looked at, float32 (1, 3, H, W).
         given: by stage, in order, what the reference gives.
+        network: the patched network.
         reason: why there is nothing to hold variants against; empty if there is.
     """
 
     pixel_values: Array | None = None
     given: tuple[tuple[str, Arrays], ...] = ()
+    network: Network | None = None
     reason: str = ""
 
     @classmethod
-    def of(cls, reference: Stages, pixel_values: Array) -> Depths:
+    def of(cls, reference: Stages, pixel_values: Array, network: Network) -> Depths:
         """Run a reference stage by stage on the first of some images, float32 (N, 3, H, W)."""
         one = pixel_values[:1]
-        return cls(one, tuple((name, found) for name, _, found in traversed(reference, one)))
+        return cls(one, tuple((name, found) for name, _, found in traversed(reference, one)), network)
 
     def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Mapping[str, Any]:
         """Measure an open variant after each stage, given what its own stage before it gave.
@@ -52,10 +55,10 @@ class Depths:
             ``depth``, a list of the vector relative ``error`` of each ``stage``, or None, and
             ``depth_reason``, why there is none.
         """
-        if self.reason:
+        if self.network is None:
             return {"depth": None, "depth_reason": self.reason}
         try:
-            stages = in_stages(session, candidate.device)
+            stages = in_stages(session, candidate.device, self.network)
             if isinstance(stages, str):
                 return {"depth": None, "depth_reason": stages}
             return {"depth": self._errors(stages, session.batch or 1), "depth_reason": ""}

@@ -89,16 +89,14 @@ class Departure:
         """Say it in a sentence."""
         row = self.stages[self.worst]
         others = [stage.own for place, stage in enumerate(self.stages) if place != self.worst]
-        own = f"{row.own:.1e} of its own (any other stage: at most {_greatest(others):.1e})"
+        own = f"{row.own:.1e} in this stage alone (any other stage: at most {_greatest(others):.1e})"
         at = f", {self._at()}" if self.culprit is not None else ""
         if self.own:
             return f"{variant} departs in {row.stage}, by {own}{at or ', at no single operator'}"
         if self.departs:
             first = next(stage for stage in self.stages if not stage.total <= self.bound)
-            together = (
-                f"{variant} departs from {first.stage} on, by {first.total:.1e} in all, in no single stage"
-            )
-            return f"{together}; {row.stage} adds most, {own}{at}"
+            together = f"{variant} departs from {first.stage} on, by {first.total:.1e} accumulated"
+            return f"{together}, in no single stage; {row.stage} adds most, {own}{at}"
         kept = f"{variant} keeps to its reference: no stage departs by more than {self.bound:.0e}"
         return f"{kept}; {row.stage} differs most, by {own}{at}"
 
@@ -108,8 +106,8 @@ class Departure:
         named = f"{found.operator} {found.node}".rstrip()
         weights = f", which works on {', '.join(found.weights)}" if found.weights else ""
         if found.error is None:
-            return f"at {named}{weights}: nothing in the reference is near what it gives"
-        return f"at {named}{weights}: what it gives is {found.error:.1e} from {found.counterpart}"
+            return f"at {named}{weights}: nothing in the reference is near its output"
+        return f"at {named}{weights}: its output is {found.error:.1e} from {found.counterpart}"
 
 
 def _greatest(values: Iterable[float]) -> float:
@@ -154,7 +152,7 @@ def localise(
         own = distance(variant.run(place, given), expected)
         actual = variant.run(place, actual)
         rows.append(StageError(name, own, distance(actual, expected)))
-        say(f"{name}: {own:.1e} of its own, {rows[-1].total:.1e} in all")
+        say(f"{name}: {own:.1e} in this stage alone, {rows[-1].total:.1e} accumulated")
         if own > rows[worst].own:
             worst, into = place, given
     say(f"operator by operator in {rows[worst].stage}")

@@ -38,14 +38,16 @@ class InspectedGraph:
 
     Args:
         path: its file.
+        weights: the file that holds its weights; None where they are inside.
         model: the graph, its weights unread.
         network: what it must compute.
         size: (height, width) of the images that it must take.
         batch: the batch that it must be fixed to; None for a dynamic one.
-        entries: the header of the weights file beside it.
+        entries: the header of that file.
     """
 
     path: Path
+    weights: Path | None
     model: ir.Model
     network: Network
     size: tuple[int, int]
@@ -62,8 +64,17 @@ class InspectedGraph:
         return classes.of_tensor(self.network, key)
 
 
-def open_graph(path: Path, network: Network, size: tuple[int, int], batch: int | None) -> InspectedGraph:
+def open_graph(
+    path: Path, weights: Path | None, network: Network, size: tuple[int, int], batch: int | None
+) -> InspectedGraph:
     """Read a graph, not its weights.
+
+    Args:
+        path: its file.
+        weights: the file that holds its weights; None where they are inside.
+        network: what it must compute.
+        size: (height, width) of the images that it must take.
+        batch: the batch that it must be fixed to; None for a dynamic one.
 
     Raises:
         ArtifactError: the file is no graph.
@@ -77,7 +88,7 @@ def open_graph(path: Path, network: Network, size: tuple[int, int], batch: int |
             expected="an ONNX graph",
             fix="export the artifact again, or fetch it again",
         ) from error
-    return InspectedGraph(path, model, network, size, batch, read_header(path.parent / WEIGHTS_FILE))
+    return InspectedGraph(path, weights, model, network, size, batch, read_header(weights) if weights else {})
 
 
 @dataclass(frozen=True)

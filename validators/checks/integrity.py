@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
 from vconv.convert.files.safetensors_file import TensorEntry
@@ -20,7 +20,6 @@ from vconv.convert.weights.ledger import LEDGER_FILE, Line
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.hashes import sha256_of
 from vconv.progress import megabytes
-from vconv.runtime.engines.variants import require_weights
 from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators.faults import classes
 
@@ -29,12 +28,11 @@ _BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, CARD_FILE}
 TRANSPOSED = "is the transpose of"
 
 
-def verify_files(folder: Path, manifest: Manifest, say: Say = silent) -> Check:
+def verify_files(artifact: Artifact, say: Say = silent) -> Check:
     """Hash every file that the manifest names.
 
     Args:
-        folder: the artifact.
-        manifest: its manifest.
+        artifact: the artifact.
         say: takes progress.
 
     Returns:
@@ -45,13 +43,16 @@ def verify_files(folder: Path, manifest: Manifest, say: Say = silent) -> Check:
         ArtifactError: a file is missing, differs, or is used but not listed.
         UnknownNameError: it is of a library that this version does not know.
     """
+    folder, manifest = artifact.folder, artifact.manifest
     if manifest.system.library not in LIBRARIES:
         raise UnknownNameError(
             "library", manifest.system.library, LIBRARIES, fix="use the version of vconv that made it"
         )
     unlisted = {*LIBRARIES[manifest.system.library].files, LEDGER_FILE, WEIGHTS_FILE}
-    unlisted |= {variant.file for variant in manifest.variants if variant not in manifest.made_later}
-    unlisted |= {manifest.golden.file} if manifest.golden else set()
+    unlisted |= {variant.path for variant in manifest.variants if variant not in manifest.made_later}
+    unlisted |= {manifest.golden.path} if manifest.golden else set()
+    unlisted |= {variant.weights for variant in manifest.variants if variant.weights}
+    unlisted |= set(manifest.original.configurations.values()) if manifest.original else set()
     unlisted -= manifest.files.keys()
     if unlisted:
         raise ArtifactError(
@@ -64,7 +65,7 @@ def verify_files(folder: Path, manifest: Manifest, say: Say = silent) -> Check:
     for name, record in manifest.files.items():
         path = folder / name
         if name == WEIGHTS_FILE and manifest.without_weights:
-            require_weights(folder)
+            artifact.require_weights()
         if not path.is_file():
             raise ArtifactError(
                 f"{path} is missing",
@@ -81,32 +82,33 @@ def verify_files(folder: Path, manifest: Manifest, say: Say = silent) -> Check:
                 expected=f"sha256 {record.sha256[:12]}" if digest else f"{record.nbytes} bytes",
                 fix="fetch or export the artifact again",
             )
-    stray = _stray(folder, manifest)
+    stray = _stray(artifact)
     if stray:
         detail = f"{len(stray)} not in the manifest, such as {stray[0]}"
         return Check("files", Status.FAILED, detail, "files")
     return Check("files", Status.PASSED, f"{len(manifest.files)} files match their sha256")
 
 
-def verify_made_later(folder: Path, manifest: Manifest) -> list[Check]:
+def verify_made_later(artifact: Artifact) -> list[Check]:
     """Say of each file that export left to a script whether it is there: no hash of it is in the manifest."""
     return [
         Check(
-            variant.file,
+            variant.path,
             Status.SKIPPED,
             "not hashed: it was made after the manifest was written"
-            if (folder / variant.file).is_file()
+            if artifact.path(variant).is_file()
             else "not made yet: the script beside its place makes it where CANN is installed",
         )
-        for variant in manifest.made_later
+        for variant in artifact.manifest.made_later
     ]
 
 
-def _stray(folder: Path, manifest: Manifest) -> list[str]:
+def _stray(artifact: Artifact) -> list[str]:
     """List what is in an artifact, but neither in its manifest nor written beside it by vconv."""
+    folder, manifest = artifact.folder, artifact.manifest
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     names = (path.relative_to(folder) for path in found)
-    later = {variant.file for variant in manifest.made_later}
+    later = {variant.path for variant in manifest.made_later}
     return sorted(
         name.as_posix()
         for name in names

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vconv.artifact.artifact import read_config
 from vconv.convert.architectures.base import ANY_SIZE, Capability
 from vconv.convert.graphs.tracing import trace, write_graph
 from vconv.convert.libraries.readers import network
 from vconv.convert.patches import rope_periods, table
-from vconv.runtime.inputs.preprocessing import read_config
 from vconv.types import CONFIG_FILE, INPUT
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.graphs import GRAPH, in_graph
@@ -37,8 +37,7 @@ def _export(
     given = dict(read_config(shop.folder)) if config is None else config
     net = network(given, shop.entries)
     applied = {patch.name for patch in shop.made.patches if patch.applied}
-    (opset,) = {record.opset for record in shop.made.variants if record.file == GRAPH}
-    assert opset is not None
+    (opset,) = {record.graph.opset for record in shop.made.variants if record.graph and record.path == GRAPH}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / CONFIG_FILE).write_text(json.dumps(given))

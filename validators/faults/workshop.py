@@ -16,7 +16,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import FileRecord, Manifest
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.network import Network
@@ -28,48 +28,54 @@ from vconv.types import WEIGHTS_FILE, Array
 
 @dataclass(frozen=True)
 class ArtifactCopy:
-    """A copy of an artifact, in which one thing after another is made wrong and mended again.
+    """A copy of an artifact, in which one thing after another is made wrong and put right again.
 
     It is a copy indeed: engines refuse weights that have a second name, as a link would give them.
 
     Args:
         artifact: the artifact; it is never written to.
         folder: the copy.
-        made: the manifest of the artifact.
-        network: what the artifact's own configuration and weights describe.
         changed: names of the files that are not as they were.
     """
 
-    artifact: Path
+    artifact: Artifact
     folder: Path
-    made: Manifest
-    network: Network
     changed: set[str] = field(default_factory=set)
 
     @classmethod
-    def open(cls, artifact: Path, folder: Path, network: Network) -> ArtifactCopy:
+    def open(cls, artifact: Artifact, folder: Path) -> ArtifactCopy:
         """Copy an artifact, what its manifest names alone, into a folder that is not there yet."""
-        shop = cls(artifact, folder, manifest.load(artifact), network)
+        shop = cls(artifact, folder)
         shop.changed.update(shop.made.files)
-        shop.mend()
+        shop.restore()
         return shop
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Put back what was changed."""
         for name in sorted(self.changed):
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.artifact / name, self.folder / name)
+            shutil.copyfile(self.artifact.folder / name, self.folder / name)
         self.changed.clear()
         self.made.save(self.folder)
 
     def altered(self) -> bool:
         """Tell whether any file holds something else than the artifact's."""
-        pairs = ((self.folder / name, self.artifact / name) for name in self.changed)
+        pairs = ((self.folder / name, self.artifact.folder / name) for name in self.changed)
         return not all(filecmp.cmp(*pair, shallow=False) for pair in pairs)
+
+    @property
+    def made(self) -> Manifest:
+        """The manifest of the artifact."""
+        return self.artifact.manifest
+
+    @property
+    def network(self) -> Network:
+        """What the artifact's own configuration and weights describe."""
+        return self.artifact.network
 
     def applies(self, patch: str) -> bool:
         """Tell whether the artifact has a patch."""
-        return any(record.name == patch and record.applied for record in self.made.patches)
+        return self.artifact.applies(patch)
 
     @property
     def entries(self) -> dict[str, TensorEntry]:

@@ -2,7 +2,8 @@
 
 The rows of a step are written first, and then, once they are on the disk, one line that says so. A line has a
 hash of itself and of the rows: what a kill or a crash tore is found when the journal is opened, and the step
-is done again.
+is done again. A database (sqlite3) would keep the rows too, but could not give them back as one memory-mapped
+array.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ def _bisection(report: Mapping[str, Any]) -> Iterator[str]:
     for note in report["notes"]:
         yield f"note       {note}"
     for row in report["stages"]:
-        yield f"  {row['stage']}: {_number(row['own'])} of its own, {_number(row['total'])} in all"
+        own, total = _number(row["own"]), _number(row["total"])
+        yield f"  {row['stage']}: {own} in this stage alone, {total} accumulated"
     yield f"operators of {report['worst_stage']}:"
     for row in report["operators"]:
         named = f"{row['operator']} {row['node']} {_number(list(row['shape']))}"

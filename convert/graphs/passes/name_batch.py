@@ -10,8 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
-
-BATCH = "batch"
+from vconv.types import BATCH_AXIS
 
 
 def batch_symbol(graph: ir.Graph) -> str:
@@ -52,7 +51,7 @@ def name_batch(graph: ir.Graph) -> bool:
 def _renamed(dim: int | ir.SymbolicDim, symbol: str) -> int | ir.SymbolicDim:
     if isinstance(dim, int):
         return dim
-    return ir.SymbolicDim(BATCH if dim.value == symbol else None)
+    return ir.SymbolicDim(BATCH_AXIS if dim.value == symbol else None)
 
 
 def _fixed(model: ir.Model, context: PassContext) -> str:
@@ -63,7 +62,7 @@ def _fixed(model: ir.Model, context: PassContext) -> str:
 
 def _nameless(model: ir.Model, context: PassContext) -> str:
     symbol = batch_symbol(model.graph)
-    return "" if symbol == BATCH else f"it is called {symbol}"
+    return "" if symbol == BATCH_AXIS else f"it is called {symbol}"
 
 
 SYMBOLIC = Condition("the batch is a symbol", _fixed)
@@ -71,5 +70,5 @@ PASS = Pass(
     "name-batch",
     lambda model, context: name_batch(model.graph),
     requires=(SYMBOLIC,),
-    ensures=(Condition(f"the batch is called {BATCH}", _nameless),),
+    ensures=(Condition(f"the batch is called {BATCH_AXIS}", _nameless),),
 )

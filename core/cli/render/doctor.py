@@ -8,14 +8,14 @@ from vconv.cli.render.base import GAP, Document, FoldedText, coloured, marked, s
 
 
 def diagnosed(document: Document) -> None:
-    """Draw a diagnosis: a line for each finding, and below it how to mend it."""
+    """Draw a diagnosis: a line for each finding, and below it how to fix it."""
     drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     for _ in range(3):
         drawn.add_column(overflow="fold")
     for finding in document["findings"]:
         drawn.add_row(FoldedText(finding["name"]), coloured(finding["state"]), FoldedText(finding["found"]))
         if finding["mend"]:
-            drawn.add_row("", "", FoldedText(f"to mend it: {finding['mend']}"))
+            drawn.add_row("", "", FoldedText(f"to fix it: {finding['mend']}"))
     show(drawn)
     problems = [finding["name"] for finding in document["findings"] if finding["state"] == "problem"]
     if problems:

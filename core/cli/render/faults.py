@@ -75,7 +75,7 @@ def bisected(document: Document) -> None:
         ]
         for row in document["stages"]
     ]
-    show(table(["stage (* worst)"], ["of its own", "in all", "<in all, from 1e-9 to 1"], stages))
+    show(table(["stage (* worst)"], ["stage alone", "accumulated", "<accumulated, from 1e-9 to 1"], stages))
     departing = [row for row in document["operators"] if not row["agrees"]]
     operators = [
         [

@@ -47,7 +47,7 @@ def artifact(document: Document) -> None:
             ]
         )
     )
-    for name in source["published"]:
+    for name in source["from_catalog"]:
         marked("note", f"{name} came from the catalog, not with the weights")
     show("")
     _variants(document)

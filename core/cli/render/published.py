@@ -9,7 +9,7 @@ from vconv.cli.render.base import Document, show, table, wrapped
 
 
 def published(rows: Sequence[Document]) -> None:
-    """Draw figures by what they were measured on, each set of figures in a table of its own."""
+    """Draw figures by what they were measured on, each set of figures in a separate table."""
     if not rows:
         return
     show("")

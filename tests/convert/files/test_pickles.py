@@ -27,7 +27,7 @@ from vconv.errors import WeightsError
 Refused = Callable[..., AbstractContextManager[None]]
 
 RESAVE = (
-    "load it with the library that it came from, in an environment that you trust, "
+    "load it with the library that wrote it, in an environment that you trust, "
     "and save its state dict as safetensors"
 )
 FORMATS = {"zip": True, "legacy": False}
@@ -167,17 +167,17 @@ def test_a_small_file_whose_tensors_repeat_one_another_without_end_is_refused(
 ) -> None:
     one = torch.ones(2**18)
     save({f"a{place}": one for place in range(100)}, path, zipped)
-    with refused(WeightsError, "repeat one another", "104857600 bytes of tensors from 1048576 bytes"):
+    with refused(WeightsError, "repeat each other's data", "104857600 bytes of tensors from 1048576 bytes"):
         rewrite(path, target)
     assert not target.exists()
 
 
-def test_room_is_asked_for_before_anything_is_written(
+def test_disk_space_is_checked_before_anything_is_written(
     path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Path, int, bool]] = []
     monkeypatch.setattr(
-        pickles, "require_room", lambda folder, nbytes: asked.append((folder, nbytes, target.exists()))
+        pickles, "require_space", lambda folder, nbytes: asked.append((folder, nbytes, target.exists()))
     )
     save(some(), path)
     rewrite(path, target)
@@ -258,7 +258,7 @@ NO_STATE_DICTS: dict[str, tuple[object, str]] = {
     "number in a wrapper": ({"model": {**some(), "step": 1}}, "got the entry 'step', a int"),
     "numbered tensors": ({0: torch.ones(2)}, "got the entry 0, a Tensor"),
     "undeclared wrapper": ({"net": some()}, "got the entry 'net', a dict"),
-    "empty": ({}, "got an empty one"),
+    "empty": ({}, "got an empty state dict"),
     "empty wrapper": ({"model": {}}, "got the entry 'model', a dict"),
     "list": ([torch.ones(2)], "got a list"),
     "lone tensor": (torch.ones(2), "got a Tensor"),
@@ -301,7 +301,7 @@ def test_a_tensor_that_safetensors_lacks_is_refused(
 ) -> None:
     make, fragment = FOREIGN[kind]
     save({**some(), "foreign": make(torch.ones(2, 3))}, path)
-    with refused(WeightsError, "safetensors cannot hold 'foreign' of weights.pth", fragment, "F64, F32"):
+    with refused(WeightsError, "safetensors cannot contain 'foreign' of weights.pth", fragment, "F64, F32"):
         rewrite(path, target)
     assert not target.exists()
 
@@ -317,7 +317,7 @@ def test_a_name_that_safetensors_keeps_for_itself_is_refused(
     path: Path, target: Path, refused: Refused
 ) -> None:
     save(some("__metadata__"), path)
-    with refused(WeightsError, "cannot hold '__metadata__'", "a name that safetensors keeps for itself"):
+    with refused(WeightsError, "cannot contain '__metadata__'", "a name that safetensors reserves"):
         rewrite(path, target)
 
 
@@ -414,7 +414,7 @@ def zip_of(path: Path, records: Mapping[str, bytes], compression: int = zipfile.
 
 def test_a_zip_that_is_no_checkpoint_is_refused(path: Path, target: Path, refused: Refused) -> None:
     zip_of(path, {"photographs/cat.jpg": b"meow"})
-    with refused(WeightsError, "weights.pth is not a sound PyTorch checkpoint", "a zip without data.pkl"):
+    with refused(WeightsError, "weights.pth is not a valid PyTorch checkpoint", "a zip without data.pkl"):
         rewrite(path, target)
 
 
@@ -422,7 +422,7 @@ def test_a_zip_with_only_the_name_of_a_checkpoint_is_refused(
     path: Path, target: Path, refused: Refused
 ) -> None:
     zip_of(path, {"archive/data.pkl": b"not a pickle", "archive/version": b"3\n"})
-    with refused(WeightsError, "weights.pth is not a sound PyTorch checkpoint"):
+    with refused(WeightsError, "weights.pth is not a valid PyTorch checkpoint"):
         rewrite(path, target)
 
 
@@ -440,7 +440,7 @@ def test_compressed_tensors_are_refused_and_not_read_as_weights(
         rewrite(path, target)
         assert_holds(target, tensors)
         return
-    with refused(WeightsError, "not a sound PyTorch checkpoint", "a zip that compresses its tensors"):
+    with refused(WeightsError, "not a valid PyTorch checkpoint", "a zip that compresses its tensors"):
         rewrite(path, target)
 
 
@@ -451,7 +451,7 @@ def test_a_truncated_file_is_refused(
     save(some(), path, zipped)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
-    with refused(WeightsError, "weights.pth is not a sound PyTorch checkpoint", "download or copy"):
+    with refused(WeightsError, "weights.pth is not a valid PyTorch checkpoint", "download or copy"):
         rewrite(path, target)
     assert not target.exists()
 
@@ -465,16 +465,16 @@ def test_random_bytes_are_refused(path: Path, target: Path, refused: Refused, se
 
 
 NEVER_SAVED = {
-    "call of a number": (b"K\x01)R.", "a pickle that makes objects other than tensors"),
-    "object of a number": (b"K\x01)\x81.", "a pickle that makes objects other than tensors"),
-    "state of a number": (b"K\x01}b.", "a pickle that makes objects other than tensors"),
+    "call of a number": (b"K\x01)R.", "a pickle that creates objects other than tensors"),
+    "object of a number": (b"K\x01)\x81.", "a pickle that creates objects other than tensors"),
+    "state of a number": (b"K\x01}b.", "a pickle that creates objects other than tensors"),
     "unknown instruction": (b"\x95.", "got Unsupported operand 149 |"),
-    "nothing to take": (b"K\x01\x86.", "not a sound"),
-    "short number": (b"G\x00", "not a sound"),
-    "text that is none": (b"X\x01\0\0\0\xff.", "not a sound"),
-    "key that cannot be one": (b"}]K\x01s.", "not a sound"),
-    "number for a storage": (b"K\x01Q.", "not a sound"),
-    "huge size": (b"cbuiltins\nbytearray\n\x8a\x09" + bytes(8) + b"\x01\x85R.", "not a sound"),
+    "nothing to take": (b"K\x01\x86.", "not a valid"),
+    "short number": (b"G\x00", "not a valid"),
+    "text that is none": (b"X\x01\0\0\0\xff.", "not a valid"),
+    "key that cannot be one": (b"}]K\x01s.", "not a valid"),
+    "number for a storage": (b"K\x01Q.", "not a valid"),
+    "huge size": (b"cbuiltins\nbytearray\n\x8a\x09" + bytes(8) + b"\x01\x85R.", "not a valid"),
     "more than memory": (b"cbuiltins\nbytearray\n\x8a\x08" + bytes(7) + b"\x40\x85R.", "got MemoryError |"),
     "endless": (b"", "got EOFError |"),
 }
@@ -509,19 +509,19 @@ def test_a_type_that_torch_cannot_read_back_is_refused(
 ) -> None:
     dtype = next(dtype for dtype in DTYPES if DTYPES[dtype] == name)
     save({"a": torch.zeros(3, dtype=dtype)}, path, zipped=False)
-    with refused(WeightsError, "not a sound PyTorch checkpoint", RESAVE):
+    with refused(WeightsError, "not a valid PyTorch checkpoint", RESAVE):
         rewrite(path, target)
 
 
 def test_an_empty_file_is_refused(path: Path, target: Path, refused: Refused) -> None:
     path.write_bytes(b"")
-    with refused(WeightsError, "weights.pth is not a sound PyTorch checkpoint", "a file of 0 bytes"):
+    with refused(WeightsError, "weights.pth is not a valid PyTorch checkpoint", "a file of 0 bytes"):
         rewrite(path, target)
 
 
 def test_a_safetensors_file_by_another_name_is_refused(path: Path, target: Path, refused: Refused) -> None:
     safetensors.torch.save_file(some(), path)
-    with refused(WeightsError, "weights.pth is not a sound PyTorch checkpoint"):
+    with refused(WeightsError, "weights.pth is not a valid PyTorch checkpoint"):
         rewrite(path, target)
 
 

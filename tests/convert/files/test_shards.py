@@ -125,8 +125,11 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     "no weight_map": (b'{"metadata": {}}', "a weight_map that is None"),
     "empty weight_map": (b'{"weight_map": {}}', "a weight_map that is {}"),
     "weight_map that is a list": (b'{"weight_map": ["a"]}', "a weight_map that is ['a']"),
-    "number for a file": (b'{"weight_map": {"a": 1}}', "'a' at 1 | expected the name of a file"),
-    "nothing for a file": (b'{"weight_map": {"a": null}}', "'a' at None | expected the name of a file"),
+    "number for a file": (b'{"weight_map": {"a": 1}}', "the file 1 for 'a' | expected the name of a file"),
+    "nothing for a file": (
+        b'{"weight_map": {"a": null}}',
+        "the file None for 'a' | expected the name of a file",
+    ),
 }
 
 
@@ -137,7 +140,7 @@ def test_an_unsound_index_is_refused(
 ) -> None:
     content, fragment = UNSOUND[kind]
     index.write_bytes(content)
-    with refused(WeightsError, f"{SAFETENSORS_INDEX} is not a sound index", fragment):
+    with refused(WeightsError, f"{SAFETENSORS_INDEX} is not a valid index", fragment):
         read(index)
 
 
@@ -157,7 +160,7 @@ def test_an_index_cannot_reach_outside_its_folder(
     file = str(tmp_path / "two.safetensors") if name == "absolute" else name.format("two.safetensors")
     inner = folder / SAFETENSORS_INDEX
     write(inner, {"weight_map": {**WEIGHT_MAP, "c": file}})
-    with refused(WeightsError, "is not a sound index", f"a shard named {file!r:.120}", "a file beside it"):
+    with refused(WeightsError, "is not a valid index", f"a shard named {file!r:.120}", "a file beside it"):
         read(inner)
 
 
@@ -189,7 +192,7 @@ def test_a_tensor_that_its_shard_lacks_is_an_error(index: Path, refused: Refused
 def test_a_tensor_that_the_index_lacks_is_an_error(index: Path, refused: Refused) -> None:
     hold(index.parent / "two.safetensors", "c", "d")
     with refused(
-        WeightsError, "does not describe its shards", "'d' in two.safetensors, but nowhere in the index"
+        WeightsError, "does not describe its shards", "'d' in two.safetensors, but not in the index"
     ):
         read_shards(index)
 
@@ -197,20 +200,20 @@ def test_a_tensor_that_the_index_lacks_is_an_error(index: Path, refused: Refused
 @pytest.mark.parametrize(("shard", "name"), [("two.safetensors", "a"), ("one.safetensors", "c")])
 def test_a_tensor_in_two_shards_is_an_error(index: Path, refused: Refused, shard: str, name: str) -> None:
     hold(index.parent / shard, name, *SHARDS[shard])
-    with refused(WeightsError, f"{name!r} in {shard}, but at {WEIGHT_MAP[name]} in the index", "one shard"):
+    with refused(WeightsError, f"{name!r} in {shard}, but in {WEIGHT_MAP[name]} by the index", "one shard"):
         read_shards(index)
 
 
 def test_tensors_that_changed_places_are_an_error(index: Path, refused: Refused) -> None:
     write(index, {"weight_map": {**WEIGHT_MAP, "b": "two.safetensors"}})
-    with refused(WeightsError, "'b' in one.safetensors, but at two.safetensors in the index"):
+    with refused(WeightsError, "'b' in one.safetensors, but in two.safetensors by the index"):
         read_shards(index)
 
 
 def test_a_shard_that_is_not_sound_is_an_error(index: Path, refused: Refused) -> None:
     shard = index.parent / "two.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with refused(WeightsError, "two.safetensors is not a sound safetensors file"):
+    with refused(WeightsError, "two.safetensors is not a valid safetensors file"):
         read_shards(index)
 
 

@@ -30,8 +30,8 @@ Distance = Callable[[Any, Any], float]
 Named = dict[str, Any]
 ExportedAs = Callable[..., dict[str, float]]
 
-(DYNAMIC_GRAPH,) = (graph.file for graph in GRAPHS if not graph.for_npu)
-(NPU_GRAPH,) = (graph.file for graph in GRAPHS if graph.for_npu)
+(DYNAMIC_GRAPH,) = (graph.path for graph in GRAPHS if not graph.for_npu)
+(NPU_GRAPH,) = (graph.path for graph in GRAPHS if graph.for_npu)
 BATCHES = [(DYNAMIC_GRAPH, 1), (DYNAMIC_GRAPH, 2), (DYNAMIC_GRAPH, 3), (NPU_GRAPH, 2)]
 RESAMPLED = "dinov2-large"
 """The system whose position embedding is resampled."""
@@ -39,7 +39,7 @@ each_library = pytest.mark.parametrize(
     "system", [RESAMPLED, "vit_small_patch16_dinov3.lvd1689m"], indirect=True
 )
 """One system of each library: a resampled position embedding, and RoPE."""
-each_graph = pytest.mark.parametrize("graph", [graph.file for graph in GRAPHS])
+each_graph = pytest.mark.parametrize("graph", [graph.path for graph in GRAPHS])
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_the_graph_holds_no_weights_itself(exported_small: Any, graph: str) -> N
     assert largest <= 16 * 96, "no more than timm's RoPE table of 16 patches, sine and cosine, of 48 channels"
     assert (exported_small.folder / graph).stat().st_size < 100_000
     assert sorted(path.name for path in exported_small.folder.glob("model*")) == sorted(
-        [*(graph.file for graph in GRAPHS), WEIGHTS_FILE]
+        [*(graph.path for graph in GRAPHS), WEIGHTS_FILE]
     )
 
 
@@ -292,7 +292,7 @@ def test_a_resampled_position_embedding_is_two_products_of_the_stored_one(export
     numbers = exported_small.conversion.network.numbers
     assert (numbers.positions, numbers.image, image_size(exported_small.source)) == (26, (70, 70), (56, 56))
     for graph in GRAPHS:
-        found = onnx.load(exported_small.folder / graph.file, load_external_data=False).graph
+        found = onnx.load(exported_small.folder / graph.path, load_external_data=False).graph
         small = {tensor.name: tuple(tensor.dims) for tensor in found.initializer}
         assert (small["resample_0_rows"], small["resample_0_columns"]) == ((4, 5), (5, 4))
         assert small["embeddings.position_embeddings"] == (1, 26, 96)

@@ -87,6 +87,8 @@ class HubServer:
         self.breaking: set[str] = set()
         """Files whose connection is closed in the middle of the first answer, and at once ever after."""
         self.down = False
+        self.unlisted: int | None = None
+        """The status by which the listing of a commit's files is refused; None where it is given."""
 
     def files_asked_for(self) -> list[str]:
         """Return the names of the files whose content was asked for, in order."""
@@ -119,6 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(503)
         for pattern, answer in (
             (r"/api/v1/models/([^/]+/[^/]+)(/revisions|/repo/files|/repo)?", self._modelscope),
+            (r"/api/models/([^/]+/[^/]+)/tree/(.+)", self._tree),
             (r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", self._listing),
             (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
         ):
@@ -126,8 +129,21 @@ class _Handler(BaseHTTPRequestHandler):
                 return answer(*(part and unquote(part) for part in match.groups()))
         return self._send(404)
 
+    def _tree(self, name: str, revision: str) -> None:
+        """Answer as the hub does to all: the files of a gated repository can be listed, not read."""
+        if self.hub.unlisted:
+            self._send(self.hub.unlisted)
+        elif found := self._huggingface(name, revision):
+            files = [
+                {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for file, content in sorted(found[1].items())
+            ]
+            self._send(200, json.dumps(files).encode())
+
     def _listing(self, name: str, revision: str | None) -> None:
-        if found := self._huggingface(name, revision):
+        if self.hub.unlisted and revision and len(revision) == 40:  # before 1.0 the library lists by this
+            self._send(self.hub.unlisted)
+        elif found := self._huggingface(name, revision):
             commit, files = found
             siblings = [{"rfilename": file} for file in sorted(files)]
             self._send(200, json.dumps({"id": name, "sha": commit, "siblings": siblings}).encode())

@@ -106,7 +106,7 @@ def test_an_answer_that_no_standard_names_is_a_sentence_too(status: int) -> None
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("HF_ENDPOINT", "http://[bad"), ("HF_TOKEN", "tökén"), ("ALL_PROXY", "socks5://127.0.0.1:9")],
+    [("HF_ENDPOINT", "http://[bad"), ("HF_TOKEN", "t€k€n"), ("ALL_PROXY", "socks5://127.0.0.1:9")],
 )
 def test_surroundings_that_make_no_sense_are_a_sentence(
     hub: Any, refused: Refused, monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -217,7 +217,9 @@ def test_a_download_that_broke_off_says_so_and_the_next_one_succeeds(
     hub: Any, name: str, no_waiting: None, refused: Refused, files: Any, contents: Contents
 ) -> None:
     hub.breaking.add("model.safetensors")
-    with refused(WeightsError, f"the download of {NAME} from {name} broke off", hub.endpoint, "run again"):
+    with refused(
+        WeightsError, f"the download of {NAME} from {name} was interrupted", hub.endpoint, "run again"
+    ):
         download(name, NAME)
     with refused(WeightsError, f"{NAME} is not in the cache"):
         download(name, NAME, offline=True)
@@ -227,7 +229,7 @@ def test_a_download_that_broke_off_says_so_and_the_next_one_succeeds(
 
 def test_what_arrived_whole_is_not_downloaded_again(hub: Any, no_waiting: None) -> None:
     hub.breaking.add("model.safetensors")
-    with pytest.raises(WeightsError, match="what arrived whole is kept"):
+    with pytest.raises(WeightsError, match="complete files are kept"):
         download("huggingface", NAME)
     hub.breaking.clear()
     hub.requests.clear()
@@ -252,7 +254,7 @@ def test_a_cache_that_cannot_be_written_to_is_one_sentence(
     def fail(*args: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with refused(WeightsError, f"{NAME} cannot be written to the cache", said, "HF_HUB_CACHE"):
         download("huggingface", NAME)
 

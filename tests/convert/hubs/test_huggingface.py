@@ -87,25 +87,82 @@ def test_a_repository_that_does_not_exist_is_named_to_a_signed_in_user(
         download("huggingface", "owner/other")
 
 
-def test_progress_bars_are_off_while_files_arrive_and_as_before_afterwards(
-    monkeypatch: pytest.MonkeyPatch, files: Any
-) -> None:
-    import huggingface_hub
+def test_progress_bars_are_off_while_files_arrive_and_as_before_afterwards(hub: Any, files: Any) -> None:
     from huggingface_hub.utils import are_progress_bars_disabled
 
-    bars: list[bool] = []
-    really = huggingface_hub.hf_hub_download
+    bars: dict[str, bool] = {}
 
-    def spy(*args: Any, **options: Any) -> str:
-        bars.append(are_progress_bars_disabled())
-        return really(*args, **options)
+    class Watched(list[Any]):
+        def append(self, asked: Any) -> None:
+            bars[asked.path] = are_progress_bars_disabled()
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", spy)
     before = are_progress_bars_disabled()
+    hub.requests = Watched()
     download("huggingface", NAME)
+    assert bars.pop(f"/api/models/{NAME}") is before
     assert len(bars) > len(files.small)
-    assert all(bars)
+    assert all(bars.values())
     assert are_progress_bars_disabled() is before
+
+
+def test_several_files_are_downloaded_by_one_call_of_the_library(
+    hub: Any, publish: Publish, monkeypatch: pytest.MonkeyPatch, files: Any
+) -> None:
+    import huggingface_hub
+
+    calls: list[list[str]] = []
+    really = huggingface_hub.snapshot_download
+
+    def spy(repository: str, **options: Any) -> Any:
+        calls.append(options["allow_patterns"])
+        return really(repository, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", spy)
+    publish(files.small, files.safe_shards)
+    download("huggingface", NAME)
+    index, *shards = files.safe_shards
+    assert calls == [
+        ["config.json", "preprocessor_config.json", "README.md", "LICENSE", "NOTICE.txt", index],
+        shards,
+    ]
+    download("huggingface", NAME)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_commit_that_the_hub_refuses_to_list_never_passes_for_complete(
+    hub: Any, status: int, files: Any, contents: Contents
+) -> None:
+    from huggingface_hub import hf_hub_download
+
+    hf_hub_download(NAME, "config.json")
+    hub.unlisted = status
+    assert contents(download("huggingface", NAME).folder) == {**files.small, **files.safe}
+
+
+def test_a_gated_commit_that_the_hub_refuses_to_list_says_how_to_get_access(
+    hub: Any, refused: Refused
+) -> None:
+    from huggingface_hub import hf_hub_download
+
+    hf_hub_download(NAME, "config.json")
+    hub.unlisted, hub.repositories[NAME].gated = 403, True
+    with refused(WeightsError, f"no access to {NAME}", "401", "`hf auth login`"):
+        download("huggingface", NAME)
+
+
+def test_a_listing_that_fails_after_the_first_is_one_sentence(hub: Any, refused: Refused) -> None:
+    hub.unlisted = 418
+    with refused(
+        WeightsError, f"the download of {NAME} from huggingface was interrupted", "418", "run again"
+    ):
+        download("huggingface", NAME)
+
+
+def test_a_file_name_is_no_pattern(hub: Any, publish: Publish, files: Any, contents: Contents) -> None:
+    odd = {"LICENSE[abc].md": b"bracketed", "LICENSE*": b"starred"}
+    publish(files.small, files.safe, odd, {"LICENSES/inner.md": b"what the star would match"})
+    assert contents(download("huggingface", NAME).folder) == {**files.small, **files.safe, **odd}
 
 
 PROGRAM = """

@@ -237,7 +237,7 @@ def test_an_index_that_cannot_be_read_is_one_sentence(
     publish: Publish, refused: Refused, text: bytes, files: Any
 ) -> None:
     publish(files.small, files.safe_shards, {"model.safetensors.index.json": text})
-    with refused(WeightsError, "model.safetensors.index.json is not a sound index"):
+    with refused(WeightsError, "model.safetensors.index.json is not a valid index"):
         download("huggingface", NAME)
 
 
@@ -245,7 +245,7 @@ def test_an_index_that_cannot_be_read_is_one_sentence(
     ("shard", "sentence"),
     [
         ("model-00003.safetensors", "names a shard that the repository does not have"),
-        ("../../outside.safetensors", "is not a sound index"),
+        ("../../outside.safetensors", "is not a valid index"),
     ],
 )
 def test_an_index_names_only_files_of_the_repository(

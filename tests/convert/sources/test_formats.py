@@ -107,11 +107,11 @@ def test_nothing_is_written_beside_the_users_weights(small_system: System, laid:
 
 
 @one_system
-def test_only_what_is_copied_needs_room(
+def test_only_what_is_copied_needs_disk_space(
     small_system: System, laid: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Path, int]] = []
-    monkeypatch.setattr(local, "require_room", lambda *given: asked.append(given))
+    monkeypatch.setattr(local, "require_space", lambda *given: asked.append(given))
     source = opened(small_system, laid.parent, scratch)
     if laid.name == "model.safetensors":
         assert asked == []
@@ -225,7 +225,7 @@ def test_a_damaged_file_is_refused(
 ) -> None:
     path = given / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with refused(WeightsError, "model.safetensors is not a sound safetensors file"):
+    with refused(WeightsError, "model.safetensors is not a valid safetensors file"):
         opened(small_system, given, scratch)
 
 

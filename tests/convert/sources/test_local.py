@@ -52,7 +52,7 @@ def test_a_folder_brings_its_own_configurations(small_system: System, given: Pat
     source = opened(small_system, given, scratch)
     assert source.config == config
     assert json.loads((scratch / "config.json").read_text()) == config
-    assert source.published == ()
+    assert source.from_catalog == ()
     digest = hashlib.sha256((given / "model.safetensors").read_bytes()).hexdigest()
     assert source.origin == Origin("folder", digest[:12])
     assert (source.origin.label, source.origin.synthetic) == (f"folder:{digest[:12]}", False)
@@ -70,7 +70,7 @@ def test_a_lone_file_gets_the_published_configurations_and_that_is_said(
     assert source.origin.label == f"file:{digest[:12]}"
     assert source.config == dict(small_system.config)
     assert source.preprocessor == dict(small_system.preprocessor)
-    assert source.published == source.library.files
+    assert source.from_catalog == source.library.files
     said = [f"no {name} beside the weights: using the published one" for name in source.library.files]
     assert lines == [*said, "reading mine.safetensors"]
 
@@ -83,7 +83,7 @@ def test_a_file_has_the_configurations_that_lie_beside_it(
     (given / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.05}))
     source = opened(small_system, given / "model.safetensors", scratch)
     assert source.config["layer_norm_eps"] == 0.05
-    assert source.published == ()
+    assert source.from_catalog == ()
 
 
 @pytest.mark.parametrize(("system", "name"), CONFIGURATIONS, indirect=["system"])
@@ -95,7 +95,7 @@ def test_a_configuration_that_is_not_there_is_the_published_one_and_that_is_said
     source = opened(small_system, given, scratch, lines)
     assert source.config == dict(small_system.config)
     assert source.preprocessor == dict(small_system.preprocessor)
-    assert source.published == (name,)
+    assert source.from_catalog == (name,)
     assert lines == [f"no {name} beside the weights: using the published one", "reading model.safetensors"]
     assert (scratch / name).exists()
 
@@ -128,7 +128,9 @@ def test_another_architecture_is_refused_and_both_are_named(
     family = small_system.config.get("model_type") or small_system.config["architecture"]
     for other in wanted.values():
         expected = other.config.get("model_type") or other.library
-        with refused(WeightsError, "holds another architecture", f"got {family}", expected, "vconv list"):
+        with refused(
+            WeightsError, "has weights of another architecture", f"got {family}", expected, "vconv list"
+        ):
             opened(other, given, scratch)
 
 
@@ -140,7 +142,7 @@ def test_an_architecture_that_nobody_knows_is_refused(
 ) -> None:
     (given / "config.json").write_text(json.dumps(content))
     got = content.get("model_type") or content.get("architecture")
-    with refused(WeightsError, "holds another architecture", f"got {got}", "vconv list"):
+    with refused(WeightsError, "has weights of another architecture", f"got {got}", "vconv list"):
         opened(small_system, given, scratch)
 
 
@@ -210,8 +212,8 @@ def test_a_licence_is_no_link_out_of_the_folder_but_into_a_cache_and_no_larger_t
     (snapshot / "NOTICE").symlink_to(tmp_path / "secret")
     lines: list[str] = []
     assert opened(small_system, snapshot, scratch, lines).licence_files == (snapshot / "LICENSE",)
-    assert "NOTICE is left out: it is a link that leads out of the folder" in lines
-    assert "LICENSE.md is left out: it is larger than 1000000 bytes" in lines
+    assert "NOTICE is skipped: it is a link that leads out of the folder" in lines
+    assert "LICENSE.md is skipped: it is larger than 1000000 bytes" in lines
 
 
 @pytest.mark.parametrize(("system", "name"), CONFIGURATIONS[:2], indirect=["system"])

@@ -32,7 +32,7 @@ def test_it_says_what_it_is(small_system: System, scratch: Path) -> None:
     source = synthetic.draw(small_system, 42, scratch, lines.append)
     assert (source.origin.label, source.origin.synthetic) == ("synthetic:42", True)
     assert source.licence == "none: synthetic weights"
-    assert (source.published, source.licence_files) == ((), ())
+    assert (source.from_catalog, source.licence_files) == ((), ())
     assert lines == ["drawing synthetic weights from seed 42"]
 
 

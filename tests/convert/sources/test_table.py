@@ -74,7 +74,7 @@ def test_a_folder_and_a_file_are_sources(small_system: System, given: Path, tmp_
 
 def test_a_path_with_nothing_there_is_refused(system: System, scratch: Path, refused: Refused) -> None:
     missing = scratch / "nowhere"
-    with refused(WeightsError, f"no weights at {missing}", "nothing there", ways(system)):
+    with refused(WeightsError, f"no weights at {missing}", "no such file or folder", ways(system)):
         open_source(Request(system, str(missing)), scratch)
 
 
@@ -144,7 +144,11 @@ def test_what_a_hub_gives_is_read_as_a_folder_is(
     folder = open_source(Request(small_system, str(given)), tmp_path / "second")
     assert source.config["mine"] == 1
     assert source.licence == "mit"
-    assert (source.files, source.config, source.published) == (folder.files, folder.config, folder.published)
+    assert (source.files, source.config, source.from_catalog) == (
+        folder.files,
+        folder.config,
+        folder.from_catalog,
+    )
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -200,8 +204,8 @@ def test_where_there_is_one_pooling_alone_the_choice_is_refused(
     small_system: System, scratch: Path, refused: Refused, pool: str
 ) -> None:
     own = {"vit-base-patch16-224-in21k": "pooler"}.get(small_system.name, "cls")
-    fragments = ("transformers", f"is {own}", "expected a system of timm", "leave --pool out")
-    with refused(InputError, "--pool has nothing to choose", *fragments):
+    fragments = ("transformers", f"is always {own}", "expected a system of timm", "omit --pool")
+    with refused(InputError, "--pool does not apply to this system", *fragments):
         open_source(Request(small_system, "synthetic", pool=pool), scratch)
 
 
@@ -221,7 +225,7 @@ def test_periods_can_be_chosen_where_there_is_rope_and_only_there(
     if small_system.name in ("dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m"):
         assert open_source(request, scratch).periods == periods
         return
-    with refused(InputError, "--periods has nothing to choose", "has no RoPE", "leave --periods out"):
+    with refused(InputError, "--periods does not apply to this system", "has no RoPE", "omit --periods"):
         open_source(request, scratch)
 
 
@@ -239,7 +243,7 @@ def test_a_hub_without_a_repository_is_refused(
 
 
 def test_a_revision_that_is_empty_is_refused(small_system: System, scratch: Path, refused: Refused) -> None:
-    with refused(WeightsError, "not a revision", "'hub:a/b@'", "leave the @ out"):
+    with refused(WeightsError, "the revision is empty", "'hub:a/b@'", "omit the @"):
         open_source(Request(small_system, "hub:a/b@"), scratch)
 
 

@@ -71,12 +71,14 @@ def test_a_digest_or_a_manifest_that_is_no_text_is_an_error(folder: Path) -> Non
 
 
 def test_a_newer_schema_says_which_vconv_to_use(folder: Path) -> None:
-    rewrite(folder, {**json.loads((folder / MANIFEST_FILE).read_text()), "schema_version": 2})
-    with pytest.raises(ArtifactError, match="schema version 2 .* schema version 1 .*version of vconv"):
+    rewrite(folder, {**json.loads((folder / MANIFEST_FILE).read_text()), "schema_version": 3})
+    with pytest.raises(ArtifactError, match="schema version 3 .* schema version 1 or 2 .*version of vconv"):
         manifest.load(folder)
 
 
-@pytest.mark.parametrize("content", [[], {"schema_version": 1}, "text"])
+@pytest.mark.parametrize(
+    "content", [[], {"schema_version": 1}, {"schema_version": 2}, {"schema_version": [2]}, "text"]
+)
 def test_what_is_no_manifest_is_an_error_in_one_line(folder: Path, content: object) -> None:
     rewrite(folder, content)
     with pytest.raises(ArtifactError) as caught:
@@ -85,8 +87,12 @@ def test_what_is_no_manifest_is_an_error_in_one_line(folder: Path, content: obje
 
 
 PLACES: dict[str, Callable[[dict[str, Any], str], object]] = {
-    "a variant's file": lambda content, name: content["variants"][0].update(file=name),
-    "the golden file": lambda content, name: content["golden"].update(file=name),
+    "a variant's file": lambda content, name: content["variants"][0].update(path=name),
+    "a variant's weights": lambda content, name: content["variants"][0].update(weights=name),
+    "the golden file": lambda content, name: content["golden"].update(path=name),
+    "the original's configuration": lambda content, name: content["original"]["configurations"].update(
+        {"config.json": name}
+    ),
     "a listed file": lambda content, name: content["files"].update({name: {"sha256": "0" * 64, "nbytes": 1}}),
 }
 

@@ -12,6 +12,7 @@ import vconv
 from vconv.catalog import families, literature, published
 from vconv.catalog.families import FAMILIES, Family, Size
 from vconv.catalog.systems import SYSTEMS, System, expand, miniature
+from vconv.convert.graphs.passes.table import DYNAMIC, STATIC, TRACED
 from vconv.convert.libraries.readers import find_reader
 
 REFERENCE: list[dict[str, Any]] = json.loads((Path(__file__).parent / "systems-0.1.0.json").read_text())
@@ -104,3 +105,12 @@ def test_a_new_size_is_exported_from_its_miniature_end_to_end(tmp_path: Path) ->
     assert len(result["variants"]) == 3
     manifest = json.loads((tmp_path / "artifact" / "vconv.json").read_text())
     assert manifest["system"]["name"] == "dinov2-small"
+    passes = {
+        variant["variant"]: variant["graph"] and tuple(variant["graph"]["passes"])
+        for variant in manifest["variants"]
+    }
+    assert passes == {
+        "patched-torch-fp32": None,
+        "onnx-fp32": (*TRACED, *DYNAMIC),
+        "onnx-fp32-npu": (*TRACED, *STATIC),
+    }

@@ -63,9 +63,24 @@ def test_info_shows_what_the_manifest_says(small_artifact: Path) -> None:
     assert result.exit_code == 0
     assert "synthetic:1 (synthetic: not trained weights)" in result.stdout
     recorded = json.loads((small_artifact / "vconv.json").read_text())
+    document = json.loads(run("info", small_artifact, "--json").stdout)
+    former = [
+        {key: row.pop(key) for key in ("file", "batch", "opset", "ir_version", "operators")}
+        for row in document["variants"]
+    ]
+    assert [row["file"] for row in former] == [row["path"] for row in recorded["variants"]]
+    assert [row["batch"] for row in former] == [None, None, 2]
+    for row, kept in zip(former[1:], recorded["variants"][1:], strict=True):
+        assert {key: row[key] for key in ("opset", "ir_version", "operators")}.items() <= kept[
+            "graph"
+        ].items()
+    assert document["golden"].pop("file") == recorded["golden"]["path"]
+    assert document["source"].pop("published") == recorded["source"]["from_catalog"]
+    made = manifest.load(small_artifact)
+    assert document.pop("outputs") == {name: list(shape) for name, shape in made.outputs.items()}
     found = {"artifact": str(small_artifact), "missing": [], "reports": [], "reports_trouble": ""}
-    assert json.loads(run("info", small_artifact, "--json").stdout) == {**recorded, **found}
-    height, width = manifest.load(small_artifact).size
+    assert document == {**recorded, **found}
+    height, width = made.size
     assert f"[batch, 3, {height}, {width}]" in result.stdout
 
 
@@ -118,17 +133,20 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["export", "dinov3-vits16", "--batch", "100000"], "--batch is out of range | got 100000"),
         (["export", "dinov3-vits16", "--out", ""], "'--out': an empty string"),
         (["export", "dinov3-vits16", "--weights", ""], "'--weights': an empty string"),
-        (["export", "dinov3-vits16", "--weights", "hub:a/b@"], "not a revision | got 'hub:a/b@'"),
+        (["export", "dinov3-vits16", "--weights", "hub:a/b@"], "the revision is empty | got 'hub:a/b@'"),
         (["validate", " "], "'PATH': an empty string"),
         (["validate", ".", "--images", ""], "'--images': an empty string"),
         (["compare"], "wrong use of vconv compare | got Missing argument"),
         (["compare", "a", "a"], "cannot compare these | got a and a, which is one artifact"),
         (
             ["export", "vit-base-patch16-224-in21k", "--weights", "synthetic", "--periods", "library"],
-            "--periods has nothing to choose",
+            "--periods does not apply to this system",
         ),
         (["export", "dinov3-vits16", "--images", "x.png"], "cannot read the image x.png | got no such file"),
-        (["export", "dinov3-vits16", "--images", "x.png", "--golden", "none"], "--images has nothing to do"),
+        (
+            ["export", "dinov3-vits16", "--images", "x.png", "--golden", "none"],
+            "--images is not used with --golden none",
+        ),
         (["--nope"], "wrong use of vconv | got No such option"),
         (["nonsense"], "unknown command | got 'nonsense'"),
         (["validate", "no/such/artifact"], "no artifact at no/such/artifact | got no such folder"),
@@ -140,8 +158,8 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["validate", ".", "--device", "npu-sim", "--profile", "910c"], "unknown profile | got '910c'"),
         (["validate", ".", "--device", "npu-sim:1"], "there is no npu-sim:1 | got 1 of them"),
         (["compare", "a", "--device", "npu-sim", "--capture"], "--capture cannot be met here"),
-        (["doctor", "--device", "cpu"], "there is nothing to do on a device | got --device without --probe"),
-        (["doctor", "--hf32", "none"], "there is nothing to do on a device | got --hf32 without --probe"),
+        (["doctor", "--device", "cpu"], "--device is only for --probe | got --device without --probe"),
+        (["doctor", "--hf32", "none"], "--hf32 is only for --probe | got --hf32 without --probe"),
         (["doctor", "--probe", "--device", "tpu"], "unknown device | got 'tpu'"),
         (["validate", ".", "--within", "loose"], "no limits at loose | got No such file or directory"),
         (["compare", "a", "--within", "."], "no limits at . | got Is a directory"),
@@ -267,7 +285,7 @@ def test_the_doctor_exits_with_1_where_something_that_is_installed_does_not_work
     result = run("doctor")
     assert result.exit_code == 1
     assert "libhccl.so [is] not found" in result.stdout
-    assert "to mend it: `source set_env.sh`" in result.stdout
+    assert "to fix it: `source set_env.sh`" in result.stdout
     assert result.stdout.splitlines()[-1] == "problems: torch_npu"
     result = run("doctor", "--json")
     assert result.exit_code == 1

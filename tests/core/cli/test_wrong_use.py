@@ -1,4 +1,4 @@
-"""Every error that a user can meet: one line that says how to mend it, exit status 2, nothing left behind."""
+"""Every error that a user can meet: one line that says how to fix it, exit status 2, nothing left behind."""
 
 from __future__ import annotations
 
@@ -153,20 +153,35 @@ def edit(file: str, **values: Any) -> Damage:
     ("damage", "sentence"),
     [
         (remove, "no weights in "),
-        (truncate, "model.safetensors is not a sound safetensors file | got a file of"),
-        (corrupt, "model.safetensors is not a sound safetensors file | got a header of"),
-        (offsets(overlap), "with no gap or overlap"),
-        (offsets(overrun), "with no gap or overlap"),
-        (offsets(overflow), "model.safetensors is not a sound safetensors file | got tensor"),
-        (offsets(lie), "model.safetensors is not a sound safetensors file | got tensor"),
-        (gigabyte_header, "got a header of 1073741824 bytes"),
+        (truncate, "model.safetensors is not a valid safetensors file | got incomplete metadata"),
+        (corrupt, "model.safetensors is not a valid safetensors file | got header too large"),
+        (
+            offsets(overlap),
+            "model.safetensors is not a valid safetensors file | got invalid offset for tensor",
+        ),
+        (
+            offsets(overrun),
+            "model.safetensors is not a valid safetensors file | got invalid offset for tensor",
+        ),
+        (
+            offsets(overflow),
+            "model.safetensors is not a valid safetensors file | got overflow computing buffer size",
+        ),
+        (
+            offsets(lie),
+            "model.safetensors is not a valid safetensors file | got invalid shape, data type, or offset",
+        ),
+        (gigabyte_header, "got header too large, in a file of 109 bytes"),
         (duplicate_names, "twice in the header"),
         (other_keys, "does not fit dinov3_vit | got "),
         (put(math.nan), "a weight is not a number in model.safetensors | got NaN or Inf in "),
         (put(math.inf), "a weight is not a number in model.safetensors | got NaN or Inf in "),
         (explode, "the original's outputs are not numbers | got NaN or Inf in "),
-        (edit(CONFIG_FILE, model_type="vit"), "holds another architecture | got vit | expected dinov3_vit"),
-        (edit(CONFIG_FILE, model_type="resnet"), "holds another architecture | got resnet"),
+        (
+            edit(CONFIG_FILE, model_type="vit"),
+            "has weights of another architecture | got vit | expected dinov3_vit",
+        ),
+        (edit(CONFIG_FILE, model_type="resnet"), "has weights of another architecture | got resnet"),
         (
             edit(CONFIG_FILE, num_attention_heads=7),
             "config.json does not make sense | got hidden_size = 96 for",
@@ -195,7 +210,7 @@ def test_weights_that_are_not_sound_are_refused(
         (["--weights", "hub:a b/c"], "a b/c"),
         (["--weights", "nowhere"], "no weights at nowhere"),
         (["--pool", "max"], "wrong use of vconv export"),
-        (["--pool", "avg"], "--pool has nothing to choose"),
+        (["--pool", "avg"], "--pool does not apply to this system"),
         (["--hub", "gitlab"], "wrong use of vconv export"),
     ],
 )
@@ -228,7 +243,7 @@ def test_a_disk_without_room_is_noticed_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     for given in (str(weights), "synthetic"):
         line = refused("export", NAME, "--weights", given, "--out", tmp_path / "a")
-        assert "there is not enough room on the disk | got 0.00 GB free" in line
+        assert "there is not enough space on the disk | got 0.00 GB free" in line
         assert "choose another --out" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["weights"]
 

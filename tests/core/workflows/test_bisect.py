@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import vconv
+from vconv.artifact.artifact import Artifact
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, UnknownNameError
-from vconv.runtime.engines.variants import patched_network
 from vconv.validators.faults.operators import alter
 from vconv.validators.faults.workshop import ArtifactCopy
 
@@ -50,7 +50,7 @@ def test_what_was_found_is_reported_with_a_log_and_a_picture(copied: Path) -> No
     assert document["sentence"] in log.read_text()
     drawn = picture.read_text()
     assert drawn.startswith("<?xml")
-    for words in ("of its own", "in all", "limit", "block 2", "dinov3-vits16: onnx-fp32 against"):
+    for words in ("stage alone", "accumulated", "limit", "block 2", "dinov3-vits16: onnx-fp32 against"):
         assert words in drawn
     (entry,) = json.loads((copied / "results.json").read_text())["reports"]
     assert entry["file"] == f"reports/{report.name}"
@@ -66,7 +66,7 @@ def test_the_picture_of_the_same_figures_is_the_same_bytes(copied: Path) -> None
 
 @ONE
 def test_a_wrong_operator_is_named_and_fails(copied: Path, tmp_path: Path) -> None:
-    shop = ArtifactCopy.open(copied, tmp_path / "shop", patched_network(copied))
+    shop = ArtifactCopy.open(Artifact.open(copied), tmp_path / "shop")
     model = shop.graph("model.onnx")
     node = [node.name for node in model.graph.node if node.op_type == "Softmax"][1]
     alter(model, node, shop.value_of)

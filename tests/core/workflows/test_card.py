@@ -262,11 +262,12 @@ def test_a_kill_between_card_and_index_leaves_a_card_that_is_vconvs(
     assert vconv.card(carded)["language"] == "en"
 
 
-def test_a_system_of_ones_own_has_a_card_too(
+def test_a_system_that_no_catalog_knows_is_exported_validated_and_has_a_card(
     small_system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {})
     vconv.export(replace(small_system, name="mine"), "synthetic:1", tmp_path / "mine")
+    assert vconv.validate(tmp_path / "mine", quick=True)["passed"]
     assert "This is `mine`" in (tmp_path / "mine" / "README.md").read_text()
 
 
@@ -419,6 +420,7 @@ def test_what_others_wrote_is_text_and_no_markup(carded: Path) -> None:
     assert text.count(r"a \| b \<script\>alert(1)\</script\> \`c\` \[d\](e) f") == 3
 
 
+@pytest.mark.every_system
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_the_front_matter_is_what_hubs_read(carded: Path, lang: str) -> None:
     made = manifest.load(carded)
@@ -429,6 +431,7 @@ def test_the_front_matter_is_what_hubs_read(carded: Path, lang: str) -> None:
     assert (data.license, data.base_model) == (None, None)
 
 
+@pytest.mark.every_system
 @pytest.mark.parametrize("script", [0, 1, 2], ids=["vconv", "library", "onnxruntime"])
 def test_the_scripts_run_and_give_what_the_artifact_gives(
     carded: Path, tmp_path: Path, script: int, monkeypatch: pytest.MonkeyPatch, capsys: Any

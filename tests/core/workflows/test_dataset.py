@@ -222,10 +222,8 @@ def test_wider_limits_hold_for_every_image(
 KILLED = """
 import os, signal, sys
 import vconv
-from vconv.catalog import systems
 from vconv.validators.report.journal import Journal
 
-systems.SYSTEMS = {{{name!r}: systems.miniature(systems.SYSTEMS[{name!r}])}}
 append, left = Journal.append, {steps}
 
 def kill(self, rows, note):
@@ -242,7 +240,7 @@ vconv.validate({artifact!r}, dataset={folder!r}, quick=True)
 
 def killed(artifact: Path, folder: Path, steps: int) -> None:
     """Run a validation that is killed, once it has done some steps, in the middle of the next."""
-    script = KILLED.format(name=NAME, steps=steps, artifact=str(artifact), folder=str(folder))
+    script = KILLED.format(steps=steps, artifact=str(artifact), folder=str(folder))
     done = subprocess.run([sys.executable, "-c", script], check=False)
     assert done.returncode == -signal.SIGKILL
 

@@ -14,6 +14,7 @@ import pytest
 
 import vconv
 from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.architectures.base import Capability
@@ -26,8 +27,7 @@ from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError, WeightsError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.variants import find_variant, open_original, open_variant
-from vconv.runtime.inputs.preprocessing import read_config
+from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.stages.table import in_stages
 from vconv.types import WEIGHTS_FILE, Status, silent
 from vconv.validators.checks.graphs import check_graph, open_graph
@@ -67,15 +67,15 @@ def derived_from(net: Network, shapes: dict[str, tuple[int, ...]]) -> Network:
 @pytest.fixture
 def toy(small_artifact: Path) -> Network:
     """The network of an artifact, as if no layout of it were declared."""
-    entries = read_header(small_artifact / WEIGHTS_FILE)
-    shapes = {name: entry.shape for name, entry in entries.items()}
-    return derived_from(network(read_config(small_artifact), entries), shapes)
+    artifact = Artifact.open(small_artifact)
+    shapes = {name: entry.shape for name, entry in artifact.entries.items()}
+    return derived_from(artifact.network, shapes)
 
 
 @pytest.fixture
 def everywhere(toy: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every room meet that network."""
-    for room in ("vconv.runtime.engines.variants", "vconv.convert.sources.base"):
+    for room in ("vconv.artifact.artifact", "vconv.convert.sources.base"):
         monkeypatch.setattr(f"{room}.network", lambda *given: toy)
 
 
@@ -95,10 +95,11 @@ def test_a_declared_network_has_every_capability() -> None:
         assert network(system.config).lack(*Capability) == ""
 
 
+@pytest.mark.usefixtures("everywhere")
 def test_faults_that_need_to_know_more_are_skipped_and_the_others_are_made(
-    toy: Network, small_artifact: Path, tmp_path: Path
+    small_artifact: Path, tmp_path: Path
 ) -> None:
-    shop = ArtifactCopy.open(small_artifact, tmp_path / "shop", toy)
+    shop = ArtifactCopy.open(Artifact.open(small_artifact), tmp_path / "shop")
     reasons = {fault.name: fault.skipped(shop) for fault in FAULTS}
     assert {name: reason for name, reason in reasons.items() if reason} == UNKNOWN
     made = {fault.name: fault for fault in FAULTS if not reasons[fault.name] and not fault.patches}
@@ -106,12 +107,12 @@ def test_faults_that_need_to_know_more_are_skipped_and_the_others_are_made(
     for fault in made.values():
         fault.inject(shop)
         assert shop.altered(), fault.name
-        shop.mend()
+        shop.restore()
 
 
 def test_a_graph_is_not_judged_by_numbers_that_are_not_known(toy: Network, small_artifact: Path) -> None:
-    made = manifest.load(small_artifact)
-    checks = check_graph(open_graph(small_artifact / "model.onnx", toy, made.size, None))
+    size, weights = manifest.load(small_artifact).size, small_artifact / WEIGHTS_FILE
+    checks = check_graph(open_graph(small_artifact / "model.onnx", weights, toy, size, None))
     skipped = {check.name: check.detail for check in checks if check.status is Status.SKIPPED}
     assert skipped == {"model.onnx: exact GELU": ROLES, "model.onnx: epsilon": ROLES}
 
@@ -120,12 +121,12 @@ def test_a_graph_is_not_judged_by_numbers_that_are_not_known(toy: Network, small
 def test_sessions_have_no_stages_and_say_why(
     toy: Network, small_artifact: Path, small_source: Source
 ) -> None:
-    made, cpu = manifest.load(small_artifact), find_device("cpu")
-    graph = open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), cpu)
-    torch = open_original(small_source.folder, toy, made.size, cpu, PRECISIONS["fp32"])
+    artifact, cpu = Artifact.open(small_artifact), find_device("cpu")
+    graph = open_variant(artifact, artifact.variant("onnx-fp32"), cpu)
+    torch = open_original(small_source.folder, toy, artifact.manifest.size, cpu, PRECISIONS["fp32"])
     with graph, torch:
-        assert in_stages(graph, cpu) == ROLES
-        assert in_stages(torch, cpu) == BLOCKS
+        assert in_stages(graph, cpu, toy) == ROLES
+        assert in_stages(torch, cpu, toy) == BLOCKS
 
 
 @pytest.mark.usefixtures("everywhere")
@@ -135,20 +136,17 @@ def test_bisect_says_in_a_sentence_why_it_cannot(copied: Path, variant: str, ref
         vconv.bisect(copied, variant)
 
 
-def _found(folder: Path, made: Manifest, source: Source) -> Any:
+def _found(artifact: Artifact, source: Source) -> Any:
     reference = SimpleNamespace(
-        pixel_values=np.zeros((1, 3, *made.size), np.float32),
+        pixel_values=np.zeros((1, 3, *artifact.manifest.size), np.float32),
         outputs={"patches": np.zeros((1, 16, 96), np.float32)},
     )
-    return SimpleNamespace(
-        folder=folder, made=made, source=source, reference=reference, inputs={"images": ["one"]}
-    )
+    return SimpleNamespace(artifact=artifact, source=source, reference=reference, inputs={"images": ["one"]})
 
 
 @pytest.mark.usefixtures("everywhere")
 def test_the_page_has_no_maps_and_no_depths_and_says_why(small_artifact: Path, small_source: Source) -> None:
-    made = manifest.load(small_artifact)
-    found = _found(small_artifact, made, small_source)
+    found = _found(Artifact.open(small_artifact), small_source)
     gallery = page_data.gallery(found)
     candidate: Any = SimpleNamespace(variant="v", engine="e", device=SimpleNamespace(name="cpu"))
     session: Any = None
@@ -162,7 +160,12 @@ def test_the_page_has_no_maps_and_no_depths_and_says_why(small_artifact: Path, s
     ("language", "said"), [("en", "the outputs are not a grid of tokens."), ("zh", "输出不是 token 网格。")]
 )
 def test_a_card_of_outputs_that_are_no_grid_says_so(made: Manifest, language: str, said: str) -> None:
-    other = made.model_copy(update={"outputs": {"pooled": ("batch", 96)}})
+    variants = []
+    for variant in made.variants:
+        pooled = {"pooled": variant.contract.outputs["pooled"]}
+        contract = variant.contract.model_copy(update={"outputs": pooled})
+        variants.append(variant.model_copy(update={"contract": contract}))
+    other = made.model_copy(update={"variants": tuple(variants)})
     assert said in render(other, (), language)
     assert said not in render(made, (), language)
 

@@ -29,14 +29,14 @@ def probed(document: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def test_without_a_probe_nothing_is_run() -> None:
-    document = doctor.diagnose()
+    document = doctor.doctor()
     assert (document["probe"], document["passed"]) == (None, True)
     assert [row["name"] for row in document["findings"]] == ["torch"]
 
 
 @pytest.mark.skipif(bool(lack()), reason=lack() or "it simulates")
 def test_the_simulated_npu_is_read_in_a_process_of_its_own_and_called_simulated() -> None:
-    document = doctor.diagnose(True, device="npu-sim", profile="310p")
+    document = doctor.doctor(True, device="npu-sim", profile="310p")
     assert document["passed"] is True, "what a device is known for is a note"
     probe = document["probe"]
     assert (probe["device"], probe["simulated"]) == ("npu-sim", True)
@@ -54,7 +54,7 @@ def test_the_simulated_npu_is_read_in_a_process_of_its_own_and_called_simulated(
 
 
 def test_the_cpu_is_read_here() -> None:
-    assert probed(doctor.diagnose(True, device="cpu")) == {
+    assert probed(doctor.doctor(True, device="cpu")) == {
         "gelu on cpu": ("ok", "erf"),
         "convolution on cpu": ("ok", "fp32"),
         "matmul on cpu": ("ok", "fp32"),
@@ -71,7 +71,7 @@ def test_a_device_that_computes_in_no_known_way_is_a_problem(monkeypatch: pytest
 
 
 def test_a_device_that_is_not_there_is_a_finding_among_the_others() -> None:
-    document = doctor.diagnose(True, device="cuda:99")
+    document = doctor.doctor(True, device="cuda:99")
     assert document["passed"] is False and document["probe"] is None
     (row,) = document["findings"][1:]
     assert (row["name"], row["state"]) == ("probe of cuda:99", "problem")

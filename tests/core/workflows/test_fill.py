@@ -13,6 +13,7 @@ import pytest
 
 import vconv
 from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import System
 from vconv.convert.sources.table import Request, open_source
 from vconv.convert.weights.ledger import LEDGER_FILE
@@ -112,7 +113,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     before = names(weightless)
     usage = shutil.disk_usage(weightless)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(ArtifactError, match="not enough room on the disk"):
+    with pytest.raises(ArtifactError, match="not enough space on the disk"):
         vconv.fill(weightless, "synthetic:1")
     assert names(weightless) == before
 
@@ -132,7 +133,7 @@ def test_a_hub_is_named_with_its_revision_and_a_folder_must_be_given(weightless:
     made = manifest.load(weightless)
     there = {"kind": "modelscope", "identity": "some/one", "revision": "abc", "synthetic": False}
     of_hub = made.model_copy(update={"source": made.source.model_copy(update=there)})
-    asked = originals.request(of_hub, None, "huggingface", offline=True)
+    asked = originals.request(Artifact(weightless, of_hub), None, "huggingface", offline=True)
     assert (asked.weights, asked.hub, asked.offline) == ("hub:some/one@abc", "modelscope", True)
     here = {"kind": "folder", "identity": "1234", "revision": "", "synthetic": False}
     made.model_copy(update={"source": made.source.model_copy(update=here)}).save(weightless)
@@ -144,9 +145,10 @@ def test_a_hub_is_named_with_its_revision_and_a_folder_must_be_given(weightless:
 def test_an_artifact_that_is_not_whole_is_refused_in_a_sentence(weightless: Path) -> None:
     made = manifest.load(weightless)
     files = {name: record for name, record in made.files.items() if name != WEIGHTS_FILE}
-    unknown = made.model_copy(update={"files": files})
+    made.model_copy(update={"files": files}).save(weightless)
     with pytest.raises(ArtifactError, match=r"does not know model\.safetensors"):
-        fill.fill_weights(weightless, unknown, originals.request(made, None, "huggingface", False), print)
+        vconv.fill(weightless)
+    made.save(weightless)
     (weightless / LEDGER_FILE).unlink()
     with pytest.raises(ArtifactError, match=r"ledger\.json is missing"):
         vconv.fill(weightless, "synthetic:1")

@@ -58,7 +58,7 @@ def retold(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def test_the_file_holds_what_the_reference_gives(small_artifact: Path, file: Path) -> None:
     made = manifest.load(small_artifact)
     assert made.golden
-    golden = safetensors.numpy.load_file(small_artifact / made.golden.file)
+    golden = safetensors.numpy.load_file(small_artifact / made.golden.path)
     found = {
         name: value
         for name, value in safetensors.numpy.load_file(file).items()

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.convert.sources.base import Source
 from vconv.errors import InputError
@@ -26,12 +26,10 @@ ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 
 
 @pytest.fixture
-def found(small_artifact: Path, made: Manifest, small_source: Source) -> CheckedArtifact:
+def found(small: Artifact, made: Manifest, small_source: Source) -> CheckedArtifact:
     """A small artifact with its original at hand, and a reference without outputs."""
     images = np.zeros((1, 3, *made.size), dtype=np.float32)
-    return CheckedArtifact(
-        small_artifact, made, small_source, Reference("original", images, {}, {}, {}), {}, ()
-    )
+    return CheckedArtifact(small, small_source, Reference("original", images, {}, {}, {}), {}, ())
 
 
 def torch_variants(trial: RunPlan, found: CheckedArtifact) -> list[Candidate]:

@@ -191,7 +191,7 @@ def test_a_refusal_in_the_middle_is_a_row_and_not_the_end(
     def spoil(shop: ArtifactCopy) -> None:
         shop.write("config.json", b"{")
 
-    only(monkeypatch, Fault("a configuration that is none", "architecture", spoil), FAULTS[0])
+    only(monkeypatch, Fault("a configuration that is no JSON", "architecture", spoil), FAULTS[0])
     document = vconv.selftest(small_artifact, clean_runs=0)
     first, second = document["faults"]
     assert (first["caught"], first["class"]) == (True, "")

@@ -39,11 +39,11 @@ LIMIT = 1e-5
 
 
 @pytest.fixture(scope="module")
-def reports(exported: Callable[[str], Path]) -> Callable[[str], dict[str, Any]]:
+def reports(export_in_full: Callable[[str], Path]) -> Callable[[str], dict[str, Any]]:
     """Validate the artifact of a system once a session; return its report."""
     return functools.cache(
         lambda name: vconv.validate(
-            exported(name), quick=True, budget=2.0, engines=("onnxruntime", "openvino")
+            export_in_full(name), quick=True, budget=2.0, engines=("onnxruntime", "openvino")
         )
     )
 

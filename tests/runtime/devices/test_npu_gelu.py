@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.convert.libraries import models
 from vconv.convert.patches import gelu_erf, table
@@ -17,7 +17,7 @@ from vconv.convert.patches.base import applied
 from vconv.convert.sources.base import Source
 from vconv.runtime.devices.npu_gelu import SPELLED_OUT, NpuGelu, find, on_device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.variants import find_variant, open_variant
+from vconv.runtime.engines.variants import open_variant
 
 CPU = find_device("cpu")
 NPU = replace(CPU, kind="npu")
@@ -96,7 +96,7 @@ def test_elsewhere_than_on_an_npu_nothing_is_asked_or_changed() -> None:
 
 
 def test_it_takes_the_place_of_every_gelu_in_every_system_spelled_out_or_not(
-    monkeypatch: pytest.MonkeyPatch, small_artifact: Path, small_source: Source, made: Manifest
+    small: Artifact, monkeypatch: pytest.MonkeyPatch, small_source: Source, made: Manifest
 ) -> None:
     calls: list[int] = []
 
@@ -113,12 +113,12 @@ def test_it_takes_the_place_of_every_gelu_in_every_system_spelled_out_or_not(
         assert replaced == found[0].sites == small_source.network.blocks
         assert found[0].carried == 0
     assert [type(module) for module in model.modules()] == before
-    record = find_variant(made, "patched-torch-fp32")
+    record = small.variant("patched-torch-fp32")
     images = torch.randn(1, 3, *made.size).numpy()
-    with open_variant(small_artifact, made, record, CPU) as session:
+    with open_variant(small, record, CPU) as session:
         expected = session(images)
     calls.clear()
-    with open_variant(small_artifact, made, record, replace(CPU, kind="npu")) as session:
+    with open_variant(small, record, replace(CPU, kind="npu")) as session:
         actual = session(images)
         assert session.gelu == "npu_gelu"
     blocks = small_source.network.blocks

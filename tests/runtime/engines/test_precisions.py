@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.convert.libraries import models
 from vconv.convert.network import Network
@@ -20,7 +21,6 @@ from vconv.errors import InputError, UnknownNameError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import PRECISIONS, Precision, find_precisions
 from vconv.runtime.engines.session import TorchSession
-from vconv.runtime.engines.variants import patched_network
 from vconv.types import Array, Arrays
 
 CPU = find_device("cpu")
@@ -50,7 +50,7 @@ class Executed(TorchDispatchMode):
 
 @pytest.fixture
 def net(small_artifact: Path) -> Network:
-    return patched_network(small_artifact)
+    return Artifact.open(small_artifact).network
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.errors import InputError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.session import Session, in_batches
 from vconv.runtime.engines.table import GRAPH_ENGINES
-from vconv.runtime.engines.variants import find_variant, open_variant
+from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.inputs.images import natural_image, natural_images
 from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import Array, Arrays
@@ -60,26 +61,27 @@ def images(count: int, size: tuple[int, int] = (4, 6)) -> Array:
     return np.random.default_rng(count).standard_normal((count, 3, *size), dtype=np.float32)
 
 
+@pytest.mark.every_system
 @pytest.mark.parametrize("engine", GRAPH_ENGINES)
 def test_an_engine_agrees_with_torch_on_whole_tensors(
-    engine: str, small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, engine: str, made: Manifest, pixel_values: Array
 ) -> None:
-    with open_variant(small_artifact, made, find_variant(made, "patched-torch-fp32"), CPU) as session:
+    with open_variant(small, small.variant("patched-torch-fp32"), CPU) as session:
         expected = session(pixel_values)
     for record in made.variants:
         if record.engine != "torch":
-            with open_variant(small_artifact, made, record, CPU, engine) as session:
+            with open_variant(small, record, CPU, engine) as session:
                 assert_agree(session(pixel_values), expected, AGREEMENT)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 @pytest.mark.parametrize("engine", GRAPH_ENGINES)
 def test_a_static_graph_gives_the_same_rows_however_many_images(
-    engine: str, count: int, small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, engine: str, count: int, pixel_values: Array
 ) -> None:
-    record = find_variant(made, "onnx-fp32-npu")
+    record = small.variant("onnx-fp32-npu")
     assert record.batch == 2
-    with open_variant(small_artifact, made, record, CPU, engine) as session:
+    with open_variant(small, record, CPU, engine) as session:
         together = session(pixel_values[:count])
         alone = [session(pixel_values[index : index + 1]) for index in range(count)]
     expected = {name: np.concatenate([one[name] for one in alone]) for name in alone[0]}
@@ -87,43 +89,44 @@ def test_a_static_graph_gives_the_same_rows_however_many_images(
     assert_agree(together, expected, SAME_ROWS)
 
 
+@pytest.mark.every_system
 def test_every_variant_has_the_outputs_that_the_manifest_declares(
-    small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     declared = {name: (3, *shape[1:]) for name, shape in made.outputs.items()}
     for record in made.variants:
-        with open_variant(small_artifact, made, record, CPU) as session:
+        with open_variant(small, record, CPU) as session:
             outputs = session(pixel_values[:3])
         assert {name: value.shape for name, value in outputs.items()} == declared
         assert list(outputs) == list(declared)
 
 
-def test_what_is_timed_is_what_is_judged(small_artifact: Path, made: Manifest, pixel_values: Array) -> None:
+def test_what_is_timed_is_what_is_judged(small: Artifact, made: Manifest, pixel_values: Array) -> None:
     for record in made.variants:
         for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
-            with open_variant(small_artifact, made, record, CPU, engine) as session:
+            with open_variant(small, record, CPU, engine) as session:
                 timed = session.fetch(session.bind(pixel_values[:2])())
                 expected = session.run(pixel_values[:2])
             assert_agree(timed, expected, SAME_ROWS)
 
 
 def test_reading_the_same_outputs_twice_gives_the_same_values(
-    small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
         for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
-            with open_variant(small_artifact, made, record, CPU, engine) as session:
+            with open_variant(small, record, CPU, engine) as session:
                 raw = session.bind(pixel_values[:2])()
                 first, second = session.fetch(raw), session.fetch(raw)
             assert all(np.array_equal(first[name], second[name]) for name in made.outputs)
 
 
 def test_a_bound_batch_can_be_run_again_and_again(
-    small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
         for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
-            with open_variant(small_artifact, made, record, CPU, engine) as session:
+            with open_variant(small, record, CPU, engine) as session:
                 first, second = (session.bind(part) for part in (pixel_values[:2], pixel_values[2:4]))
                 results = [session.fetch(run()) for run in (first, second, first)]
                 expected = session.run(pixel_values[:2])
@@ -131,11 +134,11 @@ def test_a_bound_batch_can_be_run_again_and_again(
 
 
 def test_every_output_is_noted_with_its_type_and_place(
-    small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
         for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
-            with open_variant(small_artifact, made, record, CPU, engine) as session:
+            with open_variant(small, record, CPU, engine) as session:
                 assert session.placed == {}
                 outputs = session.run(pixel_values[:2])
                 assert list(session.placed) == list(outputs)
@@ -145,11 +148,11 @@ def test_every_output_is_noted_with_its_type_and_place(
 
 @pytest.mark.parametrize("way", ["call", "run", "bind"])
 def test_a_closed_session_refuses_to_be_used(
-    way: str, small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, way: str, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
         for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
-            session = open_variant(small_artifact, made, record, CPU, engine)
+            session = open_variant(small, record, CPU, engine)
             session.close()
             use = {"call": session, "run": session.run, "bind": session.bind}[way]
             with pytest.raises(InputError, match="the session is closed .*load it again"):
@@ -157,19 +160,19 @@ def test_a_closed_session_refuses_to_be_used(
             session.close()
 
 
-def test_a_list_of_images_is_preprocessed(small_artifact: Path, made: Manifest) -> None:
+def test_a_list_of_images_is_preprocessed(small: Artifact, small_artifact: Path, made: Manifest) -> None:
     photographs = natural_images(3, 20)
     for record in made.variants:
-        with open_variant(small_artifact, made, record, CPU) as session:
+        with open_variant(small, record, CPU) as session:
             assert_agree(session(photographs), session(preprocess(small_artifact, photographs)), SAME_ROWS)
 
 
 def test_results_do_not_change_when_the_next_batch_is_run(
-    small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
         for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
-            with open_variant(small_artifact, made, record, CPU, engine) as session:
+            with open_variant(small, record, CPU, engine) as session:
                 first = session(pixel_values[:2])
                 kept = {name: value.copy() for name, value in first.items()}
                 session(pixel_values[2:4])
@@ -178,14 +181,14 @@ def test_results_do_not_change_when_the_next_batch_is_run(
 
 @pytest.mark.parametrize("engine", GRAPH_ENGINES)
 def test_an_array_that_is_read_only_or_not_contiguous_is_taken(
-    engine: str, small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, engine: str, pixel_values: Array
 ) -> None:
     reversed_twice = np.asfortranarray(pixel_values[:2])
     reversed_twice.setflags(write=False)
     for name, chosen in (("patched-torch-fp32", ""), ("onnx-fp32", engine), ("onnx-fp32-npu", engine)):
         with (
             warnings.catch_warnings(),
-            open_variant(small_artifact, made, find_variant(made, name), CPU, chosen) as session,
+            open_variant(small, small.variant(name), CPU, chosen) as session,
         ):
             warnings.simplefilter("error")
             assert_agree(session(reversed_twice), session(pixel_values[:2]), SAME_ROWS)
@@ -244,27 +247,25 @@ def test_one_image_that_is_not_in_a_list_is_refused() -> None:
 
 
 @pytest.mark.parametrize("given", ["cat.jpg", None, object()])
-def test_what_is_no_image_at_all_is_named(given: Any, small_artifact: Path, made: Manifest) -> None:
+def test_what_is_no_image_at_all_is_named(small: Artifact, given: Any) -> None:
     with (
-        open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), CPU) as session,
+        open_variant(small, small.variant("onnx-fp32"), CPU) as session,
         pytest.raises(InputError, match=f"got a {type(given).__name__} .*pass PIL images"),
     ):
         session(given)
 
 
-def test_an_empty_list_of_images_is_refused(small_artifact: Path, made: Manifest) -> None:
+def test_an_empty_list_of_images_is_refused(small: Artifact) -> None:
     with (
-        open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), CPU) as session,
+        open_variant(small, small.variant("onnx-fp32"), CPU) as session,
         pytest.raises(InputError),
     ):
         session([])
 
 
-def test_a_list_of_arrays_is_refused_and_not_normalised_again(
-    small_artifact: Path, made: Manifest, pixel_values: Array
-) -> None:
+def test_a_list_of_arrays_is_refused_and_not_normalised_again(small: Artifact, pixel_values: Array) -> None:
     with (
-        open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), CPU) as session,
+        open_variant(small, small.variant("onnx-fp32"), CPU) as session,
         pytest.raises(InputError),
     ):
         session(list(pixel_values[:2]))

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import System
 from vconv.convert.libraries.readers import network
@@ -17,45 +18,43 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.engines.session import TorchSession
 from vconv.runtime.engines.table import GRAPH_ENGINES
-from vconv.runtime.engines.variants import DEFAULT_VARIANT, find_variant, open_variant, patched_network
+from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
 from vconv.types import Array
 
 CPU = find_device("cpu")
 
 
-def test_every_variant_of_an_artifact_is_found_by_its_name(made: Manifest) -> None:
+def test_every_variant_of_an_artifact_is_found_by_its_name(small: Artifact, made: Manifest) -> None:
     for record in made.variants:
-        assert find_variant(made, record.variant) is record
+        assert small.variant(record.variant) is record
 
 
-def test_the_default_variant_is_in_every_artifact(made: Manifest) -> None:
-    assert find_variant(made, DEFAULT_VARIANT).batch is None
+def test_the_default_variant_is_in_every_artifact(small: Artifact) -> None:
+    assert small.variant(DEFAULT_VARIANT).batch is None
 
 
-def test_an_unknown_variant_is_refused_with_the_nearest(made: Manifest) -> None:
+def test_an_unknown_variant_is_refused_with_the_nearest(small: Artifact) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown variant .*'onnx-fp23'.*onnx-fp32"):
-        find_variant(made, "onnx-fp23")
+        small.variant("onnx-fp23")
 
 
 def test_every_variant_opens_with_its_own_engine_size_and_batch(
-    small_artifact: Path, made: Manifest, size: tuple[int, int]
+    small: Artifact, made: Manifest, size: tuple[int, int]
 ) -> None:
     assert made.size == size
     for record in made.variants:
-        with open_variant(small_artifact, made, record, CPU) as session:
+        with open_variant(small, record, CPU) as session:
             assert (session.engine, session.size, session.batch) == (record.engine, size, record.batch)
 
 
 @pytest.mark.parametrize("engine", GRAPH_ENGINES)
-def test_a_graph_opens_in_another_engine_when_asked(
-    engine: str, small_artifact: Path, made: Manifest
-) -> None:
-    with open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), CPU, engine) as session:
+def test_a_graph_opens_in_another_engine_when_asked(small: Artifact, engine: str) -> None:
+    with open_variant(small, small.variant("onnx-fp32"), CPU, engine) as session:
         assert session.engine == engine
 
 
-def test_torch_opens_with_exactly_the_patches_that_were_applied(small_artifact: Path, made: Manifest) -> None:
-    with open_variant(small_artifact, made, find_variant(made, "patched-torch-fp32"), CPU) as session:
+def test_torch_opens_with_exactly_the_patches_that_were_applied(small: Artifact, made: Manifest) -> None:
+    with open_variant(small, small.variant("patched-torch-fp32"), CPU) as session:
         assert isinstance(session, TorchSession)
         found = {patch.patch: (patch.sites, patch.carried) for patch in session.patches}
     assert found == {
@@ -64,25 +63,25 @@ def test_torch_opens_with_exactly_the_patches_that_were_applied(small_artifact: 
 
 
 def test_a_patch_that_no_file_carries_is_put_on_when_the_variant_opens(
-    small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     corrective = [patch.name for patch in made.patches if patch.corrective]
-    record = find_variant(made, "patched-torch-fp32")
-    without = made.model_copy(update={"patches": tuple(p for p in made.patches if not p.corrective)})
+    record = small.variant("patched-torch-fp32")
+    kept = tuple(name for name in record.patches if name not in corrective)
     with (
-        open_variant(small_artifact, made, record, CPU) as right,
-        open_variant(small_artifact, without, record, CPU) as wrong,
+        open_variant(small, record, CPU) as right,
+        open_variant(small, record.model_copy(update={"patches": kept}), CPU) as wrong,
     ):
         first, second = right(pixel_values)["cls"], wrong(pixel_values)["cls"]
     assert (np.linalg.norm(first - second) / np.linalg.norm(first) > 1e-4) == bool(corrective)
 
 
 def test_a_torch_variant_opens_in_the_precision_that_is_asked_for(
-    small_artifact: Path, made: Manifest, pixel_values: Array
+    small: Artifact, pixel_values: Array
 ) -> None:
-    record = find_variant(made, "patched-torch-fp32")
+    record = small.variant("patched-torch-fp32")
     for precision, dtype in (("fp32", "float32"), ("fp16", "float16"), ("bf16", "bfloat16")):
-        with open_variant(small_artifact, made, record, CPU, precision=PRECISIONS[precision]) as session:
+        with open_variant(small, record, CPU, precision=PRECISIONS[precision]) as session:
             session.run(pixel_values[:1])
         assert {place.dtype for place in session.placed.values()} == {dtype}
 
@@ -91,7 +90,7 @@ def test_the_patched_network_is_the_original_less_what_patches_took(
     small_artifact: Path, small_source: Source, small_system: System, made: Manifest
 ) -> None:
     original = network(small_source.config, frozenset(small_source.entries))
-    patched = patched_network(small_artifact)
+    patched = Artifact.open(small_artifact).network
     assert patched.layout is original.layout
     assert (patched.head, patched.blocks) == (original.head, 3)
     if small_system.library == "transformers":
@@ -107,18 +106,18 @@ def test_an_artifact_without_its_weights_says_how_to_complete_it(
     for record in made.variants:
         for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
             with pytest.raises(ArtifactError, match=r"has no weights .*fix: .*vconv fill .*copy "):
-                open_variant(copy, made, record, CPU, engine)
+                open_variant(Artifact(copy, made), record, CPU, engine)
     with pytest.raises(ArtifactError, match="has no weights"):
-        patched_network(copy)
+        _ = Artifact.open(copy).network
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.parametrize("provider", ["NoSuchExecutionProvider", "CUDAExecutionProvider"])
 def test_a_device_that_onnx_runtime_lacks_is_not_quietly_replaced_by_the_cpu(
-    provider: str, small_artifact: Path, made: Manifest
+    small: Artifact, provider: str
 ) -> None:
     if provider in onnxruntime.get_available_providers():
         pytest.skip(f"{provider} is installed here")
     nowhere = replace(CPU, providers=(provider,))
     with pytest.raises(UnavailableError, match=f"no {provider}"):
-        open_variant(small_artifact, made, find_variant(made, "onnx-fp32"), nowhere)
+        open_variant(small, small.variant("onnx-fp32"), nowhere)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
@@ -155,7 +155,7 @@ def test_a_bug_is_not_taken_for_a_refusal(small_artifact: Path, monkeypatch: pyt
 
 @ONE
 def test_on_an_accelerator_its_own_peak_is_told(
-    small_artifact: Path, memory: list[str], monkeypatch: pytest.MonkeyPatch
+    small: Artifact, small_artifact: Path, memory: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[str] = []
 
@@ -165,14 +165,11 @@ def test_on_an_accelerator_its_own_peak_is_told(
 
     cpu = find_device("cpu")
     device = replace(cpu, kind="cuda", growth=growth, synchronize=lambda: waited.append("waited"))
-    made = manifest.load(small_artifact)
     monkeypatch.setattr(peak_memory, "find_device", lambda name, settings: device)
     monkeypatch.setattr(
         peak_memory,
         "opened",
-        lambda subject, device: peak_memory.open_variant(
-            small_artifact, made, peak_memory.find_variant(made, "onnx-fp32"), cpu
-        ),
+        lambda subject, device: peak_memory.open_variant(small, small.variant("onnx-fp32"), cpu),
     )
     found = peak_of(replace(SUBJECT, artifact=str(small_artifact)))
     assert found == Peak(1000, 700, 4321, "")

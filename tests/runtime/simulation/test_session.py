@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, InputError, UnavailableError
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.npu_gelu import SPELLED_OUT
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.variants import find_variant, open_variant
+from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.arithmetic import EXACT, PROFILES, Arithmetic
 from vconv.runtime.simulation.device import lack
@@ -44,8 +45,8 @@ def distance(actual: Arrays, expected: Arrays) -> float:
 
 
 @pytest.fixture
-def patched(small_artifact: Path, made: Manifest) -> Iterator[Simulated]:
-    with open_variant(small_artifact, made, find_variant(made, "patched-torch-fp32"), NPU) as session:
+def patched(small: Artifact) -> Iterator[Simulated]:
+    with open_variant(small, small.variant("patched-torch-fp32"), NPU) as session:
         assert isinstance(session, Simulated)
         yield session
 
@@ -60,11 +61,11 @@ def original(small_artifact: Path, small_source: Source, made: Manifest) -> Iter
 
 @ONE
 def test_a_patched_model_feels_the_convolution_alone_and_agrees_where_nothing_is_simulated(
-    patched: Simulated, small_artifact: Path, made: Manifest
+    small: Artifact, patched: Simulated, made: Manifest
 ) -> None:
     pixel_values = images(made)
-    record = find_variant(made, "patched-torch-fp32")
-    with open_variant(small_artifact, made, record, CPU) as session:
+    record = small.variant("patched-torch-fp32")
+    with open_variant(small, record, CPU) as session:
         expected = session(pixel_values)
         assert session.gelu == SPELLED_OUT
     assert patched.gelu == "npu_gelu"
@@ -89,16 +90,14 @@ def test_an_original_feels_the_tanh_form_of_every_gelu(original: Simulated, made
 
 
 @ONE
-def test_a_graph_feels_what_the_checkpoint_feels(
-    patched: Simulated, small_artifact: Path, made: Manifest
-) -> None:
+def test_a_graph_feels_what_the_checkpoint_feels(small: Artifact, patched: Simulated, made: Manifest) -> None:
     pixel_values = images(made)
     for profile in PROFILES:
         device = find_device("npu-sim", Settings(profile=profile))
         patched.configure(PROFILES[profile])
         expected = patched(pixel_values)
         for name in ("onnx-fp32", "onnx-fp32-npu"):
-            with open_variant(small_artifact, made, find_variant(made, name), device) as session:
+            with open_variant(small, small.variant(name), device) as session:
                 assert isinstance(session, Simulated)
                 found = session(pixel_values)
                 assert session.counts().changed["convolution"] == 1

@@ -11,6 +11,7 @@ import pytest
 
 import vconv
 from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import System
 from vconv.convert.architectures.base import EMBEDDING_ROLES
@@ -18,7 +19,7 @@ from vconv.errors import ArtifactError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.engines.session import TorchSession
-from vconv.runtime.engines.variants import find_variant, open_variant, patched_network
+from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.stages.base import TOKENS, Stages, stage_names
 from vconv.runtime.stages.graph import GraphStages
 from vconv.runtime.stages.torch_model import TorchStages, find_blocks
@@ -34,15 +35,15 @@ def images(made: Manifest, seed: int = 3) -> Array:
 
 
 def session(folder: Path, made: Manifest, precision: str = "fp32") -> TorchSession:
-    record = find_variant(made, PATCHED)
-    opened = open_variant(folder, made, record, find_device("cpu"), precision=PRECISIONS[precision])
+    record = Artifact(folder, made).variant(PATCHED)
+    opened = open_variant(Artifact(folder, made), record, find_device("cpu"), precision=PRECISIONS[precision])
     assert isinstance(opened, TorchSession)
     return opened
 
 
 def graph(folder: Path, made: Manifest, variant: str, engine: str = "onnxruntime") -> GraphStages:
-    file = find_variant(made, variant).file
-    return GraphStages(folder / file, patched_network(folder), find_device("cpu"), engine)
+    file = Artifact(folder, made).variant(variant).path
+    return GraphStages(folder / file, Artifact.open(folder).network, find_device("cpu"), engine)
 
 
 def chained(stages: Stages, pixel_values: Array) -> Arrays:
@@ -129,7 +130,7 @@ def test_steps_come_after_what_they_work_on_and_end_with_what_the_stage_gives(
 
 
 def test_steps_name_every_weight_of_their_block_and_no_other(small_artifact: Path, made: Manifest) -> None:
-    net = patched_network(small_artifact)
+    net = Artifact.open(small_artifact).network
     own = {net.stored_key(tensor) for tensor in net.tensors().values() if tensor.block == 1}
     with session(small_artifact, made) as opened:
         torch_stages, graph_stages = TorchStages(opened, plain=True), graph(small_artifact, made, "onnx-fp32")
@@ -146,7 +147,7 @@ def test_the_embeddings_of_a_torch_variant_have_no_operator_of_the_head(
 ) -> None:
     with session(small_artifact, made) as opened:
         steps = TorchStages(opened, plain=True).steps(0, {INPUT: images(made)})
-    net = patched_network(small_artifact)
+    net = Artifact.open(small_artifact).network
     weights = {net.prefix + net.layout.disk_key(name) for step in steps for name in step.weights}
     roles = {net.stored_key(tensor): tensor.role for tensor in net.tensors().values()}
     assert {roles[weight] for weight in weights} <= EMBEDDING_ROLES
@@ -183,7 +184,7 @@ def test_a_graph_in_which_two_values_go_from_block_to_block_is_a_sentence(
     copied: Path, made: Manifest
 ) -> None:
     model = onnx.load(copied / "model.onnx", load_external_data=False)
-    net = patched_network(copied)
+    net = Artifact.open(copied).network
     blocks = {net.stored_key(tensor): tensor.block for tensor in net.tensors().values()}
     first = next(node for node in model.graph.node if {blocks.get(name) for name in node.input} & {0})
     third = next(node for node in model.graph.node if {blocks.get(name) for name in node.input} & {2})

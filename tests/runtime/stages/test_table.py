@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from vconv.artifact.manifest import Manifest
+from vconv.artifact.artifact import Artifact
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.capture import CapturedSession
 from vconv.runtime.engines.offline import OfflineSession
 from vconv.runtime.engines.table import GRAPH_ENGINES
-from vconv.runtime.engines.variants import find_variant, open_variant
+from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.simulation.session import SimulatedGraphSession, SimulatedTorchSession
 from vconv.runtime.stages import table
 from vconv.runtime.stages.graph import GraphStages
@@ -27,11 +26,9 @@ CPU: Device = find_device("cpu")
     [("patched-torch-fp32", "", TorchStages)]
     + [(name, engine, GraphStages) for name in ("onnx-fp32", "onnx-fp32-npu") for engine in GRAPH_ENGINES],
 )
-def test_torch_and_graphs_are_taken_apart(
-    small_artifact: Path, made: Manifest, variant: str, engine: str, kind: type
-) -> None:
-    with open_variant(small_artifact, made, find_variant(made, variant), CPU, engine) as session:
-        found = in_stages(session, CPU)
+def test_torch_and_graphs_are_taken_apart(small: Artifact, variant: str, engine: str, kind: type) -> None:
+    with open_variant(small, small.variant(variant), CPU, engine) as session:
+        found = in_stages(session, CPU, small.network)
         assert isinstance(found, kind)
         assert len(found.names) == 1 + 3 + 1
 
@@ -46,4 +43,4 @@ def test_torch_and_graphs_are_taken_apart(
     ],
 )
 def test_what_runs_whole_is_left_whole_and_says_why(kind: type, reason: str) -> None:
-    assert in_stages(Mock(spec=kind), CPU) == reason
+    assert in_stages(Mock(spec=kind), CPU, Mock()) == reason

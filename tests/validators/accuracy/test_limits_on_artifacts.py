@@ -39,7 +39,7 @@ def test_the_first_three_strict_limits_imply_the_card_on_every_output(
     strict = STRICT[key].bounds["vector_relative_error"]
     card = TABLES["card"][key].bounds
     assert made.golden
-    _, outputs = golden.load(small_artifact / made.golden.file)
+    _, outputs = golden.load(small_artifact / made.golden.path)
     assert set(card) == {"vector_relative_error", "relative_error", "cosine"}
     assert strict <= card["vector_relative_error"]
     assert math.sqrt(1 - strict**2) >= card["cosine"]
@@ -53,7 +53,7 @@ def test_the_worst_that_a_strict_limit_lets_through_passes_the_card(
 ) -> None:
     bound = 0.999 * STRICT[key].bounds["vector_relative_error"]
     assert made.golden
-    _, recorded = golden.load(small_artifact / made.golden.file)
+    _, recorded = golden.load(small_artifact / made.golden.path)
     outputs = {name: value.astype(np.float64) for name, value in recorded.items()}
     flat, across = {}, {}
     for name, expected in outputs.items():

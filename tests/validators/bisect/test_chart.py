@@ -21,7 +21,7 @@ def test_the_same_figures_give_the_same_bytes_and_others_do_not() -> None:
 
 def test_a_picture_has_its_title_its_legend_and_every_stage_as_text() -> None:
     drawn = error_against_depth(departure(1e-7, 1e-4, 1e-6), "a title").decode()
-    words = ("a title", "in all", "of its own", "limit", "vector relative error")
+    words = ("a title", "accumulated", "stage alone", "limit", "vector relative error")
     for word in (*words, "stage 0", "stage 1", "stage 2"):
         assert f">{word}<" in drawn
 

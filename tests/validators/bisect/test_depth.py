@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.errors import ArtifactError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.engines.session import Session
-from vconv.runtime.engines.variants import find_variant, open_variant, patched_network
+from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.stages import table
 from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
 from vconv.runtime.stages.graph import GraphStages
@@ -30,15 +32,19 @@ CPU = find_device("cpu")
 VARIANTS = ("patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu")
 
 
+NETWORK: Any = object()
+"""Stands for a network that nothing looks at."""
+
+
 def opened(folder: Path, made: Manifest, name: str, engine: str = "", precision: str = "fp32") -> Session:
-    record = find_variant(made, name)
-    return open_variant(folder, made, record, CPU, engine, PRECISIONS[precision])
+    artifact = Artifact(folder, made)
+    return open_variant(artifact, artifact.variant(name), CPU, engine, PRECISIONS[precision])
 
 
 @pytest.fixture
 def pixel_values(small_artifact: Path, made: Manifest) -> Array:
     assert made.golden
-    recorded: Array = golden.load(small_artifact / made.golden.file)[0]
+    recorded: Array = golden.load(small_artifact / made.golden.path)[0]
     return recorded
 
 
@@ -52,7 +58,7 @@ def reference(small_artifact: Path, made: Manifest) -> Iterator[TorchStages]:
 def test_every_stage_of_a_sound_variant_is_near_the_reference(
     reference: TorchStages, pixel_values: Array, small_artifact: Path, made: Manifest, name: str, engine: str
 ) -> None:
-    depths = Depths.of(reference, pixel_values)
+    depths = Depths.of(reference, pixel_values, Artifact(small_artifact, made).network)
     with opened(small_artifact, made, name, engine) as session:
         row = depths.look(Mock(device=CPU), session, {})
     assert row["depth_reason"] == ""
@@ -66,7 +72,7 @@ def test_every_stage_of_a_sound_variant_is_near_the_reference(
 def test_lower_precisions_are_farther_from_the_first_block_on(
     reference: TorchStages, pixel_values: Array, small_artifact: Path, made: Manifest
 ) -> None:
-    depths = Depths.of(reference, pixel_values)
+    depths = Depths.of(reference, pixel_values, Artifact(small_artifact, made).network)
     with opened(small_artifact, made, "patched-torch-fp32", precision="bf16") as session:
         row = depths.look(Mock(device=CPU), session, {})
     assert all(1e-4 < one["error"] < 3e-2 for one in row["depth"])
@@ -76,10 +82,11 @@ def test_lower_precisions_are_farther_from_the_first_block_on(
 def test_errors_are_those_that_a_bisection_finds_in_all(
     reference: TorchStages, pixel_values: Array, small_artifact: Path, made: Manifest
 ) -> None:
-    graph = GraphStages(small_artifact / "model.onnx", patched_network(small_artifact), CPU)
+    graph = GraphStages(small_artifact / "model.onnx", Artifact.open(small_artifact).network, CPU)
     bisected = localise(reference, graph, pixel_values[:1], 1e-5, True, silent)
     with opened(small_artifact, made, "onnx-fp32") as session:
-        row = Depths.of(reference, pixel_values).look(Mock(device=CPU), session, {})
+        depths = Depths.of(reference, pixel_values, Artifact(small_artifact, made).network)
+        row = depths.look(Mock(device=CPU), session, {})
     assert [(one["stage"], one["error"]) for one in row["depth"]] == [
         (stage.stage, stage.total) for stage in bisected.stages
     ]
@@ -89,7 +96,7 @@ def test_errors_are_those_that_a_bisection_finds_in_all(
 def test_measuring_leaves_a_session_as_it_was(
     reference: TorchStages, pixel_values: Array, small_artifact: Path, made: Manifest
 ) -> None:
-    depths = Depths.of(reference, pixel_values)
+    depths = Depths.of(reference, pixel_values, Artifact(small_artifact, made).network)
     with opened(small_artifact, made, "patched-torch-fp32") as session:
         before = session.run(pixel_values)
         depths.look(Mock(device=CPU), session, {})
@@ -115,15 +122,15 @@ class Adding(Stages):
 
 def test_an_error_of_one_stage_goes_through_all_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.zeros((2, 3, 2, 2), np.float32)
-    monkeypatch.setattr(depth, "in_stages", lambda session, device: Adding(wrong=0.5))
-    row = Depths.of(Adding(), images).look(Mock(), Mock(batch=2), {})
+    monkeypatch.setattr(depth, "in_stages", lambda session, device, network: Adding(wrong=0.5))
+    row = Depths.of(Adding(), images, NETWORK).look(Mock(), Mock(batch=2), {})
     errors = [one["error"] for one in row["depth"]]
     assert errors == pytest.approx([0.0, 0.5 / 2, 0.5 / 3, 0.5 / 4])
 
 
 def test_what_is_no_number_is_infinitely_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depth, "in_stages", lambda session, device: Adding(wrong=math.nan))
-    row = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32)).look(Mock(), Mock(batch=None), {})
+    monkeypatch.setattr(depth, "in_stages", lambda session, device, network: Adding(wrong=math.nan))
+    row = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32), NETWORK).look(Mock(), Mock(batch=None), {})
     assert [one["error"] for one in row["depth"]] == [0.0, *[math.inf] * 3]
 
 
@@ -134,16 +141,16 @@ def test_without_a_reference_in_stages_the_reason_is_given(reason: str) -> None:
 
 @pytest.mark.parametrize("reason", [table.SIMULATED, table.CAPTURED, table.COMPILED])
 def test_what_runs_whole_says_so(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
-    monkeypatch.setattr(depth, "in_stages", lambda session, device: reason)
-    found = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32)).look(Mock(), Mock(), {})
+    monkeypatch.setattr(depth, "in_stages", lambda session, device, network: reason)
+    found = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32), NETWORK).look(Mock(), Mock(), {})
     assert found == {"depth": None, "depth_reason": reason}
 
 
-def refuse(session: Session, device: object) -> Stages:
+def refuse(session: Session, device: object, network: object) -> Stages:
     raise ArtifactError("the graph cannot be cut into blocks", got="2 values", expected="one", fix="again")
 
 
 def test_a_graph_that_cannot_be_cut_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depth, "in_stages", refuse)
-    found = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32)).look(Mock(), Mock(), {})
+    found = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32), NETWORK).look(Mock(), Mock(), {})
     assert found == {"depth": None, "depth_reason": "the graph cannot be cut into blocks: 2 values"}

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.engines.session import TorchSession
-from vconv.runtime.engines.variants import find_variant, open_variant, patched_network
+from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.stages.base import TOKENS, Stages, Step
 from vconv.runtime.stages.graph import GraphStages
 from vconv.runtime.stages.torch_model import TorchStages
@@ -34,8 +35,8 @@ FAULTS = 8
 
 
 def torch_session(folder: Path, made: Manifest, precision: str = "fp32") -> TorchSession:
-    record = find_variant(made, "patched-torch-fp32")
-    opened = open_variant(folder, made, record, find_device("cpu"), precision=PRECISIONS[precision])
+    record = Artifact(folder, made).variant("patched-torch-fp32")
+    opened = open_variant(Artifact(folder, made), record, find_device("cpu"), precision=PRECISIONS[precision])
     assert isinstance(opened, TorchSession)
     return opened
 
@@ -49,14 +50,14 @@ def reference(small_artifact: Path, made: Manifest) -> Iterator[TorchStages]:
 @pytest.fixture
 def pixel_values(small_artifact: Path, made: Manifest) -> Array:
     assert made.golden
-    recorded: Array = golden.load(small_artifact / made.golden.file)[0]
+    recorded: Array = golden.load(small_artifact / made.golden.path)[0]
     return recorded
 
 
 def test_a_sound_graph_departs_nowhere(
     reference: TorchStages, pixel_values: Array, small_artifact: Path
 ) -> None:
-    graph = GraphStages(small_artifact / GRAPH, patched_network(small_artifact), find_device("cpu"))
+    graph = GraphStages(small_artifact / GRAPH, Artifact.open(small_artifact).network, find_device("cpu"))
     found = localise(reference, graph, pixel_values, BOUND, True, silent)
     assert not found.departs
     assert all(0 <= row.own < BOUND for row in found.stages)
@@ -67,10 +68,10 @@ def test_a_sound_graph_departs_nowhere(
 def test_one_wrong_operator_is_found_in_its_block_whatever_it_is(
     reference: TorchStages, pixel_values: Array, copied: Path, tmp_path: Path
 ) -> None:
-    net = patched_network(copied)
+    net = Artifact.open(copied).network
     stages = GraphStages(copied / GRAPH, net, find_device("cpu"))
     chance = random.Random(7)
-    shop = ArtifactCopy.open(copied, tmp_path / "workshop", net)
+    shop = ArtifactCopy.open(Artifact.open(copied), tmp_path / "workshop")
     kinds = {node.name: node.op_type for node in shop.graph(GRAPH).graph.node}
     places = [(s, node) for s in range(len(stages.names)) for node in stages.operators(s)]
     places = [place for place in places if kinds[place[1]] not in NOT_COMPUTED]
@@ -162,10 +163,10 @@ def test_one_nan_in_the_second_image_departs_where_it_first_is(
 
 @pytest.mark.parametrize("variant", ["onnx-fp32", "onnx-fp32-npu"])
 def test_the_operators_of_every_stage_of_a_graph_are_matched(
-    variant: str, reference: TorchStages, pixel_values: Array, small_artifact: Path, made: Manifest
+    small: Artifact, variant: str, reference: TorchStages, pixel_values: Array, small_artifact: Path
 ) -> None:
-    file = find_variant(made, variant).file
-    graph = GraphStages(small_artifact / file, patched_network(small_artifact), find_device("cpu"))
+    file = small.variant(variant).path
+    graph = GraphStages(small_artifact / file, Artifact.open(small_artifact).network, find_device("cpu"))
     given: Arrays = {INPUT: pixel_values}
     for stage in range(len(graph.names)):
         steps = graph.steps(stage, given)
@@ -181,19 +182,19 @@ def test_a_departure_that_adds_up_over_stages_is_said_to_be_in_none() -> None:
     found = Departure(rows, 1, (), None, BOUND)
     assert (found.departs, found.own, found.fault) == (True, False, "")
     assert found.sentence("it") == (
-        "it departs from head on, by 1.5e-05 in all, in no single stage; "
-        "head adds most, 9.0e-06 of its own (any other stage: at most 8.0e-06)"
+        "it departs from head on, by 1.5e-05 accumulated, in no single stage; "
+        "head adds most, 9.0e-06 in this stage alone (any other stage: at most 8.0e-06)"
     )
 
 
 def test_a_departure_is_said_in_a_sentence() -> None:
     found = departure(1e-7, 2e-3, weights=("a.weight",))
     assert found.sentence("it") == (
-        "it departs in stage 1, by 2.0e-03 of its own (any other stage: at most 1.0e-07), "
-        "at Mul n, which works on a.weight: what it gives is 1.0e-03 from mul here"
+        "it departs in stage 1, by 2.0e-03 in this stage alone (any other stage: at most 1.0e-07), "
+        "at Mul n, which works on a.weight: its output is 1.0e-03 from mul here"
     )
     lost = departure(1e-7, 2e-3, error=None, counterpart="")
-    assert lost.sentence("it").endswith("at Mul n: nothing in the reference is near what it gives")
+    assert lost.sentence("it").endswith("at Mul n: nothing in the reference is near its output")
 
 
 @pytest.mark.parametrize("own", [(1e-7, 2e-5), (float("nan"), 1e-7), (float("inf"), 0.0)])

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
-from vconv.runtime.engines.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Status
 from vconv.validators.checks.graphs import INLINE_ELEMENTS, RULES, InspectedGraph, check_graph, open_graph
 from vconv.validators.faults.classes import CLASSES
@@ -259,9 +259,9 @@ MUTATIONS = {
 
 
 def reopened(folder: Path, made: Manifest, file: str) -> InspectedGraph:
-    net = patched_network(folder)
-    (batch,) = (record.batch for record in made.variants if record.file == file)
-    return open_graph(folder / file, net, made.size, batch)
+    net = Artifact.open(folder).network
+    (batch,) = (record.batch for record in made.variants if record.path == file)
+    return open_graph(folder / file, folder / WEIGHTS_FILE, net, made.size, batch)
 
 
 def failed(subject: InspectedGraph) -> set[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import FileRecord, Manifest
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.sources.base import Source
@@ -17,7 +18,6 @@ from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE, Line
 from vconv.errors import ArtifactError
 from vconv.progress import Counted
-from vconv.runtime.engines.variants import patched_network
 from vconv.types import WEIGHTS_FILE, Check, Status
 from vconv.validators.checks import integrity
 from vconv.validators.checks.integrity import (
@@ -78,8 +78,8 @@ def rewritten(folder: Path, made: Manifest) -> Manifest:
     return made.model_copy(update={"files": files})
 
 
-def test_files_as_exported_match(small_artifact: Path, made: Manifest) -> None:
-    check = verify_files(small_artifact, made)
+def test_files_as_exported_match(small: Artifact, made: Manifest) -> None:
+    check = verify_files(small)
     assert check.status is Status.PASSED
     assert str(len(made.files)) in check.detail
 
@@ -89,7 +89,7 @@ def test_every_file_that_a_variant_or_the_ledger_needs_is_hashed(
 ) -> None:
     files = {str(path.relative_to(small_artifact)) for path in small_artifact.rglob("*") if path.is_file()}
     assert files - set(made.files) == {"vconv.json", "vconv.json.sha256", "README.md", "results.json"}
-    assert {record.file for record in made.variants} <= set(made.files)
+    assert {record.path for record in made.variants} <= set(made.files)
 
 
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
@@ -98,9 +98,9 @@ def test_a_flipped_bit_in_any_file_is_caught(place: str, copied: Path, made: Man
         position = {"first": 0, "middle": record.nbytes // 2, "last": record.nbytes - 1}[place]
         flip_a_bit(copied / name, position)
         with pytest.raises(ArtifactError, match=rf"{name} was changed.*got sha256.*expected sha256"):
-            verify_files(copied, made)
+            verify_files(Artifact(copied, made))
         flip_a_bit(copied / name, position)
-    assert verify_files(copied, made).status is Status.PASSED
+    assert verify_files(Artifact(copied, made)).status is Status.PASSED
 
 
 def test_a_file_that_is_cut_short_is_caught_by_its_size(copied: Path, made: Manifest) -> None:
@@ -108,7 +108,7 @@ def test_a_file_that_is_cut_short_is_caught_by_its_size(copied: Path, made: Mani
         whole = (copied / name).read_bytes()
         (copied / name).write_bytes(whole[:-1])
         with pytest.raises(ArtifactError, match=f"{name} was changed.*{record.nbytes - 1} bytes"):
-            verify_files(copied, made)
+            verify_files(Artifact(copied, made))
         (copied / name).write_bytes(whole)
 
 
@@ -116,7 +116,7 @@ def test_a_missing_file_is_caught(copied: Path, made: Manifest) -> None:
     for name in made.files:
         (copied / name).rename(copied / "elsewhere")
         with pytest.raises(ArtifactError, match=f"{name} is missing"):
-            verify_files(copied, made)
+            verify_files(Artifact(copied, made))
         (copied / "elsewhere").rename(copied / name)
 
 
@@ -126,12 +126,12 @@ def test_a_missing_file_is_caught(copied: Path, made: Manifest) -> None:
 def test_a_file_that_the_manifest_does_not_list_fails(copied: Path, made: Manifest, name: str) -> None:
     (copied / name).parent.mkdir(exist_ok=True)
     (copied / name).write_text("{}")
-    assert_failed(verify_files(copied, made), "1 not in the manifest", name)
+    assert_failed(verify_files(Artifact(copied, made)), "1 not in the manifest", name)
 
 
 def test_a_link_to_a_folder_that_the_manifest_does_not_list_fails(copied: Path, made: Manifest) -> None:
     (copied / "more").symlink_to(".")
-    assert_failed(verify_files(copied, made), "1 not in the manifest, such as more")
+    assert_failed(verify_files(Artifact(copied, made)), "1 not in the manifest, such as more")
 
 
 def test_what_vconv_writes_after_the_manifest_may_be_there(copied: Path, made: Manifest) -> None:
@@ -146,7 +146,7 @@ def test_what_vconv_writes_after_the_manifest_may_be_there(copied: Path, made: M
     ):
         (copied / name).parent.mkdir(exist_ok=True, parents=True)
         (copied / name).touch()
-    assert verify_files(copied, made).status is Status.PASSED
+    assert verify_files(Artifact(copied, made)).status is Status.PASSED
 
 
 def test_tensors_as_exported_match_their_source(small_artifact: Path, small_source: Source) -> None:
@@ -163,7 +163,7 @@ def test_a_changed_weight_is_caught_when_the_hashes_are_rewritten(
     line = kept(lines_of(copied))[place]
     entry = entries_of(copied)[line.target]
     flip_a_bit(copied / WEIGHTS_FILE, entry.offset + entry.nbytes - 4)
-    assert verify_files(copied, rewritten(copied, made)).status is Status.PASSED
+    assert verify_files(Artifact(copied, rewritten(copied, made))).status is Status.PASSED
     assert_failed(
         tensors_verified(lines_of(copied), small_source.entries, entries_of(copied)),
         "1 wrong",
@@ -300,9 +300,9 @@ def test_a_tensor_that_is_gone_is_caught_by_the_ledger(small_artifact: Path) -> 
     assert_failed(verify_ledger(lines, entries), "1 tensors differ", kept(lines)[5].target)
 
 
-def test_looking_changes_nothing(small_artifact: Path, made: Manifest, tmp_path: Path) -> None:
+def test_looking_changes_nothing(small: Artifact, small_artifact: Path, tmp_path: Path) -> None:
     before = shutil.copytree(small_artifact, tmp_path / "before")
-    verify_files(small_artifact, made)
+    verify_files(small)
     verify_ledger(lines_of(small_artifact), entries_of(small_artifact))
     for path in before.rglob("*"):
         other = small_artifact / path.relative_to(before)
@@ -321,7 +321,7 @@ def test_a_tensor_that_the_ledger_does_not_know_is_caught_without_the_source(
 def test_a_file_that_is_used_but_not_listed_is_an_error(small_artifact: Path, made: Manifest) -> None:
     files = {name: record for name, record in made.files.items() if name != "model.onnx"}
     with pytest.raises(ArtifactError, match=r"no hash for model\.onnx"):
-        verify_files(small_artifact, made.model_copy(update={"files": files}))
+        verify_files(Artifact(small_artifact, made.model_copy(update={"files": files})))
 
 
 def test_the_source_that_was_exported_is_recognised_by_its_files(
@@ -372,17 +372,17 @@ def test_the_configuration_files_of_the_library_must_be_listed(small_artifact: P
     for name in names[made.system.library]:
         files = {key: record for key, record in made.files.items() if key != name}
         with pytest.raises(ArtifactError, match=f"no hash for {name}"):
-            verify_files(small_artifact, made.model_copy(update={"files": files}))
+            verify_files(Artifact(small_artifact, made.model_copy(update={"files": files})))
 
 
 def test_an_artifact_that_was_passed_on_without_weights_says_how_to_fill_it(
     copied: Path, made: Manifest
 ) -> None:
     light = made.model_copy(update={"without_weights": True})
-    assert verify_files(copied, light).status is Status.PASSED
+    assert verify_files(Artifact(copied, light)).status is Status.PASSED
     (copied / WEIGHTS_FILE).unlink()
     with pytest.raises(ArtifactError, match=r"has no weights .*vconv fill"):
-        verify_files(copied, light)
+        verify_files(Artifact(copied, light))
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_a_transposed_weight_is_told_from_an_altered_one(copied: Path, small_sou
 
 
 def test_the_architecture_of_an_artifact_is_its_originals(small_artifact: Path, small_source: Source) -> None:
-    check = verify_architecture(patched_network(small_artifact), small_source.network)
+    check = verify_architecture(Artifact.open(small_artifact).network, small_source.network)
     assert check.status is Status.PASSED
 
 
@@ -448,7 +448,7 @@ def test_the_architecture_of_an_artifact_is_its_originals(small_artifact: Path, 
 def test_another_number_in_the_configuration_fails_and_names_its_class(
     field: str, value: object, fault: str, small_artifact: Path, small_source: Source
 ) -> None:
-    ours = patched_network(small_artifact)
+    ours = Artifact.open(small_artifact).network
     other = replace(ours, numbers=replace(ours.numbers, **{field: value}))  # type: ignore[arg-type]
     check = verify_architecture(other, small_source.network)
     assert_failed(check, f"{field} is {value}")
@@ -458,14 +458,14 @@ def test_another_number_in_the_configuration_fails_and_names_its_class(
 @pytest.mark.parametrize("what", ["hashed", "checked", "compared"])
 @pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
 def test_what_reads_many_bytes_tells_how_many(
-    what: str, small_artifact: Path, made: Manifest, monkeypatch: pytest.MonkeyPatch
+    small: Artifact, what: str, small_artifact: Path, made: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vconv.progress.EVERY_SECONDS", 0)
     lines, entries, said = lines_of(small_artifact), entries_of(small_artifact), list[str]()
     weights = sum(entry.nbytes for entry in entries.values())
     calls: dict[str, tuple[Callable[[], Check], int]] = {
         "hashed": (
-            lambda: verify_files(small_artifact, made, said.append),
+            lambda: verify_files(small, said.append),
             sum(record.nbytes for record in made.files.values()),
         ),
         "checked": (lambda: verify_ledger(lines, entries, said.append), weights),

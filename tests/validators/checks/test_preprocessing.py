@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.convert.sources.base import Source
-from vconv.runtime.engines.variants import patched_network
 from vconv.types import PREPROCESSOR_FILE, Status
 from vconv.validators.accuracy import golden
 from vconv.validators.checks import preprocessing
@@ -25,7 +25,7 @@ def test_the_processor_of_an_artifact_is_its_originals(small_artifact: Path, sma
 
 def recorded(folder: Path, made: Manifest) -> RecordedInputs:
     assert made.golden
-    return golden.load(folder / made.golden.file)[0], made.golden.images
+    return golden.load(folder / made.golden.path)[0], made.golden.images
 
 
 def test_without_the_original_what_was_recorded_of_made_up_images_is_made_again(
@@ -33,7 +33,7 @@ def test_without_the_original_what_was_recorded_of_made_up_images_is_made_again(
 ) -> None:
     check = verify_preprocessing(copied, None, recorded(copied, made))
     assert check.status is Status.PASSED
-    shop = ArtifactCopy.open(copied, copied.parent / "shop", patched_network(copied))
+    shop = ArtifactCopy.open(Artifact.open(copied), copied.parent / "shop")
     fault = next(fault for fault in FAULTS if fault.name == "another mean and deviation")
     fault.inject(shop)
     check = verify_preprocessing(shop.folder, None, recorded(copied, made))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vconv.artifact.artifact import Artifact
 from vconv.convert.architectures.base import Numbers
-from vconv.runtime.engines.variants import patched_network
 from vconv.validators.bisect import hypotheses, localisation
 from vconv.validators.faults import classes
 from vconv.validators.faults.table import FAULTS
@@ -21,7 +21,7 @@ def test_every_class_that_anything_names_has_a_meaning() -> None:
 
 
 def test_every_tensor_of_every_system_is_of_a_class(small_artifact: Path) -> None:
-    net = patched_network(small_artifact)
+    net = Artifact.open(small_artifact).network
     found = {key: classes.of_tensor(net, net.stored_key(tensor)) for key, tensor in net.tensors().items()}
     assert set(found.values()) <= classes.CLASSES.keys()
     for key, fault in found.items():
@@ -36,4 +36,4 @@ def test_every_tensor_of_every_system_is_of_a_class(small_artifact: Path) -> Non
 def test_a_tensor_that_the_network_does_not_have_is_of_a_class_by_its_name(
     key: str, fault: str, small_artifact: Path
 ) -> None:
-    assert classes.of_tensor(patched_network(small_artifact), key) == fault
+    assert classes.of_tensor(Artifact.open(small_artifact).network, key) == fault

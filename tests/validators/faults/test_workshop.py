@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.results import CARD_FILE, RESULTS_FILE
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE
-from vconv.runtime.engines.variants import patched_network
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE
 from vconv.validators.checks.integrity import verify_files, verify_ledger
 from vconv.validators.faults.graphs import GRAPH
@@ -29,7 +28,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def shop(small_artifact: Path, tmp_path: Path) -> ArtifactCopy:
-    return ArtifactCopy.open(small_artifact, tmp_path / "shop", patched_network(small_artifact))
+    return ArtifactCopy.open(Artifact.open(small_artifact), tmp_path / "shop")
 
 
 def spoil(shop: ArtifactCopy) -> None:
@@ -51,7 +50,7 @@ def test_what_is_made_wrong_has_hashes_that_fit_and_the_artifact_is_as_it_was(
 ) -> None:
     before = digests(small_artifact)
     spoil(shop)
-    assert verify_files(shop.folder, manifest.load(shop.folder)).status == "passed"
+    assert verify_files(Artifact.open(shop.folder)).status == "passed"
     assert verify_ledger(ledger.load(shop.folder / LEDGER_FILE), shop.entries).status == "passed"
     after = digests(shop.folder)
     changed = {name for name in before if before[name] != after[name]}
@@ -69,7 +68,7 @@ def test_what_was_made_wrong_is_mended(shop: ArtifactCopy, small_artifact: Path)
 def test_reports_are_not_copied(copied: Path, tmp_path: Path, made: Manifest) -> None:
     (copied / "reports").mkdir()
     (copied / "reports" / "x.json").write_text("{}")
-    shop = ArtifactCopy.open(copied, tmp_path / "shop", patched_network(copied))
+    shop = ArtifactCopy.open(Artifact.open(copied), tmp_path / "shop")
     assert not (shop.folder / "reports").exists()
     assert shop.made == made
 

@@ -9,7 +9,6 @@ from vconv.artifact.manifest import Manifest
 from vconv.catalog import systems
 from vconv.catalog.literature import HUGGING_FACE, LICENCES, MODELSCOPE
 from vconv.catalog.systems import System
-from vconv.types import GRAPHS
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
@@ -173,16 +172,15 @@ def patch_notes(made: Manifest, words: Words) -> list[str]:
 
 def files(made: Manifest, words: Words) -> str:
     """Lay out every file of the manifest."""
-    graphs = {graph.file for graph in GRAPHS}
+    graphs = {variant.path: variant.graph for variant in made.variants if variant.offline is None}
     rows = []
     for name, record in made.files.items():
         size = f"{record.nbytes / 1e6:.2f} MB" if record.nbytes >= 1e5 else f"{record.nbytes / 1e3:.2f} kB"
         said = words.say("files", name)
         meaning = said if said != name else ""
-        for variant in made.variants:
-            if variant.file == name and name in graphs:
-                meaning += words.say("marks", "graph").format(
-                    opset=variant.opset, ir=variant.ir_version, nodes=sum(variant.operators.values())
-                )
+        if graph := graphs.get(name):
+            meaning += words.say("marks", "graph").format(
+                opset=graph.opset, ir=graph.ir_version, nodes=sum(graph.operators.values())
+            )
         rows.append([code(name), meaning, size, code(record.sha256)])
     return table([words.say("headings", key) for key in ("file", "content", "size", "sha256")], rows)

@@ -1,4 +1,7 @@
-"""Pieces of charts in SVG: elements, scales and axes. Colours are classes, which the page's style defines."""
+"""Pieces of charts in SVG: elements, scales and axes. Colours are classes, which the page's style defines.
+
+matplotlib writes SVG too, but with fixed colours, which cannot follow a page from light to dark.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from vconv.convert.graphs.passes.name_batch import BATCH, name_batch
+from vconv.convert.graphs.passes.name_batch import name_batch
+from vconv.types import BATCH_AXIS
 
 
 def value(name: str, *dims: int | str | None) -> ir.Value:
@@ -25,16 +26,16 @@ def test_the_exporters_symbol_is_renamed_wherever_it_stands() -> None:
     graph = graph_of(given, first, second)
     assert name_batch(graph)
     assert not name_batch(graph)
-    assert dims(given) == [BATCH, 3, 8]
-    assert dims(first) == [BATCH, 5]
-    assert dims(second) == [4, BATCH, BATCH]
+    assert dims(given) == [BATCH_AXIS, 3, 8]
+    assert dims(first) == [BATCH_AXIS, 5]
+    assert dims(second) == [4, BATCH_AXIS, BATCH_AXIS]
 
 
 def test_values_inside_the_graph_are_renamed() -> None:
     given, inner, made = value("x", "s99"), value("inner", "s99", 2), value("y", "s99")
     nodes = [ir.Node("", "A", [given], outputs=[inner]), ir.Node("", "B", [inner], outputs=[made])]
     name_batch(ir.Graph([given], [made], nodes=nodes, opset_imports={"": 18}))
-    assert dims(inner) == [BATCH, 2]
+    assert dims(inner) == [BATCH_AXIS, 2]
 
 
 @pytest.mark.parametrize("expression", ["12*s99", "s99 + 1", "s990", "u0"])

@@ -42,7 +42,7 @@ def test_nothing_of_the_tables_is_without_words(language: str) -> None:
     assert set(get_args(Carrier)) == set(tables["carriers"])
     assert set(Status) == set(tables["statuses"])
     assert set(METRICS) <= set(tables["headings"])
-    assert {graph.file for graph in GRAPHS} <= set(tables["files"])
+    assert {graph.path for graph in GRAPHS} <= set(tables["files"])
     families = {FAMILIES.get(layout.family, layout.family) for layout in LAYOUTS.values()}
     assert families == set(tables["families"])
 

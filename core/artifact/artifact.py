@@ -1,0 +1,156 @@
+"""An artifact on disk, with what its files say, each read once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vconv.artifact import manifest
+from vconv.artifact.manifest import Manifest, VariantRecord
+from vconv.convert.files.safetensors_file import TensorEntry, read_header
+from vconv.convert.libraries.readers import network
+from vconv.convert.network import Network
+from vconv.convert.weights import ledger
+from vconv.convert.weights.ledger import LEDGER_FILE, Line
+from vconv.errors import ArtifactError, UnknownNameError
+from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact on disk. What its files say is read when it is first asked for, and only once.
+
+    Args:
+        folder: where it is.
+        manifest: what it says about itself.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Artifact:
+        """Open an artifact.
+
+        Raises:
+            ArtifactError: there is none, or its manifest is not sound.
+        """
+        return cls(Path(path), manifest.load(Path(path)))
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def name(self) -> str:
+        """The name of its system."""
+        return self.manifest.system.name
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The hash of its manifest, as the file beside it has it."""
+        return manifest.digest(self.folder)
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """Its own, patched ``config.json``."""
+        return read_config(self.folder)
+
+    @functools.cached_property
+    def entries(self) -> Mapping[str, TensorEntry]:
+        """The header of its weights file: every tensor by its name.
+
+        Raises:
+            ArtifactError: it has no weights.
+            WeightsError: the weights are not sound.
+        """
+        self.require_weights()
+        return read_header(self.folder / WEIGHTS_FILE)
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """What its own configuration and weights describe: the patched network.
+
+        Raises:
+            ArtifactError: it has no weights, or its configuration is no JSON object.
+            WeightsError: the weights are not sound.
+        """
+        self.require_weights()
+        return network(self.config, self.entries)
+
+    @functools.cached_property
+    def ledger(self) -> tuple[Line, ...]:
+        """One line for each tensor of the source."""
+        return tuple(ledger.load(self.folder / LEDGER_FILE))
+
+    def original(self, file: str) -> Config:
+        """Return one of the original's own configurations; empty where it has no such file.
+
+        Raises:
+            ArtifactError: the file is no JSON object.
+        """
+        record = self.manifest.original
+        path = record.configurations.get(file) if record else None
+        return read_config(self.folder, path) if path else {}
+
+    def variant(self, name: str) -> VariantRecord:
+        """Look a variant up by its name.
+
+        Raises:
+            UnknownNameError: the artifact has no such variant.
+        """
+        records = {record.variant: record for record in self.manifest.variants}
+        if name not in records:
+            raise UnknownNameError("variant", name, records, fix="choose one that the artifact has")
+        return records[name]
+
+    def path(self, record: VariantRecord) -> Path:
+        """Return where the file of a variant is."""
+        return self.folder / record.path
+
+    def applies(self, patch: str) -> bool:
+        """Tell whether a patch, by its name, was applied."""
+        return any(record.name == patch and record.applied for record in self.manifest.patches)
+
+    def require_weights(self) -> None:
+        """Make sure that the artifact has its weights file.
+
+        Raises:
+            ArtifactError: it was passed on without.
+        """
+        if not (self.folder / WEIGHTS_FILE).is_file():
+            raise ArtifactError(
+                f"{self.folder} has no weights",
+                got=f"no {WEIGHTS_FILE}",
+                expected="the weights that it was made with",
+                fix=f"complete it with `vconv fill {shlex.quote(str(self.folder))} --weights WHERE`",
+            )
+
+
+def read_config(folder: Path, file: str = CONFIG_FILE) -> Config:
+    """Return a configuration of an artifact, or of a source.
+
+    Raises:
+        ArtifactError: it is missing, or is no JSON object.
+    """
+    try:
+        config = json.loads((folder / file).read_bytes())
+    except FileNotFoundError as error:
+        raise _unreadable(folder / file, "no such file") from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(folder / file, "no JSON") from error
+    if not isinstance(config, dict):
+        raise _unreadable(folder / file, f"a {type(config).__name__}")
+    return config
+
+
+def _unreadable(path: Path, got: str) -> ArtifactError:
+    return ArtifactError(
+        f"cannot read {path}",
+        got=got,
+        expected="a JSON object",
+        fix="fetch or export the artifact again",
+    )

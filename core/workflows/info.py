@@ -1,0 +1,56 @@
+"""`vconv info`: what an artifact is, and what has been found out about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import VariantRecord
+from vconv.validators.report import history
+
+
+def info(path: str | Path) -> dict[str, Any]:
+    """Return what an artifact says about itself, and what has been found out about it.
+
+    Returns:
+        Its path and its manifest; ``outputs``, the shape of each; which files are ``missing``; ``reports``,
+        the newest of each kind, as :func:`vconv.validators.report.history.newest` has them; and
+        ``reports_trouble``: why those cannot be read. Keys of version 0.1.0 are still there: ``file``,
+        ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``, and
+        ``published`` of ``source``.
+
+    Raises:
+        ArtifactError: there is no sound manifest.
+    """
+    artifact = Artifact.open(path)
+    made = artifact.manifest
+    reports, trouble = history.newest(artifact.folder)
+    document = made.model_dump(mode="json")
+    golden = document["golden"]
+    return {
+        "artifact": str(path),
+        **document,
+        "source": {**document["source"], "published": document["source"]["from_catalog"]},
+        "outputs": {name: list(shape) for name, shape in made.outputs.items()},
+        "variants": [
+            {**document, **_former_keys(record)}
+            for document, record in zip(document["variants"], made.variants, strict=True)
+        ],
+        "golden": {**golden, "file": golden["path"]} if golden else None,
+        "missing": [name for name in made.files if not (artifact.folder / name).is_file()],
+        "reports": reports,
+        "reports_trouble": trouble,
+    }
+
+
+def _former_keys(record: VariantRecord) -> dict[str, Any]:
+    """Lay a variant out by the keys that version 0.1.0 had."""
+    graph = record.graph
+    return {
+        "file": record.path,
+        "batch": record.batch,
+        "opset": graph.opset if graph else None,
+        "ir_version": graph.ir_version if graph else None,
+        "operators": graph.operators if graph else {},
+    }
