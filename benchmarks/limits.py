@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, find
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import corrections, models
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
@@ -208,7 +209,7 @@ def altered(source: Source, against: Reference) -> Iterator[dict[str, Any]]:
     """Run the reference in simulated arithmetic, and with every fault."""
     network, expected = source.network, against.outputs
     model = models.load(source.folder, network)
-    names = models.output_names(network)
+    names = output_names(network)
     outputs = models.Outputs(model, network).eval()
 
     def run(change: Change) -> dict[str, Any]:

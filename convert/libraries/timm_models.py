@@ -14,8 +14,9 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.layouts.base import Network
-from vconv.convert.libraries.base import Library, quiet, tokens_by_name, understood
+from vconv.convert.architectures.outputs import TOKENS
+from vconv.convert.libraries.base import Library, quiet, understood
+from vconv.convert.network import Network
 from vconv.errors import WeightsError
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
@@ -85,7 +86,7 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
     tokens = stock.forward_features(pixel_values)
     pooled = stock.forward_head(tokens, pre_logits=True)
     logits = stock.forward_head(tokens) if network.head == "classifier" else pooled
-    return {**tokens_by_name(tokens, network.registers), "pooled": pooled, "logits": logits}
+    return {TOKENS: tokens, "pooled": pooled, "logits": logits}
 
 
 @contextlib.contextmanager

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from vconv.artifact.artifact import Artifact, read_config
-from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.errors import EngineError, UnavailableError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device, Settings

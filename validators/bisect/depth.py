@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.errors import VconvError
 from vconv.runtime.engines.base import Session
 from vconv.runtime.stages.base import Stages

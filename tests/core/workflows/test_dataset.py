@@ -22,6 +22,7 @@ from vconv.artifact.results import REPORTS_FOLDER
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.cli.render import validated
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import models
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ArtifactError, EngineError, InputError
@@ -96,8 +97,7 @@ def brute_force(system: System, folder: Path, artifact: Path, names: Sequence[st
             torch.from_numpy(pixels)
         )
     return {
-        name: value.double().numpy()
-        for name, value in zip(models.output_names(source.network), found, strict=True)
+        name: value.double().numpy() for name, value in zip(output_names(source.network), found, strict=True)
     }
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from vconv.convert.layouts.base import ANY_SIZE, CLASSIFIER, Numbers
+from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, Numbers
 from vconv.errors import WeightsError
 from vconv.types import Config
 

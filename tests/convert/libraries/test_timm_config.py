@@ -9,10 +9,9 @@ import timm
 import torch
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts import timm_config
-from vconv.convert.layouts.base import ANY_SIZE
-from vconv.convert.layouts.table import network
-from vconv.convert.libraries import timm_models
+from vconv.convert.architectures.base import ANY_SIZE
+from vconv.convert.libraries import timm_config, timm_models
+from vconv.convert.libraries.readers import network
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
