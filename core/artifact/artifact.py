@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vconv.artifact import manifest
-from vconv.artifact.manifest import Manifest, VariantRecord
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.records import VariantRecord
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import VariantRecord
+from vconv.artifact.records import VariantRecord
 from vconv.convert.libraries import models
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import VariantRecord
+from vconv.artifact.records import VariantRecord
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
 from vconv.precisions import FP32, PRECISIONS, Precision

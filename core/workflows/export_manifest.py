@@ -9,15 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vconv._version import VERSION
-from vconv.artifact.manifest import (
-    ORIGINAL_FOLDER,
+from vconv.artifact.manifest import ORIGINAL_FOLDER, Manifest
+from vconv.artifact.records import (
     AxisRecord,
     ComplexityRecord,
     ContractRecord,
     FileRecord,
     GoldenRecord,
     GraphRecord,
-    Manifest,
     OfflineRecord,
     OriginalRecord,
     PatchRecord,

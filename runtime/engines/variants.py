@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import VariantRecord
+from vconv.artifact.records import VariantRecord
 from vconv.convert.libraries import models
 from vconv.convert.network import Network
 from vconv.convert.patches import table

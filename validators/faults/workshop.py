@@ -17,7 +17,8 @@ from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import FileRecord, Manifest
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.records import FileRecord
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.network import Network
 from vconv.convert.weights import ledger
