@@ -13,7 +13,7 @@ ROOMS := convert runtime validators
 MEETING := tests/convert/layouts tests/convert/libraries tests/convert/patches tests/convert/graphs/test_tracing.py \
 	tests/runtime/inputs/test_preprocessing.py tests/core/workflows/test_fill.py
 
-.PHONY: help install install-oldest demo test test-full checks test-oldest test-oldest-quick test-npu-package test-browser lint types typed unit wheel mutants clean
+.PHONY: help install install-oldest demo test test-full checks test-oldest test-oldest-quick test-npu-package test-browser lint types typed unit wheel schemas mutants clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,6 +80,9 @@ test-npu-package: $(STAMP) typed  ## export beside the real torch_npu, without C
 
 wheel: $(STAMP)  ## build a wheel and run it outside the checkout
 	$(BIN)/python tests/wheel.py
+
+schemas: $(STAMP)  ## write the JSON Schemas of reports under docs/schema
+	$(BIN)/python -m vconv.validators.report.schema docs/schema
 
 mutants: $(STAMP)  ## change the judging code in every small way, and see that a test notices (minutes)
 	$(BIN)/python -m pip install --quiet --editable '.[mutants]'

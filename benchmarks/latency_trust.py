@@ -23,6 +23,7 @@ from vconv.runtime.timing.machine_load import watching
 from vconv.runtime.timing.statistics import SMALLEST_EFFECT, compare_paired
 from vconv.types import Status
 from vconv.validators.latency.ranking import rank
+from vconv.validators.report.rows import LatencyRow, VariantRow
 
 PARTS, MORE = 20, 22
 """Matrix products of a run, and of one that is a tenth slower."""
@@ -52,10 +53,17 @@ def measure(parts: tuple[int, int]) -> dict[str, Any]:
     with watching() as watch:
         measurements = interleaved(tasks, PLAN)
     rows = [
-        {
-            **{"artifact": "", "variant": name, "engine": "torch", "device": "cpu", "status": Status.PASSED},
-            **{"latency": [found.summary()], "timing_refused": None},
-        }
+        # Of a row, a ranking needs no more than this.
+        VariantRow.model_construct(
+            artifact="",
+            variant=name,
+            engine="torch",
+            device="cpu",
+            simulated=False,
+            status=Status.PASSED,
+            latency=(LatencyRow.model_validate(found.summary()),),
+            timing_refused=None,
+        )
         for name, found in measurements.items()
     ]
     compared = compare_paired(measurements["a"].seconds, measurements["b"].seconds)
@@ -64,12 +72,12 @@ def measure(parts: tuple[int, int]) -> dict[str, Any]:
         "ratio": compared.ratio,
         "interval": list(compared.interval),
         "different": compared.different,
-        "p50_ms": rows[0]["latency"][0]["p50_ms"],
-        "warnings": rows[0]["latency"][0]["warnings"],
+        "p50_ms": rows[0].latency[0].p50_ms,
+        "warnings": list(rows[0].latency[0].warnings),
         "others_cores": watch.load.others_cores,
         "steal_cores": watch.load.steal_cores,
         "busy": watch.load.busy,
-        "ranking_refused": rank(rows, watch.load)["refused"],
+        "ranking_refused": rank(rows, watch.load).refused,
     }
 
 

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, find
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import corrections, models
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
@@ -192,14 +193,14 @@ def clean(folder: Path, made: Any, against: Reference) -> Iterator[dict[str, Any
         place = find_device("npu-sim", Settings(profile=profile))
         candidates += listing.candidates(Artifact(folder, made), place, against)
     for row in validation.run(candidates, open_limits("strict"), None, silent).rows:
-        outputs = row["outputs"].values()
-        assert outputs, row["reason"]
-        worst = {key: max(output[key] for output in outputs) for key in SHOWN[:2]}
+        outputs = [dict(output.metrics) for output in row.outputs.values()]
+        assert outputs, row.reason
+        worst: dict[str, Any] = {key: max(output[key] for output in outputs) for key in SHOWN[:2]}
         worst |= {key: min(output[key] for output in outputs) for key in SHOWN[2:]}
         yield {
-            "what": f"{row['variant']} ({row['engine']}{', simulated' * row['simulated']})",
-            "limit": f"{row['precision']}.{row['arithmetic']}",
-            "passes": row["status"] is Status.PASSED,
+            "what": f"{row.variant} ({row.engine}{', simulated' * row.simulated})",
+            "limit": f"{row.precision}.{row.arithmetic}",
+            "passes": row.passed,
             **worst,
         }
 
@@ -208,7 +209,7 @@ def altered(source: Source, against: Reference) -> Iterator[dict[str, Any]]:
     """Run the reference in simulated arithmetic, and with every fault."""
     network, expected = source.network, against.outputs
     model = models.load(source.folder, network)
-    names = models.output_names(network)
+    names = output_names(network)
     outputs = models.Outputs(model, network).eval()
 
     def run(change: Change) -> dict[str, Any]:

@@ -224,12 +224,11 @@ def validated(artifact: Path, weights: Path, images: Sequence[Image.Image], clas
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
     report = vconv.validate(artifact, str(weights), dataset=folder, precision=PRECISE, quick=True)
-    found = report["dataset"]
-    rows = [
-        {key: row[key] for key in ("variant", "engine", "device", "status", "top1_agreement", "neighbours")}
-        for row in found["variants"]
-    ]
-    return {"status": report["status"], "images": found["images"], "variants": rows}
+    found = report.dataset
+    assert found is not None
+    shown = ("variant", "engine", "device", "status", "top1_agreement", "neighbours")
+    rows = [{key: row.as_json()[key] for key in shown} for row in found.variants]
+    return {"status": report.status, "images": found.images, "variants": rows}
 
 
 def main() -> None:

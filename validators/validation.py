@@ -1,13 +1,15 @@
-"""A validation, in a straight line: each variant is opened, held against its reference, and timed."""
+"""A validation, in a straight line: each variant is opened, held against its reference, and timed.
+
+What a stage finds is immutable, and a row is assembled of it in the end: see :mod:`vconv.validators.outcome`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
 from vconv.runtime.engines.arithmetic import UNKNOWN, arithmetic_of
 from vconv.runtime.engines.base import Session, in_batches
-from vconv.runtime.processes.peak_memory import Peak
+from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated
 from vconv.runtime.timing.clocks import TimingPlan, timed
@@ -28,11 +30,22 @@ from vconv.validators.accuracy.limits import UNLIMITED, Limits, Pair
 from vconv.validators.accuracy.prediction import NOTHING_CHANGED, predict
 from vconv.validators.accuracy.verdicts import judge_runs, overall
 from vconv.validators.bisect.hypotheses import Explanation, FailedVariant, diagnose
-from vconv.validators.latency.peak_memory import IN_PROCESS, ISOLATED, isolated, memory
+from vconv.validators.latency.peak_memory import in_process, isolated
 from vconv.validators.latency.side_by_side import Runner, time_side_by_side
+from vconv.validators.outcome import (
+    Costs,
+    DepthLook,
+    Judgement,
+    Looked,
+    MapLook,
+    Outcome,
+    Timed,
+    unless,
+    variant_row,
+)
 from vconv.validators.report import sentences
 from vconv.validators.report.output_summary import summarise_outputs
-from vconv.validators.report.saving import output_rows
+from vconv.validators.report.rows import VariantRow
 
 
 @dataclass(frozen=True)
@@ -81,11 +94,124 @@ class RunResult:
         machine: what others took of the machine while variants were timed.
     """
 
-    rows: list[dict[str, Any]]
+    rows: tuple[VariantRow, ...]
     machine: Load
 
 
-def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
+@dataclass(frozen=True)
+class Looks:
+    """What else is looked at while a variant is open; None for nothing.
+
+    Args:
+        depth: measures the error after each stage.
+        patch_maps: measures it patch by patch.
+    """
+
+    depth: DepthLook | None = None
+    patch_maps: MapLook | None = None
+
+
+def run(
+    candidates: Sequence[Candidate],
+    limits: Limits,
+    plan: TimingPlan | None,
+    say: Say,
+    measurer: PeakMeasurer | None = None,
+    looks: Looks = Looks(),
+) -> RunResult:
+    """Judge variants and time them. What each is held to is decided here, once, and stands in its row.
+
+    Args:
+        candidates: what to run.
+        limits: what they are held to.
+        plan: how much to time; None for not at all.
+        say: takes progress.
+        measurer: measures a variant's memory in a separate process; it is closed before variants are timed.
+            None for this process's memory, in which what other variants left is counted too.
+        looks: what else to look at while a variant is open.
+    """
+    outcomes: list[Outcome] = []
+    machine = UNTIMED
+    runners: dict[int, Runner] = {}
+    with contextlib.ExitStack() as closing:
+        if measurer:
+            measurer.ready()
+        judged = ProgressMeter("variants judged", len(candidates), say)
+        for candidate in candidates:
+            simulated = ", simulated" * candidate.device.simulated
+            say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
+            if outcomes:
+                judged.add()  # the one before, once the line above does not hide it any more
+            start = _begun(candidate, measurer)
+            with contextlib.ExitStack() as one:
+                outcome, session = _judged(start, limits, one, looks)
+                counts = outcome.judgement.fallbacks
+                if warning := sentences.left_to_cpu(candidate, candidate.device.name, counts):
+                    say(f"warning: {warning}")
+                if plan and session and not candidate.device.simulated:
+                    images = candidate.reference.pixel_values
+                    runners[len(outcomes)] = Runner(session, candidate.device, images)
+                    closing.push(one.pop_all())
+            outcomes.append(outcome)
+            del session
+        if measurer:
+            measurer.close()
+        if plan and runners:
+            machine = time_side_by_side(runners, plan, say)
+    for place, runner in runners.items():
+        outcomes[place] = replace(outcomes[place], timed=_timed(runner))
+    return RunResult(tuple(map(variant_row, outcomes)), machine)
+
+
+def _begun(candidate: Candidate, measurer: PeakMeasurer | None) -> Outcome:
+    """Measure a variant's memory first, where that takes a process of its own."""
+    outcome = Outcome(candidate, None, Status.INCOMPLETE)
+    if measurer and not candidate.device.simulated:
+        return replace(outcome, memory=isolated(measurer.measure(candidate.subject)))
+    return outcome
+
+
+def _held(outcome: Outcome, limits: Limits) -> Outcome:
+    """Decide by what its engine computes what a variant is held to; skip it where there is no limit."""
+    candidate, pair = outcome.candidate, outcome.candidate.pair
+    outcome = replace(outcome, arithmetic=pair[1])
+    if candidate.unjudged:
+        return outcome
+    if pair not in limits.table:
+        computes = "in no known way" if pair[1] == UNKNOWN else pair[1]
+        return replace(outcome, status=Status.SKIPPED, reason=f"engine computes {computes}")
+    return replace(outcome, limit=limits.table[pair])
+
+
+def _judged(
+    start: Outcome, limits: Limits, closing: contextlib.ExitStack, looks: Looks
+) -> tuple[Outcome, Session | None]:
+    """Open a variant and judge it; return no session if it cannot be run."""
+    candidate, outcome = start.candidate, start
+    measured = start.memory.where is not None
+    before = resident_memory()[0] if not measured and reset_peak_memory() else None
+    try:
+        outcome = _held(outcome, limits)
+        if outcome.status is Status.SKIPPED:
+            return outcome, None
+        session, costs = _opened(candidate)
+        closing.enter_context(session)
+        outcome = replace(_accuracy(outcome, session, looks), costs=costs, gelu=session.gelu or None)
+        # How many launches one image takes; None where the engine does not let that be seen.
+        outcome = replace(outcome, launches=session.launches(candidate.reference.pixel_values[:1]))
+        if isinstance(session, Simulated):
+            outcome = _predicted(outcome, session)
+        elif not measured:
+            peak = None if before is None else resident_memory()[1]
+            outcome = replace(outcome, memory=in_process(before, peak))
+    except (UnavailableError, MemoryShortError) as error:
+        return replace(outcome, status=Status.SKIPPED, reason=f"{error.what}: {error.got}"), None
+    except EngineError as error:
+        return replace(outcome, status=unless(candidate.unjudged), reason=str(error)), None
+    return outcome, session
+
+
+def _opened(candidate: Candidate) -> tuple[Session, Costs]:
     """Open a variant and run it once; tell how long both took."""
     synchronize = candidate.device.synchronize
     start = time.perf_counter()
@@ -100,213 +226,68 @@ def _loaded(candidate: Candidate) -> tuple[Session, dict[str, Any]]:
         session.close()
         raise
     # How long an imitation takes says nothing of what it imitates.
-    timed_here = not candidate.device.simulated
-    return session, {"load_ms": load_ms if timed_here else None, "first_ms": first_ms if timed_here else None}
+    return session, Costs() if candidate.device.simulated else Costs(load_ms, first_ms)
 
 
-NOT_LOOKED_AT = "not looked at"
-"""Why a row lacks what is looked at beside judging: nobody did, or the variant could not be run."""
-Isolate = Callable[[OpenRequest], Peak]
-"""Measures the memory of one variant in a process of its own."""
-
-
-Beside = Callable[[Candidate, Session, Arrays], Mapping[str, Any]]
-"""Looks at a variant beside judging it, given its outputs of all images; returns more keys of its row."""
-
-
-def _accuracy(
-    candidate: Candidate, session: Session, limits: Limits, beside: Iterable[Beside]
-) -> dict[str, Any]:
+def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:
     """Run a variant at its batches, one and many for a dynamic one, and judge the worst of them."""
+    candidate, limit = outcome.candidate, outcome.limit
     reference = candidate.reference
     images = reference.pixel_values
     batches = [session.batch] if session.batch else sorted({1, min(AT_ONCE, len(images))})
     runs: list[Arrays] = [in_batches(session.run, images, batch) for batch in batches]
-    judged = not candidate.unjudged
-    limit = limits.table[candidate.pair] if judged else UNLIMITED
-    verdicts = judge_runs(runs, reference.outputs, limit)
-    findings: list[Explanation] = []
-    if judged and overall(verdicts) is Status.FAILED:
-        run = partial(in_batches, session.run, batch=batches[0])
+    verdicts = judge_runs(runs, reference.outputs, limit or UNLIMITED)
+    status = overall(verdicts)
+    explanations: list[Explanation] = []
+    if limit and status is Status.FAILED:
+        again = partial(in_batches, session.run, batch=batches[0])
         # It has failed, whatever becomes of the search for what that comes of.
         with contextlib.suppress(EngineError):
-            findings = diagnose(FailedVariant(run, runs[0], reference, verdicts, limit))
-    rows = output_rows(verdicts, limit if judged else None, reference.floor, reference.to_stock_original)
-    status = overall(verdicts)
-    if not judged:
-        status = Status.SKIPPED
-        for row in rows.values():
-            row["status"] = Status.SKIPPED
-    return {
-        "status": status,
-        "reason": candidate.unjudged,
-        "batches": batches,
-        "outputs": rows,
-        "diagnosis": [{"class": finding.fault, "because": finding.because} for finding in findings],
-        "fallbacks": session.fallbacks,
-        "smoke": summarise_outputs({name: array[:1] for name, array in runs[0].items()}, session.placed),
-        **{key: value for look in beside for key, value in look(candidate, session, runs[0]).items()},
-    }
+            explanations = diagnose(FailedVariant(again, runs[0], reference, verdicts, limit))
+    first = {name: array[:1] for name, array in runs[0].items()}
+    judgement = Judgement(
+        batches=tuple(batches),
+        verdicts=verdicts,
+        explanations=tuple(explanations),
+        summary=summarise_outputs(first, session.placed),
+        fallbacks=session.fallbacks,
+    )
+    maps = looks.patch_maps(candidate, session, runs[0]) if looks.patch_maps else Looked()
+    depth = looks.depth(candidate, session, runs[0]) if looks.depth else Looked()
+    return replace(
+        outcome,
+        status=status if limit else Status.SKIPPED,
+        reason=candidate.unjudged,
+        judgement=judgement,
+        patch_maps=maps,
+        depth=depth,
+    )
 
 
-def _launches(session: Session, reference: Reference) -> dict[str, Any] | None:
-    """Count what a variant launches for one image; None where its engine does not let that be seen."""
-    found = session.launches(reference.pixel_values[:1])
-    return None if found is None else asdict(found)
-
-
-def run(
-    candidates: Sequence[Candidate],
-    limits: Limits,
-    plan: TimingPlan | None,
-    say: Say,
-    isolate: Isolate | None = None,
-    beside: Sequence[Beside] = (),
-) -> RunResult:
-    """Judge variants and time them.
-
-    Args:
-        candidates: what to run.
-        limits: what they are held to.
-        plan: how much to time; None for not at all.
-        say: takes progress.
-        isolate: measures a variant's memory in a process of its own; None for this process's, in which what
-            other variants left is counted too.
-        beside: what else to look at while a variant is open.
-    """
-    rows: list[dict[str, Any]] = []
-    machine = UNTIMED
-    runners: dict[int, Runner] = {}
-    with contextlib.ExitStack() as closing:
-        judged = ProgressMeter("variants judged", len(candidates), say)
-        for candidate in candidates:
-            simulated = ", simulated" * candidate.device.simulated
-            say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
-            if rows:
-                judged.add()  # the one before, once the line above does not hide it any more
-            rows.append(_row(candidate))
-            if isolate and not candidate.device.simulated:
-                rows[-1] |= isolated(isolate(candidate.subject))
-            with contextlib.ExitStack() as one:
-                session = _judged(candidate, limits, rows[-1], one, beside)
-                if warning := sentences.fallbacks(rows[-1]):
-                    say(f"warning: {warning}")
-                if plan and session and not candidate.device.simulated:
-                    images = candidate.reference.pixel_values
-                    runners[len(rows) - 1] = Runner(session, candidate.device, images)
-                    closing.push(one.pop_all())
-            del session
-        if plan and runners:
-            machine = time_side_by_side(runners, plan, say)
-    for place, runner in runners.items():
-        rows[place]["latency"] = [measurement.summary() for measurement in runner.measurements]
-        rows[place]["skipped_batches"] = [
-            {"batch": batch, "reason": reason} for batch, reason in runner.skipped.items()
-        ]
-        if runner.untimed:
-            rows[place] |= {"timing_refused": runner.untimed, "load_ms": None, "first_ms": None}
-        if runner.refusal:
-            unjudged = rows[place]["status"] is Status.SKIPPED
-            rows[place] |= {"status": _unless(unjudged), "reason": str(runner.refusal)}
-    return RunResult(rows, machine)
-
-
-def _judged(
-    candidate: Candidate,
-    limits: Limits,
-    row: dict[str, Any],
-    closing: contextlib.ExitStack,
-    beside: Sequence[Beside],
-) -> Session | None:
-    """Open a variant, judge it, and put what was found into its row; None if it cannot be run."""
-    isolated = row["peak_memory_is"] == ISOLATED
-    before = resident_memory()[0] if not isolated and reset_peak_memory() else None
-    try:
-        pair = candidate.pair
-        row["arithmetic"] = pair[1]
-        if not candidate.unjudged and pair not in limits.table:
-            row |= {"status": Status.SKIPPED, "reason": _no_limits(pair[1])}
-            return None
-        session, costs = _loaded(candidate)
-        closing.enter_context(session)
-        row |= {**costs, **_accuracy(candidate, session, limits, beside), "gelu": session.gelu or None}
-        row["launches"] = _launches(session, candidate.reference)
-        if isinstance(session, Simulated):
-            _predict(candidate, session, row)
-        elif not isolated:
-            row |= memory(before, None if before is None else resident_memory()[1], IN_PROCESS)
-    except (UnavailableError, MemoryShortError) as error:
-        row |= {"status": Status.SKIPPED, "reason": f"{error.what}: {error.got}"}
-        return None
-    except EngineError as error:
-        row |= {"status": _unless(candidate.unjudged), "reason": str(error)}
-        return None
-    return session
-
-
-def _no_limits(arithmetic: str) -> str:
-    """Say why a variant is skipped whose engine computes its precision in a way that has no limits."""
-    return f"engine computes {'in no known way' if arithmetic == UNKNOWN else arithmetic}"
-
-
-def _predict(candidate: Candidate, session: Simulated, row: dict[str, Any]) -> None:
-    """Put into a row what a simulated device predicts; what it changed nothing of has not passed."""
+def _predicted(outcome: Outcome, session: Simulated) -> Outcome:
+    """Add what a simulated device predicts; a variant of which it changed nothing has not passed."""
+    candidate = outcome.candidate
     arithmetic, reference = candidate.device.simulates, candidate.reference
     assert arithmetic is not None
-    run = partial(in_batches, session.run, reference.pixel_values, row["batches"][-1])
+    run = partial(in_batches, session.run, reference.pixel_values, outcome.judgement.batches[-1])
     expected = reference.outputs if not candidate.unjudged else reference.stock or reference.outputs
-    row["prediction"] = predict(session, run, expected, arithmetic)
-    if not any(row["prediction"]["changed"].values()) and row["status"] is Status.PASSED:
-        row |= {"status": Status.SKIPPED, "reason": NOTHING_CHANGED}
+    prediction = predict(session, run, expected, arithmetic)
+    outcome = replace(outcome, prediction=prediction)
+    if not any(prediction.changed.values()) and outcome.status is Status.PASSED:
+        return replace(outcome, status=Status.SKIPPED, reason=NOTHING_CHANGED)
+    return outcome
 
 
-def _unless(unjudged: object) -> Status:
-    """Return what becomes of a variant that an engine refuses: what is not judged cannot fail."""
-    return Status.SKIPPED if unjudged else Status.FAILED
+def _timed(runner: Runner) -> Timed:
+    """Take what timing found of one variant."""
+    return Timed(tuple(runner.measurements), tuple(runner.skipped.items()), runner.untimed, runner.refusal)
 
 
-def _row(candidate: Candidate) -> dict[str, Any]:
-    device = candidate.device
-    return {
-        "artifact": candidate.artifact,
-        "variant": candidate.variant,
-        "device": device.name,
-        "engine": candidate.engine,
-        "precision": candidate.precision,
-        "arithmetic": UNKNOWN,
-        "simulated": device.simulated,
-        "gelu": None,
-        "prediction": None,
-        "outputs": {},
-        "diagnosis": [],
-        "smoke": {},
-        "depth": None,
-        "depth_reason": NOT_LOOKED_AT,
-        "patch_maps": None,
-        "patch_maps_reason": NOT_LOOKED_AT,
-        "launches": None,
-        "fallbacks": None,
-        "latency": [],
-        "skipped_batches": [],
-        "timing_refused": None,
-        "peak_memory_is": None,
-    }
-
-
-def pairs_judged(rows: Iterable[Mapping[str, Any]]) -> set[Pair]:
-    """Tell which limits were used: those of every variant that was judged."""
-    return {(row["precision"], row["arithmetic"]) for row in rows if row["status"] is not Status.SKIPPED}
-
-
-def worst_failures(rows: Sequence[dict[str, Any]]) -> list[str]:
+def worst_failures(rows: Sequence[VariantRow]) -> list[str]:
     """Say in a phrase each why variants did not pass: an artifact is kept only if each was judged."""
     failures = []
     for row in rows:
-        if row["status"] is not Status.PASSED:
-            reasons = [
-                f"{name}: {output['reasons'][0]}"
-                for name, output in row["outputs"].items()
-                if "reasons" in output
-            ]
-            failures.append(f"{row['variant']} ({(reasons or [row['reason']])[0]})")
+        if not row.passed:
+            reasons = [f"{name}: {found.reasons[0]}" for name, found in row.outputs.items() if found.reasons]
+            failures.append(f"{row.variant} ({(reasons or [row.reason])[0]})")
     return failures

@@ -21,8 +21,6 @@ REPORTS_FOLDER = "reports"
 CARD_FILE = "README.md"
 NAMED = re.compile(rf"{REPORTS_FOLDER}/(\d{{8}}T\d{{6}})-([a-z]+)(?:-\d+)?\.json")
 """What a report is called: when it was made, what was done, and which of several in one second it is."""
-SCHEMA_VERSION = 1
-"""Of every report."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +99,6 @@ def _report(folder: Path, entry: Any) -> SavedReport:
                 fix=f"put the report back, or take it out of {RESULTS_FILE}",
             )
         document = dict(json.loads(content))
-        if document.get("schema_version") != SCHEMA_VERSION:
-            raise ArtifactError(
-                f"cannot read {folder / name}",
-                got=f"schema version {document.get('schema_version')}",
-                expected=f"schema version {SCHEMA_VERSION}",
-                fix=f"validate again, and take the report out of {RESULTS_FILE}",
-            )
         return SavedReport(name, document)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(

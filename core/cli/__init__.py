@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -43,14 +43,19 @@ def show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
     """Print a result: as JSON, or drawn for a terminal, once what was drawn of progress is gone."""
     click.get_current_context().close()
     if as_json:
-        click.echo(json.dumps(document, indent=2, allow_nan=False))
+        click.echo(json.dumps(document, indent=2, allow_nan=False, default=_plain))
     else:
         draw(document)
 
 
-def exit_by(document: Mapping[str, Any]) -> None:
+def _plain(document: Any) -> Any:
+    """Turn a typed report into what JSON can hold; nothing else comes here."""
+    return document.as_json()
+
+
+def exit_by(passed: bool) -> None:
     """Exit with 1 where a validation did not pass."""
-    if not document["passed"]:
+    if not passed:
         sys.exit(1)
 
 
@@ -143,7 +148,7 @@ def validate(as_json: bool, **options: Any) -> None:
 
     document = vconv.validate(say=progress(), **options)
     show(document, render.validated, as_json)
-    exit_by(document)
+    exit_by(document.passed)
 
 
 @main.command()
@@ -186,7 +191,7 @@ def compare(as_json: bool, **options: Any) -> None:
 
     document = vconv.compare(say=progress(), **options)
     show(document, render.compared, as_json)
-    exit_by(document)
+    exit_by(document.passed)
 
 
 @main.command()
@@ -234,7 +239,7 @@ def selftest(as_json: bool, **options: Any) -> None:
 
     document = vconv.selftest(say=progress(), **options)
     show(document, render.selftested, as_json)
-    exit_by(document)
+    exit_by(document["passed"])
 
 
 @main.command()
@@ -261,7 +266,7 @@ def bisect(as_json: bool, **options: Any) -> None:
 
     document = vconv.bisect(say=progress(), **options)
     show(document, render.bisected, as_json)
-    exit_by(document)
+    exit_by(document.passed)
 
 
 @main.command()
@@ -307,4 +312,4 @@ def doctor(as_json: bool, probed: bool, **options: Any) -> None:
 
     document = vconv.doctor(probed, say=progress(), **options)
     show(document, render.diagnosed, as_json)
-    exit_by(document)
+    exit_by(document["passed"])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,18 @@ from vconv.runtime.engines.variants import DEFAULT_VARIANT
 from vconv.runtime.inputs.images import open_images
 from vconv.runtime.stages.torch_model import TorchStages
 from vconv.types import Array, Say, Status, silent
-from vconv.validators.accuracy.limits import Limits, open_limits
+from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.bisect.chart import error_against_depth
-from vconv.validators.bisect.hypotheses import conclude
+from vconv.validators.bisect.hypotheses import conclude, diagnosis
 from vconv.validators.bisect.localisation import Departure, localise
 from vconv.validators.checks.integrity import verify_files
-from vconv.validators.faults import classes
 from vconv.validators.report import log as textlog
 from vconv.validators.report import saving
+from vconv.validators.report.bisection import Bisection, BisectionResult, OperatorRow, StageRow
+from vconv.validators.report.document import DiagnosisRow, InputsRow, ReferenceRow
+from vconv.validators.report.rows import VariantRow
 from vconv.workflows import originals
-from vconv.workflows.bisected_variant import BisectedVariant, open_reference
+from vconv.workflows.bisected_variant import BisectedVariant, bound_of, open_reference
 from vconv.workflows.checks import CheckedArtifact, compare_with_original
 
 _APART = ("files", "source", "variants", "golden", "preprocessing")
@@ -52,7 +54,7 @@ def bisect(
     hub: str = DEFAULT_HUB,
     offline: bool = False,
     say: Say = silent,
-) -> dict[str, Any]:
+) -> BisectionResult:
     """Find where a variant departs from its reference: in which block, and at which operator of it.
 
     Args:
@@ -69,8 +71,9 @@ def bisect(
         say: takes a line of progress.
 
     Returns:
-        ``sentence``, ``stages``, ``operators`` of the worst stage, ``culprit`` among them, ``passed``; it is
-        also under ``reports/``, with a log in plain text and a ``picture`` of error against depth.
+        The report: its ``sentence``, ``stages``, ``operators`` of the worst stage, ``culprit`` among them,
+        ``passed``; it is also under ``reports/``, with a log in plain text and a ``picture`` of error against
+        depth.
 
     Raises:
         VconvError: something that the user can mend.
@@ -90,7 +93,8 @@ def bisect(
     chosen = BisectedVariant.find(artifact, variant, place, engine)
     limits = open_limits(within)
     limits.require_use(str(artifact), made.outputs)
-    bound = chosen.bound(limits, place)
+    limit = chosen.limit(limits, place)
+    bound = bound_of(limit, limits.within)
     artifact.require_weights()
     saving.probe(artifact.folder)
     files = verify_files(artifact, log.say)
@@ -112,38 +116,41 @@ def bisect(
         notes.append("the reference corrects the periods of the stock original, so that the two differ")
     status = Status.FAILED if found.departs else Status.PASSED
     title = f"{made.system.name}: {variant} against {named}"
-    result: dict[str, Any] = {
-        "artifact": made.system.name,
-        "weights": made.source.label,
-        "synthetic": made.source.synthetic,
-        "variant": variant,
-        "engine": chosen.engine,
-        "device": place.name,
-        "simulated": place.simulated,
-        "status": status,
-        "passed": status is Status.PASSED,
-        "limits": limits.describe([chosen.pair(place)]),
-        "bound": bound,
-        "reference": {
-            "name": named,
-            "source": "live" if source else "none",
-            "precision": "fp32",
-            "device": "cpu",
-        },
-        "inputs": inputs,
-        "notes": notes,
-        "sentence": found.sentence(variant),
-        "worst_stage": found.stages[found.worst].stage,
-        "stages": [asdict(row) for row in found.stages],
-        "operators": [asdict(match) for match in found.matches],
-        "culprit": None if found.culprit is None else asdict(found.matches[found.culprit]),
-        "environment": saving.environment(),
-    }
-    result = saving.finite(result)
+    operators = tuple(OperatorRow.model_validate(match) for match in found.matches)
+    result = Bisection(
+        time=saving.now(),
+        host=platform.node(),
+        artifact=made.system.name,
+        weights=made.source.label,
+        synthetic=made.source.synthetic,
+        variant=variant,
+        engine=chosen.engine,
+        device=place.name,
+        simulated=place.simulated,
+        status=status,
+        passed=status is Status.PASSED,
+        limits=saving.limits_used(limits, [limit]),
+        bound=bound,
+        reference=ReferenceRow(
+            name=named, source="live" if source else "none", precision="fp32", device="cpu"
+        ),
+        inputs=InputsRow.model_validate(inputs),
+        notes=tuple(notes),
+        sentence=found.sentence(variant),
+        worst_stage=found.stages[found.worst].stage,
+        stages=tuple(StageRow.model_validate(row) for row in found.stages),
+        operators=operators,
+        culprit=None if found.culprit is None else operators[found.culprit],
+        environment=saving.environment(),
+    )
     pictures = {".svg": error_against_depth(found, title)}
     saved = saving.save(artifact.folder, result, "bisect", log.render_bisection(result), pictures)
-    beside = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("picture", ".svg"))}
-    return {**result, "report": str(saved), **beside}
+    return BisectionResult(
+        **dict(result),
+        report=str(saved),
+        log=str(saved.with_suffix(".log")),
+        picture=str(saved.with_suffix(".svg")),
+    )
 
 
 def _departure(
@@ -167,18 +174,16 @@ def _departure(
 
 def explain_failures(
     found: CheckedArtifact,
-    rows: Sequence[Mapping[str, Any]],
-    limits: Limits,
+    rows: Sequence[VariantRow],
     say: Say,
     places: Sequence[Device],
     patches: Mapping[str, Patch] | None = None,
-) -> list[dict[str, str]]:
+) -> list[DiagnosisRow]:
     """Say what failures come of; where no check and no hypothesis does, by where the first one departs.
 
     Args:
         found: what was found in an artifact.
-        rows: its variants, as they were judged.
-        limits: what they were held to.
+        rows: its variants, as they were judged, each with the limit that it was held to.
         say: takes progress.
         places: the devices that they were run on; what failed on a simulated one is not looked into.
         patches: what stood in place of the table of patches, by name.
@@ -192,49 +197,44 @@ def explain_failures(
     failed = [
         row
         for row in rows
-        if row["status"] is Status.FAILED
-        and not row["diagnosis"]
-        and not row["simulated"]
-        and not _under_floor(row)
+        if row.status is Status.FAILED and not row.diagnosis and not row.simulated and not _under_floor(row)
     ]
     if told or not failed or found.source is None or found.reference is None:
         return known
-    place = next(one for one in places if one.name == failed[0]["device"])
-    return known + _located(found, failed[0], place, limits, say, patches)
+    place = next(one for one in places if one.name == failed[0].device)
+    return known + _located(found, failed[0], place, say, patches)
 
 
-def _under_floor(row: Mapping[str, Any]) -> bool:
+def _under_floor(row: VariantRow) -> bool:
     """Tell whether a variant was held to less than the reference itself keeps: nothing is wrong with it."""
     return any(
-        output["limit"] is not None and output["floor"] is not None and output["limit"] < output["floor"]
-        for output in row["outputs"].values()
+        output.limit is not None and output.floor is not None and output.limit < output.floor
+        for output in row.outputs.values()
     )
 
 
 def _located(
     found: CheckedArtifact,
-    failed: Mapping[str, Any],
+    failed: VariantRow,
     place: Device,
-    limits: Limits,
     say: Say,
     patches: Mapping[str, Patch] | None,
-) -> list[dict[str, str]]:
+) -> list[DiagnosisRow]:
     """Say what a variant's failure comes of, by where it departs; nothing where that cannot be told."""
-    assert found.source is not None and found.reference is not None
-    say(f"nothing seen explains {failed['variant']}: looking where it departs")
+    assert found.source is not None and found.reference is not None and failed.limit is not None
+    say(f"nothing seen explains {failed.variant}: looking where it departs")
     try:
-        chosen = BisectedVariant.find(found.artifact, failed["variant"], place, failed["engine"])
-        bound, images = chosen.bound(limits, place), found.reference.pixel_values
+        chosen = BisectedVariant.find(found.artifact, failed.variant, place, failed.engine)
+        bound, images = bound_of(failed.limit, "its limits"), found.reference.pixel_values
         _, departure = _departure(found.artifact, found.source, chosen, place, images, bound, patches, silent)
     except VconvError as error:
         say(f"where it departs cannot be told: {error}")
         return []
-    fault, sentence = departure.fault, departure.sentence(failed["variant"])
+    fault, sentence = departure.fault, departure.sentence(failed.variant)
     if not fault:
         say(sentence)
         return []
-    row = {"class": fault, "meaning": classes.CLASSES[fault], "where": failed["variant"], "because": sentence}
-    return [row]
+    return [diagnosis(fault, failed.variant, sentence)]
 
 
 def _inputs(

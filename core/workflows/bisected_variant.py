@@ -29,6 +29,7 @@ from vconv.runtime.stages.torch_model import TorchStages
 from vconv.types import Array
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.limits import Limits, Pair
+from vconv.validators.report.rows import LimitRow
 
 METRIC = "vector_relative_error"
 """By which stages and operators are compared."""
@@ -102,11 +103,11 @@ class BisectedVariant:
         """Tell whether it computes in float32 throughout, so that one wrong operator stands out."""
         return self.pair(place) == ("fp32", "fp32")
 
-    def bound(self, limits: Limits, place: Device) -> float:
-        """Return the vector relative error from which it departs.
+    def limit(self, limits: Limits, place: Device) -> LimitRow:
+        """Return the limit that it is held to.
 
         Raises:
-            InputError: the limits have no bound on it.
+            InputError: there are no limits for the way in which its engine computes its precision.
         """
         pair = self.pair(place)
         if pair not in limits.table:
@@ -116,15 +117,7 @@ class BisectedVariant:
                 expected=" or ".join(known[1] for known in limits.table if known[0] == pair[0]),
                 fix="name another engine or device",
             )
-        bounds = limits.table[pair].bounds
-        if METRIC not in bounds:
-            raise InputError(
-                f"[{'.'.join(pair)}] of {limits.within} does not say when a variant departs",
-                got=", ".join(bounds),
-                expected=METRIC,
-                fix=f"add a bound on {METRIC}, or use --within strict",
-            )
-        return bounds[METRIC]
+        return LimitRow.of(pair, limits.table[pair])
 
     def batch(self, pixel_values: Array) -> Array:
         """Return the images that are looked at, as many as a static graph takes."""
@@ -150,6 +143,26 @@ class BisectedVariant:
         else:
             session = _of_artifact(artifact, place, self.precision, self.kind, patches)
         return TorchStages(closing.enter_context(session), plain=False)
+
+
+def bound_of(limit: LimitRow, within: str) -> float:
+    """Return the vector relative error from which a variant departs.
+
+    Args:
+        limit: what the variant is held to.
+        within: what its table of limits is called.
+
+    Raises:
+        InputError: the limit has no bound on it.
+    """
+    if METRIC not in limit.bounds:
+        raise InputError(
+            f"[{limit.precision}.{limit.arithmetic}] of {within} does not say when a variant departs",
+            got=", ".join(limit.bounds),
+            expected=METRIC,
+            fix=f"add a bound on {METRIC}, or use --within strict",
+        )
+    return limit.bounds[METRIC]
 
 
 def _of_artifact(

@@ -109,5 +109,5 @@ def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None) -> dict[s
     results.write(folder, {**kept, "card": {**kept["card"], "next": digest}})
     results.replace(folder / CARD_FILE, content)
     results.write(folder, {**kept, "card": {"language": language, "sha256": digest}})
-    used = list(dict.fromkeys(one.report.file for one in evidence))
+    used = list(dict.fromkeys(one.file for one in evidence))
     return {"file": str(folder / CARD_FILE), "language": language, "sha256": digest, "reports": used}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
@@ -21,6 +21,8 @@ from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.latency import ranking
 from vconv.validators.report import comparison, saving
 from vconv.validators.report import log as textlog
+from vconv.validators.report.comparison import ArtifactCheck, Comparison
+from vconv.validators.report.document import MachineLoad
 from vconv.workflows import originals
 from vconv.workflows.checks import check_artifact
 from vconv.workflows.run_plan import RunPlan, timing_plan
@@ -42,7 +44,7 @@ def compare(
     seed: int = 0,
     offline: bool = False,
     say: Say = silent,
-) -> dict[str, Any]:
+) -> Comparison:
     """Judge and time the variants of several artifacts side by side, in one run.
 
     Args:
@@ -62,8 +64,9 @@ def compare(
         say: takes a line of progress.
 
     Returns:
-        ``rows``, one a variant and batch, ``checks`` that did not pass, ``status``, ``passed``, ``machine``,
-        ``ranking``, and ``winner``, the fastest variant that passed; or None, and ``winner_reason`` says why.
+        The report: ``rows``, one a variant and batch, ``checks`` that did not pass, ``status``, ``passed``,
+        ``machine``, ``ranking``, and ``winner``, the fastest variant that passed; or None, and
+        ``winner_reason`` says why.
 
     Raises:
         VconvError: something that the user can fix.
@@ -93,8 +96,7 @@ def compare(
     ranked = ranking.rank(rows, run.machine)
     winner, winner_reason = ranking.winner(rows, ranked, [place.name for place in trial.devices])
     statuses = [
-        saving.whole([row for row in rows if row["artifact"] == str(one.artifact)], one.checks)
-        for one in found
+        saving.whole([row for row in rows if row.artifact == str(one.artifact)], one.checks) for one in found
     ]
     status = next((bad for bad in (Status.FAILED, Status.INCOMPLETE) if bad in statuses), Status.PASSED)
     weights = {
@@ -103,27 +105,27 @@ def compare(
         )
         for one in found
     }
-    result: dict[str, Any] = saving.finite(
-        {
-            "status": status,
-            "passed": status is Status.PASSED,
-            "limits": limits.describe(validation.pairs_judged(rows)),
-            **trial.described(),
-            "weights": weights,
-            "rows": comparison.rows(rows, weights),
-            "references": {str(one.artifact): one.reference_is for one in found},
-            "statuses": {str(one.artifact): status for one, status in zip(found, statuses, strict=True)},
-            "checks": [
-                {"artifact": str(one.artifact), **asdict(check)}
-                for one in found
-                for check in one.checks
-                if check.status is not Status.PASSED
-            ],
-            "machine": asdict(run.machine),
-            "ranking": ranked,
-            "winner": winner,
-            "winner_reason": winner_reason,
-        }
+    result = Comparison(
+        time=saving.now(),
+        host=platform.node(),
+        status=status,
+        passed=status is Status.PASSED,
+        limits=saving.limits_applied(limits, rows),
+        **trial.described(),
+        weights=weights,
+        rows=comparison.rows(rows, weights),
+        references={str(one.artifact): one.reference_is for one in found},
+        statuses={str(one.artifact): status for one, status in zip(found, statuses, strict=True)},
+        checks=tuple(
+            ArtifactCheck(artifact=str(one.artifact), **asdict(check))
+            for one in found
+            for check in one.checks
+            if check.status is not Status.PASSED
+        ),
+        machine=MachineLoad.model_validate(run.machine),
+        ranking=ranked,
+        winner=winner,
+        winner_reason=winner_reason,
     )
     for folder in folders:
         saving.save(folder, result, "compare", log.render_comparison(result))

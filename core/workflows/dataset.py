@@ -27,10 +27,12 @@ from vconv.runtime.inputs.preprocessing import Processor, load_processor
 from vconv.types import MANIFEST_FILE, Array, Arrays, Say, Status
 from vconv.validators.accuracy import golden, many_images
 from vconv.validators.accuracy.golden import AT_ONCE
-from vconv.validators.accuracy.limits import UNLIMITED, Limits
+from vconv.validators.accuracy.limits import UNLIMITED, Limit
 from vconv.validators.report import saving
 from vconv.validators.report.dataset import IMAGE, REFERENCE, WORK_PREFIX, DatasetVariant, document
+from vconv.validators.report.dataset_document import DatasetReport
 from vconv.validators.report.journal import Journal, JournalTable, open_journal
+from vconv.validators.report.rows import VariantRow
 from vconv.validators.validation import Candidate
 from vconv.workflows.checks import CheckedArtifact
 from vconv.workflows.originals import require_size
@@ -46,10 +48,12 @@ class Agreed:
 
     Args:
         document: as the report has it.
+        rows: what the report says of each variant beside the images: one that failed an image has failed.
         work: the folder that it was worked out in; of no more use once the report is saved.
     """
 
-    document: dict[str, Any]
+    document: DatasetReport
+    rows: tuple[VariantRow, ...]
     work: Path
 
 
@@ -72,8 +76,7 @@ def require_original(source: Source | None) -> Source:
 def agree(
     found: CheckedArtifact,
     candidates: Sequence[Candidate],
-    rows: Sequence[dict[str, Any]],
-    limits: Limits,
+    rows: Sequence[VariantRow],
     images: ImageFolder,
     say: Say,
 ) -> Agreed:
@@ -86,8 +89,7 @@ def agree(
     Args:
         found: the artifact, with its original at hand.
         candidates: its variants.
-        rows: what was found of each so far; a failure here is noted there.
-        limits: what they are held to.
+        rows: what was found of each so far, with the limit that it is held to.
         images: the folder.
         say: takes progress.
 
@@ -97,14 +99,14 @@ def agree(
     """
     start = time.perf_counter()
     source = require_original(found.source)
-    run = [
-        (candidate, row)
-        for candidate, row in zip(candidates, rows, strict=True)
-        if row["outputs"] and (candidate.unjudged or row["status"] is not Status.SKIPPED)
-    ]
+    run = {
+        place: (candidate, row)
+        for place, (candidate, row) in enumerate(zip(candidates, rows, strict=True))
+        if row.outputs and (candidate.unjudged or row.judged)
+    }
     lanes = [
-        DatasetVariant(place, candidate, None if candidate.unjudged else limits.table[candidate.pair], row)
-        for place, (candidate, row) in enumerate(run)
+        DatasetVariant(number, candidate, Limit(row.limit.bounds, row.limit.source) if row.limit else None)
+        for number, (candidate, row) in enumerate(run.values())
     ]
     assert found.reference is not None
     outputs = list(found.reference.outputs)
@@ -130,9 +132,14 @@ def agree(
             _Stream(found, source, lanes, images, journal, feature).go(done, say)
         if not journal.rows:
             raise _nothing_read(journal, images)
-        result = document(journal, lanes, outputs, feature, images, say)
-    result |= {"resumed": done > 0, "seconds": time.perf_counter() - start}
-    return Agreed(result, work)
+        result = document(journal, lanes, outputs, feature, images, say, resumed=done > 0, started=start)
+    failed = {
+        place: {"status": one.status, "reason": one.reason}
+        for place, one in zip(run, result.variants, strict=True)
+        if one.status is Status.FAILED
+    }
+    judged = (row.model_copy(update=failed.get(place, {})) for place, row in enumerate(rows))
+    return Agreed(result, tuple(judged), work)
 
 
 def _nothing_read(journal: Journal, images: ImageFolder) -> InputError:

@@ -35,7 +35,7 @@ from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.checks.graphs import check_graph, open_graph
 from vconv.validators.checks.integrity import verify_tensors
 from vconv.validators.faults import classes
-from vconv.validators.report import saving
+from vconv.validators.report.rows import VariantRow
 from vconv.workflows import candidates, card, originals
 from vconv.workflows.background import in_background
 from vconv.workflows.export_manifest import assemble
@@ -117,9 +117,9 @@ def export(
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            export_graphs(folder, prepared, size, batch, opset, say)
+            passes = export_graphs(folder, prepared, size, batch, opset, say)
             lines, sha256, tensors = writing()
-        conversion = prepared.written(lines, sha256)
+        conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
         if golden:
             say("running the reference in fp32 and float64")
@@ -138,7 +138,7 @@ def export(
             system, source, conversion, size, graphs, reference, names, without_weights, folder, order
         )
         artifact = Artifact(folder, made)
-        rows: list[dict[str, Any]] = []
+        rows: tuple[VariantRow, ...] = ()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
             to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False)
@@ -154,11 +154,11 @@ def export(
         "synthetic": source.origin.synthetic,
         "without_weights": without_weights,
         "seconds": round(time.perf_counter() - start, 2),
-        "peak_rss_bytes": max([peak, *(row.get("peak_rss_bytes") or 0 for row in rows)]),
+        "peak_rss_bytes": max([peak, *(row.peak_rss_bytes or 0 for row in rows)]),
         "patches": [patch.model_dump(mode="json") for patch in made.patches],
         "ledger": made.ledger,
         "files": {name: record.model_dump() for name, record in made.files.items()},
-        "variants": saving.finite(rows),
+        "variants": [row.as_json() for row in rows],
         "checks": [asdict(check) for check in checks],
         "om": offline_row(made),
     }
@@ -204,7 +204,7 @@ def _written(
     return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say)
 
 
-def _refuse_failures(rows: Sequence[dict[str, Any]], checks: Iterable[Check]) -> None:
+def _refuse_failures(rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:
     failures = validation.worst_failures(rows)
     failures += [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
     if failures:

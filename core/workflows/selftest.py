@@ -14,6 +14,7 @@ from PIL import Image
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.catalog import systems
+from vconv.catalog.systems import miniature
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
@@ -32,11 +33,11 @@ from vconv.validators.faults.base import Fault
 from vconv.validators.faults.table import FAULTS
 from vconv.validators.faults.workshop import ArtifactCopy
 from vconv.validators.report import saving
+from vconv.validators.report.rows import LimitRow
 from vconv.workflows import export, originals
 from vconv.workflows.bisect import explain_failures
 from vconv.workflows.bisected_variant import METRIC
 from vconv.workflows.checks import check_artifact
-from vconv.workflows.miniatures import miniature
 from vconv.workflows.run_plan import RunPlan
 
 CLEAN_RUNS = 6
@@ -125,7 +126,7 @@ def selftest(
                 meter.add()
             shop = ArtifactCopy.open(tested.artifact, scratch / f"copy-{len(artifacts)}")
             for fault in FAULTS:
-                lacks = fault.lacks(shop)
+                lacks = fault.skipped(shop)
                 if lacks:
                     lacking.append({"artifact": name, "fault": fault.name, "reason": lacks})
                 else:
@@ -135,11 +136,12 @@ def selftest(
             shutil.rmtree(shop.folder)
     right = all(row["caught"] and row["class"] == row["expected"] for row in faults)
     passed = right and bool(faults) and not alarms
+    pair = "fp32", "fp32"
     result: dict[str, Any] = saving.finite(
         {
             "status": Status.PASSED if passed else Status.FAILED,
             "passed": passed,
-            "limits": limits.describe([("fp32", "fp32")]),
+            "limits": saving.limits_used(limits, [LimitRow.of(pair, limits.table[pair])]).as_json(),
             "artifacts": artifacts,
             "faults": faults,
             "lacking": lacking,
@@ -233,9 +235,9 @@ def _judged(
     rows = validation.run(trial.candidates(found), limits, None, silent).rows
     return {
         "status": saving.whole(rows, found.checks),
-        "diagnosis": explain_failures(found, rows, limits, say, trial.devices, patches),
+        "diagnosis": [one.as_json() for one in explain_failures(found, rows, say, trial.devices, patches)],
         "failed_checks": [check.name for check in found.checks if check.status is Status.FAILED],
-        "failed_variants": [row["variant"] for row in rows if row["status"] is Status.FAILED],
+        "failed_variants": [row.variant for row in rows if row.status is Status.FAILED],
     }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
@@ -15,24 +15,39 @@ from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.torch_kinds import PATCHED_FP32
 from vconv.runtime.inputs.image_folder import find_images
 from vconv.runtime.inputs.images import open_images
-from vconv.runtime.processes import peak_memory
+from vconv.runtime.processes.measurer import PeakMeasurer
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.timing.clocks import TimingPlan
 from vconv.types import Say, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import Limits, open_limits
 from vconv.validators.accuracy.reference_file import ReferenceFile
 from vconv.validators.latency import ranking
-from vconv.validators.latency.speed_up import add_speed_ups
+from vconv.validators.latency.speed_up import with_speed_ups
 from vconv.validators.report import journal, saving
 from vconv.validators.report import log as textlog
+from vconv.validators.report.document import (
+    CheckRow,
+    DiagnosisRow,
+    InputsRow,
+    MachineLoad,
+    ManifestIdentity,
+    PublishedRow,
+    RecordedReference,
+    ReferenceRow,
+    Report,
+    TimingRow,
+    ValidationResult,
+)
 from vconv.validators.report.page import page
-from vconv.validators.validation import RunResult
+from vconv.validators.validation import Looks, RunResult
 from vconv.workflows import card, originals, page_data
 from vconv.workflows.bisect import explain_failures
 from vconv.workflows.checks import CheckedArtifact, check_artifact
-from vconv.workflows.dataset import agree, require_original
+from vconv.workflows.dataset import Agreed, agree, require_original
 from vconv.workflows.reference import read_reference
 from vconv.workflows.run_plan import RunPlan, timing_plan
 
@@ -58,7 +73,7 @@ def validate(
     hub: str = DEFAULT_HUB,
     offline: bool = False,
     say: Say = silent,
-) -> dict[str, Any]:
+) -> ValidationResult:
     """Judge every variant of an artifact against the original, and time it.
 
     The original is live where its weights can be had: given, synthetic and so drawn again, or on the hub
@@ -89,7 +104,7 @@ def validate(
 
     Returns:
         The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in
-        plain text, and as a ``page`` to look at.
+        plain text, and as a ``page`` to look at. Subscripts, such as ``report["passed"]``, are deprecated.
 
     Raises:
         VconvError: something that the user can fix.
@@ -109,6 +124,9 @@ def validate(
     with contextlib.ExitStack() as kept:
         if image_folder:
             kept.enter_context(journal.alone(folder))
+        measurer = None if quick else kept.enter_context(PeakMeasurer())
+        if measurer and not all(place.simulated for place in trial.devices):
+            measurer.prepare(OpenRequest(str(folder), PATCHED_FP32, "torch", "fp32", "cpu"))
         scratch = kept.enter_context(scratch_folder(log.say))
         original = partial(originals.live_source, artifact, weights, hub, offline, scratch, log.say)
         refer = partial(
@@ -122,60 +140,71 @@ def validate(
         found = check_artifact(artifact, original, refer, log.say)
         if image_folder:
             require_original(found.source)
-        isolate = None if quick else peak_memory.measure
         gallery, depths = page_data.gallery(found), page_data.depths(found, quick, trial.devices, log.say)
-        beside = (gallery.look, depths.look)
         candidates = trial.candidates(found)
-        run = validation.run(candidates, limits, plan, log.say, isolate, beside)
+        looks = Looks(depth=depths.look, patch_maps=gallery.look)
+        run = validation.run(candidates, limits, plan, log.say, measurer, looks)
         rows = run.rows
-        diagnosis = explain_failures(found, rows, limits, log.say, [*trial.devices, find_device("cpu")])
-        agreed = agree(found, candidates, rows, limits, image_folder, log.say) if image_folder else None
-    judged = _document(found, trial, run, limits, plan, recorded)
-    judged |= {"diagnosis": diagnosis, "dataset": agreed.document if agreed else None}
-    result: dict[str, Any] = saving.finite(judged)
-    pictures = {".html": partial(page.render, gallery=gallery)}
-    saved = saving.save(folder, result, "validate", log.render(result), pictures)
+        diagnosis = explain_failures(found, rows, log.say, [*trial.devices, find_device("cpu")])
+        agreed = agree(found, candidates, rows, image_folder, log.say) if image_folder else None
+    run = replace(run, rows=agreed.rows if agreed else rows)
+    report = _report(found, trial, run, limits, plan, recorded, diagnosis, agreed)
+    pictures = {".html": partial(page.render, report, gallery=gallery)}
+    saved = saving.save(folder, report, "validate", log.render(report), pictures)
     if agreed:
         journal.discard(agreed.work)
-    beside_it = {key: str(saved.with_suffix(ending)) for key, ending in (("log", ".log"), ("page", ".html"))}
-    return {**result, "report": str(saved), **beside_it, "card": card.refresh(artifact, say)}
+    return ValidationResult(
+        **dict(report),
+        report=str(saved),
+        log=str(saved.with_suffix(".log")),
+        page=str(saved.with_suffix(".html")),
+        card=card.refresh(artifact, say),
+    )
 
 
-def _document(
+def _report(
     found: CheckedArtifact,
     trial: RunPlan,
     run: RunResult,
     limits: Limits,
     plan: TimingPlan,
     recorded: ReferenceFile | None,
-) -> dict[str, Any]:
-    """Gather what a validation found, as its report has it."""
-    made, rows = found.artifact.manifest, run.rows
-    baseline = add_speed_ups(rows)
+    diagnosis: Sequence[DiagnosisRow],
+    agreed: Agreed | None,
+) -> Report:
+    """Gather what a validation found into its report."""
+    made = found.artifact.manifest
+    rows, baseline = with_speed_ups(run.rows)
     status = saving.whole(rows, found.checks)
-    return {
-        "artifact": made.system.name,
-        "weights": made.source.label,
-        "synthetic": made.source.synthetic,
-        "status": status,
-        "passed": status is Status.PASSED,
-        "limits": limits.describe(validation.pairs_judged(rows)),
-        "reference": {
-            "name": found.reference.name if found.reference else None,
-            "source": found.reference_is,
-            "precision": "fp32",
-            "device": found.reference.device if found.reference else "cpu",
-            "recorded": recorded.describe() if recorded else None,
-        },
-        "inputs": found.inputs,
-        "manifest": page_data.identity(found.artifact),
-        "preprocessing_ms_per_image": originals.preprocessing_ms(found.artifact.folder),
+    published = originals.published(found.artifact, trial.devices) if rows else []
+    reference = ReferenceRow(
+        name=found.reference.name if found.reference else None,
+        source=found.reference_is,
+        precision="fp32",
+        device=found.reference.device if found.reference else "cpu",
+        recorded=RecordedReference.model_validate(recorded.describe()) if recorded else None,
+    )
+    return Report(
+        time=saving.now(),
+        host=platform.node(),
+        artifact=made.system.name,
+        weights=made.source.label,
+        synthetic=made.source.synthetic,
+        status=status,
+        passed=status is Status.PASSED,
+        limits=saving.limits_applied(limits, rows),
+        reference=reference,
+        inputs=InputsRow.model_validate(found.inputs),
+        manifest=ManifestIdentity.model_validate(page_data.identity(found.artifact)),
+        preprocessing_ms_per_image=originals.preprocessing_ms(found.artifact.folder),
         **trial.described(),
-        "timing": asdict(plan),
-        "checks": [asdict(check) for check in found.checks],
-        "speed_up_baseline": baseline,
-        "machine": asdict(run.machine),
-        "ranking": ranking.rank(rows, run.machine),
-        "variants": rows,
-        "published": originals.published(found.artifact, trial.devices) if rows else [],
-    }
+        timing=TimingRow.model_validate(plan),
+        checks=tuple(CheckRow.model_validate(check) for check in found.checks),
+        diagnosis=tuple(diagnosis),
+        speed_up_baseline=baseline,
+        machine=MachineLoad.model_validate(run.machine),
+        ranking=ranking.rank(rows, run.machine),
+        variants=rows,
+        published=tuple(PublishedRow.model_validate(row) for row in published),
+        dataset=agreed.document if agreed else None,
+    )

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import models
+from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, applied
 from vconv.errors import EngineError, MemoryShortError
 from vconv.precisions import FP32, PRECISIONS, Precision
@@ -125,7 +126,7 @@ class TorchSession(Session):
     ) -> None:
         super().__init__(folder, size)
         self.gelu = gelu
-        self.names = models.output_names(network)
+        self.names = output_names(network)
         self.device, self.precision = device, precision
         with self.refusals(), contextlib.ExitStack() as undone:
             undone.callback(models.discard, model)

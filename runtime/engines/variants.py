@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import VariantRecord
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import models
+from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch
 from vconv.precisions import FP32, PRECISIONS, Precision

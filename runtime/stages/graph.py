@@ -11,13 +11,14 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from vconv.convert.layouts.base import EMBEDDING_ROLES, Network, TensorSpec
+from vconv.convert.architectures.base import EMBEDDING_ROLES, Capability
+from vconv.convert.network import Network, TensorSpec
 from vconv.errors import ArtifactError
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import Piece
 from vconv.runtime.engines.table import ENGINES
-from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
+from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
 from vconv.types import INPUT, Array, Arrays
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -120,12 +121,13 @@ class GraphStages(Stages):
         precision: name of what it is computed in.
 
     Raises:
-        ArtifactError: the graph has no such blocks.
+        ArtifactError: the graph has no such blocks, or they are not known.
     """
 
     def __init__(
         self, path: Path, network: Network, device: Device, engine: str, precision: str = FP32
     ) -> None:
+        require(network, Capability.ROLES, Capability.BLOCKS)
         self._folder, self._device, self._precision = path.parent, device, precision
         self._engine = ENGINES[engine]
         self._model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))

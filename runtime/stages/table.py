@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.architectures.base import Capability
+from vconv.convert.network import Network
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import GraphSession, Session
 from vconv.runtime.engines.capture import CapturedSession
@@ -37,7 +38,8 @@ def in_stages(session: Session, device: Device, network: Network) -> Stages | st
     if isinstance(session, CapturedSession):
         return CAPTURED
     if isinstance(session, TorchSession):
-        return TorchStages(session, plain=False)
+        return session.outputs.network.lack(Capability.BLOCKS) or TorchStages(session, plain=False)
     if isinstance(session, GraphSession):
-        return GraphStages(session.path, network, device, session.engine, session.precision)
+        lack = network.lack(Capability.ROLES, Capability.BLOCKS)
+        return lack or GraphStages(session.path, network, device, session.engine, session.precision)
     return COMPILED

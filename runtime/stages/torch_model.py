@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.architectures.base import Capability
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.runtime.engines.torch_model import TorchSession, autocast, torch_type
-from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
+from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
 from vconv.runtime.stages.recording import Recorder, as_array
 from vconv.types import Array, Arrays
 
@@ -43,11 +44,15 @@ class TorchStages(Stages):
     Args:
         session: the variant, open.
         plain: whether attention is computed with plain operators, as in a graph, while steps are listed.
+
+    Raises:
+        ArtifactError: it is not known to have blocks.
     """
 
     def __init__(self, session: TorchSession, plain: bool) -> None:
         self._session, self._plain = session, plain
         self._model, self._network = session.outputs.model, session.outputs.network
+        require(self._network, Capability.BLOCKS)
         self._blocks = find_blocks(self._model, self._network)
         self.names = stage_names(len(self._blocks))
         self._beside: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}

@@ -42,6 +42,7 @@ LIGHT = {
     "errors",
     "types",
     "catalog/__init__",
+    "catalog/families",
     "catalog/systems",
     "catalog/literature",
     "catalog/published",

@@ -58,7 +58,9 @@ def hang() -> Callable[[dict[str, Any]], Gallery]:
         made = Gallery.of(report["inputs"]["images"], photographs, {"patches": expected}, GRID)
         for place, row in enumerate(report["variants"]):
             actual = expected * np.float32(1 + 1e-4 * (place + 1))
-            row |= made.look(stand_in(row), Unopened(), {"patches": actual})
+            found = made.look(stand_in(row), Unopened(), {"patches": actual})
+            row["patch_maps"] = [one.as_json() for one in found.rows or ()]
+            row["patch_maps_reason"] = found.reason
         return made
 
     return gallery

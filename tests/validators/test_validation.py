@@ -24,6 +24,7 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.arithmetic import arithmetic_of
 from vconv.runtime.engines.base import Placed, Session
 from vconv.runtime.engines.table import graph_engines
+from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.peak_memory import Peak
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.arithmetic import PROFILES
@@ -35,7 +36,9 @@ from vconv.types import INPUT, Array, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import Reference
-from vconv.validators.accuracy.limits import STRICT, open_limits
+from vconv.validators.accuracy.limits import STRICT, Limit, Limits, open_limits
+from vconv.validators.report import saving
+from vconv.validators.report.rows import LaunchesRow, LimitRow, SkippedBatch, VariantRow
 from vconv.validators.validation import Candidate, worst_failures
 from vconv.workflows import candidates as listing
 
@@ -160,18 +163,18 @@ def candidate(
 
 def run(
     candidates: Sequence[Candidate], plan: TimingPlan | None = None, level: str = "strict"
-) -> list[dict[str, Any]]:
+) -> tuple[VariantRow, ...]:
     return validation.run(candidates, open_limits(level), plan, silent).rows
 
 
 def test_a_variant_that_is_right_passes() -> None:
     (row,) = run([candidate()])
-    assert row["status"] is Status.PASSED
-    assert row["simulated"] is False
+    assert row.status is Status.PASSED
+    assert row.simulated is False
     keys = ("artifact", "variant", "engine", "device", "precision")
-    assert [row[key] for key in keys] == ["a-system", "it", "stand-in", "cpu", "fp32"]
-    assert {output["vector_relative_error"] for output in row["outputs"].values()} == {0.0}
-    assert row["latency"] == []
+    assert [getattr(row, key) for key in keys] == ["a-system", "it", "stand-in", "cpu", "fp32"]
+    assert {output.vector_relative_error for output in row.outputs.values()} == {0.0}
+    assert row.latency == ()
 
 
 def test_nodes_that_fell_back_to_the_cpu_stand_in_the_row_and_are_warned_of_once() -> None:
@@ -179,10 +182,10 @@ def test_nodes_that_fell_back_to_the_cpu_stand_in_the_row_and_are_warned_of_once
     counts = {"Expand": 2, "Shape": 1}
     listed = [candidate("a", fallbacks=counts), candidate("b"), candidate("c", fails_at="open")]
     rows = validation.run(listed, open_limits("strict"), None, said.append).rows
-    assert [row["fallbacks"] for row in rows] == [counts, None, None]
+    assert [row.fallbacks for row in rows] == [counts, None, None]
     warnings = [line for line in said if "warning" in line]
     assert warnings == ["warning: a (stand-in): 3 nodes of it run on the CPU, not on cpu: 2 Expand, 1 Shape"]
-    assert rows[0]["status"] is Status.PASSED
+    assert rows[0].status is Status.PASSED
 
 
 STAGES = ["open", "bind", "first", "judge", "count", "bind again", "timed 4"]
@@ -191,9 +194,9 @@ STAGES = ["open", "bind", "first", "judge", "count", "bind again", "timed 4"]
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_engine_that_refuses_fails_its_variant_and_not_the_others(stage: str) -> None:
     rows = run([candidate("a"), candidate("b", fails_at=stage), candidate("c")], PLAN)
-    assert [row["status"] for row in rows] == [Status.PASSED, Status.FAILED, Status.PASSED]
-    assert f"it refuses to {stage}" in rows[1]["reason"]
-    assert [timing["batch"] for row in (rows[0], rows[2]) for timing in row["latency"]] == [1, 4, 1, 4]
+    assert [row.status for row in rows] == [Status.PASSED, Status.FAILED, Status.PASSED]
+    assert f"it refuses to {stage}" in rows[1].reason
+    assert [timing.batch for row in (rows[0], rows[2]) for timing in row.latency] == [1, 4, 1, 4]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -234,9 +237,8 @@ def test_a_variant_is_judged_before_anything_is_timed() -> None:
 def test_what_one_image_launches_is_in_the_row_where_the_engine_shows_it() -> None:
     found = Launches({"addmm": 3, "gelu": 1}, 5, KERNELS)
     rows = run([candidate("a", launched=found), candidate("b"), candidate("c", fails_at="open")])
-    expected = {"operators": {"addmm": 3, "gelu": 1}, "total": 5, "how": "kernels"}
-    assert [row["launches"] for row in rows] == [expected, None, None]
-    assert json.loads(json.dumps(rows[0]["launches"])) == expected
+    expected = LaunchesRow(operators={"addmm": 3, "gelu": 1}, total=5, how="kernels")
+    assert [row.launches for row in rows] == [expected, None, None]
 
 
 def test_an_unjudged_variant_is_measured_timed_and_skipped() -> None:
@@ -244,14 +246,14 @@ def test_an_unjudged_variant_is_measured_timed_and_skipped() -> None:
         return {name: 2 * value for name, value in truth(images).items()}
 
     (row,) = run([candidate(unjudged="it is the reference", model=wrong)], PLAN)
-    assert row["status"] is Status.SKIPPED
-    assert row["reason"] == "it is the reference"
-    assert len(row["latency"]) == 2
-    for output in row["outputs"].values():
-        assert output["status"] is Status.SKIPPED
-        assert output["limit"] is None
-        assert output["vector_relative_error"] == pytest.approx(1.0)
-        assert "reasons" not in output
+    assert row.status is Status.SKIPPED
+    assert row.reason == "it is the reference"
+    assert len(row.latency) == 2
+    for output in row.outputs.values():
+        assert output.status is Status.SKIPPED
+        assert output.limit is None
+        assert output.vector_relative_error == pytest.approx(1.0)
+        assert output.reasons == ()
 
 
 @pytest.mark.parametrize(
@@ -261,8 +263,8 @@ def test_a_variant_is_judged_at_its_own_batch_or_at_one_and_all(
     batch: int | None, count: int, judged: list[int]
 ) -> None:
     (row,) = run([candidate(batch=batch, against=golden(count))])
-    assert row["batches"] == judged
-    assert row["status"] is Status.PASSED
+    assert row.batches == tuple(judged)
+    assert row.status is Status.PASSED
 
 
 @pytest.mark.parametrize("bad", [1, 3])
@@ -272,7 +274,7 @@ def test_a_variant_that_is_wrong_at_one_batch_only_fails(bad: int) -> None:
         return {name: factor * value for name, value in truth(images).items()}
 
     (row,) = run([candidate(model=model)])
-    assert row["status"] is Status.FAILED
+    assert row.status is Status.FAILED
 
 
 @pytest.mark.parametrize(("level", "status"), [("strict", "failed"), ("card", "passed")])
@@ -281,7 +283,7 @@ def test_the_level_decides(level: str, status: str) -> None:
         return {name: np.float32(1.005) * value for name, value in truth(images).items()}
 
     (row,) = run([candidate(model=model)], level=level)
-    assert row["status"] == status
+    assert row.status == status
 
 
 def test_an_output_that_is_not_a_number_fails_and_says_so() -> None:
@@ -289,7 +291,7 @@ def test_an_output_that_is_not_a_number_fails_and_says_so() -> None:
         return {name: value * np.float32(math.nan) for name, value in truth(images).items()}
 
     rows = run([candidate("a"), candidate("b", model=model)])
-    assert [row["status"] for row in rows] == [Status.PASSED, Status.FAILED]
+    assert [row.status for row in rows] == [Status.PASSED, Status.FAILED]
     assert worst_failures(rows) == ["b (cls: the variant has 9 NaN or Inf of 9 elements)"]
 
 
@@ -300,9 +302,9 @@ def test_a_failure_without_outputs_is_told_by_its_reason() -> None:
 
 def test_a_dynamic_variant_is_timed_at_the_plans_batches_and_a_static_one_at_its_own() -> None:
     rows = run([candidate("dynamic"), candidate("static", batch=2), candidate("four", batch=4)], PLAN)
-    batches = {row["variant"]: [timing["batch"] for timing in row["latency"]] for row in rows}
+    batches = {row.variant: [timing.batch for timing in row.latency] for row in rows}
     assert batches == {"dynamic": [1, 4], "static": [2], "four": [4]}
-    assert all(timing["runs"] == 2 for row in rows for timing in row["latency"])
+    assert all(timing.runs == 2 for row in rows for timing in row.latency)
 
 
 def test_costs_are_told_apart_and_memory_is_none_where_it_cannot_be_had(
@@ -310,13 +312,15 @@ def test_costs_are_told_apart_and_memory_is_none_where_it_cannot_be_had(
 ) -> None:
     monkeypatch.setattr(validation, "reset_peak_memory", lambda: False)
     (row,) = run([candidate()])
-    assert row["load_ms"] >= 0 and row["first_ms"] >= 0
-    assert row["peak_rss_growth_bytes"] is None
+    assert row.load_ms >= 0 and row.first_ms >= 0
+    assert row.peak_rss_growth_bytes is None
 
 
 def test_rows_are_json() -> None:
     rows = run([candidate("a"), candidate("b", fails_at="open"), candidate("c", unjudged="no")], PLAN)
-    assert json.loads(json.dumps(rows))[1]["status"] == "failed"
+    for row in rows:
+        text = json.dumps(row.as_json(), allow_nan=False)
+        assert VariantRow.model_validate_json(text) == row
 
 
 def test_the_device_is_waited_for_in_every_sample() -> None:
@@ -340,8 +344,8 @@ def test_loading_is_over_when_the_device_has_finished() -> None:
 def test_a_variant_that_cannot_be_had_here_is_skipped_with_the_reason(stage: str) -> None:
     error = UnavailableError("the engine cannot run here", got="no package", expected="it", fix="get it")
     rows = run([candidate("a"), candidate("b", fails_at=stage, error=error), candidate("c")], PLAN)
-    assert [row["status"] for row in rows] == [Status.PASSED, Status.SKIPPED, Status.PASSED]
-    assert rows[1]["reason"] == "the engine cannot run here: no package"
+    assert [row.status for row in rows] == [Status.PASSED, Status.SKIPPED, Status.PASSED]
+    assert rows[1].reason == "the engine cannot run here: no package"
     assert worst_failures(rows) == ["b (the engine cannot run here: no package)"]
 
 
@@ -349,12 +353,12 @@ def test_a_variant_that_cannot_be_had_here_is_skipped_with_the_reason(stage: str
 def test_too_little_memory_to_time_a_batch_is_in_the_row_and_fails_nothing(stage: str) -> None:
     error = MemoryShortError("cpu has too little memory", got="no room", expected="room", fix="less")
     rows = run([candidate("a", fails_at=stage, error=error), candidate("b")], PLAN)
-    assert [row["status"] for row in rows] == [Status.PASSED, Status.PASSED]
+    assert [row.status for row in rows] == [Status.PASSED, Status.PASSED]
     lost = 1 if stage == "bind again" else 4
-    assert {"batch": lost, "reason": "no room"} in rows[0]["skipped_batches"]
-    assert lost not in [timing["batch"] for timing in rows[0]["latency"]]
-    assert [timing["batch"] for timing in rows[1]["latency"]] == [1, 4]
-    assert rows[1]["skipped_batches"] == []
+    assert SkippedBatch(batch=lost, reason="no room") in rows[0].skipped_batches
+    assert lost not in [timing.batch for timing in rows[0].latency]
+    assert [timing.batch for timing in rows[1].latency] == [1, 4]
+    assert rows[1].skipped_batches == ()
 
 
 @pytest.mark.parametrize("stage", STAGES[:4])
@@ -363,8 +367,8 @@ def test_a_variant_that_there_is_too_little_memory_to_judge_is_skipped_and_stops
 ) -> None:
     error = MemoryShortError("cpu has too little memory", got="no room", expected="room", fix="less")
     (row,) = run([candidate(fails_at=stage, error=error)], PLAN)
-    assert row["status"] is Status.SKIPPED
-    assert row["reason"] == "cpu has too little memory: no room"
+    assert row.status is Status.SKIPPED
+    assert row.reason == "cpu has too little memory: no room"
     (failure,) = worst_failures([row])
     assert "no room" in failure
 
@@ -373,16 +377,16 @@ def test_a_variant_that_there_is_too_little_memory_to_judge_is_skipped_and_stops
 def test_what_is_not_judged_cannot_fail(stage: str) -> None:
     error = EngineError("torch cannot run this", got="no kernel", expected="one", fix="another")
     (row,) = run([candidate(fails_at=stage, error=error, unjudged="it is the reference")], PLAN)
-    assert row["status"] is Status.SKIPPED
-    assert "no kernel" in row["reason"]
+    assert row.status is Status.SKIPPED
+    assert "no kernel" in row.reason
 
 
 def test_a_batch_that_is_expected_not_to_fit_is_in_the_row_with_the_reason() -> None:
     device = replace(CPU, free_bytes=lambda: 3 * 10**9, growth=lambda run: 10**9 if run() is None else 0)
     (row,) = run([candidate(device=device)], PLAN)
-    assert row["status"] is Status.PASSED
-    assert [timing["batch"] for timing in row["latency"]] == [1]
-    assert row["skipped_batches"] == [{"batch": 4, "reason": "needs about 4.00 GB, 3.00 GB are free"}]
+    assert row.status is Status.PASSED
+    assert [timing.batch for timing in row.latency] == [1]
+    assert row.skipped_batches == (SkippedBatch(batch=4, reason="needs about 4.00 GB, 3.00 GB are free"),)
 
 
 def test_candidates_have_their_own_devices_and_references() -> None:
@@ -390,19 +394,19 @@ def test_candidates_have_their_own_devices_and_references() -> None:
     images = 5 * golden(2).pixel_values
     against = Reference("other", images, truth(images), {"cls": 1e-3, "patches": 1e-3}, {"cls": 0.5})
     rows = run([candidate("a"), candidate("b", device=other, against=against)])
-    assert [row["status"] for row in rows] == [Status.PASSED, Status.PASSED]
-    assert [(row["device"], row["simulated"]) for row in rows] == [("cpu", False), ("npu:1", True)]
-    assert [row["batches"] for row in rows] == [[1, 3], [1, 2]]
-    assert [row["outputs"]["cls"]["floor"] for row in rows] == [1e-7, 1e-3]
-    assert "to_stock_original" not in rows[0]["outputs"]["cls"]
-    assert rows[1]["outputs"]["cls"]["to_stock_original"] == 0.5
+    assert [row.status for row in rows] == [Status.PASSED, Status.PASSED]
+    assert [(row.device, row.simulated) for row in rows] == [("cpu", False), ("npu:1", True)]
+    assert [row.batches for row in rows] == [(1, 3), (1, 2)]
+    assert [row.outputs["cls"].floor for row in rows] == [1e-7, 1e-3]
+    assert rows[0].outputs["cls"].to_stock_original is None
+    assert rows[1].outputs["cls"].to_stock_original == 0.5
 
 
 def test_one_variant_beside_another_ones_reference_fails() -> None:
     images = 5 * golden().pixel_values
     against = Reference("other", images, truth(golden().pixel_values), {}, {})
     rows = run([candidate("a"), candidate("b", against=against)])
-    assert [row["status"] for row in rows] == [Status.PASSED, Status.FAILED]
+    assert [row.status for row in rows] == [Status.PASSED, Status.FAILED]
 
 
 @pytest.mark.parametrize("arithmetic", ["fp32", "hf32"])
@@ -412,9 +416,26 @@ def test_the_limit_is_that_of_the_precision_and_the_devices_arithmetic(
 ) -> None:
     (row,) = run([candidate(precision=precision, device=replace(CPU, arithmetic=arithmetic))])
     wanted = STRICT[precision, arithmetic if precision == "fp32" else precision]
-    limits = {output["limit"] for output in row["outputs"].values()}
+    limits = {output.limit for output in row.outputs.values()}
     assert limits == {wanted.bounds["vector_relative_error"]}
-    assert STRICT[row["precision"], row["arithmetic"]] is wanted
+    assert STRICT[row.precision, row.arithmetic] is wanted
+
+
+@pytest.mark.parametrize(("bound", "status"), [(1e-4, Status.FAILED), (1e-2, Status.PASSED)])
+def test_a_row_carries_the_limit_that_decided_its_verdict(bound: float, status: Status) -> None:
+    def model(images: Array) -> dict[str, Array]:
+        return {name: np.float32(1.001) * value for name, value in truth(images).items()}
+
+    limit = Limit({"vector_relative_error": bound}, "a test")
+    limits = Limits("mine.toml", {**STRICT, ("fp32", "fp32"): limit})
+    judged, unjudged = validation.run(
+        [candidate("a", model=model), candidate("b", model=model, unjudged="no")], limits, None, silent
+    ).rows
+    assert (judged.status, judged.limit) == (status, LimitRow.of(("fp32", "fp32"), limit))
+    assert {output.limit for output in judged.outputs.values()} == {bound}
+    assert {output.status for output in judged.outputs.values()} == {status}
+    assert (unjudged.status, unjudged.limit) == (Status.SKIPPED, None)
+    assert saving.limits_applied(limits, (judged, unjudged)).rows == (judged.limit,)
 
 
 @pytest.mark.parametrize(
@@ -521,23 +542,25 @@ def test_the_limits_that_were_used_are_those_of_what_was_judged() -> None:
             )),
         ]
     )  # fmt: skip
-    assert validation.pairs_judged(rows) == {("fp16", "fp16"), ("fp32", "hf32")}
+    applied = saving.limits_applied(open_limits("strict"), rows)
+    assert [(row.precision, row.arithmetic) for row in applied.rows] == [("fp32", "hf32"), ("fp16", "fp16")]
+    assert applied.rows == (rows[2].limit, rows[1].limit)
 
 
 def test_what_came_out_is_shown_of_one_image_as_the_variant_gave_it() -> None:
     (row,) = run([candidate()])
     first = truth(golden().pixel_values[:1])
-    for name, block in row["smoke"].items():
-        assert block["shape"] == [1, *first[name].shape[1:]]
-        assert block["first"] == [float(value) for value in first[name].reshape(-1)[:5]]
-        assert (block["min"], block["max"]) == (float(first[name].min()), float(first[name].max()))
-    assert (row["smoke"]["cls"]["dtype"], row["smoke"]["cls"]["device"]) == ("bfloat16", "cuda:1")
-    assert (row["smoke"]["patches"]["dtype"], row["smoke"]["patches"]["device"]) == ("float16", "npu:0")
+    for name, block in row.output_summary.items():
+        assert block.shape == (1, *first[name].shape[1:])
+        assert block.first == tuple(float(value) for value in first[name].reshape(-1)[:5])
+        assert (block.min, block.max) == (float(first[name].min()), float(first[name].max()))
+    assert (row.output_summary["cls"].dtype, row.output_summary["cls"].device) == ("bfloat16", "cuda:1")
+    assert (row.output_summary["patches"].dtype, row.output_summary["patches"].device) == ("float16", "npu:0")
 
 
 def test_what_could_not_be_judged_has_no_smoke() -> None:
     (row,) = run([candidate(fails_at="judge")])
-    assert (row["smoke"], row["outputs"], row["latency"]) == ({}, {}, [])
+    assert (row.output_summary, row.outputs, row.latency) == ({}, {}, ())
 
 
 def test_progress_names_every_variant_with_its_engine_and_device() -> None:
@@ -555,45 +578,63 @@ def test_memory_is_that_of_this_process_unless_it_is_measured_in_one_of_its_own(
     monkeypatch.setattr(validation, "resident_memory", lambda: (700, 1000))
     (row,) = run([candidate()])
     keys = ("peak_memory_is", "peak_rss_bytes", "peak_rss_growth_bytes")
-    assert [row[key] for key in keys] == ["in process", 1000, 300]
+    assert [getattr(row, key) for key in keys] == ["in process", 1000, 300]
 
     asked: list[OpenRequest] = []
 
-    def isolate(subject: OpenRequest) -> Peak:
-        asked.append(subject)
-        LOG.append("isolated")
-        return Peak(peak_rss_bytes=50, before_bytes=20, device_bytes=7)
+    class Measurer(PeakMeasurer):
+        def measure(self, subject: OpenRequest) -> Peak:
+            asked.append(subject)
+            LOG.append("isolated")
+            return Peak(peak_rss_bytes=50, before_bytes=20, device_bytes=7)
 
     LOG.clear()
     one = candidate()
-    (row,) = validation.run([one], open_limits("strict"), None, silent, isolate).rows
-    assert [row[key] for key in keys] == ["isolated", 50, 30]
-    assert (row["peak_device_bytes"], row["peak_memory_reason"]) == (7, "")
+    (row,) = validation.run([one], open_limits("strict"), None, silent, Measurer()).rows
+    assert [getattr(row, key) for key in keys] == ["isolated", 50, 30]
+    assert (row.peak_device_bytes, row.peak_memory_reason) == (7, "")
     assert asked == [one.subject]
     assert LOG[:2] == ["isolated", "it open"]
 
 
+def test_what_measures_memory_is_ready_before_the_first_clock_and_gone_before_the_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Measurer(PeakMeasurer):
+        def ready(self) -> None:
+            LOG.append("ready")
+
+        def measure(self, subject: OpenRequest) -> Peak:
+            return Peak()
+
+        def close(self) -> None:
+            LOG.append("closed")
+
+    monkeypatch.setattr(validation, "time_side_by_side", lambda *given: LOG.append("timed") or UNTIMED)  # type: ignore[func-returns-value]
+    LOG.clear()
+    validation.run([candidate()], open_limits("strict"), PLAN, silent, Measurer())
+    assert [LOG[0], *LOG[LOG.index("closed") :][:2]] == ["ready", "closed", "timed"]
+
+
 @pytest.mark.parametrize("stage", ["", "open", "judge"])
 def test_memory_that_could_not_be_measured_says_why_and_changes_no_verdict(stage: str) -> None:
-    found = validation.run(
-        [candidate(fails_at=stage)],
-        open_limits("strict"),
-        None,
-        silent,
-        lambda subject: Peak(reason="it was killed"),
-    )
+    class Measurer(PeakMeasurer):
+        def measure(self, subject: OpenRequest) -> Peak:
+            return Peak(reason="it was killed")
+
+    found = validation.run([candidate(fails_at=stage)], open_limits("strict"), None, silent, Measurer())
     (row,) = found.rows
-    assert row["status"] is (Status.FAILED if stage else Status.PASSED)
-    assert (row["peak_memory_is"], row["peak_memory_reason"]) == ("isolated", "it was killed")
-    assert row["peak_rss_bytes"] is row["peak_rss_growth_bytes"] is None
+    assert row.status is (Status.FAILED if stage else Status.PASSED)
+    assert (row.peak_memory_is, row.peak_memory_reason) == ("isolated", "it was killed")
+    assert row.peak_rss_bytes is row.peak_rss_growth_bytes is None
 
 
 def test_a_variant_that_comes_back_early_has_no_time_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synchronisation, "comes_back_early", lambda forward, fetch, synchronize: True)
     (row,) = run([candidate()], PLAN)
-    assert row["status"] is Status.PASSED
-    assert row["timing_refused"] == synchronisation.REASON
-    assert (row["latency"], row["load_ms"], row["first_ms"]) == ([], None, None)
+    assert row.status is Status.PASSED
+    assert row.timing_refused == synchronisation.REASON
+    assert (row.latency, row.load_ms, row.first_ms) == ((), None, None)
 
 
 def test_what_the_machine_did_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -616,10 +657,10 @@ def test_a_real_graph_with_one_gelu_spelled_wrong_fails_and_the_others_pass(
     next(node for node in model.graph if node.op_type == "Erf").op_type = "Tanh"
     ir.save(model, copied / "model.onnx")
     rows = run(listing.candidates(Artifact(copied, made), CPU, recorded(copied, made), [engine]))
-    statuses = {row["variant"]: row["status"].value for row in rows}
+    statuses = {row.variant: row.status.value for row in rows}
     assert statuses == {"patched-torch-fp32": "passed", "onnx-fp32": "failed", "onnx-fp32-npu": "passed"}
     for row in rows:
-        assert {block["dtype"] for block in row["smoke"].values()} == {"float32"}
+        assert {block.dtype for block in row.output_summary.values()} == {"float32"}
 
 
 LEAST = {"fp32": 0.0, "fp16": 1e-4, "bf16": 1e-3}
@@ -631,13 +672,13 @@ def test_every_precision_on_the_cpu_lies_within_its_strict_limit_and_shows(
 ) -> None:
     reference = recorded(small_artifact, made)
     rows = run(listing.candidates(small, CPU, reference, (), list(PRECISIONS.values())))
-    assert [row["variant"] for row in rows] == [f"patched-torch-{name}" for name in PRECISIONS]
+    assert [row.variant for row in rows] == [f"patched-torch-{name}" for name in PRECISIONS]
     for row, precision in zip(rows, PRECISIONS.values(), strict=True):
-        assert row["precision"] == precision.limits
-        assert row["status"] is Status.PASSED, row
-        errors = [output["vector_relative_error"] for output in row["outputs"].values()]
+        assert row.precision == precision.limits
+        assert row.status is Status.PASSED, row
+        errors = [output.vector_relative_error for output in row.outputs.values()]
         assert min(errors) > LEAST[precision.limits]
-        assert {output["limit"] for output in row["outputs"].values()} == {
+        assert {output.limit for output in row.outputs.values()} == {
             STRICT[precision.limits, precision.limits].bounds["vector_relative_error"]
         }
 

@@ -14,9 +14,10 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files import safetensors_file
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import corrections, models
+from vconv.convert.network import Network
 from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
 from vconv.runtime.devices.base import Device
@@ -64,7 +65,7 @@ def _run(
     dtype: torch.dtype,
     device: str = "cpu",
 ) -> dict[str, Array]:
-    outputs, names = models.Outputs(model, network).eval(), models.output_names(network)
+    outputs, names = models.Outputs(model, network).eval(), output_names(network)
 
     def run(images: Array) -> dict[str, Array]:
         with torch.inference_mode():

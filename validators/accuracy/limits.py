@@ -127,24 +127,6 @@ class Limits:
                         fix="leave that bound out for this artifact",
                     )
 
-    def describe(self, used: Iterable[Pair]) -> dict[str, Any]:
-        """Lay out, for a report, where the limits come from, and those of the pairs that were used."""
-        pairs = set(used)
-        return {
-            "within": self.within,
-            "file": {"path": self.file.path, "sha256": self.file.sha256} if self.file else None,
-            "rows": [
-                {
-                    "precision": pair[0],
-                    "arithmetic": pair[1],
-                    "bounds": dict(limit.bounds),
-                    "source": limit.source,
-                }
-                for pair, limit in self.table.items()
-                if pair in pairs
-            ],
-        }
-
 
 GREATEST_FILE = 2**20
 """Bytes; what is longer is no file of limits."""

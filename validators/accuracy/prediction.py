@@ -5,14 +5,15 @@ The causes are switched on one at a time. Their contributions need not add up: e
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from vconv.errors import EngineError
 from vconv.runtime.simulation.arithmetic import CAUSES, CONVOLUTION, EXACT, MATMUL, Arithmetic, describe
 from vconv.runtime.simulation.session import Simulated
 from vconv.types import Arrays
 from vconv.validators.accuracy.metrics import measure
+from vconv.validators.report.rows import CauseRow, PredictedErrors, PredictionRow
 
 SHOWN = ("relative_error", "vector_relative_error")
 """The metrics of a prediction; the first is what published reports on NPUs give."""
@@ -23,9 +24,18 @@ NOTHING_CHANGED = (
 )
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What one way of computing gave: operators that were run, those changed by cause, errors by output."""
+
+    executed: int
+    changed: Mapping[str, int]
+    outputs: Mapping[str, PredictedErrors]
+
+
 def predict(
     session: Simulated, run: Callable[[], Arrays], expected: Arrays, arithmetic: Arithmetic
-) -> dict[str, Any]:
+) -> PredictionRow:
     """Run a variant as a device computes, with each cause alone, and with none.
 
     Args:
@@ -35,30 +45,31 @@ def predict(
         arithmetic: how the device computes.
 
     Returns:
-        ``arithmetic``, ``executed`` and ``changed`` operators, ``outputs`` with the predicted errors,
-        ``causes``, by name, with their ``changed`` and ``outputs``, and ``rest``, the errors without any.
+        The predicted errors, those of each cause alone, and the rest, the errors without any cause.
 
     Raises:
         EngineError: no operator was run on the device, or none was changed by what changes some in any model.
     """
     whole = _measured(session, run, expected, arithmetic)
-    if not whole["executed"]:
+    if not whole.executed:
         raise _implausible("it ran no operator", "the model's")
-    idle = [cause for cause in arithmetic.causes if cause in ALWAYS and not whole["changed"][cause]]
+    idle = [cause for cause in arithmetic.causes if cause in ALWAYS and not whole.changed[cause]]
     if idle:
         raise _implausible(f"it changed no {idle[0]}", f"at least one in {getattr(arithmetic, idle[0])}")
     causes = {cause: _measured(session, run, expected, arithmetic.only(cause)) for cause in arithmetic.causes}
     rest = _measured(session, run, expected, EXACT)
     session.configure(arithmetic)
-    return {
-        "arithmetic": describe(arithmetic),
-        **whole,
-        "causes": {
-            cause: {"changed": found["changed"][cause], "outputs": found["outputs"]}
+    return PredictionRow(
+        arithmetic=describe(arithmetic),
+        executed=whole.executed,
+        changed=whole.changed,
+        outputs=whole.outputs,
+        causes={
+            cause: CauseRow(changed=found.changed[cause], outputs=found.outputs)
             for cause, found in causes.items()
         },
-        "rest": rest["outputs"],
-    }
+        rest=rest.outputs,
+    )
 
 
 def _implausible(got: str, expected: str) -> EngineError:
@@ -72,17 +83,20 @@ def _implausible(got: str, expected: str) -> EngineError:
 
 def _measured(
     session: Simulated, run: Callable[[], Arrays], expected: Arrays, arithmetic: Arithmetic
-) -> dict[str, Any]:
+) -> _Measured:
     session.configure(arithmetic)
     actual = run()
     counts = session.counts()
-    return {
-        "executed": sum(counts.executed.values()),
-        "changed": {cause: counts.changed.get(cause, 0) for cause in CAUSES},
-        "outputs": _errors(actual, expected),
-    }
+    return _Measured(
+        executed=sum(counts.executed.values()),
+        changed={cause: counts.changed.get(cause, 0) for cause in CAUSES},
+        outputs=_errors(actual, expected),
+    )
 
 
-def _errors(actual: Arrays, expected: Arrays) -> dict[str, dict[str, float]]:
+def _errors(actual: Arrays, expected: Arrays) -> dict[str, PredictedErrors]:
     found = {name: measure(name, actual[name], expected[name]) for name in expected}
-    return {name: {metric: metrics[metric] for metric in SHOWN} for name, metrics in found.items()}
+    return {
+        name: PredictedErrors(**{metric: metrics[metric] for metric in SHOWN})
+        for name, metrics in found.items()
+    }

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.errors import VconvError
 from vconv.runtime.engines.base import Session
 from vconv.runtime.stages.base import Stages
 from vconv.runtime.stages.table import in_stages
 from vconv.types import INPUT, Array, Arrays
 from vconv.validators.bisect.localisation import distance, traversed
+from vconv.validators.outcome import Looked
+from vconv.validators.report.rows import DepthRow
 from vconv.validators.validation import Candidate
 
 QUICK = "not looked at: --quick leaves it out"
@@ -43,7 +43,7 @@ class Depths:
         one = pixel_values[:1]
         return cls(one, tuple((name, found) for name, _, found in traversed(reference, one)), network)
 
-    def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Mapping[str, Any]:
+    def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Looked[DepthRow]:
         """Measure an open variant after each stage, given what its own stage before it gave.
 
         Args:
@@ -52,25 +52,24 @@ class Depths:
             outputs: what it gave as a whole, which is of no interest here.
 
         Returns:
-            ``depth``, a list of the vector relative ``error`` of each ``stage``, or None, and
-            ``depth_reason``, why there is none.
+            The vector relative error of each stage; or why there is none.
         """
         if self.network is None:
-            return {"depth": None, "depth_reason": self.reason}
+            return Looked(None, self.reason)
         try:
             stages = in_stages(session, candidate.device, self.network)
             if isinstance(stages, str):
-                return {"depth": None, "depth_reason": stages}
-            return {"depth": self._errors(stages, session.batch or 1), "depth_reason": ""}
+                return Looked(None, stages)
+            return Looked(self._errors(stages, session.batch or 1), "")
         except VconvError as error:
-            return {"depth": None, "depth_reason": f"{error.what}: {error.got}"}
+            return Looked(None, f"{error.what}: {error.got}")
 
-    def _errors(self, stages: Stages, batch: int) -> list[dict[str, Any]]:
+    def _errors(self, stages: Stages, batch: int) -> tuple[DepthRow, ...]:
         assert self.pixel_values is not None
         found: Arrays = {INPUT: np.repeat(self.pixel_values, batch, axis=0)}
         rows = []
         for place, (name, expected) in enumerate(self.given):
             found = stages.run(place, found)
             first = {output: value[:1] for output, value in found.items()}
-            rows.append({"stage": name, "error": distance(first, expected)})
-        return rows
+            rows.append(DepthRow(stage=name, error=distance(first, expected)))
+        return tuple(rows)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,8 @@ from vconv.validators.accuracy.limits import Limit
 from vconv.validators.accuracy.metrics import METRICS, measure
 from vconv.validators.accuracy.verdicts import OutputVerdict
 from vconv.validators.faults import classes
+from vconv.validators.report.document import DiagnosisRow
+from vconv.validators.report.rows import VariantRow
 
 SHIFTED_SHARE = 0.9
 """Share of the tokens that must be found elsewhere for their order to be what is wrong."""
@@ -156,7 +157,12 @@ def diagnose(evidence: FailedVariant) -> list[Explanation]:
     return []
 
 
-def conclude(checks: Iterable[Check], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def diagnosis(fault: str, where: str, because: str) -> DiagnosisRow:
+    """Name a class of fault, with what it means, where it was seen, and because of what."""
+    return DiagnosisRow(fault=fault, meaning=classes.CLASSES[fault], where=where, because=because)
+
+
+def conclude(checks: Iterable[Check], rows: Sequence[VariantRow]) -> list[DiagnosisRow]:
     """Put together what failures come of: the most telling class first.
 
     Args:
@@ -164,13 +170,12 @@ def conclude(checks: Iterable[Check], rows: Sequence[Mapping[str, Any]]) -> list
         rows: a report's variants.
 
     Returns:
-        ``class``, its ``meaning``, ``where`` it was seen, and ``because`` of what; each class once.
+        What failures come of, each class of fault once.
     """
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, DiagnosisRow] = {}
     seen = [(check.fault, check.name, check.detail) for check in checks if check.status is Status.FAILED]
-    seen += [(one["class"], row["variant"], one["because"]) for row in rows for one in row["diagnosis"]]
+    seen += [(one.fault, row.variant, one.because) for row in rows for one in row.diagnosis]
     for fault, where, because in seen:
-        row = {"class": fault, "meaning": classes.CLASSES[fault], "where": where, "because": because}
-        found.setdefault(fault, row)
+        found.setdefault(fault, diagnosis(fault, where, because))
     order = list(classes.CLASSES)
-    return sorted(found.values(), key=lambda row: order.index(row["class"]))
+    return sorted(found.values(), key=lambda row: order.index(row.fault))

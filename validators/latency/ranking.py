@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from vconv.runtime.timing.machine_load import Load
 from vconv.runtime.timing.statistics import LEAST_SAMPLES, compare_paired
 from vconv.types import Status
+from vconv.validators.report.document import LeftOut, Ranking, RankRow, Winner
+from vconv.validators.report.rows import LatencyRow, VariantName, VariantRow
 
-Row = Mapping[str, Any]
-_NAMES = ("artifact", "variant", "engine")
 
-
-def rank(rows: Sequence[Row], machine: Load) -> dict[str, Any]:
+def rank(rows: Sequence[VariantRow], machine: Load) -> Ranking:
     """Put the variants of a report in order, for each device and batch.
 
     Variants that passed are taken from the fastest median on. One is told apart from a faster one where
@@ -27,99 +25,102 @@ def rank(rows: Sequence[Row], machine: Load) -> dict[str, Any]:
         machine: what others took of the machine meanwhile.
 
     Returns:
-        ``refused``, the reason why there is no ranking, or None; ``rows``, in order; and ``left_out``: by
+        The rows in order; ``refused``, the reason why there is no ranking, or None; and ``left_out``: by
         device and batch, why some of it is missing.
     """
     groups = _groups(rows)
-    untimed = [row for row in rows if row["timing_refused"]]
+    untimed = [row for row in rows if row.timing_refused]
     if not groups:
-        reasons = [f"{row['variant']} on {row['device']} {row['timing_refused']}" for row in untimed]
-        if rows and all(row["simulated"] for row in rows):
+        reasons = [f"{row.variant} on {row.device} {row.timing_refused}" for row in untimed]
+        if rows and all(row.simulated for row in rows):
             reasons = ["how long an imitation takes says nothing of the device that it imitates"]
-        return {"refused": (reasons or ["no variant that passed was timed"])[0], "rows": [], "left_out": []}
+        return _refused((reasons or ["no variant that passed was timed"])[0])
     if machine.busy is not False:
         what = "the machine was busy" if machine.busy else "whether the machine was busy is not known"
-        return {"refused": f"{what}: {machine.reason}", "rows": [], "left_out": []}
-    ranked: list[dict[str, Any]] = []
-    left_out: list[dict[str, Any]] = []
+        return _refused(f"{what}: {machine.reason}")
+    ranked: list[RankRow] = []
+    left_out: list[LeftOut] = []
     for (device, batch), found in groups.items():
-        reason = _refusal([row for row in untimed if row["device"] == device], found)
+        reason = _refusal([row for row in untimed if row.device == device], found)
         if reason:
-            left_out.append({"device": device, "batch": batch, "reason": reason})
+            left_out.append(LeftOut(device=device, batch=batch, reason=reason))
         else:
             ranked += _ranked(found)
-    refused = None if ranked else "; ".join(dict.fromkeys(one["reason"] for one in left_out))
-    return {"refused": refused, "rows": ranked, "left_out": left_out}
+    refused = None if ranked else "; ".join(dict.fromkeys(one.reason for one in left_out))
+    return Ranking(refused=refused, rows=tuple(ranked), left_out=tuple(left_out))
 
 
-_Timed = tuple[Row, Row]
+def _refused(reason: str) -> Ranking:
+    return Ranking(refused=reason, rows=(), left_out=())
+
+
+_Timed = tuple[VariantRow, LatencyRow]
 """A variant and one of its timings."""
 
 
-def _groups(rows: Sequence[Row]) -> dict[tuple[str, int], list[_Timed]]:
+def _groups(rows: Sequence[VariantRow]) -> dict[tuple[str, int], list[_Timed]]:
     """Gather what is compared: variants that passed, or were not judged, by device and batch."""
     groups: dict[tuple[str, int], list[_Timed]] = {}
     for row in rows:
-        for timing in row["latency"] if row["status"] != Status.FAILED else ():
-            groups.setdefault((row["device"], timing["batch"]), []).append((row, timing))
-    return {key: groups[key] for key in sorted(groups) if any(_passed(row) for row, _ in groups[key])}
+        for timing in row.latency if row.status is not Status.FAILED else ():
+            groups.setdefault((row.device, timing.batch), []).append((row, timing))
+    return {key: groups[key] for key in sorted(groups) if any(row.passed for row, _ in groups[key])}
 
 
-def _passed(row: Row) -> bool:
-    return bool(row["status"] == Status.PASSED)
-
-
-def _refusal(untimed: Sequence[Row], found: Sequence[_Timed]) -> str:
+def _refusal(untimed: Sequence[VariantRow], found: Sequence[_Timed]) -> str:
     """Say why a device and batch cannot be ranked; empty if they can."""
     for row in untimed:
-        return f"{row['variant']} on {row['device']} {row['timing_refused']}"
+        return f"{row.variant} on {row.device} {row.timing_refused}"
     for row, timing in found:
-        if _passed(row) and timing["runs"] < LEAST_SAMPLES:
-            return f"too few samples: {timing['runs']} of {row['variant']}, {LEAST_SAMPLES} are the least"
+        if row.passed and timing.runs < LEAST_SAMPLES:
+            return f"too few samples: {timing.runs} of {row.variant}, {LEAST_SAMPLES} are the least"
     return ""
 
 
-def _ranked(found: Sequence[_Timed]) -> list[dict[str, Any]]:
+def _ranked(found: Sequence[_Timed]) -> list[RankRow]:
     """Rank the variants of one device and batch; baselines come last."""
-    fastest = sorted(found, key=lambda one: one[1]["p50_ms"])
+    fastest = sorted(found, key=lambda one: one[1].p50_ms)
     ranks: dict[int, list[_Timed]] = {}
-    passed = [one for one in fastest if _passed(one[0])]
+    passed = [one for one in fastest if one[0].passed]
     for place, one in enumerate(passed, start=1):
         shared = (rank for rank, members in ranks.items() if not _told_apart(members[0], one))
         ranks.setdefault(next(shared, place), []).append(one)
     rows = [
-        _row(one, rank, [_names(other[0]) for other in members if other is not one])
+        _row(one, rank, tuple(named(other[0]) for other in members if other is not one))
         for rank, members in sorted(ranks.items())
         for one in members
     ]
-    return rows + [_row(one, None, []) for one in fastest if not _passed(one[0])]
+    return rows + [_row(one, None, ()) for one in fastest if not one[0].passed]
 
 
 def _told_apart(faster: _Timed, slower: _Timed) -> bool:
-    compared = compare_paired(faster[1]["samples_ms"], slower[1]["samples_ms"])
+    compared = compare_paired(faster[1].samples_ms, slower[1].samples_ms)
     return compared is not None and compared.different
 
 
-def _names(row: Row) -> dict[str, str]:
-    return {key: row[key] for key in _NAMES}
+def named(row: VariantName) -> VariantName:
+    """Return what a variant is known by, and nothing else of its row."""
+    return VariantName(artifact=row.artifact, variant=row.variant, engine=row.engine)
 
 
-def _row(one: _Timed, rank: int | None, tied: list[dict[str, str]]) -> dict[str, Any]:
+def _row(one: _Timed, rank: int | None, tied: tuple[VariantName, ...]) -> RankRow:
     row, timing = one
-    return {
-        "device": row["device"],
-        "batch": timing["batch"],
-        "rank": rank,
-        **_names(row),
-        "p50_ms": timing["p50_ms"],
-        "interval": timing["p50_ms_interval"],
-        "tied_with": tied,
-    }
+    return RankRow(
+        artifact=row.artifact,
+        variant=row.variant,
+        engine=row.engine,
+        device=row.device,
+        batch=timing.batch,
+        rank=rank,
+        p50_ms=timing.p50_ms,
+        interval=timing.p50_ms_interval,
+        tied_with=tied,
+    )
 
 
 def winner(
-    rows: Sequence[Row], ranking: Mapping[str, Any], devices: Sequence[str]
-) -> tuple[dict[str, Any] | None, str | None]:
+    rows: Sequence[VariantRow], ranking: Ranking, devices: Sequence[str]
+) -> tuple[Winner | None, str | None]:
     """Name the first of a ranking at the least batch at which all that passed on a device were timed.
 
     Args:
@@ -130,22 +131,22 @@ def winner(
     Returns:
         The winner, with those that share its rank, and None; or None and the reason why there is none.
     """
-    if ranking["refused"]:
-        return None, ranking["refused"]
+    if ranking.refused:
+        return None, ranking.refused
     if len(devices) > 1:
         return None, f"several devices were asked for: {', '.join(devices)}; each has a ranking of its own"
     (device,) = devices
     batches = [
-        {timing["batch"] for timing in row["latency"]}
+        {timing.batch for timing in row.latency}
         for row in rows
-        if row["device"] == device and _passed(row) and not row["timing_refused"]
+        if row.device == device and row.passed and not row.timing_refused
     ]
     shared = set.intersection(*batches) if batches else set()
     if not shared:
         return None, f"no batch at which all variants that passed on {device} were timed"
     batch = min(shared)
-    for one in ranking["left_out"]:
-        if (one["device"], one["batch"]) == (device, batch):
-            return None, one["reason"]
-    first = next(row for row in ranking["rows"] if (row["device"], row["batch"]) == (device, batch))
-    return {**_names(first), "tied_with": first["tied_with"]}, None
+    for one in ranking.left_out:
+        if (one.device, one.batch) == (device, batch):
+            return None, one.reason
+    first = next(row for row in ranking.rows if (row.device, row.batch) == (device, batch))
+    return Winner(**dict(named(first)), tied_with=first.tied_with), None

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+
+from vconv.validators.report.rows import LatencyRow, VariantRow
 
 BASELINES = ("original-torch-fp32", "patched-torch-fp32")
 """What is compared with, on a CPU: the first that was timed."""
-KEY = "speed_up_over_cpu"
 
 
-def add_speed_ups(rows: Sequence[dict[str, Any]]) -> str:
-    """Put into each latency the ratio of the baseline's median time a batch to its own, batch by batch.
+def with_speed_ups(rows: Sequence[VariantRow]) -> tuple[tuple[VariantRow, ...], str]:
+    """Add to each latency the ratio of the baseline's median time a batch to its own, batch by batch.
 
     A batch is compared with the same batch alone; where the baseline was not timed at it, the ratio is None.
 
     Args:
-        rows: a report's variants of one artifact, changed in place.
+        rows: a report's variants of one artifact.
 
     Returns:
-        Name of the baseline; empty if none was timed.
+        The rows with their ratios, and the name of the baseline; empty if none was timed.
     """
-    found = {row["variant"]: row for row in rows if row["device"] == "cpu" and row["latency"]}
+    found = {row.variant: row for row in rows if row.device == "cpu" and row.latency}
     name = next((name for name in BASELINES if name in found), "")
-    medians = {timing["batch"]: timing["p50_ms"] for timing in found[name]["latency"]} if name else {}
-    for row in rows:
-        for timing in row["latency"]:
-            base = medians.get(timing["batch"])
-            timing[KEY] = base / timing["p50_ms"] if base else None
-    return f"{name} on cpu" if name else ""
+    medians = {timing.batch: timing.p50_ms for timing in found[name].latency} if name else {}
+    compared = tuple(row.model_copy(update={"latency": tuple(_compared(row, medians))}) for row in rows)
+    return compared, f"{name} on cpu" if name else ""
+
+
+def _compared(row: VariantRow, medians: Mapping[int, float]) -> Iterator[LatencyRow]:
+    for timing in row.latency:
+        base = medians.get(timing.batch)
+        yield timing.model_copy(update={"speed_up_over_cpu": base / timing.p50_ms if base else None})

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vconv.artifact.manifest import digest
 from vconv.runtime.devices.base import Device
 from vconv.types import Status
 from vconv.validators.report import history
+from vconv.validators.report.comparison import Comparison
+from vconv.validators.report.document import Report
 from vconv.validators.report.history import ReportEntry
 
 _KINDS = ("validate", "compare")
@@ -51,36 +51,32 @@ def ranked(folder: Path, place: Device) -> list[RankedVariant]:
     Raises:
         ArtifactError: the index is damaged, or cannot be read.
     """
-    verdicts: dict[tuple[str, str], str] = {}
+    verdicts: dict[tuple[str, str], Status] = {}
     identity = digest(folder)
     for entry in history.entries(folder):
         if entry.simulated or entry.kind not in _KINDS or entry.manifest != identity:
             continue
-        document, _ = history.read(folder, entry)
-        try:
-            order = _order(entry, document, place, verdicts)
-        except history.SHAPE:
-            continue
-        if order:
+        report, _ = history.read(folder, entry)
+        if isinstance(report, Report | Comparison) and (order := _order(entry, report, place, verdicts)):
             return order
     return []
 
 
 def _order(
-    entry: ReportEntry, document: Mapping[str, Any], place: Device, verdicts: dict[tuple[str, str], str]
+    entry: ReportEntry, report: Report | Comparison, place: Device, verdicts: dict[tuple[str, str], Status]
 ) -> list[RankedVariant]:
     """Read the order in one report, the next older one; note its verdicts where no newer report has one."""
-    settings = document["device_settings"]
+    settings = report.device_settings
     alike = [name for name in settings if name.partition(":")[0] == place.kind]
     alike = [name for name in alike if settings[name] == dict(place.options)]
-    for row in history.own(entry, history.variants(document)):
-        if row["device"] in alike and row["status"] in _JUDGED:
-            verdicts.setdefault((row["variant"], row["engine"]), row["status"])
-    rows = [row for row in history.own(entry, document["ranking"]["rows"]) if row["rank"] is not None]
+    for row in history.own(entry, report.rows):
+        if row.device in alike and row.status in _JUDGED:
+            verdicts.setdefault((row.variant, row.engine), row.status)
+    ranked = [row for row in history.own(entry, report.ranking.rows) if row.rank is not None]
     device = place.name if place.name in alike else next(iter(alike), None)
-    rows = [row for row in rows if row["device"] == device]
-    least = min((row["batch"] for row in rows), default=None)
+    ranked = [row for row in ranked if row.device == device]
+    least = min((row.batch for row in ranked), default=None)
     found = [
-        RankedVariant(row["variant"], row["engine"], row["rank"]) for row in rows if row["batch"] == least
+        RankedVariant(row.variant, row.engine, row.rank) for row in ranked if row.batch == least and row.rank
     ]
-    return [one for one in found if verdicts[one.variant, one.engine] == Status.PASSED]
+    return [one for one in found if verdicts.get((one.variant, one.engine)) is Status.PASSED]

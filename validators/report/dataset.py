@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,15 @@ from vconv.runtime.inputs.image_folder import ImageFolder, UnreadableError, show
 from vconv.types import Array, Say, Status
 from vconv.validators.accuracy import many_images, neighbours
 from vconv.validators.accuracy.limits import Limit
+from vconv.validators.report.dataset_document import (
+    DatasetOutput,
+    DatasetReport,
+    DatasetRow,
+    Neighbours,
+    SharedNeighbours,
+    SkippedImage,
+    WorstImage,
+)
 from vconv.validators.report.journal import Journal
 from vconv.validators.validation import Candidate
 
@@ -33,13 +42,11 @@ class DatasetVariant:
         place: which of them it is.
         candidate: the variant.
         limit: what every image is held to; None where it is measured but not judged.
-        row: what the report says of it beside the images.
     """
 
     place: int
     candidate: Candidate
     limit: Limit | None
-    row: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -66,8 +73,11 @@ def document(
     feature: str,
     images: ImageFolder,
     say: Say,
-) -> dict[str, Any]:
-    """Sum up a journal of all images; a variant that failed an image is marked as failed.
+    *,
+    resumed: bool,
+    started: float,
+) -> DatasetReport:
+    """Sum up a journal of all images; a variant that failed an image has failed.
 
     Args:
         journal: with every image in it.
@@ -76,57 +86,71 @@ def document(
         feature: the output that neighbours are found by.
         images: the folder.
         say: takes progress.
+        resumed: whether an earlier run had done some of it.
+        started: when this run began, by :func:`time.perf_counter`.
     """
     reference, near = _neighbours(journal, lanes, say)
-    rows = [_variant(journal, lane, outputs) for lane in lanes]
-    for lane, row, found in zip(lanes, rows, near, strict=True):
-        row["neighbours"] = {"k": found.shape[1], "agreement": neighbours.shared_neighbours(reference, found)}
-        _judge(journal, lane, row, images)
+    rows = []
+    for lane, found in zip(lanes, near, strict=True):
+        agreement = neighbours.shared_neighbours(reference, found)
+        rows.append(
+            _variant(journal, lane, outputs, images, Neighbours(k=found.shape[1], agreement=agreement))
+        )
     count = journal.rows
     k = neighbours.how_many(count)
-    return {
-        "folder": shown(str(images.path)),
-        "images": count,
-        "k": k,
-        "neighbours_of": feature,
-        "agreement_by_chance": k / (count - 1) if k else None,
-        "variants": rows,
-        "neighbours_between": list(_between(lanes, near)),
-        "worst": list(_worst(journal, lanes, outputs, images)),
-        "skipped": list(_skipped(journal, images)),
-        "other_files": images.others,
-    }
+    return DatasetReport(
+        folder=shown(str(images.path)),
+        images=count,
+        k=k,
+        neighbours_of=feature,
+        agreement_by_chance=k / (count - 1) if k else None,
+        variants=tuple(rows),
+        neighbours_between=tuple(_between(lanes, near)),
+        worst=tuple(_worst(journal, lanes, outputs, images)),
+        skipped=tuple(_skipped(journal, images)),
+        other_files=images.others,
+        resumed=resumed,
+        seconds=time.perf_counter() - started,
+    )
 
 
-def _variant(journal: Journal, lane: DatasetVariant, outputs: Sequence[str]) -> dict[str, Any]:
+def _variant(
+    journal: Journal,
+    lane: DatasetVariant,
+    outputs: Sequence[str],
+    images: ImageFolder,
+    near: Neighbours,
+) -> DatasetRow:
     candidate = lane.candidate
     figures = journal.array(lane.figures)
-    return {
-        "variant": candidate.variant,
-        "engine": candidate.engine,
-        "device": candidate.device.name,
-        "precision": candidate.precision,
-        "arithmetic": candidate.pair[1],
-        "simulated": candidate.device.simulated,
-        "status": Status.PASSED if lane.limit else Status.SKIPPED,
-        "reason": candidate.unjudged,
-        "outputs": many_images.summary(figures, outputs, lane.limit),
-        "top1_agreement": many_images.top1_agreement(figures, outputs),
-    }
+    failure = _failure(journal, lane, images)
+    status = Status.PASSED if lane.limit else Status.SKIPPED
+    summary = many_images.summary(figures, outputs, lane.limit)
+    return DatasetRow(
+        variant=candidate.variant,
+        engine=candidate.engine,
+        device=candidate.device.name,
+        precision=candidate.precision,
+        arithmetic=candidate.pair[1],
+        simulated=candidate.device.simulated,
+        status=Status.FAILED if failure else status,
+        reason=failure or candidate.unjudged,
+        outputs={name: DatasetOutput.model_validate(found) for name, found in summary.items()},
+        top1_agreement=many_images.top1_agreement(figures, outputs),
+        neighbours=near,
+    )
 
 
-def _judge(journal: Journal, lane: DatasetVariant, row: dict[str, Any], images: ImageFolder) -> None:
-    """Fail a variant that failed an image, here and in its own row, and name the first such image."""
+def _failure(journal: Journal, lane: DatasetVariant, images: ImageFolder) -> str:
+    """Say how many images a variant failed, and name the first; empty if it failed none."""
     notes = [note["failed"][lane.figures] for note in journal.notes() if lane.figures in note["failed"]]
     if not notes:
-        return
+        return ""
     beyond, (index, reason) = sum(note["count"] for note in notes), notes[0]["first"]
     name = shown(images.names[index])
-    told = (
+    return (
         f"{beyond} of {journal.rows} images of the data set are beyond the limit, the first {name}: {reason}"
     )
-    for found in (row, lane.row):
-        found.update(status=Status.FAILED, reason=told)
 
 
 def _neighbours(journal: Journal, lanes: Sequence[DatasetVariant], say: Say) -> tuple[Array, list[Array]]:
@@ -141,20 +165,19 @@ def _neighbours(journal: Journal, lanes: Sequence[DatasetVariant], say: Say) -> 
     return found[0], found[1:]
 
 
-def _between(lanes: Sequence[DatasetVariant], near: Sequence[Array]) -> Iterator[dict[str, Any]]:
+def _between(lanes: Sequence[DatasetVariant], near: Sequence[Array]) -> Iterator[SharedNeighbours]:
     for (first, one), (second, other) in itertools.combinations(zip(lanes, near, strict=True), 2):
-        simulated = first.candidate.device.simulated or second.candidate.device.simulated
-        yield {
-            "first": first.name,
-            "second": second.name,
-            "simulated": simulated,
-            "agreement": neighbours.shared_neighbours(one, other),
-        }
+        yield SharedNeighbours(
+            first=first.name,
+            second=second.name,
+            simulated=first.candidate.device.simulated or second.candidate.device.simulated,
+            agreement=neighbours.shared_neighbours(one, other),
+        )
 
 
 def _worst(
     journal: Journal, lanes: Sequence[DatasetVariant], outputs: Sequence[str], images: ImageFolder
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[WorstImage]:
     """Yield the images that use most of a limit, each with the variant and output where it does."""
     judged = [lane for lane in lanes if lane.limit]
     shares = np.full((journal.rows), -1.0)
@@ -167,16 +190,16 @@ def _worst(
         lane, output = judged[worst_lane[row]], worst_output[row]
         index = int(journal.array(IMAGE)[row])
         figures = dict(zip(many_images.COLUMNS, journal.array(lane.figures)[row, output], strict=True))
-        yield {
-            "image": shown(images.names[index]),
-            "variant": lane.candidate.variant,
-            "engine": lane.candidate.engine,
-            "device": lane.candidate.device.name,
-            "simulated": lane.candidate.device.simulated,
-            "output": outputs[output],
+        yield WorstImage(
+            image=shown(images.names[index]),
+            variant=lane.candidate.variant,
+            engine=lane.candidate.engine,
+            device=lane.candidate.device.name,
+            simulated=lane.candidate.device.simulated,
+            output=outputs[output],
             **{name: float(figures[name]) for name in (*many_images.PERCENTILES, many_images.SHARE)},
-            "thumbnail": _thumbnail(images, index),
-        }
+            thumbnail=_thumbnail(images, index),
+        )
 
 
 def _thumbnail(images: ImageFolder, index: int) -> str | None:
@@ -186,9 +209,9 @@ def _thumbnail(images: ImageFolder, index: int) -> str | None:
         return None  # it was there when it was judged
 
 
-def _skipped(journal: Journal, images: ImageFolder) -> Iterator[dict[str, str]]:
+def _skipped(journal: Journal, images: ImageFolder) -> Iterator[SkippedImage]:
     for name, reason in images.closed.items():
-        yield {"image": shown(name) or ".", "reason": reason}
+        yield SkippedImage(image=shown(name) or ".", reason=reason)
     for note in journal.notes():
         for index, reason in note["skipped"]:
-            yield {"image": shown(images.names[index]), "reason": reason}
+            yield SkippedImage(image=shown(images.names[index]), reason=reason)

@@ -8,16 +8,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vconv.artifact import results
 from vconv.errors import ArtifactError
 from vconv.types import Status
+from vconv.validators.report.bisection import Bisection
+from vconv.validators.report.comparison import Comparison, ComparisonRow
+from vconv.validators.report.document import Report, Winner
+from vconv.validators.report.rows import VariantName, VariantRow, VerdictRow
+from vconv.validators.report.upgrade import read_report
 
 TIME = "%Y%m%dT%H%M%S"
-_BEST = ("variant", "engine", "device", "batch", "p50_ms")
-SHAPE = (KeyError, TypeError, ValueError, AttributeError)
-"""What looking into a report of another shape raises."""
+NOT_UNDERSTOOD = "is not understood"
+
+
+@dataclass(frozen=True)
+class FastestVariant:
+    """A variant with the least median on its device, in milliseconds a batch."""
+
+    variant: str
+    engine: str
+    device: str
+    batch: int
+    p50_ms: float
 
 
 @dataclass(frozen=True)
@@ -50,9 +64,9 @@ class ReportEntry:
     manifest: str
     time: str
     devices: tuple[str, ...] = ()
-    fastest: tuple[Mapping[str, Any], ...] = ()
+    fastest: tuple[FastestVariant, ...] = ()
     ranked: bool = False
-    winner: Mapping[str, Any] | None = None
+    winner: Winner | None = None
     trouble: str = ""
 
 
@@ -72,7 +86,11 @@ def newest(folder: Path) -> tuple[list[dict[str, Any]], str]:
     last: dict[tuple[str, bool], ReportEntry] = {}
     for entry in found:
         last.setdefault((entry.kind, entry.simulated), entry)
-    return [asdict(_read(folder, entry)) for entry in last.values()], ""
+    return [_plain(_read(folder, entry)) for entry in last.values()], ""
+
+
+def _plain(entry: ReportEntry) -> dict[str, Any]:
+    return {**asdict(entry), "winner": entry.winner.as_json() if entry.winner else None}
 
 
 def entries(folder: Path) -> list[ReportEntry]:
@@ -98,57 +116,59 @@ def _entry(row: Mapping[str, Any]) -> ReportEntry:
     return ReportEntry(row["file"], row["sha256"], kind, status, row["simulated"], artifact, manifest, time)
 
 
-def read(folder: Path, entry: ReportEntry) -> tuple[dict[str, Any], str]:
+def read(folder: Path, entry: ReportEntry) -> tuple[Report | Comparison | Bisection | None, str]:
     """Read a report; return nothing, and why, where it is not the one that was entered."""
     try:
         raw = (folder / entry.file).read_bytes()
         if hashlib.sha256(raw).hexdigest() != entry.sha256:
-            return {}, "was changed"
-        return dict(json.loads(raw)), ""
+            return None, "was changed"
+        return read_report(json.loads(raw), entry.kind), ""
     except OSError as error:
-        return {}, error.strerror or "cannot be read"
-    except (TypeError, ValueError):
-        return {}, "is not understood"
+        return None, error.strerror or "cannot be read"
+    except (ValueError, RecursionError):
+        return None, NOT_UNDERSTOOD
 
 
-def variants(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a report's rows: a variant each, or a variant and batch of a comparison."""
-    return list(document.get("variants", document.get("rows", ())))
+Row = TypeVar("Row", bound=VariantName)
 
 
-def own(entry: ReportEntry, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def own(entry: ReportEntry, rows: Iterable[Row]) -> list[Row]:
     """Keep the rows of this artifact: a comparison has those of others, too."""
-    return [row for row in rows if row["artifact"] == entry.artifact]
+    return [row for row in rows if row.artifact == entry.artifact]
 
 
 def _read(folder: Path, entry: ReportEntry) -> ReportEntry:
     """Look into a report; say so where it is not the one that was entered."""
-    document, trouble = read(folder, entry)
-    if trouble:
+    report, trouble = read(folder, entry)
+    if report is None:
         return replace(entry, trouble=trouble)
-    try:
-        rows = variants(document)
-        devices = document.get("devices") or dict.fromkeys(row["device"] for row in rows)
-        return replace(
-            entry,
-            devices=tuple(devices) or (document["device"],),
-            fastest=tuple(_fastest(own(entry, rows))),
-            ranked=bool(document.get("ranking", {}).get("rows")),
-            winner=document.get("winner"),
-        )
-    except SHAPE:
-        return replace(entry, trouble="is not understood")
+    if isinstance(report, Bisection):
+        return replace(entry, devices=(report.device,))
+    return replace(
+        entry,
+        devices=tuple(report.devices),
+        fastest=tuple(_fastest(own(entry, report.rows))),
+        ranked=bool(report.ranking.rows),
+        winner=report.winner if isinstance(report, Comparison) else None,
+    )
 
 
-def _fastest(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _fastest(rows: Sequence[VerdictRow]) -> Iterator[FastestVariant]:
     """Yield for each device the least median at its least batch, of variants that passed."""
     timed = [
-        {**row, **timing}
+        FastestVariant(row.variant, row.engine, row.device, batch, p50_ms)
         for row in rows
-        for timing in row.get("latency", [row] if row.get("p50_ms") else [])
-        if row["status"] == Status.PASSED
+        if row.status is Status.PASSED
+        for batch, p50_ms in _medians(row)
     ]
-    for device in dict.fromkeys(row["device"] for row in timed):
-        own = [row for row in timed if row["device"] == device]
-        least = min(own, key=lambda row: (row["batch"], row["p50_ms"]))
-        yield {key: least[key] for key in _BEST}
+    for device in dict.fromkeys(one.device for one in timed):
+        own = [one for one in timed if one.device == device]
+        yield min(own, key=lambda one: (one.batch, one.p50_ms))
+
+
+def _medians(row: VerdictRow) -> Iterator[tuple[int, float]]:
+    """Yield the batches at which a row says how long a variant took, with the medians."""
+    if isinstance(row, VariantRow):
+        yield from ((timing.batch, timing.p50_ms) for timing in row.latency)
+    elif isinstance(row, ComparisonRow) and row.batch is not None and row.p50_ms is not None:
+        yield row.batch, row.p50_ms

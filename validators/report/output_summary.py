@@ -1,20 +1,20 @@
-"""The smoke block: what came out of a variant, at a glance."""
+"""What came out of a variant, at a glance."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from vconv.runtime.engines.base import Placed
 from vconv.types import Arrays
+from vconv.validators.report.rows import OutputSummary
 
 SHOWN = 5
 """Values of each output that are shown."""
 
 
-def summarise_outputs(outputs: Arrays, placed: Mapping[str, Placed]) -> dict[str, dict[str, Any]]:
+def summarise_outputs(outputs: Arrays, placed: Mapping[str, Placed]) -> dict[str, OutputSummary]:
     """Describe the outputs of one run.
 
     Args:
@@ -29,13 +29,13 @@ def summarise_outputs(outputs: Arrays, placed: Mapping[str, Placed]) -> dict[str
     for name, array in outputs.items():
         wide = array.astype(np.float64)
         place = placed.get(name, Placed(str(array.dtype), "cpu"))
-        rows[name] = {
-            "shape": list(array.shape),
-            "dtype": place.dtype,
-            "device": place.device,
-            "min": float(wide.min()),
-            "max": float(wide.max()),
-            "mean": float(wide.mean()),
-            "first": [float(value) for value in wide.reshape(-1)[:SHOWN]],
-        }
+        rows[name] = OutputSummary(
+            shape=array.shape,
+            dtype=place.dtype,
+            device=place.device,
+            min=float(wide.min()),
+            max=float(wide.max()),
+            mean=float(wide.mean()),
+            first=tuple(float(value) for value in wide.reshape(-1)[:SHOWN]),
+        )
     return rows

@@ -27,8 +27,14 @@ from vconv.runtime.devices.table import KINDS
 from vconv.runtime.doctor.cann import find_toolkit
 from vconv.runtime.engines.table import engine_versions
 from vconv.types import Check, Status
-from vconv.validators.accuracy.limits import Limit
-from vconv.validators.accuracy.verdicts import OutputVerdict
+from vconv.validators.accuracy.limits import Limits
+from vconv.validators.report.bisection import Bisection
+from vconv.validators.report.comparison import Comparison
+from vconv.validators.report.document import CheckRow, LimitsFileRow, LimitsUsed, Report
+from vconv.validators.report.rows import LimitRow, VariantRow
+
+SavedDocument = Report | Comparison | Bisection
+"""What is saved as a report."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ class ReportFile:
     sha256: str
 
 
-Picture = bytes | Callable[[Mapping[str, Any], ReportFile], bytes]
-"""What is saved beside a report: as it is, or drawn of the report as it was saved."""
+Picture = bytes | Callable[[ReportFile], bytes]
+"""What is saved beside a report: as it is, or drawn once the report is saved."""
 
 _PACKAGES = (
     *("vconv", "torch", "torchvision", "transformers", "timm", "torch_npu", "onnx", "onnxscript"),
@@ -75,40 +81,9 @@ def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
     return found
 
 
-def output_rows(
-    verdicts: Mapping[str, OutputVerdict],
-    limit: Limit | None,
-    floor: Mapping[str, float],
-    to_stock_original: Mapping[str, float],
-) -> dict[str, dict[str, Any]]:
-    """Lay out what is known of each output of a variant.
-
-    Args:
-        verdicts: how each output did.
-        limit: what it was held to; None where it was measured but not judged.
-        floor: by output, the reference's own distance from float64.
-        to_stock_original: by output, the reference's distance from the stock original.
-    """
-    bound = limit.bounds.get("vector_relative_error") if limit else None
-    rows = {}
-    for name, verdict in verdicts.items():
-        row: dict[str, Any] = {"status": verdict.status, "shape": list(verdict.shape)}
-        row |= {"floor": floor.get(name), "limit": bound}
-        row |= verdict.metrics
-        least = floor.get(name)
-        if bound is not None and least is not None and bound < least:
-            row["reasons"] = [f"the limit {bound:.1e} lies under the floor {least:.1e}", *verdict.reasons]
-        elif verdict.reasons:
-            row["reasons"] = list(verdict.reasons)
-        if name in to_stock_original:
-            row["to_stock_original"] = to_stock_original[name]
-        rows[name] = row
-    return rows
-
-
-def whole(variants: Iterable[Mapping[str, Any]], checks: Iterable[Check]) -> Status:
+def whole(variants: Iterable[VariantRow], checks: Iterable[Check | CheckRow]) -> Status:
     """Judge a validation: one failure fails it, and without one comparison that passed it is incomplete."""
-    statuses = [variant["status"] for variant in variants]
+    statuses = [variant.status for variant in variants]
     if Status.FAILED in (*statuses, *(check.status for check in checks)):
         return Status.FAILED
     return Status.PASSED if Status.PASSED in statuses else Status.INCOMPLETE
@@ -150,9 +125,27 @@ def _sentence(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def now() -> str:
+    """Return the time, in UTC, as reports have it: ``20261121T184025``."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+
+
+def limits_used(limits: Limits, used: Iterable[LimitRow]) -> LimitsUsed:
+    """Lay out where limits come from, and which were used, each once, in the order of their table."""
+    rows = {(row.precision, row.arithmetic): row for row in used}
+    ordered = tuple(rows[pair] for pair in limits.table if pair in rows)
+    file = LimitsFileRow.model_validate(limits.file) if limits.file else None
+    return LimitsUsed(within=limits.within, file=file, rows=ordered)
+
+
+def limits_applied(limits: Limits, rows: Iterable[VariantRow]) -> LimitsUsed:
+    """Lay out the limits of every variant that has a verdict, as its row carries it."""
+    return limits_used(limits, (row.limit for row in rows if row.limit and row.judged))
+
+
 def save(
     folder: Path,
-    report: Mapping[str, Any],
+    report: SavedDocument,
     kind: str,
     log: str,
     pictures: Mapping[str, Picture] = MappingProxyType({}),
@@ -176,13 +169,11 @@ def save(
         return _save(folder, report, kind, {".log": log.encode(), **pictures})
 
 
-def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[str, Picture]) -> Path:
+def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, Picture]) -> Path:
     reports = folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    known = {"schema_version": results.SCHEMA_VERSION, "time": stamp, "host": platform.node()}
-    text = json.dumps(finite({**known, **report}), indent=2) + "\n"
-    path = _reserved(reports, f"{stamp}-{kind}")
+    text = json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n"
+    path = _reserved(reports, f"{report.time}-{kind}")
     digest = hashlib.sha256(text.encode()).hexdigest()
     written = {ending: content for ending, content in beside.items() if isinstance(content, bytes)}
     try:
@@ -192,8 +183,7 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
         with results.locked(folder):
             found = results.read(folder)
             name = f"{REPORTS_FOLDER}/{path.name}"
-            simulated = any(row["simulated"] for row in report.get("variants", report.get("rows", ())))
-            entry = {"file": name, "sha256": digest, "status": report["status"], "simulated": simulated}
+            entry = {"file": name, "sha256": digest, "status": report.status, "simulated": report.simulated}
             found["reports"].append({**entry, "artifact": str(folder), "manifest": manifest_digest(folder)})
             results.write(folder, found)
     except OSError:
@@ -204,7 +194,7 @@ def _save(folder: Path, report: Mapping[str, Any], kind: str, beside: Mapping[st
     # What is drawn of a report can be drawn again: nothing of the report is lost with it.
     for ending, draw in beside.items():
         if not isinstance(draw, bytes):
-            results.replace(path.with_suffix(ending), draw(json.loads(text), ReportFile(path.name, digest)))
+            results.replace(path.with_suffix(ending), draw(ReportFile(path.name, digest)))
     return path
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from vconv.cli.render.base import Cell, Document, FoldedText, command, pairs, show, sized, table, wrapped
 from vconv.cli.render.validation import variants
 from vconv.types import weights_named
+from vconv.validators.report.rows import VariantRow
 
 
 def systems(rows: Sequence[Document]) -> None:
@@ -63,7 +64,7 @@ def exported(document: Document) -> None:
         "",
     )
     if document["variants"]:
-        variants(document)
+        variants([VariantRow.model_validate(row) for row in document["variants"]])
     else:
         show("no variant was run: --golden none leaves the reference and its checks out")
     verb = "fill" if document["without_weights"] else "validate"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from vconv.cli.render.base import Document, FoldedText, coloured, marked, pairs, show, table, wrapped
+from vconv.cli.render.base import Cell, Document, FoldedText, coloured, marked, pairs, show, table, wrapped
 from vconv.types import weights_named
+from vconv.validators.report.bisection import BisectionResult
 
 BAR_DECADES = (-9.0, 0.0)
 """Powers of ten between which a distance is drawn as a bar of :data:`BAR_WIDTH` characters."""
@@ -54,42 +55,42 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
 
 
-def bisected(document: Document) -> None:
+def bisected(document: BisectionResult) -> None:
     """Draw where a variant departs: error against depth, and the operators of the worst stage."""
     show(
         pairs(
             [
-                ("artifact", document["artifact"]),
-                ("weights", weights_named(document["weights"], document["synthetic"])),
-                ("reference", f"{document['reference']['name']}, fp32 on cpu"),
+                ("artifact", document.artifact),
+                ("weights", weights_named(document.weights, document.synthetic)),
+                ("reference", f"{document.reference.name}, fp32 on cpu"),
             ]
         )
     )
-    wrapped(*(f"note: {note}" for note in document["notes"]))
-    stages = [
+    wrapped(*(f"note: {note}" for note in document.notes))
+    stages: list[list[Cell]] = [
         [
-            row["stage"] + " *" * (row["stage"] == document["worst_stage"]),
-            _figure(row["own"]),
-            _figure(row["total"]),
-            FoldedText(_bar(row["total"]), whole=True),
+            row.stage + " *" * (row.stage == document.worst_stage),
+            _figure(row.own),
+            _figure(row.total),
+            FoldedText(_bar(row.total), whole=True),
         ]
-        for row in document["stages"]
+        for row in document.stages
     ]
     show(table(["stage (* worst)"], ["stage alone", "accumulated", "<accumulated, from 1e-9 to 1"], stages))
-    departing = [row for row in document["operators"] if not row["agrees"]]
-    operators = [
+    departing = [row for row in document.operators if not row.agrees]
+    operators: list[list[Cell]] = [
         [
-            FoldedText(row["operator"], whole=True),
-            row["node"],
-            row["counterpart"] or "nothing",
-            _figure(row["error"]),
+            FoldedText(row.operator, whole=True),
+            row.node,
+            row.counterpart or "nothing",
+            _figure(row.error),
         ]
         for row in departing[:SHOWN_OPERATORS]
     ]
     if operators:
-        show("", f"operators of {document['worst_stage']} that depart, in order:")
+        show("", f"operators of {document.worst_stage} that depart, in order:")
         show(table(["operator", "node", "nearest in the reference"], ["error"], operators))
         if len(departing) > SHOWN_OPERATORS:
             show(f"and {len(departing) - SHOWN_OPERATORS} more, in the report")
-    wrapped(document["sentence"], f"picture: {document['picture']}")
-    show(coloured(document["status"]))
+    wrapped(document.sentence, f"picture: {document.picture}")
+    show(coloured(document.status))

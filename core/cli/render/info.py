@@ -27,7 +27,6 @@ from vconv.cli.render.base import (
     wrapped,
 )
 from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
-from vconv.validators.report import sentences
 from vconv.validators.report.history import TIME
 
 
@@ -151,8 +150,9 @@ def _report(report: Document) -> Iterator[str]:
         doubt = "" if report["ranked"] else ", not ranked"
         yield f"least p50{doubt}: {best['p50_ms']:.4g} ms at batch {best['batch']}, {named}"
     if report["winner"]:
-        other = report["winner"]["artifact"] != report["artifact"]
-        yield f"winner: {sentences.named(report['winner'], other)}"
+        winner = report["winner"]
+        other = f" of {winner['artifact']}" * (winner["artifact"] != report["artifact"])
+        yield f"winner: {winner['variant']} ({winner['engine']}){other}"
 
 
 def _files(document: Document) -> None:

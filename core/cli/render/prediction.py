@@ -4,42 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vconv.cli.render.base import Document, show, table, wrapped
+from vconv.cli.render.base import show, table, wrapped
 from vconv.validators.report import sentences
+from vconv.validators.report.document import Report
+from vconv.validators.report.rows import PredictedErrors, PredictionRow
 
-_METRIC = "relative_error"
-"""What published reports on NPUs give."""
 
-
-def predictions(document: Document) -> None:
+def predictions(document: Report) -> None:
     """Draw the error that is predicted of each variant and output, and what each cause alone contributes."""
-    predicted = [variant for variant in document["variants"] if variant["prediction"]]
+    predicted = [(row, row.prediction) for row in document.variants if row.prediction]
     if not predicted:
         return
-    causes = list(predicted[0]["prediction"]["arithmetic"])
-    device = document["devices"][predicted[0]["device"]]
+    causes = list(predicted[0][1].arithmetic)
+    device = document.devices[predicted[0][0].device]
     show("")
     wrapped(f"predicted, not measured: relative error on a {device}")
     figures = ("predicted", *(f"{cause}\nalone" for cause in causes), "the rest")
-    rows = (row for variant in predicted for row in _rows(variant, causes))
+    rows = (line for row, found in predicted for line in _rows(row.variant, found, causes))
     show(table(["variant (simulated)"], figures, rows))
-    for variant in predicted:
-        changed = ", ".join(f"{count} {cause}" for cause, count in variant["prediction"]["changed"].items())
-        of = f"{variant['prediction']['executed']} {sentences.executed(variant)}"
-        wrapped(f"  {variant['variant']} (simulated): of {of}, changed: {changed}")
+    for row, found in predicted:
+        changed = ", ".join(f"{count} {cause}" for cause, count in found.changed.items())
+        of = f"{found.executed} {sentences.executed(row)}"
+        wrapped(f"  {row.variant} (simulated): of {of}, changed: {changed}")
 
 
-def _rows(variant: Document, causes: list[str]) -> Iterator[list[str]]:
+def _rows(variant: str, found: PredictionRow, causes: list[str]) -> Iterator[list[str]]:
     """Lay out a variant: a row with its name alone, and one for each of its outputs."""
-    found = variant["prediction"]
-    yield [variant["variant"]]
-    for output, errors in found["outputs"].items():
-        alone = [found["changed"][cause] and found["causes"][cause]["outputs"][output] for cause in causes]
-        yield [f"  {output}", *(_percent(one) for one in (errors, *alone, found["rest"][output]))]
+    yield [variant]
+    for output, errors in found.outputs.items():
+        alone = [found.causes[cause].outputs[output] if found.changed[cause] else None for cause in causes]
+        yield [f"  {output}", *(_percent(one) for one in (errors, *alone, found.rest[output]))]
 
 
-def _percent(errors: Document | int) -> str:
-    """Give the error in percent; a dash for a cause that changed nothing, and for what is no number."""
-    if isinstance(errors, int) or errors[_METRIC] is None:
+def _percent(errors: PredictedErrors | None) -> str:
+    """Give the error that published reports on NPUs give, in percent.
+
+    A dash stands for a cause that changed nothing, and for what is no number.
+    """
+    if errors is None or errors.relative_error is None:
         return "-"
-    return f"{100 * errors[_METRIC]:.4f} %"
+    return f"{100 * errors.relative_error:.4f} %"

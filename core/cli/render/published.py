@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from vconv.cli.render.base import Document, show, table, wrapped
+from vconv.cli.render.base import show, table, wrapped
+from vconv.validators.report.document import PublishedRow
 
 
-def published(rows: Sequence[Document]) -> None:
+def published(rows: Sequence[PublishedRow]) -> None:
     """Draw figures by what they were measured on, each set of figures in a separate table."""
     if not rows:
         return
@@ -17,11 +18,11 @@ def published(rows: Sequence[Document]) -> None:
     for (source, device, variant, figures), found in groupby(rows, _heading):
         wrapped(f"{variant} on {device} ({source})")
         cells = [
-            [row["output"] or f"batch {row['batch']}", *(f"{row['figures'][name]:g}" for name in figures)]
+            [row.output or f"batch {row.batch}", *(f"{row.figures[name]:g}" for name in figures)]
             for row in found
         ]
         show(table(["of"], figures, cells))
 
 
-def _heading(row: Document) -> tuple[str, str, str, tuple[str, ...]]:
-    return row["source"], row["device"], row["variant"], tuple(row["figures"])
+def _heading(row: PublishedRow) -> tuple[str, str, str, tuple[str, ...]]:
+    return row.source, row.device, row.variant, tuple(row.figures)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from vconv.cli.render.base import Cell, Document, coloured, marked, pairs, show, table, wrapped
+from vconv.cli.render.base import Cell, coloured, marked, pairs, show, table, wrapped
 from vconv.cli.render.dataset import dataset
 from vconv.cli.render.prediction import predictions
 from vconv.cli.render.published import published
-from vconv.types import weights_named
+from vconv.types import Status, weights_named
 from vconv.validators.report import sentences
+from vconv.validators.report.comparison import Comparison
+from vconv.validators.report.document import Report, ValidationResult
+from vconv.validators.report.rows import LatencyRow, OutputRow, VariantRow
 
 
-def _worst_output(outputs: Mapping[str, Document]) -> tuple[str, Document]:
+def _worst_output(outputs: Mapping[str, OutputRow]) -> tuple[str, OutputRow | None]:
     if not outputs:
-        return "-", {}
+        return "-", None
     return max(
         outputs.items(),
-        key=lambda item: (item[1]["status"] == "failed", item[1].get("vector_relative_error") or 0),
+        key=lambda item: (item[1].status is Status.FAILED, item[1].vector_relative_error or 0),
     )
 
 
@@ -28,23 +31,23 @@ def _figure(value: float | None, style: str) -> str:
 _ACCURACY = (("floor", ".0e"), ("vector_relative_error", ".1e"), ("limit", ".2g"))
 
 
-def variants(document: Document) -> None:
+def variants(found: Sequence[VariantRow]) -> None:
     """Draw how variants were judged: one row each, with its worst output."""
     rows: list[list[Cell]] = []
-    for variant in document["variants"]:
-        output, row = _worst_output(variant["outputs"])
-        figures = [_figure(row.get(key), style) for key, style in _ACCURACY]
-        rows.append([sentences.short_name(variant), output, *figures, coloured(variant["status"])])
+    for variant in found:
+        output, row = _worst_output(variant.outputs)
+        figures = [_figure(getattr(row, key, None), style) for key, style in _ACCURACY]
+        rows.append([sentences.short_name(variant), output, *figures, coloured(variant.status)])
     show(table(["variant"], ["<worst output", "floor", "error", "limit", "<status"], rows))
 
 
-def latencies(document: Document) -> None:
+def latencies(document: Report) -> None:
     """Draw how long variants took: one row a variant and batch."""
-    if not any(variant["latency"] for variant in document["variants"]):
+    if not any(variant.latency for variant in document.variants):
         return
-    timed = [variant for variant in document["variants"] if variant["latency"] or variant["launches"]]
-    baseline = document["speed_up_baseline"]
-    launching = any(variant["launches"] for variant in timed)
+    timed = [variant for variant in document.variants if variant.latency or variant.launches]
+    baseline = document.speed_up_baseline
+    launching = any(variant.launches for variant in timed)
     headings = ["batch", "p50 ms", "img/s", *["speed-up"] * bool(baseline), *["launches"] * launching]
     rows = [
         [
@@ -52,111 +55,107 @@ def latencies(document: Document) -> None:
             *_timing(variant, timing, bool(baseline), launching),
         ]
         for variant in timed
-        for place, timing in enumerate(variant["latency"] or [{}])
+        for place, timing in enumerate(variant.latency or (None,))
     ]
     show("", table(["variant"], headings, rows))
-    counted = sorted({variant["launches"]["how"] for variant in timed if variant["launches"]})
+    counted = sorted({variant.launches.how for variant in timed if variant.launches})
     wrapped(*[f"speed-up: times as fast as {baseline}"] * bool(baseline))
     wrapped(*[f"launches: {', '.join(counted)}, for one image"] * launching)
 
 
-def _timing(variant: Document, timing: Document, compared: bool, launching: bool) -> Iterator[str]:
-    yield _figure(timing.get("batch"), "d")
-    yield _figure(timing.get("p50_ms"), ".1f")
-    yield _figure(timing.get("images_per_second"), ".1f")
+def _timing(variant: VariantRow, timing: LatencyRow | None, compared: bool, launching: bool) -> Iterator[str]:
+    yield _figure(timing.batch if timing else None, "d")
+    yield _figure(timing.p50_ms if timing else None, ".1f")
+    yield _figure(timing.images_per_second if timing else None, ".1f")
     if compared:
-        yield _figure(timing.get("speed_up_over_cpu"), ".2f")
+        yield _figure(timing.speed_up_over_cpu if timing else None, ".2f")
     if launching:
-        yield str(variant["launches"]["total"]) if variant["launches"] else "-"
+        yield str(variant.launches.total) if variant.launches else "-"
 
 
-def validated(document: Document) -> None:
+def validated(document: ValidationResult) -> None:
     """Draw the report of a validation."""
-    reference = document["reference"]
-    name = f"{reference['name']}, " if reference["name"] else ""
+    reference = document.reference
+    name = f"{reference.name}, " if reference.name else ""
     show(
         pairs(
             [
-                ("artifact", document["artifact"]),
-                ("weights", weights_named(document["weights"], document["synthetic"])),
+                ("artifact", document.artifact),
+                ("weights", weights_named(document.weights, document.synthetic)),
                 ("reference", f"{name}{sentences.reference(reference)}"),
-                ("limits", document["limits"]["within"]),
+                ("limits", document.limits.within),
             ]
         )
     )
-    for check in document["checks"]:
-        if check["status"] == "failed":
-            marked("failed", f"{check['name']}: {check['detail']}")
-    if document["variants"]:
-        variants(document)
+    for check in document.checks:
+        if check.status is Status.FAILED:
+            marked("failed", f"{check.name}: {check.detail}")
+    if document.variants:
+        variants(document.variants)
     else:
         show("nothing was recorded, and the original is not here: give --weights WHERE")
-    for variant in document["variants"]:
+    for variant in document.variants:
         _remarks(variant)
     latencies(document)
-    for variant in document["variants"]:
-        for skipped in variant["skipped_batches"]:
-            wrapped(
-                f"  {sentences.short_name(variant)}: batch {skipped['batch']} not timed: {skipped['reason']}"
-            )
+    for variant in document.variants:
+        for skipped in variant.skipped_batches:
+            wrapped(f"  {sentences.short_name(variant)}: batch {skipped.batch} not timed: {skipped.reason}")
     predictions(document)
     dataset(document)
-    wrapped(*sentences.fastest(document["ranking"]))
-    published(document["published"])
+    wrapped(*sentences.fastest(document.ranking))
+    published(document.published)
     _conclusion(document)
 
 
-def _remarks(variant: Document) -> None:
+def _remarks(variant: VariantRow) -> None:
     """Say what a table has no room for: why a variant failed, was not judged, or was not timed."""
-    found = [
-        f"{key}: {reason}" for key, row in variant["outputs"].items() for reason in row.get("reasons", ())
-    ]
-    for line in found or [variant["reason"]] * bool(variant["reason"]):
+    found = [f"{key}: {reason}" for key, row in variant.outputs.items() for reason in row.reasons]
+    for line in found or [variant.reason] * bool(variant.reason):
         wrapped(f"  {sentences.short_name(variant)}: {line}")
     if warning := sentences.fallbacks(variant):
         marked("warning", warning)
-    if variant["timing_refused"]:
-        wrapped(f"  {sentences.short_name(variant)}: not timed: {variant['timing_refused']}")
+    if variant.timing_refused:
+        wrapped(f"  {sentences.short_name(variant)}: not timed: {variant.timing_refused}")
 
 
-def _conclusion(document: Document) -> None:
+def _conclusion(document: ValidationResult) -> None:
     counts = {
-        status: sum(check["status"] == status for check in document["checks"])
+        status: sum(check.status == status for check in document.checks)
         for status in ("passed", "failed", "skipped")
     }
     show("checks: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number))
-    for check in document["checks"]:
-        if check["status"] == "skipped":
-            marked("skipped", f"{check['name']}: {check['detail']}")
-    for row in document["diagnosis"]:
-        wrapped(f"diagnosis: {row['class']}: {row['meaning']} ({row['where']}: {row['because']})")
-    wrapped(f"report: {document['report']}", f"page: {document['page']}")
-    show(coloured(document["status"]))
+    for check in document.checks:
+        if check.status is Status.SKIPPED:
+            marked("skipped", f"{check.name}: {check.detail}")
+    for row in document.diagnosis:
+        wrapped(f"diagnosis: {row.fault}: {row.meaning} ({row.where}: {row.because})")
+    wrapped(f"report: {document.report}", f"page: {document.page}")
+    show(coloured(document.status))
 
 
-def compared(document: Document) -> None:
+def compared(document: Comparison) -> None:
     """Draw a comparison: one table over artifacts, variants, engines and devices."""
     rows: list[list[Cell]] = []
     above = None
-    for row in document["rows"]:
-        if row["artifact"] != above:
-            above = row["artifact"]
+    for row in document.rows:
+        if row.artifact != above:
+            above = row.artifact
             rows.append([above])
         numbers = [
-            "-" if row["batch"] is None else str(row["batch"]),
-            *(_figure(row[key], ".1f") for key in ("p50_ms", "images_per_second")),
-            _figure(row["vector_relative_error"], ".1e"),
-            _figure(row["cosine"], ".6f"),
+            "-" if row.batch is None else str(row.batch),
+            *(_figure(value, ".1f") for value in (row.p50_ms, row.images_per_second)),
+            _figure(row.vector_relative_error, ".1e"),
+            _figure(row.cosine, ".6f"),
         ]
-        rows.append([f"  {sentences.short_name(row)}", *numbers, coloured(row["status"])])
+        rows.append([f"  {sentences.short_name(row)}", *numbers, coloured(row.status)])
     show(table(["variant"], ["batch", "p50 ms", "img/s", "error", "cosine", "<status"], rows))
-    for row in document["rows"]:
-        if row["timing_refused"]:
-            wrapped(f"  {row['artifact']}: {sentences.short_name(row)}: not timed: {row['timing_refused']}")
-    wrapped(sentences.winner(document), f"limits: {document['limits']['within']}")
-    for path, label in document["weights"].items():
-        reference = sentences.REFERENCES[document["references"][path]]
-        marked(document["statuses"][path], f"{path}: weights {label}; reference: {reference}")
-    for check in document["checks"]:
-        marked(check["status"], f"{check['artifact']}: {check['name']}: {check['detail']}")
-    show(coloured(document["status"]))
+    for row in document.rows:
+        if row.timing_refused:
+            wrapped(f"  {row.artifact}: {sentences.short_name(row)}: not timed: {row.timing_refused}")
+    wrapped(sentences.winner(document), f"limits: {document.limits.within}")
+    for path, label in document.weights.items():
+        reference = sentences.REFERENCES[document.references[path]]
+        marked(document.statuses[path], f"{path}: weights {label}; reference: {reference}")
+    for check in document.checks:
+        marked(check.status, f"{check.artifact}: {check.name}: {check.detail}")
+    show(coloured(document.status))

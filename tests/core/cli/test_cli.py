@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import made_reports
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
@@ -23,6 +24,7 @@ from vconv.cli.options import GROUPS
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.runtime.doctor.diagnosis import Diagnosis, Finding, State
 from vconv.runtime.simulation.device import lack
+from vconv.types import Status
 from vconv.workflows import export
 
 COMMANDS = sorted(main.commands)
@@ -185,11 +187,11 @@ def test_a_mistake_is_one_line_and_exit_status_2(
 
 @pytest.mark.parametrize("status", ["failed", "incomplete"])
 def test_what_did_not_pass_exits_with_1(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    document: dict[str, Any] = {"status": status, "passed": False}
+    document = made_reports.report(status=Status(status))
     monkeypatch.setattr("vconv.workflows.validate.validate", lambda *args, **kwargs: document)
     result = run("validate", ".", "--json")
     assert result.exit_code == 1
-    assert json.loads(result.stdout) == document
+    assert json.loads(result.stdout) == document.as_json()
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -354,7 +354,7 @@ def test_two_exports_to_one_target_do_not_mix(tmp_path: Path) -> None:
     assert manifest.load(tmp_path / "a").source.identity == str(winner + 1)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
-    assert report["passed"]
+    assert report.passed
 
 
 @pytest.mark.parametrize("after", [0.5, 1.0, 1.5])
@@ -374,4 +374,4 @@ def test_a_kill_leaves_no_artifact_and_the_retry_is_whole(
     assert not target.exists()
     vconv.export(NAME, str(weights), target)
     assert [path.name for path in target.parent.iterdir()] == ["a"]
-    assert vconv.validate(target, str(weights), quick=True, budget=1e-3)["passed"]
+    assert vconv.validate(target, str(weights), quick=True, budget=1e-3).passed

@@ -65,9 +65,9 @@ def test_it_is_described_with_its_reports(old: Path) -> None:
 @pytest.mark.parametrize("live", [True, False], ids=["live", "recorded"])
 def test_it_validates(old: Path, live: bool) -> None:
     report = vconv.validate(old, str(SOURCE) if live else None, quick=True)
-    assert report["status"] == "passed"
-    assert report["reference"]["source"] == ("live" if live else "golden")
-    assert {row["variant"]: row["status"] for row in report["variants"]} == {
+    assert report.status == "passed"
+    assert report.reference.source == ("live" if live else "golden")
+    assert {row.variant: row.status for row in report.variants} == {
         **({"original-torch-fp32": "skipped"} if live else {}),
         **dict.fromkeys(("patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"), "passed"),
     }
@@ -109,4 +109,4 @@ def test_its_card_is_written_again(old: Path) -> None:
 
 
 def test_bisect_finds_nothing_wrong_in_it(old: Path) -> None:
-    assert vconv.bisect(old, weights=str(SOURCE))["status"] == "passed"
+    assert vconv.bisect(old, weights=str(SOURCE)).status == "passed"

@@ -13,6 +13,7 @@ from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, UnknownNameError
 from vconv.validators.faults.operators import alter
 from vconv.validators.faults.workshop import ArtifactCopy
+from vconv.validators.report.document import InputsRow
 
 ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 
@@ -20,24 +21,24 @@ ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 @pytest.mark.parametrize("variant", ["onnx-fp32", "onnx-fp32-npu", "patched-torch-fp32"])
 def test_a_sound_variant_keeps_to_its_reference(copied: Path, variant: str) -> None:
     document = vconv.bisect(copied, variant)
-    assert (document["passed"], document["status"]) == (True, "passed")
-    assert [row["stage"] for row in document["stages"]] == [
+    assert (document.passed, document.status) == (True, "passed")
+    assert [row.stage for row in document.stages] == [
         "embeddings",
         "block 0",
         "block 1",
         "block 2",
         "head",
     ]
-    assert all(row["own"] <= document["bound"] >= row["total"] for row in document["stages"])
-    assert document["sentence"].startswith(f"{variant} keeps to its reference")
-    assert document["reference"]["source"] == "live"
+    assert all(row.own <= document.bound >= row.total for row in document.stages)
+    assert document.sentence.startswith(f"{variant} keeps to its reference")
+    assert document.reference.source == "live"
 
 
 @ONE
 def test_the_stock_original_of_dinov3_departs_from_the_authors_network(copied: Path) -> None:
     document = vconv.bisect(copied, "original-torch-fp32")
-    assert not document["passed"]
-    total = [row["total"] for row in document["stages"]]
+    assert not document.passed
+    total = [row.total for row in document.stages]
     assert total[0] < 1e-6
     assert total[1] > 1e-5
 
@@ -45,9 +46,9 @@ def test_the_stock_original_of_dinov3_departs_from_the_authors_network(copied: P
 @ONE
 def test_what_was_found_is_reported_with_a_log_and_a_picture(copied: Path) -> None:
     document = vconv.bisect(copied)
-    report, log, picture = (Path(document[key]) for key in ("report", "log", "picture"))
-    assert json.loads(report.read_text())["sentence"] == document["sentence"]
-    assert document["sentence"] in log.read_text()
+    report, log, picture = (Path(getattr(document, key)) for key in ("report", "log", "picture"))
+    assert json.loads(report.read_text())["sentence"] == document.sentence
+    assert document.sentence in log.read_text()
     drawn = picture.read_text()
     assert drawn.startswith("<?xml")
     for words in ("stage alone", "accumulated", "limit", "block 2", "dinov3-vits16: onnx-fp32 against"):
@@ -55,12 +56,12 @@ def test_what_was_found_is_reported_with_a_log_and_a_picture(copied: Path) -> No
     (entry,) = json.loads((copied / "results.json").read_text())["reports"]
     assert entry["file"] == f"reports/{report.name}"
     # What bisect leaves in an artifact is nothing that validation takes offence at.
-    assert vconv.validate(copied, quick=True, budget=1e-3)["passed"]
+    assert vconv.validate(copied, quick=True, budget=1e-3).passed
 
 
 @ONE
 def test_the_picture_of_the_same_figures_is_the_same_bytes(copied: Path) -> None:
-    first, second = (Path(vconv.bisect(copied)["picture"]).read_bytes() for _ in range(2))
+    first, second = (Path(vconv.bisect(copied).picture).read_bytes() for _ in range(2))
     assert first == second
 
 
@@ -73,12 +74,12 @@ def test_a_wrong_operator_is_named_and_fails(copied: Path, tmp_path: Path) -> No
     shop.save_graph("model.onnx", model)
     shop.rehash()
     document = vconv.bisect(shop.folder)
-    assert (document["passed"], document["worst_stage"]) == (False, "block 1")
-    assert document["culprit"]["node"] == node
-    assert re.match(r"onnx-fp32 departs in block 1, by .* at Mul ", document["sentence"])
+    assert (document.passed, document.worst_stage) == (False, "block 1")
+    assert document.culprit.node == node
+    assert re.match(r"onnx-fp32 departs in block 1, by .* at Mul ", document.sentence)
     validated = vconv.validate(shop.folder, quick=True, budget=1e-3)
-    assert [row["class"] for row in validated["diagnosis"]] == ["operator"]
-    assert validated["diagnosis"][0]["where"] == "onnx-fp32"
+    assert [row.fault for row in validated.diagnosis] == ["operator"]
+    assert validated.diagnosis[0].where == "onnx-fp32"
 
 
 @pytest.fixture
@@ -94,9 +95,9 @@ def test_without_the_original_a_graph_is_held_against_the_patched_model_which_is
     without_original: Path,
 ) -> None:
     document = vconv.bisect(without_original)
-    assert document["passed"]
-    assert document["reference"]["source"] == "none"
-    assert "the original's weights are not here" in document["reference"]["name"]
+    assert document.passed
+    assert document.reference.source == "none"
+    assert "the original's weights are not here" in document.reference.name
 
 
 @ONE
@@ -134,5 +135,5 @@ def test_limits_that_do_not_say_when_a_variant_departs_are_refused(copied: Path,
 @ONE
 def test_photographs_are_looked_at_where_they_are_given(copied: Path, photographs: list[str]) -> None:
     document = vconv.bisect(copied, images=photographs)
-    assert document["inputs"] == {"source": "photographs", "images": ["photograph 1", "photograph 2"]}
-    assert document["passed"]
+    assert document.inputs == InputsRow(source="photographs", images=("photograph 1", "photograph 2"))
+    assert document.passed

@@ -64,16 +64,20 @@ def simulated(document: Mapping[str, Any]) -> dict[str, Any]:
     }
     for row in found["variants"]:
         row |= {"device": "npu-sim", "simulated": True, "latency": []}
-        errors = {name: {"relative_error": 0.0123} for name in row["outputs"]}
-        alone = {name: {"relative_error": 0.0077} for name in row["outputs"]}
+        metrics = ("relative_error", "vector_relative_error")
+        errors = {name: dict.fromkeys(metrics, 0.0123) for name in row["outputs"]}
+        alone = {name: dict.fromkeys(metrics, 0.0077) for name in row["outputs"]}
         gelu = 12 if row["variant"].startswith("original") else 0
         row["prediction"] = {
+            "arithmetic": {"gelu": "tanh", "convolution": "hf32", "matmul": "fp32"},
+            "executed": 120,
+            "changed": {"gelu": gelu, "convolution": 1, "matmul": 0},
             "outputs": errors,
             "causes": {
                 "gelu": {"changed": gelu, "outputs": alone},
                 "convolution": {"changed": 1, "outputs": copy.deepcopy(alone)},
             },
-            "rest": {name: {"relative_error": 2e-6} for name in row["outputs"]},
+            "rest": {name: dict.fromkeys(metrics, 2e-6) for name in row["outputs"]},
         }
     return found
 
@@ -96,8 +100,8 @@ def test_a_validation_refreshes_the_card_in_its_language(copied: Path) -> None:
     vconv.card(copied, "zh")
     found = vconv.validate(copied, quick=True, budget=1.0)
     text = (copied / "README.md").read_text("utf-8")
-    assert found["card"] == str(copied / "README.md")
-    assert Path(found["report"]).name in text
+    assert found.card == str(copied / "README.md")
+    assert Path(found.report).name in text
     assert "尚未验证" not in text
     assert "来源与许可证" in text
 
@@ -114,7 +118,7 @@ NUMBERS = [
     (("variants", 2, "latency", 0, "images_per_second"), 98765.43, "98765.43"),
     (("variants", 1, "outputs", "cls", "mse"), 9.87e-5, "9.87e-05"),
     (("variants", 2, "outputs", "patches", "vector_relative_error"), 8.76e-6, "8.76e-06"),
-    (("variants", 1, "smoke", "cls", "max"), 345.6789, "345.6789"),
+    (("variants", 1, "output_summary", "cls", "max"), 345.6789, "345.6789"),
     (("preprocessing_ms_per_image",), 7654.32, "7654.32"),
     (("environment", "cores"), 97531, "97531"),
 ]
@@ -196,7 +200,7 @@ def on_an_accelerator(document: Mapping[str, Any]) -> dict[str, Any]:
         "reasons": ["3 values are NaN or Inf"],
     }
     there[1]["status"] = "failed"
-    there[1]["smoke"]["cls"] |= {"min": None, "max": None, "mean": None, "first": [None, 1.0]}
+    there[1]["output_summary"]["cls"] |= {"min": None, "max": None, "mean": None, "first": [None, 1.0]}
     found["variants"] += there
     found["status"] = "failed"
     return found
@@ -239,7 +243,7 @@ def test_an_older_report_that_is_gone_does_not_spoil_a_validation(carded: Path) 
     path.unlink()
     said: list[str] = []
     found = vconv.validate(carded, quick=True, budget=1.0, say=said.append)
-    assert (found["status"], found["card"]) == ("passed", None)
+    assert (found.status, found.card) == ("passed", None)
     assert any("README.md is left as it was: cannot read a report" in line for line in said)
 
 
@@ -267,7 +271,7 @@ def test_a_system_that_no_catalog_knows_is_exported_validated_and_has_a_card(
 ) -> None:
     monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {})
     vconv.export(replace(small_system, name="mine"), "synthetic:1", tmp_path / "mine")
-    assert vconv.validate(tmp_path / "mine", quick=True)["passed"]
+    assert vconv.validate(tmp_path / "mine", quick=True).passed
     assert "This is `mine`" in (tmp_path / "mine" / "README.md").read_text()
 
 
@@ -394,7 +398,7 @@ def test_a_report_that_is_gone_or_of_another_schema_is_a_sentence(carded: Path) 
 def test_a_card_that_was_changed_by_hand_is_left_alone(copied: Path) -> None:
     (copied / "README.md").write_text("mine\n")
     said: list[str] = []
-    assert vconv.validate(copied, quick=True, budget=1.0, say=said.append)["card"] is None
+    assert vconv.validate(copied, quick=True, budget=1.0, say=said.append).card is None
     assert (copied / "README.md").read_text() == "mine\n"
     assert any("changed by hand" in line for line in said)
     with pytest.raises(ArtifactError, match="is not vconv's"):
@@ -465,18 +469,19 @@ def test_agreement_on_a_folder_of_images_stands_in_the_card_and_on_the_page(
         natural_image(20 + seed).resize((96, 64)).save(folder / f"{seed}.png")
     (folder / "torn.png").write_bytes(b"no image")
     found = vconv.validate(copied, dataset=folder, quick=True, budget=1.0)
-    dataset = found["dataset"]
-    assert (dataset["images"], [row["image"] for row in dataset["skipped"]]) == (4, ["torn.png"])
+    dataset = found.dataset
+    assert dataset is not None
+    assert (dataset.images, [row.image for row in dataset.skipped]) == (4, ["torn.png"])
     text = (copied / "README.md").read_text()
     section = text[text.index("Over 4 images of a folder (skipped: 1)") :]
-    for row in dataset["variants"]:
-        for output, of in row["outputs"].items():
-            errors = of["vector_relative_error"]
-            cells = [f"{of['cosine'][key]:.6f}" for key in ("p1", "p50")]
+    for row in dataset.variants:
+        for output, of in row.outputs.items():
+            errors = of.vector_relative_error
+            cells = [f"{of.cosine[key]:.6f}" for key in ("p1", "p50")]
             cells += [f"{errors[key]:.2e}" for key in ("p50", "p99", "p100")]
-            cells += [f"{row['neighbours']['agreement']:.6f}", "-"]
-            assert f"| `{row['variant']}` | `{output}` | {' | '.join(cells)} |" in section
-    page = Path(found["page"]).read_text()
-    for worst in dataset["worst"]:
-        assert worst["thumbnail"] in page
+            cells += [f"{row.neighbours.agreement:.6f}", "-"]
+            assert f"| `{row.variant}` | `{output}` | {' | '.join(cells)} |" in section
+    page = Path(found.page).read_text()
+    for worst in dataset.worst:
+        assert worst.thumbnail and worst.thumbnail in page
     assert "torn.png" in page

@@ -22,6 +22,7 @@ from vconv.artifact.results import REPORTS_FOLDER
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.cli.render import validated
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import models
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ArtifactError, EngineError, InputError
@@ -31,6 +32,8 @@ from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import Array
 from vconv.validators.accuracy.golden import AT_ONCE
 from vconv.validators.report import journal
+from vconv.validators.report.dataset_document import SkippedImage
+from vconv.validators.report.document import ValidationResult
 from vconv.workflows import dataset as dataset_room
 from vconv.workflows import validate as judging
 
@@ -59,10 +62,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def validate(copied: Path) -> Callable[..., dict[str, Any]]:
+def validate(copied: Path) -> Callable[..., ValidationResult]:
     """Validate the copy, not timing more than must be."""
 
-    def run(folder: Path | None, **options: Any) -> dict[str, Any]:
+    def run(folder: Path | None, **options: Any) -> ValidationResult:
         return vconv.validate(copied, dataset=folder, quick=True, **options)
 
     return run
@@ -72,9 +75,11 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
 
 
-def figures(report: dict[str, Any]) -> dict[str, Any]:
+def figures(report: ValidationResult) -> dict[str, Any]:
     """Return what is the same however often a run was killed."""
-    return {key: value for key, value in report["dataset"].items() if key not in ("resumed", "seconds")}
+    return {
+        key: value for key, value in report.dataset.as_json().items() if key not in ("resumed", "seconds")
+    }
 
 
 def left(artifact: Path) -> list[str]:
@@ -92,54 +97,53 @@ def brute_force(system: System, folder: Path, artifact: Path, names: Sequence[st
             torch.from_numpy(pixels)
         )
     return {
-        name: value.double().numpy()
-        for name, value in zip(models.output_names(source.network), found, strict=True)
+        name: value.double().numpy() for name, value in zip(output_names(source.network), found, strict=True)
     }
 
 
 def test_the_figures_are_those_of_the_original_and_the_variant_on_all_images_at_once(
-    copied: Path, folder: Path, small_system: System, validate: Callable[..., dict[str, Any]]
+    copied: Path, folder: Path, small_system: System, validate: Callable[..., ValidationResult]
 ) -> None:
     report = validate(folder)
-    found = report["dataset"]
+    found = report.dataset
     names = [name for name in files(folder) if name != BROKEN]
     expected = brute_force(small_system, folder, copied, names)
     session = vconv.load(copied, variant="onnx-fp32")
     actual = session([upright(folder / name) for name in names])
-    row = next(row for row in found["variants"] if row["variant"] == "onnx-fp32")
-    assert list(row["outputs"]) == list(expected)
+    row = next(row for row in found.variants if row.variant == "onnx-fp32")
+    assert list(row.outputs) == list(expected)
     for name, wanted in expected.items():
         a, e = actual[name].reshape(len(names), -1), wanted.reshape(len(names), -1)
         errors = np.sqrt(((a - e) ** 2).sum(1) / (e**2).sum(1))
-        figures = row["outputs"][name]["vector_relative_error"]
+        figures = row.outputs[name].vector_relative_error
         # Another batch is rounded otherwise: of the error itself, not of the values.
         np.testing.assert_allclose(list(figures.values()), np.percentile(errors, (50, 90, 99, 100)), rtol=0.5)
-        assert row["outputs"][name]["beyond"] == 0
-    assert (report["status"], found["images"], found["k"], found["other_files"]) == ("passed", IMAGES, 10, 1)
-    assert found["agreement_by_chance"] == 10 / (IMAGES - 1)
-    assert found["skipped"] == [{"image": BROKEN, "reason": found["skipped"][0]["reason"]}]
-    assert [row["status"] for row in found["variants"]] == ["skipped", "passed", "passed", "passed"]
-    assert {row["neighbours"]["agreement"] for row in found["variants"]} == {1.0}
-    assert [pair["agreement"] for pair in found["neighbours_between"]] == [1.0] * 6
-    assert {row["top1_agreement"] for row in found["variants"]} == {None}
-    assert [len(found["worst"]), found["resumed"]] == [10, False]
+        assert row.outputs[name].beyond == 0
+    assert (report.status, found.images, found.k, found.other_files) == ("passed", IMAGES, 10, 1)
+    assert found.agreement_by_chance == 10 / (IMAGES - 1)
+    assert found.skipped == (SkippedImage(image=BROKEN, reason=found.skipped[0].reason),)
+    assert [row.status for row in found.variants] == ["skipped", "passed", "passed", "passed"]
+    assert {row.neighbours.agreement for row in found.variants} == {1.0}
+    assert [pair.agreement for pair in found.neighbours_between] == [1.0] * 6
+    assert {row.top1_agreement for row in found.variants} == {None}
+    assert [len(found.worst), found.resumed] == [10, False]
     assert left(copied) == []
 
 
 @pytest.mark.parametrize("system", sorted(SYSTEMS), indirect=True)
 def test_every_system_passes_against_its_own_reference_and_is_told_from_its_stock_original(
-    folder: Path, system: System, validate: Callable[..., dict[str, Any]]
+    folder: Path, system: System, validate: Callable[..., ValidationResult]
 ) -> None:
     report = validate(folder)
-    found = report["dataset"]
-    assert (report["status"], found["images"]) == ("passed", IMAGES)
-    stock, *judged = found["variants"]
-    assert [row["status"] for row in judged] == ["passed"] * 3
-    assert found["neighbours_of"] == next(name for name in ("pooled", "cls") if name in stock["outputs"])
-    corrected = report["reference"]["name"] != "original"
-    for output in stock["outputs"].values():
-        assert output["beyond"] is output["limit"] is None
-        assert (output["vector_relative_error"]["p50"] > 1e-5) == corrected
+    found = report.dataset
+    assert (report.status, found.images) == ("passed", IMAGES)
+    stock, *judged = found.variants
+    assert [row.status for row in judged] == ["passed"] * 3
+    assert found.neighbours_of == next(name for name in ("pooled", "cls") if name in stock.outputs)
+    corrected = report.reference.name != "original"
+    for output in stock.outputs.values():
+        assert output.beyond is output.limit is None
+        assert (output.vector_relative_error["p50"] > 1e-5) == corrected
 
 
 def faulty(image: Array) -> Callable[..., Any]:
@@ -159,34 +163,34 @@ def faulty(image: Array) -> Callable[..., Any]:
 def test_a_variant_that_is_wrong_on_one_image_fails_and_that_image_is_the_worst(
     copied: Path,
     folder: Path,
-    validate: Callable[..., dict[str, Any]],
+    validate: Callable[..., ValidationResult],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     image = preprocess(copied, [upright(folder / WRONG)])[0]
     monkeypatch.setattr(dataset_room, "in_batches", faulty(image))
     report = validate(folder)
-    found = report["dataset"]
-    assert (report["status"], report["passed"]) == ("failed", False)
+    found = report.dataset
+    assert (report.status, report.passed) == ("failed", False)
     statuses = ["skipped", "passed", "failed", "failed"]
-    assert [row["status"] for row in found["variants"]] == statuses
-    assert [row["status"] for row in report["variants"]] == statuses
-    for row in (found["variants"][2], report["variants"][2]):
-        assert row["reason"].startswith(
+    assert [row.status for row in found.variants] == statuses
+    assert [row.status for row in report.variants] == statuses
+    for row in (found.variants[2], report.variants[2]):
+        assert row.reason.startswith(
             f"1 of {IMAGES} images of the data set are beyond the limit, the first {WRONG}: patches: vector"
         )
-    beyond = {name: row["beyond"] for name, row in found["variants"][2]["outputs"].items()}
+    beyond = {name: row.beyond for name, row in found.variants[2].outputs.items()}
     assert beyond == {"pooled": 0, "cls": 0, "patches": 1, "last_hidden_state": 0}
-    worst = found["worst"][0]
-    assert (worst["image"], worst["output"]) == (WRONG, "patches")
-    assert worst["variant"] in ("onnx-fp32", "onnx-fp32-npu")
-    assert worst["vector_relative_error"] == pytest.approx(1e-4, rel=1e-2)
-    assert worst["share_of_limit"] > 1 > found["worst"][1]["share_of_limit"]
-    assert worst["thumbnail"].startswith("data:image/jpeg;base64,")
-    assert all(row["variant"] == "patched-torch-fp32" for row in report["ranking"]["rows"] if row["rank"])
+    worst = found.worst[0]
+    assert (worst.image, worst.output) == (WRONG, "patches")
+    assert worst.variant in ("onnx-fp32", "onnx-fp32-npu")
+    assert worst.vector_relative_error == pytest.approx(1e-4, rel=1e-2)
+    assert worst.share_of_limit > 1 > found.worst[1].share_of_limit
+    assert worst.thumbnail.startswith("data:image/jpeg;base64,")
+    assert all(row.variant == "patched-torch-fp32" for row in report.ranking.rows if row.rank)
 
 
 def test_images_that_an_engine_refuses_fail_its_variant_and_no_other(
-    folder: Path, validate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    folder: Path, validate: Callable[..., ValidationResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusing(session: Any, pixel_values: Array, batch: int) -> dict[str, Array]:
         if session.__self__.engine == "onnxruntime" and len(pixel_values) < AT_ONCE:
@@ -194,29 +198,29 @@ def test_images_that_an_engine_refuses_fail_its_variant_and_no_other(
         return in_batches(session, pixel_values, batch)
 
     monkeypatch.setattr(dataset_room, "in_batches", refusing)
-    found = validate(folder)["dataset"]
-    assert [row["status"] for row in found["variants"]] == ["skipped", "passed", "failed", "failed"]
+    found = validate(folder).dataset
+    assert [row.status for row in found.variants] == ["skipped", "passed", "failed", "failed"]
     refused = IMAGES - 2 * AT_ONCE + 1  # the broken image is in one of the first two steps
-    for row in found["variants"][2:]:
-        assert row["reason"].startswith(f"{refused + 7} of {IMAGES} images")
-        assert "it cannot | got a few images" in row["reason"]
-        for output in row["outputs"].values():
-            assert (output["compared"], output["beyond"]) == (IMAGES - refused - 7, refused + 7)
-    assert found["worst"][0]["share_of_limit"] is None
+    for row in found.variants[2:]:
+        assert row.reason.startswith(f"{refused + 7} of {IMAGES} images")
+        assert "it cannot | got a few images" in row.reason
+        for output in row.outputs.values():
+            assert (output.compared, output.beyond) == (IMAGES - refused - 7, refused + 7)
+    assert found.worst[0].share_of_limit is None
 
 
 def test_wider_limits_hold_for_every_image(
     copied: Path,
     folder: Path,
-    validate: Callable[..., dict[str, Any]],
+    validate: Callable[..., ValidationResult],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     image = preprocess(copied, [upright(folder / WRONG)])[0]
     monkeypatch.setattr(dataset_room, "in_batches", faulty(image))
     report = validate(folder, within="card")
-    assert report["status"] == "passed"
-    assert report["dataset"]["worst"][0]["image"] == WRONG
-    assert report["dataset"]["variants"][2]["outputs"]["patches"]["limit"] == 1e-2
+    assert report.status == "passed"
+    assert report.dataset.worst[0].image == WRONG
+    assert report.dataset.variants[2].outputs["patches"].limit == 1e-2
 
 
 KILLED = """
@@ -246,7 +250,7 @@ def killed(artifact: Path, folder: Path, steps: int) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_and_gives_the_same_bit_by_bit(
-    copied: Path, folder: Path, validate: Callable[..., dict[str, Any]]
+    copied: Path, folder: Path, validate: Callable[..., ValidationResult]
 ) -> None:
     whole = validate(folder)
     killed(copied, folder, steps=1)
@@ -255,7 +259,7 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bit_by_bit(
     lines: list[str] = []
     resumed = validate(folder, say=lines.append)
     assert f"resuming at image 8 of {IMAGES + 1}" in lines
-    assert (whole["dataset"]["resumed"], resumed["dataset"]["resumed"]) == (False, True)
+    assert (whole.dataset.resumed, resumed.dataset.resumed) == (False, True)
     assert figures(resumed) == figures(whole)
     assert left(copied) == []
 
@@ -279,7 +283,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any], steps: 
 def test_an_image_that_was_changed_since_is_run_again_and_all_after_it(
     copied: Path,
     folder: Path,
-    validate: Callable[..., dict[str, Any]],
+    validate: Callable[..., ValidationResult],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     interrupted(monkeypatch, lambda: validate(folder), steps=2)
@@ -298,7 +302,7 @@ def test_what_was_done_of_something_else_is_not_gone_on_with(
     change: str,
     copied: Path,
     folder: Path,
-    validate: Callable[..., dict[str, Any]],
+    validate: Callable[..., ValidationResult],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     interrupted(monkeypatch, lambda: validate(folder), steps=2)
@@ -311,7 +315,7 @@ def test_what_was_done_of_something_else_is_not_gone_on_with(
     else:
         options["precision"] = ("fp32", "bf16")
     lines: list[str] = []
-    assert validate(folder, **options, say=lines.append)["dataset"]["resumed"] is False
+    assert validate(folder, **options, say=lines.append).dataset.resumed is False
     assert left(copied) == [work]
     assert [line for line in lines if work in line and "unfinished run" in line]
 
@@ -319,7 +323,7 @@ def test_what_was_done_of_something_else_is_not_gone_on_with(
 def test_a_second_validation_of_the_same_is_refused(
     copied: Path,
     folder: Path,
-    validate: Callable[..., dict[str, Any]],
+    validate: Callable[..., ValidationResult],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     append = dataset_room.Journal.append
@@ -332,7 +336,7 @@ def test_a_second_validation_of_the_same_is_refused(
 
     monkeypatch.setattr(dataset_room, "AT_ONCE", 64)
     monkeypatch.setattr(dataset_room.Journal, "append", meanwhile)
-    assert validate(folder)["status"] == "passed"
+    assert validate(folder).status == "passed"
 
 
 def test_without_the_original_a_data_set_is_refused_before_anything_is_run(
@@ -348,11 +352,11 @@ def test_without_the_original_a_data_set_is_refused_before_anything_is_run(
         vconv.validate(tmp_path / "artifact", dataset=folder, say=lines.append)
     assert not any("torch" in line for line in lines)
     found = vconv.validate(tmp_path / "artifact", str(weights), dataset=folder, quick=True)
-    assert found["dataset"]["images"] == IMAGES
+    assert found.dataset.images == IMAGES
 
 
 def test_images_that_the_processor_refuses_are_skipped_and_two_have_no_neighbours(
-    copied: Path, tmp_path: Path, validate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    copied: Path, tmp_path: Path, validate: Callable[..., ValidationResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "few"
     folder.mkdir()
@@ -372,15 +376,15 @@ def test_images_that_the_processor_refuses_are_skipped_and_two_have_no_neighbour
         return one
 
     monkeypatch.setattr(dataset_room, "load_processor", refusing)
-    found = validate(folder)["dataset"]
-    assert found["skipped"] == [{"image": "1.png", "reason": "it cannot: too little"}]
-    assert (found["images"], found["k"], found["agreement_by_chance"]) == (2, 0, None)
-    assert {row["neighbours"]["agreement"] for row in found["variants"]} == {None}
-    assert len(found["worst"]) == 2
+    found = validate(folder).dataset
+    assert found.skipped == (SkippedImage(image="1.png", reason="it cannot: too little"),)
+    assert (found.images, found.k, found.agreement_by_chance) == (2, 0, None)
+    assert {row.neighbours.agreement for row in found.variants} == {None}
+    assert len(found.worst) == 2
 
 
 def test_images_that_the_processor_refuses_one_and_all_have_not_passed(
-    copied: Path, folder: Path, validate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    copied: Path, folder: Path, validate: Callable[..., ValidationResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(images: Any) -> Array:
         raise InputError("it cannot", got="too little", expected="more", fix="none")
@@ -391,7 +395,7 @@ def test_images_that_the_processor_refuses_one_and_all_have_not_passed(
 
 
 def test_memory_does_not_grow_with_the_number_of_images(
-    tmp_path: Path, validate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, validate: Callable[..., ValidationResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agree, peaks = judging.agree, []
 
@@ -410,7 +414,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
         folder.mkdir()
         for name in range(count):
             natural_image(0).resize((66 + name, 64)).save(folder / f"{name}.png")
-        assert validate(folder)["dataset"]["images"] == count
+        assert validate(folder).dataset.images == count
     assert peaks[2] < 1.3 * peaks[1]
 
 
@@ -426,7 +430,7 @@ def test_the_command_line_shows_it_and_its_json_holds_it(
     assert document["dataset"]["folder"] == str(folder)
     inside = json.dumps({**document["dataset"], "folder": "", "worst": []})
     assert str(folder.parent) not in inside
-    validated(document)
+    validated(ValidationResult.model_validate(document))
     # Long names are folded, wherever they stand: what is drawn is read without its spaces.
     drawn = "".join(capsys.readouterr().out.split())
     told = f"dataset{folder}:{IMAGES}images,1skipped,otherfiles,notlookedat:1;weights{document['weights']}"

@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import vconv
 from vconv.artifact import manifest
 from vconv.catalog.systems import SYSTEMS, System
+from vconv.convert.architectures.outputs import output_names, output_shapes
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.hubs.base import Snapshot
-from vconv.convert.layouts.table import network
-from vconv.convert.libraries import models
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, UnknownNameError, WeightsError
 from vconv.types import INPUT, WEIGHTS_FILE, Array
@@ -145,7 +145,7 @@ SHAPES = {
 
 @pytest.mark.every_system
 def test_the_full_sized_network_of_a_system_has_the_outputs_of_its_model_page(system: System) -> None:
-    shapes = models.output_shapes(network(system.config), 1, system.input)
+    shapes = output_shapes(network(system.config), 1, system.input)
     assert {name: list(shape[1:]) for name, shape in shapes.items()} == SHAPES[system.name]
 
 
@@ -272,10 +272,10 @@ def test_weights_from_disk_export_like_the_same_weights_from_a_seed(
     )
     assert not made.source.synthetic
     report = vconv.validate(tmp_path / "a", quick=True)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "golden")
-    assert report["variants"][0]["variant"] != "original-torch-fp32"
+    assert (report.status, report.reference.source) == ("passed", "golden")
+    assert report.variants[0].variant != "original-torch-fp32"
     report = vconv.validate(tmp_path / "a", str(given), quick=True)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "live")
+    assert (report.status, report.reference.source) == ("passed", "live")
     with pytest.raises(InputError, match="cannot judge on these images .*--weights"):
         vconv.validate(tmp_path / "a", images=photographs, quick=True)
 
@@ -299,8 +299,8 @@ def test_a_real_classifier_gives_logits_that_stock_transformers_gives(
     with vconv.load(tmp_path / "a") as session:
         assert relative(session(pixel_values)["logits"], logits) <= LIMIT
     report = vconv.validate(tmp_path / "a", str(folder), quick=True)
-    assert report["passed"]
-    assert report["variants"][-1]["outputs"]["logits"]["top1_match"] == 1.0
+    assert report.passed
+    assert report.variants[-1].outputs["logits"].metrics["top1_match"] == 1.0
 
 
 @pytest.mark.every_system
@@ -345,7 +345,7 @@ def test_a_repository_goes_into_the_manifest_with_its_revision_and_licence(
     assert (made.licence, made.synthetic) == ("a-licence", False)
     assert (tmp_path / "a" / "LICENSE.md").read_text() == "may be used\n"
     report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "live")
+    assert (report.status, report.reference.source) == ("passed", "live")
     assert revisions == [None, commit]
 
 
@@ -362,7 +362,7 @@ def test_a_pooling_is_kept_through_export_validation_and_stock_loading(
     made = manifest.load(tmp_path / "a")
     assert (made.system.pooling, made.source.pool) == (pool, pool)
     report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
-    assert (report["status"], report["reference"]["source"]) == ("passed", "live")
+    assert (report.status, report.reference.source) == ("passed", "live")
     _, expected = golden.load(tmp_path / "a" / golden.GOLDEN_FILE)
     pooled = {"cls": expected["cls"], "avg": expected["patches"].mean(axis=1)}
     assert relative(expected["pooled"], pooled[pool]) < 1e-6
@@ -392,7 +392,7 @@ def test_an_older_opset_default_can_be_raised(small_name: str, tmp_path: Path) -
     vconv.export(small_name, "synthetic", tmp_path / "a", opset=20)
     opsets = {record.variant: record.opset for record in manifest.load(tmp_path / "a").variants}
     assert opsets == {"patched-torch-fp32": None, "onnx-fp32": 20, "onnx-fp32-npu": 18}
-    assert vconv.validate(tmp_path / "a", quick=True)["passed"]
+    assert vconv.validate(tmp_path / "a", quick=True).passed
 
 
 @pytest.mark.every_system
@@ -400,7 +400,7 @@ def test_the_network_that_an_artifact_describes_has_the_outputs_that_it_declares
     config = json.loads((either / "config.json").read_text())
     net = network(config, read_header(either / WEIGHTS_FILE))
     declared = manifest.load(either).outputs
-    assert list(declared) == list(models.output_names(net))
+    assert list(declared) == list(output_names(net))
     _, expected = golden.load(either / golden.GOLDEN_FILE)
     assert {name: shape[1:] for name, shape in declared.items()} == {
         name: value.shape[1:] for name, value in expected.items()

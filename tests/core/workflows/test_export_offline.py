@@ -25,6 +25,8 @@ from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
 from vconv.runtime.devices import table
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.npu_gelu import SPELLED_OUT, ExactGelu
+from vconv.validators.report.document import CheckRow, Report
+from vconv.validators.report.rows import VariantRow
 from vconv.workflows import validate
 
 SOC = "Ascend910B4"
@@ -85,14 +87,14 @@ def compiled(exported: Callable[..., Any], atc: Path) -> tuple[Path, dict[str, A
     return found
 
 
-def row_of(report: dict[str, Any], variant: str) -> dict[str, Any]:
-    (row,) = (row for row in report["variants"] if row["variant"] == variant)
-    return dict(row)
+def row_of(report: Report, variant: str) -> VariantRow:
+    (row,) = (row for row in report.variants if row.variant == variant)
+    return row
 
 
-def check_of(report: dict[str, Any], name: str) -> dict[str, Any]:
-    (check,) = (check for check in report["checks"] if check["name"] == name)
-    return dict(check)
+def check_of(report: Report, name: str) -> CheckRow:
+    (check,) = (check for check in report.checks if check.name == name)
+    return check
 
 
 def test_without_atc_the_artifact_is_complete_and_says_what_is_to_be_made(
@@ -118,18 +120,18 @@ def test_on_a_cpu_a_validation_passes_and_says_why_the_offline_model_was_not_run
     pending: tuple[Path, dict[str, Any]],
 ) -> None:
     report = validate.validate(pending[0], quick=True)
-    assert report["status"] == "passed"
+    assert report.status == "passed"
     row = row_of(report, "om-fp16")
-    assert (row["engine"], row["status"]) == ("acl", "skipped")
-    assert row["reason"] == "acl cannot run here: offline models run on an NPU alone"
+    assert (row.engine, row.status) == ("acl", "skipped")
+    assert row.reason == "acl cannot run here: offline models run on an NPU alone"
     check = check_of(report, "om/model.om")
-    assert check["status"] == "skipped" and "not made yet" in check["detail"]
+    assert check.status == "skipped" and "not made yet" in check.detail
 
 
 @pytest.mark.usefixtures("acl", "one_npu")
 def test_on_an_npu_a_model_that_is_not_made_is_skipped(pending: tuple[Path, dict[str, Any]]) -> None:
     row = row_of(validate.validate(pending[0], quick=True, device="npu"), "om-fp16")
-    assert (row["status"], row["reason"]) == ("skipped", "model.om is not made yet: no such file")
+    assert (row.status, row.reason) == ("skipped", "model.om is not made yet: no such file")
 
 
 @pytest.mark.usefixtures("acl", "one_npu", "atc")
@@ -140,14 +142,14 @@ def test_a_model_that_the_script_made_is_judged_and_said_not_to_be_hashed(
     subprocess.run([folder / "om" / "atc.sh"], check=True, stdout=subprocess.DEVNULL)
     report = validate.validate(folder, quick=True, device="npu")
     row = row_of(report, "om-fp16")
-    assert (row["status"], row["device"], row["arithmetic"]) == ("passed", "npu:0", "fp16")
-    assert row["batches"] == [1, 2]
-    assert [timing["batch"] for timing in row["latency"]] == [1]
-    assert {output["status"] for output in row["outputs"].values()} == {"passed"}
-    assert row["outputs"].keys() == manifest.load(folder).outputs.keys()
+    assert (row.status, row.device, row.arithmetic) == ("passed", "npu:0", "fp16")
+    assert row.batches == (1, 2)
+    assert [timing.batch for timing in row.latency] == [1]
+    assert {output.status for output in row.outputs.values()} == {"passed"}
+    assert row.outputs.keys() == manifest.load(folder).outputs.keys()
     check = check_of(report, "om/model.om")
-    assert check["status"] == "skipped" and "not hashed" in check["detail"]
-    assert check_of(report, "files")["status"] == "passed"
+    assert check.status == "skipped" and "not hashed" in check.detail
+    assert check_of(report, "files").status == "passed"
 
 
 @pytest.mark.usefixtures("acl", "one_npu")
@@ -160,8 +162,8 @@ def test_a_compiled_model_is_hashed_and_judged_at_its_batch_in_float32(
     assert held == ["om/model.om", "om/op_precision.ini"]
     report = validate.validate(folder, quick=True, device="npu")
     row = row_of(report, "om-fp32")
-    assert (row["status"], row["batches"], row["arithmetic"]) == ("passed", [2], "fp32")
-    assert "om/model.om" not in {check["name"] for check in report["checks"]}
+    assert (row.status, row.batches, row.arithmetic) == ("passed", (2,), "fp32")
+    assert "om/model.om" not in {check.name for check in report.checks}
 
 
 def test_a_compiled_model_that_was_changed_is_refused(compiled: tuple[Path, dict[str, Any]]) -> None:
@@ -176,7 +178,7 @@ def test_what_lies_beside_the_model_and_no_script_makes_fails_the_files(
 ) -> None:
     (pending[0] / "om" / "fusion_result.json").write_text("{}")
     check = check_of(validate.validate(pending[0], quick=True), "files")
-    assert check["status"] == "failed" and "om/fusion_result.json" in check["detail"]
+    assert check.status == "failed" and "om/fusion_result.json" in check.detail
 
 
 @pytest.mark.usefixtures("acl", "one_npu")

@@ -22,7 +22,7 @@ import vconv
 from vconv.artifact.manifest import DIGEST_FILE
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.layouts.table import find_layout
+from vconv.convert.libraries.readers import find_reader
 from vconv.convert.patches import gelu_erf, qkv_bias, rope_periods
 from vconv.convert.sources.table import Request, open_source
 from vconv.convert.weights import ledger
@@ -58,8 +58,8 @@ def forget_the_source(folder: Path) -> None:
 
 
 def failures(report: dict[str, Any]) -> set[str]:
-    failed = {check["name"] for check in report["checks"] if check["status"] == "failed"}
-    return failed | {variant["variant"] for variant in report["variants"] if variant["status"] == "failed"}
+    failed = {check.name for check in report.checks if check.status == "failed"}
+    return failed | {variant.variant for variant in report.variants if variant.status == "failed"}
 
 
 def edit_weight(
@@ -119,10 +119,10 @@ def test_a_tanh_gelu_in_a_graph_fails_by_its_numbers_and_by_its_operators(
     (copied / file).write_bytes(model.SerializeToString())
     rehash(copied)
     report = vconv.validate(copied, **QUICK)
-    assert report["status"] == "failed"
+    assert report.status == "failed"
     assert failures(report) == {variant, f"{file}: exact GELU"}
-    row = next(row for row in report["variants"] if row["variant"] == variant)
-    errors = [output["vector_relative_error"] for output in row["outputs"].values()]
+    row = next(row for row in report.variants if row.variant == variant)
+    errors = [output.vector_relative_error for output in row.outputs.values()]
     assert 5e-5 < max(errors) < 5e-2
 
 
@@ -139,12 +139,12 @@ def test_a_loosened_file_lets_a_tanh_gelu_through_by_its_numbers_and_says_so(
     assert failures(vconv.validate(copied, **QUICK)) == {"onnx-fp32", "model.onnx: exact GELU"}
     report = vconv.validate(copied, within=loose, **QUICK)
     assert failures(report) == {"model.onnx: exact GELU"}
-    assert report["limits"]["within"] == report["limits"]["file"]["path"] == str(loose)
-    assert report["limits"]["file"]["sha256"] == hashlib.sha256(loose.read_bytes()).hexdigest()
+    assert report.limits.within == report.limits.file.path == str(loose)
+    assert report.limits.file.sha256 == hashlib.sha256(loose.read_bytes()).hexdigest()
     bounds = {"vector_relative_error": 5e-2}
     wanted = {"precision": "fp32", "arithmetic": "fp32", "bounds": bounds, "source": "a test"}
-    assert report["limits"]["rows"] == [wanted]
-    log = Path(report["log"]).read_text()
+    assert [row.as_json() for row in report.limits.rows] == [wanted]
+    log = Path(report.log).read_text()
     assert f"limits     {loose}, sha256 {report['limits']['file']['sha256']}" in log
     assert log.endswith(f"failed, within {loose} limits\n")
 
@@ -160,12 +160,12 @@ def test_a_tightened_file_fails_a_clean_artifact_in_what_it_names_and_nothing_el
     tight.write_text("[bf16.bf16]\nvector_relative_error = 1e-9\n")
     report = vconv.validate(copied, within=str(tight), precision=("fp32", "fp16", "bf16"), **QUICK)
     assert failures(report) == {"patched-torch-bf16"}
-    used = {(row["precision"], row["bounds"]["vector_relative_error"]) for row in report["limits"]["rows"]}
+    used = {(row.precision, row.bounds["vector_relative_error"]) for row in report.limits.rows}
     assert used == {("fp32", 1e-5), ("fp16", 5e-3), ("bf16", 1e-9)}
     document = vconv.compare([copied], within=tight, precision=("bf16",), **QUICK)
-    rows = {row["variant"]: row["status"] for row in document["rows"]}
+    rows = {row.variant: row.status for row in document.rows}
     assert rows["patched-torch-bf16"] == "failed" and rows["onnx-fp32"] == "passed"
-    assert [row["precision"] for row in document["limits"]["rows"]] == ["fp32", "bf16"]
+    assert [row.precision for row in document.limits.rows] == ["fp32", "bf16"]
 
 
 DAMAGES: dict[str, tuple[str, bytes]] = {
@@ -232,13 +232,13 @@ def test_the_top_exponent_bit_of_a_weight_fails_every_variant_even_without_the_o
     forget_the_source(copied)
     rehash(copied)
     report = vconv.validate(copied, **QUICK)
-    assert report["reference"]["source"] == "golden"
+    assert report.reference.source == "golden"
     assert failures(report) == {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
 
 
 TRANSFORMERS = sorted(name for name, system in SYSTEMS.items() if system.library == "transformers")
 """The systems whose configuration carries the exact GELU."""
-BIASED = sorted(name for name, system in SYSTEMS.items() if find_layout(system.config).biases)
+BIASED = sorted(name for name, system in SYSTEMS.items() if find_reader(system.config).layout.biases)
 """The systems that have query, key and value biases."""
 
 

@@ -67,7 +67,7 @@ def test_a_filled_artifact_is_the_whole_one_and_validates(weightless: Path, smal
     assert document["sha256"] == manifest.load(whole).files[WEIGHTS_FILE].sha256
     assert names(weightless) == names(whole)
     report = vconv.validate(weightless, quick=True, budget=1e-3)
-    assert report["passed"]
+    assert report.passed
 
 
 @pytest.mark.parametrize("way", ["folder", "file", "the very file"])
@@ -81,7 +81,7 @@ def test_weights_can_be_given_in_any_way(
     if given is None:
         given = small_artifact / WEIGHTS_FILE
     vconv.fill(weightless, str(given))
-    assert vconv.validate(weightless, quick=True, budget=1e-3)["passed"]
+    assert vconv.validate(weightless, quick=True, budget=1e-3).passed
 
 
 def test_other_weights_are_refused_and_nothing_is_left(weightless: Path) -> None:

@@ -40,22 +40,22 @@ def test_every_systems_variants_have_maps_and_errors_against_depth_on_a_page(
     copied: Path, photographs: list[str]
 ) -> None:
     report = vconv.validate(copied, images=photographs, budget=1e-3)
-    assert report["status"] == "passed"
-    for row in report["variants"]:
-        assert row["depth_reason"] == row["patch_maps_reason"] == ""
-        assert [one["stage"] for one in row["depth"]] == [
+    assert report.status == "passed"
+    for row in report.variants:
+        assert row.depth_reason == row.patch_maps_reason == ""
+        assert [one.stage for one in row.depth] == [
             "embeddings",
             *(f"block {i}" for i in range(3)),
             "head",
         ]
-        judged = row["status"] == "passed"
-        assert all(0 <= one["error"] < (1e-5 if judged else 0.1) for one in row["depth"])
-        assert [one["image"] for one in row["patch_maps"]] == ["photograph 1", "photograph 2"]
-        assert all(one["largest"] < (1e-4 if judged else 0.5) for one in row["patch_maps"])
-    path = Path(report["page"])
-    assert path == Path(report["report"]).with_suffix(".html")
+        judged = row.status == "passed"
+        assert all(0 <= one.error < (1e-5 if judged else 0.1) for one in row.depth)
+        assert [one.image for one in row.patch_maps] == ["photograph 1", "photograph 2"]
+        assert all(one.largest < (1e-4 if judged else 0.5) for one in row.patch_maps)
+    path = Path(report.page)
+    assert path == Path(report.report).with_suffix(".html")
     page = path.read_text()
-    assert hashlib.sha256(Path(report["report"]).read_bytes()).hexdigest() in page
+    assert hashlib.sha256(Path(report.report).read_bytes()).hexdigest() in page
     ramp, photograph, reference, *maps = pictures(page)
     pixel_values = preprocess(copied, [Image.open(photographs[0])])
     assert (photograph.height, photograph.width) == pixel_values.shape[2:]
@@ -71,12 +71,12 @@ def test_a_glance_leaves_depth_out_and_the_terminal_names_the_page(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = vconv.validate(copied, quick=True, budget=1e-3)
-    assert {(row["depth"], row["depth_reason"]) for row in report["variants"]} == {(None, QUICK)}
-    assert QUICK in Path(report["page"]).read_text()
+    assert {(row.depth, row.depth_reason) for row in report.variants} == {(None, QUICK)}
+    assert QUICK in Path(report.page).read_text()
     render.validated(report)
     # A path that is longer than a line goes on in the next.
     drawn = "".join(capsys.readouterr().out.split())
-    assert drawn.endswith(f"report:{report['report']}page:{report['page']}passed")
+    assert drawn.endswith(f"report:{report.report}page:{report.page}passed")
 
 
 @ONE
@@ -89,9 +89,9 @@ def test_against_recorded_outputs_there_are_maps_but_no_depth(
     vconv.export(small_system.name, str(source.folder), tmp_path / "a")
     shutil.rmtree(weights)
     report = vconv.validate(tmp_path / "a", budget=1e-3)
-    assert report["reference"]["source"] == "golden"
-    assert {row["depth_reason"] for row in report["variants"]} == {NO_ORIGINAL}
-    assert all(row["patch_maps"] for row in report["variants"])
+    assert report.reference.source == "golden"
+    assert {row.depth_reason for row in report.variants} == {NO_ORIGINAL}
+    assert all(row.patch_maps for row in report.variants)
 
 
 @ONE
@@ -104,5 +104,5 @@ def test_with_nothing_to_hold_variants_against_there_is_a_page_all_the_same(
     vconv.export(small_system.name, str(source.folder), tmp_path / "a", golden=False)
     shutil.rmtree(weights)
     report = vconv.validate(tmp_path / "a", budget=1e-3)
-    assert report["status"] == "incomplete"
-    assert "nothing was judged" in Path(report["page"]).read_text()
+    assert report.status == "incomplete"
+    assert "nothing was judged" in Path(report.page).read_text()

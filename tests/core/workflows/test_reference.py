@@ -85,13 +85,13 @@ def test_what_is_returned_says_where_and_how_it_was_run(
 
 def test_variants_are_held_to_what_the_other_machine_recorded(copied: Path, file: Path) -> None:
     found = vconv.validate(copied, reference=file, quick=True, budget=1.0)
-    assert found["status"] == "passed"
-    assert (found["reference"]["source"], found["reference"]["device"]) == ("file", "cpu:0")
-    recorded = found["reference"]["recorded"]
+    assert found.status == "passed"
+    assert (found.reference.source, found.reference.device) == ("file", "cpu:0")
+    recorded = found.reference.recorded
     assert (recorded["file"], recorded["device_model"]) == (str(file), "a stand-in for a GPU")
-    assert found["inputs"] == {"source": "file", "images": ["synthetic:0", "synthetic:1"]}
-    (check,) = (check for check in found["checks"] if check["name"] == "reference")
-    assert check["status"] == "passed"
+    assert found.inputs == {"source": "file", "images": ["synthetic:0", "synthetic:1"]}
+    (check,) = (check for check in found.checks if check.name == "reference")
+    assert check.status == "passed"
     text = (copied / "README.md").read_text()
     assert "recorded with `vconv reference`" in text
     assert "a stand-in for a GPU" in text
@@ -105,10 +105,10 @@ def test_a_reference_that_computed_in_tf32_is_found_out(copied: Path, file: Path
 
     changed(file, rounded)
     found = vconv.validate(copied, reference=file, quick=True, budget=1.0)
-    (check,) = (check for check in found["checks"] if check["name"] == "reference")
-    assert (found["status"], check["status"], check["fault"]) == ("failed", "failed", "recording")
-    assert "differs from the reference on the CPU here" in check["detail"]
-    assert {row["status"] for row in found["variants"]} == {"skipped", "failed"}
+    (check,) = (check for check in found.checks if check.name == "reference")
+    assert (found.status, check.status, check.fault) == ("failed", "failed", "recording")
+    assert "differs from the reference on the CPU here" in check.detail
+    assert {row.status for row in found.variants} == {"skipped", "failed"}
 
 
 def test_without_the_original_the_file_is_enough(copied: Path, file: Path) -> None:
@@ -116,9 +116,9 @@ def test_without_the_original_the_file_is_enough(copied: Path, file: Path) -> No
     content["source"] |= {"kind": "folder", "synthetic": False, "label": "weights"}
     manifest.Manifest.model_validate(content).save(copied)
     found = vconv.validate(copied, reference=file, quick=True, budget=1.0)
-    (check,) = (check for check in found["checks"] if check["name"] == "reference")
-    assert (found["status"], check["status"]) == ("passed", "skipped")
-    assert found["reference"]["source"] == "file"
+    (check,) = (check for check in found.checks if check.name == "reference")
+    assert (found.status, check.status) == ("passed", "skipped")
+    assert found.reference.source == "file"
 
 
 def _of_another_size(tensors: dict[str, Array]) -> None:
@@ -200,7 +200,7 @@ def test_photographs_are_recorded_where_they_are_given(
     out = tmp_path / "reference.safetensors"
     found = vconv.reference(copied, out=out, device="cuda", images=photographs)
     assert found["images"] == ["photograph 1", "photograph 2"]
-    assert vconv.validate(copied, reference=out, quick=True, budget=1.0)["status"] == "passed"
+    assert vconv.validate(copied, reference=out, quick=True, budget=1.0).status == "passed"
 
 
 @pytest.mark.parametrize("name", ["npu-sim"])
@@ -240,4 +240,4 @@ def test_without_the_original_there_is_nothing_to_record(copied: Path, tmp_path:
 
 def test_the_file_can_be_moved(copied: Path, file: Path, tmp_path: Path) -> None:
     moved = shutil.move(file, tmp_path / "moved.bin")
-    assert vconv.validate(copied, reference=moved, quick=True, budget=1.0)["status"] == "passed"
+    assert vconv.validate(copied, reference=moved, quick=True, budget=1.0).status == "passed"

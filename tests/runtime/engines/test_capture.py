@@ -346,4 +346,4 @@ def test_a_captured_variant_is_judged_on_what_its_graph_gives(
     name = "patched-torch-fp32-captured"
     candidate = Candidate("a", name, "torch", "fp32", device, reference, lambda: opened(device), subject)
     (row,) = validation.run([candidate], open_limits("strict"), None, silent).rows
-    assert row["status"] is status, row["outputs"]
+    assert row.status is status, row.outputs

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import models
+from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.errors import InputError, UnknownNameError
 from vconv.precisions import PRECISIONS

@@ -10,7 +10,7 @@ import pytest
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import System
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
 from vconv.precisions import PRECISIONS

@@ -14,7 +14,7 @@ from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import System
-from vconv.convert.layouts.base import EMBEDDING_ROLES
+from vconv.convert.architectures.base import EMBEDDING_ROLES
 from vconv.errors import ArtifactError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device

@@ -22,6 +22,8 @@ from vconv.validators.accuracy.limits import (
 )
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.accuracy.verdicts import OutputVerdict
+from vconv.validators.report import saving
+from vconv.validators.report.rows import LimitRow
 
 
 def test_strict_and_card_are_tables_of_every_pair_and_no_files() -> None:
@@ -320,7 +322,8 @@ def test_what_judges_and_what_was_judged_cannot_be_changed(thing: object, field:
 def test_a_report_has_the_limits_that_were_used_and_no_others() -> None:
     limits = opened(EVERY)
     used: list[Pair] = [("fp32", "hf32"), ("fp32", "fp32"), ("fp32", "fp32")]
-    assert limits.describe(used) == {
+    rows = [LimitRow.of(pair, limits.table[pair]) for pair in used]
+    assert saving.limits_used(limits, rows).as_json() == {
         "within": "mine.toml",
         "file": {"path": "mine.toml", "sha256": hashlib.sha256(EVERY.encode()).hexdigest()},
         "rows": [
@@ -338,4 +341,5 @@ def test_a_report_has_the_limits_that_were_used_and_no_others() -> None:
             },
         ],
     }
-    assert open_limits("card").describe([]) == {"within": "card", "file": None, "rows": []}
+    nothing = {"within": "card", "file": None, "rows": []}
+    assert saving.limits_used(open_limits("card"), []).as_json() == nothing

@@ -12,6 +12,7 @@ from vconv.runtime.simulation.arithmetic import EXACT, PROFILES, Arithmetic
 from vconv.runtime.simulation.session import Counts, Simulated
 from vconv.types import Array
 from vconv.validators.accuracy.prediction import predict
+from vconv.validators.report.rows import PredictedErrors, PredictionRow
 
 EXPECTED = {"pooled": np.full((2, 4), 2.0, np.float32)}
 EFFECT = {"gelu": 0.5, "convolution": 0.25, "matmul": 0.125}
@@ -52,30 +53,30 @@ class Adding(Simulated):
         return {"pooled": EXPECTED["pooled"] + np.float32(added)}
 
 
-def predicted(session: Adding, arithmetic: Arithmetic) -> dict[str, Any]:
+def predicted(session: Adding, arithmetic: Arithmetic) -> PredictionRow:
     return predict(session, session.outputs, EXPECTED, arithmetic)
 
 
 def test_every_cause_is_switched_on_alone_and_the_device_computes_as_it_did_before() -> None:
     session, own = Adding({"gelu": 3, "convolution": 1, "matmul": 5}), PROFILES["310p"]
     found = predicted(session, own)
-    errors = {cause: one["outputs"]["pooled"]["relative_error"] for cause, one in found["causes"].items()}
+    errors = {cause: one.outputs["pooled"].relative_error for cause, one in found.causes.items()}
     assert errors == {cause: effect / 2 for cause, effect in EFFECT.items()}
-    assert found["outputs"]["pooled"]["relative_error"] == sum(EFFECT.values()) / 2
-    assert found["outputs"]["pooled"]["vector_relative_error"] == sum(EFFECT.values()) / 2
-    assert found["rest"]["pooled"] == {"relative_error": 0.0, "vector_relative_error": 0.0}
-    assert found["executed"] == 10 and found["changed"] == {"gelu": 3, "convolution": 1, "matmul": 5}
-    assert {cause: one["changed"] for cause, one in found["causes"].items()} == found["changed"]
-    assert found["arithmetic"] == {"gelu": "tanh", "convolution": "fp16", "matmul": "fp16"}
+    assert found.outputs["pooled"].relative_error == sum(EFFECT.values()) / 2
+    assert found.outputs["pooled"].vector_relative_error == sum(EFFECT.values()) / 2
+    assert found.rest["pooled"] == PredictedErrors(relative_error=0.0, vector_relative_error=0.0)
+    assert found.executed == 10 and found.changed == {"gelu": 3, "convolution": 1, "matmul": 5}
+    assert {cause: one.changed for cause, one in found.causes.items()} == found.changed
+    assert found.arithmetic == {"gelu": "tanh", "convolution": "fp16", "matmul": "fp16"}
     assert session.arithmetic == own
     assert session.seen == [own, *(own.only(cause) for cause in EFFECT), EXACT, own]
 
 
 def test_a_patched_model_has_no_gelu_to_change() -> None:
     found = predicted(Adding({"gelu": 0, "convolution": 1, "matmul": 5}), PROFILES["910b"])
-    assert found["changed"] == {"gelu": 0, "convolution": 1, "matmul": 0}
-    assert set(found["causes"]) == {"gelu", "convolution"}
-    assert found["causes"]["gelu"]["outputs"]["pooled"]["relative_error"] == 0.0
+    assert found.changed == {"gelu": 0, "convolution": 1, "matmul": 0}
+    assert set(found.causes) == {"gelu", "convolution"}
+    assert found.causes["gelu"].outputs["pooled"].relative_error == 0.0
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from vconv.validators.accuracy import golden
 from vconv.validators.bisect import depth
 from vconv.validators.bisect.depth import Depths
 from vconv.validators.bisect.localisation import localise
+from vconv.validators.outcome import Looked
 
 CPU = find_device("cpu")
 VARIANTS = ("patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu")
@@ -60,10 +61,10 @@ def test_every_stage_of_a_sound_variant_is_near_the_reference(
 ) -> None:
     depths = Depths.of(reference, pixel_values, Artifact(small_artifact, made).network)
     with opened(small_artifact, made, name, engine) as session:
-        row = depths.look(Mock(device=CPU), session, {})
-    assert row["depth_reason"] == ""
-    assert tuple(one["stage"] for one in row["depth"]) == reference.names
-    errors = [one["error"] for one in row["depth"]]
+        found = depths.look(Mock(device=CPU), session, {})
+    assert found.reason == ""
+    assert tuple(one.stage for one in found.rows or ()) == reference.names
+    errors = [one.error for one in found.rows or ()]
     assert all(0 <= error < 1e-5 for error in errors)
     assert name == "patched-torch-fp32" or max(errors) > 0
 
@@ -74,8 +75,8 @@ def test_lower_precisions_are_farther_from_the_first_block_on(
 ) -> None:
     depths = Depths.of(reference, pixel_values, Artifact(small_artifact, made).network)
     with opened(small_artifact, made, "patched-torch-fp32", precision="bf16") as session:
-        row = depths.look(Mock(device=CPU), session, {})
-    assert all(1e-4 < one["error"] < 3e-2 for one in row["depth"])
+        found = depths.look(Mock(device=CPU), session, {})
+    assert all(1e-4 < one.error < 3e-2 for one in found.rows or ())
 
 
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
@@ -85,9 +86,9 @@ def test_errors_are_those_that_a_bisection_finds_in_all(
     graph = GraphStages(small_artifact / "model.onnx", Artifact.open(small_artifact).network, CPU)
     bisected = localise(reference, graph, pixel_values[:1], 1e-5, True, silent)
     with opened(small_artifact, made, "onnx-fp32") as session:
-        depths = Depths.of(reference, pixel_values, Artifact(small_artifact, made).network)
-        row = depths.look(Mock(device=CPU), session, {})
-    assert [(one["stage"], one["error"]) for one in row["depth"]] == [
+        network = Artifact(small_artifact, made).network
+        found = Depths.of(reference, pixel_values, network).look(Mock(device=CPU), session, {})
+    assert [(one.stage, one.error) for one in found.rows or ()] == [
         (stage.stage, stage.total) for stage in bisected.stages
     ]
 
@@ -123,27 +124,29 @@ class Adding(Stages):
 def test_an_error_of_one_stage_goes_through_all_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.zeros((2, 3, 2, 2), np.float32)
     monkeypatch.setattr(depth, "in_stages", lambda session, device, network: Adding(wrong=0.5))
-    row = Depths.of(Adding(), images, NETWORK).look(Mock(), Mock(batch=2), {})
-    errors = [one["error"] for one in row["depth"]]
+    found = Depths.of(Adding(), images, NETWORK).look(Mock(), Mock(batch=2), {})
+    errors = [one.error for one in found.rows or ()]
     assert errors == pytest.approx([0.0, 0.5 / 2, 0.5 / 3, 0.5 / 4])
 
 
-def test_what_is_no_number_is_infinitely_far(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_number_is_none_as_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depth, "in_stages", lambda session, device, network: Adding(wrong=math.nan))
-    row = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32), NETWORK).look(Mock(), Mock(batch=None), {})
-    assert [one["error"] for one in row["depth"]] == [0.0, *[math.inf] * 3]
+    found = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32), NETWORK).look(
+        Mock(), Mock(batch=None), {}
+    )
+    assert [one.error for one in found.rows or ()] == [0.0, None, None, None]
 
 
 @pytest.mark.parametrize("reason", [depth.QUICK, depth.NO_ORIGINAL])
 def test_without_a_reference_in_stages_the_reason_is_given(reason: str) -> None:
-    assert Depths(reason=reason).look(Mock(), Mock(), {}) == {"depth": None, "depth_reason": reason}
+    assert Depths(reason=reason).look(Mock(), Mock(), {}) == Looked(None, reason)
 
 
 @pytest.mark.parametrize("reason", [table.SIMULATED, table.CAPTURED, table.COMPILED])
 def test_what_runs_whole_says_so(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     monkeypatch.setattr(depth, "in_stages", lambda session, device, network: reason)
     found = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32), NETWORK).look(Mock(), Mock(), {})
-    assert found == {"depth": None, "depth_reason": reason}
+    assert found == Looked(None, reason)
 
 
 def refuse(session: Session, device: object, network: object) -> Stages:
@@ -153,4 +156,4 @@ def refuse(session: Session, device: object, network: object) -> Stages:
 def test_a_graph_that_cannot_be_cut_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depth, "in_stages", refuse)
     found = Depths.of(Adding(), np.zeros((1, 3, 2, 2), np.float32), NETWORK).look(Mock(), Mock(), {})
-    assert found == {"depth": None, "depth_reason": "the graph cannot be cut into blocks: 2 values"}
+    assert found == Looked(None, "the graph cannot be cut into blocks: 2 values")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from made_reports import variant
 
 from vconv.types import Array, Arrays, Check, Status
 from vconv.validators.accuracy.golden import Reference
@@ -139,16 +140,16 @@ def test_the_conclusion_has_each_class_once_the_most_telling_first() -> None:
         Check("d", Status.FAILED, "again", "weights"),
     ]
     rows = [
-        {"variant": "v", "diagnosis": [{"class": "token order", "because": "so"}]},
-        {"variant": "w", "diagnosis": []},
+        variant("v", diagnosis=[{"class": "token order", "because": "so"}]),
+        variant("w"),
     ]
     found = conclude(checks, rows)
-    assert [row["class"] for row in found] == ["activation", "weights", "token order"]
-    assert found[1] == {
+    assert [row.fault for row in found] == ["activation", "weights", "token order"]
+    assert found[1].as_json() == {
         "class": "weights",
         "meaning": CLASSES["weights"],
         "where": "b",
         "because": "is wrong",
     }
-    assert found[2]["where"] == "v"
+    assert found[2].where == "v"
     assert conclude(checks[:1], rows[1:]) == []

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+import made_reports
 import pytest
 
 from vconv.runtime.timing.clocks import Measurement
@@ -12,30 +13,35 @@ from vconv.runtime.timing.machine_load import UNTIMED, Load
 from vconv.runtime.timing.statistics import LEAST_SAMPLES
 from vconv.types import Status
 from vconv.validators.latency.ranking import rank, winner
+from vconv.validators.report.document import LeftOut, Ranking, RankRow, Winner
+from vconv.validators.report.rows import LatencyRow, VariantName, VariantRow
 
 QUIET = Load(0.02, 0.0, False, "other processes took 0.02 of 2 cores")
 BUSY = Load(0.97, 0.0, True, "other processes took 0.97 of 2 cores")
 
 
-def timing(milliseconds: float, batch: int = 1, runs: int = 100, seed: int = 0) -> dict[str, Any]:
+def timing(milliseconds: float, batch: int = 1, runs: int = 100, seed: int = 0) -> LatencyRow:
     """Make a measurement about a time, with a hundredth of it as noise."""
     draw = random.Random(f"{milliseconds} {seed}")
     seconds = (1e-3 * milliseconds * (1 + draw.gauss(0, 0.01)) for _ in range(runs))
-    return Measurement(batch, tuple(seconds)).summary()
+    return LatencyRow.model_validate(Measurement(batch, tuple(seconds)).summary())
 
 
-def variant(name: str, *milliseconds: float, status: Status = Status.PASSED, **values: Any) -> dict[str, Any]:
+def variant(name: str, *milliseconds: float, status: Status = Status.PASSED, **values: Any) -> VariantRow:
     """Make a report's row: timed at batch 1, then 8, as far as there are times."""
     latency = [timing(one, batch) for one, batch in zip(milliseconds, (1, 8), strict=False)]
-    row = {"artifact": "a", "variant": name, "engine": "torch", "device": "cpu", "status": status}
-    return {**row, "simulated": False, "latency": latency, "timing_refused": None, **values}
+    return made_reports.variant(name, *latency, status=status, **values)
 
 
-def order(rows: Iterable[dict[str, Any]]) -> list[tuple[Any, ...]]:
+def with_latency(row: VariantRow, *latency: LatencyRow) -> VariantRow:
+    return row.model_copy(update={"latency": latency})
+
+
+def order(rows: Iterable[VariantRow]) -> list[tuple[Any, ...]]:
     """Return rank, name and ties of each row of a ranking."""
     return [
-        (row["rank"], row["variant"], [other["variant"] for other in row["tied_with"]])
-        for row in rank(list(rows), QUIET)["rows"]
+        (row.rank, row.variant, [other.variant for other in row.tied_with])
+        for row in rank(list(rows), QUIET).rows
     ]
 
 
@@ -45,19 +51,19 @@ def test_variants_that_are_told_apart_are_ranked_by_their_medians() -> None:
 
 
 def test_a_row_says_what_it_is_and_how_sure_its_median_is() -> None:
-    (row,) = rank([variant("only", 10.0)], QUIET)["rows"]
+    (row,) = rank([variant("only", 10.0)], QUIET).rows
     found = timing(10.0)
-    assert row == {
-        "device": "cpu",
-        "batch": 1,
-        "rank": 1,
-        "artifact": "a",
-        "variant": "only",
-        "engine": "torch",
-        "p50_ms": found["p50_ms"],
-        "interval": found["p50_ms_interval"],
-        "tied_with": [],
-    }
+    assert row == RankRow(
+        device="cpu",
+        batch=1,
+        rank=1,
+        artifact="a",
+        variant="only",
+        engine="torch",
+        p50_ms=found.p50_ms,
+        interval=found.p50_ms_interval,
+        tied_with=(),
+    )
 
 
 def test_variants_that_are_not_told_apart_share_a_rank_and_the_next_one_counts_them() -> None:
@@ -73,15 +79,15 @@ def test_a_chain_of_likenesses_does_not_make_the_first_and_the_last_alike() -> N
 
 def test_one_variant_in_two_engines_is_two() -> None:
     rows = [variant("onnx", 10.0), variant("onnx", 10.05, engine="openvino")]
-    first, second = rank(rows, QUIET)["rows"]
-    assert first["tied_with"] == [{"artifact": "a", "variant": "onnx", "engine": "openvino"}]
-    assert second["tied_with"] == [{"artifact": "a", "variant": "onnx", "engine": "torch"}]
+    first, second = rank(rows, QUIET).rows
+    assert first.tied_with == (VariantName(artifact="a", variant="onnx", engine="openvino"),)
+    assert second.tied_with == (VariantName(artifact="a", variant="onnx", engine="torch"),)
 
 
 def test_what_was_not_judged_is_a_baseline_and_never_wins() -> None:
     rows = [variant("original", 5.0, status=Status.SKIPPED), variant("patched", 10.0)]
     assert order(rows) == [(1, "patched", []), (None, "original", [])]
-    assert winner(rows, rank(rows, QUIET), ["cpu"])[0]["variant"] == "patched"  # type: ignore[index]
+    assert winner(rows, rank(rows, QUIET), ["cpu"])[0].variant == "patched"  # type: ignore[union-attr]
 
 
 def test_what_failed_is_left_out() -> None:
@@ -90,7 +96,7 @@ def test_what_failed_is_left_out() -> None:
 
 def test_each_device_and_batch_has_a_ranking_of_its_own() -> None:
     rows = [variant("a", 10.0, 90.0), variant("b", 12.0, 70.0), variant("c", 1.0, device="cuda:0")]
-    found = [(row["device"], row["batch"], row["rank"], row["variant"]) for row in rank(rows, QUIET)["rows"]]
+    found = [(row.device, row.batch, row.rank, row.variant) for row in rank(rows, QUIET).rows]
     assert found == [
         ("cpu", 1, 1, "a"),
         ("cpu", 1, 2, "b"),
@@ -110,63 +116,62 @@ def test_each_device_and_batch_has_a_ranking_of_its_own() -> None:
 def test_a_machine_that_is_not_known_to_be_quiet_has_no_ranking(machine: Load, reason: str) -> None:
     rows = [variant("a", 10.0), variant("b", 20.0)]
     found = rank(rows, machine)
-    assert found == {"refused": reason, "rows": [], "left_out": []}
+    assert found == Ranking(refused=reason, rows=(), left_out=())
     assert winner(rows, found, ["cpu"]) == (None, reason)
 
 
 @pytest.mark.parametrize(("runs", "ranked"), [(LEAST_SAMPLES - 1, False), (LEAST_SAMPLES, True)])
 def test_too_few_samples_of_one_variant_leave_its_batch_out(runs: int, ranked: bool) -> None:
-    rows = [variant("a", 10.0, 80.0), variant("b", 20.0, 90.0)]
-    rows[1]["latency"][1] = timing(90.0, 8, runs)
+    second = with_latency(variant("b"), timing(20.0), timing(90.0, 8, runs))
+    rows = [variant("a", 10.0, 80.0), second]
     found = rank(rows, QUIET)
-    assert found["refused"] is None
-    assert {row["batch"] for row in found["rows"]} == ({1, 8} if ranked else {1})
+    assert found.refused is None
+    assert {row.batch for row in found.rows} == ({1, 8} if ranked else {1})
     reason = f"too few samples: {runs} of b, {LEAST_SAMPLES} are the least"
-    assert found["left_out"] == ([] if ranked else [{"device": "cpu", "batch": 8, "reason": reason}])
+    assert found.left_out == (() if ranked else (LeftOut(device="cpu", batch=8, reason=reason),))
 
 
 def test_a_baseline_may_have_few_samples() -> None:
-    rows = [variant("original", status=Status.SKIPPED), variant("a", 10.0)]
-    rows[0]["latency"] = [timing(30.0, 1, 5)]
-    baseline = rank(rows, QUIET)["rows"][1]
-    assert (baseline["variant"], baseline["rank"], baseline["interval"]) == ("original", None, None)
+    original = with_latency(variant("original", status=Status.SKIPPED), timing(30.0, 1, 5))
+    baseline = rank([original, variant("a", 10.0)], QUIET).rows[1]
+    assert (baseline.variant, baseline.rank, baseline.interval) == ("original", None, None)
 
 
 def test_where_everything_is_left_out_the_ranking_is_refused() -> None:
     row = variant("a")
-    found = rank([{**row, "latency": [timing(10.0, 1, 10), timing(20.0, 8, 10)]}], QUIET)
-    assert found["refused"] == f"too few samples: 10 of a, {LEAST_SAMPLES} are the least"
-    assert len(found["left_out"]) == 2
+    found = rank([with_latency(row, timing(10.0, 1, 10), timing(20.0, 8, 10))], QUIET)
+    assert found.refused == f"too few samples: 10 of a, {LEAST_SAMPLES} are the least"
+    assert len(found.left_out) == 2
 
 
 def test_a_device_that_comes_back_early_leaves_its_own_ranking_out() -> None:
     early = variant("early", device="npu:0", timing_refused="came back early")
     rows = [variant("a", 10.0), variant("b", 20.0, device="npu:0"), early]
     found = rank(rows, QUIET)
-    assert [row["variant"] for row in found["rows"]] == ["a"]
-    assert found["left_out"] == [{"device": "npu:0", "batch": 1, "reason": "early on npu:0 came back early"}]
+    assert [row.variant for row in found.rows] == ["a"]
+    assert found.left_out == (LeftOut(device="npu:0", batch=1, reason="early on npu:0 came back early"),)
     assert winner(rows, found, ["npu:0"]) == (None, "early on npu:0 came back early")
-    assert rank([early], QUIET)["refused"] == "early on npu:0 came back early"
+    assert rank([early], QUIET).refused == "early on npu:0 came back early"
 
 
 @pytest.mark.parametrize("rows", [[], [variant("a")], [variant("a", 1.0, status=Status.SKIPPED)]])
-def test_nothing_to_rank_is_refused_with_the_reason(rows: list[dict[str, Any]]) -> None:
+def test_nothing_to_rank_is_refused_with_the_reason(rows: list[VariantRow]) -> None:
     found = rank(rows, UNTIMED)
-    assert found["refused"] == "no variant that passed was timed"
+    assert found.refused == "no variant that passed was timed"
 
 
 def test_what_is_simulated_is_not_ranked_and_the_reason_is_that() -> None:
     found = rank([variant("a", simulated=True), variant("b", simulated=True)], UNTIMED)
-    assert found["refused"] == "how long an imitation takes says nothing of the device that it imitates"
+    assert found.refused == "how long an imitation takes says nothing of the device that it imitates"
 
 
 def test_the_winner_is_the_first_at_the_least_batch_that_all_share() -> None:
-    static = variant("static", latency=[timing(50.0, 8)])
+    static = with_latency(variant("static"), timing(50.0, 8))
     rows = [variant("a", 10.0, 90.0), variant("b", 12.0, 70.0), static]
     found = rank(rows, QUIET)
-    assert winner(rows, found, ["cpu"])[0]["variant"] == "static"  # type: ignore[index]
+    assert winner(rows, found, ["cpu"])[0].variant == "static"  # type: ignore[union-attr]
     assert winner(rows[:2], rank(rows[:2], QUIET), ["cpu"]) == (
-        {"artifact": "a", "variant": "a", "engine": "torch", "tied_with": []},
+        Winner(artifact="a", variant="a", engine="torch", tied_with=()),
         None,
     )
 
@@ -175,11 +180,11 @@ def test_a_winner_names_those_that_share_its_rank() -> None:
     rows = [variant("a", 10.0), variant("b", 10.05)]
     found, reason = winner(rows, rank(rows, QUIET), ["cpu"])
     assert found is not None and reason is None
-    assert found["tied_with"] == [{"artifact": "a", "variant": "b", "engine": "torch"}]
+    assert found.tied_with == (VariantName(artifact="a", variant="b", engine="torch"),)
 
 
 def test_without_a_batch_that_all_share_there_is_no_winner() -> None:
-    rows = [variant("dynamic", 10.0), variant("static", latency=[timing(50.0, 8)])]
+    rows = [variant("dynamic", 10.0), with_latency(variant("static"), timing(50.0, 8))]
     found, reason = winner(rows, rank(rows, QUIET), ["cpu"])
     assert found is None
     assert reason == "no batch at which all variants that passed on cpu were timed"
@@ -198,8 +203,8 @@ def test_several_devices_have_no_common_winner() -> None:
 
 
 def test_a_batch_that_was_left_out_has_no_winner_and_says_why() -> None:
-    rows = [variant("a", 10.0, 80.0), variant("b", 20.0, 90.0)]
-    rows[0]["latency"][0] = timing(10.0, 1, 5)
+    first = with_latency(variant("a"), timing(10.0, 1, 5), timing(80.0, 8))
+    rows = [first, variant("b", 20.0, 90.0)]
     found, reason = winner(rows, rank(rows, QUIET), ["cpu"])
     assert (found, reason) == (None, f"too few samples: 5 of a, {LEAST_SAMPLES} are the least")
 
@@ -211,4 +216,5 @@ def test_a_ranking_can_be_made_again_from_a_saved_report() -> None:
         variant("c", 20.0),
         variant("d", 5.0, status=Status.FAILED),
     ]
-    assert rank(json.loads(json.dumps(rows)), QUIET) == rank(rows, QUIET)
+    read = [VariantRow.model_validate_json(json.dumps(row.as_json())) for row in rows]
+    assert rank(read, QUIET) == rank(rows, QUIET)

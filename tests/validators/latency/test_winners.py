@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import made_reports
 import pytest
 
 from vconv.errors import ArtifactError
@@ -14,6 +17,8 @@ from vconv.runtime.devices.table import find_device
 from vconv.types import Status
 from vconv.validators.latency.winners import RankedVariant, ranked
 from vconv.validators.report import saving
+from vconv.validators.report.comparison import Comparison
+from vconv.validators.report.document import Report
 
 CPU = find_device("cpu")
 GPU = replace(CPU, name="cuda:0", kind="cuda")
@@ -40,15 +45,24 @@ def save(folder: Path) -> Save:
         more: tuple[dict[str, Any], ...] = (),
         **document: Any,
     ) -> Path:
-        row = {"artifact": str(folder), "engine": "torch", "device": device, "batch": 1, "simulated": False}
-        rows = [{**row, "variant": name, "rank": rank, "status": status} for name, rank in places]
-        rows += [{**row, "status": Status.PASSED, **one} for one in more]
-        found = {"status": status, "device_settings": {device: {}}, **document}
-        found |= {"rows" if kind == "compare" else "variants": rows}
-        found |= {
-            "ranking": {"rows": [row for row in rows if row["status"] == Status.PASSED and "rank" in row]}
-        }
-        return saving.save(folder, found, kind, "log")
+        ours = {"artifact": str(folder), "engine": "torch", "device": device, "batch": 1}
+        found = [{**ours, "variant": name, "rank": rank, "status": status} for name, rank in places]
+        found += [{**ours, "status": Status.PASSED, **one} for one in more]
+        ranked = [row for row in found if row["status"] is Status.PASSED and "rank" in row]
+        timed = {"p50_ms": 1.0, "interval": None, "tied_with": []}
+        named = ("artifact", "variant", "engine", "device", "batch", "rank")
+        rows = [{**timed, **{key: row[key] for key in named}} for row in ranked]
+        document |= {"ranking": {"refused": None, "rows": rows, "left_out": []}}
+        document = {"device_settings": {device: {}}, **document}
+        kept = ("artifact", "variant", "engine", "device", "status", "simulated")
+        judged = [{key: row[key] for key in kept if key in row} for row in found]
+        made: Report | Comparison
+        if kind == "compare":
+            made = made_reports.comparison(*judged, status=status, **document)
+        else:
+            variants = [made_reports.variant(row.pop("variant"), **row) for row in judged]
+            made = made_reports.report(*variants, status=status, **document)
+        return saving.save(folder, made, kind, "log")
 
     return save
 
@@ -163,7 +177,11 @@ def test_a_report_that_is_not_what_was_entered_counts_for_nothing(
 @pytest.mark.parametrize("more", [{"device_settings": None}, {"device_settings": {"cpu": None}}], ids=repr)
 def test_a_report_of_another_shape_counts_for_nothing(more: dict[str, Any], folder: Path, save: Save) -> None:
     save(("old", 1))
-    save(("new", 1), **more)
+    path = save(("new", 1))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    index = json.loads((folder / "results.json").read_text())
+    index["reports"][-1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "results.json").write_text(json.dumps(index))
     assert ranked(folder, CPU) == [RankedVariant("old", "torch", 1)]
 
 

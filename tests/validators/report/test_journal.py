@@ -67,7 +67,7 @@ def test_what_was_added_is_there_when_the_journal_is_opened_again(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from vconv.validators import journal
+from vconv.validators.report import journal
 sys.path.insert(0, {tests!r})
 from test_journal import work
 

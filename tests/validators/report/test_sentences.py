@@ -4,22 +4,26 @@ import subprocess
 import sys
 from typing import Any
 
+import made_reports
 import pytest
+from made_reports import variant
 
 from vconv.validators.report import sentences
+from vconv.validators.report.document import LeftOut, Ranking, RankRow, Winner
 
-REFUSED = {"refused": "the machine was busy: others took 1.00 of 2 cores", "rows": [], "left_out": []}
+REFUSED = Ranking(refused="the machine was busy: others took 1.00 of 2 cores", rows=(), left_out=())
 
 
-def row(variant: str, rank: int | None, *ties: str, **values: Any) -> dict[str, Any]:
+def row(name: str, rank: int | None, *ties: str, **values: Any) -> RankRow:
     names = {"artifact": "a", "engine": "onnxruntime"}
     tied = [{**names, "variant": tie} for tie in ties]
     timed = {"p50_ms": 50.26, "interval": [49.84, 51.0], "device": "cpu", "batch": 1}
-    return {**names, "variant": variant, "rank": rank, "tied_with": tied, **timed, **values}
+    content = {**names, "variant": name, "rank": rank, "tied_with": tied, **timed, **values}
+    return RankRow.model_validate(content)
 
 
-def ranking(*rows: dict[str, Any], left_out: Any = ()) -> dict[str, Any]:
-    return {"refused": None, "rows": list(rows), "left_out": list(left_out)}
+def ranking(*rows: RankRow, left_out: tuple[LeftOut, ...] = ()) -> Ranking:
+    return Ranking(refused=None, rows=rows, left_out=left_out)
 
 
 def test_the_fastest_of_each_device_is_named_at_its_least_batch() -> None:
@@ -48,7 +52,7 @@ def test_a_refused_ranking_says_why() -> None:
 
 
 def test_a_ranking_spelled_out_has_a_line_a_variant_and_one_for_what_is_missing() -> None:
-    left_out = [{"device": "cpu", "batch": 8, "reason": "too few samples"}]
+    left_out = (LeftOut(device="cpu", batch=8, reason="too few samples"),)
     baseline = row("o", None, interval=None)
     assert sentences.ranks(ranking(row("a", 1, "b"), baseline, left_out=left_out)) == [
         "rank 1 on cpu at batch 1: a (onnxruntime), 50.26 ms (49.84 to 51); not told apart: b (onnxruntime)",
@@ -65,26 +69,27 @@ def test_a_ranking_spelled_out_has_a_line_a_variant_and_one_for_what_is_missing(
         (None, "no winner: it was busy"),
     ],
 )
-def test_a_winner_is_named_or_why_there_is_none(winner: dict[str, Any] | None, line: str) -> None:
-    document = {"winner": winner, "winner_reason": None if winner else "it was busy", "ranking": ranking()}
+def test_a_winner_is_named_or_why_there_is_none(winner: RankRow | None, line: str) -> None:
+    won = Winner.model_validate(winner) if winner else None
+    document = made_reports.comparison(winner=won, winner_reason=None if winner else "it was busy")
     assert sentences.winner(document) == line
 
 
 def test_nothing_heavy_is_imported_for_a_sentence() -> None:
-    heavy = "'numpy' in sys.modules or 'torch' in sys.modules"
-    code = f"import sys, vconv.validators.report.sentences; sys.exit({heavy})"
+    heavy = "{'numpy', 'torch', 'pydantic'} & set(sys.modules)"
+    code = f"import sys, vconv.validators.report.sentences; sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("counts", [None, {}])
 def test_nothing_is_said_where_no_node_is_known_to_run_on_the_cpu(counts: dict[str, int] | None) -> None:
-    assert sentences.fallbacks({**row("a", 1), "fallbacks": counts}) == ""
+    assert sentences.fallbacks(variant("a", fallbacks=counts)) == ""
 
 
 def test_nodes_that_an_accelerator_leaves_to_the_cpu_are_counted_in_a_sentence() -> None:
-    found = {**row("a", 1, device="npu:0"), "fallbacks": {"Expand": 2, "Shape": 1}}
+    found = variant("a", engine="onnxruntime", device="npu:0", fallbacks={"Expand": 2, "Shape": 1})
     expected = "a (onnxruntime): 3 nodes of it run on the CPU, not on npu:0: 2 Expand, 1 Shape"
     assert sentences.fallbacks(found) == expected
     assert "a node of it runs on the CPU, not on npu:0: 1 Erf" in sentences.fallbacks(
-        {**found, "fallbacks": {"Erf": 1}}
+        found.model_copy(update={"fallbacks": {"Erf": 1}})
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vconv.artifact.manifest import Manifest
@@ -56,10 +55,10 @@ def render(made: Manifest, evidence: Sequence[DeviceEvidence], language: str) ->
         "torch_npu": _torch_npu(evidence),
         "environments": [measured.environment(one, words) for one in evidence],
         "scripts": _scripts(made, environment),
-        "smokes": [found for one in evidence for found in measured.smoke(one, words)],
+        "summaries": [found for one in evidence for found in measured.summaries(one, words)],
         "performances": [measured.performance(one, words) for one in evidence if one.timed],
         "accuracies": [measured.accuracy(one, words) for one in evidence if one.rows],
-        "published": tables.published([asdict(row) for row in system.published], words),
+        "published": tables.published(system.published, words),
         "notes": model.patch_notes(made, words),
         "files": model.files(made, words),
     }
@@ -91,7 +90,7 @@ def _packages(made: Manifest, evidence: Sequence[DeviceEvidence]) -> str:
     wanted = [name for name in _INSTALLED if name != "timm" or made.system.library == "timm"]
     if not evidence:
         return " ".join(wanted)
-    found = max(evidence, key=lambda one: str(one.document["time"])).document["environment"]
+    found = max(evidence, key=lambda one: one.document.time).document.environment
     versions = {name: str(found.get(name, "")) for name in wanted}
     return " ".join(
         f"{name}=={version[0]}" if (version := _VERSION.match(versions[name])) else name for name in wanted
@@ -100,8 +99,8 @@ def _packages(made: Manifest, evidence: Sequence[DeviceEvidence]) -> str:
 
 def _torch_npu(evidence: Sequence[DeviceEvidence]) -> str:
     """Name the torch_npu of the newest report that had one; empty where none had."""
-    newest = sorted(evidence, key=lambda one: str(one.document["time"]))
-    found = [str(one.document["environment"].get("torch_npu", "")) for one in newest]
+    newest = sorted(evidence, key=lambda one: one.document.time)
+    found = [str(one.document.environment.get("torch_npu", "")) for one in newest]
     return next((escaped(version) for version in reversed(found) if _VERSION.match(version)), "")
 
 

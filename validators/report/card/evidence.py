@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
+from vconv.artifact import results
 from vconv.artifact.results import SavedReport
-from vconv.types import Check, Status
+from vconv.errors import ArtifactError
+from vconv.types import Status
+from vconv.validators.report.document import Report, Setting
+from vconv.validators.report.model import SCHEMA_VERSION
+from vconv.validators.report.rows import VariantRow
 from vconv.validators.report.saving import whole
+from vconv.validators.report.upgrade import UnreadableReportError, read_report
 
-Row = Mapping[str, Any]
+KIND = "validate"
+"""Of reports that a card rests on."""
 
 
 @dataclass(frozen=True)
@@ -20,64 +26,54 @@ class DeviceEvidence:
 
     Args:
         device: its name in reports.
-        report: the report.
+        file: the report's path in the artifact.
+        document: the report.
     """
 
     device: str
-    report: SavedReport
+    file: str
+    document: Report
 
     @property
-    def document(self) -> Mapping[str, Any]:
-        """The report itself."""
-        return self.report.document
-
-    @property
-    def rows(self) -> Sequence[Row]:
+    def rows(self) -> Sequence[VariantRow]:
         """The variants that were run on the device."""
-        return [row for row in self.document["variants"] if row["device"] == self.device]
+        return [row for row in self.document.variants if row.device == self.device]
 
     @property
     def asked(self) -> bool:
         """Whether the report is of a validation on the device, not of one that timed it beside another."""
-        return self.device in self.document["devices"]
+        return self.device in self.document.devices
 
     @property
     def status(self) -> Status:
         """How the validation ended there: by the device's own variants, and the checks, which are of all."""
-        checks = ({**check, "status": Status(check["status"])} for check in self.document["checks"])
-        return whole(self.rows, (Check(**check) for check in checks))
+        return whole(self.rows, self.document.checks)
 
     @property
     def simulated(self) -> bool:
         """Whether the device is an imitation."""
-        return any(row["simulated"] for row in self.rows)
+        return any(row.simulated for row in self.rows)
 
     @property
     def timed(self) -> bool:
         """Whether anything was timed on it."""
-        return any(row["latency"] for row in self.rows)
+        return any(row.latency for row in self.rows)
 
     @property
     def model(self) -> str:
         """What the device is called by its maker; its own name where the report does not say."""
-        return str(self.document["devices"].get(self.device, self.device))
+        return self.document.devices.get(self.device, self.device)
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, Setting]:
         """How the device was set to compute, or computes where it is an imitation."""
-        return dict(self.document["device_settings"].get(self.device, {}))
+        return self.document.device_settings.get(self.device, {})
 
     @property
     def moment(self) -> str:
         """When the report was made, as ``2026-11-21 18:40 UTC``."""
-        found = datetime.strptime(self.document["time"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        found = datetime.strptime(self.document.time, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         return found.strftime("%Y-%m-%d %H:%M UTC")
-
-    @property
-    def limits(self) -> Mapping[tuple[str, str], Mapping[str, float]]:
-        """By precision and arithmetic: the bounds that variants were held to."""
-        rows = self.document["limits"]["rows"]
-        return {(row["precision"], row["arithmetic"]): row["bounds"] for row in rows}
 
 
 def newest(reports: Iterable[SavedReport]) -> list[DeviceEvidence]:
@@ -91,18 +87,37 @@ def newest(reports: Iterable[SavedReport]) -> list[DeviceEvidence]:
 
     Returns:
         One a device: the CPU first, accelerators next, simulated ones last.
+
+    Raises:
+        ArtifactError: one is of a schema that this version does not read.
     """
     asked: dict[str, DeviceEvidence] = {}
     beside: dict[str, DeviceEvidence] = {}
-    for report in reports:
-        if "variants" not in report.document:
+    for saved in reports:
+        named = results.NAMED.fullmatch(saved.file)
+        if named is None or named.group(2) != KIND:
             continue
-        for device in _devices(report.document):
-            found = DeviceEvidence(device, report)
+        report = _report(saved)
+        for device in _devices(report):
+            found = DeviceEvidence(device, saved.file, report)
             (asked if found.asked else beside)[device] = found
     chosen = {**beside, **asked}
     return sorted(chosen.values(), key=lambda one: (one.simulated, one.device != "cpu", one.device))
 
 
-def _devices(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from dict.fromkeys([*document["devices"], *(row["device"] for row in document["variants"])])
+def _report(saved: SavedReport) -> Report:
+    try:
+        report = read_report(saved.document, KIND)
+    except UnreadableReportError as error:
+        raise ArtifactError(
+            f"cannot read {saved.file}",
+            got=str(error),
+            expected=f"a report of schema version {SCHEMA_VERSION}, or of vconv 0.1.0",
+            fix=f"validate again, and take the report out of {results.RESULTS_FILE}",
+        ) from error
+    assert isinstance(report, Report)
+    return report
+
+
+def _devices(report: Report) -> Iterator[str]:
+    yield from dict.fromkeys([*report.devices, *(row.device for row in report.variants)])

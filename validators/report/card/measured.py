@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vconv.runtime.engines.table import ENGINES
+from vconv.types import Status
 from vconv.validators.checks.preprocessing import MADE_UP
 from vconv.validators.latency.peak_memory import IN_PROCESS
 from vconv.validators.report.card import tables
@@ -23,14 +24,14 @@ def _versions() -> list[str]:
 
 def verdict(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     """Tell how a validation on a device ended, and which checks failed."""
-    failed = [check for check in one.document["checks"] if check["status"] == "failed"]
+    failed = [check for check in one.document.checks if check.status is Status.FAILED]
     return {
         "device": device(one, words),
         "status": words.say("statuses", one.status),
-        "failed": [f"{escaped(check['name'])}: {escaped(check['detail'])}" for check in failed],
+        "failed": [f"{escaped(check.name)}: {escaped(check.detail)}" for check in failed],
         "moment": one.moment,
-        "file": one.report.file,
-        "page": one.report.file.replace(".json", ".html"),
+        "file": one.file,
+        "page": one.file.replace(".json", ".html"),
     }
 
 
@@ -65,24 +66,24 @@ def environment(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         "model": model(one, words),
         "simulated": one.simulated,
         "moment": one.moment,
-        "file": one.report.file,
-        "versions": tables.versions(one.document, _versions(), words),
+        "file": one.file,
+        "versions": tables.versions(one.document.environment, _versions(), words),
         "settings": tables.settings(one, words),
     }
 
 
-def smoke(one: DeviceEvidence, words: Words) -> list[dict[str, Any]]:
+def summaries(one: DeviceEvidence, words: Words) -> list[dict[str, Any]]:
     """Show what came out of the variant that the scripts run."""
     return [
         {
-            "variant": row["variant"],
+            "variant": row.variant,
             "device": device(one, words),
             "simulated": one.simulated,
-            "file": one.report.file,
-            "table": tables.smoke(row, words),
+            "file": one.file,
+            "table": tables.summary(row, words),
         }
         for row in one.rows
-        if row["variant"] == "patched-torch-fp32" and row["smoke"]
+        if row.variant == "patched-torch-fp32" and row.output_summary
     ]
 
 
@@ -90,33 +91,31 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     """Lay out what was timed on a device, and how."""
     document, batch_word = one.document, words.say("headings", "batch")
     skipped = [
-        f"{tables.named(row, words)}, {batch_word} {batch['batch']}: {escaped(batch['reason'])}"
+        f"{tables.named(row, words)}, {batch_word} {batch.batch}: {escaped(batch.reason)}"
         for row in one.rows
-        for batch in row["skipped_batches"]
+        for batch in row.skipped_batches
     ]
     refused = [
-        f"{tables.named(row, words)}: {escaped(row['timing_refused'])}"
-        for row in one.rows
-        if row["timing_refused"]
+        f"{tables.named(row, words)}: {escaped(row.timing_refused)}" for row in one.rows if row.timing_refused
     ]
     warned = [
-        f"{tables.named(row, words)}, {batch_word} {timing['batch']}: {escaped(warning)}"
+        f"{tables.named(row, words)}, {batch_word} {timing.batch}: {escaped(warning)}"
         for row in one.rows
-        for timing in row["latency"]
-        for warning in timing["warnings"]
+        for timing in row.latency
+        for warning in timing.warnings
     ]
-    refusal, machine = document["ranking"]["refused"] or "", document["machine"]["reason"]
+    refusal, machine = document.ranking.refused or "", document.machine.reason
     doubts = [refusal] if machine in refusal else [refusal, machine]
     told = [words.say("marks", "machine").format(reason=escaped(doubt)) for doubt in doubts if doubt]
-    if any(row.get("peak_memory_is") == IN_PROCESS for row in one.rows):
+    if any(row.peak_memory_is == IN_PROCESS for row in one.rows):
         told.append(words.say("marks", "in_process"))
     return {
         "device": device(one, words),
         "model": model(one, words),
-        "file": one.report.file,
-        "warmups": document["timing"]["warmups"],
-        "preprocessing": tables.figure("p50_ms", document["preprocessing_ms_per_image"]),
-        "baseline": code(document["speed_up_baseline"]) if document["speed_up_baseline"] else "",
+        "file": one.file,
+        "warmups": document.timing.warmups if document.timing else "-",
+        "preprocessing": tables.figure("p50_ms", document.preprocessing_ms_per_image),
+        "baseline": code(document.speed_up_baseline) if document.speed_up_baseline else "",
         "latency": tables.latency(one, words),
         "costs": tables.costs(one, words),
         "remarks": [*dict.fromkeys(told), *skipped, *refused, *warned],
@@ -126,38 +125,36 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
 def accuracy(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     """Lay out how every output did on a device, and against what."""
     document = one.document
-    reference, inputs = document["reference"], document["inputs"]
-    source = words.say("references", reference["source"])
+    reference, inputs = document.reference, document.inputs
+    source = words.say("references", reference.source)
     comma, colon = words.say("marks", "where"), words.say("marks", "colon")
-    where = f"{reference['precision']}{comma}{code(reference['device'])}"
-    if recorded := reference["recorded"]:
-        where += f" {escaped(recorded['device_model'])}{comma}{escaped(recorded['arithmetic'])}"
-    name = escaped(words.say("references", reference["name"] or "-"))
+    where = f"{reference.precision}{comma}{code(reference.device)}"
+    if recorded := reference.recorded:
+        where += f" {escaped(recorded.device_model)}{comma}{escaped(recorded.arithmetic)}"
+    name = escaped(words.say("references", reference.name or "-"))
     failures = [
         f"{tables.named(row, words)}, {code(output)}{colon}{escaped(reason)}"
         for row in one.rows
-        for output, found in row["outputs"].items()
-        for reason in found.get("reasons", ())
+        for output, found in row.outputs.items()
+        for reason in found.reasons
     ]
     failures += [
-        f"{tables.named(row, words)}{colon}{_reason(row['reason'], words)}"
-        for row in one.rows
-        if row.get("reason")
+        f"{tables.named(row, words)}{colon}{_reason(row.reason, words)}" for row in one.rows if row.reason
     ]
     return {
         "device": device(one, words),
         "model": model(one, words),
         "simulated": one.simulated,
-        "file": one.report.file,
+        "file": one.file,
         "reference": words.say("marks", "reference").format(name=name, where=where, source=source),
-        "within": code(document["limits"]["within"]),
-        "inputs": words.say("marks", "and").join(_image(name, words) for name in inputs["images"]) or "-",
+        "within": code(document.limits.within),
+        "inputs": words.say("marks", "and").join(_image(name, words) for name in inputs.images) or "-",
         "table": tables.accuracy(one, words),
         "further": tables.further(one, words),
         "improvement": tables.improvement(one, words) if one.device != "cpu" else "",
         "prediction": tables.prediction(one, words),
         "agreement": tables.dataset(one, words),
-        "images": (document.get("dataset") or {}).get("images", 0),
-        "unread": len((document.get("dataset") or {}).get("skipped", ())),
+        "images": document.dataset.images if document.dataset else 0,
+        "unread": len(document.dataset.skipped) if document.dataset else 0,
         "failures": failures,
     }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from vconv.runtime.engines.base import Session
 from vconv.types import Array, Arrays
+from vconv.validators.outcome import Looked
 from vconv.validators.report.page.maps import Basis, PatchMap, compare
+from vconv.validators.report.rows import PatchMapRow, VariantRow
 from vconv.validators.validation import Candidate
 
 PATCHES = "patches"
@@ -22,9 +23,9 @@ Key = tuple[str, str, str]
 """A variant, its engine and its device: which row of a report it is."""
 
 
-def key(row: Mapping[str, Any]) -> Key:
+def key(row: VariantRow) -> Key:
     """Tell by what a report's row is known here."""
-    return row["variant"], row["engine"], row["device"]
+    return row.variant, row.engine, row.device
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Gallery:
         expected: the reference's patches of them, (N, P, D).
         grid: patches in a column and in a row.
         bases: by image, the reference's principal components.
+        reason: why there is nothing to draw, where there is nothing.
         maps: by variant, one map an image; filled by :meth:`look`.
     """
 
@@ -45,10 +47,18 @@ class Gallery:
     expected: Array
     grid: tuple[int, int]
     bases: tuple[Basis, ...]
+    reason: str = NO_PATCHES
     maps: dict[Key, tuple[PatchMap, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, names: Sequence[str], photographs: Array, outputs: Arrays, grid: tuple[int, int]) -> Gallery:
+    def of(
+        cls,
+        names: Sequence[str],
+        photographs: Array,
+        outputs: Arrays,
+        grid: tuple[int, int],
+        reason: str = NO_PATCHES,
+    ) -> Gallery:
         """Hang up the first images, with the reference's view of them.
 
         Args:
@@ -56,18 +66,19 @@ class Gallery:
             photographs: uint8 (N, H, W, 3).
             outputs: the reference's outputs, by name.
             grid: patches in a column and in a row.
+            reason: why there is nothing to draw, where there is nothing.
         """
         expected = outputs.get(PATCHES, np.zeros((0, 0, 0)))[:SHOWN]
         shown = len(expected)
         bases = tuple(Basis.fit(patches) for patches in expected)
-        return cls(tuple(names[:shown]), photographs[:shown], expected, grid, bases)
+        return cls(tuple(names[:shown]), photographs[:shown], expected, grid, bases, reason)
 
     def reference(self) -> tuple[Array, ...]:
         """Return the reference's own maps, uint8 (H, W, 3), one an image."""
         pairs = zip(self.bases, self.expected, strict=True)
         return tuple(basis.colours(patches).reshape(*self.grid, -1) for basis, patches in pairs)
 
-    def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Mapping[str, Any]:
+    def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Looked[PatchMapRow]:
         """Keep the maps of a variant.
 
         Args:
@@ -76,25 +87,24 @@ class Gallery:
             outputs: what it gave for all images.
 
         Returns:
-            ``patch_maps``, by image the ``largest`` vector relative error of a patch, or None; and
-            ``patch_maps_reason``, why there are none.
+            By image the largest vector relative error of a patch; or why there are no maps.
         """
         reason = self._lack(outputs)
         if reason:
-            return {"patch_maps": None, "patch_maps_reason": reason}
+            return Looked(None, reason)
         actual = outputs[PATCHES][: len(self.expected)]
         made = tuple(
             compare(basis, one, other, self.grid)
             for basis, one, other in zip(self.bases, actual, self.expected, strict=True)
         )
         self.maps[candidate.variant, candidate.engine, candidate.device.name] = made
-        rows = [{"image": name, "largest": one.largest} for name, one in zip(self.names, made, strict=True)]
-        return {"patch_maps": rows, "patch_maps_reason": ""}
+        pairs = zip(self.names, made, strict=True)
+        return Looked(tuple(PatchMapRow(image=name, largest=one.largest) for name, one in pairs), "")
 
     def _lack(self, outputs: Arrays) -> str:
         """Say why a variant's patches cannot be drawn; empty if they can."""
         if not len(self.expected):
-            return NO_PATCHES
+            return self.reason
         found = outputs.get(PATCHES)
         if found is None or found.shape[1:] != self.expected.shape[1:] or len(found) < len(self.expected):
             return "its patches are missing, or of another shape than the reference's"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vconv.validators.report.document import Report
 from vconv.validators.report.page.gallery import Gallery
 from vconv.validators.report.page.views import agreement, insight, provenance, speed
 from vconv.validators.report.page.views.verdict import verdict
@@ -20,12 +21,12 @@ GLYPHS: Mapping[str, str] = {"passed": "✓", "failed": "✕", "skipped": "\N{EN
 """What a status looks like, so that it is not told by colour alone."""
 
 
-def render(report: Mapping[str, Any], saved: ReportFile, gallery: Gallery) -> bytes:
+def render(report: Report, saved: ReportFile, gallery: Gallery) -> bytes:
     """Write the page. The same report and pictures give the same bytes.
 
     Args:
-        report: the report of a validation, as its JSON file has it.
-        saved: that file.
+        report: the report of a validation.
+        saved: its JSON file.
         gallery: the images judged on, and maps of what variants make of them.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -47,12 +48,12 @@ def render(report: Mapping[str, Any], saved: ReportFile, gallery: Gallery) -> by
     return environment.get_template(_PAGE).render(style=style, **sections(report, saved, gallery)).encode()
 
 
-def sections(report: Mapping[str, Any], saved: ReportFile, gallery: Gallery) -> dict[str, Any]:
+def sections(report: Report, saved: ReportFile, gallery: Gallery) -> dict[str, Any]:
     """Lay out what the template shows, by section."""
     return {
-        "artifact": report["artifact"],
-        "synthetic": report["synthetic"],
-        "simulated": any(row["simulated"] for row in report["variants"]),
+        "artifact": report.artifact,
+        "synthetic": report.synthetic,
+        "simulated": report.simulated,
         "verdict": verdict(report),
         "matrix": agreement.matrix(report),
         "folder": agreement.folder(report),
@@ -65,5 +66,5 @@ def sections(report: Mapping[str, Any], saved: ReportFile, gallery: Gallery) -> 
         "checks": provenance.checks(report),
         "published": provenance.published(report),
         "provenance": provenance.provenance(report, saved.name, saved.sha256),
-        "vconv": report["environment"].get("vconv", ""),
+        "vconv": report.environment.get("vconv", ""),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from made_reports import report
 
 from vconv.cli.render.dataset import dataset
 
@@ -13,11 +14,15 @@ def document() -> dict[str, Any]:
     """Make a report whose every cell is as wide as it can be."""
     place = {"variant": "original-torch-autocast-bf16-captured", "engine": "openvino", "device": "npu-sim"}
     errors = {"p50": 1.25e-10, "p90": 0.1, "p99": 0.1, "p100": 2.5e-2}
-    output = {"cosine": {}, "vector_relative_error": errors, "compared": 12, "limit": 1e-3, "beyond": 999999}
+    output = {"cosine": {}, "relative_error": {}, "vector_relative_error": errors, "compared": 12}
+    output |= {"limit": 1e-3, "beyond": 999999}
     row = {
         **place,
+        "precision": "bf16",
+        "arithmetic": "bf16",
         "simulated": True,
         "status": "skipped",
+        "reason": "",
         "outputs": {"last_hidden_state": output, "cls": output | {"beyond": None}},
         "neighbours": {"k": 10, "agreement": 0.99995},
         "top1_agreement": 0.125,
@@ -30,6 +35,7 @@ def document() -> dict[str, Any]:
         "simulated": True,
         "output": "last_hidden_state",
     }
+    worst |= {"relative_error": None, "thumbnail": None}
     worst |= {"vector_relative_error": 1.25e-10, "cosine": -0.123456789, "share_of_limit": 123456.0}
     none = dict.fromkeys(("vector_relative_error", "cosine", "share_of_limit"))
     return {
@@ -46,12 +52,14 @@ def document() -> dict[str, Any]:
             "worst": [worst, worst | none],
             "skipped": [{"image": f"{place}.png", "reason": "it is torn"} for place in range(7)],
             "other_files": 1,
+            "resumed": False,
+            "seconds": 1.0,
         },
     }
 
 
 def drawn(content: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
-    dataset(content)
+    dataset(report(**content))
     return capsys.readouterr().out
 
 

@@ -21,6 +21,9 @@ from vconv.cli.render.base import COLOURS, command, folded
 from vconv.cli.terminal import WIDTH
 from vconv.types import weights_named
 from vconv.validators.faults.table import FAULTS
+from vconv.validators.report.bisection import BisectionResult
+from vconv.validators.report.comparison import Comparison
+from vconv.validators.report.document import ValidationResult
 from vconv.workflows import bisect, compare, export, selftest, validate
 
 LONGEST = "vit_small_patch14_reg4_dinov2.lvd142m"
@@ -49,9 +52,9 @@ def documents(found: dict[str, Any], small_name: str, tmp_path: Path, monkeypatc
         folder = tmp_path / "artifact"
         glance: dict[str, Any] = {"quick": True, "budget": 1e-3}
         found["exported"] = export.export(small_name, "synthetic:1", folder, batch=16)
-        found["validated"] = validate.validate(folder, **glance)
-        found["compared"] = compare.compare([folder], **glance)
-        found["bisected"] = bisect.bisect(folder)
+        found["validated"] = validate.validate(folder, **glance).as_json()
+        found["compared"] = compare.compare([folder], **glance).as_json()
+        found["bisected"] = bisect.bisect(folder).as_json()
         monkeypatch.setattr(selftest, "FAULTS", FAULTS[:1])
         found["selftested"] = selftest.selftest(folder, clean_runs=1)
         found["artifact"] = export.describe(folder)
@@ -91,14 +94,14 @@ def stretched_variants(document: dict[str, Any], simulated: bool) -> list[dict[s
     row["launches"] = {"total": 123456, "how": "kernels", "operators": {}}
     row["skipped_batches"] = [{"batch": 32, "reason": "needs about 123.45 GB, 12.34 GB are free"}]
     row["timing_refused"] = REASON
-    timing = next(iter(row["latency"]), {})
+    timing = next(iter(row["latency"]), None)
     row["latency"] = [
         {
-            **timing,
+            **(timing or {}),
             **{"batch": batch, "p50_ms": 12345.67 + batch, "images_per_second": 98765.43 + batch},
             "speed_up_over_cpu": 1234.56 + batch,
         }
-        for batch in BATCHES
+        for batch in (BATCHES if timing else ())
     ]
     if simulated:
         row |= {"latency": [], "launches": None, "prediction": prediction()}
@@ -109,7 +112,8 @@ def prediction() -> dict[str, Any]:
     """Return a prediction as a simulated NPU makes them, with every error a hundred percent and more."""
 
     def errors(start: int) -> dict[str, dict[str, float]]:
-        return {name: {"relative_error": start + place / 1000} for place, name in enumerate(OUTPUTS)}
+        errors = {name: start + place / 1000 for place, name in enumerate(OUTPUTS)}
+        return {name: {"relative_error": one, "vector_relative_error": one} for name, one in errors.items()}
 
     causes = ("gelu", "convolution", "matmul")
     return {
@@ -117,9 +121,23 @@ def prediction() -> dict[str, Any]:
         "executed": 12345,
         "changed": dict.fromkeys(causes, 1234),
         "outputs": errors(1),
-        "causes": {cause: {"outputs": errors(2 + place)} for place, cause in enumerate(causes)},
+        "causes": {
+            cause: {"changed": 1234, "outputs": errors(2 + place)} for place, cause in enumerate(causes)
+        },
         "rest": errors(9),
     }
+
+
+def draw_validated(content: dict[str, Any]) -> None:
+    render.validated(ValidationResult.model_validate(content))
+
+
+def draw_compared(content: dict[str, Any]) -> None:
+    render.compared(Comparison.model_validate(content))
+
+
+def draw_bisected(content: dict[str, Any]) -> None:
+    render.bisected(BisectionResult.model_validate(content))
 
 
 def validated(document: dict[str, Any], simulated: bool) -> Drawn:
@@ -147,14 +165,14 @@ def validated(document: dict[str, Any], simulated: bool) -> Drawn:
         figures += [f"{timing['p50_ms']:.1f}" for timing in timed] + ["123456"]
         figures += [f"{timing['images_per_second']:.1f}" for timing in timed]
         figures += [f"{timing['speed_up_over_cpu']:.2f}" for timing in timed]
-    return Drawn(render.validated, stretched, figures, [VARIANT, stretched["report"], REASON])
+    return Drawn(draw_validated, stretched, figures, [VARIANT, stretched["report"], REASON])
 
 
 def published(document: dict[str, Any]) -> Drawn:
     rows: list[PublishedFigures] = [row for system in SYSTEMS.values() for row in system.published]
     stretched = {**document, "published": [asdict(row) for row in rows]}
     figures = [f"{value:g}" for row in rows for value in row.figures.values()]
-    return Drawn(render.validated, stretched, figures, [row.source for row in rows])
+    return Drawn(draw_validated, stretched, figures, [row.source for row in rows])
 
 
 def compared(document: dict[str, Any]) -> Drawn:
@@ -178,7 +196,7 @@ def compared(document: dict[str, Any]) -> Drawn:
         "checks": [{"artifact": FOLDER, "name": "files", "status": "failed", "detail": REASON, "fault": "x"}],
     }
     figures = [f"{row[key]:.1f}" for row in rows for key in ("p50_ms", "images_per_second")]
-    return Drawn(render.compared, stretched, [*figures, "1.2e-05", "0.999876"], [FOLDER, VARIANT])
+    return Drawn(draw_compared, stretched, [*figures, "1.2e-05", "0.999876"], [FOLDER, VARIANT])
 
 
 def exported(document: dict[str, Any]) -> Drawn:
@@ -206,6 +224,9 @@ def bisected(document: dict[str, Any]) -> Drawn:
             "node": f"node_{REASON[-80:]}",
             "error": 1.5e-2,
             "agrees": False,
+            "weights": [],
+            "shape": [1],
+            "inputs": [],
         },
         "counterpart": f"native_layer_norm {LONGEST}.blocks.11.attn.qkv",
     }
@@ -215,7 +236,7 @@ def bisected(document: dict[str, Any]) -> Drawn:
         **{"artifact": LONGEST, "stages": stages, "operators": [operator] * 12, "notes": [REASON] * 2},
         **{"sentence": REASON, "picture": f"{FOLDER}/reports/20261121T225345-bisect.svg"},
     }
-    return Drawn(render.bisected, stretched, ["1.2e-03", "1.2e+00", "1.5e-02"], [REASON])
+    return Drawn(draw_bisected, stretched, ["1.2e-03", "1.2e+00", "1.5e-02"], [REASON])
 
 
 def selftested(document: dict[str, Any]) -> Drawn:

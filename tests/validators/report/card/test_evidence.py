@@ -1,42 +1,56 @@
 from __future__ import annotations
 
-from typing import Any
+import made_reports
+import pytest
 
 from vconv.artifact.results import SavedReport
+from vconv.errors import ArtifactError
 from vconv.validators.report.card.evidence import newest
 
 
+def file(name: str) -> str:
+    return f"reports/20261121T18402{name}-validate.json"
+
+
 def report(name: str, asked: str, *ran: str, simulated: bool = False) -> SavedReport:
-    rows: list[dict[str, Any]] = [{"device": device, "simulated": simulated} for device in ran]
-    return SavedReport(name, {"devices": {asked: "a model"}, "variants": rows, "time": "20261121T184025"})
+    rows = [made_reports.variant(device=device, simulated=simulated) for device in ran]
+    made = made_reports.report(*rows, devices={asked: "a model"}, time="20261121T184025")
+    return SavedReport(file(name), made.as_json())
 
 
 def test_the_newest_report_of_each_device_is_chosen() -> None:
-    found = newest([report("a", "cpu", "cpu"), report("b", "npu:0", "npu:0"), report("c", "cpu", "cpu")])
-    assert [(one.device, one.report.file) for one in found] == [("cpu", "c"), ("npu:0", "b")]
+    found = newest([report("1", "cpu", "cpu"), report("2", "npu:0", "npu:0"), report("3", "cpu", "cpu")])
+    assert [(one.device, one.file) for one in found] == [("cpu", file("3")), ("npu:0", file("2"))]
 
 
 def test_a_device_that_ran_beside_another_counts_only_where_it_was_never_asked_for() -> None:
-    beside = report("b", "npu:0", "npu:0", "cpu")
+    beside = report("2", "npu:0", "npu:0", "cpu")
     (cpu, _) = newest([beside])
-    assert (cpu.device, cpu.report.file) == ("cpu", "b")
-    (cpu, _) = newest([report("a", "cpu", "cpu"), beside])
-    assert (cpu.device, cpu.report.file) == ("cpu", "a")
+    assert (cpu.device, cpu.file) == ("cpu", file("2"))
+    (cpu, _) = newest([report("1", "cpu", "cpu"), beside])
+    assert (cpu.device, cpu.file) == ("cpu", file("1"))
 
 
 def test_simulated_devices_come_last_and_say_so() -> None:
-    found = newest([report("s", "npu-sim", "npu-sim", simulated=True), report("g", "cuda:0", "cuda:0")])
+    found = newest([report("4", "npu-sim", "npu-sim", simulated=True), report("5", "cuda:0", "cuda:0")])
     assert [(one.device, one.simulated) for one in found] == [("cuda:0", False), ("npu-sim", True)]
 
 
 def test_a_device_on_which_nothing_could_be_run_is_told_all_the_same() -> None:
-    (only,) = newest([report("a", "npu:0")])
+    (only,) = newest([report("1", "npu:0")])
     assert (only.device, only.rows, only.timed) == ("npu:0", [], False)
 
 
 def test_a_comparison_is_no_validation() -> None:
-    assert newest([SavedReport("a", {"rows": []})]) == []
+    compared = made_reports.comparison().as_json()
+    assert newest([SavedReport("reports/20261121T184021-compare.json", compared)]) == []
 
 
 def test_the_moment_is_the_reports() -> None:
-    assert newest([report("a", "cpu", "cpu")])[0].moment == "2026-11-21 18:40 UTC"
+    assert newest([report("1", "cpu", "cpu")])[0].moment == "2026-11-21 18:40 UTC"
+
+
+def test_a_report_of_another_schema_is_named_with_what_to_do() -> None:
+    found = SavedReport(file("1"), {**report("1", "cpu").document, "schema_version": 3})
+    with pytest.raises(ArtifactError, match=r"184021-validate\.json .*got schema version 3 .*validate again"):
+        newest([found])

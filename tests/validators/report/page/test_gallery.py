@@ -6,11 +6,14 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from made_reports import variant
 
 from vconv.runtime.devices.table import find_device
 from vconv.types import Array
+from vconv.validators.outcome import Looked
 from vconv.validators.report.page.gallery import NO_PATCHES, Gallery, key
 from vconv.validators.report.page.maps import Basis, compare
+from vconv.validators.report.rows import PatchMapRow
 
 GRID, NAMES = (2, 3), tuple(f"photograph {place}" for place in range(1, 7))
 CANDIDATE = Mock(variant="onnx-fp32", engine="onnxruntime", device=replace(find_device("cpu"), name="cpu"))
@@ -27,8 +30,8 @@ def gallery(patches: Array) -> Gallery:
     return Gallery.of(NAMES, np.zeros((6, 8, 8, 3), np.uint8), {"patches": patches}, GRID)
 
 
-def look(gallery: Gallery, outputs: dict[str, Array]) -> dict[str, Any]:
-    return dict(gallery.look(CANDIDATE, Mock(), outputs))
+def look(gallery: Gallery, outputs: dict[str, Array]) -> Looked[PatchMapRow]:
+    return gallery.look(CANDIDATE, Mock(), outputs)
 
 
 def test_four_images_are_shown_at_most(gallery: Gallery) -> None:
@@ -39,23 +42,22 @@ def test_four_images_are_shown_at_most(gallery: Gallery) -> None:
 
 def test_of_a_variant_only_maps_are_kept_and_their_figures_reported(gallery: Gallery, patches: Array) -> None:
     other = patches * np.float32(1.001)
-    row = look(gallery, {"patches": other, "cls": patches[:, 0]})
-    assert row["patch_maps_reason"] == ""
+    found = look(gallery, {"patches": other, "cls": patches[:, 0]})
+    assert found.reason == ""
     kept = gallery.maps[KEY]
-    for place, (one, told) in enumerate(zip(kept, row["patch_maps"], strict=True)):
+    for place, (one, told) in enumerate(zip(kept, found.rows or (), strict=True)):
         expected = compare(Basis.fit(patches[place]), other[place], patches[place], GRID)
         assert np.array_equal(one.colours, expected.colours) and one.colours.dtype == np.uint8
         assert np.array_equal(one.differences, expected.differences) and one.differences.dtype == np.uint8
-        assert told == {"image": NAMES[place], "largest": expected.largest}
-        assert told["largest"] == pytest.approx(1e-3, rel=1e-2)
+        assert told == PatchMapRow(image=NAMES[place], largest=expected.largest)
+        assert told.largest == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_a_row_of_a_report_is_known_by_its_variant_engine_and_device(
     gallery: Gallery, patches: Array
 ) -> None:
     look(gallery, {"patches": patches})
-    row = {"variant": "onnx-fp32", "engine": "onnxruntime", "device": "cpu", "status": "passed"}
-    assert key(row) in gallery.maps
+    assert key(variant("onnx-fp32", engine="onnxruntime", device="cpu")) in gallery.maps
 
 
 @pytest.mark.parametrize(
@@ -68,12 +70,12 @@ def test_a_row_of_a_report_is_known_by_its_variant_engine_and_device(
     ],
 )
 def test_what_cannot_be_drawn_says_why(gallery: Gallery, patches: Array, change: Any, why: str) -> None:
-    row = look(gallery, change(patches))
-    assert row["patch_maps"] is None and why in row["patch_maps_reason"]
+    found = look(gallery, change(patches))
+    assert found.rows is None and why in found.reason
     assert gallery.maps == {}
 
 
 def test_a_reference_without_patches_has_no_pictures(patches: Array) -> None:
     gallery = Gallery.of(NAMES, np.zeros((6, 8, 8, 3), np.uint8), {}, GRID)
     assert gallery.names == () and len(gallery.photographs) == 0 and gallery.reference() == ()
-    assert look(gallery, {"patches": patches})["patch_maps_reason"] == NO_PATCHES
+    assert look(gallery, {"patches": patches}) == Looked(None, NO_PATCHES)

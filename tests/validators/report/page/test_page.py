@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from made_reports import upgraded
 
 from vconv.validators.report import sentences
 from vconv.validators.report.page import figures, page
@@ -86,7 +87,7 @@ def report(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def rendered(report: dict[str, Any], hang: Hang) -> Node:
     gallery = hang(report)
-    return read(page.render(report, SAVED, gallery))
+    return read(page.render(upgraded(report), SAVED, gallery))
 
 
 def section(root: Node, name: str) -> Node:
@@ -111,17 +112,26 @@ def dataset() -> dict[str, Any]:
         "variant": "onnx-fp32",
         "engine": "onnxruntime",
         "device": "cpu",
+        "precision": "fp32",
+        "arithmetic": "fp32",
         "simulated": False,
+        "status": "passed",
+        "reason": "",
         "outputs": {
             "cls": {
+                "compared": 40,
                 "cosine": {"p0": 0.9912345, "p1": 0.9998765, "p50": 0.9999999},
                 "relative_error": {"p50": 1.5e-6, "p90": 2.5e-6, "p99": 3.5e-6, "p100": 4.5e-6},
+                "vector_relative_error": {},
+                "limit": 1e-5,
+                "beyond": 0,
             }
         },
         "neighbours": {"k": 5, "agreement": 0.9871},
         "top1_agreement": None,
     }
     worst = {"image": "cat.jpg", "variant": "onnx-fp32", "output": "cls", "cosine": 0.9912345}
+    worst |= {"engine": "onnxruntime", "device": "cpu", "simulated": False, "share_of_limit": 0.45}
     worst |= {
         "relative_error": 4.5e-6,
         "vector_relative_error": 4.5e-6,
@@ -134,6 +144,13 @@ def dataset() -> dict[str, Any]:
         "variants": [row],
         "worst": [worst],
         "skipped": skipped,
+        "k": 5,
+        "neighbours_of": "pooled",
+        "agreement_by_chance": 0.1,
+        "neighbours_between": [],
+        "other_files": 0,
+        "resumed": False,
+        "seconds": 1.0,
     }
 
 
@@ -142,8 +159,8 @@ def test_the_same_report_gives_the_same_bytes_and_is_left_as_it_was(
 ) -> None:
     gallery = hang(report)
     before = copy.deepcopy(report)
-    first = page.render(report, SAVED, gallery)
-    assert first == page.render(report, SAVED, gallery)
+    first = page.render(upgraded(report), SAVED, gallery)
+    assert first == page.render(upgraded(report), SAVED, gallery)
     assert report == before
 
 
@@ -170,8 +187,8 @@ def test_every_error_of_the_report_stands_in_its_own_cell(report: dict[str, Any]
     head, *rows = matrix.find("tr")
     outputs = [cell.text for cell in head.find("th")][2:]
     assert len(rows) == len(report["variants"]) == 4
-    for row, variant in zip(rows, report["variants"], strict=True):
-        assert row.find("th")[0].text.startswith(sentences.short_name(variant))
+    for row, variant, typed in zip(rows, report["variants"], upgraded(report).variants, strict=True):
+        assert row.find("th")[0].text.startswith(sentences.short_name(typed))
         status, *cells = row.find("td")
         assert status.text.endswith(variant["status"])
         assert outputs == list(variant["outputs"])
@@ -439,10 +456,11 @@ def test_a_prediction_that_is_no_number_is_said_to_be_none_and_is_the_worst(
     simulated: dict[str, Any], hang: Hang
 ) -> None:
     rows = [row for row in simulated["variants"] if row["prediction"]]
+    worst = sentences.short_name(upgraded(simulated).variants[-1])
     name = next(iter(rows[-1]["prediction"]["outputs"]))
     rows[-1]["prediction"]["outputs"][name]["relative_error"] = None
     text = section(rendered(simulated, hang), "prediction").text
-    assert f"Predicted, not measured: no number at most, of {sentences.short_name(rows[-1])}." in text
+    assert f"Predicted, not measured: no number at most, of {worst}." in text
     for row in rows:
         without_numbers(row["prediction"], "relative_error")
     assert "no number at most" in section(rendered(simulated, hang), "prediction").text
@@ -451,16 +469,18 @@ def test_a_prediction_that_is_no_number_is_said_to_be_none_and_is_the_worst(
 def test_an_error_after_a_block_that_is_no_number_is_the_greatest(
     measured: dict[str, Any], hang: Hang
 ) -> None:
+    first = sentences.short_name(next(row for row in upgraded(measured).variants if row.depth))
     rows = [row for row in measured["variants"] if row.get("depth")]
     rows[0]["depth"][-2]["error"] = None
     text = section(rendered(measured, hang), "depth").text
-    assert f"After the last block the error is no number ({sentences.short_name(rows[0])}) at most" in text
+    assert f"After the last block the error is no number ({first}) at most" in text
 
 
 def test_a_reference_of_another_machine_is_named_with_that_machine(
     measured: dict[str, Any], hang: Hang
 ) -> None:
     recorded = {"file": "gpu.safetensors", "sha256": "ab" * 32, "device_model": "a GPU", "arithmetic": "fp32"}
+    recorded |= {"device": "cuda:0", "images": [], "environment": {}, "time": "20261120T000000"}
     measured["reference"] |= {"source": "file", "device": "cuda:0", "recorded": recorded}
     text = rendered(measured, hang).text
     assert "recorded with `vconv reference` (a GPU, fp32; gpu.safetensors, sha256 abababababab)" in text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_reports import upgraded
 
 from vconv.validators.report.page import page
 from vconv.validators.report.page.gallery import Gallery
@@ -99,7 +100,7 @@ def path(request: pytest.FixtureRequest, hang: Callable[[dict[str, Any]], Galler
     report: dict[str, Any] = request.getfixturevalue(request.param)
     change(report)
     gallery = hang(report)
-    (tmp_path / "page.html").write_bytes(page.render(report, SAVED, gallery))
+    (tmp_path / "page.html").write_bytes(page.render(upgraded(report), SAVED, gallery))
     return tmp_path / "page.html"
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report import sentences
+from vconv.validators.report.dataset_document import DatasetOutput, DatasetRow
+from vconv.validators.report.document import Report
 from vconv.validators.report.page import figures
 from vconv.validators.report.page.views.base import (
     CODE,
@@ -14,46 +16,45 @@ from vconv.validators.report.page.views.base import (
     STATUS,
     TEXT,
     Column,
-    Document,
     Table,
     numbers,
 )
 from vconv.validators.report.page.views.verdict import reasons
+from vconv.validators.report.rows import OutputRow
 
-_METRIC = "vector_relative_error"
 _FLOOR_AT, _LIMIT_AT = 15.0, 85.0
 """Where a cell's scale has its floor and its limit, in percent: there is room beyond both."""
 
 
-def matrix(report: Document) -> dict[str, Any]:
+def matrix(report: Report) -> dict[str, Any]:
     """Lay out a row a variant and a column an output."""
-    rows = report["variants"]
-    names = list(dict.fromkeys(name for row in rows for name in row["outputs"]))
+    rows = report.variants
+    names = list(dict.fromkeys(name for row in rows for name in row.outputs))
     laid = [
         {
             "name": sentences.short_name(row),
-            "status": row["status"],
-            "judged": f"{row['precision']} on {row['arithmetic']}",
+            "status": row.status,
+            "judged": f"{row.precision} on {row.arithmetic}",
             "reasons": reasons(row),
-            "cells": [_cell(row["outputs"].get(name)) for name in names],
+            "cells": [_cell(row.outputs.get(name)) for name in names],
         }
         for row in rows
     ]
     return {"outputs": names, "rows": laid, "table": _metrics(report)}
 
 
-def _cell(output: Document | None) -> dict[str, Any]:
+def _cell(output: OutputRow | None) -> dict[str, Any]:
     if output is None:
         return {"status": "skipped", "error": figures.DASH, "at": None, "told": "not there"}
-    error, limit = output.get(_METRIC), output.get("limit")
-    told = f"{figures.error(error)}, {output['status']}"
+    error, limit = output.vector_relative_error, output.limit
+    told = f"{figures.error(error)}, {output.status}"
     told += f", limit {figures.bound(limit)}" if limit else ", no limit"
-    told += f", floor {figures.error(output['floor'])}" if output.get("floor") else ""
+    told += f", floor {figures.error(output.floor)}" if output.floor else ""
     return {
-        "status": output["status"],
+        "status": output.status,
         "error": figures.error(error),
         "limit": figures.bound(limit) if limit else "",
-        "at": position(error, output.get("floor"), limit),
+        "at": position(error, output.floor, limit),
         "told": told,
     }
 
@@ -88,17 +89,17 @@ _SHOWN = {
 """How each figure of an output is written."""
 
 
-def _metrics(report: Document) -> Table:
-    found = [(row, name, output) for row in report["variants"] for name, output in row["outputs"].items()]
-    shown = [key for key in _SHOWN if any(output.get(key) is not None for _, _, output in found)]
+def _metrics(report: Report) -> Table:
+    found = [(row, name, output) for row in report.variants for name, output in row.outputs.items()]
+    shown = [key for key in _SHOWN if any(_value(output, key) is not None for _, _, output in found)]
     first = (Column("variant"), Column("output"), Column("status", STATUS), Column("shape", CODE))
     rows = tuple(
         (
             sentences.short_name(row),
             name,
-            output["status"],
-            " \N{MULTIPLICATION SIGN} ".join(map(str, output["shape"])),
-            *(_SHOWN[key](output.get(key)) for key in shown),
+            output.status.value,
+            " \N{MULTIPLICATION SIGN} ".join(map(str, output.shape)),
+            *(_SHOWN[key](_value(output, key)) for key in shown),
         )
         for row, name, output in found
     )
@@ -106,18 +107,21 @@ def _metrics(report: Document) -> Table:
     return Table("Every metric of every output, the worst image of each", first + named, rows)
 
 
-_USUAL = {"engine": "torch", "device": "cpu", "simulated": False}
+def _value(output: OutputRow, key: str) -> float | None:
+    """Return a figure of an output: a metric, or one that stands beside the metrics."""
+    found: float | None = output.metrics.get(key) if key in METRICS else getattr(output, key)
+    return found
 
 
-def folder(report: Document) -> dict[str, Any] | None:
+def folder(report: Report) -> dict[str, Any] | None:
     """Lay out how variants agree over a folder of images; None where that was not looked at."""
-    found = report.get("dataset")
+    found = report.dataset
     if not found:
         return None
     rows = tuple(
         _over_folder(row, name, output, place == 0)
-        for row in found["variants"]
-        for place, (name, output) in enumerate(row["outputs"].items())
+        for row in found.variants
+        for place, (name, output) in enumerate(row.outputs.items())
     )
     named = (
         Column("variant"),
@@ -127,48 +131,48 @@ def folder(report: Document) -> dict[str, Any] | None:
     )
     worst = [
         {
-            "image": row["image"],
-            "variant": sentences.short_name({**_USUAL, **row}),
-            "output": row["output"],
-            "cosine": figures.cosine(row["cosine"]),
-            "error": figures.error(row["vector_relative_error"]),
+            "image": row.image,
+            "variant": sentences.short_name(row),
+            "output": row.output,
+            "cosine": figures.cosine(row.cosine),
+            "error": figures.error(row.vector_relative_error),
             # Nothing but a picture that is here already is ever shown.
-            "thumbnail": row["thumbnail"] if str(row["thumbnail"]).startswith("data:image/") else "",
+            "thumbnail": row.thumbnail if (row.thumbnail or "").startswith("data:image/") else "",
         }
-        for row in found["worst"]
+        for row in found.worst
     ]
     return {
-        "folder": found["folder"],
-        "images": found["images"],
-        "table": Table(f"Agreement over {found['images']} images", named, rows),
+        "folder": found.folder,
+        "images": found.images,
+        "table": Table(f"Agreement over {found.images} images", named, rows),
         "worst": worst,
-        "skipped": [(row["image"], row["reason"]) for row in found["skipped"]],
+        "skipped": [(row.image, row.reason) for row in found.skipped],
     }
 
 
-def _over_folder(row: Document, name: str, output: Document, first: bool) -> tuple[str, ...]:
-    near, top = row.get("neighbours") or {"k": 0, "agreement": None}, row.get("top1_agreement")
-    shared = near["agreement"]  # None of so few images that there is no neighbour to compare
-    shares = [figures.DASH if shared is None else f"{100 * shared:.2f} % of {near['k']}"]
+def _over_folder(row: DatasetRow, name: str, output: DatasetOutput, first: bool) -> tuple[str, ...]:
+    near, top = row.neighbours, row.top1_agreement
+    shared = near.agreement  # None of so few images that there is no neighbour to compare
+    shares = [figures.DASH if shared is None else f"{100 * shared:.2f} % of {near.k}"]
     shares += [figures.DASH if top is None else f"{100 * top:.2f} %"]
     return (
-        sentences.short_name({**_USUAL, **row}),
+        sentences.short_name(row),
         name,
-        *(figures.cosine(output["cosine"].get(key)) for key in ("p0", "p1", "p50")),
-        *(figures.error(output["relative_error"].get(key)) for key in ("p50", "p90", "p99", "p100")),
+        *(figures.cosine(output.cosine.get(key)) for key in ("p0", "p1", "p50")),
+        *(figures.error(output.relative_error.get(key)) for key in ("p50", "p90", "p99", "p100")),
         *(shares if first else ["", ""]),
     )
 
 
-def limits(report: Document) -> Table:
+def limits(report: Report) -> Table:
     """Lay out the limits that were used, and where they come from."""
     rows = tuple(
         (
-            f"{row['precision']} on {row['arithmetic']}",
-            ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in row["bounds"].items()),
-            row["source"],
+            f"{row.precision} on {row.arithmetic}",
+            ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in row.bounds.items()),
+            row.source,
         )
-        for row in report["limits"]["rows"]
+        for row in report.limits.rows
     )
     named = (Column("precision on arithmetic"), Column("bounds", TEXT), Column("measured by"))
-    return Table(f"Limits used: {report['limits']['within']}", named, rows)
+    return Table(f"Limits used: {report.limits.within}", named, rows)

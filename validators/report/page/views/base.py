@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from vconv.validators.report.page.charts import Frame
-
-Document = Mapping[str, Any]
 
 WIDE, NARROW = 960.0, 328.0
 """Pixels that a chart has on a screen, and on a phone of 360: each chart is drawn for both."""

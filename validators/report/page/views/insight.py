@@ -10,26 +10,27 @@ from typing import Any
 import numpy as np
 
 from vconv.types import Array
+from vconv.validators.outcome import NOT_LOOKED_AT
 from vconv.validators.report import sentences
+from vconv.validators.report.document import Report
 from vconv.validators.report.page import charts, figures
 from vconv.validators.report.page.charts import Dots, Frame, Series
 from vconv.validators.report.page.gallery import Gallery, key
-from vconv.validators.report.page.views.base import Chart, Column, Document, Table, chart, numbers
+from vconv.validators.report.page.views.base import Chart, Column, Table, chart, numbers
+from vconv.validators.report.rows import DepthRow, PatchMapRow, PredictedErrors, PredictionRow, VariantRow
 
-_METRIC = "relative_error"
-"""Of a prediction: what published reports on NPUs give."""
 _RAMP = np.array([(9, 20, 48), (24, 64, 110), (96, 110, 120), (170, 150, 90), (253, 231, 100)], np.float64)
 """Dark blue to yellow, of rising brightness: differences from none to the greatest shade."""
 _JPEG_QUALITY = 85
 
 
-def depth(report: Document) -> dict[str, Any]:
+def depth(report: Report) -> dict[str, Any]:
     """Lay out the error after each block."""
-    rows = [(place, row) for place, row in enumerate(report["variants"]) if row.get("depth")]
+    rows = [(place, row, row.depth) for place, row in enumerate(report.variants) if row.depth]
     without = [
-        (sentences.short_name(row), row.get("depth_reason") or "not looked at")
-        for row in report["variants"]
-        if not row.get("depth")
+        (sentences.short_name(row), row.depth_reason or NOT_LOOKED_AT)
+        for row in report.variants
+        if not row.depth
     ]
     return {"chart": _depth(rows) if rows else None, "without": _by_reason(without)}
 
@@ -42,21 +43,21 @@ def _by_reason(without: list[tuple[str, str]]) -> list[str]:
     return [f"{', '.join(names)}: {reason}" for reason, names in by.items()]
 
 
-def _depth(rows: list[tuple[int, Document]]) -> Chart:
-    stages = [one["stage"] for one in rows[0][1]["depth"]]
+def _depth(rows: list[tuple[int, VariantRow, tuple[DepthRow, ...]]]) -> Chart:
+    stages = [one.stage for one in rows[0][2]]
     series = [
-        Series(sentences.short_name(row), tuple(one["error"] for one in row["depth"]), place)
-        for place, row in rows
+        Series(sentences.short_name(row), tuple(one.error for one in depth), place)
+        for place, row, depth in rows
     ]
     ends = sorted((figures.badness(one.values[-2]), one.name) for one in series)
     (least, calmest), (most, worst) = ends[0], ends[-1]
     finding = f"After the last block the error is {_spoken(most)} ({worst})"
     finding += "." if len(ends) == 1 else f" at most and {_spoken(least)} ({calmest}) at least."
     limits = {
-        output["limit"]: f"limit on outputs {figures.bound(output['limit'])}"
-        for _, row in rows
-        for output in row["outputs"].values()
-        if output.get("limit")
+        output.limit: f"limit on outputs {figures.bound(output.limit)}"
+        for _, row, _ in rows
+        for output in row.outputs.values()
+        if output.limit
     }
     places = [stage.removeprefix("block ").replace("embeddings", "emb.") for stage in stages]
     axes = ("after embeddings, each block, and the head", "vector relative error")
@@ -79,13 +80,14 @@ def _spoken(error: float) -> str:
     return figures.error(error) if math.isfinite(error) else "no number"
 
 
-def maps(report: Document, gallery: Gallery) -> dict[str, Any]:
+def maps(report: Report, gallery: Gallery) -> dict[str, Any]:
     """Lay out each image beside the reference's map of it and every variant's."""
-    shown = [row for row in report["variants"] if row.get("patch_maps") and key(row) in gallery.maps]
+    shown = [(row, row.patch_maps) for row in report.variants if row.patch_maps and key(row) in gallery.maps]
+    drawn = [row for row, _ in shown]
     without = [
-        (sentences.short_name(row), row.get("patch_maps_reason") or "not looked at")
-        for row in report["variants"]
-        if row not in shown
+        (sentences.short_name(row), row.patch_maps_reason or NOT_LOOKED_AT)
+        for row in report.variants
+        if row not in drawn
     ]
     height, width = gallery.grid
     grid = f"{width} by {height} patches"
@@ -98,11 +100,12 @@ def maps(report: Document, gallery: Gallery) -> dict[str, Any]:
                 "photograph_told": f"{name}, as the network saw it",
                 "reference": _png(own),
                 "reference_told": f"Map of {grid} of {name} by the reference, its components as colours",
-                "variants": [_mapped(row, gallery, place, grid) for row in shown],
+                "variants": [_mapped(row, found[place], gallery, place, grid) for row, found in shown],
             }
         )
     largest = max(
-        ((one["largest"], sentences.short_name(row)) for row in shown for one in row["patch_maps"]),
+        ((one.largest, sentences.short_name(row)) for row, found in shown for one in found),
+        key=lambda one: figures.badness(one[0]),
         default=None,
     )
     return {
@@ -114,11 +117,11 @@ def maps(report: Document, gallery: Gallery) -> dict[str, Any]:
     }
 
 
-def _mapped(row: Document, gallery: Gallery, place: int, grid: str) -> dict[str, str]:
-    name, told = sentences.short_name(row), row["patch_maps"][place]
+def _mapped(row: VariantRow, told: PatchMapRow, gallery: Gallery, place: int, grid: str) -> dict[str, str]:
+    name = sentences.short_name(row)
     drawn = gallery.maps[key(row)][place]
-    largest = figures.error(told["largest"])
-    image = told["image"]
+    largest = figures.error(told.largest)
+    image = told.image
     return {
         "name": name,
         "map": _png(drawn.colours),
@@ -150,17 +153,15 @@ def _uri(pixels: Array, kind: str, **options: Any) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(target.getvalue()).decode()}"
 
 
-def prediction(report: Document) -> dict[str, Any] | None:
+def prediction(report: Report) -> dict[str, Any] | None:
     """Lay out what a simulated device predicts, by cause; None where none was simulated."""
-    rows = [row for row in report["variants"] if row["prediction"]]
+    rows = [(row, row.prediction) for row in report.variants if row.prediction]
     if not rows:
         return None
-    causes = list(rows[0]["prediction"]["arithmetic"])
+    causes = list(rows[0][1].arithmetic)
     names = ["predicted, all causes", *(f"{cause} alone" for cause in causes), "the rest"]
-    laid = [
-        (row, output, _errors(row, output, causes)) for row in rows for output in row["prediction"]["outputs"]
-    ]
-    worst = [_worst(row, causes) for row in rows]
+    laid = [(row, output, _errors(found, output, causes)) for row, found in rows for output in found.outputs]
+    worst = [_worst(row, found, causes) for row, found in rows]
     name, _, (error, *_) = max(worst, key=lambda one: figures.badness(one[2][0]))
     most = "no number" if error is None else figures.percent(error)
     finding = f"Predicted, not measured: {most} at most, of {name}."
@@ -172,34 +173,36 @@ def prediction(report: Document) -> dict[str, Any] | None:
     table = Table(
         "Relative error mean|a - e| / mean|e|, simulated",
         (Column("variant (simulated)"), Column("output"), *numbers(*names)),
-        tuple((row["variant"], output, *map(figures.percent, values)) for row, output, values in laid),
+        tuple((row.variant, output, *map(figures.percent, values)) for row, output, values in laid),
     )
-    device = report["devices"].get(rows[0]["device"], rows[0]["device"])
+    device = report.devices.get(rows[0][0].device, rows[0][0].device)
     return {
         "device": device,
         "chart": chart("prediction", f"Error by cause on a {device} (simulated)", finding, draw, table),
-        "changed": [_changed(row) for row in rows],
+        "changed": [_changed(row, found) for row, found in rows],
     }
 
 
-def _errors(row: Document, output: str, causes: list[str]) -> tuple[float | None, ...]:
-    found = row["prediction"]
+def _errors(found: PredictionRow, output: str, causes: list[str]) -> tuple[float | None, ...]:
+    """Return what is predicted of an output: in all, of each cause alone, and the rest."""
     alone = [
-        found["causes"][cause]["outputs"][output][_METRIC] if found["changed"][cause] else None
-        for cause in causes
+        _error(found.causes[cause].outputs[output]) if found.changed[cause] else None for cause in causes
     ]
-    return found["outputs"][output][_METRIC], *alone, found["rest"][output][_METRIC]
+    return _error(found.outputs[output]), *alone, _error(found.rest[output])
 
 
-def _worst(row: Document, causes: list[str]) -> tuple[str, str, tuple[float | None, ...]]:
-    outputs = row["prediction"]["outputs"]
-    output = max(outputs, key=lambda name: figures.badness(outputs[name][_METRIC]))
-    return sentences.short_name(row), output, _errors(row, output, causes)
+def _error(errors: PredictedErrors) -> float | None:
+    """Return the error that published reports on NPUs give."""
+    return errors.relative_error
 
 
-def _changed(row: Document) -> str:
-    found = row["prediction"]
-    changed = ", ".join(f"{count} {cause}" for cause, count in found["changed"].items())
-    return (
-        f"{sentences.short_name(row)}: of {found['executed']} {sentences.executed(row)}, changed: {changed}"
-    )
+def _worst(
+    row: VariantRow, found: PredictionRow, causes: list[str]
+) -> tuple[str, str, tuple[float | None, ...]]:
+    output = max(found.outputs, key=lambda name: figures.badness(_error(found.outputs[name])))
+    return sentences.short_name(row), output, _errors(found, output, causes)
+
+
+def _changed(row: VariantRow, found: PredictionRow) -> str:
+    changed = ", ".join(f"{count} {cause}" for cause, count in found.changed.items())
+    return f"{sentences.short_name(row)}: of {found.executed} {sentences.executed(row)}, changed: {changed}"

@@ -6,16 +6,18 @@ from collections import Counter
 from typing import Any
 
 from vconv.validators.report import sentences
+from vconv.validators.report.document import Report
 from vconv.validators.report.page import figures
-from vconv.validators.report.page.views.base import CODE, NUMBER, STATUS, Column, Document, Table, numbers
+from vconv.validators.report.page.views.base import CODE, NUMBER, STATUS, Column, Table, numbers
+from vconv.validators.report.rows import VariantRow
 
 _MEASURED = {"isolated": "own process", "in process": "shared process"}
 """By where a peak of memory was measured, the same in words."""
 
 
-def costs(report: Document) -> dict[str, Any]:
+def costs(report: Report) -> dict[str, Any]:
     """Lay out launches, memory, and what is paid before the first result."""
-    rows = tuple(_cost(row) for row in report["variants"])
+    rows = tuple(_cost(row) for row in report.variants)
     named = (
         Column("variant"),
         *numbers("load, ms", "first run, ms", "launches", "peak memory", "grown by", "on the device"),
@@ -25,39 +27,39 @@ def costs(report: Document) -> dict[str, Any]:
     operators = tuple(
         (
             sentences.short_name(row),
-            ", ".join(f"{count} {name}" for name, count in found["operators"].items()),
+            ", ".join(f"{count} {name}" for name, count in found.operators.items()),
         )
-        for row in report["variants"]
-        if (found := row["launches"])
+        for row in report.variants
+        if (found := row.launches)
     )
     return {
         "table": Table("Cost of each variant", named, rows),
         "operators": Table("Launched for one image", (Column("variant"), Column("operators")), operators),
-        "fallbacks": [told for row in report["variants"] if (told := sentences.fallbacks(row))],
+        "fallbacks": [told for row in report.variants if (told := sentences.fallbacks(row))],
     }
 
 
-def _cost(row: Document) -> tuple[str, ...]:
-    launches = row["launches"]
-    simulated = " (simulated)" * row["simulated"]
+def _cost(row: VariantRow) -> tuple[str, ...]:
+    launches = row.launches
+    simulated = " (simulated)" * row.simulated
     return (
         sentences.short_name(row),
-        figures.number(row.get("load_ms")),
-        figures.number(row.get("first_ms")),
-        f"{launches['total']:,} {launches['how']}" if launches else figures.DASH,
-        figures.size(row.get("peak_rss_bytes")),
-        figures.size(row.get("peak_rss_growth_bytes")),
-        figures.size(row.get("peak_device_bytes")),
-        row.get("peak_memory_reason") or _MEASURED.get(row.get("peak_memory_is") or "", figures.DASH),
-        f"{row['gelu']}{simulated}" if row["gelu"] else figures.DASH,
+        figures.number(row.load_ms),
+        figures.number(row.first_ms),
+        f"{launches.total:,} {launches.how}" if launches else figures.DASH,
+        figures.size(row.peak_rss_bytes),
+        figures.size(row.peak_rss_growth_bytes),
+        figures.size(row.peak_device_bytes),
+        row.peak_memory_reason or _MEASURED.get(row.peak_memory_is or "", figures.DASH),
+        f"{row.gelu}{simulated}" if row.gelu else figures.DASH,
     )
 
 
-def checks(report: Document) -> dict[str, Any]:
+def checks(report: Report) -> dict[str, Any]:
     """Lay out the checks: those that did not pass apart from those that did."""
     named = (Column("check"), Column("status", STATUS), Column("finding"))
-    laid = [(check["name"], check["status"], check["detail"]) for check in report["checks"]]
-    counts = Counter(check["status"] for check in report["checks"])
+    laid = [(check.name, check.status.value, check.detail) for check in report.checks]
+    counts = Counter(check.status.value for check in report.checks)
     return {
         "told": ", ".join(
             f"{counts[status]} {status}" for status in ("passed", "failed", "skipped") if counts[status]
@@ -67,42 +69,39 @@ def checks(report: Document) -> dict[str, Any]:
     }
 
 
-def published(report: Document) -> Table | None:
+def published(report: Report) -> Table | None:
     """Lay out what others have published; None where there is nothing."""
     rows = tuple(
         (
-            row["variant"],
-            row["device"],
-            row["output"] or f"batch {row['batch']}",
-            ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in row["figures"].items()),
-            row["source"],
+            row.variant,
+            row.device,
+            row.output or f"batch {row.batch}",
+            ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in row.figures.items()),
+            row.source,
         )
-        for row in report["published"]
+        for row in report.published
     )
     named = tuple(map(Column, ("variant", "device", "what", "figures", "source")))
     return Table("Published by others, not measured here", named, rows) if rows else None
 
 
-def provenance(report: Document, file: str, sha256: str) -> dict[str, Any]:
+def provenance(report: Report, file: str, sha256: str) -> dict[str, Any]:
     """Lay out what the report was made with, and the hashes by which it can be held to that."""
     settings = tuple(
         (
             name,
             model,
-            ", ".join(f"{key}: {value}" for key, value in report["device_settings"][name].items()) or "none",
+            ", ".join(f"{key}: {value}" for key, value in report.device_settings[name].items()) or "none",
         )
-        for name, model in report["devices"].items()
+        for name, model in report.devices.items()
     )
-    made = report.get("manifest")
-    files = tuple(
-        (name, figures.size(one["nbytes"]), one["sha256"])
-        for name, one in (made["files"] if made else {}).items()
-    )
-    limits_file = report["limits"]["file"]
+    made = report.manifest
+    files = tuple((name, figures.size(one.nbytes), one.sha256) for name, one in made.files.items())
+    limits_file = report.limits.file
     hashes = [(f"this report as JSON, {file}", sha256)]
-    hashes += [("the manifest, vconv.json", made["sha256"])] if made else []
-    hashes += [(f"the limits, {limits_file['path']}", limits_file["sha256"])] if limits_file else []
-    environment = tuple((name, str(value)) for name, value in report["environment"].items())
+    hashes.append(("the manifest, vconv.json", made.sha256))
+    hashes += [(f"the limits, {limits_file.path}", limits_file.sha256)] if limits_file else []
+    environment = tuple((name, str(value)) for name, value in report.environment.items())
     return {
         "hashes": Table("sha256", (Column("of"), Column("sha256", CODE)), tuple(hashes)),
         "files": Table(

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from vconv.validators.report import sentences
+from vconv.validators.report.document import Report
 from vconv.validators.report.page import charts, figures
 from vconv.validators.report.page.charts import Frame, Series, Strip
-from vconv.validators.report.page.views.base import Chart, Column, Document, Table, chart, numbers
+from vconv.validators.report.page.views.base import Chart, Column, Table, chart, numbers
+from vconv.validators.report.rows import LatencyRow, VariantRow
 
 _FIGURES = {
     "runs": "runs",
@@ -27,66 +29,64 @@ _FIGURES = {
 }
 """What stands in the table of a batch, and under which heading."""
 
-Timed = tuple[int, Document, Document]
+Timed = tuple[int, VariantRow, LatencyRow]
 """The place of a variant in the report, its row, and one of its timings."""
 
 
-def speed(report: Document) -> dict[str, Any]:
+def speed(report: Report) -> dict[str, Any]:
     """Lay out the section."""
     groups = _groups(report)
     notes = [
-        f"{sentences.short_name(row)}, batch {one['batch']}: {warning}"
-        for row in report["variants"]
-        for one in row["latency"]
-        for warning in one["warnings"]
+        f"{sentences.short_name(row)}, batch {one.batch}: {warning}"
+        for row in report.variants
+        for one in row.latency
+        for warning in one.warnings
     ]
     missing = [
-        f"{sentences.short_name(row)}: batch {one['batch']} not timed: {one['reason']}"
-        for row in report["variants"]
-        for one in row["skipped_batches"]
+        f"{sentences.short_name(row)}: batch {one.batch} not timed: {one.reason}"
+        for row in report.variants
+        for one in row.skipped_batches
     ]
     missing += [
-        f"{sentences.short_name(row)}: not timed: {row['timing_refused']}"
-        for row in report["variants"]
-        if row["timing_refused"]
+        f"{sentences.short_name(row)}: not timed: {row.timing_refused}"
+        for row in report.variants
+        if row.timing_refused
     ]
     return {
         "ranked": _ranked(report),
-        "fastest": [] if report["ranking"]["refused"] else sentences.fastest(report["ranking"]),
-        "refused": report["ranking"]["refused"],
-        "left_out": [
-            f"{one['device']}, batch {one['batch']}: {one['reason']}" for one in report["ranking"]["left_out"]
-        ],
+        "fastest": [] if report.ranking.refused else sentences.fastest(report.ranking),
+        "refused": report.ranking.refused,
+        "left_out": [f"{one.device}, batch {one.batch}: {one.reason}" for one in report.ranking.left_out],
         "latency": [_latency(group, place) for place, group in enumerate(groups.values())],
         "throughput": _throughput(groups),
-        "baseline": report["speed_up_baseline"],
-        "machine": report["machine"]["reason"],
-        "preprocessing": figures.number(report["preprocessing_ms_per_image"]),
+        "baseline": report.speed_up_baseline,
+        "machine": report.machine.reason,
+        "preprocessing": figures.number(report.preprocessing_ms_per_image),
         "warnings": notes,
         "missing": missing,
     }
 
 
-def _groups(report: Document) -> dict[tuple[str, int], list[Timed]]:
+def _groups(report: Report) -> dict[tuple[str, int], list[Timed]]:
     groups: dict[tuple[str, int], list[Timed]] = {}
-    for place, row in enumerate(report["variants"]):
-        for timing in row["latency"]:
-            groups.setdefault((row["device"], timing["batch"]), []).append((place, row, timing))
+    for place, row in enumerate(report.variants):
+        for timing in row.latency:
+            groups.setdefault((row.device, timing.batch), []).append((place, row, timing))
     return {key: groups[key] for key in sorted(groups)}
 
 
-def _ranked(report: Document) -> Table | None:
-    rows = report["ranking"]["rows"]
+def _ranked(report: Report) -> Table | None:
+    rows = report.ranking.rows
     if not rows:
         return None
     laid = tuple(
         (
-            f"{row['variant']} ({row['engine']})",
-            row["device"],
-            str(row["batch"]),
-            figures.DASH if row["rank"] is None else f"{row['rank']}{'=' if row['tied_with'] else ''}",
-            figures.number(row["p50_ms"]),
-            _interval(row["interval"]),
+            f"{row.variant} ({row.engine})",
+            row.device,
+            str(row.batch),
+            figures.DASH if row.rank is None else f"{row.rank}{'=' if row.tied_with else ''}",
+            figures.number(row.p50_ms),
+            _interval(row.interval),
         )
         for row in rows
     )
@@ -94,17 +94,17 @@ def _ranked(report: Document) -> Table | None:
     return Table("Ranks, by medians, as far as the samples tell variants apart", named, laid)
 
 
-def _interval(found: list[float] | None) -> str:
+def _interval(found: tuple[float, float] | None) -> str:
     return f"{figures.number(found[0])} to {figures.number(found[1])}" if found else figures.DASH
 
 
 def _latency(group: list[Timed], place: int) -> Chart:
     _, first, timing = group[0]
-    fastest = min(group, key=lambda one: one[2]["p50_ms"])
-    slowest = max(group, key=lambda one: one[2]["p50_ms"])
-    where = f"{first['device']}, batch {timing['batch']}"
+    fastest = min(group, key=lambda one: one[2].p50_ms)
+    slowest = max(group, key=lambda one: one[2].p50_ms)
+    where = f"{first.device}, batch {timing.batch}"
     ends = [
-        f"{figures.number(one['p50_ms'])} ms ({sentences.short_name(row)})"
+        f"{figures.number(one.p50_ms)} ms ({sentences.short_name(row)})"
         for _, row, one in (fastest, slowest)[: len(group)]
     ]
     finding = f"Median {'from ' * (len(ends) > 1)}{' to '.join(ends)}."
@@ -113,9 +113,10 @@ def _latency(group: list[Timed], place: int) -> Chart:
     def draw(frame: Frame) -> str:
         return charts.strips(frame, rows, "milliseconds a batch")
 
-    shown = [key for key in _FIGURES if any(one[2].get(key) is not None for one in group)]
+    shown = [key for key in _FIGURES if any(getattr(one[2], key) is not None for one in group)]
     laid = tuple(
-        (sentences.short_name(row), *(_figure(key, one.get(key)) for key in shown)) for _, row, one in group
+        (sentences.short_name(row), *(_figure(key, getattr(one, key)) for key in shown))
+        for _, row, one in group
     )
     named = (Column("variant"), *numbers(*(_FIGURES[key] for key in shown)))
     table = Table(f"Milliseconds a batch on {where}", named, laid)
@@ -128,21 +129,21 @@ def _figure(key: str, value: Any) -> str:
     return str(value) if key == "runs" else figures.number(value)
 
 
-def _strip(place: int, row: Document, timing: Document) -> Strip:
-    samples = tuple(timing["samples_ms"])
+def _strip(place: int, row: VariantRow, timing: LatencyRow) -> Strip:
+    samples = timing.samples_ms
     low, middle, high = (float(value) for value in np.percentile(samples, (25, 50, 75)))
-    return Strip(sentences.short_name(row), samples, (low, middle, high), timing["p90_ms"], place)
+    return Strip(sentences.short_name(row), samples, (low, middle, high), timing.p90_ms, place)
 
 
 def _throughput(groups: dict[tuple[str, int], list[Timed]]) -> Chart | None:
     timed = [one for group in groups.values() for one in group]
     if not timed:
         return None
-    batches = sorted({timing["batch"] for _, _, timing in timed})
+    batches = sorted({timing.batch for _, _, timing in timed})
     by_row: dict[int, dict[int, float]] = {}
     names = {place: sentences.short_name(row) for place, row, _ in timed}
     for place, _, timing in timed:
-        by_row.setdefault(place, {})[timing["batch"]] = timing["images_per_second"]
+        by_row.setdefault(place, {})[timing.batch] = timing.images_per_second
     place, batch, best = max(
         ((place, batch, rate) for place, found in by_row.items() for batch, rate in found.items()),
         key=lambda one: one[2],

@@ -1,0 +1,66 @@
+"""The report of a bisection: where a variant departs from its reference."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vconv.types import Status
+from vconv.validators.report.document import InputsRow, LimitsUsed, ReferenceRow
+from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Part
+
+
+class StageRow(Part):
+    """One stage: the error that it makes by itself, ``own``, and that of all stages up to it, ``total``."""
+
+    stage: str
+    own: Figure
+    total: Figure
+
+
+class OperatorRow(Part):
+    """One operator of the worst stage: see :class:`vconv.validators.bisect.matching.MatchedOperator`."""
+
+    operator: str
+    node: str
+    weights: tuple[str, ...]
+    shape: tuple[int, ...]
+    counterpart: str
+    error: Figure
+    agrees: bool
+    inputs: tuple[int, ...]
+
+
+class Bisection(Document):
+    """The report of a bisection, as its JSON file has it."""
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    time: str
+    host: str
+    artifact: str
+    weights: str
+    synthetic: bool
+    variant: str
+    engine: str
+    device: str
+    simulated: bool
+    status: Status
+    passed: bool
+    limits: LimitsUsed
+    bound: float
+    reference: ReferenceRow
+    inputs: InputsRow
+    notes: tuple[str, ...]
+    sentence: str
+    worst_stage: str
+    stages: tuple[StageRow, ...]
+    operators: tuple[OperatorRow, ...]
+    culprit: OperatorRow | None
+    environment: FrozenMapping[str | int]
+
+
+class BisectionResult(Bisection):
+    """What :func:`vconv.bisect` returns: the report, and where it, its log and its picture were written."""
+
+    report: str
+    log: str
+    picture: str

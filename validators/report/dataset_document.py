@@ -1,0 +1,97 @@
+"""What a report says of a folder of images: see :mod:`vconv.validators.report.dataset`."""
+
+from __future__ import annotations
+
+from vconv.types import Status
+from vconv.validators.report.model import Figure, FrozenMapping, Part
+
+
+class DatasetOutput(Part):
+    """How one output of a variant did on all images.
+
+    ``compared`` counts the images that could be compared, ``beyond`` those beyond the limit, None where there
+    is no limit. Each metric has percentiles over the images: ``p0`` the least, ``p100`` the greatest.
+    """
+
+    compared: int
+    cosine: FrozenMapping[Figure]
+    relative_error: FrozenMapping[Figure]
+    vector_relative_error: FrozenMapping[Figure]
+    limit: Figure
+    beyond: int | None
+
+
+class Neighbours(Part):
+    """The share of the ``k`` nearest neighbours of each image that are the reference's."""
+
+    k: int
+    agreement: Figure
+
+
+class DatasetRow(Part):
+    """How one variant did on all images. ``top1_agreement`` is None without a classifier."""
+
+    variant: str
+    engine: str
+    device: str
+    precision: str
+    arithmetic: str
+    simulated: bool
+    status: Status
+    reason: str
+    outputs: FrozenMapping[DatasetOutput]
+    top1_agreement: Figure
+    neighbours: Neighbours
+
+
+class SharedNeighbours(Part):
+    """The share of nearest neighbours that two variants have in common."""
+
+    first: str
+    second: str
+    simulated: bool
+    agreement: Figure
+
+
+class WorstImage(Part):
+    """An image that uses most of a limit, at the variant and output where it does."""
+
+    image: str
+    variant: str
+    engine: str
+    device: str
+    simulated: bool
+    output: str
+    cosine: Figure
+    relative_error: Figure
+    vector_relative_error: Figure
+    share_of_limit: Figure
+    thumbnail: str | None
+
+
+class SkippedImage(Part):
+    """An image that was not judged, and why."""
+
+    image: str
+    reason: str
+
+
+class DatasetReport(Part):
+    """What was found on a folder of images.
+
+    ``k`` neighbours of each image were found by the output ``neighbours_of``; ``agreement_by_chance`` is the
+    share that two unrelated variants would have in common.
+    """
+
+    folder: str
+    images: int
+    k: int
+    neighbours_of: str
+    agreement_by_chance: Figure
+    variants: tuple[DatasetRow, ...]
+    neighbours_between: tuple[SharedNeighbours, ...]
+    worst: tuple[WorstImage, ...]
+    skipped: tuple[SkippedImage, ...]
+    other_files: int
+    resumed: bool
+    seconds: float

@@ -1,0 +1,75 @@
+"""What every part of a report is made of: frozen models, whose mappings are frozen too."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, NoReturn, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+SCHEMA_VERSION: Final = 2
+"""Of every report that is written; see :mod:`vconv.validators.report.upgrade` for older ones."""
+
+Value = TypeVar("Value")
+
+
+class FrozenDict(dict[str, Value]):
+    """A dictionary that cannot be changed once it is made; it can be copied and pickled."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a report cannot be changed: make a new one with model_copy(update=...)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Value]]]:
+        return type(self), (dict(self),)
+
+
+FrozenMapping = Annotated[Mapping[str, Value], AfterValidator(FrozenDict)]
+"""A mapping from names that cannot be changed."""
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Figure = Annotated[float | None, BeforeValidator(_finite)]
+"""A number; None where there is none, and where JSON has none for it: infinite, or NaN."""
+
+
+class Part(BaseModel):
+    """A part of a report: frozen, and without any key that is not declared."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        from_attributes=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data that JSON can hold, under the keys of its JSON file."""
+        return self.model_dump(mode="json")
+
+
+class Document(Part):
+    """A whole report. Subscripts give parts of its JSON form, as they did when reports were dictionaries."""
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a part of the JSON form; deprecated: use the attribute of that name."""
+        warnings.warn(
+            f"report[{key!r}] is deprecated and will go with the next version: use the attribute .{key}, "
+            "or as_json()",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self._with_old_keys(self.as_json())[key]
+
+    def _with_old_keys(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Add the keys of version 0.1.0 that have other names by now."""
+        return document

@@ -1,0 +1,38 @@
+"""JSON Schemas of what vconv writes: ``python -m vconv.validators.report.schema FOLDER`` writes them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from vconv.validators.report.bisection import Bisection
+from vconv.validators.report.comparison import Comparison
+from vconv.validators.report.document import Report
+
+SCHEMAS: Mapping[str, type[BaseModel]] = {
+    "report.schema.json": Report,
+    "comparison.schema.json": Comparison,
+    "bisection.schema.json": Bisection,
+}
+"""By file under docs/schema: what it describes. Another file is another row."""
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema(model: type[BaseModel]) -> str:
+    """Return the JSON Schema of a model, as its file has it."""
+    return json.dumps({"$schema": _DIALECT, **model.model_json_schema()}, indent=2) + "\n"
+
+
+def write(folder: Path) -> None:
+    """Write every schema into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, model in SCHEMAS.items():
+        (folder / name).write_text(schema(model))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
