@@ -69,7 +69,7 @@ class Source:
         licence_files: licence texts beside the weights.
         pool: the requested pooling; None for the library's default.
         periods: the requested RoPE periods, of :data:`PERIODS`; None for the authors'.
-        unpooled: the configuration as it came, where ``pool`` changed it.
+        unpooled: the configuration before ``pool`` changed it; None where it did not.
     """
 
     origin: Origin
@@ -108,7 +108,7 @@ class Source:
 
 
 def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:
-    """Write the configuration files of a configuration's library into a folder, which is made if need be."""
+    """Write the files of both configurations into a folder, which is created if needed."""
     folder.mkdir(exist_ok=True)
     files = LIBRARIES[find_layout(config).library].files
     for name, content in zip(files, (config, preprocessor), strict=False):

@@ -223,7 +223,7 @@ def test_every_name_of_torch_npu_is_one_that_published_wheels_have(path: Path) -
 
 
 def test_the_devices_use_names_of_torch_npu_and_they_are_seen() -> None:
-    found = {use.name for use in uses((ROOT / "runtime" / "npu.py").read_text()).found}
+    found = {use.name for use in uses((ROOT / "runtime" / "devices" / "npu.py").read_text()).found}
     written = {
         "device_count",
         "is_available",
