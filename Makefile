@@ -81,7 +81,7 @@ test-npu-package: $(STAMP) typed  ## export beside the real torch_npu, without C
 wheel: $(STAMP)  ## build a wheel and run it outside the checkout
 	$(BIN)/python tests/wheel.py
 
-schemas: $(STAMP)  ## write the JSON Schemas of reports under docs/schema
+schemas: $(STAMP)  ## write the JSON Schemas of the manifest and the reports under docs/schema
 	$(BIN)/python -m vconv.validators.report.schema docs/schema
 
 mutants: $(STAMP)  ## change the judging code in every small way, and see that a test notices (minutes)

@@ -21,9 +21,8 @@ from typing import Any
 from dataset_memory import SYSTEM, make_images
 from record import finish, out_option
 
-from vconv.catalog.systems import find
+from vconv.catalog.systems import find, miniature
 from vconv.convert.sources.table import Request, open_source
-from vconv.workflows.miniatures import miniature
 
 IMAGES, KILLS, SEED = 800, 8, 0
 FOLLOWS_THE_RUN = ("resumed", "seconds")

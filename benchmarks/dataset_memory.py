@@ -20,10 +20,9 @@ import numpy as np
 from PIL import Image
 from record import finish, out_option
 
-from vconv.catalog.systems import find
+from vconv.catalog.systems import find, miniature
 from vconv.convert.sources.table import Request, open_source
 from vconv.runtime.inputs.images import natural_image
-from vconv.workflows.miniatures import miniature
 
 SYSTEM = "dinov3-vits16"
 COUNTS = (20, 2000)

@@ -19,7 +19,7 @@ from vconv.convert.patches import table
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.timing.launches import Launches
 
 GELU = 4

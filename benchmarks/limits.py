@@ -35,12 +35,13 @@ from torch import Tensor, nn
 from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, find
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import corrections, models
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
 from vconv.runtime.simulation.arithmetic import PROFILES
 from vconv.types import Arrays, Status, silent
 from vconv.validators import validation
@@ -208,7 +209,7 @@ def altered(source: Source, against: Reference) -> Iterator[dict[str, Any]]:
     """Run the reference in simulated arithmetic, and with every fault."""
     network, expected = source.network, against.outputs
     model = models.load(source.folder, network)
-    names = models.output_names(network)
+    names = output_names(network)
     outputs = models.Outputs(model, network).eval()
 
     def run(change: Change) -> dict[str, Any]:

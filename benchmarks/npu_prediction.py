@@ -52,6 +52,7 @@ def child(name: str, seed: int) -> None:
 
     import torch
 
+    from vconv.convert.architectures.outputs import output_names
     from vconv.convert.conversion import image_size
     from vconv.convert.libraries import models
     from vconv.convert.patches.base import applied
@@ -63,7 +64,7 @@ def child(name: str, seed: int) -> None:
         source = open_source(Request(systems.find(name), f"synthetic:{seed}"), Path(scratch))
         pixel_values, _ = originals.sample(source.folder, (), 0, image_size(source))
         model = models.load(source.folder, source.network)
-        outputs, names = models.Outputs(model, source.network).eval(), models.output_names(source.network)
+        outputs, names = models.Outputs(model, source.network).eval(), output_names(source.network)
         images = torch.from_numpy(pixel_values)
         rows: dict[str, Any] = {}
         with torch.inference_mode():

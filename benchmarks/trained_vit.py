@@ -34,10 +34,10 @@ from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import find
 from vconv.convert.libraries.base import quiet, stock_transformers
 from vconv.convert.sources.table import Request, open_source
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import in_batches
+from vconv.runtime.engines.base import in_batches
 from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.runtime.simulation.arithmetic import GELU, PROFILES
 from vconv.runtime.simulation.session import Simulated

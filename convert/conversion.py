@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-import onnx_ir as ir
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vconv.convert.architectures.base import ANY_SIZE
 from vconv.convert.ascend import operators
 from vconv.convert.graphs import tracing
-from vconv.convert.layouts.base import ANY_SIZE, Network
-from vconv.convert.layouts.table import network
+from vconv.convert.graphs.tracing import TracedGraph
 from vconv.convert.libraries import models
+from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch, WeightsFinding, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
@@ -83,9 +84,11 @@ class Prepared:
         """
         return replace(self, decisions=tuple(_count(self.plan.path.parent, self.network, self.decisions)))
 
-    def written(self, lines: tuple[Line, ...], sha256: str) -> Conversion:
-        """Return the checkpoint that this has become."""
-        return Conversion(self.network, self.decisions, self.plan, lines, sha256)
+    def written(
+        self, lines: tuple[Line, ...], sha256: str, passes: Mapping[str, tuple[str, ...]] | None = None
+    ) -> Conversion:
+        """Return the checkpoint that this has become, with what :func:`export_graphs` says of its graphs."""
+        return Conversion(self.network, self.decisions, self.plan, lines, sha256, passes or {})
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,12 @@ class Conversion(Prepared):
     Args:
         lines: the ledger.
         sha256: of the weights file.
+        passes: by graph file, the names of the passes that made it.
     """
 
     lines: tuple[Line, ...]
     sha256: str
+    passes: Mapping[str, tuple[str, ...]]
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -207,7 +212,7 @@ def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[
 
 def export_graphs(
     folder: Path, prepared: Prepared, size: tuple[int, int], batch: int, opset: int, say: Say
-) -> None:
+) -> dict[str, tuple[str, ...]]:
     """Export an artifact's graphs beside its checkpoint, which may be written meanwhile.
 
     Args:
@@ -217,12 +222,17 @@ def export_graphs(
         batch: the batch of the static graph.
         opset: of the dynamic graph.
         say: takes progress.
+
+    Returns:
+        By graph file, the names of the passes that made it.
     """
-    traced: dict[int, ir.Model] = {}
+    traced: dict[int, TracedGraph] = {}
+    passes: dict[str, tuple[str, ...]] = {}
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
         fixed, version = (batch, operators.GREATEST_OPSET) if graph.for_npu else (None, opset)
         say(f"{graph.path}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
         if version not in traced:
             traced[version] = tracing.trace(folder, network, patches, size, version, entries)
-        tracing.write_graph(folder / graph.path, traced[version], fixed)
+        passes[graph.path] = tracing.write_graph(folder / graph.path, traced[version], fixed).passes
+    return passes

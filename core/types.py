@@ -30,9 +30,6 @@ CHANNELS = 3
 BATCH_AXIS = "batch"
 """What the batch is called in a shape where it may have any length."""
 
-OUTPUTS = ("pooled", "cls", "registers", "patches", "last_hidden_state", "logits")
-"""Output names, the same everywhere, in the order in which they are listed."""
-
 WEIGHTS_FILE = "model.safetensors"
 """The one weights file of an artifact, in its library's stock layout."""
 

@@ -18,7 +18,7 @@ import pytest
 from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import VconvError
@@ -26,7 +26,6 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import natural_image
 from vconv.workflows import export as workflows
-from vconv.workflows.miniatures import miniature, side_of
 
 pytest_plugins = ["choice_of_systems", "forks", "once_a_run"]
 """In tests/plugins."""
@@ -58,7 +57,9 @@ def small_system(system: System) -> System:
 @pytest.fixture
 def size(small_system: System) -> tuple[int, int]:
     """The (height, width) of the images that a shrunk system takes."""
-    return (side_of(small_system), side_of(small_system))
+    assert small_system.family is not None
+    side = small_system.family.miniature.side
+    return side, side
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vconv.errors import EngineError
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.arithmetic import UNKNOWN
+from vconv.runtime.engines.base import Session
 from vconv.runtime.timing.clocks import Measurement
 from vconv.runtime.timing.launches import Launches
 from vconv.types import Arrays, Status
@@ -113,9 +114,10 @@ class Outcome:
 
     Args:
         candidate: the variant.
-        limit: what it is held to, decided when the run began; None where it is not judged.
+        limit: what it is held to, decided once, before it is opened; None where it is not judged.
         status: how it ended.
         reason: why it was not judged, or could not be run; empty if it was.
+        arithmetic: what its engine computes its precision in, as the probe found.
         memory: its peak of memory.
         costs: what is paid before the steady state.
         judgement: how its outputs did.
@@ -131,6 +133,7 @@ class Outcome:
     limit: Limit | None
     status: Status
     reason: str = ""
+    arithmetic: str = UNKNOWN
     memory: MemoryFound = UNMEASURED
     costs: Costs = Costs()
     judgement: Judgement = Judgement()
@@ -156,7 +159,7 @@ def variant_row(outcome: Outcome) -> VariantRow:
         status, reason = unless(status is Status.SKIPPED), str(timed.refusal)
     if timed.untimed:
         costs = Costs()
-    precision, arithmetic = candidate.pair
+    precision, arithmetic = candidate.precision, outcome.arithmetic
     return VariantRow(
         artifact=candidate.artifact,
         variant=candidate.variant,
@@ -165,7 +168,7 @@ def variant_row(outcome: Outcome) -> VariantRow:
         precision=precision,
         arithmetic=arithmetic,
         simulated=device.simulated,
-        limit=LimitRow.of(candidate.pair, outcome.limit) if outcome.limit else None,
+        limit=LimitRow.of((precision, arithmetic), outcome.limit) if outcome.limit else None,
         status=status,
         reason=reason,
         batches=judgement.batches,

@@ -17,8 +17,9 @@ from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.progress import ProgressMeter
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
-from vconv.runtime.engines.session import Session, in_batches
-from vconv.runtime.processes.peak_memory import Peak
+from vconv.runtime.engines.arithmetic import UNKNOWN, arithmetic_of
+from vconv.runtime.engines.base import Session, in_batches
+from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated
 from vconv.runtime.timing.clocks import TimingPlan, timed
@@ -75,8 +76,13 @@ class Candidate:
 
     @property
     def pair(self) -> Pair:
-        """Its precision, and its engine's arithmetic on its device in that: what chooses its limit."""
-        return self.precision, self.device.arithmetic_of(self.precision, self.engine)
+        """Its precision, and what its engine computes that in on its device: what chooses its limit.
+
+        Raises:
+            UnavailableError: see :func:`vconv.runtime.engines.arithmetic.arithmetic_of`.
+            EngineError: see there.
+        """
+        return self.precision, arithmetic_of(self.engine, self.device, self.subject.precision)
 
 
 @dataclass(frozen=True)
@@ -90,10 +96,6 @@ class RunResult:
 
     rows: tuple[VariantRow, ...]
     machine: Load
-
-
-Isolate = Callable[[OpenRequest], Peak]
-"""Measures the memory of one variant in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def run(
     limits: Limits,
     plan: TimingPlan | None,
     say: Say,
-    isolate: Isolate | None = None,
+    measurer: PeakMeasurer | None = None,
     looks: Looks = Looks(),
 ) -> RunResult:
     """Judge variants and time them. What each is held to is decided here, once, and stands in its row.
@@ -124,23 +126,25 @@ def run(
         limits: what they are held to.
         plan: how much to time; None for not at all.
         say: takes progress.
-        isolate: measures a variant's memory in a process of its own; None for this process's, in which what
-            other variants left is counted too.
+        measurer: measures a variant's memory in a separate process; it is closed before variants are timed.
+            None for this process's memory, in which what other variants left is counted too.
         looks: what else to look at while a variant is open.
     """
     outcomes: list[Outcome] = []
     machine = UNTIMED
     runners: dict[int, Runner] = {}
     with contextlib.ExitStack() as closing:
+        if measurer:
+            measurer.ready()
         judged = ProgressMeter("variants judged", len(candidates), say)
         for candidate in candidates:
             simulated = ", simulated" * candidate.device.simulated
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
             if outcomes:
                 judged.add()  # the one before, once the line above does not hide it any more
-            start = _begun(candidate, limits, isolate)
+            start = _begun(candidate, measurer)
             with contextlib.ExitStack() as one:
-                outcome, session = _judged(start, one, looks)
+                outcome, session = _judged(start, limits, one, looks)
                 counts = outcome.judgement.fallbacks
                 if warning := sentences.left_to_cpu(candidate, candidate.device.name, counts):
                     say(f"warning: {warning}")
@@ -150,6 +154,8 @@ def run(
                     closing.push(one.pop_all())
             outcomes.append(outcome)
             del session
+        if measurer:
+            measurer.close()
         if plan and runners:
             machine = time_side_by_side(runners, plan, say)
     for place, runner in runners.items():
@@ -157,21 +163,37 @@ def run(
     return RunResult(tuple(map(variant_row, outcomes)), machine)
 
 
-def _begun(candidate: Candidate, limits: Limits, isolate: Isolate | None) -> Outcome:
-    """Decide what a variant is held to, and measure its memory where that takes a process of its own."""
-    limit = None if candidate.unjudged else limits.table[candidate.pair]
-    outcome = Outcome(candidate, limit, Status.INCOMPLETE)
-    if isolate and not candidate.device.simulated:
-        return replace(outcome, memory=isolated(isolate(candidate.subject)))
+def _begun(candidate: Candidate, measurer: PeakMeasurer | None) -> Outcome:
+    """Measure a variant's memory first, where that takes a process of its own."""
+    outcome = Outcome(candidate, None, Status.INCOMPLETE)
+    if measurer and not candidate.device.simulated:
+        return replace(outcome, memory=isolated(measurer.measure(candidate.subject)))
     return outcome
 
 
-def _judged(start: Outcome, closing: contextlib.ExitStack, looks: Looks) -> tuple[Outcome, Session | None]:
+def _held(outcome: Outcome, limits: Limits) -> Outcome:
+    """Decide by what its engine computes what a variant is held to; skip it where there is no limit."""
+    candidate, pair = outcome.candidate, outcome.candidate.pair
+    outcome = replace(outcome, arithmetic=pair[1])
+    if candidate.unjudged:
+        return outcome
+    if pair not in limits.table:
+        computes = "in no known way" if pair[1] == UNKNOWN else pair[1]
+        return replace(outcome, status=Status.SKIPPED, reason=f"engine computes {computes}")
+    return replace(outcome, limit=limits.table[pair])
+
+
+def _judged(
+    start: Outcome, limits: Limits, closing: contextlib.ExitStack, looks: Looks
+) -> tuple[Outcome, Session | None]:
     """Open a variant and judge it; return no session if it cannot be run."""
     candidate, outcome = start.candidate, start
     measured = start.memory.where is not None
     before = resident_memory()[0] if not measured and reset_peak_memory() else None
     try:
+        outcome = _held(outcome, limits)
+        if outcome.status is Status.SKIPPED:
+            return outcome, None
         session, costs = _opened(candidate)
         closing.enter_context(session)
         outcome = replace(_accuracy(outcome, session, looks), costs=costs, gelu=session.gelu or None)

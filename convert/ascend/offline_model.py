@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from vconv.convert.ascend import atc, operators
 from vconv.convert.ascend.atc import FOLDER, GRAPH_FILE, MODEL_FILE, SCRIPT_FILE, CompileOrder
-from vconv.convert.graphs.passes.embed_weights import embed_weights
+from vconv.convert.graphs.passes import table as passes
+from vconv.convert.graphs.passes.base import PassContext, run_passes
 from vconv.disk import require_space
 from vconv.errors import ArtifactError, InputError
 from vconv.types import Say
@@ -93,5 +94,5 @@ def _write_graph(source: Path, target: Path) -> None:
         )
     weights = (value.const_value for value in model.graph.initializers.values())
     require_space(target.parent, sum(tensor.nbytes for tensor in weights if tensor is not None))
-    embed_weights(model.graph)
+    run_passes(model, passes.named(passes.ALONE), PassContext())
     ir.save(model, target)

@@ -9,25 +9,23 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
-import onnxscript.optimizer
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.convert.graphs.passes.fix_batch import fix_batch
-from vconv.convert.graphs.passes.name_batch import name_batch
-from vconv.convert.graphs.passes.point_at_weights import forget_weights, point_at_weights
-from vconv.convert.graphs.passes.resize_as_matmul import resize_as_matmul
-from vconv.convert.graphs.passes.strip_metadata import strip_metadata
-from vconv.convert.layouts.base import Network
+from vconv.convert.graphs.passes import table as passes
+from vconv.convert.graphs.passes.base import PassContext, run_passes
+from vconv.convert.graphs.passes.point_at_weights import forget_weights
 from vconv.convert.libraries import models
 from vconv.convert.libraries.base import quiet
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, applied
 from vconv.types import INPUT
 
@@ -36,9 +34,32 @@ GREATEST_BATCH = 1024
 """Of either graph."""
 _MODEL = "model."
 """What :class:`vconv.convert.libraries.models.Outputs` puts before the names of a model's parameters."""
-FOLD_ELEMENTS = 2**20
-"""Greatest constant that is folded: room for the RoPE tables, whose sines no device need then compute."""
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+@dataclass(frozen=True)
+class TracedGraph:
+    """A graph, and how it came about.
+
+    Args:
+        model: the graph.
+        passes: names of the passes that made it, in the order in which they were run.
+    """
+
+    model: ir.Model
+    passes: tuple[str, ...]
+
+    def followed_by(self, names: Sequence[str], context: PassContext) -> TracedGraph:
+        """Run passes on a copy of it."""
+        model = ir.from_proto(ir.to_proto(self.model))
+        return _passed(model, names, context, self.passes)
+
+
+def _passed(
+    model: ir.Model, names: Sequence[str], context: PassContext, before: tuple[str, ...] = ()
+) -> TracedGraph:
+    results = run_passes(model, passes.named(names), context)
+    return TracedGraph(model, (*before, *(result.name for result in results)))
 
 
 def trace(
@@ -48,7 +69,7 @@ def trace(
     size: tuple[int, int],
     opset: int,
     entries: Mapping[str, TensorEntry],
-) -> ir.Model:
+) -> TracedGraph:
     """Make the graph of a network for any batch, its weights pointed into a checkpoint, there or not yet.
 
     Args:
@@ -85,24 +106,20 @@ def trace(
             verbose=False,
             opset_version=opset,
             input_names=[INPUT],
-            output_names=list(models.output_names(network)),
+            output_names=list(output_names(network)),
         )
         if exported is None:
             raise RuntimeError("torch.onnx.export returned no program")
         traced: ir.Model = exported.model
         parameters = {_MODEL + name for name, _ in model.named_parameters()}
         forget_weights(traced.graph, parameters.__contains__)
-        onnxscript.optimizer.optimize(traced, input_size_limit=FOLD_ELEMENTS, output_size_limit=FOLD_ELEMENTS)
-    point_at_weights(traced.graph, entries, lambda name: network.layout.disk_key(name.removeprefix(_MODEL)))
-    resize_as_matmul(traced.graph)
-    strip_metadata(traced)
-    traced.ir_version = onnx.helper.find_min_ir_version_for(
-        [onnx.helper.make_opsetid("", opset)], ignore_unknown=True
-    )
-    return traced
+        context = PassContext(
+            entries, lambda name: network.layout.disk_key(name.removeprefix(_MODEL)), opset=opset
+        )
+        return _passed(traced, passes.TRACED, context)
 
 
-def write_graph(path: Path, traced: ir.Model, batch: int | None) -> ir.Model:
+def write_graph(path: Path, traced: TracedGraph, batch: int | None) -> TracedGraph:
     """Write a traced graph, with its batch fixed or named.
 
     Args:
@@ -113,12 +130,8 @@ def write_graph(path: Path, traced: ir.Model, batch: int | None) -> ir.Model:
     Returns:
         The graph as written.
     """
-    made = ir.from_proto(ir.to_proto(traced))
-    if batch is None:
-        name_batch(made.graph)
-    else:
-        with quiet(*_LOGGERS):
-            fix_batch(made, batch, FOLD_ELEMENTS)
-    strip_metadata(made)
-    ir.save(made, path)
+    names = passes.DYNAMIC if batch is None else passes.STATIC
+    with quiet(*_LOGGERS):
+        made = traced.followed_by(names, PassContext(batch=batch))
+    ir.save(made.model, path)
     return made

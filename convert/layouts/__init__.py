@@ -1,1 +1,1 @@
-"""Layouts: what tensors each architecture has. One file a layout, and their table."""
+"""Layouts: how one home names and shapes the tensors of an architecture. One file each, and their table."""

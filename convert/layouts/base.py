@@ -1,216 +1,123 @@
-"""What a layout is: the tensors of an architecture, what each is for, and what its library calls them.
+"""What a layout is: rules by which one home names and shapes the tensors of an architecture.
 
 A layout is declared, never guessed from a checkpoint: a checkpoint is compared with it, and anything
-missing or left over is an error. Canonical keys are those that the library writes to disk.
+missing or left over is an error. Its rules are data and are read in both directions: from a checkpoint to the
+architecture's parts, and back. One stored tensor may hold several parts (``qkv.weight`` holds query, key and
+value, one below the other), and one part may be stored in several tensors.
+:mod:`vconv.convert.weights.regroup` follows the rules from one layout to another. Stored keys are those that
+the library writes to disk.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from vconv.types import Config
+from vconv.convert.architectures.base import BLOCK, QUERY_KEY_VALUE, Architecture
 
-ANY_SIZE = "any size"
-"""The flag of an architecture that takes images of any size."""
-CLASSIFIER = "classifier"
-"""The head that tells classes apart, and the flag of a configuration that asks for it in so many words."""
-EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
-"""Roles of the tensors by which an image becomes tokens, before the first block."""
+_ATTENTION_BIASES = frozenset(f"{name}.bias" for name in QUERY_KEY_VALUE)
+_STORED_BLOCK = "{i}."
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """What shapes and passes need to know of a network, whatever library describes it.
+class Rule:
+    """Stored tensors that hold the same elements as some parts, each side laid end to end.
 
     Args:
-        width: channels of a token.
-        hidden: channels inside an MLP.
-        blocks: transformer blocks.
-        heads: attention heads.
-        channels: of an image.
-        patch: side of a patch, in pixels.
-        registers: register tokens between the class token and the patches.
-        positions: tokens that have a learned position.
-        labels: classes that a classifier tells apart.
-        image: (height, width) that the network is made for.
-        flags: what the configuration switches on, by which :attr:`Slot.when` is decided.
-        exact_gelu: whether the activation is the exact GELU, in whatever spelling.
-        epsilon: what every LayerNorm adds to the variance.
-        rope_base: base of the RoPE periods; None without RoPE.
-        pooling: how ``pooled`` comes about: ``cls``, ``avg``, ``pooler``, or another of the library's words.
+        stored: keys on disk; ``{i}`` stands for the block.
+        parts: names of the architecture's parts.
+        when: the flag that must be on for the home to store them; empty for always.
+        role: the role of what is stored, where that is several parts in one; else the part's own.
+        shape: dimensions of each stored tensor, where they are not what the parts say.
     """
 
-    width: int
-    hidden: int
-    blocks: int
-    heads: int
-    channels: int
-    patch: int
-    registers: int
-    positions: int
-    labels: int
-    image: tuple[int, int]
-    flags: frozenset[str]
-    exact_gelu: bool
-    epsilon: float
-    rope_base: float | None
-    pooling: str
-
-    @property
-    def triple_width(self) -> int:
-        """Rows of a fused query, key and value projection."""
-        return 3 * self.width
-
-    @property
-    def double_width(self) -> int:
-        """Inputs of a classifier that sees the class token beside the mean patch."""
-        return 2 * self.width
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One tensor of an architecture, or one a block where its key has ``{i}``.
-
-    Args:
-        key: canonical key.
-        role: what it does, by which :mod:`vconv.convert.sources.recipe` draws it.
-        shape: dimensions, as numbers or as names of :class:`Numbers`.
-        when: the flag that must be on for it to exist; empty for always.
-        head: the head that it belongs to; empty for the backbone.
-    """
-
-    key: str
-    role: str
-    shape: tuple[str | int, ...]
+    stored: tuple[str, ...]
+    parts: tuple[str, ...]
     when: str = ""
-    head: str = ""
+    role: str = ""
+    shape: tuple[str | int, ...] = ()
 
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One tensor of one network: a slot with its numbers filled in."""
-
-    key: str
-    role: str
-    shape: tuple[int, ...]
-    block: int | None
-    head: str
+    @property
+    def in_block(self) -> bool:
+        """Whether there is one such group of tensors a block."""
+        return any("{i}" in name for name in self.stored)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """An architecture as one library stores it.
+    """An architecture as one home stores it.
 
     Args:
-        family: its name; transformers' ``model_type`` where that is the library.
-        library: the library that builds it.
-        describes: tells whether a configuration is one of this architecture.
-        numbers: reads a configuration.
-        slots: every tensor it can have.
-        pooled_with: the heads with which the library gives a pooled output.
+        family: its name; transformers' ``model_type`` where that is the home.
+        home: the library or repository whose layout it is.
+        architecture: what is stored.
+        rules: which tensors there are, in the order of the file.
         prefix: what stands before backbone keys in a checkpoint that has a classifier.
-        in_memory: pairs of pattern and replacement that turn a name in memory into a canonical key: the
-            names in memory differ from one version of the library to the next.
-        biases: the query, key and value biases that may be stripped, each with its flag.
-        unused: endings of the keys that inference makes no use of.
+        in_memory: pairs of pattern and replacement that turn a name in memory into a stored key: the names in
+            memory differ from one version of the library to the next.
     """
 
     family: str
-    library: str
-    describes: Callable[[Config], bool]
-    numbers: Callable[[Config], Numbers]
-    slots: tuple[Slot, ...]
-    pooled_with: tuple[str, ...]
+    home: str
+    architecture: Architecture
+    rules: tuple[Rule, ...]
     prefix: str = ""
     in_memory: tuple[tuple[str, str], ...] = ()
-    biases: Mapping[str, str] = field(default_factory=dict)
-    unused: tuple[str, ...] = ()
+
+    @property
+    def biases(self) -> Mapping[str, str]:
+        """Endings of the query, key and value biases that may be stripped, each with its flag."""
+        return {
+            key.partition(_STORED_BLOCK)[2]: rule.when
+            for rule in self.rules
+            if _ATTENTION_BIASES.issuperset(rule.parts)
+            for key in rule.stored
+        }
+
+    @property
+    def heads(self) -> Mapping[str, str]:
+        """By head that it can store, the key of the head's weight."""
+        found = {}
+        for rule in self.rules:
+            head = self.architecture.parts[rule.parts[0]].head
+            if head and rule.stored[0].endswith(".weight"):
+                found[head] = rule.stored[0]
+        return found
 
     def disk_key(self, name: str) -> str:
-        """Return the canonical key of a parameter by its name in memory, old or new."""
+        """Return the stored key of a parameter by its name in memory, old or new."""
         for pattern, replacement in self.in_memory:
             name = re.sub(pattern, replacement, name)
         return name
 
 
-@dataclass(frozen=True)
-class Network:
-    """One network: a layout with a configuration and a head.
-
-    Args:
-        layout: its architecture.
-        config: its ``config.json``.
-        numbers: what the configuration amounts to.
-        head: ``pooler`` or ``classifier`` where it has such tensors, else empty.
-    """
-
-    layout: Layout
-    config: Config
-    numbers: Numbers
-    head: str
-
-    @property
-    def blocks(self) -> int:
-        """Number of transformer blocks."""
-        return self.numbers.blocks
-
-    @property
-    def head_dim(self) -> int:
-        """Channels an attention head."""
-        return self.numbers.width // self.numbers.heads
-
-    @property
-    def registers(self) -> int:
-        """Register tokens between the class token and the patches."""
-        return self.numbers.registers
-
-    @property
-    def prefix(self) -> str:
-        """What stands before this network's backbone keys on disk."""
-        return self.layout.prefix if self.head == "classifier" else ""
-
-    def tensors(self) -> dict[str, TensorSpec]:
-        """Return every tensor that the configuration calls for, by canonical key without prefix."""
-        found: dict[str, TensorSpec] = {}
-        for slot in self.layout.slots:
-            if (slot.when and slot.when not in self.numbers.flags) or slot.head not in ("", self.head):
-                continue
-            shape = tuple(
-                getattr(self.numbers, part) if isinstance(part, str) else part for part in slot.shape
-            )
-            for block in range(self.blocks) if "{i}" in slot.key else (None,):
-                key = slot.key.format(i=block)
-                found[key] = TensorSpec(key, slot.role, shape, block, slot.head)
-        return found
-
-    def stored_key(self, tensor: TensorSpec) -> str:
-        """Return a tensor's key on disk, prefix included."""
-        return tensor.key if tensor.head == "classifier" else self.prefix + tensor.key
+def one(stored: str, part: str, when: str = "", shape: tuple[str | int, ...] = ()) -> Rule:
+    """Return the rule of a tensor that is stored as it is."""
+    return Rule((stored,), (part,), when, shape=shape)
 
 
-def norm(name: str, when: str = "") -> tuple[Slot, ...]:
-    """List the tensors of a LayerNorm."""
-    return (
-        Slot(f"{name}.weight", "norm", ("width",), when),
-        Slot(f"{name}.bias", "norm_bias", ("width",), when),
-    )
+def norm(stored: str, part: str, when: str = "") -> tuple[Rule, ...]:
+    """List the rules of a LayerNorm."""
+    return tuple(one(f"{stored}.{kind}", f"{part}.{kind}", when) for kind in ("weight", "bias"))
 
 
-def linear(
-    name: str, role: str, bias_role: str, shape: tuple[str, str], when: str = "", head: str = ""
-) -> tuple[Slot, ...]:
-    """List the tensors of a linear layer; its bias is there when the flag ``when`` is on, or always."""
-    return (
-        Slot(f"{name}.weight", role, shape, head=head),
-        Slot(f"{name}.bias", bias_role, shape[:1], when, head),
-    )
+def linear(stored: str, part: str, when: str = "") -> tuple[Rule, ...]:
+    """List the rules of a linear layer; its bias is stored when the flag ``when`` is on, or always."""
+    return one(f"{stored}.weight", f"{part}.weight"), one(f"{stored}.bias", f"{part}.bias", when)
 
 
-def patch_embedding(name: str) -> tuple[Slot, ...]:
-    """List the tensors of the convolution that makes patches into tokens."""
-    return (
-        Slot(f"{name}.weight", "patch", ("width", "channels", "patch", "patch")),
-        Slot(f"{name}.bias", "patch_bias", ("width",)),
-    )
+def separate_attention(stored: tuple[str, str, str], when: tuple[str, str, str]) -> tuple[Rule, ...]:
+    """List the rules of query, key and value projections that are stored apart."""
+    rules = zip(stored, QUERY_KEY_VALUE, when, strict=True)
+    return tuple(rule for key, part, flag in rules for rule in linear(key, part, flag))
+
+
+def fused_attention(stored: str, kind: str, role: str, when: str = "") -> Rule:
+    """Return the rule of query, key and value weights, or biases, that are stored in one tensor."""
+    return Rule((stored,), tuple(f"{part}.{kind}" for part in QUERY_KEY_VALUE), when, role)
+
+
+def mlp(fc1: str, fc2: str, when: str = "") -> tuple[Rule, ...]:
+    """List the rules of a plain MLP."""
+    return (*linear(fc1, f"{BLOCK}.fc1", when), *linear(fc2, f"{BLOCK}.fc2", when))

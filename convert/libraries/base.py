@@ -14,7 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from vconv.backends import without_torch_npu
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.errors import VconvError, WeightsError
 from vconv.types import CONFIG_FILE, Config
 
@@ -29,7 +29,8 @@ class Library:
         load: loads the stock model of a folder in float32; nothing is patched.
         build: builds it with parameters on the meta device: shapes without data. What no file holds, such as
             the RoPE periods, is there as the library computes it.
-        run: runs a model on (B, 3, H, W) and returns what it gives under vconv's output names.
+        run: runs a model on (B, 3, H, W) and returns the tokens and what else the library gives, by the names
+            of :mod:`vconv.convert.architectures.outputs`.
         plain_attention: makes a model compute attention with plain operators while the context is open.
         exact_gelus: the classes of its exact GELU.
         image_size: the (height, width) that its preprocessing makes, from both configurations.
@@ -112,14 +113,3 @@ def understood(
             expected="a configuration that it knows",
             fix=f"use the {file} that was published with the weights",
         ) from error
-
-
-def tokens_by_name(tokens: Tensor, registers: int) -> dict[str, Tensor]:
-    """Cut the tokens (B, 1 + registers + patches, D) of a vision transformer into named outputs."""
-    first_patch = 1 + registers
-    return {
-        "cls": tokens[:, 0],
-        "registers": tokens[:, 1:first_patch],
-        "patches": tokens[:, first_patch:],
-        "last_hidden_state": tokens,
-    }

@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import models
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.architectures.outputs import named_outputs
 from vconv.convert.libraries.table import library_of
-from vconv.types import OUTPUTS
+from vconv.convert.network import Network
 
 
 def load(folder: Path, network: Network) -> nn.Module:
@@ -56,31 +56,6 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
     return model.eval().requires_grad_(False)
 
 
-def output_names(network: Network) -> tuple[str, ...]:
-    """List the outputs of a network, in the order that every graph and session keeps."""
-    present = {
-        "pooled": network.head in network.layout.pooled_with,
-        "registers": network.registers > 0,
-        "logits": network.head == "classifier",
-    }
-    return tuple(name for name in OUTPUTS if present.get(name, True))
-
-
-def output_shapes(network: Network, batch: int, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """Return the shape that each output must have for a batch of images of (height, width)."""
-    numbers = network.numbers
-    patches = (size[0] // numbers.patch) * (size[1] // numbers.patch)
-    shapes: dict[str, tuple[int, ...]] = {
-        "pooled": (batch, numbers.width),
-        "cls": (batch, numbers.width),
-        "registers": (batch, numbers.registers, numbers.width),
-        "patches": (batch, patches, numbers.width),
-        "last_hidden_state": (batch, 1 + numbers.registers + patches, numbers.width),
-        "logits": (batch, numbers.labels),
-    }
-    return {name: shapes[name] for name in output_names(network)}
-
-
 class Outputs(nn.Module):
     """A stock model whose results have vconv's output names.
 
@@ -96,6 +71,6 @@ class Outputs(nn.Module):
         self._run = library_of(network).run
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """Run the model on (B, 3, H, W); return the outputs of :func:`output_names`, in that order."""
-        found = self._run(self.model, self.network, pixel_values)
-        return tuple(found[name] for name in output_names(self.network))
+        """Run the model on (B, 3, H, W); return the outputs of :func:`.output_names`, in that order."""
+        given = self._run(self.model, self.network, pixel_values)
+        return tuple(named_outputs(self.network, given).values())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import timm_models, transformers_models
 from vconv.convert.libraries.base import Library
+from vconv.convert.network import Network
 
 LIBRARIES: Mapping[str, Library] = {
     library.name: library for library in (transformers_models.LIBRARY, timm_models.LIBRARY)
@@ -16,4 +16,4 @@ LIBRARIES: Mapping[str, Library] = {
 
 def library_of(network: Network) -> Library:
     """Return the library that builds a network."""
-    return LIBRARIES[network.layout.library]
+    return LIBRARIES[network.library]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,9 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.layouts.base import Network
-from vconv.convert.libraries.base import Library, quiet, tokens_by_name, understood
+from vconv.convert.architectures.outputs import TOKENS
+from vconv.convert.libraries.base import Library, quiet, understood
+from vconv.convert.network import Network
 from vconv.errors import WeightsError
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
@@ -84,7 +86,7 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
     tokens = stock.forward_features(pixel_values)
     pooled = stock.forward_head(tokens, pre_logits=True)
     logits = stock.forward_head(tokens) if network.head == "classifier" else pooled
-    return {**tokens_by_name(tokens, network.registers), "pooled": pooled, "logits": logits}
+    return {TOKENS: tokens, "pooled": pooled, "logits": logits}
 
 
 @contextlib.contextmanager
@@ -107,10 +109,16 @@ def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
 
 def preprocessing(config: Config) -> dict[str, Any]:
     """Return what timm takes as the preprocessing of a configuration's model."""
+    return dict(_preprocessing(json.dumps(dict(config), sort_keys=True)))
+
+
+@functools.lru_cache(maxsize=64)
+def _preprocessing(text: str) -> Mapping[str, Any]:
+    """Ask timm for the preprocessing of a configuration's JSON text, for which it builds the model."""
     from timm.data import config as data_config
 
     resolve: Any = data_config.resolve_model_data_config
-    return dict(resolve(describe(config)))
+    return dict(resolve(describe(json.loads(text))))
 
 
 def _switched(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.layouts.base import Network
-from vconv.convert.libraries.base import Library, stock_transformers, tokens_by_name, understood
+from vconv.convert.architectures.outputs import OUTPUTS, TOKENS
+from vconv.convert.libraries.base import Library, stock_transformers, understood
+from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
 
@@ -73,9 +74,9 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
         stock, found["logits"] = _classified(model, pixel_values)
     else:
         stock = model(pixel_values)
-    if network.head in network.layout.pooled_with:
+    if OUTPUTS["pooled"].has(network):
         found["pooled"] = stock.pooler_output
-    return {**tokens_by_name(stock.last_hidden_state, network.registers), **found}
+    return {TOKENS: stock.last_hidden_state, **found}
 
 
 def _classified(model: Any, pixel_values: Tensor) -> tuple[Any, Tensor]:

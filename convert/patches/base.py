@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.convert.weights.ledger import MatchedTensor
 from vconv.errors import PatchError
 

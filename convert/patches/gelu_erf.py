@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.convert.patches.base import Carrier, Patch, Site, Undo
 
 
@@ -83,7 +83,7 @@ def _edit(network: Network, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _carriers(network: Network) -> tuple[Carrier, ...]:
-    return ("config", "graph") if network.layout.library == "transformers" else ("graph", "vconv.load")
+    return ("config", "graph") if network.library == "transformers" else ("graph", "vconv.load")
 
 
 PATCH = Patch(

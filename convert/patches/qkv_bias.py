@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, Site, Undo, WeightsFinding
 from vconv.convert.weights import checkpoint
 from vconv.convert.weights.ledger import MatchedTensor

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, Site, Undo
 
 

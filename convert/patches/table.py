@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.convert.patches import gelu_erf, qkv_bias, rope_periods
 from vconv.convert.patches.base import Patch
 

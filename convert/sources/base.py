@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import find_layout, network
 from vconv.convert.libraries.base import Library
+from vconv.convert.libraries.readers import find_reader, network
 from vconv.convert.libraries.table import LIBRARIES, library_of
+from vconv.convert.network import Network
 from vconv.types import Config
 
 SYNTHETIC = "synthetic"
@@ -110,7 +110,7 @@ class Source:
 def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:
     """Write the files of both configurations into a folder, which is created if needed."""
     folder.mkdir(exist_ok=True)
-    files = LIBRARIES[find_layout(config).library].files
+    files = LIBRARIES[find_reader(config).library].files
     for name, content in zip(files, (config, preprocessor), strict=False):
         (folder / name).write_text(json.dumps(dict(content), indent=2, sort_keys=True) + "\n")
 

@@ -16,7 +16,7 @@ from packaging.version import Version
 from vconv.catalog.systems import System
 from vconv.convert.files import pickles, safetensors_file, shards
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
-from vconv.convert.layouts.table import find_layout
+from vconv.convert.libraries.readers import find_reader
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.base import Origin, Source, digest_of, write_configurations
 from vconv.disk import require_space
@@ -200,7 +200,7 @@ def _configurations(
     system: System, path: Path, home: Path, say: Say
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     """Return the configurations beside the weights, or the published ones if there are none."""
-    wanted = find_layout(system.config)
+    wanted = find_reader(system.config)
     files = LIBRARIES[wanted.library].files
     found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
     own = [name for name in files if (home / name).is_file()]

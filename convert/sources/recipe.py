@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vconv.convert.files import safetensors_file
-from vconv.convert.layouts.base import Network, TensorSpec
+from vconv.convert.network import Network, TensorSpec
 
 Draw = NDArray[np.float32]
 
@@ -165,7 +165,7 @@ def draw(tensor: TensorSpec, network: Network, seed: int) -> Draw:
     """
     generator = np.random.Generator(np.random.PCG64([seed, zlib.crc32(tensor.key.encode())]))
     noise = generator.standard_normal(tensor.shape, dtype=np.float32)
-    layer_scale = any(slot.role == "layer_scale" for slot in network.layout.slots)
+    layer_scale = any(part.role == "layer_scale" for part in network.layout.architecture.parts.values())
     weight = RECIPE[tensor.role](noise, Context(tensor, network.blocks, layer_scale))
     return np.ascontiguousarray(weight + np.float32(0.0))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from vconv.catalog.systems import System
+from vconv.convert.architectures.base import Capability
 from vconv.convert.files import safetensors_file
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import SYNTHETIC, Origin, Source, write_configurations
 from vconv.disk import require_space
+from vconv.errors import WeightsError
 from vconv.types import WEIGHTS_FILE, Say
 
 LICENCE = "none: synthetic weights"
@@ -23,9 +25,21 @@ def draw(system: System, seed: int, scratch: Path, say: Say) -> Source:
         seed: 0 or greater.
         scratch: the folder.
         say: takes progress.
+
+    Raises:
+        WeightsError: what the network's tensors are for is not known.
     """
     say(f"drawing synthetic weights from seed {seed}")
-    path, planned = scratch / WEIGHTS_FILE, list(recipe.planned(network(system.config), seed))
+    net = network(system.config)
+    lack = net.lack(Capability.ROLES)
+    if lack:
+        raise WeightsError(
+            f"synthetic weights of {system.name} cannot be drawn",
+            got=lack,
+            expected="a network of a declared architecture",
+            fix="give trained weights with --weights",
+        )
+    path, planned = scratch / WEIGHTS_FILE, list(recipe.planned(net, seed))
     require_space(scratch, sum(tensor.nbytes for tensor in planned))
     sha256 = safetensors_file.write(path, planned, say)
     write_configurations(scratch, system.config, system.preprocessor)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.weights.ledger import Action, Line, MatchedTensor
+from vconv.convert.weights.pieces import Piece, assemble, run_of
 from vconv.errors import WeightsError
 from vconv.types import Say, silent
 
@@ -49,6 +51,10 @@ def greatest(entry: TensorEntry) -> float:
     return max((float(np.abs(np.frombuffer(chunk, "<f4")).max()) for chunk in widened(entry)), default=0.0)
 
 
+_Stream = Callable[[TensorEntry], Iterator[bytes]]
+"""Yields a tensor, or a run of one, as F32 bytes."""
+
+
 @dataclass(frozen=True)
 class WeightsPlan:
     """An artifact's weights file that is yet to be written.
@@ -71,12 +77,15 @@ class WeightsPlan:
     @property
     def entries(self) -> dict[str, TensorEntry]:
         """Where every tensor of the file will lie."""
-        return safetensors_file.laid_out(self.path, map(_planned, self.kept))
+        return safetensors_file.laid_out(self.path, self._planned(widened))
 
     @property
     def nbytes(self) -> int:
         """How long the tensors of the file will be."""
-        return sum(_planned(pair).nbytes for pair in self.kept)
+        return sum(tensor.nbytes for tensor in self._planned(widened))
+
+    def _planned(self, stream: _Stream) -> list[PlannedTensor]:
+        return _planned(((pair.entry, pair.target, pair.pieces) for pair in self.kept), stream)
 
     def write(self, stop: Event | None = None, say: Say = silent) -> tuple[list[Line], str]:
         """Write the file.
@@ -91,34 +100,64 @@ class WeightsPlan:
         Raises:
             WeightsError: a weight is not finite.
         """
-        digests: dict[str, str] = {}
+        digests: dict[TensorEntry, str] = {}
 
-        def stream(pair: MatchedTensor) -> Iterator[bytes]:
+        def stream(entry: TensorEntry) -> Iterator[bytes]:
             digest = hashlib.sha256()
-            for chunk in widened(pair.entry):
+            for chunk in widened(entry):
                 if stop is not None and stop.is_set():
                     raise InterruptedError
                 digest.update(chunk)
                 yield chunk
-            digests[pair.source] = digest.hexdigest()
+            digests[entry] = digest.hexdigest()
 
-        planned = [replace(_planned(pair), chunks=partial(stream, pair)) for pair in self.kept]
-        sha256 = safetensors_file.write(self.path, planned, say)
-        return [self._line(pair, digests.get(pair.source)) for pair in self.matches], sha256
+        sha256 = safetensors_file.write(self.path, self._planned(stream), say)
+        return [self._line(pair, digests) for pair in self.matches], sha256
 
-    def _line(self, pair: MatchedTensor, digest: str | None) -> Line:
-        if digest is None:
-            digest = hashlib.sha256(b"".join(pair.entry.chunks())).hexdigest()
+    def _line(self, pair: MatchedTensor, digests: Mapping[TensorEntry, str]) -> Line:
+        entry = pair.entry
+        if pair.canonical in self.dropped:
+            digest = _sha256(entry.chunks())
             proof = self.dropped[pair.canonical]
-            return Line(pair.source, "", "dropped", pair.entry.dtype, pair.entry.shape, digest, proof)
-        action: Action = "copied" if pair.target == pair.source else "renamed"
-        if pair.entry.dtype != "F32":
-            action = "cast"
-        return Line(pair.source, pair.target, action, pair.entry.dtype, pair.entry.shape, digest)
+            return Line(pair.source, "", "dropped", entry.dtype, entry.shape, digest, proof)
+        # What became one run was hashed as it was written; what was split is read once more, in its order.
+        digest = digests.get(run_of(entry, 0, math.prod(entry.shape)) if pair.pieces else entry, "")
+        digest = digest or _sha256(widened(entry))
+        return Line(
+            pair.source, pair.target, _action(pair), entry.dtype, entry.shape, digest, pieces=pair.pieces
+        )
 
 
-def _planned(pair: MatchedTensor) -> PlannedTensor:
-    return PlannedTensor(pair.target, "F32", pair.entry.shape, partial(widened, pair.entry))
+def _action(pair: MatchedTensor) -> Action:
+    if len(pair.pieces) > 1:
+        return "split"
+    if any(piece.count < math.prod(piece.shape) for piece in pair.pieces):
+        return "fused"
+    if pair.entry.dtype != "F32":
+        return "cast"
+    return "copied" if pair.target == pair.source else "renamed"
+
+
+def _sha256(chunks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _planned(
+    carried: Iterable[tuple[TensorEntry, str, tuple[Piece, ...]]], stream: _Stream
+) -> list[PlannedTensor]:
+    """Return the tensors of a weights file, each of the runs of source elements that it is made of."""
+    return [
+        PlannedTensor(name, "F32", assembly.shape, partial(_chained, list(assembly.in_order()), stream))
+        for name, assembly in assemble(carried).items()
+    ]
+
+
+def _chained(runs: Sequence[TensorEntry], stream: _Stream) -> Iterator[bytes]:
+    for run in runs:
+        yield from stream(run)
 
 
 def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry], say: Say = silent) -> str:
@@ -136,7 +175,7 @@ def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry]
     Raises:
         WeightsError: a tensor is missing, or is not the one that the ledger speaks of.
     """
-    kept = [line for line in lines if line.target]
+    kept = [line for line in lines if line.targets]
     for line in kept:
         entry = source.get(line.source)
         if entry is None or (entry.dtype, entry.shape) != (line.dtype, line.shape):
@@ -146,11 +185,17 @@ def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry]
                 expected=f"{line.source} as {line.dtype} {list(line.shape)}",
                 fix="give the original's weights: `vconv info` names them",
             )
-    planned = [
-        PlannedTensor(line.target, "F32", line.shape, partial(_proven, source[line.source], line))
-        for line in kept
-    ]
-    return safetensors_file.write(path, planned, say)
+        if line.pieces:
+            # Its runs are written apart from each other, so that it is proven before.
+            for _ in _proven(entry, line):
+                pass
+    by_entry = {source[line.source]: line for line in kept if not line.pieces}
+
+    def stream(entry: TensorEntry) -> Iterator[bytes]:
+        return _proven(entry, by_entry[entry]) if entry in by_entry else widened(entry)
+
+    carried = ((source[line.source], line.target, line.pieces) for line in kept)
+    return safetensors_file.write(path, _planned(carried, stream), say)
 
 
 def _proven(entry: TensorEntry, line: Line) -> Iterator[bytes]:

@@ -7,14 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
+from vconv.convert.weights.pieces import Piece, taken_back
 from vconv.errors import ArtifactError, WeightsError
 
 LEDGER_FILE = "ledger.json"
-Action = Literal["copied", "renamed", "cast", "dropped"]
+Action = Literal["copied", "renamed", "cast", "split", "fused", "dropped"]
+ACTIONS: tuple[Action, ...] = ("copied", "renamed", "cast", "dropped")
+"""Actions that every summary counts."""
+REGROUPING: tuple[Action, ...] = ("split", "fused")
+"""Actions that a summary counts where they occur."""
 
 CASTABLE = ("F16", "BF16")
 """Types that are widened to F32, which loses nothing."""
@@ -26,12 +31,14 @@ class Line:
 
     Args:
         source: its name in the source.
-        target: its name in the artifact; empty if it was dropped.
-        action: ``copied``, ``renamed``, ``cast`` (to F32, values unchanged) or ``dropped``.
+        target: its name in the artifact; empty if it was dropped, or split into several.
+        action: ``copied``, ``renamed``, ``cast`` (to F32, values unchanged), ``split`` (into several),
+            ``fused`` (with others into one) or ``dropped``.
         dtype: its dtype in the source.
         shape: its dimensions.
-        sha256: of its bytes in the artifact, or in the source if it was dropped.
+        sha256: of its bytes in the artifact, its pieces end to end; in the source if it was dropped.
         proof: why dropping it changes nothing; empty for the other actions.
+        pieces: where its elements went, in order, where they did not become one tensor of the same shape.
     """
 
     source: str
@@ -41,16 +48,35 @@ class Line:
     shape: tuple[int, ...]
     sha256: str
     proof: str = ""
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the tensors in the artifact that it went into; none if it was dropped."""
+        return tuple(piece.target for piece in self.pieces) or ((self.target,) if self.target else ())
+
+    def taken_back(self, artifact: Mapping[str, TensorEntry]) -> list[TensorEntry]:
+        """Return what in an artifact, end to end, is this tensor again; empty if it is not there."""
+        return taken_back(self.shape, self.target, self.pieces, artifact)
 
 
 @dataclass(frozen=True)
 class MatchedTensor:
-    """A source tensor and the key on disk that the artifact gives it."""
+    """A source tensor and the key on disk that the artifact gives it.
+
+    Args:
+        source: its name in the source.
+        target: its name in the artifact; empty where it becomes several tensors.
+        canonical: its key in the source's layout, without prefix.
+        entry: where it lies.
+        pieces: where its elements go, in order, where they do not become one tensor of the same shape.
+    """
 
     source: str
     target: str
     canonical: str
     entry: TensorEntry
+    pieces: tuple[Piece, ...] = ()
 
 
 _FIX = "check that the weights belong to this system and to this config.json"
@@ -132,14 +158,24 @@ def summary(lines: Iterable[Line]) -> dict[str, int]:
     """Count the lines: all of them as ``tensors``, then by action."""
     lines = list(lines)
     counts = Counter(line.action for line in lines)
-    actions: tuple[Action, ...] = ("copied", "renamed", "cast", "dropped")
-    return {"tensors": len(lines), **{action: counts[action] for action in actions}}
+    shown = (*ACTIONS, *(action for action in REGROUPING if counts[action]))
+    return {"tensors": len(lines), **{action: counts[action] for action in shown}}
 
 
 def save(path: Path, lines: Iterable[Line]) -> None:
     """Write a ledger as JSON, one line a tensor."""
-    rows = [json.dumps(asdict(line)) for line in lines]
+    rows = [json.dumps(_row(line)) for line in lines]
     path.write_text("[\n" + ",\n".join(rows) + "\n]\n")
+
+
+def _row(line: Line) -> dict[str, Any]:
+    row = asdict(line)
+    return row if line.pieces else {name: value for name, value in row.items() if name != "pieces"}
+
+
+def _line(row: dict[str, Any]) -> Line:
+    pieces = tuple(Piece(**{**piece, "shape": tuple(piece["shape"])}) for piece in row.get("pieces", ()))
+    return Line(**{**row, "shape": tuple(row["shape"]), "pieces": pieces})
 
 
 def load(path: Path) -> list[Line]:
@@ -149,7 +185,7 @@ def load(path: Path) -> list[Line]:
         ArtifactError: it is not one.
     """
     try:
-        return [Line(**{**row, "shape": tuple(row["shape"])}) for row in json.loads(path.read_bytes())]
+        return [_line(row) for row in json.loads(path.read_bytes())]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ArtifactError(
             f"cannot read {path}",

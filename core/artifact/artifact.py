@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vconv.artifact import manifest
-from vconv.artifact.manifest import Manifest, VariantRecord
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.records import VariantRecord
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
-from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
+from vconv.convert.network import Network
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE, Line
 from vconv.errors import ArtifactError, UnknownNameError

@@ -1,13 +1,13 @@
-"""The systems that vconv knows, one row each. A new system is one more row."""
+"""The systems that vconv knows: every size of every family of :mod:`vconv.catalog.families`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from vconv.catalog import literature, published
+from vconv.catalog.families import FAMILIES, Family, Size
 from vconv.catalog.literature import Mirror, Work
 from vconv.catalog.published import PublishedFigures
 from vconv.errors import UnknownNameError
@@ -16,7 +16,7 @@ from vconv.types import Config
 
 @dataclass(frozen=True)
 class System:
-    """One row of the catalog.
+    """One system.
 
     Args:
         name: the short name.
@@ -30,6 +30,7 @@ class System:
         works: what its authors published of it.
         trained_on: the data that the published weights were trained on.
         mirrors: where copies of its repository are known to be, beside the hub.
+        family: the family that it is a size of; None for a system of no family of the catalog.
     """
 
     name: str
@@ -43,6 +44,7 @@ class System:
     works: tuple[Work, ...] = ()
     trained_on: str = ""
     mirrors: tuple[Mirror, ...] = ()
+    family: Family | None = field(default=None, repr=False)
 
     @property
     def input(self) -> tuple[int, int]:
@@ -55,200 +57,30 @@ class System:
         return height, width
 
 
-def _frozen(**values: Any) -> Mapping[str, Any]:
-    return MappingProxyType(values)
-
-
-_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-"""Mean and standard deviation of ImageNet's pixels, which timm's and most other processors take off."""
-
-
-def _processor(kind: str, size: Config, resample: int, normal: Config, **more: Any) -> Config:
-    """Return the ``preprocessor_config.json`` of a processor that resizes, rescales and normalises.
-
-    Args:
-        kind: transformers' class.
-        size: what it resizes to.
-        resample: PIL's number of the filter.
-        normal: ``mean`` and ``std``.
-        more: what else it does.
-    """
-    return _frozen(
-        image_processor_type=kind,
-        do_resize=True,
-        size=size,
-        resample=resample,
-        do_rescale=True,
-        rescale_factor=1 / 255,
-        do_normalize=True,
-        image_mean=normal["mean"],
-        image_std=normal["std"],
-        **more,
+def _system(family: Family, size: Size) -> System:
+    return System(
+        name=family.short.format(size=size.name),
+        hub_id=family.repository.format(size=size.name),
+        library=family.library,
+        config=family.config_of(size),
+        licence=family.licence,
+        preprocessor=family.preprocessor,
+        gated=family.gated,
+        published=size.published,
+        works=family.works,
+        trained_on=family.trained_on,
+        mirrors=size.mirrors,
+        family=family,
     )
 
 
-def _timm(architecture: str, tag: str, pool: str, side: int, license: str) -> Config:
-    """Return the ``config.json`` of a timm encoder without a classifier, 384 channels wide."""
-    return _frozen(
-        architecture=architecture,
-        num_classes=0,
-        num_features=384,
-        global_pool=pool,
-        pretrained_cfg=dict(
-            tag=tag,
-            custom_load=False,
-            input_size=[3, side, side],
-            fixed_input_size=True,
-            interpolation="bicubic",
-            crop_pct=1.0,
-            crop_mode="center",
-            **_IMAGENET,
-            num_classes=0,
-            pool_size=None,
-            first_conv="patch_embed.proj",
-            classifier="head",
-            license=license,
-        ),
-    )
+def expand(families: Iterable[Family]) -> dict[str, System]:
+    """Return every size of some families as a system, by short name."""
+    systems = [_system(family, size) for family in families for size in family.sizes]
+    return {system.name: system for system in systems}
 
 
-_SYSTEMS = (
-    System(
-        name="dinov3-vits16",
-        published=published.DINOV3_VITS16,
-        works=(literature.DINOV3,),
-        trained_on="LVD-1689M",
-        mirrors=(literature.HF_MIRROR, literature.MODELSCOPE, literature.ATOMGIT),
-        hub_id="facebook/dinov3-vits16-pretrain-lvd1689m",
-        library="transformers",
-        licence="dinov3-license",
-        gated=True,
-        config=_frozen(
-            model_type="dinov3_vit",
-            architectures=["DINOv3ViTModel"],
-            hidden_size=384,
-            intermediate_size=1536,
-            num_hidden_layers=12,
-            num_attention_heads=6,
-            num_register_tokens=4,
-            num_channels=3,
-            patch_size=16,
-            image_size=224,
-            hidden_act="gelu",
-            layer_norm_eps=1e-5,
-            layerscale_value=1.0,
-            rope_theta=100.0,
-            query_bias=True,
-            key_bias=False,
-            value_bias=True,
-            proj_bias=True,
-            mlp_bias=True,
-            use_gated_mlp=False,
-            attention_dropout=0.0,
-            drop_path_rate=0.0,
-            initializer_range=0.02,
-        ),
-        preprocessor=_processor(
-            "DINOv3ViTImageProcessorFast", {"height": 224, "width": 224}, resample=2, normal=_IMAGENET
-        ),
-    ),
-    System(
-        name="vit_small_patch16_dinov3.lvd1689m",
-        published=published.TIMM_DINOV3,
-        works=(literature.DINOV3, literature.VIT, literature.TIMM),
-        trained_on="LVD-1689M",
-        mirrors=(literature.HF_MIRROR, literature.ATOMGIT),
-        hub_id="timm/vit_small_patch16_dinov3.lvd1689m",
-        library="timm",
-        licence="dinov3-license",
-        config=_timm("vit_small_patch16_dinov3", "lvd1689m", "avg", side=256, license="dinov3-license"),
-    ),
-    System(
-        name="dinov2-large",
-        published=published.DINOV2_LARGE,
-        works=(literature.DINOV2,),
-        trained_on="LVD-142M",
-        mirrors=(literature.HF_MIRROR, literature.MODELSCOPE, literature.ATOMGIT),
-        hub_id="facebook/dinov2-large",
-        library="transformers",
-        licence="apache-2.0",
-        config=_frozen(
-            model_type="dinov2",
-            architectures=["Dinov2Model"],
-            hidden_size=1024,
-            mlp_ratio=4,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            num_channels=3,
-            patch_size=14,
-            image_size=518,
-            hidden_act="gelu",
-            layer_norm_eps=1e-6,
-            layerscale_value=1.0,
-            qkv_bias=True,
-            use_swiglu_ffn=False,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            drop_path_rate=0.0,
-            initializer_range=0.02,
-        ),
-        preprocessor=_processor(
-            "BitImageProcessor",
-            {"shortest_edge": 256},
-            resample=3,
-            normal=_IMAGENET,
-            do_convert_rgb=True,
-            do_center_crop=True,
-            crop_size={"height": 224, "width": 224},
-        ),
-    ),
-    System(
-        name="vit_small_patch14_reg4_dinov2.lvd142m",
-        published=published.TIMM_DINOV2_REG4,
-        works=(literature.DINOV2, literature.REGISTERS, literature.TIMM),
-        trained_on="LVD-142M",
-        mirrors=(literature.HF_MIRROR, literature.ATOMGIT),
-        hub_id="timm/vit_small_patch14_reg4_dinov2.lvd142m",
-        library="timm",
-        licence="apache-2.0",
-        config=_timm("vit_small_patch14_reg4_dinov2", "lvd142m", "token", side=518, license="apache-2.0"),
-    ),
-    System(
-        name="vit-base-patch16-224-in21k",
-        published=published.VIT_BASE,
-        works=(literature.VIT,),
-        trained_on="ImageNet-21k",
-        mirrors=(literature.HF_MIRROR,),
-        hub_id="google/vit-base-patch16-224-in21k",
-        library="transformers",
-        licence="apache-2.0",
-        config=_frozen(
-            model_type="vit",
-            architectures=["ViTModel"],
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            num_channels=3,
-            patch_size=16,
-            image_size=224,
-            hidden_act="gelu",
-            layer_norm_eps=1e-12,
-            qkv_bias=True,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            initializer_range=0.02,
-        ),
-        preprocessor=_processor(
-            "ViTImageProcessor",
-            {"height": 224, "width": 224},
-            resample=2,
-            normal={"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
-        ),
-    ),
-)
-
-SYSTEMS: Mapping[str, System] = MappingProxyType({system.name: system for system in _SYSTEMS})
+SYSTEMS: Mapping[str, System] = MappingProxyType(expand(FAMILIES))
 """The catalog, by short name."""
 
 
@@ -262,3 +94,27 @@ def find(name: str) -> System:
         if name in (system.name, system.hub_id):
             return system
     raise UnknownNameError("system", name, SYSTEMS, fix="`vconv list` shows every system")
+
+
+def miniature(system: System) -> System:
+    """Shrink a system: its true architecture, but few and narrow blocks and small images.
+
+    Raises:
+        ValueError: it is of no family of the catalog, which would say how.
+    """
+    if system.family is None:
+        raise ValueError(f"{system.name} is of no family of the catalog")
+    numbers, side = system.family.miniature.numbers, system.family.miniature.side
+    square = {"height": side, "width": side}
+    if system.library == "timm":
+        preprocessing = {**system.config["pretrained_cfg"], "input_size": [3, side, side]}
+        config = {
+            "num_features": numbers["embed_dim"],
+            "model_args": dict(numbers),
+            "pretrained_cfg": preprocessing,
+        }
+        return replace(system, config={**system.config, **config})
+    sizes: dict[str, Any] = {"size": square}
+    if system.preprocessor.get("do_center_crop"):
+        sizes = {"size": {"shortest_edge": side + 8}, "crop_size": square}
+    return replace(system, config={**system.config, **numbers}, preprocessor={**system.preprocessor, **sizes})

@@ -18,11 +18,10 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def one_of(names: Iterable[str]) -> Complete:
-    """Return what completes a name of a table."""
-    known = tuple(names)
+    """Return what completes a name of a table, as the table then is."""
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
     return complete
 

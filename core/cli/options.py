@@ -9,6 +9,11 @@ from typing import Any
 import click
 
 from vconv.cli.completion import one_of
+from vconv.precisions import AUTO, FP32, PRECISIONS
+from vconv.runtime.devices.table import ALL, KINDS
+from vconv.runtime.engines.table import graph_engines, usual_engine
+from vconv.runtime.engines.torch_kinds import TORCH_KINDS, TorchName
+from vconv.types import GRAPHS
 
 
 class Filled(click.types.StringParamType):
@@ -64,8 +69,15 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Timing": ("quick", "full", "budget"),
 }
 """Headings of options in the help of every command, in order, with the names of their parameters."""
-DEVICES = ("cpu", "cuda", "npu", "npu-sim", "all")
+DEVICES = (*KINDS, ALL)
 """Kinds of devices, each with or without a number, and ``all``."""
+ENGINES = tuple(graph_engines())
+"""The engines for graphs."""
+VARIANTS = (
+    *(graph.name for graph in GRAPHS),
+    *(str(TorchName(kind, FP32)) for kind in reversed(TORCH_KINDS)),
+)
+"""Variants that ``bisect`` takes; torch variants in float32 stand for those in other precisions."""
 HUB = click.option(
     "--hub",
     type=click.Choice(["huggingface", "modelscope"]),
@@ -78,13 +90,13 @@ OFFLINE = click.option(
 )
 PRECISION = click.option(
     "--precision",
-    default="auto",
+    default=AUTO,
     show_default=True,
     metavar="NAMES",
     callback=lambda context, option, value: names(value),
-    shell_complete=one_of(("auto", "fp32", "fp16", "bf16", "autocast-fp16", "autocast-bf16")),
-    help="Precisions of the torch variants, separated by commas: fp32, fp16, bf16, autocast-fp16, "
-    "autocast-bf16. auto is fp32 on a CPU, and every precision that a GPU or NPU has.",
+    shell_complete=one_of((AUTO, *PRECISIONS)),
+    help=f"Precisions of the torch variants, separated by commas: {', '.join(PRECISIONS)}. {AUTO} is {FP32} "
+    "on a CPU, and every precision that a GPU or NPU has.",
 )
 CAPTURE = click.option(
     "--capture",
@@ -98,14 +110,15 @@ ENGINE = click.option(
     multiple=True,
     metavar="NAME",
     callback=lambda context, option, value: value or None,
-    shell_complete=one_of(("onnxruntime", "openvino")),
-    help="The engine for the graphs: onnxruntime or openvino. May be repeated.  [default: onnxruntime]",
+    shell_complete=one_of(ENGINES),
+    help=f"The engine for the graphs: {' or '.join(ENGINES)}. May be repeated.  [default: {usual_engine()}]",
 )
 ONE_ENGINE = click.option(
     "--engine",
     type=TEXT,
     metavar="NAME",
-    help="The engine for a graph: onnxruntime or openvino.  [default: onnxruntime]",
+    shell_complete=one_of(ENGINES),
+    help=f"The engine for a graph: {' or '.join(ENGINES)}.  [default: {usual_engine()}]",
 )
 VARIANT = click.option(
     "--variant",
@@ -113,8 +126,10 @@ VARIANT = click.option(
     default="onnx-fp32",
     show_default=True,
     metavar="NAME",
-    shell_complete=one_of(("onnx-fp32", "onnx-fp32-npu", "patched-torch-fp32", "original-torch-fp32")),
-    help="The variant: onnx-fp32, onnx-fp32-npu, patched-torch-PRECISION or original-torch-PRECISION.",
+    shell_complete=one_of(VARIANTS),
+    help=f"The variant: {', '.join(graph.name for graph in GRAPHS)}, "
+    + " or ".join(str(TorchName(kind, "PRECISION")) for kind in reversed(TORCH_KINDS))
+    + ".",
 )
 HF32 = click.option(
     "--hf32",
@@ -217,7 +232,8 @@ def device(what: str) -> Callable[..., Any]:
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options for comparing and timing."""
     anywhere = device(
-        "The device: cpu, cuda[:N], npu[:N], npu-sim, or all, which is every device except npu-sim."
+        f"The device: {', '.join(kind.shown for kind in KINDS.values())}, or {ALL}, which is every "
+        f"device except {' and '.join(kind.name for kind in KINDS.values() if kind.simulated)}."
     )
     for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, CAPTURE, PRECISION, PROFILE, HF32, anywhere, OFFLINE):
         command = option(command)

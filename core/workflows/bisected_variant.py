@@ -9,22 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import VariantRecord
+from vconv.artifact.records import VariantRecord
 from vconv.convert.libraries import models
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
 from vconv.errors import InputError, UnknownNameError
+from vconv.precisions import FP32, PRECISIONS, Precision
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS, Precision
-from vconv.runtime.engines.session import TorchSession
-from vconv.runtime.engines.table import GRAPH_ENGINES, unavailable
-from vconv.runtime.engines.variants import (
-    PATCHED,
-    TorchName,
-    open_original,
-    open_variant,
-)
+from vconv.runtime.engines.arithmetic import arithmetic_of
+from vconv.runtime.engines.base import unavailable
+from vconv.runtime.engines.table import graph_engines, usual_engine
+from vconv.runtime.engines.torch_kinds import ORIGINAL, PATCHED, PATCHED_FP32, TorchName
+from vconv.runtime.engines.torch_model import TorchSession
+from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.stages.base import Stages
 from vconv.runtime.stages.graph import GraphStages
 from vconv.runtime.stages.torch_model import TorchStages
@@ -37,7 +35,7 @@ METRIC = "vector_relative_error"
 """By which stages and operators are compared."""
 IMAGES = 2
 """Images that are looked at, in one batch."""
-STAND_IN = f"{PATCHED} in its place: the original's weights are not here"
+STAND_IN = f"{PATCHED_FP32} in its place: the original's weights are not here"
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class BisectedVariant:
     """The variant that is looked at.
 
     Args:
-        kind: ``original`` or ``patched`` for a torch variant; empty for a graph.
+        kind: which kind of torch variant; empty for a graph.
         precision: what a torch variant is run in; a graph is of its own.
         record: what the manifest says of it.
         engine: what runs it.
@@ -64,15 +62,16 @@ class BisectedVariant:
             artifact: the artifact.
             name: the variant's name.
             place: where it is run.
-            engine: what runs a graph; None for ONNX Runtime, and for torch variants.
+            engine: what runs a graph; None for the usual engine, and for torch variants.
 
         Raises:
             InputError: an engine is named for a torch variant.
             UnknownNameError: there is no such variant or engine, or the device has not this precision.
             UnavailableError: the engine is not installed for the device.
         """
-        torch = TorchName.read(name)
-        if torch and engine not in (None, "torch"):
+        torch, known = TorchName.read(name), graph_engines()
+        record = artifact.variant(PATCHED_FP32)
+        if torch and engine not in (None, record.engine):
             raise InputError(
                 f"{name} is not run by {engine}",
                 got=f"--engine {engine}",
@@ -83,32 +82,41 @@ class BisectedVariant:
             if torch.captured or torch.precision not in place.precisions:
                 names = [str(TorchName(torch.kind, precision)) for precision in place.precisions]
                 raise UnknownNameError(f"variant on {place.name}", name, names, fix="choose one of those")
-            return cls(torch.kind, PRECISIONS[torch.precision], artifact.variant(PATCHED), "torch")
-        graphs = {
-            record.variant: record for record in artifact.manifest.variants if record.engine in GRAPH_ENGINES
-        }
+            return cls(torch.kind, PRECISIONS[torch.precision], record, record.engine)
+        graphs = {record.variant: record for record in artifact.manifest.variants if record.engine in known}
         if name not in graphs:
-            choices = [*graphs, PATCHED, "original-torch-fp32"]
+            choices = [*graphs, PATCHED_FP32, str(TorchName(ORIGINAL, FP32))]
             raise UnknownNameError("variant", name, choices, fix="choose one of those, or another precision")
-        engine = engine or "onnxruntime"
-        if engine not in GRAPH_ENGINES:
-            raise UnknownNameError("engine", engine, GRAPH_ENGINES, fix="name one of those")
-        lack = GRAPH_ENGINES[engine].lack(place)
+        engine = engine or usual_engine()
+        if engine not in known:
+            raise UnknownNameError("engine", engine, known, fix="name one of those")
+        lack = known[engine].lack(place)
         if lack:
             raise unavailable(engine, lack, place)
         return cls("", PRECISIONS[graphs[name].precision], graphs[name], engine)
 
     def pair(self, place: Device) -> Pair:
-        """Return its precision, and a device's arithmetic in that: what chooses its limit."""
-        return self.precision.limits, place.arithmetic_of(self.precision.limits, self.engine)
+        """Return its precision, and what its engine computes that in on a device: what chooses its limit."""
+        return self.precision.limits, arithmetic_of(self.engine, place, self.precision.name)
 
     def exact(self, place: Device) -> bool:
         """Tell whether it computes in float32 throughout, so that one wrong operator stands out."""
         return self.pair(place) == ("fp32", "fp32")
 
     def limit(self, limits: Limits, place: Device) -> LimitRow:
-        """Return the limit that it is held to."""
+        """Return the limit that it is held to.
+
+        Raises:
+            InputError: there are no limits for the way in which its engine computes its precision.
+        """
         pair = self.pair(place)
+        if pair not in limits.table:
+            raise InputError(
+                f"{self.record.variant} cannot be held to limits on {place.name}",
+                got=f"{self.engine} computes {pair[1]}",
+                expected=" or ".join(known[1] for known in limits.table if known[0] == pair[0]),
+                fix="name another engine or device",
+            )
         return LimitRow.of(pair, limits.table[pair])
 
     def batch(self, pixel_values: Array) -> Array:
@@ -126,13 +134,14 @@ class BisectedVariant:
     ) -> Stages:
         """Open it, in stages."""
         if not self.kind:
-            return GraphStages(artifact.path(self.record), artifact.network, place, self.engine)
-        if self.kind == "original":
+            path, net = artifact.path(self.record), artifact.network
+            return GraphStages(path, net, place, self.engine, self.precision.name)
+        if self.kind == ORIGINAL:
             assert source is not None
             size = artifact.manifest.size
             session = open_original(source.folder, source.network, size, place, self.precision)
         else:
-            session = _patched(artifact, place, self.precision, patches)
+            session = _of_artifact(artifact, place, self.precision, self.kind, patches)
         return TorchStages(closing.enter_context(session), plain=False)
 
 
@@ -156,23 +165,24 @@ def bound_of(limit: LimitRow, within: str) -> float:
     return limit.bounds[METRIC]
 
 
-def _patched(
+def _of_artifact(
     artifact: Artifact,
     place: Device,
     precision: Precision,
+    kind: str,
     patches: Mapping[str, Patch] | None = None,
 ) -> TorchSession:
-    record = artifact.variant(PATCHED)
-    session = open_variant(artifact, record, place, precision=precision, patches=patches)
+    record = artifact.variant(PATCHED_FP32)
+    session = open_variant(artifact, record, place, precision=precision, patches=patches, kind=kind)
     assert isinstance(session, TorchSession)
     return session
 
 
 def open_reference(artifact: Artifact, source: Source | None) -> tuple[str, TorchSession]:
     """Open the reference in fp32 on the CPU, or, where the original is not here, what stands in for it."""
-    cpu, exact = find_device("cpu"), PRECISIONS["fp32"]
+    cpu, exact = find_device("cpu"), PRECISIONS[FP32]
     if source is None:
-        return STAND_IN, _patched(artifact, cpu, exact)
+        return STAND_IN, _of_artifact(artifact, cpu, exact, PATCHED)
     model = models.load(source.folder, source.network)
     named = golden.correct(model, source)
     size = artifact.manifest.size

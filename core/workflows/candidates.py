@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import VariantRecord
+from vconv.artifact.records import VariantRecord
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
+from vconv.precisions import FP32, PRECISIONS, Precision
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.precisions import PRECISIONS, Precision
-from vconv.runtime.engines.session import Session
-from vconv.runtime.engines.table import GRAPH_ENGINES
-from vconv.runtime.engines.variants import TorchName, open_original, open_variant
+from vconv.runtime.engines.base import Session
+from vconv.runtime.engines.table import Runs, graph_engines, runs, usual_engine
+from vconv.runtime.engines.torch_kinds import ORIGINAL, TorchName, kinds_in_artifact
+from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import SimulatedTorchSession
 from vconv.validators.accuracy.golden import Reference
@@ -24,39 +26,38 @@ def candidates(
     artifact: Artifact,
     device: Device,
     reference: Reference,
-    engines: Sequence[str] = ("onnxruntime",),
-    precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
+    engines: Sequence[str] | None = None,
+    precisions: Sequence[Precision] = (PRECISIONS[FP32],),
     patches: Mapping[str, Patch] | None = None,
     captures: Sequence[bool] = (False,),
     offline: bool = True,
 ) -> list[Candidate]:
-    """List an artifact's variants: torch once a precision, each graph once an engine, an offline model once.
+    """List an artifact's variants: torch by kind and precision, each graph by engine, an offline model once.
 
     Args:
         artifact: the artifact.
         device: where to run.
         reference: what they are held against.
-        engines: what to run graphs with.
+        engines: what to run graphs with; None for the usual engine.
         precisions: what to run torch variants in.
         patches: what stands in place of the table of patches, by name.
         captures: list torch variants once for each: run as they are, or captured and replayed.
         offline: whether to list an offline model, which only an NPU runs.
     """
 
-    def subject(record: VariantRecord, engine: str, precision: str, captured: bool = False) -> OpenRequest:
+    def subject(record: VariantRecord, engine: str, precision: str, **more: Any) -> OpenRequest:
         hf32 = device.settings.hf32
-        return OpenRequest(
-            str(artifact), record.variant, engine, precision, device.name, hf32=hf32, captured=captured
-        )
+        return OpenRequest(str(artifact), record.variant, engine, precision, device.name, hf32=hf32, **more)
 
     found = []
+    graphs = (usual_engine(),) if engines is None else engines
     for record in artifact.manifest.variants:
-        if record.engine == "torch":
+        if runs(record.engine) is Runs.MODELS:
             found += [
                 Candidate(
                     str(artifact),
-                    str(TorchName("patched", precision.name, captured)),
-                    "torch",
+                    str(TorchName(kind.name, precision.name, captured)),
+                    record.engine,
                     precision.limits,
                     device,
                     reference,
@@ -68,9 +69,11 @@ def candidates(
                         precision=precision,
                         patches=patches,
                         captured=captured,
+                        kind=kind.name,
                     ),
-                    subject(record, record.engine, precision.name, captured),
+                    subject(record, record.engine, precision.name, captured=captured, kind=kind.name),
                 )
+                for kind in kinds_in_artifact()
                 for precision in precisions
                 for captured in captures
             ]
@@ -86,7 +89,7 @@ def candidates(
                     partial(open_variant, artifact, record, device, engine),
                     subject(record, engine, record.precision),
                 )
-                for engine in (engines if record.engine in GRAPH_ENGINES else (record.engine,))
+                for engine in (graphs if record.engine in graph_engines() else (record.engine,))
             ]
     return found
 
@@ -96,7 +99,7 @@ def originals(
     source: Source,
     device: Device,
     reference: Reference,
-    precisions: Sequence[Precision] = (PRECISIONS["fp32"],),
+    precisions: Sequence[Precision] = (PRECISIONS[FP32],),
     captures: Sequence[bool] = (False,),
 ) -> list[Candidate]:
     """List the original, as its library builds it, like :func:`candidates`: measured, timed, not judged."""
@@ -108,14 +111,14 @@ def originals(
     return [
         Candidate(
             str(artifact),
-            str(TorchName("original", precision.name, captured)),
+            str(TorchName(ORIGINAL, precision.name, captured)),
             "torch",
             precision.limits,
             device,
             reference,
             _opening_original(artifact, source, device, precision, captured),
             _original_subject(artifact, source, precision, device, captured),
-            unjudged=reason if precision.name == "fp32" else "not judged: the patched one is",
+            unjudged=reason if precision.name == FP32 else "not judged: the patched one is",
         )
         for precision in precisions
         for captured in captures

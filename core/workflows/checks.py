@@ -10,7 +10,7 @@ from typing import Any
 from vconv.artifact.artifact import Artifact
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
-from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.table import graph_engines
 from vconv.types import Check, Say, Status, silent
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.golden import Reference
@@ -79,7 +79,7 @@ def check_artifact(
     lines, entries, net = artifact.ledger, artifact.entries, artifact.network
     checks.append(verify_ledger(lines, entries, say))
     for record in made.variants:
-        if record.engine in GRAPH_ENGINES:
+        if record.engine in graph_engines():
             weights = artifact.folder / record.weights if record.weights else None
             checks += check_graph(open_graph(artifact.path(record), weights, net, made.size, record.batch))
     source, missing = original()

@@ -13,8 +13,8 @@ from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
+from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
-from vconv.runtime.engines.precisions import AUTO
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import open_limits

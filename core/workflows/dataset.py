@@ -21,7 +21,7 @@ from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, InputError
 from vconv.hashes import sha256_of
 from vconv.progress import counted
-from vconv.runtime.engines.session import Session, in_batches
+from vconv.runtime.engines.base import Session, in_batches
 from vconv.runtime.inputs.image_folder import ImageFolder, shown
 from vconv.runtime.inputs.preprocessing import Processor, load_processor
 from vconv.types import MANIFEST_FILE, Array, Arrays, Say, Status

@@ -12,10 +12,13 @@ from typing import Any
 from vconv.errors import InputError
 from vconv.runtime.doctor import diagnosis
 from vconv.runtime.doctor.diagnosis import Finding, State
+from vconv.runtime.engines.table import ENGINES
 from vconv.types import Say, silent
 
-NEEDED = ("torch", "onnx", "onnxruntime")
-"""Libraries without which nothing can be probed."""
+
+def _needed() -> list[str]:
+    """Name the libraries without which nothing can be probed."""
+    return ["onnx", *(engine.package for engine in ENGINES.values() if engine.needed)]
 
 
 def doctor(
@@ -57,7 +60,8 @@ def doctor(
         )
     say("importing every library, in processes of their own")
     findings = list(diagnosis.examine().findings)
-    broken = [one.name for one in findings if one.name in NEEDED and one.state is State.PROBLEM]
+    needed = _needed()
+    broken = [one.name for one in findings if one.name in needed and one.state is State.PROBLEM]
     readings = None
     if probed and broken:
         findings.append(Finding("probe", State.PROBLEM, f"not run without {broken[0]}", f"fix {broken[0]}"))

@@ -117,9 +117,9 @@ def export(
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            export_graphs(folder, prepared, size, batch, opset, say)
+            passes = export_graphs(folder, prepared, size, batch, opset, say)
             lines, sha256, tensors = writing()
-        conversion = prepared.written(lines, sha256)
+        conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
         if golden:
             say("running the reference in fp32 and float64")

@@ -9,15 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vconv._version import VERSION
-from vconv.artifact.manifest import (
-    ORIGINAL_FOLDER,
+from vconv.artifact.manifest import ORIGINAL_FOLDER, Manifest
+from vconv.artifact.records import (
     AxisRecord,
     ComplexityRecord,
     ContractRecord,
     FileRecord,
     GoldenRecord,
     GraphRecord,
-    Manifest,
     OfflineRecord,
     OriginalRecord,
     PatchRecord,
@@ -27,11 +26,12 @@ from vconv.artifact.manifest import (
     VariantRecord,
 )
 from vconv.catalog.systems import System
+from vconv.convert.architectures.outputs import output_names, output_shapes
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
 from vconv.convert.graphs import tracing
-from vconv.convert.layouts.base import Network
-from vconv.convert.libraries import complexity, models
+from vconv.convert.libraries import complexity
+from vconv.convert.network import Network
 from vconv.convert.patches import rope_periods
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import Source
@@ -83,12 +83,14 @@ def assemble(
             precision=variant.precision,
             patches=applied,
             contract=_contract(inspected.get(variant.path), net, size),
-            graph=_graph(inspected[variant.path]) if variant.path in inspected else None,
+            graph=_graph(inspected[variant.path], conversion.passes[variant.path])
+            if variant.path in inspected
+            else None,
         )
         for variant in VARIANTS
     ]
     if order:
-        variants.append(_offline(order, size, applied, inspected))
+        variants.append(_offline(order, size, conversion, inspected))
     patches = tuple(
         PatchRecord(
             name=decision.patch.name,
@@ -157,13 +159,13 @@ def _contract(graph: InspectedGraph | None, network: Network, size: tuple[int, i
         taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=(BATCH_AXIS, CHANNELS, *size))
         given = {
             name: TensorRecord(name=name, dtype=FLOAT32, shape=(BATCH_AXIS, *shape[1:]))
-            for name, shape in models.output_shapes(network, 1, size).items()
+            for name, shape in output_shapes(network, 1, size).items()
         }
         axes = {BATCH_AXIS: AxisRecord(least=1, greatest=None)}
     else:
         (taken,) = (_tensor(value) for value in graph.model.graph.inputs)
         outputs = [_tensor(value) for value in graph.model.graph.outputs]
-        given = dict(zip(models.output_names(network), outputs, strict=True))
+        given = dict(zip(output_names(network), outputs, strict=True))
         bounds = AxisRecord(least=1, greatest=tracing.GREATEST_BATCH)
         axes = dict.fromkeys((axis for axis in taken.shape if isinstance(axis, str)), bounds)
     return ContractRecord(input=taken, layout=LAYOUT, preprocessing=False, outputs=given, axes=axes)
@@ -175,17 +177,17 @@ def _tensor(value: ir.Value) -> TensorRecord:
     return TensorRecord(name=value.name, dtype=str(value.dtype.numpy()), shape=shape)
 
 
-def _graph(graph: InspectedGraph) -> GraphRecord:
+def _graph(graph: InspectedGraph, passes: tuple[str, ...]) -> GraphRecord:
     return GraphRecord(
         opset=graph.model.opset_imports[""],
         ir_version=graph.model.ir_version,
         operators=graph.operators,
-        passes=(),
+        passes=passes,
     )
 
 
 def _offline(
-    order: CompileOrder, size: tuple[int, int], patches: tuple[str, ...], graphs: Mapping[str, InspectedGraph]
+    order: CompileOrder, size: tuple[int, int], conversion: Conversion, graphs: Mapping[str, InspectedGraph]
 ) -> VariantRecord:
     static = next(graph for graph in graphs.values() if graph.batch)
     source = graphs[order.source]
@@ -195,9 +197,9 @@ def _offline(
         path=order.file,
         weights=None,
         precision=order.precision.limits,
-        patches=patches,
+        patches=tuple(patch.name for patch in conversion.patches),
         contract=_contract(source, source.network, size),
-        graph=_graph(source),
+        graph=_graph(source, conversion.passes[order.source]),
         offline=OfflineRecord(
             soc=order.soc,
             precision_mode=order.precision.name,

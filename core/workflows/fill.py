@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import FileRecord
+from vconv.artifact.records import FileRecord
 from vconv.artifact.staging import left_behind, workplace
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights import checkpoint, ledger

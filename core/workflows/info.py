@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import VariantRecord
+from vconv.artifact.records import VariantRecord
 from vconv.validators.report import history
 
 

@@ -8,19 +8,14 @@ from pathlib import Path
 
 from vconv.artifact.artifact import Artifact
 from vconv.errors import InputError, UnavailableError, UnknownNameError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines import capture
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import Session
-from vconv.runtime.engines.table import GRAPH_ENGINES, unavailable
-from vconv.runtime.engines.variants import (
-    DEFAULT_VARIANT,
-    ENGINES,
-    PATCHED,
-    TorchName,
-    open_variant,
-)
+from vconv.runtime.engines.base import Session, unavailable
+from vconv.runtime.engines.table import ENGINES, engines_of, runs, usual_engine
+from vconv.runtime.engines.torch_kinds import PATCHED_FP32, TORCH_KINDS, TorchName
+from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
 from vconv.validators.latency import winners
 from vconv.validators.latency.winners import RankedVariant
 
@@ -69,17 +64,23 @@ def load(
 def _winners(artifact: Artifact, place: Device) -> Iterator[RankedVariant]:
     """Yield what was ranked and could be run here, the best first."""
     batches = {record.variant: record.batch for record in artifact.manifest.variants}
-    default = (DEFAULT_VARIANT, "onnxruntime")
+    default = (DEFAULT_VARIANT, usual_engine())
 
     def preference(one: RankedVariant) -> tuple[int, bool, bool]:
         return one.rank, (one.variant, one.engine) != default, batches.get(one.variant) is not None
 
     for one in sorted(winners.ranked(artifact.folder, place), key=preference):
         torch = TorchName.read(one.variant)
-        if torch and torch.kind == "patched" and not torch.captured and torch.precision in place.precisions:
+        if torch:
+            fits = _is_in_artifact(torch) and torch.precision in place.precisions
+        else:
+            fits = one.variant in batches and one.engine in ENGINES
+        if fits and not (torch and torch.captured):
             yield one
-        if one.variant in batches and one.engine in ENGINES:
-            yield one
+
+
+def _is_in_artifact(torch: TorchName) -> bool:
+    return TORCH_KINDS[torch.kind].patches is not None
 
 
 def _open(artifact: Artifact, place: Device, name: str, engine: str | None) -> Session:
@@ -90,13 +91,14 @@ def _open(artifact: Artifact, place: Device, name: str, engine: str | None) -> S
 
 
 def _torch(artifact: Artifact, place: Device, torch: TorchName, engine: str | None) -> Session:
-    if torch.kind != "patched":
+    if not _is_in_artifact(torch):
         names = [record.variant for record in artifact.manifest.variants]
         raise UnknownNameError("variant", str(torch), names, fix="choose one: the original is not in it")
     lack = capture.lack(place) if torch.captured else ""
     if torch.precision not in place.precisions:
         lack = f"{place.name}, which runs {', '.join(place.precisions)}"
-    if engine not in (None, "torch"):
+    record, captured = artifact.variant(PATCHED_FP32), torch.captured
+    if engine not in (None, record.engine):
         lack = f"engine {engine}"
     if lack:
         raise InputError(
@@ -106,13 +108,12 @@ def _torch(artifact: Artifact, place: Device, torch: TorchName, engine: str | No
             fix="name another variant",
         )
     precision = PRECISIONS[torch.precision]
-    record = artifact.variant(PATCHED)
-    return open_variant(artifact, record, place, precision=precision, captured=torch.captured)
+    return open_variant(artifact, record, place, precision=precision, captured=captured, kind=torch.kind)
 
 
 def _graph(artifact: Artifact, place: Device, name: str, engine: str | None) -> Session:
     record = artifact.variant(name)
-    engines = list(GRAPH_ENGINES) if record.engine in GRAPH_ENGINES else [record.engine]
+    engines = engines_of(runs(record.engine))
     if engine is not None and engine not in engines:
         raise UnknownNameError(
             "engine", engine, engines, fix=f"choose one for {name}, or name a torch variant"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vconv.artifact.artifact import Artifact
+from vconv.convert.architectures.base import Capability
 from vconv.runtime.devices.base import Device
 from vconv.runtime.inputs.preprocessing import denormalised
 from vconv.runtime.stages.table import SIMULATED
@@ -25,8 +26,11 @@ def gallery(found: CheckedArtifact) -> Gallery:
     height, width = found.artifact.manifest.size
     if found.reference is None:
         return Gallery.of((), np.zeros((0, height, width, CHANNELS), np.uint8), {}, (0, 0))
-    patch = found.artifact.network.numbers.patch
+    network = found.artifact.network
     photographs = denormalised(found.artifact.folder, found.reference.pixel_values[:SHOWN])
+    lack, patch = network.lack(Capability.TOKEN_GRID), network.numbers.patch
+    if lack:
+        return Gallery.of((), photographs, {}, (0, 0), lack)
     grid = height // patch, width // patch
     return Gallery.of(found.inputs["images"], photographs, found.reference.outputs, grid)
 
@@ -44,6 +48,9 @@ def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: S
         return Depths(reason=QUICK if quick else NO_ORIGINAL)
     if all(place.simulated for place in places):
         return Depths(reason=SIMULATED)
+    lack = found.source.network.lack(Capability.BLOCKS)
+    if lack:
+        return Depths(reason=lack)
     say("running the reference stage by stage")
     with ExitStack() as closing:
         _, session = open_reference(found.artifact, found.source)

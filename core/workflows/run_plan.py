@@ -8,20 +8,19 @@ from typing import Any
 
 from vconv.convert.patches.base import Patch
 from vconv.errors import InputError, UnknownNameError
+from vconv.precisions import FP32, PRECISIONS
 from vconv.runtime.devices.base import Device, Settings
+from vconv.runtime.devices.precisions import find_precisions
 from vconv.runtime.devices.table import ALL, find_device, find_devices
 from vconv.runtime.doctor import diagnosis
 from vconv.runtime.engines.capture import lack
-from vconv.runtime.engines.precisions import PRECISIONS, find_precisions
-from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.table import graph_engines, usual_engine
 from vconv.runtime.timing.clocks import DEFAULT, FULL, QUICK, TimingPlan
 from vconv.types import Say
 from vconv.validators.report import saving
 from vconv.validators.validation import Candidate
 from vconv.workflows import candidates as listing
 from vconv.workflows.checks import CheckedArtifact
-
-USUAL_ENGINE = "onnxruntime"
 
 
 def _named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
@@ -60,7 +59,7 @@ class RunPlan:
 
     Args:
         devices: where.
-        engines: what runs the graphs; None for ONNX Runtime where it has the device.
+        engines: what runs the graphs; None for the usual engine.
         precisions: names of what torch variants run in; ``auto`` for what each device usually runs.
         patches: what stands in place of the table of patches, by name.
         capture: whether to run torch variants also captured and replayed, on the devices that can.
@@ -116,10 +115,11 @@ class RunPlan:
             InputError: an engine or precision is not there, or no device captures.
             UnknownNameError: there is no such engine or precision.
         """
+        known = graph_engines()
         for name in self.engines or ():
-            if name not in GRAPH_ENGINES:
-                raise UnknownNameError("engine", name, GRAPH_ENGINES, fix="name one of those")
-            lacks = [GRAPH_ENGINES[name].lack(device) for device in self.devices]
+            if name not in known:
+                raise UnknownNameError("engine", name, known, fix="name one of those")
+            lacks = [known[name].lack(device) for device in self.devices]
             if all(lacks):
                 raise InputError(
                     f"{name} cannot run here",
@@ -154,7 +154,7 @@ class RunPlan:
                 found.artifact,
                 device,
                 found.reference,
-                self.engines or (USUAL_ENGINE,),
+                self.engines or (usual_engine(),),
                 precisions,
                 self.patches,
                 captures,
@@ -165,7 +165,7 @@ class RunPlan:
         return listed
 
     def _baseline(self, found: CheckedArtifact) -> list[Candidate]:
-        cpu, only = find_device("cpu"), [PRECISIONS["fp32"]]
+        cpu, only = find_device("cpu"), [PRECISIONS[FP32]]
         assert found.reference is not None
         if found.source:
             return listing.originals(found.artifact, found.source, cpu, found.reference, only)

@@ -14,14 +14,15 @@ from PIL import Image
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.catalog import systems
+from vconv.catalog.systems import miniature
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import InputError, VconvError
+from vconv.precisions import AUTO
 from vconv.progress import ProgressMeter
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import AUTO
 from vconv.runtime.inputs.images import natural_images
 from vconv.types import Check, Say, Status, silent, weights_named
 from vconv.validators import validation
@@ -37,7 +38,6 @@ from vconv.workflows import export, originals
 from vconv.workflows.bisect import explain_failures
 from vconv.workflows.bisected_variant import METRIC
 from vconv.workflows.checks import check_artifact
-from vconv.workflows.miniatures import miniature
 from vconv.workflows.run_plan import RunPlan
 
 CLEAN_RUNS = 6
@@ -126,7 +126,7 @@ def selftest(
                 meter.add()
             shop = ArtifactCopy.open(tested.artifact, scratch / f"copy-{len(artifacts)}")
             for fault in FAULTS:
-                lacks = fault.lacks(shop)
+                lacks = fault.skipped(shop)
                 if lacks:
                     lacking.append({"artifact": name, "fault": fault.name, "reason": lacks})
                 else:

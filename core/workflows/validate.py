@@ -12,12 +12,14 @@ from pathlib import Path
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import AUTO
+from vconv.runtime.engines.torch_kinds import PATCHED_FP32
 from vconv.runtime.inputs.image_folder import find_images
 from vconv.runtime.inputs.images import open_images
-from vconv.runtime.processes import peak_memory
+from vconv.runtime.processes.measurer import PeakMeasurer
+from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.timing.clocks import TimingPlan
 from vconv.types import Say, Status, silent
 from vconv.validators import validation
@@ -122,6 +124,9 @@ def validate(
     with contextlib.ExitStack() as kept:
         if image_folder:
             kept.enter_context(journal.alone(folder))
+        measurer = None if quick else kept.enter_context(PeakMeasurer())
+        if measurer and not all(place.simulated for place in trial.devices):
+            measurer.prepare(OpenRequest(str(folder), PATCHED_FP32, "torch", "fp32", "cpu"))
         scratch = kept.enter_context(scratch_folder(log.say))
         original = partial(originals.live_source, artifact, weights, hub, offline, scratch, log.say)
         refer = partial(
@@ -135,11 +140,10 @@ def validate(
         found = check_artifact(artifact, original, refer, log.say)
         if image_folder:
             require_original(found.source)
-        isolate = None if quick else peak_memory.measure
         gallery, depths = page_data.gallery(found), page_data.depths(found, quick, trial.devices, log.say)
         candidates = trial.candidates(found)
         looks = Looks(depth=depths.look, patch_maps=gallery.look)
-        run = validation.run(candidates, limits, plan, log.say, isolate, looks)
+        run = validation.run(candidates, limits, plan, log.say, measurer, looks)
         rows = run.rows
         diagnosis = explain_failures(found, rows, log.say, [*trial.devices, find_device("cpu")])
         agreed = agree(found, candidates, rows, image_folder, log.say) if image_folder else None

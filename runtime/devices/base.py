@@ -1,17 +1,14 @@
-"""What a device is, and a kind of device."""
+"""What a device is. Nothing heavy is imported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vconv.runtime.simulation.arithmetic import Arithmetic
-
-Provider = str | tuple[str, dict[str, Any]]
-REDUCED = ("fp16", "bf16", "autocast-fp16", "autocast-bf16")
-"""Precisions under float32 that an accelerator's torch variants can run in."""
+if TYPE_CHECKING:
+    from vconv.runtime.simulation.arithmetic import Arithmetic
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,6 @@ class Settings:
 
 
 DEFAULT_SETTINGS = Settings()
-_ORT_NAMES = {"npu": "cann", "npu-sim": "cpu"}
-"""By kind: what ONNX Runtime calls it, where that is another name."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +50,8 @@ class Device:
         kind: ``cpu``, ``cuda``, ``npu`` or ``npu-sim``.
         index: which of its kind.
         model: what the maker calls it.
-        providers: ONNX Runtime execution providers, in order of preference.
-        arithmetic: how it computes in float32: ``fp32``, or a reduced form of it.
+        arithmetic: what its settings say that float32 is computed in: ``fp32``, or a reduced form of it. What
+            an engine really does on it is asked of the engine: :mod:`vconv.runtime.engines.arithmetic`.
         precisions: what torch variants can run in on it.
         usual: those that are run unless others are asked for.
         exact: while this context is open, float32 is computed as :attr:`arithmetic` says.
@@ -65,7 +60,6 @@ class Device:
         growth: runs something and returns by how many bytes that raised its memory's peak.
         settings: how it was asked to compute.
         options: what it was set to for that, as reports have it.
-        engines: by name, how other engines than torch compute on it in float32, where that is another way.
         simulates: how it computes, of a device that imitates another; None of a real one.
     """
 
@@ -73,7 +67,6 @@ class Device:
     kind: str
     index: int
     model: str
-    providers: tuple[Provider, ...]
     arithmetic: str
     precisions: tuple[str, ...]
     usual: tuple[str, ...]
@@ -83,7 +76,6 @@ class Device:
     growth: Callable[[Callable[[], object]], int]
     settings: Settings = DEFAULT_SETTINGS
     options: Mapping[str, Any] = field(default_factory=dict)
-    engines: Mapping[str, str] = field(default_factory=dict)
     simulates: Arithmetic | None = None
 
     @property
@@ -95,42 +87,6 @@ class Device:
     def torch_name(self) -> str:
         """What torch calls it."""
         return self.name
-
-    @property
-    def ort_name(self) -> str:
-        """What ONNX Runtime calls its kind."""
-        return _ORT_NAMES.get(self.kind, self.kind)
-
-    def provider_names(self) -> set[str]:
-        """The names of its execution providers."""
-        return {provider if isinstance(provider, str) else provider[0] for provider in self.providers}
-
-    def arithmetic_of(self, precision: str, engine: str = "torch") -> str:
-        """Return how an engine computes on it in a precision: in fp32 its own way, else the precision's."""
-        return self.engines.get(engine, self.arithmetic) if precision == "fp32" else precision
-
-
-@dataclass(frozen=True)
-class DeviceKind:
-    """A kind of device.
-
-    Args:
-        name: its name on the command line.
-        count: how many of it this machine has.
-        make: describes one, by index and settings.
-        absent: what was found instead where there is none.
-        fix: what to do then; a function where that must be found out.
-        takes: names of the settings that it has.
-        simulated: whether it imitates another; it is not one of this machine's devices.
-    """
-
-    name: str
-    count: Callable[[], int]
-    make: Callable[[int, Settings], Device]
-    absent: Callable[[], str]
-    fix: str | Callable[[], str]
-    takes: tuple[str, ...] = ()
-    simulated: bool = False
 
 
 @dataclass(frozen=True)

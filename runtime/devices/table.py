@@ -1,138 +1,85 @@
-"""Devices: where a variant runs, and how to wait for it. A new kind of device is one row of the table."""
+"""Devices: where a variant runs. A new kind of device is one file and one row of the table.
+
+Nothing heavy is imported here, so that the command line can name the kinds; a row's file is imported when it
+is used.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
-import torch
-
 from vconv.errors import AbsentDeviceError, InputError, UnknownNameError
-from vconv.runtime.devices import npu
-from vconv.runtime.devices.base import DEFAULT_SETTINGS, REDUCED, Device, DeviceKind, MemoryMeter, Settings
-from vconv.runtime.devices.memory import free_memory, growth_of
-from vconv.runtime.simulation.device import lack
+from vconv.runtime.devices.base import DEFAULT_SETTINGS, Device, Settings
 
 ALL = "all"
 """Every device that this machine has."""
+_HERE = "vconv.runtime.devices"
 
 
-def _nothing() -> None:
-    """Do nothing: on a CPU, torch and ONNX Runtime come back when the work is done."""
+@dataclass(frozen=True)
+class DeviceKind:
+    """A kind of device.
 
+    Its file has four functions: ``count()``, how many of it this machine has; ``make(index, settings)``,
+    which describes one; ``absent()``, what was found instead where there is none; and ``fix()``, what to do
+    then.
 
-_BF16_CAPABILITY = (8, 0)
-"""Least compute capability of a GPU that computes in bfloat16: Ampere's."""
-
-
-def _cpu(index: int, settings: Settings) -> Device:
-    return Device(
-        name="cpu",
-        kind="cpu",
-        index=0,
-        model=_cpu_model(),
-        providers=("CPUExecutionProvider",),
-        arithmetic="fp32",
-        precisions=("fp32", *REDUCED),
-        usual=("fp32",),
-        exact=contextlib.nullcontext,
-        synchronize=_nothing,
-        free_bytes=free_memory,
-        growth=growth_of,
-    )
-
-
-def _cpu_model() -> str:
-    file = Path("/proc/cpuinfo")
-    text = file.read_text() if file.is_file() else ""
-    found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1] if found else "unknown"
-
-
-@contextlib.contextmanager
-def without_tf32() -> Iterator[None]:
-    """Make CUDA compute float32 in full: torch's convolutions are in TF32 by default. Restored on exit.
-
-    These are the settings that torch has had since 2.9 (https://pytorch.org/docs/stable/notes/cuda.html). The
-    older ``allow_tf32`` raises where the newer ones disagree with it, so only these are touched.
+    Args:
+        name: its name on the command line.
+        home: the module that is its file.
+        takes: names of the settings that it has.
+        numbered: whether a machine can have several, which are told apart by an index.
+        simulated: whether it imitates another; it is not one of this machine's devices.
     """
-    cuda: Any = torch.backends.cuda
-    cudnn: Any = torch.backends.cudnn
-    places = (cuda.matmul, cudnn.conv, cudnn.rnn)
-    before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for place, setting in zip(places, before, strict=True):
-            place.fp32_precision = setting
 
+    name: str
+    home: str
+    takes: tuple[str, ...] = ()
+    numbered: bool = True
+    simulated: bool = False
 
-def _cuda(index: int, settings: Settings) -> Device:
-    bf16 = torch.cuda.get_device_capability(index) >= _BF16_CAPABILITY
-    reduced = tuple(name for name in REDUCED if bf16 or "bf16" not in name)
-    cuda = torch.cuda
-    meter = MemoryMeter(
-        cuda.reset_peak_memory_stats,
-        cuda.memory_allocated,
-        cuda.max_memory_allocated,
-        cuda.mem_get_info,
-        cuda.synchronize,
-    )
-    return Device(
-        name=f"cuda:{index}",
-        kind="cuda",
-        index=index,
-        model=torch.cuda.get_device_name(index),
-        providers=(("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0}),),
-        arithmetic="fp32",
-        precisions=("fp32", *reduced),
-        usual=("fp32", *reduced),
-        exact=without_tf32,
-        synchronize=lambda: torch.cuda.synchronize(index),
-        free_bytes=lambda: int(torch.cuda.mem_get_info(index)[0]),
-        growth=functools.partial(meter.growth, index),
-    )
+    @property
+    def shown(self) -> str:
+        """How help names it: ``cuda[:N]``."""
+        return self.name + "[:N]" * self.numbered
 
+    @property
+    def _file(self) -> Any:
+        return import_module(self.home)
 
-def _cuda_absent() -> str:
-    built = torch.version.cuda
-    return f"torch {torch.__version__} " + (f"for CUDA {built}, but no GPU" if built else "without CUDA")
+    def count(self) -> int:
+        """Return how many of it this machine has."""
+        return int(self._file.count())
+
+    def make(self, index: int, settings: Settings) -> Device:
+        """Describe one of them.
+
+        Raises:
+            InputError: it cannot compute as the settings say.
+        """
+        found: Device = self._file.make(index, settings)
+        return found
+
+    def absent(self) -> str:
+        """Say what was found instead where there is none."""
+        return str(self._file.absent())
+
+    def fix(self) -> str:
+        """Say what to do where there is none."""
+        return str(self._file.fix())
 
 
 KINDS: Mapping[str, DeviceKind] = {
     kind.name: kind
     for kind in (
-        DeviceKind("cpu", lambda: 1, _cpu, lambda: "a CPU", "leave the index out: there is one cpu"),
-        DeviceKind(
-            "cuda",
-            torch.cuda.device_count,
-            _cuda,
-            _cuda_absent,
-            "use --device cpu, or a machine with a GPU and the CUDA build of torch",
-        ),
-        DeviceKind(
-            "npu",
-            npu.npu_count,
-            npu.npu_device,
-            npu.npu_absent,
-            npu.npu_fix,
-            takes=("hf32",),
-        ),
-        DeviceKind(
-            npu.SIMULATED,
-            lambda: 0 if lack() else 1,
-            npu.simulated_device,
-            lack,
-            "use torch 2.10 or later",
-            takes=("hf32", "profile"),
-            simulated=True,
-        ),
+        DeviceKind("cpu", f"{_HERE}.cpu", numbered=False),
+        DeviceKind("cuda", f"{_HERE}.cuda"),
+        DeviceKind("npu", f"{_HERE}.npu", takes=("hf32",)),
+        DeviceKind("npu-sim", f"{_HERE}.npu_sim", takes=("hf32", "profile"), numbered=False, simulated=True),
     )
 }
 """Every kind of device, by name."""
@@ -160,7 +107,7 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
             f"there is no {kind.name}:{index}" if count else f"there is no {kind.name}",
             got=f"{count} of them" if count else kind.absent(),
             expected=f"{kind.name}:0 to {kind.name}:{count - 1}" if count > 1 else f"a {kind.name}",
-            fix=kind.fix if isinstance(kind.fix, str) else kind.fix(),
+            fix=kind.fix(),
         )
     _require_taken(settings, [kind], name, name)
     return kind.make(index, settings)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vconv.runtime.doctor import imports
 from vconv.runtime.doctor.cann import HOMES, PAIRS, find_toolkit, goes_with
 from vconv.runtime.doctor.import_failures import Installation, explain, series, setting_up
 from vconv.runtime.doctor.imports import Attempt
+from vconv.runtime.engines.table import ENGINES, Engine
 
 
 class State(StrEnum):
@@ -72,22 +74,25 @@ class Diagnosis:
         return all(finding.state is not State.PROBLEM for finding in self.findings)
 
 
-_DISTRIBUTIONS = (
-    *("vconv", "torch", "torchvision", "transformers", "timm", "numpy", "onnx", TORCH_NPU),
-    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-cann", "onnxruntime-openvino", "openvino"),
-)
-_ORT = tuple(name for name in _DISTRIBUTIONS if name.startswith("onnxruntime"))
-"""Builds of ONNX Runtime: they all install the same files."""
-_NEEDED = (("torch", "torchvision", "transformers", "timm"), ("numpy", "onnx", "onnxruntime"))
-"""What vconv does not work without, by the child that imports it."""
-_FOUNDATIONS = {"torchvision": "torch", "timm": "torchvision", TORCH_NPU: "torch", "onnxruntime": "numpy"}
-"""From a library to the one whose trouble is its own."""
-_OPTIONAL = ((TORCH_NPU,), ("acl",), ("openvino",))
+_DISTRIBUTIONS = ("vconv", "torch", "torchvision", "transformers", "timm", "numpy", "onnx", TORCH_NPU)
+"""What is looked for, beside every engine's."""
+_LIBRARIES = ("torch", "torchvision", "transformers", "timm")
+_FORMATS = ("numpy", "onnx")
+"""What vconv does not work without, beside the engines that it needs: a child imports the one, another the
+other."""
+_FOUNDATIONS = {"torchvision": "torch", "timm": "torchvision", TORCH_NPU: "torch"}
+"""From a library to the one whose trouble is its own, beside what engines are built on."""
+
+
+def _engines(needed: bool) -> list[Engine]:
+    """Return the engines that vconv needs, or those that it does not; torch is a library of everything."""
+    return [engine for engine in ENGINES.values() if engine.package != "torch" and engine.needed is needed]
 
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in _DISTRIBUTIONS:
+    engines = (name for engine in ENGINES.values() for name in engine.distributions)
+    for name in dict.fromkeys((*_DISTRIBUTIONS, *engines)):
         try:
             found[name] = version(name) or "of unknown version"  # None where its record is damaged
         except PackageNotFoundError:
@@ -106,7 +111,8 @@ def _scene(children: Sequence[Sequence[str]]) -> Installation:
 def _imported(scene: Installation, name: str, more: str = "") -> Finding:
     """Tell whether a library that vconv needs can be imported."""
     installed = scene.versions.get(name, "")
-    below = _FOUNDATIONS.get(name, "")
+    built_on = {engine.package: engine.built_on for engine in ENGINES.values() if engine.built_on}
+    below = {**_FOUNDATIONS, **built_on}.get(name, "")
     if not scene.failed(name):
         return Finding(name, State.OK, ", ".join(filter(None, (installed or "unversioned", more))))
     if not is_installed(name):
@@ -122,27 +128,37 @@ def _torch(scene: Installation) -> Finding:
     return _imported(scene, "torch", f"built for CUDA {cuda}" if cuda else "built without CUDA")
 
 
-def _onnxruntime(scene: Installation) -> Finding:
-    builds = [f"{name} {scene.versions[name]}" for name in _ORT if name in scene.versions]
+def _engine(scene: Installation, engine: Engine) -> Finding:
+    """Tell whether an engine's package can be imported, and which of its builds it is."""
+    name = engine.package
+    if engine.of_cann:
+        return _of_cann(scene, engine)
+    if not engine.needed and not is_installed(name):
+        return Finding(name, State.NOTE, f"not installed: {engine.purpose}")
+    builds = [f"{build} {scene.versions[build]}" for build in engine.distributions if build in scene.versions]
     together = f"{' and '.join(builds)} overwrite each other's files"
     apart = f"`pip uninstall {' '.join(build.split()[0] for build in builds)}`, then install one of them"
-    finding = _imported(scene, "onnxruntime")
+    finding = _imported(scene, name)
     if finding.state is State.PROBLEM:
         if len(builds) < 2:
             return finding
         return replace(finding, found=f"{together}; {finding.found}", mend=f"{finding.mend}; or {apart}")
-    has = ", ".join(scene.attempts["onnxruntime"].facts["providers"])
+    said = ", ".join(scene.attempts[name].facts.get(imports.SAYS, ()))
     if len(builds) > 1:
-        return Finding("onnxruntime", State.NOTE, f"{together}; it has {has}", apart)
-    return replace(
-        finding, found=f"{(builds or ['unversioned'])[0].removeprefix('onnxruntime ')}, with {has}"
-    )
+        return Finding(name, State.NOTE, together + f"; it has {said}" * bool(said), apart)
+    which = (builds or ["unversioned"])[0].removeprefix(f"{name} ")
+    return replace(finding, found=which + f", with {said}" * bool(said))
 
 
-def _openvino(scene: Installation) -> Finding:
-    if not is_installed("openvino"):
-        return Finding("openvino", State.NOTE, "not installed: another engine for graphs, on a CPU")
-    return _imported(scene, "openvino")
+def _of_cann(scene: Installation, engine: Engine) -> Finding:
+    """Tell whether a package that comes with CANN can be imported; where it cannot, that is no problem."""
+    name = engine.package
+    if not is_installed(name):
+        return Finding(name, State.NOTE, f"not to be imported: {engine.purpose}")
+    if not scene.failed(name):
+        return Finding(name, State.OK, "imports")
+    why, _ = explain(scene, name)
+    return Finding(name, State.NOTE, why, setting_up(scene))
 
 
 def _cuda(scene: Installation) -> Finding | None:
@@ -210,36 +226,26 @@ def _atc(scene: Installation) -> Finding:
     return Finding("atc", State.NOTE, "not on PATH: CANN's compiler of .om files", mend)
 
 
-def _acl(scene: Installation) -> Finding:
-    if not is_installed("acl"):
-        return Finding("acl", State.NOTE, "not to be imported: CANN's Python interface, which runs .om files")
-    if not scene.failed("acl"):
-        return Finding("acl", State.OK, "imports")
-    why, _ = explain(scene, "acl")
-    return Finding("acl", State.NOTE, why, setting_up(scene))
+_Look = Callable[[Installation], Finding | None]
 
 
-_FINDINGS: tuple[Callable[[Installation], Finding | None], ...] = (
-    lambda scene: Finding(
-        "vconv", State.OK, scene.versions.get("vconv", "not installed: run from a checkout")
-    ),
-    lambda scene: Finding("python", State.OK, f"{platform.python_version()}, {sys.executable}"),
-    _torch,
-    lambda scene: _imported(scene, "torchvision"),
-    lambda scene: _imported(scene, "transformers"),
-    lambda scene: _imported(scene, "timm"),
-    lambda scene: _imported(scene, "numpy"),
-    lambda scene: _imported(scene, "onnx"),
-    _onnxruntime,
-    _openvino,
-    _cuda,
-    _torch_npu,
-    _npu,
-    _cann,
-    _atc,
-    _acl,
-)
-"""What is looked at, in the order in which it is shown."""
+def _looks() -> list[_Look]:
+    """List what is looked at, in the order in which it is shown."""
+    of_cann = [engine for engine in ENGINES.values() if engine.of_cann]
+    others = [engine for engine in (*_engines(True), *_engines(False)) if engine not in of_cann]
+    return [
+        _vconv,
+        lambda scene: Finding("python", State.OK, f"{platform.python_version()}, {sys.executable}"),
+        _torch,
+        *(partial(_imported, name=name) for name in (*_LIBRARIES[1:], *_FORMATS)),
+        *(partial(_engine, engine=engine) for engine in others),
+        *(_cuda, _torch_npu, _npu, _cann, _atc),
+        *(partial(_engine, engine=engine) for engine in of_cann),
+    ]
+
+
+def _vconv(scene: Installation) -> Finding:
+    return Finding("vconv", State.OK, scene.versions.get("vconv", "not installed: run from a checkout"))
 
 
 def examine() -> Diagnosis:
@@ -247,9 +253,10 @@ def examine() -> Diagnosis:
 
     It takes as long as importing every library does, in child processes; nothing is imported into this one.
     """
-    present = [names for names in _OPTIONAL if is_installed(names[0])]
-    scene = _scene((*_NEEDED, *present))
-    findings = (look(scene) for look in _FINDINGS)
+    optional = (TORCH_NPU, *(engine.package for engine in _engines(False)))
+    formats = (*_FORMATS, *(engine.package for engine in _engines(True)))
+    scene = _scene((_LIBRARIES, formats, *((name,) for name in optional if is_installed(name))))
+    findings = (look(scene) for look in _looks())
     return Diagnosis(tuple(finding for finding in findings if finding is not None))
 
 

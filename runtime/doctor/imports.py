@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import Any
 
 from vconv.backends import TORCH_NPU, without_autoload, without_torch_npu
+from vconv.runtime.engines.table import ENGINES
 from vconv.runtime.processes import child as children
 
 CHILD = children.command("vconv.runtime.doctor.imports")
@@ -74,16 +75,21 @@ def _of_torch_npu(torch_npu: Any) -> dict[str, Any]:
 _FACTS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "torch": _of_torch,
     TORCH_NPU: _of_torch_npu,
-    "onnxruntime": lambda onnxruntime: {"providers": list(onnxruntime.get_available_providers())},
 }
-"""What is asked of a library that was imported."""
+"""What is asked of a library that was imported, beside what the table of engines asks."""
+SAYS = "says"
+"""The fact that is what an engine's package says of itself."""
 
 
 def attempt(name: str) -> Attempt:
     """Import a library in this process; return what came of it."""
     try:
         module = import_module(name)
-        return Attempt(name, facts=_FACTS[name](module) if name in _FACTS else {})
+        facts = _FACTS[name](module) if name in _FACTS else {}
+        for engine in ENGINES.values():
+            if engine.package == name and engine.says:
+                facts[SAYS] = list(engine.says(module))
+        return Attempt(name, facts=facts)
     except Exception as error:  # noqa: BLE001 (whatever it is, it is what is asked for)
         return Attempt(name, tuple(_chain(error)))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vconv.errors import EngineError, MemoryShortError
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.timing.launches import Launches
 from vconv.types import Array
 
@@ -91,7 +91,7 @@ class CapturedSession(TorchSession):
         return replays
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
-        """See :meth:`vconv.runtime.engines.session.Session.bind`; the first run of a batch captures it."""
+        """See :meth:`vconv.runtime.engines.base.Session.bind`; the first run of a batch captures it."""
         self._check_open()
         images = self._on_device(pixel_values)
 

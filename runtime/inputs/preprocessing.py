@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from vconv.artifact.artifact import read_config
-from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries import timm_models
 from vconv.convert.libraries.base import quiet, stock_transformers, understood
+from vconv.convert.libraries.readers import find_reader
 from vconv.errors import InputError
 from vconv.types import CHANNELS, CONFIG_FILE, PREPROCESSOR_FILE, Array
 
@@ -90,7 +90,7 @@ def denormalised(folder: Path, pixel_values: Array) -> Array:
     Returns:
         uint8 (N, H, W, 3), in RGB.
     """
-    normalisation = _PROCESSORS[find_layout(read_config(folder)).library].normalisation
+    normalisation = _PROCESSORS[find_reader(read_config(folder)).library].normalisation
     mean, deviation = (np.array(values, np.float64) for values in normalisation(folder))
     shares = pixel_values.transpose(0, 2, 3, 1) * deviation + mean
     pictures: Array = np.rint(255 * shares.clip(0.0, 1.0)).astype(np.uint8)
@@ -106,7 +106,7 @@ def load_processor(folder: Path) -> Processor:
     Raises:
         InputError: the library knows no such image processor, or, from the processor, cannot run it.
     """
-    library = find_layout(read_config(folder)).library
+    library = find_reader(read_config(folder)).library
     known = _PROCESSORS[library]
     # Libraries find some faults only when the first image comes.
     understandable = functools.partial(understood, library, "image processor", known.file, InputError, folder)

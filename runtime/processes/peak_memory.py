@@ -8,7 +8,9 @@ what they took. ``python -m vconv.runtime.processes.peak_memory`` is that child:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -20,15 +22,16 @@ from pathlib import Path
 import numpy as np
 
 from vconv.artifact.artifact import Artifact, read_config
-from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.errors import EngineError, UnavailableError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
+from vconv.runtime.engines.table import Engine, Runs, find_engine
 from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.processes import child
 from vconv.runtime.processes.request import OpenRequest
@@ -37,6 +40,8 @@ from vconv.types import CHANNELS
 CHILD = child.command("vconv.runtime.processes.peak_memory")
 TIMEOUT_SECONDS = 1800.0
 """Longer than the greatest model takes to load from a slow disk."""
+TIMED_OUT = "its own process did not end within {:.0f} s"
+"""The reason of a variant that was given up."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def measure(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Peak(reason=f"its own process did not end within {timeout_seconds:.0f} s")
+        return Peak(reason=TIMED_OUT.format(timeout_seconds))
     if done.returncode:
         return Peak(reason=child.ended(done.returncode, done.stderr))
     return Peak(**json.loads(done.stdout))
@@ -91,7 +96,7 @@ def peak_of(subject: OpenRequest) -> Peak:
     What an engine refuses, or what is not installed for the device, is a peak with a reason.
     """
     device, artifact = device_of(subject), Artifact.open(subject.artifact)
-    _import_libraries(subject, artifact)
+    import_libraries(subject, artifact)
     before = resident_memory()[0]
     known = reset_peak_memory()
 
@@ -111,11 +116,23 @@ def peak_of(subject: OpenRequest) -> Peak:
     return Peak(resident_memory()[1], before, own)
 
 
-def _import_libraries(subject: OpenRequest, artifact: Artifact) -> None:
+def _engine(subject: OpenRequest, artifact: Artifact) -> Engine:
+    return find_engine(subject.engine or artifact.variant(subject.variant).engine)
+
+
+def libraries(subject: OpenRequest, artifact: Artifact) -> str:
+    """Name the library that a variant needs beside those that this module imports."""
+    engine = _engine(subject, artifact)
+    return artifact.manifest.system.library if engine.runs is Runs.MODELS else engine.package
+
+
+def import_libraries(subject: OpenRequest, artifact: Artifact) -> None:
     """Import what loading will: a model without data makes its library import the rest of itself."""
-    if subject.engine == "openvino":
-        import openvino  # noqa: F401
-    if subject.original or artifact.variant(subject.variant).engine == "torch":
+    engine = _engine(subject, artifact)
+    # Where it cannot be imported, opening the variant says why.
+    with contextlib.suppress(ImportError):
+        importlib.import_module(engine.package)
+    if engine.runs is Runs.MODELS:
         net = _network(subject, artifact)
         library_of(net).build(Path(subject.original or subject.artifact), net)
 
@@ -138,7 +155,8 @@ def opened(subject: OpenRequest, device: Device) -> Session:
         folder, net = Path(subject.original), _network(subject, artifact)
         return open_original(folder, net, artifact.manifest.size, device, precision, subject.captured)
     record = artifact.variant(subject.variant)
-    return open_variant(artifact, record, device, subject.engine, precision, captured=subject.captured)
+    captured, kind = subject.captured, subject.kind
+    return open_variant(artifact, record, device, subject.engine, precision, captured=captured, kind=kind)
 
 
 def main() -> None:

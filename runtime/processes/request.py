@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vconv.runtime.engines.torch_kinds import PATCHED
+
 
 @dataclass(frozen=True)
 class OpenRequest:
@@ -16,7 +18,9 @@ class OpenRequest:
         precision: name of what a torch variant is run in.
         device: name of where to run it.
         original: the folder that the stock library loads as the original; empty for the artifact's own.
-        head: the original's, as :class:`vconv.convert.layouts.base.Network` has it.
+        head: the original's, as :class:`vconv.convert.network.Network` has it.
+        captured: whether a torch variant is captured and replayed.
+        kind: which kind of torch variant, of those in the artifact.
         hf32: which of an NPU's units may compute in HF32; None for its own default.
     """
 
@@ -28,4 +32,5 @@ class OpenRequest:
     original: str = ""
     head: str = ""
     captured: bool = False
+    kind: str = PATCHED
     hf32: tuple[str, ...] | None = None

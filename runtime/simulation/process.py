@@ -20,7 +20,7 @@ from vconv.errors import VconvError
 from vconv.runtime.simulation.arithmetic import Arithmetic
 
 if TYPE_CHECKING:
-    from vconv.runtime.engines.session import Session
+    from vconv.runtime.engines.base import Session
     from vconv.runtime.processes.request import OpenRequest
     from vconv.runtime.timing.launches import Launches
     from vconv.types import Array

@@ -17,9 +17,10 @@ import onnx
 import onnxruntime
 
 from vconv.errors import EngineError
+from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.session import Placed, Session
-from vconv.runtime.engines.table import OnnxRuntimeSession, onnxruntime_session
+from vconv.runtime.engines.base import Placed, Session
+from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession, onnxruntime_session
 from vconv.runtime.processes import child
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.arithmetic import Arithmetic
@@ -135,8 +136,8 @@ class SimulatedTorchSession(Simulated):
     Args:
         subject: the variant.
         device: the simulated NPU.
-        folder: see :class:`vconv.runtime.engines.session.Session`.
-        size: see :class:`vconv.runtime.engines.session.Session`.
+        folder: see :class:`vconv.runtime.engines.base.Session`.
+        size: see :class:`vconv.runtime.engines.base.Session`.
     """
 
     engine = "torch"
@@ -162,17 +163,17 @@ class SimulatedTorchSession(Simulated):
         return Counts(*self._child.call("counts"))
 
     def launches(self, pixel_values: Array) -> Launches | None:
-        """See :meth:`vconv.runtime.engines.session.Session.launches`."""
+        """See :meth:`vconv.runtime.engines.base.Session.launches`."""
         found: Launches | None = self._child.call("launches", pixel_values)
         return found
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
-        """See :meth:`vconv.runtime.engines.session.Session.bind`."""
+        """See :meth:`vconv.runtime.engines.base.Session.bind`."""
         self._check_open()
         return lambda: self._child.call("run", pixel_values)
 
     def fetch(self, raw: Any) -> dict[str, Array]:
-        """See :meth:`vconv.runtime.engines.session.Session.fetch`."""
+        """See :meth:`vconv.runtime.engines.base.Session.fetch`."""
         outputs, placed = raw
         where = f"{self._device.name} (simulated)"
         self.placed = {name: Placed(dtype, where) for name, (dtype, _) in placed.items()}
@@ -183,32 +184,39 @@ class SimulatedGraphSession(OnnxRuntimeSession, Simulated):
     """A graph with a simulated NPU's arithmetic written into it, in ONNX Runtime on the CPU.
 
     Args:
-        graph: the ONNX file.
+        path: the ONNX file.
         device: the simulated NPU.
-        folder: see :class:`vconv.runtime.engines.session.Session`.
-        size: see :class:`vconv.runtime.engines.session.Session`.
-        batch: see :class:`vconv.runtime.engines.session.Session`.
+        folder: see :class:`vconv.runtime.engines.base.FileSession`.
+        size: see there.
+        batch: see there.
+        precision: see there.
     """
 
     def __init__(
-        self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
+        self,
+        path: Path,
+        device: Device,
+        folder: Path,
+        size: tuple[int, int],
+        batch: int | None,
+        precision: str = FP32,
     ) -> None:
-        self._model = onnx.load(graph, load_external_data=False)
-        self._weights_folder = graph.parent
+        self._model = onnx.load(path, load_external_data=False)
+        self._weights_folder = path.parent
         self._counts = Counts({}, {})
-        super().__init__(graph, device, folder, size, batch)
+        super().__init__(path, device, folder, size, batch, precision)
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
         """Load the graph as the device computes."""
-        assert self._device.simulates is not None
-        return self._loaded(self._device.simulates)
+        assert self.device.simulates is not None
+        return self._loaded(self.device.simulates)
 
     def _loaded(self, arithmetic: Arithmetic) -> onnxruntime.InferenceSession:
         model, changed = rewritten(self._model, arithmetic)
         nodes = Counter(node.op_type for node in self._model.graph.node)
         self._counts = Counts(dict(nodes), dict(changed))
         return onnxruntime_session(
-            model.SerializeToString(), self._device, self._graph, weights_folder=self._weights_folder
+            model.SerializeToString(), self.device, self.path.name, weights_folder=self._weights_folder
         )
 
     def configure(self, arithmetic: Arithmetic) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from vconv.convert.architectures.base import Capability
+from vconv.convert.network import Network
+from vconv.errors import ArtifactError
 from vconv.types import Array, Arrays
 
 TOKENS = "tokens"
@@ -19,6 +22,22 @@ EMBEDDINGS, HEAD = "embeddings", "head"
 def stage_names(blocks: int) -> tuple[str, ...]:
     """Name the stages of a network: ``embeddings``, ``block 0`` to the last, ``head``."""
     return (EMBEDDINGS, *(f"block {index}" for index in range(blocks)), HEAD)
+
+
+def require(network: Network, *needed: Capability) -> None:
+    """Make sure that a network can be taken apart.
+
+    Raises:
+        ArtifactError: something that must be known of it is not.
+    """
+    lack = network.lack(*needed)
+    if lack:
+        raise ArtifactError(
+            f"{network.layout.family} cannot be taken apart into blocks",
+            got=lack,
+            expected="a network of a declared architecture",
+            fix="compare its outputs as a whole: `vconv validate`",
+        )
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,14 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from vconv.convert.layouts.base import EMBEDDING_ROLES, Network, TensorSpec
+from vconv.convert.architectures.base import EMBEDDING_ROLES, Capability
+from vconv.convert.network import Network, TensorSpec
 from vconv.errors import ArtifactError
+from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.graph_pieces import FRAGMENT_ENGINES, Fragment
-from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
+from vconv.runtime.engines.base import Piece
+from vconv.runtime.engines.table import ENGINES
+from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
 from vconv.types import INPUT, Array, Arrays
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -115,20 +118,25 @@ class GraphStages(Stages):
         network: what it computes.
         device: where to run it.
         engine: what runs it.
+        precision: name of what it is computed in.
 
     Raises:
-        ArtifactError: the graph has no such blocks.
+        ArtifactError: the graph has no such blocks, or they are not known.
     """
 
-    def __init__(self, path: Path, network: Network, device: Device, engine: str = "onnxruntime") -> None:
-        self._folder, self._device, self._engine = path.parent, device, engine
+    def __init__(
+        self, path: Path, network: Network, device: Device, engine: str, precision: str = FP32
+    ) -> None:
+        require(network, Capability.ROLES, Capability.BLOCKS)
+        self._folder, self._device, self._precision = path.parent, device, precision
+        self._engine = ENGINES[engine]
         self._model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
         self.names = stage_names(network.blocks)
         self._cut = _cut(self._model.graph, network)
         self._initializers = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._into = [INPUT, *(self._cut.tokens_into(stage) for stage in range(1, len(self.names)))]
         self._carried: dict[str, Array] = {}
-        self._loaded: tuple[object, Fragment] | None = None
+        self._loaded: tuple[object, Piece] | None = None
 
     def _gives(self, stage: int) -> list[str]:
         """List what a stage gives that is wanted: the tokens, or the outputs, and what later stages need."""
@@ -199,7 +207,7 @@ class GraphStages(Stages):
         key = (stage, tuple(wanted))
         if self._loaded is None or self._loaded[0] != key:
             model = self._piece(stage, feed, wanted)
-            self._loaded = key, FRAGMENT_ENGINES[self._engine](model, list(wanted), self._device)
+            self._loaded = key, self._engine.piece(model, list(wanted), self._device, self._precision)
         return self._loaded[1](feed)
 
     def _piece(self, stage: int, feed: Mapping[str, Array], wanted: Iterable[str]) -> bytes:

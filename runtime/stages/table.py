@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.architectures.base import Capability
+from vconv.convert.network import Network
 from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.base import GraphSession, Session
 from vconv.runtime.engines.capture import CapturedSession
-from vconv.runtime.engines.session import Session, TorchSession
-from vconv.runtime.engines.table import OnnxRuntimeSession, OpenVinoSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.simulation.session import Simulated
 from vconv.runtime.stages.base import Stages
 from vconv.runtime.stages.graph import GraphStages
@@ -31,13 +32,14 @@ def in_stages(session: Session, device: Device, network: Network) -> Stages | st
     Raises:
         ArtifactError: a graph cannot be cut where a block ends.
     """
-    # The simulated session of a graph is one of ONNX Runtime too.
+    # The simulated session of a graph is one of an engine too.
     if isinstance(session, Simulated):
         return SIMULATED
     if isinstance(session, CapturedSession):
         return CAPTURED
     if isinstance(session, TorchSession):
-        return TorchStages(session, plain=False)
-    if isinstance(session, (OnnxRuntimeSession, OpenVinoSession)):
-        return GraphStages(session.path, network, device, session.engine)
+        return session.outputs.network.lack(Capability.BLOCKS) or TorchStages(session, plain=False)
+    if isinstance(session, GraphSession):
+        lack = network.lack(Capability.ROLES, Capability.BLOCKS)
+        return lack or GraphStages(session.path, network, device, session.engine, session.precision)
     return COMPILED

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.architectures.base import Capability
 from vconv.convert.libraries.table import library_of
-from vconv.runtime.engines.session import TorchSession
-from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names
+from vconv.convert.network import Network
+from vconv.runtime.engines.torch_model import TorchSession, autocast, torch_type
+from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
 from vconv.runtime.stages.recording import Recorder, as_array
 from vconv.types import Array, Arrays
 
@@ -43,11 +44,15 @@ class TorchStages(Stages):
     Args:
         session: the variant, open.
         plain: whether attention is computed with plain operators, as in a graph, while steps are listed.
+
+    Raises:
+        ArtifactError: it is not known to have blocks.
     """
 
     def __init__(self, session: TorchSession, plain: bool) -> None:
         self._session, self._plain = session, plain
         self._model, self._network = session.outputs.model, session.outputs.network
+        require(self._network, Capability.BLOCKS)
         self._blocks = find_blocks(self._model, self._network)
         self.names = stage_names(len(self._blocks))
         self._beside: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
@@ -85,7 +90,7 @@ class TorchStages(Stages):
             session.refusals(),
             torch.no_grad(),
             session.device.exact(),
-            session.precision.context(session.device),
+            autocast(session.precision, session.device),
         ):
             yield
 
@@ -101,7 +106,7 @@ class TorchStages(Stages):
                 return tensor
 
             if stage == 0:
-                self._images = record(tensor.to(self._session.precision.dtype))
+                self._images = record(tensor.to(torch_type(self._session.precision.dtype)))
                 return {TOKENS: as_array(self._embedded(recorder))}
             if stage == len(self.names) - 1:
                 return self._ended(tensor, record)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import pytest
 import safetensors.torch
 import torch
@@ -20,7 +21,8 @@ from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert import conversion
 from vconv.convert.conversion import Conversion
 from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.layouts.table import find_layout, network
+from vconv.convert.graphs.tracing import TracedGraph
+from vconv.convert.libraries.readers import find_reader, network
 from vconv.convert.patches import gelu_erf, table
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
@@ -35,9 +37,7 @@ Change = Callable[[str, Tensor], Tensor]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 CLASSIFIERS = [
-    name
-    for name, system in SYSTEMS.items()
-    if any(slot.head == "classifier" for slot in find_layout(system.config).slots)
+    name for name, system in SYSTEMS.items() if "classifier" in find_reader(system.config).layout.heads
 ]
 TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
 TIMM = [name for name in SYSTEMS if name not in TRANSFORMERS]
@@ -372,11 +372,19 @@ def test_graphs_are_named_with_their_batch_and_each_opset_is_traced_once(
         traced.append(given)
         return f"opset {given[4]}"
 
-    monkeypatch.setattr(conversion.onnx_export, "trace", trace)
-    monkeypatch.setattr(conversion.onnx_export, "write_graph", lambda *given: written.append(given))
+    def write_graph(path: Path, trace: str, batch: int | None) -> TracedGraph:
+        written.append((path, trace, batch))
+        return TracedGraph(ir.Model(ir.Graph([], [], nodes=[]), ir_version=8), (trace, f"batch {batch}"))
+
+    monkeypatch.setattr(conversion.tracing, "trace", trace)
+    monkeypatch.setattr(conversion.tracing, "write_graph", write_graph)
     lines: list[str] = []
     found, folder = converted.conversion, converted.folder
-    conversion.export_graphs(folder, found, size, 4, opset, lines.append)
+    passes = conversion.export_graphs(folder, found, size, 4, opset, lines.append)
+    assert passes == {
+        "model.onnx": (f"opset {opset}", "batch None"),
+        "model.npu.onnx": ("opset 18", "batch 4"),
+    }
     entries = read_header(folder / WEIGHTS_FILE)
     assert traced == [
         (folder, found.network, found.patches, size, version, entries) for version in (opset, 18)[:traces]

@@ -10,7 +10,7 @@ import pytest
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.conversion import image_size
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources.base import Origin, Source
 from vconv.errors import InputError
 

@@ -42,10 +42,12 @@ LIGHT = {
     "errors",
     "types",
     "catalog/__init__",
+    "catalog/families",
     "catalog/systems",
     "catalog/literature",
     "catalog/published",
     "cli/terminal",
+    "precisions",
     "progress",
 }
 VCONV = "from vconv.cli import main; main(prog_name='vconv')"

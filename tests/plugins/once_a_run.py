@@ -57,6 +57,9 @@ def _remembering(trace: Callable[..., Any], once: Callable[..., Path]) -> Callab
     import onnx
     import onnx_ir as ir
 
+    from vconv.convert.graphs.passes.table import TRACED
+    from vconv.convert.graphs.tracing import TracedGraph
+
     def described(folder: Path, *given: Any) -> str:
         text = (folder / "config.json").read_text() + repr(given)
         text = re.sub(r" at 0x[0-9a-f]+|PosixPath\('[^']*'\)", "", text)
@@ -66,8 +69,9 @@ def _remembering(trace: Callable[..., Any], once: Callable[..., Path]) -> Callab
         digest = hashlib.sha256(described(folder, *given).encode()).hexdigest()
 
         def make(path: Path) -> None:
-            path.write_bytes(ir.to_proto(trace(folder, *given)).SerializeToString())
+            path.write_bytes(ir.to_proto(trace(folder, *given).model).SerializeToString())
 
-        return ir.from_proto(onnx.ModelProto.FromString(once(f"{digest}.onnx", make).read_bytes()))
+        model = ir.from_proto(onnx.ModelProto.FromString(once(f"{digest}.onnx", make).read_bytes()))
+        return TracedGraph(model, TRACED)
 
     return remembered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from vconv.catalog.systems import System
-from vconv.runtime.devices import table
 from vconv.runtime.inputs.images import natural_images
 from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.runtime.simulation.device import lack
@@ -124,8 +123,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Accelerators], No
         for name in vars(Accelerators):
             if not name.startswith("_") and hasattr(torch.cuda, name):
                 monkeypatch.setattr(torch.cuda, name, getattr(machine, name))
-        row = replace(table.KINDS[kind], count=torch.cuda.device_count)
-        monkeypatch.setitem(table.KINDS, kind, row)
 
     return put
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
 from vconv.runtime.processes.request import OpenRequest
 from vconv.types import Array
 from vconv.validators.accuracy.golden import Reference

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import Placed, Session
-from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.arithmetic import arithmetic_of
+from vconv.runtime.engines.base import Placed, Session
+from vconv.runtime.engines.table import graph_engines
+from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.peak_memory import Peak
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.arithmetic import PROFILES
@@ -29,7 +32,7 @@ from vconv.runtime.timing import synchronisation
 from vconv.runtime.timing.clocks import TimingPlan
 from vconv.runtime.timing.launches import KERNELS, Launches
 from vconv.runtime.timing.machine_load import UNTIMED, Load
-from vconv.types import Array, Status, silent
+from vconv.types import INPUT, Array, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import Reference
@@ -48,6 +51,27 @@ LOG: list[str] = []
 @pytest.fixture(autouse=True)
 def _empty_log() -> None:
     LOG.clear()
+
+
+Answer = Callable[[str, Device, str], str]
+
+
+def as_declared(engine: str, device: Device, precision: str) -> str:
+    """Answer for a stand-in: it computes float32 as its device's settings say, and the rest as named."""
+    if engine != "stand-in":
+        return arithmetic_of(engine, device, precision)
+    return device.arithmetic if precision == "fp32" else precision
+
+
+@pytest.fixture(autouse=True)
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], None]:
+    """The function that makes engines answer otherwise than :func:`as_declared` what they compute in."""
+
+    def use(answer: Answer) -> None:
+        monkeypatch.setattr(validation, "arithmetic_of", answer)
+
+    use(as_declared)
+    return use
 
 
 @pytest.fixture(autouse=True)
@@ -414,6 +438,99 @@ def test_a_row_carries_the_limit_that_decided_its_verdict(bound: float, status: 
     assert saving.limits_applied(limits, (judged, unjudged)).rows == (judged.limit,)
 
 
+@pytest.mark.parametrize(
+    ("precision", "found", "reason"),
+    [
+        ("fp16", "fp32", "engine computes fp32"),
+        ("fp16", "bf16", "engine computes bf16"),
+        ("bf16", "fp32", "engine computes fp32"),
+        ("fp32", "tf32", "engine computes tf32"),
+        ("fp32", "unknown", "engine computes in no known way"),
+    ],
+)
+def test_what_is_computed_in_a_way_without_limits_is_skipped_and_is_not_even_opened(
+    answer: Callable[[Answer], None], precision: str, found: str, reason: str
+) -> None:
+    answer(lambda engine, device, precision: found)
+    (row,) = run([candidate(precision=precision)])
+    assert (row["status"], row["reason"], row["arithmetic"]) == (Status.SKIPPED, reason, found)
+    assert (row["outputs"], row["latency"], LOG) == ({}, [], [])
+
+
+def test_what_is_not_judged_is_measured_in_whatever_it_is_computed(
+    answer: Callable[[Answer], None],
+) -> None:
+    answer(lambda engine, device, precision: "fp32")
+    (row,) = run([candidate(precision="fp16", unjudged="the patched one is")])
+    assert (row["status"], row["reason"]) == (Status.SKIPPED, "the patched one is")
+    assert row["outputs"] and row["arithmetic"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(UnavailableError, Status.SKIPPED), (EngineError, Status.FAILED)]
+)
+def test_an_engine_that_cannot_be_asked_is_a_row_like_one_that_cannot_be_opened(
+    answer: Callable[[Answer], None], kind: type[EngineError], status: Status
+) -> None:
+    def refuse(engine: str, device: Device, precision: str) -> str:
+        raise kind("it cannot be asked", got="a", expected="b", fix="c")
+
+    answer(refuse)
+    (row,) = run([candidate()])
+    assert (row["status"], row["arithmetic"], LOG) == (status, "unknown", [])
+    assert row["reason"].startswith("it cannot be asked")
+
+
+@pytest.fixture
+def half(copied: Path, made: Manifest) -> tuple[Artifact, Reference]:
+    """An artifact whose one variant is a small graph in float16, and what it must give."""
+    chance = np.random.default_rng(5)
+    images = chance.standard_normal((2, 3, *made.size), np.float32)
+    weights = chance.standard_normal((images[0].size, 8)).astype(np.float16)
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [
+                onnx.helper.make_node("Cast", [INPUT], ["half"], to=onnx.TensorProto.FLOAT16),
+                onnx.helper.make_node("Flatten", ["half"], ["rows"]),
+                onnx.helper.make_node("MatMul", ["rows", "weights"], ["product"]),
+                onnx.helper.make_node("Cast", ["product"], ["cls"], to=onnx.TensorProto.FLOAT),
+            ],
+            "half",
+            [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["batch", *images.shape[1:]])],
+            [onnx.helper.make_tensor_value_info("cls", onnx.TensorProto.FLOAT, ["batch", 8])],
+            [onnx.numpy_helper.from_array(weights, "weights")],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=8,
+    )
+    onnx.save(model, copied / "half.onnx")
+    record = made.variants[1].model_copy(
+        update={"variant": "onnx-fp16", "path": "half.onnx", "precision": "fp16", "batch": None}
+    )
+    expected = (images.reshape(2, -1).astype(np.float64) @ weights.astype(np.float64)).astype(np.float32)
+    reference = Reference("original", images, {"cls": expected}, {"cls": 1e-7}, {})
+    return Artifact(copied, made.model_copy(update={"variants": (record,)})), reference
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+@pytest.mark.parametrize("engine", graph_engines())
+def test_a_float16_graph_passes_only_where_its_engine_computes_float16(
+    engine: str, half: tuple[Artifact, Reference], answer: Callable[[Answer], None]
+) -> None:
+    artifact, reference = half
+    (one,) = listing.candidates(artifact, CPU, reference, [engine])
+    assert (one.variant, one.engine, one.precision) == ("onnx-fp16", engine, "fp16")
+    (row,) = run([one])
+    computes = arithmetic_of(engine, CPU, "fp16")
+    assert row["arithmetic"] == computes
+    if computes != "fp16":
+        assert (row["status"], row["reason"]) == (Status.SKIPPED, f"engine computes {computes}")
+        assert (row["outputs"], row["latency"]) == ({}, [])
+    answer(lambda engine, device, precision: precision)  # what was believed of it before
+    (row,) = run([one])
+    assert row["status"] is Status.PASSED, row
+
+
 def test_the_limits_that_were_used_are_those_of_what_was_judged() -> None:
     rows = run(
         [
@@ -465,29 +582,47 @@ def test_memory_is_that_of_this_process_unless_it_is_measured_in_one_of_its_own(
 
     asked: list[OpenRequest] = []
 
-    def isolate(subject: OpenRequest) -> Peak:
-        asked.append(subject)
-        LOG.append("isolated")
-        return Peak(peak_rss_bytes=50, before_bytes=20, device_bytes=7)
+    class Measurer(PeakMeasurer):
+        def measure(self, subject: OpenRequest) -> Peak:
+            asked.append(subject)
+            LOG.append("isolated")
+            return Peak(peak_rss_bytes=50, before_bytes=20, device_bytes=7)
 
     LOG.clear()
     one = candidate()
-    (row,) = validation.run([one], open_limits("strict"), None, silent, isolate).rows
+    (row,) = validation.run([one], open_limits("strict"), None, silent, Measurer()).rows
     assert [getattr(row, key) for key in keys] == ["isolated", 50, 30]
     assert (row.peak_device_bytes, row.peak_memory_reason) == (7, "")
     assert asked == [one.subject]
     assert LOG[:2] == ["isolated", "it open"]
 
 
+def test_what_measures_memory_is_ready_before_the_first_clock_and_gone_before_the_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Measurer(PeakMeasurer):
+        def ready(self) -> None:
+            LOG.append("ready")
+
+        def measure(self, subject: OpenRequest) -> Peak:
+            return Peak()
+
+        def close(self) -> None:
+            LOG.append("closed")
+
+    monkeypatch.setattr(validation, "time_side_by_side", lambda *given: LOG.append("timed") or UNTIMED)  # type: ignore[func-returns-value]
+    LOG.clear()
+    validation.run([candidate()], open_limits("strict"), PLAN, silent, Measurer())
+    assert [LOG[0], *LOG[LOG.index("closed") :][:2]] == ["ready", "closed", "timed"]
+
+
 @pytest.mark.parametrize("stage", ["", "open", "judge"])
 def test_memory_that_could_not_be_measured_says_why_and_changes_no_verdict(stage: str) -> None:
-    found = validation.run(
-        [candidate(fails_at=stage)],
-        open_limits("strict"),
-        None,
-        silent,
-        lambda subject: Peak(reason="it was killed"),
-    )
+    class Measurer(PeakMeasurer):
+        def measure(self, subject: OpenRequest) -> Peak:
+            return Peak(reason="it was killed")
+
+    found = validation.run([candidate(fails_at=stage)], open_limits("strict"), None, silent, Measurer())
     (row,) = found.rows
     assert row.status is (Status.FAILED if stage else Status.PASSED)
     assert (row.peak_memory_is, row.peak_memory_reason) == ("isolated", "it was killed")
@@ -514,7 +649,7 @@ def recorded(folder: Path, made: Manifest) -> Reference:
     return Reference("recorded", *golden_room.load(folder / made.golden.path), {}, {})
 
 
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_a_real_graph_with_one_gelu_spelled_wrong_fails_and_the_others_pass(
     engine: str, copied: Path, made: Manifest
 ) -> None:

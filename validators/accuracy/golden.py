@@ -14,13 +14,14 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files import safetensors_file
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import corrections, models
+from vconv.convert.network import Network
 from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.session import in_batches
+from vconv.runtime.engines.base import in_batches
 from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.metrics import measure
@@ -64,7 +65,7 @@ def _run(
     dtype: torch.dtype,
     device: str = "cpu",
 ) -> dict[str, Array]:
-    outputs, names = models.Outputs(model, network).eval(), models.output_names(network)
+    outputs, names = models.Outputs(model, network).eval(), output_names(network)
 
     def run(images: Array) -> dict[str, Array]:
         with torch.inference_mode():

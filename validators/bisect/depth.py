@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.errors import VconvError
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
 from vconv.runtime.stages.base import Stages
 from vconv.runtime.stages.table import in_stages
 from vconv.types import INPUT, Array, Arrays

@@ -15,17 +15,18 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.ascend import operators as cann
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
-from vconv.convert.graphs import tracing
+from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
-from vconv.convert.layouts.base import Network
-from vconv.convert.libraries import models
+from vconv.convert.network import Network
 from vconv.errors import ArtifactError
 from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
 from vconv.validators.faults import classes
 
-INLINE_ELEMENTS = tracing.FOLD_ELEMENTS
+INLINE_ELEMENTS = FOLD_ELEMENTS
 """Greatest constant that a graph may hold itself: shapes, scales and RoPE tables."""
 LAYER_NORM_EPSILON = 1e-5
 """What ONNX takes where a LayerNormalization does not say."""
@@ -137,7 +138,7 @@ def _interface(subject: InspectedGraph) -> Wrong | None:
     graph = subject.model.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     batch, network = subject.batch or "batch", subject.network
-    shapes = models.output_shapes(network, 1, subject.size)
+    shapes = output_shapes(network, 1, subject.size)
     if inputs != [INPUT] or outputs != list(shapes):
         lacking = shapes.keys() - set(outputs)
         fault = "registers" if lacking == {"registers"} else "output names"
@@ -189,8 +190,8 @@ def _weights(subject: InspectedGraph) -> Wrong | None:
             return Wrong(detail, subject.fault_of(name))
         if value.uses() or value.is_graph_output():
             used.add(name)
-    spared = subject.network.layout.unused
-    unused = [name for name in subject.entries if name not in used and not (spared and name.endswith(spared))]
+    spared = subject.network.unused
+    unused = [name for name in subject.entries if name not in used and name not in spared]
     if unused:
         detail = f"the graph makes no use of {len(unused)} weights, such as {unused[0]}"
         return Wrong(detail, subject.fault_of(unused[0]))
@@ -239,17 +240,19 @@ class Rule:
         wrong: says what is wrong; None if nothing is.
         meaning: what it means if nothing is.
         static_only: whether it is for static graphs, which are those for an NPU.
+        needs: what must be known of the network.
     """
 
     wrong: Callable[[InspectedGraph], Wrong | None]
     meaning: str
     static_only: bool = False
+    needs: tuple[Capability, ...] = ()
 
 
 RULES: Mapping[str, Rule] = {
     "valid ONNX": Rule(_valid, "onnx.checker accepts it"),
-    "exact GELU": Rule(_exact_gelu, "every GELU is spelled out with Erf"),
-    "epsilon": Rule(_epsilon, "every LayerNorm has the configuration's epsilon"),
+    "exact GELU": Rule(_exact_gelu, "every GELU is spelled out with Erf", needs=(Capability.ROLES,)),
+    "epsilon": Rule(_epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)),
     "inputs and outputs": Rule(_interface, "names, types and shapes are as declared"),
     "weights": Rule(_weights, f"every weight is used, and points at its own tensor in {WEIGHTS_FILE}"),
     "NPU operators": Rule(_for_npu, "it keeps to CANN's list, opset and IR version", static_only=True),
@@ -264,8 +267,11 @@ def check_graph(subject: InspectedGraph) -> list[Check]:
     for name, rule in RULES.items():
         if rule.static_only and subject.batch is None:
             continue
+        named, lack = f"{subject.path.name}: {name}", subject.network.lack(*rule.needs)
+        if lack:
+            checks.append(Check(named, Status.SKIPPED, lack))
+            continue
         wrong = rule.wrong(subject)
-        named = f"{subject.path.name}: {name}"
         checks.append(
             Check(named, Status.FAILED, wrong.what, wrong.fault)
             if wrong

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -12,8 +12,8 @@ from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import checkpoint
 from vconv.convert.weights.ledger import LEDGER_FILE, Line
@@ -156,17 +156,22 @@ def _differs(line: Line, source: Mapping[str, TensorEntry], artifact: Mapping[st
         return f"{line.source} is not in the source"
     if line.action == "dropped":
         greatest = checkpoint.greatest(entry)
-        if line.target or line.source in artifact:
+        if line.targets or line.source in artifact:
             return f"{line.source} is said to be dropped, but the artifact has it"
         return f"{line.source} was dropped, but max|b| is {greatest:.3g}" if greatest else ""
-    kept = artifact.get(line.target)
-    if kept is None or kept.shape != entry.shape or kept.dtype != "F32":
-        return f"{line.target} is not in the artifact as F32 {list(entry.shape)}"
-    if not _same(kept.chunks(), checkpoint.widened(entry)):
-        if _transposed(kept, entry):
-            return f"{line.target} {TRANSPOSED} {line.source} in the source"
-        return f"{line.target} differs from {line.source} in the source"
+    named = ", ".join(line.targets)
+    kept = line.taken_back(artifact)
+    if line.shape != entry.shape or not kept or any(run.dtype != "F32" for run in kept):
+        return f"{named} is not in the artifact as F32 {list(entry.shape)}"
+    if not _same(_end_to_end(kept), checkpoint.widened(entry)):
+        if not line.pieces and _transposed(kept[0], entry):
+            return f"{named} {TRANSPOSED} {line.source} in the source"
+        return f"{named} differs from {line.source} in the source"
     return ""
+
+
+def _end_to_end(runs: Iterable[TensorEntry]) -> Iterator[bytes]:
+    return (chunk for run in runs for chunk in run.chunks())
 
 
 def verify_tensors(
@@ -189,7 +194,7 @@ def verify_tensors(
     """
     lines = list(lines)
     named = {line.source for line in lines}
-    targets = {line.target for line in lines if line.target}
+    targets = {target for line in lines for target in line.targets}
     wrong = [f"{name} of the source is not in the ledger" for name in source.keys() - named]
     wrong += [f"{name} of the artifact is not in the ledger" for name in artifact.keys() - targets]
     differing = {}
@@ -201,7 +206,7 @@ def verify_tensors(
             meter.add(source[line.source].nbytes)
     wrong += differing.values()
     if wrong:
-        keys = [line.target or line.source for line in differing]
+        keys = [(*line.targets, line.source)[0] for line in differing]
         transposed = any(TRANSPOSED in found for found in wrong)
         fault = "transposed weight" if transposed else fault_of(keys[0]) if keys else "weights"
         return Check("tensors", Status.FAILED, f"{len(wrong)} wrong, the first: {wrong[0]}", fault)
@@ -252,14 +257,14 @@ def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, TensorEntry], sa
         artifact: the artifact's weights file.
         say: takes progress.
     """
-    kept = {line.target: line.sha256 for line in lines if line.target}
-    wrong = [name for name in artifact if name not in kept]
+    kept = [line for line in lines if line.targets]
+    wrong = [name for name in artifact if name not in {target for line in kept for target in line.targets}]
     meter = megabytes("checked", sum(entry.nbytes for entry in artifact.values()), say)
-    for target, sha256 in kept.items():
-        if target not in artifact or _sha256(artifact[target].chunks()) != sha256:
-            wrong.append(target)
-        if target in artifact:
-            meter.add(artifact[target].nbytes)
+    for line in kept:
+        found = line.taken_back(artifact)
+        if not found or _sha256(_end_to_end(found)) != line.sha256:
+            wrong.append(line.targets[0])
+        meter.add(sum(run.nbytes for run in found))
     if wrong:
         detail = f"{len(wrong)} tensors differ from the ledger, such as {wrong[0]}"
         return Check("ledger", Status.FAILED, detail, "weights")

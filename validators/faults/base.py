@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from vconv.convert.architectures.base import Capability
 from vconv.convert.patches.base import Patch
 from vconv.validators.faults.workshop import ArtifactCopy
 
@@ -27,6 +28,7 @@ class Fault:
         inject: makes it in a copy of an artifact, whose hashes are made to fit afterwards.
         lacks: says why it cannot be made in an artifact; empty if it can.
         patches: what stands in place of patches while the variants are opened, by name.
+        needs: what must be known of a network for it to be made in its artifact.
     """
 
     name: str
@@ -34,3 +36,8 @@ class Fault:
     inject: Callable[[ArtifactCopy], None] = _nothing
     lacks: Callable[[ArtifactCopy], str] = _everywhere
     patches: Mapping[str, Patch] = field(default_factory=dict)
+    needs: tuple[Capability, ...] = ()
+
+    def skipped(self, shop: ArtifactCopy) -> str:
+        """Say why it cannot be made in an artifact; empty if it can."""
+        return shop.network.lack(*self.needs) or self.lacks(shop)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.architectures.base import Capability
+from vconv.convert.network import Network
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.workshop import ArtifactCopy
@@ -72,18 +73,18 @@ _PROCESSORS: Mapping[str, tuple[str, _Edit, _Edit]] = {
 
 
 def _wrong_mean(shop: ArtifactCopy) -> None:
-    file, mean, _ = _PROCESSORS[shop.network.layout.library]
+    file, mean, _ = _PROCESSORS[shop.network.library]
     shop.configuration(file, mean)
 
 
 def _wrong_filter(shop: ArtifactCopy) -> None:
-    file, _, another = _PROCESSORS[shop.network.layout.library]
+    file, _, another = _PROCESSORS[shop.network.library]
     shop.configuration(file, another)
 
 
 def _says(shop: ArtifactCopy, *names: str) -> bool:
     """Tell whether the image processor's file says something, or leaves it to the library."""
-    file, _, _ = _PROCESSORS[shop.network.layout.library]
+    file, _, _ = _PROCESSORS[shop.network.library]
     content = json.loads((shop.folder / file).read_bytes())
     return any(name in content or name in content.get("pretrained_cfg", {}) for name in names)
 
@@ -103,8 +104,14 @@ FAULTS = (
         "a transposed query, key or value weight",
         "transposed weight",
         _in_weight(_transposed, "query", "key", "value", "qkv"),
+        needs=(Capability.ROLES,),
     ),
-    Fault("a corrupted block of one weight", "weights", _in_weight(_overwritten, "fc1")),
+    Fault(
+        "a corrupted block of one weight",
+        "weights",
+        _in_weight(_overwritten, "fc1"),
+        needs=(Capability.ROLES,),
+    ),
     Fault("another mean and deviation", "normalisation", _wrong_mean, _no_mean),
     Fault("another interpolation", "interpolation", _wrong_filter, _no_filter),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vconv.convert.layouts.base import Network, Numbers, TensorSpec
+from vconv.convert.architectures.base import Numbers
+from vconv.convert.network import Network, TensorSpec
 
 CLASSES: Mapping[str, str] = {
     "files": "a file is there that the manifest does not name",

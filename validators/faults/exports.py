@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vconv.artifact.artifact import read_config
+from vconv.convert.architectures.base import ANY_SIZE, Capability
 from vconv.convert.graphs.tracing import trace, write_graph
-from vconv.convert.layouts.base import ANY_SIZE
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.patches import rope_periods, table
 from vconv.types import CONFIG_FILE, INPUT
 from vconv.validators.faults.base import Fault
@@ -78,8 +78,10 @@ def _no_periods(shop: ArtifactCopy) -> str:
     return "" if shop.applies(rope_periods.PATCH.name) else "no patch truncates its periods"
 
 
+_GRID = (Capability.TOKEN_GRID,)
+
 FAULTS = (
-    Fault("a graph without registers", "registers", _without_registers, _no_registers),
+    Fault("a graph without registers", "registers", _without_registers, _no_registers, needs=_GRID),
     Fault("untruncated periods in a graph", "rope periods", _with_librarys_periods, _no_periods),
-    Fault("a graph of another size", "image size", _of_another_size),
+    Fault("a graph of another size", "image size", _of_another_size, needs=_GRID),
 )

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from vconv.convert.layouts.base import Network
-from vconv.convert.libraries.models import output_names
+from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.outputs import output_names
+from vconv.convert.network import Network
 from vconv.types import INPUT, Array
 from vconv.validators.faults.base import Fault
 from vconv.validators.faults.operators import alter
@@ -238,18 +239,41 @@ def _not_exact(shop: ArtifactCopy) -> str:
     return "" if shop.network.numbers.exact_gelu else "it has no exact GELU"
 
 
+def _no_softmax(shop: ArtifactCopy) -> str:
+    nodes = shop.graph(GRAPH).graph.node
+    return "" if any(node.op_type == "Softmax" for node in nodes) else "it has no softmax"
+
+
+_ROLES, _GRID = (Capability.ROLES,), (Capability.TOKEN_GRID,)
+
 FAULTS = (
-    Fault("tanh GELU in a graph", "activation", in_graph(_tanh_gelu), _not_exact),
-    Fault("wrong LayerNorm epsilon in a graph", "epsilon", in_graph(_wrong_epsilon)),
+    Fault("tanh GELU in a graph", "activation", in_graph(_tanh_gelu), _not_exact, needs=_ROLES),
+    Fault("wrong LayerNorm epsilon in a graph", "epsilon", in_graph(_wrong_epsilon), needs=_ROLES),
     Fault("height and width swapped in a graph", "height and width", in_graph(_turned), _not_square),
     Fault("blue channel first in a graph", "channel order", in_graph(_blue_first)),
-    Fault("another pooling in a graph", "pooling", in_graph(_another_pooling), _no_pooled),
-    Fault("patches one token early in a graph", "token order", in_graph(_one_token_early)),
-    Fault("two output names swapped in a graph", "output names", in_graph(_swapped_names)),
-    Fault("a value bias dropped from a graph", "bias", in_graph(_drop_value_bias), _no_value_bias),
+    Fault("another pooling in a graph", "pooling", in_graph(_another_pooling), _no_pooled, needs=_GRID),
+    Fault("patches one token early in a graph", "token order", in_graph(_one_token_early), needs=_GRID),
+    Fault("two output names swapped in a graph", "output names", in_graph(_swapped_names), needs=_GRID),
     Fault(
-        "a projection bias dropped from a graph", "bias", in_graph(_drop_projection_bias), _no_projection_bias
+        "a value bias dropped from a graph",
+        "bias",
+        in_graph(_drop_value_bias),
+        _no_value_bias,
+        needs=_ROLES,
     ),
-    Fault("stale positions in a graph", "position embedding", in_graph(_stale_positions), _no_positions),
-    Fault("one operator scaled in a graph", "operator", in_graph(_one_operator)),
+    Fault(
+        "a projection bias dropped from a graph",
+        "bias",
+        in_graph(_drop_projection_bias),
+        _no_projection_bias,
+        needs=_ROLES,
+    ),
+    Fault(
+        "stale positions in a graph",
+        "position embedding",
+        in_graph(_stale_positions),
+        _no_positions,
+        needs=_ROLES,
+    ),
+    Fault("one operator scaled in a graph", "operator", in_graph(_one_operator), _no_softmax),
 )

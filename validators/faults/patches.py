@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.convert.patches import gelu_erf, rope_periods
 from vconv.convert.patches.base import Patch, Site, Undo
 from vconv.validators.faults.base import Fault

@@ -6,7 +6,7 @@ import filecmp
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import FileRecord, Manifest
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.records import FileRecord
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
-from vconv.convert.layouts.base import Network
+from vconv.convert.network import Network
 from vconv.convert.weights import ledger
-from vconv.convert.weights.ledger import LEDGER_FILE
+from vconv.convert.weights.ledger import LEDGER_FILE, Line
 from vconv.hashes import sha256_of
 from vconv.types import WEIGHTS_FILE, Array
 
@@ -119,17 +120,22 @@ class ArtifactCopy:
 
     def rehash(self) -> None:
         """Make every hash fit what is there now, as someone would who meant to deceive."""
-        digests = {
-            name: hashlib.sha256(b"".join(entry.chunks())).hexdigest() for name, entry in self.entries.items()
-        }
+        entries = self.entries
         lines = ledger.load(self.folder / LEDGER_FILE)
         self.changed.add(LEDGER_FILE)
         ledger.save(
             self.folder / LEDGER_FILE,
-            [replace(line, sha256=digests.get(line.target, line.sha256)) for line in lines],
+            [replace(line, sha256=_digest(line, entries)) for line in lines],
         )
         files = {name: _record(self.folder / name) for name in self.made.files}
         self.made.model_copy(update={"files": files}).save(self.folder)
+
+
+def _digest(line: Line, entries: Mapping[str, TensorEntry]) -> str:
+    """Return the hash of what is there now of a source tensor; its old one where nothing is."""
+    runs = line.taken_back(entries) if line.targets else []
+    chunks = (chunk for run in runs for chunk in run.chunks())
+    return hashlib.sha256(b"".join(chunks)).hexdigest() if runs else line.sha256
 
 
 def _record(path: Path) -> FileRecord:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
 from vconv.runtime.timing import machine_load, synchronisation
 from vconv.runtime.timing.clocks import Measurement, Task, TimingPlan, interleaved
 from vconv.runtime.timing.machine_load import Load, busiest, watching

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vconv.runtime.engines.session import Placed
+from vconv.runtime.engines.base import Placed
 from vconv.types import Arrays
 from vconv.validators.report.rows import OutputSummary
 

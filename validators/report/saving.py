@@ -25,6 +25,7 @@ from vconv.errors import ArtifactError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS
 from vconv.runtime.doctor.cann import find_toolkit
+from vconv.runtime.engines.table import engine_versions
 from vconv.types import Check, Status
 from vconv.validators.accuracy.limits import Limits
 from vconv.validators.report.bisection import Bisection
@@ -53,22 +54,10 @@ Picture = bytes | Callable[[ReportFile], bytes]
 """What is saved beside a report: as it is, or drawn once the report is saved."""
 
 _PACKAGES = (
-    "vconv",
-    "torch",
-    "torchvision",
-    "transformers",
-    "timm",
-    "torch_npu",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "openvino",
-    "matplotlib",
-    "onnx-ir",
-    "safetensors",
-    "numpy",
-    "pillow",
+    *("vconv", "torch", "torchvision", "transformers", "timm", "torch_npu", "onnx", "onnxscript"),
+    *("matplotlib", "onnx-ir", "safetensors", "numpy", "pillow"),
 )
+"""What vconv stands on, beside the engines."""
 
 
 def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
@@ -84,6 +73,7 @@ def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+    found |= engine_versions()
     toolkit = find_toolkit()
     found["cann"] = (toolkit.version or "of unknown version") if toolkit else "not installed"
     for kind in {device.kind for device in devices if device.kind != "cpu" and not device.simulated}:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from vconv.artifact.manifest import Manifest
 from vconv.validators.report.bisection import Bisection
 from vconv.validators.report.comparison import Comparison
 from vconv.validators.report.document import Report
 
 SCHEMAS: Mapping[str, type[BaseModel]] = {
+    "manifest.schema.json": Manifest,
     "report.schema.json": Report,
     "comparison.schema.json": Comparison,
     "bisection.schema.json": Bisection,

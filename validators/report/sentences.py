@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vconv.validators.report.dataset_document import DatasetReport
     from vconv.validators.report.document import Ranking, RankRow, ReferenceRow, Winner
     from vconv.validators.report.rows import VariantName, VariantRow
+from vconv.runtime.engines.table import Runs, engines_of, is_usual
 
 REFERENCES = {
     "live": "run here on the original's weights",
@@ -55,7 +56,7 @@ def reference(found: ReferenceRow) -> str:
 
 def short_name(row: PlacedVariant) -> str:
     """Name a variant, with its engine and device where they are not the usual ones, and *simulated*."""
-    engine = "" if row.engine in ("torch", "onnxruntime") else f" {row.engine}"
+    engine = "" if is_usual(row.engine) else f" {row.engine}"
     device = "" if row.device == "cpu" else f" {row.device}"
     return f"{row.variant}{engine}{device}{' (simulated)' if row.simulated else ''}"
 
@@ -72,7 +73,7 @@ def named_apart(row: VariantName, several: bool) -> str:
 
 def executed(row: NamedVariant) -> str:
     """Name what a simulated device counts: calls of operators, or the nodes of a graph."""
-    return "operator calls" if row.engine == "torch" else "nodes"
+    return "operator calls" if row.engine in engines_of(Runs.MODELS) else "nodes"
 
 
 def images(dataset: DatasetReport) -> str:

@@ -13,16 +13,20 @@ import onnx_ir as ir
 import onnxscript.optimizer
 import sympy
 
-from vconv.convert.graphs.passes.name_batch import batch_symbol, shaped
+from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
+from vconv.convert.graphs.passes.name_batch import SYMBOLIC, batch_symbol, shaped
 
 
-def fix_batch(model: ir.Model, batch: int, fold_elements: int) -> None:
+def fix_batch(model: ir.Model, batch: int, fold_elements: int) -> bool:
     """Fix the first dimension of the graph's input, and all that follows from it, in place.
 
     Args:
         model: a graph with a symbolic batch.
         batch: what it becomes.
         fold_elements: greatest constant that is folded.
+
+    Returns:
+        True: a symbolic batch is changed in any case.
 
     Raises:
         ValueError: the input's batch dimension is not symbolic.
@@ -45,6 +49,7 @@ def fix_batch(model: ir.Model, batch: int, fold_elements: int) -> None:
     for name, tensor in weights.items():
         if name in graph.initializers:
             graph.initializers[name].const_value = tensor
+    return True
 
 
 def _fixed(dim: int | ir.SymbolicDim, symbol: str, batch: int) -> int | ir.SymbolicDim:
@@ -54,3 +59,25 @@ def _fixed(dim: int | ir.SymbolicDim, symbol: str, batch: int) -> int | ir.Symbo
         return batch
     found = sympy.sympify(dim.value, locals={symbol: sympy.Integer(batch)})
     return int(found) if found.is_Integer else dim
+
+
+def _run(model: ir.Model, context: PassContext) -> bool:
+    assert context.batch is not None
+    return fix_batch(model, context.batch, context.fold_elements)
+
+
+def _undecided(model: ir.Model, context: PassContext) -> str:
+    return "the context names none" if context.batch is None else ""
+
+
+def _another(model: ir.Model, context: PassContext) -> str:
+    shape = model.graph.inputs[0].shape
+    return "" if shape is not None and shape[0] == context.batch else f"the input is {shape}"
+
+
+PASS = Pass(
+    "fix-batch",
+    _run,
+    requires=(SYMBOLIC, Condition("a batch is chosen", _undecided)),
+    ensures=(Condition("the batch is the one that was chosen", _another),),
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 from vconv.types import BATCH_AXIS
 
 
@@ -30,18 +31,44 @@ def shaped(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in {id(value): value for value in values}.values() if value.shape is not None]
 
 
-def name_batch(graph: ir.Graph) -> None:
+def name_batch(graph: ir.Graph) -> bool:
     """Rename the first dimension of the graph's input, and all that is equal to it, in place.
+
+    Returns:
+        Whether any dimension changed.
 
     Raises:
         ValueError: the input's batch dimension is not symbolic, so the trace baked a batch into the graph.
     """
     symbol = batch_symbol(graph)
+    modified = False
     for value in shaped(graph):
-        value.shape = ir.Shape([_renamed(dim, symbol) for dim in value.shape or ()])
+        before, value.shape = value.shape, ir.Shape([_renamed(dim, symbol) for dim in value.shape or ()])
+        modified |= before != value.shape
+    return modified
 
 
 def _renamed(dim: int | ir.SymbolicDim, symbol: str) -> int | ir.SymbolicDim:
     if isinstance(dim, int):
         return dim
     return ir.SymbolicDim(BATCH_AXIS if dim.value == symbol else None)
+
+
+def _fixed(model: ir.Model, context: PassContext) -> str:
+    shape = model.graph.inputs[0].shape
+    symbolic = shape is not None and isinstance(shape[0], ir.SymbolicDim) and shape[0].value is not None
+    return "" if symbolic else f"the graph's input is {shape}"
+
+
+def _nameless(model: ir.Model, context: PassContext) -> str:
+    symbol = batch_symbol(model.graph)
+    return "" if symbol == BATCH_AXIS else f"it is called {symbol}"
+
+
+SYMBOLIC = Condition("the batch is a symbol", _fixed)
+PASS = Pass(
+    "name-batch",
+    lambda model, context: name_batch(model.graph),
+    requires=(SYMBOLIC,),
+    ensures=(Condition(f"the batch is called {BATCH_AXIS}", _nameless),),
+)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 
 from vconv.convert.files.safetensors_file import TensorEntry
+from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 
 DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
 
@@ -28,13 +29,16 @@ def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
 
 def point_at_weights(
     graph: ir.Graph, entries: Mapping[str, TensorEntry], stored_key: Callable[[str], str]
-) -> None:
+) -> bool:
     """Give every initializer without data its place in the weights file.
 
     Args:
         graph: the graph to change.
         entries: the weights file's header.
         stored_key: from an initializer's name to its tensor's name in the file.
+
+    Returns:
+        Whether there was one.
 
     Raises:
         ValueError: a weight is not in the file, or has another shape or type there.
@@ -64,3 +68,16 @@ def point_at_weights(
             base_dir=str(entry.path.parent),
         )
         graph.register_initializer(value)
+    return bool(weights)
+
+
+def _run(model: ir.Model, context: PassContext) -> bool:
+    return point_at_weights(model.graph, context.entries, context.stored_key)
+
+
+def _without_data(model: ir.Model, context: PassContext) -> str:
+    found = [name for name, value in model.graph.initializers.items() if value.const_value is None]
+    return f"{len(found)} have none, such as {found[0]}" if found else ""
+
+
+PASS = Pass("point-at-weights", _run, ensures=(Condition("every initializer has data", _without_data),))

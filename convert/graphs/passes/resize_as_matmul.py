@@ -18,6 +18,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
+
 _WANTED = {"mode": "cubic", "keep_aspect_ratio_policy": "stretch"}
 _DEFAULTS = {
     "mode": "nearest",
@@ -120,3 +122,15 @@ def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Valu
     )  # fmt: skip
     graph.register_initializer(constant)
     return constant
+
+
+def _cubic_left(model: ir.Model, context: PassContext) -> str:
+    found = [node.name for node in model.graph if node.op_type == "Resize" and _cubic(node)]
+    return f"there are {len(found)}, such as {found[0]}" if found else ""
+
+
+PASS = Pass(
+    "resize-as-matmul",
+    lambda model, context: resize_as_matmul(model.graph) > 0,
+    ensures=(Condition("no cubic Resize to given sizes", _cubic_left),),
+)

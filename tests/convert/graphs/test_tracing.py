@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vconv.catalog.systems import System
+from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.ascend import operators as cann
 from vconv.convert.conversion import Conversion, image_size
 from vconv.convert.files.safetensors_file import read_header
@@ -169,7 +170,7 @@ def test_every_weight_points_at_its_own_tensor_in_the_checkpoint(exported_small:
         assert place["location"] == WEIGHTS_FILE
         begin, length = int(place["offset"]), int(place["length"])
         assert content[begin : begin + length] == stored[name].numpy().tobytes(), name
-    assert set(stored) - set(external) == set(exported_small.conversion.network.layout.unused)
+    assert set(stored) - set(external) == set(exported_small.conversion.network.unused)
 
 
 @each_graph
@@ -218,7 +219,7 @@ def test_inputs_and_outputs_have_their_names_and_shapes(
 ) -> None:
     found = onnx.load(exported_small.folder / graph, load_external_data=False).graph
     batch: int | str = "batch" if graph == DYNAMIC_GRAPH else 2
-    shapes = models.output_shapes(exported_small.conversion.network, 2, size)
+    shapes = output_shapes(exported_small.conversion.network, 2, size)
     assert {value.name: dims(value) for value in found.input} == {INPUT: [batch, 3, *size]}
     assert {value.name: dims(value) for value in found.output} == {
         name: [batch, *shape[1:]] for name, shape in shapes.items()

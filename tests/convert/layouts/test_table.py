@@ -12,17 +12,16 @@ import torch
 import transformers
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.base import ANY_SIZE
-from vconv.convert.layouts.table import LAYOUTS, find_layout, network
+from vconv.convert.architectures.base import ANY_SIZE
+from vconv.convert.layouts.table import LAYOUTS
+from vconv.convert.libraries.readers import READERS, find_reader, network
 from vconv.errors import UnknownNameError
 
 Refused = Callable[..., AbstractContextManager[None]]
 Shapes = dict[str, tuple[int, ...]]
 
 CLASSIFIERS = [
-    name
-    for name, system in SYSTEMS.items()
-    if any(slot.head == "classifier" for slot in find_layout(system.config).slots)
+    name for name, system in SYSTEMS.items() if "classifier" in find_reader(system.config).layout.heads
 ]
 TIMM = [name for name, system in SYSTEMS.items() if system.library == "timm"]
 TRANSFORMERS = [name for name in SYSTEMS if name not in TIMM]
@@ -93,16 +92,16 @@ def test_every_layout_is_listed_under_its_own_family() -> None:
 
 
 def test_every_system_has_its_layout_and_every_layout_a_system() -> None:
-    assert {name: find_layout(system.config).family for name, system in SYSTEMS.items()} == FAMILIES
+    assert {name: find_reader(system.config).family for name, system in SYSTEMS.items()} == FAMILIES
     assert set(FAMILIES.values()) == set(LAYOUTS)
 
 
 def test_a_systems_library_is_its_layouts(system: System) -> None:
-    assert find_layout(system.config).library == system.library
+    assert find_reader(system.config).library == system.library
 
 
-def test_no_configuration_is_described_by_two_layouts(system: System) -> None:
-    assert len([layout for layout in LAYOUTS.values() if layout.describes(system.config)]) == 1
+def test_no_configuration_is_described_by_two_readers(system: System) -> None:
+    assert len([reader for reader in READERS.values() if reader.describes(system.config)]) == 1
 
 
 def test_the_published_files_have_as_many_tensors_as_the_layout(system: System) -> None:
@@ -200,16 +199,39 @@ def test_every_flag_adds_and_removes_what_it_does_in_transformers(
     assert declared(config) == saved(build(config), tmp_path)
 
 
-def test_every_bias_flag_is_that_of_the_biases_slot(system: System) -> None:
-    layout = find_layout(system.config)
+def test_every_bias_flag_is_that_of_the_biases_rule(system: System) -> None:
+    layout = find_reader(system.config).layout
+    stored = {key: rule.when for rule in layout.rules for key in rule.stored}
     for ending, flag in layout.biases.items():
-        assert {slot.when for slot in layout.slots if slot.key.endswith(ending)} == {flag}
+        assert {when for key, when in stored.items() if key.endswith(ending)} == {flag}
 
 
-def test_what_is_unused_is_a_slot(system: System) -> None:
-    layout = find_layout(system.config)
-    for ending in layout.unused:
-        assert [slot.key for slot in layout.slots if slot.key.endswith(ending)]
+UNUSED: dict[str, set[str]] = {
+    "dinov3-vits16": {"embeddings.mask_token"},
+    "dinov2-large": {"embeddings.mask_token"},
+}
+
+
+def test_what_is_unused_is_the_mask_token_where_it_is_stored(system: System) -> None:
+    assert network(system.config).unused == UNUSED.get(system.name, set())
+
+
+_SEPARATE = {f"attention.attention.{name}.bias": "qkv_bias" for name in ("query", "key", "value")}
+BIASES: dict[str, dict[str, str]] = {
+    "dinov3-vits16": {
+        "attention.q_proj.bias": "query_bias",
+        "attention.k_proj.bias": "key_bias",
+        "attention.v_proj.bias": "value_bias",
+    },
+    "vit_small_patch16_dinov3.lvd1689m": {},
+    "vit_small_patch14_reg4_dinov2.lvd142m": {"attn.qkv.bias": "qkv_bias"},
+    "dinov2-large": _SEPARATE,
+    "vit-base-patch16-224-in21k": _SEPARATE,
+}
+
+
+def test_the_biases_that_may_be_stripped_follow_from_the_rules(system: System) -> None:
+    assert find_reader(system.config).layout.biases == BIASES[system.name]
 
 
 def test_what_is_unused_never_reaches_the_output(
@@ -217,14 +239,12 @@ def test_what_is_unused_never_reaches_the_output(
 ) -> None:
     net, model = small_source.network, stock(small_source.folder)
     expected = named(model, pixel_values)
-    unused = [
-        value for name, value in model.named_parameters() if net.layout.disk_key(name) in net.layout.unused
-    ]
+    unused = [value for name, value in model.named_parameters() if net.layout.disk_key(name) in net.unused]
     for value in unused:
         value.data.fill_(1e3)
     for name, found in named(model, pixel_values).items():
         assert torch.equal(found, expected[name])
-    assert len(unused) == len(net.layout.unused)
+    assert len(unused) == len(net.unused)
 
 
 def test_counts_are_those_of_the_stock_model(small_system: System, build: Callable[[Any], Any]) -> None:

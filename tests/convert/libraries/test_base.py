@@ -5,10 +5,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
-import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from vconv.convert.libraries.base import quiet, tokens_by_name, understood
+from vconv.convert.libraries.base import quiet, understood
 from vconv.errors import InputError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -57,13 +56,3 @@ def test_a_bug_keeps_its_traceback() -> None:
 def test_an_error_of_vconvs_own_passes_as_it_is() -> None:
     with pytest.raises(WeightsError, match="mine"), understood("timm"):
         raise WeightsError("mine", got="a", expected="b", fix="c")
-
-
-@pytest.mark.parametrize("registers", [0, 1, 4])
-def test_tokens_are_cut_in_their_order_and_none_is_lost(registers: int) -> None:
-    tokens = torch.arange(2 * 10 * 3).reshape(2, 10, 3)
-    found = tokens_by_name(tokens, registers)
-    assert found["last_hidden_state"] is tokens
-    parts = [found["cls"][:, None], found["registers"], found["patches"]]
-    assert [part.shape[1] for part in parts] == [1, registers, 9 - registers]
-    assert torch.equal(torch.cat(parts, dim=1), tokens)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from vconv.catalog.systems import System
-from vconv.convert.layouts.table import LAYOUTS, network
+from vconv.convert.layouts.table import LAYOUTS
 from vconv.convert.libraries import corrections
+from vconv.convert.libraries.readers import network
 from vconv.convert.patches import rope_periods, table
 from vconv.convert.patches.base import applied
 from vconv.convert.sources.base import Source

@@ -14,17 +14,15 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.table import find_layout, network
+from vconv.convert.architectures.outputs import OUTPUTS, output_names, output_shapes
 from vconv.convert.libraries import models
+from vconv.convert.libraries.readers import find_reader, network
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import WeightsError
-from vconv.types import OUTPUTS
 
 CLASSIFIERS = [
-    name
-    for name, system in SYSTEMS.items()
-    if any(slot.head == "classifier" for slot in find_layout(system.config).slots)
+    name for name, system in SYSTEMS.items() if "classifier" in find_reader(system.config).layout.heads
 ]
 ANY_SIZE = ["dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m", "dinov2-large"]
 TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
@@ -44,7 +42,7 @@ def named_outputs(source: Source, images: Tensor) -> dict[str, Tensor]:
     net = source.network
     model = models.Outputs(models.load(source.folder, net), net)
     with torch.no_grad():
-        return dict(zip(models.output_names(net), model(images), strict=True))
+        return dict(zip(output_names(net), model(images), strict=True))
 
 
 def test_a_loaded_model_holds_the_files_weights_and_is_ready_for_inference(small_source: Source) -> None:
@@ -122,7 +120,7 @@ def test_logits_are_those_of_the_stock_classifier(
 
 @with_classifier
 def test_a_classifier_has_a_pooled_output_where_its_library_gives_one(classifier_source: Source) -> None:
-    names = models.output_names(classifier_source.network)
+    names = output_names(classifier_source.network)
     assert ("pooled" in names) is (classifier_source.network.layout.family != "vit")
     assert "logits" in names
 
@@ -131,7 +129,7 @@ def test_shapes_are_those_that_the_stock_model_makes(
     small_source: Source, pixel_values: Tensor, size: tuple[int, int]
 ) -> None:
     found = named_outputs(small_source, pixel_values)
-    expected = models.output_shapes(small_source.network, 3, size)
+    expected = output_shapes(small_source.network, 3, size)
     assert {name: tuple(value.shape) for name, value in found.items()} == expected
 
 
@@ -140,7 +138,7 @@ def test_shapes_are_those_that_the_stock_classifier_makes(
     classifier_source: Source, pixel_values: Tensor, size: tuple[int, int]
 ) -> None:
     found = named_outputs(classifier_source, pixel_values)
-    expected = models.output_shapes(classifier_source.network, 3, size)
+    expected = output_shapes(classifier_source.network, 3, size)
     assert {name: tuple(value.shape) for name, value in found.items()} == expected
 
 
@@ -149,14 +147,14 @@ def test_shapes_follow_an_image_that_is_not_square(small_source: Source) -> None
     patch = small_source.network.numbers.patch
     images = torch.zeros(2, 3, 2 * patch, 5 * patch)
     found = named_outputs(small_source, images)
-    expected = models.output_shapes(small_source.network, 2, (2 * patch, 5 * patch))
+    expected = output_shapes(small_source.network, 2, (2 * patch, 5 * patch))
     assert {name: tuple(value.shape) for name, value in found.items()} == expected
 
 
 def test_names_come_in_one_order(system: System) -> None:
     for keys in ((), ("classifier.weight", "head.weight")):
         net = network(system.config, keys)
-        names = models.output_names(net)
+        names = output_names(net)
         assert list(names) == [name for name in OUTPUTS if name in names]
         assert ("logits" in names) is (net.head == "classifier")
         assert "logits" in names or "pooled" in names

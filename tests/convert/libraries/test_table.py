@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.table import LAYOUTS, network
+from vconv.convert.libraries.readers import READERS, network
 from vconv.convert.libraries.table import LIBRARIES, library_of
 
 
@@ -9,8 +9,8 @@ def test_every_library_is_listed_under_its_own_name() -> None:
     assert {name: library.name for name, library in LIBRARIES.items()} == {name: name for name in LIBRARIES}
 
 
-def test_every_layout_has_a_library_and_every_library_a_layout_and_a_system() -> None:
-    assert {layout.library for layout in LAYOUTS.values()} == set(LIBRARIES)
+def test_every_reader_has_a_library_and_every_library_a_layout_and_a_system() -> None:
+    assert {reader.library for reader in READERS.values()} == set(LIBRARIES)
     assert {system.library for system in SYSTEMS.values()} == set(LIBRARIES)
 
 

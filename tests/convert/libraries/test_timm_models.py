@@ -14,8 +14,8 @@ from timm.data import config as data_config
 from torch import Tensor, nn
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.table import network
 from vconv.convert.libraries import models, timm_models
+from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.timm_models import LIBRARY
 from vconv.convert.sources.base import Source
 from vconv.errors import WeightsError

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.table import find_layout
 from vconv.convert.libraries import transformers_models
+from vconv.convert.libraries.readers import find_reader
 from vconv.convert.libraries.transformers_models import LIBRARY
 from vconv.convert.sources.base import Source
 from vconv.errors import InputError, WeightsError
@@ -26,7 +26,7 @@ Refused = Callable[..., AbstractContextManager[None]]
 FUSED = "scaled_dot_product"
 TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
 CROPPED = "dinov2-large"
-HEADS = {slot.head for name in TRANSFORMERS for slot in find_layout(SYSTEMS[name].config).slots}
+HEADS = {"", *(head for name in TRANSFORMERS for head in find_reader(SYSTEMS[name].config).layout.heads)}
 each = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 
 

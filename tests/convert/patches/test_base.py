@@ -8,8 +8,8 @@ import pytest
 from torch import nn
 
 from vconv.catalog.systems import System
-from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
+from vconv.convert.network import Network
 from vconv.convert.patches.base import Applied, Patch, Site, Undo, WeightsFinding, applied, find_sites
 from vconv.errors import PatchError
 

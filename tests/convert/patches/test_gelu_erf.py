@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.table import network
-from vconv.convert.layouts.transformers_config import EXACT_GELU
+from vconv.convert.libraries.readers import network
+from vconv.convert.libraries.transformers_config import EXACT_GELU
 from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.gelu_erf import PATCH, GeluErf, gelu_erf
 from vconv.convert.sources.base import Source

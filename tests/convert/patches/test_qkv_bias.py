@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import find_layout, network
+from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.network import Network
 from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.qkv_bias import PATCH, Proof, biases, prove
 from vconv.convert.sources.base import Source
@@ -28,7 +28,7 @@ Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 PARTS = ("q_proj", "k_proj", "v_proj", "query", "key", "value", "qkv")
-WITH_BIASES = [name for name, system in SYSTEMS.items() if find_layout(system.config).biases]
+WITH_BIASES = [name for name, system in SYSTEMS.items() if find_reader(system.config).layout.biases]
 TRANSFORMERS = [name for name in WITH_BIASES if SYSTEMS[name].library == "transformers"]
 by_transformers = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 in_timm = pytest.mark.parametrize("system", ["vit_small_patch14_reg4_dinov2.lvd142m"], indirect=True)
@@ -42,7 +42,7 @@ def system(request: pytest.FixtureRequest) -> System:
 
 def projections(net: Network) -> int:
     """Count the projections that may have a bias: one in each block if they are fused, else three."""
-    return net.blocks * (1 if net.layout.library == "timm" else 3)
+    return net.blocks * (1 if net.library == "timm" else 3)
 
 
 def is_bias(name: str) -> bool:

@@ -13,8 +13,8 @@ import transformers
 from torch import Tensor, nn
 
 from vconv.catalog.systems import System
-from vconv.convert.layouts.table import network
 from vconv.convert.libraries import corrections
+from vconv.convert.libraries.readers import network
 from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.rope_periods import PATCH, of, periods
 from vconv.convert.sources.base import Source

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.table import find_layout, network
-from vconv.convert.patches.base import applied, find_sites
+from vconv.convert import conversion
+from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.patches import table
+from vconv.convert.patches.base import Patch, Site, Undo, applied, find_sites
 from vconv.convert.patches.table import PATCHES, called_for, named
 from vconv.convert.sources.base import Source
+from vconv.types import silent
 
 Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
@@ -28,7 +31,7 @@ EXPECTED = {
 """By family, what the published networks call for."""
 
 CASES = [
-    (system.name, name) for system in SYSTEMS.values() for name in EXPECTED[find_layout(system.config).family]
+    (system.name, name) for system in SYSTEMS.values() for name in EXPECTED[find_reader(system.config).family]
 ]
 COUNTS = {
     "dinov3-vits16": {"gelu-erf": 12, "rope-periods": 1, "qkv-bias": 36},
@@ -172,3 +175,35 @@ def test_all_patches_together_are_the_corrected_reference(
         found = named(model, pixel_values)
     assert list(found) == list(expected)
     assert max(distance(found[name], expected[name]) for name in expected) < 1e-5
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_new_patch_is_one_row_and_is_counted_and_put_on_while_graphs_are_traced(
+    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+
+    def apply() -> Undo:
+        log.append("on")
+        return lambda: log.append("off")
+
+    toy = Patch(
+        name="toy",
+        reason="a test",
+        corrective=False,
+        carriers=lambda net: ("graph",),
+        applies=lambda net: net.layout.family == "dinov3_vit",
+        expected=lambda net: 1,
+        sites=lambda model, net: [Site("norm", False, apply)],
+    )
+    monkeypatch.setattr(table, "PATCHES", {**PATCHES, "toy": toy})
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    prepared = conversion.prepare(folder, small_source, silent).counted()
+    assert [(each.patch.name, each.applied, each.sites) for each in prepared.decisions][-1] == (
+        "toy",
+        True,
+        1,
+    )
+    conversion.export_graphs(folder, prepared, (64, 64), 1, 18, silent)
+    assert log == ["on", "off"]

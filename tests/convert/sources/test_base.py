@@ -45,7 +45,7 @@ def test_entries_are_those_of_the_file(small_source: Source) -> None:
 
 def test_a_source_knows_its_network_and_its_library(small_source: Source) -> None:
     assert small_source.network.config == small_source.config
-    assert small_source.network.layout.library == small_source.library.name
+    assert small_source.network.library == small_source.library.name
     assert small_source.network is small_source.network
 
 

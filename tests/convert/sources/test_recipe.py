@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.files import safetensors_file
-from vconv.convert.layouts.base import TensorSpec
-from vconv.convert.layouts.table import LAYOUTS, find_layout, network
+from vconv.convert.layouts.table import LAYOUTS
+from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.network import TensorSpec
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
@@ -30,7 +31,7 @@ FUSED = [name for name, system in SYSTEMS.items() if system.library == "timm"]
 WITH_POSITIONS = [
     name
     for name, system in SYSTEMS.items()
-    if any(slot.role == "position" for slot in find_layout(system.config).slots)
+    if any("positions" in rule.parts for rule in find_reader(system.config).layout.rules)
 ]
 UNUSED = ("embeddings.mask_token", "q_proj.bias", "v_proj.bias")
 """Used in training only, or zero by the recipe, as in the files that the authors released."""
@@ -52,7 +53,12 @@ def drawn(system: System, seed: int) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def test_every_role_has_a_rule_and_every_rule_is_used() -> None:
-    assert {slot.role for layout in LAYOUTS.values() for slot in layout.slots} == set(recipe.RECIPE)
+    roles = {
+        rule.role or layout.architecture.parts[rule.parts[0]].role
+        for layout in LAYOUTS.values()
+        for rule in layout.rules
+    }
+    assert roles == set(recipe.RECIPE)
 
 
 def test_every_tensor_is_finite_and_of_its_shape(small_system: System) -> None:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from vconv.catalog.systems import System
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources import recipe, synthetic
 from vconv.types import silent
 

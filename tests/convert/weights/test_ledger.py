@@ -11,8 +11,8 @@ import pytest
 
 from vconv.catalog.systems import SYSTEMS
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.convert.layouts.base import Network
-from vconv.convert.layouts.table import find_layout
+from vconv.convert.libraries.readers import find_reader
+from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import CASTABLE, Line
@@ -20,7 +20,7 @@ from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-PREFIXED = [name for name, system in SYSTEMS.items() if find_layout(system.config).prefix]
+PREFIXED = [name for name, system in SYSTEMS.items() if find_reader(system.config).layout.prefix]
 
 
 def net(source: Source) -> Network:

@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from vconv.artifact import artifact as module
 from vconv.artifact.artifact import Artifact, read_config
-from vconv.artifact.manifest import FileRecord, Manifest
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.records import FileRecord
 from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.hashes import sha256_of

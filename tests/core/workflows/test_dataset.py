@@ -22,10 +22,11 @@ from vconv.artifact.results import REPORTS_FOLDER
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.cli.render import validated
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import models
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ArtifactError, EngineError, InputError
-from vconv.runtime.engines.session import in_batches
+from vconv.runtime.engines.base import in_batches
 from vconv.runtime.inputs.images import natural_image, upright
 from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import Array
@@ -96,8 +97,7 @@ def brute_force(system: System, folder: Path, artifact: Path, names: Sequence[st
             torch.from_numpy(pixels)
         )
     return {
-        name: value.double().numpy()
-        for name, value in zip(models.output_names(source.network), found, strict=True)
+        name: value.double().numpy() for name, value in zip(output_names(source.network), found, strict=True)
     }
 
 

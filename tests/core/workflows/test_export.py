@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import vconv
 from vconv.artifact import manifest
 from vconv.catalog.systems import SYSTEMS, System
+from vconv.convert.architectures.outputs import output_names, output_shapes
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.hubs.base import Snapshot
-from vconv.convert.layouts.table import network
-from vconv.convert.libraries import models
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, UnknownNameError, WeightsError
 from vconv.types import INPUT, WEIGHTS_FILE, Array
@@ -145,7 +145,7 @@ SHAPES = {
 
 @pytest.mark.every_system
 def test_the_full_sized_network_of_a_system_has_the_outputs_of_its_model_page(system: System) -> None:
-    shapes = models.output_shapes(network(system.config), 1, system.input)
+    shapes = output_shapes(network(system.config), 1, system.input)
     assert {name: list(shape[1:]) for name, shape in shapes.items()} == SHAPES[system.name]
 
 
@@ -400,7 +400,7 @@ def test_the_network_that_an_artifact_describes_has_the_outputs_that_it_declares
     config = json.loads((either / "config.json").read_text())
     net = network(config, read_header(either / WEIGHTS_FILE))
     declared = manifest.load(either).outputs
-    assert list(declared) == list(models.output_names(net))
+    assert list(declared) == list(output_names(net))
     _, expected = golden.load(either / golden.GOLDEN_FILE)
     assert {name: shape[1:] for name, shape in declared.items()} == {
         name: value.shape[1:] for name, value in expected.items()

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import vconv
 from vconv.artifact import manifest
-from vconv.artifact.manifest import OfflineRecord
+from vconv.artifact.records import OfflineRecord
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.convert.ascend import offline_model

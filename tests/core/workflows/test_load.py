@@ -12,7 +12,8 @@ import pytest
 
 import vconv
 from vconv.errors import InputError, UnavailableError, UnknownNameError
-from vconv.runtime.engines.table import OnnxRuntimeSession, OpenVinoSession
+from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
+from vconv.runtime.engines.openvino import OpenVinoSession
 from vconv.validators.report import saving
 
 Record = Callable[..., None]

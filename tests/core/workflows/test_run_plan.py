@@ -12,7 +12,7 @@ from vconv.errors import InputError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.capture import CapturedSession
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.processes.peak_memory import peak_of
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.validation import Candidate

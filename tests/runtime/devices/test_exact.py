@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from vconv.runtime.devices.base import Settings
-from vconv.runtime.devices.table import find_device, without_tf32
+from vconv.runtime.devices.cuda import without_tf32
+from vconv.runtime.devices.table import find_device
 
 Machine = Any
 """What the fixture ``machine`` is."""

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from vconv.errors import InputError, UnknownNameError
-from vconv.runtime.devices import npu as npu_module
+from vconv.runtime.devices import npu_sim
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import KINDS, find_device, find_devices
+from vconv.runtime.engines.acl import OfflineSession
 from vconv.runtime.simulation.arithmetic import PROFILES, Arithmetic
 from vconv.runtime.simulation.device import lack
 
@@ -141,20 +141,22 @@ def test_a_setting_that_no_device_of_this_machine_has_is_refused_of_all_too(npu:
         find_devices("all", Settings(("cnov",)))
 
 
-def test_an_engine_that_cannot_be_told_is_held_to_what_it_may_do(npu: Machine) -> None:
-    device = find_device("npu", Settings(()))
-    found = {engine: device.arithmetic_of("fp32", engine) for engine in ("torch", "onnxruntime", "acl")}
-    assert found == {"torch": "fp32", "onnxruntime": "hf32", "acl": "fp32"}
-    assert device.arithmetic_of("fp16", "onnxruntime") == "fp16"
+@pytest.mark.parametrize(("soc", "arithmetic"), [(224, "fp32"), (202, "fp16")])
+def test_an_offline_model_computes_float32_as_it_is_compiled_to_where_the_chip_can(
+    npu: Machine, soc: int, arithmetic: str
+) -> None:
+    npu.soc = soc
+    device = find_device("npu")
+    found = [OfflineSession.arithmetic(device, precision) for precision in ("fp32", "fp16")]
+    assert found == [arithmetic, "fp16"]
 
 
 def test_where_the_npu_cannot_be_simulated_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = replace(KINDS["npu-sim"], count=lambda: 0, absent=lambda: "torch 2.9.1; it needs 2.10")
-    monkeypatch.setitem(KINDS, "npu-sim", row)  # type: ignore[arg-type]
+    monkeypatch.setattr(npu_sim, "lack", lambda: "torch 2.9.1; it needs 2.10")
     with pytest.raises(InputError, match=r"there is no npu-sim \| got torch 2.9.1.* fix: use torch 2.10"):
         find_device("npu-sim")
 
 
 def test_this_torch_can_simulate_where_it_is_late_enough() -> None:
     late = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 10)
-    assert KINDS[npu_module.SIMULATED].count() == int(late)
+    assert KINDS[npu_sim.SIMULATED].count() == int(late)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from vconv.errors import InputError, UnknownNameError, VconvError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS, find_device, find_devices
 from vconv.runtime.doctor import diagnosis
-from vconv.runtime.engines.precisions import PRECISIONS
+from vconv.runtime.engines.onnxruntime import PROVIDERS
 from vconv.runtime.simulation.device import lack
 from vconv.validators.accuracy.limits import STRICT
 
@@ -66,23 +67,23 @@ def test_every_device_has_a_name_that_torch_knows(device: Device) -> None:
     assert device.torch_name == device.name
 
 
-def test_every_device_has_providers_that_onnx_runtime_knows(device: Device) -> None:
-    assert device.provider_names()
-    assert device.provider_names() <= set(onnxruntime.get_all_providers())
+def test_onnx_runtime_has_a_provider_for_every_kind_of_device(device: Device) -> None:
+    assert PROVIDERS[device.kind].name in onnxruntime.get_all_providers()
 
 
 def test_an_accelerators_provider_is_told_which_device_it_is(machine: Machine) -> None:
+    kept = {"precision_mode": "must_keep_origin_dtype", "dump_om_model": 0}
     for index in (0, 1):
-        ((cuda, cuda_options),) = find_device(f"cuda:{index}").providers
-        ((npu, npu_options),) = find_device(f"npu:{index}").providers
-        assert (cuda, cuda_options) == ("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0})
-        assert npu == "CANNExecutionProvider"
-        kept = {"precision_mode": "must_keep_origin_dtype", "dump_om_model": 0}
-        assert npu_options == {"device_id": index, **kept}
+        cuda, npu = find_device(f"cuda:{index}"), find_device(f"npu:{index}")
+        given = ("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0})
+        assert PROVIDERS["cuda"].on(cuda) == given
+        assert PROVIDERS["npu"].on(npu) == ("CANNExecutionProvider", {"device_id": index, **kept})
+    assert PROVIDERS["cpu"].on(find_device("cpu")) == "CPUExecutionProvider"
 
 
-def test_onnx_runtime_has_its_own_name_for_an_npu(device: Device) -> None:
-    assert device.ort_name == {"npu": "cann", "npu-sim": "cpu"}.get(device.kind, device.kind)
+def test_onnx_runtime_has_its_own_name_for_the_memory_of_an_npu(device: Device) -> None:
+    named = {"npu": "cann", "npu-sim": "cpu"}.get(device.kind, device.kind)
+    assert PROVIDERS[device.kind].memory == named
 
 
 def test_the_simulated_device_says_so_and_no_other_does(device: Device) -> None:
@@ -90,17 +91,15 @@ def test_the_simulated_device_says_so_and_no_other_does(device: Device) -> None:
     assert ("simulated" in device.model) is device.simulated
 
 
-def test_every_precision_of_every_device_has_strict_limits(device: Device) -> None:
+def test_every_precision_of_every_device_is_in_the_table_and_has_strict_limits(device: Device) -> None:
     assert device.precisions and set(device.usual) <= set(device.precisions) <= set(PRECISIONS)
     for name in device.precisions:
         limits = PRECISIONS[name].limits
-        assert (limits, device.arithmetic_of(limits)) in STRICT
+        assert (limits, device.arithmetic if name == "fp32" else limits) in STRICT
 
 
-def test_float32_is_computed_in_the_devices_own_way_and_the_rest_as_named(device: Device) -> None:
-    own = {"npu": "hf32", "npu-sim": "hf32"}.get(device.kind, "fp32")
-    assert device.arithmetic_of("fp32") == device.arithmetic == own
-    assert [device.arithmetic_of(name) for name in ("fp16", "bf16", "int8")] == ["fp16", "bf16", "int8"]
+def test_what_float32_is_computed_in_is_said_by_the_devices_settings(device: Device) -> None:
+    assert device.arithmetic == {"npu": "hf32", "npu-sim": "hf32"}.get(device.kind, "fp32")
 
 
 def test_every_device_has_the_makers_name_of_its_model(machine: Machine) -> None:
@@ -254,7 +253,7 @@ def test_without_an_npu_it_is_told_whether_torch_npu_is_there(
     found = "got torch_npu: not installed"
     if state == "package that finds none":
         install("npu", accelerators(count=0))
-        monkeypatch.setattr(diagnosis, "npu_trouble", lambda: None)
+        monkeypatch.setattr(diagnosis, "npu_problem", lambda: None)
         found = "got torch_npu, but no NPU that it can use"
     with pytest.raises(InputError, match="there is no npu ") as caught:
         find_device("npu")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from vconv.runtime.doctor import cann, imports
 from vconv.runtime.doctor import diagnosis as doctor
 from vconv.runtime.doctor.diagnosis import Diagnosis, Finding, State, npu_left_out, npu_problem
 from vconv.runtime.doctor.imports import Attempt
+from vconv.runtime.engines.table import ENGINES, Engine, Runs
 
 StandIns = Any
 """What the fixture ``stand_ins`` makes."""
@@ -238,6 +240,34 @@ def test_two_builds_of_onnxruntime_that_work_are_a_note(healthy: StandIns) -> No
     finding = findings()["onnxruntime"]
     assert finding.state is State.NOTE
     assert "it has CANNExecutionProvider, CPUExecutionProvider" in finding.found
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """A new engine: its row alone."""
+    row = Engine("toy", Runs.GRAPHS, "toy_engine:ToySession", "toy_runtime", ("toy_runtime", "toy-gpu"))
+    row = replace(row, purpose="an engine for a test")
+    monkeypatch.setitem(ENGINES, "toy", row)  # type: ignore[arg-type]
+    return row
+
+
+def test_a_new_engine_is_looked_for_after_the_others(healthy: StandIns, toy: Engine) -> None:
+    absent = Finding("toy_runtime", State.NOTE, "not installed: an engine for a test")
+    rows = findings()
+    assert rows["toy_runtime"] == absent
+    assert list(rows).index("toy_runtime") == list(rows).index("openvino") + 1
+    healthy.add("toy_runtime", "1.2.3", "")
+    assert findings()["toy_runtime"] == Finding("toy_runtime", State.OK, "1.2.3")
+    healthy.record("toy-gpu", "1.2.3")
+    assert findings()["toy_runtime"] == Finding(
+        "toy_runtime",
+        State.NOTE,
+        "toy_runtime 1.2.3 and toy-gpu 1.2.3 overwrite each other's files",
+        "`pip uninstall toy_runtime toy-gpu`, then install one of them",
+    )
+    replaced(healthy, "toy_runtime", "raise ImportError('half of it is missing')")
+    finding = findings()["toy_runtime"]
+    assert (finding.state, "half of it is missing" in finding.found) == (State.PROBLEM, True)
 
 
 def test_a_torchvision_for_another_torch_is_the_problem_and_timms_is_a_consequence(healthy: StandIns) -> None:

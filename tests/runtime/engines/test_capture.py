@@ -20,7 +20,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines import capture
 from vconv.runtime.engines.capture import WARMUPS, CapturedSession
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.processes.request import OpenRequest
 from vconv.types import Array, Status, silent
 from vconv.validators import validation

@@ -16,8 +16,8 @@ from vconv.convert.ascend.atc import CompileOrder
 from vconv.errors import EngineError, InputError, MemoryShortError, UnavailableError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.offline import OfflineSession
-from vconv.runtime.engines.table import OnnxRuntimeSession
+from vconv.runtime.engines.acl import OfflineSession
+from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
 from vconv.types import Array, silent
 
 CPU = find_device("cpu")

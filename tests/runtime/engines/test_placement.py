@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeSession, Provider
 from vconv.runtime.engines.placement import fallbacks
-from vconv.runtime.engines.table import OnnxRuntimeSession
 from vconv.types import Array
 
 CPU = find_device("cpu")
@@ -23,17 +24,19 @@ OTHER = "AzureExecutionProvider"
 """A provider of every build of ONNX Runtime, which takes no node of any graph here."""
 
 
-@dataclass(frozen=True)
-class Pretending(Device):
-    """A CPU that says it is an accelerator, but to ONNX Runtime where inputs are put."""
-
-    @property
-    def ort_name(self) -> str:
-        return "cpu"
+NPU = replace(CPU, name="npu:0", kind="npu")
+Pretend = Callable[[str], Device]
 
 
-def pretending(*providers: str) -> Device:
-    return replace(Pretending(**vars(CPU)), name="npu:0", kind="npu", providers=providers)
+@pytest.fixture
+def pretending(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    """The function that makes a provider that of NPUs, with memory of the CPU; returns an NPU."""
+
+    def pretend(provider: str) -> Device:
+        monkeypatch.setitem(PROVIDERS, "npu", Provider(provider, "cpu"))  # type: ignore[arg-type]
+        return NPU
+
+    return pretend
 
 
 @pytest.fixture
@@ -77,7 +80,11 @@ def open_on(device: Device, artifact: Path, size: tuple[int, int]) -> OnnxRuntim
 
 
 def test_a_provider_that_takes_no_node_leaves_them_all_to_the_cpu_and_the_session_says_so(
-    small_artifact: Path, size: tuple[int, int], pixel_values: Array, tmp_path: Path
+    small_artifact: Path,
+    size: tuple[int, int],
+    pixel_values: Array,
+    tmp_path: Path,
+    pretending: Pretend,
 ) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -95,7 +102,7 @@ def test_a_provider_that_takes_no_node_leaves_them_all_to_the_cpu_and_the_sessio
 
 
 def test_a_provider_that_takes_every_node_leaves_none_and_that_is_said_too(
-    small_artifact: Path, size: tuple[int, int], pixel_values: Array
+    small_artifact: Path, size: tuple[int, int], pixel_values: Array, pretending: Pretend
 ) -> None:
     with open_on(pretending("CPUExecutionProvider"), small_artifact, size) as session:
         session.run(pixel_values[:2])
@@ -118,6 +125,7 @@ def test_no_profile_stays_on_the_disk(
     pixel_values: Array,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    pretending: Pretend,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)

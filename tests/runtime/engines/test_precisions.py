@@ -14,18 +14,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
-from vconv.convert.layouts.base import Network
 from vconv.convert.libraries import models
+from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.errors import InputError, UnknownNameError
+from vconv.precisions import PRECISIONS
+from vconv.runtime.devices.precisions import find_precisions
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS, Precision, find_precisions
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession, autocast, torch_type
 from vconv.types import Array, Arrays
 
 CPU = find_device("cpu")
 REDUCED = [name for name in PRECISIONS if name != "fp32"]
-CAST = [name for name in REDUCED if PRECISIONS[name].autocast is None]
+CAST = [name for name in REDUCED if not PRECISIONS[name].autocast]
 PRODUCTS = ("linear", "addmm", "mm", "bmm", "matmul", "conv2d", "convolution", "scaled_dot_product_attention")
 LEAST = {torch.float16: 1e-4, torch.bfloat16: 1e-3}
 """Relative L2 distance from float32 that arithmetic in a type cannot stay under: about its rounding unit."""
@@ -80,13 +81,13 @@ def relative_l2(actual: Array, expected: Array) -> float:
 def narrow(name: str) -> torch.dtype:
     """Return the type that products are computed in."""
     precision = PRECISIONS[name]
-    return precision.autocast or precision.dtype
+    return torch_type(precision.autocast or precision.dtype)
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_the_weights_are_of_the_precisions_type(name: str, opened: Callable[..., Any]) -> None:
     _, model = opened(name)
-    assert {parameter.dtype for parameter in model.parameters()} == {PRECISIONS[name].dtype}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch_type(PRECISIONS[name].dtype)}
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
@@ -122,7 +123,7 @@ def test_outputs_hold_values_of_the_reduced_type_alone(
     name: str, opened: Callable[..., Any], pixel_values: Array
 ) -> None:
     for value in opened(name)[0].run(pixel_values[:1]).values():
-        rounded = torch.from_numpy(value).to(PRECISIONS[name].dtype).float().numpy()
+        rounded = torch.from_numpy(value).to(torch_type(PRECISIONS[name].dtype)).float().numpy()
         assert np.array_equal(rounded, value)
 
 
@@ -166,7 +167,7 @@ def test_a_cast_of_the_patched_model_would_lose_the_periods(
         assert not [key for key, _ in opened("fp32")[1].named_buffers() if key.endswith("periods")]
         return
     _, model = opened("fp32")
-    model.to(PRECISIONS[name].dtype)
+    model.to(torch_type(PRECISIONS[name].dtype))
     buffers = {key.rsplit(".")[-1]: value for key, value in model.named_buffers()}
     key = "periods" if "periods" in buffers else "inv_freq"
     wanted = authors_periods(net) if key == "periods" else 1.0 / authors_periods(net)
@@ -220,16 +221,16 @@ def test_autocast_is_that_of_the_devices_kind_and_the_precisions_type(
 ) -> None:
     asked: list[tuple[str, torch.dtype]] = []
 
-    def autocast(kind: str, dtype: torch.dtype) -> Any:
+    def noted(kind: str, dtype: torch.dtype) -> Any:
         asked.append((kind, dtype))
         return torch.no_grad()
 
-    monkeypatch.setattr(torch, "autocast", autocast)
-    precision: Precision = PRECISIONS[name]
-    for kind in ("cpu", "cuda", "npu"):
-        with precision.context(replace(CPU, kind=kind)):
+    monkeypatch.setattr(torch, "autocast", noted)
+    kinds, precision = ("cpu", "cuda", "npu"), PRECISIONS[name]
+    for kind in kinds:
+        with autocast(precision, replace(CPU, kind=kind)):
             pass
-    wanted = [(kind, precision.autocast) for kind in ("cpu", "cuda", "npu")] if precision.autocast else []
+    wanted = [(kind, torch_type(precision.autocast)) for kind in kinds] if precision.autocast else []
     assert asked == wanted
 
 
@@ -238,4 +239,4 @@ def test_a_precision_is_named_after_its_limits(name: str) -> None:
     precision = PRECISIONS[name]
     assert precision.name == name
     assert name.removeprefix("autocast-") == precision.limits
-    assert (precision.autocast is not None) == name.startswith("autocast-")
+    assert bool(precision.autocast) == name.startswith("autocast-")

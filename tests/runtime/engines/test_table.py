@@ -16,23 +16,18 @@ from onnx import TensorProto, helper
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.table import GRAPH_ENGINES, OnnxRuntimeSession
+from vconv.runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeSession
+from vconv.runtime.engines.table import graph_engines
 from vconv.types import INPUT, Array
 
 CPU = find_device("cpu")
-CUDA = replace(
-    CPU,
-    name="cuda:1",
-    kind="cuda",
-    index=1,
-    providers=(("CUDAExecutionProvider", {"device_id": 1, "use_tf32": 0}),),
-)
-NPU = replace(CUDA, name="npu:1", kind="npu", providers=(("CANNExecutionProvider", {"device_id": 1}),))
+CUDA = replace(CPU, name="cuda:1", kind="cuda", index=1)
+NPU = replace(CUDA, name="npu:1", kind="npu")
 SIZE = (64, 64)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", None], ids=["empty", "garbage", "missing"])
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_a_file_that_is_no_graph_is_an_engine_error(
     engine: str, content: bytes | None, tmp_path: Path
 ) -> None:
@@ -40,18 +35,18 @@ def test_a_file_that_is_no_graph_is_an_engine_error(
     if content is not None:
         graph.write_bytes(content)
     with pytest.raises(EngineError, match=r"refuses broken\.onnx") as caught:
-        GRAPH_ENGINES[engine](graph, CPU, tmp_path, SIZE, None)
+        graph_engines()[engine].open(graph, CPU, tmp_path, SIZE, None)
     assert not isinstance(caught.value, (MemoryShortError, UnavailableError))
 
 
 @pytest.mark.parametrize("way", ["run", "bind"])
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_a_batch_that_the_graph_does_not_take_is_an_engine_error(
     engine: str, way: str, small_artifact: Path, pixel_values: Array, size: tuple[int, int]
 ) -> None:
     graph = small_artifact / "model.npu.onnx"
     with (
-        GRAPH_ENGINES[engine](graph, CPU, small_artifact, size, 3) as session,
+        graph_engines()[engine].open(graph, CPU, small_artifact, size, 3) as session,
         pytest.raises(EngineError, match=r"refuses model\.npu\.onnx") as caught,
     ):
         session.run(pixel_values[:3]) if way == "run" else session.bind(pixel_values[:3])()
@@ -141,7 +136,7 @@ def test_inputs_and_outputs_are_bound_on_the_right_accelerator_before_the_clock_
     runtime: StandInRuntime, device: Device, kind: str, tmp_path: Path
 ) -> None:
     session = OnnxRuntimeSession(tmp_path / "model.onnx", device, tmp_path, SIZE, None)
-    assert runtime.providers == list(device.providers)
+    assert runtime.providers == [PROVIDERS[device.kind].on(device)]
     feed = np.ones((3, *SIZE, 2), np.float32).transpose(3, 0, 1, 2)
     forward = session.bind(feed)
     assert runtime.asked == [
@@ -193,7 +188,7 @@ def test_a_build_of_onnx_runtime_without_the_device_says_what_it_has(
 @pytest.mark.parametrize("device", [CUDA, NPU], ids=["cuda", "npu"])
 def test_openvino_refuses_a_device_that_is_not_the_cpu(device: Device, tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="OpenVINO runs on CPU"):
-        GRAPH_ENGINES["openvino"](tmp_path / "model.onnx", device, tmp_path, SIZE, None)
+        graph_engines()["openvino"].open(tmp_path / "model.onnx", device, tmp_path, SIZE, None)
 
 
 def hide_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,11 +204,11 @@ def test_an_engine_that_is_not_installed_is_an_error_that_the_user_can_mend(
 ) -> None:
     hide_openvino(monkeypatch)
     with pytest.raises(UnavailableError, match="openvino is not installed"):
-        GRAPH_ENGINES["openvino"](tmp_path / "model.onnx", CPU, tmp_path, SIZE, None)
+        graph_engines()["openvino"].open(tmp_path / "model.onnx", CPU, tmp_path, SIZE, None)
 
 
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_every_engine_lacks_nothing_on_the_cpu_and_something_elsewhere(engine: str) -> None:
-    assert GRAPH_ENGINES[engine].lack(CPU) == ""
-    nowhere = replace(NPU, providers=("NoSuchExecutionProvider",))
-    assert GRAPH_ENGINES[engine].lack(nowhere)
+    assert graph_engines()[engine].lack(CPU) == ""
+    nowhere = replace(NPU, kind="a kind that nobody knows")
+    assert graph_engines()[engine].lack(nowhere)

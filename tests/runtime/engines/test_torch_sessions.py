@@ -16,7 +16,7 @@ from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, MemoryShortError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.types import Array
 
 CPU = find_device("cpu")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,14 @@ import pytest
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import System
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import TorchSession
-from vconv.runtime.engines.table import GRAPH_ENGINES
+from vconv.runtime.engines.onnxruntime import PROVIDERS, Provider
+from vconv.runtime.engines.table import graph_engines
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
 from vconv.types import Array
 
@@ -47,7 +47,7 @@ def test_every_variant_opens_with_its_own_engine_size_and_batch(
             assert (session.engine, session.size, session.batch) == (record.engine, size, record.batch)
 
 
-@pytest.mark.parametrize("engine", GRAPH_ENGINES)
+@pytest.mark.parametrize("engine", graph_engines())
 def test_a_graph_opens_in_another_engine_when_asked(small: Artifact, engine: str) -> None:
     with open_variant(small, small.variant("onnx-fp32"), CPU, engine) as session:
         assert session.engine == engine
@@ -104,7 +104,7 @@ def test_an_artifact_without_its_weights_says_how_to_complete_it(
     copy = shutil.copytree(small_artifact, tmp_path / "copy")
     (copy / "model.safetensors").unlink()
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else GRAPH_ENGINES:
+        for engine in [""] if record.engine == "torch" else graph_engines():
             with pytest.raises(ArtifactError, match=r"has no weights .*fix: .*vconv fill .*copy "):
                 open_variant(Artifact(copy, made), record, CPU, engine)
     with pytest.raises(ArtifactError, match="has no weights"):
@@ -114,10 +114,10 @@ def test_an_artifact_without_its_weights_says_how_to_complete_it(
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.parametrize("provider", ["NoSuchExecutionProvider", "CUDAExecutionProvider"])
 def test_a_device_that_onnx_runtime_lacks_is_not_quietly_replaced_by_the_cpu(
-    small: Artifact, provider: str
+    small: Artifact, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if provider in onnxruntime.get_available_providers():
         pytest.skip(f"{provider} is installed here")
-    nowhere = replace(CPU, providers=(provider,))
+    monkeypatch.setitem(PROVIDERS, "cpu", Provider(provider, "cpu"))  # type: ignore[arg-type]
     with pytest.raises(UnavailableError, match=f"no {provider}"):
-        open_variant(small, small.variant("onnx-fp32"), nowhere)
+        open_variant(small, small.variant("onnx-fp32"), CPU)

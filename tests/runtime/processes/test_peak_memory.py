@@ -188,9 +188,8 @@ def test_a_real_child_has_its_libraries_before_and_the_variant_after(small_artif
 @ONE
 def test_a_child_says_nothing_but_its_result_on_standard_output(small_artifact: Path) -> None:
     loud = "import os, sys; print('from a library'); os.write(1, b'from its depths\\n')"
-    run = (
-        "from vconv.runtime import isolation as i; f = i.peak_of; i.peak_of = lambda s: (exec(LOUD), f(s))[1]"
-    )
+    run = "from vconv.runtime.processes import peak_memory as i; f = i.peak_of\n"
+    run += "i.peak_of = lambda s: (exec(LOUD), f(s))[1]"
     command = [sys.executable, "-c", f"LOUD = {loud!r}\n{run}\ni.main()"]
     subject = json.dumps(asdict(replace(SUBJECT, artifact=str(small_artifact))))
     done = subprocess.run(command, input=subject, capture_output=True, text=True, check=True)

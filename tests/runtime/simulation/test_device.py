@@ -259,7 +259,7 @@ def test_in_exact_mode_every_system_agrees_with_the_cpu(simulating: Child, small
 from pathlib import Path
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from vconv.convert.libraries import models
-from vconv.convert.layouts.table import network
+from vconv.convert.libraries.readers import network
 from vconv.runtime.inputs.preprocessing import read_config
 from dataclasses import replace
 folder = Path(given["folder"])

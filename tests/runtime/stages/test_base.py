@@ -14,11 +14,11 @@ from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import System
-from vconv.convert.layouts.base import EMBEDDING_ROLES
+from vconv.convert.architectures.base import EMBEDDING_ROLES
 from vconv.errors import ArtifactError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.stages.base import TOKENS, Stages, stage_names
 from vconv.runtime.stages.graph import GraphStages

@@ -17,10 +17,10 @@ from vconv.convert.libraries import models
 from vconv.convert.patches import table
 from vconv.convert.patches.gelu_erf import GeluErf
 from vconv.convert.sources.base import Source
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.timing import launches
 from vconv.runtime.timing.launches import KERNELS, OPERATORS, Launches
 from vconv.types import Array

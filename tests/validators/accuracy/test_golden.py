@@ -15,6 +15,7 @@ import torch
 import transformers
 from torch import nn
 
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import corrections, models
 from vconv.convert.patches import base, table
 from vconv.convert.sources.base import Source
@@ -251,7 +252,7 @@ def model(small_source: Source) -> nn.Module:
 def run_wide(model: nn.Module, source: Source, images: Array) -> dict[str, torch.Tensor]:
     with torch.inference_mode():
         found = models.Outputs(model, source.network)(torch.from_numpy(images).double())
-    return dict(zip(models.output_names(source.network), found, strict=True))
+    return dict(zip(output_names(source.network), found, strict=True))
 
 
 def linear_layers(model: nn.Module) -> list[nn.Linear]:

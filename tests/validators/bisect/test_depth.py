@@ -14,9 +14,9 @@ import pytest
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.errors import ArtifactError
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
 from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.stages import table
 from vconv.runtime.stages.base import TOKENS, Stages, Step, stage_names

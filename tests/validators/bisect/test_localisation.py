@@ -12,9 +12,9 @@ import pytest
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
+from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.precisions import PRECISIONS
-from vconv.runtime.engines.session import TorchSession
+from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.stages.base import TOKENS, Stages, Step
 from vconv.runtime.stages.graph import GraphStages

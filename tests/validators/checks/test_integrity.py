@@ -11,7 +11,8 @@ import pytest
 import safetensors.numpy
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.manifest import FileRecord, Manifest
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.records import FileRecord
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vconv.artifact.artifact import Artifact
-from vconv.convert.layouts.base import Numbers
+from vconv.convert.architectures.base import Numbers
 from vconv.validators.bisect import hypotheses, localisation
 from vconv.validators.faults import classes
 from vconv.validators.faults.table import FAULTS

@@ -13,7 +13,7 @@ import pytest
 from vconv.errors import EngineError, MemoryShortError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
 from vconv.runtime.timing import machine_load as machine_room
 from vconv.runtime.timing import synchronisation
 from vconv.runtime.timing.clocks import TimingPlan

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from vconv.runtime.engines.session import Placed
+from vconv.runtime.engines.base import Placed
 from vconv.validators.report.output_summary import SHOWN, summarise_outputs
 from vconv.validators.report.rows import OutputSummary
 

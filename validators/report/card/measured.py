@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vconv.runtime.engines.table import ENGINES
 from vconv.types import Status
 from vconv.validators.checks.preprocessing import MADE_UP
 from vconv.validators.latency.peak_memory import IN_PROCESS
@@ -12,11 +13,13 @@ from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import code, escaped
 from vconv.validators.report.card.words import Words
 
-_VERSIONS = (
-    *("python", "torch", "torchvision", "torch_npu", "transformers", "timm", "onnx", "onnxruntime"),
-    *("openvino", "numpy", "pillow", "vconv", "cann", "cuda devices", "npu devices", "cores"),
-)
-"""What of a report's environment a card shows."""
+
+def _versions() -> list[str]:
+    """Name what of a report's environment a card shows."""
+    libraries = ("python", "torch", "torchvision", "torch_npu", "transformers", "timm", "onnx")
+    engines = (engine.package for engine in ENGINES.values() if engine.distributions)
+    rest = ("numpy", "pillow", "vconv", "cann", "cuda devices", "npu devices", "cores")
+    return list(dict.fromkeys((*libraries, *engines, *rest)))
 
 
 def verdict(one: DeviceEvidence, words: Words) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def environment(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         "simulated": one.simulated,
         "moment": one.moment,
         "file": one.file,
-        "versions": tables.versions(one.document.environment, _VERSIONS, words),
+        "versions": tables.versions(one.document.environment, _versions(), words),
         "settings": tables.settings(one, words),
     }
 

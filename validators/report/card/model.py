@@ -115,8 +115,10 @@ def routes(made: Manifest) -> list[dict[str, str]]:
     return [{"name": way.name, "needs": way.needs, "command": way.command_of(named, folder)} for way in ways]
 
 
-def geometry(made: Manifest) -> dict[str, int]:
-    """Tell how an image becomes tokens, from the shapes of the outputs."""
+def geometry(made: Manifest) -> dict[str, int] | None:
+    """Tell how an image becomes tokens, from the shapes of the outputs; None where they are no grid."""
+    if not {"patches", "last_hidden_state"} <= made.outputs.keys():
+        return None
     height, width = made.size
     patches, channels = int(made.outputs["patches"][1]), int(made.outputs["patches"][2])
     side = math.isqrt(height * width // patches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vconv.catalog.published import PublishedFigures
+from vconv.runtime.engines.table import is_usual
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import code, escaped, table
@@ -59,7 +60,7 @@ def figure(key: str, value: float | None) -> str:
 
 def named(row: PlacedVariant, words: Words) -> str:
     """Name a variant; *simulated* follows it where its device is an imitation."""
-    engine = "" if row.engine in ("torch", "onnxruntime") else f" ({row.engine})"
+    engine = "" if is_usual(row.engine) else f" ({row.engine})"
     simulated = words.say("marks", "simulated") if row.simulated else ""
     return f"{code(row.variant)}{engine}{simulated}"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vconv.runtime.engines.session import Session
+from vconv.runtime.engines.base import Session
 from vconv.types import Array, Arrays
 from vconv.validators.outcome import Looked
 from vconv.validators.report.page.maps import Basis, PatchMap, compare
@@ -38,6 +38,7 @@ class Gallery:
         expected: the reference's patches of them, (N, P, D).
         grid: patches in a column and in a row.
         bases: by image, the reference's principal components.
+        reason: why there is nothing to draw, where there is nothing.
         maps: by variant, one map an image; filled by :meth:`look`.
     """
 
@@ -46,10 +47,18 @@ class Gallery:
     expected: Array
     grid: tuple[int, int]
     bases: tuple[Basis, ...]
+    reason: str = NO_PATCHES
     maps: dict[Key, tuple[PatchMap, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, names: Sequence[str], photographs: Array, outputs: Arrays, grid: tuple[int, int]) -> Gallery:
+    def of(
+        cls,
+        names: Sequence[str],
+        photographs: Array,
+        outputs: Arrays,
+        grid: tuple[int, int],
+        reason: str = NO_PATCHES,
+    ) -> Gallery:
         """Hang up the first images, with the reference's view of them.
 
         Args:
@@ -57,11 +66,12 @@ class Gallery:
             photographs: uint8 (N, H, W, 3).
             outputs: the reference's outputs, by name.
             grid: patches in a column and in a row.
+            reason: why there is nothing to draw, where there is nothing.
         """
         expected = outputs.get(PATCHES, np.zeros((0, 0, 0)))[:SHOWN]
         shown = len(expected)
         bases = tuple(Basis.fit(patches) for patches in expected)
-        return cls(tuple(names[:shown]), photographs[:shown], expected, grid, bases)
+        return cls(tuple(names[:shown]), photographs[:shown], expected, grid, bases, reason)
 
     def reference(self) -> tuple[Array, ...]:
         """Return the reference's own maps, uint8 (H, W, 3), one an image."""
@@ -94,7 +104,7 @@ class Gallery:
     def _lack(self, outputs: Arrays) -> str:
         """Say why a variant's patches cannot be drawn; empty if they can."""
         if not len(self.expected):
-            return NO_PATCHES
+            return self.reason
         found = outputs.get(PATCHES)
         if found is None or found.shape[1:] != self.expected.shape[1:] or len(found) < len(self.expected):
             return "its patches are missing, or of another shape than the reference's"

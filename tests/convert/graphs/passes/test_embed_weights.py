@@ -14,7 +14,8 @@ def test_a_graph_with_its_weights_inside_needs_no_file_and_computes_the_same_bit
     small_artifact: Path, size: tuple[int, int], tmp_path: Path
 ) -> None:
     model = ir.load(small_artifact / "model.onnx")
-    embed_weights(model.graph)
+    assert embed_weights(model.graph)
+    assert not embed_weights(model.graph)
     ir.save(model, tmp_path / "alone.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["alone.onnx"]
     alone, beside = (

@@ -23,7 +23,9 @@ def dims(found: ir.Value) -> list[int | str | None]:
 
 def test_the_exporters_symbol_is_renamed_wherever_it_stands() -> None:
     given, first, second = value("x", "s99", 3, 8), value("y", "s99", 5), value("z", 4, "s99", "s99")
-    name_batch(graph_of(given, first, second))
+    graph = graph_of(given, first, second)
+    assert name_batch(graph)
+    assert not name_batch(graph)
     assert dims(given) == [BATCH_AXIS, 3, 8]
     assert dims(first) == [BATCH_AXIS, 5]
     assert dims(second) == [4, BATCH_AXIS, BATCH_AXIS]

@@ -50,6 +50,7 @@ def test_a_fine_tune_names_its_own_repository_and_one_way_to_get_it(made: Manife
 
 def test_an_image_is_as_many_tokens_as_the_outputs_say(made: Manifest) -> None:
     found = model.geometry(made)
+    assert found is not None
     assert found["rows"] * found["columns"] == found["patches"]
     assert found["tokens"] == 1 + found["registers"] + found["patches"]
     assert found["patch"] * found["rows"] == made.size[0]

@@ -1,35 +1,60 @@
-"""Sessions: a variant that is loaded and can be run. One class an engine."""
+"""What an engine is: a session, a variant that is loaded and can be run. One class and one row each."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
-from vconv.convert.layouts.base import Network
-from vconv.convert.libraries import models
-from vconv.convert.patches.base import Patch, applied
-from vconv.errors import EngineError, InputError, MemoryShortError
+from vconv.errors import EngineError, InputError, MemoryShortError, UnavailableError
+from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.precisions import PRECISIONS, Precision
+from vconv.runtime.engines import arithmetic
 from vconv.runtime.inputs.preprocessing import Processor, load_processor
-from vconv.runtime.timing import launches
 from vconv.runtime.timing.launches import Launches
-from vconv.types import Array
+from vconv.types import Array, Arrays
 
-_CPU_OUT_OF_MEMORY = "can't allocate memory"
-"""What torch's allocator for CPUs says, in a plain RuntimeError."""
+_OUT_OF_MEMORY = "Failed to allocate memory"
+Piece = Callable[[Arrays], dict[str, Array]]
+"""Runs a piece of a graph: from named inputs to named outputs."""
+PIECE = "a piece of the graph"
+"""What a refusal calls it."""
+
+
+@contextlib.contextmanager
+def refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) -> Iterator[None]:
+    """Turn what an engine raises on a graph or batch that it will not take into a sentence."""
+    try:
+        yield
+    except errors as error:
+        short = _OUT_OF_MEMORY in str(error)
+        raise (MemoryShortError if short else EngineError)(
+            f"{engine} refuses {subject}",
+            got=" ".join(str(error).split())[-300:] if short else " ".join(str(error).split())[:300],
+            expected="room for the batch" if short else "a graph that it can run",
+            fix="use a smaller batch"
+            if short
+            else "export the artifact again; if that does not help, report it",
+        ) from error
+
+
+def unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
+    """Make the error of an engine that is not there for a device."""
+    return UnavailableError(
+        f"{engine} cannot run here",
+        got=lack,
+        expected=f"{engine} for {device.name}",
+        fix=f"install the build of {engine} for this device, or use another engine",
+    )
 
 
 @dataclass(frozen=True)
@@ -153,6 +178,75 @@ class Session(ABC):
         self.close()
 
 
+class FileSession(Session):
+    """A file of an artifact in an engine that runs files.
+
+    Args:
+        path: the file.
+        device: where to run it.
+        folder: see :class:`Session`.
+        size: see :class:`Session`.
+        batch: see :class:`Session`.
+        precision: name of what the file is to be computed in.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        device: Device,
+        folder: Path,
+        size: tuple[int, int],
+        batch: int | None,
+        precision: str = FP32,
+    ) -> None:
+        super().__init__(folder, size, batch)
+        self.path, self.device, self.precision = path, device, precision
+
+    @classmethod
+    @abstractmethod
+    def lack(cls, device: Device) -> str:
+        """Say what this installation lacks to run on a device; empty if nothing."""
+
+    @classmethod
+    @abstractmethod
+    def arithmetic(cls, device: Device, precision: str) -> str:
+        """Find out what this engine really computes a precision in on a device.
+
+        Returns:
+            A name of :data:`vconv.runtime.engines.arithmetic.KEPT`, or ``unknown``.
+
+        Raises:
+            UnavailableError: the engine cannot run there, or not in this precision.
+            EngineError: it refuses what every engine must run.
+        """
+
+
+class GraphSession(FileSession):
+    """An ONNX graph in an engine that runs graphs."""
+
+    @classmethod
+    @abstractmethod
+    def piece(cls, model: bytes, names: Sequence[str], device: Device, precision: str) -> Piece:
+        """Load a serialised piece of a graph, with its weights inside.
+
+        Args:
+            model: the piece.
+            names: of its outputs.
+            device: where to run it.
+            precision: name of what it is to be computed in.
+        """
+
+    @classmethod
+    def arithmetic(cls, device: Device, precision: str) -> str:
+        """See :meth:`FileSession.arithmetic`: a small graph is run, and its result tells."""
+        with tempfile.TemporaryDirectory(prefix="vconv-probe-") as name:
+            path = Path(name) / "probe.onnx"
+            path.write_bytes(arithmetic.graph(precision))
+            batch = len(arithmetic.images())
+            with cls(path, device, path.parent, arithmetic.SIZE, batch, precision) as session:
+                return arithmetic.read(session.run(arithmetic.images()))
+
+
 def _no_images(got: str) -> InputError:
     return InputError(
         "the images cannot be preprocessed",
@@ -179,110 +273,3 @@ def in_batches(run: Callable[[Array], dict[str, Array]], pixel_values: Array, ba
         filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
         parts.append({name: output[: len(part)] for name, output in run(filled).items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-class TorchSession(Session):
-    """A torch model with its patches on.
-
-    Args:
-        model: the model, as its library loads it in float32. It is the session's own: its weights are gone
-            when the session is closed.
-        network: what it is.
-        device: where to run it.
-        patches: patches to put on it while the session is open.
-        folder: see :class:`Session`.
-        size: see :class:`Session`.
-        precision: what to run it in; its outputs come back as float32.
-        gelu: how its patched GELU is computed, for reports; empty where none is patched.
-    """
-
-    engine = "torch"
-
-    def __init__(
-        self,
-        model: nn.Module,
-        network: Network,
-        device: Device,
-        patches: Iterable[Patch],
-        folder: Path,
-        size: tuple[int, int],
-        precision: Precision = PRECISIONS["fp32"],
-        gelu: str = "",
-    ) -> None:
-        super().__init__(folder, size)
-        self.gelu = gelu
-        self.names = models.output_names(network)
-        self.device, self.precision = device, precision
-        with self.refusals(), contextlib.ExitStack() as undone:
-            undone.callback(models.discard, model)
-            # Patches go on last: a change of type makes transformers' and timm's buffers anew.
-            model.to(precision.dtype)
-            self.patches = undone.enter_context(applied(model, network, patches))
-            self.outputs = models.Outputs(model, network).to(device.torch_name).eval()
-            self._closing = undone.pop_all()
-
-    @contextlib.contextmanager
-    def refusals(self) -> Iterator[None]:
-        """Turn what torch raises while the model is built or run into a sentence."""
-        try:
-            yield
-        except RuntimeError as error:
-            got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            if isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in got:
-                raise MemoryShortError(
-                    f"{self.device.name} has too little memory",
-                    got=got,
-                    expected="room for the model and the batch",
-                    fix="use a smaller batch",
-                ) from error
-            raise EngineError(
-                f"torch cannot run this in {self.precision.name} on {self.device.name}",
-                got=got,
-                expected="a model that it can run",
-                fix="use another precision or device; if that does not help, report it",
-            ) from error
-
-    def bind(self, pixel_values: Array) -> Callable[[], Any]:
-        """See :meth:`Session.bind`."""
-        return self._forward(pixel_values, torch.inference_mode)
-
-    def launches(self, pixel_values: Array) -> Launches | None:
-        """See :meth:`Session.launches`."""
-        return launches.count(self._forward(pixel_values, torch.no_grad), self.device)
-
-    def _forward(
-        self, pixel_values: Array, without_gradients: Callable[[], AbstractContextManager[Any]]
-    ) -> Callable[[], Any]:
-        self._check_open()
-        images = self._on_device(pixel_values)
-
-        def forward() -> Any:
-            with self._running(without_gradients):
-                return self.outputs(images)
-
-        return forward
-
-    def _on_device(self, pixel_values: Array) -> Tensor:
-        with self.refusals():
-            return torch.from_numpy(pixel_values).to(self.device.torch_name, self.precision.dtype)
-
-    @contextlib.contextmanager
-    def _running(self, without_gradients: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-        """Be in the state in which the model is run: exact arithmetic, its precision, no gradients."""
-        with (
-            self.refusals(),
-            without_gradients(),
-            self.device.exact(),
-            self.precision.context(self.device),
-        ):
-            yield
-
-    def fetch(self, raw: Any) -> dict[str, Array]:
-        """See :meth:`Session.fetch`."""
-        outputs = dict(zip(self.names, raw, strict=True))
-        self.placed = {
-            name: Placed(str(output.dtype).removeprefix("torch."), str(output.device))
-            for name, output in outputs.items()
-        }
-        with self.refusals():
-            return {name: output.float().cpu().numpy() for name, output in outputs.items()}

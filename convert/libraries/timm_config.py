@@ -6,11 +6,13 @@ code. So timm builds the model, without weights, and the numbers are read off it
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
-from vconv.convert.layouts.base import ANY_SIZE, CLASSIFIER, Numbers
+from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, Numbers
 from vconv.errors import WeightsError
 from vconv.types import Config
 
@@ -26,10 +28,17 @@ def read(config: Config) -> Numbers:
     Raises:
         WeightsError: timm cannot build it, or it asks for what vconv does not have.
     """
+    return _read(json.dumps(dict(config), sort_keys=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _read(text: str) -> Numbers:
+    """Read a configuration from its JSON text; building a model takes timm a quarter of a second."""
     from timm.layers.mlp import Mlp
 
     from vconv.convert.libraries import timm_models
 
+    config: Config = json.loads(text)
     model: Any = timm_models.describe(config)
     if not len(model.blocks):
         raise WeightsError(

@@ -9,8 +9,8 @@ import pytest
 import transformers
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.base import ANY_SIZE, CLASSIFIER
-from vconv.convert.layouts.table import network
+from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER
+from vconv.convert.libraries.readers import network
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -34,7 +34,7 @@ def test_numbers_are_those_of_transformers_own_configuration(small_system: Syste
     sides = (numbers.channels, numbers.patch, numbers.image)
     assert sides == (stock.num_channels, stock.patch_size, (stock.image_size, stock.image_size))
     assert (numbers.hidden, numbers.width) == (hidden, stock.hidden_size)
-    assert (numbers.triple_width, numbers.double_width) == (3 * stock.hidden_size, 2 * stock.hidden_size)
+    assert numbers.double_width == 2 * stock.hidden_size
     assert (numbers.rope_base, numbers.exact_gelu) == (getattr(stock, "rope_theta", None), True)
     learned = 1 + (stock.image_size // stock.patch_size) ** 2
     assert numbers.positions == (0 if numbers.rope_base else learned)

@@ -13,9 +13,10 @@ import numpy as np
 
 from vconv.convert.ascend.atc import SCRIPT_FILE
 from vconv.errors import EngineError, UnavailableError
+from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.base import FileSession, Placed
 from vconv.runtime.engines.pyacl import INITIALIZED_ALREADY, Acl, Output, Piece, let_go
-from vconv.runtime.engines.session import Placed, Session
 from vconv.types import CHANNELS, INPUT, Array
 
 GEAR_INPUT = "ascend_mbatch_shape_data"
@@ -24,18 +25,19 @@ _TYPES = {0: "float32", 1: "float16"}
 """From ACL's number of a type to its name."""
 
 
-class OfflineSession(Session):
+class OfflineSession(FileSession):
     """An offline model on an NPU.
 
     With gears it takes any batch: it is filled up to the next gear, and what is beyond the greatest runs in
     several pieces. The device is neither reset nor ACL finalised when it is closed: torch may be using both.
 
     Args:
-        graph: the offline model.
+        path: the offline model.
         device: the NPU.
-        folder: see :class:`Session`.
-        size: see :class:`Session`.
-        batch: see :class:`Session`.
+        folder: see :class:`vconv.runtime.engines.base.FileSession`.
+        size: see there.
+        batch: see there.
+        precision: see there. It is what the model was compiled in.
 
     Raises:
         UnavailableError: the device is no NPU, CANN is not installed, or the model is not made yet.
@@ -44,22 +46,37 @@ class OfflineSession(Session):
 
     engine = "acl"
 
-    @staticmethod
-    def lack(device: Device) -> str:
-        """Say what this installation lacks to run on a device; empty if nothing."""
+    @classmethod
+    def lack(cls, device: Device) -> str:
+        """See :meth:`vconv.runtime.engines.base.FileSession.lack`."""
         if device.kind != "npu":
             return "offline models run on an NPU alone"
         return "" if importlib.util.find_spec("acl") else "no package acl, which comes with CANN"
 
+    @classmethod
+    def arithmetic(cls, device: Device, precision: str) -> str:
+        """Return what a model is compiled to compute in: only ATC makes a model that could be probed.
+
+        vconv has ATC keep float32 out of HF32, which a cube unit of float16 operands cannot: see
+        :mod:`vconv.convert.ascend.atc`.
+        """
+        narrow = precision == FP32 and device.arithmetic == "fp16"
+        return device.arithmetic if narrow else precision
+
     def __init__(
-        self, graph: Path, device: Device, folder: Path, size: tuple[int, int], batch: int | None
+        self,
+        path: Path,
+        device: Device,
+        folder: Path,
+        size: tuple[int, int],
+        batch: int | None,
+        precision: str = FP32,
     ) -> None:
-        super().__init__(folder, size, batch)
+        super().__init__(path, device, folder, size, batch, precision)
         lack = self.lack(device)
-        if lack or not graph.is_file():
-            raise _unavailable(graph, lack, device)
-        self._device, self._graph = device, graph.name
-        self._acl = acl = Acl(graph.name)
+        if lack or not path.is_file():
+            raise _unavailable(path, lack, device)
+        self._acl = acl = Acl(path.name)
         acl("init", tolerated=INITIALIZED_ALREADY)
         acl("rt.set_device", device.index)
         with acl.kept_context():
@@ -71,7 +88,7 @@ class OfflineSession(Session):
             undone.callback(let_go, acl, context, loaded)
             undone.callback(self._free)
             with acl.context(context):
-                self._model = acl("mdl.load_from_file", str(graph))
+                self._model = acl("mdl.load_from_file", str(path))
                 loaded.callback(acl, "mdl.unload", self._model)
                 self._description = acl("mdl.create_desc")
                 loaded.callback(acl, "mdl.destroy_desc", self._description)
@@ -113,7 +130,7 @@ class OfflineSession(Session):
 
     def _unfit(self, got: str, expected: str) -> EngineError:
         return EngineError(
-            f"{self._graph} is not the model that this artifact describes",
+            f"{self.path.name} is not the model that this artifact describes",
             got=got,
             expected=expected,
             fix="make it again, with the script beside it or by exporting the artifact again",
@@ -123,7 +140,7 @@ class OfflineSession(Session):
         """Cut images into batches that the model takes; yield each with the number of images that it has."""
         if not self._gears and len(images) != self.batch:
             raise EngineError(
-                f"acl refuses {self._graph} this batch",
+                f"acl refuses {self.path.name} this batch",
                 got=len(images),
                 expected=self.batch,
                 fix="give the batch that it was made for, or export it with --gears",
@@ -135,7 +152,7 @@ class OfflineSession(Session):
             yield np.concatenate([part, np.repeat(part[-1:], gear - len(part), axis=0)]), len(part)
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
-        """See :meth:`Session.bind`."""
+        """See :meth:`vconv.runtime.engines.base.Session.bind`."""
         self._check_open()
         acl = self._acl
         self._bound = [one for one in self._bound if one.alive]
@@ -159,14 +176,14 @@ class OfflineSession(Session):
         return forward
 
     def fetch(self, raw: Any) -> dict[str, Array]:
-        """See :meth:`Session.fetch`."""
+        """See :meth:`vconv.runtime.engines.base.Session.fetch`."""
         self._check_open()
         with self._acl.context(self._context):
             arrays = {
                 output.name: np.concatenate([piece.fetch(index) for piece in raw])
                 for index, output in enumerate(self._outputs)
             }
-        self.placed = {output.name: Placed(output.dtype, self._device.name) for output in self._outputs}
+        self.placed = {output.name: Placed(output.dtype, self.device.name) for output in self._outputs}
         return arrays
 
     def _free(self) -> None:

@@ -9,8 +9,9 @@ import timm
 import torch
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.layouts.base import ANY_SIZE
-from vconv.convert.layouts.table import network
+from vconv.convert.architectures.base import ANY_SIZE
+from vconv.convert.libraries import timm_config, timm_models
+from vconv.convert.libraries.readers import network
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -104,11 +105,33 @@ def test_an_architecture_that_timm_does_not_have_is_refused(refused: Refused) ->
 def test_reading_a_configuration_draws_nothing_and_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     stock = timm.create_model
+    timm_config._read.cache_clear()
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: made.append(stock(*a, **k)) or made[-1])  # type: ignore[func-returns-value]
     state = torch.random.get_rng_state()
     network({"architecture": "vit_large_patch16_dinov3", "pretrained_cfg": {}})
     assert torch.equal(torch.random.get_rng_state(), state)
     assert {value.device.type for value in made[0].parameters()} == {"meta"}
+
+
+def test_one_configuration_has_one_model_built_and_another_has_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built: list[int] = []
+    stock = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: built.append(1) or stock(*a, **k))  # type: ignore[func-returns-value]
+    timm_config._read.cache_clear()
+    config = {"architecture": "vit_small_patch16_dinov3", "model_args": {"depth": 2}, "pretrained_cfg": {}}
+    first = network(config).numbers
+    assert network(dict(reversed(config.items()))).numbers == first
+    assert len(built) == 1
+    assert network({**config, "model_args": {"depth": 3}}).numbers.blocks == 3 != first.blocks
+    assert len(built) == 2
+
+
+def test_the_preprocessing_that_is_returned_is_the_callers_own() -> None:
+    config = {"architecture": "vit_small_patch16_dinov3", "pretrained_cfg": {}}
+    timm_models.preprocessing(config)["mean"] = "changed"
+    assert timm_models.preprocessing(config)["mean"] != "changed"
 
 
 @each

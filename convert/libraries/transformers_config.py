@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vconv.convert.layouts.base import ANY_SIZE, CLASSIFIER, Numbers
+from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, Numbers
 from vconv.errors import WeightsError
 from vconv.types import Config
 
@@ -15,6 +15,29 @@ NUM_LABELS = 2
 """Labels that transformers takes where a configuration names none."""
 _GREATEST = 2**31
 """Above every number of a configuration."""
+
+_DINOV3: Mapping[str, Any] = {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "rope_theta": 100.0,
+    "query_bias": True,
+    "key_bias": False,
+    "value_bias": True,
+    "proj_bias": True,
+    "mlp_bias": True,
+    "use_gated_mlp": False,
+    "num_register_tokens": 0,
+}
+_DINOV2: Mapping[str, Any] = {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "mlp_ratio": 4,
+    "qkv_bias": True,
+    "use_swiglu_ffn": False,
+    "use_mask_token": True,
+}
+_VIT: Mapping[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True}
+"""What transformers takes where a configuration leaves a value out."""
 
 
 def names(family: str) -> Callable[[Config], bool]:
@@ -121,3 +144,33 @@ def read(
         rope_base=None if config.get("rope_theta") is None else real(config, "rope_theta"),
         pooling=pooling,
     )
+
+
+def _intermediate(config: Config) -> int:
+    return whole(config, "intermediate_size")
+
+
+def _ratio(config: Config) -> int:
+    return int(whole(config, "hidden_size") * real(config, "mlp_ratio"))
+
+
+def dinov3_vit(config: Config) -> Numbers:
+    """Read the configuration of a DINOv3 ViT."""
+    return read(
+        config,
+        _DINOV3,
+        hidden=_intermediate,
+        gated="use_gated_mlp",
+        learned_positions=False,
+        any_size=True,
+    )
+
+
+def dinov2(config: Config) -> Numbers:
+    """Read the configuration of a DINOv2 without registers."""
+    return read(config, _DINOV2, hidden=_ratio, gated="use_swiglu_ffn", any_size=True)
+
+
+def vit(config: Config) -> Numbers:
+    """Read the configuration of a ViT."""
+    return read(config, _VIT, hidden=_intermediate, pooling="pooler")

@@ -1,0 +1,14 @@
+"""ViT: learned positions, no LayerScale, and in transformers a pooler."""
+
+from __future__ import annotations
+
+from vconv.convert.architectures.base import Architecture, block, embeddings, heads
+
+ARCHITECTURE = Architecture(
+    "vit",
+    {
+        **embeddings(learned_positions=True, registers=False),
+        **block(layer_scale=False),
+        **heads(pooler=True),
+    },
+)

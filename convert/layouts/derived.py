@@ -1,0 +1,23 @@
+"""Derived layouts: a library's own state dict, where no rules are declared. Roles are unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vconv.convert.architectures.base import Architecture, Part
+from vconv.convert.layouts.base import Layout, one
+
+DERIVED = "derived"
+"""The name of the architecture of every derived layout."""
+
+
+def derived(family: str, home: str, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
+    """Make the layout of a state dict: every tensor under its own name, with no role.
+
+    Args:
+        family: the name of what is stored.
+        home: the library.
+        shapes: by key, in the order of the file.
+    """
+    architecture = Architecture(DERIVED, {key: Part("", shape) for key, shape in shapes.items()}, frozenset())
+    return Layout(family, home, architecture, tuple(one(key, key) for key in shapes))

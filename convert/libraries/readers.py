@@ -1,0 +1,88 @@
+"""Readers: from a library's ``config.json`` to the network that it describes. A new kind is one row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from vconv.convert.architectures.base import CLASSIFIER, Numbers
+from vconv.convert.layouts import dinov2, dinov3_vit, timm_vit, vit
+from vconv.convert.layouts.base import Layout
+from vconv.convert.libraries import timm_config, transformers_config
+from vconv.convert.network import Network
+from vconv.errors import UnknownNameError
+from vconv.types import Config
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads the configurations of one family of networks.
+
+    Args:
+        layout: how the library stores them.
+        library: the library that builds them.
+        describes: tells whether a configuration is one of these.
+        numbers: reads a configuration.
+    """
+
+    layout: Layout
+    library: str
+    describes: Callable[[Config], bool]
+    numbers: Callable[[Config], Numbers]
+
+    @property
+    def family(self) -> str:
+        """The name of the family."""
+        return self.layout.family
+
+
+def _transformers(layout: Layout, numbers: Callable[[Config], Numbers]) -> Reader:
+    return Reader(layout, "transformers", transformers_config.names(layout.family), numbers)
+
+
+def _timm(layout: Layout, pattern: str) -> Reader:
+    return Reader(layout, "timm", timm_config.names(pattern), timm_config.read)
+
+
+READERS: Mapping[str, Reader] = {
+    reader.family: reader
+    for reader in (
+        _transformers(dinov3_vit.LAYOUT, transformers_config.dinov3_vit),
+        _transformers(dinov2.LAYOUT, transformers_config.dinov2),
+        _transformers(vit.LAYOUT, transformers_config.vit),
+        _timm(timm_vit.DINOV3, r"vit_\w+_dinov3"),
+        _timm(timm_vit.DINOV2, r"vit_\w+_(reg4_)?dinov2"),
+    )
+}
+"""Every reader, by family."""
+
+
+def find_reader(config: Config) -> Reader:
+    """Choose the reader that a configuration names.
+
+    Raises:
+        UnknownNameError: vconv has no reader for it.
+    """
+    for reader in READERS.values():
+        if reader.describes(config):
+            return reader
+    name = str(config.get("architecture") or config.get("model_type") or "")
+    raise UnknownNameError("architecture", name, READERS, fix="use a checkpoint of a listed system")
+
+
+def network(config: Config, keys: Iterable[str] = ()) -> Network:
+    """Make a network of a configuration, and the head that a checkpoint has.
+
+    Args:
+        config: a ``config.json``.
+        keys: the checkpoint's keys; none for the layout's own default head.
+
+    Raises:
+        UnknownNameError: vconv has no reader for it.
+        WeightsError: the configuration lacks a number, or asks for what vconv does not have.
+    """
+    reader = find_reader(config)
+    heads, numbers = reader.layout.heads, reader.numbers(config)
+    classified = CLASSIFIER in numbers.flags or heads.get(CLASSIFIER) in frozenset(keys)
+    head = CLASSIFIER if classified else "pooler" if "pooler" in heads else ""
+    return Network(reader.layout, reader.library, config, numbers, head)

@@ -1,0 +1,138 @@
+"""A network: an architecture as one library stores it, with a configuration and a head."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vconv.convert.architectures.base import CLASSIFIER, Capability, Numbers, sized
+from vconv.convert.layouts.base import Layout, Rule
+from vconv.types import Config
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor that a network stores.
+
+    Args:
+        key: its stored key, without the prefix of a classifier's backbone.
+        role: what it does; empty where that is not known.
+        shape: its dimensions.
+        block: the block that it belongs to; None for what is before or behind the blocks.
+        head: the head that it belongs to; empty for the backbone.
+    """
+
+    key: str
+    role: str
+    shape: tuple[int, ...]
+    block: int | None
+    head: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Stored tensors of a network, with the parts of its architecture that they hold, end to end.
+
+    Args:
+        stored: the tensors.
+        parts: by the part's name, how many elements it has.
+        unused: whether inference makes no use of any of them.
+    """
+
+    stored: tuple[TensorSpec, ...]
+    parts: dict[str, int]
+    unused: bool
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network.
+
+    Args:
+        layout: its architecture, as its library stores it.
+        library: what builds it.
+        config: its ``config.json``.
+        numbers: what the configuration amounts to.
+        head: ``pooler`` or ``classifier`` where it has such tensors, else empty.
+    """
+
+    layout: Layout
+    library: str
+    config: Config
+    numbers: Numbers
+    head: str
+
+    @property
+    def blocks(self) -> int:
+        """Number of transformer blocks."""
+        return self.numbers.blocks
+
+    @property
+    def head_dim(self) -> int:
+        """Channels an attention head."""
+        return self.numbers.width // self.numbers.heads
+
+    @property
+    def registers(self) -> int:
+        """Register tokens between the class token and the patches."""
+        return self.numbers.registers
+
+    @property
+    def prefix(self) -> str:
+        """What stands before this network's backbone keys on disk."""
+        return self.layout.prefix if self.head == CLASSIFIER else ""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What is known of it."""
+        return self.layout.architecture.capabilities
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Keys on disk of the tensors that inference makes no use of."""
+        return frozenset(
+            self.stored_key(tensor) for group in self.groups() if group.unused for tensor in group.stored
+        )
+
+    def lack(self, *needed: Capability) -> str:
+        """Say why what needs these capabilities must be skipped; empty if the network has them all."""
+        return next((capability.lack for capability in needed if capability not in self.capabilities), "")
+
+    def groups(self) -> list[Group]:
+        """Return every group of tensors that the configuration calls for, in the order of the file."""
+        parts, found = self.layout.architecture.parts, []
+        for rule in self.layout.rules:
+            if rule.when and rule.when not in self.numbers.flags:
+                continue
+            if parts[rule.parts[0]].head in ("", self.head):
+                blocks = range(self.blocks) if rule.in_block else (None,)
+                found += [self._group(rule, block) for block in blocks]
+        return found
+
+    def tensors(self) -> dict[str, TensorSpec]:
+        """Return every tensor that the configuration calls for, by stored key without prefix."""
+        return {tensor.key: tensor for group in self.groups() for tensor in group.stored}
+
+    def stored_key(self, tensor: TensorSpec) -> str:
+        """Return a tensor's key on disk, prefix included."""
+        return tensor.key if tensor.head == CLASSIFIER else self.prefix + tensor.key
+
+    def _group(self, rule: Rule, block: int | None) -> Group:
+        parts = [self.layout.architecture.parts[name] for name in rule.parts]
+        shapes = [sized(part.shape, self.numbers) for part in parts]
+        if rule.shape:
+            shape = sized(rule.shape, self.numbers)
+        elif len(rule.stored) == len(rule.parts) == 1:
+            shape = shapes[0]
+        else:
+            shape = (sum(one[0] for one in shapes) // len(rule.stored), *shapes[0][1:])
+        stored = tuple(
+            TensorSpec(_in(key, block), rule.role or parts[0].role, shape, block, parts[0].head)
+            for key in rule.stored
+        )
+        sizes = {_in(name, block): math.prod(one) for name, one in zip(rule.parts, shapes, strict=True)}
+        return Group(stored, sizes, all(part.unused for part in parts))
+
+
+def _in(name: str, block: int | None) -> str:
+    return name if block is None else name.replace("{i}", str(block))

@@ -1,0 +1,149 @@
+"""From one layout of an architecture to another: rename, split, fuse and reshape, as their rules say.
+
+The rules of a layout lay its stored tensors and the architecture's parts end to end. So a part is known as
+runs of elements of one layout's tensors, and each tensor of another layout as runs of parts; put together,
+each tensor of the one is runs of the other's. No element is computed: both directions are exact, bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from vconv.convert.network import Group, Network
+from vconv.convert.weights.ledger import MatchedTensor
+from vconv.convert.weights.pieces import Piece
+from vconv.errors import WeightsError
+
+UNUSED = "inference makes no use of it"
+"""The proof by which a tensor may be dropped that the other layout does not store."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Consecutive elements of one stored tensor, by its key."""
+
+    key: str
+    start: int
+    count: int
+
+
+def regrouped(
+    matches: Iterable[MatchedTensor], source: Network, target: Network
+) -> tuple[list[MatchedTensor], dict[str, str]]:
+    """Carry the tensors of a checkpoint over into another layout.
+
+    Args:
+        matches: the checkpoint's tensors, as :func:`vconv.convert.weights.ledger.match_tensors` returns them.
+        source: the network that they make.
+        target: the same network in the layout that is wanted.
+
+    Returns:
+        The matches with their places in the target's file; and the canonical keys that are left out, each
+        with its proof.
+
+    Raises:
+        WeightsError: the target stores what the source does not have, or does not store what inference needs.
+    """
+    runs = _runs_of_parts(source)
+    kept = _tensors_of(target, runs)
+    pieces: dict[str, list[tuple[int, Piece]]] = defaultdict(list)
+    for (name, shape), found in kept.items():
+        start = 0
+        for run in found:
+            pieces[run.key].append((run.start, Piece(name, shape, start, run.count)))
+            start += run.count
+    dropped: dict[str, str] = {}
+    for group in source.groups():
+        lost = [tensor.key for tensor in group.stored if tensor.key not in pieces]
+        if lost and not group.unused:
+            raise _misfit(target, f"no place for {lost[0]}", "a place for every tensor that inference uses")
+        dropped |= dict.fromkeys(lost, UNUSED)
+    return [_placed(match, pieces.get(match.canonical, [])) for match in matches], dropped
+
+
+def _placed(match: MatchedTensor, found: Sequence[tuple[int, Piece]]) -> MatchedTensor:
+    pieces = tuple(piece for _, piece in sorted(found, key=lambda pair: pair[0]))
+    if len(pieces) == 1 and pieces[0].shape == match.entry.shape:
+        return replace(match, target=pieces[0].target, pieces=())
+    names = {piece.target for piece in pieces}
+    return replace(match, target=names.pop() if len(names) == 1 else "", pieces=pieces)
+
+
+def _runs_of_parts(network: Network) -> dict[str, list[_Run]]:
+    """Tell of every part which elements of the stored tensors it is."""
+    found: dict[str, list[_Run]] = {}
+    for group in network.groups():
+        stored = [_Run(tensor.key, 0, math.prod(tensor.shape)) for tensor in group.stored]
+        cuts = _cut(stored, list(group.parts.values()), network)
+        found |= dict(zip(group.parts, cuts, strict=True))
+    return found
+
+
+def _tensors_of(
+    network: Network, runs: dict[str, list[_Run]]
+) -> dict[tuple[str, tuple[int, ...]], list[_Run]]:
+    """Tell of every tensor of a network, by name on disk and shape, which runs it is made of."""
+    found: dict[tuple[str, tuple[int, ...]], list[_Run]] = {}
+    for group in network.groups():
+        line = [run for part in group.parts for run in _of_part(part, group, runs, network)]
+        cuts = _cut(line, [math.prod(tensor.shape) for tensor in group.stored], network)
+        names = [(network.stored_key(tensor), tensor.shape) for tensor in group.stored]
+        found |= dict(zip(names, cuts, strict=True))
+    return found
+
+
+def _of_part(part: str, group: Group, runs: dict[str, list[_Run]], network: Network) -> list[_Run]:
+    found = runs.get(part)
+    if found is None:
+        raise _misfit(network, f"no {part} in the source", "a source with every tensor that it stores")
+    elements = sum(run.count for run in found)
+    if elements != group.parts[part]:
+        wanted = f"{group.parts[part]} elements, as its numbers say"
+        raise _misfit(network, f"a {part} of {elements} elements", wanted)
+    return found
+
+
+def _cut(line: Sequence[_Run], lengths: Sequence[int], network: Network) -> list[list[_Run]]:
+    """Cut runs that lie end to end into pieces of these lengths; runs that belong together are joined.
+
+    Raises:
+        WeightsError: the lengths do not add up to what is there: the layout's rule is wrong.
+    """
+    there = sum(run.count for run in line)
+    if there != sum(lengths):
+        raise _misfit(network, f"a rule of {there} elements for {sum(lengths)}", "as many on either side")
+    rest, cuts = list(reversed(line)), []
+    for length in lengths:
+        found: list[_Run] = []
+        left = length
+        while left:
+            run = rest.pop()
+            if run.count > left:
+                rest.append(_Run(run.key, run.start + left, run.count - left))
+                run = replace(run, count=left)
+            found.append(run)
+            left -= run.count
+        cuts.append(_joined(found))
+    return cuts
+
+
+def _joined(runs: Iterable[_Run]) -> list[_Run]:
+    found: list[_Run] = []
+    for run in runs:
+        if found and found[-1].key == run.key and found[-1].start + found[-1].count == run.start:
+            found[-1] = replace(found[-1], count=found[-1].count + run.count)
+        else:
+            found.append(run)
+    return found
+
+
+def _misfit(network: Network, got: str, expected: str) -> WeightsError:
+    return WeightsError(
+        f"the weights do not fit the layout {network.layout.family}",
+        got=got,
+        expected=expected,
+        fix="choose a layout that stores the same tensors",
+    )

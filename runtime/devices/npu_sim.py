@@ -1,0 +1,68 @@
+"""The simulated Ascend NPU. Its variants run in processes of their own, its graphs on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+
+from vconv.errors import UnknownNameError
+from vconv.precisions import FP32
+from vconv.runtime.devices.base import Device, Settings
+from vconv.runtime.devices.memory import free_memory, growth_of
+from vconv.runtime.devices.npu import allowed_hf32
+from vconv.runtime.simulation.arithmetic import DEFAULT_PROFILE, PROFILES, Arithmetic, describe, with_hf32
+from vconv.runtime.simulation.device import lack
+
+SIMULATED = "npu-sim"
+
+
+def count() -> int:
+    """Return 1 where the NPU can be simulated, else 0."""
+    return 0 if lack() else 1
+
+
+def absent() -> str:
+    """Say why the NPU cannot be simulated here."""
+    return lack()
+
+
+def fix() -> str:
+    """Say what to do where the NPU cannot be simulated."""
+    return "use torch 2.10 or later"
+
+
+def make(index: int, settings: Settings) -> Device:
+    """Describe the simulated NPU: its variants run in processes of their own, its graphs on the CPU.
+
+    Raises:
+        UnknownNameError: there is no such profile.
+        InputError: HF32 is asked for, and the profile has none.
+    """
+    profile = settings.profile or DEFAULT_PROFILE
+    if profile not in PROFILES:
+        raise UnknownNameError("profile", profile, PROFILES, fix="name one of those, or leave --profile out")
+    arithmetic = PROFILES[profile]
+    allowed = allowed_hf32(settings, f"the simulated {profile}", arithmetic.float32_is)
+    if settings.hf32 is not None:
+        arithmetic = with_hf32(profile, allowed)
+    return Device(
+        name=SIMULATED,
+        kind=SIMULATED,
+        index=0,
+        model=f"simulated Ascend NPU, profile {profile}: {_in_words(arithmetic)}",
+        arithmetic=arithmetic.float32_is,
+        precisions=(FP32,),
+        usual=(FP32,),
+        exact=contextlib.nullcontext,
+        synchronize=lambda: None,
+        free_bytes=free_memory,
+        growth=growth_of,
+        settings=settings,
+        options={"profile": profile, **describe(arithmetic)},
+        simulates=arithmetic,
+    )
+
+
+def _in_words(arithmetic: Arithmetic) -> str:
+    """Say how a device computes: ``GELU tanh, convolution hf32, matmul fp32``."""
+    words = (f"{'GELU' if name == 'gelu' else name} {how}" for name, how in describe(arithmetic).items())
+    return ", ".join(words)

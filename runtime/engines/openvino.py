@@ -1,0 +1,121 @@
+"""Graphs in OpenVINO, on a CPU: the engine ``openvino``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from vconv.errors import UnavailableError
+from vconv.precisions import FP32, PRECISIONS
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.base import PIECE, GraphSession, Piece, Placed, refusals, unavailable
+from vconv.types import Array, Arrays
+
+_HINTS = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16"}
+"""By ONNX's name of a type, OpenVINO's. What OpenVINO then computes in is found by the probe."""
+
+
+def settings(precision: str) -> Mapping[str, str]:
+    """Return how a graph of a precision is run: OpenVINO's own default, on a CPU that has it, is bfloat16.
+
+    Raises:
+        UnavailableError: OpenVINO has no such precision.
+    """
+    row = PRECISIONS.get(precision)
+    if row is None or row.onnx not in _HINTS:
+        raise UnavailableError(
+            f"OpenVINO has no precision {precision}",
+            got=precision,
+            expected=f"a graph of {', '.join(_HINTS)}",
+            fix="use another engine, or a variant in another precision",
+        )
+    return {"INFERENCE_PRECISION_HINT": _HINTS[row.onnx]}
+
+
+class OpenVinoSession(GraphSession):
+    """A graph in OpenVINO on CPU, in the precision that is asked for.
+
+    Args:
+        path: the ONNX file.
+        device: the CPU.
+        folder: see :class:`vconv.runtime.engines.base.FileSession`.
+        size: see there.
+        batch: see there.
+        precision: see there.
+    """
+
+    engine = "openvino"
+
+    @classmethod
+    def lack(cls, device: Device) -> str:
+        """See :meth:`vconv.runtime.engines.base.FileSession.lack`."""
+        if importlib.util.find_spec("openvino") is None:
+            return "the package openvino is not installed"
+        return "" if device.kind == "cpu" else "OpenVINO runs on CPU here"
+
+    @classmethod
+    def piece(cls, model: bytes, names: Sequence[str], device: Device, precision: str) -> Piece:
+        """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
+        import openvino
+
+        with refusals("OpenVINO", (RuntimeError,), PIECE):
+            core = openvino.Core()
+            compiled: Any = core.compile_model(core.read_model(model), "CPU", settings(precision))
+
+        def run(given: Arrays) -> dict[str, Array]:
+            with refusals("OpenVINO", (RuntimeError,), PIECE):
+                found = compiled(dict(given))
+            # Values that are one and the same share a port here, under all of their names.
+            ports = {name: port for port in compiled.outputs for name in port.names}
+            return {name: found[ports[name]].copy() for name in names}
+
+        return run
+
+    def __init__(
+        self,
+        path: Path,
+        device: Device,
+        folder: Path,
+        size: tuple[int, int],
+        batch: int | None,
+        precision: str = FP32,
+    ) -> None:
+        super().__init__(path, device, folder, size, batch, precision)
+        lack = self.lack(device)
+        if lack:
+            raise unavailable(self.engine, lack, device)
+        try:
+            import openvino
+        except ImportError as error:
+            raise unavailable(self.engine, f"it fails to load: {error}", device) from error
+        with self._refusals():
+            self._model = openvino.Core().compile_model(str(path), "CPU", settings(precision))
+        # Two outputs that are one value, as DINOv3's pooled and cls are, may share their names here.
+        graph_outputs = onnx.load(path, load_external_data=False).graph.output
+        self._places = {output.name: self._model.output(output.name) for output in graph_outputs}
+
+    def _refusals(self) -> contextlib.AbstractContextManager[None]:
+        return refusals("OpenVINO", (RuntimeError,), self.path.name)
+
+    def bind(self, pixel_values: Array) -> Callable[[], Any]:
+        """See :meth:`vconv.runtime.engines.base.Session.bind`."""
+        self._check_open()
+
+        def forward() -> Any:
+            with self._refusals():
+                return self._model([pixel_values])
+
+        return forward
+
+    def fetch(self, raw: Any) -> dict[str, Array]:
+        """See :meth:`vconv.runtime.engines.base.Session.fetch`."""
+        with self._refusals():
+            arrays = {name: np.array(raw[place]) for name, place in self._places.items()}
+        self.placed = {name: Placed(str(array.dtype), "cpu") for name, array in arrays.items()}
+        return arrays
