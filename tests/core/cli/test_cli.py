@@ -25,7 +25,6 @@ from vconv.convert.libraries.table import LIBRARIES
 from vconv.runtime.doctor.diagnosis import Diagnosis, Finding, State
 from vconv.runtime.simulation.device import lack
 from vconv.types import Status
-from vconv.workflows import export
 
 COMMANDS = sorted(main.commands)
 
@@ -198,7 +197,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(export, "describe", broken)
+    monkeypatch.setattr("vconv.workflows.info.info", broken)
     assert isinstance(run("info", ".").exception, ZeroDivisionError)
 
 
@@ -223,7 +222,7 @@ def test_what_the_system_refuses_is_one_line(
     def refuse(path: str) -> None:
         raise error
 
-    monkeypatch.setattr(export, "describe", refuse)
+    monkeypatch.setattr("vconv.workflows.info.info", refuse)
     result = run("info", ".")
     assert result.exit_code == 2
     assert sentence in only_error(result)
@@ -233,7 +232,7 @@ def test_an_error_of_the_system_that_names_no_file_is_a_bug(monkeypatch: pytest.
     def broken(path: str) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
-    monkeypatch.setattr(export, "describe", broken)
+    monkeypatch.setattr("vconv.workflows.info.info", broken)
     assert isinstance(run("info", ".").exception, OSError)
 
 
@@ -418,8 +417,9 @@ def test_info_fits_one_screen_and_says_how_to_validate(small_artifact: Path) -> 
     assert len(shown.splitlines()) <= 40
     assert "not validated yet: vconv validate" in shown
     for variant in made["variants"]:
-        nodes = str(sum(variant["operators"].values()) or "-")
-        batch = str(variant["batch"] or "any")
+        nodes = str(sum(variant["graph"]["operators"].values())) if variant["graph"] else "-"
+        first = variant["contract"]["input"]["shape"][0]
+        batch = "any" if first == "batch" else str(first)
         row = next(line.split() for line in shown.splitlines() if line.startswith(variant["variant"] + " "))
         assert (row[1], row[2], row[-1]) == (variant["engine"], batch, nodes)
     assert f"{made['complexity']['parameters'] / 1e3:.0f} thousand parameters" in shown

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.convert.ascend import offline_model
 from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
-from vconv.runtime.devices import table
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.npu_gelu import SPELLED_OUT, ExactGelu
 from vconv.validators.report.document import CheckRow, Report
@@ -48,8 +46,8 @@ def without_atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def one_npu(npu: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
     """A machine with an NPU that pyACL alone can use: nothing of torch's or ONNX Runtime's runs there."""
-    row = replace(table.KINDS["npu"], count=lambda: 1, make=lambda index, settings: npu)
-    monkeypatch.setitem(table.KINDS, "npu", row)
+    monkeypatch.setattr("vconv.runtime.devices.npu.count", lambda: 1)
+    monkeypatch.setattr("vconv.runtime.devices.npu.make", lambda index, settings: npu)
     monkeypatch.setattr("vconv.runtime.devices.npu_gelu.find", lambda device: ExactGelu(SPELLED_OUT, None))
     return npu
 

@@ -54,9 +54,7 @@ def test_nothing_runs_without_weights_and_the_error_says_how_to_get_them(weightl
 
 
 def test_info_still_shows_what_it_is(weightless: Path) -> None:
-    from vconv.workflows.export import describe
-
-    found = describe(weightless)
+    found = vconv.info(weightless)
     assert (found["without_weights"], found["missing"]) == (True, [WEIGHTS_FILE])
 
 

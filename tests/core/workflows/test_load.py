@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made_reports
 import numpy as np
 import pytest
 
@@ -24,14 +25,15 @@ def record(copied: Path) -> Record:
     """Record a ranking of variants, the fastest first; or all of one rank."""
 
     def save(*variants: tuple[str, str], device: str = "cpu", tied: bool = False) -> None:
-        more = {"artifact": str(copied), "device": device, "batch": 1, "status": "passed", "simulated": False}
-        rows = [
-            {"variant": name, "engine": engine, "rank": 1 if tied else rank, **more}
+        ours = {"artifact": str(copied), "device": device}
+        timed = {"batch": 1, "p50_ms": 1.0, "interval": None, "tied_with": []}
+        ranked = [
+            {"variant": name, "engine": engine, "rank": 1 if tied else rank, **ours, **timed}
             for rank, (name, engine) in enumerate(variants, start=1)
         ]
-        settings = {"device_settings": {device: {}}}
-        document = {"status": "passed", "variants": rows, "ranking": {"rows": rows}, **settings}
-        saving.save(copied, document, "validate", "log")
+        rows = [made_reports.variant(name, engine=engine, **ours) for name, engine in variants]
+        ranking = {"refused": None, "rows": ranked, "left_out": []}
+        saving.save(copied, made_reports.report(*rows, ranking=ranking), "validate", "log")
 
     return save
 

@@ -88,7 +88,8 @@ def test_variants_are_held_to_what_the_other_machine_recorded(copied: Path, file
     assert found.status == "passed"
     assert (found.reference.source, found.reference.device) == ("file", "cpu:0")
     recorded = found.reference.recorded
-    assert (recorded["file"], recorded["device_model"]) == (str(file), "a stand-in for a GPU")
+    assert recorded
+    assert (recorded.file, recorded.device_model) == (str(file), "a stand-in for a GPU")
     assert found.inputs == {"source": "file", "images": ["synthetic:0", "synthetic:1"]}
     (check,) = (check for check in found.checks if check.name == "reference")
     assert check.status == "passed"

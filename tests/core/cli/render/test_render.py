@@ -24,7 +24,7 @@ from vconv.validators.faults.table import FAULTS
 from vconv.validators.report.bisection import BisectionResult
 from vconv.validators.report.comparison import Comparison
 from vconv.validators.report.document import ValidationResult
-from vconv.workflows import bisect, compare, export, selftest, validate
+from vconv.workflows import bisect, compare, export, info, selftest, validate
 
 LONGEST = "vit_small_patch14_reg4_dinov2.lvd142m"
 FOLDER = f"/data/models/of-the-vision-group/artifacts/{LONGEST}"
@@ -57,7 +57,7 @@ def documents(found: dict[str, Any], small_name: str, tmp_path: Path, monkeypatc
         found["bisected"] = bisect.bisect(folder).as_json()
         monkeypatch.setattr(selftest, "FAULTS", FAULTS[:1])
         found["selftested"] = selftest.selftest(folder, clean_runs=1)
-        found["artifact"] = export.describe(folder)
+        found["artifact"] = info.info(folder)
     return found
 
 
