@@ -106,4 +106,4 @@ def absent() -> str:
 def fix() -> str:
     """Say what to do where there is no NPU."""
     trouble = diagnosis.npu_problem()
-    return f"use --device npu-sim or cpu, or {trouble.mend if trouble else 'see what `npu-smi info` says'}"
+    return f"use --device npu-sim or cpu, or {trouble.fix if trouble else 'see what `npu-smi info` says'}"

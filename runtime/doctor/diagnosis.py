@@ -1,4 +1,4 @@
-"""What is installed here, what of it works, and how to mend what does not.
+"""What is installed here, what of it works, and how to fix what does not.
 
 Libraries are imported in child processes: a failed import leaves half of a library behind. torch_npu is the
 one that is looked at closest, since CANN, its driver and torch must all go with it.
@@ -45,16 +45,16 @@ class Finding:
         state: ``ok``; ``note`` for what is not there, or is worth knowing; ``problem`` for what is installed
             and does not work.
         found: what was found.
-        mend: what to do about it; empty where there is nothing to do.
+        fix: what to do about it; empty where there is nothing to do.
     """
 
     name: str
     state: State
     found: str
-    mend: str = ""
+    fix: str = ""
 
     def __post_init__(self) -> None:
-        if not self.found or bool(self.mend) < (self.state is State.PROBLEM):
+        if not self.found or bool(self.fix) < (self.state is State.PROBLEM):
             raise ValueError(f"the finding on {self.name!r} says too little")
 
 
@@ -118,9 +118,9 @@ def _imported(scene: Installation, name: str, more: str = "") -> Finding:
     if not is_installed(name):
         return Finding(name, State.PROBLEM, "not installed", f"`pip install {name}`")
     if scene.failed(below):
-        return Finding(name, State.PROBLEM, f"{installed}, which needs {below}", f"mend {below}")
-    why, mend = explain(scene, name)
-    return Finding(name, State.PROBLEM, f"{installed}, but {why}" if installed else why, mend)
+        return Finding(name, State.PROBLEM, f"{installed}, which needs {below}", f"fix {below}")
+    why, fix = explain(scene, name)
+    return Finding(name, State.PROBLEM, f"{installed}, but {why}" if installed else why, fix)
 
 
 def _torch(scene: Installation) -> Finding:
@@ -142,7 +142,7 @@ def _engine(scene: Installation, engine: Engine) -> Finding:
     if finding.state is State.PROBLEM:
         if len(builds) < 2:
             return finding
-        return replace(finding, found=f"{together}; {finding.found}", mend=f"{finding.mend}; or {apart}")
+        return replace(finding, found=f"{together}; {finding.found}", fix=f"{finding.fix}; or {apart}")
     said = ", ".join(scene.attempts[name].facts.get(imports.SAYS, ()))
     if len(builds) > 1:
         return Finding(name, State.NOTE, together + f"; it has {said}" * bool(said), apart)
@@ -213,8 +213,8 @@ def _npu(scene: Installation) -> Finding | None:
     if not any(Path("/dev").glob("davinci[0-9]*")):
         found += "; there is no /dev/davinci0"
     if shutil.which("npu-smi") is None:
-        mend = "install the NPU's driver, or give the container its devices; npu-smi is not found"
-        return Finding("NPU", State.PROBLEM, found, mend)
+        fix = "install the NPU's driver, or give the container its devices; npu-smi is not found"
+        return Finding("NPU", State.PROBLEM, found, fix)
     return Finding("NPU", State.PROBLEM, found, "`npu-smi info` must list one: see to the driver")
 
 
@@ -222,8 +222,8 @@ def _atc(scene: Installation) -> Finding:
     where = shutil.which("atc")
     if where:
         return Finding("atc", State.OK, where)
-    mend = setting_up(scene) if scene.toolkit else ""
-    return Finding("atc", State.NOTE, "not on PATH: CANN's compiler of .om files", mend)
+    fix = setting_up(scene) if scene.toolkit else ""
+    return Finding("atc", State.NOTE, "not on PATH: CANN's compiler of .om files", fix)
 
 
 _Look = Callable[[Installation], Finding | None]
@@ -286,7 +286,7 @@ def npu_left_out() -> str:
     trouble = npu_problem()
     if trouble is None or trouble.state is not State.PROBLEM:
         return ""
-    return f"npu is left out: {trouble.name}: {trouble.found} (to mend it: {trouble.mend})"
+    return f"npu is left out: {trouble.name}: {trouble.found} (to fix it: {trouble.fix})"
 
 
 def load_torch_npu() -> Any:

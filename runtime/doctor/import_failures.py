@@ -1,4 +1,4 @@
-"""Why a library cannot be imported, told from what its import says, and how to mend it. One row each."""
+"""Why a library cannot be imported, told from what its import says, and how to fix it. One row each."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class ImportFailure:
     Args:
         pattern: what it says; the first group is the thing at fault.
         found: the finding; ``{}`` stands for that thing.
-        mend: what to do about it.
+        fix: what to do about it.
     """
 
     pattern: str
     found: str
-    mend: Callable[[Installation, str], str]
+    fix: Callable[[Installation, str], str]
 
 
 def series(version: str) -> str:
@@ -167,7 +167,7 @@ _COMMON = (_NUMPY, _DEPENDENCY)
 
 
 def explain(scene: Installation, name: str) -> tuple[str, str]:
-    """Say why a library cannot be imported, and how to mend it.
+    """Say why a library cannot be imported, and how to fix it.
 
     Args:
         scene: what is known; the library was tried.
@@ -177,5 +177,5 @@ def explain(scene: Installation, name: str) -> tuple[str, str]:
     for trouble in (*IMPORT_FAILURES.get(name, ()), *_COMMON):
         match = re.search(trouble.pattern, tried.whole)
         if match:
-            return trouble.found.format(match[1]), trouble.mend(scene, match[1])
+            return trouble.found.format(match[1]), trouble.fix(scene, match[1])
     return f"it fails with {tried.first_line}", f"`python -c 'import {name}'` shows all of it"
