@@ -56,7 +56,7 @@ def read(folder: Path) -> dict[str, Any]:
             f"cannot read {index}",
             got=error.strerror or "an error",
             expected="a file that may be read",
-            fix="mend its permissions",
+            fix="repair its permissions",
         ) from error
 
 

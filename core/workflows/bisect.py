@@ -76,7 +76,7 @@ def bisect(
         depth.
 
     Raises:
-        VconvError: something that the user can mend.
+        VconvError: something that the user can fix.
     """
     log = textlog.Log(say)
     place = find_device(device)

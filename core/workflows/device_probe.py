@@ -69,14 +69,14 @@ def _findings(place: Device, readings: Mapping[str, ProbeReading]) -> Iterator[F
         if reading.active == UNKNOWN:
             nearest = min(reading.errors, key=reading.errors.__getitem__)
             found = f"of no known form{simulated}: nearest to {nearest}, {reading.errors[nearest]:.1e} away"
-            mend = "do not trust this device's figures before this is explained: report it"
-            yield Finding(title, State.PROBLEM, found, mend)
+            fix = "do not trust this device's figures before this is explained: report it"
+            yield Finding(title, State.PROBLEM, found, fix)
         elif not reading.as_claimed and place.arithmetic == "fp16":
             yield Finding(title, State.NOTE, f"{found}: all that this chip's products take, whatever is set")
         elif not reading.as_claimed:
             yield Finding(title, State.NOTE, f"{found}, though its setting says {reading.claimed}")
         elif reading.active == "tanh":
-            mend = "patched variants and exported graphs compute erf all the same"
-            yield Finding(title, State.NOTE, f"{found}: F.gelu drops its mode; {mend}")
+            fix = "patched variants and exported graphs compute erf all the same"
+            yield Finding(title, State.NOTE, f"{found}: F.gelu drops its mode; {fix}")
         else:
             yield Finding(title, State.OK, found + (", as its setting says" if reading.claimed else ""))

@@ -41,7 +41,8 @@ def doctor(
         say: takes a line of progress.
 
     Returns:
-        ``findings``, each with ``name``, ``state`` (ok, note or problem), ``found`` and ``mend``;
+        ``findings``, each with ``name``, ``state`` (ok, note or problem), ``found`` and ``fix``, which
+        is also under the deprecated key ``mend``;
         ``passed``: whether none is a problem; and ``probe``: None, or the ``device``, its ``model``, whether
         it is ``simulated``, and its ``readings``.
 
@@ -72,6 +73,11 @@ def doctor(
         findings += more
     return {
         "passed": all(finding.state is not State.PROBLEM for finding in findings),
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [_row(finding) for finding in findings],
         "probe": readings,
     }
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    """Return a finding as JSON holds it. ``mend`` is the key that ``fix`` had in version 0.1.0."""
+    return {**asdict(finding), "mend": finding.fix}

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a device is asked to compute. A kind of device takes some of these, or none.
+    """How a device is asked to compute. Each kind of device supports some of these settings, or none.
 
     Args:
-        hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; None for its own default.
+        hf32: which of ``conv`` and ``matmul`` an NPU may compute in HF32; None for the default of torch_npu.
         profile: which NPU is simulated; empty for the default.
     """
 
@@ -25,16 +25,16 @@ class Settings:
 
     @classmethod
     def of(cls, hf32: Iterable[str] | None, profile: str | None = None) -> Settings:
-        """Take settings as callers give them; None for what they leave to the device."""
+        """Make settings from a caller's arguments. None leaves a setting to the device."""
         return cls(None if hf32 is None else tuple(hf32), profile or "")
 
     @property
     def given(self) -> list[str]:
-        """The names of those that were given."""
+        """The names of the settings that were given."""
         return [name for name, given in (("hf32", self.hf32 is not None), ("profile", self.profile)) if given]
 
     def only(self, names: Collection[str]) -> Settings:
-        """Return these, so far as they are among some names."""
+        """Return a copy that keeps only the settings with these names."""
         return Settings(**{name: getattr(self, name) for name in self.given if name in names})
 
 
@@ -46,21 +46,21 @@ class Device:
     """A place to run on.
 
     Args:
-        name: as reports have it: ``cpu``, ``cuda:0``.
+        name: its name in reports: ``cpu``, ``cuda:0``.
         kind: ``cpu``, ``cuda``, ``npu`` or ``npu-sim``.
-        index: which of its kind.
-        model: what the maker calls it.
-        arithmetic: what its settings say that float32 is computed in: ``fp32``, or a reduced form of it. What
-            an engine really does on it is asked of the engine: :mod:`vconv.runtime.engines.arithmetic`.
-        precisions: what torch variants can run in on it.
-        usual: those that are run unless others are asked for.
+        index: its number among the devices of its kind.
+        model: the maker's name for it.
+        arithmetic: what float32 is computed in according to the settings: ``fp32``, or a reduced form of it.
+            What an engine really computes in is measured: see :mod:`vconv.runtime.engines.arithmetic`.
+        precisions: the precisions in which torch variants can run on it.
+        usual: the precisions that are run by default.
         exact: while this context is open, float32 is computed as :attr:`arithmetic` says.
-        synchronize: returns when everything that was launched on it has finished.
-        free_bytes: how much memory it has left.
-        growth: runs something and returns by how many bytes that raised its memory's peak.
-        settings: how it was asked to compute.
-        options: what it was set to for that, as reports have it.
-        simulates: how it computes, of a device that imitates another; None of a real one.
+        synchronize: waits until everything that was launched on the device has finished.
+        free_bytes: returns how much memory is free.
+        growth: runs a function and returns by how many bytes it raised the peak of the device's memory.
+        settings: the settings that were asked for.
+        options: the settings that are in force, as reports show them.
+        simulates: the arithmetic that a simulated device imitates; None for a real device.
     """
 
     name: str
@@ -80,24 +80,24 @@ class Device:
 
     @property
     def simulated(self) -> bool:
-        """Whether it imitates another device; the word follows every figure from it."""
+        """Whether it imitates another device. Every figure from it is marked as simulated."""
         return self.simulates is not None
 
     @property
     def torch_name(self) -> str:
-        """What torch calls it."""
+        """The name that torch has for it."""
         return self.name
 
 
 @dataclass(frozen=True)
 class MemoryMeter:
-    """What torch tells of an accelerator's memory, in bytes; each takes the device's index.
+    """Functions of torch that measure an accelerator's memory, in bytes. Each takes the device's index.
 
     Args:
         reset_peak: starts a new measurement of the peak.
-        allocated: what torch's allocator holds.
+        allocated: how much torch's allocator holds.
         peak: the most that it held since the last reset.
-        free_and_total: of the whole device.
+        free_and_total: free and total memory of the whole device.
         synchronize: returns when everything that was launched has finished.
     """
 
@@ -108,7 +108,7 @@ class MemoryMeter:
     synchronize: Callable[[int], object]
 
     def growth(self, index: int, run: Callable[[], object]) -> int:
-        """Measure what a run takes: of torch's allocator, or of the whole device if that is more."""
+        """Measure a run's memory: what torch's allocator or the whole device grew by, whichever is more."""
         self.reset_peak(index)
         before, free = int(self.allocated(index)), int(self.free_and_total(index)[0])
         run()

@@ -13,7 +13,7 @@ from vconv.runtime.devices.precisions import names_without
 
 
 def _nothing() -> None:
-    """Do nothing: on a CPU, torch and ONNX Runtime come back when the work is done."""
+    """Do nothing: on a CPU, calls of torch and ONNX Runtime return when the work is done."""
 
 
 def count() -> int:
@@ -44,7 +44,7 @@ def absent() -> str:
 
 
 def fix() -> str:
-    """Say what to do where there is no such CPU."""
+    """Say how to fix the name of a CPU that does not exist."""
     return "leave the index out: there is one cpu"
 
 

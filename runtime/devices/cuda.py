@@ -14,15 +14,15 @@ from vconv.runtime.devices.base import Device, MemoryMeter, Settings
 from vconv.runtime.devices.precisions import names_without
 
 _BF16_CAPABILITY = (8, 0)
-"""Least compute capability of a GPU that computes in bfloat16: Ampere's."""
+"""The least compute capability of a GPU that supports bfloat16: that of Ampere."""
 
 
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
-    """Make CUDA compute float32 in full: torch's convolutions are in TF32 by default. Restored on exit.
+    """Turn TF32 off, which torch uses for convolutions by default. The settings are restored on exit.
 
-    These are the settings that torch has had since 2.9 (https://pytorch.org/docs/stable/notes/cuda.html). The
-    older ``allow_tf32`` raises where the newer ones disagree with it, so only these are touched.
+    torch has had these settings since 2.9 (https://pytorch.org/docs/stable/notes/cuda.html). The older
+    ``allow_tf32`` raises if the newer ones disagree with it, so only the newer ones are set.
     """
     cuda: Any = torch.backends.cuda
     cudnn: Any = torch.backends.cudnn
@@ -76,5 +76,5 @@ def absent() -> str:
 
 
 def fix() -> str:
-    """Say what to do where there is no GPU."""
+    """Say what to do if there is no GPU."""
     return "use --device cpu, or a machine with a GPU and the CUDA build of torch"

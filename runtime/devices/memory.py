@@ -1,6 +1,6 @@
 """Memory of this process and this machine, as Linux reports it.
 
-The files are read here: psutil neither resets a peak nor knows the limit of a control group.
+The files are read directly, because psutil can neither reset a peak nor read the limit of a control group.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def resident_memory() -> tuple[int, int]:
 
 
 def free_memory() -> int:
-    """Return how many bytes this process can still take: of the machine, or of its control group."""
+    """Return how many bytes this process can still allocate, on the machine and in its control group."""
     free = _kilobytes(Path("/proc/meminfo").read_text(), "MemAvailable")
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
@@ -36,13 +36,13 @@ def free_memory() -> int:
         cached = re.search(r"^inactive_file (\d+)", (_CGROUP / "memory.stat").read_text(), re.MULTILINE)
     except OSError:
         return free
-    # Pages of files that nobody has touched lately are given back when they are asked for.
+    # The kernel frees inactive file pages as soon as memory is needed.
     taken = used - (int(cached[1]) if cached else 0)
     return free if limit == "max" else min(free, max(0, int(limit) - taken))
 
 
 def growth_of(run: Callable[[], object]) -> int:
-    """Run something; return by how many bytes that raised this process's memory; 0 where Linux hides it."""
+    """Run a function; return by how many bytes it raised this process's peak memory, 0 if that is unknown."""
     before = resident_memory()[0]
     known = reset_peak_memory()
     run()
@@ -52,5 +52,5 @@ def growth_of(run: Callable[[], object]) -> int:
 def _kilobytes(text: str, field: str) -> int:
     found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
     if found is None:
-        raise RuntimeError(f"Linux does not tell {field}")
+        raise RuntimeError(f"Linux does not report {field}")
     return int(found[1]) * 1024

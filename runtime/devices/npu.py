@@ -16,18 +16,18 @@ from vconv.runtime.doctor import diagnosis
 from vconv.runtime.simulation.arithmetic import FLAGS
 
 DEFAULT_HF32 = ("conv",)
-"""What computes in HF32 unless it is told otherwise: torch_npu's defaults, set in so many words."""
+"""What computes in HF32 by default. These are torch_npu's defaults; vconv sets them explicitly."""
 _HF32_SOCS = (range(220, 240), range(250, 1000))
-"""torch_npu's numbers (NpuVariables.h) of the chips that have HF32: 910B from 220 on, 910_93 (A3) and later
-from 250 on. Those between and below, 310B, 310P and 910A, give their cube unit float16 operands."""
+"""torch_npu's numbers (NpuVariables.h) of the chips with HF32: 910B from 220 on, 910_93 (A3) and later from
+250 on. The cube units of all others (310B, 310P and 910A) take float16 operands."""
 
 
 def allowed_hf32(settings: Settings, device: str, cube: str) -> frozenset[str]:
-    """Return what may compute in HF32 on a device, of ``conv`` and ``matmul``.
+    """Return which of ``conv`` and ``matmul`` may compute in HF32 on a device.
 
     Raises:
-        UnknownNameError: something else is named.
-        InputError: its cube unit has no HF32.
+        UnknownNameError: another name is given.
+        InputError: the device's cube unit has no HF32.
     """
     for name in settings.hf32 or ():
         if name not in FLAGS:
@@ -37,7 +37,7 @@ def allowed_hf32(settings: Settings, device: str, cube: str) -> frozenset[str]:
         raise InputError(
             f"{device} has no HF32",
             got=f"--hf32 {','.join(settings.hf32) or 'none'}",
-            expected="a chip from 910B on; on this one products take float16 operands",
+            expected="a 910B or a later chip; products on this one take float16 operands",
             fix="leave --hf32 out",
         )
     return frozenset(DEFAULT_HF32 if settings.hf32 is None else settings.hf32)
@@ -45,7 +45,7 @@ def allowed_hf32(settings: Settings, device: str, cube: str) -> frozenset[str]:
 
 @contextlib.contextmanager
 def hf32_of(allowed: frozenset[str]) -> Iterator[None]:
-    """Let an NPU compute just these in HF32, of ``conv`` and ``matmul``. Restored on exit."""
+    """Allow HF32 on an NPU for exactly these of ``conv`` and ``matmul``. Restored on exit."""
     npu: Any = torch.npu  # type: ignore[attr-defined]
     before = npu.conv.allow_hf32, npu.matmul.allow_hf32
     npu.conv.allow_hf32, npu.matmul.allow_hf32 = "conv" in allowed, "matmul" in allowed
@@ -59,7 +59,7 @@ def make(index: int, settings: Settings) -> Device:
     """Describe an NPU of this machine.
 
     Raises:
-        InputError: HF32 is asked for, and it has none.
+        InputError: HF32 is asked for, but the NPU does not have it.
     """
     npu: Any = torch.npu  # type: ignore[attr-defined]
     cube = "fp32" if any(npu.get_soc_version() in socs for socs in _HF32_SOCS) else "fp16"
@@ -90,7 +90,7 @@ def make(index: int, settings: Settings) -> Device:
 
 
 def count() -> int:
-    """Return how many NPUs torch can use here; torch_npu is imported if a child could import it."""
+    """Return how many NPUs torch can use here. torch_npu is imported if a child process could import it."""
     if not hasattr(torch, "npu") and diagnosis.npu_problem() is None:
         diagnosis.load_torch_npu()
     npu: Any = getattr(torch, "npu", None)
@@ -104,6 +104,6 @@ def absent() -> str:
 
 
 def fix() -> str:
-    """Say what to do where there is no NPU."""
+    """Say what to do if there is no NPU."""
     trouble = diagnosis.npu_problem()
-    return f"use --device npu-sim or cpu, or {trouble.mend if trouble else 'see what `npu-smi info` says'}"
+    return f"use --device npu-sim or cpu, or {trouble.fix if trouble else 'see what `npu-smi info` says'}"

@@ -1,9 +1,9 @@
-"""The exact GELU on an NPU: the fastest way to it that the device honours.
+"""The exact GELU on an NPU: the fastest implementation that is exact on the device.
 
-Spelled out with erf it takes about five kernels for one. ``torch_npu.npu_gelu`` takes one and honours its
-mode (``aclnnGeluV2``); so does ``F.gelu`` itself once ``torch.npu.use_compatible_impl(True)`` is in force
-(torch_npu 2.9.0.post2 and later), but that is fixed by a process's first GELU: it is the second choice. What
-a way promises is not believed: it is run on the device first.
+Written out with erf, a GELU takes about five kernels. ``torch_npu.npu_gelu`` takes one and honours its mode
+(``aclnnGeluV2``). So does ``F.gelu`` once ``torch.npu.use_compatible_impl(True)`` is in force (torch_npu
+2.9.0.post2 and later). That setting is fixed by the first GELU of a process, so it is the second choice. Each
+implementation is run on the device first, to see that it is exact there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.probe import gelu_form
 
 SPELLED_OUT = "erf, spelled out"
-"""The way that needs nothing of a device: what an artifact's own checkpoint has."""
+"""The implementation that works on every device, with the operators that the artifact's graphs have."""
 Make = Callable[[], nn.Module]
 
 
@@ -40,7 +40,7 @@ class CompatibleGelu(nn.Module):
     """The exact GELU by ``F.gelu`` under the compatible implementation, which is on for this call alone."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """Compute x * (1 + erf(x / sqrt(2))) / 2; nothing else, the original least of all, is to feel it."""
+        """Compute x * (1 + erf(x / sqrt(2))) / 2. The setting is restored for all other models."""
         switch: Any = getattr(torch.npu, "use_compatible_impl", None)  # type: ignore[attr-defined]
         switch(True)
         try:
@@ -54,8 +54,8 @@ class ExactGelu:
     """How a device computes the exact GELU.
 
     Args:
-        name: as reports have it.
-        make: makes its module; None where the model's own spelling is left.
+        name: its name in reports.
+        make: makes its module; None if the model keeps the GELU that it has.
     """
 
     name: str
@@ -77,11 +77,11 @@ _WAYS: tuple[tuple[str, Callable[[], Make | None]], ...] = (
     ("npu_gelu", _npu_gelu),
     ("F.gelu, compatible implementation", _compatible),
 )
-"""Ways to the exact GELU, the best first: a name, and what makes it, if the installation has it."""
+"""Implementations of the exact GELU, the best first: a name, and a function that makes it or returns None."""
 
 
 def find(device: Device) -> ExactGelu:
-    """Return the first way to the exact GELU that an NPU honours."""
+    """Return the first implementation that computes the exact GELU on an NPU."""
     for name, offered in _WAYS:
         make = offered()
         if make is not None and gelu_form(make(), device.torch_name).active == "erf":
@@ -90,14 +90,14 @@ def find(device: Device) -> ExactGelu:
 
 
 def on_device(patches: Iterable[Patch], device: Device) -> tuple[list[Patch], str]:
-    """Put a device's own exact GELU in place of the one that is spelled out.
+    """Replace the GELU that is written out with erf by the device's exact GELU.
 
     Args:
-        patches: what a model is to be patched with.
-        device: where it will run.
+        patches: the patches of a model.
+        device: where the model will run.
 
     Returns:
-        The patches, and the way to the GELU as reports have it; empty where GELU is not patched.
+        The patches, and the name of the implementation for reports; empty if GELU is not patched.
     """
     chosen = list(patches)
     names = [patch.name for patch in chosen]

@@ -1,4 +1,4 @@
-"""The simulated Ascend NPU. Its variants run in processes of their own, its graphs on the CPU."""
+"""The simulated Ascend NPU. Torch variants run in a separate process each, graphs on the CPU."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def absent() -> str:
 
 
 def fix() -> str:
-    """Say what to do where the NPU cannot be simulated."""
+    """Say what to do if the NPU cannot be simulated."""
     return "use torch 2.10 or later"
 
 
 def make(index: int, settings: Settings) -> Device:
-    """Describe the simulated NPU: its variants run in processes of their own, its graphs on the CPU.
+    """Describe the simulated NPU: torch variants run in a separate process each, graphs on the CPU.
 
     Raises:
         UnknownNameError: there is no such profile.
-        InputError: HF32 is asked for, and the profile has none.
+        InputError: HF32 is asked for, but the profile does not have it.
     """
     profile = settings.profile or DEFAULT_PROFILE
     if profile not in PROFILES:
@@ -63,6 +63,6 @@ def make(index: int, settings: Settings) -> Device:
 
 
 def _in_words(arithmetic: Arithmetic) -> str:
-    """Say how a device computes: ``GELU tanh, convolution hf32, matmul fp32``."""
+    """Describe an arithmetic in words: ``GELU tanh, convolution hf32, matmul fp32``."""
     words = (f"{'GELU' if name == 'gelu' else name} {how}" for name, how in describe(arithmetic).items())
     return ", ".join(words)

@@ -1,4 +1,4 @@
-"""Which precisions a device runs torch variants in, of those that are asked for."""
+"""The precisions in which a device runs torch variants."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from vconv.runtime.devices.base import Device
 
 
 def names_without(types: Collection[str] = ()) -> tuple[str, ...]:
-    """Name the precisions that need none of some types, by torch's names of those."""
+    """Return the names of the precisions that need none of the given types (torch's names)."""
     return tuple(name for name, precision in PRECISIONS.items() if precision.types.isdisjoint(types))
 
 
 def find_precisions(names: Sequence[str], device: Device) -> list[Precision]:
-    """Return the precisions that are asked for; what the device usually runs for ``auto``.
+    """Return the precisions that are asked for; for ``auto``, those that the device runs by default.
 
     Raises:
         UnknownNameError: there is no such precision.
-        InputError: no precision is named, or the device does not run it.
+        InputError: no precision is named, or the device does not support one.
     """
     if list(names) == [AUTO]:
         return [PRECISIONS[name] for name in device.usual]
@@ -27,7 +27,7 @@ def find_precisions(names: Sequence[str], device: Device) -> list[Precision]:
         if name not in PRECISIONS:
             choices = [choice for choice in (AUTO, *PRECISIONS) if choice != name]
             raise UnknownNameError(
-                "precision", name, choices, fix="name some of those, with commas between, or auto alone"
+                "precision", name, choices, fix="name some of those, separated by commas, or auto alone"
             )
         if name not in device.precisions:
             raise InputError(

@@ -1,8 +1,8 @@
-"""Finding out how a device computes, by what it computes: GELU's form, and what products are rounded to.
+"""Measure how a device computes: the form of GELU, and what the operands of products are rounded to.
 
-Flags say what is allowed, not what is done: ``F.gelu`` drops its mode on an NPU without a word. So each is
-run on operands for which every known way of computing gives another result, worked out in float64 on the CPU,
-and the way is the one whose result the device's is nearest to.
+Settings say what is allowed, not what is done: on an NPU, ``F.gelu`` ignores its mode silently. So each
+operation is run on operands for which the known arithmetics give different results. These results are
+computed in float64 on the CPU. The arithmetic whose result is nearest to the device's is the one in use.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.simulation.arithmetic import CONVOLUTION, GELU, MATMUL, ROUNDINGS
 
 UNKNOWN = "unknown"
-"""What is near to no known way."""
+"""The reading if the result is near to no known arithmetic."""
 DISTINCT = 4.0
-"""How many times farther off the second nearest way must be."""
+"""How many times farther away the second nearest arithmetic must be."""
 GREATEST_ERROR = 1e-3
-"""Relative L2 error over which a result is near to nothing: the ways themselves are 1e-4 to 1e-3 apart."""
+"""Relative L2 error above which a result is near to no arithmetic. The arithmetics are 1e-4 to 1e-3 apart."""
 _ROWS, _INNER, _COLUMNS = 32, 64, 32
 _IMAGE, _KERNEL = (2, 3, 32, 32), (16, 3, 8, 8)
 
 
 @dataclass(frozen=True)
 class ProbeReading:
-    """What was found of one thing.
+    """What was measured for one operation.
 
     Args:
-        active: how it is computed: ``erf`` or ``tanh``; ``fp32``, ``hf32`` or ``fp16``; or ``unknown``.
-        claimed: what the device's settings say; empty where they say nothing of it.
-        errors: by way of computing, the relative L2 distance of the device's result from it.
+        active: how the operation is computed: ``erf`` or ``tanh``; ``fp32``, ``hf32`` or ``fp16``; or
+            ``unknown``.
+        claimed: what the device's settings say; empty if there is no setting for it.
+        errors: by arithmetic, the relative L2 distance of the device's result from it.
     """
 
     active: str
@@ -45,12 +46,12 @@ class ProbeReading:
 
     @property
     def as_claimed(self) -> bool:
-        """Whether it is what the settings say, so far as they say anything."""
+        """Whether the reading agrees with the device's settings, or there is no setting for it."""
         return not self.claimed or self.active == self.claimed
 
 
 def probe(device: Device, seed: int = 0) -> dict[str, ProbeReading]:
-    """Find out how a device computes in float32, as its settings stand.
+    """Measure how a device computes in float32 under its current settings.
 
     Args:
         device: which.
@@ -67,14 +68,14 @@ def probe(device: Device, seed: int = 0) -> dict[str, ProbeReading]:
 
 
 def gelu_form(gelu: Callable[[Tensor], Tensor], device: str, seed: int = 0) -> ProbeReading:
-    """Find out which form of GELU something computes on a device: ``erf``, ``tanh``, or ``unknown``."""
+    """Measure which form of GELU a function computes on a device: ``erf``, ``tanh``, or ``unknown``."""
     return _reading(_gelu_of(gelu, torch.Generator().manual_seed(seed), device), "")
 
 
 def _gelu_of(
     gelu: Callable[[Tensor], Tensor], random: Generator, device: str
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Run a GELU over [-5, 5]; the forms are 4.73e-4 apart where abs(x) is 2.70."""
+    """Run a GELU over [-5, 5]. The forms differ most, by 4.73e-4, at abs(x) = 2.70."""
     values = torch.rand(4096, generator=random) * 10 - 5
     ways = {
         "erf": functional.gelu(values.double()),
@@ -117,7 +118,7 @@ def _reading(found: tuple[Tensor, dict[str, Tensor]], claimed: str) -> ProbeRead
 
 
 def _claims(device: Device) -> dict[str, str]:
-    """Return what a device's settings say of each, where it has such settings."""
+    """Return what a device's settings say about each operation for which there is a setting."""
     if device.kind != "npu":
         return {}
     npu: Any = torch.npu  # type: ignore[attr-defined]

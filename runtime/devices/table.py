@@ -1,4 +1,4 @@
-"""Devices: where a variant runs. A new kind of device is one file and one row of the table.
+"""The table of devices. A new kind of device is one file and one row of this table.
 
 Nothing heavy is imported here, so that the command line can name the kinds; a row's file is imported when it
 is used.
@@ -16,7 +16,7 @@ from vconv.errors import AbsentDeviceError, InputError, UnknownNameError
 from vconv.runtime.devices.base import DEFAULT_SETTINGS, Device, Settings
 
 ALL = "all"
-"""Every device that this machine has."""
+"""The name that stands for every device of this machine, simulated ones excepted."""
 _HERE = "vconv.runtime.devices"
 
 
@@ -24,16 +24,16 @@ _HERE = "vconv.runtime.devices"
 class DeviceKind:
     """A kind of device.
 
-    Its file has four functions: ``count()``, how many of it this machine has; ``make(index, settings)``,
-    which describes one; ``absent()``, what was found instead where there is none; and ``fix()``, what to do
-    then.
+    Its file has four functions: ``count()`` returns how many such devices this machine has; ``make(index,
+    settings)`` describes one; ``absent()`` says what was found instead if there is none; ``fix()`` says what
+    to do then.
 
     Args:
         name: its name on the command line.
         home: the module that is its file.
-        takes: names of the settings that it has.
-        numbered: whether a machine can have several, which are told apart by an index.
-        simulated: whether it imitates another; it is not one of this machine's devices.
+        takes: the names of the settings that it supports.
+        numbered: whether a machine can have several, each with an index.
+        simulated: whether it imitates another device; ``all`` does not include it.
     """
 
     name: str
@@ -44,7 +44,7 @@ class DeviceKind:
 
     @property
     def shown(self) -> str:
-        """How help names it: ``cuda[:N]``."""
+        """Its name in the help: ``cuda[:N]``."""
         return self.name + "[:N]" * self.numbered
 
     @property
@@ -52,24 +52,24 @@ class DeviceKind:
         return import_module(self.home)
 
     def count(self) -> int:
-        """Return how many of it this machine has."""
+        """Return how many devices of this kind the machine has."""
         return int(self._file.count())
 
     def make(self, index: int, settings: Settings) -> Device:
-        """Describe one of them.
+        """Describe one device of this kind.
 
         Raises:
-            InputError: it cannot compute as the settings say.
+            InputError: the device does not support the settings.
         """
         found: Device = self._file.make(index, settings)
         return found
 
     def absent(self) -> str:
-        """Say what was found instead where there is none."""
+        """Say what was found instead if the machine has no such device."""
         return str(self._file.absent())
 
     def fix(self) -> str:
-        """Say what to do where there is none."""
+        """Say what to do if the machine has no such device."""
         return str(self._file.fix())
 
 
@@ -90,12 +90,12 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
 
     Args:
         name: its name; without an index, the first of its kind.
-        settings: how it is to compute.
+        settings: how the device is to compute.
 
     Raises:
         UnknownNameError: there is no such kind.
         AbsentDeviceError: this machine has no such device.
-        InputError: it has no such setting.
+        InputError: the device does not support one of the settings.
     """
     match = re.fullmatch(r"([a-z-]+)(?::(\d{1,3}))?", name)
     if match is None or match[1] not in KINDS:
@@ -114,29 +114,29 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
 
 
 def _require_taken(settings: Settings, kinds: Iterable[DeviceKind], name: str, subject: str) -> None:
-    """Refuse a setting that none of some kinds has.
+    """Refuse a setting that no device of the given kinds supports.
 
     Args:
-        settings: what is asked for.
-        kinds: those that could have it.
-        name: the device, as it was named.
-        subject: what the setting says nothing about.
+        settings: the settings that are asked for.
+        kinds: the kinds of devices in question.
+        name: the device, as the user named it.
+        subject: the words for the device in the error.
     """
     taken = {setting for kind in kinds for setting in kind.takes}
     for setting in settings.given:
         if setting not in taken:
             raise InputError(
-                f"--{setting} says nothing about {subject}",
+                f"--{setting} has no effect on {subject}",
                 got=f"--device {name}",
                 expected=" or ".join(kind.name for kind in KINDS.values() if setting in kind.takes),
-                fix=f"leave --{setting} out, or name that device",
+                fix=f"leave --{setting} out, or choose that device",
             )
 
 
 def find_devices(name: str, settings: Settings = DEFAULT_SETTINGS) -> list[Device]:
-    """Look devices up: every one of this machine for ``all``, else the one that is named.
+    """Look devices up: every device of this machine for ``all``, else the device with this name.
 
-    Of ``all``, each is set as far as it has the settings; simulated ones are not among them.
+    With ``all``, each device takes the settings that it supports. Simulated devices are not included.
 
     Raises:
         UnknownNameError: see :func:`find_device`.

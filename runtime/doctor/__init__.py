@@ -1,1 +1,1 @@
-"""What is installed here, what of it works, and how to repair what does not."""
+"""What is installed on this machine, whether it works, and how to fix what does not."""

@@ -1,4 +1,4 @@
-"""The CANN toolkit of this machine: where it lies, its version, and the torch_npu that goes with it."""
+"""The CANN toolkit of this machine: its folder, its version, and the torch_npu that it was released with."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOMES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
-"""The variables in which its set_env.sh says where it is."""
+"""The environment variables in which CANN's set_env.sh puts the toolkit's folder."""
 _ROOTS = (Path("/usr/local/Ascend"), Path(os.path.expanduser("~/Ascend")))  # noqa: PTH111 (never raises)
-"""Where its installer puts it for root, and for others."""
+"""The folders into which CANN's installer puts it, for root and for other users."""
 _FOLDERS = ("cann", "ascend-toolkit/latest")
-"""Below those: from CANN 8.5 on, and before."""
+"""The toolkit's folder below those: from CANN 8.5 on, and before."""
 _VERSIONS = (
     ("*-linux/ascend_toolkit_install.info", "version"),
     ("*/version.info", "version_dir"),
     ("version.info", "version_dir"),
     ("version.info", "Version"),
 )
-"""Files below the toolkit and the line of each that has its version, the surest first. A ``Version`` beside a
-``version_dir`` is that of one component, counted otherwise."""
+"""Files in the toolkit that have its version, and the line in each; the most reliable first. Any ``Version``
+beside a ``version_dir`` is the version of a single component, which is counted differently."""
 
 PAIRS: Mapping[str, str] = {
     "2.9.0": "8.5.0",
@@ -36,9 +36,9 @@ PAIRS: Mapping[str, str] = {
     "2.12.0": "9.1.0",
     "2.12.0.post2": "9.1",
 }
-"""From a version of torch_npu to the CANN that it is released with: COMPATIBILITY.md of its repository. Its
-release notes (26.1.0) hold all of these to run with any CANN from 8.5 to 9.1: another pair is no fault by
-itself."""
+"""By version of torch_npu, the CANN that it was released with. Source: COMPATIBILITY.md in its repository.
+According to its release notes (26.1.0), all of these run with any CANN from 8.5 to 9.1, so that another pair
+is not a problem by itself."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Toolkit:
     """A CANN toolkit.
 
     Args:
-        folder: where it lies.
-        version: its version; empty where no file tells.
-        set_env: the script that sets its environment; None where it is not found.
-        sourced: whether that was done: a variable names the folder.
+        folder: its folder.
+        version: its version; empty if no file states it.
+        set_env: the script that sets the environment up; None if it is not found.
+        sourced: whether the script was sourced, so that a variable names the folder.
     """
 
     folder: Path
@@ -61,17 +61,17 @@ class Toolkit:
 def find_toolkit(
     environment: Mapping[str, str] = os.environ, roots: Iterable[Path] = _ROOTS
 ) -> Toolkit | None:
-    """Find the toolkit that the environment names, or else one where its installer puts it.
+    """Find the toolkit that the environment names, or else one in the installer's default folders.
 
     Args:
-        environment: variables.
-        roots: where to look for it.
+        environment: the environment variables.
+        roots: the installer's default folders.
     """
     named = [Path(environment[home]) for home in HOMES if environment.get(home)]
     usual = [root / folder for root in roots for folder in _FOLDERS]
     for folder in (*named, *usual):
         if os.access(folder, os.R_OK | os.X_OK) and folder.is_dir():
-            # Before 8.5, the variables name ascend-toolkit/latest, and the script lies beside that.
+            # Before 8.5, the variables name ascend-toolkit/latest, and the script is beside that folder.
             scripts = [place / "set_env.sh" for place in (folder, folder.parent)]
             script = next((script for script in scripts if os.access(script, os.R_OK)), None)
             return Toolkit(folder, _version(folder), script, folder in named)
@@ -89,7 +89,7 @@ def _version(folder: Path) -> str:
 
 
 def goes_with(torch_npu: str, version: str) -> bool | None:
-    """Tell whether a torch_npu was released with a version of CANN; None where either is not known."""
+    """Whether a torch_npu was released with a version of CANN; None if either version is not known."""
     paired = PAIRS.get(torch_npu)
     if paired is None or not version:
         return None

@@ -1,7 +1,7 @@
-"""What is installed here, what of it works, and how to mend what does not.
+"""What is installed on this machine, whether it works, and how to fix what does not.
 
-Libraries are imported in child processes: a failed import leaves half of a library behind. torch_npu is the
-one that is looked at closest, since CANN, its driver and torch must all go with it.
+Libraries are imported in child processes, because a failed import leaves a library half imported. torch_npu
+is examined most closely, since it must match CANN, the NPU's driver and torch.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        name: what it is.
-        state: ``ok``; ``note`` for what is not there, or is worth knowing; ``problem`` for what is installed
-            and does not work.
+        name: what was checked.
+        state: ``ok``; ``note`` for software that is not installed, or a fact worth knowing; ``problem`` for
+            software that is installed and does not work.
         found: what was found.
-        mend: what to do about it; empty where there is nothing to do.
+        fix: what to do about it; empty if there is nothing to do.
     """
 
     name: str
     state: State
     found: str
-    mend: str = ""
+    fix: str = ""
 
     def __post_init__(self) -> None:
-        if not self.found or bool(self.mend) < (self.state is State.PROBLEM):
-            raise ValueError(f"the finding on {self.name!r} says too little")
+        if not self.found or bool(self.fix) < (self.state is State.PROBLEM):
+            raise ValueError(f"the finding {self.name!r} has no text, or a problem has no fix")
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that was found.
+    """All findings about a machine.
 
     Args:
         findings: in the order in which they are shown.
@@ -75,17 +75,16 @@ class Diagnosis:
 
 
 _DISTRIBUTIONS = ("vconv", "torch", "torchvision", "transformers", "timm", "numpy", "onnx", TORCH_NPU)
-"""What is looked for, beside every engine's."""
+"""The packages that are checked, besides those of the engines."""
 _LIBRARIES = ("torch", "torchvision", "transformers", "timm")
 _FORMATS = ("numpy", "onnx")
-"""What vconv does not work without, beside the engines that it needs: a child imports the one, another the
-other."""
+"""The libraries that vconv needs, besides engines. Each tuple is imported in one child process."""
 _FOUNDATIONS = {"torchvision": "torch", "timm": "torchvision", TORCH_NPU: "torch"}
-"""From a library to the one whose trouble is its own, beside what engines are built on."""
+"""By library, the library whose problems it shares. The table of engines has those of the engines."""
 
 
 def _engines(needed: bool) -> list[Engine]:
-    """Return the engines that vconv needs, or those that it does not; torch is a library of everything."""
+    """Return the engines that vconv needs, or the optional ones, without torch, which every library needs."""
     return [engine for engine in ENGINES.values() if engine.package != "torch" and engine.needed is needed]
 
 
@@ -109,7 +108,7 @@ def _scene(children: Sequence[Sequence[str]]) -> Installation:
 
 
 def _imported(scene: Installation, name: str, more: str = "") -> Finding:
-    """Tell whether a library that vconv needs can be imported."""
+    """Check whether a library that vconv needs can be imported."""
     installed = scene.versions.get(name, "")
     built_on = {engine.package: engine.built_on for engine in ENGINES.values() if engine.built_on}
     below = {**_FOUNDATIONS, **built_on}.get(name, "")
@@ -118,9 +117,9 @@ def _imported(scene: Installation, name: str, more: str = "") -> Finding:
     if not is_installed(name):
         return Finding(name, State.PROBLEM, "not installed", f"`pip install {name}`")
     if scene.failed(below):
-        return Finding(name, State.PROBLEM, f"{installed}, which needs {below}", f"mend {below}")
-    why, mend = explain(scene, name)
-    return Finding(name, State.PROBLEM, f"{installed}, but {why}" if installed else why, mend)
+        return Finding(name, State.PROBLEM, f"{installed}, which needs {below}", f"fix {below}")
+    why, fix = explain(scene, name)
+    return Finding(name, State.PROBLEM, f"{installed}, but {why}" if installed else why, fix)
 
 
 def _torch(scene: Installation) -> Finding:
@@ -129,7 +128,7 @@ def _torch(scene: Installation) -> Finding:
 
 
 def _engine(scene: Installation, engine: Engine) -> Finding:
-    """Tell whether an engine's package can be imported, and which of its builds it is."""
+    """Check whether an engine's package can be imported, and which build of it is installed."""
     name = engine.package
     if engine.of_cann:
         return _of_cann(scene, engine)
@@ -142,7 +141,7 @@ def _engine(scene: Installation, engine: Engine) -> Finding:
     if finding.state is State.PROBLEM:
         if len(builds) < 2:
             return finding
-        return replace(finding, found=f"{together}; {finding.found}", mend=f"{finding.mend}; or {apart}")
+        return replace(finding, found=f"{together}; {finding.found}", fix=f"{finding.fix}; or {apart}")
     said = ", ".join(scene.attempts[name].facts.get(imports.SAYS, ()))
     if len(builds) > 1:
         return Finding(name, State.NOTE, together + f"; it has {said}" * bool(said), apart)
@@ -151,10 +150,10 @@ def _engine(scene: Installation, engine: Engine) -> Finding:
 
 
 def _of_cann(scene: Installation, engine: Engine) -> Finding:
-    """Tell whether a package that comes with CANN can be imported; where it cannot, that is no problem."""
+    """Check whether a package that comes with CANN can be imported. It is not a problem if it cannot."""
     name = engine.package
     if not is_installed(name):
-        return Finding(name, State.NOTE, f"not to be imported: {engine.purpose}")
+        return Finding(name, State.NOTE, f"cannot be imported: {engine.purpose}")
     if not scene.failed(name):
         return Finding(name, State.OK, "imports")
     why, _ = explain(scene, name)
@@ -173,20 +172,20 @@ def _cuda(scene: Installation) -> Finding | None:
 def _cann(scene: Installation) -> Finding:
     toolkit, torch_npu = scene.toolkit, scene.versions.get(TORCH_NPU, "")
     if toolkit is None:
-        looked = f"neither {' nor '.join(HOMES)} names it, and it is not in /usr/local/Ascend"
+        looked = f"neither {' nor '.join(HOMES)} names a toolkit, and none is in /usr/local/Ascend"
         return Finding("CANN", State.NOTE, f"no toolkit: {looked}")
     found = f"{toolkit.version or 'of unknown version'} in {toolkit.folder}"
     if not toolkit.sourced:
         return Finding("CANN", State.NOTE, f"{found}, not set up in this shell", setting_up(scene))
     if goes_with(torch_npu, toolkit.version) is False:
         paired = f"torch_npu {torch_npu} is released with CANN {PAIRS[torch_npu]}"
-        return Finding("CANN", State.NOTE, f"{found}; {paired}", "where results look wrong, take that pair")
+        return Finding("CANN", State.NOTE, f"{found}; {paired}", "if results look wrong, install that CANN")
     return Finding("CANN", State.OK, found)
 
 
 def _torch_npu(scene: Installation) -> Finding:
     if not is_installed(TORCH_NPU):
-        return Finding(TORCH_NPU, State.NOTE, "not installed: needed for an NPU alone")
+        return Finding(TORCH_NPU, State.NOTE, "not installed: only needed for an NPU")
     installed, torch = scene.versions.get(TORCH_NPU, ""), scene.versions.get("torch", "")
     if installed and torch and series(installed) != series(torch):
         built_for = series(installed)
@@ -204,33 +203,33 @@ def _npu(scene: Installation) -> Finding | None:
         return None
     count = scene.attempts[TORCH_NPU].facts["npus"]
     if count:
-        return Finding("NPU", State.OK, f"{count} to be seen")
+        return Finding("NPU", State.OK, f"{count} visible")
     visible = scene.environment.get("ASCEND_RT_VISIBLE_DEVICES")
-    found = "none is to be seen, though torch_npu and CANN load"
+    found = "none is visible, although torch_npu and CANN load"
     if visible is not None:
         found += f"; ASCEND_RT_VISIBLE_DEVICES is {visible!r}"
         return Finding("NPU", State.PROBLEM, found, "`unset ASCEND_RT_VISIBLE_DEVICES`")
     if not any(Path("/dev").glob("davinci[0-9]*")):
         found += "; there is no /dev/davinci0"
     if shutil.which("npu-smi") is None:
-        mend = "install the NPU's driver, or give the container its devices; npu-smi is not found"
-        return Finding("NPU", State.PROBLEM, found, mend)
-    return Finding("NPU", State.PROBLEM, found, "`npu-smi info` must list one: see to the driver")
+        fix = "install the NPU's driver, or give the container its devices; npu-smi is not found"
+        return Finding("NPU", State.PROBLEM, found, fix)
+    return Finding("NPU", State.PROBLEM, found, "`npu-smi info` must list one: check the driver")
 
 
 def _atc(scene: Installation) -> Finding:
     where = shutil.which("atc")
     if where:
         return Finding("atc", State.OK, where)
-    mend = setting_up(scene) if scene.toolkit else ""
-    return Finding("atc", State.NOTE, "not on PATH: CANN's compiler of .om files", mend)
+    fix = setting_up(scene) if scene.toolkit else ""
+    return Finding("atc", State.NOTE, "not on PATH: CANN's compiler of .om files", fix)
 
 
 _Look = Callable[[Installation], Finding | None]
 
 
 def _looks() -> list[_Look]:
-    """List what is looked at, in the order in which it is shown."""
+    """List the checks, in the order in which their findings are shown."""
     of_cann = [engine for engine in ENGINES.values() if engine.of_cann]
     others = [engine for engine in (*_engines(True), *_engines(False)) if engine not in of_cann]
     return [
@@ -249,9 +248,10 @@ def _vconv(scene: Installation) -> Finding:
 
 
 def examine() -> Diagnosis:
-    """Find out what is installed, and what of it works.
+    """Find out what is installed and whether it works.
 
-    It takes as long as importing every library does, in child processes; nothing is imported into this one.
+    Every library is imported in child processes, which takes some seconds. Nothing is imported into this
+    process.
     """
     optional = (TORCH_NPU, *(engine.package for engine in _engines(False)))
     formats = (*_FORMATS, *(engine.package for engine in _engines(True)))
@@ -261,9 +261,10 @@ def examine() -> Diagnosis:
 
 
 def npu_problem() -> Finding | None:
-    """Say why there is no NPU to run on, or None where there is one. Nothing is imported into this process.
+    """Say why no NPU can be used here; None if one can be.
 
-    It takes as long as importing torch and torch_npu does, once; where torch_npu is not installed, no time.
+    Nothing is imported into this process. The first call takes as long as importing torch and torch_npu,
+    unless torch_npu is not installed.
     """
     if not is_installed(TORCH_NPU):
         return Finding(TORCH_NPU, State.NOTE, "not installed", "install torch_npu for this torch, and CANN")
@@ -272,7 +273,7 @@ def npu_problem() -> Finding | None:
 
 @functools.lru_cache(maxsize=1)
 def _npu_trouble(environment: tuple[tuple[str, str], ...]) -> Finding | None:
-    """Ask a child, which knows nothing but the environment: in the same one, it would say the same again."""
+    """Ask a child process. The answer depends on the environment alone, so it is cached by that."""
     scene = _scene([("torch", TORCH_NPU)])
     for look in (_torch, _torch_npu, _npu):
         finding = look(scene)
@@ -282,15 +283,15 @@ def _npu_trouble(environment: tuple[tuple[str, str], ...]) -> Finding | None:
 
 
 def npu_left_out() -> str:
-    """Say why there is no NPU to run on though torch_npu is installed; empty where that is not so."""
+    """Say why no NPU can be used although torch_npu is installed; empty if it is not, or one can be used."""
     trouble = npu_problem()
     if trouble is None or trouble.state is not State.PROBLEM:
         return ""
-    return f"npu is left out: {trouble.name}: {trouble.found} (to mend it: {trouble.mend})"
+    return f"npu is left out: {trouble.name}: {trouble.found} (to fix it: {trouble.fix})"
 
 
 def load_torch_npu() -> Any:
-    """Import torch_npu into this process; to be asked for only where :func:`npu_problem` finds none.
+    """Import torch_npu into this process. Call this only if :func:`npu_problem` returns None.
 
     Returns:
         The module. From then on, torch has ``torch.npu``.
@@ -298,6 +299,6 @@ def load_torch_npu() -> Any:
     module = import_torch_npu()
     transformers = sys.modules.get("transformers.utils.import_utils")
     if transformers is not None:
-        # It remembers that there was none, from before.
+        # The cached result says that there was none: it is from before the import.
         transformers.is_torch_npu_available.cache_clear()
     return module

@@ -1,4 +1,4 @@
-"""Why a library cannot be imported, told from what its import says, and how to mend it. One row each."""
+"""Known causes of failed imports, recognised by their messages, and how to fix each. One row each."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vconv.runtime.doctor.imports import Attempt
 
 @dataclass(frozen=True)
 class Installation:
-    """What is known of this machine.
+    """What is known about this machine.
 
     Args:
-        versions: of what is installed, by the name that pip has for it.
-        attempts: what came of importing libraries, by module.
-        toolkit: its CANN; None where there is none.
-        environment: the variables.
+        versions: the versions of installed packages, by their names in pip.
+        attempts: the results of importing libraries, by module.
+        toolkit: the CANN toolkit; None if there is none.
+        environment: the environment variables.
     """
 
     versions: Mapping[str, str]
@@ -30,23 +30,23 @@ class Installation:
     environment: Mapping[str, str]
 
     def failed(self, name: str) -> bool:
-        """Tell whether a library was tried and cannot be imported."""
+        """Whether importing a library was tried and failed."""
         return name in self.attempts and self.attempts[name].failed
 
 
 @dataclass(frozen=True)
 class ImportFailure:
-    """A way in which an import fails.
+    """One known cause of a failed import.
 
     Args:
-        pattern: what it says; the first group is the thing at fault.
-        found: the finding; ``{}`` stands for that thing.
-        mend: what to do about it.
+        pattern: matches the error's message; the first group is the name of the faulty part.
+        found: the text of the finding; ``{}`` stands for that name.
+        fix: returns what to do about it.
     """
 
     pattern: str
     found: str
-    mend: Callable[[Installation, str], str]
+    fix: Callable[[Installation, str], str]
 
 
 def series(version: str) -> str:
@@ -76,7 +76,7 @@ def _pair_with_cann(scene: Installation, symbol: str) -> str:
     here = f" (here it is {scene.toolkit.version})" if scene.toolkit and scene.toolkit.version else ""
     if paired:
         return f"install CANN {paired}, which this torch_npu is released with{here}"
-    return f"install the CANN that this torch_npu is released with, as its COMPATIBILITY.md tells{here}"
+    return f"install the CANN that this torch_npu is released with: see its COMPATIBILITY.md{here}"
 
 
 def _pair_with_torchvision(scene: Installation, operator: str) -> str:
@@ -108,10 +108,8 @@ IMPORT_FAILURES: Mapping[str, tuple[ImportFailure, ...]] = {
     "torch_npu": (
         ImportFailure(
             r"Two accelerators cannot be used at the same time in PyTorch: npu and (\w+)",
-            "it does not share a process with {}, which this torch is built for and finds",
-            lambda scene, other: (
-                "set CUDA_VISIBLE_DEVICES to nothing for the NPU's sake, or install the CPU build of torch"
-            ),
+            "it cannot share a process with {}, which this torch is built for and finds",
+            lambda scene, other: "set CUDA_VISIBLE_DEVICES to nothing, or install the CPU build of torch",
         ),
         ImportFailure(
             r"(lib(?:ascend_hal|drvdsmi\w*|dcmi\w*)\.so\S*): cannot open shared object file",
@@ -161,21 +159,21 @@ IMPORT_FAILURES: Mapping[str, tuple[ImportFailure, ...]] = {
         ),
     ),
 }
-"""By library: how its import fails, the surest sign first."""
+"""By library, the known causes of a failed import, the most specific first."""
 _COMMON = (_NUMPY, _DEPENDENCY)
-"""How any import fails."""
+"""The known causes that any library can have."""
 
 
 def explain(scene: Installation, name: str) -> tuple[str, str]:
-    """Say why a library cannot be imported, and how to mend it.
+    """Say why a library cannot be imported, and how to fix it.
 
     Args:
-        scene: what is known; the library was tried.
+        scene: what is known about this machine; the library is among its attempts.
         name: the library.
     """
     tried = scene.attempts[name]
     for trouble in (*IMPORT_FAILURES.get(name, ()), *_COMMON):
         match = re.search(trouble.pattern, tried.whole)
         if match:
-            return trouble.found.format(match[1]), trouble.mend(scene, match[1])
+            return trouble.found.format(match[1]), trouble.fix(scene, match[1])
     return f"it fails with {tried.first_line}", f"`python -c 'import {name}'` shows all of it"

@@ -1,7 +1,7 @@
-"""Whether libraries can be imported, tried in a process of its own.
+"""Try in a child process whether libraries can be imported.
 
-A failed import leaves half of a library behind, and some take the process down with them. So a child does it:
-``python -m vconv.runtime.doctor.imports NAME...`` imports one after the other, and writes an
+A failed import leaves a library half imported, and some imports end the process. So a child process imports
+them: ``python -m vconv.runtime.doctor.imports NAME...`` imports one after the other, and writes an
 :class:`Attempt` as a line of JSON for each, also for one that failed.
 """
 
@@ -24,20 +24,21 @@ from vconv.runtime.processes import child as children
 
 CHILD = children.command("vconv.runtime.doctor.imports")
 TIMEOUT_SECONDS = 120.0
-"""Longer than torch takes to import from a slow disk."""
+"""The time limit; torch takes less even from a slow disk."""
 _SAID = 4000
-"""Characters of what a child said on standard error that are kept."""
+"""How many characters of a child's standard error are kept."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of importing a library.
+    """The result of importing a library.
 
     Args:
         name: the module.
-        errors: what was raised, as ``Type: message``, each followed by its cause; empty where it went well.
-        facts: what the library then said of itself.
-        said: what the child said on standard error; empty where the import went well.
+        errors: the exceptions, as ``Type: message``, each followed by its cause; empty if the import
+            succeeded.
+        facts: what was read from the imported library, such as its version.
+        said: what the child wrote to standard error; empty if the import succeeded.
     """
 
     name: str
@@ -47,17 +48,17 @@ class Attempt:
 
     @property
     def failed(self) -> bool:
-        """Whether it cannot be used."""
+        """Whether the import failed."""
         return bool(self.errors)
 
     @property
     def first_line(self) -> str:
-        """The first line of what was raised."""
+        """The first line of the first exception."""
         return self.errors[0].splitlines()[0] if self.errors else ""
 
     @property
     def whole(self) -> str:
-        """Everything that was raised or said."""
+        """All exceptions and the standard error, as one text."""
         return "\n".join((*self.errors, self.said))
 
 
@@ -76,13 +77,13 @@ _FACTS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "torch": _of_torch,
     TORCH_NPU: _of_torch_npu,
 }
-"""What is asked of a library that was imported, beside what the table of engines asks."""
+"""By library, what is read from it once it is imported. The table of engines has more."""
 SAYS = "says"
-"""The fact that is what an engine's package says of itself."""
+"""The key of the fact that an engine's package states about itself."""
 
 
 def attempt(name: str) -> Attempt:
-    """Import a library in this process; return what came of it."""
+    """Import a library in this process; return the result."""
     try:
         module = import_module(name)
         facts = _FACTS[name](module) if name in _FACTS else {}
@@ -105,17 +106,17 @@ def _chain(error: BaseException | None) -> list[str]:
 def try_imports(
     names: Sequence[str], command: Sequence[str] = CHILD, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> dict[str, Attempt]:
-    """Import libraries in a child process, one after the other; return what came of each, by name.
+    """Import libraries in a child process, one after the other; return the results by name.
 
     Args:
-        names: the modules. torch_npu is out of sight of the others, unless it is one of them.
-        command: the child.
-        timeout_seconds: when to give it up.
+        names: the modules. torch_npu is hidden from the others unless it is one of them.
+        command: starts the child.
+        timeout_seconds: the time limit for the child.
     """
     out, said, ended = _run([*command, *names], timeout_seconds)
     found = {}
     for line in out.splitlines(keepends=True):
-        if line.endswith("\n"):  # one that was cut off tells nothing
+        if line.endswith("\n"):  # a line that was cut off is no JSON
             known = Attempt(**json.loads(line))
             found[known.name] = replace(known, errors=tuple(known.errors), said=said * known.failed)
     for name in names:
@@ -126,7 +127,7 @@ def try_imports(
 
 
 def _run(command: Sequence[str], timeout_seconds: float) -> tuple[str, str, str]:
-    """Run a child; return its two outputs, and how it ended if not by itself."""
+    """Run a child; return its standard output, its standard error, and why it failed, empty if it did not."""
     try:
         child = subprocess.Popen(
             command,
@@ -143,7 +144,7 @@ def _run(command: Sequence[str], timeout_seconds: float) -> tuple[str, str, str]
     try:
         out, said = child.communicate(timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
-        # With all that it started: a process that lives on would keep the pipes open.
+        # End its whole group: a process that lives on would keep the pipes open.
         os.killpg(child.pid, signal.SIGKILL)
         out, said = child.communicate()
         return out, said[-_SAID:], f"its import did not end within {timeout_seconds:.0f} s"
@@ -155,10 +156,10 @@ def _run(command: Sequence[str], timeout_seconds: float) -> tuple[str, str, str]
 
 
 def main() -> None:
-    """Import what the arguments name, and write what came of it to standard output."""
+    """Import the libraries that the arguments name, and write the results to standard output."""
     names = sys.argv[1:]
     hidden = contextlib.nullcontext() if TORCH_NPU in names else without_torch_npu()
-    # Libraries print to standard output: it is theirs no more, and what they say goes to standard error.
+    # Libraries print to standard output. That is kept for the results; their output goes to standard error.
     with os.fdopen(os.dup(1), "w") as out, without_autoload(), hidden:
         os.dup2(2, 1)
         for name in names:

@@ -161,7 +161,7 @@ def opened(subject: OpenRequest, device: Device) -> Session:
 
 def main() -> None:
     """Read what to open from standard input, and write the memory that it took to standard output."""
-    # Libraries print to standard output: it is theirs no more, and what they say goes to standard error.
+    # Libraries print to standard output. That is kept for the results; their output goes to standard error.
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
         found = peak_of(OpenRequest(**json.load(sys.stdin)))

@@ -89,7 +89,7 @@ def _measured(line: str, measuring: Measuring) -> str:
 
 def main() -> None:
     """Answer what standard input asks on standard output."""
-    # Libraries print to standard output: here it belongs to the answers, so theirs goes to standard error.
+    # Libraries print to standard output. That is kept for the answers; their output goes to standard error.
     with os.fdopen(os.dup(STANDARD_OUTPUT), "w") as answers:
         os.dup2(STANDARD_ERROR, STANDARD_OUTPUT)
         serve(sys.stdin, answers)

@@ -64,7 +64,7 @@ def test_the_doctor_names_the_library_that_is_missing(python: Run) -> None:
     (problem,) = [row for row in document["findings"] if row["state"] == "problem"]
     assert problem["name"] == "torch_npu"
     assert "CANN cannot be loaded: libhccl.so is not found" in problem["found"]
-    assert "set_env.sh" in problem["mend"]
+    assert "set_env.sh" in problem["fix"]
 
 
 def test_an_npu_is_refused_in_one_line(python: Run) -> None:

@@ -14,8 +14,8 @@ def diagnosed(document: Document) -> None:
         drawn.add_column(overflow="fold")
     for finding in document["findings"]:
         drawn.add_row(FoldedText(finding["name"]), coloured(finding["state"]), FoldedText(finding["found"]))
-        if finding["mend"]:
-            drawn.add_row("", "", FoldedText(f"to fix it: {finding['mend']}"))
+        if finding["fix"]:
+            drawn.add_row("", "", FoldedText(f"to fix it: {finding['fix']}"))
     show(drawn)
     problems = [finding["name"] for finding in document["findings"] if finding["state"] == "problem"]
     if problems:

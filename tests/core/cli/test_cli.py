@@ -293,7 +293,9 @@ def test_the_doctor_exits_with_1_where_something_that_is_installed_does_not_work
     document = json.loads(result.stdout)
     assert document["passed"] is False
     assert [row["state"] for row in document["findings"]] == ["ok", "note", "problem"]
-    assert set(document["findings"][2]) == {"name", "state", "found", "mend"}
+    row = document["findings"][2]
+    assert set(row) == {"name", "state", "found", "fix", "mend"}
+    assert row["mend"] == row["fix"] == "`source set_env.sh`"
 
 
 def test_help_fits_a_terminal_and_its_summaries_are_whole() -> None:

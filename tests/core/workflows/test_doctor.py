@@ -75,7 +75,7 @@ def test_a_device_that_is_not_there_is_a_finding_among_the_others() -> None:
     assert document["passed"] is False and document["probe"] is None
     (row,) = document["findings"][1:]
     assert (row["name"], row["state"]) == ("probe of cuda:99", "problem")
-    assert "there is no cuda" in row["found"] and row["mend"]
+    assert "there is no cuda" in row["found"] and row["fix"]
 
 
 @pytest.mark.parametrize("library", ["torch", "onnx", "onnxruntime"])

@@ -311,7 +311,7 @@ def test_without_weights_a_systems_own_repository_is_asked_for(
 
     def download(*arguments: Any, **options: Any) -> None:
         asked.append((*arguments, options["gated"], options["licence"]))
-        raise WeightsError("no network", got="none", expected="one", fix="mend it")
+        raise WeightsError("no network", got="none", expected="one", fix="fix it")
 
     monkeypatch.setattr("vconv.convert.hubs.table.download", download)
     for options in ({}, {"hub": "modelscope"}, {"weights": "hub:me/mine@v1"}):

@@ -98,7 +98,7 @@ def test_a_torch_npu_that_pip_knows_nothing_of_is_diagnosed_too(healthy: StandIn
     healthy.add(TORCH_NPU, "", f"raise ImportError({error!r})")
     finding = findings()["torch_npu"]
     assert finding.state is State.PROBLEM
-    assert finding.mend
+    assert finding.fix
 
 
 def test_a_record_of_an_installation_that_is_damaged_is_no_error(healthy: StandIns) -> None:
@@ -139,7 +139,7 @@ def test_a_torch_npu_without_cann_names_the_library_and_the_script(healthy: Stan
     assert not found.passed
     rows = findings(found)
     assert rows["torch_npu"].found == "2.13.0, but CANN cannot be loaded: libhccl.so is not found"
-    assert rows["torch_npu"].mend == f"`source {folder / 'set_env.sh'}`"
+    assert rows["torch_npu"].fix == f"`source {folder / 'set_env.sh'}`"
     assert rows["CANN"].state is State.NOTE
     assert "not set up in this shell" in rows["CANN"].found
     assert "NPU" not in rows
@@ -160,7 +160,7 @@ def test_a_torch_npu_for_another_torch_is_a_problem_though_it_imports(
     series = torch_npu[:4]
     assert finding.state is State.PROBLEM
     assert finding.found == f"{torch_npu} is built for torch {series}, and torch 2.13.0 is installed"
-    assert finding.mend == f"`pip install 'torch=={series}.*'`, or `pip install 'torch_npu==2.13.*'`"
+    assert finding.fix == f"`pip install 'torch=={series}.*'`, or `pip install 'torch_npu==2.13.*'`"
 
 
 def test_an_npu_that_is_not_to_be_seen_is_a_problem_with_what_hides_it(
@@ -170,15 +170,15 @@ def test_an_npu_that_is_not_to_be_seen_is_a_problem_with_what_hides_it(
     finding = findings()["NPU"]
     assert finding.state is State.PROBLEM
     assert "none is to be seen" in finding.found
-    assert "npu-smi is not found" in finding.mend
+    assert "npu-smi is not found" in finding.fix
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "npu-smi").write_text("")
     (tmp_path / "bin" / "npu-smi").chmod(0o755)
-    assert "`npu-smi info` must list one" in findings()["NPU"].mend
+    assert "`npu-smi info` must list one" in findings()["NPU"].fix
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "9")
     finding = findings()["NPU"]
     assert "ASCEND_RT_VISIBLE_DEVICES is '9'" in finding.found
-    assert finding.mend == "`unset ASCEND_RT_VISIBLE_DEVICES`"
+    assert finding.fix == "`unset ASCEND_RT_VISIBLE_DEVICES`"
 
 
 def test_a_device_query_that_fails_is_a_problem(healthy: StandIns) -> None:
@@ -216,13 +216,13 @@ def test_numpy_2_beside_an_onnxruntime_built_for_1_is_a_problem(healthy: StandIn
     replaced(healthy, "onnxruntime", NUMPY_1)
     finding = findings()["onnxruntime"]
     assert finding.found == "1.24.4, but it is built for NumPy 1, and NumPy 2.4.6 is installed"
-    assert finding.mend == "`pip install 'numpy<2'`"
+    assert finding.fix == "`pip install 'numpy<2'`"
     healthy.record("onnxruntime-cann", "1.24.4")
     finding = findings()["onnxruntime"]
     assert finding.state is State.PROBLEM
     assert finding.found.startswith("onnxruntime 1.24.4 and onnxruntime-cann 1.24.4 overwrite each other's")
     assert "built for NumPy 1" in finding.found
-    assert "`pip uninstall onnxruntime onnxruntime-cann`" in finding.mend
+    assert "`pip uninstall onnxruntime onnxruntime-cann`" in finding.fix
 
 
 def test_openvino_may_be_absent_but_not_broken(healthy: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_a_torchvision_for_another_torch_is_the_problem_and_timms_is_a_consequen
     replaced(healthy, "timm", "import torchvision")
     rows = findings()
     assert "it does not fit this torch" in rows["torchvision"].found
-    assert rows["timm"] == Finding("timm", State.PROBLEM, "1.0, which needs torchvision", "mend torchvision")
+    assert rows["timm"] == Finding("timm", State.PROBLEM, "1.0, which needs torchvision", "fix torchvision")
 
 
 def test_a_broken_torch_is_a_problem_and_not_the_end(healthy: StandIns) -> None:
@@ -307,7 +307,7 @@ def test_an_acl_that_does_not_load_is_a_note_with_the_script(healthy: StandIns) 
     finding = findings()["acl"]
     assert finding.state is State.NOTE
     assert "libascendcl.so" in finding.found
-    assert "set_env.sh" in finding.mend
+    assert "set_env.sh" in finding.fix
 
 
 def test_a_finding_that_is_a_problem_says_how_to_mend_it() -> None:

@@ -96,7 +96,7 @@ CASES: dict[str, tuple[str, str, str, str, str]] = {
         "`python -c 'import onnx'`",
     ),
 }
-"""The library, what its import raises, what else it says, and what the finding and the mend must have."""
+"""The library, what its import raises, what else it says, and what the finding and the fix must have."""
 
 
 def scene(name: str, error: str, said: str, toolkit: Toolkit | None = CANN, **versions: str) -> Installation:
@@ -109,10 +109,10 @@ def scene(name: str, error: str, said: str, toolkit: Toolkit | None = CANN, **ve
 @pytest.mark.parametrize("case", CASES)
 def test_a_trouble_is_told_from_what_the_import_says(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{MODULE}.requires", lambda name: ["numpy", "torch==2.13.0"])
-    name, error, said, found, mend = CASES[case]
+    name, error, said, found, fix = CASES[case]
     actual = explain(scene(name, error, said), name)
     assert found in actual[0]
-    assert mend in actual[1]
+    assert fix in actual[1]
     assert not any("\n" in text for text in actual)
 
 
@@ -137,16 +137,16 @@ def test_a_torch_of_another_series_is_to_be_replaced() -> None:
 
 def test_the_cann_that_a_torch_npu_is_released_with_is_named() -> None:
     error = "ImportError: /x/libtorch_npu.so: undefined symbol: aclrtFoo"
-    mend = explain(scene("torch_npu", error, "", torch_npu="2.9.0.post2"), "torch_npu")[1]
-    assert mend == "install CANN 9.0.0, which this torch_npu is released with (here it is 8.5.0)"
+    fix = explain(scene("torch_npu", error, "", torch_npu="2.9.0.post2"), "torch_npu")[1]
+    assert fix == "install CANN 9.0.0, which this torch_npu is released with (here it is 8.5.0)"
     assert "here it is" not in explain(scene("torch_npu", error, "", None), "torch_npu")[1]
 
 
 def test_a_torchvision_that_wants_another_torch_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{MODULE}.requires", lambda name: ["numpy", "torch>=2.14.0"])
     name, error, said, *_ = CASES["torchvision"]
-    mend = explain(scene(name, error, said), name)[1]
-    assert mend == "it wants torch>=2.14.0: `pip install --upgrade torch==2.13.0+cpu torchvision`"
+    fix = explain(scene(name, error, said), name)[1]
+    assert fix == "it wants torch>=2.14.0: `pip install --upgrade torch==2.13.0+cpu torchvision`"
 
 
 def test_setting_up_names_the_script_or_what_to_install() -> None:

@@ -172,6 +172,6 @@ def test_an_index_that_may_not_be_read_says_so_and_not_that_it_is_damaged(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert newest(tmp_path) == ([], f"cannot read {tmp_path / 'results.json'}: mend its permissions")
+    assert newest(tmp_path) == ([], f"cannot read {tmp_path / 'results.json'}: repair its permissions")
     with pytest.raises(ArtifactError, match="got Permission denied"):
         entries(tmp_path)

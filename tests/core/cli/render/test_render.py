@@ -276,7 +276,7 @@ def described(document: dict[str, Any]) -> Drawn:
 
 def diagnosed(_: Any) -> Drawn:
     findings = [
-        {"name": f"convolution on npu-sim:{state}", "state": state, "found": REASON, "mend": REASON}
+        {"name": f"convolution on npu-sim:{state}", "state": state, "found": REASON, "fix": REASON}
         for state in ("ok", "note", "problem")
     ]
     return Drawn(render.diagnosed, {"findings": findings}, ["problems: "], [REASON])
