@@ -1,8 +1,8 @@
 """Diagnosis: which class of fault explains how the outputs differ.
 
-Each hypothesis is tried on a variant that failed: would it agree with the reference if height and width of the
-images were swapped, or if two outputs were renamed? Faults that can be seen in files and graphs are named by
-the checks of files and graphs.
+Each hypothesis is tried on a variant that failed: would it agree with the reference if height and width of
+the images were swapped, or if two outputs were renamed? Faults that can be seen in files and graphs are named
+by the checks of files and graphs.
 """
 
 from __future__ import annotations

@@ -141,8 +141,8 @@ def localise(
         variant: the stages of the variant, as many as the reference has.
         pixel_values: float32 (B, 3, H, W).
         bound: a stage or operator departs if its vector relative error exceeds this bound.
-        first: whether to name the first operator that departs. Otherwise the operator at which the error grows
-            most is named, which suits variants in which every operator rounds.
+        first: whether to name the first operator that departs. Otherwise the operator at which the error
+            grows most is named, which suits variants in which every operator rounds.
         say: receives progress lines.
     """
     actual: Arrays = {INPUT: pixel_values}

@@ -70,7 +70,7 @@ class _Near:
 
 
 class _Neighbours:
-    """Compares each value of the reference, as it is computed, with all values of the variant of equal size."""
+    """Compares each value of the reference, as it is computed, with the variant's values of the same size."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._flat: list[NDArray[np.float64]] = [step.value.astype(np.float64).ravel() for step in steps]
@@ -137,11 +137,12 @@ def match_operators(
 def _agreeing(
     nearest: Sequence[_Near | None], inputs: Sequence[tuple[int, ...]], tolerance: float
 ) -> list[bool]:
-    """Return which values agree with the reference, by themselves or because of the values computed from them.
+    """Return which values agree with the reference, by themselves or because of the values computed from
+    them.
 
-    A value without a counterpart agrees if any value computed from it does. A value whose counterpart is near,
-    but outside the tolerance, agrees only if all values computed from it do: if only a part of it is right,
-    values computed from that part alone are right too.
+    A value without a counterpart agrees if any value computed from it does. A value whose counterpart is
+    near, but outside the tolerance, agrees only if all values computed from it do: if only a part of it is
+    right, values computed from that part alone are right too.
     """
     consumers: list[list[int]] = [[] for _ in nearest]
     agree = [False] * len(nearest)

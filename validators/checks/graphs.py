@@ -255,7 +255,7 @@ RULES: Mapping[str, Rule] = {
     "epsilon": Rule(_epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)),
     "inputs and outputs": Rule(_interface, "names, types and shapes are as declared"),
     "weights": Rule(_weights, f"every weight is used, and points at its own tensor in {WEIGHTS_FILE}"),
-    "NPU operators": Rule(_for_npu, "operators, opset and IR version are supported by CANN", static_only=True),
+    "NPU operators": Rule(_for_npu, "CANN supports its operators, opset and IR version", static_only=True),
     "no traces": Rule(_no_traces, "it contains no data of the exporting machine"),
 }
 """The rules for every graph."""

@@ -216,8 +216,8 @@ def verify_tensors(
 def verify_source(manifest: Manifest, source: Source) -> Check:
     """Compare a live source with the hashes of the source that an artifact was made from.
 
-    The weights are compared by tensors: another file with the same tensors is accepted. The configurations must
-    be identical, because a wrong epsilon does not show in any tensor.
+    The weights are compared by tensors: another file with the same tensors is accepted. The configurations
+    must be identical, because a wrong epsilon does not show in any tensor.
     """
     if source.configuration_sha256 != manifest.source.configuration_sha256:
         detail = "the configuration differs from the one that was exported"

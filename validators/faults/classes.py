@@ -1,4 +1,4 @@
-"""Classes of faults: the possible causes of a failure. Each check and hypothesis names the class that it found."""
+"""Classes of faults: the possible causes of a failure, as checks and hypotheses name them."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _with_librarys_periods(shop: ArtifactCopy) -> None:
 
 
 def _of_another_size(shop: ArtifactCopy) -> None:
-    """Export for images that are one patch higher; declare the new size if the network takes only one size."""
+    """Export for images one patch higher; only declare that size if the network takes images of one size."""
     height, width = shop.made.size
     higher = height + shop.network.numbers.patch
     if ANY_SIZE in shop.network.numbers.flags:
