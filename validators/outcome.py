@@ -1,4 +1,4 @@
-"""What the stages of a run find out about one variant, each immutable, and the row assembled of it."""
+"""Immutable results of the stages of a run for one variant, and the report row assembled from them."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from vconv.validators.report.rows import (
 if TYPE_CHECKING:
     from vconv.validators.validation import Candidate
 
-NOT_LOOKED_AT = "not looked at"
-"""Why a row lacks what is looked at beside judging: nobody did, or the variant could not be run."""
+NOT_LOOKED_AT = "not measured"
+"""The reason in a row without depth or patch maps: not requested, or the variant could not be run."""
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Looked(Generic[Found]):
-    """What a look at an open variant found.
+    """The result of an additional measurement of an open variant.
 
     Args:
-        rows: what was found; None where there is nothing.
-        reason: why there is nothing; empty if there is something.
+        rows: the result; None if there is none.
+        reason: why there is no result; empty if there is one.
     """
 
     rows: tuple[Found, ...] | None = None
@@ -54,18 +54,18 @@ class Looked(Generic[Found]):
 
 
 DepthLook = Callable[["Candidate", Session, Arrays], Looked[DepthRow]]
-"""Looks at the error of an open variant after each stage, given its outputs of all images."""
+"""Measures the error of an open variant after each stage, given its outputs for all images."""
 MapLook = Callable[["Candidate", Session, Arrays], Looked[PatchMapRow]]
-"""Looks at a variant's patches, likewise."""
+"""Measures the error of each patch of an open variant, given the same."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What is paid before the steady state, in milliseconds; None for an imitation.
+    """Times before the steady state, in milliseconds; None on a simulated device.
 
     Args:
-        load_ms: to load a variant.
-        first_ms: to run it once.
+        load_ms: time to load the variant.
+        first_ms: time of its first run.
     """
 
     load_ms: float | None = None
@@ -74,14 +74,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How a variant's outputs did.
+    """The judgement of a variant's outputs.
 
     Args:
-        batches: at which it was judged.
-        verdicts: by output, the worst over these batches.
-        explanations: what a failure comes of, where that is known.
-        summary: by output, what came out for the first image.
-        fallbacks: by operator, the nodes that an accelerator left to the CPU; None where that is not known.
+        batches: the batch sizes at which it was judged.
+        verdicts: by output, the worst verdict over these batches.
+        explanations: the causes of a failure, as far as known.
+        summary: by output, a summary of the first image's values.
+        fallbacks: by operator, the number of nodes that an accelerator left to the CPU; None if not known.
     """
 
     batches: tuple[int, ...] = ()
@@ -93,13 +93,13 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Timed:
-    """How long a variant took.
+    """The timing of a variant.
 
     Args:
-        measurements: one a batch.
+        measurements: one per batch.
         skipped: by batch, why it was not timed.
-        untimed: why no time of it can be believed; empty if that is not so.
-        refusal: what ended it; None if nothing did.
+        untimed: why none of its times are reliable; empty if they are.
+        refusal: the error that ended its timing; None if there was none.
     """
 
     measurements: tuple[Measurement, ...] = ()
@@ -110,23 +110,23 @@ class Timed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that is known of a variant so far.
+    """All results for a variant so far.
 
     Args:
         candidate: the variant.
-        limit: what it is held to, decided once, before it is opened; None where it is not judged.
-        status: how it ended.
+        limit: its limit, chosen once, before it is opened; None if it is not judged.
+        status: its status.
         reason: why it was not judged, or could not be run; empty if it was.
-        arithmetic: what its engine computes its precision in, as the probe found.
-        memory: its peak of memory.
-        costs: what is paid before the steady state.
-        judgement: how its outputs did.
+        arithmetic: the arithmetic in which its engine computes its precision, as the probe found.
+        memory: its peak memory.
+        costs: the times before the steady state.
+        judgement: the judgement of its outputs.
         depth: the error after each stage.
-        patch_maps: the error patch by patch.
-        gelu: how its device computes GELU in it; None where that is nothing special.
-        launches: what one image launches; None where that cannot be seen.
-        prediction: what a simulated device predicts.
-        timed: how long it took.
+        patch_maps: the error of each patch.
+        gelu: how its device computes GELU; None if it is the standard computation.
+        launches: the launches for one image; None if they cannot be counted.
+        prediction: the errors that a simulated device predicts.
+        timed: its timing.
     """
 
     candidate: Candidate
@@ -146,12 +146,12 @@ class Outcome:
 
 
 def unless(unjudged: object) -> Status:
-    """Return what becomes of a variant that an engine refuses: what is not judged cannot fail."""
+    """Return the status of a variant that an engine refuses: a variant that is not judged cannot fail."""
     return Status.SKIPPED if unjudged else Status.FAILED
 
 
 def variant_row(outcome: Outcome) -> VariantRow:
-    """Assemble the row of a variant: the one place where a row of a report is made."""
+    """Assemble the report row of a variant; no other function makes one."""
     candidate, judgement, timed = outcome.candidate, outcome.judgement, outcome.timed
     device, memory = candidate.device, outcome.memory
     status, reason, costs = outcome.status, outcome.reason, outcome.costs
@@ -199,13 +199,13 @@ def variant_row(outcome: Outcome) -> VariantRow:
 def _outputs(
     verdicts: Mapping[str, OutputVerdict], limit: Limit | None, reference: Reference
 ) -> dict[str, OutputRow]:
-    """Lay out how each output did; one that was measured but not judged has neither passed nor failed."""
+    """Return the rows of the outputs; an output that was not judged has neither passed nor failed."""
     bound = limit.bounds.get("vector_relative_error") if limit else None
     rows = {}
     for name, verdict in verdicts.items():
         floor, reasons = reference.floor.get(name), verdict.reasons
         if bound is not None and floor is not None and bound < floor:
-            reasons = (f"the limit {bound:.1e} lies under the floor {floor:.1e}", *reasons)
+            reasons = (f"the limit {bound:.1e} is below the floor {floor:.1e}", *reasons)
         rows[name] = OutputRow(
             status=verdict.status if limit else Status.SKIPPED,
             shape=verdict.shape,

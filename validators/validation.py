@@ -1,6 +1,7 @@
-"""A validation, in a straight line: each variant is opened, held against its reference, and timed.
+"""A validation, step by step: each variant is opened, compared with its reference, and timed.
 
-What a stage finds is immutable, and a row is assembled of it in the end: see :mod:`vconv.validators.outcome`.
+The result of each stage is immutable, and a row is assembled from all of them at the end: see
+:mod:`vconv.validators.outcome`.
 """
 
 from __future__ import annotations
@@ -50,17 +51,17 @@ from vconv.validators.report.rows import VariantRow
 
 @dataclass(frozen=True)
 class Candidate:
-    """One variant that is to be run and judged.
+    """One variant to run and to judge.
 
     Args:
-        artifact: what it belongs to.
+        artifact: the artifact that it belongs to.
         variant: its name.
-        engine: what runs it.
-        precision: the precision that it is held to.
-        device: where to run it.
-        reference: what it is held against.
+        engine: the engine that runs it.
+        precision: the precision whose limit applies.
+        device: the device on which it runs.
+        reference: the reference that it is compared with.
         open: loads it.
-        subject: the same in plain data, for a process of its own.
+        subject: a description in plain data, with which a separate process can load it.
         unjudged: why it is measured but not judged; empty if it is judged.
     """
 
@@ -76,7 +77,7 @@ class Candidate:
 
     @property
     def pair(self) -> Pair:
-        """Its precision, and what its engine computes that in on its device: what chooses its limit.
+        """Its precision and the arithmetic of its engine on its device: they determine its limit.
 
         Raises:
             UnavailableError: see :func:`vconv.runtime.engines.arithmetic.arithmetic_of`.
@@ -87,11 +88,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What was found.
+    """The result of a run.
 
     Args:
-        rows: one a variant, as the report has it.
-        machine: what others took of the machine while variants were timed.
+        rows: one row per variant, as in the report.
+        machine: the load of other processes on the machine while variants were timed.
     """
 
     rows: tuple[VariantRow, ...]
@@ -100,11 +101,11 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Looks:
-    """What else is looked at while a variant is open; None for nothing.
+    """Additional measurements while a variant is open; None leaves one out.
 
     Args:
         depth: measures the error after each stage.
-        patch_maps: measures it patch by patch.
+        patch_maps: measures the error of each patch.
     """
 
     depth: DepthLook | None = None
@@ -119,16 +120,16 @@ def run(
     measurer: PeakMeasurer | None = None,
     looks: Looks = Looks(),
 ) -> RunResult:
-    """Judge variants and time them. What each is held to is decided here, once, and stands in its row.
+    """Judge variants and time them. The limit of each is chosen here, once, and recorded in its row.
 
     Args:
-        candidates: what to run.
-        limits: what they are held to.
-        plan: how much to time; None for not at all.
-        say: takes progress.
+        candidates: the variants to run.
+        limits: the limits by which they are judged.
+        plan: how much to time; None to time nothing.
+        say: receives progress lines.
         measurer: measures a variant's memory in a separate process; it is closed before variants are timed.
-            None for this process's memory, in which what other variants left is counted too.
-        looks: what else to look at while a variant is open.
+            If it is None, this process's memory is measured, which includes what other variants left in it.
+        looks: additional measurements while a variant is open.
     """
     outcomes: list[Outcome] = []
     machine = UNTIMED
@@ -141,7 +142,7 @@ def run(
             simulated = ", simulated" * candidate.device.simulated
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
             if outcomes:
-                judged.add()  # the one before, once the line above does not hide it any more
+                judged.add()  # the previous variant; the line above would hide it
             start = _begun(candidate, measurer)
             with contextlib.ExitStack() as one:
                 outcome, session = _judged(start, limits, one, looks)
@@ -164,7 +165,7 @@ def run(
 
 
 def _begun(candidate: Candidate, measurer: PeakMeasurer | None) -> Outcome:
-    """Measure a variant's memory first, where that takes a process of its own."""
+    """Measure a variant's memory in a separate process, if there is one."""
     outcome = Outcome(candidate, None, Status.INCOMPLETE)
     if measurer and not candidate.device.simulated:
         return replace(outcome, memory=isolated(measurer.measure(candidate.subject)))
@@ -172,13 +173,13 @@ def _begun(candidate: Candidate, measurer: PeakMeasurer | None) -> Outcome:
 
 
 def _held(outcome: Outcome, limits: Limits) -> Outcome:
-    """Decide by what its engine computes what a variant is held to; skip it where there is no limit."""
+    """Choose the limit of a variant by its engine's arithmetic; skip the variant if there is no limit."""
     candidate, pair = outcome.candidate, outcome.candidate.pair
     outcome = replace(outcome, arithmetic=pair[1])
     if candidate.unjudged:
         return outcome
     if pair not in limits.table:
-        computes = "in no known way" if pair[1] == UNKNOWN else pair[1]
+        computes = "in an unknown arithmetic" if pair[1] == UNKNOWN else pair[1]
         return replace(outcome, status=Status.SKIPPED, reason=f"engine computes {computes}")
     return replace(outcome, limit=limits.table[pair])
 
@@ -197,7 +198,7 @@ def _judged(
         session, costs = _opened(candidate)
         closing.enter_context(session)
         outcome = replace(_accuracy(outcome, session, looks), costs=costs, gelu=session.gelu or None)
-        # How many launches one image takes; None where the engine does not let that be seen.
+        # Launches for one image; None if the engine cannot count them.
         outcome = replace(outcome, launches=session.launches(candidate.reference.pixel_values[:1]))
         if isinstance(session, Simulated):
             outcome = _predicted(outcome, session)
@@ -212,7 +213,7 @@ def _judged(
 
 
 def _opened(candidate: Candidate) -> tuple[Session, Costs]:
-    """Open a variant and run it once; tell how long both took."""
+    """Open a variant and run it once; return the session and both durations."""
     synchronize = candidate.device.synchronize
     start = time.perf_counter()
     session = candidate.open()
@@ -225,12 +226,12 @@ def _opened(candidate: Candidate) -> tuple[Session, Costs]:
     except BaseException:
         session.close()
         raise
-    # How long an imitation takes says nothing of what it imitates.
+    # The latency of a simulated device says nothing about the real one.
     return session, Costs() if candidate.device.simulated else Costs(load_ms, first_ms)
 
 
 def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:
-    """Run a variant at its batches, one and many for a dynamic one, and judge the worst of them."""
+    """Run a variant at its batches, one and many if it is dynamic, and judge the worst result."""
     candidate, limit = outcome.candidate, outcome.limit
     reference = candidate.reference
     images = reference.pixel_values
@@ -241,7 +242,7 @@ def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:
     explanations: list[Explanation] = []
     if limit and status is Status.FAILED:
         again = partial(in_batches, session.run, batch=batches[0])
-        # It has failed, whatever becomes of the search for what that comes of.
+        # It has failed, even if the search for the cause fails.
         with contextlib.suppress(EngineError):
             explanations = diagnose(FailedVariant(again, runs[0], reference, verdicts, limit))
     first = {name: array[:1] for name, array in runs[0].items()}
@@ -265,7 +266,7 @@ def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:
 
 
 def _predicted(outcome: Outcome, session: Simulated) -> Outcome:
-    """Add what a simulated device predicts; a variant of which it changed nothing has not passed."""
+    """Add the prediction of a simulated device; a variant in which it changed no operator has not passed."""
     candidate = outcome.candidate
     arithmetic, reference = candidate.device.simulates, candidate.reference
     assert arithmetic is not None
@@ -279,12 +280,12 @@ def _predicted(outcome: Outcome, session: Simulated) -> Outcome:
 
 
 def _timed(runner: Runner) -> Timed:
-    """Take what timing found of one variant."""
+    """Add the timing of one variant."""
     return Timed(tuple(runner.measurements), tuple(runner.skipped.items()), runner.untimed, runner.refusal)
 
 
 def worst_failures(rows: Sequence[VariantRow]) -> list[str]:
-    """Say in a phrase each why variants did not pass: an artifact is kept only if each was judged."""
+    """Return the reason of each variant that did not pass; an export requires that all pass."""
     failures = []
     for row in rows:
         if not row.passed:

@@ -445,7 +445,7 @@ def test_a_row_carries_the_limit_that_decided_its_verdict(bound: float, status: 
         ("fp16", "bf16", "engine computes bf16"),
         ("bf16", "fp32", "engine computes fp32"),
         ("fp32", "tf32", "engine computes tf32"),
-        ("fp32", "unknown", "engine computes in no known way"),
+        ("fp32", "unknown", "engine computes in an unknown arithmetic"),
     ],
 )
 def test_what_is_computed_in_a_way_without_limits_is_skipped_and_is_not_even_opened(

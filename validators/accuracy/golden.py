@@ -29,23 +29,24 @@ from vconv.validators.accuracy.verdicts import judge
 
 GOLDEN_FILE = "golden/golden.safetensors"
 AT_ONCE = 8
-"""Images that are judged in one batch, however many there are."""
+"""Images per batch when variants are judged."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Inputs and what the reference makes of them, in fp32.
+    """The inputs and the outputs of the reference, in fp32.
 
     Args:
-        name: what the reference is: ``original``, or the original with the authors' periods.
+        name: the name of the reference: ``original``, or the original with the authors' periods.
         pixel_values: float32 (N, 3, H, W).
         outputs: the reference's outputs (N, ...), by name.
-        floor: by output, the vector relative error of its fp32 against its float64 result: no variant
-            can be held to less.
-        to_stock_original: by output, that of the stock original; empty where the reference is the original.
-        stock: the stock original's outputs, where they were run and are not the reference's.
+        floor: by output, the vector relative error of its fp32 result against its float64 result. No limit
+            below this can be kept.
+        to_stock_original: by output, the vector relative error of the stock original; empty if the reference
+            is the stock original.
+        stock: the stock original's outputs, if it was run and is not the reference.
         source: ``live``, run here; ``golden``, recorded at export; ``file``, recorded on another machine.
-        device: where it was run.
+        device: the device on which it was run.
     """
 
     name: str
@@ -77,10 +78,11 @@ def _run(
 
 @contextlib.contextmanager
 def _in_double(model: torch.nn.Module) -> Iterator[None]:
-    """Make a model compute in float64, its great weights only while each is used.
+    """Make a model compute in float64; large weights are converted only while they are used.
 
-    A whole model in float64 would be twice the weights again; one layer at a time is next to nothing.
-    What is small (norms, tokens, the patch embedding) is changed for good: the model is of no more use.
+    A whole model in float64 would need twice the memory of its weights in addition; one layer at a time needs
+    little. Small parts (norms, tokens, the patch embedding) are converted permanently, so the model cannot be
+    used for anything else afterwards.
     """
     handles = []
     for module in model.modules():
@@ -113,20 +115,20 @@ def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
 
 
 def correct(model: torch.nn.Module, source: Source) -> str:
-    """Turn an original into the reference, in place, if its weights call for it; return what it is called."""
+    """Correct an original in place if its weights require it; return the name of the reference."""
     family = "" if source.periods == LIBRARYS else source.network.layout.family
     return corrections.correct(model, family, source.config)
 
 
 @contextlib.contextmanager
 def running(source: Source) -> Iterator[Callable[[Array], dict[str, Array]]]:
-    """Keep the reference open, in fp32 on CPU; no patch has a part in it.
+    """Keep the reference open, in fp32 on the CPU, without any patch.
 
     Args:
         source: the source weights.
 
     Yields:
-        What turns float32 (N, 3, H, W) into the reference's outputs (N, ...), by name.
+        A function from images, float32 (N, 3, H, W), to the reference's outputs (N, ...), by name.
     """
     model = models.load(source.folder, source.network)
     try:
@@ -137,16 +139,16 @@ def running(source: Source) -> Iterator[Callable[[Array], dict[str, Array]]]:
 
 
 def run_reference(source: Source, pixel_values: Array, device: Device | None = None) -> Reference:
-    """Run the reference on a batch. No patch has a part in it.
+    """Run the reference on a batch, without any patch.
 
     Args:
         source: the source weights.
         pixel_values: float32 (N, 3, H, W).
-        device: where to run it in fp32; by default the CPU, on which it is run in float64 in any case.
+        device: where to run it in fp32; by default the CPU. In float64 it always runs on the CPU.
 
     Raises:
         WeightsError: an output is not finite.
-        PatchError: the reference must be corrected, and correcting it changes nothing.
+        PatchError: the reference must be corrected, but the correction changes no output.
     """
     network = source.network
     place = device.torch_name if device else "cpu"
@@ -167,7 +169,7 @@ def run_reference(source: Source, pixel_values: Array, device: Device | None = N
         )
     if corrected and all(np.array_equal(stock[key], outputs[key]) for key in outputs):
         raise PatchError(
-            "correcting the reference changes nothing",
+            "the correction of the reference changes no output",
             got="the stock original's outputs, bit by bit",
             expected="other outputs",
             fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later)",
@@ -187,7 +189,7 @@ def run_reference(source: Source, pixel_values: Array, device: Device | None = N
 
 
 def save(path: Path, reference: Reference) -> None:
-    """Record inputs and outputs in one file."""
+    """Write inputs and outputs into one file."""
     path.parent.mkdir()
     tensors = {INPUT: reference.pixel_values, **reference.outputs}
     safetensors_file.write(
@@ -207,7 +209,7 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
     """Return the recorded inputs and outputs.
 
     Raises:
-        ArtifactError: the file does not hold them.
+        ArtifactError: the file does not contain them.
     """
     try:
         tensors = safetensors.numpy.load_file(path)
@@ -222,7 +224,7 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
 
 
 def check_recorded(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:
-    """Hold the reference as it runs here against what was recorded at export."""
+    """Compare the reference as it runs here with the outputs that were recorded at export."""
     if recorded is None:
         return Check("golden", Status.SKIPPED, "nothing was recorded for these inputs")
     verdicts = judge(live.outputs, recorded[1], STRICT["fp32", "fp32"])

@@ -1,4 +1,4 @@
-"""Limits: what an output may differ by, one table by precision and arithmetic."""
+"""Limits: how much an output may differ from the reference, by precision and arithmetic."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Limit:
-    """What a variant must keep to, at every output.
+    """The limit that every output of a variant must keep.
 
     Args:
         bounds: from metric to bound.
-        source: the measurement that the bounds come from.
+        source: the measurement on which the bounds are based.
     """
 
     bounds: Mapping[str, float]
@@ -74,7 +74,7 @@ STRICT: Mapping[Pair, Limit] = {
 }
 
 TABLES: Mapping[str, Mapping[Pair, Limit]] = {"strict": STRICT, "card": dict.fromkeys(STRICT, CARD)}
-"""By what ``--within`` takes, beside a file: ``strict``, or ``card``, what published reports use."""
+"""The named values of ``--within``: ``strict``, and ``card``, the thresholds of published reports."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class LimitsFile:
     """A file of limits.
 
     Args:
-        path: as it was given.
-        sha256: of its bytes.
+        path: the path, as it was given.
+        sha256: the hash of its content.
     """
 
     path: str
@@ -92,12 +92,12 @@ class LimitsFile:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a whole validation is held to.
+    """The limits of a whole validation.
 
     Args:
-        within: as ``--within`` had it.
-        table: a limit for every pair.
-        file: where it was read from; None for a table that vconv has.
+        within: the value of ``--within``.
+        table: a limit for every pair of precision and arithmetic.
+        file: the file that it was read from; None for one of vconv's own tables.
         named: the pairs that the file names.
     """
 
@@ -107,11 +107,11 @@ class Limits:
     named: tuple[Pair, ...] = ()
 
     def require_use(self, artifact: str, outputs: Iterable[str]) -> None:
-        """Refuse a bound of the file that no output of an artifact can be held to: it would say nothing.
+        """Refuse a bound of the file that applies to no output of an artifact.
 
         Args:
-            artifact: what the outputs belong to.
-            outputs: their names.
+            artifact: the artifact.
+            outputs: the names of its outputs.
 
         Raises:
             InputError: there is such a bound.
@@ -129,27 +129,27 @@ class Limits:
 
 
 GREATEST_FILE = 2**20
-"""Bytes; what is longer is no file of limits."""
+"""Bytes; a longer file is refused."""
 _TABLES = "tables such as [fp32.fp32], each with metric = bound"
 _RANGES = {
     "low": (sys.float_info.max, "a finite number, 0 or more"),
     "high": (1.0, "a number from 0 to 1"),
 }
-"""By what is better in a metric: the greatest bound that it can have, and what to expect in words."""
+"""By the direction in which a metric is better: the greatest possible bound, and the expectation in words."""
 _SHOWN = 80
-"""Characters of what was found that a refusal shows."""
+"""Number of characters of the found text that an error shows."""
 
 
 def open_limits(within: str | Path) -> Limits:
-    """Open what ``--within`` names.
+    """Return the limits that ``--within`` names.
 
     Args:
-        within: ``strict``, ``card``, or the path of a TOML file. A pair that the file names is held to
-            exactly the bounds that stand there; the others keep ``strict``.
+        within: ``strict``, ``card``, or the path of a TOML file. For a pair that the file names, exactly the
+            bounds of the file apply; for the others, those of ``strict``.
 
     Raises:
-        InputError: the file cannot be read or holds something other than limits.
-        UnknownNameError: it names a pair or a metric that there is not.
+        InputError: the file cannot be read or contains something other than limits.
+        UnknownNameError: it names an unknown pair or metric.
     """
     name = str(within)
     if name in TABLES:
@@ -189,7 +189,7 @@ def _read(path: str) -> bytes:
 
 
 def _tables(path: str, document: Mapping[str, Any]) -> Iterator[tuple[Pair, Mapping[str, Any]]]:
-    """Yield every table of a file with the pair that it is for."""
+    """Yield every table of a file with its pair of precision and arithmetic."""
     for precision, tables in document.items():
         _require_table(precision, tables, path)
         for arithmetic, table in tables.items():
@@ -212,8 +212,8 @@ def _limit(place: str, table: Mapping[str, Any]) -> Limit:
     """Read one table.
 
     Args:
-        place: what it is called in a refusal.
-        table: metric = bound, and maybe ``source``.
+        place: the name of the table in error messages.
+        table: metric = bound, and optionally ``source``.
     """
     source = table.get("source", "not given")
     if not isinstance(source, str):

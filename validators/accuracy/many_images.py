@@ -1,4 +1,4 @@
-"""Agreement over many images: each is judged by itself, and percentiles say how all of them did."""
+"""Agreement over many images: each image is judged by itself, and percentiles summarise them all."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PERCENTILES: Mapping[str, tuple[int, ...]] = {
     "relative_error": (50, 90, 99, 100),
     "vector_relative_error": (50, 90, 99, 100),
 }
-"""By metric, the percentiles that are reported: towards the bad end, and the worst."""
+"""By metric: the reported percentiles, among them the worst value."""
 _TOP1, SHARE, _BEYOND = "top1_match", "share_of_limit", "beyond"
 COLUMNS = (*PERCENTILES, _TOP1, SHARE, _BEYOND)
-"""What is kept of one image and output, each a float64."""
+"""The values that are stored for one image and output, each a float64."""
 
 
 def judge_images(actual: Arrays, expected: Arrays, limit: Limit) -> tuple[Array, list[tuple[str, ...]]]:
@@ -29,10 +29,11 @@ def judge_images(actual: Arrays, expected: Arrays, limit: Limit) -> tuple[Array,
     Args:
         actual: the variant's outputs (B, ...), by name.
         expected: the reference's.
-        limit: what each image may differ by at each output.
+        limit: the limit for each output of each image.
 
     Returns:
-        float64 (B, outputs, columns), outputs as in ``expected``, and for each image why it failed.
+        float64 (B, outputs, columns), outputs in the order of ``expected``, and for each image the reason why
+        it failed.
     """
     count = len(next(iter(expected.values())))
     rows = np.full((count, len(expected), len(COLUMNS)), np.nan)
@@ -60,7 +61,7 @@ def _row(name: str, verdict: OutputVerdict, limit: Limit) -> list[float]:
 
 
 def _share(name: str, verdict: OutputVerdict, limit: Limit) -> float:
-    """Return the greatest share of a bound that is used up; infinite for what could not be compared."""
+    """Return the greatest share of a bound that is used up; infinite if the output could not be compared."""
     if not verdict.metrics:
         return np.inf
     shares = [0.0]
@@ -74,7 +75,7 @@ def _share(name: str, verdict: OutputVerdict, limit: Limit) -> float:
 
 
 def refused_images(count: int, outputs: int) -> Array:
-    """Return what :func:`judge_images` gives for images that an engine refuses: none could be compared."""
+    """Return the result of :func:`judge_images` for images that an engine refuses: none could be compared."""
     rows = np.full((count, outputs, len(COLUMNS)), np.nan)
     rows[:, :, COLUMNS.index(SHARE)] = np.inf
     rows[:, :, COLUMNS.index(_BEYOND)] = 1.0
@@ -82,15 +83,15 @@ def refused_images(count: int, outputs: int) -> Array:
 
 
 def summary(rows: Array, outputs: Sequence[str], limit: Limit | None) -> dict[str, dict[str, Any]]:
-    """Sum up how a variant did on all images, output by output.
+    """Summarise the results of a variant on all images, output by output.
 
     A percentile is exact, over every image that could be compared: the value at rank p/100 x (N - 1) of the
-    sorted ones, between two of them interpolated linearly (numpy's method ``linear``).
+    sorted values, interpolated linearly between two neighbours (numpy's method ``linear``).
 
     Args:
-        rows: (N, outputs, columns), as :func:`judge_images` gives them.
-        outputs: their names.
-        limit: what each image was held to; None where it was measured but not judged.
+        rows: (N, outputs, columns), as :func:`judge_images` returns them.
+        outputs: the names of the outputs.
+        limit: the limit for each image; None if the variant was measured but not judged.
     """
     bound = limit.bounds.get("vector_relative_error") if limit else None
     found = {}
@@ -107,7 +108,7 @@ def summary(rows: Array, outputs: Sequence[str], limit: Limit | None) -> dict[st
 
 
 def column(rows: Array, output: int, name: str) -> Array:
-    """Return one figure of one output for all images, (N,), in memory."""
+    """Return one value of one output for all images, (N,), in memory."""
     return np.array(rows[:, output, COLUMNS.index(name)])
 
 
@@ -122,6 +123,6 @@ def top1_agreement(rows: Array, outputs: Sequence[str]) -> float | None:
 
 
 def worst_of(rows: Array) -> tuple[Array, Array]:
-    """Return, (N,) each, what share of its limit an image uses at its worst output, and which that is."""
+    """Return for each image the share of the limit at its worst output, and the output's index, (N,) each."""
     shares = np.array(rows[:, :, COLUMNS.index(SHARE)])
     return shares.max(axis=1), shares.argmax(axis=1)

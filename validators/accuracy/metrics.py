@@ -1,4 +1,4 @@
-"""Distances between an output and what it should be. All are computed in float64.
+"""Metrics of the difference between an output and the expected one. All are computed in float64.
 
 Throughout, ``a`` is the actual output and ``e`` the expected one, of one image: (D,) or (N, D).
 """
@@ -23,8 +23,8 @@ class Metric:
 
     Args:
         compute: from (actual, expected) to a number.
-        better: whether a small or a great value is good.
-        only: the one output that it is for; empty for all.
+        better: whether low or high values are good.
+        only: the only output to which it applies; empty if it applies to all.
     """
 
     compute: Callable[[Double, Double], float]
@@ -32,7 +32,7 @@ class Metric:
     only: str = ""
 
     def applies_to(self, output: str) -> bool:
-        """Tell whether an output has this metric."""
+        """Return whether the metric applies to an output."""
         return self.only in ("", output)
 
     def worst(self, values: list[float]) -> float:
@@ -40,7 +40,7 @@ class Metric:
         return float(np.max(values) if self.better == "low" else np.min(values))
 
     def within(self, value: float, bound: float) -> bool:
-        """Tell whether a value meets a bound; NaN never does."""
+        """Return whether a value meets a bound; NaN never does."""
         return value <= bound if self.better == "low" else value >= bound
 
 
@@ -116,7 +116,7 @@ def mse(a: Double, e: Double) -> float:
 
 
 def top1_match(a: Double, e: Double) -> float:
-    """Return 1 if the greatest logit is the same one, else 0."""
+    """Return 1 if both have their greatest logit in the same class, else 0."""
     return float(a.argmax() == e.argmax())
 
 
@@ -133,7 +133,7 @@ METRICS: Mapping[str, Metric] = {
     "mse": Metric(mse, "low"),
     "top1_match": Metric(top1_match, "high", only="logits"),
 }
-"""Every metric, by the name that reports use."""
+"""Every metric, by its name in reports."""
 
 
 def measure(name: str, actual: Array, expected: Array) -> dict[str, float]:
@@ -145,7 +145,7 @@ def measure(name: str, actual: Array, expected: Array) -> dict[str, float]:
         expected: the same shape, finite.
 
     Returns:
-        Each metric, image by image, and of those the worst: a bad image is not averaged away.
+        By metric, the worst value over the images: a bad image is not averaged away.
     """
     images = list(zip(actual.astype(np.float64), expected.astype(np.float64), strict=True))
     return {

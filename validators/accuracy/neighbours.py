@@ -1,6 +1,6 @@
-"""Nearest neighbours: whether two variants find the same images alike.
+"""Nearest neighbours: whether two variants find the same images similar.
 
-``torch.topk`` finds neighbours too, but does not define which of two equal ones it returns.
+``torch.topk`` could find neighbours too, but does not define which of two equal values it returns.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ from numpy.typing import NDArray
 from vconv.types import Array
 
 MOST = 10
-"""Neighbours of an image that are compared."""
+"""Number of neighbours per image that are compared."""
 _ROWS, _COLUMNS = 512, 4096
-"""Images that are held against each other at once: memory does not grow with their number."""
+"""Images per block of the comparison: memory does not grow with the number of images."""
 _STEPS = 2**36
-"""Steps from 0 to 1 by which cosines are told apart: far more than rounding in float64 comes to, and far
-less than that of float32 features."""
+"""Number of steps from 0 to 1 to which cosines are rounded: a step is far greater than rounding in float64,
+and far smaller than rounding of float32 features."""
 _PLACES = 2**26
-"""More images than this are not told apart by a key."""
+"""The greatest number of images that keys can distinguish."""
 _NONE = np.iinfo(np.int64).min
-"""Less than any key."""
+"""Smaller than any key."""
 Keys = NDArray[np.int64]
 
 
 def how_many(images: int) -> int:
-    """Return how many neighbours are compared: at most half of the others, since all would always agree."""
+    """Return how many neighbours are compared: at most half of the other images, as all would always agree."""
     return min(MOST, (images - 1) // 2)
 
 
 def nearest(features: Array, found: Array) -> None:
-    """Find each image's nearest neighbours by cosine, itself left out, exactly and block by block.
+    """Find each image's nearest neighbours by cosine, without the image itself, exactly and block by block.
 
-    Among images that are equally near, those that come first are taken. What has no direction, because it is
-    zero or not finite, has a cosine of 0 with everything.
+    Among equally near images, the first ones are taken. A vector without a direction, because it is zero or
+    not finite, has a cosine of 0 with every other.
 
     Args:
         features: (N, D), such as a memory-mapped file.
-        found: int64 (N, k), where their places are written, in no order; k is less than N.
+        found: int64 (N, k), receives the indices of the neighbours, in no order; k is less than N.
     """
     total, count = found.shape
     if not count:
@@ -56,7 +56,7 @@ def nearest(features: Array, found: Array) -> None:
 
 
 def _directions(features: Array) -> NDArray[np.float64]:
-    """Return (N, D) in float64, each row of length 1, or 0 where it has no direction."""
+    """Return (N, D) in float64, each row scaled to length 1, or 0 if it has no direction."""
     rows = features.astype(np.float64)
     rows[~np.isfinite(rows).all(axis=1)] = 0.0
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -64,17 +64,17 @@ def _directions(features: Array) -> NDArray[np.float64]:
 
 
 def _keys(cosines: NDArray[np.float64], left: int, least: Keys) -> Keys:
-    """Make of each cosine and its column one number: the nearer the greater, of equals the first.
+    """Combine each cosine and its column into one key: the nearest image has the greatest key, then the first.
 
     Args:
-        cosines: (R, C); minus infinity for what is no neighbour.
-        left: the place of the first column.
-        least: (R,), what a key must exceed to be of use.
+        cosines: (R, C); minus infinity excludes a column.
+        left: the index of the first column.
+        least: (R,), the value that a key must exceed to be needed.
 
     Returns:
-        (R, M), in each row the keys of use, and maybe some more; M is as few as that allows.
+        (R, M), in each row the needed keys, and maybe some more; M is as small as possible.
     """
-    # One step less than that of the least key, so that no rounding leaves an equal one out.
+    # One step less than that of the least key, so that rounding excludes no equal one.
     rows, columns = np.nonzero(cosines >= ((least // _PLACES - 1) / _STEPS)[:, None])
     steps = np.rint(cosines[rows, columns] * _STEPS).astype(np.int64)
     counts = np.bincount(rows, minlength=len(cosines))
@@ -85,13 +85,13 @@ def _keys(cosines: NDArray[np.float64], left: int, least: Keys) -> Keys:
 
 
 def shared_neighbours(first: Array, second: Array) -> float | None:
-    """Return the share of neighbours that two have in common: mean over images of |A and B| / k.
+    """Return the share of neighbours that two variants have in common: the mean over images of |A and B| / k.
 
-    None where k is 0.
+    It is None if k is 0.
 
     Args:
-        first: (N, k), places of each image's neighbours.
-        second: the same of another variant.
+        first: (N, k), the indices of each image's neighbours.
+        second: the same for the other variant.
     """
     same = 0
     for start in range(0, len(first), _ROWS):

@@ -1,6 +1,7 @@
-"""What a simulated device predicts, and what each of its ways of computing contributes.
+"""The errors that a simulated device predicts, and how much each of their causes contributes.
 
-The causes are switched on one at a time. Their contributions need not add up: errors may cancel.
+A cause is a deviation in the device's arithmetic. The causes are switched on one at a time. Their
+contributions need not add up, because errors may cancel.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from vconv.validators.accuracy.metrics import measure
 from vconv.validators.report.rows import CauseRow, PredictedErrors, PredictionRow
 
 SHOWN = ("relative_error", "vector_relative_error")
-"""The metrics of a prediction; the first is what published reports on NPUs give."""
+"""The metrics of a prediction; the first is the one that published reports on NPUs give."""
 ALWAYS = (CONVOLUTION, MATMUL)
-"""Causes that change something in every vision transformer, wherever they are switched on."""
+"""Causes that change at least one operator in every vision transformer."""
 NOTHING_CHANGED = (
     "the simulated arithmetic changed no operator of it: it is computed as on a CPU, so nothing is predicted"
 )
@@ -26,7 +27,7 @@ NOTHING_CHANGED = (
 
 @dataclass(frozen=True)
 class _Measured:
-    """What one way of computing gave: operators that were run, those changed by cause, errors by output."""
+    """The result of one arithmetic: operators that ran, operators changed by each cause, errors by output."""
 
     executed: int
     changed: Mapping[str, int]
@@ -36,19 +37,20 @@ class _Measured:
 def predict(
     session: Simulated, run: Callable[[], Arrays], expected: Arrays, arithmetic: Arithmetic
 ) -> PredictionRow:
-    """Run a variant as a device computes, with each cause alone, and with none.
+    """Run a variant in a device's arithmetic, then with each cause alone, then without any.
 
     Args:
-        session: the variant; it computes as ``arithmetic`` says when this is done.
+        session: the variant; afterwards it computes as ``arithmetic`` says.
         run: runs it on the reference's images.
         expected: the reference's outputs, by name.
-        arithmetic: how the device computes.
+        arithmetic: the device's arithmetic.
 
     Returns:
-        The predicted errors, those of each cause alone, and the rest, the errors without any cause.
+        The predicted errors, those of each cause alone, and the rest: the errors without any cause.
 
     Raises:
-        EngineError: no operator was run on the device, or none was changed by what changes some in any model.
+        EngineError: no operator ran on the device, or a cause that changes operators in any model changed
+            none.
     """
     whole = _measured(session, run, expected, arithmetic)
     if not whole.executed:
@@ -74,10 +76,10 @@ def predict(
 
 def _implausible(got: str, expected: str) -> EngineError:
     return EngineError(
-        "the simulated NPU did not do its work",
+        "the simulated NPU computed nothing differently",
         got=got,
         expected=expected,
-        fix="report this: its figures say nothing",
+        fix="report this as a bug of vconv: the predicted figures are meaningless",
     )
 
 

@@ -1,4 +1,4 @@
-"""A reference that was recorded on another machine, such as one with a GPU, in a file of its own."""
+"""A file with a reference that was recorded on another machine, such as one with a GPU."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vconv.validators.accuracy.verdicts import judge
 
 _KEY, _STOCK = "vconv_reference", "stock."
 _SAME = ("files", "configuration_sha256", "pool", "periods")
-"""What of the source must be the same: the weights, their configuration, and what was asked for beside it."""
+"""Keys of the source that must be equal: the weights, their configuration, and the requested options."""
 
 
 class Facts(BaseModel):
-    """How a reference was run: where, on what, and what its images are."""
+    """How a reference was run: on which device, by which versions, and on which images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class Facts(BaseModel):
 
 
 class _Told(BaseModel):
-    """What a file says of its tensors."""
+    """The description of its tensors in a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,10 +58,10 @@ class ReferenceFile:
     """A reference from a file.
 
     Args:
-        reference: what was recorded.
-        facts: how.
-        file: the file, as it was named.
-        sha256: of the file.
+        reference: the recorded reference.
+        facts: how it was recorded.
+        file: the path of the file, as it was given.
+        sha256: the hash of the file.
     """
 
     reference: Reference
@@ -70,21 +70,21 @@ class ReferenceFile:
     sha256: str
 
     def describe(self) -> dict[str, Any]:
-        """Lay out for a report where the reference comes from."""
+        """Return where the reference comes from, for a report."""
         return {"file": self.file, "sha256": self.sha256, **self.facts.model_dump(mode="json")}
 
 
 def save(path: Path, reference: Reference, made: Manifest, facts: Facts) -> bytes:
-    """Write a reference beside its place, and rename it into that.
+    """Write a reference under a temporary name in the same folder, then rename it.
 
     Args:
         path: the file.
-        reference: what to write.
-        made: the manifest of the artifact that it is a reference of.
+        reference: the reference.
+        made: the manifest of its artifact.
         facts: how it was run.
 
     Returns:
-        What was written.
+        The reference and the hash of the written file.
     """
     tensors = {INPUT: reference.pixel_values, **reference.outputs}
     tensors |= {_STOCK + name: value for name, value in reference.stock.items()}
@@ -103,15 +103,15 @@ def save(path: Path, reference: Reference, made: Manifest, facts: Facts) -> byte
 
 
 def load(path: Path, made: Manifest) -> ReferenceFile:
-    """Read a reference, and make sure that it is one of an artifact.
+    """Read a reference, and check that it belongs to an artifact.
 
     Args:
         path: the file.
         made: the artifact's manifest.
 
     Raises:
-        ArtifactError: it is no such file, or damaged.
-        InputError: it was recorded of another system, other weights, or for other outputs or sizes.
+        ArtifactError: the file is not a reference file, or it is damaged.
+        InputError: it was recorded from another system or other weights, or for other outputs or sizes.
     """
     try:
         with safe_open(path, "numpy") as file:
@@ -147,7 +147,7 @@ def _lack(path: Path, error: Exception) -> str:
 
 
 def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, Any]) -> None:
-    """Make sure that a reference was run on the weights that an artifact was made of."""
+    """Check that a reference was recorded from the weights of an artifact."""
     if system != made.system.name:
         raise InputError(
             f"{path} is of another system",
@@ -159,7 +159,7 @@ def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, 
     differing = [key for key in _SAME if source.get(key) != own[key]]
     if differing:
         raise InputError(
-            f"{path} was recorded of other weights",
+            f"{path} was recorded from other weights",
             got=f"{source.get('label')}, which differs in {' and '.join(differing)}",
             expected=own["label"],
             fix="record it again: `vconv reference PATH` on the other machine, with the same weights",
@@ -181,7 +181,7 @@ def _require_fitting(path: Path, made: Manifest, reference: Reference, named: in
             f"{path} does not fit the artifact",
             got=f"{count} images, {shapes}",
             expected=f"at least 1 image, {expected}",
-            fix="record it again, of this artifact",
+            fix="record it again from this artifact",
         )
     bad = [name for name, value in found.items() if not np.isfinite(value).all()]
     if bad:
@@ -194,11 +194,11 @@ def _require_fitting(path: Path, made: Manifest, reference: Reference, named: in
 
 
 def check_reference_file(recorded: ReferenceFile, live: Arrays | None) -> Check:
-    """Hold what another machine recorded against the reference as it runs here, on the CPU.
+    """Compare a reference from another machine with the reference as it runs here, on the CPU.
 
     Args:
-        recorded: what was recorded.
-        live: the outputs of the reference here; None where the original's weights are not at hand.
+        recorded: the recorded reference.
+        live: the outputs of the reference here; None if the original's weights are not at hand.
     """
     where = f"{recorded.facts.device} ({recorded.facts.device_model})"
     if live is None:

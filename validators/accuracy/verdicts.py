@@ -1,4 +1,4 @@
-"""Accuracy: a variant's outputs beside the reference's, judged against limits."""
+"""Accuracy: a variant's outputs are compared with the reference's and judged by limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vconv.validators.accuracy.metrics import METRICS, measure
 
 @dataclass(frozen=True)
 class OutputVerdict:
-    """How one output of a variant did.
+    """The verdict on one output of a variant.
 
     Args:
         status: passed or failed.
@@ -32,16 +32,16 @@ class OutputVerdict:
 def judge(actual: Arrays, expected: Arrays, limit: Limit) -> dict[str, OutputVerdict]:
     """Judge a variant's outputs.
 
-    What could make a comparison meaningless is judged first: missing or extra outputs, shapes, types, NaN
-    and Inf. What is left is measured and held against the limit.
+    Conditions that would make a comparison meaningless are checked first: missing or extra outputs, shapes,
+    types, NaN and Inf. The remaining outputs are measured and compared with the limit.
 
     Args:
         actual: the variant's outputs (B, ...), by name.
         expected: the reference's.
-        limit: what they may differ by.
+        limit: the bounds on the metrics.
 
     Returns:
-        A verdict for each output of either.
+        A verdict for each output that the variant or the reference has.
     """
     verdicts = {name: _judge_one(name, actual.get(name), expected[name], limit) for name in expected}
     for name in actual.keys() - expected.keys():
@@ -51,10 +51,10 @@ def judge(actual: Arrays, expected: Arrays, limit: Limit) -> dict[str, OutputVer
 
 
 def judge_runs(runs: Sequence[Arrays], expected: Arrays, limit: Limit) -> dict[str, OutputVerdict]:
-    """Judge several runs of the same images, such as one by one and all at once; the worst counts.
+    """Judge several runs on the same images, such as one by one and all at once; the worst counts.
 
     Args:
-        runs: the variant's outputs (B, ...), by name, once a run.
+        runs: for each run, the variant's outputs (B, ...), by name.
         expected: see :func:`judge`.
         limit: see :func:`judge`.
 
@@ -96,7 +96,7 @@ def _judge_one(name: str, actual: np.ndarray | None, expected: np.ndarray, limit
 
 
 def overall(verdicts: Mapping[str, OutputVerdict]) -> Status:
-    """Return failed if any output failed, incomplete if there are none, else passed."""
+    """Return failed if any output failed, incomplete if there is no output, else passed."""
     if not verdicts:
         return Status.INCOMPLETE
     failed = any(verdict.status is Status.FAILED for verdict in verdicts.values())

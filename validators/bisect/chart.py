@@ -1,4 +1,4 @@
-"""Pictures, as SVG: the same figures give the same bytes."""
+"""Charts as SVG: the same figures give the same bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vconv.validators.bisect.localisation import Departure
 
 _OWN, _TOTAL, _BOUND = "#d95f02", "#1b4f72", "#777777"
 _LEAST = 1e-9
-"""What a distance of zero is drawn as: a logarithm has no place for it."""
+"""The value at which an error of zero is drawn: zero has no place on a logarithmic axis."""
 
 
 def error_against_depth(departure: Departure, title: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Error against depth: how far a variant is from the reference after each of its blocks."""
+"""Error against depth: how far a variant's output is from the reference's after each block."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from vconv.validators.outcome import Looked
 from vconv.validators.report.rows import DepthRow
 from vconv.validators.validation import Candidate
 
-QUICK = "not looked at: --quick leaves it out"
-NO_ORIGINAL = "the original's weights are not here, and of what it gives between blocks nothing was recorded"
+QUICK = "not measured: --quick leaves it out"
+NO_ORIGINAL = "the original's weights are not here, and its outputs between blocks were not recorded"
 
 
 @dataclass(frozen=True)
 class Depths:
-    """What the reference gives after each stage, to hold variants against; or why it is not at hand.
+    """The reference's outputs after each stage, to compare variants with; or why there are none.
 
     Args:
-        pixel_values: the image that is looked at, float32 (1, 3, H, W).
-        given: by stage, in order, what the reference gives.
+        pixel_values: the image that is used, float32 (1, 3, H, W).
+        given: the reference's outputs, by stage, in order.
         network: the patched network.
-        reason: why there is nothing to hold variants against; empty if there is.
+        reason: why there is nothing to compare variants with; empty if there is.
     """
 
     pixel_values: Array | None = None
@@ -39,20 +39,21 @@ class Depths:
 
     @classmethod
     def of(cls, reference: Stages, pixel_values: Array, network: Network) -> Depths:
-        """Run a reference stage by stage on the first of some images, float32 (N, 3, H, W)."""
+        """Run a reference stage by stage on the first image of a batch, float32 (N, 3, H, W)."""
         one = pixel_values[:1]
         return cls(one, tuple((name, found) for name, _, found in traversed(reference, one)), network)
 
     def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Looked[DepthRow]:
-        """Measure an open variant after each stage, given what its own stage before it gave.
+        """Measure the error of an open variant after each stage; each stage gets the output of the one
+        before.
 
         Args:
             candidate: the variant.
-            session: the same, open.
-            outputs: what it gave as a whole, which is of no interest here.
+            session: the open session of the variant.
+            outputs: the outputs of the whole variant; not used here.
 
         Returns:
-            The vector relative error of each stage; or why there is none.
+            The vector relative error of each stage; or the reason why it was not measured.
         """
         if self.network is None:
             return Looked(None, self.reason)

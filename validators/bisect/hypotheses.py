@@ -1,7 +1,8 @@
-"""Diagnosis: what class of fault makes outputs differ as they do.
+"""Diagnosis: which class of fault explains how the outputs differ.
 
-Each hypothesis is tried on a variant that failed: if the images were turned, or the outputs named otherwise,
-would it agree with the reference? What can be seen in files and graphs is named by the checks of those.
+Each hypothesis is tried on a variant that failed: would it agree with the reference if height and width of
+the images were swapped, or if two outputs were renamed? Faults that can be seen in files and graphs are named
+by the checks of files and graphs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vconv.validators.report.document import DiagnosisRow
 from vconv.validators.report.rows import VariantRow
 
 SHIFTED_SHARE = 0.9
-"""Share of the tokens that must be found elsewhere for their order to be what is wrong."""
+"""If at least this share of the tokens is found at other places, the order of the tokens is wrong."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class FailedVariant:
     """A variant that failed.
 
     Args:
-        run: runs the variant on float32 (N, 3, H, W).
-        actual: what it gave.
-        reference: what it should have given, and on what.
-        verdicts: how each output did.
-        limit: what they were held to.
+        run: runs the variant on images, float32 (N, 3, H, W).
+        actual: the variant's outputs, by name.
+        reference: the expected outputs, and the images.
+        verdicts: the verdict on each output.
+        limit: the limit that each output had to keep.
     """
 
     run: Callable[[Array], Arrays]
@@ -44,11 +45,11 @@ class FailedVariant:
 
     @property
     def failed(self) -> list[str]:
-        """The outputs that failed."""
+        """The names of the outputs that failed."""
         return [name for name, verdict in self.verdicts.items() if verdict.status is Status.FAILED]
 
     def close(self, name: str, actual: Array, expected: Array) -> bool:
-        """Tell whether one array would have passed for another."""
+        """Return whether one array is within the limit of another."""
         if actual.shape != expected.shape or not np.isfinite(actual).all():
             return False
         found = measure(name, actual, expected)
@@ -57,7 +58,7 @@ class FailedVariant:
         )
 
     def agrees(self, actual: Arrays, expected: Arrays) -> bool:
-        """Tell whether outputs would have passed for others."""
+        """Return whether every output is within the limit of the expected one."""
         return all(
             name in actual and self.close(name, actual[name], expected[name]) for name in self.verdicts
         )
@@ -65,11 +66,11 @@ class FailedVariant:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a failure comes of.
+    """The cause of a failure.
 
     Args:
-        fault: its class.
-        because: what says so.
+        fault: the class of the fault.
+        because: the evidence for it.
     """
 
     fault: str
@@ -97,7 +98,7 @@ def _only_pooled(evidence: FailedVariant) -> str:
 
 
 def _shifted_tokens(evidence: FailedVariant) -> str:
-    """Look for each patch token among all tokens of the reference."""
+    """Find the reference token that is nearest to each patch token of the variant."""
     if evidence.failed != ["patches"] or "patches" not in evidence.actual:
         return ""
     actual, tokens = evidence.actual["patches"], evidence.reference.outputs["last_hidden_state"]
@@ -119,7 +120,7 @@ def _shifted_tokens(evidence: FailedVariant) -> str:
 def _stock(evidence: FailedVariant) -> str:
     stock = evidence.reference.stock
     agrees = bool(stock) and evidence.agrees(evidence.actual, stock)
-    return "it agrees with the stock original, whose periods were not put right" if agrees else ""
+    return "it agrees with the stock original, whose periods were not corrected" if agrees else ""
 
 
 def _turned(evidence: FailedVariant) -> str:
@@ -128,13 +129,13 @@ def _turned(evidence: FailedVariant) -> str:
         return ""
     turned = evidence.run(np.ascontiguousarray(images.swapaxes(2, 3)))
     agrees = evidence.agrees(turned, evidence.reference.outputs)
-    return "given images with height and width swapped, it agrees" if agrees else ""
+    return "it agrees when height and width of its images are swapped" if agrees else ""
 
 
 def _reversed(evidence: FailedVariant) -> str:
     images = np.ascontiguousarray(evidence.reference.pixel_values[:, ::-1])
     agrees = evidence.agrees(evidence.run(images), evidence.reference.outputs)
-    return "given images with their channels reversed, it agrees" if agrees else ""
+    return "it agrees when the channels of its images are reversed" if agrees else ""
 
 
 HYPOTHESES: Mapping[str, Callable[[FailedVariant], str]] = {
@@ -145,11 +146,11 @@ HYPOTHESES: Mapping[str, Callable[[FailedVariant], str]] = {
     "height and width": _turned,
     "channel order": _reversed,
 }
-"""By class of fault: says what speaks for it; empty if nothing does."""
+"""By class of fault: the function that returns the evidence for it, or an empty text."""
 
 
 def diagnose(evidence: FailedVariant) -> list[Explanation]:
-    """Try every hypothesis on a variant that failed; the cheap ones first, and the first that fits is it."""
+    """Try the hypotheses on a variant that failed, the cheap ones first; return the first that fits."""
     for fault, hypothesis in HYPOTHESES.items():
         because = hypothesis(evidence)
         if because:
@@ -158,19 +159,19 @@ def diagnose(evidence: FailedVariant) -> list[Explanation]:
 
 
 def diagnosis(fault: str, where: str, because: str) -> DiagnosisRow:
-    """Name a class of fault, with what it means, where it was seen, and because of what."""
+    """Lay out a class of fault for a report: its meaning, where it was seen, and the evidence."""
     return DiagnosisRow(fault=fault, meaning=classes.CLASSES[fault], where=where, because=because)
 
 
 def conclude(checks: Iterable[Check], rows: Sequence[VariantRow]) -> list[DiagnosisRow]:
-    """Put together what failures come of: the most telling class first.
+    """Collect the causes of all failures: the class that explains most comes first.
 
     Args:
-        checks: everything that was looked at.
-        rows: a report's variants.
+        checks: every check of the validation.
+        rows: the report's variants.
 
     Returns:
-        What failures come of, each class of fault once.
+        The causes of the failures, each class of fault once.
     """
     found: dict[str, DiagnosisRow] = {}
     seen = [(check.fault, check.name, check.detail) for check in checks if check.status is Status.FAILED]

@@ -1,9 +1,9 @@
-"""Localisation: where a variant departs from its reference, stage by stage, then operator by operator.
+"""Localisation: where a variant departs from its reference, first by stage, then by operator.
 
-Each stage of the variant is run twice: on what the reference's stage before it gave, which tells what it does
-wrong of its own, and on what the variant's own gave, which tells what has come together so far. Of the stage
-that is worst of its own, every operator is then held against those of the reference. One stage is looked at
-at a time: what its operators gave is held, and of the other stages nothing but the tokens.
+Each stage of the variant is run twice. On the output of the reference's previous stage, it shows the error of
+this stage alone. On the output of the variant's previous stage, it shows the error accumulated so far. In the
+stage with the greatest error alone, every operator is then compared with those of the reference. One stage is
+examined at a time: the outputs of its operators are kept in memory, and only the tokens of the other stages.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _BY_OPERATOR: Mapping[str, str] = {
     **dict.fromkeys(("Erf", "Gelu", "Tanh", "erf", "gelu", "tanh"), "activation"),
     **dict.fromkeys(("LayerNormalization", "native_layer_norm"), "epsilon"),
 }
-"""By operator, the class of fault that a departure at it is of."""
+"""By operator: the class of fault that a departure at this operator indicates."""
 
 
 @dataclass(frozen=True)
 class StageError:
-    """How far one stage is from the reference's, as the vector relative error of its worst output.
+    """The error of one stage: the vector relative error of its worst output against the reference's.
 
     Args:
         stage: its name.
-        own: given what the reference's stage before it gave.
-        total: given what the variant's own stage before it gave.
+        own: the error of this stage alone: its input is the output of the reference's previous stage.
+        total: the accumulated error: its input is the output of the variant's previous stage.
     """
 
     stage: str
@@ -50,11 +50,11 @@ class Departure:
     """Where a variant departs from its reference.
 
     Args:
-        stages: every stage, in order.
-        worst: the place of the one that is worst of its own.
-        matches: the operators of that stage, in order.
-        culprit: the place of the operator among them at which it departs; None if none does.
-        bound: the vector relative error from which a stage is said to depart.
+        stages: the errors of all stages, in order.
+        worst: the index of the stage with the greatest error alone.
+        matches: the operators of the worst stage, in order.
+        culprit: the index in ``matches`` of the operator at which the stage departs; None if there is none.
+        bound: a stage departs if its vector relative error exceeds this bound.
     """
 
     stages: tuple[StageError, ...]
@@ -65,17 +65,17 @@ class Departure:
 
     @property
     def own(self) -> bool:
-        """Whether some stage departs of its own; NaN departs."""
+        """Whether any stage alone departs; NaN departs."""
         return not self.stages[self.worst].own <= self.bound
 
     @property
     def departs(self) -> bool:
-        """Whether some stage departs, of its own or together with those before it; NaN departs."""
+        """Whether any stage departs, alone or by accumulated error; NaN departs."""
         return not all(row.own <= self.bound and row.total <= self.bound for row in self.stages)
 
     @property
     def fault(self) -> str:
-        """The class of fault that the departing operator speaks for; empty where none departs of its own."""
+        """The class of fault that the departing operator indicates; empty if no stage alone departs."""
         if not self.own:
             return ""
         found = None if self.culprit is None else self.matches[self.culprit]
@@ -86,7 +86,7 @@ class Departure:
         return "weights" if found.weights else "operator"
 
     def sentence(self, variant: str) -> str:
-        """Say it in a sentence."""
+        """Return the result as one sentence."""
         row = self.stages[self.worst]
         others = [stage.own for place, stage in enumerate(self.stages) if place != self.worst]
         own = f"{row.own:.1e} in this stage alone (any other stage: at most {_greatest(others):.1e})"
@@ -111,7 +111,7 @@ class Departure:
 
 
 def _greatest(values: Iterable[float]) -> float:
-    """Return the greatest value; what is not a number is greater than any."""
+    """Return the greatest value; NaN counts as greater than any number."""
     return max((math.inf if math.isnan(value) else value for value in values), default=0.0)
 
 
@@ -124,7 +124,7 @@ def distance(actual: Arrays, expected: Arrays) -> float:
 
 
 def traversed(reference: Stages, pixel_values: Array) -> Iterator[tuple[str, Arrays, Arrays]]:
-    """Run a reference stage by stage; yield each stage's name, what goes into it, and what it gives."""
+    """Run a reference stage by stage; yield the name, the inputs and the outputs of each stage."""
     found: Arrays = {INPUT: pixel_values}
     for place, name in enumerate(reference.names):
         given, found = found, reference.run(place, found)
@@ -137,13 +137,13 @@ def localise(
     """Find where a variant departs from its reference.
 
     Args:
-        reference: the reference in stages.
-        variant: the variant in stages, as many.
+        reference: the stages of the reference.
+        variant: the stages of the variant, as many as the reference has.
         pixel_values: float32 (B, 3, H, W).
-        bound: the vector relative error from which on something is said to depart.
-        first: whether the operator is the first that departs; else the one at which the error grows most, as
-            where every operator rounds.
-        say: takes progress.
+        bound: a stage or operator departs if its vector relative error exceeds this bound.
+        first: whether to name the first operator that departs. Otherwise the operator at which the error
+            grows most is named, which suits variants in which every operator rounds.
+        say: receives progress lines.
     """
     actual: Arrays = {INPUT: pixel_values}
     rows: list[StageError] = []

@@ -1,8 +1,8 @@
-"""Matching: which operators of a variant gave what some operator of the reference gave.
+"""Matching: which operators of a variant have the same output as an operator of the reference.
 
-The two need not be the same operators: a graph spells out what torch does at one stroke, and moves data
-around where torch only looks at it differently. So values are matched, not names: a value of the variant
-agrees if the reference has it too, further along than what it was made from.
+The two operators need not be of the same kind: a graph spells out what torch computes in one operator, and
+copies data where torch only makes a view. So values are matched, not names. A value of the variant agrees if
+the reference computes the same value, at a later place than the values it was computed from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vconv.runtime.stages.base import TOKENS, Step
 
 FAR = 0.5
-"""Vector relative error from which two values are not held to be meant to be the same."""
+"""Two values with a greater vector relative error are not regarded as counterparts."""
 _LAYOUT = frozenset(
     (
         *("Cast", "Expand", "Flatten", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose"),
@@ -26,22 +26,22 @@ _LAYOUT = frozenset(
         *("unbind", "unsqueeze", "view"),
     )
 )
-"""Operators, of ONNX and of torch, that may rightly give what they were given: they compute nothing."""
+"""Operators, of ONNX and of torch, whose output may equal their input: they only move data."""
 
 
 @dataclass(frozen=True)
 class MatchedOperator:
-    """One operator of the variant, and how what it gave compares.
+    """One operator of the variant, and how its output compares with the reference.
 
     Args:
-        operator: what it is.
-        node: what a user finds it by.
-        weights: the weights that it works on.
-        shape: of what it gave.
-        counterpart: what gave the nearest value in the reference; empty if none is near.
-        error: vector relative error between the two; None if none is near.
-        agrees: whether its value is the reference's, or on the way to some that are.
-        inputs: the places of the operators that it works on.
+        operator: the kind of the operator.
+        node: the name by which a user finds it in the graph.
+        weights: the names of the weights that it reads.
+        shape: the shape of its output.
+        counterpart: the operator of the reference with the nearest output; empty if none is near.
+        error: the vector relative error between the two outputs; None if none is near.
+        agrees: whether its output equals one of the reference, or values computed from it do.
+        inputs: the indices of the operators whose outputs it reads.
     """
 
     operator: str
@@ -56,12 +56,12 @@ class MatchedOperator:
 
 @dataclass(frozen=True)
 class _Near:
-    """A value of the reference that is near one of the variant's.
+    """A value of the reference that is near a value of the variant.
 
     Args:
-        place: how far along it is.
-        error: vector relative error.
-        label: what gave it.
+        place: its index in the order of execution.
+        error: the vector relative error between the two.
+        label: the operator that computed it.
     """
 
     place: int
@@ -70,7 +70,7 @@ class _Near:
 
 
 class _Neighbours:
-    """Compares each value of the reference, as it comes by, with all of the variant's that have its size."""
+    """Compares each value of the reference, as it is computed, with the variant's values of the same size."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._flat: list[NDArray[np.float64]] = [step.value.astype(np.float64).ravel() for step in steps]
@@ -82,11 +82,11 @@ class _Neighbours:
         self._seen = 0
 
     def take(self, step: Step) -> None:
-        """Take one value of the reference."""
+        """Compare one value of the reference."""
         expected = step.value.astype(np.float64).ravel()
         norm = float(np.linalg.norm(expected))
         for place in self._by_size.get(expected.size, ()):
-            # |a - e| is at least | |a| - |e| |, so that most need not be looked at whole.
+            # |a - e| is at least | |a| - |e| |: most values are ruled out by their norms alone.
             if abs(self._norms[place] - norm) <= FAR * norm:
                 distance = float(np.linalg.norm(self._flat[place] - expected))
                 error = distance / norm if norm else distance
@@ -99,12 +99,12 @@ class _Neighbours:
 def match_operators(
     steps: Sequence[Step], visit: Callable[[Callable[[Step], None]], None], tolerance: float
 ) -> list[MatchedOperator]:
-    """Match what a variant's operators gave with what the reference's do.
+    """Match the outputs of a variant's operators with those of the reference's operators.
 
     Args:
-        steps: the variant's, in an order in which each comes after what it works on.
-        visit: runs the reference, and hands over its steps one by one.
-        tolerance: vector relative error up to which two values agree.
+        steps: the variant's operators, in topological order.
+        visit: runs the reference and passes on its steps one by one.
+        tolerance: two values agree up to this vector relative error.
     """
     neighbours = _Neighbours(steps)
     visit(neighbours.take)
@@ -137,10 +137,12 @@ def match_operators(
 def _agreeing(
     nearest: Sequence[_Near | None], inputs: Sequence[tuple[int, ...]], tolerance: float
 ) -> list[bool]:
-    """Tell which values are the reference's, or are on the way to some that are.
+    """Return which values agree with the reference, by themselves or because of the values computed from
+    them.
 
-    What has no counterpart agrees if anything made from it does; what has one that is near, but not near
-    enough, only if everything does: where a part of it is right, so is what is made from that part alone.
+    A value without a counterpart agrees if any value computed from it does. A value whose counterpart is
+    near, but outside the tolerance, agrees only if all values computed from it do: if only a part of it is
+    right, values computed from that part alone are right too.
     """
     consumers: list[list[int]] = [[] for _ in nearest]
     agree = [False] * len(nearest)
@@ -154,7 +156,7 @@ def _agreeing(
 
 
 def first_departure(matches: Sequence[MatchedOperator]) -> int | None:
-    """Return the place of the first operator that departs although all that it works on agrees."""
+    """Return the index of the first operator that departs although all its inputs agree."""
     for place, found in enumerate(matches):
         if not found.agrees and all(matches[source].agrees for source in found.inputs):
             return place
@@ -162,7 +164,7 @@ def first_departure(matches: Sequence[MatchedOperator]) -> int | None:
 
 
 def greatest_growth(matches: Sequence[MatchedOperator]) -> int | None:
-    """Return the place of the operator at which the error grows most over what it works on."""
+    """Return the index of the operator whose error exceeds that of its inputs most."""
     grown = {
         place: found.error - max((matches[source].error or 0.0 for source in found.inputs), default=0.0)
         for place, found in enumerate(matches)

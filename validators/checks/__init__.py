@@ -1,1 +1,1 @@
-"""Checks beside the comparison of outputs: files, tensors, graphs, preprocessing."""
+"""Checks other than the comparison of outputs: files, tensors, graphs, preprocessing."""

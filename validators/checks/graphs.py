@@ -1,4 +1,4 @@
-"""What a graph is made of: its operators, its shapes, and where its weights lie."""
+"""Checks of a graph: its operators, its shapes, and where its weights are stored."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
 from vconv.validators.faults import classes
 
 INLINE_ELEMENTS = FOLD_ELEMENTS
-"""Greatest constant that a graph may hold itself: shapes, scales and RoPE tables."""
+"""Size of the greatest constant that a graph file itself may contain: shapes, scales and RoPE tables."""
 LAYER_NORM_EPSILON = 1e-5
-"""What ONNX takes where a LayerNormalization does not say."""
+"""ONNX's default epsilon of LayerNormalization."""
 
 
 @dataclass(frozen=True)
 class InspectedGraph:
-    """One graph to be looked at.
+    """One graph that is checked.
 
     Args:
         path: its file.
-        weights: the file that holds its weights; None where they are inside.
-        model: the graph, its weights unread.
-        network: what it must compute.
+        weights: the file of its weights; None if the weights are inside the graph file.
+        model: the graph, without its weights.
+        network: the network that it must compute.
         size: (height, width) of the images that it must take.
-        batch: the batch that it must be fixed to; None for a dynamic one.
-        entries: the header of that file.
+        batch: the batch size that it must be fixed to; None for a dynamic graph.
+        entries: the header of the weights file.
     """
 
     path: Path
@@ -56,28 +56,28 @@ class InspectedGraph:
 
     @property
     def operators(self) -> dict[str, int]:
-        """How many nodes there are of each operator."""
+        """The number of nodes of each operator."""
         return dict(sorted(Counter(node.op_type for node in self.model.graph.all_nodes()).items()))
 
     def fault_of(self, key: str) -> str:
-        """Return the class of fault of a weight that is not used as it should be."""
+        """Return the class of fault of a weight that is not used correctly."""
         return classes.of_tensor(self.network, key)
 
 
 def open_graph(
     path: Path, weights: Path | None, network: Network, size: tuple[int, int], batch: int | None
 ) -> InspectedGraph:
-    """Read a graph, not its weights.
+    """Read a graph without its weights.
 
     Args:
         path: its file.
-        weights: the file that holds its weights; None where they are inside.
-        network: what it must compute.
+        weights: the file of its weights; None if the weights are inside the graph file.
+        network: the network that it must compute.
         size: (height, width) of the images that it must take.
-        batch: the batch that it must be fixed to; None for a dynamic one.
+        batch: the batch size that it must be fixed to; None for a dynamic graph.
 
     Raises:
-        ArtifactError: the file is no graph.
+        ArtifactError: the file is not an ONNX graph.
     """
     try:
         model = ir.load(path)
@@ -97,7 +97,7 @@ class Wrong:
 
     Args:
         what: in words.
-        fault: the class of it.
+        fault: the class of the fault.
     """
 
     what: str
@@ -122,7 +122,7 @@ def _exact_gelu(subject: InspectedGraph) -> Wrong | None:
 
 
 def _epsilon(subject: InspectedGraph) -> Wrong | None:
-    """Look at what every LayerNorm adds to the variance: its effect at the output is near the floor."""
+    """Check the epsilon of every LayerNorm in the graph: its effect on the output is too small to measure."""
     wanted = subject.network.numbers.epsilon
     norms = [node for node in subject.model.graph.all_nodes() if node.op_type == "LayerNormalization"]
     found = [node.attributes.get_float("epsilon", LAYER_NORM_EPSILON) for node in norms]
@@ -159,7 +159,7 @@ def _interface(subject: InspectedGraph) -> Wrong | None:
 def _misshapen(
     found: Mapping[str, tuple[Any, ...]], expected: Mapping[str, tuple[Any, ...]], registers: int
 ) -> str:
-    """Tell what class of fault wrong shapes are of."""
+    """Return the class of fault of wrong shapes."""
     if found[INPUT][1:] != expected[INPUT][1:]:
         return "image size"
     if Counter(found.values()) == Counter(expected.values()):
@@ -193,7 +193,7 @@ def _weights(subject: InspectedGraph) -> Wrong | None:
     spared = subject.network.unused
     unused = [name for name in subject.entries if name not in used and name not in spared]
     if unused:
-        detail = f"the graph makes no use of {len(unused)} weights, such as {unused[0]}"
+        detail = f"the graph does not use {len(unused)} weights, such as {unused[0]}"
         return Wrong(detail, subject.fault_of(unused[0]))
     return None
 
@@ -225,7 +225,7 @@ def _no_traces(subject: InspectedGraph) -> Wrong | None:
     holders: list[Any] = [model, graph, *nodes, *values, *constants]
     noted = sum(bool(holder.metadata_props or holder.doc_string) for holder in holders)
     if noted:
-        return Wrong(f"{noted} parts carry notes of the exporting machine")
+        return Wrong(f"{noted} parts contain metadata of the exporting machine")
     content = subject.path.read_bytes()
     places = (str(Path.home()), str(Path.cwd()), tempfile.gettempdir(), sys.prefix, "site-packages")
     named = [place for place in places if len(place) > 1 and place.encode() in content]
@@ -234,13 +234,13 @@ def _no_traces(subject: InspectedGraph) -> Wrong | None:
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that a graph must be.
+    """One property that a graph must have.
 
     Args:
-        wrong: says what is wrong; None if nothing is.
-        meaning: what it means if nothing is.
-        static_only: whether it is for static graphs, which are those for an NPU.
-        needs: what must be known of the network.
+        wrong: returns what is wrong; None if nothing is.
+        meaning: the text of the check if nothing is wrong.
+        static_only: whether the rule is only for static graphs, the ones for an NPU.
+        needs: the features of the network that must be known.
     """
 
     wrong: Callable[[InspectedGraph], Wrong | None]
@@ -255,14 +255,14 @@ RULES: Mapping[str, Rule] = {
     "epsilon": Rule(_epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)),
     "inputs and outputs": Rule(_interface, "names, types and shapes are as declared"),
     "weights": Rule(_weights, f"every weight is used, and points at its own tensor in {WEIGHTS_FILE}"),
-    "NPU operators": Rule(_for_npu, "it keeps to CANN's list, opset and IR version", static_only=True),
-    "no traces": Rule(_no_traces, "nothing of the exporting machine is inside"),
+    "NPU operators": Rule(_for_npu, "CANN supports its operators, opset and IR version", static_only=True),
+    "no traces": Rule(_no_traces, "it contains no data of the exporting machine"),
 }
-"""What every graph must be."""
+"""The rules for every graph."""
 
 
 def check_graph(subject: InspectedGraph) -> list[Check]:
-    """Hold a graph against every rule that is for it."""
+    """Check a graph against every rule that applies to it."""
     checks = []
     for name, rule in RULES.items():
         if rule.static_only and subject.batch is None:

@@ -1,4 +1,4 @@
-"""Integrity: files against the manifest's hashes, and tensors against the source that they came from."""
+"""Integrity: files are compared with the manifest's hashes, and tensors with the source checkpoint."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Say, Statu
 from vconv.validators.faults import classes
 
 _BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, CARD_FILE}
-"""Files that an artifact may hold and its manifest does not list."""
+"""Files that an artifact may contain although its manifest does not list them."""
 TRANSPOSED = "is the transpose of"
 
 
 def verify_files(artifact: Artifact, say: Say = silent) -> Check:
-    """Hash every file that the manifest names.
+    """Hash every file that the manifest lists.
 
     Args:
         artifact: the artifact.
         say: takes progress.
 
     Returns:
-        The check. It has failed where the folder holds a file that is not listed and that vconv does not
-        write after the manifest: stock libraries act on what lies there, such as adapters and code.
+        The check. It fails if the folder contains a file that the manifest does not list and that vconv does
+        not write after the manifest: stock libraries load such files, for example adapters and code.
 
     Raises:
         ArtifactError: a file is missing, differs, or is used but not listed.
-        UnknownNameError: it is of a library that this version does not know.
+        UnknownNameError: the artifact is of a library that this version does not know.
     """
     folder, manifest = artifact.folder, artifact.manifest
     if manifest.system.library not in LIBRARIES:
@@ -90,21 +90,21 @@ def verify_files(artifact: Artifact, say: Say = silent) -> Check:
 
 
 def verify_made_later(artifact: Artifact) -> list[Check]:
-    """Say of each file that export left to a script whether it is there: no hash of it is in the manifest."""
+    """Check whether each file that a script makes after the export exists: the manifest has no hash of it."""
     return [
         Check(
             variant.path,
             Status.SKIPPED,
             "not hashed: it was made after the manifest was written"
             if artifact.path(variant).is_file()
-            else "not made yet: the script beside its place makes it where CANN is installed",
+            else "not made yet: the script in the same folder makes it if CANN is installed",
         )
         for variant in artifact.manifest.made_later
     ]
 
 
 def _stray(artifact: Artifact) -> list[str]:
-    """List what is in an artifact, but neither in its manifest nor written beside it by vconv."""
+    """List the files of an artifact that its manifest does not list and that vconv does not write later."""
     folder, manifest = artifact.folder, artifact.manifest
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     names = (path.relative_to(folder) for path in found)
@@ -114,7 +114,7 @@ def _stray(artifact: Artifact) -> list[str]:
         for name in names
         if name.as_posix() not in {*manifest.files, *_BESIDE, *later}
         and not (len(name.parts) > 1 and name.parts[0] == REPORTS_FOLDER)
-        # What is hidden is a hub's own, or another run's that is half done; no library loads it.
+        # Hidden files belong to a hub or to another run that has not finished; no library loads them.
         and not name.parts[0].startswith(".")
     )
 
@@ -127,7 +127,7 @@ def _sha256(chunks: Iterable[bytes]) -> str:
 
 
 def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
-    """Tell whether two streams are the same bytes, however each is cut into chunks."""
+    """Return whether two streams contain the same bytes; the sizes of their chunks may differ."""
     chunks, others = filter(None, first), filter(None, second)
     one = other = b""
     while True:
@@ -141,7 +141,7 @@ def _same(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
 
 
 def _transposed(kept: TensorEntry, entry: TensorEntry) -> bool:
-    """Tell whether a square weight, or each square of a fused one, is another's transpose, bit by bit."""
+    """Return whether a square weight, or each square of a fused one, is another's transpose, bit by bit."""
     if len(entry.shape) != 2 or entry.shape[0] % entry.shape[1]:
         return False
     squares = (-1, entry.shape[1], entry.shape[1])
@@ -157,7 +157,7 @@ def _differs(line: Line, source: Mapping[str, TensorEntry], artifact: Mapping[st
     if line.action == "dropped":
         greatest = checkpoint.greatest(entry)
         if line.targets or line.source in artifact:
-            return f"{line.source} is said to be dropped, but the artifact has it"
+            return f"{line.source} is dropped according to the ledger, but the artifact has it"
         return f"{line.source} was dropped, but max|b| is {greatest:.3g}" if greatest else ""
     named = ", ".join(line.targets)
     kept = line.taken_back(artifact)
@@ -181,15 +181,15 @@ def verify_tensors(
     fault_of: Callable[[str], str],
     say: Say = silent,
 ) -> Check:
-    """Hold every tensor of an artifact, bit by bit, against the source that it came from.
+    """Compare every tensor of an artifact, bit by bit, with the source that it came from.
 
-    This is what catches one altered weight, which moves no output by as much as a limit allows.
+    This finds a single altered weight, whose effect on the outputs stays within the limits.
 
     Args:
         lines: the ledger.
         source: the source checkpoint.
         artifact: the artifact's weights file.
-        fault_of: tells what class of fault a wrong tensor is of, by its key in the artifact.
+        fault_of: returns the class of fault of a wrong tensor, by its key in the artifact.
         say: takes progress.
     """
     lines = list(lines)
@@ -214,23 +214,23 @@ def verify_tensors(
 
 
 def verify_source(manifest: Manifest, source: Source) -> Check:
-    """Hold a live source against the hashes of the one that an artifact was made from.
+    """Compare a live source with the hashes of the source that an artifact was made from.
 
-    The tensors decide whether the weights are the same, so that the same ones in another file will do; the
-    configurations must be the same to the letter, for a wrong epsilon would not show in any tensor.
+    The weights are compared by tensors: another file with the same tensors is accepted. The configurations
+    must be identical, because a wrong epsilon does not show in any tensor.
     """
     if source.configuration_sha256 != manifest.source.configuration_sha256:
-        detail = "the configuration is not the one that was exported"
+        detail = "the configuration differs from the one that was exported"
         return Check("source", Status.FAILED, detail, "source")
     same = "and the same file" if dict(source.files) == manifest.source.files else "in another file"
     return Check("source", Status.PASSED, f"the configuration is the one that was exported, {same}")
 
 
 def verify_architecture(artifact: Network, source: Network) -> Check:
-    """Hold what an artifact's configuration describes against what the original's does, number by number.
+    """Compare the network of an artifact's configuration with the original's, number by number.
 
-    Some differences, such as another epsilon, move no output by much. Flags are left out: those of biases
-    differ where zero ones were stripped, which the ledger accounts for.
+    Some differences, such as another epsilon, barely change any output. Flags are not compared: the flags of
+    biases differ if zero biases were stripped, which the ledger records.
     """
     ours, theirs = asdict(artifact.numbers), asdict(source.numbers)
     wrong = [name for name in ours if name != "flags" and ours[name] != theirs[name]]
@@ -241,7 +241,7 @@ def verify_architecture(artifact: Network, source: Network) -> Check:
 
 
 def verify_variants(manifest: Manifest) -> Check:
-    """Tell whether an artifact has every variant that one of its schema must have."""
+    """Check whether an artifact has every variant that its schema requires."""
     found = {record.variant for record in manifest.variants}
     missing = [variant.name for variant in VARIANTS if variant.name not in found]
     if missing:
@@ -250,7 +250,7 @@ def verify_variants(manifest: Manifest) -> Check:
 
 
 def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, TensorEntry], say: Say = silent) -> Check:
-    """Hold every tensor of an artifact against the hash that the ledger has for it.
+    """Compare every tensor of an artifact with its hash in the ledger.
 
     Args:
         lines: the ledger.

@@ -1,1 +1,1 @@
-"""Faults that are made on purpose, and the folder in which they are made."""
+"""Faults that are injected on purpose, and the folder in which they are injected."""

@@ -1,4 +1,4 @@
-"""What a fault is: something made wrong on purpose, and the class that a validation must name."""
+"""A fault: a defect that is injected on purpose, and the class of fault that a validation must name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _everywhere(shop: ArtifactCopy) -> str:
 
 
 def _nothing(shop: ArtifactCopy) -> None:
-    """Change no file: the fault is in a patch."""
+    """Change no file: the fault lies in a patch."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Fault:
     """One fault: a row of the table.
 
     Args:
-        name: what is wrong.
-        kind: the class that must be named: see :mod:`vconv.validators.faults.classes`.
-        inject: makes it in a copy of an artifact, whose hashes are made to fit afterwards.
-        lacks: says why it cannot be made in an artifact; empty if it can.
-        patches: what stands in place of patches while the variants are opened, by name.
-        needs: what must be known of a network for it to be made in its artifact.
+        name: what is wrong, in words.
+        kind: the class of fault that a validation must name: see :mod:`vconv.validators.faults.classes`.
+        inject: injects the fault into a copy of an artifact, whose hashes are updated afterwards.
+        lacks: returns why the fault cannot be injected into an artifact; empty if it can.
+        patches: by name, the patches that are replaced while the variants are opened.
+        needs: the features of the network that the fault requires.
     """
 
     name: str
@@ -39,5 +39,5 @@ class Fault:
     needs: tuple[Capability, ...] = ()
 
     def skipped(self, shop: ArtifactCopy) -> str:
-        """Say why it cannot be made in an artifact; empty if it can."""
+        """Return why the fault cannot be injected into an artifact; empty if it can."""
         return shop.network.lack(*self.needs) or self.lacks(shop)

@@ -1,4 +1,4 @@
-"""Faults of a checkpoint and of its configurations, which every variant shares."""
+"""Faults of the checkpoint and its configuration files, which every variant shares."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vconv.validators.faults.workshop import ArtifactCopy
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 _BICUBIC, _BILINEAR = 3, 2
-"""PIL's numbers of the filters."""
+"""PIL's numbers of the resampling filters."""
 CORRUPTED = 16
-"""Rows, and columns, of the block of a weight that is overwritten."""
+"""Number of rows and of columns of the part of a weight that is overwritten."""
 
 
 def _middle(network: Network, *roles: str) -> str:
@@ -69,7 +69,7 @@ _PROCESSORS: Mapping[str, tuple[str, _Edit, _Edit]] = {
     "transformers": (PREPROCESSOR_FILE, _transformers_mean, _transformers_filter),
     "timm": (CONFIG_FILE, _timm_mean, _timm_filter),
 }
-"""By library: the file that describes the image processor, another mean in it, and another filter."""
+"""By library: the file of the image processor, and the changes that set another mean or another filter."""
 
 
 def _wrong_mean(shop: ArtifactCopy) -> None:
@@ -83,7 +83,7 @@ def _wrong_filter(shop: ArtifactCopy) -> None:
 
 
 def _says(shop: ArtifactCopy, *names: str) -> bool:
-    """Tell whether the image processor's file says something, or leaves it to the library."""
+    """Return whether the image processor's file contains a setting; otherwise the library's default holds."""
     file, _, _ = _PROCESSORS[shop.network.library]
     content = json.loads((shop.folder / file).read_bytes())
     return any(name in content or name in content.get("pretrained_cfg", {}) for name in names)

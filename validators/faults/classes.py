@@ -1,4 +1,4 @@
-"""Classes of faults: what a failure comes of, by its name. Whatever finds a failure names the class."""
+"""Classes of faults: the possible causes of a failure, as checks and hypotheses name them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from vconv.convert.architectures.base import Numbers
 from vconv.convert.network import Network, TensorSpec
 
 CLASSES: Mapping[str, str] = {
-    "files": "a file is there that the manifest does not name",
+    "files": "there is a file that the manifest does not list",
     "source": "the original is not the one that was exported",
     "recording": "the recorded outputs are not the original's",
     "variants": "a variant is missing",
     "image size": "it is made for images of another size",
     "registers": "register tokens are missing, or are not the network's",
-    "output names": "an output goes by another's name",
+    "output names": "an output has another output's name",
     "activation": "a GELU is not the exact one",
     "epsilon": "a LayerNorm has another epsilon",
     "position embedding": "the position embedding is not the network's",
@@ -32,7 +32,7 @@ CLASSES: Mapping[str, str] = {
     "graph": "the graph is not one that vconv exports",
     "operator": "an operator computes something else",
 }
-"""Every class, with what it means; what is more telling comes first."""
+"""Every class, with its meaning; the classes that explain most come first."""
 
 _OF_NUMBERS: Mapping[str, str] = {
     "epsilon": "epsilon",
@@ -43,16 +43,16 @@ _OF_NUMBERS: Mapping[str, str] = {
     "registers": "registers",
     "rope_base": "rope periods",
 }
-"""From a field of :class:`Numbers` to the class of a difference in it; any other is of the architecture."""
+"""By field of :class:`Numbers`: the class of a difference in it; other fields belong to the architecture."""
 
 
 def of_number(field: str) -> str:
-    """Return the class of a difference in one of the numbers of an architecture."""
+    """Return the class of fault of a difference in one number of an architecture."""
     return _OF_NUMBERS.get(field, "architecture")
 
 
 def of_tensor(network: Network, key: str) -> str:
-    """Return the class of a tensor that is missing, unused or altered, by what it is for."""
+    """Return the class of fault of a missing, unused or altered tensor, by the tensor's role."""
     tensors = {network.stored_key(tensor): tensor for tensor in network.tensors().values()}
     tensor = tensors.get(key)
     if key.endswith(".bias") and (tensor is None or tensor.block is not None):

@@ -1,4 +1,4 @@
-"""Faults of an export: a graph that was made with a wrong setting, and is sound in itself."""
+"""Faults of an export: a graph that was exported with a wrong setting, and is valid in itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WITHOUT_REGISTERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "timm dinov3": lambda config: _argued(config, num_reg_tokens=0),
     "timm dinov2": lambda config: _argued(config, reg_tokens=0),
 }
-"""By family: the configuration of the network without its registers."""
+"""By family: changes the configuration to that of the network without registers."""
 
 
 def _argued(config: dict[str, Any], **arguments: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _with_librarys_periods(shop: ArtifactCopy) -> None:
 
 
 def _of_another_size(shop: ArtifactCopy) -> None:
-    """Export for images a patch higher; say so where the network takes images of one size alone."""
+    """Export for images one patch higher; only declare that size if the network takes images of one size."""
     height, width = shop.made.size
     higher = height + shop.network.numbers.patch
     if ANY_SIZE in shop.network.numbers.flags:

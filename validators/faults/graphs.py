@@ -1,4 +1,4 @@
-"""Faults of a graph. Each changes the dynamic graph of an artifact in place."""
+"""Faults of a graph: each function changes the dynamic graph of an artifact in place."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vconv.validators.faults.workshop import ArtifactCopy
 
 GRAPH = "model.onnx"
 _EPSILONS = (1e-5, 1e-6)
-"""Either is taken where a network has the other, or neither."""
+"""Two epsilons of LayerNorm: a wrong one is chosen from them."""
 
 Change = Callable[[ArtifactCopy, onnx.GraphProto], None]
 
 
 def in_graph(change: Change) -> Callable[[ArtifactCopy], None]:
-    """Turn a change of the dynamic graph into a change of an artifact."""
+    """Return a fault of an artifact that makes a change in its dynamic graph."""
 
     def inject(shop: ArtifactCopy) -> None:
         model = shop.graph(GRAPH)
@@ -45,7 +45,7 @@ def _index(graph: onnx.GraphProto, name: str, *values: int) -> str:
 
 
 def _before_all(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-    """Let an operator on the images come first, and everything else work on what it gives."""
+    """Insert an operator on the images at the beginning, and let all other operators read its output."""
     for other in graph.node:
         for place, name in enumerate(other.input):
             if name == INPUT:
@@ -54,7 +54,7 @@ def _before_all(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
 
 
 def _instead_of(graph: onnx.GraphProto, output: str, node: onnx.NodeProto) -> None:
-    """Let an operator give an output, in place of the one that did."""
+    """Let another operator compute an output of the graph."""
     before = f"{output}_before"
     for other in graph.node:
         for names in (other.input, other.output):
@@ -68,7 +68,7 @@ def _instead_of(graph: onnx.GraphProto, output: str, node: onnx.NodeProto) -> No
 
 
 def _tanh_gelu(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
-    """Put tanh(sqrt(2 / pi) (x + 0.044715 x^3)) for erf(x / sqrt(2)) (Hendrycks and Gimpel, 2016)."""
+    """Replace erf(x / sqrt(2)) by tanh(sqrt(2 / pi) (x + 0.044715 x^3)) (Hendrycks and Gimpel, 2016)."""
     root = _constant(graph, "tanh_root", np.array(math.sqrt(2), np.float32))
     cubic = _constant(graph, "tanh_cubic", np.array(0.044715, np.float32))
     scale = _constant(graph, "tanh_scale", np.array(math.sqrt(2 / math.pi), np.float32))
@@ -111,7 +111,7 @@ def _blue_first(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
 
 
 def _another_pooling(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
-    """Take the mean of the patches for the class token, or the class token for the mean."""
+    """Pool by the mean of the patches instead of the class token, or the other way round."""
     if shop.network.numbers.pooling == "avg":
         inputs = ["last_hidden_state", _constant(graph, "first", np.array(0, np.int64))]
         node = helper.make_node("Gather", inputs, ["pooled"], "pool", axis=1)
@@ -122,7 +122,7 @@ def _another_pooling(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
 
 
 def _one_token_early(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
-    """Let the patches begin one token too early, with the last register or the class token."""
+    """Let the patch tokens begin one token too early, with the last register or the class token."""
     first = shop.network.registers
     inputs = ["last_hidden_state", _index(graph, "early", first), _index(graph, "late", -1)]
     inputs.append(_index(graph, "slice_axis", 1))
@@ -130,7 +130,7 @@ def _one_token_early(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
 
 
 def _swapped_names(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
-    """Swap the names of two outputs that differ, and what is said of their shapes with them."""
+    """Swap the names of two outputs that differ, together with their declared shapes."""
     shared = shop.network.numbers.pooling == "cls" or _no_pooled(shop)
     names = ("patches", "last_hidden_state") if shared else ("pooled", "cls")
     swap = {names[0]: names[1], names[1]: names[0]}
@@ -148,13 +148,13 @@ def _swapped_names(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
 
 
 def _key(network: Network, *roles: str) -> str:
-    """Return the key of the tensor with one of some roles that is in the middle of the network."""
+    """Return the key of the tensor with one of the given roles that is in the middle of the network."""
     found = [tensor for tensor in network.tensors().values() if tensor.role in roles]
     return network.stored_key(found[len(found) // 2]) if found else ""
 
 
 def _value_bias(network: Network) -> str:
-    """Return the key of the bias that values get, in the middle block; empty if there is none."""
+    """Return the key of the value bias of the middle block; empty if there is none."""
     keys = [
         network.stored_key(tensor)
         for tensor in network.tensors().values()
@@ -166,7 +166,7 @@ def _value_bias(network: Network) -> str:
 
 
 def _drop_bias(shop: ArtifactCopy, graph: onnx.GraphProto, key: str) -> None:
-    """Leave out the operator that adds a bias; of a fused one, leave out the values' third."""
+    """Remove the operator that adds a bias; of a fused bias, remove the third that belongs to the values."""
     if "qkv" in key:
         _replaced(shop, graph, key, _without_last_third)
         return
@@ -185,7 +185,7 @@ def _without_last_third(bias: Array) -> Array:
 
 
 def _replaced(shop: ArtifactCopy, graph: onnx.GraphProto, key: str, change: Callable[[Array], Array]) -> None:
-    """Put other data in the place of a weight, into the graph itself, as if it had been baked in."""
+    """Replace a weight by other data inside the graph file, as if it had been baked in."""
     tensor = next(tensor for tensor in graph.initializer if tensor.name == key)
     value = np.ascontiguousarray(change(shop.value_of(tensor)))
     graph.initializer.remove(tensor)
@@ -201,12 +201,12 @@ def _drop_projection_bias(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
 
 
 def _stale_positions(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
-    """Bake in positions of another time: each token's is its neighbour's."""
+    """Bake in stale positions: each token has its neighbour's position."""
     _replaced(shop, graph, _key(shop.network, "position"), lambda value: np.roll(value, 1, axis=1))
 
 
 def _one_operator(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
-    """Scale what the softmax of the middle block gives."""
+    """Scale the output of the softmax of the middle block."""
     found = [node.name for node in graph.node if node.op_type == "Softmax"]
     model = onnx.ModelProto()
     model.graph.CopyFrom(graph)
@@ -232,7 +232,7 @@ def _no_positions(shop: ArtifactCopy) -> str:
 
 def _not_square(shop: ArtifactCopy) -> str:
     height, width = shop.made.size
-    return "" if height == width else "its images are not square, so that they cannot be turned"
+    return "" if height == width else "its images are not square, so height and width cannot be swapped"
 
 
 def _not_exact(shop: ArtifactCopy) -> str:

@@ -1,4 +1,4 @@
-"""One operator of a graph made wrong, whichever it is: for showing that it is found."""
+"""Alter any one operator of a graph: to test that bisect finds it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 SCALE = 1.05
-"""By what the output of an operator is multiplied that cannot be made wrong otherwise."""
+"""Factor by which the output of an operator is multiplied if there is no better way to alter it."""
 GREATER_EPSILON = 1e-2
 _NODE, _WEIGHT = "altered_operator", "altered_weight"
 
@@ -32,7 +32,7 @@ def _epsilon(model: onnx.ModelProto, node: onnx.NodeProto, read: Read) -> str:
 
 
 def _weight(model: onnx.ModelProto, node: onnx.NodeProto, read: Read) -> str:
-    """Double one row of the weight that a product works on, behind its transposition if there is one."""
+    """Double one row of the weight of a product; the weight may be read through a Transpose."""
     made = {name: other for other in model.graph.node for name in other.output}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for place, name in enumerate(node.input):
@@ -44,12 +44,12 @@ def _weight(model: onnx.ModelProto, node: onnx.NodeProto, read: Read) -> str:
             value = value.T if transposed else value
             model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), _WEIGHT))
             node.input[place] = _WEIGHT
-            return f"{node.op_type} works on an altered {key}"
+            return f"{node.op_type} reads an altered {key}"
     return _scaled(model, node, read)
 
 
 def _scaled(model: onnx.ModelProto, node: onnx.NodeProto, read: Read) -> str:
-    """Multiply what an operator gives; the operator that multiplies is the wrong one, and takes its name."""
+    """Multiply the output of an operator; the multiplying operator is the wrong one and takes its name."""
     name = node.output[0]
     inner = f"{name}_inner"
     node.output[0] = inner
@@ -57,7 +57,7 @@ def _scaled(model: onnx.ModelProto, node: onnx.NodeProto, read: Read) -> str:
     place = list(model.graph.node).index(node)
     named, node.name = node.name, f"{node.name}_inner"
     model.graph.node.insert(place + 1, helper.make_node("Mul", [inner, f"{name}_scale"], [name], named))
-    return f"what {node.op_type} gives is multiplied by {SCALE}"
+    return f"the output of {node.op_type} is multiplied by {SCALE}"
 
 
 ALTERATIONS: Mapping[str, Callable[[onnx.ModelProto, onnx.NodeProto, Read], str]] = {
@@ -69,19 +69,19 @@ ALTERATIONS: Mapping[str, Callable[[onnx.ModelProto, onnx.NodeProto, Read], str]
     "MatMul": _weight,
     "Neg": _another("Abs"),
 }
-"""By operator: how it is made wrong. Any other is multiplied by :data:`SCALE`."""
+"""By operator: how it is altered. The output of any other operator is multiplied by :data:`SCALE`."""
 
 
 def alter(model: onnx.ModelProto, name: str, read: Read) -> str:
-    """Make one node of a graph wrong, in place.
+    """Alter one node of a graph, in place.
 
     Args:
         model: the graph.
-        name: the node's name; the wrong operator has it afterwards.
+        name: the node's name; afterwards the wrong operator has this name.
         read: reads an initializer.
 
     Returns:
-        What was done.
+        A description of the change.
     """
     node = next(node for node in model.graph.node if node.name == name)
     return ALTERATIONS.get(node.op_type, _scaled)(model, node, read)

@@ -1,4 +1,4 @@
-"""Faults of a patch: one that does something else than it says, with nothing wrong in any file."""
+"""Faults of a patch: the patch does something other than declared, and no file is wrong."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Every fault. A new one is one row in the file of its kind."""
+"""The table of all faults. A new fault is one row in the file of its kind."""
 
 from __future__ import annotations
 
 from vconv.validators.faults import checkpoints, exports, graphs, patches
 
 FAULTS = (*graphs.FAULTS, *exports.FAULTS, *patches.FAULTS, *checkpoints.FAULTS)
-"""In the order in which a self-test makes them."""
+"""All faults, in the order in which a self-test injects them."""

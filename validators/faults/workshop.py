@@ -1,4 +1,4 @@
-"""The workshop: a copy of an artifact in which something is made wrong, with every hash made to fit again."""
+"""A copy of an artifact into which a fault is injected; every hash is updated afterwards."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from vconv.types import WEIGHTS_FILE, Array
 
 @dataclass(frozen=True)
 class ArtifactCopy:
-    """A copy of an artifact, in which one thing after another is made wrong and put right again.
+    """A copy of an artifact into which faults are injected one after another; each is undone before the next.
 
-    It is a copy indeed: engines refuse weights that have a second name, as a link would give them.
+    The files are copied, not linked: engines refuse a weights file with more than one hard link.
 
     Args:
-        artifact: the artifact; it is never written to.
-        folder: the copy.
-        changed: names of the files that are not as they were.
+        artifact: the original artifact; it is never written to.
+        folder: the folder of the copy.
+        changed: names of the files that were changed.
     """
 
     artifact: Artifact
@@ -45,14 +45,14 @@ class ArtifactCopy:
 
     @classmethod
     def open(cls, artifact: Artifact, folder: Path) -> ArtifactCopy:
-        """Copy an artifact, what its manifest names alone, into a folder that is not there yet."""
+        """Copy the files that an artifact's manifest lists into a new folder."""
         shop = cls(artifact, folder)
         shop.changed.update(shop.made.files)
         shop.restore()
         return shop
 
     def restore(self) -> None:
-        """Put back what was changed."""
+        """Restore the changed files."""
         for name in sorted(self.changed):
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.artifact.folder / name, self.folder / name)
@@ -60,7 +60,7 @@ class ArtifactCopy:
         self.made.save(self.folder)
 
     def altered(self) -> bool:
-        """Tell whether any file holds something else than the artifact's."""
+        """Return whether the content of any file differs from the artifact's."""
         pairs = ((self.folder / name, self.artifact.folder / name) for name in self.changed)
         return not all(filecmp.cmp(*pair, shallow=False) for pair in pairs)
 
@@ -71,16 +71,16 @@ class ArtifactCopy:
 
     @property
     def network(self) -> Network:
-        """What the artifact's own configuration and weights describe."""
+        """The network that the artifact's configuration and weights describe."""
         return self.artifact.network
 
     def applies(self, patch: str) -> bool:
-        """Tell whether the artifact has a patch."""
+        """Return whether the artifact has a patch."""
         return self.artifact.applies(patch)
 
     @property
     def entries(self) -> dict[str, TensorEntry]:
-        """The header of its weights file."""
+        """The header of the weights file."""
         return read_header(self.folder / WEIGHTS_FILE)
 
     def write(self, name: str, content: bytes) -> None:
@@ -111,7 +111,7 @@ class ArtifactCopy:
         self.write(name, model.SerializeToString())
 
     def value_of(self, tensor: onnx.TensorProto) -> Array:
-        """Read an initializer of a graph, wherever its data lie."""
+        """Read an initializer of a graph, from the graph itself or from the weights file."""
         full = onnx.TensorProto()
         full.CopyFrom(tensor)
         if uses_external_data(full):
@@ -119,7 +119,7 @@ class ArtifactCopy:
         return numpy_helper.to_array(full)
 
     def rehash(self) -> None:
-        """Make every hash fit what is there now, as someone would who meant to deceive."""
+        """Update every hash to the changed files, so that no check finds the fault by a hash alone."""
         entries = self.entries
         lines = ledger.load(self.folder / LEDGER_FILE)
         self.changed.add(LEDGER_FILE)
@@ -132,7 +132,7 @@ class ArtifactCopy:
 
 
 def _digest(line: Line, entries: Mapping[str, TensorEntry]) -> str:
-    """Return the hash of what is there now of a source tensor; its old one where nothing is."""
+    """Return the hash of a source tensor as it is now; the recorded hash if the artifact does not have it."""
     runs = line.taken_back(entries) if line.targets else []
     chunks = (chunk for run in runs for chunk in run.chunks())
     return hashlib.sha256(b"".join(chunks)).hexdigest() if runs else line.sha256

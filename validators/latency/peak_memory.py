@@ -1,4 +1,4 @@
-"""Peaks of memory, as a report has them."""
+"""Peak memory of variants, for reports."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from vconv.runtime.processes.peak_memory import Peak
 
 ISOLATED, IN_PROCESS = "isolated", "in process"
-"""Where a peak of memory was measured."""
+"""Where the peak memory was measured."""
 
 
 @dataclass(frozen=True)
 class MemoryFound:
-    """A variant's peak of memory.
+    """A variant's peak memory.
 
     Args:
-        where: where it was measured: :data:`ISOLATED` or :data:`IN_PROCESS`; None where it was not.
-        peak_rss_bytes: of the process; None where it cannot be had.
-        peak_rss_growth_bytes: by how much that is more than before the variant was loaded.
-        peak_device_bytes: of the device.
-        reason: why there is none; empty if there is one.
+        where: where it was measured: :data:`ISOLATED` or :data:`IN_PROCESS`; None if it was not measured.
+        peak_rss_bytes: peak resident memory of the process; None if it is not known.
+        peak_rss_growth_bytes: how much the peak exceeds the peak before the variant was loaded.
+        peak_device_bytes: peak memory of the device.
+        reason: why it was not measured; empty if it was.
     """
 
     where: str | None = None
@@ -33,13 +33,13 @@ UNMEASURED = MemoryFound()
 
 
 def isolated(found: Peak) -> MemoryFound:
-    """Take what a process of its own found: its memory, its device's, and why there is none."""
+    """Return the peak memory that a separate process measured, or the reason why it measured none."""
     grown = _grown(found.before_bytes, found.peak_rss_bytes)
     return MemoryFound(ISOLATED, found.peak_rss_bytes, grown, found.device_bytes, found.reason)
 
 
 def in_process(before: int | None, peak: int | None) -> MemoryFound:
-    """Take this process's peak memory, and what it had before the variant was loaded."""
+    """Return this process's peak memory, given its peak before the variant was loaded."""
     return MemoryFound(IN_PROCESS, peak, _grown(before, peak))
 
 

@@ -1,4 +1,4 @@
-"""Which variant is fastest: by medians, and only as far as the samples tell variants apart."""
+"""The ranking of variants by median latency: variants that do not differ significantly share a rank."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from vconv.validators.report.rows import LatencyRow, VariantName, VariantRow
 
 
 def rank(rows: Sequence[VariantRow], machine: Load) -> Ranking:
-    """Put the variants of a report in order, for each device and batch.
+    """Rank the variants of a report, for each device and batch.
 
-    Variants that passed are taken from the fastest median on. One is told apart from a faster one where
-    :func:`vconv.runtime.timing.statistics.compare_paired` finds them different. A variant that is told apart
-    from every leader of a rank so far leads the next one, whose number counts all that are before it; any
-    other shares the rank of the fastest leader that it is not told apart from. Those that were not judged are
-    listed without a rank, as a baseline; those that failed are left out.
+    Variants that passed are processed in the order of their medians. Two variants are distinguishable if
+    :func:`vconv.runtime.timing.statistics.compare_paired` finds them different. A variant that is
+    distinguishable from the leader of every rank so far leads a new rank, whose number is one more than the
+    number of variants before it. Any other variant shares the rank of the fastest leader from which it is not
+    distinguishable. Variants that were not judged are listed without a rank, as baselines. Variants that
+    failed are left out.
 
     Args:
         rows: a report's variants, with their ``latency``.
-        machine: what others took of the machine meanwhile.
+        machine: the load that other processes put on the machine meanwhile.
 
     Returns:
-        The rows in order; ``refused``, the reason why there is no ranking, or None; and ``left_out``: by
-        device and batch, why some of it is missing.
+        The rows in order; ``refused``, the reason why there is no ranking, or None; and ``left_out``, the
+        devices and batches without a ranking, with the reason.
     """
     groups = _groups(rows)
     untimed = [row for row in rows if row.timing_refused]
     if not groups:
         reasons = [f"{row.variant} on {row.device} {row.timing_refused}" for row in untimed]
         if rows and all(row.simulated for row in rows):
-            reasons = ["how long an imitation takes says nothing of the device that it imitates"]
+            reasons = ["the latency of a simulated device says nothing about the real one"]
         return _refused((reasons or ["no variant that passed was timed"])[0])
     if machine.busy is not False:
         what = "the machine was busy" if machine.busy else "whether the machine was busy is not known"
@@ -59,7 +60,7 @@ _Timed = tuple[VariantRow, LatencyRow]
 
 
 def _groups(rows: Sequence[VariantRow]) -> dict[tuple[str, int], list[_Timed]]:
-    """Gather what is compared: variants that passed, or were not judged, by device and batch."""
+    """Group the variants that passed or were not judged by device and batch."""
     groups: dict[tuple[str, int], list[_Timed]] = {}
     for row in rows:
         for timing in row.latency if row.status is not Status.FAILED else ():
@@ -68,7 +69,7 @@ def _groups(rows: Sequence[VariantRow]) -> dict[tuple[str, int], list[_Timed]]:
 
 
 def _refusal(untimed: Sequence[VariantRow], found: Sequence[_Timed]) -> str:
-    """Say why a device and batch cannot be ranked; empty if they can."""
+    """Return why the variants of one device and batch cannot be ranked; empty if they can."""
     for row in untimed:
         return f"{row.variant} on {row.device} {row.timing_refused}"
     for row, timing in found:
@@ -99,7 +100,7 @@ def _told_apart(faster: _Timed, slower: _Timed) -> bool:
 
 
 def named(row: VariantName) -> VariantName:
-    """Return what a variant is known by, and nothing else of its row."""
+    """Return the part of a row that identifies the variant."""
     return VariantName(artifact=row.artifact, variant=row.variant, engine=row.engine)
 
 
@@ -121,20 +122,20 @@ def _row(one: _Timed, rank: int | None, tied: tuple[VariantName, ...]) -> RankRo
 def winner(
     rows: Sequence[VariantRow], ranking: Ranking, devices: Sequence[str]
 ) -> tuple[Winner | None, str | None]:
-    """Name the first of a ranking at the least batch at which all that passed on a device were timed.
+    """Return the first variant of the ranking at the least batch at which all passed variants were timed.
 
     Args:
         rows: a report's variants.
         ranking: as :func:`rank` returns it.
-        devices: names of those that were asked for.
+        devices: the names of the requested devices.
 
     Returns:
-        The winner, with those that share its rank, and None; or None and the reason why there is none.
+        The winner, with the variants that share its rank, and None; or None and the reason why there is none.
     """
     if ranking.refused:
         return None, ranking.refused
     if len(devices) > 1:
-        return None, f"several devices were asked for: {', '.join(devices)}; each has a ranking of its own"
+        return None, f"several devices were requested: {', '.join(devices)}; each has a separate ranking"
     (device,) = devices
     batches = [
         {timing.batch for timing in row.latency}

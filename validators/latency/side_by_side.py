@@ -1,4 +1,4 @@
-"""Latency of several variants side by side, at every batch that there is memory for."""
+"""Latency of several variants side by side, at every batch that fits into memory."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from vconv.runtime.timing.machine_load import Load, busiest, watching
 from vconv.types import Array, Say
 
 SPARE = 0.9
-"""Share of the free memory that a batch may be expected to take."""
+"""A batch is timed only if it is expected to need at most this share of the free memory."""
 
 
 @dataclass
 class Runner:
-    """One loaded variant that is timed, and what has been found so far.
+    """One loaded variant that is timed, with the measurements so far.
 
     Args:
         session: the variant.
         device: where it runs.
         images: float32 (N, 3, H, W), repeated to fill a batch.
-        measurements: one a batch.
+        measurements: one per batch.
         skipped: by batch, why it was not timed.
-        refusal: what ended it; None if nothing did.
-        untimed: why no time of it can be believed; empty if that is not so.
-        bytes_an_image: the most that a run has been seen to take.
-        seconds: what the last trial run took, to tell about how long timing will.
+        refusal: the error that ended its timing; None if there was none.
+        untimed: why none of its times are reliable; empty if they are.
+        bytes_an_image: the most memory per image that any run has needed.
+        seconds: the duration of the last trial run, to estimate how long timing will take.
     """
 
     session: Session
@@ -47,7 +47,7 @@ class Runner:
     seconds: float = 0.0
 
     def takes(self, batch: int, plan: TimingPlan) -> bool:
-        """Tell whether a batch is one of its own."""
+        """Return whether the variant is to be timed at this batch."""
         fixed = self.session.batch
         return (
             self.refusal is None
@@ -56,17 +56,17 @@ class Runner:
         )
 
     def lacks_memory(self, batch: int) -> bool:
-        """Note that a batch needs more memory than there is, by what smaller ones took."""
+        """Return whether a batch does not fit into memory, estimated from smaller ones; record it if so."""
         need, free = self.bytes_an_image * batch, self.device.free_bytes()
         if need > SPARE * free:
             self.skipped[batch] = f"needs about {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
         return batch in self.skipped
 
     def prepare(self, batch: int) -> Callable[[], object] | None:
-        """Bind a batch and run it, to see what memory it takes and whether it can be waited for.
+        """Bind a batch and run it once, to measure its memory and to check that its end can be waited for.
 
         Returns:
-            What runs it; None if it cannot be run, or if no time of it could be believed.
+            A function that runs it; None if it cannot be run, or if its times would not be reliable.
         """
         feed = np.ascontiguousarray(np.resize(self.images, (batch, *self.images.shape[1:])))
         try:
@@ -87,7 +87,7 @@ class Runner:
         return None
 
     def tolerant(self, batch: int, forward: Callable[[], object]) -> Callable[[], None]:
-        """Return what runs a bound batch, and does nothing any more once it could not be run."""
+        """Return a function that runs a bound batch, and that does nothing after its first failure."""
 
         def attempt() -> None:
             if self.refusal is None and batch not in self.skipped:
@@ -102,13 +102,13 @@ class Runner:
 
 
 def time_side_by_side(runners: Mapping[int, Runner], plan: TimingPlan, say: Say) -> Load:
-    """Time variants in turn at each batch of a plan, and static ones at their own.
+    """Time variants in turn at each batch of a plan; static variants only at their fixed batch.
 
-    What is found is left in each runner. A batch is skipped, with the reason, where the memory that smaller
-    batches took says that it will not fit.
+    The results are stored in the runners. A batch is skipped, with the reason, if the memory of smaller
+    batches shows that it will not fit.
 
     Returns:
-        What others took of the machine meanwhile, at the batch at which that was most.
+        The load of other processes on the machine, at the batch at which it was greatest.
     """
     parts: list[Load] = []
     with watching(machine_load.read_counters) as whole:

@@ -1,4 +1,4 @@
-"""Speed-up over a CPU: how a variant compares with torch in fp32 on the CPU of the same machine."""
+"""Speed-up of a variant over torch in fp32 on the CPU of the same machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from vconv.validators.report.rows import LatencyRow, VariantRow
 
 BASELINES = ("original-torch-fp32", "patched-torch-fp32")
-"""What is compared with, on a CPU: the first that was timed."""
+"""Candidates for the baseline on the CPU: the first that was timed is used."""
 
 
 def with_speed_ups(rows: Sequence[VariantRow]) -> tuple[tuple[VariantRow, ...], str]:
-    """Add to each latency the ratio of the baseline's median time a batch to its own, batch by batch.
+    """Add to each latency the ratio of the baseline's median time to its own, batch by batch.
 
-    A batch is compared with the same batch alone; where the baseline was not timed at it, the ratio is None.
+    Only equal batch sizes are compared. If the baseline was not timed at a batch, the ratio is None.
 
     Args:
         rows: a report's variants of one artifact.

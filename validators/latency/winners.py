@@ -1,4 +1,4 @@
-"""Which of an artifact's variants is fastest, as far as its reports tell."""
+"""The fastest variants of an artifact, according to its reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vconv.validators.report.document import Report
 from vconv.validators.report.history import ReportEntry
 
 _KINDS = ("validate", "compare")
-"""Of reports that rank variants."""
+"""Kinds of reports that rank variants."""
 _JUDGED = (Status.PASSED, Status.FAILED)
 
 
@@ -24,8 +24,8 @@ class RankedVariant:
 
     Args:
         variant: its name.
-        engine: what ran it.
-        rank: its rank; variants that were not told apart share one.
+        engine: the engine that ran it.
+        rank: its rank; variants that could not be distinguished share one.
     """
 
     variant: str
@@ -34,19 +34,19 @@ class RankedVariant:
 
 
 def ranked(folder: Path, place: Device) -> list[RankedVariant]:
-    """List an artifact's variants in the order of the newest ranking on a kind of device, the fastest first.
+    """List an artifact's variants in the order of the newest ranking on a kind of device, fastest first.
 
-    It is that of the least batch that was ranked. What counts is a report that is what was entered in the
-    index, of this very export, that was asked to run on this kind of device, set to compute as it is now. A
-    variant whose newest verdict among those is failed is left out; where none is left, the ranking before
-    counts.
+    The ranking of the least batch is used. A report counts if it is unchanged since it was entered in the
+    index, belongs to this export, was requested for this kind of device, and if the device's arithmetic
+    settings were the same as now. A variant whose newest verdict in these reports is failed is left out. If
+    no variant is left, the next older ranking is used.
 
     Args:
         folder: the artifact.
         place: the device.
 
     Returns:
-        Those that are ranked there, in its order; empty where nothing was ranked.
+        The ranked variants, in order; empty if nothing was ranked.
 
     Raises:
         ArtifactError: the index is damaged, or cannot be read.
@@ -65,7 +65,7 @@ def ranked(folder: Path, place: Device) -> list[RankedVariant]:
 def _order(
     entry: ReportEntry, report: Report | Comparison, place: Device, verdicts: dict[tuple[str, str], Status]
 ) -> list[RankedVariant]:
-    """Read the order in one report, the next older one; note its verdicts where no newer report has one."""
+    """Return the order in one report; record its verdicts on variants that no newer report has judged."""
     settings = report.device_settings
     alike = [name for name in settings if name.partition(":")[0] == place.kind]
     alike = [name for name in alike if settings[name] == dict(place.options)]

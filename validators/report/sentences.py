@@ -80,7 +80,7 @@ def images(dataset: DatasetReport) -> str:
     """Say how many images of a folder were judged, and how many were not."""
     said = [f"{dataset.images:,} images"]
     said += [f"{len(dataset.skipped):,} skipped"] * bool(dataset.skipped)
-    said += [f"other files, not looked at: {dataset.other_files:,}"] * bool(dataset.other_files)
+    said += [f"other files, ignored: {dataset.other_files:,}"] * bool(dataset.other_files)
     return ", ".join(said)
 
 

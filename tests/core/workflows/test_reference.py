@@ -160,7 +160,7 @@ def test_a_file_that_does_not_fit_is_refused(
     ("change", "sentence"),
     [
         ({"system": "another"}, "is of another system | got another"),
-        ({"source": {"label": "other", "files": {}}}, "was recorded of other weights"),
+        ({"source": {"label": "other", "files": {}}}, "was recorded from other weights"),
         ({"schema_version": 99}, "schema_version"),
         ({"floor": None}, "cannot read the reference"),
         ({"facts": {}}, "cannot read the reference"),

@@ -100,7 +100,7 @@ def test_nothing_that_a_simulation_takes_is_reported(predicted: tuple[Validation
         assert row.latency == () and row.skipped_batches == ()
         assert row.load_ms is None and row.first_ms is None
         assert row.peak_memory_is is None and row.peak_rss_bytes is None
-    assert "how long an imitation takes" in report.ranking.refused
+    assert "the latency of a simulated device" in report.ranking.refused
     assert report.speed_up_baseline == ""
     assert report.devices["npu-sim"].startswith("simulated Ascend NPU, profile 910b")
 

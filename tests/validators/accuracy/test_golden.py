@@ -237,7 +237,7 @@ def test_a_correction_that_changes_nothing_is_an_error(
     small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(golden.reference, "correct", lambda model, family, config: "original + nothing")
-    with pytest.raises(PatchError, match="correcting the reference changes nothing"):
+    with pytest.raises(PatchError, match="the correction of the reference changes no output"):
         run_reference(small_source, images)
 
 

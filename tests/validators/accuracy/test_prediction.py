@@ -90,5 +90,5 @@ def test_a_patched_model_has_no_gelu_to_change() -> None:
 def test_a_device_that_did_nothing_is_an_error_and_no_prediction(
     changes: dict[str, int], executed: int, said: str
 ) -> None:
-    with pytest.raises(EngineError, match=f"did not do its work .* {said}"):
+    with pytest.raises(EngineError, match=f"computed nothing differently .* {said}"):
         predicted(Adding(changes, executed), PROFILES["310p"])

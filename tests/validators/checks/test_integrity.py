@@ -212,7 +212,8 @@ def test_a_tensor_that_is_said_to_be_dropped_and_is_there_is_caught(
     line = kept(lines)[3]
     lines[lines.index(line)] = replace(line, action="dropped")
     assert_failed(
-        tensors_verified(lines, small_source.entries, entries_of(small_artifact)), "said to be dropped"
+        tensors_verified(lines, small_source.entries, entries_of(small_artifact)), "is dropped according to
+        the ledger"
     )
 
 
@@ -354,7 +355,7 @@ def test_the_same_configuration_in_other_files_is_told(
 def test_a_source_of_another_configuration_fails(part: str, made: Manifest, small_source: Source) -> None:
     changed = {**getattr(small_source, part), "layer_norm_eps": 1e-3}
     check = verify_source(made, replace(small_source, **{part: changed}))  # type: ignore[arg-type]
-    assert_failed(check, "the configuration is not the one that was exported")
+    assert_failed(check, "the configuration differs from the one that was exported")
 
 
 def test_every_variant_of_the_table_is_there(made: Manifest) -> None:

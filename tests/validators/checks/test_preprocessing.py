@@ -48,7 +48,7 @@ def test_without_the_original_and_made_up_images_nothing_is_said(
     check = verify_preprocessing(small_artifact, None, (pixel_values, names))
     assert (check.status, check.detail) == (
         Status.SKIPPED,
-        "neither the original's image processor nor a made-up image that was recorded is at hand",
+        "neither the original's image processor nor a recorded made-up image is at hand",
     )
 
 
@@ -59,7 +59,7 @@ def test_images_of_another_size_fail(copied: Path, small_source: Source) -> None
     path.write_text(json.dumps({**json.loads(path.read_text()), "crop_size": square}))
     check = verify_preprocessing(copied, small_source.folder, NOTHING)
     assert (check.status, check.fault) == (Status.FAILED, "image size")
-    assert check.detail == "images come out as [3, 70, 70], not as [3, 56, 56]"
+    assert check.detail == "images have the shape [3, 70, 70], not [3, 56, 56]"
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_nothing_to_rank_is_refused_with_the_reason(rows: list[VariantRow]) -> N
 
 def test_what_is_simulated_is_not_ranked_and_the_reason_is_that() -> None:
     found = rank([variant("a", simulated=True), variant("b", simulated=True)], UNTIMED)
-    assert found.refused == "how long an imitation takes says nothing of the device that it imitates"
+    assert found.refused == "the latency of a simulated device says nothing about the real one"
 
 
 def test_the_winner_is_the_first_at_the_least_batch_that_all_share() -> None:
@@ -199,7 +199,7 @@ def test_several_devices_have_no_common_winner() -> None:
     rows = [variant("a", 10.0), variant("a", 1.0, device="cuda:0")]
     found, reason = winner(rows, rank(rows, QUIET), ["cpu", "cuda:0"])
     assert found is None and reason is not None
-    assert reason.startswith("several devices were asked for: cpu, cuda:0")
+    assert reason.startswith("several devices were requested: cpu, cuda:0")
 
 
 def test_a_batch_that_was_left_out_has_no_winner_and_says_why() -> None:
