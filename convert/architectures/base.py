@@ -39,9 +39,9 @@ class Capability(StrEnum):
 
 
 _LACKS: Mapping[Capability, str] = {
-    Capability.ROLES: "what each of its weights is for is not known",
-    Capability.BLOCKS: "it is not known to be a row of blocks",
-    Capability.TOKEN_GRID: "its tokens are not known to be a grid of patches",
+    Capability.ROLES: "the roles of its weights are not known",
+    Capability.BLOCKS: "its division into blocks is not known",
+    Capability.TOKEN_GRID: "it is not known whether its tokens form a grid of patches",
 }
 
 

@@ -307,7 +307,7 @@ def test_a_network_for_other_than_colour_images_is_refused(
     if small_system.library == "timm":
         changed = {"model_args": {**small_system.config["model_args"], "in_chans": channels}}
     source = replace(small_source, config={**small_source.config, **changed})
-    with refused(InputError, "does not take photographs", f"{channels} channels", "expected 3"):
+    with refused(InputError, "does not take colour images", f"{channels} channels", "expected 3 channels"):
         conversion.image_size(source)
 
 

@@ -165,7 +165,9 @@ def test_without_a_processor_the_image_size_is_the_configurations(system: System
 def test_a_size_that_is_not_understood_is_refused(
     system: System, refused: Refused, preprocessor: Any
 ) -> None:
-    with refused(InputError, "the image size is not understood", "size", "preprocessor_config.json"):
+    with refused(
+        InputError, "the preprocessing does not give a valid image size", "size", "preprocessor_config.json"
+    ):
         LIBRARY.image_size(system.config, preprocessor)
 
 

@@ -94,7 +94,7 @@ def test_another_number_of_places_is_refused_and_undone(
     net: Network, patching: Patching, log: list[str], refused: Refused, expected: int
 ) -> None:
     patches = [patching("a", False), patching("odd", False, True, expected=expected)]
-    fragments = ("the patch odd does not fit this Module", "2 places", f"expected {expected}, as")
+    fragments = ("the patch odd does not fit this Module", "2 places", f"expected {expected}, the number in")
     with refused(PatchError, *fragments, net.layout.family), applied(nn.Module(), net, patches):
         pytest.fail("the patches were not all applied")
     assert log == ["+a0", "-a0"]

@@ -239,7 +239,9 @@ def test_a_tensor_that_the_source_does_not_have_is_never_made_up(tmp_path: Path,
 def test_networks_of_other_numbers_are_refused(tmp_path: Path, refused: Refused) -> None:
     path = saved(tmp_path / "a", drawn(APART))
     wider = replace(FUSED, numbers=replace(NUMBERS, hidden=5))
-    with refused(WeightsError, "a blocks.0.gate of 12 elements", "15 elements, as its numbers say"):
+    with refused(
+        WeightsError, "a blocks.0.gate of 12 elements", "15 elements, by the numbers of the configuration"
+    ):
         carried(path, APART, wider, tmp_path / "b")
 
 
