@@ -45,7 +45,7 @@ def _sites(model: nn.Module, network: Network) -> list[Site]:
 
 
 def _same(buffer: Tensor, wanted: Tensor) -> bool:
-    """Return whether a buffer equals these float32 values, in type too: the angles have the type of the buffer."""
+    """Return whether a buffer has these values and their type, in which the angles are computed."""
     return not buffer.is_meta and buffer.dtype is wanted.dtype and torch.equal(buffer.cpu(), wanted)
 
 

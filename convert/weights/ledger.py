@@ -36,8 +36,8 @@ class Line:
             tensors), ``fused`` (with others into one tensor) or ``dropped``.
         dtype: its dtype in the source.
         shape: its dimensions.
-        sha256: SHA-256 of its bytes in the artifact, its pieces concatenated; of its bytes in the source if it
-            was dropped.
+        sha256: SHA-256 of its bytes in the artifact, its pieces concatenated; of its bytes in the source if
+            it was dropped.
         proof: why dropping it changes nothing; empty for the other actions.
         pieces: the places of its elements in the artifact, in order; empty if it became one tensor of the
             same shape.
@@ -99,8 +99,8 @@ def match_tensors(
         One match per tensor of the checkpoint.
 
     Raises:
-        WeightsError: a tensor is missing, unknown or double, or has the wrong shape or a type that is not F32, F16
-            or BF16.
+        WeightsError: a tensor is missing, unknown or double, or has the wrong shape, or its type is not F32,
+            F16 or BF16.
     """
     wanted = network.tensors()
     matches: list[MatchedTensor] = []

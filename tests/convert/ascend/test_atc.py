@@ -81,7 +81,7 @@ def test_gears_are_compiled_from_the_graph_of_any_batch_and_one_batch_from_the_s
 
 @pytest.mark.parametrize("soc", ["910B4", "", "Ascend 910B4", "Ascend910B4 --mode=1", "ascend910b4"])
 def test_what_is_no_processors_name_is_refused(soc: str) -> None:
-    with pytest.raises(InputError, match="--soc is no processor's name"):
+    with pytest.raises(InputError, match="--soc is not the name of a processor"):
         CompileOrder.of(soc)
 
 
@@ -171,8 +171,8 @@ def test_the_first_error_of_a_log_is_found(log: str, expected: str) -> None:
     [
         ("echo E10007: nothing; exit 255", "E10007: nothing"),
         ("echo half > model.om; echo EC0010: no decorator >&2; exit 1", "EC0010: no decorator"),
-        ("echo start; echo Killed; exit 3", "exit status 3, and last 'Killed'"),
-        ("true", "exit status 0, and last ''"),
+        ("echo start; echo Killed; exit 3", "exit status 3, last line 'Killed'"),
+        ("true", "exit status 0, last line ''"),
     ],
 )
 def test_a_compiler_that_fails_is_one_line_with_its_first_error(body: str, got: str, tmp_path: Path) -> None:

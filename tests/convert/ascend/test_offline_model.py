@@ -53,7 +53,9 @@ def test_without_atc_the_artifact_gets_all_that_makes_the_model_and_the_user_is_
     assert names(made) == ["atc.sh", "keep_dtype.cfg", "model.onnx"]
     assert os.access(made / "atc.sh", os.X_OK)
     assert (made / "atc.sh").read_text() == atc.script(order.command(size, BATCH), ["keep_dtype.cfg"])
-    assert said == ["om/model.om is not made, for there is no atc on PATH: om/atc.sh makes it where CANN is"]
+    assert said == [
+        "om/model.om is not made, because atc is not on PATH: run om/atc.sh on a machine with CANN"
+    ]
     assert not any((scratch / "om").iterdir())
 
 
@@ -92,8 +94,8 @@ def test_with_atc_the_artifact_gets_the_model_and_what_it_was_made_with_and_no_g
     ("fails", "got"),
     [
         ("code", "EZ3003: No supported Ops kernel and engine are found"),
-        ("silent", "exit status 3, and last 'ATC start working now"),
-        ("no model", "exit status 0, and last 'ATC run success"),
+        ("silent", "exit status 3, last line 'ATC start working now"),
+        ("no model", "exit status 0, last line 'ATC run success"),
     ],
 )
 def test_a_failed_atc_is_one_line_and_leaves_no_folder(
@@ -120,7 +122,7 @@ def test_a_graph_that_atc_cannot_take_is_refused_before_it_is_written(
     graph = helper.make_graph([helper.make_node(operator, [INPUT], ["cls"])], "g", values[:1], values[1:])
     imports = [helper.make_opsetid("", opset)]
     onnx.save(helper.make_model(graph, opset_imports=imports), tmp_path / "model.npu.onnx")
-    with pytest.raises(ArtifactError, match=rf"model\.npu\.onnx is no graph for ATC .*got {got}"):
+    with pytest.raises(ArtifactError, match=rf"ATC does not support the graph model\.npu\.onnx .*got {got}"):
         offline_model.make(tmp_path, scratch, CompileOrder.of("Ascend910B4"), (4, 4), 1, silent)
     assert not (tmp_path / "om").exists()
     assert not any((scratch / "om").iterdir())
@@ -130,6 +132,6 @@ def test_weights_beyond_what_protobuf_takes_are_refused_and_just_less_is_not() -
     greatest = 2**31 - 1 - 2**24
     offline_model.require_fitting(greatest)
     with pytest.raises(
-        InputError, match=r"do not fit .*got 2\.13 GB .*protobuf no message of more than 2 GB"
+        InputError, match=r"do not fit .*got 2\.13 GB .*protobuf allows no message of more than 2 GB"
     ):
         offline_model.require_fitting(greatest + 1)

@@ -86,7 +86,7 @@ def lying(says: bool, name: str) -> Pass:
     ("says", "name", "did"), [(False, "other", "changed"), (True, "g", "did not change")]
 )
 def test_a_pass_that_lies_about_what_it_changed_is_an_error(says: bool, name: str, did: str) -> None:
-    with pytest.raises(PassError, match=f"the pass liar says modified={says}, but it {did} the model"):
+    with pytest.raises(PassError, match=f"the pass liar returned modified={says}, but it {did} the model"):
         run_passes(model(), (lying(says, name),), CONTEXT)
 
 
