@@ -50,8 +50,8 @@ def cubic_matrix(size: int, resized: int, a: float = -0.75) -> NDArray[np.float3
 def antialiased_matrix(size: int, resized: int) -> NDArray[np.float32]:
     """Return the matrix (resized, size) that resamples a row as torch does with ``antialias=True``.
 
-    This is Pillow's bicubic filter: Keys' convolution with his coefficient -1/2, widened by the scale when the
-    image shrinks, cut off at the edges, and normalised so that the weights sum to 1.
+    This is Pillow's bicubic filter: Keys' convolution with his coefficient -1/2, widened by the scale when
+    the image shrinks, cut off at the edges, and normalised so that the weights sum to 1.
     """
     scale = size / resized
     centres, stretch = (np.arange(resized) + 0.5) * scale, max(scale, 1.0)

@@ -35,7 +35,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_every_dynamic_graph_keeps_to_what_atc_takes(small_artifact: Path) -> None:
+def test_every_dynamic_graph_uses_only_what_atc_supports(small_artifact: Path) -> None:
     model = ir.load(small_artifact / "model.onnx")
     assert {node.op_type for node in model.graph.all_nodes()} <= operators.SUPPORTED
     assert model.opset_imports[""] <= operators.GREATEST_OPSET
@@ -43,7 +43,7 @@ def test_every_dynamic_graph_keeps_to_what_atc_takes(small_artifact: Path) -> No
 
 
 @pytest.mark.usefixtures("without_atc")
-def test_without_atc_the_artifact_gets_all_that_makes_the_model_and_the_user_is_told(
+def test_without_atc_the_artifact_gets_graph_settings_and_script_and_the_user_sees_a_message(
     copied: Path, scratch: Path, size: tuple[int, int]
 ) -> None:
     said: list[str] = []
@@ -61,7 +61,7 @@ def test_without_atc_the_artifact_gets_all_that_makes_the_model_and_the_user_is_
 
 @pytest.mark.usefixtures("without_atc")
 @pytest.mark.parametrize("gears", [(), (1, 4)], ids=["one batch", "gears"])
-def test_the_graph_for_atc_computes_what_the_artifacts_own_does_with_no_file_beside_it(
+def test_the_graph_for_atc_computes_the_same_as_the_artifacts_graph_without_a_weights_file(
     gears: tuple[int, ...], copied: Path, scratch: Path, size: tuple[int, int]
 ) -> None:
     order = CompileOrder.of("Ascend310P3", gears=gears)
@@ -78,7 +78,7 @@ def test_the_graph_for_atc_computes_what_the_artifacts_own_does_with_no_file_bes
 
 @pytest.mark.usefixtures("atc")
 @pytest.mark.parametrize("gears", [(), (1, 4)], ids=["one batch", "gears"])
-def test_with_atc_the_artifact_gets_the_model_and_what_it_was_made_with_and_no_graph(
+def test_with_atc_the_artifact_gets_the_model_and_the_settings_and_no_graph(
     gears: tuple[int, ...], copied: Path, scratch: Path, size: tuple[int, int]
 ) -> None:
     said: list[str] = []
@@ -98,7 +98,7 @@ def test_with_atc_the_artifact_gets_the_model_and_what_it_was_made_with_and_no_g
         ("no model", "exit status 0, last line 'ATC run success"),
     ],
 )
-def test_a_failed_atc_is_one_line_and_leaves_no_folder(
+def test_a_failure_of_atc_gives_one_line_and_leaves_no_folder(
     fails: str,
     got: str,
     system: System,
@@ -115,7 +115,7 @@ def test_a_failed_atc_is_one_line_and_leaves_no_folder(
 
 
 @pytest.mark.parametrize(("operator", "opset", "got"), [("Gelu", 20, "Gelu"), ("Erf", 19, "opset 19")])
-def test_a_graph_that_atc_cannot_take_is_refused_before_it_is_written(
+def test_a_graph_that_atc_does_not_support_is_refused_before_it_is_written(
     operator: str, opset: int, got: str, tmp_path: Path, scratch: Path
 ) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in (INPUT, "cls")]
@@ -128,7 +128,7 @@ def test_a_graph_that_atc_cannot_take_is_refused_before_it_is_written(
     assert not any((scratch / "om").iterdir())
 
 
-def test_weights_beyond_what_protobuf_takes_are_refused_and_just_less_is_not() -> None:
+def test_weights_beyond_the_limit_of_protobuf_are_refused_and_weights_just_below_are_not() -> None:
     greatest = 2**31 - 1 - 2**24
     offline_model.require_fitting(greatest)
     with pytest.raises(

@@ -37,7 +37,7 @@ def _toy(model: ir.Model, context: PassContext) -> bool:
     return len(model.graph) > 0
 
 
-def test_a_new_pass_is_one_row_and_is_run_where_a_pipeline_names_it(
+def test_a_new_pass_needs_one_row_and_is_run_if_a_pipeline_names_it(
     small_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "PASSES", {**PASSES, "toy": Pass("toy", _toy)})
