@@ -1,4 +1,4 @@
-"""A conversion, in a straight line: from source weights to a patched checkpoint and its graphs."""
+"""The steps of a conversion, in order: from source weights to a patched checkpoint and its graphs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vconv.errors import InputError, PatchError
 from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say, silent
 
 GREATEST_SIDE = 8192
-"""Pixels of the longest side of an image that a graph is made for."""
+"""The greatest height or width of an image, in pixels, that vconv exports a graph for."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Decision:
 
     Args:
         patch: the patch.
-        applied: whether it is.
-        proof: what was found.
-        sites: places that it changes; 0 if it is not applied.
-        carried: how many of them stock loading of the artifact changes by itself.
+        applied: whether the patch is applied.
+        proof: the reason for this decision, found in the weights or in the model.
+        sites: number of places that it changes; 0 if it is not applied.
+        carried: number of those places that already have the change after stock loading of the artifact.
     """
 
     patch: Patch
@@ -53,12 +53,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A patched checkpoint whose weights file is yet to be written, and its patches to be counted.
+    """A patched checkpoint whose weights file is not written yet, and whose patches are not counted yet.
 
     Args:
-        network: what it is.
-        decisions: one for each patch that its architecture calls for.
-        plan: its weights file.
+        network: the network after patching.
+        decisions: one for each patch that its architecture needs.
+        plan: the plan of its weights file.
     """
 
     network: Network
@@ -77,17 +77,17 @@ class Prepared:
         return tuple(lines), sha256
 
     def counted(self) -> Prepared:
-        """Count what each patch finds in the model that stock loading will build.
+        """Count the places that each patch finds in the model that stock loading will build.
 
         Raises:
-            PatchError: a patch does not find what the architecture must have.
+            PatchError: a patch does not find the number of places that the architecture has.
         """
         return replace(self, decisions=tuple(_count(self.plan.path.parent, self.network, self.decisions)))
 
     def written(
         self, lines: tuple[Line, ...], sha256: str, passes: Mapping[str, tuple[str, ...]] | None = None
     ) -> Conversion:
-        """Return the checkpoint that this has become, with what :func:`export_graphs` says of its graphs."""
+        """Return the written checkpoint, with the passes that :func:`export_graphs` returned."""
         return Conversion(self.network, self.decisions, self.plan, lines, sha256, passes or {})
 
 
@@ -97,8 +97,8 @@ class Conversion(Prepared):
 
     Args:
         lines: the ledger.
-        sha256: of the weights file.
-        passes: by graph file, the names of the passes that made it.
+        sha256: SHA-256 of the weights file.
+        passes: the names of the passes that were run on each graph, by graph file.
     """
 
     lines: tuple[Line, ...]
@@ -110,17 +110,17 @@ def image_size(source: Source) -> tuple[int, int]:
     """Return the (height, width) that a source's preprocessing makes, checked against its network.
 
     Raises:
-        InputError: the size is no multiple of the patch, or not the one that the network is fixed to; or the
-            images are not to have three channels.
+        InputError: the size is not a multiple of the patch size, or not the only size that the network takes;
+            or the network does not take three channels.
     """
     network, library = source.network, library_of(source.network)
     height, width = library.image_size(source.config, source.preprocessor)
     patch, numbers = network.numbers.patch, network.numbers
     if numbers.channels != CHANNELS:
         raise InputError(
-            "the network does not take photographs",
+            "the network does not take colour images",
             got=f"images of {numbers.channels} channels",
-            expected=f"{CHANNELS}: red, green and blue",
+            expected=f"{CHANNELS} channels: red, green and blue",
             fix="use a checkpoint for colour images; others are not supported",
         )
     if not all(patch <= side <= GREATEST_SIDE and side % patch == 0 for side in (height, width)):
@@ -141,15 +141,15 @@ def image_size(source: Source) -> tuple[int, int]:
 
 
 def prepare(folder: Path, source: Source, say: Say) -> Prepared:
-    """Decide on the patches, and write everything of a patched checkpoint but the weights.
+    """Decide on the patches, and write all files of a patched checkpoint except the weights.
 
     Args:
         folder: an empty folder.
         source: the source weights.
-        say: takes progress.
+        say: receives progress messages.
 
     Raises:
-        ArtifactError: there is no room for the weights.
+        ArtifactError: the disk has too little free space for the weights.
         WeightsError: the checkpoint does not fit its configuration.
     """
     before = source.network
@@ -175,10 +175,10 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
 
 
 def _fix(source: Source) -> dict[str, str]:
-    """Say what to do about weights that do not fit, where that is not what it usually is."""
+    """Return a special ``fix`` for weights that do not fit a configuration from the catalog; else nothing."""
     if CONFIG_FILE not in source.from_catalog:
         return {}
-    return {"fix": f"put the {CONFIG_FILE} of these weights beside them: the published one was used"}
+    return {"fix": f"put the {CONFIG_FILE} of these weights beside them: vconv used the published one"}
 
 
 def _found(patch: Patch, source: Source, matches: Sequence[MatchedTensor]) -> WeightsFinding:
@@ -188,7 +188,7 @@ def _found(patch: Patch, source: Source, matches: Sequence[MatchedTensor]) -> We
 
 
 def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[Decision]:
-    """Count what each patch finds in the model that stock loading of the artifact builds."""
+    """Count the places that each patch finds in the model that stock loading of the artifact builds."""
     model = models.without_weights(folder, after, FakeTensorMode())
     counted = []
     for decision in decisions:
@@ -213,18 +213,18 @@ def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[
 def export_graphs(
     folder: Path, prepared: Prepared, size: tuple[int, int], batch: int, opset: int, say: Say
 ) -> dict[str, tuple[str, ...]]:
-    """Export an artifact's graphs beside its checkpoint, which may be written meanwhile.
+    """Export an artifact's graphs beside its checkpoint, which may be written at the same time.
 
     Args:
         folder: the artifact.
         prepared: its checkpoint.
         size: (height, width) of the images.
-        batch: the batch of the static graph.
-        opset: of the dynamic graph.
-        say: takes progress.
+        batch: the batch size of the static graph.
+        opset: the opset of the dynamic graph.
+        say: receives progress messages.
 
     Returns:
-        By graph file, the names of the passes that made it.
+        The names of the passes that were run on each graph, by graph file.
     """
     traced: dict[int, TracedGraph] = {}
     passes: dict[str, tuple[str, ...]] = {}

@@ -16,9 +16,9 @@ class TensorSpec:
 
     Args:
         key: its stored key, without the prefix of a classifier's backbone.
-        role: what it does; empty where that is not known.
+        role: the function of the tensor; empty if it is not known.
         shape: its dimensions.
-        block: the block that it belongs to; None for what is before or behind the blocks.
+        block: the number of its block; None for tensors before or after the blocks.
         head: the head that it belongs to; empty for the backbone.
     """
 
@@ -31,12 +31,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Group:
-    """Stored tensors of a network, with the parts of its architecture that they hold, end to end.
+    """Stored tensors of a network and the parts of its architecture that they hold, both in order.
 
     Args:
         stored: the tensors.
-        parts: by the part's name, how many elements it has.
-        unused: whether inference makes no use of any of them.
+        parts: the number of elements of each part, by name.
+        unused: whether inference uses none of these tensors.
     """
 
     stored: tuple[TensorSpec, ...]
@@ -49,11 +49,11 @@ class Network:
     """One network.
 
     Args:
-        layout: its architecture, as its library stores it.
-        library: what builds it.
+        layout: the layout in which its library stores it.
+        library: the name of the library that builds it.
         config: its ``config.json``.
-        numbers: what the configuration amounts to.
-        head: ``pooler`` or ``classifier`` where it has such tensors, else empty.
+        numbers: the numbers that were read from the configuration.
+        head: ``pooler`` or ``classifier`` if the network has the tensors of that head, else empty.
     """
 
     layout: Layout
@@ -69,37 +69,37 @@ class Network:
 
     @property
     def head_dim(self) -> int:
-        """Channels an attention head."""
+        """Number of channels per attention head."""
         return self.numbers.width // self.numbers.heads
 
     @property
     def registers(self) -> int:
-        """Register tokens between the class token and the patches."""
+        """Number of register tokens between the class token and the patches."""
         return self.numbers.registers
 
     @property
     def prefix(self) -> str:
-        """What stands before this network's backbone keys on disk."""
+        """Prefix of this network's backbone keys on disk."""
         return self.layout.prefix if self.head == CLASSIFIER else ""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What is known of it."""
+        """The properties that vconv knows of this network."""
         return self.layout.architecture.capabilities
 
     @property
     def unused(self) -> frozenset[str]:
-        """Keys on disk of the tensors that inference makes no use of."""
+        """Keys on disk of the tensors that inference does not use."""
         return frozenset(
             self.stored_key(tensor) for group in self.groups() if group.unused for tensor in group.stored
         )
 
     def lack(self, *needed: Capability) -> str:
-        """Say why what needs these capabilities must be skipped; empty if the network has them all."""
+        """Return why a step that needs these capabilities is skipped; empty if the network has them all."""
         return next((capability.lack for capability in needed if capability not in self.capabilities), "")
 
     def groups(self) -> list[Group]:
-        """Return every group of tensors that the configuration calls for, in the order of the file."""
+        """Return every group of tensors that the configuration requires, in the order of the file."""
         parts, found = self.layout.architecture.parts, []
         for rule in self.layout.rules:
             if rule.when and rule.when not in self.numbers.flags:
@@ -110,7 +110,7 @@ class Network:
         return found
 
     def tensors(self) -> dict[str, TensorSpec]:
-        """Return every tensor that the configuration calls for, by stored key without prefix."""
+        """Return every tensor that the configuration requires, by stored key without prefix."""
         return {tensor.key: tensor for group in self.groups() for tensor in group.stored}
 
     def stored_key(self, tensor: TensorSpec) -> str:
@@ -125,12 +125,12 @@ class Network:
         elif len(rule.stored) == len(rule.parts) == 1:
             shape = shapes[0]
         else:
-            shape = (sum(one[0] for one in shapes) // len(rule.stored), *shapes[0][1:])
+            shape = (sum(part_shape[0] for part_shape in shapes) // len(rule.stored), *shapes[0][1:])
         stored = tuple(
             TensorSpec(_in(key, block), rule.role or parts[0].role, shape, block, parts[0].head)
             for key in rule.stored
         )
-        sizes = {_in(name, block): math.prod(one) for name, one in zip(rule.parts, shapes, strict=True)}
+        sizes = {_in(name, block): math.prod(shape) for name, shape in zip(rule.parts, shapes, strict=True)}
         return Group(stored, sizes, all(part.unused for part in parts))
 
 

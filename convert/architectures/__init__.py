@@ -1,1 +1,1 @@
-"""Architectures: what a network is, whatever library stores it. One file each, and their table."""
+"""Architectures: descriptions of networks that do not depend on a library. One file each, and their table."""

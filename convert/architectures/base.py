@@ -1,7 +1,7 @@
-"""What an architecture is: its numbers, the role and shape of each of its tensors, its tokens.
+"""Definition of an architecture: its numbers, and the role and shape of each of its tensors.
 
-Nothing here depends on a library. How a library names and stores the tensors is a layout's matter:
-see :mod:`vconv.convert.layouts`.
+Nothing here depends on a library. A layout describes how a library names and stores the tensors: see
+:mod:`vconv.convert.layouts`.
 """
 
 from __future__ import annotations
@@ -13,58 +13,58 @@ from enum import StrEnum
 ANY_SIZE = "any size"
 """The flag of a network that takes images of any size."""
 CLASSIFIER = "classifier"
-"""The head that tells classes apart, and the flag of a configuration that asks for it in so many words."""
+"""The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
-"""Roles of the tensors by which an image becomes tokens, before the first block."""
+"""Roles of the tensors that turn an image into tokens, before the first block."""
 BLOCK = "blocks.{i}"
-"""What the names of the tensors of block ``i`` begin with."""
+"""Prefix of the names of the tensors of block ``i``."""
 QUERY_KEY_VALUE = (f"{BLOCK}.query", f"{BLOCK}.key", f"{BLOCK}.value")
-"""The three projections of attention, in the order in which every library fuses them."""
+"""The three input projections of attention, in the order in which every library fuses them."""
 
 
 class Capability(StrEnum):
-    """What is known of a network. What needs to know it asks first, and is skipped where it is not known."""
+    """A property that vconv knows of a network. A step that needs an unknown property is skipped."""
 
     ROLES = "roles"
-    """Its numbers, and what each of its tensors is for."""
+    """The numbers of the network and the role of each tensor are known."""
     BLOCKS = "blocks"
-    """It is a row of blocks, and each weight's block is known."""
+    """The network is a sequence of blocks, and the block of each weight is known."""
     TOKEN_GRID = "token grid"
-    """Its tokens are a class token, registers, and a grid of square patches."""
+    """The tokens are a class token, registers, and a grid of square patches."""
 
     @property
     def lack(self) -> str:
-        """Why something that needs it is skipped."""
+        """The reason for skipping a step when this capability is missing."""
         return _LACKS[self]
 
 
 _LACKS: Mapping[Capability, str] = {
-    Capability.ROLES: "what each of its weights is for is not known",
-    Capability.BLOCKS: "it is not known to be a row of blocks",
-    Capability.TOKEN_GRID: "its tokens are not known to be a grid of patches",
+    Capability.ROLES: "the roles of its weights are not known",
+    Capability.BLOCKS: "its division into blocks is not known",
+    Capability.TOKEN_GRID: "it is not known whether its tokens form a grid of patches",
 }
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What shapes and passes need to know of a network, whatever library describes it.
+    """The numbers of a network that shapes and passes need, in the same form for every library.
 
     Args:
-        width: channels of a token.
-        hidden: channels inside an MLP.
-        blocks: transformer blocks.
-        heads: attention heads.
-        channels: of an image.
+        width: number of channels of a token.
+        hidden: number of channels inside an MLP.
+        blocks: number of transformer blocks.
+        heads: number of attention heads.
+        channels: number of channels of an image.
         patch: side of a patch, in pixels.
-        registers: register tokens between the class token and the patches.
-        positions: tokens that have a learned position.
-        labels: classes that a classifier tells apart.
+        registers: number of register tokens between the class token and the patches.
+        positions: number of tokens that have a learned position embedding.
+        labels: number of classes of the classifier.
         image: (height, width) that the network is made for.
-        flags: what the configuration switches on, by which a layout's rules are chosen.
-        exact_gelu: whether the activation is the exact GELU, in whatever spelling.
-        epsilon: what every LayerNorm adds to the variance.
+        flags: options that the configuration switches on; they select the rules of a layout.
+        exact_gelu: whether the activation is the exact GELU, under any of its names.
+        epsilon: the value that every LayerNorm adds to the variance.
         rope_base: base of the RoPE periods; None without RoPE.
-        pooling: how ``pooled`` comes about: ``cls``, ``avg``, ``pooler``, or another of the library's words.
+        pooling: how ``pooled`` is computed: ``cls``, ``avg``, ``pooler``, or another name of the library.
     """
 
     width: int
@@ -85,19 +85,20 @@ class Numbers:
 
     @property
     def double_width(self) -> int:
-        """Inputs of a classifier that sees the class token beside the mean patch."""
+        """Number of inputs of a classifier on the class token and the mean patch token, concatenated."""
         return 2 * self.width
 
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor of an architecture, or one a block where its name has ``{i}``.
+    """One tensor of an architecture, or one tensor per block if its name contains ``{i}``.
 
     Args:
-        role: what it does, by which :mod:`vconv.convert.sources.recipe` draws it; empty where not known.
-        shape: dimensions, as numbers or as names of :class:`Numbers`.
-        head: the head that it belongs to; empty for the backbone.
-        unused: whether inference makes no use of it.
+        role: the function of the tensor, which decides how :mod:`vconv.convert.sources.recipe` draws
+            synthetic weights; empty if it is not known.
+        shape: dimensions, as numbers or as names of fields of :class:`Numbers`.
+        head: the head that the tensor belongs to; empty for the backbone.
+        unused: whether inference does not use the tensor.
     """
 
     role: str
@@ -108,12 +109,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network is.
+    """An architecture.
 
     Args:
         name: its name.
-        parts: every tensor that it can have, by name. Which of them a network has is its layout's matter.
-        capabilities: what is known of it.
+        parts: every tensor that it can have, by name. The layout decides which of them a network has.
+        capabilities: the properties that vconv knows of it.
     """
 
     name: str
@@ -122,7 +123,7 @@ class Architecture:
 
 
 def sized(shape: tuple[str | int, ...], numbers: Numbers) -> tuple[int, ...]:
-    """Return dimensions in a network with these numbers."""
+    """Return a shape with every name replaced by its value in ``numbers``."""
     return tuple(getattr(numbers, side) if isinstance(side, str) else side for side in shape)
 
 
@@ -142,7 +143,7 @@ def linear(
 
 
 def embeddings(learned_positions: bool = False, registers: bool = True) -> dict[str, Part]:
-    """List the tensors by which an image becomes tokens."""
+    """List the tensors that turn an image into tokens."""
     parts = {
         "cls_token": Part("token", (1, 1, "width")),
         "mask_token": Part("token", (1, 1, "width"), unused=True),
@@ -159,12 +160,12 @@ def embeddings(learned_positions: bool = False, registers: bool = True) -> dict[
 def block(
     query_bias: str = "attention_bias", value_bias: str = "attention_bias", layer_scale: bool = True
 ) -> dict[str, Part]:
-    """List the tensors of a transformer block that norms first.
+    """List the tensors of a pre-norm transformer block.
 
     Args:
-        query_bias: role of the bias that queries get.
-        value_bias: role of the bias that values get.
-        layer_scale: whether what it adds to the tokens is scaled channel by channel.
+        query_bias: role of the query bias.
+        value_bias: role of the value bias.
+        layer_scale: whether the block has LayerScale, one factor per channel on each residual branch.
     """
     parts = {
         **norm(f"{BLOCK}.norm1"),
@@ -182,9 +183,10 @@ def block(
 
 
 def heads(pooler: bool = False) -> dict[str, Part]:
-    """List the tensors behind the last block: norms, and the heads that a library may put on them.
+    """List the tensors after the last block: the norms, and the heads that a library may add.
 
-    The wide classifier sees the class token beside the mean patch; the pooled norm stands behind the pooling.
+    The wide classifier takes the class token and the mean patch token, concatenated. The pooled norm is
+    applied after the pooling.
     """
     parts = {
         **norm("norm"),

@@ -1,4 +1,4 @@
-"""DINOv2, with registers or without: learned positions and LayerScale."""
+"""DINOv2, with or without registers: learned position embeddings and LayerScale."""
 
 from __future__ import annotations
 

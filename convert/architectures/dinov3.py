@@ -1,6 +1,7 @@
-"""DINOv3 ViT: RoPE in place of learned positions, registers, LayerScale.
+"""DINOv3 ViT: RoPE instead of learned position embeddings, registers, and LayerScale.
 
-The released weights have query and value biases that are all zero, and no key bias: hence the roles.
+In the released weights, all query and value biases are zero, and there is no key bias. Hence the role
+``zero_bias``.
 """
 
 from __future__ import annotations

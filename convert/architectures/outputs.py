@@ -1,7 +1,7 @@
-"""The table of outputs: their names, in the order in which they are listed everywhere, and their shapes.
+"""The table of outputs: their names and shapes, in the order that every graph and report uses.
 
-A new output is one row here, and the library that gives it; one that is cut out of the tokens needs the row
-alone.
+A new output needs one row here, and a library that returns it. An output that is a slice of the tokens needs
+only the row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOKENS = "last_hidden_state"
-"""The tokens behind the last block and its norm: class token, registers, patches."""
+"""The tokens after the last block and the final norm: class token, registers, patches."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Output:
     """One output.
 
     Args:
-        name: its name, the same everywhere.
-        shape: its dimensions behind the batch, from a network and its number of patches.
-        has: tells whether a network has it.
-        cut: cuts it out of the tokens (B, N, D); None where the library gives it under this name.
+        name: its name in every graph and report.
+        shape: returns its shape without the batch, from a network and its number of patches.
+        has: returns whether a network has this output.
+        cut: slices it from the tokens (B, N, D); None if the library returns it under this name.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Output:
 
 
 def _pooled(network: Network) -> bool:
-    """Tell whether there is a pooled output: what is pooled by a pooler needs one."""
+    """Return whether there is a pooled output. The pooling ``pooler`` needs the head ``pooler``."""
     by_layer = network.numbers.pooling == "pooler" and network.head != "pooler"
     return Capability.ROLES in network.capabilities and not by_layer
 
@@ -84,7 +84,7 @@ OUTPUTS: Mapping[str, Output] = {
 
 
 def output_names(network: Network) -> tuple[str, ...]:
-    """List the outputs of a network, in the order that every graph and session keeps."""
+    """List the outputs of a network, in the order that every graph and session uses."""
     return tuple(name for name, output in OUTPUTS.items() if output.has(network))
 
 
@@ -96,15 +96,15 @@ def output_shapes(network: Network, batch: int, size: tuple[int, int]) -> dict[s
 
 
 def named_outputs(network: Network, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Complete what a library gives to all outputs of a network.
+    """Return all outputs of a network, from the tensors that its library returns.
 
     Args:
-        network: what was run.
-        given: the tokens (B, N, D) as :data:`TOKENS`, and what else the library gives, by name.
+        network: the network that was run.
+        given: the tensors that the library returns, by name. The tokens (B, N, D) are under :data:`TOKENS`.
     """
     found = dict(given)
     if _grid(network):
-        # Registers are cut even where there are none: the exporter numbers every operator that it meets, and
-        # the same network must stay the same graph, byte for byte.
+        # Registers are sliced even if there are none. The exporter numbers every operator that it meets, and
+        # the graph of a network must stay the same, byte for byte.
         found |= {name: row.cut(given[TOKENS], network) for name, row in OUTPUTS.items() if row.cut}
     return {name: found[name] for name in output_names(network)}

@@ -1,4 +1,4 @@
-"""ViT: learned positions, no LayerScale, and in transformers a pooler."""
+"""ViT: learned position embeddings, no LayerScale, and a pooler in transformers."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Offline models for Ascend NPUs, compiled by ATC, CANN's own compiler, from a graph that holds its weights.
+"""Offline models for Ascend NPUs: CANN's compiler ATC makes them from a graph with embedded weights.
 
-Sources: Huawei's "ATC Tool User Guide", below https://www.hiascend.com/document/detail/, a page an option:
+Sources: Huawei's "ATC Tool User Guide", below https://www.hiascend.com/document/detail/, one page per option:
 
 - --precision_mode_v2: en/canncommercial/850/devaids/atctool/atlasatcparam_16_0069.html. Its default is
-  ``fp16``, so that the precision must always be stated.
+  ``fp16``, so that the command must always state the precision.
 - --op_precision_mode: en/canncommercial/850/devaids/atctool/atlasatcparam_16_0070.html
-- --allow_hf32: zh/canncommercial/900/devaids/atctool/atlasatcparam_16_0077.html. Convolutions are in HF32 by
-  default; this option is not supported yet, so that --op_precision_mode turns it off.
+- --allow_hf32: zh/canncommercial/900/devaids/atctool/atlasatcparam_16_0077.html. ATC computes
+  convolutions in HF32 by default. It does not support this option yet, so that --op_precision_mode turns HF32
+  off.
 - --keep_dtype: zh/CANNCommunityEdition/910/devaids/atctool/atlasatcparam_16_0074.html
 - --dynamic_batch_size: zh/canncommercial/800/devaids/devtools/atc/atlasatcparam_16_0018.html
 - --output_type: zh/canncommercial/900/devaids/atctool/atlasatcparam_16_0030.html
@@ -28,19 +29,21 @@ from vconv.types import CHANNELS, GRAPHS, INPUT
 
 ATC = "atc"
 FOLDER = "om"
-"""Where an artifact keeps what belongs to its offline model."""
+"""The folder of an artifact with all files of its offline model."""
 GRAPH_FILE, MODEL_FILE, SCRIPT_FILE = "model.onnx", "model.om", "atc.sh"
 KEEP_DTYPE_FILE, OP_PRECISION_FILE = "keep_dtype.cfg", "op_precision.ini"
 LEAST_GEARS, GREATEST_GEARS, GREATEST_GEAR = 2, 100, 1024
-"""How many gears ATC takes, and how great one may be: ATC takes 2048, but the dynamic graph is not traced for
-as many."""
+"""Limits for gears: the least and the greatest number of gears in ATC, and the greatest batch of one gear.
+
+ATC allows a batch of 2048, but the dynamic graph is traced for at most 1024.
+"""
 _SOC = re.compile(r"Ascend\w+")
 _HAS_HF32 = re.compile(r"Ascend910(B\d|_93)")
-"""Atlas A2 and A3, the products that have HF32 and take the setting against it."""
+"""The processors of Atlas A2 and A3, which have HF32 and a setting to turn it off."""
 _ERROR_CODE = re.compile(r"\bE[A-Z0-9]\d{4}: ?.*")
-"""How a line begins that says what is wrong: ``E10054: ...``, ``EZ3003: ...``."""
+"""The beginning of a line with an error of ATC: ``E10054: ...``, ``EZ3003: ...``."""
 _SHOWN = 300
-"""Characters of such a line that an error shows."""
+"""Greatest number of characters of such a line in an error text."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,10 @@ class OfflinePrecision:
     """One value of ``--precision_mode_v2``.
 
     Args:
-        name: as ATC calls it.
-        variant: what its offline model is called here.
-        limits: the precision whose limits it is held to.
-        keeps: types of operators, in Ascend's own naming, that keep the graph's float32.
+        name: its name in ATC.
+        variant: the name of its variant in vconv.
+        limits: the precision whose limits validation applies.
+        keeps: operator types, under their names in CANN, that stay in float32.
     """
 
     name: str
@@ -61,15 +64,16 @@ class OfflinePrecision:
 
 
 SENSITIVE = ("LayerNorm", "SoftmaxV2", "Erf")
-"""Types of operators that stay in float32 where others go to float16.
+"""Operator types that stay in float32 when other operators are converted to float16.
 
-LayerNorm sums the squares of a token's channels: from a norm of 256 on they are beyond float16, whose
-greatest number is 65504, and large vision transformers have outlying tokens of such norms (arXiv 2309.16588).
-SoftmaxV2 sums a whole row of exponentials. Erf is what makes a GELU exact; float16 at 1 is off by as much as
-the tanh form is. It pays: with matrix products and convolutions alone in float16, dinov3-vits16 with
-synthetic weights is 8.7e-4 from its reference, as a whole in float16 1.5e-3. In CANN's parser ONNX's Softmax
-becomes a SoftmaxV2, and its LayerNormalization a LayerNorm among others, under a new name (repository
-hicann/ops-nn, the ONNX plugins of both): so types are listed, not names.
+LayerNorm sums the squares of a token's channels. If the norm of the token is 256 or more, this sum exceeds
+65504, the greatest float16 number. Large vision transformers have outlier tokens with such norms (arXiv
+2309.16588). SoftmaxV2 sums a whole row of exponentials. Erf makes the GELU exact, and the rounding of float16
+near 1 is as large as the error of the tanh form. The effect was measured on dinov3-vits16 with synthetic
+weights: with only matrix products and convolutions in float16, the error against the reference is 8.7e-4;
+with all operators in float16, it is 1.5e-3. CANN's parser turns ONNX's Softmax into SoftmaxV2, and
+LayerNormalization into LayerNorm and other operators, and renames the nodes (repository hicann/ops-nn, the
+ONNX plugins of both). So this list holds types instead of node names.
 """
 
 OFFLINE_PRECISIONS: Mapping[str, OfflinePrecision] = {
@@ -81,18 +85,22 @@ OFFLINE_PRECISIONS: Mapping[str, OfflinePrecision] = {
         OfflinePrecision("cube_fp16in_fp32out", "om-cube-fp16", "fp16"),
     )
 }
-"""What can be asked for. ``origin`` ignores a list of what to keep, and the last keeps all but products."""
+"""Every precision, by name.
+
+``origin`` ignores a list of operators to keep. ``cube_fp16in_fp32out`` needs no list, because it converts
+only the operands of products.
+"""
 DEFAULT_OFFLINE_PRECISION = "origin"
 
 
 @dataclass(frozen=True)
 class CompileOrder:
-    """What is to be compiled. Make it with :meth:`of`, which checks it.
+    """The settings of a compilation. Create it with :meth:`of`, which checks the values.
 
     Args:
-        soc: the processor, as ``--soc_version`` has it: ``Ascend`` and the name that ``npu-smi info`` shows.
-        precision: of the computation.
-        gears: batches between which the model switches; none for the static graph's batch.
+        soc: the processor, as for ``--soc_version``: ``Ascend`` and the name that ``npu-smi info`` shows.
+        precision: the precision of the computation.
+        gears: the batch sizes that the model supports; empty for the batch of the static graph.
     """
 
     soc: str
@@ -103,15 +111,15 @@ class CompileOrder:
     def of(
         cls, soc: str, precision: str = DEFAULT_OFFLINE_PRECISION, gears: Sequence[int] = ()
     ) -> CompileOrder:
-        """Check what was asked for.
+        """Check the requested settings.
 
         Raises:
             UnknownNameError: there is no such precision.
-            InputError: the processor is none, or the gears are not what ATC takes.
+            InputError: the name of the processor is invalid, or ATC does not support the gears.
         """
         if not _SOC.fullmatch(soc):
             raise InputError(
-                "--soc is no processor's name",
+                "--soc is not the name of a processor",
                 got=repr(soc),
                 expected="a name such as Ascend910B4 or Ascend310P3",
                 fix="put Ascend before the name that `npu-smi info` shows",
@@ -126,8 +134,8 @@ class CompileOrder:
             raise InputError(
                 "--gears cannot be used",
                 got=",".join(map(str, gears)),
-                expected=f"{LEAST_GEARS} to {GREATEST_GEARS} different batches, each 1 to {GREATEST_GEAR}",
-                fix="give several, such as 1,2,4,8, or leave --gears out and use --batch",
+                expected=f"{LEAST_GEARS} to {GREATEST_GEARS} different batches from 1 to {GREATEST_GEAR}",
+                fix="give several, such as 1,2,4,8, or use --batch instead of --gears",
             )
         return cls(soc, OFFLINE_PRECISIONS[precision], ordered)
 
@@ -138,11 +146,11 @@ class CompileOrder:
 
     @property
     def source(self) -> str:
-        """The graph of the artifact that it is compiled from: for gears the one of any batch."""
+        """The graph that is compiled: with gears the dynamic graph, else the static graph."""
         return next(graph.path for graph in GRAPHS if graph.for_npu == (not self.gears))
 
     def settings(self) -> dict[str, str]:
-        """Return the files that ATC's options name, by name."""
+        """Return the contents of the files that ATC's options refer to, by file name."""
         files = {}
         if self.precision.keeps:
             files[KEEP_DTYPE_FILE] = "".join(f"OpType::{kind}\n" for kind in self.precision.keeps)
@@ -151,11 +159,11 @@ class CompileOrder:
         return files
 
     def command(self, size: tuple[int, int], batch: int) -> tuple[str, ...]:
-        """Return the command, for the folder that holds the graph and the settings.
+        """Return the command to run in the folder that holds the graph and the settings.
 
         Args:
             size: (height, width) of the images.
-            batch: of the static graph.
+            batch: the batch size of the static graph.
         """
         settings = self.settings()
         shape = (-1 if self.gears else batch, CHANNELS, *size)
@@ -177,20 +185,20 @@ class CompileOrder:
 
 
 def script(command: Sequence[str], settings: Sequence[str]) -> str:
-    """Write a command down as a shell script for a machine that has ATC.
+    """Return a shell script that runs a command on a machine with ATC.
 
-    It works in a hidden folder of the artifact, which it removes: ATC leaves files of its own wherever it
-    runs, and what fails leaves no offline model.
+    The script works in a temporary hidden folder of the artifact, because ATC leaves additional files in its
+    working folder. If ATC fails, the script leaves no offline model.
 
     Args:
-        command: as :meth:`CompileOrder.command` returns it.
+        command: a command from :meth:`CompileOrder.command`.
         settings: names of the files that it needs beside the graph.
     """
     needed = " ".join(f'"$here"/{shlex.quote(name)}' for name in (GRAPH_FILE, *settings))
     return "\n".join(
         [
             "#!/bin/sh",
-            f"# Compiles {GRAPH_FILE} into {MODEL_FILE}, beside this script. Needs atc of CANN on PATH.",
+            f"# Compiles {GRAPH_FILE} into {MODEL_FILE}, beside this script. Needs CANN's atc on PATH.",
             "set -eu",
             f"if ! command -v {ATC} > /dev/null; then",
             f"  echo '{ATC} is not on PATH: source set_env.sh of CANN first' >&2",
@@ -210,7 +218,7 @@ def script(command: Sequence[str], settings: Sequence[str]) -> str:
 
 
 def compiler() -> str | None:
-    """Return where ATC is; None where it is not installed."""
+    """Return the path of ATC; None if ATC is not on PATH."""
     return shutil.which(ATC)
 
 
@@ -218,11 +226,12 @@ def compile_model(place: Path, command: Sequence[str]) -> None:
     """Run ATC.
 
     Args:
-        place: a folder with what the command names; it gets the offline model, and whatever ATC leaves there.
-        command: what to run.
+        place: a folder with the files that the command names; ATC writes the offline model and other files
+            there.
+        command: the command to run.
 
     Raises:
-        EngineError: it fails, or leaves no offline model.
+        EngineError: ATC fails, or writes no offline model.
     """
     done = subprocess.run(
         command,
@@ -237,14 +246,15 @@ def compile_model(place: Path, command: Sequence[str]) -> None:
     if done.returncode or not (place / MODEL_FILE).is_file():
         raise EngineError(
             "atc did not compile the graph",
-            got=first_error(done.stdout) or f"exit status {done.returncode}, and last {_last(done.stdout)!r}",
+            got=first_error(done.stdout)
+            or f"exit status {done.returncode}, last line {_last(done.stdout)!r}",
             expected=f"a {MODEL_FILE}",
-            fix="mend that, or take atc off PATH to get the graph and the command instead; nothing was kept",
+            fix="correct this error, or remove atc from PATH to get the graph and a script; no file was kept",
         )
 
 
 def first_error(log: str) -> str:
-    """Return the first error of what ATC printed; empty where it names none."""
+    """Return the first error in the output of ATC; empty if it contains none."""
     lines = [line.strip() for line in log.splitlines()]
     found = [match[0] for line in lines if (match := _ERROR_CODE.search(line))]
     found += [line for line in lines if "error" in line.lower()]

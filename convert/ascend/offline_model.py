@@ -1,6 +1,6 @@
-"""Making an artifact's offline model: from a graph beside its weights to what an NPU loads.
+"""Makes the offline model of an artifact: a graph that is compiled for an NPU.
 
-ATC follows a graph's weights into no file of safetensors, so it gets a graph with its weights inside.
+ATC does not read weights from a safetensors file. So it gets a graph with embedded weights.
 """
 
 from __future__ import annotations
@@ -18,43 +18,46 @@ from vconv.errors import ArtifactError, InputError
 from vconv.types import Say
 
 GREATEST_BYTES = 2**31 - 1
-"""Of a message in protobuf, and so of a graph with its weights inside: https://protobuf.dev/overview/."""
+"""Greatest size of a protobuf message, and so of a graph with embedded weights.
+
+Source: https://protobuf.dev/overview/.
+"""
 _GRAPH_BYTES = 2**24
-"""Room for the graph itself beside its weights; the greatest measured is 13.4 MB, of 7 billion parameters."""
+"""Bytes reserved for a graph without its weights; the largest measured has 13.4 MB (7 billion parameters)."""
 
 
 def require_fitting(nbytes: int) -> None:
-    """Make sure that a graph can hold weights of a size.
+    """Check that a graph can hold weights of this size.
 
     Raises:
-        InputError: it cannot.
+        InputError: the weights are too large.
     """
     greatest = GREATEST_BYTES - _GRAPH_BYTES
     if nbytes > greatest:
         raise InputError(
             "the weights do not fit an offline model's graph",
             got=f"{nbytes / 1e9:.2f} GB",
-            expected=f"at most {greatest / 1e9:.2f} GB: ATC takes a graph with its weights inside, "
-            "and protobuf no message of more than 2 GB",
-            fix="leave --format om out, or export a smaller system",
+            expected=f"at most {greatest / 1e9:.2f} GB: ATC needs a graph with embedded weights, "
+            "and protobuf allows no message of more than 2 GB",
+            fix="remove --format om, or export a smaller system",
         )
 
 
 def make(
     folder: Path, scratch: Path, order: CompileOrder, size: tuple[int, int], batch: int, say: Say
 ) -> None:
-    """Put an offline model into an artifact, or, without ATC, all that makes it: graph, settings, script.
+    """Add an offline model to an artifact. Without ATC, add the graph, the settings and a script instead.
 
     Args:
-        folder: the artifact, its graphs and its weights written.
-        scratch: an empty folder on the same disk, for ATC to work in.
-        order: what to compile.
+        folder: the artifact; its graphs and weights must be written.
+        scratch: an empty folder on the same disk, as working folder for ATC.
+        order: the settings of the compilation.
         size: (height, width) of the images.
-        batch: of the static graph.
-        say: takes progress.
+        batch: the batch size of the static graph.
+        say: receives progress messages.
 
     Raises:
-        ArtifactError: the graph has operators that CANN does not list, or there is no room for it.
+        ArtifactError: CANN does not support an operator of the graph, or the disk has too little free space.
         EngineError: ATC fails.
     """
     place = scratch / FOLDER
@@ -75,22 +78,22 @@ def make(
         path.chmod(0o755)
         kept += [GRAPH_FILE, SCRIPT_FILE]
         where = f"{FOLDER}/{SCRIPT_FILE}"
-        say(f"{order.file} is not made, for there is no atc on PATH: {where} makes it where CANN is")
+        say(f"{order.file} is not made, because atc is not on PATH: run {where} on a machine with CANN")
     (folder / FOLDER).mkdir()
     for name in kept:
         (place / name).rename(folder / FOLDER / name)
 
 
 def _write_graph(source: Path, target: Path) -> None:
-    """Write a graph again, its weights inside."""
+    """Write a copy of a graph with embedded weights."""
     model = ir.load(source)
     unlisted = sorted({node.op_type for node in model.graph.all_nodes()} - operators.SUPPORTED)
     if unlisted or model.opset_imports.get("", 0) > operators.GREATEST_OPSET:
         raise ArtifactError(
-            f"{source.name} is no graph for ATC",
+            f"ATC does not support the graph {source.name}",
             got=", ".join(unlisted) or f"opset {model.opset_imports.get('', 0)}",
-            expected=f"operators that CANN lists, of opset {operators.GREATEST_OPSET} at most",
-            fix="leave --gears out, so that the static graph is compiled",
+            expected=f"operators that CANN supports, of opset {operators.GREATEST_OPSET} or lower",
+            fix="remove --gears, so that vconv compiles the static graph",
         )
     weights = (value.const_value for value in model.graph.initializers.values())
     require_space(target.parent, sum(tensor.nbytes for tensor in weights if tensor is not None))

@@ -2,9 +2,9 @@
 
 Source: "支持ONNX算子清单" (list of supported ONNX operators), CANN commercial edition 8.0.0, Huawei,
 https://www.hiascend.com/doc_center/source/zh/canncommercial/800/apiref/aolapi/operatorlist_00176.html.
-That page's spellings are kept; ``ALIASES`` maps the few that differ from ONNX's own. ``Gelu`` is not on
-it. Its companion page on versions names ONNX 1.12; opsets up to 18 are registered by the parser's plugins
-(repository hicann/ops-nn, ``*_onnx_plugin.cpp``).
+The list keeps the spelling of that page. ``ALIASES`` maps the few names that differ from ONNX's names.
+``Gelu`` is not on the list. CANN's page on versions names ONNX 1.12. The plugins of the parser register
+opsets up to 18 (repository hicann/ops-nn, ``*_onnx_plugin.cpp``).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LISTED = frozenset(
 ALIASES = {"Argmax": "ArgMax", "Argmin": "ArgMin", "Cumsum": "CumSum", "LogSoftMax": "LogSoftmax"}
 
 AVOIDED = frozenset({"If", "Loop", "Scan", "Range"})
-"""Operators that make a graph's shapes depend on its data; a static graph has no use for them."""
+"""Operators that make shapes depend on data; a static graph does not need them."""
 
 SUPPORTED = frozenset(ALIASES.get(name, name) for name in LISTED) - AVOIDED
-"""What an NPU graph may use."""
+"""Operators that a graph for NPUs may use."""

@@ -1,7 +1,8 @@
-"""ONNX graphs, exported from parameters that have no data and pointed into the checkpoint afterwards.
+"""Export of ONNX graphs from models without data; the graphs refer to the weights in the checkpoint.
 
-Memory and time do not grow with the weights: the model is built with shapes alone (fake tensors), traced,
-optimised, and each of its weights is then given a name, an offset and a length in ``model.safetensors``.
+Memory and time do not grow with the size of the weights. The model is built with fake tensors, which have
+shapes but no data. It is traced and optimised. Then each weight becomes a reference to a name, an offset and
+a length in ``model.safetensors``.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ from vconv.types import INPUT
 
 LEAST_OPSET, DEFAULT_OPSET, GREATEST_OPSET = 18, 18, 22
 GREATEST_BATCH = 1024
-"""Of either graph."""
+"""The greatest batch of the static and of the dynamic graph."""
 _MODEL = "model."
-"""What :class:`vconv.convert.libraries.models.Outputs` puts before the names of a model's parameters."""
+"""Prefix of parameter names in :class:`vconv.convert.libraries.models.Outputs`."""
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 @dataclass(frozen=True)
 class TracedGraph:
-    """A graph, and how it came about.
+    """A graph, and the passes that were run on it.
 
     Args:
         model: the graph.
-        passes: names of the passes that made it, in the order in which they were run.
+        passes: names of the passes, in the order in which they were run.
     """
 
     model: ir.Model
     passes: tuple[str, ...]
 
     def followed_by(self, names: Sequence[str], context: PassContext) -> TracedGraph:
-        """Run passes on a copy of it."""
+        """Run passes on a copy of the graph, and return the copy."""
         model = ir.from_proto(ir.to_proto(self.model))
         return _passed(model, names, context, self.passes)
 
@@ -70,18 +71,20 @@ def trace(
     opset: int,
     entries: Mapping[str, TensorEntry],
 ) -> TracedGraph:
-    """Make the graph of a network for any batch, its weights pointed into a checkpoint, there or not yet.
+    """Trace the graph of a network with a dynamic batch; its weights refer to a checkpoint file.
+
+    The checkpoint file does not have to exist yet.
 
     Args:
         folder: a folder that holds the network's configuration.
-        network: what it is.
-        patches: patches to put on the model while it is traced: those that its configuration does not carry.
+        network: the network.
+        patches: patches to apply to the model while it is traced; places that have the change are skipped.
         size: (height, width) of the images.
         opset: version of ONNX's operator set.
-        entries: where every weight lies, or will.
+        entries: the position of every weight in the checkpoint file.
 
     Returns:
-        The graph; its batch is a symbol, and none of its weights has been read.
+        The graph. Its batch is symbolic, and no weight was read.
     """
     mode = FakeTensorMode()
     model = models.without_weights(folder, network, mode)
@@ -120,12 +123,12 @@ def trace(
 
 
 def write_graph(path: Path, traced: TracedGraph, batch: int | None) -> TracedGraph:
-    """Write a traced graph, with its batch fixed or named.
+    """Write a traced graph with a fixed or a dynamic batch.
 
     Args:
-        path: the graph to write.
-        traced: as :func:`trace` returns it; it is not changed.
-        batch: the batch to fix it to; None to leave it dynamic.
+        path: the file to write.
+        traced: a graph from :func:`trace`; it is not changed.
+        batch: the batch size of a static graph; None for a dynamic batch.
 
     Returns:
         The graph as written.

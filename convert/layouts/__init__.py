@@ -1,1 +1,1 @@
-"""Layouts: how one home names and shapes the tensors of an architecture. One file each, and their table."""
+"""Layouts: how a library names and shapes the tensors of an architecture. One file each, and their table."""

@@ -1,11 +1,11 @@
-"""What a layout is: rules by which one home names and shapes the tensors of an architecture.
+"""Definition of a layout: the rules by which a library names and shapes the tensors of an architecture.
 
-A layout is declared, never guessed from a checkpoint: a checkpoint is compared with it, and anything
-missing or left over is an error. Its rules are data and are read in both directions: from a checkpoint to the
-architecture's parts, and back. One stored tensor may hold several parts (``qkv.weight`` holds query, key and
-value, one below the other), and one part may be stored in several tensors.
-:mod:`vconv.convert.weights.regroup` follows the rules from one layout to another. Stored keys are those that
-the library writes to disk.
+A layout is declared and never guessed from a checkpoint. vconv compares each checkpoint with its layout, and
+a missing or additional tensor is an error. The rules are data, and vconv reads them in both directions: from
+a checkpoint to the parts of the architecture, and back. One stored tensor may hold several parts
+(``qkv.weight`` holds query, key and value, concatenated along the first dimension). One part may also be
+stored in several tensors. :mod:`vconv.convert.weights.regroup` converts weights from one layout to another
+with these rules. Stored keys are the names that the library writes to disk.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _STORED_BLOCK = "{i}."
 
 @dataclass(frozen=True)
 class Rule:
-    """Stored tensors that hold the same elements as some parts, each side laid end to end.
+    """A list of stored tensors and a list of parts that, each concatenated, hold the same elements.
 
     Args:
-        stored: keys on disk; ``{i}`` stands for the block.
+        stored: keys on disk; ``{i}`` stands for the number of the block.
         parts: names of the architecture's parts.
-        when: the flag that must be on for the home to store them; empty for always.
-        role: the role of what is stored, where that is several parts in one; else the part's own.
-        shape: dimensions of each stored tensor, where they are not what the parts say.
+        when: the flag under which the library stores these tensors; empty if it always does.
+        role: the role of a stored tensor that holds several parts; empty to use the role of the part.
+        shape: dimensions of each stored tensor; empty to derive them from the parts.
     """
 
     stored: tuple[str, ...]
@@ -40,22 +40,22 @@ class Rule:
 
     @property
     def in_block(self) -> bool:
-        """Whether there is one such group of tensors a block."""
+        """Whether every block has its own copy of these tensors."""
         return any("{i}" in name for name in self.stored)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """An architecture as one home stores it.
+    """An architecture as one library stores it.
 
     Args:
-        family: its name; transformers' ``model_type`` where that is the home.
-        home: the library or repository whose layout it is.
-        architecture: what is stored.
-        rules: which tensors there are, in the order of the file.
-        prefix: what stands before backbone keys in a checkpoint that has a classifier.
-        in_memory: pairs of pattern and replacement that turn a name in memory into a stored key: the names in
-            memory differ from one version of the library to the next.
+        family: its name; for transformers, the ``model_type``.
+        home: the library or repository that uses this layout.
+        architecture: the architecture that is stored.
+        rules: the rules for all stored tensors, in the order of the file.
+        prefix: the prefix of backbone keys in a checkpoint that has a classifier.
+        in_memory: pairs of pattern and replacement that turn a name in memory into a stored key. Names in
+            memory differ between versions of the library.
     """
 
     family: str
@@ -67,7 +67,7 @@ class Layout:
 
     @property
     def biases(self) -> Mapping[str, str]:
-        """Endings of the query, key and value biases that may be stripped, each with its flag."""
+        """The flag of each query, key or value bias that may be stripped, by the ending of the bias's key."""
         return {
             key.partition(_STORED_BLOCK)[2]: rule.when
             for rule in self.rules
@@ -77,7 +77,7 @@ class Layout:
 
     @property
     def heads(self) -> Mapping[str, str]:
-        """By head that it can store, the key of the head's weight."""
+        """The key of the weight of each head that the layout can store, by head."""
         found = {}
         for rule in self.rules:
             head = self.architecture.parts[rule.parts[0]].head
@@ -86,14 +86,14 @@ class Layout:
         return found
 
     def disk_key(self, name: str) -> str:
-        """Return the stored key of a parameter by its name in memory, old or new."""
+        """Return the stored key of a parameter from its name in memory, in any version of the library."""
         for pattern, replacement in self.in_memory:
             name = re.sub(pattern, replacement, name)
         return name
 
 
 def one(stored: str, part: str, when: str = "", shape: tuple[str | int, ...] = ()) -> Rule:
-    """Return the rule of a tensor that is stored as it is."""
+    """Return the rule of a part that is stored as one tensor."""
     return Rule((stored,), (part,), when, shape=shape)
 
 
@@ -103,12 +103,12 @@ def norm(stored: str, part: str, when: str = "") -> tuple[Rule, ...]:
 
 
 def linear(stored: str, part: str, when: str = "") -> tuple[Rule, ...]:
-    """List the rules of a linear layer; its bias is stored when the flag ``when`` is on, or always."""
+    """List the rules of a linear layer; the bias is stored if ``when`` is empty or that flag is on."""
     return one(f"{stored}.weight", f"{part}.weight"), one(f"{stored}.bias", f"{part}.bias", when)
 
 
 def separate_attention(stored: tuple[str, str, str], when: tuple[str, str, str]) -> tuple[Rule, ...]:
-    """List the rules of query, key and value projections that are stored apart."""
+    """List the rules of query, key and value projections that are stored as separate tensors."""
     rules = zip(stored, QUERY_KEY_VALUE, when, strict=True)
     return tuple(rule for key, part, flag in rules for rule in linear(key, part, flag))
 

@@ -1,4 +1,4 @@
-"""Derived layouts: a library's own state dict, where no rules are declared. Roles are unknown."""
+"""Derived layouts: layouts made from a state dict, for models without declared rules. Roles are unknown."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ DERIVED = "derived"
 
 
 def derived(family: str, home: str, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
-    """Make the layout of a state dict: every tensor under its own name, with no role.
+    """Make the layout of a state dict: every tensor keeps its name and has no role.
 
     Args:
-        family: the name of what is stored.
+        family: the name of the layout.
         home: the library.
-        shapes: by key, in the order of the file.
+        shapes: the shape of each tensor by key, in the order of the file.
     """
     architecture = Architecture(DERIVED, {key: Part("", shape) for key, shape in shapes.items()}, frozenset())
     return Layout(family, home, architecture, tuple(one(key, key) for key in shapes))

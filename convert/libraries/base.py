@@ -1,4 +1,4 @@
-"""What a library is, and what the two have in common: quietness, and errors in a sentence."""
+"""Interface to a model library, and helpers that all libraries share: quiet logging and readable errors."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from vconv.types import CONFIG_FILE, Config
 
 @dataclass(frozen=True)
 class Library:
-    """What vconv needs of a library of models.
+    """The functions that vconv needs from a model library.
 
     Args:
-        name: its name, as pip has it.
+        name: its name on PyPI.
         files: the configuration files beside the weights, ``config.json`` first.
-        load: loads the stock model of a folder in float32; nothing is patched.
-        build: builds it with parameters on the meta device: shapes without data. What no file holds, such as
-            the RoPE periods, is there as the library computes it.
-        run: runs a model on (B, 3, H, W) and returns the tokens and what else the library gives, by the names
-            of :mod:`vconv.convert.architectures.outputs`.
+        load: loads the stock model of a folder in float32, without patches.
+        build: builds the model with parameters on the meta device, that is, shapes without data. Buffers that
+            no file holds, such as the RoPE periods, have the values that the library computes.
+        run: runs a model on (B, 3, H, W) and returns the tokens and all other outputs of the library, by the
+            names in :mod:`vconv.convert.architectures.outputs`.
         plain_attention: makes a model compute attention with plain operators while the context is open.
-        exact_gelus: the classes of its exact GELU.
-        image_size: the (height, width) that its preprocessing makes, from both configurations.
-        switched: a configuration with flags of the architecture set.
-        pooled_by: a configuration with another pooling; None where the library's models have one alone.
+        exact_gelus: returns the library's classes of the exact GELU.
+        image_size: returns the (height, width) that the preprocessing makes, from both configurations.
+        switched: returns a configuration with flags of the architecture set.
+        pooled_by: returns a configuration with another pooling; None if the library's models have only one.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Library:
 
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Hold back warnings of the named loggers, and give them their levels back on exit."""
+    """Silence warnings of the named loggers, and restore their levels on exit."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -66,15 +66,15 @@ def quiet(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stock_transformers() -> Iterator[Any]:
-    """Lend transformers, which does not see torch_npu in this block unless it was imported before.
+    """Yield transformers with torch_npu hidden from it, unless torch_npu was imported before.
 
-    It would import it wherever it is installed, and fail where that fails.
+    transformers imports torch_npu wherever it is installed, and fails if that import fails.
     """
     with without_torch_npu():
         import transformers
         from transformers.utils import import_utils
 
-        # It remembers its first answer; models ask again as they run, outside this block.
+        # transformers caches its first answer. Models ask again when they run, outside this context.
         import_utils.is_torch_npu_available()
         yield transformers
 
@@ -83,7 +83,7 @@ _REFUSALS = (
     *(LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, AttributeError),
     *(ImportError, OSError, StrictDataclassError),
 )
-"""What libraries raise on a configuration that makes no sense to them."""
+"""The exceptions that libraries raise on an invalid configuration."""
 
 
 @contextlib.contextmanager
@@ -94,14 +94,14 @@ def understood(
     kind: type[VconvError] = WeightsError,
     folder: Path | None = None,
 ) -> Iterator[None]:
-    """Turn what a library raises on a configuration that it can make nothing of into a sentence.
+    """Turn an exception that a library raises on an invalid configuration into a one-line error.
 
     Args:
-        library: its name.
-        thing: what it was to make.
-        file: the configuration.
-        kind: the type of the error.
-        folder: where the library read it; its name, which is nothing to the user, is left out.
+        library: the name of the library.
+        thing: the object that the library had to create.
+        file: the name of the configuration file.
+        kind: the type of the error to raise.
+        folder: the temporary folder that the library read; the error does not show its path.
     """
     try:
         yield

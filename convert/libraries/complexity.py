@@ -1,6 +1,6 @@
-"""How large a model is: its parameters, multiply-accumulates and activations for one image.
+"""The size of a model: its parameters, multiply-accumulates and activations for one image.
 
-torch's own ``FlopCounterMode`` counts no activations; its table of operations is used.
+torch's ``FlopCounterMode`` does not count activations. Only its table of operations is used here.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from vconv.convert.network import Network
 
 @dataclass(frozen=True)
 class Complexity:
-    """What one forward pass of one image takes.
+    """The cost of one forward pass of one image.
 
     Args:
-        parameters: elements of all parameters.
-        multiply_accumulates: of matrix products and convolutions, those of attention too.
-        activations: elements that these products and convolutions give.
+        parameters: number of elements of all parameters.
+        multiply_accumulates: number of multiply-accumulates in matrix products and convolutions, attention
+            included.
+        activations: number of elements in the results of these products and convolutions.
     """
 
     parameters: int
@@ -35,7 +36,7 @@ class Complexity:
 
 
 class _Counting(TorchDispatchMode):
-    """Counts what products and convolutions take and give, while it is on."""
+    """Counts the operations and output elements of products and convolutions while it is active."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -53,14 +54,15 @@ class _Counting(TorchDispatchMode):
 
 
 def measure(folder: Path, network: Network, size: tuple[int, int]) -> Complexity:
-    """Count on shapes alone, attention spelled out as products; no weight is read.
+    """Count the cost of a network from shapes alone, without reading weights.
 
-    Activations are counted as Radosavovic et al. (2020, arXiv:2003.13678, section 2) do, over the products of
-    attention too; torch's own table gives the operations of each operator, two to a multiply-accumulate.
+    Attention is computed with plain matrix products, so that they are counted. Activations are counted as in
+    Radosavovic et al. (2020, arXiv:2003.13678, section 2), with the products of attention included. torch's
+    table returns the operations of each operator; two operations make one multiply-accumulate.
 
     Args:
         folder: a folder with the network's configuration.
-        network: what it is.
+        network: the network.
         size: (height, width) of an image.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)

@@ -1,7 +1,7 @@
-"""The reference of a corrective patch: the original plus one plain buffer assignment.
+"""The reference for a corrective patch: the original model plus one plain buffer assignment.
 
-This is written apart from the patch and shares no code with it: another library, another way of rounding.
-A patch that is wrong disagrees with it.
+This file shares no code with the patch: it uses NumPy instead of torch, and rounds in another way. A wrong
+patch therefore disagrees with the reference.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from vconv.types import Config
 
 
 def authors_periods(base: float, head_dim: int) -> NDArray[np.float32]:
-    """Compute a DINOv3 network's RoPE periods as its authors store them, by rounding bits to even.
+    """Compute a DINOv3 network's RoPE periods as its authors store them: rounded to bfloat16, half to even.
 
     Args:
-        base: what the periods are powers of.
-        head_dim: channels an attention head.
+        base: the base of the periods.
+        head_dim: number of channels per attention head.
 
     Returns:
         float32 (head_dim / 4,).
@@ -50,19 +50,19 @@ _CORRECTIONS: Mapping[str, Callable[[Any, Config], None]] = {
     "dinov3_vit": _correct_transformers,
     "timm dinov3": _correct_timm,
 }
-"""By family: what makes the library's model the authors' network."""
+"""The correction of each family, which turns the library's model into the authors' network."""
 
 
 def correct(model: nn.Module, family: str, config: Config) -> str:
-    """Turn an original into the reference, in place, if its family calls for it.
+    """Turn an original into the reference, in place, if its family needs a correction.
 
     Args:
         model: the original, on CPU in float32.
-        family: its layout's.
+        family: the family of its layout.
         config: its ``config.json``.
 
     Returns:
-        What the reference is called in reports.
+        The name of the reference in reports.
     """
     if family not in _CORRECTIONS:
         return "original"

@@ -1,4 +1,4 @@
-"""Models: the original as its library builds it, one without any weights, and what both give."""
+"""Models: load the original with its library, build a model without weights, and name the outputs."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ def load(folder: Path, network: Network) -> nn.Module:
 
     Args:
         folder: a folder with ``config.json`` and the weights.
-        network: what it holds, by which library and class are chosen.
+        network: the network in the folder; it determines the library and the class.
 
     Raises:
-        WeightsError: the library cannot build the model, or leaves a tensor out or makes one up.
+        WeightsError: the library cannot build the model, ignores a tensor of the file, or initialises a
+            tensor itself.
     """
     return library_of(network).load(folder, network).eval().requires_grad_(False)
 
 
 def discard(model: nn.Module) -> None:
-    """Let go of a model's weights at once; it is of no more use.
+    """Free the memory of a model's weights at once; the model cannot be used afterwards.
 
-    The modules of a model hold on to each other, so that it would stay until Python's collector came by: a
-    second copy of the weights beside the next model's.
+    The modules of a model refer to each other in cycles. Without this call, the weights would stay in memory
+    until Python's garbage collector runs, beside the weights of the next model.
     """
     nn.Module.to(model, "meta")
 
 
 def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.Module:
-    """Build a model whose parameters have shapes but no data, so that nothing can be read from them.
+    """Build a model whose parameters have shapes but no data, so that no step can read a weight.
 
-    What no file holds, such as the RoPE periods, is there as the library computes it.
+    Buffers that no file holds, such as the RoPE periods, have the values that the library computes.
 
     Args:
         folder: a folder with ``config.json``.
-        network: what it describes.
-        mode: the fake mode that the parameters belong to; their device reads ``cpu``.
+        network: the network that it describes.
+        mode: the fake mode that the parameters belong to; they report the device ``cpu``.
 
     Raises:
         WeightsError: the library cannot build the model.
@@ -57,11 +58,11 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
 
 
 class Outputs(nn.Module):
-    """A stock model whose results have vconv's output names.
+    """A stock model that returns the outputs that vconv defines.
 
     Args:
         model: a stock model.
-        network: what it is.
+        network: the network that it implements.
     """
 
     def __init__(self, model: nn.Module, network: Network) -> None:

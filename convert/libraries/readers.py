@@ -1,4 +1,4 @@
-"""Readers: from a library's ``config.json`` to the network that it describes. A new kind is one row here."""
+"""Readers turn a library's ``config.json`` into the network that it describes. A family is one row here."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Reader:
     """Reads the configurations of one family of networks.
 
     Args:
-        layout: how the library stores them.
+        layout: the layout in which the library stores them.
         library: the library that builds them.
-        describes: tells whether a configuration is one of these.
-        numbers: reads a configuration.
+        describes: returns whether a configuration belongs to this family.
+        numbers: reads the numbers of a network from its configuration.
     """
 
     layout: Layout
@@ -58,7 +58,7 @@ READERS: Mapping[str, Reader] = {
 
 
 def find_reader(config: Config) -> Reader:
-    """Choose the reader that a configuration names.
+    """Choose the reader of a configuration.
 
     Raises:
         UnknownNameError: vconv has no reader for it.
@@ -71,15 +71,15 @@ def find_reader(config: Config) -> Reader:
 
 
 def network(config: Config, keys: Iterable[str] = ()) -> Network:
-    """Make a network of a configuration, and the head that a checkpoint has.
+    """Return the network that a configuration describes, with the head that a checkpoint has.
 
     Args:
         config: a ``config.json``.
-        keys: the checkpoint's keys; none for the layout's own default head.
+        keys: the checkpoint's keys; empty for the default head of the layout.
 
     Raises:
         UnknownNameError: vconv has no reader for it.
-        WeightsError: the configuration lacks a number, or asks for what vconv does not have.
+        WeightsError: the configuration lacks a number, or asks for an option that vconv does not support.
     """
     reader = find_reader(config)
     heads, numbers = reader.layout.heads, reader.numbers(config)

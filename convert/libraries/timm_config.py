@@ -1,7 +1,8 @@
 """Reading a timm ``config.json``.
 
-It names an architecture and what differs from it (``model_args``); the numbers themselves are in timm's
-code. So timm builds the model, without weights, and the numbers are read off it.
+The file names an architecture and the arguments that differ from its defaults (``model_args``). The numbers
+themselves are in timm's code. So timm builds the model without weights, and vconv reads the numbers from the
+model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vconv.types import Config
 
 
 def names(pattern: str) -> Callable[[Config], bool]:
-    """Return the function that tells whether a configuration's ``architecture`` matches."""
+    """Return a function that checks whether a configuration's ``architecture`` matches the pattern."""
     return lambda config: bool(re.fullmatch(pattern, str(config.get("architecture", ""))))
 
 
@@ -26,14 +27,14 @@ def read(config: Config) -> Numbers:
     """Read a configuration.
 
     Raises:
-        WeightsError: timm cannot build it, or it asks for what vconv does not have.
+        WeightsError: timm cannot build the model, or it uses an option that vconv does not support.
     """
     return _read(json.dumps(dict(config), sort_keys=True))
 
 
 @functools.lru_cache(maxsize=64)
 def _read(text: str) -> Numbers:
-    """Read a configuration from its JSON text; building a model takes timm a quarter of a second."""
+    """Read a configuration from its JSON text. Results are cached: timm takes 0.25 s to build a model."""
     from timm.layers.mlp import Mlp
 
     from vconv.convert.libraries import timm_models

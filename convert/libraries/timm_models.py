@@ -1,4 +1,4 @@
-"""timm: models of ``config.json`` with an ``architecture``, loaded as ``local-dir:``."""
+"""timm: models whose ``config.json`` has an ``architecture``, loaded as ``local-dir:``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vconv.errors import WeightsError
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
 POOLING = {"token": "cls", "avg": "avg"}
-"""From timm's word for a pooling to vconv's; others keep their own."""
+"""vconv's name of each pooling by timm's name; other poolings keep timm's name."""
 _NORM_FLAGS = {"VisionTransformer": "fc_norm", "Eva": "use_fc_norm"}
-"""From a model's class to the argument that puts a norm after pooling."""
+"""The argument that adds a norm after pooling, by the class of the model."""
 
 
 def exact_gelus() -> tuple[type[nn.Module], ...]:
-    """Return the classes of the exact GELU: torch's, and timm's own, which a name in a config stands for."""
+    """Return the classes of the exact GELU: torch's, and timm's, which a configuration can select by name."""
     from timm.layers.activations import GELU
 
     return nn.GELU, GELU
@@ -41,7 +41,7 @@ def _create(folder: Path, pretrained: bool) -> Any:
 
 
 def _same_bits(left: Tensor, right: Tensor) -> bool:
-    """Compare float32 tensors: NaN is not equal to NaN, and yet it may be what is stored."""
+    """Compare float32 tensors bit by bit, because a stored value may be NaN, which never equals itself."""
     return torch.equal(left.view(torch.int32), right.view(torch.int32))
 
 
@@ -53,9 +53,9 @@ def _load(folder: Path, network: Network) -> nn.Module:
             if name not in stored or not _same_bits(loaded, file.get_tensor(name).float()):
                 raise WeightsError(
                     "timm does not load all of the weights",
-                    got=f"{name} of its own making",
-                    expected="every tensor in its place",
-                    fix=f"let num_classes, model_args and pretrained_cfg agree in {CONFIG_FILE}",
+                    got=f"{name} with values that are not from the file",
+                    expected="every tensor loaded from the file",
+                    fix=f"make num_classes, model_args and pretrained_cfg agree in {CONFIG_FILE}",
                 )
     return model
 
@@ -70,10 +70,10 @@ def _build(folder: Path, network: Network) -> nn.Module:
 
 
 def describe(config: Config) -> nn.Module:
-    """Build the model of a configuration on the meta device, to read its numbers off it.
+    """Build the model of a configuration on the meta device, to read its numbers from it.
 
     Raises:
-        WeightsError: timm cannot build it.
+        WeightsError: timm cannot build the model.
     """
     with tempfile.TemporaryDirectory(prefix="vconv-") as name, torch.device("meta"):
         folder = Path(name)
@@ -91,7 +91,7 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
 
 @contextlib.contextmanager
 def _plain(model: nn.Module) -> Iterator[None]:
-    """Switch fused attention off, module by module, and on again on exit."""
+    """Switch fused attention off in every module, and on again on exit."""
     fused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False)]
     for module in fused:
         module.fused_attn = False
@@ -108,13 +108,13 @@ def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
 
 
 def preprocessing(config: Config) -> dict[str, Any]:
-    """Return what timm takes as the preprocessing of a configuration's model."""
+    """Return the preprocessing that timm uses for the model of a configuration."""
     return dict(_preprocessing(json.dumps(dict(config), sort_keys=True)))
 
 
 @functools.lru_cache(maxsize=64)
 def _preprocessing(text: str) -> Mapping[str, Any]:
-    """Ask timm for the preprocessing of a configuration's JSON text, for which it builds the model."""
+    """Return timm's preprocessing for a configuration in JSON text. timm builds the model for this."""
     from timm.data import config as data_config
 
     resolve: Any = data_config.resolve_model_data_config
@@ -126,7 +126,7 @@ def _switched(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pooled_by(config: Config, pool: str) -> dict[str, Any]:
-    """Set timm's pooling, and hold on to the norms that the checkpoint has: timm would move them with it."""
+    """Set timm's pooling, but keep the norms of the checkpoint, which timm would move with the pooling."""
     stock: Any = describe(config)
     normed = not isinstance(stock.fc_norm, nn.Identity)
     word = next(theirs for theirs, ours in POOLING.items() if ours == pool)

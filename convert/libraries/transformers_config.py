@@ -1,4 +1,4 @@
-"""Reading a transformers ``config.json``: what all of its vision transformers have in common."""
+"""Reading the ``config.json`` of a vision transformer in transformers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vconv.types import Config
 EXACT_GELU = ("gelu", "gelu_python")
 """Values of ``hidden_act`` that mean the exact GELU."""
 NUM_LABELS = 2
-"""Labels that transformers takes where a configuration names none."""
+"""The number of labels that transformers assumes if the configuration does not give one."""
 _GREATEST = 2**31
-"""Above every number of a configuration."""
+"""The greatest number that a configuration may hold."""
 
 _DINOV3: Mapping[str, Any] = {
     "hidden_act": "gelu",
@@ -37,11 +37,11 @@ _DINOV2: Mapping[str, Any] = {
     "use_mask_token": True,
 }
 _VIT: Mapping[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True}
-"""What transformers takes where a configuration leaves a value out."""
+"""The defaults of transformers for values that a configuration does not give."""
 
 
 def names(family: str) -> Callable[[Config], bool]:
-    """Return the function that tells whether a configuration's ``model_type`` is this one."""
+    """Return a function that checks whether a configuration's ``model_type`` is this family."""
     return lambda config: config.get("model_type") == family
 
 
@@ -49,7 +49,7 @@ def whole(config: Config, name: str, least: int = 1) -> int:
     """Return a whole number from a configuration.
 
     Raises:
-        WeightsError: it is missing, or does not make sense.
+        WeightsError: the number is missing or invalid.
     """
     number = config.get(name)
     if isinstance(number, int) and not isinstance(number, bool) and least <= number <= _GREATEST:
@@ -61,7 +61,7 @@ def real(config: Config, name: str) -> float:
     """Return a real number above 0 from a configuration.
 
     Raises:
-        WeightsError: it is missing, or does not make sense.
+        WeightsError: the number is missing or invalid.
     """
     number = config.get(name)
     if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number <= _GREATEST:
@@ -99,15 +99,15 @@ def read(
 
     Args:
         config: a ``config.json``.
-        defaults: what transformers takes where it leaves a value out.
-        hidden: from the configuration to the channels inside an MLP.
-        gated: the flag that asks for a gated MLP; empty where there is none.
-        pooling: how ``pooled`` comes about.
-        learned_positions: whether there is a learned position for each token.
-        any_size: whether images of any size are taken.
+        defaults: the defaults of transformers for values that the configuration does not give.
+        hidden: returns the number of channels inside an MLP from the configuration.
+        gated: the flag that asks for a gated MLP; empty if the family has no such flag.
+        pooling: how ``pooled`` is computed.
+        learned_positions: whether there is a learned position embedding for each token.
+        any_size: whether the network takes images of any size.
 
     Raises:
-        WeightsError: it lacks a number, or asks for what vconv does not have.
+        WeightsError: the configuration lacks a number, or asks for an option that vconv does not support.
     """
     config = {"num_register_tokens": 0, "num_labels": NUM_LABELS, **defaults, **config}
     if gated and config.get(gated):
@@ -123,7 +123,7 @@ def read(
         raise WeightsError(
             "config.json does not make sense",
             got=f"hidden_size = {width} for num_attention_heads = {heads}",
-            expected="a hidden size that the heads divide",
+            expected="a hidden size that is a multiple of the number of heads",
             fix="use the config.json that was published with the weights",
         )
     flags = {name for name, value in config.items() if value is True} - {ANY_SIZE, CLASSIFIER}
@@ -167,7 +167,7 @@ def dinov3_vit(config: Config) -> Numbers:
 
 
 def dinov2(config: Config) -> Numbers:
-    """Read the configuration of a DINOv2 without registers."""
+    """Read the configuration of a DINOv2 model without registers."""
     return read(config, _DINOV2, hidden=_ratio, gated="use_swiglu_ffn", any_size=True)
 
 

@@ -1,4 +1,4 @@
-"""transformers: models of ``config.json`` with a ``model_type``."""
+"""transformers: models whose ``config.json`` has a ``model_type``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CLASSES = {
     "pooler": "AutoModel",
     "classifier": "AutoModelForImageClassification",
 }
-"""From a network's head to the class that stock users load it with."""
+"""The class that loads a model in stock transformers, by the head of the network."""
 _PLAIN = "vconv_plain"
 _STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
-"""How a folder is read: nothing is fetched, no code in it is run or asked about, and results have names."""
+"""Arguments for reading a folder: no download, no code from the folder, and outputs with names."""
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def _load(folder: Path, network: Network) -> nn.Module:
         raise WeightsError(
             "transformers does not load all of the weights",
             got=", ".join(f"{len(found)} {kind}, such as {found[0]}" for kind, found in wrong.items()),
-            expected="every tensor in its place",
+            expected="every tensor loaded from the file",
             fix="check that the weights belong to this config.json",
         )
     return cast("nn.Module", model)
@@ -80,7 +80,7 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
 
 
 def _classified(model: Any, pixel_values: Tensor) -> tuple[Any, Tensor]:
-    """Run a stock classifier; return what its backbone gave on the way, and its logits."""
+    """Run a stock classifier; return the output of its backbone, and its logits."""
     seen: list[Any] = []
 
     def see(module: nn.Module, given: Any, result: Any) -> None:
@@ -114,7 +114,7 @@ def _plain_attention(
 
 @contextlib.contextmanager
 def _plain(model: nn.Module) -> Iterator[None]:
-    """Register plain attention under a name of its own, and take it away again on exit."""
+    """Make a model use plain attention; restore its attention and the registry of transformers on exit."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     stock: Any = model
@@ -142,7 +142,7 @@ def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
     )
     if not all(isinstance(side, int) for side in sides):
         raise InputError(
-            "the image size is not understood",
+            "the preprocessing does not give a valid image size",
             got=repr(given),
             expected="a height and a width",
             fix=f"set size, or crop_size, to {{height, width}} in {PREPROCESSOR_FILE}",

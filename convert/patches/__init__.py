@@ -1,1 +1,1 @@
-"""The patches, one a file, and their table."""
+"""The patches, one per file, and their table."""

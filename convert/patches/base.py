@@ -1,9 +1,9 @@
-"""What a patch is, and how patches are put on a model and taken off again.
+"""Definition of a patch, and the functions that apply patches to a model and undo them.
 
-A patch is a named change with a reason, a rule for where it applies, a count of what it must touch, an
-undo, and carriers: the things by which it reaches the user. transformers renames its modules from one
-version to the next, so an assignment to a remembered attribute may do nothing at all; the count is what
-turns such silence into an error.
+A patch is a named change. It has a reason, a rule for the networks that need it, the number of places that it
+must change, an undo, and carriers: the files or functions that bring the change to the user. transformers
+renames its modules between versions, so that an assignment to an old attribute may have no effect. The check
+of the number of places turns this into an error.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Carrier = Literal["config", "checkpoint", "graph", "vconv.load"]
 
 @dataclass(frozen=True)
 class Site:
-    """One place in a model that a patch must touch.
+    """One place in a model that a patch must change.
 
     Args:
-        name: where, for messages.
-        done: whether the model already has the change, as one built from a patched config does.
-        apply: makes the change and returns what undoes it.
+        name: the path of the place, for messages.
+        done: whether the model already has the change, as a model that is built from a patched config does.
+        apply: makes the change and returns a function that undoes it.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Site:
 
 @dataclass(frozen=True)
 class WeightsFinding:
-    """What a patch finds in a checkpoint.
+    """The result of a patch's look at the weights of a checkpoint.
 
     Args:
         apply: whether these weights allow the patch.
-        proof: what was found; empty where a patch does not look at weights.
-        drops: canonical keys of the tensors that it leaves out.
+        proof: the evidence from the weights; empty if the patch does not look at weights.
+        drops: canonical keys of the tensors that the patch drops.
     """
 
     apply: bool = True
@@ -68,14 +68,14 @@ class Patch:
     Args:
         name: its name.
         reason: why it is needed.
-        corrective: whether it moves the library's model to the authors' network; otherwise it is
+        corrective: whether it corrects the library's model to match the authors' network; otherwise it is
             equivalent, and changes no value.
-        carriers: by what it reaches the user of a network.
-        applies: tells whether a network calls for it.
-        expected: how many places it must touch.
-        sites: finds those places in a model as the library builds it from the original or the patched config.
-        edit_config: the configuration that makes the stock library build the patched model.
-        decide: looks at the weights and tells whether they allow it; by default they do.
+        carriers: returns the files or functions that bring the change to the user of a network.
+        applies: returns whether a network needs the patch.
+        expected: returns the number of places that it must change.
+        sites: finds those places in a model that the library builds from the original or the patched config.
+        edit_config: returns the configuration from which the stock library builds the patched model.
+        decide: looks at the weights and returns whether they allow the patch; by default they do.
     """
 
     name: str
@@ -91,12 +91,12 @@ class Patch:
 
 @dataclass(frozen=True)
 class Applied:
-    """What one patch found in a model.
+    """The places that one patch found in a model.
 
     Args:
         patch: its name.
-        sites: places found, as many as the architecture must have.
-        carried: how many of them the model had already.
+        sites: number of places found, which is the number that the architecture must have.
+        carried: number of those places that already had the change.
     """
 
     patch: str
@@ -105,7 +105,7 @@ class Applied:
 
 
 def find_sites(patch: Patch, model: nn.Module, network: Network) -> list[Site]:
-    """Find the places that a patch must touch.
+    """Find the places that a patch must change.
 
     Raises:
         PatchError: there are more or fewer than the architecture must have.
@@ -116,7 +116,7 @@ def find_sites(patch: Patch, model: nn.Module, network: Network) -> list[Site]:
         raise PatchError(
             f"the patch {patch.name} does not fit this {type(model).__name__}",
             got=f"{len(sites)} places to change",
-            expected=f"{expected}, as {network.layout.family} with {network.blocks} blocks has",
+            expected=f"{expected}, the number in {network.layout.family} with {network.blocks} blocks",
             fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later), unmodified",
         )
     return sites
@@ -124,15 +124,15 @@ def find_sites(patch: Patch, model: nn.Module, network: Network) -> list[Site]:
 
 @contextlib.contextmanager
 def applied(model: nn.Module, network: Network, patches: Iterable[Patch]) -> Iterator[list[Applied]]:
-    """Put patches on a model, and take them off on exit, whatever happens.
+    """Apply patches to a model, and undo them on exit, also after an exception.
 
     Args:
         model: a model as the library builds it.
-        network: what it is.
+        network: the network that it implements.
         patches: the patches to apply, in order.
 
     Yields:
-        What each patch found.
+        The places that each patch found.
 
     Raises:
         PatchError: a patch did not find exactly the places that the architecture must have.

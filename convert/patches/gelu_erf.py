@@ -1,9 +1,9 @@
-"""`gelu-erf`: the exact GELU, spelled out, because the NPU runs ``F.gelu`` in its tanh form.
+"""`gelu-erf`: the exact GELU, written with ``erf``, because an NPU computes ``F.gelu`` in its tanh form.
 
 torch_npu dispatches ``F.gelu`` to ``aclnnGelu``, which drops the ``approximate`` argument. The two forms
-differ by up to 4.73e-4, at abs(x) = 2.70. Written with ``erf`` there is nothing to mistake. transformers
-has that spelling as the activation ``gelu_python``, so config.json alone carries the patch; timm has none,
-so there the graphs and ``vconv.load`` do.
+differ by up to 4.73e-4, at abs(x) = 2.70. A GELU that is written with ``erf`` does not call that kernel.
+transformers has this form as the activation ``gelu_python``, so that config.json alone carries the patch.
+timm has no such activation, so that for timm the graphs and ``vconv.load`` carry the patch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def gelu_erf(x: Tensor) -> Tensor:
 
 
 class GeluErf(nn.Module):
-    """The exact GELU without a GELU kernel; any shape."""
+    """The exact GELU without a GELU kernel, for tensors of any shape."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply :func:`gelu_erf`."""
@@ -50,7 +50,7 @@ class _Executed(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _spelled_out(activation: nn.Module) -> bool:
-    """Tell whether an activation runs no GELU kernel, by what it executes on a tensor without data."""
+    """Return whether an activation uses ``erf`` and no GELU kernel. It is run on a tensor without data."""
     with torch.no_grad(), _Executed() as executed:
         activation(torch.empty(8, device="meta"))
     return "erf" in executed.names and "gelu" not in executed.names
@@ -63,7 +63,7 @@ def _replace(parent: nn.Module, name: str, make: Callable[[], nn.Module]) -> Und
 
 
 def _places(model: nn.Module, network: Network) -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
-    """Find every exact GELU, spelled out or not: its path, its parent, its name there, and itself."""
+    """Yield path, parent, name in the parent, and module of every exact GELU, in either form."""
     exact = library_of(network).exact_gelus()
     for path, parent in model.named_modules():
         for name, child in parent.named_children():
@@ -88,7 +88,7 @@ def _carriers(network: Network) -> tuple[Carrier, ...]:
 
 PATCH = Patch(
     name="gelu-erf",
-    reason="the NPU runs F.gelu in its tanh form",
+    reason="an NPU computes F.gelu in its tanh form, even if the exact form is requested",
     corrective=False,
     carriers=_carriers,
     applies=lambda network: network.numbers.exact_gelu,
@@ -99,10 +99,10 @@ PATCH = Patch(
 
 
 def realised_by(make: Callable[[], nn.Module]) -> Patch:
-    """Return the same patch with another module in every place, a device's own exact GELU.
+    """Return the same patch with another replacement module, such as a device's native exact GELU.
 
     Args:
-        make: makes the module; it takes a tensor of any shape.
+        make: makes the module, which takes a tensor of any shape.
     """
 
     def sites(model: nn.Module, network: Network) -> list[Site]:

@@ -1,8 +1,8 @@
-"""`qkv-bias`: query, key and value biases stripped where every one of them is zero, and only there.
+"""`qkv-bias`: strip the query, key and value biases if all of them are zero.
 
-The released DINOv3 files have query and value biases that are all zero. Adding them costs an operator
-launch each. A bias that is not zero stays: dropping a query or, with RoPE, a key bias changes the output
-by several per cent.
+In the released DINOv3 files, all query and value biases are zero. The addition of each one costs an operator
+launch. If any bias is not zero, all biases stay: without a query bias or, with RoPE, a key bias, the output
+changes by several per cent.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from vconv.errors import PatchError
 
 @dataclass(frozen=True)
 class Proof:
-    """Whether a checkpoint's query, key and value biases may go.
+    """The evidence on whether a checkpoint's query, key and value biases may be stripped.
 
     Args:
-        biases: how many there are.
-        worst: the tensor with the greatest magnitude; empty if there are none.
+        biases: number of these biases.
+        worst: the tensor with the greatest magnitude; empty if there are no biases.
         greatest: that magnitude.
     """
 
@@ -56,7 +56,7 @@ def biases(network: Network) -> list[str]:
 
 
 def prove(network: Network, matches: Iterable[MatchedTensor]) -> Proof:
-    """Read every query, key and value bias of a checkpoint and tell whether all are zero."""
+    """Read every query, key and value bias of a checkpoint, and find the greatest magnitude."""
     wanted = set(biases(network))
     sizes = {pair.canonical: checkpoint.greatest(pair.entry) for pair in matches if pair.canonical in wanted}
     worst = max(sizes, key=lambda key: sizes[key], default="")
@@ -97,7 +97,7 @@ def _decide(network: Network, matches: Sequence[MatchedTensor]) -> WeightsFindin
 
 PATCH = Patch(
     name="qkv-bias",
-    reason="a bias that is zero everywhere costs a launch and adds nothing",
+    reason="the addition of a bias that is all zero costs an operator launch and changes no value",
     corrective=False,
     carriers=lambda network: ("config", "checkpoint", "graph"),
     applies=lambda network: bool(network.layout.biases),

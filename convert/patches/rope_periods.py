@@ -1,9 +1,9 @@
 """`rope-periods`: RoPE periods in bfloat16, as the authors' files store them.
 
-The released DINOv3 files keep the periods as a bfloat16 buffer; transformers and timm recompute them in
-float32, and no state dict can carry them there because their buffers are not persistent. The difference
-at the output is 1e-3 and more. So the graphs hold the periods, and ``vconv.load`` sets them after the stock
-load.
+The released DINOv3 files store the periods as a bfloat16 buffer. transformers and timm recompute the periods
+in float32. Their buffers are not persistent, so that a state dict cannot carry the authors' values. The
+outputs differ by 1e-3 or more. So the graphs hold the authors' periods, and ``vconv.load`` sets them after
+stock loading.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vconv.convert.patches.base import Patch, Site, Undo
 def periods(theta: float, head_dim: int) -> Tensor:
     """Return the RoPE periods that the authors' files hold, as float32 (head_dim / 4,).
 
-    ``theta ** (2 i / (head_dim / 2))``, rounded to bfloat16 (facebookresearch/dinov3, rope position
-    encoding; the files store the buffer in that type).
+    ``theta ** (2 i / (head_dim / 2))``, rounded to bfloat16, the type of the buffer in those files
+    (facebookresearch/dinov3, RoPE position encoding).
     """
     exponents = 2 * torch.arange(head_dim // 4) / (head_dim / 2)
     return torch.pow(theta, exponents).bfloat16().float()
@@ -45,7 +45,7 @@ def _sites(model: nn.Module, network: Network) -> list[Site]:
 
 
 def _same(buffer: Tensor, wanted: Tensor) -> bool:
-    """Tell whether a buffer holds these very periods, in float32: angles are computed in its type."""
+    """Return whether a buffer has these values and their type, in which the angles are computed."""
     return not buffer.is_meta and buffer.dtype is wanted.dtype and torch.equal(buffer.cpu(), wanted)
 
 
@@ -63,7 +63,7 @@ def _assign(module: nn.Module, key: str, exact: Tensor) -> Undo:
 
 
 def _renew(module: Any) -> None:
-    """Make timm compute anew what it keeps of the periods where the image size is fixed."""
+    """Make timm recompute the embedding that it caches if the image size is fixed."""
     if getattr(module, "pos_embed_cached", None) is not None:
         module._cache_embed(module.feat_shape)
 
@@ -72,7 +72,7 @@ BUFFERS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "inv_freq": lambda exact: 1.0 / exact,
     "periods": lambda exact: exact,
 }
-"""The buffers that hold the periods, transformers' and timm's, with what belongs into them."""
+"""By buffer name in transformers and in timm: the function that returns its contents from the periods."""
 
 
 PATCH = Patch(

@@ -15,7 +15,7 @@ PATCHES: Mapping[str, Patch] = {
 
 
 def called_for(network: Network) -> list[Patch]:
-    """List the patches that an architecture calls for, before its weights are looked at."""
+    """List the patches that an architecture needs, without a look at the weights."""
     return [patch for patch in PATCHES.values() if patch.applies(network)]
 
 

@@ -1,4 +1,4 @@
-"""The patched checkpoint: source tensors streamed into one file, in the library's own stock layout."""
+"""The patched checkpoint: source tensors streamed into one file, in the stock layout of the library."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def values(chunk: bytes, dtype: str) -> NDArray[np.float32]:
 
 
 def widened(entry: TensorEntry) -> Iterator[bytes]:
-    """Yield a tensor as F32 bytes, whatever its type on disk, and stop at NaN or Inf.
+    """Yield the bytes of a tensor, converted to F32, and raise an error at NaN or Inf.
 
     Raises:
         WeightsError: a value is not finite.
@@ -38,7 +38,7 @@ def widened(entry: TensorEntry) -> Iterator[bytes]:
         block = values(chunk, entry.dtype)
         if not np.isfinite(block).all():
             raise WeightsError(
-                f"a weight is not a number in {entry.path.name}",
+                f"a weight is not finite in {entry.path.name}",
                 got=f"NaN or Inf in {entry.name}",
                 expected="finite weights",
                 fix="use a checkpoint that was saved before training diverged",
@@ -47,22 +47,22 @@ def widened(entry: TensorEntry) -> Iterator[bytes]:
 
 
 def greatest(entry: TensorEntry) -> float:
-    """Return the greatest magnitude in a tensor: 0.0 proves that it is all zero."""
+    """Return the greatest magnitude in a tensor; 0.0 proves that every element is zero."""
     return max((float(np.abs(np.frombuffer(chunk, "<f4")).max()) for chunk in widened(entry)), default=0.0)
 
 
 _Stream = Callable[[TensorEntry], Iterator[bytes]]
-"""Yields a tensor, or a run of one, as F32 bytes."""
+"""Yields the F32 bytes of a tensor, or of consecutive elements of a tensor."""
 
 
 @dataclass(frozen=True)
 class WeightsPlan:
-    """An artifact's weights file that is yet to be written.
+    """The plan of an artifact's weights file that is not written yet.
 
     Args:
         path: the file to write; it must not exist.
         matches: every source tensor with its place in the artifact.
-        dropped: canonical keys that are left out, each with its proof.
+        dropped: the proof for each tensor that is dropped, by canonical key.
     """
 
     path: Path
@@ -76,12 +76,12 @@ class WeightsPlan:
 
     @property
     def entries(self) -> dict[str, TensorEntry]:
-        """Where every tensor of the file will lie."""
+        """The position of every tensor in the file that will be written."""
         return safetensors_file.laid_out(self.path, self._planned(widened))
 
     @property
     def nbytes(self) -> int:
-        """How long the tensors of the file will be."""
+        """Size of all tensors of the file, in bytes."""
         return sum(tensor.nbytes for tensor in self._planned(widened))
 
     def _planned(self, stream: _Stream) -> list[PlannedTensor]:
@@ -91,13 +91,14 @@ class WeightsPlan:
         """Write the file.
 
         Args:
-            stop: ends the writing when it is set, by an :class:`InterruptedError`.
-            say: takes progress.
+            stop: event that cancels the writing when it is set.
+            say: receives progress messages.
 
         Returns:
-            The ledger, one line a source tensor, and the file's sha256.
+            The ledger, one line per source tensor, and the SHA-256 of the file.
 
         Raises:
+            InterruptedError: ``stop`` was set.
             WeightsError: a weight is not finite.
         """
         digests: dict[TensorEntry, str] = {}
@@ -120,7 +121,7 @@ class WeightsPlan:
             digest = _sha256(entry.chunks())
             proof = self.dropped[pair.canonical]
             return Line(pair.source, "", "dropped", entry.dtype, entry.shape, digest, proof)
-        # What became one run was hashed as it was written; what was split is read once more, in its order.
+        # A tensor that was written as one run has its digest already. A split tensor is read again, in order.
         digest = digests.get(run_of(entry, 0, math.prod(entry.shape)) if pair.pieces else entry, "")
         digest = digest or _sha256(widened(entry))
         return Line(
@@ -148,7 +149,7 @@ def _sha256(chunks: Iterable[bytes]) -> str:
 def _planned(
     carried: Iterable[tuple[TensorEntry, str, tuple[Piece, ...]]], stream: _Stream
 ) -> list[PlannedTensor]:
-    """Return the tensors of a weights file, each of the runs of source elements that it is made of."""
+    """Return the planned tensors of a weights file, each with its runs of source elements."""
     return [
         PlannedTensor(name, "F32", assembly.shape, partial(_chained, list(assembly.in_order()), stream))
         for name, assembly in assemble(carried).items()
@@ -161,19 +162,19 @@ def _chained(runs: Sequence[TensorEntry], stream: _Stream) -> Iterator[bytes]:
 
 
 def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry], say: Say = silent) -> str:
-    """Write an artifact's weights file once more, as its ledger says it came about.
+    """Write an artifact's weights file again from its source, as the ledger describes.
 
     Args:
         path: the file to write; it must not exist.
         lines: the ledger.
         source: the source tensors.
-        say: takes progress.
+        say: receives progress messages.
 
     Returns:
-        The file's sha256.
+        The SHA-256 of the file.
 
     Raises:
-        WeightsError: a tensor is missing, or is not the one that the ledger speaks of.
+        WeightsError: a source tensor is missing, or differs from the one in the ledger.
     """
     kept = [line for line in lines if line.targets]
     for line in kept:
@@ -186,19 +187,20 @@ def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry]
                 fix="give the original's weights: `vconv info` names them",
             )
         if line.pieces:
-            # Its runs are written apart from each other, so that it is proven before.
-            for _ in _proven(entry, line):
+            # The runs are written to different places, so that the whole tensor must be checked first.
+            for _ in _checked(entry, line):
                 pass
     by_entry = {source[line.source]: line for line in kept if not line.pieces}
 
     def stream(entry: TensorEntry) -> Iterator[bytes]:
-        return _proven(entry, by_entry[entry]) if entry in by_entry else widened(entry)
+        return _checked(entry, by_entry[entry]) if entry in by_entry else widened(entry)
 
     carried = ((source[line.source], line.target, line.pieces) for line in kept)
     return safetensors_file.write(path, _planned(carried, stream), say)
 
 
-def _proven(entry: TensorEntry, line: Line) -> Iterator[bytes]:
+def _checked(entry: TensorEntry, line: Line) -> Iterator[bytes]:
+    """Yield a tensor as F32 bytes, and raise an error if its digest is not the one in the ledger."""
     digest = hashlib.sha256()
     for chunk in widened(entry):
         digest.update(chunk)

@@ -1,4 +1,4 @@
-"""The ledger: one line a source tensor, saying what became of it. Nothing is left out, nothing guessed."""
+"""The ledger: one line per source tensor, with the action that was taken on it. No tensor is left out."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ Action = Literal["copied", "renamed", "cast", "split", "fused", "dropped"]
 ACTIONS: tuple[Action, ...] = ("copied", "renamed", "cast", "dropped")
 """Actions that every summary counts."""
 REGROUPING: tuple[Action, ...] = ("split", "fused")
-"""Actions that a summary counts where they occur."""
+"""Actions that a summary counts only if they occur."""
 
 CASTABLE = ("F16", "BF16")
-"""Types that are widened to F32, which loses nothing."""
+"""Types that are widened to F32 without loss."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What became of one source tensor.
+    """The action that was taken on one source tensor.
 
     Args:
         source: its name in the source.
-        target: its name in the artifact; empty if it was dropped, or split into several.
-        action: ``copied``, ``renamed``, ``cast`` (to F32, values unchanged), ``split`` (into several),
-            ``fused`` (with others into one) or ``dropped``.
+        target: its name in the artifact; empty if it was dropped, or split into several tensors.
+        action: ``copied``, ``renamed``, ``cast`` (to F32, values unchanged), ``split`` (into several
+            tensors), ``fused`` (with others into one tensor) or ``dropped``.
         dtype: its dtype in the source.
         shape: its dimensions.
-        sha256: of its bytes in the artifact, its pieces end to end; in the source if it was dropped.
+        sha256: SHA-256 of its bytes in the artifact, its pieces concatenated; of its bytes in the source if
+            it was dropped.
         proof: why dropping it changes nothing; empty for the other actions.
-        pieces: where its elements went, in order, where they did not become one tensor of the same shape.
+        pieces: the places of its elements in the artifact, in order; empty if it became one tensor of the
+            same shape.
     """
 
     source: str
@@ -52,24 +54,25 @@ class Line:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the tensors in the artifact that it went into; none if it was dropped."""
+        """Names of the artifact's tensors that hold its elements; empty if it was dropped."""
         return tuple(piece.target for piece in self.pieces) or ((self.target,) if self.target else ())
 
     def taken_back(self, artifact: Mapping[str, TensorEntry]) -> list[TensorEntry]:
-        """Return what in an artifact, end to end, is this tensor again; empty if it is not there."""
+        """Return the runs of an artifact that, concatenated, are this tensor; empty if they are not there."""
         return taken_back(self.shape, self.target, self.pieces, artifact)
 
 
 @dataclass(frozen=True)
 class MatchedTensor:
-    """A source tensor and the key on disk that the artifact gives it.
+    """A source tensor and its key on disk in the artifact.
 
     Args:
         source: its name in the source.
-        target: its name in the artifact; empty where it becomes several tensors.
+        target: its name in the artifact; empty if it becomes several tensors.
         canonical: its key in the source's layout, without prefix.
-        entry: where it lies.
-        pieces: where its elements go, in order, where they do not become one tensor of the same shape.
+        entry: its position on disk.
+        pieces: the places of its elements in the artifact, in order; empty if it becomes one tensor of the
+            same shape.
     """
 
     source: str
@@ -85,18 +88,19 @@ _FIX = "check that the weights belong to this system and to this config.json"
 def match_tensors(
     network: Network, entries: Mapping[str, TensorEntry], fix: str = _FIX
 ) -> list[MatchedTensor]:
-    """Pair every tensor of a checkpoint with the network's own.
+    """Match every tensor of a checkpoint with a tensor of the network.
 
     Args:
-        network: what the tensors must amount to.
-        entries: what the checkpoint holds.
-        fix: what to do where they do not fit.
+        network: the network whose tensors the checkpoint must hold.
+        entries: the tensors of the checkpoint.
+        fix: the remedy for the error text, if they do not fit.
 
     Returns:
-        One match a tensor of the checkpoint.
+        One match per tensor of the checkpoint.
 
     Raises:
-        WeightsError: a tensor is missing, left over, misshapen, or of a type that fp32 cannot hold.
+        WeightsError: a tensor is missing, unknown or double, or has the wrong shape, or its type is not F32,
+            F16 or BF16.
     """
     wanted = network.tensors()
     matches: list[MatchedTensor] = []
@@ -115,7 +119,7 @@ def match_tensors(
             raise WeightsError(
                 f"the checkpoint does not fit {network.layout.family}",
                 got=f"{len(names)} {kind} tensors, such as {', '.join(names[:3])}",
-                expected=f"exactly the {len(wanted)} tensors that config.json calls for",
+                expected=f"exactly the {len(wanted)} tensors that config.json requires",
                 fix=fix,
             )
     for pair in matches:
@@ -133,29 +137,30 @@ def match_tensors(
 def renamed(
     lines: Iterable[Line], network: Network, entries: Mapping[str, TensorEntry]
 ) -> dict[str, TensorEntry]:
-    """Give the tensors of a checkpoint the names that a ledger knows them by.
+    """Rename the tensors of a checkpoint to the source names in a ledger.
 
-    The same weights can be saved with the library's names on disk, or with those that it has in memory.
+    The same weights can be saved under the names that the library uses on disk, or under those that it uses
+    in memory.
 
     Args:
         lines: the ledger.
-        network: what the checkpoint holds.
-        entries: its tensors.
+        network: the network that the checkpoint holds.
+        entries: the tensors of the checkpoint.
 
     Returns:
-        The same tensors; one that the ledger does not know keeps its name.
+        The same tensors; a tensor that is not in the ledger keeps its name.
     """
     known = {_canonical(network, line.source): line.source for line in lines}
     return {known.get(_canonical(network, name), name): entry for name, entry in entries.items()}
 
 
 def _canonical(network: Network, name: str) -> str:
-    """Return a tensor's canonical key; a state dict has other names in memory than it has on disk."""
+    """Return a tensor's canonical key; libraries use different names in memory and on disk."""
     return network.layout.disk_key(name.removeprefix(network.layout.prefix))
 
 
 def summary(lines: Iterable[Line]) -> dict[str, int]:
-    """Count the lines: all of them as ``tensors``, then by action."""
+    """Return the number of lines as ``tensors``, and the number for each action."""
     lines = list(lines)
     counts = Counter(line.action for line in lines)
     shown = (*ACTIONS, *(action for action in REGROUPING if counts[action]))
@@ -163,7 +168,7 @@ def summary(lines: Iterable[Line]) -> dict[str, int]:
 
 
 def save(path: Path, lines: Iterable[Line]) -> None:
-    """Write a ledger as JSON, one line a tensor."""
+    """Write a ledger as JSON, one line per tensor."""
     rows = [json.dumps(_row(line)) for line in lines]
     path.write_text("[\n" + ",\n".join(rows) + "\n]\n")
 
@@ -182,7 +187,7 @@ def load(path: Path) -> list[Line]:
     """Read a ledger that :func:`save` wrote.
 
     Raises:
-        ArtifactError: it is not one.
+        ArtifactError: the file is not a ledger.
     """
     try:
         return [_line(row) for row in json.loads(path.read_bytes())]

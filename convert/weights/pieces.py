@@ -1,8 +1,8 @@
-"""Pieces: where the elements of a source tensor go, when they do not become one tensor as they are.
+"""Pieces: the places of a source tensor's elements, if the tensor is split, fused or reshaped.
 
-Tensors are laid out row by row, so that the parts of a fused projection, one below the other, are runs of
-consecutive elements. A piece is such a run: splitting, fusing and reshaping move whole runs of bytes, are
-read as a stream, and change no bit.
+Tensors are stored row by row. The parts of a fused projection are concatenated along the first dimension, so
+that each part is a run of consecutive elements. A piece is such a run. Splitting, fusing and reshaping copy
+whole runs of bytes as a stream and change no bit.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 
 @dataclass(frozen=True)
 class Piece:
-    """The next elements of a source tensor, and where in the artifact they go.
+    """Consecutive elements of a source tensor, and their place in the artifact.
 
     Args:
         target: the tensor in the artifact.
         shape: its dimensions.
-        start: the first element of it that they become.
-        count: how many there are.
+        start: the position of the first of these elements in the target.
+        count: number of elements.
     """
 
     target: str
@@ -33,21 +33,21 @@ class Piece:
 
 @dataclass(frozen=True)
 class Assembly:
-    """One tensor of an artifact, and the runs of source elements that it is made of.
+    """One tensor of an artifact, and the runs of source elements that it consists of.
 
     Args:
         shape: its dimensions.
-        runs: by the first element, the elements that go there, as an entry by itself.
+        runs: the source elements of each run as an entry, by the position of the first element.
     """
 
     shape: tuple[int, ...]
     runs: dict[int, TensorEntry] = field(default_factory=dict)
 
     def in_order(self) -> Iterator[TensorEntry]:
-        """Yield the runs, end to end.
+        """Yield the runs in order.
 
         Raises:
-            ValueError: they overlap, or leave a gap: the rules that made them are wrong.
+            ValueError: the runs overlap or leave a gap, because the rules of a layout are wrong.
         """
         position = 0
         for start, run in sorted(self.runs.items()):
@@ -60,7 +60,7 @@ class Assembly:
 
 
 def run_of(entry: TensorEntry, start: int, count: int) -> TensorEntry:
-    """Return consecutive elements of a tensor as an entry by itself, of one dimension."""
+    """Return an entry of one dimension for consecutive elements of a tensor."""
     size = ITEM_SIZES[entry.dtype]
     return replace(entry, shape=(count,), offset=entry.offset + start * size, nbytes=count * size)
 
@@ -68,10 +68,10 @@ def run_of(entry: TensorEntry, start: int, count: int) -> TensorEntry:
 def assemble(
     carried: Iterable[tuple[TensorEntry, str, tuple[Piece, ...]]],
 ) -> dict[str, Assembly]:
-    """Gather what every tensor of an artifact is made of.
+    """Collect the runs that every tensor of an artifact consists of.
 
     Args:
-        carried: source tensors, each with its name in the artifact, or the pieces that it becomes.
+        carried: source tensors, each with its name in the artifact, or with the pieces that it becomes.
 
     Raises:
         ValueError: two source tensors go to the same place.
@@ -92,12 +92,12 @@ def assemble(
 def taken_back(
     shape: tuple[int, ...], target: str, pieces: tuple[Piece, ...], artifact: Mapping[str, TensorEntry]
 ) -> list[TensorEntry]:
-    """Return the runs of an artifact that, end to end, are a source tensor again; none if they are not there.
+    """Return the runs of an artifact that, concatenated, are a source tensor; empty if they are not there.
 
     Args:
         shape: the source tensor's dimensions.
-        target: its name in the artifact, where it is one tensor there.
-        pieces: the pieces that it became; empty where it is one tensor as it was.
+        target: its name in the artifact, if it is one tensor there.
+        pieces: the pieces that it became; empty if it stayed one tensor of the same shape.
         artifact: the artifact's tensors.
     """
     wanted = pieces or (Piece(target, shape, 0, math.prod(shape)),)

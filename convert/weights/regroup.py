@@ -1,8 +1,9 @@
-"""From one layout of an architecture to another: rename, split, fuse and reshape, as their rules say.
+"""Conversion from one layout of an architecture to another: rename, split, fuse and reshape tensors.
 
-The rules of a layout lay its stored tensors and the architecture's parts end to end. So a part is known as
-runs of elements of one layout's tensors, and each tensor of another layout as runs of parts; put together,
-each tensor of the one is runs of the other's. No element is computed: both directions are exact, bit by bit.
+A rule of a layout states which stored tensors and which parts of the architecture hold the same elements in
+the same order. So each part is a list of runs of elements in the source layout's tensors, and each tensor of
+the target layout is a list of parts. Together, these give each target tensor as a list of runs of source
+tensors. Elements are only copied, so that both directions are exact, bit by bit.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from vconv.convert.weights.ledger import MatchedTensor
 from vconv.convert.weights.pieces import Piece
 from vconv.errors import WeightsError
 
-UNUSED = "inference makes no use of it"
-"""The proof by which a tensor may be dropped that the other layout does not store."""
+UNUSED = "inference does not use it"
+"""The proof for dropping a tensor that the other layout does not store."""
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Consecutive elements of one stored tensor, by its key."""
+    """Consecutive elements of one stored tensor, which is named by its key."""
 
     key: str
     start: int
@@ -33,19 +34,20 @@ class _Run:
 def regrouped(
     matches: Iterable[MatchedTensor], source: Network, target: Network
 ) -> tuple[list[MatchedTensor], dict[str, str]]:
-    """Carry the tensors of a checkpoint over into another layout.
+    """Convert the tensors of a checkpoint to another layout.
 
     Args:
         matches: the checkpoint's tensors, as :func:`vconv.convert.weights.ledger.match_tensors` returns them.
-        source: the network that they make.
-        target: the same network in the layout that is wanted.
+        source: the network in the layout of the checkpoint.
+        target: the same network in the new layout.
 
     Returns:
-        The matches with their places in the target's file; and the canonical keys that are left out, each
-        with its proof.
+        The matches with their places in the target's file, and the proof for each dropped tensor by canonical
+        key.
 
     Raises:
-        WeightsError: the target stores what the source does not have, or does not store what inference needs.
+        WeightsError: the source lacks a tensor of the target, or the target has no place for a tensor that
+            inference uses.
     """
     runs = _runs_of_parts(source)
     kept = _tensors_of(target, runs)
@@ -73,7 +75,7 @@ def _placed(match: MatchedTensor, found: Sequence[tuple[int, Piece]]) -> Matched
 
 
 def _runs_of_parts(network: Network) -> dict[str, list[_Run]]:
-    """Tell of every part which elements of the stored tensors it is."""
+    """Return, for every part, the runs of stored elements that it consists of."""
     found: dict[str, list[_Run]] = {}
     for group in network.groups():
         stored = [_Run(tensor.key, 0, math.prod(tensor.shape)) for tensor in group.stored]
@@ -85,7 +87,7 @@ def _runs_of_parts(network: Network) -> dict[str, list[_Run]]:
 def _tensors_of(
     network: Network, runs: dict[str, list[_Run]]
 ) -> dict[tuple[str, tuple[int, ...]], list[_Run]]:
-    """Tell of every tensor of a network, by name on disk and shape, which runs it is made of."""
+    """Return the runs that every tensor of a network consists of, by name on disk and shape."""
     found: dict[tuple[str, tuple[int, ...]], list[_Run]] = {}
     for group in network.groups():
         line = [run for part in group.parts for run in _of_part(part, group, runs, network)]
@@ -98,23 +100,27 @@ def _tensors_of(
 def _of_part(part: str, group: Group, runs: dict[str, list[_Run]], network: Network) -> list[_Run]:
     found = runs.get(part)
     if found is None:
-        raise _misfit(network, f"no {part} in the source", "a source with every tensor that it stores")
+        raise _misfit(
+            network, f"no {part} in the source", "a source with every tensor that the layout stores"
+        )
     elements = sum(run.count for run in found)
     if elements != group.parts[part]:
-        wanted = f"{group.parts[part]} elements, as its numbers say"
+        wanted = f"{group.parts[part]} elements, by the numbers of the configuration"
         raise _misfit(network, f"a {part} of {elements} elements", wanted)
     return found
 
 
 def _cut(line: Sequence[_Run], lengths: Sequence[int], network: Network) -> list[list[_Run]]:
-    """Cut runs that lie end to end into pieces of these lengths; runs that belong together are joined.
+    """Divide a sequence of runs into groups of these lengths; adjacent runs of the same tensor are joined.
 
     Raises:
-        WeightsError: the lengths do not add up to what is there: the layout's rule is wrong.
+        WeightsError: the lengths do not add up to the length of the runs: a rule of the layout is wrong.
     """
-    there = sum(run.count for run in line)
-    if there != sum(lengths):
-        raise _misfit(network, f"a rule of {there} elements for {sum(lengths)}", "as many on either side")
+    elements = sum(run.count for run in line)
+    if elements != sum(lengths):
+        raise _misfit(
+            network, f"a rule of {elements} elements for {sum(lengths)}", "the same number on both sides"
+        )
     rest, cuts = list(reversed(line)), []
     for length in lengths:
         found: list[_Run] = []

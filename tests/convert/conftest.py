@@ -1,4 +1,4 @@
-"""What the tests of the converters share."""
+"""Fixtures that the tests of the converters share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Named = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Converted:
-    """A shrunk system, converted, and where it came from."""
+    """A shrunk system, its source, and its conversion."""
 
     system: System
     source: Source
@@ -42,7 +42,7 @@ class Converted:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Run the shrunk networks on one thread: waiting for a second costs more than it gives."""
+    """Run the shrunk networks on one thread, because a second thread makes them slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -51,7 +51,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _trace_once() -> None:
-    """Trace anew in every test of the converters: that is what they test."""
+    """Trace again in every test of the converters, because tracing is under test."""
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def distance() -> Distance:
 
 @pytest.fixture
 def pixel_values(size: tuple[int, int]) -> Tensor:
-    """Three images, normalised, of the size that the shrunk system takes."""
+    """Three normalised images of the size of the shrunk system."""
     return torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(7))
 
 
@@ -86,7 +86,8 @@ class _Counting(TorchDispatchMode):
 def executed() -> Callable[[nn.Module, Tensor], Counter[str]]:
     """Count the operators that a model really executes.
 
-    It runs once before: transformers keeps the patch coordinates of a size that any model of the process met.
+    The model runs once before the count, because transformers caches the patch coordinates of each image size
+    for all models of the process.
     """
 
     def count(model: nn.Module, images: Tensor) -> Counter[str]:
@@ -100,7 +101,7 @@ def executed() -> Callable[[nn.Module, Tensor], Counter[str]]:
 
 
 def load_stock(folder: Path) -> Any:
-    """Load a folder as a stock user does, in float32; nothing of vconv has a part in it."""
+    """Load a folder in float32 as a stock user does, without any code of vconv."""
     config = json.loads((folder / "config.json").read_text())
     if "architecture" in config:
         return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -116,7 +117,7 @@ def stock() -> Callable[[Path], Any]:
 
 
 def build_stock(config: Any) -> Any:
-    """Build the stock backbone of a configuration, freshly drawn; nothing of vconv has a part in it."""
+    """Build the stock backbone of a configuration with random weights, without any code of vconv."""
     if "architecture" not in config:
         return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config)).eval()
     given = {"num_classes": config["num_classes"], "global_pool": config["global_pool"]}
@@ -131,7 +132,7 @@ def build() -> Callable[[Any], Any]:
 
 @pytest.fixture
 def named() -> Callable[[Any, Tensor], Named]:
-    """Run a stock backbone by its library's own public calls, and name what it gives."""
+    """Run a stock backbone through the public functions of its library, and return its outputs by name."""
 
     def run(model: Any, images: Tensor) -> Named:
         with torch.no_grad():
@@ -150,7 +151,7 @@ def named() -> Callable[[Any, Tensor], Named]:
 
 @pytest.fixture
 def corrected() -> Callable[[Source], Any]:
-    """Load an original with the authors' periods: the reference, with no patch in it."""
+    """Load an original with the authors' periods: the reference, which contains no patch."""
 
     def load(source: Source) -> Any:
         model = load_stock(source.folder)
@@ -161,7 +162,7 @@ def corrected() -> Callable[[Source], Any]:
 
 
 def convert(folder: Path, source: Source, say: Say = silent) -> Conversion:
-    """Write a patched checkpoint, its configuration and its ledger, one after the other."""
+    """Write a patched checkpoint with its configuration and its ledger."""
     prepared = conversion.prepare(folder, source, say)
     return prepared.counted().written(*prepared.write())
 
@@ -174,7 +175,7 @@ def convert_weights() -> Callable[..., Conversion]:
 
 @pytest.fixture
 def converted(small_system: System, small_source: Source, tmp_path: Path) -> Converted:
-    """Every shrunk system, converted; the test's own to change."""
+    """Every shrunk system, converted for one test, which may change it."""
     folder = tmp_path / "artifact"
     folder.mkdir()
     return Converted(small_system, small_source, folder, convert(folder, small_source))
@@ -200,7 +201,7 @@ def _graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[System], Conv
 
 @pytest.fixture
 def exported_small(small_system: System, _graphs: Callable[[System], Converted]) -> Converted:
-    """Every shrunk system with its graphs, made once a session; must not be changed."""
+    """Every shrunk system with its graphs, exported once per session; tests must not change it."""
     return _graphs(small_system)
 
 
@@ -228,7 +229,7 @@ def _shaken(model: Any) -> Any:
 
 @pytest.fixture
 def classifier_folder(small_system: System, tmp_path: Path) -> Path:
-    """A stock classifier of five classes, none of its weights zero; its system must have such a head."""
+    """A stock classifier of five classes without zero weights; its system must have a classifier."""
     folder = tmp_path / "classifier"
     make = {"transformers": _transformers_classifier, "timm": _timm_classifier}[small_system.library]
     with torch.random.fork_rng():

@@ -56,7 +56,7 @@ with_classifier = pytest.mark.parametrize("system", CLASSIFIERS, indirect=True)
 def convert(
     small_system: System, small_source: Source, tmp_path: Path, convert_weights: Callable[..., Conversion]
 ) -> Convert:
-    """Convert a folder whose weights and configuration were changed with other libraries' tools."""
+    """Convert a folder after a change to its weights and configuration, made without code of vconv."""
 
     def run(change: Change | None = None, config: Any = None) -> tuple[Path, Conversion]:
         given, scratch, folder = (tmp_path / name for name in ("given", "scratch", "artifact"))
@@ -104,13 +104,13 @@ def test_stock_transformers_finds_nothing_missing_or_left_over(converted: Any) -
 
 
 @pytest.mark.parametrize("system", TIMM, indirect=True)
-def test_stock_timm_draws_nothing_anew(converted: Any, stock: Callable[[Path], Any]) -> None:
+def test_stock_timm_initialises_no_tensor_itself(converted: Any, stock: Callable[[Path], Any]) -> None:
     first, second = (stock(converted.folder).state_dict() for _ in range(2))
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     assert set(first) == set(converted.conversion.network.tensors())
 
 
-def test_the_artifact_runs_as_the_original_does_but_for_its_gelu(
+def test_the_artifact_runs_the_same_operators_as_the_original_except_gelu(
     converted: Any,
     stock: Callable[[Path], Any],
     named: Named,
@@ -129,7 +129,7 @@ def test_the_artifact_runs_as_the_original_does_but_for_its_gelu(
     assert (after["gelu"], after["erf"]) == ((0, net.blocks) if in_config else (net.blocks, 0))
 
 
-def test_every_patch_that_the_architecture_calls_for_is_decided_on(converted: Any) -> None:
+def test_there_is_a_decision_for_every_patch_of_the_architecture(converted: Any) -> None:
     net, decisions = converted.conversion.network, converted.conversion.decisions
     assert [decision.patch for decision in decisions] == table.called_for(net)
     for decision in decisions:
@@ -167,7 +167,7 @@ def test_nothing_but_the_checkpoint_is_written(converted: Any) -> None:
         assert preprocessor == converted.source.preprocessor
 
 
-def test_licences_come_along(
+def test_licences_are_copied(
     small_source: Source, tmp_path: Path, convert_weights: Callable[..., Conversion]
 ) -> None:
     (tmp_path / "artifact").mkdir()
@@ -180,8 +180,8 @@ def test_licences_come_along(
         assert (tmp_path / "artifact" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_only_where_every_bias_is_zero_are_they_dropped(converted: Any) -> None:
-    """The recipe leaves DINOv3's at zero, as the released files have them."""
+def test_biases_are_dropped_only_if_all_of_them_are_zero(converted: Any) -> None:
+    """The recipe sets the biases of DINOv3 to zero, as in the released files."""
     source = safetensors.torch.load_file(converted.source.folder / WEIGHTS_FILE)
     zero = not any(source[name].any() for name in source if is_qkv_bias(name))
     zero = zero and any(is_qkv_bias(name) for name in source)
@@ -280,7 +280,7 @@ def test_a_weight_that_is_not_finite_is_refused(
 
 @by_transformers
 @pytest.mark.parametrize("key", ["hidden_act", "rope_theta", "query_bias", "qkv_bias"])
-def test_a_value_left_to_the_librarys_default_changes_nothing(
+def test_a_missing_value_with_a_default_in_the_library_changes_nothing(
     convert: Convert, converted: Any, small_source: Source, tmp_path: Path, key: str
 ) -> None:
     (tmp_path / "artifact").rename(tmp_path / "expected")
@@ -289,7 +289,7 @@ def test_a_value_left_to_the_librarys_default_changes_nothing(
     assert applied_of(found) == applied_of(converted.conversion)
 
 
-def test_where_the_published_configuration_does_not_fit_ones_own_is_asked_for(
+def test_if_the_published_configuration_does_not_fit_the_error_asks_for_that_of_the_weights(
     small_source: Source, tmp_path: Path, refused: Refused
 ) -> None:
     entries = dict(small_source.entries)
@@ -300,14 +300,14 @@ def test_where_the_published_configuration_does_not_fit_ones_own_is_asked_for(
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_a_network_for_other_than_colour_images_is_refused(
+def test_a_network_that_does_not_take_colour_images_is_refused(
     small_system: System, small_source: Source, refused: Refused, channels: int
 ) -> None:
     changed = {"num_channels": channels}
     if small_system.library == "timm":
         changed = {"model_args": {**small_system.config["model_args"], "in_chans": channels}}
     source = replace(small_source, config={**small_source.config, **changed})
-    with refused(InputError, "does not take photographs", f"{channels} channels", "expected 3"):
+    with refused(InputError, "does not take colour images", f"{channels} channels", "expected 3 channels"):
         conversion.image_size(source)
 
 
@@ -349,7 +349,7 @@ def test_a_configuration_that_does_not_carry_its_patch_is_refused(
         convert()
 
 
-def test_progress_is_told_line_by_line(
+def test_progress_is_reported_line_by_line(
     small_source: Source, tmp_path: Path, convert_weights: Callable[..., Conversion]
 ) -> None:
     lines: list[str] = []
@@ -396,7 +396,7 @@ def test_graphs_are_named_with_their_batch_and_each_opset_is_traced_once(
     assert lines == [f"model.onnx: dynamic batch, opset {opset}", "model.npu.onnx: batch 4, opset 18"]
 
 
-def test_preparing_writes_everything_but_the_weights_and_says_where_they_will_lie(
+def test_preparing_writes_all_files_except_the_weights_and_knows_their_positions(
     small_source: Source, tmp_path: Path
 ) -> None:
     prepared = conversion.prepare(tmp_path, small_source, silent)
@@ -411,7 +411,7 @@ def test_preparing_writes_everything_but_the_weights_and_says_where_they_will_li
     assert prepared.plan.nbytes == sum(entry.nbytes for entry in planned.values())
 
 
-def test_where_there_is_no_room_nothing_is_written(
+def test_nothing_is_written_if_the_disk_is_full(
     small_source: Source, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "artifact").mkdir()
@@ -429,7 +429,7 @@ def test_where_there_is_no_room_nothing_is_written(
     assert 0 < asked[0] <= sum(4 * math.prod(tensor.shape) for tensor in kept)
 
 
-def test_the_network_that_comes_out_is_the_one_that_was_written(converted: Any) -> None:
+def test_the_returned_network_is_the_one_that_was_written(converted: Any) -> None:
     config = json.loads((converted.folder / "config.json").read_text())
     stored = safetensors.torch.load_file(converted.folder / WEIGHTS_FILE)
     assert converted.conversion.network == network(config, stored)

@@ -25,11 +25,11 @@ SIZES = {
     "vit_small_patch14_reg4_dinov2.lvd142m": (518, 518),
     "vit-base-patch16-224-in21k": (224, 224),
 }
-"""Of the images that the published preprocessing makes."""
+"""The size of the images that the published preprocessing makes."""
 
 
 def sized(system: System, height: Any, width: Any, folder: Path) -> Source:
-    """Make a source whose preprocessing makes images of another size; its weights are not needed."""
+    """Return a source whose preprocessing makes images of another size; it needs no weights."""
     config, preprocessor = dict(system.config), dict(system.preprocessor)
     square = {"height": height, "width": width}
     if system.library == "timm":

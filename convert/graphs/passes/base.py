@@ -1,9 +1,9 @@
-"""What a pass is, and the framework that runs a list of them and holds each to its word.
+"""Definition of a pass, and the function that runs a list of passes and checks each of them.
 
-A pass changes a graph in place. It says what must hold before it (``requires``) and what holds after it
-(``ensures``), and it returns whether it changed anything. The framework checks all three: the first two by
-their conditions, the last by a fingerprint of the model before and after. A pass that says one thing and does
-another is an error in vconv, never a graph that is shipped.
+A pass changes a graph in place. It declares preconditions (``requires``) and postconditions (``ensures``),
+and it returns whether it changed the graph. The framework evaluates the conditions. It also compares
+fingerprints of the model before and after the pass, to check the returned value. A violation is an error in
+vconv, and no graph is written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ import onnx_ir as ir
 from vconv.convert.files.safetensors_file import TensorEntry
 
 FOLD_ELEMENTS = 2**20
-"""Greatest constant that is folded: room for the RoPE tables, whose sines no device need then compute."""
+"""Number of elements of the greatest constant that is folded.
+
+This is enough for the RoPE tables, so that a device does not compute their sines.
+"""
 
 
 def _same(name: str) -> str:
@@ -27,14 +30,14 @@ def _same(name: str) -> str:
 
 @dataclass(frozen=True)
 class PassContext:
-    """What passes may look at, beside the model.
+    """The data that passes may read in addition to the model.
 
     Args:
         entries: the header of the weights file, by stored key.
-        stored_key: from an initializer's name to its key in the weights file.
-        batch: what the batch is fixed to; None where it stays dynamic.
-        opset: version of ONNX's operator set that the graph is made for; None where its own counts.
-        fold_elements: greatest constant that is folded.
+        stored_key: returns the key in the weights file for the name of an initializer.
+        batch: the batch size of a static graph; None for a dynamic batch.
+        opset: version of ONNX's operator set that was requested for the graph; None if no pass needs it.
+        fold_elements: number of elements of the greatest constant that is folded.
     """
 
     entries: Mapping[str, TensorEntry] = field(default_factory=dict)
@@ -46,11 +49,11 @@ class PassContext:
 
 @dataclass(frozen=True)
 class Condition:
-    """Something that must hold of a model.
+    """A condition that a model must meet.
 
     Args:
-        name: what must hold.
-        wrong: says what is wrong; empty if it holds.
+        name: the condition in words.
+        wrong: returns a description of the violation; empty if the model meets the condition.
     """
 
     name: str
@@ -62,10 +65,10 @@ class Pass:
     """One pass: a row of the table.
 
     Args:
-        name: its name, as manifests have it.
-        run: changes a model in place, and returns whether it did.
-        requires: what must hold before.
-        ensures: what holds after.
+        name: its name in manifests.
+        run: changes a model in place, and returns whether it changed anything.
+        requires: conditions that must hold before the pass.
+        ensures: conditions that hold after the pass.
     """
 
     name: str
@@ -76,10 +79,10 @@ class Pass:
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass did.
+    """The result of a pass.
 
     Args:
-        name: the pass.
+        name: the name of the pass.
         modified: whether it changed the model.
     """
 
@@ -88,7 +91,7 @@ class PassResult:
 
 
 class PassError(RuntimeError):
-    """A pass did not do what it says, or was run where it must not be: an error in vconv."""
+    """A pass violated its declaration, or its preconditions did not hold. This is an error in vconv."""
 
 
 def run_passes(model: ir.Model, passes: Sequence[Pass], context: PassContext) -> tuple[PassResult, ...]:
@@ -97,31 +100,31 @@ def run_passes(model: ir.Model, passes: Sequence[Pass], context: PassContext) ->
     Args:
         model: the model.
         passes: the passes.
-        context: what they may look at.
+        context: the data that they may read.
 
     Returns:
-        One result a pass.
+        One result per pass.
 
     Raises:
-        PassError: what a pass requires does not hold before it, what it ensures does not hold after it, or it
-            did not say truly whether it changed the model.
+        PassError: a condition does not hold before or after a pass, or the pass returned the wrong value for
+            whether it changed the model.
     """
     results = []
     before = fingerprint(model)
     for one in passes:
-        _hold(one, "requires", one.requires, model, context)
-        said = one.run(model, context)
+        _check(one, "requires", one.requires, model, context)
+        modified = one.run(model, context)
         after = fingerprint(model)
-        if said != (before != after):
+        if modified != (before != after):
             did = "changed" if before != after else "did not change"
-            raise PassError(f"the pass {one.name} says modified={said}, but it {did} the model")
-        _hold(one, "ensures", one.ensures, model, context)
-        results.append(PassResult(one.name, said))
+            raise PassError(f"the pass {one.name} returned modified={modified}, but it {did} the model")
+        _check(one, "ensures", one.ensures, model, context)
+        results.append(PassResult(one.name, modified))
         before = after
     return tuple(results)
 
 
-def _hold(
+def _check(
     one: Pass, verb: str, conditions: Sequence[Condition], model: ir.Model, context: PassContext
 ) -> None:
     for condition in conditions:
@@ -131,7 +134,7 @@ def _hold(
 
 
 def fingerprint(model: ir.Model) -> str:
-    """Return a hash of all that is written of a model. Of data in a weights file, its place counts."""
+    """Return a hash of all that a saved model contains. External data count by their position in the file."""
     digest = hashlib.sha256()
     for piece in _pieces(model):
         digest.update(len(piece).to_bytes(8, "little"))

@@ -1,7 +1,7 @@
-"""Take a graph's weights into the graph itself, for tools that read nothing beside it.
+"""Embed a graph's weights in the graph file, for tools that do not read external data.
 
-Case 1: an initializer that lies in a weights file: its bytes are read, and it keeps its name, type and shape.
-Case 2: an initializer with data of its own (a constant of the graph): left as it is.
+Case 1: an initializer that refers to a weights file: its data are read; name, type and shape stay.
+Case 2: an initializer whose data are in the graph: it stays as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 
 
 def embed_weights(graph: ir.Graph) -> bool:
-    """Read every external initializer of a graph into it, in place; return whether there was one."""
+    """Embed the data of every external initializer in a graph, in place; return whether there was one."""
     modified = False
     for value in graph.initializers.values():
         tensor = value.const_value
@@ -24,14 +24,14 @@ def embed_weights(graph: ir.Graph) -> bool:
     return modified
 
 
-def _outside(model: ir.Model, context: PassContext) -> str:
+def _external(model: ir.Model, context: PassContext) -> str:
     values = model.graph.initializers.values()
     found = [value.name for value in values if isinstance(value.const_value, ir.ExternalTensor)]
-    return f"{len(found)} lie in a file, such as {found[0]}" if found else ""
+    return f"{len(found)} initializers refer to a file, such as {found[0]}" if found else ""
 
 
 PASS = Pass(
     "embed-weights",
     lambda model, context: embed_weights(model.graph),
-    ensures=(Condition("every weight is inside", _outside),),
+    ensures=(Condition("every weight is in the graph", _external),),
 )

@@ -1,10 +1,11 @@
-"""Fix the dynamic batch of a graph, and fold what then no longer depends on it.
+"""Set the dynamic batch of a graph to a number, and fold the values that become constant.
 
-Tracing a model twice costs twice: a static graph is the dynamic one with a number in the place of a symbol.
+The static graph is made from the dynamic graph, because a second trace of the model would take as long as the
+first.
 
-Case 1: a dimension that is the batch, or an expression of it (``12*s99``): becomes a number.
-Case 2: a ``Shape`` of such a value, and what is computed from it: becomes a constant.
-Case 3: an initializer: left as it is; none is read.
+Case 1: a dimension that is the batch, or an expression of the batch (``12*s99``): it becomes a number.
+Case 2: a ``Shape`` of such a value, and the values computed from it: they become constants.
+Case 3: an initializer: it stays as it is, and its data are not read.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from vconv.convert.graphs.passes.name_batch import SYMBOLIC, batch_symbol, shape
 
 
 def fix_batch(model: ir.Model, batch: int, fold_elements: int) -> bool:
-    """Fix the first dimension of the graph's input, and all that follows from it, in place.
+    """Set the first dimension of the graph's input, and all dimensions that depend on it, in place.
 
     Args:
         model: a graph with a symbolic batch.
-        batch: what it becomes.
-        fold_elements: greatest constant that is folded.
+        batch: the batch size.
+        fold_elements: number of elements of the greatest constant that is folded.
 
     Returns:
-        True: a symbolic batch is changed in any case.
+        True, because a symbolic batch always changes.
 
     Raises:
         ValueError: the input's batch dimension is not symbolic.
@@ -66,18 +67,18 @@ def _run(model: ir.Model, context: PassContext) -> bool:
     return fix_batch(model, context.batch, context.fold_elements)
 
 
-def _undecided(model: ir.Model, context: PassContext) -> str:
-    return "the context names none" if context.batch is None else ""
+def _no_batch(model: ir.Model, context: PassContext) -> str:
+    return "the context has no batch" if context.batch is None else ""
 
 
-def _another(model: ir.Model, context: PassContext) -> str:
+def _wrong_batch(model: ir.Model, context: PassContext) -> str:
     shape = model.graph.inputs[0].shape
-    return "" if shape is not None and shape[0] == context.batch else f"the input is {shape}"
+    return "" if shape is not None and shape[0] == context.batch else f"the input has shape {shape}"
 
 
 PASS = Pass(
     "fix-batch",
     _run,
-    requires=(SYMBOLIC, Condition("a batch is chosen", _undecided)),
-    ensures=(Condition("the batch is the one that was chosen", _another),),
+    requires=(SYMBOLIC, Condition("a batch is chosen", _no_batch)),
+    ensures=(Condition("the batch is the chosen one", _wrong_batch),),
 )

@@ -1,7 +1,7 @@
-"""Declare the least version of ONNX's format that an operator set needs, so that old readers take the graph.
+"""Declare the lowest IR version that an operator set needs, so that older software can read the graph.
 
-Case 1: the graph declares another version: that one is set.
-Case 2: it declares this one already: left as it is.
+Case 1: the graph declares another version: the lowest version is set.
+Case 2: the graph declares the lowest version already: it stays as it is.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 
 
 def least_ir_version(model: ir.Model, opset: int) -> bool:
-    """Set a model's version of ONNX's format, in place; return whether it was another.
+    """Set a model's IR version, the version of ONNX's format, in place; return whether this changed it.
 
     Args:
         model: the model.
-        opset: version of the operator set that it is made for.
+        opset: version of the operator set that was requested for it.
     """
     least = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)], ignore_unknown=True)
     modified = model.ir_version != least
@@ -31,7 +31,7 @@ def _run(model: ir.Model, context: PassContext) -> bool:
 
 
 def _without_opset(model: ir.Model, context: PassContext) -> str:
-    return "the context names none" if context.opset is None else ""
+    return "the context has no operator set" if context.opset is None else ""
 
 
 PASS = Pass("least-ir-version", _run, requires=(Condition("an operator set is chosen", _without_opset),))

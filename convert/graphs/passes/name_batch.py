@@ -1,8 +1,8 @@
-"""Call the dynamic batch dimension ``batch`` wherever it appears.
+"""Rename the dynamic batch dimension to ``batch`` in every shape.
 
-Case 1: a shape with the exporter's own symbol (such as ``s99``): renamed.
-Case 2: a shape with an expression of it (``12*s99``): that dimension loses its name, which is allowed.
-Case 3: a static shape: left as it is.
+Case 1: a dimension that is the exporter's symbol (such as ``s99``): it is renamed.
+Case 2: a dimension that is an expression of that symbol (``12*s99``): it loses its name, which ONNX allows.
+Case 3: a static dimension: it stays as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def batch_symbol(graph: ir.Graph) -> str:
     """
     shape = graph.inputs[0].shape
     if shape is None or not isinstance(shape[0], ir.SymbolicDim) or shape[0].value is None:
-        raise ValueError(f"the graph's input is {shape}: its batch was fixed by tracing")
+        raise ValueError(f"the graph's input has shape {shape}: tracing fixed its batch")
     return shape[0].value
 
 
@@ -32,7 +32,7 @@ def shaped(graph: ir.Graph) -> list[ir.Value]:
 
 
 def name_batch(graph: ir.Graph) -> bool:
-    """Rename the first dimension of the graph's input, and all that is equal to it, in place.
+    """Rename the first dimension of the graph's input, and all dimensions with the same symbol, in place.
 
     Returns:
         Whether any dimension changed.
@@ -57,18 +57,18 @@ def _renamed(dim: int | ir.SymbolicDim, symbol: str) -> int | ir.SymbolicDim:
 def _fixed(model: ir.Model, context: PassContext) -> str:
     shape = model.graph.inputs[0].shape
     symbolic = shape is not None and isinstance(shape[0], ir.SymbolicDim) and shape[0].value is not None
-    return "" if symbolic else f"the graph's input is {shape}"
+    return "" if symbolic else f"the graph's input has shape {shape}"
 
 
-def _nameless(model: ir.Model, context: PassContext) -> str:
+def _misnamed(model: ir.Model, context: PassContext) -> str:
     symbol = batch_symbol(model.graph)
-    return "" if symbol == BATCH_AXIS else f"it is called {symbol}"
+    return "" if symbol == BATCH_AXIS else f"its name is {symbol}"
 
 
-SYMBOLIC = Condition("the batch is a symbol", _fixed)
+SYMBOLIC = Condition("the batch is symbolic", _fixed)
 PASS = Pass(
     "name-batch",
     lambda model, context: name_batch(model.graph),
     requires=(SYMBOLIC,),
-    ensures=(Condition(f"the batch is called {BATCH_AXIS}", _nameless),),
+    ensures=(Condition(f"the name of the batch is {BATCH_AXIS}", _misnamed),),
 )

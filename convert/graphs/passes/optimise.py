@@ -1,8 +1,8 @@
-"""Fold constants, drop what is not used, and inline functions, by onnxscript's optimiser.
+"""Fold constants, remove unused nodes, and inline functions with onnxscript's optimiser.
 
-Case 1: what follows from constants alone, up to a size: becomes a constant.
-Case 2: what follows from a weight whose data are not there: left as it is; none is read.
-Case 3: a node that nothing uses: goes.
+Case 1: a value that depends on constants only, up to a size: it becomes a constant.
+Case 2: a value that depends on a weight without data: it stays as it is, and no weight is read.
+Case 3: a node whose outputs are not used: it is removed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from vconv.convert.graphs.passes.base import Pass, PassContext, fingerprint
 
 
 def optimise(model: ir.Model, fold_elements: int) -> bool:
-    """Optimise a model in place; return whether that changed it, which onnxscript does not say.
+    """Optimise a model in place; return whether this changed it.
+
+    onnxscript does not report changes, so that fingerprints are compared.
 
     Args:
         model: a model whose weights have no data.
-        fold_elements: greatest constant that is folded.
+        fold_elements: number of elements of the greatest constant that is folded.
     """
     before = fingerprint(model)
     onnxscript.optimizer.optimize(model, input_size_limit=fold_elements, output_size_limit=fold_elements)

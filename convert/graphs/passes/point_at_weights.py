@@ -1,11 +1,11 @@
-"""Point a graph's weights into the checkpoint file, by name, offset and length.
+"""Make a graph's weights refer to the checkpoint file, by name, offset and length.
 
-Case 1: an initializer without data whose name maps to a tensor of the file: it becomes external, under
-        the tensor's own name.
-Case 2: one whose name maps to nothing: an error, since its values exist nowhere.
-Case 3: one whose shape is not the tensor's: an error.
-Case 4: one whose type is not the tensor's: an error.
-Case 5: an initializer with data (a constant of the graph): left as it is.
+Case 1: an initializer without data whose name maps to a tensor of the file: it becomes external, and takes
+        the name of the tensor.
+Case 2: an initializer without data whose name maps to no tensor: an error, because it has no values.
+Case 3: an initializer without data whose shape differs from the tensor's: an error.
+Case 4: an initializer without data whose type differs from the tensor's: an error.
+Case 5: an initializer with data (a constant of the graph): it stays as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataT
 
 
 def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
-    """Take the (empty) data off the weights, so that no optimiser tries to read it."""
+    """Remove the empty data of the weights, so that no optimiser tries to read them."""
     for name, value in graph.initializers.items():
         if is_weight(name):
             value.const_value = None
@@ -30,15 +30,15 @@ def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
 def point_at_weights(
     graph: ir.Graph, entries: Mapping[str, TensorEntry], stored_key: Callable[[str], str]
 ) -> bool:
-    """Give every initializer without data its place in the weights file.
+    """Make every initializer without data refer to its tensor in the weights file.
 
     Args:
         graph: the graph to change.
         entries: the weights file's header.
-        stored_key: from an initializer's name to its tensor's name in the file.
+        stored_key: returns the name of the tensor in the file for the name of an initializer.
 
     Returns:
-        Whether there was one.
+        Whether there was such an initializer.
 
     Raises:
         ValueError: a weight is not in the file, or has another shape or type there.
@@ -77,7 +77,7 @@ def _run(model: ir.Model, context: PassContext) -> bool:
 
 def _without_data(model: ir.Model, context: PassContext) -> str:
     found = [name for name, value in model.graph.initializers.items() if value.const_value is None]
-    return f"{len(found)} have none, such as {found[0]}" if found else ""
+    return f"{len(found)} have no data, such as {found[0]}" if found else ""
 
 
 PASS = Pass("point-at-weights", _run, ensures=(Condition("every initializer has data", _without_data),))

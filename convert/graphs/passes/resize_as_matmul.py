@@ -1,13 +1,16 @@
-"""Write the cubic resampling of a position embedding as two matrix products.
+"""Replace the cubic resampling of a position embedding by two matrix products.
 
-OpenVINO computes some cubic resizings wrongly, and NPU compilers differ in which they take; a matrix product
-is one thing everywhere. The weights stay where they are: only the two small matrices are in the graph.
+OpenVINO computes some cubic resizings wrongly, and NPU compilers differ in the modes that they support.
+Matrix products work everywhere. The weights stay in the checkpoint; only the two small matrices are in the
+graph.
 
-Case 1: a cubic ``Resize`` of (N, C, H, W) to given sizes, all static, with half-pixel centres and no
-        antialiasing: becomes ``rows @ x @ columns``.
-Case 2: the same with antialiasing, which only torch's own operator becomes: its filter, whatever the exporter
-        wrote down; torch 2.9 wrote the coefficient of the other.
-Case 3: any other ``Resize``, one by scales among them, which may differ from the sizes' ratio: left as it is.
+Case 1: a cubic ``Resize`` of (N, C, H, W) to static sizes, with half-pixel centres and without antialiasing:
+        it becomes ``rows @ x @ columns``.
+Case 2: the same with antialiasing: it becomes matrix products with the filter of torch, because only torch's
+        antialiased operator is exported in this form. The coefficient in the node is ignored, because torch
+        2.9 writes that of the filter without antialiasing.
+Case 3: any other ``Resize``: it stays as it is. This includes a ``Resize`` by scales, because scales may
+        differ from the ratio of the sizes.
 """
 
 from __future__ import annotations
@@ -27,13 +30,13 @@ _DEFAULTS = {
     "cubic_coeff_a": -0.75,
     "keep_aspect_ratio_policy": "stretch",
 }
-"""ONNX's own, where an attribute is left out; 0 for the others."""
+"""ONNX's defaults of attributes that a node does not have; 0 for all other attributes."""
 
 
 def cubic_matrix(size: int, resized: int, a: float = -0.75) -> NDArray[np.float32]:
-    """Return the matrix (resized, size) that resamples a row by cubic convolution, its edge repeated.
+    """Return the matrix (resized, size) that resamples a row by cubic convolution, edges repeated.
 
-    Keys (1981, IEEE Trans. ASSP 29(6), 1153), with ``a`` for his -1/2; torch takes -3/4.
+    Keys (1981, IEEE Trans. ASSP 29(6), 1153), with the coefficient ``a`` instead of -1/2; torch uses -3/4.
     """
     centres = (np.arange(resized) + 0.5) * size / resized - 0.5
     first = np.floor(centres).astype(int)
@@ -47,8 +50,8 @@ def cubic_matrix(size: int, resized: int, a: float = -0.75) -> NDArray[np.float3
 def antialiased_matrix(size: int, resized: int) -> NDArray[np.float32]:
     """Return the matrix (resized, size) that resamples a row as torch does with ``antialias=True``.
 
-    Keys' convolution with his own -1/2, stretched over as many pixels as one of the result stands for, cut at
-    the edge and made to sum to 1: Pillow's bicubic filter.
+    This is Pillow's bicubic filter: Keys' convolution with his coefficient -1/2, widened by the scale when
+    the image shrinks, cut off at the edges, and normalised so that the weights sum to 1.
     """
     scale = size / resized
     centres, stretch = (np.arange(resized) + 0.5) * scale, max(scale, 1.0)
@@ -57,7 +60,7 @@ def antialiased_matrix(size: int, resized: int) -> NDArray[np.float32]:
 
 
 def _keys(distances: NDArray[np.float64], a: float) -> NDArray[np.float64]:
-    """Return the weights of pixels at these distances."""
+    """Return the weights of Keys' cubic convolution for pixels at these distances."""
     t = np.abs(distances)
     near = (a + 2) * t**3 - (a + 3) * t**2 + 1
     far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
@@ -96,7 +99,7 @@ def _plain(node: ir.Node) -> bool:
 
 
 def _half_pixel(node: ir.Node, after: tuple[int, ...]) -> bool:
-    """Tell whether centres are at half pixels; torch 2.9 writes a mode that differs at a side of 1 alone."""
+    """Return whether pixel centres are at half pixels. The mode of torch 2.9 differs only at a side of 1."""
     mode = _attribute(node, "coordinate_transformation_mode")
     return mode == "half_pixel" or (mode == "pytorch_half_pixel" and min(after[2:], default=0) > 1)
 

@@ -1,8 +1,8 @@
-"""Strip what the exporter notes about the exporting machine: stack traces, source paths, doc strings.
+"""Remove the exporter's metadata about the exporting machine: stack traces, source paths, doc strings.
 
-Case 1: properties and doc strings of the model, its graph, and each node go.
-Case 2: those of each value and of each constant go.
-Case 3: the producer's name becomes vconv's.
+Case 1: metadata and doc strings of the model, its graph and each node: they are removed.
+Case 2: metadata and doc strings of each value and each constant: they are removed.
+Case 3: the name and version of the producer, and the name of the graph: they become those of vconv.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from vconv._version import VERSION
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 
 NAME = "vconv"
-"""What the producer and the graph are called."""
+"""The name of the producer and of the graph."""
 
 
 def strip_metadata(model: ir.Model) -> bool:
-    """Strip a model of exporter metadata, in place; return whether there was any."""
+    """Remove exporter metadata from a model, in place; return whether there was any."""
     named = (model.producer_name, model.producer_version, model.graph.name)
     model.producer_name, model.producer_version = NAME, VERSION
     model.graph.name = NAME
@@ -27,7 +27,7 @@ def strip_metadata(model: ir.Model) -> bool:
     for holder in _holders(model):
         if _noted(holder):
             modified = True
-            # A constant that torch holds has no doc string to be set.
+            # The doc string of a constant that is a torch tensor is empty and cannot be set.
             if holder.doc_string:
                 holder.doc_string = None
             holder.metadata_props.clear()
@@ -39,7 +39,7 @@ def _noted(holder: Any) -> bool:
 
 
 def _holders(model: ir.Model) -> list[Any]:
-    """List everything in a model that can carry a note."""
+    """List all objects in a model that can carry metadata or a doc string."""
     graph = model.graph
     values = {id(value): value for value in (*graph.inputs, *graph.outputs, *graph.initializers.values())}
     nodes = list(graph.all_nodes())
@@ -49,13 +49,13 @@ def _holders(model: ir.Model) -> list[Any]:
     return [model, graph, *nodes, *values.values(), *constants]
 
 
-def _notes_left(model: ir.Model, context: PassContext) -> str:
+def _metadata_left(model: ir.Model, context: PassContext) -> str:
     noted = sum(map(_noted, _holders(model)))
-    return f"{noted} parts carry notes" if noted else ""
+    return f"{noted} objects have some" if noted else ""
 
 
 PASS = Pass(
     "strip-metadata",
     lambda model, context: strip_metadata(model),
-    ensures=(Condition("nothing carries a note", _notes_left),),
+    ensures=(Condition("no object has exporter metadata", _metadata_left),),
 )

@@ -1,4 +1,4 @@
-"""The table of passes, and the pipelines that exporting runs. A new pass is one file and one row here."""
+"""The table of passes, and the pipelines that an export runs. A new pass is one file and one row here."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ PASSES: Mapping[str, Pass] = {
 """Every pass, by name."""
 
 TRACED = ("optimise", "point-at-weights", "resize-as-matmul", "strip-metadata", "least-ir-version")
-"""What makes a graph of what the exporter traced, for any batch."""
+"""Passes on the exporter's output; the result is the graph for all batches."""
 DYNAMIC = ("name-batch", "strip-metadata")
-"""What makes the graph with a dynamic batch of that."""
+"""Passes that then make the graph with a dynamic batch."""
 STATIC = ("fix-batch", "strip-metadata")
-"""What makes the graph with a fixed batch of that."""
+"""Passes that then make the graph with a fixed batch."""
 ALONE = ("embed-weights",)
-"""What makes a graph that needs no weights file of either."""
+"""Passes that embed the weights in a dynamic or static graph."""
 
 
 def named(names: Iterable[str]) -> list[Pass]:
-    """Return passes by name, in the order given; a name may stand there more than once.
+    """Return passes by name, in the order given; a name may occur more than once.
 
     Raises:
-        KeyError: there is no such pass: pipelines are vconv's own.
+        KeyError: there is no such pass. This is an error in vconv, because users do not name passes.
     """
     return [PASSES[name] for name in names]

@@ -26,7 +26,7 @@ def with_registers(registers: int) -> Network:
 
 
 @pytest.mark.parametrize("registers", [0, 1, 4])
-def test_tokens_are_cut_in_their_order_and_none_is_lost(registers: int) -> None:
+def test_tokens_are_sliced_in_order_and_none_is_lost(registers: int) -> None:
     tokens = torch.arange(2 * 10 * 3).reshape(2, 10, 3)
     found = named_outputs(with_registers(registers), {TOKENS: tokens, "pooled": tokens[:, 0]})
     assert found[TOKENS] is tokens
@@ -41,19 +41,19 @@ def test_outputs_have_these_names_in_this_order() -> None:
     assert {name: output.name for name, output in OUTPUTS.items()} == {name: name for name in OUTPUTS}
 
 
-def test_a_pooler_is_needed_only_where_it_pools(system: System) -> None:
+def test_a_pooler_is_needed_only_by_networks_that_pool_with_it(system: System) -> None:
     net = network(system.config)
     classified = replace(net, head="classifier")
     assert "pooled" in output_names(net)
     assert ("pooled" in output_names(classified)) is (net.numbers.pooling != "pooler")
 
 
-def test_a_network_whose_layout_is_derived_has_no_output_that_must_be_known() -> None:
+def test_a_network_with_a_derived_layout_has_no_outputs() -> None:
     net = network(SYSTEMS["dinov3-vits16"].config)
     assert output_names(replace(net, layout=derived("toy", "timm", {"a.weight": (3, 3)}))) == ()
 
 
-def test_a_new_output_that_is_cut_out_of_the_tokens_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_output_that_is_a_slice_of_the_tokens_needs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     last = Output(
         "last_patch",
         lambda net, patches: (net.numbers.width,),
@@ -68,7 +68,7 @@ def test_a_new_output_that_is_cut_out_of_the_tokens_is_one_row(monkeypatch: pyte
     assert torch.equal(found["last_patch"], tokens[:, 20])
 
 
-def test_a_new_output_that_a_library_gives_is_its_row_and_that_library(
+def test_a_new_output_of_a_library_needs_its_row_and_that_library(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mean = Output("mean", lambda net, patches: (net.numbers.width,), lambda net: net.library == "timm")

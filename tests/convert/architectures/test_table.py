@@ -47,7 +47,7 @@ def test_no_layout_stores_a_part_or_a_key_twice(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.family)
-def test_a_rule_of_a_block_is_of_parts_of_a_block(layout: Layout) -> None:
+def test_a_rule_with_a_block_number_has_parts_with_a_block_number(layout: Layout) -> None:
     for rule in layout.rules:
         assert {"{i}" in name for name in (*rule.stored, *rule.parts)} == {rule.in_block}
 
@@ -70,7 +70,7 @@ def _numbers(config: Config) -> object:
     return replace(numbers, width=4, hidden=6, blocks=config["depth"], flags=frozenset())
 
 
-def test_a_new_architecture_is_its_parts_a_layout_of_them_and_a_reader(
+def test_a_new_architecture_needs_its_parts_a_layout_and_a_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy = Reader(TOY_LAYOUT, "timm", lambda config: config.get("architecture") == "toy", _numbers)  # type: ignore[arg-type]

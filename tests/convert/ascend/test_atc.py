@@ -19,7 +19,7 @@ PLAIN = (
 )
 
 
-def test_the_command_of_a_static_float32_model_says_all_that_atc_would_otherwise_guess() -> None:
+def test_the_command_of_a_static_float32_model_leaves_no_option_to_a_default() -> None:
     assert CompileOrder.of("Ascend310P3").command(SIZE, 2) == (
         *PLAIN,
         "--input_shape=pixel_values:2,3,224,196",
@@ -29,7 +29,7 @@ def test_the_command_of_a_static_float32_model_says_all_that_atc_would_otherwise
     )
 
 
-def test_the_command_of_a_float16_model_with_gears_names_them_and_what_keeps_its_type() -> None:
+def test_the_command_of_a_float16_model_names_its_gears_and_its_float32_operators() -> None:
     assert CompileOrder.of("Ascend310P3", "fp16", (8, 1, 2, 2)).command(SIZE, 2) == (
         *PLAIN,
         "--input_shape=pixel_values:-1,3,224,196",
@@ -42,19 +42,19 @@ def test_the_command_of_a_float16_model_with_gears_names_them_and_what_keeps_its
 
 
 @pytest.mark.parametrize("soc", ["Ascend910B4", "Ascend910_9391"])
-def test_float32_is_float32_where_convolutions_would_be_in_hf32(soc: str) -> None:
+def test_float32_turns_hf32_convolutions_off(soc: str) -> None:
     order = CompileOrder.of(soc)
     assert order.settings() == {"op_precision.ini": "[ByOpType]\nConv2D=enable_float_32_execution\n"}
     assert "--op_precision_mode=op_precision.ini" in order.command(SIZE, 1)
 
 
 @pytest.mark.parametrize("soc", ["Ascend310P3", "Ascend910A", "Ascend910ProB"])
-def test_a_processor_without_hf32_gets_no_setting_against_it(soc: str) -> None:
+def test_a_processor_without_hf32_gets_no_hf32_setting(soc: str) -> None:
     assert CompileOrder.of(soc).settings() == {}
 
 
 @pytest.mark.parametrize("precision", OFFLINE_PRECISIONS)
-def test_every_precision_is_stated_and_keeps_what_its_row_says(precision: str) -> None:
+def test_every_precision_is_stated_and_keeps_the_operators_of_its_row(precision: str) -> None:
     order, row = CompileOrder.of("Ascend910B4", precision), OFFLINE_PRECISIONS[precision]
     assert f"--precision_mode_v2={precision}" in order.command(SIZE, 1)
     kept = order.settings().get(atc.KEEP_DTYPE_FILE, "").splitlines()
@@ -63,7 +63,7 @@ def test_every_precision_is_stated_and_keeps_what_its_row_says(precision: str) -
     assert order.settings().keys() <= named
 
 
-def test_float16_keeps_the_reductions_and_erf_and_origin_has_nothing_to_keep() -> None:
+def test_float16_keeps_the_reductions_and_erf_and_origin_needs_no_list() -> None:
     assert {name: row.keeps for name, row in OFFLINE_PRECISIONS.items()} == {
         "origin": (),
         "fp16": ("LayerNorm", "SoftmaxV2", "Erf"),
@@ -74,37 +74,37 @@ def test_float16_keeps_the_reductions_and_erf_and_origin_has_nothing_to_keep() -
     assert len({row.variant for row in OFFLINE_PRECISIONS.values()}) == len(OFFLINE_PRECISIONS)
 
 
-def test_gears_are_compiled_from_the_graph_of_any_batch_and_one_batch_from_the_static_one() -> None:
+def test_gears_are_compiled_from_the_dynamic_graph_and_one_batch_from_the_static_graph() -> None:
     assert CompileOrder.of("Ascend910B4").source == "model.npu.onnx"
     assert CompileOrder.of("Ascend910B4", gears=(1, 2)).source == "model.onnx"
 
 
 @pytest.mark.parametrize("soc", ["910B4", "", "Ascend 910B4", "Ascend910B4 --mode=1", "ascend910b4"])
-def test_what_is_no_processors_name_is_refused(soc: str) -> None:
-    with pytest.raises(InputError, match="--soc is no processor's name"):
+def test_an_invalid_processor_name_is_refused(soc: str) -> None:
+    with pytest.raises(InputError, match="--soc is not the name of a processor"):
         CompileOrder.of(soc)
 
 
 @pytest.mark.parametrize(
     "gears", [(4,), (4, 4), (0, 1), (1, GREATEST_BATCH + 1), (-1, 2), tuple(range(1, 102))]
 )
-def test_gears_that_atc_does_not_take_are_refused(gears: tuple[int, ...]) -> None:
+def test_gears_that_atc_does_not_support_are_refused(gears: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="--gears cannot be used .*expected 2 to 100 different batches"):
         CompileOrder.of("Ascend910B4", gears=gears)
 
 
-def test_the_greatest_gear_is_what_the_dynamic_graph_is_traced_for() -> None:
+def test_the_greatest_gear_is_the_greatest_batch_of_the_dynamic_graph() -> None:
     assert CompileOrder.of("Ascend910B4", gears=(1, GREATEST_BATCH)).gears == (1, GREATEST_BATCH)
     assert len(CompileOrder.of("Ascend910B4", gears=range(1, 101)).gears) == 100
 
 
-def test_a_precision_that_atc_has_not_is_refused_with_those_that_it_has() -> None:
+def test_an_unknown_precision_is_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="om-precision.*origin"):
         CompileOrder.of("Ascend910B4", "force_fp16")
 
 
 def place_for(order: CompileOrder, folder: Path) -> Path:
-    """Write all that ATC needs into a folder but the graph."""
+    """Write all files that ATC needs into a folder, except the graph."""
     folder.mkdir()
     (folder / atc.GRAPH_FILE).write_bytes(b"")
     for name, text in order.settings().items():
@@ -120,7 +120,7 @@ def fake_atc(folder: Path, body: str) -> dict[str, str]:
     return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-def test_the_script_runs_the_same_command_beside_itself_and_leaves_the_model_alone(tmp_path: Path) -> None:
+def test_the_script_runs_the_same_command_and_leaves_only_the_model_beside_itself(tmp_path: Path) -> None:
     order = CompileOrder.of("Ascend910B4", "fp16", (1, 2))
     place = place_for(order, tmp_path / "a place; with 'signs'")
     command = order.command(SIZE, 1)
@@ -135,7 +135,7 @@ def test_the_script_runs_the_same_command_beside_itself_and_leaves_the_model_alo
 
 
 @pytest.mark.parametrize("body", ["echo half > model.om; exit 7", "true"], ids=["fails", "makes nothing"])
-def test_a_script_that_fails_leaves_nothing_half_made(body: str, tmp_path: Path) -> None:
+def test_a_script_that_fails_leaves_no_partial_files(body: str, tmp_path: Path) -> None:
     order = CompileOrder.of("Ascend310P3")
     place = place_for(order, tmp_path / "om")
     path = place / atc.SCRIPT_FILE
@@ -171,11 +171,13 @@ def test_the_first_error_of_a_log_is_found(log: str, expected: str) -> None:
     [
         ("echo E10007: nothing; exit 255", "E10007: nothing"),
         ("echo half > model.om; echo EC0010: no decorator >&2; exit 1", "EC0010: no decorator"),
-        ("echo start; echo Killed; exit 3", "exit status 3, and last 'Killed'"),
-        ("true", "exit status 0, and last ''"),
+        ("echo start; echo Killed; exit 3", "exit status 3, last line 'Killed'"),
+        ("true", "exit status 0, last line ''"),
     ],
 )
-def test_a_compiler_that_fails_is_one_line_with_its_first_error(body: str, got: str, tmp_path: Path) -> None:
+def test_a_compiler_that_fails_gives_one_line_with_its_first_error(
+    body: str, got: str, tmp_path: Path
+) -> None:
     fake_atc(tmp_path / "bin", body)
     with pytest.raises(EngineError, match=f"atc did not compile the graph .*{got}") as caught:
         atc.compile_model(tmp_path, (str(tmp_path / "bin" / "atc"),))

@@ -35,7 +35,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_every_dynamic_graph_keeps_to_what_atc_takes(small_artifact: Path) -> None:
+def test_every_dynamic_graph_uses_only_what_atc_supports(small_artifact: Path) -> None:
     model = ir.load(small_artifact / "model.onnx")
     assert {node.op_type for node in model.graph.all_nodes()} <= operators.SUPPORTED
     assert model.opset_imports[""] <= operators.GREATEST_OPSET
@@ -43,7 +43,7 @@ def test_every_dynamic_graph_keeps_to_what_atc_takes(small_artifact: Path) -> No
 
 
 @pytest.mark.usefixtures("without_atc")
-def test_without_atc_the_artifact_gets_all_that_makes_the_model_and_the_user_is_told(
+def test_without_atc_the_artifact_gets_graph_settings_and_script_and_the_user_sees_a_message(
     copied: Path, scratch: Path, size: tuple[int, int]
 ) -> None:
     said: list[str] = []
@@ -53,13 +53,15 @@ def test_without_atc_the_artifact_gets_all_that_makes_the_model_and_the_user_is_
     assert names(made) == ["atc.sh", "keep_dtype.cfg", "model.onnx"]
     assert os.access(made / "atc.sh", os.X_OK)
     assert (made / "atc.sh").read_text() == atc.script(order.command(size, BATCH), ["keep_dtype.cfg"])
-    assert said == ["om/model.om is not made, for there is no atc on PATH: om/atc.sh makes it where CANN is"]
+    assert said == [
+        "om/model.om is not made, because atc is not on PATH: run om/atc.sh on a machine with CANN"
+    ]
     assert not any((scratch / "om").iterdir())
 
 
 @pytest.mark.usefixtures("without_atc")
 @pytest.mark.parametrize("gears", [(), (1, 4)], ids=["one batch", "gears"])
-def test_the_graph_for_atc_computes_what_the_artifacts_own_does_with_no_file_beside_it(
+def test_the_graph_for_atc_computes_the_same_as_the_artifacts_graph_without_a_weights_file(
     gears: tuple[int, ...], copied: Path, scratch: Path, size: tuple[int, int]
 ) -> None:
     order = CompileOrder.of("Ascend310P3", gears=gears)
@@ -76,7 +78,7 @@ def test_the_graph_for_atc_computes_what_the_artifacts_own_does_with_no_file_bes
 
 @pytest.mark.usefixtures("atc")
 @pytest.mark.parametrize("gears", [(), (1, 4)], ids=["one batch", "gears"])
-def test_with_atc_the_artifact_gets_the_model_and_what_it_was_made_with_and_no_graph(
+def test_with_atc_the_artifact_gets_the_model_and_the_settings_and_no_graph(
     gears: tuple[int, ...], copied: Path, scratch: Path, size: tuple[int, int]
 ) -> None:
     said: list[str] = []
@@ -92,11 +94,11 @@ def test_with_atc_the_artifact_gets_the_model_and_what_it_was_made_with_and_no_g
     ("fails", "got"),
     [
         ("code", "EZ3003: No supported Ops kernel and engine are found"),
-        ("silent", "exit status 3, and last 'ATC start working now"),
-        ("no model", "exit status 0, and last 'ATC run success"),
+        ("silent", "exit status 3, last line 'ATC start working now"),
+        ("no model", "exit status 0, last line 'ATC run success"),
     ],
 )
-def test_a_failed_atc_is_one_line_and_leaves_no_folder(
+def test_a_failure_of_atc_gives_one_line_and_leaves_no_folder(
     fails: str,
     got: str,
     system: System,
@@ -113,23 +115,23 @@ def test_a_failed_atc_is_one_line_and_leaves_no_folder(
 
 
 @pytest.mark.parametrize(("operator", "opset", "got"), [("Gelu", 20, "Gelu"), ("Erf", 19, "opset 19")])
-def test_a_graph_that_atc_cannot_take_is_refused_before_it_is_written(
+def test_a_graph_that_atc_does_not_support_is_refused_before_it_is_written(
     operator: str, opset: int, got: str, tmp_path: Path, scratch: Path
 ) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in (INPUT, "cls")]
     graph = helper.make_graph([helper.make_node(operator, [INPUT], ["cls"])], "g", values[:1], values[1:])
     imports = [helper.make_opsetid("", opset)]
     onnx.save(helper.make_model(graph, opset_imports=imports), tmp_path / "model.npu.onnx")
-    with pytest.raises(ArtifactError, match=rf"model\.npu\.onnx is no graph for ATC .*got {got}"):
+    with pytest.raises(ArtifactError, match=rf"ATC does not support the graph model\.npu\.onnx .*got {got}"):
         offline_model.make(tmp_path, scratch, CompileOrder.of("Ascend910B4"), (4, 4), 1, silent)
     assert not (tmp_path / "om").exists()
     assert not any((scratch / "om").iterdir())
 
 
-def test_weights_beyond_what_protobuf_takes_are_refused_and_just_less_is_not() -> None:
+def test_weights_beyond_the_limit_of_protobuf_are_refused_and_weights_just_below_are_not() -> None:
     greatest = 2**31 - 1 - 2**24
     offline_model.require_fitting(greatest)
     with pytest.raises(
-        InputError, match=r"do not fit .*got 2\.13 GB .*protobuf no message of more than 2 GB"
+        InputError, match=r"do not fit .*got 2\.13 GB .*protobuf allows no message of more than 2 GB"
     ):
         offline_model.require_fitting(greatest + 1)

@@ -6,7 +6,7 @@ import pytest
 from vconv.convert.ascend import operators
 
 ONNX = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
-"""Every operator that ONNX itself defines."""
+"""Every operator of the ONNX standard."""
 
 
 @pytest.mark.parametrize("name", ["Gelu", *sorted(operators.AVOIDED)])
@@ -19,7 +19,7 @@ def test_gelu_is_not_on_the_published_list() -> None:
     assert "Erf" in operators.LISTED
 
 
-def test_an_alias_leads_from_the_published_spelling_to_onnx() -> None:
+def test_an_alias_maps_the_published_spelling_to_that_of_onnx() -> None:
     for published, name in operators.ALIASES.items():
         assert published in operators.LISTED
         assert published not in ONNX

@@ -34,11 +34,11 @@ ExportedAs = Callable[..., dict[str, float]]
 (NPU_GRAPH,) = (graph.path for graph in GRAPHS if graph.for_npu)
 BATCHES = [(DYNAMIC_GRAPH, 1), (DYNAMIC_GRAPH, 2), (DYNAMIC_GRAPH, 3), (NPU_GRAPH, 2)]
 RESAMPLED = "dinov2-large"
-"""The system whose position embedding is resampled."""
+"""The system that resamples its position embedding."""
 each_library = pytest.mark.parametrize(
     "system", [RESAMPLED, "vit_small_patch16_dinov3.lvd1689m"], indirect=True
 )
-"""One system of each library: a resampled position embedding, and RoPE."""
+"""One system of each library, one with a resampled position embedding and one with RoPE."""
 each_graph = pytest.mark.parametrize("graph", [graph.path for graph in GRAPHS])
 
 
@@ -49,7 +49,7 @@ def expected(
     named: Callable[[Any, Tensor], Named],
     pixel_values: Tensor,
 ) -> Named:
-    """What the stock library makes of the source with the authors' periods; no patch has a part in it."""
+    """The outputs of the stock library for the source with the authors' periods, without any patch."""
     return named(corrected(exported_small.source), pixel_values)
 
 
@@ -112,7 +112,7 @@ def dims(value: onnx.ValueInfoProto) -> list[int | str]:
 
 
 def copied(folder: Path, to: Path) -> Path:
-    """Copy what an export needs, and nothing that it made."""
+    """Copy only the files that an export needs."""
     to.mkdir()
     for name in ("config.json", WEIGHTS_FILE):
         shutil.copy(folder / name, to / name)
@@ -156,7 +156,7 @@ def test_the_checker_takes_the_graph(exported_small: Any, graph: str) -> None:
 
 
 @each_graph
-def test_every_weight_points_at_its_own_tensor_in_the_checkpoint(exported_small: Any, graph: str) -> None:
+def test_every_weight_refers_to_its_tensor_in_the_checkpoint(exported_small: Any, graph: str) -> None:
     folder = exported_small.folder
     stored = safetensors.torch.load_file(folder / WEIGHTS_FILE)
     content = (folder / WEIGHTS_FILE).read_bytes()
@@ -174,7 +174,7 @@ def test_every_weight_points_at_its_own_tensor_in_the_checkpoint(exported_small:
 
 
 @each_graph
-def test_the_graph_holds_no_weights_itself(exported_small: Any, graph: str) -> None:
+def test_the_graph_file_contains_no_weights(exported_small: Any, graph: str) -> None:
     model = onnx.load(exported_small.folder / graph, load_external_data=False)
     largest = max(
         int(np.prod(tensor.dims))
@@ -189,14 +189,16 @@ def test_the_graph_holds_no_weights_itself(exported_small: Any, graph: str) -> N
 
 
 @each_graph
-def test_no_operator_hides_the_form_of_gelu_or_guards_the_softmax(exported_small: Any, graph: str) -> None:
+def test_the_graph_has_no_gelu_operator_and_no_guard_around_the_softmax(
+    exported_small: Any, graph: str
+) -> None:
     found = operators(exported_small.folder / graph)
     assert {"Erf", "Softmax", "MatMul"} <= found
     assert not found & {"Gelu", "IsNaN", "Where", "If", "Loop", "Sin", "Cos", "Resize"}
     assert ("Tanh" in found) is (exported_small.conversion.network.head == "pooler")
 
 
-def test_the_npu_graph_keeps_to_what_cann_supports(exported_small: Any) -> None:
+def test_the_npu_graph_uses_only_what_cann_supports(exported_small: Any) -> None:
     path = exported_small.folder / NPU_GRAPH
     model = onnx.load(path, load_external_data=False)
     assert operators(path) - cann.SUPPORTED == set()
@@ -227,7 +229,7 @@ def test_inputs_and_outputs_have_their_names_and_shapes(
 
 
 @each_graph
-def test_the_graph_says_nothing_about_the_machine_that_made_it(exported_small: Any, graph: str) -> None:
+def test_the_graph_contains_nothing_about_the_exporting_machine(exported_small: Any, graph: str) -> None:
     content = (exported_small.folder / graph).read_bytes()
     words = (str(exported_small.folder), "site-packages", ".py", "stack_trace", "pytorch", "FakeTensor")
     assert [word for word in words if word.encode() in content] == []
@@ -277,7 +279,7 @@ def test_a_graph_whose_weight_is_not_in_the_file_is_an_error(exported_small: Any
     assert not (folder / "again.onnx").exists()
 
 
-def test_the_opsets_are_in_order_and_the_npu_can_take_the_default() -> None:
+def test_the_opsets_are_in_order_and_the_npu_supports_the_default() -> None:
     assert (
         LEAST_OPSET
         <= DEFAULT_OPSET
@@ -306,17 +308,17 @@ def test_a_resampled_position_embedding_is_two_products_of_the_stored_one(export
     ],
     indirect=["system"],
 )
-def test_a_timm_network_of_another_kind_of_size_is_exported_as_it_runs(
+def test_timm_networks_with_other_rules_for_image_sizes_are_exported_correctly(
     small_system: System, arguments: dict[str, Any], exported_as: ExportedAs
 ) -> None:
-    """One resamples its position embedding by timm's own rule; the other keeps its RoPE table."""
+    """One network resamples its position embedding by timm's rule; the other caches its RoPE table."""
     given = {**small_system.config["model_args"], **arguments}
     worst = exported_as(replace(small_system, config={**small_system.config, "model_args": given}))
     assert max(worst.values()) < 1e-5
 
 
 @each_library
-def test_a_classifiers_graph_gives_its_logits(
+def test_a_classifiers_graph_returns_its_logits(
     small_system: System, classifier_folder: Path, exported_as: ExportedAs
 ) -> None:
     worst = exported_as(small_system, str(classifier_folder))

@@ -39,14 +39,14 @@ COUNTS = {
     "vit_small_patch14_reg4_dinov2.lvd142m": 175,
     "vit-base-patch16-224-in21k": 200,
 }
-"""Tensors in each published file."""
+"""Number of tensors in each published file."""
 FLAGS = [
     (name, flag)
     for name in TRANSFORMERS
     for flag in transformers.AutoConfig.for_model(SYSTEMS[name].config["model_type"]).to_dict()
     if flag.endswith("_bias") or flag == "use_mask_token"
 ]
-"""Every flag of transformers' own configurations that says whether a tensor exists."""
+"""Every flag of transformers' configurations that decides whether a tensor exists."""
 VARIATIONS: list[tuple[str, dict[str, Any]]] = [
     ("vit_small_patch16_dinov3", {}),
     ("vit_small_patch16_dinov3", {"global_pool": "token"}),
@@ -64,7 +64,7 @@ VARIATIONS: list[tuple[str, dict[str, Any]]] = [
     ("vit_small_patch14_dinov2", {}),
     ("vit_base_patch14_reg4_dinov2", {"depth": 2}),
 ]
-"""timm's own names, with what a fine-tune's ``model_args`` may say."""
+"""timm's names of models, each with ``model_args`` that a fine-tuned model may have."""
 
 
 def empty_model(config: Any, factory: Any = transformers.AutoModel) -> Any:
@@ -73,7 +73,7 @@ def empty_model(config: Any, factory: Any = transformers.AutoModel) -> Any:
 
 
 def saved(model: Any, folder: Path) -> Shapes:
-    """Let transformers write a model, and read the keys and shapes back."""
+    """Save a model with transformers, and return the keys and shapes in the file."""
     model.save_pretrained(folder)
     return shapes_of(safetensors.torch.load_file(folder / "model.safetensors"))
 
@@ -96,11 +96,11 @@ def test_every_system_has_its_layout_and_every_layout_a_system() -> None:
     assert set(FAMILIES.values()) == set(LAYOUTS)
 
 
-def test_a_systems_library_is_its_layouts(system: System) -> None:
+def test_a_system_and_its_layout_have_the_same_library(system: System) -> None:
     assert find_reader(system.config).library == system.library
 
 
-def test_no_configuration_is_described_by_two_readers(system: System) -> None:
+def test_no_configuration_belongs_to_two_readers(system: System) -> None:
     assert len([reader for reader in READERS.values() if reader.describes(system.config)]) == 1
 
 
@@ -148,7 +148,7 @@ def test_the_full_sized_layout_is_that_of_the_stock_model(
 
 @pytest.mark.parametrize(("architecture", "arguments"), VARIATIONS)
 @pytest.mark.parametrize("classes", [0, 5])
-def test_a_timm_layout_follows_what_its_model_arguments_say(
+def test_a_timm_layout_follows_its_model_arguments(
     architecture: str, arguments: dict[str, Any], classes: int
 ) -> None:
     with torch.device("meta"):
@@ -163,7 +163,7 @@ def test_a_timm_layout_follows_what_its_model_arguments_say(
     assert numbers.image == tuple(model.patch_embed.img_size)
 
 
-def test_a_timm_layout_builds_in_an_avg_pooled_dinov2_the_norm_after_pooling() -> None:
+def test_an_avg_pooled_timm_dinov2_has_its_norm_after_pooling() -> None:
     config = {"architecture": "vit_small_patch14_reg4_dinov2", "model_args": {"global_pool": "avg"}}
     keys = set(declared({**config, "num_classes": 0, "pretrained_cfg": {"num_classes": 0}}))
     assert {"fc_norm.weight", "fc_norm.bias"} <= keys
@@ -192,14 +192,14 @@ def test_every_name_in_a_classifiers_memory_maps_to_its_key_on_disk(small_system
 
 @pytest.mark.parametrize(("system", "flag"), FLAGS, indirect=["system"])
 @pytest.mark.parametrize("value", [True, False])
-def test_every_flag_adds_and_removes_what_it_does_in_transformers(
+def test_every_flag_adds_and_removes_the_same_tensors_as_in_transformers(
     small_system: System, build: Callable[[Any], Any], flag: str, value: bool, tmp_path: Path
 ) -> None:
     config = {**small_system.config, flag: value}
     assert declared(config) == saved(build(config), tmp_path)
 
 
-def test_every_bias_flag_is_that_of_the_biases_rule(system: System) -> None:
+def test_every_bias_has_the_flag_of_its_rule(system: System) -> None:
     layout = find_reader(system.config).layout
     stored = {key: rule.when for rule in layout.rules for key in rule.stored}
     for ending, flag in layout.biases.items():
@@ -212,7 +212,7 @@ UNUSED: dict[str, set[str]] = {
 }
 
 
-def test_what_is_unused_is_the_mask_token_where_it_is_stored(system: System) -> None:
+def test_the_mask_token_is_the_only_unused_tensor(system: System) -> None:
     assert network(system.config).unused == UNUSED.get(system.name, set())
 
 
@@ -234,7 +234,7 @@ def test_the_biases_that_may_be_stripped_follow_from_the_rules(system: System) -
     assert find_reader(system.config).layout.biases == BIASES[system.name]
 
 
-def test_what_is_unused_never_reaches_the_output(
+def test_unused_tensors_do_not_change_the_output(
     small_source: Any, stock: Callable[[Path], Any], named: Callable[..., Any], pixel_values: torch.Tensor
 ) -> None:
     net, model = small_source.network, stock(small_source.folder)
@@ -269,7 +269,7 @@ def test_without_a_classifier_a_network_has_its_default_head(small_system: Syste
     assert net == network(small_system.config)
 
 
-def test_keys_may_be_read_once_only(small_system: System) -> None:
+def test_keys_may_be_an_iterator(small_system: System) -> None:
     assert network(small_system.config, iter(["x"])) == network(small_system.config)
 
 

@@ -13,7 +13,7 @@ from vconv.errors import InputError, WeightsError
 Refused = Callable[..., AbstractContextManager[None]]
 
 
-def test_quiet_holds_back_warnings_and_gives_the_levels_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_quiet_silences_warnings_and_restores_the_levels(caplog: pytest.LogCaptureFixture) -> None:
     names = ("vconv.test.one", "vconv.test.two")
     loggers = [logging.getLogger(name) for name in names]
     loggers[0].setLevel(logging.DEBUG)
@@ -33,13 +33,13 @@ def test_quiet_holds_back_warnings_and_gives_the_levels_back(caplog: pytest.LogC
         *(ImportError, StrictDataclassError),
     ],
 )
-def test_what_a_library_raises_becomes_a_sentence(kind: type[Exception], refused: Refused) -> None:
+def test_an_exception_of_a_library_becomes_a_one_line_error(kind: type[Exception], refused: Refused) -> None:
     fragments = ("timm cannot make the model that config.json describes", f"got {kind.__name__}: ")
     with refused(WeightsError, *fragments), understood("timm"):
         raise kind("one\n  two " + 300 * "x")
 
 
-def test_the_sentence_names_what_was_to_be_made_and_of_which_file(refused: Refused) -> None:
+def test_the_error_names_the_object_and_the_configuration_file(refused: Refused) -> None:
     sentence = "timm cannot make the image processor that other.json describes"
     with (
         refused(InputError, sentence, "use the other.json that was published"),
@@ -53,6 +53,6 @@ def test_a_bug_keeps_its_traceback() -> None:
         raise EOFError
 
 
-def test_an_error_of_vconvs_own_passes_as_it_is() -> None:
+def test_an_error_of_vconv_is_not_changed() -> None:
     with pytest.raises(WeightsError, match="mine"), understood("timm"):
         raise WeightsError("mine", got="a", expected="b", fix="c")

@@ -11,7 +11,7 @@ from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 
 
-def test_it_counts_what_the_architecture_multiplies(small_source: Source, size: tuple[int, int]) -> None:
+def test_it_counts_the_products_of_the_architecture(small_source: Source, size: tuple[int, int]) -> None:
     network, numbers = small_source.network, small_source.network.numbers
     patches = (size[0] // numbers.patch) * (size[1] // numbers.patch)
     tokens = 1 + network.registers + patches
@@ -23,7 +23,7 @@ def test_it_counts_what_the_architecture_multiplies(small_source: Source, size: 
     assert found.multiply_accumulates == (
         patches * width * 3 * numbers.patch**2 + numbers.blocks * block + pooler * width**2
     )
-    # Query, key, value and projection; both layers of the MLP; scores; what attention gives.
+    # Query, key, value and projection; both layers of the MLP; attention scores; attention output.
     assert found.activations == patches * width + numbers.blocks * given + pooler * width
 
 
@@ -39,7 +39,7 @@ def test_no_weight_is_read(small_source: Source, size: tuple[int, int]) -> None:
     assert complexity.measure(small_source.folder, small_source.network, size) == expected
 
 
-def test_in_full_size_it_counts_what_the_library_publishes(tmp_path: Path) -> None:
+def test_counts_of_the_full_sized_model_are_those_that_the_library_publishes(tmp_path: Path) -> None:
     """timm's model card gives 21.6 M parameters, 6.3 GMACs and 17.0 M activations at 256 x 256."""
     folder = tmp_path / "source"
     folder.mkdir()

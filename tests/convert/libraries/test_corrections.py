@@ -26,15 +26,15 @@ KNOWN = [
     1.0, 1.3359375, 1.78125, 2.375, 3.15625, 4.21875, 5.625, 7.5,
     10.0, 13.3125, 17.75, 23.75, 31.625, 42.25, 56.25, 75.0,
 ]  # fmt: skip
-"""Periods of the released networks with heads of 64 channels: 100^(i / 16), eight significant bits each."""
+"""Periods of the released networks with heads of 64 channels: 100^(i / 16), with eight significant bits."""
 
 
 PLACES = {"dinov3_vit": "rope_embeddings.inv_freq", "timm dinov3": "rope.periods"}
-"""By family, the buffer that the reference corrects."""
+"""The buffer that the reference corrects, by family."""
 
 
 def corrected_place(source: Source) -> str:
-    """Name of the buffer that must be corrected; empty where there is none."""
+    """Name of the buffer that the reference corrects; empty if there is none."""
     return PLACES.get(source.network.layout.family, "")
 
 
@@ -54,15 +54,13 @@ def test_periods_agree_with_the_patch_and_with_torch(head_dim: int, theta: float
 
 
 def test_rounding_is_to_nearest_and_ties_to_even() -> None:
-    """Two hidden periods: 1 and the square root of theta, chosen to lie halfway between two bfloat16."""
+    """There are two periods: 1, and the square root of theta, chosen halfway between two bfloat16 numbers."""
     for value, expected in ((1 + 2**-8, 1.0), (1 + 3 * 2**-8, 1 + 2**-6), (1 + 2**-8 + 2**-20, 1 + 2**-7)):
         assert corrections.authors_periods(value**2, 8).tolist() == [1.0, expected]
 
 
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
-def test_a_configuration_without_theta_means_one_hundred(
-    small_source: Source, stock: Callable[[Path], Any]
-) -> None:
+def test_the_default_of_theta_is_one_hundred(small_source: Source, stock: Callable[[Path], Any]) -> None:
     config = {key: value for key, value in small_source.config.items() if key != "rope_theta"}
     model = stock(small_source.folder)
     corrections.correct(model, "dinov3_vit", config)
@@ -70,7 +68,7 @@ def test_a_configuration_without_theta_means_one_hundred(
     assert torch.equal(model.rope_embeddings.inv_freq, expected)
 
 
-def test_correcting_changes_one_buffer_and_nothing_else(
+def test_the_correction_changes_one_buffer_and_nothing_else(
     small_source: Source, stock: Callable[[Path], Any]
 ) -> None:
     original, model = stock(small_source.folder), stock(small_source.folder)
@@ -88,7 +86,7 @@ def test_correcting_changes_one_buffer_and_nothing_else(
         assert torch.equal(after[place], 1 / periods if place.endswith("inv_freq") else periods)
 
 
-def test_correcting_shows_at_the_output_of_a_network_with_rope_and_only_there(
+def test_the_correction_changes_the_output_only_of_networks_with_rope(
     small_source: Source,
     stock: Callable[[Path], Any],
     corrected: Callable[[Source], Any],
@@ -131,7 +129,7 @@ def test_a_corrected_timm_network_is_the_patched_one_and_not_the_stock_one(
 def test_a_corrected_timm_network_computes_the_authors_angles(
     small_source: Source, corrected: Callable[[Source], Any], distance: Distance
 ) -> None:
-    """``2 pi c / period`` of centred coordinates from -1 to 1, here in numpy's float64."""
+    """``2 pi c / period`` for centred coordinates from -1 to 1, computed in float64 with NumPy."""
     model, side = corrected(small_source), 4
     centres = (np.arange(side) + 0.5) / side * 2 - 1
     grid = np.stack(np.meshgrid(centres, centres, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -154,6 +152,6 @@ def test_every_family_with_a_corrective_patch_has_a_reference(system: System) ->
     assert (net.layout.family in corrections._CORRECTIONS) is bool(corrective)
 
 
-def test_every_correction_is_of_a_family_that_there_is() -> None:
+def test_every_correction_belongs_to_a_known_family() -> None:
     assert set(corrections._CORRECTIONS) == set(PLACES)
     assert set(PLACES) <= set(LAYOUTS)

@@ -119,13 +119,13 @@ def test_logits_are_those_of_the_stock_classifier(
 
 
 @with_classifier
-def test_a_classifier_has_a_pooled_output_where_its_library_gives_one(classifier_source: Source) -> None:
+def test_a_classifier_has_a_pooled_output_if_its_library_returns_one(classifier_source: Source) -> None:
     names = output_names(classifier_source.network)
     assert ("pooled" in names) is (classifier_source.network.layout.family != "vit")
     assert "logits" in names
 
 
-def test_shapes_are_those_that_the_stock_model_makes(
+def test_shapes_are_those_of_the_stock_model(
     small_source: Source, pixel_values: Tensor, size: tuple[int, int]
 ) -> None:
     found = named_outputs(small_source, pixel_values)
@@ -134,7 +134,7 @@ def test_shapes_are_those_that_the_stock_model_makes(
 
 
 @with_classifier
-def test_shapes_are_those_that_the_stock_classifier_makes(
+def test_shapes_are_those_of_the_stock_classifier(
     classifier_source: Source, pixel_values: Tensor, size: tuple[int, int]
 ) -> None:
     found = named_outputs(classifier_source, pixel_values)
@@ -151,7 +151,7 @@ def test_shapes_follow_an_image_that_is_not_square(small_source: Source) -> None
     assert {name: tuple(value.shape) for name, value in found.items()} == expected
 
 
-def test_names_come_in_one_order(system: System) -> None:
+def test_output_names_are_always_in_the_same_order(system: System) -> None:
     for keys in ((), ("classifier.weight", "head.weight")):
         net = network(system.config, keys)
         names = output_names(net)
@@ -187,7 +187,9 @@ def test_a_model_without_weights_is_float32_whatever_the_configuration_says(
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
-def test_a_tensor_that_stock_loading_would_make_up_is_an_error(small_source: Source, tmp_path: Path) -> None:
+def test_a_tensor_that_stock_loading_would_initialise_itself_is_an_error(
+    small_source: Source, tmp_path: Path
+) -> None:
     tensors = safetensors.torch.load_file(small_source.folder / "model.safetensors")
     lost = next(name for name in sorted(tensors) if "norm" in name)
     tensors["stray"] = tensors.pop(lost)
@@ -206,7 +208,7 @@ def test_a_tensor_that_stock_loading_would_make_up_is_an_error(small_source: Sou
     assert "stray" in str(caught.value) or lost in str(caught.value)
 
 
-def test_a_configuration_that_makes_no_model_is_an_error_in_one_line(
+def test_a_configuration_of_an_impossible_model_is_a_one_line_error(
     small_source: Source, tmp_path: Path
 ) -> None:
     wrong = {"transformers": {"hidden_act": "nonsense"}, "timm": {"model_args": {"nonsense": 1}}}

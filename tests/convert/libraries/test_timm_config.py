@@ -50,11 +50,11 @@ def test_numbers_follow_the_model_arguments(system: System) -> None:
 @pytest.mark.parametrize(
     ("pool", "expected"), [("token", "cls"), ("avg", "avg"), ("max", "max"), ("avgmax", "avgmax")]
 )
-def test_poolings_have_vconvs_names_or_their_own(system: System, pool: str, expected: str) -> None:
+def test_poolings_have_vconvs_names_or_timms_names(system: System, pool: str, expected: str) -> None:
     assert network(with_arguments(system, global_pool=pool)).numbers.pooling == expected
 
 
-def test_another_rope_base_is_read_off_the_model() -> None:
+def test_another_rope_base_is_read_from_the_model() -> None:
     system = SYSTEMS["vit_small_patch16_dinov3.lvd1689m"]
     assert network(with_arguments(system, rope_temperature=37.0)).numbers.rope_base == 37.0
 
@@ -75,12 +75,12 @@ def test_a_gated_mlp_is_refused(architecture: str, refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("act", ["gelu_tanh", "quick_gelu", "silu", "relu"])
-def test_only_the_exact_gelu_is_taken_for_it(act: str) -> None:
+def test_only_the_exact_gelu_is_recognised_as_exact(act: str) -> None:
     system = SYSTEMS[f"{DINOV2}.lvd142m"]
     assert not network(with_arguments(system, act_layer=act, depth=1)).numbers.exact_gelu
 
 
-def test_an_exact_gelu_that_the_configuration_names_is_taken_for_it() -> None:
+def test_an_exact_gelu_that_the_configuration_names_is_recognised() -> None:
     system = SYSTEMS[f"{DINOV2}.lvd142m"]
     assert network(with_arguments(system, act_layer="gelu", depth=1)).numbers.exact_gelu
 
@@ -90,7 +90,7 @@ def test_an_exact_gelu_that_the_configuration_names_is_taken_for_it() -> None:
     ("arguments", "fragment"),
     [({"nonsense": 1}, "TypeError"), ({"img_size": "x"}, "Error")],
 )
-def test_what_timm_cannot_build_is_refused(
+def test_a_configuration_that_timm_cannot_build_is_refused(
     system: System, arguments: dict[str, Any], fragment: str, refused: Refused
 ) -> None:
     with refused(WeightsError, "timm cannot make the model", fragment, "published with the weights"):
@@ -102,7 +102,9 @@ def test_an_architecture_that_timm_does_not_have_is_refused(refused: Refused) ->
         network({"architecture": "vit_odd_dinov3", "pretrained_cfg": {}})
 
 
-def test_reading_a_configuration_draws_nothing_and_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_a_configuration_draws_no_random_numbers_and_allocates_no_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made: list[Any] = []
     stock = timm.create_model
     timm_config._read.cache_clear()
@@ -113,7 +115,7 @@ def test_reading_a_configuration_draws_nothing_and_fills_no_memory(monkeypatch: 
     assert {value.device.type for value in made[0].parameters()} == {"meta"}
 
 
-def test_one_configuration_has_one_model_built_and_another_has_its_own(
+def test_timm_builds_one_model_per_configuration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built: list[int] = []
@@ -128,7 +130,7 @@ def test_one_configuration_has_one_model_built_and_another_has_its_own(
     assert len(built) == 2
 
 
-def test_the_preprocessing_that_is_returned_is_the_callers_own() -> None:
+def test_a_caller_may_change_the_returned_preprocessing() -> None:
     config = {"architecture": "vit_small_patch16_dinov3", "pretrained_cfg": {}}
     timm_models.preprocessing(config)["mean"] = "changed"
     assert timm_models.preprocessing(config)["mean"] != "changed"
@@ -142,7 +144,7 @@ def test_reading_a_configuration_leaves_it_as_it_was(system: System) -> None:
 
 
 def test_a_legacy_configuration_in_one_dictionary_is_read(refused: Refused) -> None:
-    """What timm wrote before 0.9: ``pretrained_cfg``'s entries at the top."""
+    """timm before 0.9 wrote the entries of ``pretrained_cfg`` at the top level."""
     system = SYSTEMS[f"{DINOV2}.lvd142m"]
     legacy = {"architecture": DINOV2, **system.config["pretrained_cfg"]}
     assert network(legacy).tensors() == network(system.config).tensors()

@@ -70,7 +70,7 @@ def test_building_needs_no_weights_and_has_no_data(small_source: Source) -> None
     assert shapes == {key: tensor.shape for key, tensor in small_source.network.tensors().items()}
 
 
-def test_loading_says_nothing(
+def test_loading_prints_nothing(
     small_source: Source, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     LIBRARY.load(small_source.folder, small_source.network)
@@ -100,7 +100,7 @@ def test_plain_attention_computes_the_same_with_plain_operators(
     assert torch.equal(after, expected)
 
 
-def test_a_model_gets_its_own_attention_back_after_an_error(
+def test_a_models_attention_is_restored_after_an_error(
     small_source: Source, stock: Callable[[Path], Any]
 ) -> None:
     model = stock(small_source.folder)
@@ -112,9 +112,7 @@ def test_a_model_gets_its_own_attention_back_after_an_error(
     assert [block.attn.fused_attn for block in model.blocks] == before
 
 
-def test_its_exact_gelus_are_those_of_the_stock_model(
-    small_source: Source, stock: Callable[[Path], Any]
-) -> None:
+def test_exact_gelus_are_those_of_the_stock_model(small_source: Source, stock: Callable[[Path], Any]) -> None:
     gelus = LIBRARY.exact_gelus()
     found = [module for module in stock(small_source.folder).modules() if isinstance(module, gelus)]
     assert len(found) == small_source.network.blocks
@@ -146,7 +144,7 @@ def test_flags_are_switched_in_a_copy(small_system: System) -> None:
     assert json.dumps(dict(small_system.config)) == before
 
 
-def test_flags_are_switched_where_there_were_none(system: System) -> None:
+def test_flags_are_switched_in_a_configuration_without_model_arguments(system: System) -> None:
     assert "model_args" not in system.config
     assert LIBRARY.switched(system.config, {"qkv_bias": False})["model_args"] == {"qkv_bias": False}
 
@@ -204,8 +202,8 @@ def test_a_classifiers_logits_are_those_of_the_stock_model(
     assert torch.allclose(logits, by_hand, rtol=0, atol=1e-4)
 
 
-def test_a_head_that_timm_would_throw_away_is_an_error(classifier_folder: Path, tmp_path: Path) -> None:
-    """timm draws a head of its own where ``pretrained_cfg`` names another number of classes."""
+def test_a_head_that_timm_would_discard_is_an_error(classifier_folder: Path, tmp_path: Path) -> None:
+    """timm initialises a new head if ``pretrained_cfg`` names another number of classes."""
     config = json.loads((classifier_folder / "config.json").read_text())
     tensors = safetensors.torch.load_file(classifier_folder / "model.safetensors")
     config |= {"num_classes": 7, "model_args": {**config["model_args"], "num_classes": 5}}

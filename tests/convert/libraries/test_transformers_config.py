@@ -40,7 +40,7 @@ def test_numbers_are_those_of_transformers_own_configuration(small_system: Syste
     assert numbers.positions == (0 if numbers.rope_base else learned)
 
 
-def test_only_vit_is_fixed_to_one_size_and_pools_by_a_layer() -> None:
+def test_only_vit_has_a_fixed_image_size_and_a_pooler() -> None:
     fixed = {name for name in TRANSFORMERS if ANY_SIZE not in network(SYSTEMS[name].config).numbers.flags}
     assert fixed == {"vit-base-patch16-224-in21k"}
     pooling = {name: network(SYSTEMS[name].config).numbers.pooling for name in TRANSFORMERS}
@@ -51,7 +51,7 @@ def test_only_vit_is_fixed_to_one_size_and_pools_by_a_layer() -> None:
     ("act", "exact"), [("gelu", True), ("gelu_python", True), ("gelu_new", False), ("silu", False)]
 )
 @each
-def test_only_the_exact_gelu_is_taken_for_it(system: System, act: str, exact: bool) -> None:
+def test_only_the_exact_gelu_is_recognised_as_exact(system: System, act: str, exact: bool) -> None:
     assert network({**system.config, "hidden_act": act}).numbers.exact_gelu is exact
 
 
@@ -87,7 +87,7 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize(("system", "key", "value"), NONSENSE, indirect=["system"])
-def test_a_value_that_makes_no_sense_is_refused_in_a_sentence(
+def test_an_invalid_value_is_refused_with_a_one_line_error(
     system: System, key: str, value: object, refused: Refused
 ) -> None:
     config = {name: kept for name, kept in system.config.items() if name != "id2label"}
@@ -96,17 +96,17 @@ def test_a_value_that_makes_no_sense_is_refused_in_a_sentence(
 
 
 @each
-def test_a_configuration_cannot_set_the_flags_that_are_vconvs_own(system: System) -> None:
+def test_a_configuration_cannot_set_the_flags_of_vconv(system: System) -> None:
     expected = network(system.config)
     found = network({**system.config, ANY_SIZE: True, CLASSIFIER: True})
     assert (found.head, found.numbers.flags) == (expected.head, expected.numbers.flags)
 
 
 @each
-def test_what_a_configuration_leaves_out_is_what_transformers_takes(
+def test_defaults_for_missing_values_are_those_of_transformers(
     system: System,
 ) -> None:
-    """The numbers must be given; the rest may be left to the library's defaults."""
+    """The numbers must be given; the library has defaults for all other values."""
     needed = {*NUMBERS, "model_type", "mlp_ratio", "num_register_tokens"}
     config = {key: value for key, value in system.config.items() if key in needed}
     spelled_out = transformers.AutoConfig.for_model(**config).to_dict()

@@ -38,7 +38,7 @@ def heads(seed: int) -> Tensor:
     return torch.randn(2, 3, 11, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_plain_attention_is_that_of_torch(distance: Distance) -> None:
+def test_plain_attention_agrees_with_attention_in_torch(distance: Distance) -> None:
     query, key, value = map(heads, range(3))
     found, weights = transformers_models._plain_attention(nn.Module(), query, key, value, None, 0.7)
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=0.7)
@@ -76,7 +76,7 @@ def test_a_model_computes_the_same_with_plain_attention(
 
 
 @each
-def test_a_model_gets_its_own_attention_back_after_an_error(
+def test_a_models_attention_is_restored_after_an_error(
     small_source: Source,
     stock: Callable[[Path], Any],
     pixel_values: Tensor,
@@ -102,9 +102,7 @@ def test_the_registry_is_left_as_it_was(small_source: Source, stock: Callable[[P
 
 
 @each
-def test_its_exact_gelus_are_those_of_the_stock_model(
-    small_source: Source, stock: Callable[[Path], Any]
-) -> None:
+def test_exact_gelus_are_those_of_the_stock_model(small_source: Source, stock: Callable[[Path], Any]) -> None:
     found = [module for module in stock(small_source.folder).modules()
              if isinstance(module, LIBRARY.exact_gelus())]  # fmt: skip
     assert len(found) == small_source.network.blocks
@@ -139,7 +137,7 @@ def test_flags_are_switched_in_a_copy(system: System) -> None:
         ),
     ],
 )
-def test_the_image_size_is_what_the_crop_leaves(
+def test_the_image_size_is_the_size_after_the_crop(
     system: System, preprocessor: Any, expected: tuple[int, int]
 ) -> None:
     assert LIBRARY.image_size(system.config, preprocessor) == expected
@@ -162,10 +160,10 @@ def test_without_a_processor_the_image_size_is_the_configurations(system: System
         {"size": 224, "do_center_crop": True, "crop_size": {"shortest_edge": 224}},
     ],
 )
-def test_a_size_that_is_not_understood_is_refused(
-    system: System, refused: Refused, preprocessor: Any
-) -> None:
-    with refused(InputError, "the image size is not understood", "size", "preprocessor_config.json"):
+def test_an_invalid_size_is_refused(system: System, refused: Refused, preprocessor: Any) -> None:
+    with refused(
+        InputError, "the preprocessing does not give a valid image size", "size", "preprocessor_config.json"
+    ):
         LIBRARY.image_size(system.config, preprocessor)
 
 
@@ -187,7 +185,7 @@ def test_a_configuration_that_asks_for_tuples_gives_the_same_outputs(
 
 @pytest.mark.parametrize("system", TRANSFORMERS[:1], indirect=True)
 @pytest.mark.parametrize("step", ["load", "build"])
-def test_code_that_a_configuration_names_is_not_run_and_nobody_is_asked(
+def test_code_that_a_configuration_names_is_not_run_and_causes_no_question(
     step: str,
     small_source: Source,
     tmp_path: Path,

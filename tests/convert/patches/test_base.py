@@ -24,13 +24,13 @@ def net(small_system: System) -> Network:
 
 @pytest.fixture
 def log() -> list[str]:
-    """What the patches did, in order."""
+    """The actions of the patches, in order."""
     return []
 
 
 @pytest.fixture
 def patching(log: list[str]) -> Patching:
-    """A patch whose sites write down what is done to them."""
+    """Return a function that makes a patch whose sites log each action."""
 
     def make(name: str, *done: bool, expected: int | None = None, breaks: int | None = None) -> Patch:
         def site(number: int, already: bool) -> Site:
@@ -66,7 +66,7 @@ def test_sites_are_applied_in_order_and_undone_in_reverse(
     assert log == ["+a0", "+a1", "+b0", "-b0", "-a1", "-a0"]
 
 
-def test_what_the_model_has_already_is_counted_and_left_alone(
+def test_places_that_already_have_the_change_are_counted_and_not_changed(
     net: Network, patching: Patching, log: list[str]
 ) -> None:
     with applied(nn.Module(), net, [patching("a", True, False, True)]) as found:
@@ -82,7 +82,9 @@ def test_an_error_inside_undoes_everything_and_is_not_swallowed(
     assert log == ["+a0", "+a1", "-a1", "-a0"]
 
 
-def test_a_site_that_breaks_undoes_those_before_it(net: Network, patching: Patching, log: list[str]) -> None:
+def test_if_one_site_fails_the_sites_before_it_are_undone(
+    net: Network, patching: Patching, log: list[str]
+) -> None:
     patches = [patching("a", False), patching("b", False, False, breaks=1)]
     with pytest.raises(RuntimeError, match="b1 breaks"), applied(nn.Module(), net, patches):
         pytest.fail("the patches were not all applied")
@@ -94,19 +96,19 @@ def test_another_number_of_places_is_refused_and_undone(
     net: Network, patching: Patching, log: list[str], refused: Refused, expected: int
 ) -> None:
     patches = [patching("a", False), patching("odd", False, True, expected=expected)]
-    fragments = ("the patch odd does not fit this Module", "2 places", f"expected {expected}, as")
+    fragments = ("the patch odd does not fit this Module", "2 places", f"expected {expected}, the number in")
     with refused(PatchError, *fragments, net.layout.family), applied(nn.Module(), net, patches):
         pytest.fail("the patches were not all applied")
     assert log == ["+a0", "-a0"]
 
 
-def test_finding_changes_nothing(net: Network, patching: Patching, log: list[str]) -> None:
+def test_finding_sites_changes_nothing(net: Network, patching: Patching, log: list[str]) -> None:
     sites = find_sites(patching("a", False, True), nn.Module(), net)
     assert [(site.name, site.done) for site in sites] == [("a0", False), ("a1", True)]
     assert log == []
 
 
-def test_no_patch_is_no_change(net: Network) -> None:
+def test_without_patches_nothing_changes(net: Network) -> None:
     with applied(nn.Module(), net, []) as found:
         assert found == []
 

@@ -45,7 +45,7 @@ def tanh_form(x: Tensor) -> Tensor:
 
 
 def gelus(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Find where a stock model keeps its activations, whatever this version calls them."""
+    """Find the activations of a stock model, under the names of any version of the library."""
     return [
         (parent, name)
         for parent in model.modules()
@@ -119,7 +119,7 @@ def test_the_configuration_alone_makes_stock_transformers_run_erf(
     assert [site.done for site in find_sites(PATCH, model, net)] == [True] * net.blocks
 
 
-def test_the_tanh_form_would_be_seen_at_the_output(
+def test_the_tanh_form_changes_the_output(
     small_source: Source, stock: Callable[[Path], Any], named: Named, pixel_values: Tensor, distance: Distance
 ) -> None:
     model = stock(small_source.folder)
@@ -132,7 +132,7 @@ def test_the_tanh_form_would_be_seen_at_the_output(
 @pytest.mark.skipif(not NEW_NAMES, reason="transformers 4 still has the old names")
 @pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
 @pytest.mark.parametrize("remembered", ["activation", "intermediate_act_fn", "act"])
-def test_assigning_a_remembered_name_does_nothing(
+def test_assigning_an_outdated_attribute_name_has_no_effect(
     small_source: Source,
     stock: Callable[[Path], Any],
     pixel_values: Tensor,
@@ -149,14 +149,14 @@ def test_assigning_a_remembered_name_does_nothing(
 
 
 class OneOperator(nn.Module):
-    """Stands in for ``torch_npu.npu_gelu(x, approximate="none")``: an operator that nothing else runs."""
+    """Replaces ``torch_npu.npu_gelu(x, approximate="none")``: an operator that no other code runs."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 0.5 * x * torch.erfc(-x / math.sqrt(2.0))
 
 
 def published_change(model: Any, replacement: Callable[[], nn.Module]) -> None:
-    """Do what a published adaptation of dinov2-large to Ascend NPUs does to a model."""
+    """Change a model in the same way as a published adaptation of dinov2-large to Ascend NPUs."""
     for layer in model.encoder.layer:
         layer.mlp.activation = replacement()
 
@@ -204,7 +204,7 @@ def test_a_model_with_one_activation_replaced_is_refused(
     assert len(gelus(model)) == net.blocks - 1
 
 
-def test_a_model_with_an_activation_too_many_is_refused(
+def test_a_model_with_an_additional_activation_is_refused(
     small_source: Source, stock: Callable[[Path], Any], refused: Refused
 ) -> None:
     model, net = stock(small_source.folder), small_source.network
@@ -225,19 +225,19 @@ def test_a_tanh_gelu_in_the_model_is_not_taken_for_an_exact_one(
 
 @by_transformers
 @pytest.mark.parametrize("act", ["silu", "relu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu"])
-def test_another_activation_does_not_call_for_it(small_source: Source, act: str) -> None:
+def test_another_activation_does_not_need_the_patch(small_source: Source, act: str) -> None:
     assert not PATCH.applies(network({**small_source.config, "hidden_act": act}))
 
 
 @by_transformers
-def test_the_librarys_default_activation_calls_for_it(small_source: Source) -> None:
+def test_the_librarys_default_activation_needs_the_patch(small_source: Source) -> None:
     config = {key: value for key, value in small_source.config.items() if key != "hidden_act"}
     assert transformers.AutoConfig.for_model(**config).hidden_act == "gelu"
     assert PATCH.applies(network(config))
 
 
 @by_transformers
-def test_in_transformers_the_configuration_carries_it(system: System) -> None:
+def test_in_transformers_the_configuration_carries_the_patch(system: System) -> None:
     net = network(system.config)
     assert PATCH.carriers(net) == ("config", "graph")
     before = dict(system.config)
@@ -246,14 +246,14 @@ def test_in_transformers_the_configuration_carries_it(system: System) -> None:
 
 
 @by_timm
-def test_in_timm_the_graphs_and_loading_carry_it_and_the_configuration_stays(system: System) -> None:
+def test_in_timm_the_graphs_and_loading_carry_the_patch_and_the_configuration_stays(system: System) -> None:
     net = network(system.config)
     assert PATCH.carriers(net) == ("graph", "vconv.load")
     assert PATCH.edit_config(net, dict(system.config)) == dict(system.config)
 
 
 @by_timm
-def test_a_full_sized_timm_model_runs_twelve_and_gets_its_own_back(
+def test_a_full_sized_timm_model_runs_twelve_patched_gelus_and_is_restored(
     system: System, build: Callable[[Any], Any], executed: Executed
 ) -> None:
     net, size = network(system.config), (2 * network(system.config).numbers.patch,) * 2
@@ -274,6 +274,6 @@ def test_a_full_sized_timm_model_runs_twelve_and_gets_its_own_back(
 
 @pytest.mark.parametrize("system", ["vit_small_patch14_reg4_dinov2.lvd142m"], indirect=True)
 @pytest.mark.parametrize("act", ["gelu_tanh", "silu"])
-def test_another_activation_in_timm_does_not_call_for_it(system: System, act: str) -> None:
+def test_another_activation_in_timm_does_not_need_the_patch(system: System, act: str) -> None:
     config = {**system.config, "model_args": {"act_layer": act, "depth": 1}}
     assert not PATCH.applies(network(config))

@@ -74,7 +74,7 @@ def test_biases_are_those_of_the_stock_model(small_source: Source, stock: Callab
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_zeros_of_either_sign_are_proved_zero(small_source: Source, sign: float) -> None:
+def test_zeros_of_both_signs_are_proved_zero(small_source: Source, sign: float) -> None:
     net = rewritten(
         small_source, lambda name, value: torch.zeros_like(value) * sign if is_bias(name) else value
     )
@@ -100,7 +100,7 @@ def test_one_element_that_is_not_zero_keeps_every_bias(small_source: Source) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_biases_are_read_as_they_are(small_source: Source, dtype: torch.dtype) -> None:
+def test_half_precision_biases_are_read_without_loss(small_source: Source, dtype: torch.dtype) -> None:
     least = torch.finfo(dtype).tiny
     chosen = biases(zeroed(small_source))[-1]
 
@@ -170,7 +170,7 @@ def test_stripping_refuses_a_bias_that_is_not_a_number(
         pytest.fail("the patch was applied")
 
 
-def test_a_nonzero_query_bias_would_be_seen_at_the_output(
+def test_a_nonzero_query_bias_changes_the_output(
     small_source: Source, stock: Callable[[Path], Any], named: Named, pixel_values: Tensor, distance: Distance
 ) -> None:
     zeroed(small_source)
@@ -182,7 +182,7 @@ def test_a_nonzero_query_bias_would_be_seen_at_the_output(
     assert distance(named(model, pixel_values)["last_hidden_state"], expected) > 1e-5
 
 
-def test_the_configuration_alone_makes_the_stock_library_build_it(
+def test_the_configuration_alone_makes_the_stock_library_build_the_patched_model(
     small_source: Source,
     stock: Callable[[Path], Any],
     build: Callable[[Any], Any],
@@ -233,7 +233,7 @@ def test_the_config_edit_touches_only_those_flags(small_source: Source) -> None:
 
 
 @by_transformers
-def test_the_config_edit_writes_a_flag_that_was_left_to_the_librarys_default(small_source: Source) -> None:
+def test_the_config_edit_writes_a_flag_that_had_the_librarys_default(small_source: Source) -> None:
     flags = set(small_source.network.layout.biases.values())
     config = {key: value for key, value in small_source.config.items() if key not in flags}
     edited = transformers.AutoConfig.for_model(**PATCH.edit_config(small_source.network, config))
@@ -256,7 +256,7 @@ def test_a_missing_projection_is_refused(
         find_sites(PATCH, model, net)
 
 
-def test_a_system_without_such_biases_does_not_call_for_it() -> None:
+def test_a_system_without_such_biases_does_not_need_the_patch() -> None:
     without = [system for name, system in SYSTEMS.items() if name not in WITH_BIASES]
     assert [system.name for system in without] == ["vit_small_patch16_dinov3.lvd1689m"]
     assert not PATCH.applies(network(without[0].config))

@@ -26,7 +26,7 @@ Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 PLACES = {"dinov3-vits16": "rope_embeddings.inv_freq", "vit_small_patch16_dinov3.lvd1689m": "rope.periods"}
-"""Where each library keeps the periods."""
+"""The buffer that holds the periods in each library."""
 with_rope = pytest.mark.parametrize("system", PLACES, indirect=True)
 in_transformers = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 in_timm = pytest.mark.parametrize("system", ["vit_small_patch16_dinov3.lvd1689m"], indirect=True)
@@ -34,13 +34,13 @@ in_timm = pytest.mark.parametrize("system", ["vit_small_patch16_dinov3.lvd1689m"
 
 @pytest.fixture
 def place(system: System) -> str:
-    """Name of the buffer."""
+    """Name of the buffer that holds the periods."""
     return PLACES[system.name]
 
 
 @pytest.fixture
 def fixed(small_source: Source) -> Source:
-    """A timm network for one size of image, which computes its position embedding once and keeps it."""
+    """A timm network for one image size, which computes its position embedding once and caches it."""
     arguments = {**small_source.config["model_args"], "dynamic_img_size": False}
     config = {**small_source.config, "model_args": arguments}
     (small_source.folder / "config.json").write_text(json.dumps(config))
@@ -48,19 +48,19 @@ def fixed(small_source: Source) -> Source:
 
 
 def wanted(place: str, head_dim: int, base: float = 100.0) -> Tensor:
-    """What belongs into a buffer, as numpy rounds it."""
+    """The right contents of a buffer, rounded with NumPy."""
     exact = torch.from_numpy(corrections.authors_periods(base, head_dim))
     return 1 / exact if place.endswith("inv_freq") else exact
 
 
-def test_only_networks_with_rope_call_for_it(system: System) -> None:
+def test_only_networks_with_rope_need_the_patch(system: System) -> None:
     net = network(system.config)
     assert PATCH.applies(net) is (system.name in PLACES)
     assert PATCH.carriers(net) == ("graph", "vconv.load")
 
 
 @in_transformers
-def test_the_librarys_default_theta_calls_for_it(small_source: Source) -> None:
+def test_the_librarys_default_theta_needs_the_patch(small_source: Source) -> None:
     config = {key: value for key, value in small_source.config.items() if key != "rope_theta"}
     assert transformers.AutoConfig.for_model(**config).rope_theta == 100.0
     assert PATCH.applies(network(config))
@@ -109,7 +109,7 @@ def test_a_patched_model_is_the_corrected_reference_bit_for_bit(
 
 
 @with_rope
-def test_stock_loading_does_not_carry_it(
+def test_stock_loading_does_not_carry_the_patch(
     small_source: Source, stock: Callable[[Path], Any], place: str
 ) -> None:
     sites = find_sites(PATCH, stock(small_source.folder), small_source.network)
@@ -117,7 +117,7 @@ def test_stock_loading_does_not_carry_it(
 
 
 @with_rope
-def test_a_corrected_model_has_it_already(
+def test_a_corrected_model_has_the_change_already(
     small_source: Source, corrected: Callable[[Source], Any], place: str
 ) -> None:
     model = corrected(small_source)
@@ -157,7 +157,7 @@ def test_a_model_without_data_gets_real_periods(
 
 
 @in_timm
-def test_what_a_network_of_fixed_size_keeps_is_computed_anew_and_given_back(
+def test_the_cache_of_a_network_with_fixed_size_is_recomputed_and_restored(
     fixed: Source,
     small_source: Source,
     stock: Callable[[Path], Any],
@@ -184,7 +184,7 @@ def test_what_a_network_of_fixed_size_keeps_is_computed_anew_and_given_back(
 
 
 @in_timm
-def test_fixed_and_dynamic_networks_are_one_once_patched(
+def test_patched_networks_with_fixed_and_dynamic_size_agree(
     small_source: Source, stock: Callable[[Path], Any], named: Named, pixel_values: Tensor, tmp_path: Path
 ) -> None:
     arguments = {**small_source.config["model_args"], "dynamic_img_size": False}

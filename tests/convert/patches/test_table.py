@@ -28,7 +28,7 @@ EXPECTED = {
     "timm dinov2": ["gelu-erf", "qkv-bias"],
     "vit": ["gelu-erf", "qkv-bias"],
 }
-"""By family, what the published networks call for."""
+"""The patches that the published networks need, by family."""
 
 CASES = [
     (system.name, name) for system in SYSTEMS.values() for name in EXPECTED[find_reader(system.config).family]
@@ -40,12 +40,12 @@ COUNTS = {
     "vit_small_patch14_reg4_dinov2.lvd142m": {"gelu-erf": 12, "qkv-bias": 12},
     "vit-base-patch16-224-in21k": {"gelu-erf": 12, "qkv-bias": 36},
 }
-"""Places that each patch must touch in the published networks."""
+"""Number of places that each patch must change in the published networks."""
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "query", "key", "value", "qkv")
 
 
 def with_zero_biases(model: nn.Module) -> nn.Module:
-    """Set every query, key and value bias to zero, as the released DINOv3 files have them."""
+    """Set every query, key and value bias to zero, as in the released DINOv3 files."""
     for name, parameter in model.named_parameters():
         if name.endswith(tuple(f"{part}.bias" for part in PROJECTIONS)):
             parameter.data.zero_()
@@ -56,7 +56,7 @@ def test_every_patch_is_listed_under_its_own_name() -> None:
     assert {name: patch.name for name, patch in PATCHES.items()} == {name: name for name in PATCHES}
 
 
-def test_every_patch_says_why_and_how_it_travels(system: System) -> None:
+def test_every_patch_has_a_reason_and_carriers(system: System) -> None:
     net = network(system.config)
     for patch in called_for(net):
         assert patch.reason
@@ -64,7 +64,7 @@ def test_every_patch_says_why_and_how_it_travels(system: System) -> None:
         assert len(set(patch.carriers(net))) == len(patch.carriers(net))
 
 
-def test_a_patch_travels_in_the_configuration_or_needs_vconv_to_load_it(system: System) -> None:
+def test_a_patch_is_carried_by_the_configuration_or_by_loading_with_vconv(system: System) -> None:
     net = network(system.config)
     loaded = {patch.name for patch in called_for(net) if "vconv.load" in patch.carriers(net)}
     configured = {patch.name for patch in called_for(net) if "config" in patch.carriers(net)}
@@ -76,7 +76,7 @@ def test_a_patch_travels_in_the_configuration_or_needs_vconv_to_load_it(system: 
     }  # fmt: skip
 
 
-def test_a_patch_is_called_for_by_the_architecture(system: System) -> None:
+def test_the_architecture_decides_which_patches_are_needed(system: System) -> None:
     net = network(system.config)
     assert [patch.name for patch in called_for(net)] == EXPECTED[net.layout.family]
 
@@ -97,7 +97,7 @@ def test_every_place_is_found_in_the_full_sized_stock_model(
     ]
 
 
-def test_every_patch_is_called_for_by_some_system() -> None:
+def test_every_patch_is_needed_by_a_system() -> None:
     assert {name for names in EXPECTED.values() for name in names} == set(PATCHES)
 
 
@@ -112,7 +112,7 @@ def test_one_patch_is_found_by_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(("system", "name"), CASES, indirect=["system"])
-def test_a_patch_is_counted_changes_what_it_says_and_is_undone(
+def test_a_patch_is_counted_changes_its_places_and_is_undone(
     name: str,
     small_source: Source,
     stock: Callable[[Path], Any],
@@ -178,7 +178,7 @@ def test_all_patches_together_are_the_corrected_reference(
 
 
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
-def test_a_new_patch_is_one_row_and_is_counted_and_put_on_while_graphs_are_traced(
+def test_a_new_patch_needs_one_row_and_is_counted_and_applied_while_graphs_are_traced(
     small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log: list[str] = []

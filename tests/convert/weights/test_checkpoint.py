@@ -51,7 +51,7 @@ def test_every_sixteen_bit_number_is_widened_as_torch_does_it(dtype: str) -> Non
     np.testing.assert_array_equal(np.signbit(widened), np.signbit(expected))
 
 
-def test_float32_is_left_as_it_is() -> None:
+def test_float32_stays_as_it_is() -> None:
     numbers = np.array([0.0, -0.0, 1e-45, -3.4e38, np.pi, np.inf, np.nan], np.float32)
     assert checkpoint.values(numbers.tobytes(), "F32").tobytes() == numbers.tobytes()
 
@@ -92,7 +92,7 @@ def test_greatest_of_zeros_is_exactly_zero(tmp_path: Path, tensor: torch.Tensor)
     assert checkpoint.greatest(entry_of(tmp_path, tensor)) == 0.0
 
 
-def test_greatest_sees_the_least_number_there_is(tmp_path: Path) -> None:
+def test_greatest_finds_the_smallest_positive_number(tmp_path: Path) -> None:
     tensor = torch.zeros(9)
     tensor[4] = 1e-45
     assert checkpoint.greatest(entry_of(tmp_path, tensor)) > 0.0
@@ -140,7 +140,7 @@ def test_a_tensor_with_another_name_in_the_artifact_is_called_renamed(tmp_path: 
     assert list(safetensors.torch.load_file(tmp_path / "out")) == ["new"]
 
 
-def test_what_is_dropped_is_in_the_ledger_with_its_proof_and_not_in_the_file(
+def test_a_dropped_tensor_is_in_the_ledger_with_its_proof_and_not_in_the_file(
     small_source: Source, tmp_path: Path
 ) -> None:
     matches = matches_of(small_source)
@@ -167,7 +167,7 @@ def test_a_bad_weight_in_the_middle_stops_the_writing(
         written(tmp_path / "out", matches, {})
 
 
-def test_a_plan_knows_where_every_tensor_will_lie_before_it_is_written(
+def test_a_plan_knows_the_position_of_every_tensor_before_it_is_written(
     small_source: Source, tmp_path: Path
 ) -> None:
     matches = matches_of(small_source)
@@ -180,16 +180,14 @@ def test_a_plan_knows_where_every_tensor_will_lie_before_it_is_written(
     assert plan.kept == [*matches[:3], *matches[4:]]
 
 
-def test_writing_stops_when_it_is_told_to(small_source: Source, tmp_path: Path) -> None:
+def test_writing_can_be_cancelled(small_source: Source, tmp_path: Path) -> None:
     stop = Event()
     stop.set()
     with pytest.raises(InterruptedError):
         checkpoint.WeightsPlan(tmp_path / "out", matches_of(small_source), {}).write(stop)
 
 
-def test_a_file_is_written_once_more_from_its_ledger_byte_by_byte(
-    small_source: Source, tmp_path: Path
-) -> None:
+def test_a_file_can_be_rewritten_from_its_ledger_byte_by_byte(small_source: Source, tmp_path: Path) -> None:
     matches = matches_of(small_source)
     lines, digest = written(tmp_path / "first", matches, {matches[3].canonical: "it is all zero"})
     again = checkpoint.rewrite(tmp_path / "second", lines, small_source.entries)
@@ -198,7 +196,7 @@ def test_a_file_is_written_once_more_from_its_ledger_byte_by_byte(
 
 
 @pytest.mark.parametrize("change", ["a value", "a shape", "a type", "a name"])
-def test_other_weights_than_the_ledgers_are_refused(
+def test_weights_that_differ_from_the_ledger_are_refused(
     small_source: Source, tmp_path: Path, refused: Refused, change: str
 ) -> None:
     lines, _ = written(tmp_path / "first", matches_of(small_source), {})

@@ -35,7 +35,7 @@ def test_every_tensor_of_a_checkpoint_is_matched_with_itself(small_source: Sourc
 
 
 @pytest.mark.parametrize("system", PREFIXED, indirect=True)
-def test_a_checkpoint_gets_the_names_that_a_ledger_knows_whatever_it_was_saved_under(
+def test_a_checkpoint_saved_under_other_names_gets_the_names_in_the_ledger(
     small_source: Source, stock: Callable[[Path], Any]
 ) -> None:
     network, model = net(small_source), stock(small_source.folder)
@@ -87,7 +87,7 @@ def test_a_backbone_with_prefix_loses_it(small_source: Source) -> None:
     }
 
 
-def test_every_tensor_is_held_to_its_shape(small_source: Source, refused: Refused) -> None:
+def test_the_shape_of_every_tensor_is_checked(small_source: Source, refused: Refused) -> None:
     for name, entry in small_source.entries.items():
         shape = (*entry.shape[:-1], entry.shape[-1] + 1)
         entries = {**small_source.entries, name: replace(entry, shape=shape)}
@@ -95,7 +95,7 @@ def test_every_tensor_is_held_to_its_shape(small_source: Source, refused: Refuse
             ledger.match_tensors(net(small_source), entries)
 
 
-def test_a_tensor_with_a_dimension_too_many_is_refused(small_source: Source, refused: Refused) -> None:
+def test_a_tensor_with_an_additional_dimension_is_refused(small_source: Source, refused: Refused) -> None:
     name, entry = next(iter(small_source.entries.items()))
     entries = {**small_source.entries, name: replace(entry, shape=(1, *entry.shape))}
     with refused(WeightsError, f"the tensor {name} "):
@@ -141,7 +141,7 @@ def test_a_ledger_is_read_back_as_it_was_saved(tmp_path: Path, lines: list[Line]
     assert ledger.load(tmp_path / "ledger.json") == lines
 
 
-def test_a_ledger_is_plain_json_with_one_line_a_tensor(tmp_path: Path) -> None:
+def test_a_ledger_is_plain_json_with_one_line_per_tensor(tmp_path: Path) -> None:
     ledger.save(tmp_path / "ledger.json", LINES)
     text = (tmp_path / "ledger.json").read_text()
     assert [row["source"] for row in json.loads(text)] == [line.source for line in LINES]
@@ -149,7 +149,7 @@ def test_a_ledger_is_plain_json_with_one_line_a_tensor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k", "dinov2-large"], indirect=True)
-def test_a_state_dict_with_the_names_of_memory_is_taken_for_what_it_is(small_source: Source) -> None:
+def test_a_state_dict_with_names_in_memory_is_matched(small_source: Source) -> None:
     import transformers
 
     model = transformers.AutoModel.from_pretrained(small_source.folder)

@@ -22,19 +22,19 @@ def values(entry: TensorEntry) -> list[float]:
     return [float(value) for value in np.frombuffer(b"".join(entry.chunks()), dtype)]
 
 
-def test_a_run_is_consecutive_elements_of_whatever_type(entry: TensorEntry) -> None:
+def test_a_run_is_consecutive_elements_of_any_type(entry: TensorEntry) -> None:
     assert values(run_of(entry, 3, 5)) == [3, 4, 5, 6, 7]
     assert values(run_of(entry, 0, 12)) == values(entry)
 
 
-def test_pieces_go_where_they_say(entry: TensorEntry) -> None:
+def test_every_piece_goes_to_its_place(entry: TensorEntry) -> None:
     pieces = (Piece("a", (2, 3), 0, 6), Piece("b", (6,), 0, 6))
     found = assemble([(entry, "", pieces)])
     assert {name: assembly.shape for name, assembly in found.items()} == {"a": (2, 3), "b": (6,)}
     assert [values(run) for run in found["b"].in_order()] == [[6, 7, 8, 9, 10, 11]]
 
 
-def test_what_is_carried_whole_is_its_own_entry(entry: TensorEntry) -> None:
+def test_a_tensor_that_is_not_split_keeps_its_entry(entry: TensorEntry) -> None:
     assert [*assemble([(entry, "a", ())])["a"].in_order()] == [entry]
 
 
@@ -64,6 +64,6 @@ def test_a_tensor_is_taken_back_from_where_its_pieces_are(entry: TensorEntry) ->
 
 
 @pytest.mark.parametrize("pieces", [(), (Piece("x", (3, 4), 0, 12),)])
-def test_a_tensor_of_another_shape_is_not_taken_for_it(entry: TensorEntry, pieces: tuple[Piece, ...]) -> None:
+def test_a_tensor_of_another_shape_is_not_accepted(entry: TensorEntry, pieces: tuple[Piece, ...]) -> None:
     assert taken_back((3, 4), "x", pieces, {"x": entry}) == []
     assert taken_back((4, 3), "y", pieces, {"x": entry}) == []

@@ -71,7 +71,7 @@ FUSED = toy(
 SHIFTED = toy(
     "shifted",
     one("t", "token"),
-    # Both sides are laid end to end: three tensors that hold two parts cut each part in its middle.
+    # Two tensors of equal size hold three parts, so that the boundary of the tensors lies inside a part.
     Rule(("s.{i}.a", "s.{i}.b"), (GATED[1], "blocks.{i}.qkv", GATED[0])),
 )
 """Three layouts of one architecture."""
@@ -89,7 +89,7 @@ def saved(path: Path, arrays: Arrays) -> Path:
 
 
 def carried(path: Path, source: Network, target: Network, out: Path) -> tuple[list[Line], str]:
-    """Write a checkpoint again in another layout; return the ledger and the file's sha256."""
+    """Write a checkpoint in another layout; return the ledger and the SHA-256 of the file."""
     out.parent.mkdir(exist_ok=True, parents=True)
     matches, dropped = regrouped(match_tensors(source, read_header(path)), source, target)
     return WeightsPlan(out, matches, dropped).write()
@@ -99,7 +99,7 @@ def loaded(path: Path) -> Arrays:
     return dict(safetensors.numpy.load_file(path))
 
 
-def test_fusing_puts_one_part_below_the_other(tmp_path: Path) -> None:
+def test_fusing_concatenates_the_parts(tmp_path: Path) -> None:
     before = drawn(APART)
     carried(saved(tmp_path / "a", before), APART, FUSED, tmp_path / "b")
     after = loaded(tmp_path / "b")
@@ -116,7 +116,7 @@ def test_fusing_puts_one_part_below_the_other(tmp_path: Path) -> None:
     assert np.array_equal(after["the.token"], before["t"][0])
 
 
-def test_splitting_takes_them_apart_again(tmp_path: Path) -> None:
+def test_splitting_separates_the_parts_again(tmp_path: Path) -> None:
     before = drawn(FUSED)
     carried(saved(tmp_path / "a", before), FUSED, APART, tmp_path / "b")
     after = loaded(tmp_path / "b")
@@ -132,7 +132,9 @@ PAIRS = [(one_, other) for one_ in (APART, FUSED, SHIFTED) for other in (APART, 
 
 
 @pytest.mark.parametrize(("there", "back"), PAIRS, ids=lambda net: net.layout.family)
-def test_there_and_back_is_the_same_bits(there: Network, back: Network, tmp_path: Path) -> None:
+def test_conversion_to_another_layout_and_back_gives_the_same_bits(
+    there: Network, back: Network, tmp_path: Path
+) -> None:
     before = drawn(there)
     path = saved(tmp_path / "a", before)
     carried(path, there, back, tmp_path / "b")
@@ -144,7 +146,7 @@ def test_there_and_back_is_the_same_bits(there: Network, back: Network, tmp_path
         assert after[name].shape == value.shape
 
 
-def test_the_ledger_has_a_line_a_source_tensor_and_says_what_became_of_it(tmp_path: Path) -> None:
+def test_the_ledger_has_one_line_per_source_tensor_with_its_action(tmp_path: Path) -> None:
     lines, _ = carried(saved(tmp_path / "a", drawn(APART)), APART, FUSED, tmp_path / "b")
     assert len(lines) == len(APART.tensors())
     assert {line.source: line.action for line in lines if line.source in ("t", "b.0.gate", "b.1.v")} == {
@@ -163,7 +165,7 @@ def test_the_ledger_has_a_line_a_source_tensor_and_says_what_became_of_it(tmp_pa
 
 @pytest.mark.parametrize(("source", "target"), [(APART, FUSED), (FUSED, APART), (SHIFTED, FUSED)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_the_ledger_is_read_again_proves_the_file_and_makes_it_anew(
+def test_the_saved_ledger_proves_the_file_and_can_rewrite_it(
     source: Network, target: Network, dtype: Any, tmp_path: Path
 ) -> None:
     path = saved(tmp_path / "a", drawn(source, dtype))
@@ -191,7 +193,7 @@ def spoiled(path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("source", "target", "name"), [(APART, FUSED, "l.1.weights_in"), (FUSED, APART, "b.1.v")]
 )
-def test_one_altered_bit_of_what_was_regrouped_is_found(
+def test_one_changed_bit_of_a_regrouped_tensor_is_found(
     source: Network, target: Network, name: str, tmp_path: Path
 ) -> None:
     path = saved(tmp_path / "a", drawn(source))
@@ -204,7 +206,7 @@ def test_one_altered_bit_of_what_was_regrouped_is_found(
     assert name in found.detail
 
 
-def test_a_file_is_not_made_anew_from_other_weights(tmp_path: Path, refused: Refused) -> None:
+def test_a_file_is_not_rewritten_from_other_weights(tmp_path: Path, refused: Refused) -> None:
     path = saved(tmp_path / "a", drawn(FUSED))
     lines, _ = carried(path, FUSED, APART, tmp_path / "b")
     spoiled(path, "l.0.qkv")
@@ -217,7 +219,7 @@ def with_mask(net: Network) -> Network:
     return replace(net, layout=replace(layout, rules=(*layout.rules, one("mask", "mask"))))
 
 
-def test_what_inference_makes_no_use_of_is_dropped_with_proof(tmp_path: Path) -> None:
+def test_a_tensor_that_inference_does_not_use_is_dropped_with_proof(tmp_path: Path) -> None:
     source = with_mask(APART)
     lines, _ = carried(saved(tmp_path / "a", drawn(source)), source, FUSED, tmp_path / "b")
     assert [(line.source, line.proof) for line in lines if line.action == "dropped"] == [("mask", UNUSED)]
@@ -230,16 +232,18 @@ def test_a_tensor_that_inference_uses_is_never_lost(tmp_path: Path, refused: Ref
         carried(path, APART, poor, tmp_path / "b")
 
 
-def test_a_tensor_that_the_source_does_not_have_is_never_made_up(tmp_path: Path, refused: Refused) -> None:
+def test_a_tensor_that_the_source_lacks_is_never_invented(tmp_path: Path, refused: Refused) -> None:
     path = saved(tmp_path / "a", drawn(APART))
     with refused(WeightsError, "do not fit the layout fused", "no mask in the source"):
         carried(path, APART, with_mask(FUSED), tmp_path / "b")
 
 
-def test_networks_of_other_numbers_are_refused(tmp_path: Path, refused: Refused) -> None:
+def test_networks_with_other_numbers_are_refused(tmp_path: Path, refused: Refused) -> None:
     path = saved(tmp_path / "a", drawn(APART))
     wider = replace(FUSED, numbers=replace(NUMBERS, hidden=5))
-    with refused(WeightsError, "a blocks.0.gate of 12 elements", "15 elements, as its numbers say"):
+    with refused(
+        WeightsError, "a blocks.0.gate of 12 elements", "15 elements, by the numbers of the configuration"
+    ):
         carried(path, APART, wider, tmp_path / "b")
 
 
@@ -255,10 +259,10 @@ TIMM = {
     "pretrained_cfg": {},
     "model_args": {"embed_dim": 96, "depth": 3, "num_heads": 2, "mlp_ratio": 2, "img_size": SIDE},
 }
-"""A DINOv2 without registers, small, as either library describes it."""
+"""Configurations of a small DINOv2 without registers, for both libraries."""
 
 
-def test_a_dinov2_of_transformers_is_timms_with_fused_projections_and_the_same_again(tmp_path: Path) -> None:
+def test_a_dinov2_is_fused_from_transformers_to_timm_and_split_again(tmp_path: Path) -> None:
     theirs, ours = network(TRANSFORMERS), network(TIMM)
     folders = [tmp_path / name for name in ("transformers", "timm", "back")]
     for folder, config in zip(folders, (TRANSFORMERS, TIMM, TRANSFORMERS), strict=True):
@@ -282,8 +286,8 @@ def test_a_dinov2_of_transformers_is_timms_with_fused_projections_and_the_same_a
     assert expected.abs().max() > 1
 
 
-def test_a_dinov3_of_timm_is_split_for_transformers_and_fused_again(tmp_path: Path) -> None:
-    """transformers stores a mask token that timm has not, so that the way begins there."""
+def test_a_dinov3_is_split_from_timm_to_transformers_and_fused_again(tmp_path: Path) -> None:
+    """transformers stores a mask token that timm does not have, so that the test begins with transformers."""
     config = {**SYSTEMS["dinov3-vits16"].config, "num_hidden_layers": 2}
     bare = network({**config, "query_bias": False, "value_bias": False})
     arguments = {"num_classes": 0, "model_args": {"depth": 2}, "pretrained_cfg": {}}

@@ -174,8 +174,8 @@ def edit(file: str, **values: Any) -> Damage:
         (gigabyte_header, "got header too large, in a file of 109 bytes"),
         (duplicate_names, "twice in the header"),
         (other_keys, "does not fit dinov3_vit | got "),
-        (put(math.nan), "a weight is not a number in model.safetensors | got NaN or Inf in "),
-        (put(math.inf), "a weight is not a number in model.safetensors | got NaN or Inf in "),
+        (put(math.nan), "a weight is not finite in model.safetensors | got NaN or Inf in "),
+        (put(math.inf), "a weight is not finite in model.safetensors | got NaN or Inf in "),
         (explode, "the original's outputs are not numbers | got NaN or Inf in "),
         (
             edit(CONFIG_FILE, model_type="vit"),

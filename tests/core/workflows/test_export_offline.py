@@ -236,7 +236,7 @@ def test_the_terminal_says_plainly_that_the_model_is_not_made(small_name: str, t
     wanted = ["--format", "om", "--soc", SOC, "--gears", "1,2", "--om-precision", "mixed_float16"]
     result = CliRunner().invoke(main, ["export", small_name, *arguments, *wanted])
     assert result.exit_code == 0, result.output
-    assert "om/model.om is not made, for there is no atc on PATH" in result.stderr
+    assert "om/model.om is not made, because atc is not on PATH" in result.stderr
     assert "om/model.om is not made: no atc on PATH; om/atc.sh makes it" in " ".join(result.stdout.split())
     shown = CliRunner().invoke(main, ["info", str(out)])
     line = " ".join(shown.stdout.split())

@@ -65,7 +65,7 @@ def test_the_command_line_offers_every_format_and_precision() -> None:
     ("arguments", "said"),
     [
         (["--format", "om"], "--format om needs the name of a processor"),
-        (["--format", "om", "--soc", "910B4"], "--soc is no processor's name"),
+        (["--format", "om", "--soc", "910B4"], "--soc is not the name of a processor"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", "1;2"], "--gears takes whole numbers"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", ""], "separated by commas, not ''"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", "4"], "--gears cannot be used"),

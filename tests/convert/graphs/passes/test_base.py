@@ -33,7 +33,7 @@ def model() -> ir.Model:
 
 
 def renaming(name: str) -> Callable[[ir.Model, PassContext], bool]:
-    """A toy pass: call the graph by another name."""
+    """A toy pass that renames the graph."""
 
     def run(model: ir.Model, context: PassContext) -> bool:
         modified = model.graph.name != name
@@ -53,7 +53,7 @@ def called(name: str) -> Condition:
 TOY = Pass("toy", renaming("toy"), requires=(called("g"),), ensures=(called("toy"),))
 
 
-def test_passes_run_in_order_and_say_what_they_did() -> None:
+def test_passes_run_in_order_and_report_their_changes() -> None:
     again = Pass("again", renaming("toy"), requires=(called("toy"),))
     found = model()
     results = run_passes(found, (TOY, again), CONTEXT)
@@ -85,8 +85,8 @@ def lying(says: bool, name: str) -> Pass:
 @pytest.mark.parametrize(
     ("says", "name", "did"), [(False, "other", "changed"), (True, "g", "did not change")]
 )
-def test_a_pass_that_lies_about_what_it_changed_is_an_error(says: bool, name: str, did: str) -> None:
-    with pytest.raises(PassError, match=f"the pass liar says modified={says}, but it {did} the model"):
+def test_a_wrong_report_of_a_change_is_an_error(says: bool, name: str, did: str) -> None:
+    with pytest.raises(PassError, match=f"the pass liar returned modified={says}, but it {did} the model"):
         run_passes(model(), (lying(says, name),), CONTEXT)
 
 
@@ -132,14 +132,16 @@ CHANGES: tuple[Callable[[ir.Model], Any], ...] = (
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
-def test_a_fingerprint_tells_every_change_of_what_is_written(change: Callable[[ir.Model], Any]) -> None:
+def test_a_fingerprint_changes_with_every_change_of_the_saved_model(
+    change: Callable[[ir.Model], Any],
+) -> None:
     found, same = model(), model()
     assert fingerprint(found) == fingerprint(same)
     change(found)
     assert fingerprint(found) != fingerprint(same)
 
 
-def test_a_fingerprint_reads_no_data_that_lies_in_a_file(tmp_path: Path) -> None:
+def test_a_fingerprint_reads_no_external_data(tmp_path: Path) -> None:
     def outside(offset: int) -> ir.Model:
         found = model()
         found.graph.initializers["w"].const_value = ir.ExternalTensor(
@@ -151,7 +153,7 @@ def test_a_fingerprint_reads_no_data_that_lies_in_a_file(tmp_path: Path) -> None
     assert fingerprint(outside(0)) == fingerprint(outside(0)) != fingerprint(outside(8))
 
 
-def test_a_fingerprint_leaves_the_model_as_it_was() -> None:
+def test_a_fingerprint_does_not_change_the_model() -> None:
     found = model()
     before = ir.to_proto(found).SerializeToString(deterministic=True)
     fingerprint(found)

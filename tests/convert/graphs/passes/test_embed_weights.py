@@ -10,7 +10,7 @@ from vconv.convert.graphs.passes.embed_weights import embed_weights
 from vconv.types import INPUT
 
 
-def test_a_graph_with_its_weights_inside_needs_no_file_and_computes_the_same_bits(
+def test_a_graph_with_embedded_weights_needs_no_file_and_computes_the_same_bits(
     small_artifact: Path, size: tuple[int, int], tmp_path: Path
 ) -> None:
     model = ir.load(small_artifact / "model.onnx")
@@ -28,7 +28,7 @@ def test_a_graph_with_its_weights_inside_needs_no_file_and_computes_the_same_bit
         assert np.array_equal(one, other)
 
 
-def test_only_what_lies_in_the_file_is_read_and_names_types_and_shapes_stay(small_artifact: Path) -> None:
+def test_only_external_weights_are_read_and_names_types_and_shapes_stay(small_artifact: Path) -> None:
     model = ir.load(small_artifact / "model.npu.onnx")
     before = dict(model.graph.initializers)
     tensors = {name: value.const_value for name, value in before.items()}

@@ -75,7 +75,7 @@ def run(model: ir.Model, path: Path, images: Any) -> Any:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
-def test_every_value_gets_its_number(batch: int) -> None:
+def test_the_batch_of_every_value_becomes_a_number(batch: int) -> None:
     model = batch_model()
     fix_batch(model, batch, 2**20)
     named = {made.name: dims(made) for node in model.graph for made in node.outputs}
@@ -86,7 +86,7 @@ def test_every_value_gets_its_number(batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
-def test_it_computes_what_it_did(batch: int, tmp_path: Path) -> None:
+def test_the_outputs_do_not_change(batch: int, tmp_path: Path) -> None:
     images = np.random.default_rng(0).standard_normal((batch, 4), dtype=np.float32)
     expected = run(batch_model(), tmp_path / "dynamic.onnx", images)
     model = batch_model()
@@ -149,10 +149,10 @@ def test_expressions_of_the_batch_are_computed_and_other_symbols_left(
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (None, 3)])
-def test_a_graph_whose_batch_is_no_symbol_is_an_error(shape: tuple[int | None, ...]) -> None:
+def test_a_graph_without_a_symbolic_batch_is_an_error(shape: tuple[int | None, ...]) -> None:
     given = value("x", *shape)
     made = value("y", 2)
     graph = ir.Graph([given], [made], nodes=[ir.Node("", "Odd", [given], outputs=[made])],
                      opset_imports={"": 18}, name="g")  # fmt: skip
-    with pytest.raises(ValueError, match="its batch was fixed by tracing"):
+    with pytest.raises(ValueError, match="tracing fixed its batch"):
         fix_batch(ir.Model(graph, ir_version=8), 2, 0)

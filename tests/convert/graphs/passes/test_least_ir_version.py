@@ -13,14 +13,14 @@ def model(version: int) -> ir.Model:
 
 
 @pytest.mark.parametrize(("opset", "expected"), [(18, 8), (19, 9), (20, 9), (21, 10), (22, 10)])
-def test_the_version_is_the_one_that_came_with_the_operator_set(opset: int, expected: int) -> None:
+def test_the_ir_version_is_the_one_released_with_the_operator_set(opset: int, expected: int) -> None:
     """As in https://github.com/onnx/onnx/blob/main/docs/Versioning.md#released-versions."""
     found = model(onnx.IR_VERSION)
     assert least_ir_version(found, opset) is (expected != onnx.IR_VERSION)
     assert found.ir_version == expected
 
 
-def test_the_right_version_is_left_as_it_is() -> None:
+def test_the_right_ir_version_stays_as_it_is() -> None:
     found = model(8)
     assert not least_ir_version(found, 18)
     assert found.ir_version == 8

@@ -64,10 +64,10 @@ def test_a_dimension_without_a_name_is_not_taken_for_the_batch() -> None:
 
 
 def test_a_batch_that_tracing_fixed_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"the graph's input is \[2,3\]: its batch was fixed by tracing"):
+    with pytest.raises(ValueError, match=r"the graph's input has shape \[2,3\]: tracing fixed its batch"):
         name_batch(graph_of(value("x", 2, 3), value("y", 2)))
 
 
 def test_an_input_without_a_shape_is_an_error() -> None:
-    with pytest.raises(ValueError, match="the graph's input is None"):
+    with pytest.raises(ValueError, match="the graph's input has shape None"):
         name_batch(graph_of(ir.Value(name="x"), value("y", 2)))

@@ -17,7 +17,7 @@ def constant(name: str, *, data: bool = True) -> ir.Value:
 
 
 def model(first: ir.Value, second: ir.Value, *, spare: bool = False) -> ir.Model:
-    """x + (first + second), and if wanted a node that nothing uses."""
+    """Return the graph of x + (first + second), optionally with an unused node."""
     given, inner, made = map(value, ("x", "inner", "y"))
     nodes = [
         ir.Node("", "Add", [first, second], outputs=[inner]),
@@ -29,7 +29,7 @@ def model(first: ir.Value, second: ir.Value, *, spare: bool = False) -> ir.Model
     return ir.Model(graph, ir_version=8)
 
 
-def test_what_follows_from_constants_alone_becomes_a_constant() -> None:
+def test_a_value_that_depends_on_constants_only_becomes_a_constant() -> None:
     found = model(constant("a"), constant("b"))
     assert optimise(found, 2**20)
     assert [node.op_type for node in found.graph] == ["Add"]
@@ -44,19 +44,19 @@ def test_a_constant_above_the_size_is_left_as_it_is() -> None:
     assert [node.op_type for node in found.graph] == ["Add", "Add"]
 
 
-def test_what_follows_from_a_weight_without_data_is_left_as_it_is() -> None:
+def test_a_value_that_depends_on_a_weight_without_data_stays_as_it_is() -> None:
     found = model(constant("a"), constant("weight", data=False))
     optimise(found, 2**20)
     assert [node.op_type for node in found.graph] == ["Add", "Add"]
 
 
-def test_a_node_that_nothing_uses_goes() -> None:
+def test_an_unused_node_is_removed() -> None:
     found = model(constant("a"), constant("weight", data=False), spare=True)
     assert optimise(found, 2**20)
     assert "Neg" not in [node.op_type for node in found.graph]
 
 
-def test_a_second_time_there_is_nothing_to_do() -> None:
+def test_a_second_run_changes_nothing() -> None:
     found = model(constant("a"), constant("b"), spare=True)
     optimise(found, 2**20)
     assert not optimise(found, 2**20)

@@ -100,7 +100,7 @@ def test_a_constant_with_data_is_left_as_it_is(entries: dict[str, TensorEntry]) 
     assert graph.initializers["one"].const_value is before
 
 
-def test_forgetting_takes_the_data_of_weights_and_of_nothing_else() -> None:
+def test_forgetting_weights_removes_their_data_and_no_other_data() -> None:
     graph = graph_of(2, 3)
     graph.initializers["memory.weight"].const_value = ir.tensor(WEIGHT, name="memory.weight")
     forget_weights(graph, lambda name: name.startswith("memory."))

@@ -15,14 +15,14 @@ from vconv.convert.graphs.passes.resize_as_matmul import antialiased_matrix, cub
 Distance = Callable[[Any, Any], float]
 
 SIZES = [(5, 4), (37, 16), (37, 18), (16, 37), (4, 5), (14, 14), (7, 1), (2, 7), (1, 6), (3, 64)]
-"""From and to: the published 518 to 224 is 37 to 16."""
+"""Lengths before and after; the published change from 518 to 224 pixels is 37 to 16 patches."""
 CUBIC = {
     "mode": "cubic",
     "coordinate_transformation_mode": "half_pixel",
     "cubic_coeff_a": -0.75,
     "nearest_mode": "floor",
 }
-"""As the exporter writes torch's bicubic interpolation."""
+"""The attributes that the exporter writes for torch's bicubic interpolation."""
 
 
 def resize_graph(
@@ -65,8 +65,8 @@ def by_torch(images: Any, size: tuple[int, int]) -> Any:
 
 
 @pytest.mark.parametrize(("size", "resized"), SIZES)
-def test_a_matrix_is_what_torch_does_to_a_row(size: int, resized: int, distance: Distance) -> None:
-    """Every column is what torch makes of one lit pixel, in float64."""
+def test_a_matrix_resamples_a_row_as_torch_does(size: int, resized: int, distance: Distance) -> None:
+    """Each column is torch's result for an image with one pixel set, in float64."""
     lit = torch.eye(size, dtype=torch.float64)[:, None, None, :]
     stretched = torch.nn.functional.interpolate(lit, size=(1, resized), mode="bicubic", align_corners=False)
     matrix = cubic_matrix(size, resized)
@@ -76,7 +76,7 @@ def test_a_matrix_is_what_torch_does_to_a_row(size: int, resized: int, distance:
 
 @pytest.mark.parametrize(("rows", "columns"), [((5, 4), (5, 4)), ((37, 16), (37, 16)), ((16, 37), (37, 9)),
                                                ((3, 11), (9, 2))])  # fmt: skip
-def test_two_matrices_are_what_torch_does_to_an_image(
+def test_two_matrices_resample_an_image_as_torch_does(
     rows: tuple[int, int], columns: tuple[int, int], distance: Distance
 ) -> None:
     images = np.random.default_rng(5).standard_normal((2, 3, rows[0], columns[0]))
@@ -85,7 +85,7 @@ def test_two_matrices_are_what_torch_does_to_an_image(
 
 
 @pytest.mark.parametrize(("size", "resized"), SIZES)
-def test_an_antialiased_matrix_is_what_torch_does_to_a_row(
+def test_an_antialiased_matrix_resamples_a_row_as_torch_does(
     size: int, resized: int, distance: Distance
 ) -> None:
     lit = torch.eye(size, dtype=torch.float64)[:, None, None, :]
@@ -119,11 +119,11 @@ def test_an_antialiased_resize_is_torchs_whatever_the_exporter_wrote(
 
 @pytest.mark.parametrize(("size", "resized"), SIZES)
 @pytest.mark.parametrize("a", [-0.5, -0.75, -1.0])
-def test_what_is_even_stays_even(size: int, resized: int, a: float) -> None:
+def test_a_constant_row_stays_constant(size: int, resized: int, a: float) -> None:
     np.testing.assert_allclose(cubic_matrix(size, resized, a).sum(axis=1), 1, rtol=0, atol=1e-6)
 
 
-def test_a_row_of_the_same_length_is_left_as_it_is() -> None:
+def test_resampling_to_the_same_length_changes_nothing() -> None:
     np.testing.assert_array_equal(cubic_matrix(9, 9), np.eye(9, dtype=np.float32))
 
 
@@ -156,7 +156,7 @@ def test_the_library_default_of_the_coefficient_is_onnxs(tmp_path: Path, distanc
     assert distance(found, expected) < 1e-6
 
 
-def test_names_shapes_and_types_stay_and_two_small_matrices_come() -> None:
+def test_names_shapes_and_types_stay_and_two_small_matrices_are_added() -> None:
     graph = resize_graph((1, 6, 5, 7), (1, 6, 4, 3), **CUBIC)
     resize_as_matmul(graph)
     high, both, _ = graph
@@ -169,7 +169,7 @@ def test_names_shapes_and_types_stay_and_two_small_matrices_come() -> None:
     assert matrices == {"resample_0_rows": (4, 5), "resample_0_columns": (7, 3)}
 
 
-def test_several_are_all_replaced_and_told_apart(tmp_path: Path, distance: Distance) -> None:
+def test_several_are_all_replaced_under_different_names(tmp_path: Path, distance: Distance) -> None:
     images, graph = images_of(1, 2, 5, 5), resize_graph((1, 2, 5, 5), (1, 2, 3, 8), count=3, **CUBIC)
     assert resize_as_matmul(graph) == 3
     assert "Resize" not in {node.op_type for node in graph}
@@ -225,7 +225,7 @@ def test_torchs_own_half_pixels_are_the_same_but_for_a_side_of_one(
     assert resize_as_matmul(resize_graph((1, 2, 5, 5), (1, 2, 1, 3), **own)) == 0
 
 
-def test_without_attributes_a_resize_is_no_cubic_one() -> None:
+def test_a_resize_without_attributes_is_not_cubic() -> None:
     assert resize_as_matmul(resize_graph((1, 2, 5, 5), (1, 2, 4, 3))) == 0
 
 

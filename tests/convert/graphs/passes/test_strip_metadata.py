@@ -30,7 +30,7 @@ def node_of(given: ir.Value, made: ir.Value, **attributes: ir.Graph) -> ir.Node:
 
 
 def noted_model() -> ir.Model:
-    """A model with a note in every place that can hold one, in a nested graph too."""
+    """Return a model with metadata in every place that can hold some, also in a nested graph."""
     given, inner, made, nested, weight = map(noted, ("x", "inner", "y", "nested", "w"))
     weight.const_value = ir.tensor([1.0, 2.0], name="w")
     branch = ir.Graph([], [nested], nodes=[node_of(inner, nested)], name="branch")
@@ -54,7 +54,7 @@ def noted_model() -> ir.Model:
     )
 
 
-def test_a_note_is_there_before_and_nowhere_after(tmp_path: Path) -> None:
+def test_metadata_is_there_before_the_pass_and_nowhere_after_it(tmp_path: Path) -> None:
     model = noted_model()
     ir.save(model, tmp_path / "before.onnx")
     assert strip_metadata(model)
@@ -64,7 +64,7 @@ def test_a_note_is_there_before_and_nowhere_after(tmp_path: Path) -> None:
     assert SECRET.encode() not in (tmp_path / "after.onnx").read_bytes()
 
 
-def test_no_protobuf_message_keeps_a_note(tmp_path: Path) -> None:
+def test_no_protobuf_message_keeps_metadata(tmp_path: Path) -> None:
     model = noted_model()
     strip_metadata(model)
     ir.save(model, tmp_path / "after.onnx")

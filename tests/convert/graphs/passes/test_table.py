@@ -37,7 +37,7 @@ def _toy(model: ir.Model, context: PassContext) -> bool:
     return len(model.graph) > 0
 
 
-def test_a_new_pass_is_one_row_and_is_run_where_a_pipeline_names_it(
+def test_a_new_pass_needs_one_row_and_is_run_if_a_pipeline_names_it(
     small_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "PASSES", {**PASSES, "toy": Pass("toy", _toy)})
@@ -52,5 +52,5 @@ def test_a_new_pass_is_one_row_and_is_run_where_a_pipeline_names_it(
 
 def test_a_batch_cannot_be_fixed_twice(small_artifact: Path) -> None:
     static = ir.load(small_artifact / "model.npu.onnx")
-    with pytest.raises(PassError, match="the pass fix-batch requires 'the batch is a symbol', but"):
+    with pytest.raises(PassError, match="the pass fix-batch requires 'the batch is symbolic', but"):
         run_passes(static, named(STATIC), PassContext(batch=2))
