@@ -453,8 +453,8 @@ def test_what_is_computed_in_a_way_without_limits_is_skipped_and_is_not_even_ope
 ) -> None:
     answer(lambda engine, device, precision: found)
     (row,) = run([candidate(precision=precision)])
-    assert (row["status"], row["reason"], row["arithmetic"]) == (Status.SKIPPED, reason, found)
-    assert (row["outputs"], row["latency"], LOG) == ({}, [], [])
+    assert (row.status, row.reason, row.arithmetic) == (Status.SKIPPED, reason, found)
+    assert (row.outputs, row.latency, LOG) == ({}, (), [])
 
 
 def test_what_is_not_judged_is_measured_in_whatever_it_is_computed(
@@ -462,8 +462,8 @@ def test_what_is_not_judged_is_measured_in_whatever_it_is_computed(
 ) -> None:
     answer(lambda engine, device, precision: "fp32")
     (row,) = run([candidate(precision="fp16", unjudged="the patched one is")])
-    assert (row["status"], row["reason"]) == (Status.SKIPPED, "the patched one is")
-    assert row["outputs"] and row["arithmetic"] == "fp32"
+    assert (row.status, row.reason) == (Status.SKIPPED, "the patched one is")
+    assert row.outputs and row.arithmetic == "fp32"
 
 
 @pytest.mark.parametrize(
@@ -477,8 +477,8 @@ def test_an_engine_that_cannot_be_asked_is_a_row_like_one_that_cannot_be_opened(
 
     answer(refuse)
     (row,) = run([candidate()])
-    assert (row["status"], row["arithmetic"], LOG) == (status, "unknown", [])
-    assert row["reason"].startswith("it cannot be asked")
+    assert (row.status, row.arithmetic, LOG) == (status, "unknown", [])
+    assert row.reason.startswith("it cannot be asked")
 
 
 @pytest.fixture
@@ -522,13 +522,13 @@ def test_a_float16_graph_passes_only_where_its_engine_computes_float16(
     assert (one.variant, one.engine, one.precision) == ("onnx-fp16", engine, "fp16")
     (row,) = run([one])
     computes = arithmetic_of(engine, CPU, "fp16")
-    assert row["arithmetic"] == computes
+    assert row.arithmetic == computes
     if computes != "fp16":
-        assert (row["status"], row["reason"]) == (Status.SKIPPED, f"engine computes {computes}")
-        assert (row["outputs"], row["latency"]) == ({}, [])
+        assert (row.status, row.reason) == (Status.SKIPPED, f"engine computes {computes}")
+        assert (row.outputs, row.latency) == ({}, ())
     answer(lambda engine, device, precision: precision)  # what was believed of it before
     (row,) = run([one])
-    assert row["status"] is Status.PASSED, row
+    assert row.status is Status.PASSED, row
 
 
 def test_the_limits_that_were_used_are_those_of_what_was_judged() -> None:

@@ -151,7 +151,7 @@ def test_the_page_has_no_maps_and_no_depths_and_says_why(small_artifact: Path, s
     candidate: Any = SimpleNamespace(variant="v", engine="e", device=SimpleNamespace(name="cpu"))
     session: Any = None
     looked = gallery.look(candidate, session, found.reference.outputs)
-    assert looked == {"patch_maps": None, "patch_maps_reason": GRID}
+    assert (looked.rows, looked.reason) == (None, GRID)
     depths = page_data.depths(found, quick=False, places=[find_device("cpu")], say=silent)
     assert (depths.given, depths.reason) == ((), BLOCKS)
 

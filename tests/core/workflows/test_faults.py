@@ -145,7 +145,7 @@ def test_a_loosened_file_lets_a_tanh_gelu_through_by_its_numbers_and_says_so(
     wanted = {"precision": "fp32", "arithmetic": "fp32", "bounds": bounds, "source": "a test"}
     assert [row.as_json() for row in report.limits.rows] == [wanted]
     log = Path(report.log).read_text()
-    assert f"limits     {loose}, sha256 {report['limits']['file']['sha256']}" in log
+    assert f"limits     {loose}, sha256 {report.limits.file.sha256}" in log
     assert log.endswith(f"failed, within {loose} limits\n")
 
 

@@ -121,7 +121,7 @@ def test_the_word_simulated_follows_every_line_that_names_a_variant(
     assert max(map(len, shown.splitlines())) <= WIDTH
     for row in report.variants:
         for errors in row.prediction.outputs.values():
-            assert f" {100 * errors['relative_error']:.4f} % " in shown
+            assert f" {100 * errors.relative_error:.4f} % " in shown
     named = [line for line in log.splitlines() if "npu-sim)" in line or "npu-sim," in line]
     assert all("simulated" in line for line in named if not line.lstrip()[0].isdigit())
     assert log.count("predicted by simulation") == 4

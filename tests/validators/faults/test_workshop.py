@@ -60,7 +60,7 @@ def test_what_is_made_wrong_has_hashes_that_fit_and_the_artifact_is_as_it_was(
 
 def test_what_was_made_wrong_is_mended(shop: ArtifactCopy, small_artifact: Path) -> None:
     spoil(shop)
-    shop.mend()
+    shop.restore()
     assert digests(shop.folder) == digests(small_artifact)
     assert not shop.changed
 
