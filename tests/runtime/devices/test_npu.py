@@ -113,9 +113,9 @@ def test_a_profile_that_is_none_is_refused_and_so_is_hf32_where_there_is_none() 
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("cpu", Settings(()), r"--hf32 says nothing about cpu .* expected npu or npu-sim"),
-        ("cpu", Settings(profile="310p"), r"--profile says nothing about cpu .* expected npu-sim \|"),
-        ("npu", Settings(profile="310p"), "--profile says nothing about npu"),
+        ("cpu", Settings(()), r"--hf32 has no effect on cpu .* expected npu or npu-sim"),
+        ("cpu", Settings(profile="310p"), r"--profile has no effect on cpu .* expected npu-sim \|"),
+        ("npu", Settings(profile="310p"), "--profile has no effect on npu"),
     ],
 )
 def test_a_setting_that_a_device_has_not_is_refused(
@@ -135,7 +135,7 @@ def test_all_devices_are_this_machines_own_and_are_set_as_far_as_they_can_be(npu
 
 
 def test_a_setting_that_no_device_of_this_machine_has_is_refused_of_all_too(npu: Machine) -> None:
-    with pytest.raises(InputError, match="--profile says nothing about any device"):
+    with pytest.raises(InputError, match="--profile has no effect on any device"):
         find_devices("all", Settings(profile="310p"))
     with pytest.raises(UnknownNameError, match="--hf32"):
         find_devices("all", Settings(("cnov",)))

@@ -90,7 +90,7 @@ def test_a_healthy_machine_without_an_npu_has_no_problem(healthy: StandIns) -> N
     assert rows["onnxruntime"].found == "1.24.4, with CANNExecutionProvider, CPUExecutionProvider"
     notes = {name for name, finding in rows.items() if finding.state is State.NOTE}
     assert notes == {"CUDA", "torch_npu", "CANN", "atc", "acl"}
-    assert rows["torch_npu"].found == "not installed: needed for an NPU alone"
+    assert rows["torch_npu"].found == "not installed: only needed for an NPU"
 
 
 @pytest.mark.parametrize("error", [MISSING, "undefined symbol: _ZN2at4", "undefined symbol: aclInit", "odd"])
@@ -123,7 +123,7 @@ def test_a_machine_with_an_npu_has_all_of_it_listed(healthy: StandIns, tmp_path:
     (tmp_path / "bin" / "atc").chmod(0o755)
     rows = findings()
     assert rows["torch_npu"] == Finding("torch_npu", State.OK, "2.13.0")
-    assert rows["NPU"] == Finding("NPU", State.OK, "2 to be seen")
+    assert rows["NPU"] == Finding("NPU", State.OK, "2 visible")
     assert rows["acl"] == Finding("acl", State.OK, "imports")
     assert rows["atc"] == Finding("atc", State.OK, str(tmp_path / "bin" / "atc"))
     assert npu_problem() is None
@@ -169,7 +169,7 @@ def test_an_npu_that_is_not_to_be_seen_is_a_problem_with_what_hides_it(
     healthy.add(TORCH_NPU, "2.13.0", TORCH_NPU_BODY.format(count=0))
     finding = findings()["NPU"]
     assert finding.state is State.PROBLEM
-    assert "none is to be seen" in finding.found
+    assert "none is visible" in finding.found
     assert "npu-smi is not found" in finding.fix
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "npu-smi").write_text("")
@@ -310,10 +310,10 @@ def test_an_acl_that_does_not_load_is_a_note_with_the_script(healthy: StandIns) 
     assert "set_env.sh" in finding.fix
 
 
-def test_a_finding_that_is_a_problem_says_how_to_mend_it() -> None:
-    with pytest.raises(ValueError, match="says too little"):
+def test_a_finding_that_is_a_problem_says_how_to_fix_it() -> None:
+    with pytest.raises(ValueError, match="has no text, or a problem has no fix"):
         Finding("torch", State.PROBLEM, "broken")
-    with pytest.raises(ValueError, match="says too little"):
+    with pytest.raises(ValueError, match="has no text, or a problem has no fix"):
         Finding("torch", State.OK, "")
 
 

@@ -53,7 +53,7 @@ CASES: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "CANN's symbol": (
         *("torch_npu", "ImportError: /x/libtorch_npu.so: undefined symbol: MsprofSysCycleTime", ""),
-        *("another CANN: undefined symbol MsprofSysCycleTime", "COMPATIBILITY.md tells (here it is 8.5.0)"),
+        *("another CANN: undefined symbol MsprofSysCycleTime", "COMPATIBILITY.md (here it is 8.5.0)"),
     ),
     "NNAL's symbol": (
         *("torch_npu", "ImportError: /x/libtorch_npu.so: undefined symbol: _ZN3atb15CreateOperationE", ""),
