@@ -110,6 +110,12 @@ def photographs(tmp_path: Path) -> list[str]:
     return paths
 
 
+def state_of(folder: Path) -> list[tuple[Path, int, int]]:
+    """List what is in a folder, with the size and time of each file."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+
+
 @pytest.fixture
 def small_artifact(
     small_system: System, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
@@ -122,9 +128,9 @@ def small_artifact(
             lambda part: workflows.export(small_system, "synthetic:1", part / small_system.name, batch=2),
         )
         shutil.copytree(made / small_system.name, path)
-    before = sorted(path.rglob("*"))
+    before = state_of(path)
     yield path
-    assert sorted(path.rglob("*")) == before, "the shared artifact was changed: take the fixture `copied`"
+    assert state_of(path) == before, "the shared artifact was changed: take the fixture `copied`"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ downloaded again; vconv itself comes from the wheel.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -27,6 +28,8 @@ def run(*command: str | Path, cwd: Path) -> str:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vconv-wheel-") as name:
         outside = Path(name)
+        # What an earlier build left would be packed too.
+        shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)
         run(
             sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", outside, ROOT, cwd=outside
         )

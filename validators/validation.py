@@ -190,11 +190,12 @@ def _judged(
     """Open a variant and judge it; return no session if it cannot be run."""
     candidate, outcome = start.candidate, start
     measured = start.memory.where is not None
-    before = resident_memory()[0] if not measured and reset_peak_memory() else None
     try:
         outcome = _held(outcome, limits)
         if outcome.status is Status.SKIPPED:
             return outcome, None
+        # The probe of the arithmetic is done: its memory is not the variant's.
+        before = resident_memory()[0] if not measured and reset_peak_memory() else None
         session, costs = _opened(candidate)
         closing.enter_context(session)
         outcome = replace(_accuracy(outcome, session, looks), costs=costs, gelu=session.gelu or None)

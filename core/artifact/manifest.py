@@ -30,7 +30,7 @@ DIGEST_FILE = "vconv.json.sha256"
 SCHEMA_VERSION = 2
 """Of manifests that this version writes."""
 ORIGINAL_FOLDER = "original"
-"""Folder of an artifact with the original's own configurations, as they came."""
+"""Folder of an artifact with the content of the original's own configurations, less what names code."""
 
 
 class Manifest(Record):

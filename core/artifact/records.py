@@ -42,7 +42,7 @@ class SystemRecord(Record):
 class OriginalRecord(Record):
     """The original as its library builds it: all that is needed to open it again, beside its weights.
 
-    ``configurations`` are the files with its own configurations, as they came, by the name that its library
+    ``configurations`` are the files with its own configurations, by the name that its library
     knows them by; ``gated`` says whether the hub asks for consent before a download.
     """
 

@@ -197,7 +197,12 @@ def explain_failures(
     failed = [
         row
         for row in rows
-        if row.status is Status.FAILED and not row.diagnosis and not row.simulated and not _under_floor(row)
+        if row.status is Status.FAILED
+        and row.limit
+        and not row.diagnosis
+        and not row.simulated
+        # Where even the engine's arithmetic could not be found out, there is no limit and nothing to search.
+        and not _under_floor(row)
     ]
     if told or not failed or found.source is None or found.reference is None:
         return known

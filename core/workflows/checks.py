@@ -14,7 +14,7 @@ from vconv.runtime.engines.table import graph_engines
 from vconv.types import Check, Say, Status, silent
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.golden import Reference
-from vconv.validators.checks.graphs import check_graph, open_graph
+from vconv.validators.checks.graphs import check_contract, check_graph, open_graph
 from vconv.validators.checks.integrity import (
     verify_architecture,
     verify_files,
@@ -80,8 +80,8 @@ def check_artifact(
     checks.append(verify_ledger(lines, entries, say))
     for record in made.variants:
         if record.engine in graph_engines():
-            weights = artifact.folder / record.weights if record.weights else None
-            checks += check_graph(open_graph(artifact.path(record), weights, net, made.size, record.batch))
+            graph = open_graph(artifact.folder, record.path, record.weights, net, made.size, record.batch)
+            checks += [*check_graph(graph), check_contract(graph, record.contract)]
     source, missing = original()
     if source is None:
         checks.append(Check("source", Status.SKIPPED, missing))

@@ -127,7 +127,7 @@ def export(
             golden_room.save(folder / GOLDEN_FILE, reference)
         write_configurations(folder / ORIGINAL_FOLDER, source.own_config, source.preprocessor)
         graphs = [
-            open_graph(folder / graph.path, folder / WEIGHTS_FILE, conversion.network, size, fixed)
+            open_graph(folder, graph.path, WEIGHTS_FILE, conversion.network, size, fixed)
             for graph in GRAPHS
             for fixed in (batch if graph.for_npu else None,)
         ]
@@ -158,7 +158,8 @@ def export(
         "patches": [patch.model_dump(mode="json") for patch in made.patches],
         "ledger": made.ledger,
         "files": {name: record.model_dump() for name, record in made.files.items()},
-        "variants": [row.as_json() for row in rows],
+        # ``smoke`` is what 0.1.0 called it.
+        "variants": [{**row.as_json(), "smoke": row.as_json()["output_summary"]} for row in rows],
         "checks": [asdict(check) for check in checks],
         "om": offline_row(made),
     }

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import onnx_ir as ir
-
 from vconv._version import VERSION
 from vconv.artifact.manifest import ORIGINAL_FOLDER, Manifest
 from vconv.artifact.records import (
@@ -30,6 +28,7 @@ from vconv.convert.architectures.outputs import output_names, output_shapes
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
 from vconv.convert.graphs import tracing
+from vconv.convert.graphs.passes import table as passes
 from vconv.convert.libraries import complexity
 from vconv.convert.network import Network
 from vconv.convert.patches import rope_periods
@@ -39,7 +38,7 @@ from vconv.convert.weights import ledger
 from vconv.hashes import sha256_of
 from vconv.types import BATCH_AXIS, CHANNELS, INPUT, VARIANTS, WEIGHTS_FILE
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
-from vconv.validators.checks.graphs import InspectedGraph
+from vconv.validators.checks.graphs import InspectedGraph, declared
 
 FLOAT32, LAYOUT = "float32", "NCHW"
 """The type of every input and output of torch's models, and the order of an input's axes."""
@@ -163,18 +162,12 @@ def _contract(graph: InspectedGraph | None, network: Network, size: tuple[int, i
         }
         axes = {BATCH_AXIS: AxisRecord(least=1, greatest=None)}
     else:
-        (taken,) = (_tensor(value) for value in graph.model.graph.inputs)
-        outputs = [_tensor(value) for value in graph.model.graph.outputs]
+        (taken,) = (declared(value) for value in graph.model.graph.inputs)
+        outputs = [declared(value) for value in graph.model.graph.outputs]
         given = dict(zip(output_names(network), outputs, strict=True))
         bounds = AxisRecord(least=1, greatest=tracing.GREATEST_BATCH)
         axes = dict.fromkeys((axis for axis in taken.shape if isinstance(axis, str)), bounds)
     return ContractRecord(input=taken, layout=LAYOUT, preprocessing=False, outputs=given, axes=axes)
-
-
-def _tensor(value: ir.Value) -> TensorRecord:
-    assert value.name and value.shape is not None and value.dtype is not None
-    shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
-    return TensorRecord(name=value.name, dtype=str(value.dtype.numpy()), shape=shape)
 
 
 def _graph(graph: InspectedGraph, passes: tuple[str, ...]) -> GraphRecord:
@@ -199,7 +192,7 @@ def _offline(
         precision=order.precision.limits,
         patches=tuple(patch.name for patch in conversion.patches),
         contract=_contract(source, source.network, size),
-        graph=_graph(source, conversion.passes[order.source]),
+        graph=_graph(source, (*conversion.passes[order.source], *passes.ALONE)),
         offline=OfflineRecord(
             soc=order.soc,
             precision_mode=order.precision.name,

@@ -14,6 +14,7 @@ from PIL import Image
 from vconv.artifact.artifact import Artifact
 from vconv.catalog import systems
 from vconv.catalog.systems import System
+from vconv.convert.sources import recipe
 from vconv.convert.sources.base import SYNTHETIC, Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
@@ -145,6 +146,12 @@ def live_source(
         WeightsError: weights were given, and they are not sound.
     """
     asked, origin = request(artifact, weights, hub, offline), artifact.manifest.source
+    drawn_by = origin.recipe or 1
+    if origin.synthetic and not weights and drawn_by != recipe.VERSION:
+        return (
+            None,
+            f"its weights were drawn by recipe {drawn_by}, and this version has recipe {recipe.VERSION}",
+        )
     if asked.weights is None:
         return None, f"the original came from a {origin.kind}: --weights says where it is"
     try:

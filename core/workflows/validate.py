@@ -125,8 +125,6 @@ def validate(
         if image_folder:
             kept.enter_context(journal.alone(folder))
         measurer = None if quick else kept.enter_context(PeakMeasurer())
-        if measurer and not all(place.simulated for place in trial.devices):
-            measurer.prepare(OpenRequest(str(folder), PATCHED_FP32, "torch", "fp32", "cpu"))
         scratch = kept.enter_context(scratch_folder(log.say))
         original = partial(originals.live_source, artifact, weights, hub, offline, scratch, log.say)
         refer = partial(
@@ -138,6 +136,9 @@ def validate(
             elsewhere=recorded,
         )
         found = check_artifact(artifact, original, refer, log.say)
+        # Files are checked by now: a library may act on what lies in the folder.
+        if measurer and not all(place.simulated for place in trial.devices):
+            measurer.prepare(OpenRequest(str(folder), PATCHED_FP32, "torch", "fp32", "cpu"))
         if image_folder:
             require_original(found.source)
         gallery, depths = page_data.gallery(found), page_data.depths(found, quick, trial.devices, log.say)

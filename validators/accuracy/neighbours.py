@@ -25,7 +25,7 @@ Keys = NDArray[np.int64]
 
 
 def how_many(images: int) -> int:
-    """Return how many neighbours are compared: at most half of the other images, as all would always agree."""
+    """Return how many neighbours are compared: at most half of the other images; all would always agree."""
     return min(MOST, (images - 1) // 2)
 
 
@@ -64,7 +64,7 @@ def _directions(features: Array) -> NDArray[np.float64]:
 
 
 def _keys(cosines: NDArray[np.float64], left: int, least: Keys) -> Keys:
-    """Combine each cosine and its column into one key: the nearest image has the greatest key, then the first.
+    """Combine each cosine and its column into one key: the nearest image has the greatest, then the first.
 
     Args:
         cosines: (R, C); minus infinity excludes a column.

@@ -137,8 +137,7 @@ def match_operators(
 def _agreeing(
     nearest: Sequence[_Near | None], inputs: Sequence[tuple[int, ...]], tolerance: float
 ) -> list[bool]:
-    """Return which values agree with the reference, by themselves or because of the values computed from
-    them.
+    """Return which values agree with the reference: by themselves, or by the values computed from them.
 
     A value without a counterpart agrees if any value computed from it does. A value whose counterpart is
     near, but outside the tolerance, agrees only if all values computed from it do: if only a part of it is

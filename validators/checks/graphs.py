@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from vconv.artifact.records import ContractRecord, TensorRecord
 from vconv.convert.architectures.base import Capability
 from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.ascend import operators as cann
@@ -23,7 +24,7 @@ from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.network import Network
 from vconv.errors import ArtifactError
-from vconv.types import INPUT, WEIGHTS_FILE, Check, Status
+from vconv.types import INPUT, Check, Status
 from vconv.validators.faults import classes
 
 INLINE_ELEMENTS = FOLD_ELEMENTS
@@ -47,6 +48,7 @@ class InspectedGraph:
     """
 
     path: Path
+    name: str
     weights: Path | None
     model: ir.Model
     network: Network
@@ -65,13 +67,19 @@ class InspectedGraph:
 
 
 def open_graph(
-    path: Path, weights: Path | None, network: Network, size: tuple[int, int], batch: int | None
+    folder: Path,
+    name: str,
+    weights: str | None,
+    network: Network,
+    size: tuple[int, int],
+    batch: int | None,
 ) -> InspectedGraph:
     """Read a graph without its weights.
 
     Args:
-        path: its file.
-        weights: the file of its weights; None if the weights are inside the graph file.
+        folder: the artifact.
+        name: the path of the graph inside it.
+        weights: the path of the file that holds its weights; None where they are inside.
         network: the network that it must compute.
         size: (height, width) of the images that it must take.
         batch: the batch size that it must be fixed to; None for a dynamic graph.
@@ -79,6 +87,7 @@ def open_graph(
     Raises:
         ArtifactError: the file is not an ONNX graph.
     """
+    path = folder / name
     try:
         model = ir.load(path)
     except (DecodeError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -88,7 +97,9 @@ def open_graph(
             expected="an ONNX graph",
             fix="export the artifact again, or fetch it again",
         ) from error
-    return InspectedGraph(path, weights, model, network, size, batch, read_header(weights) if weights else {})
+    beside = folder / weights if weights else None
+    entries = read_header(beside) if beside else {}
+    return InspectedGraph(path, name, beside, model, network, size, batch, entries)
 
 
 @dataclass(frozen=True)
@@ -175,18 +186,18 @@ def _dimensions(value: ir.Value) -> tuple[Any, ...]:
 
 
 def _weights(subject: InspectedGraph) -> Wrong | None:
-    used = set()
+    used, file = set(), subject.weights.name if subject.weights else ""
     for name, value in subject.model.graph.initializers.items():
         tensor = value.const_value
         if not isinstance(tensor, ir.ExternalTensor):
-            if tensor is None or tensor.size > INLINE_ELEMENTS:
-                return Wrong(f"the weight {name} is not in {WEIGHTS_FILE}", subject.fault_of(name))
+            if tensor is None or (subject.weights and tensor.size > INLINE_ELEMENTS):
+                return Wrong(f"the weight {name} is not in {file}", subject.fault_of(name))
             continue
         entry = subject.entries.get(name)
         place = (tensor.location, tensor.offset, tensor.length, tuple(tensor.shape.numpy()))
-        right = entry and (WEIGHTS_FILE, entry.offset, entry.nbytes, entry.shape)
+        right = entry and (file, entry.offset, entry.nbytes, entry.shape)
         if entry is None or place != right or tensor.dtype != DTYPES[entry.dtype]:
-            detail = f"the weight {name} does not point at its tensor in {WEIGHTS_FILE}"
+            detail = f"the weight {name} does not point at its tensor in {file}"
             return Wrong(detail, subject.fault_of(name))
         if value.uses() or value.is_graph_output():
             used.add(name)
@@ -254,7 +265,7 @@ RULES: Mapping[str, Rule] = {
     "exact GELU": Rule(_exact_gelu, "every GELU is spelled out with Erf", needs=(Capability.ROLES,)),
     "epsilon": Rule(_epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)),
     "inputs and outputs": Rule(_interface, "names, types and shapes are as declared"),
-    "weights": Rule(_weights, f"every weight is used, and points at its own tensor in {WEIGHTS_FILE}"),
+    "weights": Rule(_weights, "every weight is used, and points at its own tensor in its weights file"),
     "NPU operators": Rule(_for_npu, "CANN supports its operators, opset and IR version", static_only=True),
     "no traces": Rule(_no_traces, "it contains no data of the exporting machine"),
 }
@@ -267,7 +278,7 @@ def check_graph(subject: InspectedGraph) -> list[Check]:
     for name, rule in RULES.items():
         if rule.static_only and subject.batch is None:
             continue
-        named, lack = f"{subject.path.name}: {name}", subject.network.lack(*rule.needs)
+        named, lack = f"{subject.name}: {name}", subject.network.lack(*rule.needs)
         if lack:
             checks.append(Check(named, Status.SKIPPED, lack))
             continue
@@ -278,3 +289,25 @@ def check_graph(subject: InspectedGraph) -> list[Check]:
             else Check(named, Status.PASSED, rule.meaning)
         )
     return checks
+
+
+def declared(value: ir.Value) -> TensorRecord:
+    """Return what a graph declares of one of its inputs or outputs."""
+    assert value.name and value.shape is not None and value.dtype is not None
+    shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+    return TensorRecord(name=value.name, dtype=str(value.dtype.numpy()), shape=shape)
+
+
+def check_contract(subject: InspectedGraph, contract: ContractRecord) -> Check:
+    """Compare what a graph declares with its contract in the manifest: names, types and shapes."""
+    graph, name = subject.model.graph, f"{subject.name}: contract"
+    if wrong := _interface(subject):
+        return Check(name, Status.SKIPPED, f"its inputs and outputs are wrong in themselves: {wrong.what}")
+    found = [declared(value) for value in (*graph.inputs, *graph.outputs)]
+    expected = [contract.input, *contract.outputs.values()]
+    differing = [one for one in found if one not in expected] or [one for one in expected if one not in found]
+    if differing:
+        one = differing[0]
+        detail = f"{one.name}, {one.dtype} {list(one.shape)}, differs between the manifest and the graph"
+        return Check(name, Status.FAILED, detail, "graph")
+    return Check(name, Status.PASSED, "inputs and outputs are those of the manifest")

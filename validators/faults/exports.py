@@ -71,7 +71,12 @@ def _of_another_size(shop: ArtifactCopy) -> None:
 
 
 def _no_registers(shop: ArtifactCopy) -> str:
-    return "" if shop.network.registers else "it has no registers"
+    if not shop.network.registers:
+        return "it has no registers"
+    family = shop.network.layout.family
+    return (
+        "" if family in _WITHOUT_REGISTERS else f"how a {family} is configured without registers is not known"
+    )
 
 
 def _no_periods(shop: ArtifactCopy) -> str:

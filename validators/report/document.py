@@ -212,3 +212,7 @@ class ValidationResult(Report):
     log: str
     page: str
     card: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON form, with the keys of 0.1.0 beside the new ones for one more version."""
+        return self._with_old_keys(super().as_json())

@@ -23,7 +23,7 @@ _UNKNOWN = {
     **{"peak_device_bytes": None, "peak_memory_reason": "", "depth_reason": "", "patch_maps_reason": ""},
     **{"reason": "", "batches": [], "diagnosis": [], "latency": [], "skipped_batches": []},
 }
-"""Keys that a variant of 0.1.0 may lack, with their defaults: results that were not or could not be measured."""
+"""Keys that a variant of 0.1.0 may lack, with their defaults: results that were not measured."""
 
 
 class UnreadableReportError(ValueError):

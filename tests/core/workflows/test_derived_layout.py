@@ -111,8 +111,8 @@ def test_faults_that_need_to_know_more_are_skipped_and_the_others_are_made(
 
 
 def test_a_graph_is_not_judged_by_numbers_that_are_not_known(toy: Network, small_artifact: Path) -> None:
-    size, weights = manifest.load(small_artifact).size, small_artifact / WEIGHTS_FILE
-    checks = check_graph(open_graph(small_artifact / "model.onnx", weights, toy, size, None))
+    size = manifest.load(small_artifact).size
+    checks = check_graph(open_graph(small_artifact, "model.onnx", WEIGHTS_FILE, toy, size, None))
     skipped = {check.name: check.detail for check in checks if check.status is Status.SKIPPED}
     assert skipped == {"model.onnx: exact GELU": ROLES, "model.onnx: epsilon": ROLES}
 

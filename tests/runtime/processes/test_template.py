@@ -102,7 +102,11 @@ def test_a_variant_needs_its_engines_or_its_models_library(
 ) -> None:
     artifact, place = Artifact.open(small_artifact), str(small_artifact)
     original = replace(TORCH, variant="", original=str(small_source.folder))
-    wanted = {GRAPH: "", TORCH: artifact.manifest.system.library, original: artifact.manifest.system.library}
+    wanted = {
+        GRAPH: "onnxruntime",
+        TORCH: artifact.manifest.system.library,
+        original: artifact.manifest.system.library,
+    }
     wanted[replace(GRAPH, engine="openvino")] = "openvino"
     for subject, needed in wanted.items():
         assert libraries(replace(subject, artifact=place), artifact) == needed

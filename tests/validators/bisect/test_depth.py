@@ -83,7 +83,9 @@ def test_lower_precisions_are_farther_from_the_first_block_on(
 def test_errors_are_those_that_a_bisection_finds_in_all(
     reference: TorchStages, pixel_values: Array, small_artifact: Path, made: Manifest
 ) -> None:
-    graph = GraphStages(small_artifact / "model.onnx", Artifact.open(small_artifact).network, CPU)
+    graph = GraphStages(
+        small_artifact / "model.onnx", Artifact.open(small_artifact).network, CPU, "onnxruntime"
+    )
     bisected = localise(reference, graph, pixel_values[:1], 1e-5, True, silent)
     with opened(small_artifact, made, "onnx-fp32") as session:
         network = Artifact(small_artifact, made).network

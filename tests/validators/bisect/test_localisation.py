@@ -57,7 +57,9 @@ def pixel_values(small_artifact: Path, made: Manifest) -> Array:
 def test_a_sound_graph_departs_nowhere(
     reference: TorchStages, pixel_values: Array, small_artifact: Path
 ) -> None:
-    graph = GraphStages(small_artifact / GRAPH, Artifact.open(small_artifact).network, find_device("cpu"))
+    graph = GraphStages(
+        small_artifact / GRAPH, Artifact.open(small_artifact).network, find_device("cpu"), "onnxruntime"
+    )
     found = localise(reference, graph, pixel_values, BOUND, True, silent)
     assert not found.departs
     assert all(0 <= row.own < BOUND for row in found.stages)
@@ -69,7 +71,7 @@ def test_one_wrong_operator_is_found_in_its_block_whatever_it_is(
     reference: TorchStages, pixel_values: Array, copied: Path, tmp_path: Path
 ) -> None:
     net = Artifact.open(copied).network
-    stages = GraphStages(copied / GRAPH, net, find_device("cpu"))
+    stages = GraphStages(copied / GRAPH, net, find_device("cpu"), "onnxruntime")
     chance = random.Random(7)
     shop = ArtifactCopy.open(Artifact.open(copied), tmp_path / "workshop")
     kinds = {node.name: node.op_type for node in shop.graph(GRAPH).graph.node}
@@ -80,7 +82,7 @@ def test_one_wrong_operator_is_found_in_its_block_whatever_it_is(
         model = shop.graph(GRAPH)
         what = alter(model, node, shop.value_of)
         shop.save_graph(GRAPH, model)
-        wrong = GraphStages(shop.folder / GRAPH, net, find_device("cpu"))
+        wrong = GraphStages(shop.folder / GRAPH, net, find_device("cpu"), "onnxruntime")
         found = localise(reference, wrong, pixel_values, BOUND, True, silent)
         assert found.departs, what
         assert found.culprit is not None, what
@@ -166,7 +168,9 @@ def test_the_operators_of_every_stage_of_a_graph_are_matched(
     small: Artifact, variant: str, reference: TorchStages, pixel_values: Array, small_artifact: Path
 ) -> None:
     file = small.variant(variant).path
-    graph = GraphStages(small_artifact / file, Artifact.open(small_artifact).network, find_device("cpu"))
+    graph = GraphStages(
+        small_artifact / file, Artifact.open(small_artifact).network, find_device("cpu"), "onnxruntime"
+    )
     given: Arrays = {INPUT: pixel_values}
     for stage in range(len(graph.names)):
         steps = graph.steps(stage, given)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,14 @@ import pytest
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.types import WEIGHTS_FILE, Status
-from vconv.validators.checks.graphs import INLINE_ELEMENTS, RULES, InspectedGraph, check_graph, open_graph
+from vconv.validators.checks.graphs import (
+    INLINE_ELEMENTS,
+    RULES,
+    InspectedGraph,
+    check_contract,
+    check_graph,
+    open_graph,
+)
 from vconv.validators.faults.classes import CLASSES
 
 DYNAMIC, STATIC = "model.onnx", "model.npu.onnx"
@@ -261,7 +269,7 @@ MUTATIONS = {
 def reopened(folder: Path, made: Manifest, file: str) -> InspectedGraph:
     net = Artifact.open(folder).network
     (batch,) = (record.batch for record in made.variants if record.path == file)
-    return open_graph(folder / file, folder / WEIGHTS_FILE, net, made.size, batch)
+    return open_graph(folder, file, WEIGHTS_FILE, net, made.size, batch)
 
 
 def failed(subject: InspectedGraph) -> set[str]:
@@ -324,7 +332,8 @@ def test_operators_are_counted_in_alphabetical_order(small_artifact: Path, made:
     assert list(subject.operators) == sorted(subject.operators)
     assert sum(subject.operators.values()) == len(list(subject.model.graph))
     assert subject.operators["Erf"] == subject.network.blocks
-    assert subject.operators == dict(made.variants[1].operators)
+    recorded = made.variants[1].graph
+    assert recorded and subject.operators == dict(recorded.operators)
 
 
 def test_looking_at_a_graph_reads_no_weight(copied: Path, made: Manifest) -> None:
@@ -335,3 +344,25 @@ def test_looking_at_a_graph_reads_no_weight(copied: Path, made: Manifest) -> Non
         file.truncate(first)
         file.truncate(size)
     assert not failed(subject)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "another"},
+        {"dtype": "float16"},
+        {"shape": ("batch", 7)},
+    ],
+    ids=["name", "type", "shape"],
+)
+def test_a_graph_that_declares_something_else_than_its_contract_fails(
+    change: dict[str, Any], small: Artifact
+) -> None:
+    record = small.variant("onnx-fp32")
+    graph = open_graph(small.folder, record.path, record.weights, small.network, small.manifest.size, None)
+    assert check_contract(graph, record.contract).status is Status.PASSED
+    name, tensor = next(iter(record.contract.outputs.items()))
+    outputs = {**record.contract.outputs, name: tensor.model_copy(update=change)}
+    wrong = check_contract(graph, record.contract.model_copy(update={"outputs": outputs}))
+    assert (wrong.status, wrong.fault) == (Status.FAILED, "graph")
+    assert wrong.name == "model.onnx: contract"

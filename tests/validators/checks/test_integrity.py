@@ -212,8 +212,8 @@ def test_a_tensor_that_is_said_to_be_dropped_and_is_there_is_caught(
     line = kept(lines)[3]
     lines[lines.index(line)] = replace(line, action="dropped")
     assert_failed(
-        tensors_verified(lines, small_source.entries, entries_of(small_artifact)), "is dropped according to
-        the ledger"
+        tensors_verified(lines, small_source.entries, entries_of(small_artifact)),
+        "is dropped according to the ledger",
     )
 
 

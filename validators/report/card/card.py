@@ -31,7 +31,7 @@ def render(made: Manifest, evidence: Sequence[DeviceEvidence], language: str) ->
         language: one of :data:`vconv.validators.report.card.words.LANGUAGES`.
     """
     words, environment = words_of(language), _environment()
-    system = model.system_of(made)
+    system = model.catalog_row(made)
     context = {
         "made": made,
         "system": made.system,

@@ -74,11 +74,17 @@ def published_weights(made: Manifest) -> bool:
     return bool(made.source.revision) and made.source.identity == made.system.hub_id
 
 
-def system_of(made: Manifest) -> System:
-    """Return a manifest's row of the catalog; of a system that is in none, what the manifest knows."""
-    known = systems.SYSTEMS.get(made.system.name)
-    own = System(made.system.name, made.system.hub_id, made.system.library, {}, made.source.licence)
-    return known or own
+def catalog_row(made: Manifest) -> System:
+    """Return the catalog's row of a system; of one that the catalog does not have, what the manifest says.
+
+    A system is known by its repository too: the same name with another repository is another system.
+    """
+    known, original = systems.SYSTEMS.get(made.system.name), made.original
+    if known and known.hub_id == made.system.hub_id:
+        return known
+    licence = original.licence if original else made.source.licence
+    gated = original.gated if original else False
+    return System(made.system.name, made.system.hub_id, made.system.library, {}, licence, gated=gated)
 
 
 def family(made: Manifest) -> str:
@@ -105,7 +111,7 @@ def licence(name: str) -> str:
 
 def routes(made: Manifest) -> list[dict[str, str]]:
     """List the ways to get the weights: of the repository that they came from, where that is another, one."""
-    system, named = system_of(made), repository(made)
+    system, named = catalog_row(made), repository(made)
     ways = (
         (HUGGING_FACE, *system.mirrors)
         if named == system.hub_id
