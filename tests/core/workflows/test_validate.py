@@ -25,7 +25,7 @@ from vconv.convert.sources.table import Request, open_source
 from vconv.disk import SCRATCH
 from vconv.errors import InputError, WeightsError
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.processes import peak_memory
+from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.peak_memory import Peak
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.timing import machine_load
@@ -344,12 +344,13 @@ def test_memory_is_measured_in_processes_of_their_own_unless_a_glance_is_asked_f
 ) -> None:
     asked: list[OpenRequest] = []
 
-    def measured(subject: OpenRequest) -> Peak:
+    def measured(measurer: PeakMeasurer, subject: OpenRequest) -> Peak:
         assert not subject.original or (Path(subject.original) / "config.json").is_file()
         asked.append(subject)
         return Peak(peak_rss_bytes=50, before_bytes=20)
 
-    monkeypatch.setattr(peak_memory, "measure", measured)
+    monkeypatch.setattr(PeakMeasurer, "measure", measured)
+    monkeypatch.setattr(PeakMeasurer, "prepare", lambda measurer, subject: None)
     report = vconv.validate(copied, budget=1e-3)
     names = [(subject.variant, subject.engine, bool(subject.original)) for subject in asked]
     assert names == [
