@@ -1,7 +1,7 @@
 """Show that `vconv bisect` finds one wrong operator, wherever it is, and what that costs.
 
 One operator of dinov3-vits16's dynamic graph, drawn by chance from all blocks, is made wrong, with every hash
-made to fit; bisect, in a process of its own, must name the block and the operator. Twenty times. Its peak
+made to fit; bisect, in a separate process, must name the block and the operator. Twenty times. Its peak
 memory is set beside that of `vconv validate --quick` on the sound artifact.
 """
 
@@ -33,7 +33,7 @@ GREATEST_MEMORY_RATIO = 1.5
 
 
 def run(*arguments: str) -> tuple[dict, float, int]:
-    """Run a command of vconv in a process of its own; return its document, seconds, and peak bytes."""
+    """Run a command of vconv in a separate process; return its document, seconds, and peak bytes."""
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
         command = [sys.executable, "-m", "vconv", *arguments, "--json"]

@@ -1,9 +1,9 @@
 """Show that a validation on a folder of images takes memory that does not grow with their number.
 
 A miniature of a catalog system with synthetic weights, as the images' number is what matters, is validated
-with --dataset on folders of 20 and of 2,000 made-up photographs, each in a process of its own whose peak
+with --dataset on folders of 20 and of 2,000 made-up photographs, each in a separate process whose peak
 resident memory the kernel tells. What the two peaks have in common, mostly libraries, would hide a small
-growth: what was added for the 1,980 images more is told by itself.
+growth: the growth for the 1,980 further images is given separately.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def make_images(folder: Path, count: int) -> None:
 
 
 def vconv(*arguments: str | Path) -> tuple[bytes, int]:
-    """Run vconv in a process of its own; return what it printed, and its peak resident memory in bytes."""
+    """Run vconv in a separate process; return what it printed, and its peak resident memory in bytes."""
     command = [sys.executable, "-m", "vconv", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None

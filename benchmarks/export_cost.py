@@ -1,4 +1,4 @@
-"""What an export of dinov2-large costs, side by side with the common ways, each in a process of its own.
+"""What an export of dinov2-large costs, side by side with the common ways, each in a separate process.
 
 Every contender gets the same checkpoint on disk, synthetic weights in the true architecture, read once before
 so that all find it in the page cache. Seconds are those of the whole process, imports included; memory is its
@@ -7,7 +7,7 @@ peak resident memory, as the kernel counts it.
 - ``vconv, graphs alone``: the patched checkpoint and two graphs, ``--golden none``.
 - ``vconv, whole``: that, the reference in fp32 and float64, and every variant checked against it.
 - ``torch.onnx.export``: the stock model loaded, one graph with a dynamic batch, weights beside it.
-- ``optimum-cli``: one graph, in a virtual environment of its own, by ``--optimum PATH/TO/optimum-cli``.
+- ``optimum-cli``: one graph, in a separate virtual environment, by ``--optimum PATH/TO/optimum-cli``.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "source"
         source.mkdir()
-        # In a process of its own: the kernel counts a parent's peak into its children's.
+        # In a separate process: the kernel counts a parent's peak into its children's.
         subprocess.run([sys.executable, "-c", DRAW, SYSTEM, str(source)], check=True)
         weights = (source / WEIGHTS_FILE).stat().st_size
         with (source / WEIGHTS_FILE).open("rb") as file:

@@ -1,7 +1,7 @@
 """Show that exporting graphs costs memory that does not grow with the weights.
 
 vit-base and the same architecture at three times the depth, each from a synthetic checkpoint on disk, each
-exported with --golden none in a process of its own. What grows with the depth is the graph, by nodes.
+exported with --golden none in a separate process. What grows with the depth is the graph, by nodes.
 """
 
 from __future__ import annotations

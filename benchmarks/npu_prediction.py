@@ -86,7 +86,7 @@ def child(name: str, seed: int) -> None:
 
 
 def measured(name: str, seed: int) -> dict[str, Any]:
-    """Run :func:`child` in a process of its own."""
+    """Run :func:`child` in a separate process."""
     source = f"import npu_prediction; npu_prediction.child({name!r}, {seed})"
     here = Path(__file__).parent
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 Each version is a Python executable with vconv installed: ``--before`` names the older one, which also exports
 the artifacts, with synthetic weights; this one is the newer unless ``--after`` names another. The two take
-turns, and each goes first in every other pair. Each run is a process of its own, on a fresh copy of the same
+turns, and each goes first in every other pair. Each run is a separate process, on a fresh copy of the same
 artifact, which is in the page cache.
 
 A run's cost is the wall-clock time of its process, imports included, less what it spent on timing: all of

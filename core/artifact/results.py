@@ -61,7 +61,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def damaged(folder: Path) -> ArtifactError:
-    """Return the error of an artifact's index that is none."""
+    """Return the error for an artifact whose index cannot be read."""
     return ArtifactError(
         f"{folder / RESULTS_FILE} is damaged",
         got="not an index of reports",

@@ -16,7 +16,7 @@ def in_background(work: Callable[[Event], Result]) -> Iterator[Callable[[], Resu
     """Start some work in a thread.
 
     Args:
-        work: what to do; it is told by an event when to stop.
+        work: what to do; the event that it gets is set when it should stop.
 
     Yields:
         A function that waits for the work and returns its result, or raises what it raised.

@@ -44,7 +44,7 @@ class BisectedVariant:
 
     Args:
         kind: which kind of torch variant; empty for a graph.
-        precision: what a torch variant is run in; a graph is of its own.
+        precision: what a torch variant is run in; for a graph, the precision in its record.
         record: what the manifest says of it.
         engine: what runs it.
     """

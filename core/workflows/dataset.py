@@ -1,4 +1,4 @@
-"""The straight line over a folder of images: every variant beside the reference, on any number of them."""
+"""Agreement over a folder of images: every variant is compared with the reference on every image."""
 
 from __future__ import annotations
 

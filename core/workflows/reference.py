@@ -151,7 +151,7 @@ def _place(device: str) -> Device:
     if device.partition(":")[0] in set(DEVICE_KINDS) - set(KINDS):
         raise InputError(
             "a reference cannot be recorded there",
-            got=f"--device {device}, which computes GELU and products in ways of its own",
+            got=f"--device {device}, which computes GELU and products differently",
             expected="cpu or cuda[:N]",
             fix="record it on one of those; `vconv validate PATH --device npu --reference FILE` then uses it",
         )

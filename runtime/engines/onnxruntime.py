@@ -58,7 +58,7 @@ ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
         if isinstance(value, type) and issubclass(value, Exception)
     ),
 )
-"""Everything that ONNX Runtime raises: of its own, and where inputs and outputs are bound, a RuntimeError."""
+"""Everything that ONNX Runtime raises: its exceptions, and RuntimeError from binding inputs or outputs."""
 _TYPES = {"float": "float32", "double": "float64"}
 """From ONNX Runtime's name of a type to everyone else's, where they differ."""
 

@@ -37,7 +37,7 @@ def fallbacks(profile: Path, wanted: set[str]) -> dict[str, int]:
 
 
 class Profile:
-    """The profile of a session's first runs, in a temporary folder of its own."""
+    """The profile of a session's first runs, in a temporary folder."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="vconv-profile-"))

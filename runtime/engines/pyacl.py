@@ -100,7 +100,7 @@ class Acl:
 
     @contextlib.contextmanager
     def kept_context(self) -> Iterator[None]:
-        """Put the thread's context back in the end: torch, where it runs on NPUs too, has one of its own."""
+        """Put the thread's context back in the end: torch has another context, where it uses the NPU too."""
         before, code = self._module.rt.get_context()
         try:
             yield
@@ -143,7 +143,7 @@ class Piece:
         outputs: the model's.
         images: float32 (gear, 3, H, W).
         count: how many of the images are wanted.
-        gear: where the model is told its batch; None for one that has no gears.
+        gear: the place from which the model reads its batch; None for a model without gears.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ _SHOWN = 300
 
 
 def command(module: str) -> tuple[str, ...]:
-    """Return what runs a module in a process of its own.
+    """Return what runs a module in a separate process.
 
     What lies in the current folder must not be taken for a library: hence -P.
     """

@@ -1,4 +1,4 @@
-"""The memory that one variant takes, measured in a process of its own: nothing else is counted with it.
+"""The memory that one variant takes, measured in a separate process: nothing else is counted with it.
 
 In one process a peak belongs to whatever was there already: the allocator keeps what other variants freed,
 and their weights stay until their turn to be timed. A child process has nothing but the libraries, and says
@@ -65,7 +65,7 @@ class Peak:
 def measure(
     subject: OpenRequest, command: Sequence[str] = CHILD, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Peak:
-    """Open and run a variant in a process of its own; return the memory that it took, or why it did not.
+    """Open and run a variant in a separate process; return the memory that it took, or why it did not.
 
     Args:
         subject: what to open.

@@ -84,7 +84,7 @@ PROFILES: Mapping[str, Arithmetic] = {
     "910b": Arithmetic(gelu="tanh", convolution="hf32", matmul="fp32"),
     "310p": Arithmetic(gelu="tanh", convolution="fp16", matmul="fp16"),
 }
-"""By the profile's name: how that NPU computes unless it is told otherwise."""
+"""By the profile's name: how that NPU computes by default."""
 DEFAULT_PROFILE = "910b"
 FLAGS = {"conv": CONVOLUTION, "matmul": MATMUL}
 """By the name of torch.npu's settings: what their ``allow_hf32`` is for."""

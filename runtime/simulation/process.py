@@ -1,4 +1,4 @@
-"""The process that has the simulated NPU: it opens one variant, and does what it is told over a pipe.
+"""The process that has the simulated NPU: it opens one variant, and follows commands from a pipe.
 
 ``python -m vconv.runtime.simulation.process DESCRIPTOR`` is a child of the sessions in
 :mod:`vconv.runtime.simulation.session`. The device is there before transformers is imported, which remembers
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Bug(Exception):
-    """What no user can mend: its text is the traceback of the process that it happened in."""
+    """An error that no user can fix; its text is the traceback of the process in which it happened."""
 
 
 class Server:

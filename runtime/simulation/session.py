@@ -1,4 +1,4 @@
-"""Sessions on the simulated NPU: a torch variant in a process of its own, and a graph on the CPU."""
+"""Sessions on the simulated NPU: a torch variant in a separate process, and a graph on the CPU."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Stages: a variant taken apart into embeddings, blocks and head, each of which can be run by itself.
 
 Between two stages there is one array, the tokens. So a stage can be fed with what another variant's stage
-before it gave, and what it does wrong is told apart from what it was given.
+before it gave, and its own error is separate from that of its input.
 """
 
 from __future__ import annotations

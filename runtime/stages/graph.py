@@ -111,7 +111,7 @@ def _stage(tensor: TensorSpec, network: Network) -> int:
 
 
 class GraphStages(Stages):
-    """An ONNX graph in stages; each is made into a small graph of its own, with its weights inside.
+    """An ONNX graph in stages; each becomes a small separate graph, with its weights inside.
 
     Args:
         path: the graph.

@@ -168,7 +168,7 @@ def open_limits(within: str | Path) -> Limits:
 
 def _refusal(what: str, got: object, expected: str) -> InputError:
     return InputError(
-        what, got=str(got)[:_SHOWN], expected=expected, fix="mend the file, or use --within strict"
+        what, got=str(got)[:_SHOWN], expected=expected, fix="correct the file, or use --within strict"
     )
 
 

@@ -64,7 +64,7 @@ def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
     """Describe this machine and what is installed on it.
 
     Args:
-        devices: what was run on: of each accelerator's kind, it is told how many there are.
+        devices: the devices that were used; the number of each kind of accelerator is counted.
     """
     found: dict[str, str | int] = {"python": platform.python_version(), "machine": platform.machine()}
     found["cores"] = len(os.sched_getaffinity(0))
@@ -121,7 +121,7 @@ def _sentence(folder: Path) -> Iterator[None]:
             f"cannot write a report into {folder}",
             got=error.strerror or "an error",
             expected="a folder that can be written, with room in it",
-            fix="mend its permissions, or work on a copy",
+            fix="repair its permissions, or work on a copy",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The simulated NPU, each time in a process of its own: a process has it once and for good."""
+"""The simulated NPU, each time in a separate process: a process has it once and for good."""
 
 from __future__ import annotations
 

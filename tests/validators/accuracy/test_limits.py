@@ -139,7 +139,7 @@ def test_every_number_that_can_be_a_bound_is_one(metric: str, text: str) -> None
 
 
 TABLES_EXPECTED = "expected tables such as [fp32.fp32], each with metric = bound"
-MEND = "fix: mend the file, or use --within strict"
+FIX = "fix: correct the file, or use --within strict"
 LOW = "expected a finite number, 0 or more"
 HIGH = "expected a number from 0 to 1"
 NESTED = "a = " + "[" * 100_000
@@ -147,26 +147,26 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     "not TOML": (
         "[fp32.fp32\n",
         "m.toml is not TOML | got Expected ']' at the end of a table declaration (at line 1, column 11) "
-        f"| {TABLES_EXPECTED} | {MEND}",
+        f"| {TABLES_EXPECTED} | {FIX}",
     ),
     "nested without end": (NESTED, "m.toml is not TOML | got "),
-    "empty": ("", f"m.toml has no limits | got no table | {TABLES_EXPECTED} | {MEND}"),
-    "a comment alone": ("# to do", f"m.toml has no limits | got no table | {TABLES_EXPECTED} | {MEND}"),
+    "empty": ("", f"m.toml has no limits | got no table | {TABLES_EXPECTED} | {FIX}"),
+    "a comment alone": ("# to do", f"m.toml has no limits | got no table | {TABLES_EXPECTED} | {FIX}"),
     "a stray key": (
         "vector_relative_error = 1e-3\n[fp32.fp32]\ncosine = 0.9",
-        f"'vector_relative_error' of m.toml is no table | got 0.001 | {TABLES_EXPECTED} | {MEND}",
+        f"'vector_relative_error' of m.toml is no table | got 0.001 | {TABLES_EXPECTED} | {FIX}",
     ),
     "a stray key under a precision": (
         "[fp32]\ncosine = 0.9",
-        f"'fp32.cosine' of m.toml is no table | got 0.9 | {TABLES_EXPECTED} | {MEND}",
+        f"'fp32.cosine' of m.toml is no table | got 0.9 | {TABLES_EXPECTED} | {FIX}",
     ),
     "an array of tables": (
         "[[fp32.fp32]]\ncosine = 0.9",
-        f"'fp32.fp32' of m.toml is no table | got [{{'cosine': 0.9}}] | {TABLES_EXPECTED} | {MEND}",
+        f"'fp32.fp32' of m.toml is no table | got [{{'cosine': 0.9}}] | {TABLES_EXPECTED} | {FIX}",
     ),
     "a long value": (
         f"a = '{'x' * 1000}'",
-        f"'a' of m.toml is no table | got '{'x' * 79} | {TABLES_EXPECTED} | {MEND}",
+        f"'a' of m.toml is no table | got '{'x' * 79} | {TABLES_EXPECTED} | {FIX}",
     ),
     "an unknown precision": (
         "[fp31.fp32]\ncosine = 0.9",
@@ -187,28 +187,28 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     ),
     "a table without anything": (
         "[fp16.fp16]",
-        f"[fp16.fp16] of m.toml has no bound | got nothing in it | {TABLES_EXPECTED} | {MEND}",
+        f"[fp16.fp16] of m.toml has no bound | got nothing in it | {TABLES_EXPECTED} | {FIX}",
     ),
     "a precision without anything": (
         "[fp16]",
-        f"[fp16] of m.toml has no bound | got nothing in it | {TABLES_EXPECTED} | {MEND}",
+        f"[fp16] of m.toml has no bound | got nothing in it | {TABLES_EXPECTED} | {FIX}",
     ),
     "a source alone": (
         "[fp16.fp16]\nsource = 'a'",
-        f"[fp16.fp16] of m.toml has no bound | got a source alone | {TABLES_EXPECTED} | {MEND}",
+        f"[fp16.fp16] of m.toml has no bound | got a source alone | {TABLES_EXPECTED} | {FIX}",
     ),
     "a source that is no text": (
         "[fp16.fp16]\nsource = 3\ncosine = 0.9",
-        f'source in [fp16.fp16] of m.toml is no text | got 3 | expected source = "..." | {MEND}',
+        f'source in [fp16.fp16] of m.toml is no text | got 3 | expected source = "..." | {FIX}',
     ),
     "a second table that is wrong": (
         "[fp16.fp16]\ncosine = 0.9\n[bf16.bf16]",
-        f"[bf16.bf16] of m.toml has no bound | got nothing in it | {TABLES_EXPECTED} | {MEND}",
+        f"[bf16.bf16] of m.toml has no bound | got nothing in it | {TABLES_EXPECTED} | {FIX}",
     ),
     **{
         f"{metric} of {text}": (
             f"[fp32.fp32]\n{metric} = {text}",
-            f"{metric} in [fp32.fp32] of m.toml is no bound | got {shown} | {expected} | {MEND}",
+            f"{metric} in [fp32.fp32] of m.toml is no bound | got {shown} | {expected} | {FIX}",
         )
         for metric, text, shown, expected in (
             ("mse", "nan", "nan", LOW),
@@ -279,7 +279,7 @@ def test_a_file_of_more_than_a_mebibyte_is_not_read(over: int, refused: bool, he
     with pytest.raises(InputError) as caught:
         open_limits("m.toml")
     assert str(caught.value) == (
-        f"m.toml is no file of limits | got more than 1 MiB | {TABLES_EXPECTED} | {MEND}"
+        f"m.toml is no file of limits | got more than 1 MiB | {TABLES_EXPECTED} | {FIX}"
     )
 
 

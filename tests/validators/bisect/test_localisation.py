@@ -90,7 +90,7 @@ def test_one_wrong_operator_is_found_in_its_block_whatever_it_is(
         sentence = found.sentence("it")
         assert sentence.startswith(f"it departs in {stages.names[stage]}, by ")
         assert node in sentence
-        shop.mend()
+        shop.restore()
 
 
 def test_a_torch_variant_in_less_precision_departs_from_the_one_in_full(

@@ -9,7 +9,7 @@ _SPECIAL = re.compile(r"([\\|<>\[\]*_`~])")
 
 
 def escaped(text: str) -> str:
-    """Take what others wrote, such as a file's name, as plain text: no markup, no line of its own."""
+    """Take what others wrote, such as a file's name, as plain text: no markup and no line breaks."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 

@@ -261,7 +261,7 @@ def settings(evidence: DeviceEvidence, words: Words) -> str:
 
 
 def published(rows: Sequence[PublishedFigures], words: Words) -> str:
-    """Lay out what others have published: a table of its own, never among one's own figures."""
+    """Lay out what others have published: in a separate table, never among measured figures."""
     cells = [
         [
             escaped(row.device),

@@ -23,7 +23,7 @@ Draw = Callable[[float, float], str]
 
 @dataclass(frozen=True)
 class Frame:
-    """What every chart is told.
+    """What every chart needs.
 
     Args:
         identifier: unlike that of any other picture of a page.
@@ -119,7 +119,7 @@ def lines(
     """Draw values by place, one line a series.
 
     Args:
-        frame: what every chart is told.
+        frame: what every chart needs.
         places: what stands under the axis.
         series: one value a place each.
         axes: what the axes are called, across and up.
@@ -129,7 +129,7 @@ def lines(
     left, right, top, height = 52.0, 14.0, 26.0, 230.0
     bottom = top + height
     values = [value for one in series for value in one.values if value is not None]
-    # A logarithm has no place for zero: it gets a line of its own under the least decade.
+    # A logarithm has no place for zero: it gets a separate line under the least decade.
     zero = logarithmic and 0.0 in values
     values += [value for value, _ in bounds]
     if logarithmic:
@@ -215,7 +215,7 @@ def bars(frame: Frame, rows: Sequence[tuple[str, float, str, int]], axis: str) -
     """Draw one bar each, from zero.
 
     Args:
-        frame: what every chart is told.
+        frame: what every chart needs.
         rows: name, value, the same in words, and style.
         axis: what the values are.
     """
@@ -241,7 +241,7 @@ def dots(frame: Frame, names: Sequence[str], rows: Sequence[Dots], axis: str) ->
     """Draw several values of each thing on one logarithmic axis; the first of them as a ring.
 
     Args:
-        frame: what every chart is told.
+        frame: what every chart needs.
         names: of the values, one mark each.
         rows: one thing each.
         axis: what the values are.
