@@ -50,7 +50,7 @@ def show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
 
 def _plain(document: Any) -> Any:
     """Turn a typed report into what JSON can hold; nothing else comes here."""
-    return document.as_json()
+    return document.with_old_keys(document.as_json())
 
 
 def exit_by(passed: bool) -> None:

@@ -197,7 +197,7 @@ class Report(Document):
         """Whether any device is an imitation."""
         return any(row.simulated for row in self.variants)
 
-    def _with_old_keys(self, document: dict[str, Any]) -> dict[str, Any]:
+    def with_old_keys(self, document: dict[str, Any]) -> dict[str, Any]:
         rows = [{**row, "smoke": row["output_summary"]} for row in document["variants"]]
         return {**document, "variants": rows}
 
@@ -212,7 +212,3 @@ class ValidationResult(Report):
     log: str
     page: str
     card: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the JSON form, with the keys of 0.1.0 beside the new ones for one more version."""
-        return self._with_old_keys(super().as_json())

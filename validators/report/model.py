@@ -68,8 +68,8 @@ class Document(Part):
             DeprecationWarning,
             stacklevel=2,
         )
-        return self._with_old_keys(self.as_json())[key]
+        return self.with_old_keys(self.as_json())[key]
 
-    def _with_old_keys(self, document: dict[str, Any]) -> dict[str, Any]:
+    def with_old_keys(self, document: dict[str, Any]) -> dict[str, Any]:
         """Add the keys of version 0.1.0 that have other names by now."""
         return document

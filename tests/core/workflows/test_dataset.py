@@ -430,6 +430,8 @@ def test_the_command_line_shows_it_and_its_json_holds_it(
     assert document["dataset"]["folder"] == str(folder)
     inside = json.dumps({**document["dataset"], "folder": "", "worst": []})
     assert str(folder.parent) not in inside
+    former = [row.pop("smoke") for row in document["variants"]]
+    assert former == [row["output_summary"] for row in document["variants"]]
     validated(ValidationResult.model_validate(document))
     # Long names are folded, wherever they stand: what is drawn is read without its spaces.
     drawn = "".join(capsys.readouterr().out.split())
