@@ -158,8 +158,7 @@ def export(
         "patches": [patch.model_dump(mode="json") for patch in made.patches],
         "ledger": made.ledger,
         "files": {name: record.model_dump() for name, record in made.files.items()},
-        # ``smoke`` is what 0.1.0 called it.
-        "variants": [{**row.as_json(), "smoke": row.as_json()["output_summary"]} for row in rows],
+        "variants": [row.as_json() for row in rows],
         "checks": [asdict(check) for check in checks],
         "om": offline_row(made),
     }

@@ -198,6 +198,7 @@ class Report(Document):
         return any(row.simulated for row in self.variants)
 
     def with_old_keys(self, document: dict[str, Any]) -> dict[str, Any]:
+        """See :meth:`Document.with_old_keys`: ``output_summary`` was ``smoke``."""
         rows = [{**row, "smoke": row["output_summary"]} for row in document["variants"]]
         return {**document, "variants": rows}
 

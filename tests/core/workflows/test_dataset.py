@@ -435,7 +435,7 @@ def test_the_command_line_shows_it_and_its_json_holds_it(
     validated(ValidationResult.model_validate(document))
     # Long names are folded, wherever they stand: what is drawn is read without its spaces.
     drawn = "".join(capsys.readouterr().out.split())
-    told = f"dataset{folder}:{IMAGES}images,1skipped,otherfiles,notlookedat:1;weights{document['weights']}"
+    told = f"dataset{folder}:{IMAGES}images,1skipped,otherfiles,ignored:1;weights{document['weights']}"
     assert f"{told}(synthetic:nottrainedweights)" in drawn
     assert f"skipped:{BROKEN}:" in drawn
     log = Path(document["log"]).read_text()
