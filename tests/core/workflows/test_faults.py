@@ -347,7 +347,7 @@ def test_a_weight_that_is_not_a_number_stops_an_export(
     with (folder / WEIGHTS_FILE).open("r+b") as file:
         file.seek(entry.offset)
         file.write(struct.pack("<f", math.nan))
-    with pytest.raises(vconv.VconvError, match="not (a )?number"):
+    with pytest.raises(vconv.VconvError, match="a weight is not finite .*got NaN"):
         vconv.export(small_name, str(folder), tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
