@@ -59,7 +59,11 @@ Refer = Callable[[Source | None], tuple[Reference | None, Check, dict[str, Any]]
 
 
 def check_artifact(
-    artifact: Artifact, original: Original, refer: Refer, say: Say = silent
+    artifact: Artifact,
+    original: Original,
+    refer: Refer,
+    say: Say = silent,
+    verified: Callable[[], None] = lambda: None,
 ) -> CheckedArtifact:
     """Check an artifact, and run its reference or take what was recorded.
 
@@ -68,6 +72,8 @@ def check_artifact(
         original: finds the original's weights.
         refer: finds the reference.
         say: takes progress.
+        verified: called as soon as the files are known to be those that were recorded: no earlier may a
+            library open them.
 
     Raises:
         ArtifactError: a file is missing or was changed.
@@ -75,7 +81,9 @@ def check_artifact(
         InputError: photographs were given, but not the original to run on them.
     """
     made = artifact.manifest
-    checks = [verify_files(artifact, say), *verify_made_later(artifact), verify_variants(made)]
+    checks = [verify_files(artifact, say)]
+    verified()
+    checks += [*verify_made_later(artifact), verify_variants(made)]
     lines, entries, net = artifact.ledger, artifact.entries, artifact.network
     checks.append(verify_ledger(lines, entries, say))
     for record in made.variants:

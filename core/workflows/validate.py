@@ -135,10 +135,12 @@ def validate(
             say=log.say,
             elsewhere=recorded,
         )
-        found = check_artifact(artifact, original, refer, log.say)
-        # Files are checked by now: a library may act on what lies in the folder.
-        if measurer and not all(place.simulated for place in trial.devices):
-            measurer.prepare(OpenRequest(str(folder), PATCHED_FP32, "torch", "fp32", "cpu"))
+
+        def prepare() -> None:
+            if measurer and not all(place.simulated for place in trial.devices):
+                measurer.prepare(OpenRequest(str(folder), PATCHED_FP32, "torch", "fp32", "cpu"))
+
+        found = check_artifact(artifact, original, refer, log.say, prepare)
         if image_folder:
             require_original(found.source)
         gallery, depths = page_data.gallery(found), page_data.depths(found, quick, trial.devices, log.say)

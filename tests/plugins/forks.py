@@ -22,3 +22,13 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., t
         assert server.stdout.readline() == b"ready\n"
         yield lambda *options: (sys.executable, "-S", "-P", str(FORKING), path, *options)
         server.communicate()
+
+
+@pytest.fixture
+def forked_children(forked: Callable[..., tuple[str, ...]]) -> Iterator[None]:
+    """Start the processes of simulated sessions as forks, which a few tests of sessions do without."""
+    from vconv.runtime.simulation.session import CHILD, Child
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Child.__init__, "__defaults__", (forked("-P", *CHILD[2:]),))
+        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,15 @@ from vconv.cli.terminal import WIDTH
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError
 from vconv.runtime.simulation.device import lack
-from vconv.runtime.simulation.session import CHILD, Child
 from vconv.validators.report.document import ValidationResult
 
 if lack():
     pytest.skip(lack(), allow_module_level=True)
 
 ONE = pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
-pytestmark = pytest.mark.usefixtures("_forked")
+pytestmark = pytest.mark.usefixtures("forked_children")
 TORCH = ("original-torch-fp32", "patched-torch-fp32")
 GRAPHS = ("onnx-fp32", "onnx-fp32-npu")
-
-
-@pytest.fixture
-def _forked(forked: Callable[..., tuple[str, ...]]) -> Iterator[None]:
-    """Start the processes of sessions as forks: how they really start, the tests of sessions see."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Child.__init__, "__defaults__", (forked("-P", *CHILD[2:]),))
-        yield
 
 
 @pytest.fixture(scope="module")
