@@ -56,7 +56,7 @@ class Looked(Generic[Found]):
 DepthLook = Callable[["Candidate", Session, Arrays], Looked[DepthRow]]
 """Measures the error of an open variant after each stage, given its outputs for all images."""
 MapLook = Callable[["Candidate", Session, Arrays], Looked[PatchMapRow]]
-"""Measures the error of each patch of an open variant, given the same."""
+"""Measures the error of each patch of an open variant, given its outputs for all images."""
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def run(
             simulated = ", simulated" * candidate.device.simulated
             say(f"{candidate.variant} ({candidate.engine}, {candidate.device.name}{simulated})")
             if outcomes:
-                judged.add()  # the previous variant; the line above would hide it
+                judged.add()  # counts the previous variant; called earlier, the line above would hide it
             start = _begun(candidate, measurer)
             with contextlib.ExitStack() as one:
                 outcome, session = _judged(start, limits, one, looks)

@@ -1,9 +1,9 @@
-"""The safetensors format: where each tensor of a file lies, and files written as a stream.
+"""The safetensors format: finds each tensor in a file, and writes files as a stream.
 
 The format is eight bytes of little-endian header length, a JSON header, then the tensors' bytes
-(https://github.com/huggingface/safetensors#format). The library safetensors validates every header. Three
-things it does not do, and this module does: it gives no offsets, which an ONNX graph needs to point into a
-checkpoint; it accepts a header with one name twice; and it writes only tensors that are all in memory.
+(https://github.com/huggingface/safetensors#format). The library safetensors validates every header. This
+module adds three things. It returns offsets, which an ONNX graph needs to refer to data in a checkpoint. It
+refuses a header with one name twice. It writes tensors one by one, not only tensors that are all in memory.
 """
 
 from __future__ import annotations
@@ -215,8 +215,8 @@ def write(path: Path, tensors: Iterable[PlannedTensor], say: Say = silent) -> st
 
     Args:
         path: the file to write; it must not exist.
-        tensors: what to write.
-        say: takes progress.
+        tensors: the tensors to write.
+        say: receives progress lines.
 
     Returns:
         The file's sha256, in hexadecimal.

@@ -1,1 +1,1 @@
-"""Weights on a model hub: found in its cache or downloaded. One file a hub, and their table."""
+"""Weights on a model hub: found in its cache or downloaded. One file per hub, and their table."""

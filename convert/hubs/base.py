@@ -1,4 +1,4 @@
-"""What every hub has in common: its row in the table, a request to it, and its errors in one sentence."""
+"""The common parts of all hubs: the row in the table, the request, and errors as one sentence."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Snapshot:
     """A repository at one revision, on this machine.
 
     Args:
-        folder: where its files are.
+        folder: the folder with its files.
         hub: the hub's name in the table.
-        repository: its name there, ``OWNER/NAME``.
-        revision: the commit; a branch or tag where the hub does not report the commit.
+        repository: the repository's name on the hub, ``OWNER/NAME``.
+        revision: the commit; a branch or tag if the hub does not report the commit.
     """
 
     folder: Path
@@ -46,9 +46,9 @@ class Hub:
         offline: returns whether its library is in offline mode.
         failures: returns the exceptions that its library raises for the network, the hub or the disk.
         listing: takes repository and revision; returns the commit and the name of every file.
-        cached: takes repository and revision; returns what the cache has of it, complete or not.
+        cached: takes repository and revision; returns the snapshot in the cache, complete or not, or None.
         fetch: takes repository, commit and file names; downloads those files and returns their folder.
-        remember: takes a complete snapshot, the revision that was asked for, the name of its weights file and
+        remember: takes a complete snapshot, the requested revision, the name of its weights file and
             whether the repository is bare (has no configuration); records in the cache that the revision is
             this commit, and that it is bare.
         bare: takes a snapshot; returns whether the cache records that its repository has no configuration.
@@ -131,10 +131,10 @@ def explained(wanted: Wanted, error: Exception, began: bool, others: Iterable[st
     """Return one sentence for an error of a hub's library.
 
     Args:
-        wanted: what was asked for.
-        error: what the library raised.
+        wanted: the request.
+        error: the exception that the library raised.
         began: whether the download of files had begun.
-        others: names of the other hubs, where the repository may be too.
+        others: names of the other hubs, which may have the repository too.
     """
     row, endpoint, status = wanted.hub, wanted.hub.endpoint(), status_of(error)
     kind = _kind(wanted, error, began)
@@ -183,14 +183,14 @@ def _kind(wanted: Wanted, error: Exception, began: bool) -> str:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Tell whether an error comes from the disk; network errors have no file name."""
+    """Return whether an error comes from the disk; network errors have no file name."""
     if not isinstance(error, OSError):
         return "No space left on device" in str(error)
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or bool(error.errno and error.filename)
 
 
 def _is_signed(error: BaseException) -> bool:
-    """Tell whether the refused request carried a token."""
+    """Return whether the refused request carried a token."""
     request = getattr(getattr(error, "response", None), "request", None)
     headers = getattr(request, "headers", {})
     return "authorization" in headers or "m_session_id" in headers.get("cookie", "")

@@ -1,8 +1,8 @@
 """The table of hubs, and the function that gets a repository from any of them.
 
 Only the configuration, the licences and the weights in one format are downloaded. A new hub is one file and
-one row here. The hubs' libraries list, download and cache; which files are needed, and what a complete
-snapshot is, they cannot know: that is decided here.
+one row here. The hubs' libraries list, download and cache files. This module decides which files are
+needed, and when a snapshot is complete.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def download(
         revision: a branch, tag or commit; None for the hub's default branch.
         gated: whether the repository is known to require consent.
         licence: the licence to accept, named in the error about access.
-        say: takes progress.
+        say: receives progress lines.
         offline: whether to use only the cache.
 
     Returns:
-        The repository, complete: its configuration where it has one, its licences, its weights.
+        The complete snapshot: its configuration if it has one, its licences, its weights.
 
     Raises:
         UnknownNameError: there is no such hub.

@@ -1,1 +1,1 @@
-"""Libraries: what builds, loads and runs the original of each system. One file a library, and their table."""
+"""Libraries: they build, load and run the original of each system. One file per library, and their table."""

@@ -1,1 +1,1 @@
-"""Where weights come from: a seed, a file, a folder, a hub. One file a kind, and their table."""
+"""Sources of weights: a seed, a file, a folder, a hub. One file per kind, and their table."""

@@ -58,18 +58,18 @@ class Source:
     """Source weights, prepared for reading.
 
     Args:
-        origin: where they come from.
+        origin: the identity of the source.
         folder: a folder that the unmodified library loads as the original.
         entries: every tensor by its name in the checkpoint.
         config: the original's configuration.
-        preprocessor: its image processor's configuration; empty where the library has none.
+        preprocessor: its image processor's configuration; empty if the library has none.
         files: sha256 of each weights file of the user, by name.
         licence: name of the licence of the weights.
         from_catalog: names of the configuration files that came from the catalog.
         licence_files: licence texts beside the weights.
         pool: the requested pooling; None for the library's default.
         periods: the requested RoPE periods, of :data:`PERIODS`; None for the authors'.
-        unpooled: the configuration before ``pool`` changed it; None where it did not.
+        unpooled: the configuration before ``pool`` changed it; None if ``pool`` did not.
     """
 
     origin: Origin
@@ -102,7 +102,7 @@ class Source:
 
     @property
     def configuration_sha256(self) -> str:
-        """Hash of both configurations; together with that of the weights, it identifies a model."""
+        """Hash of both configurations; together with the hash of the weights, it identifies a model."""
         text = json.dumps([dict(self.config), dict(self.preprocessor)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

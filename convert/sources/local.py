@@ -150,9 +150,9 @@ def open_local(
         system: the catalog row.
         path: a file, or a folder.
         scratch: an empty folder.
-        say: takes progress.
+        say: receives progress lines.
         fix: the fix to name in the error if there are no weights.
-        origin: where they came from; by default, the files themselves.
+        origin: the source of the weights; by default, the files themselves.
 
     Raises:
         WeightsError: there are no weights, they are not valid, or they are of another architecture.

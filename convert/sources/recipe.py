@@ -1,10 +1,11 @@
-"""Sensitised synthetic weights: random, but such that every known fault shows at the output.
+"""Sensitised synthetic weights: random, but every known fault changes the outputs measurably.
 
-Fresh weights hide faults: LayerScale near zero silences the blocks, zero biases make dropping one
-harmless, and activations near zero make one GELU as good as another. The table below draws each tensor
-by its role so that attention logits have a standard deviation of 1 to 2.5, pre-GELU values a mean of -1.5
-and a standard deviation of 1.2 to 1.6, and the residual stream a few channels of great magnitude, as trained
-networks have. Synthetic weights are not trained weights, and everything made from them says so.
+Freshly initialised weights hide faults: LayerScale near zero suppresses the output of the blocks, a missing
+bias has no effect if biases are zero, and the forms of GELU hardly differ for activations near zero. The
+table below draws each tensor by its role. Attention logits then have a standard deviation of 1 to 2.5,
+pre-GELU values a mean of -1.5 and a standard deviation of 1.2 to 1.6, and the residual stream has a few
+channels of great magnitude, as in trained networks. Synthetic weights are not trained weights, and everything
+made from them is marked as synthetic.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from vconv.convert.network import Network, TensorSpec
 Draw = NDArray[np.float32]
 
 QUERY_KEY_GAIN = math.sqrt(2.0)
-"""Gives attention logits a standard deviation of about 2, before the outliers quieten the norms."""
+"""Gives attention logits a standard deviation of about 2, before outliers reduce the outputs of norms."""
 PRE_GELU_MEAN, PRE_GELU_STD = -1.5, 1.5
 FC1_BIAS_STD = 0.5
 GELU_RMS = 0.3909
 """Root mean square of gelu(x) for x of mean -1.5 and standard deviation 1.5: keeps fc2 near unit variance."""
 RESIDUAL_GAIN = 0.3
-"""Mean LayerScale; where there is none, the projections carry it."""
+"""Mean of LayerScale; in networks without LayerScale, a factor on the residual projections."""
 WIDE_ROWS, WIDE_GAIN = 4, 4.0
-"""Hidden channels, evenly spread, whose range is several times the others'."""
+"""Number of hidden channels, evenly spread, with a greater range than the others, and the factor."""
 OUTLIERS = ((7, 50.0), (101, -50.0), (200, 7.5))
-"""Channels of the residual stream, with what one block adds to each."""
+"""Channels of the residual stream, each with the value that one block adds to it."""
 QUIET_NORM = 0.2
 """Factor on the norm weights of the outlier channels."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may look at, beside its tensor."""
+    """The data that a rule may use in addition to the noise."""
 
     tensor: TensorSpec
     blocks: int
@@ -54,7 +55,7 @@ class Context:
 
     @property
     def gain(self) -> float:
-        """Factor on what a block adds to the residual stream."""
+        """Factor on the values that a block adds to the residual stream."""
         return 1.0 if self.layer_scale else RESIDUAL_GAIN
 
 
@@ -71,7 +72,7 @@ def _residual(gain: float) -> Callable[[Draw, Context], Draw]:
 
 
 def _qkv(n: Draw, context: Context) -> Draw:
-    """Query, key and value in one: each third as it would be alone."""
+    """Scale a fused query, key and value weight: each third as if it were a separate tensor."""
     gains = np.repeat(np.array([QUERY_KEY_GAIN, QUERY_KEY_GAIN, 1.0], np.float32), len(n) // 3)
     return n * (gains / np.float32(math.sqrt(context.fan_in)))[:, None]
 
@@ -110,7 +111,7 @@ def _norm(n: Draw, _: Context) -> Draw:
 
 
 def _position(n: Draw, context: Context) -> Draw:
-    """White noise, and on the patch grid noise of a few cosines a side: neighbours look alike."""
+    """Add smooth noise of a few cosines per side on the patch grid, so that neighbours are similar."""
     tokens = context.tensor.shape[1]
     side = math.isqrt(tokens)
     waves = max(2, side // 4)
@@ -123,7 +124,7 @@ def _position(n: Draw, context: Context) -> Draw:
 
 
 VERSION = 1
-"""Of the recipe: it goes up when the same seed gives other weights, and stands in the manifest."""
+"""Version of the recipe, recorded in the manifest: it increases when a seed gives other weights."""
 
 RECIPE: dict[str, Callable[[Draw, Context], Draw]] = {
     "query": _fan_in(QUERY_KEY_GAIN),
@@ -149,16 +150,16 @@ RECIPE: dict[str, Callable[[Draw, Context], Draw]] = {
     "head": _fan_in(),
     "head_bias": _scaled(0.3),
 }
-"""From role to rule. ``n`` is standard normal noise of the tensor's shape, the tensor's own to change."""
+"""By role: the rule. ``n`` is standard normal noise of the tensor's shape, which a rule may change."""
 
 
 def draw(tensor: TensorSpec, network: Network, seed: int) -> Draw:
-    """Draw one tensor. It depends on the seed, its key and the recipe alone, so tensors can be streamed.
+    """Draw one tensor from the seed, independently of all other tensors, so that tensors can be streamed.
 
     Args:
-        tensor: which tensor.
-        network: the network that it belongs to.
-        seed: the seed of the whole set, 0 or greater.
+        tensor: the tensor to draw.
+        network: the network of the tensor.
+        seed: the seed of all weights, 0 or greater.
 
     Returns:
         float32, of the tensor's shape.
@@ -175,7 +176,7 @@ def _bytes(tensor: TensorSpec, network: Network, seed: int) -> tuple[bytes]:
 
 
 def planned(network: Network, seed: int) -> Iterator[safetensors_file.PlannedTensor]:
-    """Yield every tensor of a network, to be drawn only when it is written."""
+    """Yield every tensor of a network; a tensor is drawn only when it is written."""
     for tensor in network.tensors().values():
         yield safetensors_file.PlannedTensor(
             network.stored_key(tensor),

@@ -24,10 +24,10 @@ def draw(system: System, seed: int, scratch: Path, say: Say) -> Source:
         system: the catalog row.
         seed: 0 or greater.
         scratch: the folder.
-        say: takes progress.
+        say: receives progress lines.
 
     Raises:
-        WeightsError: what the network's tensors are for is not known.
+        WeightsError: the roles of the network's tensors are not known.
     """
     say(f"drawing synthetic weights from seed {seed}")
     net = network(system.config)

@@ -21,15 +21,15 @@ POOLS = ("cls", "avg")
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for.
+    """The request of a user.
 
     Args:
         system: the catalog row.
         weights: a file, a folder, ``synthetic[:SEED]`` or ``hub:REPOSITORY[@REVISION]``; None for the
             system's own repository on the hub.
-        hub: which hub.
+        hub: the name of the hub.
         pool: a pooling other than the library's default; None for the default.
-        periods: whose RoPE periods, of :data:`PERIODS`; None for the authors'.
+        periods: the choice of the RoPE periods, of :data:`PERIODS`; None for those of the authors.
         offline: whether to look for a repository only in the cache.
     """
 
@@ -109,9 +109,9 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
     """Prepare source weights for reading.
 
     Args:
-        request: what the user asks for.
+        request: the request of the user.
         scratch: an existing, empty folder for files to write; it must exist as long as the source is used.
-        say: takes progress.
+        say: receives progress lines.
 
     Returns:
         The source; tensors have been read only to be hashed or rewritten.

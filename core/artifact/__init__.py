@@ -1,1 +1,1 @@
-"""An artifact on disk: its manifest, its files and hashes, its results, and how it is put into place."""
+"""An artifact on disk: its manifest, its files and hashes, its results, and its staging."""

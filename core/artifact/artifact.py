@@ -1,4 +1,4 @@
-"""An artifact on disk, with what its files say, each read once."""
+"""An artifact on disk, with the contents of its files. Each file is read once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact on disk. What its files say is read when it is first asked for, and only once.
+    """An artifact on disk. Each of its files is read at the first use, and only once.
 
     Args:
-        folder: where it is.
-        manifest: what it says about itself.
+        folder: the artifact's folder.
+        manifest: the artifact's manifest.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Artifact:
         """Open an artifact.
 
         Raises:
-            ArtifactError: there is none, or its manifest is not sound.
+            ArtifactError: there is no artifact, or its manifest is damaged.
         """
         return cls(Path(path), manifest.load(Path(path)))
 
@@ -47,58 +47,58 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """The name of its system."""
+        """The name of the artifact's system."""
         return self.manifest.system.name
 
     @functools.cached_property
     def digest(self) -> str:
-        """The hash of its manifest, as the file beside it has it."""
+        """The hash of the artifact's manifest, read from the digest file beside the manifest."""
         return manifest.digest(self.folder)
 
     @functools.cached_property
     def config(self) -> Config:
-        """Its own, patched ``config.json``."""
+        """The artifact's own, patched ``config.json``."""
         return read_config(self.folder)
 
     @functools.cached_property
     def entries(self) -> Mapping[str, TensorEntry]:
-        """The header of its weights file: every tensor by its name.
+        """The header of the weights file: every tensor by name.
 
         Raises:
-            ArtifactError: it has no weights.
-            WeightsError: the weights are not sound.
+            ArtifactError: the artifact has no weights.
+            WeightsError: the weights are damaged.
         """
         self.require_weights()
         return read_header(self.folder / WEIGHTS_FILE)
 
     @functools.cached_property
     def network(self) -> Network:
-        """What its own configuration and weights describe: the patched network.
+        """The patched network, which the artifact's own configuration and weights describe.
 
         Raises:
-            ArtifactError: it has no weights, or its configuration is no JSON object.
-            WeightsError: the weights are not sound.
+            ArtifactError: the artifact has no weights, or its configuration is not a JSON object.
+            WeightsError: the weights are damaged.
         """
         self.require_weights()
         return network(self.config, self.entries)
 
     @functools.cached_property
     def ledger(self) -> tuple[Line, ...]:
-        """One line for each tensor of the source."""
+        """The ledger: one line for each tensor of the source."""
         return tuple(ledger.load(self.folder / LEDGER_FILE))
 
     def original(self, file: str) -> Config:
-        """Return one of the original's own configurations; empty where it has no such file.
+        """Return one of the original's own configurations; empty if the original has no such file.
 
         Raises:
-            ArtifactError: the file is no JSON object.
+            ArtifactError: the file is missing, or is not a JSON object.
         """
         record = self.manifest.original
         path = record.configurations.get(file) if record else None
         return read_config(self.folder, path) if path else {}
 
     def variant(self, name: str) -> VariantRecord:
-        """Look a variant up by its name.
+        """Find a variant by its name.
 
         Raises:
             UnknownNameError: the artifact has no such variant.
@@ -109,18 +109,18 @@ class Artifact:
         return records[name]
 
     def path(self, record: VariantRecord) -> Path:
-        """Return where the file of a variant is."""
+        """Return the path of a variant's file."""
         return self.folder / record.path
 
     def applies(self, patch: str) -> bool:
-        """Tell whether a patch, by its name, was applied."""
+        """Return whether the patch of this name was applied."""
         return any(record.name == patch and record.applied for record in self.manifest.patches)
 
     def require_weights(self) -> None:
-        """Make sure that the artifact has its weights file.
+        """Check that the artifact has its weights file.
 
         Raises:
-            ArtifactError: it was passed on without.
+            ArtifactError: the weights file is missing.
         """
         if not (self.folder / WEIGHTS_FILE).is_file():
             raise ArtifactError(
@@ -135,7 +135,7 @@ def read_config(folder: Path, file: str = CONFIG_FILE) -> Config:
     """Return a configuration of an artifact, or of a source.
 
     Raises:
-        ArtifactError: it is missing, or is no JSON object.
+        ArtifactError: the file is missing, or is not a JSON object.
     """
     try:
         config = json.loads((folder / file).read_bytes())

@@ -1,4 +1,4 @@
-"""The manifest: what an artifact is, written once by export and never changed after."""
+"""The manifest: the description of an artifact. Export writes it once, and it is never changed afterwards."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ from vconv.types import BATCH_AXIS, MANIFEST_FILE
 
 DIGEST_FILE = "vconv.json.sha256"
 SCHEMA_VERSION = 2
-"""Of manifests that this version writes."""
+"""The schema version of the manifests that this version writes."""
 ORIGINAL_FOLDER = "original"
-"""Folder of an artifact with the content of the original's own configurations, less what names code."""
+"""The folder with the original's own configurations, without the entries that name code."""
 
 
 class Manifest(Record):
-    """Everything that an artifact says about itself.
+    """The complete description of an artifact.
 
-    ``size`` is the (height, width) that the image processor makes. ``without_weights`` says that export left
-    the weights file out: its hash is there, for ``vconv fill``. ``original`` is None in manifests of schema
-    1, whose original only the catalog knows; ``complexity`` is the original's, None where it was not counted.
+    ``size`` is the (height, width) of the images that the image processor makes. ``without_weights`` means
+    that export left the weights file out; the file's hash is still in ``files``, for ``vconv fill``.
+    ``original`` is None in manifests of schema 1: the catalog describes their originals. ``complexity`` is
+    the complexity of the original; None if it was not counted.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -58,7 +59,7 @@ class Manifest(Record):
 
     @property
     def outputs(self) -> dict[str, tuple[int | str, ...]]:
-        """The shape of every output that the artifact gives, its batch a symbol."""
+        """The shape of every output of the artifact, with the batch as a symbol."""
         found: dict[str, tuple[int | str, ...]] = {}
         for variant in self.variants:
             for name, tensor in variant.contract.outputs.items():
@@ -67,7 +68,7 @@ class Manifest(Record):
 
     @property
     def made_later(self) -> tuple[VariantRecord, ...]:
-        """Variants whose file was not made when the manifest was written, so that it has no hash of it."""
+        """Variants whose file did not exist when the manifest was written, so that the manifest has no hash."""
         return tuple(
             variant for variant in self.variants if variant.offline and variant.path not in self.files
         )
@@ -81,7 +82,7 @@ class Manifest(Record):
 
 
 def digest(folder: Path) -> str:
-    """Return the hash of an artifact's manifest, as the file beside it has it; empty where there is none."""
+    """Return a manifest's hash, read from the digest file beside it; empty if there is no such file."""
     path = folder / DIGEST_FILE
     return "".join(path.read_text("utf-8", "replace").split(maxsplit=1)[:1]) if path.is_file() else ""
 
@@ -90,17 +91,17 @@ _READERS: Mapping[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
     1: schema1.upgraded,
     SCHEMA_VERSION: dict,
 }
-"""By schema version, what makes a document of this version's schema of one that was read."""
+"""By schema version: a function that turns a document of that version into one of the current version."""
 
 
 def load(folder: Path) -> Manifest:
-    """Read an artifact's manifest, of this schema or of an older one.
+    """Read an artifact's manifest, of the current or an older schema.
 
     Args:
-        folder: the artifact.
+        folder: the artifact's folder.
 
     Raises:
-        ArtifactError: there is none, its digest differs, or it is of a schema that this version cannot read.
+        ArtifactError: there is no manifest, its digest differs, or this version cannot read it.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file() or not (folder / DIGEST_FILE).is_file():

@@ -1,6 +1,6 @@
-"""Records of a manifest: each is one thing that an artifact says about itself.
+"""The records of a manifest: each record describes one part of an artifact.
 
-Names of engines, precisions, patches, passes and outputs are plain text here: the tables of each know them.
+Names of engines, precisions, patches, passes and outputs are plain text here; other tables define the names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 def _inside(name: str) -> str:
-    """Return a path that stays inside the artifact on every system, or refuse it."""
+    """Return a path, or refuse it if it could lead out of the artifact on any operating system."""
     parts = name.split("/")
     if {"", ".", ".."} & set(parts) or set(name) & set("\\:\0"):
         raise ValueError("not a path inside the artifact")
@@ -19,17 +19,17 @@ def _inside(name: str) -> str:
 
 
 Inside = Annotated[str, AfterValidator(_inside)]
-"""A path inside the artifact, with ``/`` between its parts. It is what a file is known by everywhere."""
+"""A path inside the artifact, with ``/`` between its parts. Every record identifies a file by this path."""
 
 
 class Record(BaseModel):
-    """A frozen part of a manifest, which takes no unknown fields."""
+    """A frozen part of a manifest; unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SystemRecord(Record):
-    """Which system this is. ``pooling`` says how its pooled output comes about."""
+    """The system of the artifact. ``pooling`` says how the pooled output is computed."""
 
     name: str
     hub_id: str
@@ -40,10 +40,10 @@ class SystemRecord(Record):
 
 
 class OriginalRecord(Record):
-    """The original as its library builds it: all that is needed to open it again, beside its weights.
+    """The original as its library builds it: everything besides the weights that is needed to open it again.
 
-    ``configurations`` are the files with its own configurations, by the name that its library
-    knows them by; ``gated`` says whether the hub asks for consent before a download.
+    ``configurations`` are the files with the original's own configurations, by their name in its library;
+    ``gated`` says whether the hub asks for consent before a download.
     """
 
     configurations: dict[str, Inside]
@@ -52,13 +52,13 @@ class OriginalRecord(Record):
 
 
 class SourceRecord(Record):
-    """Where the weights came from. No name of the exporting machine is kept.
+    """The source of the weights. Nothing here names the exporting machine.
 
-    ``kind`` is synthetic, file, folder, or a hub; ``identity`` the seed, a hash, or the repository; and
-    ``files`` the sha256 of each weights file as it was there. ``recipe`` is the version of the recipe by
-    which synthetic weights were drawn. ``pool`` is the pooling that was asked for in place of the library's
-    own, ``periods`` whose RoPE periods were. ``from_catalog`` names the configuration files that did not
-    come with the weights, but from the catalog.
+    ``kind`` is synthetic, file, folder, or a hub; ``identity`` is the seed, a hash, or the repository.
+    ``files`` has the sha256 of each weights file of the source. ``recipe`` is the version of the recipe that
+    drew synthetic weights. ``pool`` is the requested pooling that replaces the library's default, and
+    ``periods`` names the requested RoPE periods. ``from_catalog`` names the configuration files that came
+    from the catalog, not with the weights.
     """
 
     label: str
@@ -76,7 +76,7 @@ class SourceRecord(Record):
 
 
 class PatchRecord(Record):
-    """One patch: what it touched, how it travels, and why it may."""
+    """One patch: the sites that it changed, how it is stored in the artifact, and the proof that it is valid."""
 
     name: str
     reason: str
@@ -89,14 +89,14 @@ class PatchRecord(Record):
 
 
 class AxisRecord(Record):
-    """The bounds of an axis that is a symbol. ``greatest`` is None where only memory bounds it."""
+    """The bounds of a symbolic axis. ``greatest`` is None if only memory limits the axis."""
 
     least: int
     greatest: int | None
 
 
 class TensorRecord(Record):
-    """An input or output: the name that the file itself gives it, its type, and its shape.
+    """An input or output: its name in the file, its type, and its shape.
 
     A symbol stands for an axis that may have any length within its bounds.
     """
@@ -107,10 +107,10 @@ class TensorRecord(Record):
 
 
 class ContractRecord(Record):
-    """What a variant takes and gives.
+    """The input and the outputs of a variant.
 
-    ``outputs`` are by vconv's own names. ``axes`` bounds every symbol of a shape. ``layout`` is the order of
-    the input's axes; ``preprocessing`` says whether resizing and normalising are inside.
+    ``outputs`` uses vconv's own names. ``axes`` has the bounds of every symbol in a shape. ``layout`` is the
+    order of the input's axes; ``preprocessing`` says whether the variant itself resizes and normalises.
     """
 
     input: TensorRecord
@@ -121,13 +121,13 @@ class ContractRecord(Record):
 
     @property
     def batch(self) -> int | None:
-        """The batch that it is fixed to; None where it takes any."""
+        """The fixed batch size; None if the variant takes any batch."""
         first = self.input.shape[0]
         return first if isinstance(first, int) else None
 
 
 class GraphRecord(Record):
-    """What a graph is made of. ``passes`` are those that were run on it, in their order."""
+    """The contents of a graph. ``passes`` are the passes that were run on the graph, in order."""
 
     opset: int
     ir_version: int
@@ -138,9 +138,9 @@ class GraphRecord(Record):
 class OfflineRecord(Record):
     """How an offline model is compiled: see :mod:`vconv.convert.ascend.atc`.
 
-    ``command`` is for a folder with the graph and the settings; where export had ATC, the graph, which is one
-    of the artifact's with its weights inside, is not kept. Where export had none, the manifest has no hash of
-    the model's file, which the script beside it makes later.
+    ``command`` runs in a folder with the settings and the graph: one of the artifact's graphs, with its
+    weights inside. If export had ATC, this graph is not kept. If export had no ATC, the manifest has no hash
+    of the model's file, and a script beside that file makes the model later.
     """
 
     soc: str
@@ -152,9 +152,9 @@ class OfflineRecord(Record):
 class VariantRecord(Record):
     """One variant that the artifact holds.
 
-    ``path`` is what is run, ``weights`` the file that holds its weights; None where they are inside.
-    ``patches`` are those that are in it. ``graph`` is there where it is one, or was compiled from one, and
-    ``offline`` where ATC compiles it.
+    ``path`` is the file that is run. ``weights`` is the file with its weights; None if the weights are inside
+    ``path``. ``patches`` are the patches that the variant has. ``graph`` is set if the variant is a graph or
+    is compiled from one; ``offline`` is set if ATC compiles the variant.
     """
 
     variant: str
@@ -169,12 +169,12 @@ class VariantRecord(Record):
 
     @property
     def batch(self) -> int | None:
-        """The batch that it is fixed to; None where it takes any."""
+        """The fixed batch size; None if the variant takes any batch."""
         return self.contract.batch
 
 
 class GoldenRecord(Record):
-    """Recorded inputs and reference outputs, with the distances that a reader needs beside them."""
+    """The recorded inputs and reference outputs, with the distances that are needed to judge by them."""
 
     path: Inside
     images: tuple[str, ...]
@@ -184,7 +184,7 @@ class GoldenRecord(Record):
 
 
 class ComplexityRecord(Record):
-    """What one forward pass of one image takes: see :mod:`vconv.convert.libraries.complexity`."""
+    """The cost of a forward pass of one image: see :mod:`vconv.convert.libraries.complexity`."""
 
     parameters: int
     multiply_accumulates: int
@@ -192,7 +192,7 @@ class ComplexityRecord(Record):
 
 
 class FileRecord(Record):
-    """One file's identity."""
+    """The hash and the size of one file."""
 
     sha256: str
     nbytes: int

@@ -1,4 +1,4 @@
-"""The index of an artifact's reports, ``results.json``: what was saved, with its hash, and the card."""
+"""The index of an artifact's reports, ``results.json``: the saved reports with their hashes, and the card."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ RESULTS_FILE = "results.json"
 REPORTS_FOLDER = "reports"
 CARD_FILE = "README.md"
 NAMED = re.compile(rf"{REPORTS_FOLDER}/(\d{{8}}T\d{{6}})-([a-z]+)(?:-\d+)?\.json")
-"""What a report is called: when it was made, what was done, and which of several in one second it is."""
+"""The name of a report: its time, its command, and a number if several were made in one second."""
 
 
 @dataclass(frozen=True)
 class SavedReport:
-    """One report.
+    """One saved report.
 
     Args:
-        file: its path in the artifact.
-        document: the report.
+        file: the report's path in the artifact.
+        document: the contents of the report.
     """
 
     file: str
@@ -37,10 +37,10 @@ class SavedReport:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Return an artifact's index: ``reports``, the oldest first, and ``card``, empty where vconv wrote none.
+    """Return an artifact's index: ``reports``, the oldest first, and ``card``, empty if vconv wrote no card.
 
     Raises:
-        ArtifactError: it is damaged, or cannot be read.
+        ArtifactError: the index is damaged, or cannot be read.
     """
     index = folder / RESULTS_FILE
     try:
@@ -71,7 +71,7 @@ def damaged(folder: Path) -> ArtifactError:
 
 
 def write(folder: Path, found: Mapping[str, Any]) -> None:
-    """Replace an artifact's index; whoever changes it holds :func:`locked`."""
+    """Replace an artifact's index. The caller must hold :func:`locked` while it changes the index."""
     replace(folder / RESULTS_FILE, (json.dumps(found, indent=2) + "\n").encode())
 
 
@@ -79,7 +79,7 @@ def reports(folder: Path) -> list[SavedReport]:
     """Read every report that the index names, the oldest first.
 
     Raises:
-        ArtifactError: one is missing, was changed, or is no report; or the index is damaged.
+        ArtifactError: a report is missing, changed or unreadable, or the index is damaged.
     """
     return [_report(folder, entry) for entry in read(folder)["reports"]]
 
@@ -111,7 +111,7 @@ def _report(folder: Path, entry: Any) -> SavedReport:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep others from an artifact's index and card while open."""
+    """Lock an artifact's index and card against other processes while this context is open."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -121,7 +121,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file beside its place, and rename it into that."""
+    """Replace a file in one step: write a temporary file beside it, and rename that file."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         beside.write_bytes(content)

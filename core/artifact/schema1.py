@@ -1,4 +1,4 @@
-"""Manifests of schema 1, which version 0.1.0 wrote, read as manifests of schema 2."""
+"""Convert manifests of schema 1, which version 0.1.0 wrote, to schema 2."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _FLOAT32 = "float32"
 
 
 def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest of schema 1 in the form of schema 2; it keeps its schema version.
+    """Return a manifest of schema 1 in the form of schema 2; its ``schema_version`` stays 1.
 
-    What schema 1 did not record follows from what version 0.1.0 made: one weights file, which every variant
-    but an offline model uses; one size; float32 in and out. It recorded no passes, and nothing of the
-    original but its name.
+    Version 0.1.0 always made the same kind of artifact, so that missing fields can be filled in: one weights
+    file, which every variant but an offline model uses; one size; float32 inputs and outputs. Schema 1 has no
+    passes, and of the original it has only the name.
 
     Raises:
         KeyError: a field is missing.
-        TypeError: a field is of another kind.
+        TypeError: a field has another type.
     """
     source, golden = dict(content["source"]), content["golden"]
     source["from_catalog"] = source.pop("published")

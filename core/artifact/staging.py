@@ -1,7 +1,7 @@
-"""Staging: an artifact is built beside its place and moved into it whole, or not at all.
+"""Staging: build an artifact in a folder beside its target, then move it to the target in one step.
 
-The locks are ``flock`` on the folders themselves, which the kernel releases when a process is killed. A
-package such as filelock locks a further file, which a killed process would leave behind.
+The locks are ``flock`` on the folders themselves; the kernel releases them when a process is killed. A
+package such as filelock locks an additional file, which a killed process would leave behind.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from vconv.types import MANIFEST_FILE, Say
 
 _REPLACED = "replaced"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-"""How a folder is opened to be locked: anything else by its name, such as a pipe or a link, is not."""
+"""Flags to open a folder for locking. A pipe, a link or a file of the same name is not opened."""
 
 
 @dataclass(frozen=True)
 class StagedExport:
-    """Where an export works.
+    """The folders in which an export works.
 
     Args:
-        artifact: what is moved into place at the end.
-        scratch: what is thrown away.
+        artifact: the folder that is moved to the target at the end.
+        scratch: a folder for temporary files, deleted at the end.
     """
 
     artifact: Path
@@ -44,14 +44,14 @@ def _partial_prefix(target: Path) -> str:
 
 @contextlib.contextmanager
 def workplace(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a folder to work in, locked while it lives, so that :func:`left_behind` does not take it.
+    """Make a working folder and keep it locked, so that :func:`left_behind` does not remove it.
 
     Args:
-        parent: where.
-        prefix: how its name begins.
+        parent: the folder to make it in.
+        prefix: the start of its name.
 
     Yields:
-        The folder; it is removed in the end.
+        The folder; it is removed when the context closes.
     """
     root, lock = _locked(parent, prefix)
     try:
@@ -63,7 +63,7 @@ def workplace(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder(say: Say) -> Iterator[Path]:
-    """Make a temporary folder, such as for the original, and remove what killed commands left of theirs."""
+    """Make a temporary folder, such as for the original, and remove those that killed commands left behind."""
     temporary = Path(tempfile.gettempdir())
     for left in left_behind(temporary, SCRATCH):
         say(f"removing {left}, which a killed validation left")
@@ -72,7 +72,7 @@ def scratch_folder(say: Say) -> Iterator[Path]:
 
 
 def _locked(parent: Path, prefix: str) -> tuple[Path, int]:
-    """Make a folder and lock it. One that was swept before it was locked is made again."""
+    """Make a folder and lock it. If another process removed the folder before the lock, make a new folder."""
     while True:
         root = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         with contextlib.suppress(FileNotFoundError):
@@ -88,11 +88,11 @@ def _locked(parent: Path, prefix: str) -> tuple[Path, int]:
 
 
 def left_behind(parent: Path, prefix: str) -> Iterator[Path]:
-    """Yield, and then remove, each folder that a killed command left. A living one holds a lock on its own.
+    """Yield, and then remove, each folder that a killed command left. A running command holds a lock on its own.
 
     Args:
-        parent: where they are.
-        prefix: how their names begin.
+        parent: the folder that contains them.
+        prefix: the start of their names.
     """
     for left in parent.glob(glob.escape(prefix) + "*"):
         with contextlib.suppress(OSError):
@@ -106,9 +106,10 @@ def left_behind(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed exports left beside a target.
+    """Remove the folders that killed exports left beside a target.
 
-    One that was killed between its last two renames had put the old artifact aside: it goes back.
+    An export that was killed between its last two renames had moved the old artifact away: restore that
+    artifact.
     """
     for left in left_behind(target.parent, _partial_prefix(target)):
         if (left / _REPLACED).exists() and not target.exists():
@@ -116,7 +117,7 @@ def _sweep(target: Path) -> None:
 
 
 def _resolved(target: Path) -> Path:
-    """Return where a target really is, with neither links nor dots on the way."""
+    """Return the real path of a target, without links and dots."""
     found = Path(os.path.realpath(target))
     if target.is_symlink() and not found.exists():
         raise ArtifactError(
@@ -129,7 +130,7 @@ def _resolved(target: Path) -> Path:
 
 
 def _refuse_occupied(target: Path, force: bool) -> None:
-    """Refuse a target that holds anything, or, with ``force``, anything but an artifact."""
+    """Refuse a target that exists and is not an empty folder; with ``force``, accept an artifact."""
     if os.path.ismount(target):
         raise ArtifactError(
             f"{target} is in the way",
@@ -166,19 +167,19 @@ def _writable(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staging(target: Path, force: bool) -> Iterator[StagedExport]:
-    """Give an export a place to work, and move its result to the target when it succeeds.
+    """Make the working folders of an export, and move its artifact to the target if the export succeeds.
 
-    On any failure, an interruption included, the target is as it was and the stage is gone. After a kill
-    that nothing can catch, the stage is a hidden folder that no command takes for an artifact, and the
-    next export to the same target removes it.
+    After any failure, including an interruption, the target is unchanged and the stage is removed. After a
+    kill that cannot be caught, the stage remains as a hidden folder. No command mistakes that folder for an
+    artifact, and the next export to the same target removes it.
 
     Args:
-        target: the artifact's folder; it must not exist, or be empty, unless ``force``. A link to a folder
-            stands for that folder.
-        force: whether to replace an artifact that is there.
+        target: the artifact's folder; it must be absent or empty, unless ``force``. A link to a folder stands
+            for that folder.
+        force: whether to replace an existing artifact.
 
     Yields:
-        The stage, its folders made.
+        The stage; its folders exist.
 
     Raises:
         ArtifactError: the target is occupied, or its parent cannot be written.

@@ -1,1 +1,1 @@
-"""The workflows, one file a command and named as it, and what several of them share."""
+"""The workflows: one file per command, with the command's name, and the code that several workflows share."""

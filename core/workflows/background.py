@@ -1,4 +1,4 @@
-"""Doing one thing beside another, in a thread, and stopping it when the other fails."""
+"""Run work in a thread beside the caller's own work, and tell it to stop if the caller fails."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def in_background(work: Callable[[Event], Result]) -> Iterator[Callable[[], Resu
     """Start some work in a thread.
 
     Args:
-        work: what to do; the event that it gets is set when it should stop.
+        work: the function to run; the event that it receives is set when it should stop.
 
     Yields:
-        A function that waits for the work and returns its result, or raises what it raised.
+        A function that waits for the work, and returns its result or raises its exception.
     """
     stop = Event()
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""`vconv bisect`: where a variant departs from its reference."""
+"""`vconv bisect`: find where a variant departs from its reference."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from vconv.workflows.bisected_variant import BisectedVariant, bound_of, open_ref
 from vconv.workflows.checks import CheckedArtifact, compare_with_original
 
 _APART = ("files", "source", "variants", "golden", "preprocessing")
-"""Checks whose failure explains no variant's: they are of something that no variant runs on."""
+"""Checks that cannot explain the failure of a variant: no variant uses the data that they check."""
 
 
 def bisect(
@@ -55,28 +55,28 @@ def bisect(
     offline: bool = False,
     say: Say = silent,
 ) -> BisectionResult:
-    """Find where a variant departs from its reference: in which block, and at which operator of it.
+    """Find the block and the operator at which a variant departs from its reference.
 
     Args:
         path: the artifact.
         variant: ``onnx-fp32``, ``onnx-fp32-npu``, ``patched-torch-PRECISION``, ``original-torch-PRECISION``.
-        weights: where the original's weights are.
+        weights: where the original's weights are; by default where the manifest says.
         device: where the variant is run; the reference is run on the CPU.
         engine: what runs a graph; ONNX Runtime by default.
-        within: ``strict``, ``card``, or a file of limits: what is said to depart.
-        images: photographs to look at; the recorded inputs by default.
-        seed: of made-up images, where there are no recorded inputs.
-        hub: where a repository that is given as the original's weights is looked for.
-        offline: whether to look for repositories in the hub's cache alone.
-        say: takes a line of progress.
+        within: ``strict``, ``card``, or a file of limits: the error from which a variant departs.
+        images: photographs to run the variant on; the recorded inputs by default.
+        seed: the seed of made-up images, which are used if there are no recorded inputs.
+        hub: the hub of a repository that ``weights`` names.
+        offline: whether to look for repositories only in the hub's cache.
+        say: receives progress lines.
 
     Returns:
-        The report: its ``sentence``, ``stages``, ``operators`` of the worst stage, ``culprit`` among them,
-        ``passed``; it is also under ``reports/``, with a log in plain text and a ``picture`` of error against
-        depth.
+        The report, with ``sentence``, ``stages``, the ``operators`` of the worst stage, the ``culprit`` among
+        these operators, and ``passed``. The report is also saved under ``reports/``, with a plain-text log and
+        a ``picture`` of error against depth.
 
     Raises:
-        VconvError: something that the user can fix.
+        VconvError: an error that the user can fix.
     """
     log = textlog.Log(say)
     place = find_device(device)
@@ -163,7 +163,7 @@ def _departure(
     patches: Mapping[str, Patch] | None,
     say: Say,
 ) -> tuple[str, Departure]:
-    """Hold a variant against its reference; return what that is called, and where the variant departs."""
+    """Compare a variant with its reference; return the reference's name, and where the variant departs."""
     with ExitStack() as closing:
         named, session = open_reference(artifact, source)
         reference = TorchStages(closing.enter_context(session), plain=not chosen.kind)
@@ -179,14 +179,14 @@ def explain_failures(
     places: Sequence[Device],
     patches: Mapping[str, Patch] | None = None,
 ) -> list[DiagnosisRow]:
-    """Say what failures come of; where no check and no hypothesis does, by where the first one departs.
+    """Name the cause of the failures. If no check and no hypothesis explains them, bisect the first failure.
 
     Args:
-        found: what was found in an artifact.
-        rows: its variants, as they were judged, each with the limit that it was held to.
-        say: takes progress.
-        places: the devices that they were run on; what failed on a simulated one is not looked into.
-        patches: what stood in place of the table of patches, by name.
+        found: the checked artifact.
+        rows: the artifact's variants with their results and the limits that they were judged by.
+        say: receives progress lines.
+        places: the devices that ran the variants; a failure on a simulated device is not bisected.
+        patches: the patches by name that were used instead of the table of patches.
 
     Returns:
         See :func:`vconv.validators.bisect.hypotheses.conclude`.
@@ -201,7 +201,7 @@ def explain_failures(
         and row.limit
         and not row.diagnosis
         and not row.simulated
-        # Where even the engine's arithmetic could not be found out, there is no limit and nothing to search.
+        # If the engine's arithmetic could not be found out, the row has no limit, and nothing can be bisected.
         and not _under_floor(row)
     ]
     if told or not failed or found.source is None or found.reference is None:
@@ -211,7 +211,7 @@ def explain_failures(
 
 
 def _under_floor(row: VariantRow) -> bool:
-    """Tell whether a variant was held to less than the reference itself keeps: nothing is wrong with it."""
+    """Return whether a limit was below the reference's own error: then the variant is not at fault."""
     return any(
         output.limit is not None and output.floor is not None and output.limit < output.floor
         for output in row.outputs.values()
@@ -225,7 +225,7 @@ def _located(
     say: Say,
     patches: Mapping[str, Patch] | None,
 ) -> list[DiagnosisRow]:
-    """Say what a variant's failure comes of, by where it departs; nothing where that cannot be told."""
+    """Bisect a failed variant and name the cause of its failure; an empty list if the cause cannot be found."""
     assert found.source is not None and found.reference is not None and failed.limit is not None
     say(f"nothing seen explains {failed.variant}: looking where it departs")
     try:
@@ -245,7 +245,7 @@ def _located(
 def _inputs(
     artifact: Artifact, photographs: Sequence[Image.Image], seed: int
 ) -> tuple[Array, dict[str, Any]]:
-    """Return the images that are looked at: given, or recorded, or made up."""
+    """Return the images to compare on: photographs, recorded inputs, or made-up images; and what they are."""
     pixel_values, names = originals.inputs(artifact, photographs, seed)
     kind = "photographs" if photographs else "recorded" if artifact.manifest.golden else "made up"
     return pixel_values, {"source": kind, "images": list(names)}

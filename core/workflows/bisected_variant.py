@@ -1,4 +1,4 @@
-"""The variant that is looked at stage by stage, and the reference that it is held against."""
+"""The variant that is bisected stage by stage, and the reference that it is compared with."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from vconv.validators.accuracy.limits import Limits, Pair
 from vconv.validators.report.rows import LimitRow
 
 METRIC = "vector_relative_error"
-"""By which stages and operators are compared."""
+"""The metric by which stages and operators are compared."""
 IMAGES = 2
-"""Images that are looked at, in one batch."""
+"""The number of images to compare on, in one batch."""
 STAND_IN = f"{PATCHED_FP32} in its place: the original's weights are not here"
 
 
 @dataclass(frozen=True)
 class BisectedVariant:
-    """The variant that is looked at.
+    """The variant that is bisected.
 
     Args:
-        kind: which kind of torch variant; empty for a graph.
-        precision: what a torch variant is run in; for a graph, the precision in its record.
-        record: what the manifest says of it.
-        engine: what runs it.
+        kind: the kind of torch variant; empty for a graph.
+        precision: the precision in which a torch variant is run; for a graph, the precision in its record.
+        record: the variant's record in the manifest.
+        engine: the engine that runs the variant.
     """
 
     kind: str
@@ -61,12 +61,12 @@ class BisectedVariant:
         Args:
             artifact: the artifact.
             name: the variant's name.
-            place: where it is run.
-            engine: what runs a graph; None for the usual engine, and for torch variants.
+            place: the device that runs the variant.
+            engine: the engine that runs a graph; None for the usual engine, and for torch variants.
 
         Raises:
             InputError: an engine is named for a torch variant.
-            UnknownNameError: there is no such variant or engine, or the device has not this precision.
+            UnknownNameError: there is no such variant or engine, or the device does not have this precision.
             UnavailableError: the engine is not installed for the device.
         """
         torch, known = TorchName.read(name), graph_engines()
@@ -96,18 +96,18 @@ class BisectedVariant:
         return cls("", PRECISIONS[graphs[name].precision], graphs[name], engine)
 
     def pair(self, place: Device) -> Pair:
-        """Return its precision, and what its engine computes that in on a device: what chooses its limit."""
+        """Return the variant's precision and its engine's arithmetic on a device: the key of its limit."""
         return self.precision.limits, arithmetic_of(self.engine, place, self.precision.name)
 
     def exact(self, place: Device) -> bool:
-        """Tell whether it computes in float32 throughout, so that one wrong operator stands out."""
+        """Return whether the variant computes only in float32, so that a single wrong operator stands out."""
         return self.pair(place) == ("fp32", "fp32")
 
     def limit(self, limits: Limits, place: Device) -> LimitRow:
-        """Return the limit that it is held to.
+        """Return the limit by which the variant is judged.
 
         Raises:
-            InputError: there are no limits for the way in which its engine computes its precision.
+            InputError: there are no limits for the variant's precision and its engine's arithmetic.
         """
         pair = self.pair(place)
         if pair not in limits.table:
@@ -120,7 +120,7 @@ class BisectedVariant:
         return LimitRow.of(pair, limits.table[pair])
 
     def batch(self, pixel_values: Array) -> Array:
-        """Return the images that are looked at, as many as a static graph takes."""
+        """Return the images to compare on, in the batch size of a static graph if the variant is one."""
         count = self.record.batch or min(IMAGES, len(pixel_values))
         return np.ascontiguousarray(np.resize(pixel_values, (count, *pixel_values.shape[1:])))
 
@@ -132,7 +132,7 @@ class BisectedVariant:
         closing: ExitStack,
         patches: Mapping[str, Patch] | None,
     ) -> Stages:
-        """Open it, in stages."""
+        """Open the variant, split into stages."""
         if not self.kind:
             path, net = artifact.path(self.record), artifact.network
             return GraphStages(path, net, place, self.engine, self.precision.name)
@@ -149,11 +149,11 @@ def bound_of(limit: LimitRow, within: str) -> float:
     """Return the vector relative error from which a variant departs.
 
     Args:
-        limit: what the variant is held to.
-        within: what its table of limits is called.
+        limit: the limit by which the variant is judged.
+        within: the name of the table of limits.
 
     Raises:
-        InputError: the limit has no bound on it.
+        InputError: the limit has no bound on the vector relative error.
     """
     if METRIC not in limit.bounds:
         raise InputError(
@@ -179,7 +179,7 @@ def _of_artifact(
 
 
 def open_reference(artifact: Artifact, source: Source | None) -> tuple[str, TorchSession]:
-    """Open the reference in fp32 on the CPU, or, where the original is not here, what stands in for it."""
+    """Open the reference in fp32 on the CPU; without the original's weights, the patched model instead."""
     cpu, exact = find_device("cpu"), PRECISIONS[FP32]
     if source is None:
         return STAND_IN, _of_artifact(artifact, cpu, exact, PATCHED)

@@ -1,4 +1,4 @@
-"""Listing what a validation can run: an artifact's own variants, and the original beside them."""
+"""List the variants that a validation can run: the variants of an artifact, and the original."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def candidates(
     captures: Sequence[bool] = (False,),
     offline: bool = True,
 ) -> list[Candidate]:
-    """List an artifact's variants: torch by kind and precision, each graph by engine, an offline model once.
+    """List an artifact's variants: torch by kind and precision, graphs by engine, an offline model once.
 
     Args:
         artifact: the artifact.
-        device: where to run.
-        reference: what they are held against.
-        engines: what to run graphs with; None for the usual engine.
-        precisions: what to run torch variants in.
-        patches: what stands in place of the table of patches, by name.
-        captures: list torch variants once for each: run as they are, or captured and replayed.
-        offline: whether to list an offline model, which only an NPU runs.
+        device: the device that runs the variants.
+        reference: the reference that the variants are compared with.
+        engines: the engines that run graphs; None for the usual engine.
+        precisions: the precisions in which torch variants are run.
+        patches: patches by name to use instead of the table of patches.
+        captures: whether torch variants are captured and replayed; they are listed once for each value.
+        offline: whether to list an offline model; only a real NPU runs an offline model.
     """
 
     def subject(record: VariantRecord, engine: str, precision: str, **more: Any) -> OpenRequest:
@@ -102,7 +102,7 @@ def originals(
     precisions: Sequence[Precision] = (PRECISIONS[FP32],),
     captures: Sequence[bool] = (False,),
 ) -> list[Candidate]:
-    """List the original, as its library builds it, like :func:`candidates`: measured, timed, not judged."""
+    """List the original as its library builds it. It is measured and timed like a variant, but not judged."""
     reason = "not judged: the reference corrects it"
     if reference.name == "original":
         reason = "not judged: it is the reference"

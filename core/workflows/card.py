@@ -21,19 +21,19 @@ DEFAULT_LANGUAGE = LANGUAGES[0]
 def card(
     path: str | Path, lang: str | None = None, *, force: bool = False, say: Say = silent
 ) -> dict[str, Any]:
-    """Write an artifact's model card from its manifest and its reports, and from nothing else.
+    """Write an artifact's model card, only from its manifest and its reports.
 
     Args:
         path: the artifact.
-        lang: ``en`` or ``zh``; by default the language of the card that is there, else English.
-        force: whether to replace a README.md that vconv did not write, or that was changed since.
-        say: takes a line of progress.
+        lang: ``en`` or ``zh``; by default the language of the existing card, or English without a card.
+        force: whether to replace a README.md that vconv did not write, or that was changed afterwards.
+        say: receives progress lines.
 
     Returns:
-        ``artifact``, ``file``, ``language``, ``sha256``, and the ``reports`` that it rests on.
+        ``artifact``, ``file``, ``language``, ``sha256``, and the ``reports`` that the card uses.
 
     Raises:
-        VconvError: something that the user can fix; the card is as it was.
+        VconvError: an error that the user can fix; the card is unchanged.
     """
     artifact = Artifact.open(path)
     folder = artifact.folder
@@ -67,14 +67,14 @@ def card(
 
 
 def refresh(artifact: Artifact, say: Say) -> str | None:
-    """Write the card anew after a validation; leave one alone that vconv did not write.
+    """Rewrite the card after a validation, but keep a README.md that vconv did not write.
 
     Args:
         artifact: the artifact.
-        say: takes a line of progress.
+        say: receives progress lines.
 
     Returns:
-        The card's path; None where it was left alone.
+        The card's path; None if the README.md was kept.
     """
     try:
         with results.locked(artifact.folder):
@@ -84,14 +84,14 @@ def refresh(artifact: Artifact, say: Say) -> str | None:
                 return None
             _write(artifact, kept, None)
     except VconvError as error:
-        # The validation is done and saved: what is wrong with an older report is no fault of it.
+        # The validation is done and saved: a damaged older report must not make it fail.
         say(f"{CARD_FILE} is left as it was: {error}")
         return None
     return str(artifact.folder / CARD_FILE)
 
 
 def _foreign(folder: Path, kept: dict[str, Any]) -> bool:
-    """Tell whether the README.md that is there is anything but what vconv wrote last."""
+    """Return whether the folder has a README.md that differs from the card that vconv wrote last."""
     path = folder / CARD_FILE
     if not path.exists():
         return False
@@ -105,7 +105,7 @@ def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None) -> dict[s
     evidence = newest(results.reports(folder))
     content = render(artifact.manifest, evidence, language).encode()
     digest = hashlib.sha256(content).hexdigest()
-    # A kill between these three leaves a card that is known for vconv's all the same.
+    # After a kill between these three steps, vconv still recognises the card as its own.
     results.write(folder, {**kept, "card": {**kept["card"], "next": digest}})
     results.replace(folder / CARD_FILE, content)
     results.write(folder, {**kept, "card": {"language": language, "sha256": digest}})

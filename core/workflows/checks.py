@@ -1,4 +1,4 @@
-"""What can be said of an artifact before a variant runs: its files, its graphs, its source, its reference."""
+"""The checks before a variant runs: an artifact's files, its graphs, its source and its reference."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from vconv.validators.faults import classes
 
 @dataclass(frozen=True)
 class CheckedArtifact:
-    """What was found.
+    """A checked artifact, with its source and its reference.
 
     Args:
         artifact: the artifact.
-        source: the original's weights; None where they cannot be had.
-        reference: what variants are held against; None where there is nothing.
-        inputs: what the images are.
-        checks: everything that was looked at.
+        source: the original's weights; None if they are not available.
+        reference: the reference that variants are compared with; None if there is none.
+        inputs: the description of the images, as the report has it.
+        checks: the results of all checks.
     """
 
     artifact: Artifact
@@ -48,14 +48,14 @@ class CheckedArtifact:
 
     @property
     def reference_is(self) -> str:
-        """Where the reference is from: ``live``, ``golden``, ``file``, or ``none``."""
+        """The origin of the reference: ``live``, ``golden``, ``file``, or ``none``."""
         return self.reference.source if self.reference else "none"
 
 
 Original = Callable[[], tuple[Source | None, str]]
-"""Finds the original's weights; None, and why, where they cannot be had."""
+"""Finds the original's weights; returns None and the reason if they are not available."""
 Refer = Callable[[Source | None], tuple[Reference | None, Check, dict[str, Any]]]
-"""Runs the reference, or takes what was recorded: see :func:`vconv.workflows.originals.reference`."""
+"""Runs the reference, or reads the recorded one: see :func:`vconv.workflows.originals.reference`."""
 
 
 def check_artifact(
@@ -65,20 +65,20 @@ def check_artifact(
     say: Say = silent,
     verified: Callable[[], None] = lambda: None,
 ) -> CheckedArtifact:
-    """Check an artifact, and run its reference or take what was recorded.
+    """Check an artifact, and run its reference or read the recorded one.
 
     Args:
         artifact: the artifact.
         original: finds the original's weights.
         refer: finds the reference.
-        say: takes progress.
-        verified: called as soon as the files are known to be those that were recorded: no earlier may a
-            library open them.
+        say: receives progress lines.
+        verified: called as soon as the hashes of the files are verified; before that, no library may open
+            the files.
 
     Raises:
         ArtifactError: a file is missing or was changed.
-        WeightsError: the weights that were given are not sound.
-        InputError: photographs were given, but not the original to run on them.
+        WeightsError: the given weights are damaged or unusable.
+        InputError: photographs were given, but the original's weights are not available to run on them.
     """
     made = artifact.manifest
     checks = [verify_files(artifact, say)]
@@ -104,7 +104,7 @@ def check_artifact(
 
 
 def compare_with_original(artifact: Artifact, source: Source, say: Say = silent) -> list[Check]:
-    """Hold an artifact's architecture and weights against the original's."""
+    """Compare an artifact's architecture and weights with the original's."""
     original = ledger.renamed(artifact.ledger, source.network, source.entries)
     fault_of = partial(classes.of_tensor, artifact.network)
     return [

@@ -61,15 +61,15 @@ def compare(
         budget: see :func:`vconv.validate`.
         seed: see :func:`vconv.validate`.
         offline: see :func:`vconv.validate`.
-        say: takes a line of progress.
+        say: receives progress lines.
 
     Returns:
-        The report: ``rows``, one a variant and batch, ``checks`` that did not pass, ``status``, ``passed``,
-        ``machine``, ``ranking``, and ``winner``, the fastest variant that passed; or None, and
-        ``winner_reason`` says why.
+        The report: ``rows``, one per variant and batch; the ``checks`` that did not pass; ``status``,
+        ``passed``, ``machine``, ``ranking``; and ``winner``, the fastest variant that passed. If ``winner`` is
+        None, ``winner_reason`` gives the reason.
 
     Raises:
-        VconvError: something that the user can fix.
+        VconvError: an error that the user can fix.
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)

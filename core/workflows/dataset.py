@@ -38,18 +38,18 @@ from vconv.workflows.checks import CheckedArtifact
 from vconv.workflows.originals import require_size
 
 _LEFT_OUT = ("artifact", "original")
-"""What tells of a variant where it lies, and not what it is."""
+"""Fields of a variant's request that hold paths: they do not change the figures."""
 _Refer = Callable[[Array], dict[str, Array]]
 
 
 @dataclass(frozen=True)
 class Agreed:
-    """What was found.
+    """The result of a comparison over a folder of images.
 
     Args:
-        document: as the report has it.
-        rows: what the report says of each variant beside the images: one that failed an image has failed.
-        work: the folder that it was worked out in; of no more use once the report is saved.
+        document: the data-set section of the report.
+        rows: the report's rows, one per variant and batch; a variant that failed on an image has failed.
+        work: the working folder; it is not needed after the report is saved.
     """
 
     document: DatasetReport
@@ -58,10 +58,10 @@ class Agreed:
 
 
 def require_original(source: Source | None) -> Source:
-    """Make sure that the reference can be run on images that it has not seen.
+    """Check that the original's weights are available, to run the reference on new images.
 
     Raises:
-        InputError: the original's weights are not at hand.
+        InputError: the original's weights are not available.
     """
     if source is None:
         raise InputError(
@@ -80,22 +80,22 @@ def agree(
     images: ImageFolder,
     say: Say,
 ) -> Agreed:
-    """Run the reference and all variants that could be run on a folder of images, a few images at a time.
+    """Run the reference and every variant that ran without error on a folder of images, in small steps.
 
-    What is done is kept under the artifact's ``reports/`` until the report is saved. After a kill the same
-    call goes on where that one was, and gives the same figures. A variant with an image beyond its limit has
-    failed: its row says so.
+    Finished steps are kept under the artifact's ``reports/`` until the report is saved. After a kill, the
+    same call resumes at the first unfinished step and gives the same figures. A variant with an image beyond
+    its limit has failed, and its row says so.
 
     Args:
-        found: the artifact, with its original at hand.
-        candidates: its variants.
-        rows: what was found of each so far, with the limit that it is held to.
+        found: the checked artifact, with the original's weights.
+        candidates: the artifact's variants.
+        rows: the result of each variant so far, with the limit by which the variant is judged.
         images: the folder.
-        say: takes progress.
+        say: receives progress lines.
 
     Raises:
-        InputError: the original's weights are not at hand, or no image could be judged.
-        ArtifactError: another process works on the same, or the disk is full.
+        InputError: the original's weights are not available, or no image could be judged.
+        ArtifactError: another process works on the same comparison, or the disk is full.
     """
     start = time.perf_counter()
     source = require_original(found.source)
@@ -153,8 +153,8 @@ def _nothing_read(journal: Journal, images: ImageFolder) -> InputError:
 
 
 def _key(found: CheckedArtifact, source: Source, lanes: Sequence[DatasetVariant], images: ImageFolder) -> str:
-    """Return a short digest of all that figures depend on, but for what is in the images."""
-    # The manifest has a hash of every other file, and files that differ from it were refused.
+    """Return a short digest of everything that the figures depend on, except the contents of the images."""
+    # The manifest has the hashes of all other files, and files with another hash were refused.
     folder = found.artifact.folder
     files = [MANIFEST_FILE, *(variant.path for variant in found.artifact.manifest.made_later)]
     present = [folder / name for name in files if (folder / name).is_file()]
@@ -193,7 +193,7 @@ def _described(lane: DatasetVariant) -> dict[str, Any]:
 
 
 def _unchanged(journal: Journal, images: ImageFolder) -> int:
-    """Return how many steps were made of the images as they are now."""
+    """Return how many of the journal's first steps used images that are unchanged since then."""
     for step, note in enumerate(journal.notes()):
         if note["content"] != _content(images.digest(index) for index in _step(step, len(images.names))):
             return step
@@ -209,7 +209,7 @@ def _content(digests: Iterator[str]) -> str:
 
 
 class _Stream:
-    """Runs images through everything that is compared; nothing of an image stays in memory."""
+    """Runs images through the reference and all variants; no image stays in memory."""
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class _Stream:
         self._images, self._journal, self._feature = images, journal, feature
 
     def go(self, done: int, say: Say) -> None:
-        """Run all images from a place on."""
+        """Run all images from index ``done`` on."""
         total = len(self._images.names)
         with ExitStack() as closing:
             process = load_processor(self._folder)
@@ -236,7 +236,7 @@ class _Stream:
                     self._take(_step(index // AT_ONCE, total), process, refer, sessions)
 
     def _take(self, step: range, process: Processor, refer: _Refer, sessions: Sequence[Session]) -> None:
-        """Run one step of images, and add it to the journal."""
+        """Run one step of images, and add its results to the journal."""
         read, pixels, digests, skipped = [], [], [], []
         for index in step:
             image, digest = self._images.read(index)
@@ -265,7 +265,7 @@ class _Stream:
         self._journal.append(rows, note)
 
     def _pixels(self, process: Processor, image: Any) -> Array | str:
-        """Preprocess one image; return why not where its processor cannot, or makes another size of it."""
+        """Preprocess one image; return the reason if the image processor refuses it or makes another size."""
         try:
             pixel_values = process([image])
             require_size(pixel_values, self._made.size)
@@ -276,7 +276,7 @@ class _Stream:
     def _judged(
         self, lane: DatasetVariant, session: Session, batch: Array, expected: Arrays
     ) -> tuple[Array, Array, list[str]]:
-        """Return a variant's features, its figures, and why each image failed, if it is judged."""
+        """Return a variant's features, its figures and, if it is judged, the reason why each image failed."""
         missing = np.full_like(expected[self._feature], np.nan)
         try:
             actual = in_batches(session.run, batch, session.batch or len(batch))

@@ -1,4 +1,4 @@
-"""Probing a device: how it computes, against what its settings say."""
+"""Probe a device: compare how it computes with what its settings say."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from vconv.types import Say
 def probe_device(
     name: str, hf32: Sequence[str] | None, profile: str | None, seed: int, say: Say
 ) -> tuple[list[Finding], dict[str, Any] | None]:
-    """Run GELU, convolution and matrix products on a device.
+    """Run GELU, convolution and matrix products on a device, to find out how it computes them.
 
     Args:
-        name: the device.
-        hf32: what an NPU may compute in HF32 meanwhile; None for its own default.
-        profile: which NPU is simulated; None for the default.
-        seed: of the operands.
-        say: takes a line of progress.
+        name: the name of the device.
+        hf32: the operations that an NPU may compute in HF32 during the probe; None for the default.
+        profile: the NPU to simulate; None for the default.
+        seed: the seed of the operands.
+        say: receives progress lines.
 
     Returns:
-        A finding for each, or one that the device is not there; and the readings, as a report has them.
+        One finding per reading, and the readings as a report has them; if the device is absent, one finding
+        that says so, and None.
 
     Raises:
-        InputError: the device has not the settings that are asked for.
+        InputError: the device does not have the requested settings.
         UnknownNameError: there is no such kind of device, or no such setting.
     """
     try:
@@ -62,7 +63,7 @@ def _readings(place: Device, seed: int) -> Mapping[str, ProbeReading]:
 
 
 def _findings(place: Device, readings: Mapping[str, ProbeReading]) -> Iterator[Finding]:
-    """Say of each reading what is active, and whether the device's settings say so too."""
+    """Yield a finding for each reading: the active form, and whether it agrees with the device's settings."""
     simulated = " (simulated)" if place.simulated else ""
     for name, reading in readings.items():
         title, found = f"{name} on {place.name}", f"{reading.active}{simulated}"

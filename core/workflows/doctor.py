@@ -1,6 +1,6 @@
-"""`vconv doctor`: what is installed here, and what of it works.
+"""`vconv doctor`: report which software is installed on this machine, and whether it works.
 
-Nothing heavy is imported here, so that a broken library can be reported.
+This module imports no large library, so that it can report a broken one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vconv.types import Say, silent
 
 
 def _needed() -> list[str]:
-    """Name the libraries without which nothing can be probed."""
+    """Return the names of the libraries that a probe needs."""
     return ["onnx", *(engine.package for engine in ENGINES.values() if engine.needed)]
 
 
@@ -30,24 +30,24 @@ def doctor(
     seed: int = 0,
     say: Say = silent,
 ) -> dict[str, Any]:
-    """Find out what is installed here, what of it works, and how a device computes.
+    """Report which software is installed, whether it works, and how a device computes.
 
     Args:
         probed: whether to run GELU, convolution and matrix products on a device.
-        device: which: ``npu[:N]``, the default, ``npu-sim``, ``cuda[:N]`` or ``cpu``.
-        hf32: what an NPU may compute in HF32 meanwhile; by default as in a validation.
-        profile: which NPU is simulated.
-        seed: of the operands.
-        say: takes a line of progress.
+        device: the device to probe: ``npu[:N]``, the default, ``npu-sim``, ``cuda[:N]`` or ``cpu``.
+        hf32: the operations that an NPU may compute in HF32 during the probe; by default as in a validation.
+        profile: the NPU to simulate.
+        seed: the seed of the operands.
+        say: receives progress lines.
 
     Returns:
-        ``findings``, each with ``name``, ``state`` (ok, note or problem), ``found`` and ``fix``, which
-        is also under the deprecated key ``mend``;
-        ``passed``: whether none is a problem; and ``probe``: None, or the ``device``, its ``model``, whether
-        it is ``simulated``, and its ``readings``.
+        ``findings``, each with ``name``, ``state`` (ok, note or problem), ``found`` and ``fix``; the
+        deprecated key ``mend`` repeats ``fix``. ``passed``: whether no finding is a problem. ``probe``: None,
+        or the ``device``, its ``model``, whether it is ``simulated``, and its ``readings``.
 
     Raises:
-        InputError: a device is named without being probed, or has not the settings that are asked for.
+        InputError: a probe option is given without ``probed``, or the device does not have the requested
+            settings.
         UnknownNameError: there is no such kind of device, or no such setting.
     """
     given = {"device": device, "hf32": hf32 is not None, "profile": profile}
@@ -79,5 +79,5 @@ def doctor(
 
 
 def _row(finding: Finding) -> dict[str, Any]:
-    """Return a finding as JSON holds it. ``mend`` is the key that ``fix`` had in version 0.1.0."""
+    """Return a finding in the form for JSON. Version 0.1.0 used the key ``mend`` for ``fix``."""
     return {**asdict(finding), "mend": finding.fix}

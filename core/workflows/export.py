@@ -66,37 +66,38 @@ def export(
     om_precision: str = DEFAULT_OFFLINE_PRECISION,
     say: Say = silent,
 ) -> dict[str, Any]:
-    """Make an artifact: a patched checkpoint, its graphs, and proof that they agree with the original.
+    """Make an artifact: a patched checkpoint, its graphs, and the proof that they agree with the original.
 
     Args:
         name: a system's short name or hub id, or the system itself.
         weights: a file, a folder, ``synthetic[:SEED]``, or ``hub:REPOSITORY[@REVISION]``; by default the
             system's own repository.
-        out: the artifact's own folder; ``artifacts/NAME`` by default.
-        force: whether to replace an artifact that is there.
+        out: the folder of the artifact; ``artifacts/NAME`` by default.
+        force: whether to replace an existing artifact.
         batch: the batch of the static graph.
-        opset: of the dynamic graph.
+        opset: the opset of the dynamic graph.
         images: photographs to record and check on; made-up images by default.
-        golden: whether to run the reference, record it, and check every variant against it.
-        seed: of the made-up images.
-        hub: where repositories are looked for.
-        offline: whether to look for repositories in the hub's cache alone.
-        pool: ``cls`` or ``avg``, in place of timm's own pooling.
-        periods: whose RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
-            further with its library's.
-        without_weights: whether to leave the weights file out of what is kept, for :func:`fill` to make.
-        format: ``onnx``, or ``om`` for an offline model beside the graphs.
-        soc: the processor that the offline model is for, such as ``Ascend910B4``.
-        gears: batches of the offline model; by default the static graph's.
-        om_precision: the offline model's: ``origin``, ``fp16``, ``mixed_float16``, ``cube_fp16in_fp32out``.
-        say: takes a line of progress.
+        golden: whether to run the reference, record it, and compare every variant with it.
+        seed: the seed of the made-up images.
+        hub: the hub on which to look for repositories.
+        offline: whether to look for repositories only in the hub's cache.
+        pool: ``cls`` or ``avg``, to replace timm's default pooling.
+        periods: the RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
+            further with the periods of its library.
+        without_weights: whether to delete the weights file at the end; :func:`fill` makes it again.
+        format: ``onnx``, or ``om`` for the graphs and an offline model.
+        soc: the processor to compile the offline model for, such as ``Ascend910B4``.
+        gears: the batches of the offline model; by default the batch of the static graph.
+        om_precision: the precision of the offline model: ``origin``, ``fp16``, ``mixed_float16`` or
+            ``cube_fp16in_fp32out``.
+        say: receives progress lines.
 
     Returns:
         ``artifact``, ``weights``, ``seconds``, ``peak_rss_bytes``, ``patches``, ``ledger``, ``files``,
         ``variants``, ``checks``, and ``om``: None, or whether the offline model was ``compiled`` and how.
 
     Raises:
-        VconvError: something that the user can fix; nothing is left behind.
+        VconvError: an error that the user can fix; no artifact is left behind.
     """
     start = time.perf_counter()
     system = systems.find(name) if isinstance(name, str) else name
@@ -167,7 +168,7 @@ def export(
 def _check_options(
     batch: int, opset: int, seed: int, photographs: bool, golden: bool, out: str | Path | None
 ) -> None:
-    """Refuse options that cannot be met, before anything is read or made."""
+    """Refuse options that cannot be met, before any file is read or made."""
     if not 1 <= batch <= tracing.GREATEST_BATCH:
         raise InputError(
             "--batch is out of range",
@@ -197,7 +198,7 @@ def _check_options(
 def _written(
     prepared: Prepared, source: Source, say: Say, stop: Event
 ) -> tuple[tuple[Line, ...], str, Check]:
-    """Write the weights, and hold what is on the disk then against the source."""
+    """Write the weights file, and compare the file on disk with the source."""
     lines, sha256 = prepared.write(stop, say)
     entries = read_header(prepared.plan.path)
     fault_of = partial(classes.of_tensor, prepared.network)

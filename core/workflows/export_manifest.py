@@ -1,4 +1,4 @@
-"""The manifest of an export, put together from what the conversion made."""
+"""The manifest of an export, built from the results of the conversion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
 from vconv.validators.checks.graphs import InspectedGraph, declared
 
 FLOAT32, LAYOUT = "float32", "NCHW"
-"""The type of every input and output of torch's models, and the order of an input's axes."""
+"""The type of every input and output of a torch model, and the order of the input's axes."""
 
 
 def assemble(
@@ -56,19 +56,19 @@ def assemble(
     folder: Path,
     order: CompileOrder | None = None,
 ) -> Manifest:
-    """Describe a finished artifact.
+    """Build the manifest of a finished artifact.
 
     Args:
-        system: its row of the catalog.
+        system: the artifact's system, as the catalog has it.
         source: the source weights.
-        conversion: its checkpoint.
-        size: (height, width) of its images.
-        graphs: its graphs.
-        reference: what was recorded; None if nothing was.
-        images: what its images are.
-        without_weights: whether its weights file will be left out.
-        folder: where its files are, all but the manifest.
-        order: what its offline model is compiled for; None if it has none.
+        conversion: the converted checkpoint.
+        size: (height, width) of the images.
+        graphs: the graphs of the artifact.
+        reference: the recorded reference; None if none was recorded.
+        images: what each recorded image is.
+        without_weights: whether the weights file will be left out.
+        folder: the folder with all files but the manifest.
+        order: how the offline model is compiled; None without an offline model.
     """
     net = conversion.network
     inspected = {graph.path.relative_to(folder).as_posix(): graph for graph in graphs}
@@ -153,7 +153,7 @@ def assemble(
 
 
 def _contract(graph: InspectedGraph | None, network: Network, size: tuple[int, int]) -> ContractRecord:
-    """Say what a variant takes and gives: a graph by what it declares, a model of torch by its network."""
+    """Return a variant's input and outputs: as a graph declares them, or from the network of a torch model."""
     if graph is None:
         taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=(BATCH_AXIS, CHANNELS, *size))
         given = {

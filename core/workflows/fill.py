@@ -1,4 +1,4 @@
-"""`vconv fill`: complete an artifact that came without its weights, from the recipient's own copy."""
+"""`vconv fill`: add the weights to an artifact that came without them, from the user's copy."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def fill(
     offline: bool = False,
     say: Say = silent,
 ) -> dict[str, Any]:
-    """Complete an artifact that was exported without weights, from one's own copy of the original.
+    """Add the weights file to an artifact that was exported without it, from a copy of the original's weights.
 
     Args:
         path: the artifact.
-        weights: the original's weights, as for :func:`export`; by default what the manifest names.
-        hub: where repositories are looked for.
-        offline: whether to look for them in the hub's cache alone.
-        say: takes a line of progress.
+        weights: the original's weights, as for :func:`export`; by default the weights that the manifest names.
+        hub: the hub on which to look for repositories.
+        offline: whether to look for repositories only in the hub's cache.
+        say: receives progress lines.
 
     Returns:
         ``artifact`` and the weights file's ``sha256`` and ``nbytes``.
 
     Raises:
-        VconvError: something that the user can fix; the artifact is as it was.
+        VconvError: an error that the user can fix; the artifact is unchanged.
     """
     artifact = Artifact.open(path)
     _fill_weights(artifact, originals.request(artifact, weights, hub, offline), say)
@@ -53,16 +53,17 @@ def fill(
 
 
 def _fill_weights(artifact: Artifact, asked: Request, say: Say) -> None:
-    """Write an artifact's weights file, and prove that it is the one that export left out.
+    """Write an artifact's weights file, and check its hash against the hash of the file that export left out.
 
     Args:
         artifact: the artifact.
-        asked: for the original's weights, or the very file that was left out.
-        say: takes progress.
+        asked: the request for the original's weights, or for the file that was left out.
+        say: receives progress lines.
 
     Raises:
-        ArtifactError: it has its weights already, is not whole, cannot be written, or there is no room.
-        WeightsError: the weights are not those that it was made from, or were not given and must be.
+        ArtifactError: the artifact has its weights already, is incomplete or changed, or cannot be written;
+            the disk is full; or the weights file that was written has another hash.
+        WeightsError: the weights cannot be found or used, or they must be given and were not.
     """
     folder, made = artifact.folder, artifact.manifest
     target = folder / WEIGHTS_FILE
@@ -116,7 +117,7 @@ def _is_inside(filename: object, folder: Path) -> bool:
 
 
 def _checked(artifact: Artifact) -> FileRecord:
-    """Return what the weights must come to, having made sure that the ledger is the artifact's own."""
+    """Check that the ledger is unchanged, and return the recorded hash and size of the weights file."""
     folder, made = artifact.folder, artifact.manifest
     for name in (WEIGHTS_FILE, LEDGER_FILE):
         if name not in made.files:
@@ -145,7 +146,7 @@ def _checked(artifact: Artifact) -> FileRecord:
 
 
 def _write(written: Path, scratch: Path, artifact: Artifact, asked: Request, say: Say) -> str:
-    """Copy the very file that was left out, or make it anew from the original's; return its sha256."""
+    """Copy the weights file that was left out, or make it from the original's weights; return its sha256."""
     given, wanted = Path(asked.weights or ""), artifact.manifest.files[WEIGHTS_FILE]
     if given.is_file() and given.stat().st_size == wanted.nbytes:
         nbytes = given.stat().st_size

@@ -1,4 +1,4 @@
-"""`vconv info`: what an artifact is, and what has been found out about it."""
+"""`vconv info`: describe an artifact and the results of its validations."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from vconv.validators.report import history
 
 
 def info(path: str | Path) -> dict[str, Any]:
-    """Return what an artifact says about itself, and what has been found out about it.
+    """Return an artifact's manifest, its missing files and its newest reports.
 
     Returns:
-        Its path and its manifest; ``outputs``, the shape of each; which files are ``missing``; ``reports``,
-        the newest of each kind, as :func:`vconv.validators.report.history.newest` has them; and
-        ``reports_trouble``: why those cannot be read. Keys of version 0.1.0 are still there: ``file``,
-        ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``, and
-        ``published`` of ``source``.
+        The artifact's path and manifest; ``outputs``, the shape of each output; ``missing``, the missing
+        files; ``reports``, the newest of each kind, as :func:`vconv.validators.report.history.newest` returns
+        them; and ``reports_trouble``, the reason if the reports cannot be read. Keys of version 0.1.0 are kept:
+        ``file``, ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``,
+        and ``published`` of ``source``.
 
     Raises:
-        ArtifactError: there is no sound manifest.
+        ArtifactError: the manifest is missing or damaged.
     """
     artifact = Artifact.open(path)
     made = artifact.manifest
@@ -45,7 +45,7 @@ def info(path: str | Path) -> dict[str, Any]:
 
 
 def _former_keys(record: VariantRecord) -> dict[str, Any]:
-    """Lay a variant out by the keys that version 0.1.0 had."""
+    """Return a variant under the keys of version 0.1.0."""
     graph = record.graph
     return {
         "file": record.path,

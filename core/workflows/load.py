@@ -31,26 +31,28 @@ def load(
 ) -> Session:
     """Open a variant of an artifact, ready to run.
 
-    Without a variant and an engine it is the recorded winner: the first of the newest ranking on that kind of
-    device that is here to be run, as :mod:`vconv.validators.latency.winners` reads it; of those that share a
-    rank, rather ``onnx-fp32``, then one that takes any batch. Captured variants are left to who names them,
-    because they keep memory for every batch size. Where nothing ranked is left, it is ``onnx-fp32``.
+    Without a variant and an engine, this function opens the recorded winner: the best variant that can run
+    here, by the newest ranking on this kind of device (see :mod:`vconv.validators.latency.winners`). Among
+    variants of equal rank, ``onnx-fp32`` comes first, then a variant that takes any batch. A captured variant
+    must be named, because it keeps memory for every batch size. If no ranked variant can run, this function
+    opens ``onnx-fp32``.
 
     Args:
         path: the artifact.
-        device: where to run it.
-        variant: which one: a name of the manifest, or ``patched-torch-`` with a precision of the device,
-            ``-captured`` or not.
-        engine: what runs a graph, ``onnxruntime`` or ``openvino``; by default ONNX Runtime.
-        hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; by default ``conv``, as torch_npu.
-        profile: which NPU is simulated: ``910b``, the default, or ``310p``.
+        device: the device that runs the variant.
+        variant: the variant's name: a name in the manifest, or ``patched-torch-`` with a precision of the
+            device, with or without ``-captured``.
+        engine: the engine that runs a graph: ``onnxruntime``, the default, or ``openvino``.
+        hf32: the operations that an NPU may compute in HF32, ``conv`` and ``matmul``; by default ``conv``, as
+            in torch_npu.
+        profile: the NPU to simulate: ``910b``, the default, or ``310p``.
 
     Returns:
-        A session: call it with float32 (B, 3, H, W), or with a list of images, and get named arrays. Its
-        ``variant`` and ``engine`` say what was opened; a winner may compute in less than float32.
+        A session: call it with float32 (B, 3, H, W), or with a list of images; it returns named arrays. Its
+        ``variant`` and ``engine`` name what was opened. A winner may compute in a lower precision than float32.
 
     Raises:
-        VconvError: the artifact, the device, the variant or the engine cannot be had.
+        VconvError: the artifact, the device, the variant or the engine is not available.
     """
     artifact = Artifact.open(path)
     place = find_device(device, Settings.of(hf32, profile))
@@ -62,7 +64,7 @@ def load(
 
 
 def _winners(artifact: Artifact, place: Device) -> Iterator[RankedVariant]:
-    """Yield what was ranked and could be run here, the best first."""
+    """Yield the ranked variants that could run on this device, the best first."""
     batches = {record.variant: record.batch for record in artifact.manifest.variants}
     default = (DEFAULT_VARIANT, usual_engine())
 

@@ -1,4 +1,4 @@
-"""The options of an export for offline models. Graphs are always made; an offline model only on request."""
+"""The export options of offline models. Graphs are always made; an offline model only on request."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def offline_order(
     """Return how to compile the offline model; None if none is requested.
 
     Args:
-        format: what is exported: see :data:`FORMATS`.
-        soc: the processor.
-        gears: batches.
-        precision: the offline model's.
+        format: the value of ``--format``: see :data:`FORMATS`.
+        soc: the processor to compile for.
+        gears: the batches of the offline model.
+        precision: the precision of the offline model.
         without_weights: whether the weights file is left out.
-        opset: of the dynamic graph.
+        opset: the opset of the dynamic graph.
 
     Raises:
-        InputError: an option is missing, is out of range, or does not go with another.
+        InputError: an option is missing, out of range, or conflicts with another option.
         UnknownNameError: there is no such format or precision.
     """
     if format not in FORMATS:

@@ -1,4 +1,4 @@
-"""The original of an artifact: found again, run as the reference, and the inputs that it is run on."""
+"""The original of an artifact: find its weights again, choose the inputs, and run it as the reference."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from vconv.validators.accuracy.reference_file import ReferenceFile, check_refere
 from vconv.validators.checks.preprocessing import MADE_UP
 
 TIMED_IMAGES = 5
-"""Images by which preprocessing is timed."""
+"""The number of images over which preprocessing is timed."""
 SAMPLE_IMAGES = 2
-"""Made-up images, where no photographs are given."""
+"""The number of made-up images, if no photographs are given."""
 
 
 def sample(
     folder: Path, photographs: Sequence[Image.Image], seed: int, size: tuple[int, int]
 ) -> tuple[Array, tuple[str, ...]]:
-    """Preprocess photographs, or made-up images where there are none.
+    """Preprocess photographs, or made-up images if there are no photographs.
 
     Args:
         folder: a folder with the system's ``preprocessor_config.json``.
-        photographs: the photographs; none for made-up images.
-        seed: of the made-up images.
-        size: (height, width) that they must come out as.
+        photographs: the photographs; an empty sequence for made-up images.
+        seed: the seed of the made-up images.
+        size: (height, width) that the preprocessed images must have.
 
     Returns:
         float32 (N, 3, H, W), and what each image is.
 
     Raises:
-        InputError: the processor makes another size.
+        InputError: the image processor makes another size.
     """
     images = list(photographs) or natural_images(SAMPLE_IMAGES, seed)
     made_up = (f"{MADE_UP}{seed + index}" for index in range(len(images)))
@@ -60,10 +60,10 @@ def sample(
 
 
 def require_size(pixel_values: Array, size: tuple[int, int]) -> None:
-    """Make sure that a processor makes images (N, 3, H, W) of a size.
+    """Check that preprocessed images, (N, 3, H, W), have a size.
 
     Raises:
-        InputError: it makes another one.
+        InputError: they have another size.
     """
     if pixel_values.shape[1:] != (3, *size):
         raise InputError(
@@ -75,7 +75,7 @@ def require_size(pixel_values: Array, size: tuple[int, int]) -> None:
 
 
 def preprocessing_ms(folder: Path) -> float:
-    """Return the median milliseconds that preprocessing one image takes, loading and the first one apart."""
+    """Return the median time to preprocess one image, in milliseconds, without loading and the first image."""
     process = load_processor(folder)
     images = natural_images(1, seed=0)
     process(images)
@@ -84,7 +84,7 @@ def preprocessing_ms(folder: Path) -> float:
 
 
 def system_of(artifact: Artifact) -> System:
-    """Return an artifact's system as it was exported; of schema 1, the catalog's row of that name.
+    """Return an artifact's system as it was exported; for a manifest of schema 1, the catalog's system.
 
     Raises:
         UnknownNameError: the manifest is of schema 1, and the catalog has no such system.
@@ -104,16 +104,17 @@ def system_of(artifact: Artifact) -> System:
 
 
 def request(artifact: Artifact, weights: str | None, hub: str, offline: bool) -> Request:
-    """Ask for an artifact's original again.
+    """Return a request for the weights of an artifact's original.
 
     Args:
         artifact: the artifact.
-        weights: where it is; None for where the manifest says.
-        hub: where a repository that is given is looked for.
-        offline: whether to look for a repository in the cache alone.
+        weights: where the weights are; None for where the manifest says.
+        hub: the hub of a repository that ``weights`` names.
+        offline: whether to look for a repository only in the hub's cache.
 
     Returns:
-        The request; it has no weights where none were given and the manifest knows no place.
+        The request; its ``weights`` is None if no weights were given and the manifest does not say where
+        they are.
     """
     origin = artifact.manifest.source
     asked = Request(system_of(artifact), weights or None, hub, origin.pool, origin.periods, offline)
@@ -129,21 +130,21 @@ def request(artifact: Artifact, weights: str | None, hub: str, offline: bool) ->
 def live_source(
     artifact: Artifact, weights: str | None, hub: str, offline: bool, scratch: Path, say: Say
 ) -> tuple[Source | None, str]:
-    """Return the original's weights if they can be had here: given, synthetic, or on the hub they came from.
+    """Return the original's weights if they are available: given, synthetic, or on the hub of origin.
 
     Args:
         artifact: the artifact.
-        weights: where they are; None for where the manifest says.
-        hub: where a repository that is given is looked for.
-        offline: whether to look for a repository in the cache alone.
+        weights: where the weights are; None for where the manifest says.
+        hub: the hub of a repository that ``weights`` names.
+        offline: whether to look for a repository only in the hub's cache.
         scratch: an empty folder.
-        say: takes progress.
+        say: receives progress lines.
 
     Returns:
-        The source, or None and the reason why it cannot be had.
+        The source and an empty string; or None and the reason why the weights are not available.
 
     Raises:
-        WeightsError: weights were given, and they are not sound.
+        WeightsError: the given or synthetic weights cannot be used.
     """
     asked, origin = request(artifact, weights, hub, offline), artifact.manifest.source
     drawn_by = origin.recipe or 1
@@ -166,12 +167,12 @@ def live_source(
 def inputs(
     artifact: Artifact, photographs: Sequence[Image.Image], seed: int
 ) -> tuple[Array, tuple[str, ...]]:
-    """Choose what a reference is run on: photographs, else what was recorded, else made-up images.
+    """Choose the inputs of a reference: photographs, else the recorded inputs, else made-up images.
 
     Args:
         artifact: the artifact.
-        photographs: photographs; none for what was recorded.
-        seed: of made-up images.
+        photographs: photographs; an empty sequence for the recorded inputs.
+        seed: the seed of made-up images.
 
     Returns:
         float32 (N, 3, H, W), and what each image is.
@@ -185,7 +186,7 @@ def inputs(
 def _from_elsewhere(
     elsewhere: ReferenceFile, source: Source | None, say: Say
 ) -> tuple[Reference, Check, dict[str, Any]]:
-    """Take what another machine recorded, held against a run here where that can be had."""
+    """Return the reference that another machine recorded, compared with a run here if there is a source."""
     live = None
     if source:
         say("running the reference in fp32 and float64, to hold the recorded one against it")
@@ -202,21 +203,22 @@ def reference(
     say: Say,
     elsewhere: ReferenceFile | None = None,
 ) -> tuple[Reference | None, Check, dict[str, Any]]:
-    """Run the reference live, or take what was recorded, or neither.
+    """Run the reference live, or read the recorded reference; None if neither is possible.
 
     Args:
         artifact: the artifact.
-        source: the original's weights, where they are at hand.
-        photographs: what to judge on, in place of what was recorded.
-        seed: of made-up images, where nothing was recorded.
-        say: takes progress.
-        elsewhere: what another machine recorded, in place of all that.
+        source: the original's weights; None if they are not available.
+        photographs: photographs to use instead of the recorded inputs.
+        seed: the seed of made-up images, which are used if there are no recorded inputs.
+        say: receives progress lines.
+        elsewhere: a reference that another machine recorded; it replaces the reference that runs here.
 
     Returns:
-        The reference, if there is one; how it agrees with what was recorded; and what its inputs are.
+        The reference, or None; the check that compares it with the recorded one; and the description of its
+        inputs.
 
     Raises:
-        InputError: photographs were given, but not the original to run on them.
+        InputError: photographs were given, but the original's weights are not available to run on them.
     """
     if elsewhere:
         return _from_elsewhere(elsewhere, source, say)
@@ -248,6 +250,6 @@ def reference(
 
 
 def published(artifact: Artifact, devices: Sequence[Device]) -> list[dict[str, Any]]:
-    """List what others have published of a system on these kinds of devices; of an unknown one, nothing."""
+    """Return figures that others published for a system on these kinds of devices; empty if it is unknown."""
     kinds, known = {device.kind for device in devices}, systems.SYSTEMS.get(artifact.name)
     return [asdict(row) for row in known.published if row.kind in kinds] if known else []

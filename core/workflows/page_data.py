@@ -1,4 +1,4 @@
-"""What a validation looks at for its page, beside judging: pictures, and the error after each block."""
+"""Extra data for the page of a validation: pictures, and the error after each block."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vconv.workflows.checks import CheckedArtifact
 
 
 def gallery(found: CheckedArtifact) -> Gallery:
-    """Hang up the images that are judged on, with the reference's maps of them; none without a reference."""
+    """Gather the first judged images and the reference's maps of them; an empty gallery without a reference."""
     height, width = found.artifact.manifest.size
     if found.reference is None:
         return Gallery.of((), np.zeros((0, height, width, CHANNELS), np.uint8), {}, (0, 0))
@@ -36,13 +36,13 @@ def gallery(found: CheckedArtifact) -> Gallery:
 
 
 def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: Say) -> Depths:
-    """Run the reference stage by stage, where it is here and there is time for it.
+    """Run the reference stage by stage, or give the reason why it is not run.
 
     Args:
-        found: what was found in an artifact.
-        quick: whether a glance is enough.
-        places: the devices that variants are run on.
-        say: takes progress.
+        found: the checked artifact.
+        quick: whether this is a quick run (`--quick`), which skips the stages.
+        places: the devices that run the variants.
+        say: receives progress lines.
     """
     if quick or found.reference is None or found.source is None:
         return Depths(reason=QUICK if quick else NO_ORIGINAL)
@@ -59,7 +59,7 @@ def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: S
 
 
 def identity(artifact: Artifact) -> dict[str, Any]:
-    """Tell by which hashes an artifact is known, as its manifest has them."""
+    """Return the hashes that identify an artifact: of its manifest, and of each file as the manifest has it."""
     made = artifact.manifest
     files = {name: {"sha256": file.sha256, "nbytes": file.nbytes} for name, file in made.files.items()}
     return {"sha256": artifact.digest, "vconv": made.vconv, "files": files}

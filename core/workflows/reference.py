@@ -27,7 +27,7 @@ from vconv.workflows import originals
 from vconv.workflows.checks import compare_with_original
 
 KINDS = ("cpu", "cuda")
-"""Where a reference can be run. An NPU's own GELU is the tanh form, and no patch may correct a reference."""
+"""Devices that can run a reference. An NPU's own GELU is the tanh form, and no patch may correct a reference."""
 
 
 def reference(
@@ -43,29 +43,30 @@ def reference(
     offline: bool = False,
     say: Say = silent,
 ) -> dict[str, Any]:
-    """Record what the original gives on this machine, for :func:`vconv.validate` on another.
+    """Record the original's outputs on this machine, for :func:`vconv.validate` on another machine.
 
-    It is the stock original, or for DINOv3 the original with the authors' periods, in float32 with TF32 off.
+    The reference is the stock original, or for DINOv3 the original with the authors' periods, in float32 with
+    TF32 off.
 
     Args:
         path: the artifact.
-        weights: where the original's weights are; by default where they came from.
+        weights: where the original's weights are; by default where the manifest says.
         out: the file to write, outside of the artifact.
-        device: where to run it: ``cpu`` or ``cuda[:N]``.
+        device: the device that runs the reference: ``cpu`` or ``cuda[:N]``.
         images: photographs to record; by default the inputs that were recorded at export.
-        force: whether to replace a file that is there.
-        seed: of made-up images, where none were recorded.
-        hub: where a repository that is given as the original's weights is looked for.
-        offline: whether to look for repositories in the hub's cache alone.
-        say: takes a line of progress.
+        force: whether to replace an existing file.
+        seed: the seed of made-up images, which are used if there are no recorded inputs.
+        hub: the hub of a repository that ``weights`` names.
+        offline: whether to look for repositories only in the hub's cache.
+        say: receives progress lines.
 
     Returns:
         ``file``, ``sha256``, ``nbytes``, ``reference``, ``outputs`` with the shape of each, ``floor``,
-        ``weights``, ``synthetic``, and the facts that the file holds: ``device``, ``device_model``,
+        ``artifact``, ``weights``, ``synthetic``, and the facts in the file: ``device``, ``device_model``,
         ``arithmetic``, ``images``, ``environment``, ``time``.
 
     Raises:
-        VconvError: something that the user can fix; nothing is written.
+        VconvError: an error that the user can fix; nothing is written.
     """
     place = _place(device)
     photographs = open_images(images) if images else []
@@ -126,13 +127,13 @@ def read_reference(
     """Read a reference from another machine, if one was named.
 
     Args:
-        reference: the file that :func:`reference` wrote; None for none.
-        made: the manifest of the artifact that is judged.
-        others: by option, what names other images: none of them can be given beside it.
+        reference: the file that :func:`reference` wrote; None for no file.
+        made: the manifest of the artifact to judge.
+        others: the values of the options that name other images; they conflict with a reference file.
 
     Raises:
         InputError: other images are named too.
-        ArtifactError: it is no such file, or of another artifact.
+        ArtifactError: the file is not a recorded reference, or belongs to another artifact.
     """
     if reference is None:
         return None

@@ -1,4 +1,4 @@
-"""What a validation runs: which variants, on which devices, with which engines, in which precisions."""
+"""The run plan of a validation: which variants, on which devices, with which engines and precisions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vconv.workflows.checks import CheckedArtifact
 
 
 def _named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
-    """Look devices up by name. For ``all``, report them, and why an installed torch_npu gives no NPU."""
+    """Find devices by name. For ``all``, report them, and why an installed torch_npu provides no NPU."""
     found = find_devices(name, settings)
     if name == ALL:
         say(f"devices here: {', '.join(device.name for device in found)}")
@@ -36,10 +36,10 @@ def _named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
 
 
 def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> TimingPlan:
-    """Return how much to time: a glance, everything, or the default, within a budget in seconds.
+    """Return how much to time: a quick run (`--quick`), a full run (`--full`) or the default, in a time budget.
 
     Raises:
-        InputError: the budget is not positive, or both a glance and everything are asked for.
+        InputError: the budget, in seconds, is not positive, or both ``quick`` and ``full`` are requested.
     """
     if quick and full:
         raise InputError(
@@ -55,14 +55,14 @@ def timing_plan(quick: bool = False, full: bool = False, budget: float | None = 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What to run.
+    """The devices, engines and precisions of a validation.
 
     Args:
-        devices: where.
-        engines: what runs the graphs; None for the usual engine.
-        precisions: names of what torch variants run in; ``auto`` for what each device usually runs.
-        patches: what stands in place of the table of patches, by name.
-        capture: whether to run torch variants also captured and replayed, on the devices that can.
+        devices: the devices that run the variants.
+        engines: the engines that run graphs; None for the usual engine.
+        precisions: the precisions in which torch variants are run; ``auto`` for each device's usual ones.
+        patches: patches by name to use instead of the table of patches.
+        capture: whether to also run torch variants captured and replayed, on devices that can capture.
     """
 
     devices: tuple[Device, ...]
@@ -81,19 +81,19 @@ class RunPlan:
         capture: bool,
         say: Say,
     ) -> RunPlan:
-        """Plan to run on the devices of a name, and refuse what cannot be.
+        """Make a plan for the devices of a name, and refuse a plan that cannot be run.
 
         Args:
-            device: what :func:`vconv.runtime.devices.table.find_devices` takes.
-            settings: how they are to compute.
-            engines: see the class, and likewise the other arguments.
-            precisions: see the class.
-            capture: see the class.
-            say: takes progress.
+            device: a name that :func:`vconv.runtime.devices.table.find_devices` takes.
+            settings: the settings of the devices.
+            engines: see :class:`RunPlan`.
+            precisions: see :class:`RunPlan`.
+            capture: see :class:`RunPlan`.
+            say: receives progress lines.
 
         Raises:
             InputError: this machine has no such device, or see :meth:`check`.
-            UnknownNameError: there is no such kind, or see :meth:`check`.
+            UnknownNameError: there is no such kind of device, or see :meth:`check`.
         """
         devices = _named_devices(device, settings, say)
         trial = cls(tuple(devices), engines, tuple(precisions), capture=capture)
@@ -101,7 +101,7 @@ class RunPlan:
         return trial
 
     def described(self) -> dict[str, Any]:
-        """Tell where it runs, as a report has it: the devices, how they are set, and what is installed."""
+        """Return the part of a report that describes the devices, their settings and the installed software."""
         return {
             "devices": {device.name: device.model for device in self.devices},
             "device_settings": {device.name: dict(device.options) for device in self.devices},
@@ -109,10 +109,10 @@ class RunPlan:
         }
 
     def check(self) -> None:
-        """Refuse what cannot be run, before anything is.
+        """Refuse a plan that cannot be run, before any variant runs.
 
         Raises:
-            InputError: an engine or precision is not there, or no device captures.
+            InputError: an engine or precision is not available on the devices, or no device can capture.
             UnknownNameError: there is no such engine or precision.
         """
         known = graph_engines()
@@ -139,7 +139,7 @@ class RunPlan:
             )
 
     def candidates(self, found: CheckedArtifact) -> list[Candidate]:
-        """List what to run of one artifact; on an accelerator also the CPU, to tell the speed-up over it."""
+        """List the variants to run of one artifact; on accelerators also a CPU baseline for the speed-up."""
         if found.reference is None:
             return []
         listed: list[Candidate] = []

@@ -1,4 +1,4 @@
-"""`vconv selftest`: known faults, made one at a time, and whether a validation finds each."""
+"""`vconv selftest`: inject known faults one at a time, and check that a validation finds each of them."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ from vconv.workflows.checks import check_artifact
 from vconv.workflows.run_plan import RunPlan
 
 CLEAN_RUNS = 6
-"""Runs of every artifact with nothing wrong, each on other images."""
+"""The number of validations of every artifact without a fault, each on other images."""
 _SEED = "synthetic:1"
 _FIRST_IMAGE = 1000
-"""Seed of the first image of the clean runs: none that an export takes by itself."""
+"""The seed of the first image of the clean runs; an export does not use this seed by default."""
 
 
 @dataclass(frozen=True)
 class TestedArtifact:
-    """An artifact that faults are made in, with its original.
+    """An artifact to inject faults into, with its original.
 
     Args:
         artifact: the artifact.
         source: the original's weights.
-        live: the reference's outputs on what was recorded.
+        live: the reference, run on the recorded inputs.
     """
 
     artifact: Artifact
@@ -73,24 +73,24 @@ def selftest(
     offline: bool = False,
     say: Say = silent,
 ) -> dict[str, Any]:
-    """Make known faults, one at a time, and see whether a validation fails each and names its class.
+    """Inject known faults one at a time, and check that a validation fails and names the class of each fault.
 
     Args:
-        path: the artifact that they are made in, in a copy; miniatures of every system by default.
-        weights: where the artifact's original is.
+        path: the artifact; faults are injected into a copy of it. Miniatures of every system by default.
+        weights: where the original's weights are; by default where the manifest says.
         within: ``strict``, ``card``, or a file of limits.
-        engines: what to run the graphs with; ONNX Runtime by default.
-        clean_runs: how often each artifact is validated with nothing wrong, on other images each time.
-        hub: where a repository that is given as the original's weights is looked for.
-        offline: whether to look for repositories in the hub's cache alone.
-        say: takes a line of progress.
+        engines: the engines that run graphs; ONNX Runtime by default.
+        clean_runs: the number of validations of each artifact without a fault, on other images each time.
+        hub: the hub of a repository that ``weights`` names.
+        offline: whether to look for repositories only in the hub's cache.
+        say: receives progress lines.
 
     Returns:
-        ``faults``, each with its ``class`` as it was named and whether it was ``caught``; ``clean_runs``,
-        ``false_alarms``, ``passed``.
+        ``faults``, each with the ``class`` that the validation named and whether it was ``caught``;
+        ``clean_runs``, ``false_alarms``, ``passed``.
 
     Raises:
-        VconvError: something that the user can fix.
+        VconvError: an error that the user can fix.
     """
     limits = open_limits(within)
     _require_metric(limits)
@@ -155,10 +155,10 @@ def selftest(
 
 
 def _require_metric(limits: Limits) -> None:
-    """Make sure that where a variant departs can be told.
+    """Check that the limits bound the metric that a bisection needs.
 
     Raises:
-        InputError: the limits have no bound on the metric by which it is.
+        InputError: the limits have no bound on this metric.
     """
     bounds = limits.table["fp32", "fp32"].bounds
     if METRIC not in bounds:
@@ -181,7 +181,7 @@ def _told(row: Mapping[str, Any]) -> str:
 
 
 def _tried(fault: Fault, shop: ArtifactCopy, judge: Any) -> dict[str, Any]:
-    """Make a fault, validate, and put it right again."""
+    """Inject a fault, validate, and restore the artifact."""
     changed = True
     try:
         fault.inject(shop)
@@ -256,10 +256,10 @@ def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
 def _given(
     path: str | Path, weights: str | None, hub: str, offline: bool, scratch: Path, say: Say
 ) -> Iterator[TestedArtifact]:
-    """Open the artifact that was given, and its original."""
+    """Open the given artifact and its original."""
     artifact = Artifact.open(path)
     artifact.require_weights()
-    # What is wrong from the start would be covered up when hashes are made to fit.
+    # Recomputing the hashes after a fault would hide a file that was wrong from the start.
     check = verify_files(artifact, say)
     if check.status is Status.FAILED:
         raise InputError(

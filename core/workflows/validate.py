@@ -1,4 +1,4 @@
-"""`vconv validate`: judge every variant of an artifact, and time it."""
+"""`vconv validate`: judge and time every variant of an artifact."""
 
 from __future__ import annotations
 
@@ -74,40 +74,41 @@ def validate(
     offline: bool = False,
     say: Say = silent,
 ) -> ValidationResult:
-    """Judge every variant of an artifact against the original, and time it.
+    """Judge every variant of an artifact by the original, and time it.
 
-    The original is live where its weights can be had: given, synthetic and so drawn again, or on the hub
-    that they came from. Otherwise the recorded outputs stand in for it, and the report says so.
+    The original runs live if its weights are available: given, synthetic and drawn again, or on the hub
+    of origin. Otherwise the recorded outputs replace the live original, and the report says so.
 
     Args:
         path: the artifact.
-        weights: where the original's weights are.
-        device: where to run: ``cpu``, ``cuda[:N]``, ``npu[:N]``, ``npu-sim``, or ``all``.
-        hf32: what an NPU may compute in HF32, of ``conv`` and ``matmul``; by default ``conv``, as torch_npu.
-        profile: which NPU is simulated: ``910b``, the default, or ``310p``.
-        within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict ones.
+        weights: where the original's weights are; by default where the manifest says.
+        device: the device that runs the variants: ``cpu``, ``cuda[:N]``, ``npu[:N]``, ``npu-sim``, or ``all``.
+        hf32: the operations that an NPU may compute in HF32, ``conv`` and ``matmul``; by default ``conv``, as
+            in torch_npu.
+        profile: the NPU to simulate: ``910b``, the default, or ``310p``.
+        within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict limits.
         images: photographs to judge on; the recorded inputs by default.
         dataset: a folder with any number of images, on which every variant is judged as well, image by
-            image. What a killed run did of it is not done again.
-        reference: a file that :func:`vconv.reference` wrote on another machine: what variants are held to,
-            on the images that it holds.
-        engines: what to run the graphs with; ONNX Runtime by default, where it has the device.
-        precision: what to run torch variants in; what the device usually runs by default.
-        capture: whether to run torch variants also captured as one graph and replayed, on CUDA and NPUs.
+            image. After a kill, the next run resumes and does not repeat finished images.
+        reference: a file that :func:`vconv.reference` wrote on another machine. Variants are compared with
+            its outputs on its images.
+        engines: the engines that run graphs; by default ONNX Runtime, if it supports the device.
+        precision: the precisions in which torch variants are run; by default the device's usual ones.
+        capture: whether to also run torch variants captured as one graph and replayed, on CUDA and NPUs.
         quick: whether to time ten runs only.
         full: whether to time batches 1, 2, 4, 8 and 16 without a budget.
         budget: seconds that a variant may take at one batch; 60 by default.
-        seed: of made-up images, where there are no recorded inputs.
-        hub: where a repository that is given as the original's weights is looked for.
-        offline: whether to look for repositories in the hub's cache alone.
-        say: takes a line of progress.
+        seed: the seed of made-up images, which are used if there are no recorded inputs.
+        hub: the hub of a repository that ``weights`` names.
+        offline: whether to look for repositories only in the hub's cache.
+        say: receives progress lines.
 
     Returns:
-        The report, with ``status`` and ``passed``; it is also under ``reports/``, with a log in
-        plain text, and as a ``page`` to look at. Subscripts, such as ``report["passed"]``, are deprecated.
+        The report, with ``status`` and ``passed``. It is also saved under ``reports/``, with a plain-text
+        log and an HTML ``page``. Subscripts, such as ``report["passed"]``, are deprecated.
 
     Raises:
-        VconvError: something that the user can fix.
+        VconvError: an error that the user can fix.
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
@@ -175,7 +176,7 @@ def _report(
     diagnosis: Sequence[DiagnosisRow],
     agreed: Agreed | None,
 ) -> Report:
-    """Gather what a validation found into its report."""
+    """Build the report of a validation from its results."""
     made = found.artifact.manifest
     rows, baseline = with_speed_ups(run.rows)
     status = saving.whole(rows, found.checks)

@@ -1,1 +1,1 @@
-"""Engines: what opens and runs a variant. One class and one row of the table each."""
+"""Engines, which open and run variants. Each engine is one class and one row of the table."""

@@ -20,28 +20,29 @@ from vconv.runtime.engines.pyacl import INITIALIZED_ALREADY, Acl, Output, Piece,
 from vconv.types import CHANNELS, INPUT, Array
 
 GEAR_INPUT = "ascend_mbatch_shape_data"
-"""The input that ATC adds to a model with gears; it holds the batch."""
+"""The input that ATC adds to a model with gears. This input holds the batch."""
 _TYPES = {0: "float32", 1: "float16"}
-"""From ACL's number of a type to its name."""
+"""ACL's number of a type -> the name of the type."""
 
 
 class OfflineSession(FileSession):
     """An offline model on an NPU.
 
-    With gears it takes any batch: it is filled up to the next gear, and what is beyond the greatest runs in
-    several pieces. The device is neither reset nor ACL finalised when it is closed: torch may be using both.
+    A model with gears takes any batch: the session fills the batch up to the next gear, and runs a batch
+    beyond the greatest gear in several pieces. Closing the session neither resets the device nor finalises
+    ACL: torch may be using both.
 
     Args:
         path: the offline model.
         device: the NPU.
         folder: see :class:`vconv.runtime.engines.base.FileSession`.
-        size: see there.
-        batch: see there.
-        precision: see there. It is what the model was compiled in.
+        size: see the same class.
+        batch: see the same class.
+        precision: the precision that the model was compiled in.
 
     Raises:
-        UnavailableError: the device is no NPU, CANN is not installed, or the model is not made yet.
-        EngineError: pyACL refuses the model, or its batch or an output is not what it should be.
+        UnavailableError: the device is not an NPU, CANN is not installed, or the model is not made yet.
+        EngineError: pyACL refuses the model, or the model's images, batch or outputs are not as expected.
     """
 
     engine = "acl"
@@ -55,10 +56,10 @@ class OfflineSession(FileSession):
 
     @classmethod
     def arithmetic(cls, device: Device, precision: str) -> str:
-        """Return what a model is compiled to compute in: only ATC makes a model that could be probed.
+        """Return the arithmetic that a model is compiled for. No probe runs: only ATC could make its model.
 
-        vconv has ATC keep float32 out of HF32, which a cube unit of float16 operands cannot: see
-        :mod:`vconv.convert.ascend.atc`.
+        vconv makes ATC compute float32 without HF32. A cube unit that takes float16 operands cannot compute
+        float32: see :mod:`vconv.convert.ascend.atc`.
         """
         narrow = precision == FP32 and device.arithmetic == "fp16"
         return device.arithmetic if narrow else precision
@@ -98,7 +99,11 @@ class OfflineSession(FileSession):
             self._closing = undone.pop_all()
 
     def _find_gears(self) -> list[int]:
-        """Return the model's gears, in order; refuse a model that does not take the images and the batch."""
+        """Return the model's gears, in ascending order.
+
+        Raises:
+            EngineError: the model does not take the session's image size and batch.
+        """
         acl, description = self._acl, self._description
         found = acl("mdl.get_dynamic_batch", description)
         gears = sorted(found["batch"][: found["batchCount"]])
@@ -113,7 +118,7 @@ class OfflineSession(FileSession):
     def _find_outputs(self) -> Iterator[Output]:
         """Describe the model's outputs.
 
-        A name comes as ``operator:number:name`` where the model is made from ONNX and no output was picked:
+        A name is ``operator:number:name`` if the model was made from ONNX and no output was selected:
         https://www.hiascend.com/document/detail/en/canncommercial/800/apiref/appdevgapi/aclpythondevg_01_0214.html.
         """
         acl, description = self._acl, self._description
@@ -137,7 +142,11 @@ class OfflineSession(FileSession):
         )
 
     def _split(self, images: Array) -> Iterator[tuple[Array, int]]:
-        """Cut images into batches that the model takes; yield each with the number of images that it has."""
+        """Cut images into batches that the model takes.
+
+        Yields:
+            Each batch, and how many of its images are real: the rest fills the batch up to a gear.
+        """
         if not self._gears and len(images) != self.batch:
             raise EngineError(
                 f"acl refuses {self.path.name} this batch",

@@ -1,11 +1,11 @@
-"""What an engine really computes in, found from its results.
+"""The arithmetic that an engine really computes in, found from its results.
 
-What a graph declares is not enough: ONNX Runtime computes a float16 graph on a CPU in float32, with casts
-put in, and OpenVINO's hint of float16 becomes bfloat16 on some CPUs. So two products are run, one after the
-other: two matrix products, and two convolutions. The first gives ``1 + 2^-k`` and ``1``, the second the
-difference of the two. It is ``2^-k`` only if k bits of fraction were kept between the products, and by the
-operands of the second. Every weight and image is a power of two, which every type holds exactly, so that
-nothing but those bits decides.
+The precision that a graph declares is not enough: ONNX Runtime computes a float16 graph on a CPU in float32,
+with added casts, and OpenVINO's hint of float16 becomes bfloat16 on some CPUs. So a probe runs two products
+in sequence: two matrix products, and likewise two convolutions. The first product gives ``1 + 2^-k`` and
+``1``, the second product gives their difference. The difference is ``2^-k`` only if k bits of fraction were
+kept between the products and in the operands of the second product. Every weight and image is a power of two,
+which every type holds exactly, so only these bits decide the result.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from vconv.runtime.devices.base import Device, Settings
 
 MATMUL, CONVOLUTION = "matmul", "convolution"
-"""The probe's outputs: (B, columns) each."""
+"""The probe's outputs, each of shape (B, columns)."""
 UNKNOWN = "unknown"
-"""Another arithmetic than those that are known."""
+"""An arithmetic that is not in :data:`KEPT`."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What an arithmetic keeps of a number.
+    """The part of a number that an arithmetic keeps.
 
     Args:
-        bits: the most bits of fraction that are asked for, and kept.
-        small: whether 2^-26 is kept, which is below the least float16.
+        bits: the greatest number of bits of fraction that the probe tests and the arithmetic keeps.
+        small: whether the arithmetic keeps 2^-26, which is below the least float16.
     """
 
     bits: int
@@ -43,13 +43,13 @@ class Kept:
 
 
 KEPT: Mapping[str, Kept] = {
-    "fp32": Kept(16),  # It keeps 23: a result may be off by some rounding of the last ones.
+    "fp32": Kept(16),  # float32 keeps 23 bits, but rounding may change the last ones.
     "hf32": Kept(11),
     "tf32": Kept(10),
     "fp16": Kept(10, small=False),
     "bf16": Kept(7),
 }
-"""By arithmetic, the fullest first."""
+"""Arithmetic -> what it keeps. The most precise arithmetic comes first."""
 
 SIZE = (4, 4)
 """(height, width) of the probe's images."""
@@ -57,18 +57,21 @@ _BATCH, _MIDDLE, _COLUMNS = 16, 32, 16
 _INNER = CHANNELS * SIZE[0] * SIZE[1]
 _RUNGS = sorted({kept.bits for kept in KEPT.values()})
 _ONE, _PART, _SMALL = 0, 1, 2
-"""Channels of the probe's images: a one, what is added to it, and what is too small for float16."""
+"""Input columns of the probe: the number one, the addend, and the number that is too small for float16."""
 _SHARE, _SMALL_EXPONENT, _SCALE = 5, 13, 10
-"""Exponents of two: of the addend's weight, of either factor of the small number, and of the second weights,
-which lift what is left into every type's range."""
+"""Exponents of two: of the addend's weight, of each factor of the small number, and of the second weights,
+which scale the remaining difference into every type's range."""
 _FORMAT = (17, 8)
-"""ONNX opset and IR version of the probe: what the oldest runtime takes, CANN's."""
+"""ONNX opset and IR version of the probe: the ones that the oldest runtime, CANN's, takes."""
 _FORMATS = {"BFLOAT16": (22, 10)}
-"""By type, later ones that it needs: convolutions take bfloat16 from opset 22 on."""
+"""Type -> the later opset and IR version that it needs: convolutions take bfloat16 from opset 22 on."""
 
 
 def images() -> Array:
-    """Make the probe's images, float32 (16, 3, 4, 4): a row for each rung, and one for the small number."""
+    """Make the probe's images, float32 (16, 3, 4, 4).
+
+    Each tested number of bits has one row, and 2^-26 has one. These rows repeat until the batch is full.
+    """
     import numpy as np
 
     rows = np.zeros((_BATCH, _INNER), np.float32)
@@ -82,7 +85,7 @@ def images() -> Array:
 
 
 def weights() -> tuple[Array, Array]:
-    """Make the weights of the first product, float32 (48, 32), and of the second, (32, 16)."""
+    """Make the weights of the first product, float32 (48, 32), and of the second product, (32, 16)."""
     import numpy as np
 
     first = np.zeros((_INNER, _MIDDLE), np.float32)
@@ -95,10 +98,12 @@ def weights() -> tuple[Array, Array]:
 
 
 def read(outputs: Arrays) -> str:
-    """Return the arithmetic that the probe's outputs show: of its two products, the one that keeps less.
+    """Return the arithmetic that the probe's outputs show.
+
+    If matrix products and convolutions show different arithmetics, the less precise one counts.
 
     Returns:
-        A name of :data:`KEPT`; or :data:`UNKNOWN`.
+        A name in :data:`KEPT`, or :data:`UNKNOWN`.
     """
     names = list(KEPT)
     found = [_of_product(outputs[product]) for product in (MATMUL, CONVOLUTION)]
@@ -106,7 +111,7 @@ def read(outputs: Arrays) -> str:
 
 
 def _of_product(values: Array) -> str:
-    """Return the arithmetic that one product's values show, (16, 16): what is left of each row."""
+    """Return the arithmetic that the values of one output show, (16, 16): the difference kept in each row."""
     import numpy as np
 
     wanted = np.array([*(2.0 ** (_SCALE - bits) for bits in _RUNGS), 2.0 ** (_SCALE - 2 * _SMALL_EXPONENT)])
@@ -114,7 +119,7 @@ def _of_product(values: Array) -> str:
     kept = np.all(abs(values.reshape(_BATCH, _COLUMNS) - rows) < rows / 2, axis=1)
     rungs, small = kept[: len(_RUNGS)], bool(kept[len(_RUNGS)])
     held = int(rungs.sum())
-    # Rows of one kind must agree, and from the first rung that is lost on, none can be kept.
+    # Equal rows must agree. If an arithmetic loses one number of bits, it cannot keep any greater number.
     if not np.array_equal(kept, np.resize(kept[: len(wanted)], _BATCH)) or not rungs[:held].all():
         return UNKNOWN
     found = Kept(_RUNGS[held - 1] if held else 0, small)
@@ -122,10 +127,10 @@ def _of_product(values: Array) -> str:
 
 
 def graph(precision: str) -> bytes:
-    """Build the probe as a serialised ONNX graph, its weights and its products in a precision.
+    """Build the probe as a serialised ONNX graph, with its weights and products in a precision.
 
     Raises:
-        UnavailableError: no graph is of that precision.
+        UnavailableError: graphs cannot have this precision.
     """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
@@ -182,7 +187,7 @@ def graph(precision: str) -> bytes:
 
 
 def _encoded(values: Array, dtype: str) -> bytes:
-    """Write values in one of torch's types, which NumPy need not have."""
+    """Return the bytes of values in one of torch's types, which NumPy may not have."""
     import numpy as np
     import torch
 
@@ -192,16 +197,16 @@ def _encoded(values: Array, dtype: str) -> bytes:
 
 @dataclass(frozen=True)
 class _Question:
-    """A question, by which its answer is kept.
+    """A question to an engine, used as the key of the cached answer.
 
     Args:
-        engine: which engine is asked.
-        version: of it.
-        kind: of the device.
-        name: of the device.
-        settings: how the device is asked to compute.
-        precision: what the engine is asked to compute in.
-        device: the same device, to run on.
+        engine: the engine.
+        version: the version of the engine.
+        kind: the kind of the device.
+        name: the name of the device.
+        settings: the arithmetic that the device is set to.
+        precision: the precision that the engine is asked for.
+        device: the same device, to run on. It is not part of the key.
     """
 
     engine: Engine
@@ -214,21 +219,21 @@ class _Question:
 
 
 def arithmetic_of(engine: str, device: Device, precision: str) -> str:
-    """Ask an engine what it really computes a precision in on a device; the answer is kept for the process.
+    """Return the arithmetic that an engine really uses for a precision on a device.
 
-    A simulated device computes as its settings say, so that nothing has to be asked.
+    The answer is cached for the process. A simulated device computes as its settings say, so no probe runs.
 
     Args:
-        engine: its name.
-        device: where.
+        engine: the name of the engine.
+        device: the device to run on.
         precision: the precision's name, as a variant has it.
 
     Returns:
-        A name of :data:`KEPT`, or :data:`UNKNOWN`.
+        A name in :data:`KEPT`, or :data:`UNKNOWN`.
 
     Raises:
-        UnavailableError: the engine cannot run there, or does not take this precision.
-        EngineError: it refuses the probe in float32, which every engine must run.
+        UnavailableError: the engine cannot run on the device, or does not take this precision.
+        EngineError: the engine refuses the probe in float32, which every engine must run.
     """
     if device.simulated:
         return device.arithmetic if precision == FP32 else precision

@@ -1,4 +1,4 @@
-"""What an engine is: a session, a variant that is loaded and can be run. One class and one row each."""
+"""Base classes of engines. A session is a loaded variant. Each engine is a class and a row of the table."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ from vconv.types import Array, Arrays
 
 _OUT_OF_MEMORY = "Failed to allocate memory"
 Piece = Callable[[Arrays], dict[str, Array]]
-"""Runs a piece of a graph: from named inputs to named outputs."""
+"""Runs a piece of a graph: takes named inputs, returns named outputs."""
 PIECE = "a piece of the graph"
-"""What a refusal calls it."""
+"""The name of a piece in error messages."""
 
 
 @contextlib.contextmanager
 def refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) -> Iterator[None]:
-    """Turn what an engine raises on a graph or batch that it will not take into a sentence."""
+    """Turn an engine's exceptions about a graph or batch that it refuses into a readable error.
+
+    Raises:
+        MemoryShortError: the engine ran out of memory.
+        EngineError: the engine refused for any other reason.
+    """
     try:
         yield
     except errors as error:
@@ -48,7 +53,7 @@ def refusals(engine: str, errors: tuple[type[Exception], ...], subject: str) -> 
 
 
 def unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
-    """Make the error of an engine that is not there for a device."""
+    """Make the error of an engine that is not available for a device."""
     return UnavailableError(
         f"{engine} cannot run here",
         got=lack,
@@ -59,11 +64,11 @@ def unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
 
 @dataclass(frozen=True)
 class Placed:
-    """What an output was before it became an array.
+    """The type and device of an output before it became an array.
 
     Args:
-        dtype: its type.
-        device: where it was.
+        dtype: the type of its elements.
+        device: the device that held it.
     """
 
     dtype: str
@@ -74,20 +79,20 @@ class Session(ABC):
     """A loaded variant. Close it, or use it in a ``with`` statement.
 
     Args:
-        folder: the folder with its ``preprocessor_config.json``.
-        size: (height, width) that it takes.
-        batch: the batch that it is fixed to; None for any.
+        folder: the folder with the variant's ``preprocessor_config.json``.
+        size: (height, width) of the images that the variant takes.
+        batch: the fixed batch of the variant; None if it takes any batch.
 
     Attributes:
-        fallbacks: by operator, how many nodes an accelerator left to the CPU; None on a CPU, where it is not
-            known, and before anything was run and fetched.
+        fallbacks: operator -> how many of its nodes ran on the CPU in place of the accelerator. None on a
+            CPU, before the first run was fetched, and if the engine does not report fallbacks.
     """
 
     engine: str
     variant: str = ""
-    """Which it is, where :func:`vconv.load` opened it."""
+    """The variant's name, if :func:`vconv.load` opened the session."""
     gelu: str = ""
-    """How a patched GELU is computed; empty where torch has none that is patched."""
+    """How a patched GELU is computed; empty if no GELU of a torch model is patched."""
 
     def __init__(self, folder: Path, size: tuple[int, int], batch: int | None = None) -> None:
         self.folder, self.size, self.batch = folder, size, batch
@@ -98,32 +103,32 @@ class Session(ABC):
 
     @abstractmethod
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
-        """Put a batch on the device; return a function that runs it there and does nothing else."""
+        """Put a batch on the device; return a function that only runs this batch."""
 
     @abstractmethod
     def fetch(self, raw: Any) -> dict[str, Array]:
-        """Read what a bound batch gave to the host, as the named outputs; note what and where they were."""
+        """Copy a bound batch's outputs to the host, by name; store their types and devices in ``placed``."""
 
     def launches(self, pixel_values: Array) -> Launches | None:
-        """Run one batch and count what it launches; None where the engine does not let that be seen."""
+        """Run one batch and count what it launches; None if the engine does not report launches."""
         return None
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
-        """Run one batch of float32 (B, 3, H, W); return the named outputs, and note where they were."""
+        """Run one batch of float32 (B, 3, H, W); return the named outputs, and store ``placed``."""
         return self.fetch(self.bind(pixel_values)())
 
     def __call__(self, images: Array | Sequence[Image.Image]) -> dict[str, Array]:
         """Run a batch.
 
         Args:
-            images: float32 (B, 3, H, W), normalised already, or a list of images to be preprocessed.
+            images: normalised float32 (B, 3, H, W), or a list of PIL images, which are preprocessed first.
 
         Returns:
-            Each output by name, with B rows. A variant with a fixed batch takes any B: it is run as often
-            as needed, and the last run is filled up.
+            Each output by name, with B rows. A variant with a fixed batch takes any B as well: it runs as
+            often as needed, and the last batch is filled up.
 
         Raises:
-            InputError: the images have another shape or type, there are none, or the session is closed.
+            InputError: the images have a wrong shape or type, there are no images, or the session is closed.
         """
         self._check_open()
         pixel_values = self._pixel_values(images)
@@ -165,7 +170,7 @@ class Session(ABC):
         return load_processor(self.folder)
 
     def close(self) -> None:
-        """Let go of what the session holds; it cannot be called after."""
+        """Free everything that the session holds. A closed session cannot be called."""
         self.closed = True
         self._closing.close()
 
@@ -183,11 +188,11 @@ class FileSession(Session):
 
     Args:
         path: the file.
-        device: where to run it.
+        device: the device to run on.
         folder: see :class:`Session`.
         size: see :class:`Session`.
         batch: see :class:`Session`.
-        precision: name of what the file is to be computed in.
+        precision: the name of the precision to compute the file in.
     """
 
     def __init__(
@@ -205,19 +210,19 @@ class FileSession(Session):
     @classmethod
     @abstractmethod
     def lack(cls, device: Device) -> str:
-        """Say what this installation lacks to run on a device; empty if nothing."""
+        """Return what this installation lacks to run on a device; empty if nothing is missing."""
 
     @classmethod
     @abstractmethod
     def arithmetic(cls, device: Device, precision: str) -> str:
-        """Find out what this engine really computes a precision in on a device.
+        """Return the arithmetic that this engine really uses for a precision on a device.
 
         Returns:
-            A name of :data:`vconv.runtime.engines.arithmetic.KEPT`, or ``unknown``.
+            A name in :data:`vconv.runtime.engines.arithmetic.KEPT`, or ``unknown``.
 
         Raises:
-            UnavailableError: the engine cannot run there, or not in this precision.
-            EngineError: it refuses what every engine must run.
+            UnavailableError: the engine cannot run on the device, or not in this precision.
+            EngineError: the engine refuses the probe.
         """
 
 
@@ -230,15 +235,15 @@ class GraphSession(FileSession):
         """Load a serialised piece of a graph, with its weights inside.
 
         Args:
-            model: the piece.
-            names: of its outputs.
-            device: where to run it.
-            precision: name of what it is to be computed in.
+            model: the serialised piece.
+            names: the names of its outputs.
+            device: the device to run on.
+            precision: the name of the precision to compute the piece in.
         """
 
     @classmethod
     def arithmetic(cls, device: Device, precision: str) -> str:
-        """See :meth:`FileSession.arithmetic`: a small graph is run, and its result tells."""
+        """See :meth:`FileSession.arithmetic`: runs a small graph and reads the arithmetic from its result."""
         with tempfile.TemporaryDirectory(prefix="vconv-probe-") as name:
             path = Path(name) / "probe.onnx"
             path.write_bytes(arithmetic.graph(precision))
@@ -257,12 +262,12 @@ def _no_images(got: str) -> InputError:
 
 
 def in_batches(run: Callable[[Array], dict[str, Array]], pixel_values: Array, batch: int) -> dict[str, Array]:
-    """Run images ``batch`` at a time; the last batch is filled up with its last image, and cut again.
+    """Run images ``batch`` at a time. The last batch is filled up with its last image, and then cut again.
 
     Args:
         run: runs one batch.
         pixel_values: float32 (N, 3, H, W).
-        batch: images a run.
+        batch: images per run.
 
     Returns:
         Each output by name, with N rows.

@@ -1,7 +1,7 @@
-"""Captured variants: a forward pass that is captured once as a graph of kernels, and replayed.
+"""Captured variants: the forward pass is captured once as a graph of kernels, and then replayed.
 
 Eager inference at a small batch waits for the host, which launches one kernel after another. A captured graph
-is launched at one stroke. torch has it for CUDA
+is launched as a whole. torch supports capture for CUDA
 (https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs), and torch_npu under the same names for NPUs,
 with ``NPUGraph`` for ``CUDAGraph``.
 """
@@ -23,7 +23,7 @@ from vconv.runtime.timing.launches import Launches
 from vconv.types import Array
 
 WARMUPS = 3
-"""Runs before a capture, in which libraries choose their kernels and take their memory."""
+"""Runs before a capture, in which libraries choose their kernels and allocate their memory."""
 REPLAYED = "replayed as one graph"
 
 Run = Callable[[Tensor], Any]
@@ -31,13 +31,13 @@ Run = Callable[[Tensor], Any]
 
 
 def _captured(module: Any, graph: Any, index: int, run: Run, images: Tensor) -> Run:
-    """Capture what a run launches; return what replays it on other images of the same shape.
+    """Capture the kernels of a run; return a function that replays them on other images of the same shape.
 
     Args:
         module: ``torch.cuda`` or ``torch.npu``.
-        graph: an empty graph of its.
-        index: of the device.
-        run: what is captured.
+        graph: an empty graph of this module.
+        index: the device's index.
+        run: the run to capture.
         images: (B, 3, H, W) on the device.
     """
     with module.device(index):
@@ -69,29 +69,29 @@ def _on_npu(index: int, run: Run, images: Tensor) -> Run:
 
 
 _KINDS: Mapping[str, Callable[[int, Run, Tensor], Run]] = {"cuda": _on_cuda, "npu": _on_npu}
-"""By kind of device, what captures on it."""
+"""Kind of device -> the function that captures on it."""
 
 
 def lack(device: Device) -> str:
-    """Say why a device cannot capture; empty if it can."""
+    """Return why a device cannot capture; empty if it can."""
     return "" if device.kind in _KINDS else f"{device.name}, which captures no graphs"
 
 
 class CapturedSession(TorchSession):
-    """A torch model of which each batch is captured at its first run, and replayed from then on.
+    """A torch model that captures the forward pass at the first run of each batch size, and then replays it.
 
-    What a run gives is valid until the next run of the same batch, which writes it anew.
+    The outputs of a run are valid until the next run of the same batch size, which overwrites them.
     """
 
     @functools.cached_property
     def _replays(self) -> dict[int, Run]:
         replays: dict[int, Run] = {}
-        # A graph reads the weights where they were: it goes before they do.
+        # A graph reads the weights from their addresses: free the graphs before the weights.
         self._closing.callback(replays.clear)
         return replays
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
-        """See :meth:`vconv.runtime.engines.base.Session.bind`; the first run of a batch captures it."""
+        """See :meth:`vconv.runtime.engines.base.Session.bind`. The first run of a batch size is captured."""
         self._check_open()
         images = self._on_device(pixel_values)
 
@@ -119,6 +119,6 @@ class CapturedSession(TorchSession):
             ) from error
 
     def launches(self, pixel_values: Array) -> Launches | None:
-        """See :meth:`Session.launches`: what is captured, counted outside a graph."""
+        """See :meth:`Session.launches`: counts the launches of the same forward pass outside a graph."""
         found = super().launches(pixel_values)
         return None if found is None else replace(found, how=f"{found.how}, {REPLAYED}")

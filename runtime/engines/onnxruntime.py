@@ -20,12 +20,12 @@ from vconv.types import INPUT, Array, Arrays
 
 @dataclass(frozen=True)
 class Provider:
-    """What runs nodes on a kind of device.
+    """An execution provider, which runs nodes on a kind of device.
 
     Args:
-        name: ONNX Runtime's name of it, an execution provider.
-        memory: ONNX Runtime's name of the memory that it works on.
-        options: how it is set up, beside the device's index; None for one that takes nothing.
+        name: ONNX Runtime's name of the provider.
+        memory: ONNX Runtime's name of the memory that the provider works on.
+        options: the provider's options beside the device's index; None if the provider takes no options.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Provider:
     options: Mapping[str, Any] | None = None
 
     def on(self, device: Device) -> str | tuple[str, dict[str, Any]]:
-        """Return it as ONNX Runtime takes it, for one device."""
+        """Return the provider in the form that ONNX Runtime takes, for one device."""
         if self.options is None:
             return self.name
         return self.name, {"device_id": device.index, **self.options}
@@ -48,7 +48,7 @@ PROVIDERS: Mapping[str, Provider] = {
         "CANNExecutionProvider", "cann", {"precision_mode": "must_keep_origin_dtype", "dump_om_model": 0}
     ),
 }
-"""By kind of device. CANN's own defaults are force_fp16, and a file in the current folder for every graph:
+"""Kind of device -> provider. CANN's defaults are force_fp16, and a file in the current folder per graph:
 https://onnxruntime.ai/docs/execution-providers/community-maintained/CANN-ExecutionProvider.html."""
 ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -60,18 +60,18 @@ ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 """Everything that ONNX Runtime raises: its exceptions, and RuntimeError from binding inputs or outputs."""
 _TYPES = {"float": "float32", "double": "float64"}
-"""From ONNX Runtime's name of a type to everyone else's, where they differ."""
+"""ONNX Runtime's name of a type -> the usual name, where the two differ."""
 
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
-"""ONNX Runtime's key for where a serialised graph's weights are (session_options_config_keys.h)."""
+"""ONNX Runtime's key for the folder of a serialised graph's weights (session_options_config_keys.h)."""
 
 
 def _session_options(profile: Profile | None, weights_folder: Path | None) -> onnxruntime.SessionOptions:
-    """Return how every graph is run in ONNX Runtime; a serialised one with the weights of a folder."""
+    """Return ONNX Runtime's options for every graph; a serialised graph reads its weights from a folder."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Idle threads would otherwise spin on into the next variant's run and slow it down.
+    # Otherwise idle threads would keep spinning during the next variant's run and slow it down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if weights_folder is not None:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights_folder))
@@ -87,18 +87,19 @@ def onnxruntime_session(
     profile: Profile | None = None,
     weights_folder: Path | None = None,
 ) -> onnxruntime.InferenceSession:
-    """Open a graph, or a serialised one, in ONNX Runtime.
+    """Open a graph in ONNX Runtime.
 
     Args:
-        model: the path of a graph, or its bytes.
-        device: where to run it.
-        subject: what a refusal calls it.
-        profile: what notes where its nodes run; None for nothing.
-        weights_folder: where a serialised graph's external weights are.
+        model: the path of a graph, or its serialised bytes.
+        device: the device to run on.
+        subject: the graph's name in error messages.
+        profile: records where the graph's nodes run; None to record nothing.
+        weights_folder: the folder of a serialised graph's external weights.
 
     Raises:
-        EngineError: ONNX Runtime refuses it.
-        UnavailableError: ONNX Runtime would run it somewhere else, as it does where a library is missing.
+        EngineError: ONNX Runtime refuses the graph.
+        UnavailableError: ONNX Runtime would run the graph on another device, for example because a library is
+            missing.
     """
     with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, subject):
         options, provider = _session_options(profile, weights_folder), PROVIDERS[device.kind]
@@ -115,15 +116,17 @@ def _placed(output: Any) -> Placed:
 
 
 class OnnxRuntimeSession(GraphSession):
-    """A graph in ONNX Runtime. On an accelerator, what runs before the first fetch is profiled, to see where.
+    """A graph in ONNX Runtime.
+
+    On an accelerator, the runs before the first fetch are profiled, to find the device of each node.
 
     Args:
         path: the ONNX file.
-        device: see :class:`vconv.runtime.engines.base.FileSession`, and likewise the other arguments.
-        folder: see there.
-        size: see there.
-        batch: see there.
-        precision: see there. It is the graph's own: ONNX Runtime takes no word on it.
+        device: see :class:`vconv.runtime.engines.base.FileSession`.
+        folder: see the same class.
+        size: see the same class.
+        batch: see the same class.
+        precision: the graph's precision. ONNX Runtime has no option for it.
     """
 
     engine = "onnxruntime"

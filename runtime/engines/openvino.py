@@ -18,11 +18,13 @@ from vconv.runtime.engines.base import PIECE, GraphSession, Piece, Placed, refus
 from vconv.types import Array, Arrays
 
 _HINTS = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16"}
-"""By ONNX's name of a type, OpenVINO's. What OpenVINO then computes in is found by the probe."""
+"""ONNX's name of a type -> OpenVINO's. A probe finds the arithmetic that OpenVINO then really uses."""
 
 
 def settings(precision: str) -> Mapping[str, str]:
-    """Return how a graph of a precision is run: OpenVINO's own default, on a CPU that has it, is bfloat16.
+    """Return OpenVINO's settings for a graph of a precision.
+
+    Without them, OpenVINO computes in bfloat16 on a CPU that has bfloat16.
 
     Raises:
         UnavailableError: OpenVINO has no such precision.
@@ -39,15 +41,15 @@ def settings(precision: str) -> Mapping[str, str]:
 
 
 class OpenVinoSession(GraphSession):
-    """A graph in OpenVINO on CPU, in the precision that is asked for.
+    """A graph in OpenVINO on a CPU, in the requested precision.
 
     Args:
         path: the ONNX file.
         device: the CPU.
         folder: see :class:`vconv.runtime.engines.base.FileSession`.
-        size: see there.
-        batch: see there.
-        precision: see there.
+        size: see the same class.
+        batch: see the same class.
+        precision: see the same class.
     """
 
     engine = "openvino"
@@ -71,7 +73,7 @@ class OpenVinoSession(GraphSession):
         def run(given: Arrays) -> dict[str, Array]:
             with refusals("OpenVINO", (RuntimeError,), PIECE):
                 found = compiled(dict(given))
-            # Values that are one and the same share a port here, under all of their names.
+            # Outputs that are the same value share one port, which has all of their names.
             ports = {name: port for port in compiled.outputs for name in port.names}
             return {name: found[ports[name]].copy() for name in names}
 
@@ -96,7 +98,7 @@ class OpenVinoSession(GraphSession):
             raise unavailable(self.engine, f"it fails to load: {error}", device) from error
         with self._refusals():
             self._model = openvino.Core().compile_model(str(path), "CPU", settings(precision))
-        # Two outputs that are one value, as DINOv3's pooled and cls are, may share their names here.
+        # Two outputs that are the same value, such as DINOv3's pooled and cls, may share their names.
         graph_outputs = onnx.load(path, load_external_data=False).graph.output
         self._places = {output.name: self._model.output(output.name) for output in graph_outputs}
 

@@ -1,7 +1,7 @@
-"""Where the nodes of a graph ran: ONNX Runtime gives those that a provider does not take to the CPU.
+"""Where the nodes of a graph ran: ONNX Runtime runs the nodes that a provider does not take on the CPU.
 
-Source: the profile that ONNX Runtime writes, a JSON list of events, of which those of the category ``Node``
-name the provider of each node: https://onnxruntime.ai/docs/performance/tune-performance/profiling-tools.html.
+Source: the profile that ONNX Runtime writes, a JSON list of events. Events of the category ``Node`` name the
+provider of each node: https://onnxruntime.ai/docs/performance/tune-performance/profiling-tools.html.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 _KERNEL = "_kernel_time"
-"""How the name of an event ends that is a node's run, in place of its preparation."""
+"""The end of an event's name if the event is the run of a node, and not its preparation."""
 
 
 def fallbacks(profile: Path, wanted: set[str]) -> dict[str, int]:
-    """Count the nodes that ran elsewhere than they were to.
+    """Count the nodes that ran on a provider other than the wanted ones.
 
     Args:
-        profile: what ONNX Runtime wrote.
-        wanted: providers that they were to run on.
+        profile: the profile that ONNX Runtime wrote.
+        wanted: the providers that the nodes should run on.
 
     Returns:
-        By operator, the most frequent first, how many nodes ran elsewhere; each counts once.
+        Operator -> how many nodes ran elsewhere, the most frequent operator first. Each node counts once.
     """
     nodes: dict[tuple[str, str], str] = {}
     for event in json.loads(profile.read_bytes()):
@@ -43,17 +43,17 @@ class Profile:
         self._folder = Path(tempfile.mkdtemp(prefix="vconv-profile-"))
 
     def start(self, options: Any) -> None:
-        """Let a session that is opened with these options write it."""
+        """Make a session that is opened with these options write the profile."""
         options.enable_profiling = True
         options.profile_file_prefix = str(self._folder / "profile")
 
     def end(self, session: Any, wanted: set[str]) -> dict[str, int]:
-        """Let a session stop writing it; return what fell back, as :func:`fallbacks` does."""
+        """End a session's profiling and remove the profile; return the result of :func:`fallbacks`."""
         try:
             return fallbacks(Path(session.end_profiling()), wanted)
         finally:
             self.discard()
 
     def discard(self) -> None:
-        """Remove it."""
+        """Remove the profile's folder."""
         shutil.rmtree(self._folder, ignore_errors=True)

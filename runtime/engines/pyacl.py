@@ -1,8 +1,8 @@
-"""pyACL, CANN's own interface for Python: every call checked, and a batch on the device with its outputs.
+"""pyACL, CANN's Python interface, with every call checked; and a batch on the device with its outputs.
 
 Source: the pages ``aclpythondevg_01_*`` of "AscendCL API (Python)", CANN commercial edition 8.0.0, Huawei,
-below https://www.hiascend.com/document/detail/en/canncommercial/800/apiref/appdevgapi/. Pointers are ints
-there, most functions return an error code, alone or last, and nothing is raised.
+below https://www.hiascend.com/document/detail/en/canncommercial/800/apiref/appdevgapi/. In pyACL, pointers
+are ints, and most functions return an error code, alone or as the last value. pyACL raises no exceptions.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.types import INPUT, Array
 
 _HOST_TO_DEVICE, _DEVICE_TO_HOST, _HUGE_FIRST = 1, 2, 0
-"""Directions of a copy, and how memory is asked for: in huge pages where there are some."""
+"""Two directions of a copy, and the policy of an allocation: huge pages where they are available."""
 _DONE, INITIALIZED_ALREADY = 0, 100002
-"""ACL_SUCCESS, and ACL_ERROR_REPEAT_INITIALIZE, which is none where torch was first."""
+"""ACL_SUCCESS, and ACL_ERROR_REPEAT_INITIALIZE, which is not a failure if torch initialised ACL first."""
 _NO_MEMORY = (200000, 207001)
 """ACL_ERROR_BAD_ALLOC and ACL_ERROR_RT_MEMORY_ALLOCATION."""
 _POINTERS = ("mdl.create_desc", "mdl.create_dataset", "create_data_buffer")
-"""Functions that return a pointer and no code; 0 if they fail."""
+"""Functions that return a pointer and no error code; the pointer is 0 if they fail."""
 _VALUES = (
     *("mdl.get_num_inputs", "mdl.get_num_outputs", "mdl.get_input_size_by_index"),
     *("mdl.get_output_size_by_index", "mdl.get_output_data_type", "mdl.get_output_name_by_index"),
 )
-"""Functions that return a value and no code."""
+"""Functions that return a value and no error code."""
 
 
 @dataclass(frozen=True)
 class Acl:
-    """pyACL, each call of which is checked.
+    """pyACL with every call checked.
 
     Args:
-        subject: what a refusal is about.
+        subject: the name of the model, for error messages.
     """
 
     subject: str
@@ -58,18 +58,18 @@ class Acl:
             ) from error
 
     def __call__(self, name: str, *arguments: object, tolerated: int = _DONE) -> Any:
-        """Call a function by its name.
+        """Call a function of pyACL by its name.
 
         Args:
-            name: without the module: ``rt.malloc``.
-            arguments: for it.
-            tolerated: a code that is no failure.
+            name: the name without the module, such as ``rt.malloc``.
+            arguments: the function's arguments.
+            tolerated: an error code that does not count as a failure.
 
         Returns:
-            What it returns beside its code, if anything.
+            The function's value beside the error code; None if there is none.
 
         Raises:
-            UnavailableError: pyACL is there, but not what it needs.
+            UnavailableError: pyACL cannot be imported, or does not have the function.
             MemoryShortError: the device has too little memory.
             EngineError: the call fails.
         """
@@ -100,7 +100,7 @@ class Acl:
 
     @contextlib.contextmanager
     def kept_context(self) -> Iterator[None]:
-        """Put the thread's context back in the end: torch has another context, where it uses the NPU too."""
+        """Restore the thread's context at the end: torch has its own context if it uses the NPU too."""
         before, code = self._module.rt.get_context()
         try:
             yield
@@ -110,7 +110,7 @@ class Acl:
 
     @contextlib.contextmanager
     def context(self, context: int) -> Iterator[None]:
-        """Make a context the thread's own for a while."""
+        """Make a context the thread's current context while this one is open."""
         with self.kept_context():
             self("rt.set_context", context)
             yield
@@ -121,10 +121,10 @@ class Output:
     """One output of a model.
 
     Args:
-        name: the graph's.
-        dtype: of its elements.
-        shape: of one image.
-        nbytes: of its buffer, which has room for the greatest batch.
+        name: the output's name in the graph.
+        dtype: the type of its elements.
+        shape: its shape for one image.
+        nbytes: the size of its buffer, which has room for the greatest batch.
     """
 
     name: str
@@ -134,16 +134,16 @@ class Output:
 
 
 class Piece:
-    """A batch on the device, with room for its outputs. Its memory is freed with it, or with its session.
+    """A batch on the device, with room for its outputs. Its memory is freed with the piece or its session.
 
     Args:
         acl: pyACL, in the context of the model.
-        model: the model's number.
+        model: ACL's number of the model.
         description: the model's description.
-        outputs: the model's.
+        outputs: the model's outputs.
         images: float32 (gear, 3, H, W).
-        count: how many of the images are wanted.
-        gear: the place from which the model reads its batch; None for a model without gears.
+        count: how many images are real; the rest fills the batch up to the gear.
+        gear: the index of the input from which the model reads its batch; None for a model without gears.
     """
 
     def __init__(
@@ -169,13 +169,13 @@ class Piece:
             self.undone = undone.pop_all()
 
     def run(self) -> None:
-        """Run it, and wait until that is done."""
+        """Run the batch, and wait until the run is done."""
         if self.gear is not None:
             self.acl("mdl.set_dynamic_batch_size", self.model, self.input, self.gear, self.batch)
         self.acl("mdl.execute", self.model, self.input, self.output)
 
     def fetch(self, index: int) -> Array:
-        """Copy one output of the images that are wanted to the host."""
+        """Copy one output of the real images to the host."""
         output = self.outputs[index]
         host = np.empty((self.batch, *output.shape), output.dtype)
         self.acl("rt.memcpy", host.ctypes.data, host.nbytes, self.places[index], host.nbytes, _DEVICE_TO_HOST)
@@ -183,7 +183,7 @@ class Piece:
 
 
 def _dataset(acl: Acl, sizes: Sequence[int], undone: ExitStack) -> tuple[int, list[int]]:
-    """Make a dataset with a buffer of each size; return it, and where the buffers' memory is."""
+    """Make a dataset with one buffer per size; return the dataset and the addresses of the buffers."""
     dataset = acl("mdl.create_dataset")
     undone.callback(acl, "mdl.destroy_dataset", dataset)
     places = []
@@ -198,6 +198,6 @@ def _dataset(acl: Acl, sizes: Sequence[int], undone: ExitStack) -> tuple[int, li
 
 
 def let_go(acl: Acl, context: int, undone: ExitStack) -> None:
-    """Free what was made in a context."""
+    """Free everything that was made in a context, by calling the clean-up functions in it."""
     with acl.context(context):
         undone.close()

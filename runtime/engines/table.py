@@ -1,7 +1,7 @@
-"""Engines: what runs a variant. A new engine is one file and one row of the table.
+"""The table of engines, which run variants. A new engine is one file and one row of the table.
 
-Nothing heavy is imported here, so that the command line can name engines, and the doctor can look for what is
-broken; a row's class is imported when it is used.
+This module imports no large libraries, so that the command line can name engines and the doctor can look for
+broken packages. A row's class is imported when it is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Runs(StrEnum):
-    """What an engine runs. Those that run the same can stand in for one another."""
+    """What an engine runs. Engines that run the same thing can replace each other."""
 
     MODELS = "torch models"
     GRAPHS = "ONNX graphs"
@@ -35,20 +35,19 @@ class Engine:
     """An engine.
 
     Args:
-        name: as options, manifests and reports have it.
+        name: its name in options, manifests and reports.
         runs: what it runs.
-        home: the module and the class that are its file: for graphs a
-            :class:`vconv.runtime.engines.base.GraphSession`, for offline models a
-            :class:`vconv.runtime.engines.base.FileSession`.
+        home: its module and class: for graphs a :class:`vconv.runtime.engines.base.GraphSession`, for offline
+            models a :class:`vconv.runtime.engines.base.FileSession`.
         package: the package that it imports.
-        distributions: the names under which a package index has it, the usual one first; empty for a package
-            that no index has. Two of them overwrite each other's files.
-        usual: whether it runs a variant where no other engine is asked for; reports leave its name out.
+        distributions: the names of this package in a package index, the usual one first; empty for a package
+            that is in no index. If two of them are installed, they overwrite each other's files.
+        usual: whether it is the default, used if no other engine is requested; reports leave its name out.
         needed: whether vconv does not work without it.
         built_on: another package that it fails without; empty if there is no such package.
         of_cann: whether it comes with CANN, which must then be set up in the shell.
-        purpose: what it is for; the doctor says it where the engine is not installed.
-        says: what the doctor asks of its package once that is imported.
+        purpose: its purpose; the doctor prints it if the engine is not installed.
+        says: returns details about its imported package, which the doctor prints.
     """
 
     name: str
@@ -65,26 +64,26 @@ class Engine:
 
     @property
     def session(self) -> Any:
-        """Its class, imported."""
+        """The engine's class, imported."""
         module, name = self.home.split(":")
         return getattr(import_module(module), name)
 
     def versions(self) -> dict[str, str]:
-        """Return the version of each of its distributions that is installed."""
+        """Return the version of each installed distribution of the engine."""
         found = {}
         for name in self.distributions:
             try:
-                found[name] = version(name) or "of unknown version"  # None where its record is damaged
+                found[name] = version(name) or "of unknown version"  # None if its metadata is damaged
             except PackageNotFoundError:
                 continue
         return found
 
     def version(self) -> str:
-        """Return the version of what is installed of it; empty where nothing is."""
+        """Return the versions of the engine's installed distributions; empty if there are none."""
         return ", ".join(self.versions().values())
 
     def lack(self, device: Device) -> str:
-        """Say what this installation lacks to run on a device; empty if nothing."""
+        """Return what this installation lacks to run on a device; empty if nothing is missing."""
         return str(self.session.lack(device))
 
     def arithmetic(self, device: Device, precision: str) -> str:
@@ -156,13 +155,13 @@ ENGINES: Mapping[str, Engine] = {
 
 
 def engines_of(runs: Runs | None) -> dict[str, Engine]:
-    """Return the engines that run something, by name, the usual one first."""
+    """Return the engines that run models, graphs or offline models, by name, the usual one first."""
     found = [engine for engine in ENGINES.values() if engine.runs is runs]
     return {engine.name: engine for engine in sorted(found, key=lambda engine: not engine.usual)}
 
 
 def find_engine(name: str) -> Engine:
-    """Look an engine up by the name that a manifest has.
+    """Return an engine by its name in a manifest.
 
     Raises:
         UnavailableError: there is no such engine.
@@ -178,7 +177,7 @@ def find_engine(name: str) -> Engine:
 
 
 def runs(name: str) -> Runs | None:
-    """Tell what an engine runs, by its name; None for an engine that is not in the table."""
+    """Return what an engine runs, by its name; None for an engine that is not in the table."""
     return ENGINES[name].runs if name in ENGINES else None
 
 
@@ -188,19 +187,19 @@ def graph_engines() -> dict[str, Engine]:
 
 
 def usual_engine(runs: Runs = Runs.GRAPHS) -> str:
-    """Name the engine that runs something where no other is asked for."""
+    """Return the name of the default engine for models, graphs or offline models."""
     return next(iter(engines_of(runs)))
 
 
 def is_usual(name: str) -> bool:
-    """Tell whether an engine is one that reports need not name."""
+    """Return whether an engine is a default one, which reports need not name."""
     return name in ENGINES and ENGINES[name].usual
 
 
 def engine_versions() -> dict[str, str]:
-    """Return what is installed of every engine, by the package that it imports.
+    """Return the installed versions of every engine that is in a package index, by its package.
 
-    Another build than the usual one is named with its version.
+    For a build other than the usual one, the version is followed by the build's name.
     """
     found = {}
     for engine in ENGINES.values():

@@ -1,7 +1,7 @@
 """Kinds of torch variants, and their names: ``patched-torch-autocast-bf16-captured``.
 
-A name has three parts: the kind, which is a set of patches, the precision, and whether it is captured. A new
-kind is one row of the table. Nothing heavy is imported here.
+A name has three parts: the kind, which is a set of patches; the precision; and whether the variant is
+captured. A new kind is one row of the table. This module imports no large libraries.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from vconv.precisions import FP32
 
 ENGINE = "torch"
-"""The part of a name that makes it one of torch's."""
+"""The part of a name that marks a torch variant."""
 CAPTURED = "captured"
-"""The last part of a name: its forward pass is captured as one graph and replayed."""
+"""The last part of a captured variant's name: its forward pass is captured as one graph and replayed."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class TorchKind:
 
     Args:
         name: the first part of a variant's name.
-        patches: picks its patches, given the names of those that the artifact was made with; None for the
-            original, which is loaded from its own weights and is no part of the artifact.
+        patches: selects the variant's patches from the names of the artifact's patches. None for the
+            original, which is loaded from the original weights and is not part of the artifact.
     """
 
     name: str
@@ -43,18 +43,18 @@ TORCH_KINDS: dict[str, TorchKind] = {
 
 
 def kinds_in_artifact() -> list[TorchKind]:
-    """Return the kinds that are made of an artifact's own weights."""
+    """Return the kinds that are loaded from an artifact's weights."""
     return [kind for kind in TORCH_KINDS.values() if kind.patches is not None]
 
 
 @dataclass(frozen=True)
 class TorchName:
-    """What the name of a torch variant says.
+    """The parts of a torch variant's name.
 
     Args:
-        kind: a name of :data:`TORCH_KINDS`.
-        precision: the name of what it runs in.
-        captured: whether it is captured and replayed.
+        kind: a name in :data:`TORCH_KINDS`.
+        precision: the name of the precision that the variant runs in.
+        captured: whether the variant is captured and replayed.
     """
 
     kind: str
@@ -62,12 +62,12 @@ class TorchName:
     captured: bool = False
 
     def __str__(self) -> str:
-        """Write the name; :meth:`read` reads it."""
+        """Return the name as text; :meth:`read` parses it."""
         return "-".join((self.kind, ENGINE, self.precision, *((CAPTURED,) if self.captured else ())))
 
     @classmethod
     def read(cls, name: str) -> TorchName | None:
-        """Read a name; None if it is no torch variant's. Whether the precision exists is not looked at."""
+        """Parse a name; None if it is not a torch variant's. Does not check that the precision exists."""
         kind, torch, rest = name.partition(f"-{ENGINE}-")
         precision = rest.removesuffix(f"-{CAPTURED}")
         if kind not in TORCH_KINDS or not torch or not precision:
@@ -76,4 +76,4 @@ class TorchName:
 
 
 PATCHED_FP32 = str(TorchName(PATCHED, FP32))
-"""The variant that every artifact's manifest lists for torch; other kinds and precisions are made of it."""
+"""The torch variant in every artifact's manifest; other kinds and precisions are derived from its record."""

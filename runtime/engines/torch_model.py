@@ -1,4 +1,4 @@
-"""Torch models with their patches on: the engine ``torch``."""
+"""Torch models with their patches applied: the engine ``torch``."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from vconv.runtime.timing.launches import Launches
 from vconv.types import Array, Arrays
 
 _CPU_OUT_OF_MEMORY = "can't allocate memory"
-"""What torch's allocator for CPUs says, in a plain RuntimeError."""
+"""The message of torch's CPU allocator when memory runs out, in a plain RuntimeError."""
 
 
 def torch_type(name: str) -> torch.dtype:
-    """Return the type that torch has under a name."""
+    """Return torch's type with a given name."""
     found: torch.dtype = getattr(torch, name)
     return found
 
 
 def autocast(precision: Precision, device: Device) -> AbstractContextManager[Any]:
-    """Return the context in which a model is run in a precision."""
+    """Return the autocast context of a precision; an empty context if the precision uses no autocast."""
     if not precision.autocast:
         return contextlib.nullcontext()
     return torch.autocast(device.kind, dtype=torch_type(precision.autocast))
@@ -44,7 +44,12 @@ def autocast(precision: Precision, device: Device) -> AbstractContextManager[Any
 
 @contextlib.contextmanager
 def refusals(precision: Precision, device: Device) -> Iterator[None]:
-    """Turn what torch raises while a model is built or run into a sentence."""
+    """Turn torch's exceptions while a model is built or run into a readable error.
+
+    Raises:
+        MemoryShortError: the device has too little memory.
+        EngineError: torch failed for any other reason.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -76,33 +81,33 @@ def _probed(place: str, dtype: torch.dtype) -> Arrays:
 
 
 class TorchSession(Session):
-    """A torch model with its patches on.
+    """A torch model with its patches applied.
 
     Args:
-        model: the model, as its library loads it in float32. It is the session's own: its weights are gone
-            when the session is closed.
-        network: what it is.
-        device: where to run it.
-        patches: patches to put on it while the session is open.
+        model: the model, as its library loads it in float32. The session owns the model: closing the session
+            frees the weights.
+        network: the description of the model's network.
+        device: the device to run on.
+        patches: patches to apply to the model while the session is open.
         folder: see :class:`Session`.
         size: see :class:`Session`.
-        precision: what to run it in; its outputs come back as float32.
-        gelu: how its patched GELU is computed, for reports; empty where none is patched.
+        precision: the precision to run the model in; its outputs come back as float32.
+        gelu: how the patched GELU is computed, for reports; empty if no GELU is patched.
     """
 
     engine = "torch"
 
     @classmethod
     def lack(cls, device: Device) -> str:
-        """Return nothing: torch runs on every device."""
+        """Return an empty string: torch runs on every device."""
         return ""
 
     @classmethod
     def arithmetic(cls, device: Device, precision: str) -> str:
-        """Find out what torch really computes a precision in on a device, as its variants are run.
+        """Return the arithmetic that torch really uses for a precision on a device, set as for a variant.
 
         Raises:
-            EngineError: torch cannot run it.
+            EngineError: torch cannot run the probe.
         """
         row = PRECISIONS[precision]
         with (
@@ -130,14 +135,14 @@ class TorchSession(Session):
         self.device, self.precision = device, precision
         with self.refusals(), contextlib.ExitStack() as undone:
             undone.callback(models.discard, model)
-            # Patches go on last: a change of type makes transformers' and timm's buffers anew.
+            # Apply patches last: a change of type rebuilds the buffers of transformers and timm.
             model.to(torch_type(precision.dtype))
             self.patches = undone.enter_context(applied(model, network, patches))
             self.outputs = models.Outputs(model, network).to(device.torch_name).eval()
             self._closing = undone.pop_all()
 
     def refusals(self) -> AbstractContextManager[None]:
-        """Turn what torch raises while the model is built or run into a sentence."""
+        """See :func:`refusals`, for this session's precision and device."""
         return refusals(self.precision, self.device)
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
@@ -166,7 +171,7 @@ class TorchSession(Session):
 
     @contextlib.contextmanager
     def _running(self, without_gradients: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-        """Be in the state in which the model is run: exact arithmetic, its precision, no gradients."""
+        """Set the state in which the model runs: exact arithmetic, its precision, no gradients."""
         with (
             self.refusals(),
             without_gradients(),

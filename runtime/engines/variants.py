@@ -24,7 +24,7 @@ from vconv.runtime.simulation.session import Simulated, SimulatedGraphSession, S
 
 DEFAULT_VARIANT = "onnx-fp32"
 _SESSIONS: Mapping[bool, type[TorchSession]] = {False: TorchSession, True: CapturedSession}
-"""By whether it is captured, what runs a torch variant."""
+"""Whether a torch variant is captured -> the class of its session."""
 
 
 def open_variant(
@@ -41,16 +41,16 @@ def open_variant(
 
     Args:
         artifact: the artifact.
-        record: which variant.
-        device: where to run it.
-        engine: another engine for a file than the record's own.
-        precision: what to run a torch variant in.
-        patches: what stands in place of the table of patches, by name.
+        record: the variant's record in the manifest.
+        device: the device to run on.
+        engine: an engine to use in place of the record's engine, for a file.
+        precision: the precision to run a torch variant in.
+        patches: patches by name, used in place of the table of patches.
         captured: whether to capture a torch variant and replay it.
-        kind: which kind of torch variant, of those in the artifact.
+        kind: the kind of torch variant, one that is loaded from the artifact's weights.
 
     Raises:
-        ArtifactError: it has no weights.
+        ArtifactError: the artifact has no weights.
         UnavailableError: the engine is not installed for this device.
     """
     artifact.require_weights()
@@ -96,14 +96,14 @@ def open_original(
     precision: Precision,
     captured: bool = False,
 ) -> TorchSession:
-    """Load the original as its library builds it; nothing is patched.
+    """Load the original model as its library builds it, without patches.
 
     Args:
         folder: a folder that the stock library loads.
-        net: what it holds.
-        size: (height, width) that it takes.
-        device: where to run it.
-        precision: what to run it in.
-        captured: whether to capture it and replay it.
+        net: the description of the network in this folder.
+        size: (height, width) of the images that the model takes.
+        device: the device to run on.
+        precision: the precision to run the model in.
+        captured: whether to capture the forward pass and replay it.
     """
     return _SESSIONS[captured](models.load(folder, net), net, device, (), folder, size, precision)

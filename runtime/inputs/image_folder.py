@@ -1,4 +1,4 @@
-"""A folder with any number of images: what is in it, and one of them at a time."""
+"""A folder with any number of images: lists its images, and opens one image at a time."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from vconv.errors import InputError
 from vconv.runtime.inputs.images import SUFFIXES, upright
 
 THUMBNAIL_SIDE = 160
-"""Pixels of a thumbnail's longer side, at most."""
+"""The greatest length of a thumbnail's longer side, in pixels."""
 _QUALITY = 80
 
 
 class UnreadableError(Exception):
-    """An image that cannot be read; the message says why, without a name of this machine."""
+    """An image that cannot be read; the message says why, and contains no path of this machine."""
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """What a folder and its sub-folders hold.
+    """The contents of a folder and its sub-folders.
 
     Args:
         path: the folder.
-        names: of the images, relative to it and with slashes, sorted.
-        closed: by name, why a sub-folder was not looked into.
-        others: how many files are no images by their names.
+        names: the names of the images, relative to the folder and with slashes, sorted.
+        closed: name of a sub-folder or other entry that was not read -> the reason.
+        others: how many files are not images, judged by their names.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class ImageFolder:
     others: int
 
     def digest(self, index: int) -> str:
-        """Return the sha256 of an image's bytes; empty where they cannot be read."""
+        """Return the sha256 of an image's bytes; empty if they cannot be read."""
         try:
             with (self.path / self.names[index]).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -48,7 +48,7 @@ class ImageFolder:
             return ""
 
     def read(self, index: int) -> tuple[Image.Image | str, str]:
-        """Open one image as RGB, upright, or say why it cannot be read; and return its digest."""
+        """Return one image as RGB, upright, or the reason why it cannot be read; and return its digest."""
         digest = self.digest(index)
         try:
             return self.open(index), digest
@@ -59,7 +59,7 @@ class ImageFolder:
         """Open one image as RGB, upright.
 
         Raises:
-            UnreadableError: it cannot be read.
+            UnreadableError: the image cannot be read.
         """
         try:
             return upright(self.path / self.names[index])
@@ -69,7 +69,7 @@ class ImageFolder:
             raise UnreadableError(error.strerror or _said(error)) from error
         except MemoryError:
             raise
-        except Exception as error:  # Pillow's readers raise anything over a damaged file
+        except Exception as error:  # Pillow's readers may raise any exception for a damaged file
             raise UnreadableError(_said(error)) from error
 
 
@@ -79,7 +79,7 @@ def _said(error: Exception) -> str:
 
 @dataclass
 class _Walk:
-    """A walk through a folder, and what it has met."""
+    """A walk through a folder, with the entries found so far."""
 
     root: Path
     names: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ class _Walk:
     seen: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def enter(self, relative: str) -> None:
-        """Look into a folder, unless that was done by another name: links may run in circles."""
+        """Walk through a folder, unless it was visited under another name: links may form cycles."""
         here = self.root / relative
         try:
             status = here.stat()
@@ -124,7 +124,7 @@ def find_images(folder: str | Path) -> ImageFolder:
         folder: the folder.
 
     Raises:
-        InputError: it is no folder, holds no image, or none that can be read.
+        InputError: the path is not a folder, or the folder holds no image that can be read.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -155,7 +155,7 @@ def find_images(folder: str | Path) -> ImageFolder:
 
 
 def shown(name: str) -> str:
-    """Return a file's name as it can be printed anywhere: what is no printable character is spelled out."""
+    """Return a file's name in printable characters: each unprintable character becomes an escape sequence."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
         for letter in name
@@ -163,7 +163,7 @@ def shown(name: str) -> str:
 
 
 def thumbnail(image: Image.Image) -> str:
-    """Return a small picture as a ``data:`` address that a page can show as it is."""
+    """Return a small JPEG of an image as a ``data:`` URL, which an HTML page can show directly."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     target = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Images to try variants on: photographs from files, or made-up ones with a natural spectrum."""
+"""Images to run variants on: photographs from files, or made-up images with a natural spectrum."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vconv.errors import InputError
 
 GREATEST_COUNT = 64
-"""Photographs that are taken at once: all of them are held in memory."""
+"""The most photographs that can be opened at once: all of them are held in memory."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""How the name of an image ends in a folder, in small letters; other files are not looked at."""
+"""The suffixes of images in a folder, in lower case; other files are ignored."""
 NATURAL_SIZE = (384, 512)
 """Height and width of a made-up image, in pixels."""
 
@@ -23,8 +23,8 @@ def upright(file: Path | IO[bytes]) -> Image.Image:
     """Open one photograph as RGB, upright.
 
     Raises:
-        Image.DecompressionBombError: it is too large to be one.
-        OSError: it is not an image, or cannot be read. Pillow raises others too where a file is damaged.
+        Image.DecompressionBombError: the image is too large for a photograph.
+        OSError: the file is not an image, or cannot be read. For a damaged file, Pillow may raise others too.
     """
     with Image.open(file) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
@@ -37,8 +37,8 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
         paths: files, or folders of files with names that end in .png, .jpg, .jpeg or .webp.
 
     Raises:
-        InputError: a path is missing, is not an image, is too large to be one, or there are none or more
-            than :data:`GREATEST_COUNT`.
+        InputError: a path is missing, is not an image or is too large for a photograph; or there are no
+            images, or more than :data:`GREATEST_COUNT`.
     """
     paths = list(paths)
     files: list[Path] = []
@@ -84,10 +84,10 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
 
 
 def require_seed(seed: int) -> None:
-    """Make sure that a seed is one.
+    """Check that a seed is valid.
 
     Raises:
-        InputError: it is negative.
+        InputError: the seed is negative.
     """
     if seed < 0:
         raise InputError(
@@ -96,10 +96,10 @@ def require_seed(seed: int) -> None:
 
 
 def natural_image(seed: int) -> Image.Image:
-    """Make an image whose amplitude falls as 1 / frequency, as that of natural scenes does.
+    """Make an image whose amplitude falls as 1 / frequency, as in natural scenes.
 
-    The exponent is Field's (1987, J. Opt. Soc. Am. A 4(12), 2379). The three channels share most of their
-    luminance. One seed gives one image.
+    The exponent is from Field (1987, J. Opt. Soc. Am. A 4(12), 2379). The three channels share most of their
+    luminance. The same seed always gives the same image.
 
     Args:
         seed: 0 or greater.

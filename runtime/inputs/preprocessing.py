@@ -1,4 +1,4 @@
-"""From photographs to pixel values, by the system's own image processor."""
+"""Converts photographs to pixel values with the model's own image processor from its library."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Processor = Callable[[Sequence[Image.Image]], Array]
 """Turns images of any size and mode into float32 (N, 3, H, W), resized and normalised."""
 _One = Callable[[Image.Image], Array]
 _Normalisation = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation of each channel, of values from 0 to 1."""
+"""Mean and standard deviation of each channel, for values from 0 to 1."""
 _NONE: _Normalisation = ((0.0,) * CHANNELS, (1.0,) * CHANNELS)
 
 
 def _stock_processor(folder: Path) -> Any:
     with stock_transformers() as transformers, quiet("transformers"):
-        # Left open, it asks on the terminal whether to run code that the folder names.
+        # If trust_remote_code is unset, it asks on the terminal whether to run code that the folder names.
         return transformers.AutoImageProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
@@ -60,12 +60,12 @@ def _timm_normalisation(folder: Path) -> _Normalisation:
 
 @dataclass(frozen=True)
 class _Library:
-    """What is known of the image processors of a library.
+    """The functions and the file for the image processors of a library.
 
     Args:
         make: makes a folder's stock processor.
-        normalisation: tells by what mean and deviation it normalises.
-        file: the file that describes it.
+        normalisation: returns the mean and the standard deviation that the processor normalises with.
+        file: the file that describes the processor.
     """
 
     make: Callable[[Path], _One]
@@ -77,7 +77,7 @@ _PROCESSORS: Mapping[str, _Library] = {
     "transformers": _Library(_transformers, _transformers_normalisation, PREPROCESSOR_FILE),
     "timm": _Library(_timm, _timm_normalisation, CONFIG_FILE),
 }
-"""By library."""
+"""Library -> its image processors."""
 
 
 def denormalised(folder: Path, pixel_values: Array) -> Array:
@@ -85,7 +85,7 @@ def denormalised(folder: Path, pixel_values: Array) -> Array:
 
     Args:
         folder: a folder with the library's configuration files.
-        pixel_values: float32 (N, 3, H, W), normalised by that folder's processor.
+        pixel_values: float32 (N, 3, H, W), normalised by the folder's processor.
 
     Returns:
         uint8 (N, H, W, 3), in RGB.
@@ -98,17 +98,18 @@ def denormalised(folder: Path, pixel_values: Array) -> Array:
 
 
 def load_processor(folder: Path) -> Processor:
-    """Make the image processor of a folder, which does exactly what its stock library does with it.
+    """Make a folder's image processor, which processes images exactly as the stock library does.
 
     Args:
         folder: a folder with the library's configuration files.
 
     Raises:
-        InputError: the library knows no such image processor, or, from the processor, cannot run it.
+        InputError: the library does not know the image processor. The processor raises this error too, if the
+            library cannot run it.
     """
     library = find_reader(read_config(folder)).library
     known = _PROCESSORS[library]
-    # Libraries find some faults only when the first image comes.
+    # Libraries find some faults only at the first image.
     understandable = functools.partial(understood, library, "image processor", known.file, InputError, folder)
     with understandable():
         one = known.make(folder)

@@ -1,1 +1,1 @@
-"""Child processes, and what is measured in one."""
+"""Child processes, and the measurement of peak memory in them."""

@@ -1,4 +1,4 @@
-"""Child processes: how they are started, and what became of one that has no result."""
+"""Child processes: how to start them, and why a child ended without a result."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from vconv.backends import AUTOLOAD
 
 _SHOWN = 300
-"""Characters of what a child said last that a reason shows."""
+"""Characters of a child's last line of output that a reason shows."""
 
 
 def command(module: str) -> tuple[str, ...]:
-    """Return what runs a module in a separate process.
+    """Return the command that runs a module in a separate process.
 
-    What lies in the current folder must not be taken for a library: hence -P.
+    The option -P keeps Python from importing files of the current folder in place of a library.
     """
     return (sys.executable, "-P", "-m", module)
 
 
 def environment() -> Mapping[str, str]:
-    """Return this process's environment for a child: no network, and no backend that loads itself.
+    """Return a child's environment: this process's, with no network and no automatically loaded backend.
 
     See :mod:`vconv.backends`.
     """
@@ -30,7 +30,7 @@ def environment() -> Mapping[str, str]:
 
 
 def ended(status: int, stderr: str) -> str:
-    """Say how a child ended that has no result."""
+    """Return how a child without a result ended, as a sentence."""
     if status == -signal.SIGKILL:
         return "its own process was killed: most likely the machine ran out of memory"
     if status < 0:

@@ -1,9 +1,9 @@
 """The pages of files, such as libraries, that a process has in memory: a fork starts without them.
 
-Linux copies the anonymous memory of a process into its fork, but leaves out mappings of files that were never
-written to: a page of those enters the fork's memory when it is used for the first time. Where the memory of
-a fork is measured, the code of the libraries would count as what came later. So the fork touches the pages
-that its parent had.
+Linux copies the anonymous memory of a process into its fork, but not the mappings of files that were never
+written to: a page of such a mapping enters the fork's memory at its first use. A measurement of the fork's
+memory would then count the code of the libraries as memory that the variant took. So the fork touches the
+pages that its parent had.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PRESENT, FILE = 1 << 63, 1 << 61
-"""Bits of an entry of /proc/self/pagemap: in memory, and of a file or shared (proc_pid_pagemap(5))."""
+"""Bits of an entry of /proc/self/pagemap: the page is in memory; the page is a file's or shared
+(proc_pid_pagemap(5))."""
 _ENTRY_BYTES = 8
 
 
 def resident() -> list[range]:
-    """Return the addresses of this process's pages of files, in runs; none where Linux hides them."""
+    """Return the addresses of this process's file pages, as ranges; an empty list if Linux hides them."""
     found: list[range] = []
     try:
         with Path("/proc/self/pagemap").open("rb") as pagemap:
@@ -37,7 +38,7 @@ def resident() -> list[range]:
 
 
 def _runs(start: int, entries: Iterable[int]) -> list[range]:
-    """Return the runs of pages that are in memory, of a mapping that begins at an address."""
+    """Return the ranges of file pages in memory, for a mapping that begins at the address ``start``."""
     runs: list[range] = []
     first: int | None = None
     place = 0
@@ -52,7 +53,7 @@ def _runs(start: int, entries: Iterable[int]) -> list[range]:
 
 
 def touch(pages: Iterable[range]) -> None:
-    """Read one byte of each page, in a fork of the process that :func:`resident` listed them in."""
+    """Read one byte of each page. Call this in a fork of the process in which :func:`resident` ran."""
     for run in pages:
         memory = (ctypes.c_ubyte * (run.stop - run.start)).from_address(run.start)
         bytes(memoryview(memory)[:: mmap.PAGESIZE])

@@ -1,8 +1,8 @@
-"""A copy of this process that answers lines with lines: what it has imported is there from the start.
+"""A copy of this process that answers lines with lines, and has all imported libraries from the start.
 
-Only a process that has run no model can be copied: a fork has the thread that called it and no other, and
-would wait in vain for a pool that torch has started. Threads that the import of a library starts do no harm:
-OpenBLAS, for one, starts its own anew in a fork (pthread_atfork(3)).
+Only a process that has run no model can be copied: a fork has only the thread that called it, and would wait
+forever for a thread pool that torch has started. Threads that the import of a library starts do no harm:
+OpenBLAS, for example, restarts its threads in a fork (pthread_atfork(3)).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Fork:
     """A copy of this process.
 
     Args:
-        answering: what the copy does, given what it reads and what it writes to; it ends when that returns.
+        answering: runs in the copy, with the stream to read and the stream to write; the copy ends when it
+            returns.
     """
 
     def __init__(self, answering: Answering) -> None:
@@ -43,7 +44,7 @@ class Fork:
         self._requests, self._answers = os.fdopen(asked[1], "w"), os.fdopen(answered[0])
 
     def ask(self, line: str) -> str:
-        """Send one line; return the answer, or an empty line where the copy ended without one."""
+        """Send one line; return the answer, or an empty string if the copy ended without an answer."""
         try:
             self._requests.write(line)
             self._requests.flush()
@@ -52,8 +53,8 @@ class Fork:
         return self._answers.readline()
 
     def end(self) -> str:
-        """Wait until the copy has ended, once it has nothing more to read; say how it ended."""
-        # What could not be written to a copy that has ended is still in the buffer.
+        """Close the copy's input and wait until the copy has ended; return how it ended."""
+        # If the copy has ended already, unsent text is still in the buffer, and closing writes it.
         with contextlib.suppress(BrokenPipeError):
             self._requests.close()
         self._answers.close()
@@ -66,7 +67,7 @@ class Fork:
 def _answer(
     answering: Answering, asked: tuple[int, int], answered: tuple[int, int], said: int, pages: list[range]
 ) -> None:
-    """Be the copy, and end: nothing that the process still had to do may be done twice."""
+    """Run in the copy, then end it: the original's pending work must not be done a second time."""
     status = 1
     try:
         os.dup2(said, STANDARD_OUTPUT)

@@ -1,4 +1,4 @@
-"""Measures the memory of variants: on a CPU in forks of one process, elsewhere each in a new process."""
+"""Measures the memory of variants: on a CPU in forks of one process, on other devices in new processes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _CHUNK = 65536
 
 
 class PeakMeasurer:
-    """Measures one variant after another; the process that is forked starts with the first.
+    """Measures one variant after another; the template process, which is forked, starts with the first.
 
-    An accelerator's runtime does not survive a fork: there, every variant has a new process.
+    An accelerator's runtime does not survive a fork, so each variant on an accelerator has a new process.
 
     Args:
-        command: the process that is forked.
-        timeout_seconds: when to give a variant up.
+        command: the command of the template process.
+        timeout_seconds: the time after which a variant is given up.
     """
 
     def __init__(self, command: Sequence[str] = TEMPLATE, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
@@ -39,21 +39,21 @@ class PeakMeasurer:
         self._unread, self._pending = b"", 0
 
     def prepare(self, subject: OpenRequest) -> None:
-        """Have the libraries of a variant imported meanwhile; come back at once."""
+        """Start importing the libraries of a variant in the template process; return at once."""
         if subject.device == "cpu":
             self._send(template.write(subject, prepare=True))
             self._pending += 1
 
     def ready(self) -> None:
-        """Wait until all that :meth:`prepare` asked for is done, so that it disturbs no clock."""
+        """Wait until all imports that :meth:`prepare` started are done, so that they disturb no clock."""
         while self._pending:
             self._pending -= 1
-            # What goes wrong here will be the reason of the first variant that it happens to again.
+            # Ignore an error here: if it happens again, it becomes the reason of the variant measured then.
             if not self._answer()[0]:
                 self.close()
 
     def measure(self, subject: OpenRequest) -> Peak:
-        """Open and run a variant in its own process; return the memory that it took, or why it did not."""
+        """Open and run a variant in a separate process; return the memory that it took, or why it failed."""
         if subject.device != "cpu":
             return peak_memory.measure(subject, timeout_seconds=self._timeout)
         self.ready()
@@ -77,12 +77,12 @@ class PeakMeasurer:
                 bufsize=0,
             )
         assert self._process.stdin
-        # A process that has ended says so when its answer is read.
+        # If the process has ended, reading its answer reports that.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line.encode())
 
     def _answer(self) -> tuple[bytes, str]:
-        """Return the next answer, or nothing and the reason: the process ended, or took too long."""
+        """Return the next answer, or an empty answer and the reason: the process ended, or took too long."""
         assert self._process and self._process.stdout and self._said
         source, until = self._process.stdout.fileno(), time.monotonic() + self._timeout
         while b"\n" not in self._unread:
@@ -91,7 +91,7 @@ class PeakMeasurer:
                 return b"", peak_memory.TIMED_OUT.format(self._timeout)
             chunk = os.read(source, _CHUNK)
             if not chunk:
-                status = self._process.wait()
+                status = self._process.wait(self._timeout)
                 self._said.seek(0)
                 return b"", child.ended(status, self._said.read())
             self._unread += chunk
@@ -99,7 +99,7 @@ class PeakMeasurer:
         return line, ""
 
     def close(self) -> None:
-        """End the process and all of its forks; the next variant starts another."""
+        """End the template process and all of its forks; the next variant starts a new process."""
         process, said = self._process, self._said
         self._process, self._said, self._unread, self._pending = None, None, b"", 0
         if process is None or said is None:

@@ -1,8 +1,8 @@
-"""The memory that one variant takes, measured in a separate process: nothing else is counted with it.
+"""The memory that one variant takes, measured in a separate process, so that nothing else is counted.
 
-In one process a peak belongs to whatever was there already: the allocator keeps what other variants freed,
-and their weights stay until their turn to be timed. A child process has nothing but the libraries, and says
-what they took. ``python -m vconv.runtime.processes.peak_memory`` is that child: it reads an
+In a shared process, a peak includes earlier memory: the allocator keeps memory that other variants freed, and
+their weights stay loaded until they are timed. A child process holds only the libraries, and reports their
+memory separately. ``python -m vconv.runtime.processes.peak_memory`` is this child: it reads an
 :class:`OpenRequest` from standard input as JSON, and writes a :class:`Peak` to standard output.
 """
 
@@ -41,7 +41,7 @@ CHILD = child.command("vconv.runtime.processes.peak_memory")
 TIMEOUT_SECONDS = 1800.0
 """Longer than the greatest model takes to load from a slow disk."""
 TIMED_OUT = "its own process did not end within {:.0f} s"
-"""The reason of a variant that was given up."""
+"""The reason of a variant that was given up after the timeout."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ class Peak:
     """The memory that a variant took.
 
     Args:
-        peak_rss_bytes: the most that the process had in memory from then on, libraries included (VmHWM); None
-            where it was not measured.
-        before_bytes: what it had with its libraries imported, before anything was loaded (VmRSS).
+        peak_rss_bytes: the most memory that the process had while it loaded and ran the variant, libraries
+            included (VmHWM); None if not measured.
+        before_bytes: the memory of the process with its libraries imported, before it loaded the variant
+            (VmRSS); None if not measured.
         device_bytes: by how much loading and one run raised the peak of an accelerator; None on a CPU.
-        reason: why it was not measured; empty where it was.
+        reason: why the peak was not measured; empty if it was measured.
     """
 
     peak_rss_bytes: int | None = None
@@ -65,12 +66,12 @@ class Peak:
 def measure(
     subject: OpenRequest, command: Sequence[str] = CHILD, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Peak:
-    """Open and run a variant in a separate process; return the memory that it took, or why it did not.
+    """Open and run a variant in a separate process; return the memory that it took, or why it failed.
 
     Args:
-        subject: what to open.
-        command: the child.
-        timeout_seconds: when to give it up.
+        subject: the variant to open.
+        command: the command of the child process.
+        timeout_seconds: the time after which the child is given up.
     """
     try:
         done = subprocess.run(
@@ -93,7 +94,7 @@ def measure(
 def peak_of(subject: OpenRequest) -> Peak:
     """Open a variant in this process and run one batch of made-up images; return the memory that it took.
 
-    What an engine refuses, or what is not installed for the device, is a peak with a reason.
+    If an engine refuses the variant, or is not installed for the device, the result is a peak with a reason.
     """
     device, artifact = device_of(subject), Artifact.open(subject.artifact)
     import_libraries(subject, artifact)
@@ -121,15 +122,18 @@ def _engine(subject: OpenRequest, artifact: Artifact) -> Engine:
 
 
 def libraries(subject: OpenRequest, artifact: Artifact) -> str:
-    """Name the library that a variant needs beside those that this module imports."""
+    """Return the name of the library that a variant needs beside those that this module imports."""
     engine = _engine(subject, artifact)
     return artifact.manifest.system.library if engine.runs is Runs.MODELS else engine.package
 
 
 def import_libraries(subject: OpenRequest, artifact: Artifact) -> None:
-    """Import what loading will: a model without data makes its library import the rest of itself."""
+    """Import all that loading a variant will import.
+
+    Building a model without data makes its library import its remaining modules.
+    """
     engine = _engine(subject, artifact)
-    # Where it cannot be imported, opening the variant says why.
+    # If the package cannot be imported, opening the variant gives the reason.
     with contextlib.suppress(ImportError):
         importlib.import_module(engine.package)
     if engine.runs is Runs.MODELS:
@@ -144,12 +148,12 @@ def _network(subject: OpenRequest, artifact: Artifact) -> Network:
 
 
 def device_of(subject: OpenRequest) -> Device:
-    """Find the device that a subject is to be run on, set as it says."""
+    """Return the device to run a subject on, with the subject's settings."""
     return find_device(subject.device, Settings.of(subject.hf32))
 
 
 def opened(subject: OpenRequest, device: Device) -> Session:
-    """Open a variant, or the original, in this process."""
+    """Open a variant, or the original model, in this process."""
     artifact, precision = Artifact.open(subject.artifact), PRECISIONS[subject.precision]
     if subject.original:
         folder, net = Path(subject.original), _network(subject, artifact)
@@ -160,8 +164,8 @@ def opened(subject: OpenRequest, device: Device) -> Session:
 
 
 def main() -> None:
-    """Read what to open from standard input, and write the memory that it took to standard output."""
-    # Libraries print to standard output. That is kept for the results; their output goes to standard error.
+    """Read an :class:`OpenRequest` from standard input, and write its :class:`Peak` to standard output."""
+    # Standard output is only for the result. What libraries print there goes to standard error.
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
         found = peak_of(OpenRequest(**json.load(sys.stdin)))

@@ -1,4 +1,4 @@
-"""A variant in plain data: what another process needs to open it."""
+"""A request to open a variant in another process, as plain data."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from vconv.runtime.engines.torch_kinds import PATCHED
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """What a child opens.
+    """The variant that a child process opens.
 
     Args:
         artifact: the artifact's folder.
-        variant: the record in its manifest; empty for the original.
-        engine: what runs a graph; empty for the record's own.
-        precision: name of what a torch variant is run in.
-        device: name of where to run it.
-        original: the folder that the stock library loads as the original; empty for the artifact's own.
-        head: the original's, as :class:`vconv.convert.network.Network` has it.
+        variant: the variant's name in the manifest; empty for the original.
+        engine: the engine that runs a graph; empty for the engine in the manifest.
+        precision: the name of the precision to run a torch variant in.
+        device: the name of the device to run on.
+        original: the folder that the stock library loads as the original model; empty for a variant of the
+            artifact.
+        head: the original's head, as in :class:`vconv.convert.network.Network`.
         captured: whether a torch variant is captured and replayed.
-        kind: which kind of torch variant, of those in the artifact.
-        hf32: which of an NPU's units may compute in HF32; None for its own default.
+        kind: the kind of torch variant, one that is loaded from the artifact's weights.
+        hf32: which of an NPU's units may compute in HF32; None for the NPU's default.
     """
 
     artifact: str

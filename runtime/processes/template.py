@@ -1,10 +1,10 @@
-"""The process that variants are measured in forks of: it imports the libraries once, and loads no model.
+"""The template process, whose forks measure variants: it imports the libraries once, and loads no model.
 
-``python -m vconv.runtime.processes.template`` reads an :class:`OpenRequest` a line from standard input as
-JSON, and writes a :class:`Peak` a line to standard output. It has imported what every variant needs. For each
-further library it keeps a fork that has imported it; the variants that need it are forks of that. So the
-process of a variant has the libraries that it needs, and no others. Where a request has
-``"prepare": true``, the libraries are imported and nothing is measured.
+``python -m vconv.runtime.processes.template`` reads one :class:`OpenRequest` per line from standard input as
+JSON, and writes one :class:`Peak` per line to standard output. It has imported the libraries that every
+variant needs. For each further library, it keeps a fork that has imported this library. A variant that needs
+the library is measured in a fork of this fork. So a variant's process has only the libraries that the variant
+needs. If a request has ``"prepare": true``, the libraries are imported and nothing is measured.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def serve(requests: TextIO, answers: TextIO, measuring: Measuring = peak_of, has
     """Answer requests until there are no more.
 
     Args:
-        requests: a request a line.
-        answers: takes an answer a line.
+        requests: the stream of requests, one per line.
+        answers: the stream for the answers, one per line.
         measuring: opens a variant and measures it, in a fork.
-        has: the further libraries that this process has imported.
+        has: the further library that this process has imported; empty if there is none.
     """
     forks: dict[str, Fork] = {}
     for line in requests:
@@ -51,14 +51,14 @@ def serve(requests: TextIO, answers: TextIO, measuring: Measuring = peak_of, has
 
 
 def read(line: str) -> tuple[OpenRequest, bool]:
-    """Read a request, and whether to prepare for it alone."""
+    """Parse a request, and whether to only import its libraries."""
     given: dict[str, Any] = json.loads(line)
     prepare = bool(given.pop(PREPARE, False))
     return OpenRequest(**given), prepare
 
 
 def write(subject: OpenRequest, prepare: bool = False) -> str:
-    """Write a request as a line."""
+    """Return a request as a line."""
     return json.dumps({**asdict(subject), PREPARE: prepare}) + "\n"
 
 
@@ -67,7 +67,7 @@ def _line(found: Peak) -> str:
 
 
 def _template(subject: OpenRequest, measuring: Measuring, needed: str) -> Fork:
-    """Fork a process that has imported what a variant needs, and answers for all that need the same."""
+    """Fork a process that imports a variant's library, and answers for all variants that need it."""
 
     def answering(requests: TextIO, answers: TextIO) -> None:
         import_libraries(subject, Artifact.open(subject.artifact))
@@ -77,7 +77,7 @@ def _template(subject: OpenRequest, measuring: Measuring, needed: str) -> Fork:
 
 
 def _measured(line: str, measuring: Measuring) -> str:
-    """Measure a variant in a fork of this process; return the answer, whatever becomes of the fork."""
+    """Measure a variant in a fork of this process; return an answer even if the fork fails."""
 
     def answering(requests: TextIO, answers: TextIO) -> None:
         answers.write(_line(measuring(read(requests.readline())[0])))
@@ -88,8 +88,8 @@ def _measured(line: str, measuring: Measuring) -> str:
 
 
 def main() -> None:
-    """Answer what standard input asks on standard output."""
-    # Libraries print to standard output. That is kept for the answers; their output goes to standard error.
+    """Read requests from standard input, and write the answers to standard output."""
+    # Standard output is only for the answers. What libraries print there goes to standard error.
     with os.fdopen(os.dup(STANDARD_OUTPUT), "w") as answers:
         os.dup2(STANDARD_ERROR, STANDARD_OUTPUT)
         serve(sys.stdin, answers)

@@ -1,1 +1,1 @@
-"""The simulated NPU: a torch device named npu, on CPU, that computes in the NPU's documented arithmetic."""
+"""The simulated NPU: a torch device named npu, on CPU, that computes with the NPU's documented arithmetic."""

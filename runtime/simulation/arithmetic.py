@@ -1,10 +1,10 @@
-"""The documented arithmetic of Ascend NPUs, as changes to the operands of ordinary operators. Simulated.
+"""The documented arithmetic of Ascend NPUs, simulated by changes to the operands of ordinary operators.
 
 Sources: ``F.gelu`` runs ``aclnnGelu``, which drops ``approximate`` and computes the tanh form (op-plugin);
 ``torch.npu.conv.allow_hf32`` is True by default and ``torch.npu.matmul.allow_hf32`` False (torch_npu's
-documentation), HF32 being float32 with 11 stored bits of fraction; below 910B1 the cube unit takes float16
-operands and has no HF32. Not modelled: the order of accumulation, the accuracy of the vector unit, fused
-attention, and speed.
+documentation), where HF32 is float32 with 11 stored bits of fraction; on chips before 910B1, the cube unit
+takes float16 operands and has no HF32. Not modelled: the order of accumulation, the accuracy of the vector
+unit, fused attention, and speed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor
 
 GELU, CONVOLUTION, MATMUL = "gelu", "convolution", "matmul"
 CAUSES = (GELU, CONVOLUTION, MATMUL)
-"""What the device computes otherwise than a CPU: one field of :class:`Arithmetic` each."""
+"""What the device computes differently from a CPU; each cause is one field of :class:`Arithmetic`."""
 HF32_DROPPED = 12
-"""Bits of float32's fraction of 23 that HF32 leaves out."""
+"""How many of float32's 23 bits of fraction HF32 drops."""
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a device computes in float32. As it is made by default, it computes as a CPU does.
+    """How a device computes in float32. With the default values, the device computes as a CPU does.
 
     Args:
-        gelu: what becomes of the exact GELU: ``erf``, as it is meant, or ``tanh``.
-        convolution: what the operands are rounded to: ``fp32``, ``hf32`` or ``fp16``.
-        matmul: the same, of matrix products.
+        gelu: how the exact GELU is computed: ``erf``, its exact form, or ``tanh``.
+        convolution: what the operands of convolutions are rounded to: ``fp32``, ``hf32`` or ``fp16``.
+        matmul: what the operands of matrix products are rounded to, likewise.
     """
 
     gelu: str = "erf"
@@ -43,22 +43,22 @@ class Arithmetic:
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """What is computed otherwise than on a CPU."""
+        """The causes that are computed differently from a CPU."""
         return tuple(name for name in CAUSES if getattr(self, name) != getattr(EXACT, name))
 
     def only(self, cause: str) -> Arithmetic:
-        """Return the same with every other cause switched off."""
+        """Return this arithmetic with every other cause switched off."""
         return replace(EXACT, **{cause: getattr(self, cause)})
 
     @property
     def float32_is(self) -> str:
-        """The least of what float32 operands are rounded to: what limits are chosen by."""
+        """The least precise type that float32 operands are rounded to; it decides which limits apply."""
         cube = {self.convolution, self.matmul}
         return next((name for name in ("fp16", "hf32") if name in cube), "fp32")
 
 
 def round_hf32(values: Tensor) -> Tensor:
-    """Round float32 of any shape to HF32's 11 bits of fraction, to nearest even, kept in float32."""
+    """Round float32 of any shape to HF32's 11 bits of fraction, to nearest even; the result stays float32."""
     bits = values.contiguous().view(torch.int32)
     half = (1 << (HF32_DROPPED - 1)) - 1
     odd = (bits >> HF32_DROPPED) & 1
@@ -67,7 +67,7 @@ def round_hf32(values: Tensor) -> Tensor:
 
 
 def round_fp16(values: Tensor) -> Tensor:
-    """Round float32 of any shape to float16, kept in float32; what is too great becomes infinite."""
+    """Round float32 of any shape to float16; the result stays float32. Too great values become infinite."""
     return values.half().float()
 
 
@@ -76,7 +76,7 @@ ROUNDINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "hf32": round_hf32,
     "fp16": round_fp16,
 }
-"""What operands of the cube unit are rounded by, by name."""
+"""Name -> the function that rounds the operands of the cube unit."""
 
 EXACT = Arithmetic()
 
@@ -84,14 +84,14 @@ PROFILES: Mapping[str, Arithmetic] = {
     "910b": Arithmetic(gelu="tanh", convolution="hf32", matmul="fp32"),
     "310p": Arithmetic(gelu="tanh", convolution="fp16", matmul="fp16"),
 }
-"""By the profile's name: how that NPU computes by default."""
+"""Name of a profile -> how this NPU computes by default."""
 DEFAULT_PROFILE = "910b"
 FLAGS = {"conv": CONVOLUTION, "matmul": MATMUL}
-"""By the name of torch.npu's settings: what their ``allow_hf32`` is for."""
+"""Name of a setting in torch.npu -> the cause that its ``allow_hf32`` controls."""
 
 
 def with_hf32(profile: str, allowed: frozenset[str]) -> Arithmetic:
-    """Return a profile's arithmetic with HF32 allowed just where it is named: of ``conv`` and ``matmul``.
+    """Return a profile's arithmetic with HF32 only for the named settings, of ``conv`` and ``matmul``.
 
     Raises:
         ValueError: the profile's cube unit has no HF32.
@@ -107,8 +107,8 @@ class _Product:
     """An operator of the cube unit.
 
     Args:
-        cause: whose setting it follows.
-        operands: places of what is rounded among its arguments; a bias is added in float32.
+        cause: the cause whose setting the operator follows.
+        operands: the positions of the arguments to round; a bias is added in float32.
     """
 
     cause: str
@@ -129,18 +129,18 @@ MODELLED = frozenset({*_PRODUCTS, "gelu"})
 def adjusted(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], arithmetic: Arithmetic
 ) -> tuple[tuple[Any, ...], Mapping[str, Any], str]:
-    """Change a call of an aten operator into what the device would compute.
+    """Change the arguments of an aten operator so that the CPU computes what the device would compute.
 
     Args:
         name: the operator, without its namespace and overload.
-        args: its arguments, tensors on the CPU.
-        kwargs: those by name.
+        args: its positional arguments, with tensors on the CPU.
+        kwargs: its keyword arguments.
         arithmetic: how the device computes.
 
     Returns:
-        The arguments, and the cause by which they were changed; empty where they were not.
+        The arguments, and the cause of their change; empty if they were not changed.
     """
-    name = name.rstrip("_")  # what is done in place is computed likewise
+    name = name.rstrip("_")  # in-place operators compute the same values
     if name == "gelu":
         if arithmetic.gelu == "erf" or kwargs.get("approximate") == "tanh":
             return args, kwargs, ""
@@ -149,7 +149,7 @@ def adjusted(
     if product is None:
         return args, kwargs, ""
     rounding = getattr(arithmetic, product.cause)
-    # Half-precision operands are what they are: neither HF32 nor float16 takes anything from them.
+    # Rounding to HF32 or float16 applies to float32 operands only: half-precision operands stay as they are.
     if rounding == "fp32" or args[product.operands[0]].dtype != torch.float32:
         return args, kwargs, ""
     changed = [ROUNDINGS[rounding](arg) if i in product.operands else arg for i, arg in enumerate(args)]
@@ -157,5 +157,5 @@ def adjusted(
 
 
 def describe(arithmetic: Arithmetic) -> dict[str, str]:
-    """Lay an arithmetic out for a report."""
+    """Return an arithmetic as a dictionary, for a report."""
     return {field.name: getattr(arithmetic, field.name) for field in fields(arithmetic)}

@@ -1,4 +1,4 @@
-"""Making a process have a simulated NPU: once, for good, and only where there is no real one."""
+"""Sets up a simulated NPU in a process: once, permanently, and only if there is no real NPU."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vconv.runtime.simulation.relabelling import Memory
 from vconv.runtime.simulation.state import NPU, DeviceState
 
 LEAST_TORCH = (2, 10)
-"""First torch whose Python can set up a device with a guard; without one, an autograd graph aborts."""
+"""The first torch in which Python can set up a device with a guard; without a guard, autograd aborts."""
 _FREE = "privateuseone"
-"""The name of torch's spare device while nobody has taken it."""
+"""The name of torch's spare device while it is unused."""
 
 
 def lack() -> str:
-    """Say why the NPU cannot be simulated here; empty if it can."""
+    """Return why the NPU cannot be simulated here; empty if it can."""
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < LEAST_TORCH:
         return f"torch {torch.__version__}; the simulated NPU needs {'.'.join(map(str, LEAST_TORCH))}"
@@ -32,16 +32,17 @@ def lack() -> str:
 def simulate(arithmetic: Arithmetic) -> DeviceState:
     """Give this process a simulated NPU, irreversibly.
 
-    Call it before transformers is imported, which remembers whether there is an NPU.
+    Call this function before transformers is imported: transformers caches whether there is an NPU.
 
     Args:
-        arithmetic: how it computes.
+        arithmetic: how the device computes.
 
     Returns:
-        The device's state, by which it can be told to compute otherwise, and which counts.
+        The device's state, which can change the device's arithmetic, and which counts operators.
 
     Raises:
-        UnavailableError: torch is too old, or the process has a real NPU, or another device of that kind.
+        UnavailableError: torch is too old, or the process already uses torch's spare device, for example for
+            a real NPU.
     """
     taken: str = torch._C._get_privateuse1_backend_name()
     refusal = lack() or (f"torch's spare device is taken: {taken}" if taken != _FREE else "")
@@ -58,7 +59,7 @@ def simulate(arithmetic: Arithmetic) -> DeviceState:
     module = npu_module(state)
     set_up(rename=NPU, backend_module=module)
     Kernels(state).register()
-    # nn.MultiheadAttention would go through a fused kernel otherwise, which is refused.
+    # Otherwise nn.MultiheadAttention would use a fused kernel, which the simulated NPU refuses.
     torch.backends.mha.set_fastpath_enabled(False)
     _guard_storages(state.memory)
     sys.modules["torch_npu"] = torch_npu_module(module)
@@ -67,7 +68,7 @@ def simulate(arithmetic: Arithmetic) -> DeviceState:
 
 
 def _guard_storages(memory: Memory) -> None:
-    """Keep torch from asking the device for raw memory: it has no allocator, and the process would crash."""
+    """Keep torch from requesting raw memory: the device has no allocator, and the process would crash."""
     storage: Any = torch.UntypedStorage
     make = storage.__new__
 

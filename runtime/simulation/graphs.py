@@ -1,8 +1,8 @@
 """The simulated NPU's arithmetic written into an ONNX graph, so that any runtime on CPU computes it.
 
-Operands of products and convolutions are rounded by nodes put before them: to HF32 by a Veltkamp split
-(Dekker, "A floating-point technique for extending the available precision", 1971), which takes a product with
-2^12 + 1 and two differences, and to float16 by a cast there and back. The weights file stays as it is.
+Added nodes round the operands of products and convolutions. They round to HF32 by a Veltkamp split (Dekker,
+"A floating-point technique for extending the available precision", 1971), which takes a product with 2^12 + 1
+and two differences, and to float16 by a cast to float16 and back. The weights file stays unchanged.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from vconv.runtime.simulation.arithmetic import CONVOLUTION, GELU, HF32_DROPPED,
 
 _CAUSES = {"MatMul": MATMUL, "Gemm": MATMUL, "Conv": CONVOLUTION}
 _OPERANDS = (0, 1)
-"""Places of what is rounded among a product's inputs; a bias is added in float32."""
+"""The positions of a product's inputs to round; a bias is added in float32."""
 _SPLITTER = "vconv_veltkamp"
 
 
 def _hf32(value: str, rounded: str) -> list[NodeProto]:
-    """Leave 24 - 12 significant bits of float32, the first of which is implicit: HF32's 11 of fraction."""
+    """Keep 24 - 12 significant bits of float32: the implicit first bit, and HF32's 11 bits of fraction."""
     big, rest = f"{rounded}_big", f"{rounded}_rest"
     return [
         helper.make_node("Mul", [value, _SPLITTER], [big]),
@@ -46,15 +46,15 @@ _ROUNDINGS: Mapping[str, Callable[[str, str], list[NodeProto]]] = {"hf32": _hf32
 def rewritten(model: onnx.ModelProto, arithmetic: Arithmetic) -> tuple[onnx.ModelProto, Counter[str]]:
     """Write an arithmetic into a graph.
 
-    A GELU spelled out with Erf is what it says; only the operator Gelu, whose form the device chooses, turns
-    into its tanh form.
+    A GELU that is composed with Erf stays unchanged. Only the operator Gelu, whose form the device chooses,
+    changes to its tanh form.
 
     Args:
-        model: a graph in float32; it is left as it is.
+        model: a graph in float32; it stays unchanged.
         arithmetic: how the device computes.
 
     Returns:
-        The graph, its weights where they were, and how many nodes each cause changed.
+        The new graph, with the same references to its weights, and how many nodes each cause changed.
     """
     changed: Counter[str] = Counter()
     nodes: list[NodeProto] = []

@@ -1,7 +1,7 @@
-"""Kernels of the simulated NPU: every operator that the CPU has, run there on relabelled memory.
+"""Kernels of the simulated NPU: they run the CPU's operators on relabelled memory.
 
-One function serves about a thousand operators: it takes the device's name off the operands, changes them as
-the device's arithmetic would, runs the CPU's kernel, and puts the name on the results.
+One function serves about a thousand operators: it relabels the operands as CPU memory, changes them as the
+device's arithmetic would, runs the CPU's kernel, and relabels the results as the device's memory.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Kernel = Callable[..., Any]
 
 _KEY = "PrivateUse1"
 _MIXED = frozenset({"_copy_from", "copy_", "index", "index_put", "index_put_", "_index_put_impl_", "set_"})
-"""Operators that may have one operand on the CPU."""
+"""Operators that may have operands on the CPU and on the device."""
 _LAYOUT = frozenset(
     {"as_strided", "view", "_reshape_alias", "unfold", "view_as_real", "view_as_complex", "set_"}
 )
-"""Operators on sizes and strides alone: the CPU's kernel works on the device's tensor itself."""
+"""Operators that only change sizes and strides: the CPU's kernel works directly on the device's tensor."""
 _OWN = frozenset(
     {
         *("_copy_from", "copy_", "_to_copy", "to_sparse", "resize_", "_pin_memory", "is_pinned"),
@@ -32,7 +32,7 @@ _OWN = frozenset(
         *("_fused_sdp_choice", "_scaled_dot_product_flash_attention_for_cpu"),
     }
 )
-"""Operators that torch takes apart by itself, or that are written out below."""
+"""Operators that torch splits into other operators, or that are implemented below."""
 _REFUSED = frozenset(
     {
         *("_transformer_encoder_layer_fwd", "_native_multi_head_attention", "_triton_multi_head_attention"),
@@ -44,7 +44,8 @@ _REFUSED = frozenset(
         *("_pdist_backward", "_scaled_dot_product_flash_attention_for_cpu_backward"),
     }
 )
-"""Kernels that hide a GELU or a product from the arithmetic, or belong to training: refused, never exact."""
+"""Kernels that are refused. They hide a GELU or a product, which the arithmetic could not change, or belong
+to training."""
 _FOREIGN = ("quantize", "mkldnn")
 _REDUCED = (
     *("conv1d", "conv2d", "conv3d", "convolution", "matmul", "mm", "bmm", "addmm", "baddbmm", "linear"),
@@ -54,23 +55,24 @@ _WIDE = (
     *("softmax.int", "log_softmax.int", "layer_norm", "group_norm", "exp", "pow.Tensor_Scalar"),
     *("sum", "norm.Scalar", "mse_loss"),
 )
-"""What autocast runs in less precision, and what in float32 (torch's documentation of torch.amp)."""
+"""Operators that autocast runs in the lower precision (``_REDUCED``), and operators that it runs in float32
+(``_WIDE``), from torch's documentation of torch.amp."""
 
 
 class Kernels:
-    """The kernels, as registered with torch.
+    """The kernels that are registered with torch.
 
     Args:
-        state: how the device computes, and what it has done.
+        state: the device's state: its arithmetic, its memory and its counts.
     """
 
     def __init__(self, state: DeviceState) -> None:
         self._state = state
         self._kept: list[Any] = []
-        """A registration lasts as long as its object."""
+        """The libraries of the registrations: a registration lasts as long as its library object."""
 
     def register(self) -> int:
-        """Register every kernel; return how many."""
+        """Register every kernel; return how many of the CPU's operators were registered."""
         aten = self._library("aten", "IMPL")
         count = 0
         for operator, name in self._operators():
@@ -93,7 +95,7 @@ class Kernels:
         return self._kept[-1]
 
     def _operators(self) -> list[tuple[Any, str]]:
-        """List the CPU's operators that nothing else serves, with the names that they are registered by."""
+        """List the CPU's operators that have no kernel on the device yet, with their registration names."""
         found = []
         for full in torch._C._dispatch_get_registrations_for_dispatch_key("CPU"):
             namespace, _, name = full.partition("::")
@@ -142,7 +144,7 @@ class Kernels:
         return tensor
 
     def _register_gelu(self) -> None:
-        """Register ``npu_gelu``, which honours its mode where ``F.gelu`` does not."""
+        """Register ``npu_gelu``, which honours ``approximate`` even where ``F.gelu`` ignores it."""
         library = self._library("npu", "DEF")
         library.define('npu_gelu(Tensor self, *, str approximate="none") -> Tensor')
 
@@ -180,7 +182,7 @@ class Kernels:
 
 
 class _Call:
-    """One call of an operator: which operands were the device's, and what they are on the CPU.
+    """One call of an operator: the operands on the device, each paired with its tensor on the CPU.
 
     Args:
         name: the operator.
@@ -192,7 +194,7 @@ class _Call:
         self._foreign = False
 
     def taken(self, value: Any) -> Any:
-        """Return an argument as the CPU's kernel takes it."""
+        """Return an argument in the form that the CPU's kernel takes."""
         if isinstance(value, Tensor):
             if value.device.type == NPU:
                 self._pairs.append((as_cpu(value), value))
@@ -206,7 +208,7 @@ class _Call:
         return value
 
     def require_one_device(self) -> None:
-        """Refuse operands on two devices, in torch's own words for it."""
+        """Refuse operands on two devices, with torch's error message."""
         if self._foreign and self._pairs and self._name not in _MIXED:
             raise RuntimeError(
                 "Expected all tensors to be on the same device, but found at least two devices, npu:0 and "
@@ -214,7 +216,7 @@ class _Call:
             )
 
     def with_fresh_outs(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Put new memory in place of empty outputs: kernels resize them, and relabelled memory cannot be."""
+        """Replace empty outputs by new memory: kernels resize them, but cannot resize relabelled memory."""
         fresh = {}
         for place, (cpu, npu) in enumerate(self._pairs):
             if not cpu.numel():
@@ -224,13 +226,13 @@ class _Call:
         return [fresh.get(id(arg), arg) for arg in args], new
 
     def put_back(self, as_npu: Callable[[Tensor], Tensor]) -> None:
-        """Give outputs that the kernel resized or moved their new memory."""
+        """Attach the new memory to outputs that the kernel resized or moved."""
         for cpu, npu in self._pairs:
             if cpu.shape != npu.shape or (cpu.numel() and cpu.data_ptr() != npu.data_ptr()):
                 npu.data = as_npu(cpu)
 
     def given(self, result: Any, as_npu: Callable[[Tensor], Tensor]) -> Any:
-        """Return a result as the device's."""
+        """Return a result as a tensor on the device; the tensors in a list or tuple likewise."""
         if isinstance(result, Tensor):
             if result.device.type != "cpu":
                 return result

@@ -1,7 +1,7 @@
-"""What stands in for ``torch.npu`` and ``torch_npu`` while the NPU is simulated.
+"""Replacements for the modules ``torch.npu`` and ``torch_npu`` while the NPU is simulated.
 
-Names and meanings are those of torch_npu 2.9 to 2.13; only what a validator needs is there, and what is not
-raises AttributeError, as a misspelt name does on a real one.
+Names and meanings are from torch_npu 2.9 to 2.13. The modules have only the names that a validator needs. Any
+other name raises AttributeError, as a misspelt name does in the real module.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from vconv.runtime.simulation.state import LABEL, DeviceState
 
 VERSION = "0.0.0+simulated"
 SOC_VERSIONS = {False: 224, True: 202}
-"""By whether products take float16: the number of 910B4, and of 310P3 (torch_npu's NpuVariables.h)."""
+"""Whether products take float16 operands -> the number of 310P3 or, if not, of 910B4 (torch_npu's
+NpuVariables.h)."""
 
 
 class Event:
-    """A moment on the device; the simulated one does everything at once.
+    """A moment on the device. The simulated device does all work at once.
 
     Args:
-        enable_timing: whether it may be timed.
-        blocking: as on a real one, without effect.
-        interprocess: likewise.
+        enable_timing: whether the event can be used for timing.
+        blocking: accepted as in torch_npu, without effect.
+        interprocess: accepted as in torch_npu, without effect.
     """
 
     def __init__(
@@ -35,34 +36,34 @@ class Event:
         self._timed, self._seconds = enable_timing, 0.0
 
     def record(self, stream: object = None) -> None:
-        """Take the time."""
+        """Record the current time."""
         self._seconds = time.perf_counter()
 
     def elapsed_time(self, end: Event) -> float:
-        """Return the milliseconds from this event to another."""
+        """Return the milliseconds from this event to the event ``end``."""
         if not (self._timed and end._timed):
             raise RuntimeError("both events must be made with enable_timing=True")
         return 1e3 * (end._seconds - self._seconds)
 
     def synchronize(self) -> None:
-        """Wait for it, which is over."""
+        """Return at once: the event is already over."""
 
     def query(self) -> bool:
-        """Tell whether it is over."""
+        """Return whether the event is over, which is always true."""
         return True
 
 
 class Stream:
-    """A queue of work; the simulated device has none to wait for."""
+    """A queue of work, which is always empty on the simulated device."""
 
     def __init__(self, device: object = None, priority: int = 0) -> None:
         self.device = device
 
     def synchronize(self) -> None:
-        """Wait for it, which is empty."""
+        """Return at once: the queue is empty."""
 
     def wait_stream(self, stream: Stream) -> None:
-        """Wait for another, which is empty."""
+        """Return at once: the queue of ``stream`` is empty."""
 
     def __enter__(self) -> Stream:
         return self
@@ -72,10 +73,10 @@ class Stream:
 
 
 class Setting:
-    """``torch.npu.conv`` or ``torch.npu.matmul``.
+    """The settings ``torch.npu.conv`` or ``torch.npu.matmul``.
 
     Args:
-        state: the device.
+        state: the device's state.
         name: ``conv`` or ``matmul``.
     """
 
@@ -97,7 +98,7 @@ class Setting:
 
 
 def npu_module(state: DeviceState) -> ModuleType:
-    """Make what ``torch.npu`` is on the simulated device."""
+    """Make the module ``torch.npu`` of the simulated device."""
     memory = state.memory
     module: Any = ModuleType("torch.npu", LABEL)
     module.SIMULATED = state
@@ -135,9 +136,9 @@ def npu_module(state: DeviceState) -> ModuleType:
 
 
 def torch_npu_module(npu: ModuleType) -> ModuleType:
-    """Make what ``import torch_npu`` gives on the simulated device.
+    """Make the module ``torch_npu`` of the simulated device.
 
-    transformers imports fused operators from it by name; they are there, and refuse to run.
+    transformers imports fused operators from this module by name. They exist here, but refuse to run.
     """
     module: Any = ModuleType("torch_npu", LABEL)
     module.__spec__ = importlib.machinery.ModuleSpec("torch_npu", None)

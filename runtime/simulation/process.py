@@ -1,8 +1,8 @@
-"""The process that has the simulated NPU: it opens one variant, and follows commands from a pipe.
+"""The process that has the simulated NPU: it opens one variant, and executes commands from a pipe.
 
 ``python -m vconv.runtime.simulation.process DESCRIPTOR`` is a child of the sessions in
-:mod:`vconv.runtime.simulation.session`. The device is there before transformers is imported, which remembers
-whether there is one.
+:mod:`vconv.runtime.simulation.session`. The process sets up the device before it imports transformers,
+because transformers caches whether there is an NPU.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class Bug(Exception):
-    """An error that no user can fix; its text is the traceback of the process in which it happened."""
+    """An error that users cannot fix; its text is the traceback from the process in which it happened."""
 
 
 class Server:
-    """What a parent can ask for, by name.
+    """The commands that a parent process can call by name.
 
     Args:
-        arithmetic: how the device computes at first.
+        arithmetic: how the device computes initially.
 
     Raises:
         UnavailableError: the NPU cannot be simulated here.
@@ -51,34 +51,34 @@ class Server:
         from vconv.runtime.devices.table import find_device
         from vconv.runtime.processes import peak_memory
 
-        # How the device computes is the parent's to say, not for a session to set at every run.
+        # The parent sets how the device computes. A session must not change it at every run.
         device = dataclasses.replace(find_device("npu"), exact=contextlib.nullcontext)
         self._session = peak_memory.opened(subject, device)
         self._state.recount()
         return self._session.gelu
 
     def run(self, pixel_values: Array) -> tuple[dict[str, Array], Mapping[str, tuple[str, str]]]:
-        """Run a batch; return the outputs, and the type and device that each had."""
+        """Run a batch; return the outputs, and the type and device of each output."""
         assert self._session is not None
         outputs = self._session.run(pixel_values)
         placed = {name: (place.dtype, place.device) for name, place in self._session.placed.items()}
         return outputs, placed
 
     def launches(self, pixel_values: Array) -> Launches | None:
-        """Count what one forward pass of a batch launches."""
+        """Count the launches of one forward pass of a batch."""
         assert self._session is not None
         return self._session.launches(pixel_values)
 
     def configure(self, arithmetic: Arithmetic) -> None:
-        """Compute in another way from now on."""
+        """Change the device's arithmetic, and restart the counts."""
         self._state.configure(arithmetic)
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return how often each operator was run, and how many operators each cause changed."""
+        """Return how often each operator ran, and how many operators each cause changed."""
         return dict(self._state.executed), dict(self._state.changed)
 
     def probe(self, seed: int) -> Any:
-        """Find out by its results how the device computes."""
+        """Find out how the device computes, from its results."""
         from vconv.runtime.devices.probe import probe
         from vconv.runtime.devices.table import find_device
 
@@ -86,9 +86,10 @@ class Server:
 
 
 def serve(connection: Connection, make: Callable[[Arithmetic], Server] = Server) -> None:
-    """Answer a parent until it hangs up: first it says how to compute, then what to do.
+    """Answer the parent's requests until it closes the pipe.
 
-    An answer is the name of its kind, ``result``, ``refusal`` or ``bug``, and what belongs to it.
+    The first request is the arithmetic; each later request is a command and its arguments. An answer is a
+    pair: its kind, ``result``, ``refusal`` or ``bug``, and its value, error or traceback.
     """
     server: Server | None = None
     while True:
@@ -112,7 +113,7 @@ def serve(connection: Connection, make: Callable[[Arithmetic], Server] = Server)
 
 def main() -> None:
     """Serve the parent that holds the other end of the pipe."""
-    os.dup2(2, 1)  # What libraries print belongs on standard error.
+    os.dup2(2, 1)  # Send what libraries print to standard error.
     with Connection(int(sys.argv[1])) as connection:
         serve(connection)
 

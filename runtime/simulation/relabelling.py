@@ -1,8 +1,8 @@
-"""CPU memory under the name of another device, and how much of it there is.
+"""Labels CPU memory as another device's memory, and counts how much of this memory is in use.
 
-A tensor "on the NPU" is an ordinary torch.Tensor whose storage is CPU memory that is labelled npu:0. The
-label is changed by handing the memory over through DLPack (https://dmlc.github.io/dlpack/latest/c_api.html)
-with the capsule's device rewritten on the way, so that no byte moves and there is no subclass of tensors.
+A tensor "on the NPU" is an ordinary torch.Tensor whose storage is CPU memory with the label npu:0. To change
+the label, the memory is passed through DLPack (https://dmlc.github.io/dlpack/latest/c_api.html), and the
+device in the DLPack capsule is overwritten. So no byte is copied, and no subclass of Tensor is needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.multiprocessing import reductions
 
 _CPU, _EXTENSION = 1, 12
-"""DLPack's codes of devices: kDLCPU, and kDLExtDev, which torch takes for PrivateUse1."""
+"""DLPack's device codes: kDLCPU, and kDLExtDev, which torch maps to PrivateUse1."""
 
 
 class _Device(ctypes.Structure):
@@ -23,7 +23,7 @@ class _Device(ctypes.Structure):
 
 
 class _Managed(ctypes.Structure):
-    """The head of a DLManagedTensor: where its data are, and on what device."""
+    """The first fields of a DLManagedTensor: the address of its data, and its device."""
 
     _fields_ = (("data", ctypes.c_void_p), ("device", _Device))
 
@@ -47,10 +47,10 @@ def as_cpu(tensor: Tensor) -> Tensor:
 
 
 class Memory:
-    """Gives CPU memory the device's name, and knows how much of it is alive.
+    """Labels CPU memory as the device's memory, and counts how many bytes of it are in use.
 
     Args:
-        total_bytes: how much the device has.
+        total_bytes: the memory of the device.
     """
 
     def __init__(self, total_bytes: int) -> None:
@@ -66,19 +66,19 @@ class Memory:
             watched: Any = reductions.StorageWeakRef
             self._blocks[storage._cdata] = (watched(storage), storage.nbytes())
             self._alive += storage.nbytes()
-            # What was let go is only looked for where it would matter: at what seems to be a new peak.
+            # Look for freed memory only at an apparent new peak: elsewhere it does not matter.
             if self._alive > self._peak:
                 self._peak = max(self._peak, self.alive_bytes())
         return found
 
     def alive_bytes(self) -> int:
-        """Return how much is in use."""
+        """Return how many bytes are in use."""
         self._blocks = {key: block for key, block in self._blocks.items() if not block[0].expired()}
         self._alive = sum(nbytes for _, nbytes in self._blocks.values())
         return self._alive
 
     def peak_bytes(self) -> int:
-        """Return the most that was in use since the last reset."""
+        """Return the greatest number of bytes in use since the last reset."""
         return self._peak
 
     def reset_peak(self) -> None:

@@ -31,16 +31,16 @@ from vconv.types import Array
 
 CHILD = child.command("vconv.runtime.simulation.process")
 PATIENCE_SECONDS = 10.0
-"""How long a process may take to end that nobody listens to: longer than Python takes to go."""
+"""Time that a process may take to end after its pipe is closed: longer than Python takes to exit."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a simulated device did.
+    """The counts of operators on a simulated device.
 
     Args:
-        executed: by name, how often each operator was run; of a graph, how many nodes it has of it.
-        changed: by cause, how many of them were computed otherwise than on a CPU.
+        executed: operator -> how often it ran; for a graph, how many of the graph's nodes have this operator.
+        changed: cause -> how many of these operators or nodes were computed differently from a CPU.
     """
 
     executed: Mapping[str, int]
@@ -48,23 +48,23 @@ class Counts:
 
 
 class Simulated(Session):
-    """A session whose device is simulated, and can be told how to compute."""
+    """A session on a simulated device, whose arithmetic can be changed."""
 
     @abstractmethod
     def configure(self, arithmetic: Arithmetic) -> None:
-        """Compute in another way from now on, and count from nothing."""
+        """Change the device's arithmetic, and restart the counts."""
 
     @abstractmethod
     def counts(self) -> Counts:
-        """Return what was done since the last :meth:`configure`."""
+        """Return the counts since the last :meth:`configure`."""
 
 
 class Child:
     """A process that has the simulated NPU.
 
     Args:
-        arithmetic: how it computes at first.
-        command: what to start; it gets the pipe's descriptor as its last argument.
+        arithmetic: how the device computes initially.
+        command: the command to start; the pipe's descriptor is added as its last argument.
 
     Raises:
         UnavailableError: the NPU cannot be simulated here.
@@ -89,12 +89,12 @@ class Child:
             self._closing = undone.pop_all()
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Have a method of :class:`vconv.runtime.simulation.process.Server` called, and return its result.
+        """Call a method of :class:`vconv.runtime.simulation.process.Server` there, and return its result.
 
         Raises:
-            VconvError: what that method raises.
+            VconvError: the method raised this error.
             EngineError: the process ended.
-            Bug: anything else went wrong there.
+            Bug: the method raised any other exception.
         """
         return self._ask((name, arguments))
 
@@ -118,7 +118,7 @@ class Child:
         return answer
 
     def _end(self) -> None:
-        """Wait for the process, which nobody listens to any more; one that goes on computing is ended."""
+        """Wait for the process, whose pipe is closed; kill the process if it does not end in time."""
         try:
             self._process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -126,7 +126,7 @@ class Child:
             self._process.wait()
 
     def close(self) -> None:
-        """End the process, which ends when nobody listens to it any more."""
+        """Close the pipe, which ends the process."""
         self._closing.close()
 
 
@@ -134,7 +134,7 @@ class SimulatedTorchSession(Simulated):
     """A torch variant on a simulated NPU.
 
     Args:
-        subject: the variant.
+        subject: the variant to open.
         device: the simulated NPU.
         folder: see :class:`vconv.runtime.engines.base.Session`.
         size: see :class:`vconv.runtime.engines.base.Session`.
@@ -187,9 +187,9 @@ class SimulatedGraphSession(OnnxRuntimeSession, Simulated):
         path: the ONNX file.
         device: the simulated NPU.
         folder: see :class:`vconv.runtime.engines.base.FileSession`.
-        size: see there.
-        batch: see there.
-        precision: see there.
+        size: see the same class.
+        batch: see the same class.
+        precision: see the same class.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class SimulatedGraphSession(OnnxRuntimeSession, Simulated):
         super().__init__(path, device, folder, size, batch, precision)
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
-        """Load the graph as the device computes."""
+        """Load the graph with the device's arithmetic written into it."""
         assert self.device.simulates is not None
         return self._loaded(self.device.simulates)
 

@@ -1,4 +1,4 @@
-"""What the simulated NPU is at a moment: how it computes, what it holds, and what it has done."""
+"""The state of the simulated NPU: its arithmetic, its memory, and its counts of operators."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from vconv.runtime.simulation.relabelling import Memory
 
 NPU = "npu"
 LABEL = "simulated Ascend NPU"
-"""What the device calls itself."""
+"""The name that the device reports."""
 TOTAL_BYTES = 64 << 30
-"""Memory of the boards that the profiles are of: 64 GB (Huawei's data sheets of 910B)."""
+"""Memory of the boards that the profiles describe: 64 GB (Huawei's data sheets of 910B)."""
 
 
 class DeviceState:
-    """The one state of a process's simulated device.
+    """The state of a process's only simulated device.
 
     Args:
-        arithmetic: how it computes.
+        arithmetic: how the device computes.
     """
 
     def __init__(self, arithmetic: Arithmetic) -> None:
@@ -31,9 +31,9 @@ class DeviceState:
         self.configure(arithmetic)
 
     def configure(self, arithmetic: Arithmetic) -> None:
-        """Compute in another way from now on, with torch.npu's settings to match, and count anew.
+        """Change the arithmetic, set torch.npu's settings to match, and restart the counts.
 
-        A device without HF32 keeps the settings, and they do nothing.
+        A device without HF32 keeps its settings, which have no effect.
         """
         self.arithmetic = arithmetic
         self.gelu_decided = False
@@ -43,24 +43,24 @@ class DeviceState:
         self.recount()
 
     def recount(self) -> None:
-        """Count operators from nothing."""
+        """Restart the counts of operators from zero."""
         self.executed.clear()
         self.changed.clear()
 
     def set_hf32(self, flag: str, allowed: bool) -> None:
-        """Set ``allow_hf32`` of ``conv`` or ``matmul``."""
+        """Set ``allow_hf32`` of ``torch.npu.conv`` or ``torch.npu.matmul``."""
         self.allow_hf32[flag] = allowed
         if getattr(self.arithmetic, FLAGS[flag]) != "fp16":
             self.arithmetic = replace(self.arithmetic, **{FLAGS[flag]: "hf32" if allowed else "fp32"})
 
     def use_compatible_impl(self, wanted: bool) -> None:
-        """Let ``F.gelu`` honour its mode, or not; without effect after the first GELU, as documented."""
+        """Set whether ``F.gelu`` honours ``approximate``; no effect after the first GELU, as documented."""
         if not self.gelu_decided:
             gelu = "erf" if wanted else PROFILES["910b"].gelu
             self.arithmetic = replace(self.arithmetic, gelu=gelu)
 
     def note(self, name: str, cause: str) -> None:
-        """Count one operator, and what changed it; empty for nothing."""
+        """Count one operator, and the cause that changed it; an empty cause if nothing did."""
         self.executed[name] += 1
         self.gelu_decided |= name == "gelu"
         if cause:

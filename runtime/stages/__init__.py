@@ -1,1 +1,1 @@
-"""Variants in stages: embeddings, blocks and head, each of which can be run by itself."""
+"""Variants in stages: embeddings, blocks and head. Each stage can be run separately."""

@@ -1,7 +1,7 @@
-"""Stages: a variant taken apart into embeddings, blocks and head, each of which can be run by itself.
+"""Stages: a variant split into embeddings, blocks and head. Each stage can be run separately.
 
-Between two stages there is one array, the tokens. So a stage can be fed with what another variant's stage
-before it gave, and its own error is separate from that of its input.
+Only one array goes from one stage to the next: the tokens. So a stage can take the tokens that the preceding
+stage of another variant gave, and the error of the stage is separate from the error of its input.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from vconv.errors import ArtifactError
 from vconv.types import Array, Arrays
 
 TOKENS = "tokens"
-"""What goes from one stage to the next: float32 (B, 1 + registers + patches, D)."""
+"""The array between two stages: float32 (B, 1 + registers + patches, D)."""
 EMBEDDINGS, HEAD = "embeddings", "head"
 
 
 def stage_names(blocks: int) -> tuple[str, ...]:
-    """Name the stages of a network: ``embeddings``, ``block 0`` to the last, ``head``."""
+    """Return the names of a network's stages: ``embeddings``, ``block 0`` to the last block, ``head``."""
     return (EMBEDDINGS, *(f"block {index}" for index in range(blocks)), HEAD)
 
 
 def require(network: Network, *needed: Capability) -> None:
-    """Make sure that a network can be taken apart.
+    """Check that a network can be split into stages.
 
     Raises:
-        ArtifactError: something that must be known of it is not.
+        ArtifactError: the network's architecture lacks one of the needed capabilities.
     """
     lack = network.lack(*needed)
     if lack:
@@ -45,12 +45,13 @@ class Step:
     """One operator of a stage, as it was run.
 
     Args:
-        name: the name of what it gave, unlike any other's in its stage.
-        operator: what it is: ``MatMul``, ``aten.mm``.
-        node: what a user finds it by: the node of a graph, the module of a model.
-        inputs: the names of those steps of the same stage that it works on, and of :data:`TOKENS`.
-        weights: the weights that it works on.
-        value: what it gave, as float32.
+        name: the name of its result, unique in the stage.
+        operator: the operator, such as ``MatMul`` or ``mm``.
+        node: where a user finds the operator: the node of a graph, or the module of a model.
+        inputs: the names of the steps of the same stage that it takes as inputs; :data:`TOKENS` for the
+            stage's input.
+        weights: the names of the weights that it takes.
+        value: its result, as float32.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Step:
 
 
 class Stages(ABC):
-    """A variant in stages. They are run in order, the embeddings first: later ones need the batch's size."""
+    """A variant in stages. Run them in order, the embeddings first: later stages need the batch's size."""
 
     names: tuple[str, ...]
 
@@ -71,13 +72,13 @@ class Stages(ABC):
         """Run one stage.
 
         Args:
-            stage: which.
+            stage: the index of the stage.
             given: ``pixel_values`` for the embeddings, else :data:`TOKENS`.
 
         Returns:
-            :data:`TOKENS`; the named outputs from the head.
+            :data:`TOKENS`; for the head, the named outputs.
         """
 
     @abstractmethod
     def steps(self, stage: int, given: Arrays) -> list[Step]:
-        """Run one stage; return every operator of it that works on what was given, in order."""
+        """Run one stage; return every operator that depends on the stage's input, in order."""

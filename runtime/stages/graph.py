@@ -1,4 +1,4 @@
-"""An ONNX graph in stages, cut where one block's weights end and the next one's begin."""
+"""An ONNX graph in stages, cut between the weights of one block and the weights of the next block."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 @dataclass(frozen=True)
 class _Cut:
-    """A graph with every value's stage.
+    """A graph with the stage of every value.
 
     Args:
-        nodes: in topological order.
-        stages: by value, the stage that it belongs to.
-        depends: the values that depend on the images; any other is made anew wherever it is needed.
-        types: by value, its ONNX element type, where it is known.
+        nodes: the graph's nodes in topological order.
+        stages: value -> the stage that it belongs to.
+        depends: the values that depend on the images; each stage that needs any other value recomputes it.
+        types: value -> its ONNX element type, where it is known.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -41,16 +41,16 @@ class _Cut:
     types: Mapping[str, int]
 
     def needed(self, stage: int) -> list[str]:
-        """List what a stage takes from those before it."""
+        """List the values that a stage takes from earlier stages."""
         own = [node for node in self.nodes if self.stages[node.output[0]] == stage]
         names = dict.fromkeys(name for node in own for name in node.input)
         return [name for name in names if name in self.depends and self.stages[name] < stage]
 
     def tokens_into(self, stage: int) -> str:
-        """Return the one value of floats that goes into a stage.
+        """Return the only floating-point value that goes into a stage.
 
         Raises:
-            ArtifactError: there is none, or there are several.
+            ArtifactError: there is no such value, or there are several.
         """
         found = [name for name in self.needed(stage) if self.types.get(name, TensorProto.FLOAT) in _FLOATS]
         if len(found) != 1:
@@ -64,7 +64,7 @@ class _Cut:
 
 
 def _cut(graph: onnx.GraphProto, network: Network) -> _Cut:
-    """Find every value's stage: the greatest of the weights, and of the inputs, that it comes from."""
+    """Find every value's stage: the latest stage of the weights and inputs that the value depends on."""
     stages = {network.stored_key(tensor): _stage(tensor, network) for tensor in network.tensors().values()}
     stages[INPUT] = 0
     depends = {INPUT}
@@ -84,9 +84,10 @@ def _after_blocks(
     stages: Mapping[str, int],
     network: Network,
 ) -> set[str]:
-    """List what is made of the last block's tokens without weights: they are the head's, not the block's.
+    """List the values computed from the last block's tokens without weights: they belong to the head.
 
-    Without a norm in the end, as where timm norms what was pooled, no weight tells where the head begins.
+    If no norm follows the last block, as when timm normalises the pooled tokens, no weight marks where the
+    head begins.
     """
     height, width = _dimensions(values[INPUT])[2:]
     patches = (height // network.numbers.patch) * (width // network.numbers.patch)
@@ -111,17 +112,17 @@ def _stage(tensor: TensorSpec, network: Network) -> int:
 
 
 class GraphStages(Stages):
-    """An ONNX graph in stages; each becomes a small separate graph, with its weights inside.
+    """An ONNX graph in stages. Each stage becomes a small separate graph, with its weights inside.
 
     Args:
-        path: the graph.
-        network: what it computes.
-        device: where to run it.
-        engine: what runs it.
-        precision: name of what it is computed in.
+        path: the path of the graph.
+        network: the description of the network that the graph computes.
+        device: the device to run on.
+        engine: the name of the engine that runs the graph.
+        precision: the name of the precision to compute the graph in.
 
     Raises:
-        ArtifactError: the graph has no such blocks, or they are not known.
+        ArtifactError: the graph cannot be cut into blocks, or the architecture's blocks are not known.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class GraphStages(Stages):
         self._loaded: tuple[object, Piece] | None = None
 
     def _gives(self, stage: int) -> list[str]:
-        """List what a stage gives that is wanted: the tokens, or the outputs, and what later stages need."""
+        """List the values that a stage returns: those that later stages need; for the head, the outputs."""
         stages, rest = self._cut.stages, range(stage + 1, len(self.names))
         if not rest:
             return [value.name for value in self._model.graph.output]
@@ -150,7 +151,7 @@ class GraphStages(Stages):
         """See :meth:`Stages.run`."""
         wanted = self._gives(stage)
         last = stage == len(self.names) - 1
-        # Without a norm in the end, the tokens that go into the head are an output as they are.
+        # If no norm follows the last block, the tokens that go into the head are also an output, unchanged.
         (whole,) = given.values()
         passed = {self._into[stage]: whole} if last and self._into[stage] in wanted else {}
         found = {**self._run(stage, given, [name for name in wanted if name not in passed]), **passed}
@@ -166,7 +167,7 @@ class GraphStages(Stages):
         floats = [name for node in nodes for name in node.output if name and self._is_float(name)]
         values = self._run(stage, given, floats)
         weights = _weights_behind(self._model.graph.node, self._initializers)
-        # What is no float, such as a shape, is no step: in its place stand the steps that it comes from.
+        # A value that is not a float, such as a shape, is not a step: the steps it comes from replace it.
         sources: dict[str, tuple[str, ...]] = {self._into[stage]: (TOKENS,)}
         steps = []
         for node in nodes:
@@ -181,14 +182,14 @@ class GraphStages(Stages):
         return steps
 
     def operators(self, stage: int) -> list[str]:
-        """List the names of a stage's operators that work on what goes into it, in order."""
+        """List the names of a stage's nodes that depend on the images, in order."""
         return [node.name for node in self._nodes(stage) if node.output[0] in self._cut.depends]
 
     def _is_float(self, name: str) -> bool:
         return self._cut.types.get(name, TensorProto.UNDEFINED) in _FLOATS
 
     def _nodes(self, stage: int) -> list[onnx.NodeProto]:
-        """Return a stage's nodes, and those that make the constants which they need, in order."""
+        """Return a stage's nodes, and the nodes that compute the constants they need, in order."""
         wanted: set[str] = set()
         found = []
         for node in reversed(self._cut.nodes):
@@ -200,7 +201,7 @@ class GraphStages(Stages):
         return found[::-1]
 
     def _run(self, stage: int, given: Arrays, wanted: Sequence[str]) -> dict[str, Array]:
-        """Run a stage on what was given and on what earlier stages carried over."""
+        """Run a stage on its given input and on the stored values of earlier stages."""
         needed = [name for name in self._cut.needed(stage) if name != self._into[stage]] if stage else []
         ((_, tokens),) = given.items()
         feed = {self._into[stage]: tokens, **{name: self._carried[name] for name in needed}}
@@ -245,7 +246,10 @@ class GraphStages(Stages):
 
 
 def _weights_behind(nodes: Iterable[onnx.NodeProto], weights: Mapping[str, TensorProto]) -> dict[str, str]:
-    """Tell, by value, which weight it is, or is made of by one operator alone, such as its transpose."""
+    """Map each value that is a weight, or is made from one weight alone, to this weight's name.
+
+    A transpose of a weight, for example, is made from the weight alone.
+    """
     found = {name: name for name, tensor in weights.items() if uses_external_data(tensor)}
     for node in nodes:
         if len(node.input) == 1 and node.input[0] in found:

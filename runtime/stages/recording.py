@@ -1,4 +1,4 @@
-"""Recording the operators that torch runs, with what each works on."""
+"""Recording the operators that torch runs, with the inputs and weights of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _product(bias: Tensor, left: Tensor, right: Tensor, **scales: Any) -> Iterat
 
 
 def _gelu(x: Tensor, **form: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield what a graph's GELU is made of: x / 2, x / sqrt(2), erf(x / sqrt(2)), 1 + erf(x / sqrt(2))."""
+    """Yield the parts of a graph's exact GELU: x / 2, x / sqrt(2), erf(x / sqrt(2)), 1 + erf(x / sqrt(2))."""
     if form.get("approximate", "none") != "none":
         return
     yield "half", 0.5 * x
@@ -37,15 +37,15 @@ def _gelu(x: Tensor, **form: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 _PARTS: Mapping[str, Callable[..., Iterator[tuple[str, Tensor]]]] = {"addmm": _product, "gelu": _gelu}
-"""By operator: what a graph spells out and torch does at one stroke."""
+"""Operator -> the intermediate results that a graph computes in separate nodes, and torch in one operator."""
 
 
 class Recorder(TorchDispatchMode):
-    """While it is on, hands over every operator that works on given tokens, as a step.
+    """While active, passes on every operator that depends on the given tokens, as a step.
 
     Args:
-        model: what is run; its parameters are the weights.
-        take: takes a step.
+        model: the model that runs; its parameters are the weights.
+        take: receives each step.
     """
 
     def __init__(self, model: nn.Module, take: Callable[[Step], None]) -> None:
@@ -58,17 +58,17 @@ class Recorder(TorchDispatchMode):
         self._count = 0
 
     def start(self, tokens: Tensor) -> None:
-        """Say which tensor is given: what does not come from it is not recorded."""
+        """Set the stage's input; only operators that depend on this tensor are recorded."""
         self._names[id(tokens)] = TOKENS
         self._alive.append(tokens)
 
     def stop(self) -> None:
-        """Record no more: what runs from now on is another stage's."""
+        """Stop recording: the operators that run from now on belong to another stage."""
         self._names.clear()
 
     @contextlib.contextmanager
     def inside(self, model: nn.Module) -> Iterator[None]:
-        """Know in which module an operator runs, while open."""
+        """Record which module an operator runs in while this context is open."""
         with contextlib.ExitStack() as watched:
             for name, module in model.named_modules():
                 watched.callback(module.register_forward_pre_hook(self._entering(name)).remove)
@@ -96,7 +96,7 @@ class Recorder(TorchDispatchMode):
                 if value.is_floating_point():
                     self._names[id(value)] = self._hand_over(operator, inputs, weights, value)
         elif weights:
-            # A view or a copy of a weight, such as its transpose, stands for it.
+            # A view or a copy of a weight, such as its transpose, counts as this weight.
             self._weights |= {id(value): weights[0] for value in given}
         return result
 

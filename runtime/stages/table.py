@@ -1,4 +1,4 @@
-"""Which open sessions can be taken apart into stages, and why others cannot."""
+"""Which open sessions can be split into stages, and why others cannot."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ COMPILED = "a compiled model runs whole"
 
 
 def in_stages(session: Session, device: Device, network: Network) -> Stages | str:
-    """Take an open variant apart into embeddings, blocks and head.
+    """Split an open variant into embeddings, blocks and head.
 
     Args:
-        session: the variant.
-        device: where it runs.
-        network: the patched network, whose weights tell where a graph's blocks end.
+        session: the open variant.
+        device: the device that it runs on.
+        network: the patched network, whose weights show where a graph's blocks end.
 
     Returns:
-        Its stages, or why it has none.
+        The variant's stages, or the reason why it cannot be split.
 
     Raises:
         ArtifactError: a graph cannot be cut where a block ends.
     """
-    # The simulated session of a graph is one of an engine too.
+    # Test this first: the simulated session of a graph is a GraphSession too.
     if isinstance(session, Simulated):
         return SIMULATED
     if isinstance(session, CapturedSession):

@@ -1,4 +1,4 @@
-"""A torch variant in stages, and every operator of one of them."""
+"""A torch variant in stages, and every operator of a stage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find_blocks(model: nn.Module, network: Network) -> list[nn.Module]:
     """Return a model's transformer blocks, in order.
 
     Raises:
-        RuntimeError: it has no list of as many modules as the network has blocks.
+        RuntimeError: the model has no list with as many modules as the network has blocks.
     """
     lists = [
         module
@@ -39,14 +39,14 @@ def find_blocks(model: nn.Module, network: Network) -> list[nn.Module]:
 
 
 class TorchStages(Stages):
-    """A torch session in stages. While one runs, the blocks that are not meant are passed by.
+    """A torch session in stages. While the embeddings or the head run, the blocks are skipped.
 
     Args:
-        session: the variant, open.
+        session: the open variant.
         plain: whether attention is computed with plain operators, as in a graph, while steps are listed.
 
     Raises:
-        ArtifactError: it is not known to have blocks.
+        ArtifactError: the architecture's blocks are not known.
     """
 
     def __init__(self, session: TorchSession, plain: bool) -> None:
@@ -70,12 +70,12 @@ class TorchStages(Stages):
         return found
 
     def visit(self, stage: int, given: Arrays, take: Callable[[Step], None]) -> None:
-        """Run one stage; hand over every operator of it as soon as it has run, and list none.
+        """Run one stage; pass on every operator as soon as it has run, and keep no list.
 
         Args:
-            stage: which.
+            stage: the index of the stage.
             given: see :meth:`Stages.run`.
-            take: takes a step.
+            take: receives each step.
         """
         recorder = Recorder(self._model, take)
         plain = library_of(self._network).plain_attention(self._model) if self._plain else None
@@ -85,7 +85,7 @@ class TorchStages(Stages):
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
         session = self._session
-        # Not in inference mode: there, operators would not be taken apart into those that a graph has.
+        # Not in inference mode, which does not split composed operators into the ones that a graph has.
         with (
             session.refusals(),
             torch.no_grad(),
@@ -115,7 +115,7 @@ class TorchStages(Stages):
             return {TOKENS: as_array(self._blocks[stage - 1](tokens, *arguments, **options))}
 
     def _embedded(self, recorder: Recorder | None) -> Tensor:
-        """Run all but the blocks; return what goes into the first, and note what each is given beside it."""
+        """Run all but the blocks; return the first block's input, and store each block's other arguments."""
         seen: list[Tensor] = []
 
         def passing(index: int, tokens: Tensor, *arguments: Any, **options: Any) -> Tensor:
@@ -131,7 +131,7 @@ class TorchStages(Stages):
         return seen[0]
 
     def _ended(self, tokens: Tensor, record: Callable[[Tensor], Tensor]) -> dict[str, Array]:
-        """Run the head: all but the blocks, with the tokens put in where the last block ends."""
+        """Run the head: all but the blocks, with the given tokens as the last block's result."""
 
         def passing(index: int, before: Tensor, *arguments: Any, **options: Any) -> Tensor:
             return record(tokens.to(self._type)) if index == len(self._blocks) - 1 else before

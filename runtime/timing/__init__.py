@@ -1,1 +1,1 @@
-"""Timing: clocks, what else the machine did meanwhile, and how sure a figure is."""
+"""Timing: clocks, the load of other processes during a measurement, and the confidence of a figure."""

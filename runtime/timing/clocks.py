@@ -1,4 +1,4 @@
-"""Clocks: raw samples of how long a variant takes, with every device waited for."""
+"""Clocks: raw samples of how long a variant takes, with a wait for the device before and after each run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vconv.runtime.timing.warnings import warnings_about
 from vconv.types import Say, silent
 
 PERCENTILES_NEED = 100
-"""Samples under which a 99th percentile would be no more than the maximum, and is withheld."""
+"""With fewer samples, a 99th percentile would only be the maximum, so it is not reported."""
 WARMING_SHARE = 0.2
-"""Part of a budget that warm-ups may take."""
+"""The share of a budget that warm-ups may take, in addition to the budget."""
 _ORDER_SEED = 0
 
 Key = TypeVar("Key")
@@ -28,11 +28,11 @@ class TimingPlan:
     """How much to measure.
 
     Args:
-        batches: images a run, one measurement each; a static graph is timed at its own.
-        warmups: runs that are not counted.
-        runs: runs that are.
-        budget_seconds: what one variant's counted runs may take at one batch, and of which its warm-ups may
-            take :data:`WARMING_SHARE` besides; None for no limit.
+        batches: images per run, with one measurement per batch; a static graph is timed at its own batch.
+        warmups: the number of runs that are not counted.
+        runs: the number of counted runs.
+        budget_seconds: the time that one variant's counted runs may take at one batch. Its warm-ups may take
+            :data:`WARMING_SHARE` of this time in addition. None for no limit.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -41,23 +41,23 @@ class TimingPlan:
     budget_seconds: float | None = 60.0
 
     def lasts(self, seconds: float) -> float:
-        """Return about how many seconds it takes to measure what takes so many a run."""
+        """Estimate the seconds that a measurement takes, from the seconds that one run takes."""
         counted, warming = self.runs * seconds, self.warmups * seconds
         if self.budget_seconds is None:
             return counted + warming
         return min(counted, self.budget_seconds) + min(warming, self.budget_seconds * WARMING_SHARE)
 
     def left(self, taken: Sequence[float]) -> float:
-        """Return about how many seconds the rest of the counted runs takes, after the samples so far."""
+        """Estimate the seconds that the remaining counted runs take, from the samples so far."""
         rest = (self.runs - len(taken)) * sum(taken) / len(taken)
         return rest if self.budget_seconds is None else max(0.0, min(rest, self.budget_seconds - sum(taken)))
 
 
 QUICK = TimingPlan(warmups=2, runs=10, budget_seconds=20.0)
-"""A glance."""
+"""A quick run (``--quick``)."""
 DEFAULT = TimingPlan()
 FULL = TimingPlan(batches=(1, 2, 4, 8, 16), budget_seconds=None)
-"""Everything, however long it takes."""
+"""A full run, without a time limit."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,19 @@ class Measurement:
     """How long one variant took at one batch.
 
     Args:
-        batch: images a run.
-        seconds: one sample a run, in order; the one at place r was taken in round r.
+        batch: images per run.
+        seconds: one sample per run, in order; the sample at index r was taken in round r.
     """
 
     batch: int
     seconds: tuple[float, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Return the statistics, in milliseconds a batch, with the samples and what speaks against them.
+        """Return the statistics, in milliseconds per batch, with the samples and warnings about them.
 
-        p99 is None under 100 samples, and so is the interval of the median under
-        :data:`vconv.runtime.timing.statistics.LEAST_SAMPLES`. Milliseconds an image and images a second are
-        the median's: an outlier is no part of a rate.
+        p99 is None under 100 samples. The interval of the median is None under
+        :data:`vconv.runtime.timing.statistics.LEAST_SAMPLES`. Milliseconds per image and images per second
+        are computed from the median, so that outliers do not change a rate.
         """
         samples = np.array(self.seconds) * 1e3
         p50, p90, p99 = np.percentile(samples, [50, 90, 99])
@@ -101,7 +101,7 @@ class Measurement:
 
 
 def timed(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
-    """Return the seconds that one run takes, from an idle device to an idle device."""
+    """Return the seconds that one run takes; the device is idle at its start and at its end."""
     synchronize()
     start = time.perf_counter()
     run()
@@ -111,12 +111,12 @@ def timed(run: Callable[[], Any], synchronize: Callable[[], None]) -> float:
 
 @dataclass(frozen=True)
 class Task:
-    """Something to be timed.
+    """A run to be timed.
 
     Args:
-        batch: images a run.
-        run: runs it; its inputs are on the device already.
-        synchronize: waits for its device.
+        batch: images per run.
+        run: runs one batch, whose inputs are on the device already.
+        synchronize: waits for the device.
     """
 
     batch: int
@@ -124,24 +124,24 @@ class Task:
     synchronize: Callable[[], None]
 
     def seconds(self) -> float:
-        """Run once; return how long it took."""
+        """Run once; return the seconds that the run took."""
         return timed(self.run, self.synchronize)
 
 
 def interleaved(tasks: Mapping[Key, Task], plan: TimingPlan, say: Say = silent) -> dict[Key, Measurement]:
-    """Time tasks in rounds, so that whatever drifts on the machine hits all of them alike.
+    """Time tasks in rounds, so that any drift of the machine affects all tasks alike.
 
-    Each round takes the tasks in another order, drawn from a fixed seed: none always inherits the caches and
-    the clock frequency that the same other one left.
+    Each round runs the tasks in a different order, drawn from a fixed seed. So no task always starts with the
+    caches and the clock frequency that one and the same task left.
 
     Args:
-        tasks: what to time, by any name.
-        plan: how much to measure; a variant that has used up its budget sits out the remaining rounds.
-        say: takes progress, between the rounds: within one, nothing but the tasks has the machine.
+        tasks: the tasks to time, by any key.
+        plan: how much to measure; a task that has used up its budget skips the remaining rounds.
+        say: receives progress lines between the rounds. During a round, only the tasks use the machine.
 
     Returns:
-        One measurement a task, with at least one sample. Nobody comes back after sitting out, so that the
-        sample at place r of any task is of round r, and samples can be paired by their places.
+        One measurement per task, with at least one sample. A task that skips a round skips all later rounds,
+        so the sample at index r of any task is from round r, and samples can be paired by index.
     """
     for task in counted(tasks.values(), len(tasks), "warmed up", say):
         spent = 0.0

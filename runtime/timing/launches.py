@@ -1,10 +1,9 @@
-"""How many kernels one forward pass launches: what bounds eager inference on an NPU at small batches.
+"""How many kernels one forward pass launches: the limit of eager inference on an NPU at small batches.
 
-Everywhere, operators are counted: those that reach the device's own kernels and compute. Under
-``torch.no_grad`` composed ones, such as ``linear``, are taken apart as they are on a device. What gives no
-tensor, looks at its input's memory in another way, or asks for memory and leaves it unfilled, launches
-nothing. A device may take several kernels for one operator. On CUDA the kernels themselves are counted too,
-by torch's profiler.
+On every device, this module counts the operators that reach the device's kernels and compute. Under
+``torch.no_grad``, torch splits composed operators, such as ``linear``, as on a device. An operator launches
+nothing if it returns no tensor, returns a view of its input, or allocates memory without filling it. A device
+may launch several kernels for one operator. On CUDA, torch's profiler counts the kernels themselves too.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vconv.runtime.devices.base import Device
 
 OPERATORS, KERNELS = "operators", "kernels"
-"""What a total is of."""
+"""What a total counts."""
 _UNFILLED = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
-"""Operators that ask for memory and leave it as it is: no schema tells them from those that fill it."""
+"""Operators that allocate memory without filling it. Schemas do not show this difference."""
 _COPIES = ("Memcpy", "Memset")
-"""How the profiler's events begin that are no kernels: copies and fills by the device's copy engine."""
+"""Prefixes of the profiler's events that are not kernels: copies and fills by the device's copy engine."""
 
 
 @dataclass(frozen=True)
 class Launches:
-    """What one forward pass launches.
+    """The launches of one forward pass.
 
     Args:
-        operators: how often each operator runs that computes, by name, the most frequent first.
-        total: kernels where the device lets them be counted, else operators.
-        how: which of them: :data:`OPERATORS` or :data:`KERNELS`.
+        operators: operator that computes -> how often it runs, the most frequent first.
+        total: the number of kernels if they can be counted on the device, else of operators.
+        how: what the total counts: :data:`OPERATORS` or :data:`KERNELS`.
     """
 
     operators: Mapping[str, int]
@@ -45,7 +44,7 @@ class Launches:
 
 
 class _Counting(TorchDispatchMode):
-    """Counts the operators that compute, by name, while it is on."""
+    """Counts the operators that compute, by name, while active."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -59,7 +58,7 @@ class _Counting(TorchDispatchMode):
 
 
 def _computes(func: Any, given: Any, result: Any) -> bool:
-    """Tell whether an operator computes: it fills memory that it was given, or that is new."""
+    """Return whether an operator computes: it fills new memory, or memory that it was given."""
     if func.overloadpacket.__name__ in _UNFILLED or torch.Tag.inplace_view in func.tags:
         return False
     if func._schema.is_mutable:
@@ -73,17 +72,18 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _memory(tensor: Tensor) -> int:
-    """Return what tells a tensor's memory from any other's, on a device without data too."""
+    """Return an identifier of a tensor's memory, also on a device without data."""
     memory: int = tensor.untyped_storage()._cdata
     return memory
 
 
 def count(forward: Callable[[], object], device: Device) -> Launches:
-    """Count what one forward pass launches, once an earlier one has left what a model keeps for the next.
+    """Count the launches of one forward pass, after a first pass that fills the model's caches.
 
     Args:
-        forward: runs it; it must not turn inference mode on, which keeps composed operators whole.
-        device: where it runs.
+        forward: runs the forward pass; it must not turn on inference mode, which does not split composed
+            operators.
+        device: the device that it runs on.
     """
     with torch.no_grad():
         forward()
@@ -91,14 +91,14 @@ def count(forward: Callable[[], object], device: Device) -> Launches:
         forward()
     operators = dict(counting.operators.most_common())
     kernels = _kernels(forward, device) if device.kind == "cuda" else 0
-    # Where a driver does not let a GPU be profiled, the profile is empty and says nothing.
+    # If a driver does not allow profiling of a GPU, the profile is empty: report operators.
     if kernels:
         return Launches(operators, kernels, KERNELS)
     return Launches(operators, counting.operators.total(), OPERATORS)
 
 
 def _kernels(forward: Callable[[], object], device: Device) -> int:
-    """Count the kernels that a forward pass runs on a GPU (torch.profiler's events of the device)."""
+    """Count the kernels that a forward pass runs on a GPU, from torch.profiler's device events."""
     with (
         torch.no_grad(),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile,
@@ -109,6 +109,6 @@ def _kernels(forward: Callable[[], object], device: Device) -> int:
 
 
 def count_kernels(events: Iterable[Any]) -> int:
-    """Count the events of a profile that are kernels of a GPU."""
+    """Count the events of a profile that are GPU kernels."""
     names = [event.name for event in events if event.device_type.name == "CUDA"]
     return sum(not name.startswith(_COPIES) for name in names)

@@ -1,9 +1,9 @@
-"""What else the machine did while something was timed, as Linux counts it.
+"""The load of other processes on the machine during a measurement, as Linux counts it.
 
-A clock cannot tell a slow variant from one that had to wait for somebody else's work. Linux counts, for each
-CPU, the time that it was in use by anybody (proc(5), /proc/stat), and for each process the time that it used
-(getrusage(2)): the difference is what others took. Other users of an accelerator are not seen. The files are
-read here: no dependency gives these counters.
+A clock cannot distinguish a slow variant from a variant that had to wait for other processes. Linux counts
+the time that each CPU was in use by any process (proc(5), /proc/stat), and the time that each process used
+(getrusage(2)). The difference is the time that other processes took. Other users of an accelerator are not
+seen. This module reads the files itself: no dependency gives these counters.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BUSY_CORES = 0.15
-"""Cores that others may take. On two shared cores, 18 runs of 2 s with nothing else to do saw 0.01 to 0.11,
-steal included; one beside a process that kept a core busy saw 0.86 (benchmarks/latency_trust.py has both)."""
+"""Cores that other processes may take. On two shared cores, 18 runs of 2 s on an idle machine measured 0.01
+to 0.11, steal included; a run beside a process that kept a core busy measured 0.86 (both are in
+benchmarks/latency_trust.py)."""
 LEAST_SECONDS = 0.5
-"""Time under which others are not told from the counters' steps of 10 ms a CPU."""
+"""In a shorter time, other processes' work is too small against the counters' resolution of 10 ms per CPU."""
 _LEAST_SHARE = 0.5
-"""Part of this process's own time that the CPUs must have counted for their counters to be believed."""
+"""The share of this process's time that the CPUs' counters must show; otherwise they are not trusted."""
 _STAT = Path("/proc/stat")
 _WORKED = (0, 1, 2, 5, 6)
-"""Places in a CPU's line of user, nice, system, irq and softirq: guests are in user already."""
+"""Fields of a CPU's line: user, nice, system, irq and softirq. The user field includes guests."""
 _STOLEN = 7
-"""Place of what a hypervisor gave to others."""
+"""The field of the time that a hypervisor gave to other virtual machines."""
 
 
 @dataclass(frozen=True)
 class CounterReading:
-    """The counters at one moment, each in seconds since some moment in the past.
+    """The counters at one moment, each counted from some moment in the past.
 
     Args:
-        clock: the time.
-        worked: what the CPUs that this process may use worked, for anybody; core-seconds.
-        stolen: what a hypervisor withheld from them; core-seconds.
-        own: what this process used, all of its threads and the children that have ended; core-seconds.
+        clock: the time in seconds.
+        worked: the work of the CPUs that this process may use, for all processes; core-seconds.
+        stolen: the time that a hypervisor withheld from these CPUs; core-seconds.
+        own: the time that this process used, with all of its threads and its ended children; core-seconds.
         cores: how many CPUs this process may use.
     """
 
@@ -51,12 +52,12 @@ class CounterReading:
 
 @dataclass(frozen=True)
 class Load:
-    """What others took while something was timed.
+    """The load of other processes during a measurement.
 
     Args:
-        others_cores: cores that other processes kept busy, on average; None where it is not known.
-        steal_cores: cores that a hypervisor withheld.
-        busy: whether that is too much to tell variants apart; None where it is not known.
+        others_cores: the cores that other processes kept busy, on average; None if not known.
+        steal_cores: the cores that a hypervisor withheld, on average; None if not known.
+        busy: whether the machine was too busy to distinguish variants; None if not known.
         reason: the finding in a phrase.
     """
 
@@ -71,17 +72,17 @@ UNTIMED = Load(None, None, None, "nothing was timed")
 
 @dataclass
 class Watch:
-    """A look at the machine that has a beginning and, once its block is left, an end.
+    """Holds the load that was measured during a ``with`` block.
 
     Args:
-        load: what was found.
+        load: the load, once the block has ended.
     """
 
     load: Load = field(default=UNTIMED)
 
 
 def read_counters() -> CounterReading | None:
-    """Read the counters of the CPUs that this process may use; None where Linux does not tell them."""
+    """Read the counters of the CPUs that this process may use; None if Linux does not report them."""
     allowed = os.sched_getaffinity(0)
     try:
         lines = _STAT.read_text().splitlines()
@@ -103,11 +104,11 @@ def read_counters() -> CounterReading | None:
 
 
 def load_between(before: CounterReading | None, after: CounterReading | None) -> Load:
-    """Tell what others took between two readings.
+    """Return the load of other processes between two readings.
 
-    others = (worked - own) / time, with what was worked on the CPUs that this process may use, for anybody,
-    and what this process itself used; steal = stolen / time. The machine is busy where both together are more
-    than :data:`BUSY_CORES`.
+    others = (worked - own) / time, where ``worked`` is the work of the CPUs that this process may use, for
+    all processes, and ``own`` is the time that this process used; steal = stolen / time. The machine is busy
+    if others + steal is more than :data:`BUSY_CORES`.
     """
     if before is None or after is None:
         return Load(None, None, None, "not known: /proc/stat does not tell what these CPUs did")
@@ -126,13 +127,13 @@ def load_between(before: CounterReading | None, after: CounterReading | None) ->
 
 @contextlib.contextmanager
 def watching(read: Callable[[], CounterReading | None] = read_counters) -> Iterator[Watch]:
-    """Look at the machine while a block runs.
+    """Measure the load of other processes while a block runs.
 
     Args:
         read: reads the counters.
 
     Yields:
-        What has the finding once the block has been left.
+        A watch whose ``load`` is set when the block ends.
     """
     watch, before = Watch(), read()
     yield watch
@@ -140,6 +141,6 @@ def watching(read: Callable[[], CounterReading | None] = read_counters) -> Itera
 
 
 def busiest(whole: Load, parts: Iterable[Load]) -> Load:
-    """Return the load that was worst: of a whole run, or of a part of it that was long enough to tell."""
+    """Return the greatest known load: that of the whole run, or of one of its parts."""
     known = [load for load in (whole, *parts) if load.others_cores is not None]
     return max(known, key=lambda load: (load.others_cores or 0) + (load.steal_cores or 0), default=whole)

@@ -1,4 +1,4 @@
-"""What a measurement says against itself: each doubt is one short sentence."""
+"""Warnings about a measurement, found in its samples. Each warning is one short sentence."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from vconv.runtime.timing.statistics import CONFIDENCE, LEAST_SAMPLES, Interval,
 from vconv.types import Array
 
 DRIFT = 0.05
-"""Share by which the last third must differ from the first to be worth a warning."""
+"""The last third of the samples must differ from the first third by more than this share for a warning."""
 OUTLYING = 5.0
-"""Standard deviations above the median, as the MAD estimates them, beyond which a sample is an outlier."""
+"""A sample is an outlier above the median plus this many standard deviations, as the MAD estimates them."""
 MANY_OUTLIERS = 0.1
-"""Share of outliers that is worth a warning: on two idle cores, 100 runs of 10 ms had up to 11 of them."""
+"""A greater share of outliers gives a warning: on two idle cores, 100 runs of 10 ms had up to 11 outliers."""
 WIDE = 0.1
-"""Spread that is worth a warning: the first of the two limits of torch.utils.benchmark."""
+"""A greater spread gives a warning: the first of the two limits of torch.utils.benchmark."""
 _NORMAL = 1.4826
-"""Standard deviation of a normal distribution over its MAD: 1 / (the 75th percentile of the standard one)."""
+"""A normal distribution's standard deviation over its MAD: 1 / (75th percentile of the standard normal)."""
 _SEED = 0
 
 
 def warnings_about(samples: Sequence[float]) -> list[str]:
-    """Say what should be known before a measurement is trusted.
+    """Return warnings that a reader should know before trusting a measurement.
 
     Args:
         samples: seconds, in the order in which they were taken.
 
     Returns:
-        A sentence each; none where there is nothing to say.
+        One sentence per warning; an empty list if there are no warnings.
     """
     values = np.array(samples)
     if len(values) < LEAST_SAMPLES:
@@ -39,9 +39,9 @@ def warnings_about(samples: Sequence[float]) -> list[str]:
 
 
 def thirds(values: Array) -> tuple[float, Interval]:
-    """Return median(last third) / median(first third), and its 95 % interval.
+    """Return median(last third) / median(first third), and the 95 % interval of this ratio.
 
-    Each third is drawn again by moving blocks, apart from the other: see
+    The bootstrap resamples each third separately by moving blocks: see
     :mod:`vconv.runtime.timing.statistics`.
     """
     third = len(values) // 3
@@ -59,7 +59,7 @@ def _drift(values: Array) -> str:
 
 
 def _outliers(values: Array) -> str:
-    """Look for samples above m + 5 * 1.4826 * MAD, with m the median and MAD = median |x - m|."""
+    """Warn of samples above m + 5 * 1.4826 * MAD, with m the median and MAD = median |x - m|."""
     middle = np.median(values)
     bound = middle + OUTLYING * _NORMAL * np.median(np.abs(values - middle))
     count = int(np.sum(values > bound))
@@ -69,7 +69,7 @@ def _outliers(values: Array) -> str:
 
 
 def _spread(values: Array) -> str:
-    """Look at the distance of the quartiles, IQR = q75 - q25, as a share of the median."""
+    """Warn of a wide distance between the quartiles, IQR = q75 - q25, as a share of the median."""
     low, middle, high = np.percentile(values, [25, 50, 75])
     share = float((high - low) / middle)
     return f"wide spread: the quartiles are {share:.0%} of the median apart" if share > WIDE else ""

@@ -24,11 +24,24 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., t
         server.communicate()
 
 
-@pytest.fixture
-def forked_children(forked: Callable[..., tuple[str, ...]]) -> Iterator[None]:
-    """Start the processes of simulated sessions as forks, which a few tests of sessions do without."""
+@pytest.fixture(autouse=True)
+def _fork_children(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start the processes that measure or simulate as forks, in tests that run miniatures.
+
+    A test that is marked `real_processes` gets those that users have, as does one with stand-ins for
+    packages, which a process has to import itself.
+    """
+    real = "stand_ins" in request.fixturenames or request.node.get_closest_marker("real_processes")
+    if real or "small_system" not in request.fixturenames:
+        yield
+        return
+    from vconv.runtime.processes.measurer import TEMPLATE, PeakMeasurer
+    from vconv.runtime.processes.peak_memory import TIMEOUT_SECONDS
     from vconv.runtime.simulation.session import CHILD, Child
 
+    forked = request.getfixturevalue("forked")
     with pytest.MonkeyPatch.context() as patched:
+        measuring = (forked("-P", *TEMPLATE[2:]), TIMEOUT_SECONDS)
+        patched.setattr(PeakMeasurer.__init__, "__defaults__", measuring)
         patched.setattr(Child.__init__, "__defaults__", (forked("-P", *CHILD[2:]),))
         yield

@@ -1,12 +1,13 @@
-"""Python processes that begin with torch imported, for tests that start many: forks of one that imported it.
+"""Python processes that begin with the libraries imported, for tests that start many: forks of one process.
 
 ``python forking.py SOCKET serve`` answers until its standard input ends. ``python -S forking.py SOCKET``
 with ``-c SOURCE`` or ``-P -m MODULE ARGUMENT`` does as Python does with these options, in a fork: what it
-inherits, its exit status and the signal that ended it are the same. Only the import of torch lies before it.
+inherits, its exit status and the signal that ended it are the same. Only imports lie before it.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -17,6 +18,17 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+IMPORTED = (
+    "torch",
+    "onnxruntime",
+    "timm.models",
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "vconv.runtime.processes.peak_memory",
+    "vconv.runtime.simulation.kernels",
+    "vconv.runtime.simulation.modules",
+)
+"""What forks find imported."""
 _INHERITED = 3
 """Standard input, output and error; what else is open in a caller goes over by its number."""
 
@@ -53,7 +65,8 @@ def _is_open(number: int) -> bool:
 def serve(path: str) -> None:
     """Fork for every caller, until standard input ends."""
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
-    import torch  # noqa: F401 - this is what the forks save
+    for name in IMPORTED:
+        importlib.import_module(name)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:

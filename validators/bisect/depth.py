@@ -44,7 +44,7 @@ class Depths:
         return cls(one, tuple((name, found) for name, _, found in traversed(reference, one)), network)
 
     def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Looked[DepthRow]:
-        """Measure the error of an open variant after each stage, which gets the output of the one before.
+        """Measure a variant's error after each stage, run on the output of its previous stage.
 
         Args:
             candidate: the variant.

@@ -33,7 +33,7 @@ def verify_files(artifact: Artifact, say: Say = silent) -> Check:
 
     Args:
         artifact: the artifact.
-        say: takes progress.
+        say: receives progress lines.
 
     Returns:
         The check. It fails if the folder contains a file that the manifest does not list and that vconv does
@@ -190,7 +190,7 @@ def verify_tensors(
         source: the source checkpoint.
         artifact: the artifact's weights file.
         fault_of: returns the class of fault of a wrong tensor, by its key in the artifact.
-        say: takes progress.
+        say: receives progress lines.
     """
     lines = list(lines)
     named = {line.source for line in lines}
@@ -260,7 +260,7 @@ def verify_ledger(lines: Iterable[Line], artifact: Mapping[str, TensorEntry], sa
     Args:
         lines: the ledger.
         artifact: the artifact's weights file.
-        say: takes progress.
+        say: receives progress lines.
     """
     kept = [line for line in lines if line.targets]
     wrong = [name for name in artifact if name not in {target for line in kept for target in line.targets}]

@@ -1,4 +1,4 @@
-"""The report of a bisection: where a variant departs from its reference."""
+"""The report of a bisection: the stage and operator at which a variant departs from its reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, Froz
 
 
 class StageRow(Part):
-    """One stage: the error that it makes by itself, ``own``, and that of all stages up to it, ``total``."""
+    """The errors of one stage: of the stage alone, ``own``, and accumulated up to the stage, ``total``."""
 
     stage: str
     own: Figure
@@ -31,7 +31,7 @@ class OperatorRow(Part):
 
 
 class Bisection(Document):
-    """The report of a bisection, as its JSON file has it."""
+    """The report of a bisection, with the fields of its JSON file."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
     time: str
@@ -59,7 +59,7 @@ class Bisection(Document):
 
 
 class BisectionResult(Bisection):
-    """What :func:`vconv.bisect` returns: the report, and where it, its log and its picture were written."""
+    """The return value of :func:`vconv.bisect`: the report, and the paths of its JSON, log and picture."""
 
     report: str
     log: str

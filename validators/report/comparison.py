@@ -13,7 +13,7 @@ from vconv.validators.report.rows import OutputRow, VariantRow, VerdictRow
 
 
 class ComparisonRow(VerdictRow):
-    """One variant at one batch, with the worst of its outputs; no figures where it was not timed."""
+    """One variant at one batch, with its worst output; the latency fields are None if it was not timed."""
 
     weights: str
     batch: int | None
@@ -30,16 +30,16 @@ class ComparisonRow(VerdictRow):
 
 
 class ArtifactCheck(CheckRow):
-    """A check of one of the artifacts that did not pass."""
+    """A check that one of the artifacts did not pass."""
 
     artifact: str
 
 
 class Comparison(Document):
-    """The report of a comparison, as its JSON file has it.
+    """The report of a comparison, with the fields of its JSON file.
 
-    ``weights``, ``references`` and ``statuses`` are by artifact. ``winner`` is None where there is none, and
-    ``winner_reason`` says why.
+    ``weights``, ``references`` and ``statuses`` have one entry per artifact. ``winner`` is None if no variant
+    won; ``winner_reason`` then gives the reason.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -63,7 +63,7 @@ class Comparison(Document):
 
     @property
     def simulated(self) -> bool:
-        """Whether any device is an imitation."""
+        """Whether any device is simulated."""
         return any(row.simulated for row in self.rows)
 
 
@@ -73,11 +73,11 @@ _TIMED = (
 
 
 def rows(variants: Iterable[VariantRow], weights: Mapping[str, str]) -> tuple[ComparisonRow, ...]:
-    """Flatten a report's variants: one row a variant and batch, with the worst of its outputs.
+    """Flatten a report's variants: one row per variant and batch, with the worst output of the variant.
 
     Args:
         variants: as :func:`vconv.validators.validation.run` returns them.
-        weights: by artifact, what to call its weights.
+        weights: by artifact, the label of its weights.
     """
     found = []
     for variant in variants:
@@ -103,7 +103,7 @@ def rows(variants: Iterable[VariantRow], weights: Mapping[str, str]) -> tuple[Co
 
 
 def _worst(name: str, outputs: Sequence[OutputRow]) -> float | None:
-    """Return the worst of a metric; None where there is none, and where one is infinite or NaN."""
+    """Return the worst value of a metric; None if there is no value, or one is infinite or NaN."""
     values = [output.metrics[name] for output in outputs if name in output.metrics]
     numbers = [value for value in values if value is not None]
     return METRICS[name].worst(numbers) if values and len(numbers) == len(values) else None

@@ -1,4 +1,4 @@
-"""What is reported of a folder of images: percentiles, neighbours, classes, and the worst images."""
+"""The results on a folder of images: percentiles, neighbours, classes, and the worst images."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from vconv.validators.report.journal import Journal
 from vconv.validators.validation import Candidate
 
 WORK_PREFIX = ".dataset-"
-"""How the folder begins, under ``reports/``, that an unfinished run leaves."""
+"""Prefix of the folder that an unfinished run leaves under ``reports/``."""
 IMAGE, REFERENCE = "image", "features-reference"
-"""What the journal calls the place of each row's image in the folder, and the reference's features."""
+"""Names in the journal: the index of each row's image in the folder, and the reference's features."""
 WORST = 10
-"""Images that are shown."""
+"""Number of images that are shown."""
 
 
 @dataclass(frozen=True)
 class DatasetVariant:
-    """One variant on its way through the images.
+    """One variant that is run on all images.
 
     Args:
-        place: which of them it is.
+        place: its index among the variants.
         candidate: the variant.
-        limit: what every image is held to; None where it is measured but not judged.
+        limit: the limit for every image; None if the variant is measured but not judged.
     """
 
     place: int
@@ -50,19 +50,19 @@ class DatasetVariant:
 
     @property
     def name(self) -> str:
-        """Its name with its engine and device, and *simulated* where that is so."""
+        """Its name, engine and device, with *simulated* if the device is simulated."""
         device = self.candidate.device
         simulated = ", simulated" * device.simulated
         return f"{self.candidate.variant} ({self.candidate.engine}, {device.name}{simulated})"
 
     @property
     def features(self) -> str:
-        """What the journal calls its features."""
+        """The name of its features in the journal."""
         return f"features-{self.place}"
 
     @property
     def figures(self) -> str:
-        """What the journal calls its figures."""
+        """The name of its figures in the journal."""
         return f"figures-{self.place}"
 
 
@@ -77,17 +77,17 @@ def document(
     resumed: bool,
     started: float,
 ) -> DatasetReport:
-    """Sum up a journal of all images; a variant that failed an image has failed.
+    """Summarise a complete journal; a variant that failed on any image has failed.
 
     Args:
-        journal: with every image in it.
+        journal: the journal of all images.
         lanes: the variants.
-        outputs: names of what was compared.
-        feature: the output that neighbours are found by.
+        outputs: the names of the compared outputs.
+        feature: the output by which neighbours are found.
         images: the folder.
-        say: takes progress.
-        resumed: whether an earlier run had done some of it.
-        started: when this run began, by :func:`time.perf_counter`.
+        say: receives progress lines.
+        resumed: whether an earlier run has done a part of the images.
+        started: the start of this run, by :func:`time.perf_counter`.
     """
     reference, near = _neighbours(journal, lanes, say)
     rows = []
@@ -142,7 +142,7 @@ def _variant(
 
 
 def _failure(journal: Journal, lane: DatasetVariant, images: ImageFolder) -> str:
-    """Say how many images a variant failed, and name the first; empty if it failed none."""
+    """Return why a variant failed: the number of images beyond the limit, and the first; empty if none."""
     notes = [note["failed"][lane.figures] for note in journal.notes() if lane.figures in note["failed"]]
     if not notes:
         return ""
@@ -154,7 +154,7 @@ def _failure(journal: Journal, lane: DatasetVariant, images: ImageFolder) -> str
 
 
 def _neighbours(journal: Journal, lanes: Sequence[DatasetVariant], say: Say) -> tuple[Array, list[Array]]:
-    """Find the neighbours of every image: by the reference's features, and by each variant's."""
+    """Find the neighbours of every image by the reference's features, and by the features of each variant."""
     found: list[Array] = []
     names = (REFERENCE, *(lane.features for lane in lanes))
     say("finding the nearest neighbours of every image")
@@ -178,7 +178,7 @@ def _between(lanes: Sequence[DatasetVariant], near: Sequence[Array]) -> Iterator
 def _worst(
     journal: Journal, lanes: Sequence[DatasetVariant], outputs: Sequence[str], images: ImageFolder
 ) -> Iterator[WorstImage]:
-    """Yield the images that use most of a limit, each with the variant and output where it does."""
+    """Yield the images with the greatest share of a limit, each with its worst variant and output."""
     judged = [lane for lane in lanes if lane.limit]
     shares = np.full((journal.rows), -1.0)
     worst_lane, worst_output = np.zeros((2, journal.rows), np.int64)
@@ -206,7 +206,7 @@ def _thumbnail(images: ImageFolder, index: int) -> str | None:
     try:
         return thumbnail(images.open(index))
     except UnreadableError:
-        return None  # it was there when it was judged
+        return None  # the image was readable when it was judged
 
 
 def _skipped(journal: Journal, images: ImageFolder) -> Iterator[SkippedImage]:

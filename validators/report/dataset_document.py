@@ -1,4 +1,4 @@
-"""What a report says of a folder of images: see :mod:`vconv.validators.report.dataset`."""
+"""The part of a report on a folder of images: see :mod:`vconv.validators.report.dataset`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from vconv.validators.report.model import Figure, FrozenMapping, Part
 
 
 class DatasetOutput(Part):
-    """How one output of a variant did on all images.
+    """The results of one output of a variant on all images.
 
-    ``compared`` counts the images that could be compared, ``beyond`` those beyond the limit, None where there
-    is no limit. Each metric has percentiles over the images: ``p0`` the least, ``p100`` the greatest.
+    ``compared`` is the number of images that could be compared. ``beyond`` is the number of images beyond the
+    limit, or None without a limit. Each metric has percentiles over the images: ``p0`` is the least value,
+    ``p100`` the greatest.
     """
 
     compared: int
@@ -22,14 +23,14 @@ class DatasetOutput(Part):
 
 
 class Neighbours(Part):
-    """The share of the ``k`` nearest neighbours of each image that are the reference's."""
+    """The share of the ``k`` nearest neighbours of each image that the reference finds too."""
 
     k: int
     agreement: Figure
 
 
 class DatasetRow(Part):
-    """How one variant did on all images. ``top1_agreement`` is None without a classifier."""
+    """The results of one variant on all images. ``top1_agreement`` is None without a classifier."""
 
     variant: str
     engine: str
@@ -54,7 +55,7 @@ class SharedNeighbours(Part):
 
 
 class WorstImage(Part):
-    """An image that uses most of a limit, at the variant and output where it does."""
+    """An image with one of the greatest shares of a limit, and the variant and output with this share."""
 
     image: str
     variant: str
@@ -77,10 +78,10 @@ class SkippedImage(Part):
 
 
 class DatasetReport(Part):
-    """What was found on a folder of images.
+    """The results on a folder of images.
 
-    ``k`` neighbours of each image were found by the output ``neighbours_of``; ``agreement_by_chance`` is the
-    share that two unrelated variants would have in common.
+    ``k`` neighbours of each image were found by the output ``neighbours_of``. ``agreement_by_chance`` is the
+    share of neighbours that two unrelated variants would have in common.
     """
 
     folder: str

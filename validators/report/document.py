@@ -1,4 +1,4 @@
-"""The report of a validation, from its first row to JSON, log, page and card: one frozen document."""
+"""The report of a validation: one frozen document, from which JSON, log, page and card are made."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Setting = str | int | float | bool | None
 
 
 class LimitsFileRow(Part):
-    """A file of limits, as it was given, and its hash."""
+    """A file of limits: its path, as it was given, and its hash."""
 
     path: str
     sha256: str
 
 
 class LimitsUsed(Part):
-    """The limits that variants were held to: those of every variant that has a verdict, each once."""
+    """The limits by which variants were judged: each limit of a variant with a verdict, listed once."""
 
     within: str
     file: LimitsFileRow | None
@@ -30,7 +30,7 @@ class LimitsUsed(Part):
 
 
 class RecordedReference(Part):
-    """A reference that was recorded on another machine: the file, and how it was run there."""
+    """A reference that was recorded on another machine: its file, and how it was computed there."""
 
     file: str
     sha256: str
@@ -43,7 +43,7 @@ class RecordedReference(Part):
 
 
 class ReferenceRow(Part):
-    """What variants were held against. ``name`` is None where there was nothing."""
+    """The reference that variants were compared with. ``name`` is None if there was no reference."""
 
     name: str | None
     source: str
@@ -53,7 +53,7 @@ class ReferenceRow(Part):
 
 
 class InputsRow(Part):
-    """The images that variants were judged on, and where they come from."""
+    """The images on which variants were judged, and their source."""
 
     source: str
     images: tuple[str, ...]
@@ -67,7 +67,7 @@ class FileRow(Part):
 
 
 class ManifestIdentity(Part):
-    """By which hashes the artifact is known, as its manifest has them."""
+    """The hashes that identify the artifact: that of its manifest, and those that its manifest lists."""
 
     sha256: str
     vconv: str
@@ -75,7 +75,7 @@ class ManifestIdentity(Part):
 
 
 class TimingRow(Part):
-    """How much was timed: see :class:`vconv.runtime.timing.clocks.TimingPlan`."""
+    """The amount of timing: see :class:`vconv.runtime.timing.clocks.TimingPlan`."""
 
     batches: tuple[int, ...]
     warmups: int
@@ -84,7 +84,7 @@ class TimingRow(Part):
 
 
 class CheckRow(Part):
-    """One thing that was looked at beside the comparison of outputs: see :class:`vconv.types.Check`."""
+    """One check other than the comparison of outputs: see :class:`vconv.types.Check`."""
 
     name: str
     status: Status
@@ -93,7 +93,7 @@ class CheckRow(Part):
 
 
 class DiagnosisRow(Part):
-    """What failures come of, and where it was seen. In JSON ``fault`` is ``class``."""
+    """The cause of failures, and where it was seen. In JSON, the key of ``fault`` is ``class``."""
 
     fault: str = Field(validation_alias=AliasChoices("class", "fault"), serialization_alias="class")
     meaning: str
@@ -102,7 +102,7 @@ class DiagnosisRow(Part):
 
 
 class MachineLoad(Part):
-    """What others took of the machine: see :class:`vconv.runtime.timing.machine_load.Load`."""
+    """The load of other processes on the machine: see :class:`vconv.runtime.timing.machine_load.Load`."""
 
     others_cores: Figure
     steal_cores: Figure
@@ -111,7 +111,7 @@ class MachineLoad(Part):
 
 
 class RankRow(VariantName):
-    """The place of a variant at one batch on one device; ``rank`` is None for a baseline."""
+    """The rank of a variant at one batch on one device; ``rank`` is None for a baseline."""
 
     device: str
     batch: int
@@ -122,13 +122,13 @@ class RankRow(VariantName):
 
 
 class Winner(VariantName):
-    """The variant that won a comparison, with those that share its rank."""
+    """The variant that won a comparison, with the variants that share its rank."""
 
     tied_with: tuple[VariantName, ...]
 
 
 class LeftOut(Part):
-    """A device and batch without a ranking, and why."""
+    """A device and batch without a ranking, and the reason."""
 
     device: str
     batch: int
@@ -136,7 +136,7 @@ class LeftOut(Part):
 
 
 class Ranking(Part):
-    """Which variants are fastest: see :func:`vconv.validators.latency.ranking.rank`."""
+    """The ranking of variants by speed: see :func:`vconv.validators.latency.ranking.rank`."""
 
     refused: str | None
     rows: tuple[RankRow, ...]
@@ -156,9 +156,9 @@ class PublishedRow(Part):
 
 
 class Report(Document):
-    """The report of a validation, as its JSON file has it.
+    """The report of a validation, with the fields of its JSON file.
 
-    ``timing`` is None in reports of early versions, which do not say it.
+    ``timing`` is None in reports of early versions, which did not record it.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -189,24 +189,24 @@ class Report(Document):
 
     @property
     def rows(self) -> tuple[VariantRow, ...]:
-        """What was found of each variant, by the name that reports of every kind have it under."""
+        """The results of each variant, under the name that comparisons use too."""
         return self.variants
 
     @property
     def simulated(self) -> bool:
-        """Whether any device is an imitation."""
+        """Whether any device is simulated."""
         return any(row.simulated for row in self.variants)
 
     def with_old_keys(self, document: dict[str, Any]) -> dict[str, Any]:
-        """See :meth:`Document.with_old_keys`: ``output_summary`` was ``smoke``."""
+        """Add the old key of ``output_summary``, ``smoke``: see :meth:`Document.with_old_keys`."""
         rows = [{**row, "smoke": row["output_summary"]} for row in document["variants"]]
         return {**document, "variants": rows}
 
 
 class ValidationResult(Report):
-    """What :func:`vconv.validate` returns: the report, and where it was written, as were its log and page.
+    """The return value of :func:`vconv.validate`: the report, and the paths of its JSON, log and page.
 
-    ``card`` is None where the artifact's README.md was left alone.
+    ``card`` is the path of the model card; None if the artifact's README.md was not changed.
     """
 
     report: str

@@ -1,4 +1,4 @@
-"""What has been found out about an artifact so far: its reports, and the newest of each kind."""
+"""The reports of an artifact so far, and the newest of each kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_UNDERSTOOD = "is not understood"
 
 @dataclass(frozen=True)
 class FastestVariant:
-    """A variant with the least median on its device, in milliseconds a batch."""
+    """The variant with the least median on its device, in milliseconds per batch."""
 
     variant: str
     engine: str
@@ -36,22 +36,22 @@ class FastestVariant:
 
 @dataclass(frozen=True)
 class ReportEntry:
-    """A report, as the index has it, and what :func:`newest` has read in it.
+    """A report: its entry in the index, and the fields that :func:`newest` reads from the report.
 
     Args:
-        file: where it is, inside the artifact.
-        sha256: its hash, when it was entered.
-        kind: what was done: ``validate``, ``compare``, ``bisect``.
-        status: how it ended.
+        file: its path inside the artifact.
+        sha256: its hash when it was entered in the index.
+        kind: the command that made it: ``validate``, ``compare`` or ``bisect``.
+        status: the status of the report.
         simulated: whether a device was simulated.
-        artifact: what the report calls this artifact.
-        manifest: the hash of the manifest that the artifact had.
-        time: when, in UTC: ``20261121T184025``.
-        devices: where variants were run.
-        fastest: by device, the variant that passed with the least median at the least batch; none where
+        artifact: the name of this artifact in the report.
+        manifest: the hash of the artifact's manifest at that time.
+        time: its time, in UTC: ``20261121T184025``.
+        devices: the devices on which variants were run.
+        fastest: for each device, the passed variant with the least median at the least batch; empty if
             nothing was timed.
-        ranked: whether the samples tell that it is the fastest.
-        winner: the winner of a comparison, or None; it may be another artifact's.
+        ranked: whether the report has a ranking.
+        winner: the winner of a comparison, or None; it may belong to another artifact.
         trouble: why the report cannot be read; empty if it can.
     """
 
@@ -71,13 +71,13 @@ class ReportEntry:
 
 
 def newest(folder: Path) -> tuple[list[dict[str, Any]], str]:
-    """List the newest reports of an artifact, one a kind, the newest first.
+    """List an artifact's newest reports, the newest first: one per kind, simulated or not.
 
     Args:
         folder: the artifact.
 
     Returns:
-        One :class:`ReportEntry` each, as plain data; and why the index cannot be read, empty if it can.
+        One :class:`ReportEntry` per report, as plain data; and why the index cannot be read, empty if it can.
     """
     try:
         found = entries(folder)
@@ -94,7 +94,7 @@ def _plain(entry: ReportEntry) -> dict[str, Any]:
 
 
 def entries(folder: Path) -> list[ReportEntry]:
-    """List what an artifact's index names, the newest first; nothing of a report itself is read.
+    """List the reports in an artifact's index, the newest first, without reading the reports.
 
     Raises:
         ArtifactError: the index is damaged, or cannot be read.
@@ -117,7 +117,7 @@ def _entry(row: Mapping[str, Any]) -> ReportEntry:
 
 
 def read(folder: Path, entry: ReportEntry) -> tuple[Report | Comparison | Bisection | None, str]:
-    """Read a report; return nothing, and why, where it is not the one that was entered."""
+    """Read a report; return None and the reason if it is unreadable or was changed after it was entered."""
     try:
         raw = (folder / entry.file).read_bytes()
         if hashlib.sha256(raw).hexdigest() != entry.sha256:
@@ -133,12 +133,12 @@ Row = TypeVar("Row", bound=VariantName)
 
 
 def own(entry: ReportEntry, rows: Iterable[Row]) -> list[Row]:
-    """Keep the rows of this artifact: a comparison has those of others, too."""
+    """Return the rows of this artifact: a comparison also has rows of other artifacts."""
     return [row for row in rows if row.artifact == entry.artifact]
 
 
 def _read(folder: Path, entry: ReportEntry) -> ReportEntry:
-    """Look into a report; say so where it is not the one that was entered."""
+    """Add the fields that are read from the report; set ``trouble`` if it cannot be read."""
     report, trouble = read(folder, entry)
     if report is None:
         return replace(entry, trouble=trouble)
@@ -154,7 +154,7 @@ def _read(folder: Path, entry: ReportEntry) -> ReportEntry:
 
 
 def _fastest(rows: Sequence[VerdictRow]) -> Iterator[FastestVariant]:
-    """Yield for each device the least median at its least batch, of variants that passed."""
+    """Yield for each device the passed variant with the least median at the least batch."""
     timed = [
         FastestVariant(row.variant, row.engine, row.device, batch, p50_ms)
         for row in rows
@@ -167,7 +167,7 @@ def _fastest(rows: Sequence[VerdictRow]) -> Iterator[FastestVariant]:
 
 
 def _medians(row: VerdictRow) -> Iterator[tuple[int, float]]:
-    """Yield the batches at which a row says how long a variant took, with the medians."""
+    """Yield each batch at which a row has a median, with the median."""
     if isinstance(row, VariantRow):
         yield from ((timing.batch, timing.p50_ms) for timing in row.latency)
     elif isinstance(row, ComparisonRow) and row.batch is not None and row.p50_ms is not None:

@@ -1,9 +1,9 @@
-"""A journal: what a long job has done, kept on disk so that a kill loses no more than the last step.
+"""A journal: the results of a long job, kept on disk so that a kill loses at most the last step.
 
-The rows of a step are written first, and then, once they are on the disk, one line that says so. A line has a
-hash of itself and of the rows: what a kill or a crash tore is found when the journal is opened, and the step
-is done again. A database (sqlite3) would keep the rows too, but could not give them back as one memory-mapped
-array.
+The rows of a step are written first. When they are on the disk, one line is added that confirms the step. The
+line contains a hash of the line and of the rows. So a step that a kill or a crash left incomplete is found
+when the journal is opened, and is done again. A database (sqlite3) could keep the rows too, but could not
+return them as one memory-mapped array.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Note = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class JournalTable:
-    """What is kept of each row under one name.
+    """One table of the journal: the type and shape of each row.
 
     Args:
-        dtype: the numbers' type, as numpy has it.
-        shape: of one row.
+        dtype: the type of the numbers, in numpy's notation.
+        shape: the shape of one row.
     """
 
     dtype: str
@@ -45,13 +45,13 @@ class JournalTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one row."""
+        """Size of one row, in bytes."""
         return np.dtype(self.dtype).itemsize * int(np.prod(self.shape, dtype=np.int64))
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A line of the journal: how many rows its step has, their hash, and whatever else was noted."""
+    """A line of the journal: the number of rows of its step, their hash, and the note of the step."""
 
     rows: int
     sha256: str
@@ -63,7 +63,7 @@ class _Step:
 
     @classmethod
     def read(cls, line: bytes) -> _Step | None:
-        """Read a line; None if it is torn."""
+        """Read a line; return None if it is incomplete."""
         digest, _, text = line.removesuffix(b"\n").partition(b" ")
         if not line.endswith(b"\n") or hashlib.sha256(text).hexdigest().encode() != digest:
             return None
@@ -71,11 +71,11 @@ class _Step:
 
 
 class Journal:
-    """A journal that is open: see :func:`open_journal`.
+    """An open journal: see :func:`open_journal`.
 
     Args:
-        folder: where it lies.
-        tables: what is kept of each row.
+        folder: the folder of the journal.
+        tables: its tables, by name.
     """
 
     def __init__(self, folder: Path, tables: Mapping[str, JournalTable]) -> None:
@@ -99,7 +99,7 @@ class Journal:
         self._nbytes += len(step.line())
 
     def _sound(self) -> Iterator[_Step]:
-        """Yield the steps from the first, as long as both line and rows are whole."""
+        """Yield the steps from the first on, up to the first whose line or rows are incomplete."""
         with contextlib.ExitStack() as closing:
             files = {name: closing.enter_context(self._file(name).open("rb")) for name in self.tables}
             for line in closing.enter_context((self.folder / _LINES).open("rb")):
@@ -114,13 +114,13 @@ class Journal:
                 yield step
 
     def _cut(self) -> None:
-        """Cut off what no step stands for."""
+        """Cut off bytes that belong to no complete step."""
         os.truncate(self.folder / _LINES, self._nbytes)
         for name, table in self.tables.items():
             os.truncate(self._file(name), self.rows * table.nbytes)
 
     def notes(self) -> Iterator[Note]:
-        """Yield what was noted of each step."""
+        """Yield the note of each step."""
         with (self.folder / _LINES).open("rb") as lines:
             for line in lines:
                 step = _Step.read(line)
@@ -128,7 +128,7 @@ class Journal:
                 yield step.note
 
     def keep(self, steps: int) -> None:
-        """Forget all but the first steps."""
+        """Keep only this number of steps, the first ones."""
         if steps >= self.steps:
             return
         self.rows = self.steps = self._nbytes = 0
@@ -137,11 +137,11 @@ class Journal:
         self._cut()
 
     def append(self, rows: Mapping[str, Array], note: Note) -> None:
-        """Add a step; when this returns, it is on the disk.
+        """Add a step; when this function returns, the step is on the disk.
 
         Args:
             rows: the same number of rows, (R, ...), for each table.
-            note: what else to keep: anything that JSON holds.
+            note: further data to keep with the step, of types that JSON can hold.
 
         Raises:
             ArtifactError: the disk is full.
@@ -164,12 +164,12 @@ class Journal:
         self._count(step)
 
     def array(self, name: str) -> Array:
-        """Return every row under a name, (N, ...), as a memory-mapped file that cannot be written."""
+        """Return all rows of a table, (N, ...), as a read-only memory-mapped file."""
         table = self.tables[name]
         return _mapped(self._file(name), table.dtype, (self.rows, *table.shape), "r")
 
     def scratch(self, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
-        """Return a memory-mapped file to be filled; it is of no step, and lost when the journal is."""
+        """Return a memory-mapped file to fill; it belongs to no step, and is removed with the journal."""
         return _mapped(self.folder / f"{name}.scratch", dtype, shape, "w+")
 
 
@@ -180,7 +180,7 @@ def _mapped(path: Path, dtype: str, shape: tuple[int, ...], mode: Any) -> Array:
 
 
 def _add(path: Path, content: bytes) -> None:
-    """Append to a file, and wait until that is on the disk."""
+    """Append to a file, and wait until the content is on the disk."""
     with path.open("ab") as file:
         file.write(content)
         file.flush()
@@ -189,11 +189,11 @@ def _add(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def open_journal(folder: Path, tables: Mapping[str, JournalTable]) -> Iterator[Journal]:
-    """Open a journal, or begin one. It is one process's as long as it is open, and stays when it is closed.
+    """Open a journal, or create one. Only one process can open it at a time. It stays on disk when closed.
 
     Args:
-        folder: where it lies; its parent is there.
-        tables: what is kept of each row.
+        folder: the folder of the journal; the parent folder must exist.
+        tables: its tables, by name.
 
     Raises:
         ArtifactError: another process has it open.
@@ -206,7 +206,7 @@ def open_journal(folder: Path, tables: Mapping[str, JournalTable]) -> Iterator[J
 
 
 def _locked(folder: Path) -> int:
-    """Make a folder, if there is none, and lock it; make it again if it was removed in between."""
+    """Create a folder if necessary, and lock it; create it again if it was removed before the lock."""
     while True:
         folder.mkdir(exist_ok=True)
         handle = os.open(folder, _FOLDER)
@@ -227,10 +227,10 @@ def _locked(folder: Path) -> int:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other runs over a folder of images from an artifact while open, before any work is done.
+    """Lock an artifact, so that only one process at a time runs it on a folder of images.
 
     Raises:
-        ArtifactError: there is one already.
+        ArtifactError: another process has the lock.
     """
     reports = folder / REPORTS_FOLDER
     reports.mkdir(exist_ok=True)
@@ -251,7 +251,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def discard(folder: Path) -> None:
-    """Remove a journal that nobody needs any more; one that another process has open is left to it."""
+    """Remove a journal that is no longer needed, unless another process has it open."""
     with contextlib.suppress(ArtifactError):
         handle = _locked(folder)
         try:

@@ -1,4 +1,4 @@
-"""The log in plain text: what was done, and every figure of the report, for reading without a tool."""
+"""The log in plain text: the progress lines and every figure of the report, readable without a tool."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COSTS = (
     "peak_device_bytes",
 )
 _SAMPLES = "samples_ms"
-"""In the report alone: nobody reads a hundred samples."""
+"""Left out of the log, because a hundred samples are not readable; the report has them."""
 _VERDICT = ("floor", "limit", *METRICS, "to_stock_original")
 _PERCENTILES = ("cosine", "relative_error", "vector_relative_error")
 _WORST = ("cosine", "relative_error", "vector_relative_error", "share_of_limit")
@@ -33,12 +33,12 @@ _SUMMARY = ("shape", "dtype", "device", "min", "max", "mean", "first")
 
 
 class Log:
-    """Passes lines of progress on, and keeps them with the time at which they came.
+    """Passes progress lines on, and records each with its time.
 
-    How far something was, and how long it was to take, is not kept: nobody reads that afterwards.
+    Counters and estimates of the remaining time are not recorded: they are of no use afterwards.
 
     Args:
-        say: takes a line of progress.
+        say: receives progress lines.
     """
 
     def __init__(self, say: Say) -> None:
@@ -46,17 +46,17 @@ class Log:
         self._lines: list[str] = []
 
     def say(self, line: str) -> None:
-        """Take one line."""
+        """Pass on and record one line."""
         if not isinstance(line, Counted):
             self._lines.append(f"{time.perf_counter() - self._start:8.1f} s  {line}")
         self._say(line)
 
     def render(self, report: Report) -> str:
-        """Write down what was done and what was found."""
+        """Return the log of a validation: progress lines and results."""
         return "\n".join([*self._lines, "", *_lines(report)]) + "\n"
 
     def render_comparison(self, report: Comparison) -> str:
-        """Write down what was done and what a comparison found, one line a row."""
+        """Return the log of a comparison: progress lines and results, one line per row."""
         rows = [
             ", ".join(f"{key} {_number(value)}" for key, value in row.as_json().items() if key != _SAMPLES)
             for row in report.rows
@@ -78,7 +78,7 @@ class Log:
         return "\n".join([*self._lines, "", *weights, *limits, *rows, "", *found, report.status]) + "\n"
 
     def render_bisection(self, report: Bisection) -> str:
-        """Write down what was done and where a variant departs."""
+        """Return the log of a bisection: progress lines and results."""
         return "\n".join([*self._lines, "", *_bisection(report)]) + "\n"
 
 
@@ -181,7 +181,7 @@ def _variant(row: VariantRow) -> Iterator[str]:
 
 
 def _output(name: str, verdict: OutputRow | None, summary: OutputSummary | None) -> Iterator[str]:
-    """Lay out one output: how it did, and what came out."""
+    """Lay out one output: its verdict and a summary of its values."""
     yield f"  {name}: {verdict.status if verdict else '-'}, {_number(verdict.shape if verdict else None)}"
     if summary:
         yield "    " + ", ".join(f"{key} {_number(getattr(summary, key))}" for key in _SUMMARY)
@@ -194,7 +194,7 @@ def _output(name: str, verdict: OutputRow | None, summary: OutputSummary | None)
 
 
 def _beside(row: VariantRow) -> Iterator[str]:
-    """Lay out what was looked at beside judging: the error after each stage, and patch by patch."""
+    """Lay out the additional measurements: the error after each stage, and the error of patches."""
     if row.depth:
         after = ", ".join(f"{one.stage} {_number(one.error)}" for one in row.depth)
         yield f"  error against depth, on the first image: {after}"
@@ -206,7 +206,7 @@ def _beside(row: VariantRow) -> Iterator[str]:
 
 
 def _prediction(row: VariantRow) -> Iterator[str]:
-    """Lay out what a simulated device predicts; nothing for a real one."""
+    """Lay out the prediction of a simulated device; nothing for a real device."""
     found = row.prediction
     if row.gelu:
         yield f"  GELU: {row.gelu}" + " (simulated)" * row.simulated
@@ -225,7 +225,7 @@ def _prediction(row: VariantRow) -> Iterator[str]:
 
 
 def _dataset(found: DatasetReport) -> Iterator[str]:
-    """Lay out what was found on a folder of images."""
+    """Lay out the results on a folder of images."""
     resumed = ", resumed" * found.resumed
     yield ""
     yield f"data set {found.folder}: {sentences.images(found)}, {_number(found.seconds)} s{resumed}"

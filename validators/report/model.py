@@ -1,4 +1,4 @@
-"""What every part of a report is made of: frozen models, whose mappings are frozen too."""
+"""Base classes of every part of a report: frozen models, whose mappings are frozen too."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Annotated, Any, Final, NoReturn, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 SCHEMA_VERSION: Final = 2
-"""Of every report that is written; see :mod:`vconv.validators.report.upgrade` for older ones."""
+"""Schema version of every new report; see :mod:`vconv.validators.report.upgrade` for older reports."""
 
 Value = TypeVar("Value")
 
 
 class FrozenDict(dict[str, Value]):
-    """A dictionary that cannot be changed once it is made; it can be copied and pickled."""
+    """A dictionary that cannot be changed after its creation; it can be copied and pickled."""
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a report cannot be changed: make a new one with model_copy(update=...)")
@@ -29,7 +29,7 @@ class FrozenDict(dict[str, Value]):
 
 
 FrozenMapping = Annotated[Mapping[str, Value], AfterValidator(FrozenDict)]
-"""A mapping from names that cannot be changed."""
+"""A mapping from names to values that cannot be changed."""
 
 
 def _finite(value: Any) -> Any:
@@ -37,11 +37,11 @@ def _finite(value: Any) -> Any:
 
 
 Figure = Annotated[float | None, BeforeValidator(_finite)]
-"""A number; None where there is none, and where JSON has none for it: infinite, or NaN."""
+"""A number; None if it is missing, or if JSON cannot hold it: infinite, or NaN."""
 
 
 class Part(BaseModel):
-    """A part of a report: frozen, and without any key that is not declared."""
+    """A part of a report: frozen, and limited to the declared keys."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -53,15 +53,15 @@ class Part(BaseModel):
     )
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data that JSON can hold, under the keys of its JSON file."""
+        """Return the part as plain data that JSON can hold, with the keys of the JSON file."""
         return self.model_dump(mode="json")
 
 
 class Document(Part):
-    """A whole report. Subscripts give parts of its JSON form, as they did when reports were dictionaries."""
+    """A whole report. Subscripts return parts of its JSON form, as when reports were dictionaries."""
 
     def __getitem__(self, key: str) -> Any:
-        """Return a part of the JSON form; deprecated: use the attribute of that name."""
+        """Return a part of the JSON form; deprecated: use the attribute with this name."""
         warnings.warn(
             f"report[{key!r}] is deprecated and will go with the next version: use the attribute .{key}, "
             "or as_json()",
@@ -71,5 +71,5 @@ class Document(Part):
         return self.with_old_keys(self.as_json())[key]
 
     def with_old_keys(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Add the keys of version 0.1.0 that have other names by now."""
+        """Add the keys that version 0.1.0 used and that have new names now."""
         return document

@@ -1,4 +1,4 @@
-"""What came out of a variant, at a glance."""
+"""A short summary of a variant's outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vconv.types import Arrays
 from vconv.validators.report.rows import OutputSummary
 
 SHOWN = 5
-"""Values of each output that are shown."""
+"""Number of values of each output that are shown."""
 
 
 def summarise_outputs(outputs: Arrays, placed: Mapping[str, Placed]) -> dict[str, OutputSummary]:
@@ -19,11 +19,11 @@ def summarise_outputs(outputs: Arrays, placed: Mapping[str, Placed]) -> dict[str
 
     Args:
         outputs: arrays (B, ...), by name.
-        placed: what each was before it became an array.
+        placed: the type and device of each output before it became an array.
 
     Returns:
-        By output: ``shape``, ``dtype`` and ``device`` as the variant gave it, ``min``, ``max``, ``mean``
-        (in float64), and the ``first`` values of the first image.
+        By output: ``shape``, the variant's ``dtype`` and ``device``, ``min``, ``max``, ``mean`` (in float64),
+        and the ``first`` values of the first image.
     """
     rows = {}
     for name, array in outputs.items():

@@ -1,4 +1,4 @@
-"""The rows of a report: what was found of one variant, stage by stage of a run."""
+"""The rows of a report: the results of one variant, from each stage of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vconv.validators.report.model import Figure, FrozenMapping, Part
 
 
 class LimitRow(Part):
-    """The limit that a variant is held to, decided before it is run. ``source`` says who measured it."""
+    """The limit of a variant, chosen before it is run. ``source`` names the measurement behind it."""
 
     precision: str
     arithmetic: str
@@ -32,17 +32,17 @@ class LimitRow(Part):
 
     @classmethod
     def of(cls, pair: Pair, limit: Limit) -> LimitRow:
-        """Lay out the limit of a precision and an arithmetic."""
+        """Return the row of a limit for a precision and an arithmetic."""
         return cls(precision=pair[0], arithmetic=pair[1], bounds=limit.bounds, source=limit.source)
 
 
 class OutputRow(Part):
-    """How one output of a variant did.
+    """The result of one output of a variant.
 
-    ``metrics`` has the worst over the images, by the names of the table
-    :data:`vconv.validators.accuracy.metrics.METRICS`; in JSON they stand beside the other keys. It is empty
-    where the output could not be compared. ``limit`` is the bound on the vector relative error, ``floor`` the
-    reference's own distance from float64.
+    ``metrics`` has the worst value of each metric over the images, by the names in
+    :data:`vconv.validators.accuracy.metrics.METRICS`; in JSON, the metrics are beside the other keys. It is
+    empty if the output could not be compared. ``limit`` is the bound on the vector relative error. ``floor``
+    is the vector relative error of the reference in fp32 against float64.
     """
 
     status: Status
@@ -71,7 +71,7 @@ class OutputRow(Part):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Describe the metrics as JSON has them: beside the other keys."""
+        """Describe the metrics as in JSON: beside the other keys."""
         schema = handler(core_schema)
         found = handler.resolve_ref_schema(schema)
         del found["properties"]["metrics"]
@@ -82,12 +82,12 @@ class OutputRow(Part):
 
     @property
     def vector_relative_error(self) -> float | None:
-        """The metric of that name; None where it is not known."""
+        """The vector relative error; None if it is not known."""
         return self.metrics.get("vector_relative_error")
 
 
 class OutputSummary(Part):
-    """What came out at one output for the first image, at a glance. ``first`` has its first values."""
+    """A short summary of one output for the first image. ``first`` has its first values."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -99,10 +99,10 @@ class OutputSummary(Part):
 
 
 class LatencyRow(Part):
-    """How long a variant took at one batch, in milliseconds a batch.
+    """The latency of a variant at one batch, in milliseconds per batch.
 
-    See :meth:`vconv.runtime.timing.clocks.Measurement.summary`. ``speed_up_over_cpu`` is None where there is
-    no baseline at this batch.
+    See :meth:`vconv.runtime.timing.clocks.Measurement.summary`. ``speed_up_over_cpu`` is None if there is no
+    baseline at this batch.
     """
 
     batch: int
@@ -123,14 +123,14 @@ class LatencyRow(Part):
 
 
 class SkippedBatch(Part):
-    """A batch that was not timed, and why."""
+    """A batch that was not timed, and the reason."""
 
     batch: int
     reason: str
 
 
 class LaunchesRow(Part):
-    """What one image launches: see :class:`vconv.runtime.timing.launches.Launches`."""
+    """The launches for one image: see :class:`vconv.runtime.timing.launches.Launches`."""
 
     operators: FrozenMapping[int]
     total: int
@@ -138,23 +138,24 @@ class LaunchesRow(Part):
 
 
 class PredictedErrors(Part):
-    """The errors that a simulated device predicts of one output."""
+    """The errors that a simulated device predicts for one output."""
 
     relative_error: Figure
     vector_relative_error: Figure
 
 
 class CauseRow(Part):
-    """What one cause alone contributes: how many operators it ``changed``, and the errors by output."""
+    """The effect of one cause alone: the number of operators ``changed``, and the errors by output."""
 
     changed: int
     outputs: FrozenMapping[PredictedErrors]
 
 
 class PredictionRow(Part):
-    """What a simulated device predicts: see :func:`vconv.validators.accuracy.prediction.predict`.
+    """The prediction of a simulated device: see :func:`vconv.validators.accuracy.prediction.predict`.
 
-    ``outputs`` has the predicted errors, ``causes`` those of each cause alone, ``rest`` those without any.
+    ``outputs`` has the predicted errors, ``causes`` the errors with each cause alone, ``rest`` the errors
+    without any cause.
     """
 
     arithmetic: FrozenMapping[str]
@@ -166,7 +167,7 @@ class PredictionRow(Part):
 
 
 class ExplanationRow(Part):
-    """A class of fault that a variant's failure is of, and what says so. In JSON ``fault`` is ``class``."""
+    """The class of fault behind a failure, and the evidence. In JSON, the key of ``fault`` is ``class``."""
 
     fault: str = Field(validation_alias=AliasChoices("class", "fault"), serialization_alias="class")
     because: str
@@ -180,14 +181,14 @@ class DepthRow(Part):
 
 
 class PatchMapRow(Part):
-    """The greatest vector relative error of a patch of one image."""
+    """The greatest vector relative error of any patch of one image."""
 
     image: str
     largest: Figure
 
 
 class VariantName(Part):
-    """What tells a variant from all others on one device."""
+    """The names that identify a variant on one device."""
 
     artifact: str
     variant: str
@@ -195,7 +196,7 @@ class VariantName(Part):
 
 
 class VerdictRow(VariantName):
-    """A variant on a device, and how it ended."""
+    """A variant on a device, and its status."""
 
     device: str
     simulated: bool
@@ -205,11 +206,11 @@ class VerdictRow(VariantName):
 
 
 class VariantRow(VerdictRow):
-    """What was found of one variant. It is assembled once, when all that concerns it is known.
+    """The results of one variant. The row is assembled once, when all results are known.
 
-    ``limit`` is what the variant is held to, None where it is measured but not judged. What was not looked
-    at, or does not apply, is None or empty; ``depth_reason``, ``patch_maps_reason``, ``peak_memory_reason``
-    and ``timing_refused`` say why.
+    ``limit`` is None if the variant is measured but not judged. Fields that were not measured, or do not
+    apply, are None or empty; ``depth_reason``, ``patch_maps_reason``, ``peak_memory_reason`` and
+    ``timing_refused`` give the reasons.
     """
 
     precision: str
@@ -239,10 +240,10 @@ class VariantRow(VerdictRow):
 
     @property
     def judged(self) -> bool:
-        """Whether there is a verdict: it passed or failed."""
+        """Whether the variant has a verdict: passed or failed."""
         return self.status is not Status.SKIPPED
 
     @property
     def passed(self) -> bool:
-        """Whether it passed."""
+        """Whether the variant passed."""
         return self.status is Status.PASSED

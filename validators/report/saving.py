@@ -34,16 +34,16 @@ from vconv.validators.report.document import CheckRow, LimitsFileRow, LimitsUsed
 from vconv.validators.report.rows import LimitRow, VariantRow
 
 SavedDocument = Report | Comparison | Bisection
-"""What is saved as a report."""
+"""The kinds of report that are saved."""
 
 
 @dataclass(frozen=True)
 class ReportFile:
-    """A report as it lies on disk.
+    """A saved report.
 
     Args:
-        name: of its file.
-        sha256: of its bytes.
+        name: the name of its file.
+        sha256: the hash of its bytes.
     """
 
     name: str
@@ -51,17 +51,17 @@ class ReportFile:
 
 
 Picture = bytes | Callable[[ReportFile], bytes]
-"""What is saved beside a report: as it is, or drawn once the report is saved."""
+"""A file that is saved beside a report: its bytes, or a function that makes them from the saved report."""
 
 _PACKAGES = (
     *("vconv", "torch", "torchvision", "transformers", "timm", "torch_npu", "onnx", "onnxscript"),
     *("matplotlib", "onnx-ir", "safetensors", "numpy", "pillow"),
 )
-"""What vconv stands on, beside the engines."""
+"""Packages whose versions a report records, besides those of the engines."""
 
 
 def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
-    """Describe this machine and what is installed on it.
+    """Describe this machine and the software that is installed on it.
 
     Args:
         devices: the devices that were used; the number of each kind of accelerator is counted.
@@ -82,7 +82,7 @@ def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
 
 
 def whole(variants: Iterable[VariantRow], checks: Iterable[Check | CheckRow]) -> Status:
-    """Judge a validation: one failure fails it, and without one comparison that passed it is incomplete."""
+    """Judge a validation: failed with any failure; else passed if a variant passed; else incomplete."""
     statuses = [variant.status for variant in variants]
     if Status.FAILED in (*statuses, *(check.status for check in checks)):
         return Status.FAILED
@@ -90,7 +90,7 @@ def whole(variants: Iterable[VariantRow], checks: Iterable[Check | CheckRow]) ->
 
 
 def finite(document: Any) -> Any:
-    """Copy a document with None for every number that JSON cannot hold: an infinite metric, or NaN."""
+    """Copy a document, and replace every number that JSON cannot hold, infinite or NaN, by None."""
     if isinstance(document, Mapping):
         return {key: finite(value) for key, value in document.items()}
     if isinstance(document, (list, tuple)):
@@ -99,7 +99,7 @@ def finite(document: Any) -> Any:
 
 
 def probe(folder: Path) -> None:
-    """Make sure, before anything is run, that a report can be saved.
+    """Check, before anything is run, that a report can be saved.
 
     Raises:
         ArtifactError: the folder cannot be written, or its index of reports is damaged.
@@ -126,12 +126,12 @@ def _sentence(folder: Path) -> Iterator[None]:
 
 
 def now() -> str:
-    """Return the time, in UTC, as reports have it: ``20261121T184025``."""
+    """Return the time, in UTC, in the format of reports: ``20261121T184025``."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
 
 
 def limits_used(limits: Limits, used: Iterable[LimitRow]) -> LimitsUsed:
-    """Lay out where limits come from, and which were used, each once, in the order of their table."""
+    """Return the source of the limits and the limits that were used, each once, in the order of the table."""
     rows = {(row.precision, row.arithmetic): row for row in used}
     ordered = tuple(rows[pair] for pair in limits.table if pair in rows)
     file = LimitsFileRow.model_validate(limits.file) if limits.file else None
@@ -139,7 +139,7 @@ def limits_used(limits: Limits, used: Iterable[LimitRow]) -> LimitsUsed:
 
 
 def limits_applied(limits: Limits, rows: Iterable[VariantRow]) -> LimitsUsed:
-    """Lay out the limits of every variant that has a verdict, as its row carries it."""
+    """Return the limits of all variants that have a verdict, from their rows."""
     return limits_used(limits, (row.limit for row in rows if row.limit and row.judged))
 
 
@@ -155,9 +155,9 @@ def save(
     Args:
         folder: the artifact.
         report: the report.
-        kind: what was done: ``validate``.
-        log: the same in plain text, with what was done.
-        pictures: what is saved beside it, by ending: ``.svg``.
+        kind: the command that made it: ``validate``.
+        log: the log in plain text.
+        pictures: the other files that are saved beside it, by ending: ``.svg``.
 
     Returns:
         The report's path.
@@ -191,7 +191,7 @@ def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, P
             with contextlib.suppress(OSError):
                 path.with_suffix(ending).unlink()
         raise
-    # What is drawn of a report can be drawn again: nothing of the report is lost with it.
+    # Pages and pictures can be made again from the report, so a failure here loses no results.
     for ending, draw in beside.items():
         if not isinstance(draw, bytes):
             results.replace(path.with_suffix(ending), draw(ReportFile(path.name, digest)))
@@ -199,7 +199,7 @@ def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, P
 
 
 def _reserved(reports: Path, stem: str) -> Path:
-    """Return the path of a report that nobody else has, or will be given: its log is there from now on."""
+    """Return an unused path for a report; creating its log reserves the path for this process."""
     for count in itertools.count(1):
         path = reports / f"{stem}{f'-{count}' if count > 1 else ''}.json"
         with contextlib.suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""JSON Schemas of what vconv writes: ``python -m vconv.validators.report.schema FOLDER`` writes them."""
+"""JSON Schemas of vconv's files: ``python -m vconv.validators.report.schema FOLDER`` writes them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SCHEMAS: Mapping[str, type[BaseModel]] = {
     "comparison.schema.json": Comparison,
     "bisection.schema.json": Bisection,
 }
-"""By file under docs/schema: what it describes. Another file is another row."""
+"""By file under docs/schema: the model that it describes. A new schema is one row here."""
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema(model: type[BaseModel]) -> str:
-    """Return the JSON Schema of a model, as its file has it."""
+    """Return the JSON Schema of a model: the content of its file."""
     return json.dumps({"$schema": _DIALECT, **model.model_json_schema()}, indent=2) + "\n"
 
 

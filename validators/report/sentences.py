@@ -1,4 +1,4 @@
-"""What a ranking or a row says, in lines of plain text. Nothing heavy is imported: the terminal uses them."""
+"""Rankings and rows as lines of plain text, also for the terminal: no heavy library is imported."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ REFERENCES = {
     "file": "recorded with `vconv reference`",
     "none": "none: nothing was compared",
 }
-"""By what a report says of its reference's source, the same for a reader."""
+"""By source of a reference, as a report records it: a description for the reader."""
 
 
 class NamedVariant(Protocol):
-    """What has a variant and an engine."""
+    """An object with a variant and an engine."""
 
     @property
     def variant(self) -> str:
-        """Its name."""
+        """The name of the variant."""
 
     @property
     def engine(self) -> str:
-        """What runs it."""
+        """The engine that runs the variant."""
 
 
 class PlacedVariant(NamedVariant, Protocol):
-    """What also has a device."""
+    """An object with a variant, an engine and a device."""
 
     @property
     def device(self) -> str:
@@ -42,11 +42,11 @@ class PlacedVariant(NamedVariant, Protocol):
 
     @property
     def simulated(self) -> bool:
-        """Whether the device is an imitation."""
+        """Whether the device is simulated."""
 
 
 def reference(found: ReferenceRow) -> str:
-    """Say where a report's reference is from; of one from a file, which machine computed it, and how."""
+    """Describe the source of a report's reference; if it is a file, also the device and its arithmetic."""
     recorded = found.recorded
     if not recorded:
         return REFERENCES.get(found.source, found.source)
@@ -55,7 +55,7 @@ def reference(found: ReferenceRow) -> str:
 
 
 def short_name(row: PlacedVariant) -> str:
-    """Name a variant, with its engine and device where they are not the usual ones, and *simulated*."""
+    """Name a variant, with its engine and device if they are not the usual ones, and *simulated* if so."""
     engine = "" if is_usual(row.engine) else f" {row.engine}"
     device = "" if row.device == "cpu" else f" {row.device}"
     return f"{row.variant}{engine}{device}{' (simulated)' if row.simulated else ''}"
@@ -67,17 +67,17 @@ def named(row: NamedVariant) -> str:
 
 
 def named_apart(row: VariantName, several: bool) -> str:
-    """Name a variant with its engine, and with its artifact where there are several."""
+    """Name a variant with its engine, and with its artifact if there are several artifacts."""
     return named(row) + f" of {row.artifact}" * several
 
 
 def executed(row: NamedVariant) -> str:
-    """Name what a simulated device counts: calls of operators, or the nodes of a graph."""
+    """Return the unit in which a simulated device counts: operator calls, or the nodes of a graph."""
     return "operator calls" if row.engine in engines_of(Runs.MODELS) else "nodes"
 
 
 def images(dataset: DatasetReport) -> str:
-    """Say how many images of a folder were judged, and how many were not."""
+    """Return the numbers of judged images, skipped images and other files of a folder, in words."""
     said = [f"{dataset.images:,} images"]
     said += [f"{len(dataset.skipped):,} skipped"] * bool(dataset.skipped)
     said += [f"other files, ignored: {dataset.other_files:,}"] * bool(dataset.other_files)
@@ -85,12 +85,12 @@ def images(dataset: DatasetReport) -> str:
 
 
 def fallbacks(row: VariantRow) -> str:
-    """Say which nodes of a variant an accelerator left to the CPU; nothing where none are known."""
+    """Describe the nodes of a variant that an accelerator left to the CPU; empty if none are known."""
     return left_to_cpu(row, row.device, row.fallbacks)
 
 
 def left_to_cpu(variant: NamedVariant, device: str, counts: Mapping[str, int] | None) -> str:
-    """Say which nodes of a variant a device left to the CPU, given how many by operator; else nothing."""
+    """Describe the nodes that a device left to the CPU, from their number by operator; empty if none."""
     listed = ", ".join(f"{count} {operator}" for operator, count in (counts or {}).items())
     total = sum((counts or {}).values())
     nodes = f"{total} nodes of it run" if total > 1 else "a node of it runs"
@@ -98,7 +98,7 @@ def left_to_cpu(variant: NamedVariant, device: str, counts: Mapping[str, int] | 
 
 
 def fastest(ranking: Ranking) -> list[str]:
-    """Say for each device which variant is fastest at the least batch that is ranked, or why none is."""
+    """Return the fastest variant of each device at the least ranked batch, or why there is no ranking."""
     if ranking.refused:
         return [f"ranking refused: {ranking.refused}"]
     several = _several(ranking)
@@ -113,7 +113,7 @@ def fastest(ranking: Ranking) -> list[str]:
 
 
 def winner(document: Comparison) -> str:
-    """Say which variant of a comparison won, or why none did."""
+    """Return which variant won a comparison, or why none did."""
     found, several = document.winner, _several(document.ranking)
     if found is None:
         return f"no winner: {document.winner_reason}"
@@ -121,7 +121,7 @@ def winner(document: Comparison) -> str:
 
 
 def ranks(ranking: Ranking) -> list[str]:
-    """Spell a ranking out, one line a variant, and one for each device and batch that is missing."""
+    """Return a ranking as lines: one per variant, and one per device and batch without a ranking."""
     if ranking.refused:
         return fastest(ranking)
     several = _several(ranking)

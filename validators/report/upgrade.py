@@ -1,4 +1,4 @@
-"""Reading reports: those of this version, and those of 0.1.0, which are turned into this version's."""
+"""Reads reports of this version, and reports of 0.1.0, which are converted to this version's schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vconv.validators.report.document import Report
 from vconv.validators.report.model import SCHEMA_VERSION
 
 FIRST_VERSIONS = (None, 1)
-"""Schema versions of 0.1.0, whose earliest reports have none."""
+"""Schema versions of 0.1.0: its earliest reports have no version."""
 Content = Mapping[str, Any]
 
 _UNKNOWN = {
@@ -27,18 +27,18 @@ _UNKNOWN = {
 
 
 class UnreadableReportError(ValueError):
-    """A report that is of no schema that this version reads, or that does not keep to its schema."""
+    """A report whose schema this version does not read, or that does not conform to its schema."""
 
 
 def read_report(content: object, kind: str) -> Report | Comparison | Bisection:
     """Read a report from its JSON form.
 
     Args:
-        content: what its JSON file holds.
-        kind: what was done: ``validate``, ``compare`` or ``bisect``.
+        content: the content of its JSON file.
+        kind: the command that made it: ``validate``, ``compare`` or ``bisect``.
 
     Raises:
-        UnreadableReportError: it is not a report of this kind that this version reads.
+        UnreadableReportError: the content is not a report of this kind that this version can read.
     """
     if kind not in _KINDS:
         raise UnreadableReportError(f"no reports of kind {kind!r} are known")
@@ -61,7 +61,7 @@ def read_report(content: object, kind: str) -> Report | Comparison | Bisection:
 
 
 def _validation(content: Content) -> dict[str, Any]:
-    """Turn the report of a validation by 0.1.0 into one of this version."""
+    """Convert the report of a validation by 0.1.0 to this version."""
     limits = {(row["precision"], row["arithmetic"]): row for row in content["limits"]["rows"]}
     return {
         "timing": None,
@@ -73,7 +73,7 @@ def _validation(content: Content) -> dict[str, Any]:
 
 
 def _variant(row: Content, limits: Mapping[tuple[str, str], Content]) -> dict[str, Any]:
-    """Turn a variant of 0.1.0 into one of this version: its limit stood apart, its summary was ``smoke``."""
+    """Convert a variant of 0.1.0: the limits were in a separate table, and the summary was ``smoke``."""
     kept = {key: value for key, value in row.items() if key != "smoke"}
     judged = row["status"] != Status.SKIPPED or any(
         output["status"] != Status.SKIPPED for output in row["outputs"].values()
@@ -83,7 +83,7 @@ def _variant(row: Content, limits: Mapping[tuple[str, str], Content]) -> dict[st
 
 
 def _comparison(content: Content) -> dict[str, Any]:
-    """Turn a comparison by 0.1.0 into one of this version: the earliest name devices in their rows alone."""
+    """Convert a comparison by 0.1.0: the earliest comparisons name devices only in their rows."""
     devices = dict.fromkeys((row["device"] for row in content["rows"]), "")
     return {
         "devices": devices,
@@ -105,4 +105,4 @@ _KINDS: Mapping[
     "compare": (Comparison, _comparison),
     "bisect": (Bisection, _bisection),
 }
-"""By what was done: what its report is, and what turns one of 0.1.0 into that."""
+"""By kind of report: its model, and the function that converts a report of 0.1.0."""

@@ -28,6 +28,15 @@ from vconv.convert.sources.table import Request, open_source
 from vconv.types import CONFIG_FILE, MANIFEST_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE
 
 NAME = "dinov3-vits16"
+MINIATURES = (
+    sys.executable,
+    "-c",
+    "from vconv.catalog import systems\n"
+    "systems.SYSTEMS = {name: systems.miniature(system) for name, system in systems.SYSTEMS.items()}\n"
+    "from vconv.cli import main\n"
+    "main()",
+)
+"""The command line, in another process, with a catalog of miniatures."""
 Damage = Callable[[Path], None]
 
 
@@ -331,17 +340,7 @@ def test_a_file_whose_hash_differs_is_refused(copied: Path, file: str) -> None:
 
 
 def test_two_exports_to_one_target_do_not_mix(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "vconv",
-        "export",
-        NAME,
-        "--golden",
-        "none",
-        "--out",
-        str(tmp_path / "a"),
-    ]
+    command = [*MINIATURES, "export", NAME, "--golden", "none", "--out", str(tmp_path / "a")]
     processes = [
         subprocess.Popen([*command, "--weights", f"synthetic:{seed}"], stderr=subprocess.PIPE, text=True)
         for seed in (1, 2)
@@ -363,7 +362,7 @@ def test_a_kill_leaves_no_artifact_and_the_retry_is_whole(
 ) -> None:
     """Kill an export once its stage is there, so many times later as writing its first line took."""
     target = tmp_path / "place" / "a"
-    command = [sys.executable, "-m", "vconv", "export", NAME, "--weights", "synthetic", "--out", str(target)]
+    command = [*MINIATURES, "export", NAME, "--weights", "synthetic", "--out", str(target)]
     start = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None

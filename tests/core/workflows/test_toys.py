@@ -77,7 +77,7 @@ def test_a_new_engine_is_validated_and_stands_in_the_reports_environment(
 
 @ONE
 def test_a_new_engine_is_compared_with_the_others(copied: Path, engine: Engine) -> None:
-    document = vconv.compare([copied], engines=["onnxruntime", "toy"], quick=True, budget=1e-3)
+    document = vconv.compare([copied], engines=["onnxruntime", "toy"], quick=True, budget=1e-3).as_json()
     found = {row["engine"] for row in document["rows"] if row["variant"] == "onnx-fp32"}
     assert found == {"onnxruntime", "toy"}
 
@@ -94,7 +94,7 @@ def test_a_new_engine_is_loaded_by_its_name(copied: Path, engine: Engine, size: 
 
 @ONE
 def test_a_new_engine_is_bisected_stage_by_stage(copied: Path, engine: Engine) -> None:
-    document = vconv.bisect(copied, engine="toy")
+    document = vconv.bisect(copied, engine="toy").as_json()
     assert (document["engine"], document["passed"], len(document["stages"])) == ("toy", True, 5)
 
 
@@ -136,7 +136,7 @@ def test_a_new_precision_is_judged_by_its_own_limits_in_what_it_is_computed_in(
 ) -> None:
     add(monkeypatch, PRECISIONS, PRECISION.name, PRECISION)
     add(monkeypatch, STRICT, ("toy", "bf16"), LIMIT)
-    document = vconv.validate(copied, precision=["toy"], quick=True, budget=1e-3)
+    document = vconv.validate(copied, precision=["toy"], quick=True, budget=1e-3).as_json()
     row = rows_of(document)["patched-torch-toy", "torch"]
     assert (row["status"], row["precision"], row["arithmetic"]) == ("passed", "toy", "bf16")
     assert {output["limit"] for output in row["outputs"].values()} == {4e-2}
@@ -151,7 +151,7 @@ def test_a_precision_without_limits_is_not_judged_and_says_what_computes_it(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(monkeypatch, PRECISIONS, PRECISION.name, PRECISION)
-    document = vconv.validate(copied, precision=["toy"], quick=True, budget=1e-3)
+    document = vconv.validate(copied, precision=["toy"], quick=True, budget=1e-3).as_json()
     row = rows_of(document)["patched-torch-toy", "torch"]
     assert (row["status"], row["reason"], row["outputs"]) == ("skipped", "engine computes bf16", {})
 
@@ -174,12 +174,12 @@ def test_a_new_kind_of_torch_variant_is_loaded_judged_and_bisected_by_its_name(
     add(monkeypatch, TORCH_KINDS, KIND.name, KIND)
     with vconv.load(copied, variant="bare-torch-fp32") as session:
         assert isinstance(session, TorchSession) and list(session.patches) == []
-    rows = rows_of(vconv.validate(copied, quick=True, budget=1e-3))
+    rows = rows_of(vconv.validate(copied, quick=True, budget=1e-3).as_json())
     # Without its patches, the checkpoint has the library's RoPE periods, which are not the authors'.
     assert "rope-periods" in [patch.name for patch in made.patches if patch.applied]
     assert rows["bare-torch-fp32", "torch"]["status"] == "failed"
     assert rows["patched-torch-fp32", "torch"]["status"] == "passed"
-    document = vconv.bisect(copied, "bare-torch-fp32")
+    document = vconv.bisect(copied, "bare-torch-fp32").as_json()
     assert not document["passed"] and document["worst_stage"].startswith("block")
 
 

@@ -365,6 +365,7 @@ def test_memory_is_measured_in_processes_of_their_own_unless_a_glance_is_asked_f
 
 
 @ONE
+@pytest.mark.real_processes
 def test_an_original_and_a_patched_variant_are_measured_by_real_children(copied: Path) -> None:
     report = vconv.validate(copied, budget=1e-3)
     for variant in report.variants:

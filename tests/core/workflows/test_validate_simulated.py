@@ -24,7 +24,6 @@ if lack():
     pytest.skip(lack(), allow_module_level=True)
 
 ONE = pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
-pytestmark = pytest.mark.usefixtures("forked_children")
 TORCH = ("original-torch-fp32", "patched-torch-fp32")
 GRAPHS = ("onnx-fp32", "onnx-fp32-npu")
 

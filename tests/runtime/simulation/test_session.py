@@ -29,8 +29,6 @@ if lack():
 
 CPU, NPU = find_device("cpu"), find_device("npu-sim")
 ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
-FORKED = pytest.mark.usefixtures("forked_children")
-"""What two other tests see with processes as users have them."""
 
 
 def images(made: Manifest, count: int = 2) -> Array:
@@ -62,7 +60,6 @@ def original(small_artifact: Path, small_source: Source, made: Manifest) -> Iter
 
 
 @ONE
-@FORKED
 def test_a_patched_model_feels_the_convolution_alone_and_agrees_where_nothing_is_simulated(
     small: Artifact, patched: Simulated, made: Manifest
 ) -> None:
@@ -82,7 +79,6 @@ def test_a_patched_model_feels_the_convolution_alone_and_agrees_where_nothing_is
 
 
 @ONE
-@FORKED
 def test_an_original_feels_the_tanh_form_of_every_gelu(original: Simulated, made: Manifest) -> None:
     original(images(made))
     counts = original.counts()
@@ -94,7 +90,6 @@ def test_an_original_feels_the_tanh_form_of_every_gelu(original: Simulated, made
 
 
 @ONE
-@FORKED
 def test_a_graph_feels_what_the_checkpoint_feels(small: Artifact, patched: Simulated, made: Manifest) -> None:
     pixel_values = images(made)
     for profile in PROFILES:
@@ -111,6 +106,7 @@ def test_a_graph_feels_what_the_checkpoint_feels(small: Artifact, patched: Simul
 
 
 @ONE
+@pytest.mark.real_processes
 def test_a_session_that_is_closed_has_no_process_left(patched: Simulated, made: Manifest) -> None:
     assert isinstance(patched, SimulatedTorchSession)
     process = patched._child._process
@@ -122,6 +118,7 @@ def test_a_session_that_is_closed_has_no_process_left(patched: Simulated, made: 
 
 
 @ONE
+@pytest.mark.real_processes
 def test_a_process_that_is_killed_is_an_engine_that_failed(patched: Simulated, made: Manifest) -> None:
     assert isinstance(patched, SimulatedTorchSession)
     os.kill(patched._child._process.pid, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""The model card: README.md of an artifact, a pure function of its manifest and its reports."""
+"""The model card: the README.md of an artifact, a pure function of its manifest and its reports."""

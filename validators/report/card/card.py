@@ -1,4 +1,4 @@
-"""The model card, from a manifest and the newest reports. The same inputs give the same bytes."""
+"""Makes the model card from a manifest and the newest reports. The same inputs give the same bytes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _INSTALLED = ("torch", "torchvision", "transformers", "timm", "onnxruntime", "pillow")
-"""What the scripts of a card need, as reports name it."""
+"""Packages that the scripts of a card need, under their names in reports."""
 _VERSION = re.compile(r"[0-9][0-9a-z.]*(?=\+|$)")
-"""A version as a registry has it: without what stands behind a plus, such as a build for CPUs."""
+"""A version as a package registry lists it: without the part after a plus, such as ``+cpu``."""
 
 
 def render(made: Manifest, evidence: Sequence[DeviceEvidence], language: str) -> str:
-    """Write a card.
+    """Return the text of a card.
 
     Args:
         made: the artifact's manifest.
@@ -68,7 +68,7 @@ def render(made: Manifest, evidence: Sequence[DeviceEvidence], language: str) ->
 def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    # This is Markdown: what others wrote is escaped where it is taken in.
+    # The card is Markdown, not HTML. Text that others wrote is escaped where it is added.
     return Environment(
         loader=FunctionLoader(lambda name: (TEMPLATES / name).read_text("utf-8")),
         undefined=StrictUndefined,
@@ -79,14 +79,14 @@ def _environment() -> Environment:
 
 
 def _tidied(text: str) -> str:
-    """Leave one empty line where there are several, and none at the end."""
+    """Replace several empty lines by one, and remove those at the beginning and the end."""
     lines = [line.rstrip() for line in text.splitlines()]
     kept = [line for place, line in enumerate(lines) if line or (place and lines[place - 1])]
     return "\n".join(kept).strip() + "\n"
 
 
 def _packages(made: Manifest, evidence: Sequence[DeviceEvidence]) -> str:
-    """Name what to install: in the versions of the newest report, where there is one."""
+    """Return the packages to install, in the versions of the newest report if there is one."""
     wanted = [name for name in _INSTALLED if name != "timm" or made.system.library == "timm"]
     if not evidence:
         return " ".join(wanted)
@@ -98,7 +98,7 @@ def _packages(made: Manifest, evidence: Sequence[DeviceEvidence]) -> str:
 
 
 def _torch_npu(evidence: Sequence[DeviceEvidence]) -> str:
-    """Name the torch_npu of the newest report that had one; empty where none had."""
+    """Return the version of torch_npu in the newest report that has one; empty if none has."""
     newest = sorted(evidence, key=lambda one: one.document.time)
     found = [str(one.document.environment.get("torch_npu", "")) for one in newest]
     return next((escaped(version) for version in reversed(found) if _VERSION.match(version)), "")

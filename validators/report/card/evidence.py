@@ -1,4 +1,4 @@
-"""What a card rests on: the newest report of each device, and which rows of it are that device's."""
+"""The evidence for a card: the newest report for each device, and its rows for that device."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vconv.validators.report.saving import whole
 from vconv.validators.report.upgrade import UnreadableReportError, read_report
 
 KIND = "validate"
-"""Of reports that a card rests on."""
+"""The kind of report that a card uses."""
 
 
 @dataclass(frozen=True)
 class DeviceEvidence:
-    """What one report says of one device.
+    """The results of one report for one device.
 
     Args:
         device: its name in reports.
@@ -41,55 +41,55 @@ class DeviceEvidence:
 
     @property
     def asked(self) -> bool:
-        """Whether the report is of a validation on the device, not of one that timed it beside another."""
+        """Whether the validation was requested on this device, and not only timed it beside another."""
         return self.device in self.document.devices
 
     @property
     def status(self) -> Status:
-        """How the validation ended there: by the device's own variants, and the checks, which are of all."""
+        """The status of the validation, from this device's variants and from the checks, which are shared."""
         return whole(self.rows, self.document.checks)
 
     @property
     def simulated(self) -> bool:
-        """Whether the device is an imitation."""
+        """Whether the device is simulated."""
         return any(row.simulated for row in self.rows)
 
     @property
     def timed(self) -> bool:
-        """Whether anything was timed on it."""
+        """Whether any variant was timed on the device."""
         return any(row.latency for row in self.rows)
 
     @property
     def model(self) -> str:
-        """What the device is called by its maker; its own name where the report does not say."""
+        """The maker's name of the device; its name in reports if the report has no other."""
         return self.document.devices.get(self.device, self.device)
 
     @property
     def settings(self) -> Mapping[str, Setting]:
-        """How the device was set to compute, or computes where it is an imitation."""
+        """The settings by which the device computes; of a simulated device, its arithmetic."""
         return self.document.device_settings.get(self.device, {})
 
     @property
     def moment(self) -> str:
-        """When the report was made, as ``2026-11-21 18:40 UTC``."""
+        """The time of the report, in the form ``2026-11-21 18:40 UTC``."""
         found = datetime.strptime(self.document.time, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         return found.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def newest(reports: Iterable[SavedReport]) -> list[DeviceEvidence]:
-    """Choose for each device the newest validation that was asked to run on it, or else that ran on it.
+    """Choose for each device the newest validation that was requested on it, or else that ran on it too.
 
-    On an accelerator, the CPU is timed beside it, to tell the speed-up: such rows count where no validation
-    was asked for on the CPU.
+    A validation on an accelerator also times the CPU, to compute the speed-up. These rows are used only if no
+    validation was requested on the CPU.
 
     Args:
-        reports: the oldest first; those that are no validation are passed over.
+        reports: the reports, the oldest first; reports of other kinds are ignored.
 
     Returns:
-        One a device: the CPU first, accelerators next, simulated ones last.
+        One entry per device: the CPU first, then accelerators, then simulated devices.
 
     Raises:
-        ArtifactError: one is of a schema that this version does not read.
+        ArtifactError: this version cannot read one of the reports.
     """
     asked: dict[str, DeviceEvidence] = {}
     beside: dict[str, DeviceEvidence] = {}

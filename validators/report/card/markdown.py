@@ -9,24 +9,24 @@ _SPECIAL = re.compile(r"([\\|<>\[\]*_`~])")
 
 
 def escaped(text: str) -> str:
-    """Take what others wrote, such as a file's name, as plain text: no markup and no line breaks."""
+    """Escape text that others wrote, such as a file's name: no markup and no line breaks remain."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
 def code(text: str) -> str:
-    """Show text as code, whatever is in it."""
+    """Format any text as code, even if it contains backticks or bars."""
     plain = " ".join(text.split()).replace("|", "\\|")
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", plain)), default=0))
     return f"{fence} {plain} {fence}" if "`" in plain else f"`{plain}`"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
-    """Lay out a table; nothing where it has no rows.
+    """Lay out a table; empty if it has no rows.
 
     Args:
-        headings: of its columns.
-        rows: its cells, in Markdown.
-        numbers: how many columns, counted from the right, hold numbers.
+        headings: the headings of the columns.
+        rows: the cells of each row, in Markdown.
+        numbers: the number of columns, counted from the right, that hold numbers.
     """
     lines = [f"| {' | '.join(row)} |" for row in rows]
     if not lines:

@@ -1,4 +1,4 @@
-"""What a card takes from reports: of each device, what was measured, where, and how it was judged."""
+"""The parts of a card that come from reports: for each device, measurements, environment and verdicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vconv.validators.report.card.words import Words
 
 
 def _versions() -> list[str]:
-    """Name what of a report's environment a card shows."""
+    """List the entries of a report's environment that a card shows."""
     libraries = ("python", "torch", "torchvision", "torch_npu", "transformers", "timm", "onnx")
     engines = (engine.package for engine in ENGINES.values() if engine.distributions)
     rest = ("numpy", "pillow", "vconv", "cann", "cuda devices", "npu devices", "cores")
@@ -23,7 +23,7 @@ def _versions() -> list[str]:
 
 
 def verdict(one: DeviceEvidence, words: Words) -> dict[str, Any]:
-    """Tell how a validation on a device ended, and which checks failed."""
+    """Return the status of a validation on a device, and the checks that failed."""
     failed = [check for check in one.document.checks if check.status is Status.FAILED]
     return {
         "device": device(one, words),
@@ -36,31 +36,31 @@ def verdict(one: DeviceEvidence, words: Words) -> dict[str, Any]:
 
 
 def device(one: DeviceEvidence, words: Words) -> str:
-    """Name a device; *simulated* follows it where it is an imitation."""
+    """Return the name of a device, followed by *simulated* if it is simulated."""
     return f"{code(one.device)}{words.say('marks', 'simulated') if one.simulated else ''}"
 
 
 def model(one: DeviceEvidence, words: Words) -> str:
-    """Name a device's model; of a simulated one, say how it computes."""
+    """Return the model of a device; for a simulated device, its arithmetic."""
     if one.simulated:
         return words.say("marks", "simulated_npu").format(**one.settings)
     return escaped(one.model)
 
 
 def _image(name: str, words: Words) -> str:
-    """Name an image of the validation: made up, or a photograph."""
+    """Return the name of an image of the validation: made up, or a photograph."""
     kind, _, number = name.replace(MADE_UP, "synthetic ").partition(" ")
     known = words.tables["images"]
     return known[kind].format(number=number) if kind in known and number.isdigit() else escaped(name)
 
 
 def _reason(text: str, words: Words) -> str:
-    """Say why something was not judged, in the card's language where vconv knows the words."""
+    """Return the reason of a variant's status, in the card's language if there is a translation."""
     return escaped(words.say("reasons", text))
 
 
 def environment(one: DeviceEvidence, words: Words) -> dict[str, Any]:
-    """Describe where a device was used: what was installed, how it was set to compute."""
+    """Describe the environment of a device: the installed versions and the device's settings."""
     return {
         "device": device(one, words),
         "model": model(one, words),
@@ -73,7 +73,7 @@ def environment(one: DeviceEvidence, words: Words) -> dict[str, Any]:
 
 
 def summaries(one: DeviceEvidence, words: Words) -> list[dict[str, Any]]:
-    """Show what came out of the variant that the scripts run."""
+    """Summarise the outputs of the variant that the scripts run."""
     return [
         {
             "variant": row.variant,
@@ -88,7 +88,7 @@ def summaries(one: DeviceEvidence, words: Words) -> list[dict[str, Any]]:
 
 
 def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
-    """Lay out what was timed on a device, and how."""
+    """Lay out the timing on a device, and its conditions."""
     document, batch_word = one.document, words.say("headings", "batch")
     skipped = [
         f"{tables.named(row, words)}, {batch_word} {batch.batch}: {escaped(batch.reason)}"
@@ -123,7 +123,7 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
 
 
 def accuracy(one: DeviceEvidence, words: Words) -> dict[str, Any]:
-    """Lay out how every output did on a device, and against what."""
+    """Lay out the accuracy of every output on a device, with the reference and the limits."""
     document = one.document
     reference, inputs = document.reference, document.inputs
     source = words.say("references", reference.source)

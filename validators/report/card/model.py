@@ -1,4 +1,4 @@
-"""What a card takes from the manifest alone: what the model is, where it comes from, what the files are."""
+"""The parts of a card that come from the manifest alone: the model, its source, and the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
 FAMILIES = {"timm dinov3": "dinov3_vit", "timm dinov2": "dinov2"}
-"""timm's families by what they are."""
+"""By family of timm: the name of the same family in transformers."""
 _KNOWN = (
     "",
     "unknown",
@@ -30,18 +30,18 @@ _KNOWN = (
     "gpl-3.0",
     "unlicense",
 )
-"""Licences that the hub has an identifier for, of https://huggingface.co/docs/hub/repositories-licenses."""
+"""Licences that have an identifier on the hub: https://huggingface.co/docs/hub/repositories-licenses."""
 _MODELSCOPE = "modelscope"
 _HUBS = {_MODELSCOPE: MODELSCOPE}
-"""By the kind of a source: the way to another repository than the system's own."""
+"""By kind of source: the hub of a repository that is not the system's; Hugging Face for other kinds."""
 _SPOKEN = {"apache-2.0": "Apache License 2.0", "dinov3-license": "DINOv3 License"}
 
 
 def front_matter(made: Manifest) -> str:
-    """Return the metadata by which a hub files a model, between its two rules.
+    """Return the metadata that a hub reads from a card, between two lines of ``---``.
 
-    Fields as in https://huggingface.co/docs/hub/model-cards. Synthetic weights come from no model and have
-    no licence.
+    The fields are those of https://huggingface.co/docs/hub/model-cards. Synthetic weights come from no model
+    and have no licence.
     """
     from huggingface_hub import ModelCardData
 
@@ -70,14 +70,14 @@ def front_matter(made: Manifest) -> str:
 
 
 def published_weights(made: Manifest) -> bool:
-    """Tell whether the weights are those that the system was published with: its own repository's."""
+    """Return whether the weights come from the repository in which the system was published."""
     return bool(made.source.revision) and made.source.identity == made.system.hub_id
 
 
 def catalog_row(made: Manifest) -> System:
-    """Return the catalog's row of a system; of one that the catalog does not have, what the manifest says.
+    """Return the catalog's row of a system; if the catalog does not have it, a row from the manifest.
 
-    A system is known by its repository too: the same name with another repository is another system.
+    The repository identifies a system too: the same name with another repository is another system.
     """
     known, original = systems.SYSTEMS.get(made.system.name), made.original
     if known and known.hub_id == made.system.hub_id:
@@ -88,29 +88,29 @@ def catalog_row(made: Manifest) -> System:
 
 
 def family(made: Manifest) -> str:
-    """Return the family of a network, whatever its library."""
+    """Return the family of a network, under one name for all libraries."""
     return FAMILIES.get(made.system.family, made.system.family)
 
 
 def source_named(made: Manifest) -> str:
-    """Name where the weights came from."""
+    """Return the source of the weights, with its revision if it has one."""
     revision = f" ({code(made.source.revision)})" if made.source.revision else ""
     return code(made.source.label) + revision
 
 
 def repository(made: Manifest) -> str:
-    """Return the repository that the weights came from; the system's own where they came from a file."""
+    """Return the repository of the weights; the system's repository if they came from no repository."""
     return made.source.identity if made.source.revision else made.system.hub_id
 
 
 def licence(name: str) -> str:
-    """Name a licence, with a link to its text where that is known."""
+    """Return the name of a licence, with a link to its text if the link is known."""
     spoken = _SPOKEN.get(name, escaped(name))
     return f"[{spoken}]({LICENCES[name]})" if name in LICENCES else spoken
 
 
 def routes(made: Manifest) -> list[dict[str, str]]:
-    """List the ways to get the weights: of the repository that they came from, where that is another, one."""
+    """List the ways to get the weights; only one way if their repository is not the system's."""
     system, named = catalog_row(made), repository(made)
     ways = (
         (HUGGING_FACE, *system.mirrors)
@@ -122,7 +122,7 @@ def routes(made: Manifest) -> list[dict[str, str]]:
 
 
 def geometry(made: Manifest) -> dict[str, int] | None:
-    """Tell how an image becomes tokens, from the shapes of the outputs; None where they are no grid."""
+    """Return how an image becomes tokens, from the shapes of the outputs; None if there are no patches."""
     if not {"patches", "last_hidden_state"} <= made.outputs.keys():
         return None
     height, width = made.size
@@ -144,7 +144,7 @@ def _bracketed(text: str, words: Words) -> str:
 
 
 def model_table(made: Manifest, words: Words) -> str:
-    """Lay out how large the model is, what goes in and what comes out."""
+    """Lay out the size of the model, its input and its outputs."""
     rows = []
     if made.complexity:
         counts = made.complexity
@@ -162,7 +162,7 @@ def model_table(made: Manifest, words: Words) -> str:
 
 
 def patch_notes(made: Manifest, words: Words) -> list[str]:
-    """Say of every patch that was applied what a reader should know."""
+    """Return a note for the reader on each applied patch."""
     return [
         words.say("patches", patch.name).format(
             sites=patch.sites,
@@ -177,7 +177,7 @@ def patch_notes(made: Manifest, words: Words) -> list[str]:
 
 
 def files(made: Manifest, words: Words) -> str:
-    """Lay out every file of the manifest."""
+    """Lay out the files that the manifest lists."""
     graphs = {variant.path: variant.graph for variant in made.variants if variant.offline is None}
     rows = []
     for name, record in made.files.items():

@@ -1,4 +1,4 @@
-"""The tables of a card: the figures of a report as they are, but for one quotient in :func:`improvement`."""
+"""The tables of a card: the figures of a report, unchanged except for a quotient in :func:`improvement`."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ _STYLES: Mapping[str, Callable[[float], str]] = {
     **dict.fromkeys(("cosine", "token_cosine_p1", "token_cosine_min", "top1_match"), _share),
     **dict.fromkeys(("peak_rss_bytes", "peak_device_bytes"), _bytes),
 }
-"""How figures look that are neither milliseconds nor errors."""
+"""The format of figures that are neither milliseconds nor errors."""
 
 
 def figure(key: str, value: float | None) -> str:
-    """Write one figure of a report; a dash where there is none."""
+    """Format one figure of a report; a dash if the figure is missing."""
     if value is None:
         return _ABSENT
     return _STYLES.get(key, _milliseconds if key.endswith("_ms") or key.startswith("ms_") else _error)(value)
 
 
 def named(row: PlacedVariant, words: Words) -> str:
-    """Name a variant; *simulated* follows it where its device is an imitation."""
+    """Return the name of a variant, followed by *simulated* if its device is simulated."""
     engine = "" if is_usual(row.engine) else f" ({row.engine})"
     simulated = words.say("marks", "simulated") if row.simulated else ""
     return f"{code(row.variant)}{engine}{simulated}"
 
 
 def latency(evidence: DeviceEvidence, words: Words) -> str:
-    """Lay out what was timed on a device: one row a variant and batch."""
+    """Lay out the latencies on a device: one row per variant and batch."""
     rows = [
         [named(row, words), *(figure(key, getattr(timing, key)) for key in _LATENCY)]
         for row in evidence.rows
@@ -76,7 +76,7 @@ def latency(evidence: DeviceEvidence, words: Words) -> str:
 
 
 def costs(evidence: DeviceEvidence, words: Words) -> str:
-    """Lay out what each variant took beside its steady state."""
+    """Lay out the other costs of each variant: load, first run, peak memory and launches."""
     measured = [row for row in evidence.rows if any(getattr(row, key) for key in (*_COSTS, "launches"))]
     shown = [key for key in _COSTS if any(getattr(row, key) for row in measured)]
     rows = [
@@ -95,7 +95,7 @@ def _launched(launches: LaunchesRow | None, words: Words) -> str:
 
 
 def accuracy(evidence: DeviceEvidence, words: Words) -> str:
-    """Lay out how every output did: each metric that has a limit beside it, and the result."""
+    """Lay out the accuracy of every output: the main metrics, with their limits, and the result."""
     judged = [row for row in evidence.rows if row.outputs]
     bounded = list(dict.fromkeys(key for row in judged for key in _bounds(row)))
     metrics = [metric for metric in METRICS if metric in bounded or metric in ("relative_error", "cosine")]
@@ -118,7 +118,7 @@ def _bounds(row: VariantRow) -> Mapping[str, float]:
 
 
 def _held(metric: str, found: OutputRow, bounds: Mapping[str, float]) -> str:
-    """Write a figure with the limit that it must keep."""
+    """Format a metric, with its limit if it has one."""
     value = found.metrics.get(metric)
     written = figure(metric, value)
     if metric not in bounds or value is None:
@@ -127,7 +127,7 @@ def _held(metric: str, found: OutputRow, bounds: Mapping[str, float]) -> str:
 
 
 def further(evidence: DeviceEvidence, words: Words) -> str:
-    """Lay out the metrics that have no limit."""
+    """Lay out the other metrics, which have no limit."""
     judged = [row for row in evidence.rows if row.outputs]
     bounded = {key for row in judged for key in _bounds(row)} | {"relative_error", "cosine"}
     metrics = [
@@ -145,7 +145,7 @@ def further(evidence: DeviceEvidence, words: Words) -> str:
 
 
 def improvement(evidence: DeviceEvidence, words: Words) -> str:
-    """Lay out what patching changes on a device: the original's error beside the patched model's."""
+    """Lay out the effect of patching on a device: the error of the original and of the patched model."""
     by_name = {row.variant: _errors(row) for row in evidence.rows}
     before, after = by_name.get("original-torch-fp32", {}), by_name.get("patched-torch-fp32", {})
     rows = [
@@ -162,7 +162,7 @@ def improvement(evidence: DeviceEvidence, words: Words) -> str:
 
 
 def _errors(row: VariantRow) -> Mapping[str, float]:
-    """Return the relative error of each output: of a simulated device, what it predicts."""
+    """Return the relative error of each output; on a simulated device, the predicted error."""
     if row.prediction:
         errors = {name: found.relative_error for name, found in row.prediction.outputs.items()}
     else:
@@ -171,7 +171,7 @@ def _errors(row: VariantRow) -> Mapping[str, float]:
 
 
 def prediction(evidence: DeviceEvidence, words: Words) -> str:
-    """Lay out what a simulated NPU predicts, with each cause alone; a dash where one changed nothing."""
+    """Lay out the errors that a simulated NPU predicts, also by cause; a dash if a cause changed nothing."""
     predicted = [(row, row.prediction) for row in evidence.rows if row.prediction]
     causes = list(dict.fromkeys(cause for _, found in predicted for cause in found.causes))
     rows = [
@@ -197,11 +197,11 @@ def _error_of(errors: PredictedErrors) -> str:
 
 
 _PERCENTILES = (("cosine", ("p1", "p50")), ("vector_relative_error", ("p50", "p99", "p100")))
-"""What is shown of a folder of images: by metric, the percentiles."""
+"""By metric: the percentiles over a folder of images that a card shows."""
 
 
 def dataset(evidence: DeviceEvidence, words: Words) -> str:
-    """Lay out how variants agreed with the reference over a folder of images, if one was given."""
+    """Lay out how variants agree with the reference over a folder of images, if a folder was given."""
     found = evidence.document.dataset
     rows = [
         [
@@ -225,12 +225,12 @@ def dataset(evidence: DeviceEvidence, words: Words) -> str:
 
 
 def _value(value: float | None) -> str:
-    """Write a value of an output; a report has none for one that is no number."""
+    """Format a value of an output; a report has None for NaN and infinity."""
     return "NaN/Inf" if value is None else f"{value:.4f}"
 
 
 def summary(row: VariantRow, words: Words) -> str:
-    """Lay out what came out of one variant for the first image."""
+    """Lay out a summary of one variant's outputs for the first image."""
     keys = ("shape", "dtype", "device", "min", "max", "mean", "first")
     rows = [
         [
@@ -247,7 +247,7 @@ def summary(row: VariantRow, words: Words) -> str:
 
 
 def versions(found: Mapping[str, str | int], shown: Iterable[str], words: Words) -> str:
-    """Lay out what was installed."""
+    """Lay out the versions of the installed components."""
     rows = [
         [key, escaped(str(found[key]))] for key in shown if found.get(key, "not installed") != "not installed"
     ]
@@ -255,13 +255,13 @@ def versions(found: Mapping[str, str | int], shown: Iterable[str], words: Words)
 
 
 def settings(evidence: DeviceEvidence, words: Words) -> str:
-    """Lay out how a device was set to compute; nothing where it has nothing to set."""
+    """Lay out the settings of a device; empty if it has none."""
     rows = [[code(key), code(str(value))] for key, value in evidence.settings.items()]
     return table(_headings(words, "setting", "figures"), rows)
 
 
 def published(rows: Sequence[PublishedFigures], words: Words) -> str:
-    """Lay out what others have published: in a separate table, never among measured figures."""
+    """Lay out the figures that others have published, in a table separate from measured figures."""
     cells = [
         [
             escaped(row.device),

@@ -1,4 +1,4 @@
-"""What a card says in each of its languages, beside its template: words by table and key."""
+"""The words of a card in each language that are not in its template, by table and key."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Words:
     """The words of one language.
 
     Args:
-        language: which.
-        tables: by table (``headings``, ``patches``, ...) and key.
+        language: the code of the language, of :data:`LANGUAGES`.
+        tables: the words, by table (``headings``, ``patches``, ...) and key.
     """
 
     language: str
     tables: Mapping[str, Mapping[str, str]]
 
     def say(self, table: str, key: str) -> str:
-        """Return the words for a key; the key itself where it is not one of vconv's."""
+        """Return the words for a key; the key itself if the table does not have it."""
         return self.tables[table].get(key, key)
 
 

@@ -1,1 +1,1 @@
-"""The page of a validation: one file of HTML."""
+"""The page of a validation: one HTML file."""

@@ -1,4 +1,4 @@
-"""Charts, as inline SVG: pure functions of what they show."""
+"""Charts as inline SVG: pure functions of their data."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from vconv.validators.report.page import svg
 from vconv.validators.report.page.svg import Scale
 
 _GOLDEN = 0.618033988749895
-"""Its multiples fill an interval evenly: samples are spread by it, the same every time."""
+"""The reciprocal of the golden ratio: its multiples, modulo 1, spread samples evenly and reproducibly."""
 
 _CHARACTER, _LINE = 7.4, 19.0
-"""Pixels that a letter of a legend takes at most, and a line of it."""
+"""Greatest width of a letter in a legend, and height of its lines, in pixels."""
 _DODGE = 4.0
-"""Pixels between the marks of series at the same place, so that equal ones do not hide each other."""
+"""Pixels between the marks of series at one place, so that equal values do not hide each other."""
 
 Draw = Callable[[float, float], str]
-"""Draws something at a place."""
+"""Draws a mark at a position, x and y."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What every chart needs.
+    """The arguments that every chart needs.
 
     Args:
-        identifier: unlike that of any other picture of a page.
-        width: in pixels.
-        title: what it is.
-        description: what is to be seen in it.
+        identifier: an identifier that is unique in the page.
+        width: the width, in pixels.
+        title: the title.
+        description: what the chart shows, in a sentence.
     """
 
     identifier: str
@@ -43,9 +43,9 @@ class Series:
     """A line of a chart.
 
     Args:
-        name: what it is called.
-        values: by place; None where there is none.
-        style: which colour and mark.
+        name: the name of the line.
+        values: one value per place on the axis; None for a missing value.
+        style: the index of its colour and mark.
     """
 
     name: str
@@ -58,11 +58,11 @@ class Strip:
     """The samples of one variant.
 
     Args:
-        name: what it is called.
-        samples: in the order in which they were taken.
+        name: the name of the variant.
+        samples: the samples, in the order of measurement.
         quartiles: the 25th, 50th and 75th percentile.
         p90: the 90th percentile.
-        style: which colour and mark.
+        style: the index of its colour.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Strip:
 
 @dataclass(frozen=True)
 class Dots:
-    """Several values of one thing.
+    """One row of dots: several values of one subject.
 
     Args:
-        name: what it is called.
-        values: by series; None where there is none.
+        name: the name of the subject.
+        values: one value per series; None for a missing value.
     """
 
     name: str
@@ -92,7 +92,7 @@ def _grid(scale: Scale, draw: Callable[[float, str], str]) -> list[str]:
 def _legend(
     names: Sequence[tuple[str, Draw]], top: float, left: float, width: float
 ) -> tuple[list[str], float]:
-    """Lay out what marks and colours mean, as many side by side as there is room for; tell where it ends."""
+    """Draw a legend, as many entries side by side as fit; return its parts and the y below it."""
     widest = max((len(name) for name, _ in names), default=0) * _CHARACTER + 48
     across = max(1, int((width - left) // widest))
     parts = []
@@ -103,7 +103,7 @@ def _legend(
 
 
 def _swatch(style: int, x: float, y: float) -> str:
-    """Draw a piece of a line with its mark."""
+    """Draw a short piece of a line with its mark."""
     return svg.line(x - 11, y, x + 11, y, f"series s{style % svg.STYLES}") + svg.mark(style, x, y)
 
 
@@ -116,20 +116,20 @@ def lines(
     bounds: Sequence[tuple[float, str]] = (),
     logarithmic: bool = True,
 ) -> str:
-    """Draw values by place, one line a series.
+    """Draw a line chart, one line per series.
 
     Args:
-        frame: what every chart needs.
-        places: what stands under the axis.
-        series: one value a place each.
-        axes: what the axes are called, across and up.
-        bounds: values with a dashed line across each, and what it says.
-        logarithmic: whether the axis up is in decades; else it begins at zero.
+        frame: the arguments that every chart needs.
+        places: the labels under the horizontal axis.
+        series: the lines, each with one value per place.
+        axes: the labels of the horizontal and of the vertical axis.
+        bounds: values at which a dashed line is drawn, each with its label.
+        logarithmic: whether the vertical axis is logarithmic; otherwise it is linear and begins at zero.
     """
     left, right, top, height = 52.0, 14.0, 26.0, 230.0
     bottom = top + height
     values = [value for one in series for value in one.values if value is not None]
-    # A logarithm has no place for zero: it gets a separate line under the least decade.
+    # A logarithmic axis has no place for zero, so zero gets a separate line below the least decade.
     zero = logarithmic and 0.0 in values
     values += [value for value, _ in bounds]
     if logarithmic:
@@ -144,7 +144,7 @@ def lines(
     inset = min(24.0, across / (2 * max(len(places), 1)))
     step = (across - 2 * inset) / max(1, len(places) - 1)
     columns = [left + inset + step * place for place in range(len(places))]
-    # As many labels as have 26 pixels each; the last is always there.
+    # Each label gets at least 34 pixels; labels are left out to make room, but never the last.
     stride = max(1, -(-len(places) * 34 // max(1, int(across))))
     shown = {place for place in range(0, len(places), stride) if len(places) - 1 - place >= stride}
     shown.add(len(places) - 1)
@@ -175,7 +175,7 @@ def lines(
 
 
 def strips(frame: Frame, rows: Sequence[Strip], axis: str) -> str:
-    """Draw every sample of each variant, and over them the quartiles, the median and the 90th percentile."""
+    """Draw all samples of each variant, with the quartiles, the median and the 90th percentile on top."""
     left, right, row, top = 4.0, 14.0, 58.0, 4.0
     bottom = top + row * len(rows)
     values = [sample for strip in rows for sample in strip.samples]
@@ -207,17 +207,17 @@ def strips(frame: Frame, rows: Sequence[Strip], axis: str) -> str:
 
 
 def _anchor(x: float, width: float) -> str:
-    """Keep a label inside the picture."""
+    """Return the text anchor that keeps a label inside the picture."""
     return "start" if x < 20 else "end" if x > width - 24 else "middle"
 
 
 def bars(frame: Frame, rows: Sequence[tuple[str, float, str, int]], axis: str) -> str:
-    """Draw one bar each, from zero.
+    """Draw a bar chart that begins at zero, one bar per row.
 
     Args:
-        frame: what every chart needs.
-        rows: name, value, the same in words, and style.
-        axis: what the values are.
+        frame: the arguments that every chart needs.
+        rows: for each bar its name, its value, the value as text, and its style.
+        axis: the label of the axis.
     """
     left, right, row = 4.0, 78.0, 46.0
     scale = svg.linear([value for _, value, _, _ in rows], left, frame.width - right, zero=True)
@@ -238,13 +238,13 @@ def bars(frame: Frame, rows: Sequence[tuple[str, float, str, int]], axis: str) -
 
 
 def dots(frame: Frame, names: Sequence[str], rows: Sequence[Dots], axis: str) -> str:
-    """Draw several values of each thing on one logarithmic axis; the first of them as a ring.
+    """Draw several values per row on one logarithmic axis; the first value of a row is drawn as a ring.
 
     Args:
-        frame: what every chart needs.
-        names: of the values, one mark each.
-        rows: one thing each.
-        axis: what the values are.
+        frame: the arguments that every chart needs.
+        names: the names of the series, one mark each.
+        rows: the rows.
+        axis: the label of the axis.
     """
     left, right, row = 8.0, 14.0, 46.0
     bottom = row * len(rows) + 4

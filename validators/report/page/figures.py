@@ -1,15 +1,15 @@
-"""How figures are written where people read them: short, and the same everywhere."""
+"""The format of figures for readers: short, and the same everywhere."""
 
 from __future__ import annotations
 
 import math
 
 DASH = "\N{EN DASH}"
-"""What is not known."""
+"""Stands for a value that is not known."""
 
 
 def error(value: float | None) -> str:
-    """Write a small number: ``2.0e-6``."""
+    """Format a small number with two significant digits: ``2.0e-6``."""
     if value is None:
         return DASH
     mantissa, exponent = f"{value:.1e}".split("e")
@@ -17,12 +17,12 @@ def error(value: float | None) -> str:
 
 
 def bound(value: float | None) -> str:
-    """Write a limit as somebody would: ``1e-5``."""
+    """Format a limit without a zero after the point: ``1e-5``."""
     return error(value).replace(".0e", "e")
 
 
 def number(value: float | None) -> str:
-    """Write a number to three digits: ``0.0213``, ``7.25``, ``45.9``, ``1,204``."""
+    """Format a number with three digits, or as an integer: ``0.0213``, ``7.25``, ``45.9``, ``1,204``."""
     if value is None:
         return DASH
     if value == 0 or abs(value) >= 100:
@@ -31,17 +31,17 @@ def number(value: float | None) -> str:
 
 
 def cosine(value: float | None) -> str:
-    """Write a cosine to seven digits."""
+    """Format a cosine with seven digits after the point."""
     return DASH if value is None else f"{value:.7f}"
 
 
 def percent(share: float | None) -> str:
-    """Write a share in percent, to four digits after the point, as published reports do."""
+    """Format a share in percent, with four digits after the point, as in published reports."""
     return DASH if share is None else f"{100 * share:.4f} %"
 
 
 def size(nbytes: float | None) -> str:
-    """Write a size, in powers of ten."""
+    """Format a size, with units in powers of ten."""
     if nbytes is None:
         return DASH
     for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -51,5 +51,5 @@ def size(nbytes: float | None) -> str:
 
 
 def badness(error: float | None) -> float:
-    """Return an error to order by; what JSON cannot hold, such as infinity, is worse than any number."""
+    """Return an error as a sort key: None, an error that JSON cannot hold, is worse than any number."""
     return math.inf if error is None else error

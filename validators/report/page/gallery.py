@@ -1,4 +1,4 @@
-"""The pictures of a report: the images that variants were judged on, and maps of what each makes of them."""
+"""The pictures of a report: the images of the validation, and maps of each variant's patch features."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from vconv.validators.validation import Candidate
 
 PATCHES = "patches"
 SHOWN = 4
-"""Images that are shown, of those that variants are judged on."""
+"""Number of the images of the validation that are shown."""
 NO_PATCHES = "the reference has no patches to draw"
 
 Key = tuple[str, str, str]
-"""A variant, its engine and its device: which row of a report it is."""
+"""A variant, its engine and its device: they identify a row of a report."""
 
 
 def key(row: VariantRow) -> Key:
-    """Tell by what a report's row is known here."""
+    """Return the key of a report's row."""
     return row.variant, row.engine, row.device
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures, small: of no variant is more kept than a pixel a patch.
+    """The pictures of a report. They are small: for each variant, only one pixel per patch is kept.
 
     Args:
-        names: of the images that are shown.
-        photographs: the same, as the network saw them: uint8 (N, H, W, 3).
-        expected: the reference's patches of them, (N, P, D).
-        grid: patches in a column and in a row.
-        bases: by image, the reference's principal components.
-        reason: why there is nothing to draw, where there is nothing.
-        maps: by variant, one map an image; filled by :meth:`look`.
+        names: the names of the images that are shown.
+        photographs: these images as the network saw them: uint8 (N, H, W, 3).
+        expected: the reference's patches of these images, (N, P, D).
+        grid: the number of patches in a column and in a row.
+        bases: for each image, the reference's principal components.
+        reason: why there are no maps, if the reference has no patches.
+        maps: for each variant, one map per image; filled by :meth:`look`.
     """
 
     names: tuple[str, ...]
@@ -59,14 +59,14 @@ class Gallery:
         grid: tuple[int, int],
         reason: str = NO_PATCHES,
     ) -> Gallery:
-        """Hang up the first images, with the reference's view of them.
+        """Make a gallery of the first images, with the reference's principal components.
 
         Args:
-            names: of the images.
-            photographs: uint8 (N, H, W, 3).
+            names: the names of the images.
+            photographs: the images, uint8 (N, H, W, 3).
             outputs: the reference's outputs, by name.
-            grid: patches in a column and in a row.
-            reason: why there is nothing to draw, where there is nothing.
+            grid: the number of patches in a column and in a row.
+            reason: why there are no maps, if the reference has no patches.
         """
         expected = outputs.get(PATCHES, np.zeros((0, 0, 0)))[:SHOWN]
         shown = len(expected)
@@ -74,20 +74,20 @@ class Gallery:
         return cls(tuple(names[:shown]), photographs[:shown], expected, grid, bases, reason)
 
     def reference(self) -> tuple[Array, ...]:
-        """Return the reference's own maps, uint8 (H, W, 3), one an image."""
+        """Return the maps of the reference, uint8 (H, W, 3), one per image."""
         pairs = zip(self.bases, self.expected, strict=True)
         return tuple(basis.colours(patches).reshape(*self.grid, -1) for basis, patches in pairs)
 
     def look(self, candidate: Candidate, session: Session, outputs: Arrays) -> Looked[PatchMapRow]:
-        """Keep the maps of a variant.
+        """Make and keep the maps of a variant.
 
         Args:
             candidate: the variant.
-            session: the same, open, which is of no interest here.
-            outputs: what it gave for all images.
+            session: the open session of the variant; not used here.
+            outputs: the variant's outputs for all images.
 
         Returns:
-            By image the largest vector relative error of a patch; or why there are no maps.
+            For each image the largest vector relative error of a patch; or why there are no maps.
         """
         reason = self._lack(outputs)
         if reason:
@@ -102,7 +102,7 @@ class Gallery:
         return Looked(tuple(PatchMapRow(image=name, largest=one.largest) for name, one in pairs), "")
 
     def _lack(self, outputs: Arrays) -> str:
-        """Say why a variant's patches cannot be drawn; empty if they can."""
+        """Return why a variant's patches cannot be drawn; empty if they can."""
         if not len(self.expected):
             return self.reason
         found = outputs.get(PATCHES)

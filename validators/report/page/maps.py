@@ -1,4 +1,4 @@
-"""Maps of patch features: three principal components as red, green and blue."""
+"""Maps of patch features: three principal components are shown as red, green and blue."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from vconv.types import Array
 
 COMPONENTS = 3
-"""Principal components that are shown, one a colour."""
+"""Number of principal components that are shown, one per colour channel."""
 TAILS = (1.0, 99.0)
-"""Percentiles of the reference's scores that become the least and the greatest brightness."""
+"""Percentiles of the reference's scores that are drawn with the least and the greatest brightness."""
 SCALE = (1e-8, 1.0)
-"""Vector relative errors of a patch that are drawn darkest and brightest."""
+"""Vector relative errors of a patch that are drawn with the least and the greatest brightness."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Basis:
     """Three principal components of an image's patches, and how their scores become colours.
 
     Args:
-        centre: the patches' mean, float64 (D,).
-        components: float64 (3, D), of length one each; zero where there are fewer.
-        low: by component, the score that is darkest, float64 (3,).
-        high: by component, the score that is brightest.
+        centre: the mean of the patches, float64 (D,).
+        components: float64 (3, D), unit vectors; a component that does not exist is zero.
+        low: for each component, the score that is drawn darkest, float64 (3,).
+        high: for each component, the score that is drawn brightest, float64 (3,).
     """
 
     centre: Array
@@ -36,16 +36,16 @@ class Basis:
     def fit(cls, patches: Array) -> Basis:
         """Find the directions in which patches differ most, by singular value decomposition.
 
-        A component is the same with either sign: the sign is taken by which its coefficient of the
-        greatest magnitude is positive.
+        The sign of a component is arbitrary. It is chosen so that the coefficient with the greatest magnitude
+        is positive.
 
         Args:
-            patches: one image's, (P, D).
+            patches: the patches of one image, (P, D).
         """
         values = patches.astype(np.float64)
         centre = values.mean(axis=0)
         _, strengths, rows = np.linalg.svd(values - centre, full_matrices=False)
-        # What is left after the last component is rounding, and no direction.
+        # Components with a negligible singular value are only rounding errors.
         rows = rows[strengths > 1e-12 * max(strengths[0], 1e-300)][:COMPONENTS]
         components = np.zeros((COMPONENTS, values.shape[1]))
         greatest = np.abs(rows).argmax(axis=1)
@@ -64,11 +64,11 @@ class Basis:
 
 @dataclass(frozen=True)
 class PatchMap:
-    """What a variant makes of the patches of one image, as pictures of one pixel a patch.
+    """Pictures of a variant's patches of one image, one pixel per patch.
 
     Args:
         colours: uint8 (H, W, 3), in the reference's basis.
-        differences: uint8 (H, W): by patch, the vector relative error, shaded by :func:`shaded`.
+        differences: uint8 (H, W): the vector relative error of each patch, as :func:`shaded` draws it.
         largest: the greatest vector relative error of a patch.
     """
 
@@ -78,7 +78,7 @@ class PatchMap:
 
 
 def shaded(errors: Array) -> Array:
-    """Return errors as shades on one logarithmic scale, :data:`SCALE`, the same for every map: uint8."""
+    """Return errors as uint8 shades on a logarithmic scale, :data:`SCALE`, the same for every map."""
     low, high = np.log10(SCALE)
     with np.errstate(divide="ignore"):
         height = (np.log10(errors) - low) / (high - low)
@@ -87,13 +87,13 @@ def shaded(errors: Array) -> Array:
 
 
 def compare(basis: Basis, actual: Array, expected: Array, grid: tuple[int, int]) -> PatchMap:
-    """Draw a variant's patches of one image in the reference's colours, and how far each is from it.
+    """Draw a variant's patches of one image in the reference's colours, and the error of each patch.
 
     Args:
-        basis: of the reference's patches.
+        basis: the basis of the reference's patches.
         actual: the variant's patches, finite (P, D).
-        expected: the reference's.
-        grid: patches in a column and in a row, of which P is the product.
+        expected: the reference's patches, (P, D).
+        grid: the number of patches in a column and in a row; their product is P.
     """
     difference = np.linalg.norm(actual.astype(np.float64) - expected, axis=1)
     lengths = np.linalg.norm(expected.astype(np.float64), axis=1)

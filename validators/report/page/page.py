@@ -1,4 +1,4 @@
-"""The page of a validation: one file of HTML, to be looked at. It loads nothing and runs no script."""
+"""The page of a validation: one HTML file that loads no other file and runs no script."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from vconv.validators.report.saving import ReportFile
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _PAGE = "page.html"
 _FIGURE = re.compile(r"\d[\d.,]*(?:e-\d+|(?=\s(?:%|ms|[kMG]B)))(?:\s(?:%|ms|[kMG]B))?")
-"""A number that a line must not break in: one with an exponent, or with its unit."""
+"""A number with an exponent or a unit: a line must not break inside it."""
 GLYPHS: Mapping[str, str] = {"passed": "✓", "failed": "✕", "skipped": "\N{EN DASH}", "incomplete": "?"}
-"""What a status looks like, so that it is not told by colour alone."""
+"""The symbol of each status, so that colour is not the only distinction."""
 
 
 def render(report: Report, saved: ReportFile, gallery: Gallery) -> bytes:
-    """Write the page. The same report and pictures give the same bytes.
+    """Return the page as bytes. The same report and pictures give the same bytes.
 
     Args:
         report: the report of a validation.
         saved: its JSON file.
-        gallery: the images judged on, and maps of what variants make of them.
+        gallery: the images of the validation, and the maps of the variants.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
@@ -49,7 +49,7 @@ def render(report: Report, saved: ReportFile, gallery: Gallery) -> bytes:
 
 
 def sections(report: Report, saved: ReportFile, gallery: Gallery) -> dict[str, Any]:
-    """Lay out what the template shows, by section."""
+    """Return the data that the template shows, by section."""
     return {
         "artifact": report.artifact,
         "synthetic": report.synthetic,

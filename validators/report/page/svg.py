@@ -1,6 +1,6 @@
-"""Pieces of charts in SVG: elements, scales and axes. Colours are classes, which the page's style defines.
+"""Pieces of charts in SVG: elements, scales and axes. Colours are classes that the page's style defines.
 
-matplotlib writes SVG too, but with fixed colours, which cannot follow a page from light to dark.
+matplotlib writes SVG too, but with fixed colours, which cannot follow a page's light and dark modes.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 from html import escape
 
 STYLES = 8
-"""Series that are told apart, by colour and by mark."""
+"""Number of series that colours and marks distinguish."""
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def coordinate(value: float) -> str:
-    """Write a coordinate to a tenth of a pixel."""
+    """Format a coordinate, rounded to a tenth of a pixel."""
     return f"{value:.1f}".removesuffix(".0")
 
 
 def element(tag: str, content: str = "", **attributes: str | float) -> str:
-    """Write an element.
+    """Return an element.
 
     Args:
         tag: its name.
-        content: what is inside, as SVG already.
-        attributes: its attributes; an underscore at the end is left out, one inside becomes a hyphen.
+        content: its content, in SVG.
+        attributes: its attributes; in a name, a final underscore is removed, others become hyphens.
     """
     named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
     written = "".join(
@@ -37,7 +37,7 @@ def element(tag: str, content: str = "", **attributes: str | float) -> str:
 
 
 def text(content: str, x: float, y: float, kind: str = "label", anchor: str = "start") -> str:
-    """Write a line of text."""
+    """Return a line of text."""
     return element("text", escape(content), x=x, y=y, class_=kind, text_anchor=anchor)
 
 
@@ -52,11 +52,11 @@ _MARKS = (
     "M{x} {t}L{e} {b}L{l} {b}Z",
     "M{x} {t}L{e} {y}L{x} {b}L{l} {y}Z",
 )
-"""Circle, square, triangle, diamond."""
+"""Paths of the marks: circle, square, triangle, diamond."""
 
 
 def mark(style: int, x: float, y: float, radius: float = 4.0) -> str:
-    """Draw the mark of a series; past the fourth they come again, hollow."""
+    """Draw the mark of a series; the fifth to the eighth style repeat the marks of the first four, hollow."""
     edges = {"l": x - radius, "e": x + radius, "t": y - radius, "b": y + radius}
     places = {"x": x, "y": y, "r": radius, "d": 2 * radius, **edges}
     path = _MARKS[style % len(_MARKS)].format(**{key: coordinate(value) for key, value in places.items()})
@@ -65,12 +65,12 @@ def mark(style: int, x: float, y: float, radius: float = 4.0) -> str:
 
 
 def ring(style: int, x: float, y: float) -> str:
-    """Draw a ring, into which a mark fits."""
+    """Draw a ring that is large enough for a mark inside."""
     return element("circle", cx=x, cy=y, r=8, class_=f"ring s{style % STYLES}")
 
 
 def path(points: Iterable[tuple[float, float] | None], style: int) -> str:
-    """Draw a line through points; where one is None, it is broken."""
+    """Draw a line through points; None interrupts the line."""
     drawn, lifted = [], True
     for point in points:
         if point is not None:
@@ -82,15 +82,15 @@ def path(points: Iterable[tuple[float, float] | None], style: int) -> str:
 def picture(
     identifier: str, width: float, height: float, title: str, description: str, parts: Iterable[str]
 ) -> str:
-    """Put parts into one picture, which says in words what it shows.
+    """Combine parts into one picture with a title and a description in words.
 
     Args:
-        identifier: unlike that of any other picture of a page.
-        width: in pixels.
-        height: in pixels.
-        title: what it is.
-        description: what is to be seen in it.
-        parts: what is inside, as SVG.
+        identifier: an identifier that is unique in the page.
+        width: the width, in pixels.
+        height: the height, in pixels.
+        title: the title.
+        description: what the picture shows, in a sentence.
+        parts: the content, in SVG.
     """
     told = element("title", escape(title), id=f"{identifier}-title")
     told += element("desc", escape(description), id=f"{identifier}-desc")
@@ -107,15 +107,15 @@ def picture(
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to pixels, linear or logarithmic.
+    """A linear or logarithmic scale that maps values to pixels.
 
     Args:
         low: the value at the start.
         high: the value at the end.
-        start: in pixels.
-        end: in pixels.
-        ticks: values with a label each.
-        logarithmic: whether equal steps are equal ratios.
+        start: the position of the start, in pixels.
+        end: the position of the end, in pixels.
+        ticks: values, each with its label.
+        logarithmic: whether the scale is logarithmic.
     """
 
     low: float
@@ -126,7 +126,7 @@ class Scale:
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return where a value is; one beyond the ends is put there."""
+        """Return the position of a value; a value beyond an end gets the position of that end."""
         low, high = self.low, self.high
         if self.logarithmic:
             low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
@@ -135,7 +135,7 @@ class Scale:
 
 
 def decades(values: Iterable[float], start: float, end: float) -> Scale:
-    """Make a logarithmic scale of whole decades around positive values."""
+    """Make a logarithmic scale of whole decades that contains the positive values."""
     found = [value for value in values if value > 0] or [1.0]
     low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
     high = max(high, low + 1)
@@ -145,14 +145,14 @@ def decades(values: Iterable[float], start: float, end: float) -> Scale:
 
 
 def linear(values: Sequence[float], start: float, end: float, parts: int = 5, zero: bool = False) -> Scale:
-    """Make a linear scale with round ticks around values.
+    """Make a linear scale with round ticks that contains the values.
 
     Args:
-        values: what must be on it.
-        start: in pixels.
-        end: in pixels.
-        parts: ticks, about.
-        zero: whether it begins at zero.
+        values: the values.
+        start: the position of the start, in pixels.
+        end: the position of the end, in pixels.
+        parts: the approximate number of intervals between ticks.
+        zero: whether the scale begins at zero.
     """
     low, high = (0.0 if zero else min(values, default=0.0)), max(values, default=1.0)
     span = (high - low) or abs(high) or 1.0

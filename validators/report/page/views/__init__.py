@@ -1,1 +1,1 @@
-"""What each section of a report's page shows, laid out from the report alone."""
+"""The content of each section of a report's page, made from the report alone."""

@@ -1,4 +1,4 @@
-"""Variants by outputs, each against its limit; and the same over a folder of images."""
+"""The error of every variant and output with its limit, and the agreement over a folder of images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vconv.validators.report.page.views.verdict import reasons
 from vconv.validators.report.rows import OutputRow
 
 _FLOOR_AT, _LIMIT_AT = 15.0, 85.0
-"""Where a cell's scale has its floor and its limit, in percent: there is room beyond both."""
+"""Positions of the floor and of the limit on a cell's scale, in percent: there is room beyond both."""
 
 
 def matrix(report: Report) -> dict[str, Any]:
-    """Lay out a row a variant and a column an output."""
+    """Lay out the matrix of results, with one row per variant and one column per output."""
     rows = report.variants
     names = list(dict.fromkeys(name for row in rows for name in row.outputs))
     laid = [
@@ -60,15 +60,15 @@ def _cell(output: OutputRow | None) -> dict[str, Any]:
 
 
 def position(error: float | None, floor: float | None, limit: float | None) -> float | None:
-    """Return where an error is between the floor and the limit, in percent of a cell's width, by logarithms.
+    """Return the logarithmic position of an error between floor and limit, in percent of a cell's width.
 
     Args:
         error: the vector relative error.
-        floor: the reference's own distance from float64.
-        limit: what the error may be at most.
+        floor: the vector relative error of the reference in fp32 against float64.
+        limit: the greatest allowed error.
 
     Returns:
-        2 to 98; None where there is no such scale.
+        2 to 98; None if a value is missing, or the limit is not above the floor.
     """
     if error is None or not floor or not limit or limit <= floor:
         return None
@@ -86,7 +86,7 @@ _SHOWN = {
     },
     "to_stock_original": figures.error,
 }
-"""How each figure of an output is written."""
+"""By figure of an output: the function that formats it."""
 
 
 def _metrics(report: Report) -> Table:
@@ -108,13 +108,13 @@ def _metrics(report: Report) -> Table:
 
 
 def _value(output: OutputRow, key: str) -> float | None:
-    """Return a figure of an output: a metric, or one that stands beside the metrics."""
+    """Return a figure of an output: a metric, or another field."""
     found: float | None = output.metrics.get(key) if key in METRICS else getattr(output, key)
     return found
 
 
 def folder(report: Report) -> dict[str, Any] | None:
-    """Lay out how variants agree over a folder of images; None where that was not looked at."""
+    """Lay out how variants agree over a folder of images; None if no folder was given."""
     found = report.dataset
     if not found:
         return None
@@ -136,7 +136,7 @@ def folder(report: Report) -> dict[str, Any] | None:
             "output": row.output,
             "cosine": figures.cosine(row.cosine),
             "error": figures.error(row.vector_relative_error),
-            # Nothing but a picture that is here already is ever shown.
+            # Only an embedded picture is shown, so that the page loads nothing.
             "thumbnail": row.thumbnail if (row.thumbnail or "").startswith("data:image/") else "",
         }
         for row in found.worst
@@ -152,7 +152,7 @@ def folder(report: Report) -> dict[str, Any] | None:
 
 def _over_folder(row: DatasetRow, name: str, output: DatasetOutput, first: bool) -> tuple[str, ...]:
     near, top = row.neighbours, row.top1_agreement
-    shared = near.agreement  # None of so few images that there is no neighbour to compare
+    shared = near.agreement  # None if there are too few images to compare neighbours
     shares = [figures.DASH if shared is None else f"{100 * shared:.2f} % of {near.k}"]
     shares += [figures.DASH if top is None else f"{100 * top:.2f} %"]
     return (
@@ -165,7 +165,7 @@ def _over_folder(row: DatasetRow, name: str, output: DatasetOutput, first: bool)
 
 
 def limits(report: Report) -> Table:
-    """Lay out the limits that were used, and where they come from."""
+    """Lay out the limits that were used, and the measurements behind them."""
     rows = tuple(
         (
             f"{row.precision} on {row.arithmetic}",

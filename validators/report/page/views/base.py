@@ -1,4 +1,4 @@
-"""What every section of a page is made of: tables, and charts with their figures in a table."""
+"""The parts of every section of a page: tables, and charts with their figures in a table."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from vconv.validators.report.page.charts import Frame
 
 WIDE, NARROW = 960.0, 328.0
-"""Pixels that a chart has on a screen, and on a phone of 360: each chart is drawn for both."""
+"""Width of a chart on a screen, and on a phone of 360 pixels, in pixels: each chart is drawn for both."""
 
 TEXT, NUMBER, STATUS, CODE = "text", "number", "state", "code"
-"""What a column of a table holds."""
+"""Kinds of content of a column."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Column:
 
     Args:
         name: its heading.
-        kind: what it holds.
+        kind: the kind of its content.
     """
 
     name: str
@@ -32,9 +32,9 @@ class Table:
     """A table; the first cell of each row is its heading.
 
     Args:
-        caption: what it shows.
-        columns: in order.
-        rows: a cell a column each.
+        caption: its caption.
+        columns: the columns, in order.
+        rows: the rows, each with one cell per column.
     """
 
     caption: str
@@ -48,13 +48,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, with what is to be seen in it and its figures.
+    """A chart, with its main finding and its figures.
 
     Args:
-        title: what it is.
-        finding: what is to be seen in it, in a sentence.
+        title: its title.
+        finding: what the chart shows, in a sentence.
         wide: the picture for a screen and for paper, as SVG.
-        narrow: the same for a phone.
+        narrow: the picture for a phone, as SVG.
         table: its figures.
     """
 
@@ -69,10 +69,10 @@ def chart(identifier: str, title: str, finding: str, draw: Callable[[Frame], str
     """Draw a chart for screens and for phones.
 
     Args:
-        identifier: unlike that of any other chart of the page.
-        title: what it is.
-        finding: what is to be seen in it.
-        draw: draws it.
+        identifier: an identifier that is unique in the page.
+        title: its title.
+        finding: what the chart shows, in a sentence.
+        draw: draws the chart in a frame.
         table: its figures.
     """
     wide = draw(Frame(f"{identifier}-wide", WIDE, title, finding))
@@ -81,11 +81,11 @@ def chart(identifier: str, title: str, finding: str, draw: Callable[[Frame], str
 
 
 def columns(*named: str, **kinds: str) -> tuple[Column, ...]:
-    """Name columns: plain ones of text, then ``name=kind``; an underscore stands for a space."""
+    """Return columns: text columns first, then those of ``name=kind``; an underscore stands for a space."""
     plain = [Column(name) for name in named]
     return (*plain, *(Column(name.replace("_", " "), kind) for name, kind in kinds.items()))
 
 
 def numbers(*named: str) -> tuple[Column, ...]:
-    """Name columns of numbers."""
+    """Return columns of numbers with these headings."""
     return tuple(Column(name, NUMBER) for name in named)

@@ -1,4 +1,4 @@
-"""Where errors come from: against depth, patch by patch, and by cause."""
+"""The origin of errors: by depth, by patch, and by cause."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vconv.validators.report.page.views.base import Chart, Column, Table, chart,
 from vconv.validators.report.rows import DepthRow, PatchMapRow, PredictedErrors, PredictionRow, VariantRow
 
 _RAMP = np.array([(9, 20, 48), (24, 64, 110), (96, 110, 120), (170, 150, 90), (253, 231, 100)], np.float64)
-"""Dark blue to yellow, of rising brightness: differences from none to the greatest shade."""
+"""Colours of differences, from the least to the greatest shade: dark blue to yellow, ever brighter."""
 _JPEG_QUALITY = 85
 
 
 def depth(report: Report) -> dict[str, Any]:
-    """Lay out the error after each block."""
+    """Lay out the error after each stage."""
     rows = [(place, row, row.depth) for place, row in enumerate(report.variants) if row.depth]
     without = [
         (sentences.short_name(row), row.depth_reason or NOT_LOOKED_AT)
@@ -36,7 +36,7 @@ def depth(report: Report) -> dict[str, Any]:
 
 
 def _by_reason(without: list[tuple[str, str]]) -> list[str]:
-    """Say a reason once, of all variants that have it."""
+    """Return one line per reason, with all variants that have this reason."""
     by: dict[str, list[str]] = {}
     for name, reason in without:
         by.setdefault(reason, []).append(name)
@@ -81,7 +81,7 @@ def _spoken(error: float) -> str:
 
 
 def maps(report: Report, gallery: Gallery) -> dict[str, Any]:
-    """Lay out each image beside the reference's map of it and every variant's."""
+    """Lay out each image with the map of the reference and the maps of the variants."""
     shown = [(row, row.patch_maps) for row in report.variants if row.patch_maps and key(row) in gallery.maps]
     drawn = [row for row, _ in shown]
     without = [
@@ -154,7 +154,7 @@ def _uri(pixels: Array, kind: str, **options: Any) -> str:
 
 
 def prediction(report: Report) -> dict[str, Any] | None:
-    """Lay out what a simulated device predicts, by cause; None where none was simulated."""
+    """Lay out the predictions of a simulated device, by cause; None if there are no predictions."""
     rows = [(row, row.prediction) for row in report.variants if row.prediction]
     if not rows:
         return None
@@ -184,7 +184,7 @@ def prediction(report: Report) -> dict[str, Any] | None:
 
 
 def _errors(found: PredictionRow, output: str, causes: list[str]) -> tuple[float | None, ...]:
-    """Return what is predicted of an output: in all, of each cause alone, and the rest."""
+    """Return the predicted errors of an output: with all causes, with each alone, and without any."""
     alone = [
         _error(found.causes[cause].outputs[output]) if found.changed[cause] else None for cause in causes
     ]
@@ -192,7 +192,7 @@ def _errors(found: PredictionRow, output: str, causes: list[str]) -> tuple[float
 
 
 def _error(errors: PredictedErrors) -> float | None:
-    """Return the error that published reports on NPUs give."""
+    """Return the metric that published reports on NPUs give."""
     return errors.relative_error
 
 

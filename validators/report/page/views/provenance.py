@@ -1,4 +1,4 @@
-"""What a validation cost, what was checked, what others have published, and what it all was made with."""
+"""The costs, the checks, the published figures, and the provenance of a validation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vconv.validators.report.page.views.base import CODE, NUMBER, STATUS, Column
 from vconv.validators.report.rows import VariantRow
 
 _MEASURED = {"isolated": "own process", "in process": "shared process"}
-"""By where a peak of memory was measured, the same in words."""
+"""By the place where peak memory was measured: its description."""
 
 
 def costs(report: Report) -> dict[str, Any]:
-    """Lay out launches, memory, and what is paid before the first result."""
+    """Lay out launches, memory, and the times before the steady state."""
     rows = tuple(_cost(row) for row in report.variants)
     named = (
         Column("variant"),
@@ -56,7 +56,7 @@ def _cost(row: VariantRow) -> tuple[str, ...]:
 
 
 def checks(report: Report) -> dict[str, Any]:
-    """Lay out the checks: those that did not pass apart from those that did."""
+    """Lay out the checks: those that did not pass, and those that passed, in separate tables."""
     named = (Column("check"), Column("status", STATUS), Column("finding"))
     laid = [(check.name, check.status.value, check.detail) for check in report.checks]
     counts = Counter(check.status.value for check in report.checks)
@@ -70,7 +70,7 @@ def checks(report: Report) -> dict[str, Any]:
 
 
 def published(report: Report) -> Table | None:
-    """Lay out what others have published; None where there is nothing."""
+    """Lay out the figures that others have published; None if there are none."""
     rows = tuple(
         (
             row.variant,
@@ -86,7 +86,7 @@ def published(report: Report) -> Table | None:
 
 
 def provenance(report: Report, file: str, sha256: str) -> dict[str, Any]:
-    """Lay out what the report was made with, and the hashes by which it can be held to that."""
+    """Lay out the files, software and devices of a report, and the hashes that identify its inputs."""
     settings = tuple(
         (
             name,

@@ -1,4 +1,4 @@
-"""How fast variants are: every sample, ranks, and images a second."""
+"""The speed of variants: every sample, ranks, and images per second."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _FIGURES = {
     "images_per_second": "images/s",
     "speed_up_over_cpu": "speed-up",
 }
-"""What stands in the table of a batch, and under which heading."""
+"""The figures in the table of a batch, each with its heading."""
 
 Timed = tuple[int, VariantRow, LatencyRow]
-"""The place of a variant in the report, its row, and one of its timings."""
+"""The index of a variant in the report, its row, and one of its timings."""
 
 
 def speed(report: Report) -> dict[str, Any]:
-    """Lay out the section."""
+    """Lay out the section on speed."""
     groups = _groups(report)
     notes = [
         f"{sentences.short_name(row)}, batch {one.batch}: {warning}"

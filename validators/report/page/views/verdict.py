@@ -1,4 +1,4 @@
-"""The verdict: what was judged, against what, and how it ended."""
+"""The verdict: the judged variants, the reference and limits, and the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def verdict(report: Report) -> dict[str, Any]:
 
 
 def date(stamp: str) -> str:
-    """Write a report's time for people."""
+    """Format a report's time for readers."""
     return datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC).strftime("%-d %B %Y, %H:%M UTC")
 
 
@@ -80,7 +80,7 @@ def _limits(limits: LimitsUsed) -> list[str]:
 
 
 def _stats(report: Report) -> list[dict[str, str]]:
-    """List the few figures that a reader wants first."""
+    """List the most important figures."""
     judged = [row for row in report.variants if row.judged]
     passed = sum(row.passed for row in judged)
     states = [check.status.value for check in report.checks]
@@ -104,7 +104,7 @@ def _stats(report: Report) -> list[dict[str, str]]:
 
 
 def _closest(judged: list[VariantRow]) -> list[tuple[str, str, str]]:
-    """Tell of the output that has used up the largest share of its limit."""
+    """Return the figure for the output with the largest share of its limit; empty if there is none."""
     shares = [
         (error / output.limit, sentences.short_name(row), name, error, output.limit)
         for row in judged
@@ -152,6 +152,6 @@ def _failures(report: Report) -> list[dict[str, Any]]:
 
 
 def reasons(row: VariantRow) -> list[str]:
-    """List why a variant did not pass."""
+    """List the reasons why a variant did not pass."""
     told = [f"{name}: {why}" for name, output in row.outputs.items() for why in output.reasons]
     return told + [row.reason] * bool(row.reason)
