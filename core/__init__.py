@@ -7,7 +7,7 @@
     session = vconv.load("artifacts/dinov3-vits16")
     outputs = session([image])
 
-Importing this is cheap; torch and the rest are imported by the first call.
+Importing this package is fast; the first call imports torch and the other libraries.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _WORKFLOWS = (
     "selftest",
     "validate",
 )
-"""Functions that live in a file of that name in :mod:`vconv.workflows`, imported when first asked for."""
+"""Functions of :mod:`vconv.workflows`, each in a file of the same name, imported at the first use."""
 
 __all__ = [
     "VconvError",

@@ -1,4 +1,4 @@
-"""`python -m vconv` is the command line."""
+"""Run the command line with `python -m vconv`."""
 
 from vconv.cli import main
 

@@ -1,3 +1,3 @@
-"""The version, alone in a module so that packaging reads it without importing anything."""
+"""The version, in a separate module, so that packaging reads it without importing other modules."""
 
 VERSION = "0.2.0"

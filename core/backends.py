@@ -1,4 +1,4 @@
-"""Importing torch without its automatic backends, and hiding torch_npu from libraries that import it.
+"""Import torch without its automatic backends, and hide torch_npu from libraries that import it.
 
 When torch is imported, it loads every package with an entry point in the group ``torch.backends``, and fails
 if one of them fails (https://github.com/pytorch/pytorch/issues/122468): with torch_npu installed but not
@@ -57,7 +57,7 @@ def without_torch_npu() -> Iterator[None]:
 
 
 def is_installed(package: str) -> bool:
-    """Tell whether a package is installed, hidden or not, without importing it."""
+    """Return whether a package is installed, hidden or not, without importing it."""
     return sys.modules.get(package) is not None or PathFinder.find_spec(package) is not None
 
 

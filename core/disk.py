@@ -1,4 +1,4 @@
-"""Disk space, checked before anything is written, and errors of the file system as one sentence."""
+"""Disk space, checked before any file is written, and errors of the file system as one sentence."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MARGIN_BYTES = 64 * 2**20
 """Space for graphs, recorded outputs and other small files beside the weights."""
 
 PARTIAL, FILLING = ".partial-", ".filling-"
-"""Parts of the names of the folders in which an export and a fill work."""
+"""Parts of the names of the working folders of an export and a fill."""
 SCRATCH = "vconv-scratch-"
-"""How the names of a validation's temporary folders begin."""
+"""The start of the names of temporary folders."""
 
 
 def require_space(folder: Path, nbytes: int) -> None:
-    """Make sure that a folder's disk has space for a number of bytes and a margin.
+    """Check that a folder's disk has space for a number of bytes and a margin.
 
     Raises:
-        ArtifactError: it does not.
+        ArtifactError: the disk has too little space.
     """
     free, needed = shutil.disk_usage(folder).free, nbytes + MARGIN_BYTES
     if free < needed:
@@ -43,7 +43,7 @@ def disk_full(error: OSError, folder: Path | None = None) -> ArtifactError | Non
 
     Args:
         error: the error.
-        folder: where something was being written; the temporary folder by default.
+        folder: the folder that was being written to; the temporary folder by default.
     """
     if error.errno not in FULL:
         return None
@@ -57,7 +57,7 @@ def disk_full(error: OSError, folder: Path | None = None) -> ArtifactError | Non
 
 
 def refusal(error: OSError) -> VconvError | None:
-    """Return the error to show where the system refused to use a file; None for any other error.
+    """Return the error to show if the system refused to use a file; None for any other error.
 
     An error without a number or a file name does not concern a path that the user gave.
     """
@@ -74,7 +74,7 @@ def refusal(error: OSError) -> VconvError | None:
 
 
 def _place(folder: Path) -> tuple[Path, str]:
-    """Return the folder by the name that the user knows, and how to get more space there."""
+    """Return the folder that the user knows, and advice on how to get more space there."""
     temporary = Path(tempfile.gettempdir())
     for place in (folder, *folder.parents):
         if place == temporary and folder != place:

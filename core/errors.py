@@ -1,4 +1,4 @@
-"""Errors that a user can fix. Each is one line: what went wrong, what was found, what was expected, the fix.
+"""Errors that a user can fix. An error is one line: the problem, what was found, what was expected, the fix.
 
 Anything that is not a :class:`VconvError` is a bug and keeps its traceback.
 """
@@ -14,10 +14,10 @@ class VconvError(Exception):
     """An error that the user can fix.
 
     Args:
-        what: what went wrong, naming the cause.
-        got: what was found.
-        expected: what was expected instead.
-        fix: what to do about it.
+        what: the problem, with its cause.
+        got: the value that was found.
+        expected: the value that was expected instead.
+        fix: the action that the user can take.
     """
 
     exit_status = 2
@@ -38,11 +38,11 @@ def _again(kind: type[VconvError], what: str, got: str, expected: str, fix: str)
 
 
 _FEW = 6
-"""Up to so many choices are all listed, the nearest first."""
+"""The greatest number of choices that are all listed, the nearest first."""
 
 
 class UnknownNameError(VconvError):
-    """An unknown name; the message lists the choices, or the nearest ones where there are many."""
+    """An unknown name; the message lists the choices, or only the nearest ones if there are many."""
 
     def __init__(self, kind: str, name: str, choices: Iterable[str], fix: str) -> None:
         known = list(choices)

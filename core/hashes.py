@@ -14,7 +14,7 @@ def sha256_of(path: Path, read: Callable[[int], None] | None = None) -> str:
 
     Args:
         path: the file.
-        read: takes how many more bytes were read, chunk by chunk.
+        read: receives the number of bytes of each chunk that was read.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:

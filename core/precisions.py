@@ -1,7 +1,7 @@
-"""Precisions: what a variant is stored and computed in. A new one is one row here, and its limits.
+"""Precisions: the types in which a variant is stored and computed. A new precision is one row and its limits.
 
 The limits are in :mod:`vconv.validators.accuracy.limits`, under the pair of :attr:`Precision.limits` and the
-arithmetic that an engine computes it in. Nothing heavy is imported: types are named, not made.
+engine's arithmetic for the precision. This module imports no large library: it has only the names of types.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 AUTO = "auto"
-"""In place of names: what a device usually runs."""
+"""Used instead of names: the precisions that a device usually runs."""
 FP32 = "fp32"
-"""The precision that every device has, and that references are computed in."""
+"""The precision that every device has; references are computed in it."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Precision:
     """A precision of a variant.
 
     Args:
-        name: as in a variant's name.
-        limits: the precision whose limits it is held to.
-        dtype: torch's name of the type that a torch variant's weights have.
-        autocast: torch's name of the type that autocast computes in; empty without it.
-        onnx: ONNX's name of the type that a graph's weights have; empty where only torch runs it.
+        name: the name, as in the name of a variant.
+        limits: the precision whose limits apply.
+        dtype: torch's name for the type of a torch variant's weights.
+        autocast: torch's name for the type in which autocast computes; empty without autocast.
+        onnx: ONNX's name for the type of a graph's weights; empty if only torch runs this precision.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Precision:
 
     @property
     def types(self) -> frozenset[str]:
-        """Torch's names of every type that a device must compute in to run it."""
+        """Torch's names for the types that a device must support to run this precision."""
         return frozenset({self.dtype, self.autocast or self.dtype})
 
 

@@ -1,7 +1,7 @@
-"""Progress of long work: lines that know how much is done, passed on like any other line.
+"""Progress of long work: lines that carry how much is done, and are passed on like any other line.
 
-``rich.progress`` draws on a terminal only, and from a thread, which disturbs whatever is being timed. These
-lines go to any caller, and nothing runs between two of them.
+``rich.progress`` draws only on a terminal, and from a thread, which disturbs timing. The lines of this module
+go to any caller, and no code runs between two lines.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _Item = TypeVar("_Item")
 
 
 class Counted(str):
-    """A line that says how much is done; a display may replace the line before with it.
+    """A line that says how much is done; a display may replace the preceding line with it.
 
     Args:
         what: what is counted.
         done: how many are done.
         total: how many there are in all.
-        seconds_left: the estimated time for the rest, in seconds; None where there is no estimate.
+        seconds_left: the estimated time for the rest, in seconds; None if there is no estimate.
     """
 
     what: str
@@ -34,7 +34,7 @@ class Counted(str):
     seconds_left: float | None
 
     def __new__(cls, what: str, done: int, total: int, seconds_left: float | None) -> Counted:
-        """Build the line and keep its parts."""
+        """Build the line and store its parts."""
         left = "" if seconds_left is None else f", {spoken(seconds_left)} left"
         line = super().__new__(cls, f"{what}: {done} of {total}{left}")
         line.what, line.done, line.total, line.seconds_left = what, done, total, seconds_left
@@ -42,7 +42,7 @@ class Counted(str):
 
 
 def spoken(seconds: float) -> str:
-    """Write a duration for people: ``8 s``, ``3 min``, ``2 h 5 min``."""
+    """Format a duration for people: ``8 s``, ``3 min``, ``2 h 5 min``."""
     whole = math.ceil(seconds)
     if whole < 100:
         return f"{whole} s"
@@ -54,9 +54,9 @@ class ProgressMeter:
     """Reports how much is done and how long the rest will take, at most once every :data:`EVERY_SECONDS`.
 
     Args:
-        what: what is counted, in a word or two.
+        what: the name of what is counted, in a word or two.
         total: the whole amount, including what was done before.
-        say: takes a :class:`Counted`.
+        say: receives a :class:`Counted`.
         done: the amount that an earlier run did; it does not enter the estimate of the speed.
         unit: the amount that is shown as 1, such as 10**6 bytes.
         left: returns the estimated seconds for the rest; by default, estimated from the speed so far.
@@ -97,9 +97,9 @@ def megabytes(what: str, nbytes: int, say: Say) -> ProgressMeter:
     """Return a meter of bytes that reports in megabytes (10**6 bytes).
 
     Args:
-        what: what is done with them, such as ``hashed``.
-        nbytes: how many there are.
-        say: takes a :class:`Counted`.
+        what: what is done with the bytes, such as ``hashed``.
+        nbytes: the number of bytes.
+        say: receives a :class:`Counted`.
     """
     return ProgressMeter(f"MB {what}", nbytes, say, unit=10**6)
 
@@ -116,10 +116,10 @@ def counted(
     """Yield items, and report between them how many are done and how long the rest will take.
 
     Args:
-        items: what is worked on.
+        items: the items to work on.
         total: how many there are in all, including those that were done before.
-        what: what they are, in a word or two.
-        say: takes a :class:`Counted`, at most one every :data:`EVERY_SECONDS`.
+        what: the name of the items, in a word or two.
+        say: receives a :class:`Counted`, at most one every :data:`EVERY_SECONDS`.
         done: how many an earlier run did; they do not enter the estimate of the speed.
         clock: returns the time in seconds.
         left: see :class:`ProgressMeter`.

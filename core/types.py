@@ -1,4 +1,4 @@
-"""The nouns that every room shares. No room is imported here, and nothing heavy."""
+"""The basic types and names that every package shares. This module imports no other package of vconv."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ else:
     Array = Arrays = Any
 
 Config = Mapping[str, Any]
-"""A model's or processor's configuration, as its JSON file holds it."""
+"""A model's or processor's configuration, as in its JSON file."""
 
 Say = Callable[[str], None]
-"""Takes one line of progress. The command line prints it to standard error."""
+"""Receives one progress line. The command line prints the line to standard error."""
 
 INPUT = "pixel_values"
 """The one input of every graph and session: float32 (B, 3, H, W), normalised."""
@@ -28,13 +28,13 @@ CHANNELS = 3
 """Channels of every image: red, green and blue."""
 
 BATCH_AXIS = "batch"
-"""What the batch is called in a shape where it may have any length."""
+"""The name of the batch axis in a shape with any batch."""
 
 WEIGHTS_FILE = "model.safetensors"
 """The one weights file of an artifact, in its library's stock layout."""
 
 PICKLE_FILE = "pytorch_model.bin"
-"""What transformers called a checkpoint before there was safetensors."""
+"""The file name of a transformers checkpoint before safetensors existed."""
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -49,11 +49,11 @@ class VariantSpec:
     """A variant that every artifact holds.
 
     Args:
-        name: its name.
-        engine: what runs it, unless another engine is asked for.
-        path: what is run, inside the artifact.
-        precision: of its weights and arithmetic.
-        for_npu: whether it is made for an NPU: a fixed batch, and only what CANN lists.
+        name: the variant's name.
+        engine: the engine that runs it, unless another engine is requested.
+        path: the file that is run, inside the artifact.
+        precision: the precision of its weights and arithmetic.
+        for_npu: whether it is made for an NPU: a fixed batch, and only operators that CANN lists.
     """
 
     name: str
@@ -68,14 +68,14 @@ VARIANTS = (
     VariantSpec("onnx-fp32", "onnxruntime", "model.onnx", "fp32"),
     VariantSpec("onnx-fp32-npu", "onnxruntime", "model.npu.onnx", "fp32", for_npu=True),
 )
-"""The variants that every artifact holds. The original is run beside them where its weights are at hand."""
+"""The variants that every artifact holds. The original also runs if its weights are available."""
 
 GRAPHS = tuple(variant for variant in VARIANTS if variant.engine != "torch")
-"""Those of them that are graphs."""
+"""The variants that are graphs."""
 
 
 class Status(StrEnum):
-    """How a check, a variant or a whole validation ended."""
+    """The result of a check, a variant or a whole validation."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -85,13 +85,13 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, beside the comparison of outputs.
+    """The result of one check besides the comparison of outputs.
 
     Args:
-        name: what was checked.
+        name: the name of the check.
         status: passed, failed, or skipped.
-        detail: the finding, or why it was skipped.
-        fault: the class of fault that a failure comes of; empty where nothing failed.
+        detail: the finding, or the reason why the check was skipped.
+        fault: the class of fault that caused the failure; empty if the check did not fail.
     """
 
     name: str
@@ -107,9 +107,9 @@ class Check:
 
 
 def weights_named(label: str, synthetic: bool) -> str:
-    """Name weights, and say so where they are synthetic: the word follows them wherever they are named."""
+    """Return the name of weights for display; it always says if the weights are synthetic."""
     return f"{label} (synthetic: not trained weights)" if synthetic else label
 
 
 def silent(line: str) -> None:
-    """Discard a line of progress."""
+    """Discard a progress line."""

@@ -68,7 +68,7 @@ class Manifest(Record):
 
     @property
     def made_later(self) -> tuple[VariantRecord, ...]:
-        """Variants whose file did not exist when the manifest was written, so that the manifest has no hash."""
+        """Variants whose file did not exist when export wrote the manifest, which has no hash of the file."""
         return tuple(
             variant for variant in self.variants if variant.offline and variant.path not in self.files
         )

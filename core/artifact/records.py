@@ -76,7 +76,7 @@ class SourceRecord(Record):
 
 
 class PatchRecord(Record):
-    """One patch: the sites that it changed, how it is stored in the artifact, and the proof that it is valid."""
+    """One patch: the sites that it changed, how the artifact carries it, and the proof that it is valid."""
 
     name: str
     reason: str

@@ -63,7 +63,7 @@ def workplace(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder(say: Say) -> Iterator[Path]:
-    """Make a temporary folder, such as for the original, and remove those that killed commands left behind."""
+    """Make a temporary folder, such as for the original, and remove those that killed commands left."""
     temporary = Path(tempfile.gettempdir())
     for left in left_behind(temporary, SCRATCH):
         say(f"removing {left}, which a killed validation left")
@@ -88,7 +88,7 @@ def _locked(parent: Path, prefix: str) -> tuple[Path, int]:
 
 
 def left_behind(parent: Path, prefix: str) -> Iterator[Path]:
-    """Yield, and then remove, each folder that a killed command left. A running command holds a lock on its own.
+    """Yield, and then remove, each folder that a killed command left. A running command's folder is locked.
 
     Args:
         parent: the folder that contains them.

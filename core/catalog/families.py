@@ -1,7 +1,7 @@
 """The families of systems, each with its table of sizes. A new size is one row here.
 
-A family is one architecture in one library, as its authors published it in several sizes: what the sizes have
-in common stands once, and a size's row says what differs.
+A family is one architecture in one library, as its authors published it in several sizes. The family has the
+values that all sizes share, and the row of a size has the values that differ.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Size:
     """One size of a family: a row of its table.
 
     Args:
-        name: what stands for it in the names of the system: ``large``, ``s``.
-        config: what its ``config.json`` has beside the family's.
+        name: the name of the size in the names of the system: ``large``, ``s``.
+        config: the entries of its ``config.json`` that are added to the family's.
         published: figures that others have published for it.
-        mirrors: where copies of its repository are known to be, beside the hub.
+        mirrors: other places with known copies of its repository.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Size:
 
 @dataclass(frozen=True)
 class Miniature:
-    """How a family is shrunk: to a network that is quick to run and has every kind of tensor.
+    """How a family is shrunk to a network that runs fast and has every kind of tensor.
 
     Args:
-        numbers: what takes the place of the configuration's own.
-        side: of the images that it then takes: sixteen patches.
+        numbers: the values that replace those of the configuration.
+        side: the side of the images that the miniature takes: sixteen patches.
     """
 
     numbers: Config
@@ -56,17 +56,17 @@ class Family:
     """A family of systems.
 
     Args:
-        name: its name, as the manifest has it.
+        name: the family's name, as in the manifest.
         library: the library that builds the originals.
         short: the short name of a system, with ``{size}``.
-        repository: its repository on the Hugging Face hub, with ``{size}``.
-        config: what every published ``config.json`` of it has.
-        sizes: its table.
-        miniature: how it is shrunk.
+        repository: the repository of a system on the Hugging Face hub, with ``{size}``.
+        config: the entries that every published ``config.json`` of the family has.
+        sizes: the table of sizes.
+        miniature: how the family is shrunk.
         licence: the licence of the weights.
-        works: what its authors published of it.
+        works: the authors' publications about the family.
         trained_on: the data that the published weights were trained on.
-        preprocessor: its published ``preprocessor_config.json``; timm's families have none.
+        preprocessor: the published ``preprocessor_config.json``; timm's families have none.
         gated: whether the hub asks for consent before a download.
     """
 
@@ -84,7 +84,7 @@ class Family:
     gated: bool = False
 
     def config_of(self, size: Size) -> Config:
-        """Return the ``config.json`` of a size; timm's names the architecture, which has the size in it."""
+        """Return the ``config.json`` of a size; in timm's file, the architecture's name contains the size."""
         config = {**self.config, **size.config}
         if "architecture" in config:
             config["architecture"] = config["architecture"].format(size=size.name)
@@ -92,18 +92,18 @@ class Family:
 
 
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-"""Mean and standard deviation of ImageNet's pixels, which timm's and most other processors take off."""
+"""Mean and standard deviation of ImageNet's pixels, by which timm's and most other processors normalise."""
 
 
 def _processor(kind: str, size: Config, resample: int, normal: Config, **more: Any) -> Config:
     """Return the ``preprocessor_config.json`` of a processor that resizes, rescales and normalises.
 
     Args:
-        kind: transformers' class.
-        size: what it resizes to.
+        kind: the class in transformers.
+        size: the size to resize to.
         resample: PIL's number of the filter.
         normal: ``mean`` and ``std``.
-        more: what else it does.
+        more: further entries.
     """
     return _frozen(
         image_processor_type=kind,
@@ -120,7 +120,7 @@ def _processor(kind: str, size: Config, resample: int, normal: Config, **more: A
 
 
 def _timm(architecture: str, tag: str, pool: str, side: int, license: str) -> Config:
-    """Return the ``config.json`` of a timm encoder without a classifier, but for its width."""
+    """Return the ``config.json`` of a timm encoder without a classifier; the width is added later."""
     return _frozen(
         architecture=architecture,
         num_classes=0,
@@ -144,7 +144,7 @@ def _timm(architecture: str, tag: str, pool: str, side: int, license: str) -> Co
 
 
 def _transformer(width: int, blocks: int, heads: int, **more: Any) -> Config:
-    """Return what differs from one size to another in transformers' configurations."""
+    """Return the entries that differ between sizes in transformers' configurations."""
     return _frozen(hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads, **more)
 
 
@@ -244,7 +244,7 @@ DINOV2 = Family(
         do_center_crop=True,
         crop_size={"height": 224, "width": 224},
     ),
-    # Its position embedding has 25 patches, so that it is resampled to sixteen, as that of the real one is.
+    # The position embedding has 25 patches, so that it is resampled to sixteen, as in the real model.
     miniature=Miniature(_transformer(96, 3, 2, mlp_ratio=2, image_size=70), side=56),
     sizes=(Size("large", _transformer(1024, 24, 16), published.DINOV2_LARGE, _EVERYWHERE),),
 )

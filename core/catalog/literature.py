@@ -1,4 +1,4 @@
-"""Where the systems come from: what their authors published, what they were trained on, where copies lie."""
+"""The origin of the systems: the authors' publications, the training data, and the places with copies."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Work:
-    """Something published that a system rests on.
+    """A publication on which a system is based.
 
     Args:
-        key: its BibTeX key.
-        kind: its BibTeX type.
-        title: its title.
-        authors: as BibTeX writes them.
-        year: when it appeared.
-        url: where it can be read.
+        key: the BibTeX key.
+        kind: the BibTeX type.
+        title: the title.
+        authors: the authors, in BibTeX's form.
+        year: the year of publication.
+        url: the address of the text.
         where: further BibTeX fields, such as the journal.
-        code: the authors' repository; empty where there is none.
+        code: the authors' repository; empty if there is none.
     """
 
     key: str
@@ -33,7 +33,7 @@ class Work:
 
     @property
     def bibtex(self) -> str:
-        """The work as a BibTeX entry."""
+        """The publication as a BibTeX entry."""
         fields = {"title": self.title, "author": self.authors, **self.where}
         fields |= {"year": str(self.year), "url": self.url}
         lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
@@ -102,10 +102,10 @@ class Mirror:
     """A place that has copies of repositories of the Hugging Face hub.
 
     Args:
-        name: its name.
-        page: where a repository's page is.
-        command: what downloads a repository into a folder.
-        needs: what must be installed for that; empty where nothing more is.
+        name: the place's name.
+        page: the address of a repository's page.
+        command: the command that downloads a repository into a folder.
+        needs: the software that the command needs; empty if it needs no further software.
     """
 
     name: str
@@ -114,11 +114,11 @@ class Mirror:
     needs: str = ""
 
     def page_of(self, repository: str) -> str:
-        """Return where a repository's page is."""
+        """Return the address of a repository's page."""
         return self.page.format(repository=repository)
 
     def command_of(self, repository: str, folder: str) -> str:
-        """Return what downloads a repository into a folder."""
+        """Return the command that downloads a repository into a folder."""
         return self.command.format(repository=repository, folder=folder)
 
 
@@ -146,4 +146,4 @@ LICENCES: Mapping[str, str] = MappingProxyType(
         "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
     }
 )
-"""The text of each licence, by the name that the catalog gives it."""
+"""The text of each licence, by its name in the catalog."""

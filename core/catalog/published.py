@@ -1,7 +1,7 @@
-"""Figures that others have published for the systems, with their source. They are printed, never judged.
+"""Figures that others published for the systems, with their source. They are printed, but never judged.
 
-Each was measured on another machine, by another protocol, on trained weights: they stand beside one's own
-figures on the same kind of device, and are never mixed with them.
+Each figure was measured on another machine, by another protocol, on trained weights. Published figures are
+shown beside the figures measured here on the same kind of device, and are never mixed with them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class PublishedFigures:
     """Figures of one variant at one batch, or of one of its outputs.
 
     Args:
-        source: who published them, and what they were measured against.
+        source: the publisher, and the reference of the measurement.
         kind: the kind of device, as in :mod:`vconv.runtime.devices.table`.
-        device: the device, as the source names it.
-        variant: vconv's name for what was run.
-        figures: by the names that reports use.
-        batch: images a run; None for accuracy.
+        device: the source's name of the device.
+        variant: vconv's name of the variant that was run.
+        figures: the figures, under the names that reports use.
+        batch: images per run; None for accuracy.
         output: the output that was compared; empty for latency.
     """
 

@@ -1,4 +1,4 @@
-"""The systems that vconv knows: every size of every family of :mod:`vconv.catalog.families`."""
+"""The systems in vconv's catalog: every size of every family of :mod:`vconv.catalog.families`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ class System:
         name: the short name.
         hub_id: the repository on the Hugging Face hub.
         library: the library that builds the original.
-        config: its published ``config.json``: what is used where the weights bring none.
+        config: the published ``config.json``, used if the weights come without one.
         licence: the licence of the weights.
-        preprocessor: its published ``preprocessor_config.json``, used likewise; timm's systems have none.
+        preprocessor: the published ``preprocessor_config.json``, used in the same way; timm's systems have
+            none.
         gated: whether the hub asks for consent before a download.
-        published: figures that others have published for it.
-        works: what its authors published of it.
+        published: figures that others published for the system.
+        works: the authors' publications about the system.
         trained_on: the data that the published weights were trained on.
-        mirrors: where copies of its repository are known to be, beside the hub.
-        family: the family that it is a size of; None for a system of no family of the catalog.
+        mirrors: other places with known copies of its repository.
+        family: the system's family; None for a system without a family in the catalog.
     """
 
     name: str
@@ -48,7 +49,7 @@ class System:
 
     @property
     def input(self) -> tuple[int, int]:
-        """(height, width) of the images that it takes, as it was published."""
+        """(height, width) of the images that the published system takes."""
         if self.library == "timm":
             _, height, width = self.config["pretrained_cfg"]["input_size"]
         else:
@@ -75,7 +76,7 @@ def _system(family: Family, size: Size) -> System:
 
 
 def expand(families: Iterable[Family]) -> dict[str, System]:
-    """Return every size of some families as a system, by short name."""
+    """Return every size of the families as a system, by short name."""
     systems = [_system(family, size) for family in families for size in family.sizes]
     return {system.name: system for system in systems}
 
@@ -85,10 +86,10 @@ SYSTEMS: Mapping[str, System] = MappingProxyType(expand(FAMILIES))
 
 
 def find(name: str) -> System:
-    """Look a system up by its short name or its hub id.
+    """Find a system by its short name or its hub id.
 
     Raises:
-        UnknownNameError: there is no such system; the message names the nearest.
+        UnknownNameError: there is no such system; the message lists the nearest names.
     """
     for system in SYSTEMS.values():
         if name in (system.name, system.hub_id):
@@ -97,10 +98,10 @@ def find(name: str) -> System:
 
 
 def miniature(system: System) -> System:
-    """Shrink a system: its true architecture, but few and narrow blocks and small images.
+    """Return a miniature of a system: the same architecture with few, narrow blocks and small images.
 
     Raises:
-        ValueError: it is of no family of the catalog, which would say how.
+        ValueError: the system has no family in the catalog, so that its miniature is unknown.
     """
     if system.family is None:
         raise ValueError(f"{system.name} is of no family of the catalog")

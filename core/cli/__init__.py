@@ -40,7 +40,7 @@ from vconv.cli.options import (
 
 
 def show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
-    """Print a result: as JSON, or drawn for a terminal, once what was drawn of progress is gone."""
+    """Print a result as JSON or drawn for a terminal, after removing the progress display."""
     click.get_current_context().close()
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False, default=_plain))
@@ -49,12 +49,12 @@ def show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
 
 
 def _plain(document: Any) -> Any:
-    """Turn a typed report into what JSON can hold; nothing else comes here."""
+    """Convert a typed report to plain JSON types, with its old keys; ``json`` calls this only for reports."""
     return document.with_old_keys(document.as_json())
 
 
 def exit_by(passed: bool) -> None:
-    """Exit with 1 where a validation did not pass."""
+    """Exit with status 1 if a validation did not pass."""
     if not passed:
         sys.exit(1)
 
@@ -62,7 +62,7 @@ def exit_by(passed: bool) -> None:
 @click.group("vconv", cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="vconv")
 def main() -> None:
-    """Run the command that is named."""
+    """Run the named command."""
 
 
 @main.command("list")

@@ -1,4 +1,4 @@
-"""What a shell completes: names from tables, and folders that are artifacts. Nothing heavy is imported."""
+"""Shell completion of names in tables and of artifact folders. This module imports no large library."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vconv.catalog.systems import SYSTEMS
 from vconv.types import MANIFEST_FILE
 
 HOME = Path("artifacts")
-"""Where `vconv export` puts artifacts."""
+"""The folder in which `vconv export` puts artifacts."""
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def one_of(names: Iterable[str]) -> Complete:
-    """Return what completes a name of a table, as the table then is."""
+    """Return a completer of the names in a table; the table is read at completion."""
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -27,7 +27,7 @@ def one_of(names: Iterable[str]) -> Complete:
 
 
 def system(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a system: by its short name, or, once that fits none, by its hub id."""
+    """Complete the short name of a system, or its hub id if no short name matches."""
     by_name = [CompletionItem(one.name, help=one.hub_id) for one in SYSTEMS.values()]
     by_id = [CompletionItem(one.hub_id, help=one.name) for one in SYSTEMS.values()]
     for items in (by_name, by_id):
@@ -38,7 +38,7 @@ def system(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 
 def artifact(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete an artifact: in the folder that is named so far, and in :data:`HOME`; or any folder."""
+    """Complete an artifact in the folder typed so far and in :data:`HOME`; without a match, any folder."""
     found = [CompletionItem(path) for path in dict.fromkeys(_artifacts(incomplete))]
     return found or [CompletionItem(incomplete, type="dir")]
 

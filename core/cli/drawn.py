@@ -1,4 +1,4 @@
-"""Progress on a terminal: lines that stay, and one below them that is drawn anew."""
+"""Progress on a terminal: permanent lines, and one progress line below them that is redrawn."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ BAR_WIDTH = 24
 
 
 class Drawn:
-    """Prints lines, and below them draws how far something is, until the next line comes.
+    """Prints permanent lines, and draws a progress bar below them until the next permanent line.
 
-    No thread draws: nothing happens but when something is said, so that no clock is disturbed.
+    No thread draws: this class works only when it receives a line, so that it does not disturb timing.
 
     Args:
         stream: a terminal.
-        environment: the variables.
-        clock: tells seconds.
-        width: columns; the terminal's own by default.
+        environment: the environment variables.
+        clock: returns the time in seconds.
+        width: the number of columns; by default the terminal's width.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Drawn:
         self._live: Live | None = None
 
     def say(self, line: str) -> None:
-        """Take one line."""
+        """Print one line, or redraw the progress line."""
         now = f"{self._clock() - self._start:6.1f} s"
         with self._lock:
             if isinstance(line, Counted):
@@ -65,7 +65,7 @@ class Drawn:
                 click.echo(f"{now}  {line}", file=self._stream)
 
     def close(self) -> None:
-        """Take away what is drawn."""
+        """Remove the progress line."""
         with self._lock:
             self._erase()
 
@@ -82,7 +82,7 @@ class Drawn:
 
 
 def _bar(now: str, line: Counted) -> Table:
-    """Lay out one line, cut off where a window is too narrow for it."""
+    """Lay out the progress line; it is cut off if the window is too narrow."""
     left = "" if line.seconds_left is None else f", {spoken(line.seconds_left)} left"
     drawn = Table.grid(padding=(0, 1))
     for _ in range(3):

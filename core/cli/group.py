@@ -1,4 +1,4 @@
-"""The group of commands: errors become one line and an exit status, and help has its options in groups."""
+"""The group of commands: errors become one line and an exit status, and the help groups the options."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vconv.errors import UnknownNameError, VconvError
 
 
 class Command(click.Command):
-    """A command whose options stand under headings in its help, the same in every command."""
+    """A command whose help lists the options under headings, which are the same in every command."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options; see click. What is in no group of :data:`GROUPS` stands under Options."""
+        """Write the options; see click. Options that are in no group of :data:`GROUPS` go under Options."""
         headings = {name: heading for heading, names in GROUPS.items() for name in names}
         grouped: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*GROUPS, "Options")}
         options = (one for one in self.get_params(ctx) if isinstance(one, click.Option))
@@ -43,7 +43,7 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """A group that turns a user's errors into one line and an exit status."""
+    """A command group that turns a user's errors into one line and an exit status."""
 
     command_class = Command
 
@@ -54,7 +54,7 @@ class Commands(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Parse what stands before the command; see click."""
+        """Parse the arguments before the command; see click."""
         if not args:
             return super().make_context(info_name, args, parent, **extra)
         with _sentences():
@@ -63,16 +63,17 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; see click. An unknown name is refused with the nearest ones."""
+        """Find the command; see click. The error for an unknown name lists the nearest names."""
         name = args[0]
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             raise UnknownNameError("command", name, self.commands, fix="`vconv --help` shows every command")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; see click. A signal to end is an interruption.
+        """Run the command; see click. SIGTERM and SIGHUP interrupt the command.
 
-        torch_npu may be broken, so other libraries may not import it; vconv imports it only for an NPU.
+        torch_npu may be broken, so this method keeps other libraries from importing it; vconv imports
+        torch_npu only for an NPU.
         """
         signal.signal(signal.SIGTERM, _interrupt)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it

@@ -1,4 +1,4 @@
-"""Progress on standard error: lines that stay, and how far something long is."""
+"""Progress on standard error: permanent lines, and the progress of long work."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from vconv.cli.drawn import Drawn
 
 FIRST_SECONDS = 15.0
-"""Without a terminal: seconds without any output after which the first line of progress is printed."""
+"""Without a terminal: seconds without any output before the first progress line is printed."""
 EVERY_SECONDS = 30.0
-"""Seconds between one line of progress and the next."""
+"""Seconds between two progress lines, without a terminal."""
 
 
 def progress() -> Say:
-    """Return what prints progress of the command that runs; what is drawn goes when its context closes."""
+    """Return the function that prints a command's progress; the progress line is removed at the end."""
     printer: Printed | Drawn
     if is_redrawn(sys.stderr, os.environ):
-        # Its imports are done now: by the first line that is drawn, variants may be timed.
+        # Import it now: when the first progress line is drawn, timing may already run.
         from vconv.cli.drawn import Drawn
 
         printer = Drawn(sys.stderr, os.environ)
@@ -38,11 +38,11 @@ def progress() -> Say:
 
 
 class Printed:
-    """Prints lines, each with the seconds that have passed; how far something is, rarely and in no bursts.
+    """Prints lines with the elapsed seconds; prints progress lines rarely, and never in bursts.
 
     Args:
-        stream: where to.
-        clock: tells seconds.
+        stream: the stream to print to.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -51,7 +51,7 @@ class Printed:
         self._due = self._start + FIRST_SECONDS
 
     def say(self, line: str) -> None:
-        """Take one line."""
+        """Print one line; a progress line only when it is due."""
         now = self._clock()
         if not isinstance(line, Counted):
             self._due = max(self._due, now + FIRST_SECONDS)
@@ -62,4 +62,4 @@ class Printed:
         click.echo(f"{now - self._start:6.1f} s  {line}", file=self._stream)
 
     def close(self) -> None:
-        """Do nothing: every line stays."""
+        """Do nothing: all lines are permanent."""

@@ -1,4 +1,4 @@
-"""Options that mean the same in every command."""
+"""Options that have the same meaning in every command."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vconv.types import GRAPHS
 
 
 class Filled(click.types.StringParamType):
-    """Text that is not empty: an unset variable of the shell must not be taken for a path or a name."""
+    """Text that is not empty: an unset shell variable must not count as a path or a name."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Take what was given; refuse nothing but spaces."""
+        """Return the given text; refuse a text that is empty or only spaces."""
         text = str(super().convert(value, param, ctx))
         if not text.strip():
             self.fail("an empty string", param, ctx)
@@ -42,7 +42,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 
 def hf32_names(text: str) -> tuple[str, ...]:
-    """Split the names of operations that may compute in HF32; ``none`` stands for no operation."""
+    """Split a list of operations that may compute in HF32 at its commas; ``none`` means no operation."""
     found = tuple(names(text))
     return () if found == ("none",) else found
 
@@ -77,7 +77,7 @@ VARIANTS = (
     *(graph.name for graph in GRAPHS),
     *(str(TorchName(kind, FP32)) for kind in reversed(TORCH_KINDS)),
 )
-"""Variants that ``bisect`` takes; torch variants in float32 stand for those in other precisions."""
+"""Variants that ``bisect`` takes; torch variants are listed in float32, but take other precisions too."""
 HUB = click.option(
     "--hub",
     type=click.Choice(["huggingface", "modelscope"]),
@@ -199,25 +199,25 @@ OM_PRECISION = click.option(
 
 
 def offline_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of offline models."""
+    """Add the options of offline models to a command."""
     for option in (OM_PRECISION, GEARS, SOC, FORMAT):
         command = option(command)
     return command
 
 
 def weights(what: str) -> Callable[..., Any]:
-    """Return the option that says where weights are."""
+    """Return the option for the source of the weights."""
     return click.option("--weights", type=TEXT, metavar="WHERE", help=what)
 
 
 def images(purpose: str) -> Callable[..., Any]:
-    """Return the option that names photographs, for a purpose."""
+    """Return the option for photographs, with its purpose in the help."""
     what = f"A photograph {purpose}, or a folder of photographs. May be repeated."
     return click.option("--images", type=TEXT, multiple=True, metavar="WHERE", help=what)
 
 
 def device(what: str) -> Callable[..., Any]:
-    """Return the option that names a device."""
+    """Return the option for a device."""
     return click.option(
         "--device",
         type=TEXT,
@@ -230,7 +230,7 @@ def device(what: str) -> Callable[..., Any]:
 
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options for comparing and timing."""
+    """Add the options for comparing and timing to a command."""
     anywhere = device(
         f"The device: {', '.join(kind.shown for kind in KINDS.values())}, or {ALL}, which is every "
         f"device except {' and '.join(kind.name for kind in KINDS.values() if kind.simulated)}."
@@ -290,7 +290,7 @@ _CONVERTING = (
 
 
 def converting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of an export."""
+    """Add the options of an export to a command."""
     for option in reversed(_CONVERTING):
         command = option(command)
     return command

@@ -1,4 +1,4 @@
-"""What a terminal takes: how wide a line is, and whether it may have colours or be drawn anew."""
+"""Terminal properties: the width of a line, and whether it may have colours or be redrawn."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import TextIO
 
 WIDTH = 80
-"""Columns of every drawing, on a terminal of any width and in a pipe: the same text everywhere."""
+"""Columns of all output, on any terminal and in a pipe, so that the text is the same everywhere."""
 _FORCING = ("FORCE_COLOR", "CLICOLOR_FORCE")
 
 
 def takes_colours(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Tell whether colours are wanted: https://no-color.org, https://force-color.org, CLICOLOR_FORCE.
+    """Return whether to use colours: https://no-color.org, https://force-color.org, CLICOLOR_FORCE.
 
-    ``NO_COLOR`` is above all; what forces colours is above what a stream is.
+    ``NO_COLOR`` comes first, then the variables that force colours, then the kind of stream.
 
     Args:
-        stream: what is printed to.
-        environment: the variables.
+        stream: the stream to print to.
+        environment: the environment variables.
     """
     if environment.get("NO_COLOR"):
         return False
@@ -27,10 +27,10 @@ def takes_colours(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 def is_redrawn(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Tell whether a line can be drawn anew in its place: by someone who watches a terminal.
+    """Return whether a line can be redrawn in place: the stream is a terminal that a person watches.
 
     Args:
-        stream: what is printed to.
-        environment: the variables; continuous integration sets ``CI``, and keeps every line in a log.
+        stream: the stream to print to.
+        environment: the environment variables; continuous integration sets ``CI``, and logs every line.
     """
     return stream.isatty() and environment.get("TERM") != "dumb" and not environment.get("CI")

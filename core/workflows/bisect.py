@@ -72,8 +72,8 @@ def bisect(
 
     Returns:
         The report, with ``sentence``, ``stages``, the ``operators`` of the worst stage, the ``culprit`` among
-        these operators, and ``passed``. The report is also saved under ``reports/``, with a plain-text log and
-        a ``picture`` of error against depth.
+        these operators, and ``passed``. It is also saved under ``reports/``, with a plain-text log and a
+        ``picture`` of error against depth.
 
     Raises:
         VconvError: an error that the user can fix.
@@ -189,7 +189,7 @@ def explain_failures(
         patches: the patches by name that were used instead of the table of patches.
 
     Returns:
-        See :func:`vconv.validators.bisect.hypotheses.conclude`.
+        The rows of :func:`vconv.validators.bisect.hypotheses.conclude`, and a row for the bisected variant.
     """
     known = conclude(found.checks, rows)
     failing = [check for check in found.checks if check.status is Status.FAILED]
@@ -198,10 +198,10 @@ def explain_failures(
         row
         for row in rows
         if row.status is Status.FAILED
+        # If the engine's arithmetic could not be found out, there is no limit and nothing to bisect.
         and row.limit
         and not row.diagnosis
         and not row.simulated
-        # If the engine's arithmetic could not be found out, the row has no limit, and nothing can be bisected.
         and not _under_floor(row)
     ]
     if told or not failed or found.source is None or found.reference is None:
@@ -225,7 +225,7 @@ def _located(
     say: Say,
     patches: Mapping[str, Patch] | None,
 ) -> list[DiagnosisRow]:
-    """Bisect a failed variant and name the cause of its failure; an empty list if the cause cannot be found."""
+    """Bisect a failed variant and name the cause of its failure; return an empty list if it is not found."""
     assert found.source is not None and found.reference is not None and failed.limit is not None
     say(f"nothing seen explains {failed.variant}: looking where it departs")
     try:

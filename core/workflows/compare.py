@@ -65,8 +65,8 @@ def compare(
 
     Returns:
         The report: ``rows``, one per variant and batch; the ``checks`` that did not pass; ``status``,
-        ``passed``, ``machine``, ``ranking``; and ``winner``, the fastest variant that passed. If ``winner`` is
-        None, ``winner_reason`` gives the reason.
+        ``passed``, ``machine``, ``ranking``; and ``winner``, the fastest variant that passed. If ``winner``
+        is None, ``winner_reason`` gives the reason.
 
     Raises:
         VconvError: an error that the user can fix.

@@ -48,7 +48,7 @@ class Agreed:
 
     Args:
         document: the data-set section of the report.
-        rows: the report's rows, one per variant and batch; a variant that failed on an image has failed.
+        rows: the report's rows, one per variant; a variant that failed on an image has failed.
         work: the working folder; it is not needed after the report is saved.
     """
 

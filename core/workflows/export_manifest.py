@@ -153,7 +153,7 @@ def assemble(
 
 
 def _contract(graph: InspectedGraph | None, network: Network, size: tuple[int, int]) -> ContractRecord:
-    """Return a variant's input and outputs: as a graph declares them, or from the network of a torch model."""
+    """Return a variant's input and outputs: as a graph declares them, or from a torch model's network."""
     if graph is None:
         taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=(BATCH_AXIS, CHANNELS, *size))
         given = {

@@ -32,11 +32,11 @@ def fill(
     offline: bool = False,
     say: Say = silent,
 ) -> dict[str, Any]:
-    """Add the weights file to an artifact that was exported without it, from a copy of the original's weights.
+    """Add the weights file to an artifact that was exported without it, from a copy of the original weights.
 
     Args:
         path: the artifact.
-        weights: the original's weights, as for :func:`export`; by default the weights that the manifest names.
+        weights: the original's weights, as for :func:`export`; by default where the manifest says.
         hub: the hub on which to look for repositories.
         offline: whether to look for repositories only in the hub's cache.
         say: receives progress lines.

@@ -16,9 +16,9 @@ def info(path: str | Path) -> dict[str, Any]:
     Returns:
         The artifact's path and manifest; ``outputs``, the shape of each output; ``missing``, the missing
         files; ``reports``, the newest of each kind, as :func:`vconv.validators.report.history.newest` returns
-        them; and ``reports_trouble``, the reason if the reports cannot be read. Keys of version 0.1.0 are kept:
-        ``file``, ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``,
-        and ``published`` of ``source``.
+        them; and ``reports_trouble``, the reason if the reports cannot be read. Keys of version 0.1.0 are
+        kept: ``file``, ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of
+        ``golden``, and ``published`` of ``source``.
 
     Raises:
         ArtifactError: the manifest is missing or damaged.

@@ -49,7 +49,7 @@ def load(
 
     Returns:
         A session: call it with float32 (B, 3, H, W), or with a list of images; it returns named arrays. Its
-        ``variant`` and ``engine`` name what was opened. A winner may compute in a lower precision than float32.
+        ``variant`` and ``engine`` name what was opened. A winner may compute in less than float32.
 
     Raises:
         VconvError: the artifact, the device, the variant or the engine is not available.

@@ -75,7 +75,7 @@ def require_size(pixel_values: Array, size: tuple[int, int]) -> None:
 
 
 def preprocessing_ms(folder: Path) -> float:
-    """Return the median time to preprocess one image, in milliseconds, without loading and the first image."""
+    """Return the median milliseconds to preprocess one image; loading and the first image do not count."""
     process = load_processor(folder)
     images = natural_images(1, seed=0)
     process(images)

@@ -22,7 +22,7 @@ from vconv.workflows.checks import CheckedArtifact
 
 
 def gallery(found: CheckedArtifact) -> Gallery:
-    """Gather the first judged images and the reference's maps of them; an empty gallery without a reference."""
+    """Return the gallery of judged images with the reference's maps; it is empty without a reference."""
     height, width = found.artifact.manifest.size
     if found.reference is None:
         return Gallery.of((), np.zeros((0, height, width, CHANNELS), np.uint8), {}, (0, 0))
@@ -59,7 +59,7 @@ def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: S
 
 
 def identity(artifact: Artifact) -> dict[str, Any]:
-    """Return the hashes that identify an artifact: of its manifest, and of each file as the manifest has it."""
+    """Return the hash of an artifact's manifest, and the hashes of its files as the manifest has them."""
     made = artifact.manifest
     files = {name: {"sha256": file.sha256, "nbytes": file.nbytes} for name, file in made.files.items()}
     return {"sha256": artifact.digest, "vconv": made.vconv, "files": files}

@@ -27,7 +27,7 @@ from vconv.workflows import originals
 from vconv.workflows.checks import compare_with_original
 
 KINDS = ("cpu", "cuda")
-"""Devices that can run a reference. An NPU's own GELU is the tanh form, and no patch may correct a reference."""
+"""Devices that run a reference. An NPU's own GELU is the tanh form, and no patch may correct a reference."""
 
 
 def reference(

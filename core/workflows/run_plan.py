@@ -36,7 +36,7 @@ def _named_devices(name: str, settings: Settings, say: Say) -> list[Device]:
 
 
 def timing_plan(quick: bool = False, full: bool = False, budget: float | None = None) -> TimingPlan:
-    """Return how much to time: a quick run (`--quick`), a full run (`--full`) or the default, in a time budget.
+    """Return how much to time: a quick run (`--quick`), a full run (`--full`) or the default, in a budget.
 
     Raises:
         InputError: the budget, in seconds, is not positive, or both ``quick`` and ``full`` are requested.
@@ -81,7 +81,7 @@ class RunPlan:
         capture: bool,
         say: Say,
     ) -> RunPlan:
-        """Make a plan for the devices of a name, and refuse a plan that cannot be run.
+        """Make a plan for the named devices, and refuse a plan that cannot be run.
 
         Args:
             device: a name that :func:`vconv.runtime.devices.table.find_devices` takes.
@@ -101,7 +101,7 @@ class RunPlan:
         return trial
 
     def described(self) -> dict[str, Any]:
-        """Return the part of a report that describes the devices, their settings and the installed software."""
+        """Return the part of a report about the devices, their settings and the installed software."""
         return {
             "devices": {device.name: device.model for device in self.devices},
             "device_settings": {device.name: dict(device.options) for device in self.devices},

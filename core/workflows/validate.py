@@ -82,7 +82,7 @@ def validate(
     Args:
         path: the artifact.
         weights: where the original's weights are; by default where the manifest says.
-        device: the device that runs the variants: ``cpu``, ``cuda[:N]``, ``npu[:N]``, ``npu-sim``, or ``all``.
+        device: the device that runs variants: ``cpu``, ``cuda[:N]``, ``npu[:N]``, ``npu-sim``, or ``all``.
         hf32: the operations that an NPU may compute in HF32, ``conv`` and ``matmul``; by default ``conv``, as
             in torch_npu.
         profile: the NPU to simulate: ``910b``, the default, or ``310p``.

@@ -81,23 +81,31 @@ def serve(path: str) -> None:
             with caller:
                 if os.fork() == 0:
                     listening.close()
-                    _wait_for(caller)
+                    try:
+                        _wait_for(caller)
+                    finally:
+                        # To end as the interpreter does would wait for threads that a fork lacks.
+                        os._exit(0)
 
 
 def _wait_for(caller: socket.socket) -> None:
-    """Fork once more, and tell the caller how that ended."""
+    """Fork once more, and tell the caller how that ended; a caller that is killed takes the fork with it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raw, numbers, _, _ = socket.recv_fds(caller, 2**20, 64)
     request = json.loads(raw)
     child = os.fork()
     if child == 0:
         caller.close()
+        os.setsid()
         os._exit(_run(request, numbers))
     for number in numbers:
         os.close(number)
+    ended = os.pidfd_open(child)
+    ready, _, _ = select.select([caller, ended], [], [])
+    if ended not in ready:
+        os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     caller.send(str(os.waitstatus_to_exitcode(status)).encode())
-    os._exit(0)
 
 
 def _run(request: dict[str, Any], numbers: list[int]) -> int:

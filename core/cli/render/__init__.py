@@ -1,4 +1,4 @@
-"""Results drawn for a terminal. Nothing is computed here."""
+"""Draws results for a terminal. This package computes no results."""
 
 from vconv.cli.render.artifacts import carded, exported, filled, referred, systems
 from vconv.cli.render.doctor import diagnosed

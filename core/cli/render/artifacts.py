@@ -1,4 +1,4 @@
-"""An artifact, drawn for a terminal: the catalog, an export, a fill."""
+"""Draws the catalog, and the results of an export, a card, a reference and a fill, for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vconv.validators.report.rows import VariantRow
 
 
 def systems(rows: Sequence[Document]) -> None:
-    """Draw the catalog: each system, and below it where its weights are and what builds it."""
+    """Draw the catalog: each system, and below it the hub id of its weights and its library."""
     cells: list[list[Cell]] = []
     for row in rows:
         cells.append([row["name"], "x".join(map(str, row["input"])), row["licence"]])
@@ -24,7 +24,7 @@ def systems(rows: Sequence[Document]) -> None:
 
 
 def patched(patches: Iterable[Document]) -> list[tuple[str, Cell]]:
-    """Lay out what became of each patch."""
+    """Lay out each patch with its proof, and whether it was applied."""
     return [
         (
             f"patch {patch['name']}",
@@ -35,7 +35,7 @@ def patched(patches: Iterable[Document]) -> list[tuple[str, Cell]]:
 
 
 def _offline(om: Document | None) -> list[tuple[str, Cell]]:
-    """Say what became of an offline model, if one was asked for."""
+    """Lay out the offline model and whether it was compiled; empty if no offline model was requested."""
     if om is None:
         return []
     made = om["file"] if om["compiled"] else f"{om['file']} is not made: no atc on PATH; om/atc.sh makes it"

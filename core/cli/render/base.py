@@ -1,4 +1,4 @@
-"""What every drawing shares: printing, tables, folding, sizes, the colours of a status."""
+"""Shared drawing functions: printing, tables, folding, sizes, and the colours of a status."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ COLOURS = {
         "warning": "yellow",
     },
 }
-"""What is coloured, and nothing else is: words, so that nothing is lost where there are no colours."""
+"""The colours of status words. Only these words are coloured, so that no information needs colours."""
 GAP = 2
-"""Columns between what stands side by side without lines."""
+"""Columns between the cells of a table without lines."""
 NARROWEST = 12
-"""Columns that a column of names may shrink to."""
+"""The smallest width of a column of names."""
 _HANG = "  "
 
 
 def show(*parts: RenderableType) -> None:
-    """Print to standard output in lines of :data:`WIDTH` columns, without the spaces that fill them up."""
+    """Print to standard output in lines of :data:`WIDTH` columns, without trailing spaces."""
     colours = takes_colours(sys.stdout, os.environ)
     console = Console(
         highlight=False,
@@ -56,12 +56,12 @@ def show(*parts: RenderableType) -> None:
 
 
 def folded(text: str, width: int = WIDTH, hang: str = _HANG) -> list[str]:
-    """Break a text into lines: between words, and a word that is too long after a ``-``, ``_``, ``.``, ``/``.
+    """Break a text into lines: between words, and inside a long word after a ``-``, ``_``, ``.`` or ``/``.
 
     Args:
         text: one line.
-        width: the most columns that a line may take.
-        hang: what the lines after the first begin with.
+        width: the greatest width of a line, in columns.
+        hang: the text with which every line after the first begins.
     """
     words = text.lstrip()
     indent = text[: len(text) - len(words)]
@@ -92,13 +92,13 @@ def wrapped(*texts: str) -> None:
 
 
 def marked(status: str, text: str) -> None:
-    """Print a text after the status that it is about, which has its colour."""
+    """Print a status in its colour, followed by a text about it."""
     first, *others = folded(f"{status}: {text}")
     show(Text.assemble(coloured(status), first[len(status) :]), *others)
 
 
 def command(text: str) -> None:
-    """Print a command that is to be copied: what is too long goes on after a backslash, as a shell has it."""
+    """Print a command to copy; a long command continues on the next line after a backslash, as in a shell."""
     lines = [""]
     for word in shlex.split(text, posix=False):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
@@ -112,23 +112,23 @@ def command(text: str) -> None:
 
 
 def coloured(status: str) -> Text:
-    """Give a status its colour."""
+    """Return a status in its colour."""
     return Text(status, COLOURS[status])
 
 
 def dim(text: str) -> Text:
-    """Return a text that is beside the point."""
+    """Return a text in the style for less important text."""
     return Text(text, "dim")
 
 
 @dataclass(frozen=True)
 class FoldedText:
-    """What a column holds: a name, which may be folded at its punctuation, or a figure, which may not.
+    """A cell of a table: a name, which may be folded at its punctuation, or a figure, which may not.
 
     Args:
         text: the name or figure.
-        style: its style.
-        whole: whether it stays on one line.
+        style: the style of the text.
+        whole: whether the text stays on one line.
     """
 
     text: str
@@ -136,12 +136,12 @@ class FoldedText:
     whole: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Fit it into the column; see rich."""
+        """Fit the text into the column; see rich."""
         for line in [self.text] if self.whole else folded(self.text, options.max_width, hang=" "):
             yield Text(line, self.style)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        """Say how narrow it may be, and how wide it is; see rich."""
+        """Return the smallest and the full width of the text; see rich."""
         longest = len(self.text)
         return Measurement(longest if self.whole else min(longest, NARROWEST), longest)
 
@@ -150,12 +150,13 @@ Cell = str | Text | FoldedText
 
 
 def table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """Lay out rows under a heading: columns of names, and then of figures, which are never folded or cut.
+    """Lay out rows under headings: columns of names, then columns of figures, which are never folded or cut.
 
     Args:
-        names: their headings.
-        figures: theirs; one that begins with ``<`` is of what stands at the left, such as a status.
-        rows: strings are a name or a figure by their column; what has a style is a figure.
+        names: the headings of the columns of names.
+        figures: the headings of the columns of figures; ``<`` at the start aligns a column to the left, such
+            as a status.
+        rows: the cells; a string is a name or a figure by its column, and a ``Text`` is never folded.
     """
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for name in names:
@@ -173,7 +174,7 @@ def table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[
 
 
 def pairs(rows: Iterable[tuple[str, Cell]]) -> Table:
-    """Lay out what is said about something: of what it is said, dim, and beside it what."""
+    """Lay out pairs of a title, dimmed, and a text beside it."""
     drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
@@ -183,7 +184,7 @@ def pairs(rows: Iterable[tuple[str, Cell]]) -> Table:
 
 
 def sized(nbytes: int) -> str:
-    """Say how large something is."""
+    """Format a size in bytes as kB, MB or GB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if nbytes >= size:
             return f"{nbytes / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What was found on a folder of images, drawn for a terminal."""
+"""Draws the comparison over a folder of images for a terminal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vconv.validators.report.dataset_document import DatasetOutput, DatasetRepor
 from vconv.validators.report.document import Report
 
 _SKIPPED = 5
-"""Images that are named of those that could not be read; the log has all of them."""
+"""The number of skipped images that are named; the log names all of them."""
 _SHORT = {"last_hidden_state": "last_hidden"}
-"""Outputs whose names are too long to stand beside so many figures."""
+"""Short forms of output names that are too long for this table."""
 
 
 def dataset(document: Report) -> None:
-    """Draw how the variants did on a folder of images; nothing where there was none."""
+    """Draw the results of the variants on a folder of images; nothing if no folder was given."""
     found = document.dataset
     if not found:
         return
@@ -42,7 +42,7 @@ def dataset(document: Report) -> None:
 
 
 def _variants(found: DatasetReport, classified: bool) -> Iterator[list[Cell]]:
-    """Lay out each variant at the output with the greatest error."""
+    """Lay out each variant with the figures of its worst output."""
     for row in found.variants:
         name, output = max(row.outputs.items(), key=lambda item: _badness(item[1]))
         errors = output.vector_relative_error
@@ -54,7 +54,7 @@ def _variants(found: DatasetReport, classified: bool) -> Iterator[list[Cell]]:
 
 
 def _badness(output: DatasetOutput) -> tuple[int, float]:
-    """Order outputs by their images beyond the limit, and then by their greatest error; None is infinite."""
+    """Return an output's sort key: its images beyond the limit, then its greatest error; None is infinite."""
     worst = output.vector_relative_error["p100"]
     return output.beyond or 0, float("inf") if worst is None else worst
 

@@ -1,4 +1,4 @@
-"""What `vconv doctor` found, drawn for a terminal."""
+"""Draws the findings of `vconv doctor` for a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vconv.cli.render.base import GAP, Document, FoldedText, coloured, marked, s
 
 
 def diagnosed(document: Document) -> None:
-    """Draw a diagnosis: a line for each finding, and below it how to fix it."""
+    """Draw a diagnosis: a line for each finding, and below it the fix."""
     drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     for _ in range(3):
         drawn.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""A bisection and a self-test, drawn for a terminal."""
+"""Draws a bisection and a self-test for a terminal."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from vconv.types import weights_named
 from vconv.validators.report.bisection import BisectionResult
 
 BAR_DECADES = (-9.0, 0.0)
-"""Powers of ten between which a distance is drawn as a bar of :data:`BAR_WIDTH` characters."""
+"""The range of the bar of a distance, in powers of ten; the bar has :data:`BAR_WIDTH` characters."""
 BAR_WIDTH = 27
 SHOWN_OPERATORS = 8
 
 
 def _bar(value: float | None) -> str:
-    """Draw a distance on a logarithmic scale; what JSON cannot hold, such as infinity, fills it."""
+    """Draw a distance as a bar on a logarithmic scale; None, such as for infinity, is drawn as a full bar."""
     low, high = BAR_DECADES
     power = high if value is None else math.log10(max(value, 10**low))
     return "█" * round(BAR_WIDTH * (min(power, high) - low) / (high - low))
 
 
 def selftested(document: Document) -> None:
-    """Draw what became of each fault that was made on purpose."""
+    """Draw the result of each fault that was injected."""
     wrapped(*document["artifacts"])
     by_fault: dict[str, list[Document]] = {}
     for row in document["faults"]:

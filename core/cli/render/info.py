@@ -1,4 +1,4 @@
-"""An artifact at a glance, drawn for a terminal."""
+"""Draws a summary of an artifact for a terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vconv.validators.report.history import TIME
 
 
 def artifact(document: Document) -> None:
-    """Draw what an artifact is, and what has been found out about it."""
+    """Draw the description of an artifact and its newest reports."""
     source, golden = document["source"], document["golden"]
     _headline(document)
     show("")
@@ -67,7 +67,7 @@ def _headline(document: Document) -> None:
 
 
 def _counted(number: int) -> str:
-    """Say about how many there are, in three digits."""
+    """Format a number rounded to three digits, in words such as million."""
     for unit, size in (("billion", 1e9), ("million", 1e6), ("thousand", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -88,7 +88,7 @@ def _shape(shape: list[Any]) -> str:
 
 
 def _outputs(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
-    """Lay out the outputs, those of one shape together."""
+    """Lay out the outputs; neighbouring outputs of equal shape share a row."""
     title = "outputs"
     for shape, names in groupby(outputs, lambda name: list(outputs[name])):
         yield title, f"{', '.join(names)} {_shape(shape)}"
@@ -115,7 +115,7 @@ def _variants(document: Document) -> None:
 
 
 def _compiled(variant: Document, files: Document) -> str:
-    """Say how an offline model is compiled."""
+    """Return a description of how an offline model is compiled."""
     offline = variant["offline"]
     gears = f", gears {', '.join(map(str, offline['gears']))}" if offline["gears"] else ""
     later = "" if variant["file"] in files else "; not hashed: the script beside it makes it later"
@@ -123,7 +123,7 @@ def _compiled(variant: Document, files: Document) -> str:
 
 
 def _validations(document: Document) -> None:
-    """Draw the newest reports: how each ended, when, where, and what was fastest."""
+    """Draw the newest reports: status, time, devices, and the fastest variant."""
     if document["reports_trouble"]:
         marked("warning", document["reports_trouble"])
     elif not document["reports"]:

@@ -1,4 +1,4 @@
-"""What a simulated NPU predicts, drawn for a terminal."""
+"""Draws the predictions of a simulated NPU for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vconv.validators.report.rows import PredictedErrors, PredictionRow
 
 
 def predictions(document: Report) -> None:
-    """Draw the error that is predicted of each variant and output, and what each cause alone contributes."""
+    """Draw the predicted error of each variant and output, and the contribution of each cause alone."""
     predicted = [(row, row.prediction) for row in document.variants if row.prediction]
     if not predicted:
         return
@@ -29,7 +29,7 @@ def predictions(document: Report) -> None:
 
 
 def _rows(variant: str, found: PredictionRow, causes: list[str]) -> Iterator[list[str]]:
-    """Lay out a variant: a row with its name alone, and one for each of its outputs."""
+    """Lay out a variant: one row with only its name, and one row for each of its outputs."""
     yield [variant]
     for output, errors in found.outputs.items():
         alone = [found.causes[cause].outputs[output] if found.changed[cause] else None for cause in causes]
@@ -37,9 +37,9 @@ def _rows(variant: str, found: PredictionRow, causes: list[str]) -> Iterator[lis
 
 
 def _percent(errors: PredictedErrors | None) -> str:
-    """Give the error that published reports on NPUs give, in percent.
+    """Format an error in percent; it is the same metric as in published reports on NPUs.
 
-    A dash stands for a cause that changed nothing, and for what is no number.
+    A dash means that a cause changed nothing, or that the error is not a number.
     """
     if errors is None or errors.relative_error is None:
         return "-"

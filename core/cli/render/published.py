@@ -1,4 +1,4 @@
-"""What others have published, drawn for a terminal: never in one table with one's own figures."""
+"""Draws figures that others published, for a terminal; never in one table with figures measured here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vconv.validators.report.document import PublishedRow
 
 
 def published(rows: Sequence[PublishedRow]) -> None:
-    """Draw figures by what they were measured on, each set of figures in a separate table."""
+    """Draw published figures, one table for each source, device, variant and set of figures."""
     if not rows:
         return
     show("")

@@ -1,4 +1,4 @@
-"""A validation and a comparison, drawn for a terminal."""
+"""Draws a validation and a comparison for a terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ACCURACY = (("floor", ".0e"), ("vector_relative_error", ".1e"), ("limit", ".2g"
 
 
 def variants(found: Sequence[VariantRow]) -> None:
-    """Draw how variants were judged: one row each, with its worst output."""
+    """Draw the accuracy of the variants: one row per variant, with its worst output."""
     rows: list[list[Cell]] = []
     for variant in found:
         output, row = _worst_output(variant.outputs)
@@ -42,7 +42,7 @@ def variants(found: Sequence[VariantRow]) -> None:
 
 
 def latencies(document: Report) -> None:
-    """Draw how long variants took: one row a variant and batch."""
+    """Draw the latency of the variants: one row per variant and batch."""
     if not any(variant.latency for variant in document.variants):
         return
     timed = [variant for variant in document.variants if variant.latency or variant.launches]
@@ -108,7 +108,7 @@ def validated(document: ValidationResult) -> None:
 
 
 def _remarks(variant: VariantRow) -> None:
-    """Say what a table has no room for: why a variant failed, was not judged, or was not timed."""
+    """Print remarks that do not fit into a table: why a variant failed, was not judged, or was not timed."""
     found = [f"{key}: {reason}" for key, row in variant.outputs.items() for reason in row.reasons]
     for line in found or [variant.reason] * bool(variant.reason):
         wrapped(f"  {sentences.short_name(variant)}: {line}")
@@ -134,7 +134,7 @@ def _conclusion(document: ValidationResult) -> None:
 
 
 def compared(document: Comparison) -> None:
-    """Draw a comparison: one table over artifacts, variants, engines and devices."""
+    """Draw a comparison: one table of all artifacts, variants, engines and devices."""
     rows: list[list[Cell]] = []
     above = None
     for row in document.rows:

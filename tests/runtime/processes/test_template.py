@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import io
 import json
 import os
@@ -28,6 +29,8 @@ TORCH = OpenRequest("", "patched-torch-fp32", "torch", "fp32", "cpu")
 
 def served(measuring: Callable[[OpenRequest], Peak], *lines: str) -> list[Peak]:
     answers = io.StringIO()
+    # A session that was garbage would be freed in a fork, and wait there for threads that a fork lacks.
+    gc.collect()
     template.serve(io.StringIO("".join(lines)), answers, measuring)
     return [Peak(**json.loads(line)) for line in answers.getvalue().splitlines()]
 
