@@ -59,7 +59,7 @@ def doctor(
             expected="both, or neither",
             fix="add --probe",
         )
-    say("importing every library, in processes of their own")
+    say("importing every library, each in a separate process")
     findings = list(diagnosis.examine().findings)
     needed = _needed()
     broken = [one.name for one in findings if one.name in needed and one.state is State.PROBLEM]
