@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-FORKING = Path(__file__).parents[1] / "standins" / "forking.py"
+TESTS = Path(__file__).parents[1]
+FORKING = TESTS / "standins" / "forking.py"
+STARTING = ("core/workflows", "core/cli", "runtime/simulation")
+"""Folders of tests that start processes which measure or simulate."""
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +35,8 @@ def _fork_children(request: pytest.FixtureRequest) -> Iterator[None]:
     packages, which a process has to import itself.
     """
     real = "stand_ins" in request.fixturenames or request.node.get_closest_marker("real_processes")
-    if real or "small_system" not in request.fixturenames:
+    place = request.path.relative_to(TESTS).as_posix()
+    if real or not place.startswith(STARTING) or "small_system" not in request.fixturenames:
         yield
         return
     from vconv.runtime.processes.measurer import TEMPLATE, PeakMeasurer
