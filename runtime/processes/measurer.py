@@ -91,7 +91,10 @@ class PeakMeasurer:
                 return b"", peak_memory.TIMED_OUT.format(self._timeout)
             chunk = os.read(source, _CHUNK)
             if not chunk:
-                status = self._process.wait(self._timeout)
+                try:
+                    status = self._process.wait(max(0.0, until - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    return b"", peak_memory.TIMED_OUT.format(self._timeout)
                 self._said.seek(0)
                 return b"", child.ended(status, self._said.read())
             self._unread += chunk

@@ -12,7 +12,7 @@ NPU = "npu"
 LABEL = "simulated Ascend NPU"
 """The name that the device reports."""
 TOTAL_BYTES = 64 << 30
-"""Memory of the boards that the profiles describe: 64 GB (Huawei's data sheets of 910B)."""
+"""Memory of the simulated board: 64 GiB, for the 64 GB in Huawei's data sheets of the 910B."""
 
 
 class DeviceState:

@@ -49,9 +49,7 @@ def _trace_once(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with pytest.MonkeyPatch.context() as patched:
         tracing = importlib.import_module("vconv.convert.graphs.tracing")
-        remembered = _remembering(tracing.trace, request.getfixturevalue("once"))
-        patched.setattr(tracing, "trace", remembered)
-        patched.setattr("vconv.validators.faults.exports.trace", remembered)
+        patched.setattr(tracing, "trace", _remembering(tracing.trace, request.getfixturevalue("once")))
         yield
 
 

@@ -96,14 +96,17 @@ def _wait_for(caller: socket.socket) -> None:
     child = os.fork()
     if child == 0:
         caller.close()
-        os.setsid()
+        os.setpgid(0, 0)
         os._exit(_run(request, numbers))
     for number in numbers:
         os.close(number)
+    # The child does so too: whichever comes first, the group is there from here on.
+    os.setpgid(child, child)
     ended = os.pidfd_open(child)
     ready, _, _ = select.select([caller, ended], [], [])
     if ended not in ready:
         os.killpg(child, signal.SIGKILL)
+        return
     _, status = os.waitpid(child, 0)
     caller.send(str(os.waitstatus_to_exitcode(status)).encode())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from vconv.artifact.artifact import read_config
 from vconv.convert.architectures.base import ANY_SIZE, Capability
-from vconv.convert.graphs.tracing import trace, write_graph
+from vconv.convert.graphs import tracing
 from vconv.convert.libraries.readers import network
 from vconv.convert.patches import rope_periods, table
 from vconv.types import CONFIG_FILE, INPUT
@@ -41,9 +41,9 @@ def _export(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / CONFIG_FILE).write_text(json.dumps(given))
-        traced = trace(folder, net, table.named(applied - {without_patch}), size, opset, shop.entries)
+        traced = tracing.trace(folder, net, table.named(applied - {without_patch}), size, opset, shop.entries)
     shop.changed.add(GRAPH)
-    write_graph(shop.folder / GRAPH, traced, None)
+    tracing.write_graph(shop.folder / GRAPH, traced, None)
 
 
 def _without_registers(shop: ArtifactCopy) -> None:

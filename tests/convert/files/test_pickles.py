@@ -471,7 +471,7 @@ NEVER_SAVED = {
     "unknown instruction": (b"\x95.", "got Unsupported operand 149 |"),
     "nothing to take": (b"K\x01\x86.", "not a valid"),
     "short number": (b"G\x00", "not a valid"),
-    "text that is none": (b"X\x01\0\0\0\xff.", "not a valid"),
+    "bytes that are not text": (b"X\x01\0\0\0\xff.", "not a valid"),
     "key that cannot be one": (b"}]K\x01s.", "not a valid"),
     "number for a storage": (b"K\x01Q.", "not a valid"),
     "huge size": (b"cbuiltins\nbytearray\n\x8a\x09" + bytes(8) + b"\x01\x85R.", "not a valid"),

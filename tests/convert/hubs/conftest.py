@@ -240,7 +240,7 @@ def files() -> SimpleNamespace:
 
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
-    """A hub in a thread, on a port of its own, with one repository."""
+    """A hub in a thread, on a free port, with one repository."""
     handler = type("Handler", (_Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         handler.hub = HubServer(f"http://127.0.0.1:{server.server_address[1]}")  # type: ignore[attr-defined]

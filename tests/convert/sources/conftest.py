@@ -19,7 +19,7 @@ def scratch(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def given(small_source: Source, tmp_path: Path) -> Path:
-    """A folder as a user would bring it, with a configuration of its own."""
+    """A folder as a user would bring it, with a configuration."""
     folder = tmp_path / "given"
     folder.mkdir()
     for name in ("model.safetensors", *small_source.library.files):

@@ -122,16 +122,16 @@ def test_only_what_is_copied_needs_disk_space(
 
 
 @one_system
-@pytest.mark.parametrize(("mended", "warned"), [("99.0", True), ("1.0", False)])
+@pytest.mark.parametrize(("corrected", "warned"), [("99.0", True), ("1.0", False)])
 def test_a_pickle_under_a_torch_that_can_be_tricked_is_warned_of(
     small_system: System,
     laid: Path,
     scratch: Path,
     monkeypatch: pytest.MonkeyPatch,
-    mended: str,
+    corrected: str,
     warned: bool,
 ) -> None:
-    monkeypatch.setattr(local, "_SAFE_PICKLES", mended)
+    monkeypatch.setattr(local, "_SAFE_PICKLES", corrected)
     lines: list[str] = []
     opened(small_system, laid.parent, scratch, lines)
     pickled = laid.name.startswith("pytorch_model.bin")

@@ -87,6 +87,11 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def test_a_process_that_closes_its_answers_and_goes_on_is_given_up_with_a_reason() -> None:
+    with PeakMeasurer(process("os.close(1); time.sleep(600)"), timeout_seconds=1.0) as measuring:
+        assert measuring.measure(SUBJECT) == Peak(reason=peak_memory.TIMED_OUT.format(1.0))
+
+
 def test_what_is_prepared_is_done_before_the_first_variant() -> None:
     code = f"time.sleep(0.2 * given['prepare']); {answer('1000 + given[`prepare`]')}".replace("`", '"')
     with PeakMeasurer(process(code)) as measuring:
