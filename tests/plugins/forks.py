@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,9 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., t
     """The function that makes a command, to run in a fork, of `-c SOURCE` or `-m MODULE`."""
     path = str(tmp_path_factory.mktemp("forks") / "socket")
     command = (sys.executable, "-P", str(FORKING), path, "serve")
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+    # Libraries read these when they are imported: as in the processes that vconv starts, no hub is asked.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
         yield lambda *options: (sys.executable, "-S", "-P", str(FORKING), path, *options)

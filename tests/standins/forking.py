@@ -15,8 +15,10 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 IMPORTED = (
     "torch",
@@ -81,14 +83,27 @@ def serve(path: str) -> None:
             with caller:
                 if os.fork() == 0:
                     listening.close()
-                    try:
-                        _wait_for(caller)
-                    finally:
-                        # To end as the interpreter does would wait for threads that a fork lacks.
-                        os._exit(0)
+                    _end_with(partial(_wait_for, caller))
 
 
-def _wait_for(caller: socket.socket) -> None:
+def _end_with(work: Callable[[], int]) -> NoReturn:
+    """Do some work and end with its status, 1 where it fails.
+
+    To end as the interpreter does would wait for threads that a fork lacks.
+    """
+    status = 1
+    try:
+        status = work()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:  # noqa: BLE001 - whatever it is, the process ends with it and says it
+        status = 1
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _wait_for(caller: socket.socket) -> int:
     """Fork once more, and tell the caller how that ended; a caller that is killed takes the fork with it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raw, numbers, _, _ = socket.recv_fds(caller, 2**20, 64)
@@ -97,7 +112,7 @@ def _wait_for(caller: socket.socket) -> None:
     if child == 0:
         caller.close()
         os.setpgid(0, 0)
-        os._exit(_run(request, numbers))
+        _end_with(partial(_run, request, numbers))
     for number in numbers:
         os.close(number)
     # The child does so too: whichever comes first, the group is there from here on.
@@ -106,9 +121,10 @@ def _wait_for(caller: socket.socket) -> None:
     ready, _, _ = select.select([caller, ended], [], [])
     if ended not in ready:
         os.killpg(child, signal.SIGKILL)
-        return
+        return 0
     _, status = os.waitpid(child, 0)
     caller.send(str(os.waitstatus_to_exitcode(status)).encode())
+    return 0
 
 
 def _run(request: dict[str, Any], numbers: list[int]) -> int:
@@ -136,8 +152,6 @@ def _run(request: dict[str, Any], numbers: list[int]) -> int:
     except BaseException:  # noqa: BLE001 - as the interpreter does
         traceback.print_exc()
         status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
     return status
 
 
