@@ -25,6 +25,7 @@ from torch import Tensor
 
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import CHUNK_BYTES, PlannedTensor
+from vconv.convert.files.text import BEGINNING_BYTES, refuse_text
 from vconv.disk import require_space
 from vconv.errors import WeightsError
 
@@ -126,10 +127,11 @@ def _chunks(tensor: Tensor) -> Iterator[bytes]:
 def _load(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            magic = file.read(len(_ZIP_MAGIC))
-        if not magic:
+            beginning = file.read(BEGINNING_BYTES)
+        if not beginning:
             raise _broken(path, "a file of 0 bytes")
-        zipped = magic == _ZIP_MAGIC
+        refuse_text(path, beginning, "PyTorch checkpoint", "a file that torch.save wrote")
+        zipped = beginning.startswith(_ZIP_MAGIC)
         if zipped:
             _check_archive(path)
         with warnings.catch_warnings():

@@ -19,6 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from vconv.convert.files.text import BEGINNING_BYTES, refuse_text
 from vconv.errors import WeightsError
 from vconv.progress import megabytes
 from vconv.types import Say, silent
@@ -31,7 +32,6 @@ ITEM_SIZES: Mapping[str, int] = {
 
 CHUNK_BYTES = 16 * 2**20
 _PREFIX = 8
-_SHOWN = 32
 _DIMENSIONS = 16
 """The greatest number of dimensions of a tensor."""
 
@@ -78,18 +78,6 @@ def _broken(path: Path, got: str, expected: str) -> WeightsError:
     )
 
 
-def _text(path: Path, begin: bytes) -> WeightsError:
-    pointer = begin.startswith(b"version https://git-lfs")
-    return WeightsError(
-        f"{path.name} is not a valid safetensors file",
-        got="a Git LFS pointer in place of the file" if pointer else f"a text that begins with {begin!r:.40}",
-        expected="a header and tensors",
-        fix="run `git lfs pull` in its folder, or download it with `hf download`"
-        if pointer
-        else "download the file itself; this may be a web page about it",
-    )
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
@@ -114,11 +102,10 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     """
     try:
         with path.open("rb") as file:
-            prefix = file.read(_PREFIX)
-            if len(prefix) == _PREFIX and prefix.isascii() and prefix.decode("ascii").isprintable():
-                raise _text(path, prefix + file.read(_SHOWN))
+            refuse_text(path, file.read(BEGINNING_BYTES), "safetensors file", "a header and tensors")
             tensors = _validated(path)
-            length = struct.unpack("<Q", prefix)[0]
+            file.seek(0)
+            length = struct.unpack("<Q", file.read(_PREFIX))[0]
             raw = file.read(length)
     except OSError as error:
         raise WeightsError(

@@ -66,7 +66,7 @@ def scratch_folder(say: Say) -> Iterator[Path]:
     """Make a temporary folder, such as for the original, and remove those that killed commands left."""
     temporary = Path(tempfile.gettempdir())
     for left in left_behind(temporary, SCRATCH):
-        say(f"removing {left}, which a killed validation left")
+        say(f"removing {left}, which a killed command left")
     with workplace(temporary, SCRATCH) as place:
         yield place
 

@@ -106,7 +106,7 @@ def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
         raise AbsentDeviceError(
             f"there is no {kind.name}:{index}" if count else f"there is no {kind.name}",
             got=f"{count} of them" if count else kind.absent(),
-            expected=f"{kind.name}:0 to {kind.name}:{count - 1}" if count > 1 else f"a {kind.name}",
+            expected=f"{kind.name}:0 to {kind.name}:{count - 1}" if count > 1 else kind.name,
             fix=kind.fix(),
         )
     _require_taken(settings, [kind], name, name)

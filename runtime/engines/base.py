@@ -13,8 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import onnx
 from PIL import Image
 
+from vconv.artifact.staging import workplace
+from vconv.disk import SCRATCH
 from vconv.errors import EngineError, InputError, MemoryShortError, UnavailableError
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
@@ -231,11 +234,14 @@ class GraphSession(FileSession):
 
     @classmethod
     @abstractmethod
-    def piece(cls, model: bytes, names: Sequence[str], device: Device, precision: str) -> Piece:
-        """Load a serialised piece of a graph, with its weights inside.
+    def piece(
+        cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
+    ) -> Piece:
+        """Load a piece of a graph.
 
         Args:
-            model: the serialised piece.
+            model: the piece. The engine may change it.
+            folder: the folder of the weights file that the piece refers to.
             names: the names of its outputs.
             device: the device to run on.
             precision: the name of the precision to compute the piece in.
@@ -244,8 +250,8 @@ class GraphSession(FileSession):
     @classmethod
     def arithmetic(cls, device: Device, precision: str) -> str:
         """See :meth:`FileSession.arithmetic`: runs a small graph and reads the arithmetic from its result."""
-        with tempfile.TemporaryDirectory(prefix="vconv-probe-") as name:
-            path = Path(name) / "probe.onnx"
+        with workplace(Path(tempfile.gettempdir()), SCRATCH) as place:
+            path = place / "probe.onnx"
             path.write_bytes(arithmetic.graph(precision))
             batch = len(arithmetic.images())
             with cls(path, device, path.parent, arithmetic.SIZE, batch, precision) as session:

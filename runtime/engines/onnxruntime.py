@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from vconv.precisions import FP32
@@ -140,9 +141,12 @@ class OnnxRuntimeSession(GraphSession):
         return "" if provider.name in available else f"no {provider.name}, only {', '.join(available)}"
 
     @classmethod
-    def piece(cls, model: bytes, names: Sequence[str], device: Device, precision: str) -> Piece:
+    def piece(
+        cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
+    ) -> Piece:
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
-        session, wanted = onnxruntime_session(model, device, PIECE), list(names)
+        serialised, wanted = model.SerializeToString(), list(names)
+        session = onnxruntime_session(serialised, device, PIECE, weights_folder=folder)
 
         def run(given: Arrays) -> dict[str, Array]:
             with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, PIECE):

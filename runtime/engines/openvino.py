@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx.external_data_helper import load_external_data_for_model
 
 from vconv.errors import UnavailableError
 from vconv.precisions import FP32, PRECISIONS
@@ -62,13 +63,18 @@ class OpenVinoSession(GraphSession):
         return "" if device.kind == "cpu" else "OpenVINO runs on CPU here"
 
     @classmethod
-    def piece(cls, model: bytes, names: Sequence[str], device: Device, precision: str) -> Piece:
+    def piece(
+        cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
+    ) -> Piece:
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
         import openvino
 
+        # OpenVINO finds a weights file only from the path of a graph.
+        load_external_data_for_model(model, str(folder))
         with refusals("OpenVINO", (RuntimeError,), PIECE):
             core = openvino.Core()
-            compiled: Any = core.compile_model(core.read_model(model), "CPU", settings(precision))
+            serialised = model.SerializeToString()
+            compiled: Any = core.compile_model(core.read_model(serialised), "CPU", settings(precision))
 
         def run(given: Arrays) -> dict[str, Array]:
             with refusals("OpenVINO", (RuntimeError,), PIECE):

@@ -6,12 +6,15 @@ provider of each node: https://onnxruntime.ai/docs/performance/tune-performance/
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from vconv.artifact.staging import workplace
+from vconv.disk import SCRATCH
 
 _KERNEL = "_kernel_time"
 """The end of an event's name if the event is the run of a node, and not its preparation."""
@@ -40,7 +43,8 @@ class Profile:
     """The profile of a session's first runs, in a temporary folder."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="vconv-profile-"))
+        self._kept = contextlib.ExitStack()
+        self._folder = self._kept.enter_context(workplace(Path(tempfile.gettempdir()), SCRATCH))
 
     def start(self, options: Any) -> None:
         """Make a session that is opened with these options write the profile."""
@@ -56,4 +60,4 @@ class Profile:
 
     def discard(self) -> None:
         """Remove the profile's folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._kept.close()

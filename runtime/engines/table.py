@@ -18,6 +18,8 @@ from vconv.errors import UnavailableError
 from vconv.precisions import FP32
 
 if TYPE_CHECKING:
+    import onnx
+
     from vconv.runtime.devices.base import Device
     from vconv.runtime.engines.base import FileSession, Piece
 
@@ -103,9 +105,11 @@ class Engine:
         opened: FileSession = self.session(path, device, folder, size, batch, precision)
         return opened
 
-    def piece(self, model: bytes, names: Sequence[str], device: Device, precision: str) -> Piece:
+    def piece(
+        self, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
+    ) -> Piece:
         """Load a piece of a graph: see :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
-        found: Piece = self.session.piece(model, names, device, precision)
+        found: Piece = self.session.piece(model, folder, names, device, precision)
         return found
 
 

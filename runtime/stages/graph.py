@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+from onnx.external_data_helper import uses_external_data
 
 from vconv.convert.architectures.base import EMBEDDING_ROLES, Capability
 from vconv.convert.network import Network, TensorSpec
@@ -112,7 +112,7 @@ def _stage(tensor: TensorSpec, network: Network) -> int:
 
 
 class GraphStages(Stages):
-    """An ONNX graph in stages. Each stage becomes a small separate graph, with its weights inside.
+    """An ONNX graph in stages. Each stage becomes a small separate graph with the same weights file.
 
     Args:
         path: the path of the graph.
@@ -208,15 +208,14 @@ class GraphStages(Stages):
         key = (stage, tuple(wanted))
         if self._loaded is None or self._loaded[0] != key:
             model = self._piece(stage, feed, wanted)
-            self._loaded = key, self._engine.piece(model, list(wanted), self._device, self._precision)
+            piece = self._engine.piece(model, self._folder, list(wanted), self._device, self._precision)
+            self._loaded = key, piece
         return self._loaded[1](feed)
 
-    def _piece(self, stage: int, feed: Mapping[str, Array], wanted: Iterable[str]) -> bytes:
+    def _piece(self, stage: int, feed: Mapping[str, Array], wanted: Iterable[str]) -> onnx.ModelProto:
         nodes = self._nodes(stage)
         names = dict.fromkeys(name for node in nodes for name in node.input)
-        initializers = [
-            self._with_data(self._initializers[name]) for name in names if name in self._initializers
-        ]
+        initializers = [self._initializers[name] for name in names if name in self._initializers]
         graph = helper.make_graph(
             nodes,
             self.names[stage],
@@ -229,20 +228,9 @@ class GraphStages(Stages):
             [onnx.ValueInfoProto(name=name) for name in wanted],
             initializers,
         )
-        model = helper.make_model(
+        return helper.make_model(
             graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version
         )
-        return bytes(model.SerializeToString())
-
-    def _with_data(self, tensor: TensorProto) -> TensorProto:
-        if not uses_external_data(tensor):
-            return tensor
-        full = TensorProto()
-        full.CopyFrom(tensor)
-        load_external_data_for_tensor(full, str(self._folder))
-        full.ClearField("external_data")
-        full.data_location = TensorProto.DEFAULT
-        return full
 
 
 def _weights_behind(nodes: Iterable[onnx.NodeProto], weights: Mapping[str, TensorProto]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx.external_data_helper import load_external_data_for_model
 from onnx.reference import ReferenceEvaluator
 
 from vconv.precisions import FP32
@@ -26,9 +27,12 @@ class ToySession(GraphSession):
         return "" if device.kind == "cpu" else "a toy runs on a CPU"
 
     @classmethod
-    def piece(cls, model: bytes, names: Sequence[str], device: Device, precision: str) -> Piece:
+    def piece(
+        cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
+    ) -> Piece:
         """See GraphSession."""
-        evaluator, wanted = ReferenceEvaluator(onnx.load_from_string(model)), list(names)
+        load_external_data_for_model(model, str(folder))
+        evaluator, wanted = ReferenceEvaluator(model), list(names)
 
         def run(given: Arrays) -> dict[str, Array]:
             return dict(zip(wanted, evaluator.run(wanted, dict(given)), strict=True))

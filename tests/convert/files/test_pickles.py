@@ -519,6 +519,22 @@ def test_an_empty_file_is_refused(path: Path, target: Path, refused: Refused) ->
         rewrite(path, target)
 
 
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer"),
+        (b"<!doctype html>\n<html>", "a text that begins with b'<!doctype html>"),
+        (b"Entry not found", "a text that begins with b'Entry not found'"),
+    ],
+)
+def test_a_text_in_the_place_of_a_checkpoint_is_refused(
+    path: Path, target: Path, refused: Refused, content: bytes, fragment: str
+) -> None:
+    path.write_bytes(content)
+    with refused(WeightsError, "weights.pth is not a valid PyTorch checkpoint", fragment):
+        rewrite(path, target)
+
+
 def test_a_safetensors_file_by_another_name_is_refused(path: Path, target: Path, refused: Refused) -> None:
     safetensors.torch.save_file(some(), path)
     with refused(WeightsError, "weights.pth is not a valid PyTorch checkpoint"):

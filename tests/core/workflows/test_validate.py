@@ -436,7 +436,7 @@ def test_what_a_killed_validation_left_is_removed(
     (left / "original").mkdir(parents=True)
     lines: list[str] = []
     vconv.validate(copied, quick=True, budget=1e-3, say=lines.append)
-    assert lines[0] == f"removing {left}, which a killed validation left"
+    assert lines[0] == f"removing {left}, which a killed command left"
     assert list(left.parent.iterdir()) == []
 
 

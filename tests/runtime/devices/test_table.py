@@ -213,14 +213,14 @@ def test_an_index_beyond_the_last_device_is_refused_with_the_range(machine: Mach
 def test_a_second_cpu_is_refused() -> None:
     with pytest.raises(InputError, match="there is no cpu:1") as caught:
         find_device("cpu:1")
-    assert_sentence(caught.value, "got 1 of them", "expected a cpu", "there is one cpu")
+    assert_sentence(caught.value, "got 1 of them", "expected cpu", "there is one cpu")
 
 
 def test_the_only_device_of_a_kind_has_no_range(
     accelerators: type[Machine], install: Callable[[str, Machine], None], kind: str
 ) -> None:
     install(kind, accelerators(count=1))
-    with pytest.raises(InputError, match=f"got 1 of them .* expected a {kind} "):
+    with pytest.raises(InputError, match=f"got 1 of them .* expected {kind} "):
         find_device(f"{kind}:1")
 
 
@@ -239,7 +239,7 @@ def test_without_a_gpu_the_build_of_torch_is_told(
     for name in ("cuda", "cuda:0", "cuda:1"):
         with pytest.raises(InputError, match="there is no cuda ") as caught:
             find_device(name)
-        assert_sentence(caught.value, f"torch {torch.__version__} {found}", "expected a cuda", "--device cpu")
+        assert_sentence(caught.value, f"torch {torch.__version__} {found}", "expected cuda", "--device cpu")
 
 
 @pytest.mark.parametrize("state", ["no package", "package that finds none"])
@@ -257,7 +257,7 @@ def test_without_an_npu_it_is_told_whether_torch_npu_is_there(
         found = "got torch_npu, but no NPU that it can use"
     with pytest.raises(InputError, match="there is no npu ") as caught:
         find_device("npu")
-    assert_sentence(caught.value, found, "expected a npu", "--device npu-sim or cpu", "npu")
+    assert_sentence(caught.value, found, "expected npu", "--device npu-sim or cpu", "npu")
 
 
 @pytest.mark.parametrize(
