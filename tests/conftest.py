@@ -118,15 +118,19 @@ def state_of(folder: Path) -> list[tuple[Path, int, int]]:
 
 @pytest.fixture
 def small_artifact(
-    small_system: System, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    small_system: System,
+    once: Callable[..., Path],
+    traced_once: Callable[..., contextlib.AbstractContextManager[None]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Path]:
     """The artifact of a shrunk system, its static graph of batch 2; shared: change :func:`copied`."""
     path = tmp_path_factory.getbasetemp() / "small" / small_system.name
     if not path.exists():
-        made = once(
-            f"small-{small_system.name}",
-            lambda part: workflows.export(small_system, "synthetic:1", part / small_system.name, batch=2),
-        )
+        with traced_once():
+            made = once(
+                f"small-{small_system.name}",
+                lambda part: workflows.export(small_system, "synthetic:1", part / small_system.name, batch=2),
+            )
         shutil.copytree(made / small_system.name, path)
     before = state_of(path)
     yield path

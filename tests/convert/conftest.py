@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -182,7 +183,10 @@ def converted(small_system: System, small_source: Source, tmp_path: Path) -> Con
 
 
 @pytest.fixture(scope="session")
-def _graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[System], Converted]:
+def _graphs(
+    tmp_path_factory: pytest.TempPathFactory,
+    traced_once: Callable[..., contextlib.AbstractContextManager[None]],
+) -> Callable[[System], Converted]:
     made: dict[str, Converted] = {}
 
     def make(system: System) -> Converted:
@@ -192,7 +196,8 @@ def _graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[System], Conv
             )
             source = open_source(Request(system, "synthetic:1"), scratch)
             found = convert(folder, source)
-            conversion.export_graphs(folder, found, conversion.image_size(source), 2, 18, silent)
+            with traced_once():
+                conversion.export_graphs(folder, found, conversion.image_size(source), 2, 18, silent)
             made[system.name] = Converted(system, source, folder, found)
         return made[system.name]
 

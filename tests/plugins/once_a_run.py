@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import importlib
@@ -9,7 +10,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -36,24 +39,59 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
     return get
 
 
-@pytest.fixture(autouse=True)
-def _trace_once(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Trace each network once a run, in tests that export miniatures and patch nothing themselves.
+HARMLESS = (
+    "os", "time", "sys", "shutil", "tempfile", "pathlib", "subprocess", "huggingface_hub",
+    "vconv.artifact", "vconv.catalog", "vconv.cli", "vconv.convert.hubs", "vconv.convert.sources",
+    "vconv.disk", "vconv.progress", "vconv.runtime", "vconv.validators", "vconv.workflows",
+)  # fmt: skip
+"""Modules in which a test may replace something without changing how a network is traced."""
 
-    Tracing is most of an export's time, and does not look at the weights. A test that takes `monkeypatch` may
-    have changed what is traced, and always traces anew, as does one that is marked `trace_anew`.
-    """
-    patching = "monkeypatch" in request.fixturenames or request.node.get_closest_marker("trace_anew")
-    if patching or "small_system" not in request.fixturenames:
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patched:
+
+@pytest.fixture(scope="session")
+def traced_once(once: Callable[..., Path]) -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """A context in which each network is traced once a run, unless a function says that something changed."""
+
+    @contextlib.contextmanager
+    def remembering(changed: Callable[[], bool] = lambda: False) -> Iterator[None]:
         tracing = importlib.import_module("vconv.convert.graphs.tracing")
-        patched.setattr(tracing, "trace", _remembering(tracing.trace, request.getfixturevalue("once")))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(tracing, "trace", _remembering(tracing.trace, once, changed))
+            yield
+
+    return remembering
+
+
+@pytest.fixture(autouse=True)
+def _trace_once(
+    request: pytest.FixtureRequest, traced_once: Callable[..., contextlib.AbstractContextManager[None]]
+) -> Iterator[None]:
+    """Trace each network once a run.
+
+    Tracing is most of an export's time, and does not look at the weights. A test whose `monkeypatch` has
+    replaced something outside :data:`HARMLESS` traces anew.
+    """
+    with traced_once(partial(_changed, request)):
         yield
 
 
-def _remembering(trace: Callable[..., Any], once: Callable[..., Path]) -> Callable[..., Any]:
+def _changed(request: pytest.FixtureRequest) -> bool:
+    if "monkeypatch" not in request.fixturenames:
+        return False
+    patched = request.getfixturevalue("monkeypatch")
+    owners = [owner for owner, *_ in patched._setattr]
+    owners += [owner for owner, *_ in patched._setitem if owner is not os.environ]
+    return any(
+        not f"{_module(owner)}.".startswith(tuple(f"{name}." for name in HARMLESS)) for owner in owners
+    )
+
+
+def _module(owner: Any) -> str:
+    return str(owner.__name__ if isinstance(owner, ModuleType) else getattr(owner, "__module__", ""))
+
+
+def _remembering(
+    trace: Callable[..., Any], once: Callable[..., Path], changed: Callable[[], bool]
+) -> Callable[..., Any]:
     import onnx
     import onnx_ir as ir
 
@@ -66,6 +104,8 @@ def _remembering(trace: Callable[..., Any], once: Callable[..., Path]) -> Callab
         return re.sub(r"frozenset\(\{([^}]*)\}\)", lambda found: str(sorted(found[1].split(", "))), text)
 
     def remembered(folder: Path, *given: Any) -> Any:
+        if changed():
+            return trace(folder, *given)
         digest = hashlib.sha256(described(folder, *given).encode()).hexdigest()
 
         def make(path: Path) -> None:

@@ -29,14 +29,13 @@ from vconv.types import CONFIG_FILE, MANIFEST_FILE, PREPROCESSOR_FILE, WEIGHTS_F
 
 NAME = "dinov3-vits16"
 MINIATURES = (
-    sys.executable,
     "-c",
     "from vconv.catalog import systems\n"
     "systems.SYSTEMS = {name: systems.miniature(system) for name, system in systems.SYSTEMS.items()}\n"
     "from vconv.cli import main\n"
     "main()",
 )
-"""The command line, in another process, with a catalog of miniatures."""
+"""Python's arguments for the command line with a catalog of miniatures."""
 Damage = Callable[[Path], None]
 
 
@@ -339,8 +338,8 @@ def test_a_file_whose_hash_differs_is_refused(copied: Path, file: str) -> None:
     assert not (copied / "reports").exists()
 
 
-def test_two_exports_to_one_target_do_not_mix(tmp_path: Path) -> None:
-    command = [*MINIATURES, "export", NAME, "--golden", "none", "--out", str(tmp_path / "a")]
+def test_two_exports_to_one_target_do_not_mix(tmp_path: Path, forked: Callable[..., tuple[str, ...]]) -> None:
+    command = [*forked(*MINIATURES), "export", NAME, "--golden", "none", "--out", str(tmp_path / "a")]
     processes = [
         subprocess.Popen([*command, "--weights", f"synthetic:{seed}"], stderr=subprocess.PIPE, text=True)
         for seed in (1, 2)
@@ -362,7 +361,7 @@ def test_a_kill_leaves_no_artifact_and_the_retry_is_whole(
 ) -> None:
     """Kill an export once its stage is there, so many times later as writing its first line took."""
     target = tmp_path / "place" / "a"
-    command = [*MINIATURES, "export", NAME, "--weights", "synthetic", "--out", str(target)]
+    command = [sys.executable, *MINIATURES, "export", NAME, "--weights", "synthetic", "--out", str(target)]
     start = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None

@@ -132,8 +132,10 @@ print(sorted(threads() - before))
 """
 
 
-def test_building_a_model_without_data_starts_no_pool_that_a_fork_would_lack(small_artifact: Path) -> None:
-    command = [sys.executable, "-c", THREADS, str(small_artifact)]
+def test_building_a_model_without_data_starts_no_pool_that_a_fork_would_lack(
+    small_artifact: Path, forked: Callable[..., tuple[str, ...]]
+) -> None:
+    command = forked("-c", THREADS, str(small_artifact))
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
