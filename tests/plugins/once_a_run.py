@@ -51,11 +51,13 @@ HARMLESS = (
 def traced_once(once: Callable[..., Path]) -> Callable[..., contextlib.AbstractContextManager[None]]:
     """A context in which each network is traced once a run, unless a function says that something changed."""
 
+    tracing = importlib.import_module("vconv.convert.graphs.tracing")
+    trace = tracing.trace
+
     @contextlib.contextmanager
     def remembering(changed: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        tracing = importlib.import_module("vconv.convert.graphs.tracing")
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(tracing, "trace", _remembering(tracing.trace, once, changed))
+            patched.setattr(tracing, "trace", _remembering(trace, once, changed))
             yield
 
     return remembering
