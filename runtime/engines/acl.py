@@ -16,7 +16,7 @@ from vconv.errors import EngineError, UnavailableError
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import FileSession, Placed
-from vconv.runtime.engines.pyacl import INITIALIZED_ALREADY, Acl, Output, Piece, let_go
+from vconv.runtime.engines.pyacl import INITIALIZED_ALREADY, Acl, AclBatch, AclOutput, let_go
 from vconv.types import CHANNELS, INPUT, Array
 
 GEAR_INPUT = "ascend_mbatch_shape_data"
@@ -115,7 +115,7 @@ class OfflineSession(FileSession):
             raise self._unfit(f"images {own}", f"{wanted}, where None is any batch")
         return gears
 
-    def _find_outputs(self) -> Iterator[Output]:
+    def _find_outputs(self) -> Iterator[AclOutput]:
         """Describe the model's outputs.
 
         A name is ``operator:number:name`` if the model was made from ONNX and no output was selected:
@@ -131,7 +131,7 @@ class OfflineSession(FileSession):
                 raise self._unfit(f"output {name} of type {dtype}", f"each name once, and types {[*_TYPES]}")
             names.add(name)
             nbytes = acl("mdl.get_output_size_by_index", description, index)
-            yield Output(name, _TYPES[dtype], tuple(dims[1:]), nbytes)
+            yield AclOutput(name, _TYPES[dtype], tuple(dims[1:]), nbytes)
 
     def _unfit(self, got: str, expected: str) -> EngineError:
         return EngineError(
@@ -169,7 +169,7 @@ class OfflineSession(FileSession):
         with acl.context(self._context):
             gear = acl("mdl.get_input_index_by_name", self._description, GEAR_INPUT) if self._gears else None
             for images, count in self._split(pixel_values.astype(np.float32, copy=False)):
-                piece = Piece(acl, self._model, self._description, self._outputs, images, count, gear)
+                piece = AclBatch(acl, self._model, self._description, self._outputs, images, count, gear)
                 freed = weakref.finalize(piece, let_go, acl, self._context, piece.undone)
                 freed.atexit = False
                 self._bound.append(freed)

@@ -27,7 +27,7 @@ from vconv.runtime.timing.launches import Launches
 from vconv.types import Array, Arrays
 
 _OUT_OF_MEMORY = "Failed to allocate memory"
-Piece = Callable[[Arrays], dict[str, Array]]
+RunPiece = Callable[[Arrays], dict[str, Array]]
 """Runs a piece of a graph: takes named inputs, returns named outputs."""
 PIECE = "a piece of the graph"
 """The name of a piece in error messages."""
@@ -236,7 +236,7 @@ class GraphSession(FileSession):
     @abstractmethod
     def piece(
         cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
-    ) -> Piece:
+    ) -> RunPiece:
         """Load a piece of a graph.
 
         Args:

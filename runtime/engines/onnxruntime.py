@@ -14,7 +14,7 @@ import onnxruntime
 
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.base import PIECE, GraphSession, Piece, Placed, refusals, unavailable
+from vconv.runtime.engines.base import PIECE, GraphSession, Placed, RunPiece, refusals, unavailable
 from vconv.runtime.engines.placement import Profile
 from vconv.types import INPUT, Array, Arrays
 
@@ -143,7 +143,7 @@ class OnnxRuntimeSession(GraphSession):
     @classmethod
     def piece(
         cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
-    ) -> Piece:
+    ) -> RunPiece:
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
         serialised, wanted = model.SerializeToString(), list(names)
         session = onnxruntime_session(serialised, device, PIECE, weights_folder=folder)

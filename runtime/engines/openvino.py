@@ -15,7 +15,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from vconv.errors import UnavailableError
 from vconv.precisions import FP32, PRECISIONS
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.base import PIECE, GraphSession, Piece, Placed, refusals, unavailable
+from vconv.runtime.engines.base import PIECE, GraphSession, Placed, RunPiece, refusals, unavailable
 from vconv.types import Array, Arrays
 
 _HINTS = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16"}
@@ -65,7 +65,7 @@ class OpenVinoSession(GraphSession):
     @classmethod
     def piece(
         cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
-    ) -> Piece:
+    ) -> RunPiece:
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
         import openvino
 

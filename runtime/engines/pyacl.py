@@ -117,7 +117,7 @@ class Acl:
 
 
 @dataclass(frozen=True)
-class Output:
+class AclOutput:
     """One output of a model.
 
     Args:
@@ -133,7 +133,7 @@ class Output:
     nbytes: int
 
 
-class Piece:
+class AclBatch:
     """A batch on the device, with room for its outputs. Its memory is freed with the piece or its session.
 
     Args:
@@ -151,7 +151,7 @@ class Piece:
         acl: Acl,
         model: int,
         description: int,
-        outputs: Sequence[Output],
+        outputs: Sequence[AclOutput],
         images: Array,
         count: int,
         gear: int | None,

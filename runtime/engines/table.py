@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
     from vconv.runtime.devices.base import Device
-    from vconv.runtime.engines.base import FileSession, Piece
+    from vconv.runtime.engines.base import FileSession, RunPiece
 
 
 class Runs(StrEnum):
@@ -107,9 +107,9 @@ class Engine:
 
     def piece(
         self, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
-    ) -> Piece:
+    ) -> RunPiece:
         """Load a piece of a graph: see :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
-        found: Piece = self.session.piece(model, folder, names, device, precision)
+        found: RunPiece = self.session.piece(model, folder, names, device, precision)
         return found
 
 

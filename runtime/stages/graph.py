@@ -16,7 +16,7 @@ from vconv.convert.network import Network, TensorSpec
 from vconv.errors import ArtifactError
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.base import Piece
+from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.table import ENGINES
 from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
 from vconv.types import INPUT, Array, Arrays
@@ -137,7 +137,7 @@ class GraphStages(Stages):
         self._initializers = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._into = [INPUT, *(self._cut.tokens_into(stage) for stage in range(1, len(self.names)))]
         self._carried: dict[str, Array] = {}
-        self._loaded: tuple[object, Piece] | None = None
+        self._loaded: tuple[object, RunPiece] | None = None
 
     def _gives(self, stage: int) -> list[str]:
         """List the values that a stage returns: those that later stages need; for the head, the outputs."""

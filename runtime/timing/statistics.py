@@ -85,7 +85,7 @@ def median_interval(samples: Sequence[float]) -> Interval | None:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TimeRatio:
     """How the time of a second variant relates to the time of a first variant.
 
     Args:
@@ -108,7 +108,7 @@ class Comparison:
         return not low <= 1.0 <= high and abs(math.log(self.ratio)) > math.log1p(SMALLEST_EFFECT)
 
 
-def compare_paired(first: Sequence[float], second: Sequence[float]) -> Comparison | None:
+def compare_paired(first: Sequence[float], second: Sequence[float]) -> TimeRatio | None:
     """Compare two variants that were timed in the same rounds.
 
     The estimate is exp(median over rounds r of log(second[r] / first[r])). A slow-down of a whole round
@@ -129,4 +129,4 @@ def compare_paired(first: Sequence[float], second: Sequence[float]) -> Compariso
     logarithms = np.log(np.array(second[:rounds]) / np.array(first[:rounds]))
     estimates = medians(logarithms, np.random.default_rng(_SEED))
     low, high = np.exp(percentile_interval(estimates, COMPARED_CONFIDENCE))
-    return Comparison(float(np.exp(np.median(logarithms))), (float(low), float(high)), rounds)
+    return TimeRatio(float(np.exp(np.median(logarithms))), (float(low), float(high)), rounds)

@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.base import GraphSession, Piece, Placed
+from vconv.runtime.engines.base import GraphSession, Placed, RunPiece
 from vconv.types import INPUT, Array, Arrays
 
 
@@ -29,7 +29,7 @@ class ToySession(GraphSession):
     @classmethod
     def piece(
         cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
-    ) -> Piece:
+    ) -> RunPiece:
         """See GraphSession."""
         load_external_data_for_model(model, str(folder))
         evaluator, wanted = ReferenceEvaluator(model), list(names)

@@ -244,7 +244,7 @@ def _no_traces(subject: InspectedGraph) -> Wrong | None:
 
 
 @dataclass(frozen=True)
-class Rule:
+class GraphRule:
     """One property that a graph must have.
 
     Args:
@@ -260,14 +260,18 @@ class Rule:
     needs: tuple[Capability, ...] = ()
 
 
-RULES: Mapping[str, Rule] = {
-    "valid ONNX": Rule(_valid, "onnx.checker accepts it"),
-    "exact GELU": Rule(_exact_gelu, "every GELU is spelled out with Erf", needs=(Capability.ROLES,)),
-    "epsilon": Rule(_epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)),
-    "inputs and outputs": Rule(_interface, "names, types and shapes are as declared"),
-    "weights": Rule(_weights, "every weight is used, and points at its own tensor in its weights file"),
-    "NPU operators": Rule(_for_npu, "CANN supports its operators, opset and IR version", static_only=True),
-    "no traces": Rule(_no_traces, "it contains no data of the exporting machine"),
+RULES: Mapping[str, GraphRule] = {
+    "valid ONNX": GraphRule(_valid, "onnx.checker accepts it"),
+    "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf", needs=(Capability.ROLES,)),
+    "epsilon": GraphRule(
+        _epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)
+    ),
+    "inputs and outputs": GraphRule(_interface, "names, types and shapes are as declared"),
+    "weights": GraphRule(_weights, "every weight is used, and points at its own tensor in its weights file"),
+    "NPU operators": GraphRule(
+        _for_npu, "CANN supports its operators, opset and IR version", static_only=True
+    ),
+    "no traces": GraphRule(_no_traces, "it contains no data of the exporting machine"),
 }
 """The rules for every graph."""
 

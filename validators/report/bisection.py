@@ -6,10 +6,10 @@ from typing import Literal
 
 from vconv.types import Status
 from vconv.validators.report.document import InputsRow, LimitsUsed, ReferenceRow
-from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Part
+from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, ReportPart
 
 
-class StageRow(Part):
+class StageRow(ReportPart):
     """The errors of one stage: of the stage alone, ``own``, and accumulated up to the stage, ``total``."""
 
     stage: str
@@ -17,7 +17,7 @@ class StageRow(Part):
     total: Figure
 
 
-class OperatorRow(Part):
+class OperatorRow(ReportPart):
     """One operator of the worst stage: see :class:`vconv.validators.bisect.matching.MatchedOperator`."""
 
     operator: str

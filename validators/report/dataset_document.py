@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from vconv.types import Status
-from vconv.validators.report.model import Figure, FrozenMapping, Part
+from vconv.validators.report.model import Figure, FrozenMapping, ReportPart
 
 
-class DatasetOutput(Part):
+class DatasetOutput(ReportPart):
     """The results of one output of a variant on all images.
 
     ``compared`` is the number of images that could be compared. ``beyond`` is the number of images beyond the
@@ -22,14 +22,14 @@ class DatasetOutput(Part):
     beyond: int | None
 
 
-class Neighbours(Part):
+class Neighbours(ReportPart):
     """The share of the ``k`` nearest neighbours of each image that the reference finds too."""
 
     k: int
     agreement: Figure
 
 
-class DatasetRow(Part):
+class DatasetRow(ReportPart):
     """The results of one variant on all images. ``top1_agreement`` is None without a classifier."""
 
     variant: str
@@ -45,7 +45,7 @@ class DatasetRow(Part):
     neighbours: Neighbours
 
 
-class SharedNeighbours(Part):
+class SharedNeighbours(ReportPart):
     """The share of nearest neighbours that two variants have in common."""
 
     first: str
@@ -54,7 +54,7 @@ class SharedNeighbours(Part):
     agreement: Figure
 
 
-class WorstImage(Part):
+class WorstImage(ReportPart):
     """An image with one of the greatest shares of a limit, and the variant and output with this share."""
 
     image: str
@@ -70,14 +70,14 @@ class WorstImage(Part):
     thumbnail: str | None
 
 
-class SkippedImage(Part):
+class SkippedImage(ReportPart):
     """An image that was not judged, and why."""
 
     image: str
     reason: str
 
 
-class DatasetReport(Part):
+class DatasetReport(ReportPart):
     """The results on a folder of images.
 
     ``k`` neighbours of each image were found by the output ``neighbours_of``. ``agreement_by_chance`` is the

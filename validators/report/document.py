@@ -8,20 +8,20 @@ from pydantic import AliasChoices, Field
 
 from vconv.types import Status
 from vconv.validators.report.dataset_document import DatasetReport
-from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Part
+from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, ReportPart
 from vconv.validators.report.rows import LimitRow, VariantName, VariantRow
 
 Setting = str | int | float | bool | None
 
 
-class LimitsFileRow(Part):
+class LimitsFileRow(ReportPart):
     """A file of limits: its path, as it was given, and its hash."""
 
     path: str
     sha256: str
 
 
-class LimitsUsed(Part):
+class LimitsUsed(ReportPart):
     """The limits by which variants were judged: each limit of a variant with a verdict, listed once."""
 
     within: str
@@ -29,7 +29,7 @@ class LimitsUsed(Part):
     rows: tuple[LimitRow, ...]
 
 
-class RecordedReference(Part):
+class RecordedReference(ReportPart):
     """A reference that was recorded on another machine: its file, and how it was computed there."""
 
     file: str
@@ -42,7 +42,7 @@ class RecordedReference(Part):
     time: str
 
 
-class ReferenceRow(Part):
+class ReferenceRow(ReportPart):
     """The reference that variants were compared with. ``name`` is None if there was no reference."""
 
     name: str | None
@@ -52,21 +52,21 @@ class ReferenceRow(Part):
     recorded: RecordedReference | None = None
 
 
-class InputsRow(Part):
+class InputsRow(ReportPart):
     """The images on which variants were judged, and their source."""
 
     source: str
     images: tuple[str, ...]
 
 
-class FileRow(Part):
+class FileRow(ReportPart):
     """One file of the artifact."""
 
     sha256: str
     nbytes: int
 
 
-class ManifestIdentity(Part):
+class ManifestIdentity(ReportPart):
     """The hashes that identify the artifact: that of its manifest, and those that its manifest lists."""
 
     sha256: str
@@ -74,7 +74,7 @@ class ManifestIdentity(Part):
     files: FrozenMapping[FileRow]
 
 
-class TimingRow(Part):
+class TimingRow(ReportPart):
     """The amount of timing: see :class:`vconv.runtime.timing.clocks.TimingPlan`."""
 
     batches: tuple[int, ...]
@@ -83,7 +83,7 @@ class TimingRow(Part):
     budget_seconds: float | None
 
 
-class CheckRow(Part):
+class CheckRow(ReportPart):
     """One check other than the comparison of outputs: see :class:`vconv.types.Check`."""
 
     name: str
@@ -92,7 +92,7 @@ class CheckRow(Part):
     fault: str = ""
 
 
-class DiagnosisRow(Part):
+class DiagnosisRow(ReportPart):
     """The cause of failures, and where it was seen. In JSON, the key of ``fault`` is ``class``."""
 
     fault: str = Field(validation_alias=AliasChoices("class", "fault"), serialization_alias="class")
@@ -101,7 +101,7 @@ class DiagnosisRow(Part):
     because: str
 
 
-class MachineLoad(Part):
+class MachineLoad(ReportPart):
     """The load of other processes on the machine: see :class:`vconv.runtime.timing.machine_load.Load`."""
 
     others_cores: Figure
@@ -127,7 +127,7 @@ class Winner(VariantName):
     tied_with: tuple[VariantName, ...]
 
 
-class LeftOut(Part):
+class LeftOut(ReportPart):
     """A device and batch without a ranking, and the reason."""
 
     device: str
@@ -135,7 +135,7 @@ class LeftOut(Part):
     reason: str
 
 
-class Ranking(Part):
+class Ranking(ReportPart):
     """The ranking of variants by speed: see :func:`vconv.validators.latency.ranking.rank`."""
 
     refused: str | None
@@ -143,7 +143,7 @@ class Ranking(Part):
     left_out: tuple[LeftOut, ...]
 
 
-class PublishedRow(Part):
+class PublishedRow(ReportPart):
     """Figures that others have published: see :class:`vconv.catalog.published.PublishedFigures`."""
 
     source: str

@@ -40,7 +40,7 @@ Figure = Annotated[float | None, BeforeValidator(_finite)]
 """A number; None if it is missing, or if JSON cannot hold it: infinite, or NaN."""
 
 
-class Part(BaseModel):
+class ReportPart(BaseModel):
     """A part of a report: frozen, and limited to the declared keys."""
 
     model_config = ConfigDict(
@@ -57,7 +57,7 @@ class Part(BaseModel):
         return self.model_dump(mode="json")
 
 
-class Document(Part):
+class Document(ReportPart):
     """A whole report. Subscripts return parts of its JSON form, as when reports were dictionaries."""
 
     def __getitem__(self, key: str) -> Any:

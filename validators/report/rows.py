@@ -19,10 +19,10 @@ from pydantic_core import CoreSchema
 from vconv.types import Status
 from vconv.validators.accuracy.limits import Limit, Pair
 from vconv.validators.accuracy.metrics import METRICS
-from vconv.validators.report.model import Figure, FrozenMapping, Part
+from vconv.validators.report.model import Figure, FrozenMapping, ReportPart
 
 
-class LimitRow(Part):
+class LimitRow(ReportPart):
     """The limit of a variant, chosen before it is run. ``source`` names the measurement behind it."""
 
     precision: str
@@ -36,7 +36,7 @@ class LimitRow(Part):
         return cls(precision=pair[0], arithmetic=pair[1], bounds=limit.bounds, source=limit.source)
 
 
-class OutputRow(Part):
+class OutputRow(ReportPart):
     """The result of one output of a variant.
 
     ``metrics`` has the worst value of each metric over the images, by the names in
@@ -86,7 +86,7 @@ class OutputRow(Part):
         return self.metrics.get("vector_relative_error")
 
 
-class OutputSummary(Part):
+class OutputSummary(ReportPart):
     """A short summary of one output for the first image. ``first`` has its first values."""
 
     shape: tuple[int, ...]
@@ -98,7 +98,7 @@ class OutputSummary(Part):
     first: tuple[Figure, ...]
 
 
-class LatencyRow(Part):
+class LatencyRow(ReportPart):
     """The latency of a variant at one batch, in milliseconds per batch.
 
     See :meth:`vconv.runtime.timing.clocks.Measurement.summary`. ``speed_up_over_cpu`` is None if there is no
@@ -122,14 +122,14 @@ class LatencyRow(Part):
     speed_up_over_cpu: Figure = None
 
 
-class SkippedBatch(Part):
+class SkippedBatch(ReportPart):
     """A batch that was not timed, and the reason."""
 
     batch: int
     reason: str
 
 
-class LaunchesRow(Part):
+class LaunchesRow(ReportPart):
     """The launches for one image: see :class:`vconv.runtime.timing.launches.Launches`."""
 
     operators: FrozenMapping[int]
@@ -137,21 +137,21 @@ class LaunchesRow(Part):
     how: str
 
 
-class PredictedErrors(Part):
+class PredictedErrors(ReportPart):
     """The errors that a simulated device predicts for one output."""
 
     relative_error: Figure
     vector_relative_error: Figure
 
 
-class CauseRow(Part):
+class CauseRow(ReportPart):
     """The effect of one cause alone: the number of operators ``changed``, and the errors by output."""
 
     changed: int
     outputs: FrozenMapping[PredictedErrors]
 
 
-class PredictionRow(Part):
+class PredictionRow(ReportPart):
     """The prediction of a simulated device: see :func:`vconv.validators.accuracy.prediction.predict`.
 
     ``outputs`` has the predicted errors, ``causes`` the errors with each cause alone, ``rest`` the errors
@@ -166,28 +166,28 @@ class PredictionRow(Part):
     rest: FrozenMapping[PredictedErrors]
 
 
-class ExplanationRow(Part):
+class ExplanationRow(ReportPart):
     """The class of fault behind a failure, and the evidence. In JSON, the key of ``fault`` is ``class``."""
 
     fault: str = Field(validation_alias=AliasChoices("class", "fault"), serialization_alias="class")
     because: str
 
 
-class DepthRow(Part):
+class DepthRow(ReportPart):
     """The vector relative error after one stage, on the first image."""
 
     stage: str
     error: Figure
 
 
-class PatchMapRow(Part):
+class PatchMapRow(ReportPart):
     """The greatest vector relative error of any patch of one image."""
 
     image: str
     largest: Figure
 
 
-class VariantName(Part):
+class VariantName(ReportPart):
     """The names that identify a variant on one device."""
 
     artifact: str

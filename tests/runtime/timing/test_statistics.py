@@ -11,7 +11,7 @@ import pytest
 from vconv.runtime.timing.statistics import (
     LEAST_SAMPLES,
     SMALLEST_EFFECT,
-    Comparison,
+    TimeRatio,
     block_length,
     compare_paired,
     drawn_blocks,
@@ -189,4 +189,4 @@ BEYOND, WITHIN = 1 + 1.01 * SMALLEST_EFFECT, 1 + 0.99 * SMALLEST_EFFECT
 def test_variants_differ_where_it_is_certain_and_where_it_matters(
     ratio: float, interval: tuple[float, float], different: bool
 ) -> None:
-    assert Comparison(ratio, interval, 100).different is different
+    assert TimeRatio(ratio, interval, 100).different is different
