@@ -6,10 +6,12 @@ import contextlib
 import fcntl
 import hashlib
 import importlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -100,8 +102,10 @@ def _remembering(
     from vconv.convert.graphs.passes.table import TRACED
     from vconv.convert.graphs.tracing import TracedGraph
 
-    def described(folder: Path, *given: Any) -> str:
-        text = (folder / "config.json").read_text() + repr(given)
+    def described(folder: Path, network: Any, *given: Any) -> str:
+        config = json.loads((folder / "config.json").read_text())
+        ordered = replace(network, config=dict(sorted(network.config.items())))
+        text = repr((sorted(config.items()), ordered, *given))
         text = re.sub(r" at 0x[0-9a-f]+|PosixPath\('[^']*'\)", "", text)
         return re.sub(r"frozenset\(\{([^}]*)\}\)", lambda found: str(sorted(found[1].split(", "))), text)
 
