@@ -348,7 +348,7 @@ def test_a_repository_goes_into_the_manifest_with_its_revision_and_licence(
     assert revisions == [None, commit]
 
 
-@pytest.mark.parametrize("pool", ["cls", "avg"])
+@pytest.mark.parametrize("pool", ["avg", pytest.param("cls", marks=pytest.mark.full)])
 def test_a_pooling_is_kept_through_export_validation_and_stock_loading(
     small_name: str, small_system: System, pool: str, tmp_path: Path
 ) -> None:
