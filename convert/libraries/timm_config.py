@@ -59,6 +59,7 @@ def _read(text: str) -> Numbers:
         )
     parts = {
         "qkv_bias": getattr(block.attn.qkv, "bias", None),
+        "q_bias": getattr(block.attn, "q_bias", None),
         "norm": getattr(model.norm, "weight", None),
         "fc_norm": getattr(model.fc_norm, "weight", None),
         "registers": model.reg_token,
