@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vconv.convert.architectures.base import CLASSIFIER, POOLER
 from vconv.convert.architectures.outputs import OUTPUTS, TOKENS
 from vconv.convert.libraries.base import Library, stock_transformers, understood
+from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
@@ -142,19 +143,18 @@ def _exact_gelus() -> tuple[type[nn.Module], ...]:
 
 def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
     cropped = preprocessor.get("do_center_crop") and preprocessor.get("crop_size")
-    given = cropped or preprocessor.get("size", config.get("image_size"))
-    if isinstance(given, Mapping):
-        sides = [given.get("height"), given.get("width")]
-    else:
-        sides = list(given) if isinstance(given, list | tuple) else [given] * 2
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+    given = cropped or preprocessor.get("size", {})
+    if given == {}:
+        return sides(config, "image_size")
+    both: list[Any] = [given.get("height"), given.get("width")] if isinstance(given, Mapping) else [given] * 2
+    if not all(isinstance(side, int) for side in both):
         raise InputError(
             "the preprocessing does not give a valid image size",
             got=repr(given),
             expected="a height and a width",
             fix=f"set size, or crop_size, to {{height, width}} in {PREPROCESSOR_FILE}",
         )
-    return sides[0], sides[1]
+    return both[0], both[1]
 
 
 LIBRARY = Library(
