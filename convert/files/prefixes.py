@@ -32,13 +32,13 @@ def peel(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     while True:
         inside = next((part for part in WRAPPED_MODULES if any(_has(name, part) for name in new)), "")
         before = next((part for part in PREFIXES if new and all(name.startswith(part) for name in new)), "")
-        if inside:
-            new = [_without(name, inside) for name in new]
-        elif before:
+        if before:
             new = [name.removeprefix(before) for name in new]
+        elif inside:
+            new = [_without(name, inside) for name in new]
         else:
             break
-        removed.append(inside or before)
+        removed.append(before or inside)
     if len(set(new)) < len(new) or "" in new:
         return dict(zip(old, old, strict=True)), ()
     return dict(zip(old, new, strict=True)), tuple(removed)

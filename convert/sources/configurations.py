@@ -10,7 +10,7 @@ from vconv.catalog.systems import System
 from vconv.convert.libraries.readers import find_reader
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.errors import WeightsError
-from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config, Say
+from vconv.types import ADAPTER_FILE, CONFIG_FILE, PREPROCESSOR_FILE, Config, Say
 
 _CODE = "auto_map"
 """The entry of a configuration that names Python code for transformers to run; it is removed."""
@@ -18,7 +18,7 @@ _SIDES = ("image_size", "patch_size")
 """Entries that may be two numbers. Not every version of transformers takes two in every family."""
 _GREATEST_BYTES = 16 * 2**20
 """Greatest size of a configuration. The names of 21,843 classes need 2 MB."""
-_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+_ADAPTERS = (ADAPTER_FILE, "adapter_model.safetensors", "adapter_model.bin")
 """Files of an adapter of PEFT, such as LoRA."""
 
 
