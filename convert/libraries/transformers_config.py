@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, Numbers
 from vconv.convert.libraries.transformers_options import EXACT_GELU, refuse_options
@@ -65,7 +65,7 @@ def whole(config: Config, name: str, least: int = 1) -> int:
     """
     number = config.get(name)
     if _is_whole(number, name, least):
-        return int(number)
+        return number
     raise _senseless(config, name, f"a whole number from {least} to {_greatest(name)}")
 
 
@@ -98,7 +98,7 @@ def _greatest(name: str) -> int:
     return _GREATEST.get(name, _GREATEST_OTHER)
 
 
-def _is_whole(number: Any, name: str, least: int = 1) -> bool:
+def _is_whole(number: Any, name: str, least: int = 1) -> TypeGuard[int]:
     return isinstance(number, int) and not isinstance(number, bool) and least <= number <= _greatest(name)
 
 
