@@ -15,7 +15,7 @@ ANY_SIZE = "any size"
 CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
 POOLER = "pooler"
-"""The name of the head that makes the pooled output with a layer of its own."""
+"""The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
 """Roles of the tensors that turn an image into tokens, before the first block."""
 BLOCK = "blocks.{i}"
