@@ -14,7 +14,7 @@ ACTIVATIONS = (
     *("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh", "quick_gelu"),
     *("relu", "relu2", "relu6", "leaky_relu", "silu", "swish", "hardswish", "sigmoid", "tanh", "linear"),
 )
-"""Activations that are exported. The others of transformers are trained themselves, use ``erf`` outside
+"""Activations that are exported. The others of transformers have trained weights, use ``erf`` outside
 the exact GELU, or need an operator that CANN does not list."""
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "dinov3_vit": ("DINOv3ViTModel",),
