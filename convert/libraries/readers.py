@@ -86,12 +86,9 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
     if CLASSIFIER in numbers.flags or heads.get(CLASSIFIER) in held:
         head = CLASSIFIER
     else:
-        pooler = heads.get(POOLER, "")
-        head = (
-            POOLER
-            if pooler and (not held or not held.isdisjoint({pooler, reader.layout.prefix + pooler}))
-            else ""
-        )
+        pooler = heads.get(POOLER, "").removesuffix("weight")
+        has = any(key.removeprefix(reader.layout.prefix).startswith(pooler) for key in held)
+        head = POOLER if pooler and (has or not held) else ""
     return Network(reader.layout, reader.library, config, numbers, head)
 
 
