@@ -154,6 +154,8 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
     """
     before = source.network
     matches = ledger.match_tensors(before, source.entries, **_fix(source))
+    if any(match.entry.dtype == "F64" for match in matches):
+        say("float64 weights are rounded to float32, as the library does when it loads them")
     findings = [(patch, _found(patch, source, matches)) for patch in table.called_for(before)]
     decisions = [Decision(patch, finding.apply, finding.proof) for patch, finding in findings]
     dropped = {key: finding.proof for _, finding in findings for key in finding.drops}

@@ -131,7 +131,9 @@ class Network:
             for key in rule.stored
         )
         sizes = {_in(name, block): math.prod(shape) for name, shape in zip(rule.parts, shapes, strict=True)}
-        return Group(stored, sizes, all(part.unused for part in parts))
+        # A tensor of no elements, such as no registers, has a name in the file, and nothing to compute with.
+        unused = all(part.unused for part in parts) or not any(sizes.values())
+        return Group(stored, sizes, unused)
 
 
 def _in(name: str, block: int | None) -> str:

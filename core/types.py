@@ -37,6 +37,7 @@ PICKLE_FILE = "pytorch_model.bin"
 """The file name of a transformers checkpoint before safetensors existed."""
 
 CONFIG_FILE = "config.json"
+ADAPTER_FILE = "adapter_config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 """The configurations of a model and of its image processor, as the hubs' libraries name them."""
 

@@ -14,6 +14,8 @@ ANY_SIZE = "any size"
 """The flag of a network that takes images of any size."""
 CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
+POOLER = "pooler"
+"""The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
 """Roles of the tensors that turn an image into tokens, before the first block."""
 BLOCK = "blocks.{i}"
@@ -194,4 +196,4 @@ def heads(pooler: bool = False) -> dict[str, Part]:
         **linear(CLASSIFIER, "head", "head_bias", ("labels", "width"), CLASSIFIER),
         **linear("wide_classifier", "head", "head_bias", ("labels", "double_width"), CLASSIFIER),
     }
-    return {**parts, **linear("pooler", "head", "head_bias", head="pooler")} if pooler else parts
+    return {**parts, **linear(POOLER, "head", "head_bias", head=POOLER)} if pooler else parts

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vconv.convert.architectures.base import CLASSIFIER, Capability
+from vconv.convert.architectures.base import CLASSIFIER, POOLER, Capability
 from vconv.convert.network import Network
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Output:
 
 def _pooled(network: Network) -> bool:
     """Return whether there is a pooled output. The pooling ``pooler`` needs the head ``pooler``."""
-    by_layer = network.numbers.pooling == "pooler" and network.head != "pooler"
+    by_layer = network.numbers.pooling == POOLER and network.head != POOLER
     return Capability.ROLES in network.capabilities and not by_layer
 
 

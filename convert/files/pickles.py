@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from vconv.convert.files import safetensors_file
+from vconv.convert.files.prefixes import Rename, peel
 from vconv.convert.files.safetensors_file import CHUNK_BYTES, PlannedTensor
 from vconv.convert.files.text import BEGINNING_BYTES, refuse_text
 from vconv.disk import require_space
@@ -42,7 +43,6 @@ DTYPES: Mapping[torch.dtype, str] = {
 }  # fmt: skip
 """Torch dtypes to safetensors dtype names."""
 
-_PARALLEL = "module."
 _ZIP_MAGIC = b"PK\x03\x04"
 _RESERVED = "__metadata__"
 _SHARED = 2
@@ -85,14 +85,16 @@ def _nbytes(tensor: Tensor) -> int:
     return math.prod(tensor.shape) * tensor.element_size()
 
 
-def rewrite(path: Path, target: Path) -> None:
+def rewrite(path: Path, target: Path, rename: Rename = peel) -> tuple[str, ...]:
     """Rewrite a PyTorch checkpoint as a safetensors file, tensor by tensor; no pickled code is run.
-
-    Names are kept, except that the prefix ``module.`` of DataParallel is removed if every name has it.
 
     Args:
         path: what ``torch.save`` wrote: a state dict, alone or under one of :data:`WRAPPERS`.
         target: the file to write; it must not exist.
+        rename: gives the tensors their new names; by default, without the prefixes of training tools.
+
+    Returns:
+        The prefixes that were removed.
 
     Raises:
         WeightsError: the file cannot be read without running code, is not valid, or does not contain exactly
@@ -111,7 +113,9 @@ def rewrite(path: Path, target: Path) -> None:
             fix=_RESAVE,
         )
     require_space(target.parent, total)
-    safetensors_file.write(target, [_planned(name, tensor) for name, tensor in tensors.items()])
+    new, removed = rename(tensors)
+    safetensors_file.write(target, [_planned(new[name], tensor) for name, tensor in tensors.items()])
+    return removed
 
 
 def _planned(name: str, tensor: Tensor) -> PlannedTensor:
@@ -185,7 +189,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """Return the only state dict in what was loaded, after checking every entry."""
     if not isinstance(content, Mapping):
         raise _no_state_dict(path, f"a {type(content).__name__}")
-    tensors = _bare(_unwrapped(path, content))
+    tensors = dict(_unwrapped(path, content))
     if not tensors:
         raise _no_state_dict(path, "an empty state dict")
     for name, value in tensors.items():
@@ -213,7 +217,7 @@ def _unwrapped(path: Path, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     if not wrappers:
         return content
     # Averaged or student weights may have any name, but they have the same tensor names.
-    known = set(_bare(held[wrappers[0]]))
+    known = _bare(held[wrappers[0]])
     rivals = [name for name in held if name in wrappers or not known.isdisjoint(_bare(held[name]))]
     if len(rivals) > 1:
         raise WeightsError(
@@ -229,11 +233,9 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Mapping) and any(isinstance(inner, Tensor) for inner in value.values())
 
 
-def _bare(tensors: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Remove the prefix of DataParallel if every name has it."""
-    if not all(isinstance(name, str) and name.startswith(_PARALLEL) for name in tensors):
-        return dict(tensors)
-    return {name.removeprefix(_PARALLEL): value for name, value in tensors.items()}
+def _bare(tensors: Mapping[Any, Any]) -> set[str]:
+    """Return the names of tensors without the prefixes of training tools."""
+    return set(peel(name for name in tensors if isinstance(name, str))[0].values())
 
 
 def _check(path: Path, name: str, tensor: Tensor) -> None:

@@ -18,6 +18,8 @@ from vconv.errors import WeightsError
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 INDEXES = (SAFETENSORS_INDEX, PICKLE_INDEX)
+_GREATEST_BYTES = 16 * 2**20
+"""Greatest size of an index, which is read as a whole. A network of 1,000 blocks needs 2 MB."""
 
 
 def read_index(path: Path) -> tuple[Path, ...]:
@@ -103,6 +105,9 @@ def _broken(path: Path, got: str, expected: str) -> WeightsError:
 
 def _weight_map(path: Path) -> dict[str, str]:
     try:
+        size = path.stat().st_size
+        if size > _GREATEST_BYTES:
+            raise _broken(path, f"{size} bytes", f"at most {_GREATEST_BYTES} bytes of JSON")
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise WeightsError(

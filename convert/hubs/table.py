@@ -16,12 +16,12 @@ from vconv.convert.files import shards
 from vconv.convert.hubs import huggingface, modelscope
 from vconv.convert.hubs.base import WEIGHTS, Hub, Snapshot, Wanted, explained, status_of
 from vconv.errors import UnknownNameError, WeightsError
-from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
+from vconv.types import ADAPTER_FILE, CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
 
 HUBS: Mapping[str, Hub] = MappingProxyType({hub.name: hub for hub in (huggingface.HUB, modelscope.HUB)})
 """Every hub, by name."""
 
-_BESIDE = (CONFIG_FILE, PREPROCESSOR_FILE, "README.md")
+_BESIDE = (CONFIG_FILE, PREPROCESSOR_FILE, ADAPTER_FILE, "README.md")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 _WEIGHT_SUFFIXES = {
     *(".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".pth", ".pt", ".ckpt", ".npz", ".gguf", ".tflite"),

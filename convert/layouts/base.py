@@ -67,12 +67,16 @@ class Layout:
 
     @property
     def biases(self) -> Mapping[str, str]:
-        """The flag of each query, key or value bias that may be stripped, by the ending of the bias's key."""
+        """The flag of each query, key or value bias that may be stripped, by the ending of the bias's key.
+
+        A bias that is no part of a linear layer, as in timm's ``_qkvb`` models, is not stripped.
+        """
         return {
             key.partition(_STORED_BLOCK)[2]: rule.when
             for rule in self.rules
             if _ATTENTION_BIASES.issuperset(rule.parts)
             for key in rule.stored
+            if key.endswith(".bias")
         }
 
     @property

@@ -19,9 +19,11 @@ DINOV3 = Layout(
     architecture=dinov3.ARCHITECTURE,
     rules=(
         one("cls_token", "cls_token"),
-        one("reg_token", "registers"),
+        one("reg_token", "registers", "registers"),
         *linear("patch_embed.proj", "patch"),
         *norm(f"{BLOCK}.norm1", f"{BLOCK}.norm1"),
+        one(f"{BLOCK}.attn.q_bias", f"{BLOCK}.query.bias", "q_bias"),
+        one(f"{BLOCK}.attn.v_bias", f"{BLOCK}.value.bias", "q_bias"),
         fused_attention(f"{BLOCK}.attn.qkv.weight", "weight", "qkv"),
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         one(f"{BLOCK}.gamma_1", f"{BLOCK}.scale1"),

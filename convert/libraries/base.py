@@ -111,5 +111,5 @@ def understood(
             f"{library} cannot make the {thing} that {file} describes",
             got=f"{type(error).__name__}: {said[:200]}",
             expected="a configuration that it knows",
-            fix=f"use the {file} that was published with the weights",
+            fix=f"the cause is not known beyond these words of {library}: see whether {file} was edited",
         ) from error

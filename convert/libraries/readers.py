@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from vconv.convert.architectures.base import CLASSIFIER, Numbers
+from vconv.convert.architectures.base import CLASSIFIER, POOLER, Numbers
 from vconv.convert.layouts import dinov2, dinov3_vit, timm_vit, vit
 from vconv.convert.layouts.base import Layout
-from vconv.convert.libraries import timm_config, transformers_config
+from vconv.convert.libraries import timm_config, transformers_config, transformers_options
 from vconv.convert.network import Network
 from vconv.errors import UnknownNameError
 from vconv.types import Config
@@ -50,7 +50,7 @@ READERS: Mapping[str, Reader] = {
         _transformers(dinov3_vit.LAYOUT, transformers_config.dinov3_vit),
         _transformers(dinov2.LAYOUT, transformers_config.dinov2),
         _transformers(vit.LAYOUT, transformers_config.vit),
-        _timm(timm_vit.DINOV3, r"vit_\w+_dinov3"),
+        _timm(timm_vit.DINOV3, r"vit_\w+_dinov3(_qkvb)?"),
         _timm(timm_vit.DINOV2, r"vit_\w+_(reg4_)?dinov2"),
     )
 }
@@ -82,7 +82,27 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
         WeightsError: the configuration lacks a number, or asks for an option that vconv does not support.
     """
     reader = find_reader(config)
-    heads, numbers = reader.layout.heads, reader.numbers(config)
-    classified = CLASSIFIER in numbers.flags or heads.get(CLASSIFIER) in frozenset(keys)
-    head = CLASSIFIER if classified else "pooler" if "pooler" in heads else ""
+    heads, numbers, held = reader.layout.heads, reader.numbers(config), frozenset(keys)
+    if CLASSIFIER in numbers.flags or heads.get(CLASSIFIER) in held:
+        head = CLASSIFIER
+    else:
+        pooler = heads.get(POOLER, "").removesuffix("weight")
+        has = any(key.removeprefix(reader.layout.prefix).startswith(pooler) for key in held)
+        head = POOLER if pooler and (has or not held) else ""
     return Network(reader.layout, reader.library, config, numbers, head)
+
+
+def refuse_unfit(config: Config, keys: Iterable[str]) -> None:
+    """Refuse a configuration that asks for another class than the one that would be exported.
+
+    Args:
+        config: a ``config.json``.
+        keys: the checkpoint's keys.
+
+    Raises:
+        WeightsError: the class is not exported, or the checkpoint does not fit it.
+    """
+    reader = find_reader(config)
+    if reader.library == "transformers":
+        classifier = reader.layout.heads.get(CLASSIFIER)
+        transformers_options.refuse_class(config, reader.family, classifier in frozenset(keys))

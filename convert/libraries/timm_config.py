@@ -10,12 +10,29 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, Numbers
 from vconv.errors import WeightsError
 from vconv.types import Config
+
+ACTIVATIONS = (
+    "GELU",
+    "GELUTanh",
+    "QuickGELU",
+    "SiLU",
+    "Swish",
+    "ReLU",
+    "ReLU6",
+    "LeakyReLU",
+    "Sigmoid",
+    "Tanh",
+)
+"""Classes of the activations that are exported."""
+_GREATEST: Mapping[str, int] = {"depth": 1_000, "num_classes": 1_000_000}
+_GREATEST_OTHER = 65_536
+"""The greatest numbers that a configuration may hold."""
 
 
 def names(pattern: str) -> Callable[[Config], bool]:
@@ -32,6 +49,22 @@ def read(config: Config) -> Numbers:
     return _read(json.dumps(dict(config), sort_keys=True))
 
 
+def _refuse_excess(config: Config) -> None:
+    """Refuse numbers that no published network comes near, before timm builds a network from them."""
+    given = config.get("model_args")
+    args = {**(given if isinstance(given, Mapping) else {}), "num_classes": config.get("num_classes")}
+    for name, value in args.items():
+        greatest = _GREATEST.get(name, _GREATEST_OTHER)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not -greatest <= number <= greatest:
+                raise WeightsError(
+                    "config.json does not make sense",
+                    got=f"{name} = {value!r:.120}",
+                    expected=f"at most {greatest}",
+                    fix=f"give {name} as the config.json does that was published with the weights",
+                )
+
+
 @functools.lru_cache(maxsize=64)
 def _read(text: str) -> Numbers:
     """Read a configuration from its JSON text. Results are cached: timm takes 0.25 s to build a model."""
@@ -40,13 +73,14 @@ def _read(text: str) -> Numbers:
     from vconv.convert.libraries import timm_models
 
     config: Config = json.loads(text)
+    _refuse_excess(config)
     model: Any = timm_models.describe(config)
     if not len(model.blocks):
         raise WeightsError(
             "config.json does not make sense",
             got="no block",
             expected="at least one",
-            fix="use the config.json that was published with the weights",
+            fix="give depth in model_args as the published config.json does, or leave it out",
         )
     block: Any = model.blocks[0]
     plain: Any = Mlp
@@ -59,6 +93,7 @@ def _read(text: str) -> Numbers:
         )
     parts = {
         "qkv_bias": getattr(block.attn.qkv, "bias", None),
+        "q_bias": getattr(block.attn, "q_bias", None),
         "norm": getattr(model.norm, "weight", None),
         "fc_norm": getattr(model.fc_norm, "weight", None),
         "registers": model.reg_token,
@@ -68,6 +103,13 @@ def _read(text: str) -> Numbers:
     flags |= {CLASSIFIER} if model.num_classes else set()
     position, rope = getattr(model, "pos_embed", None), getattr(model, "rope", None)
     act = block.mlp.act
+    if type(act).__name__ not in ACTIVATIONS:
+        raise WeightsError(
+            "config.json asks for an activation that cannot be exported",
+            got=f"{type(act).__name__} in the MLP",
+            expected="one of " + ", ".join(ACTIVATIONS),
+            fix="if the weights were trained with one of these, name it as act_layer in model_args",
+        )
     exact = isinstance(act, timm_models.exact_gelus()) and getattr(act, "approximate", "none") == "none"
     return Numbers(
         width=model.embed_dim,

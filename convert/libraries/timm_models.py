@@ -22,6 +22,8 @@ from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
 POOLING = {"token": "cls", "avg": "avg"}
 """vconv's name of each pooling by timm's name; other poolings keep timm's name."""
+_ZERO_BUFFER = "k_bias"
+"""The key bias of ``_qkvb`` models, which no file holds: it is always zero."""
 _NORM_FLAGS = {"VisionTransformer": "fc_norm", "Eva": "use_fc_norm"}
 """The argument that adds a norm after pooling, by the class of the model."""
 
@@ -66,6 +68,10 @@ def _build(folder: Path, network: Network) -> nn.Module:
     rope: Any = getattr(model, "rope", None)
     if rope is not None:
         rope.to_empty(device="cpu").reset_parameters()
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name == _ZERO_BUFFER and buffer.is_meta:
+                setattr(module, name, torch.zeros(buffer.shape))
     return model
 
 

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, Numbers
+from vconv.convert.libraries.transformers_options import EXACT_GELU, refuse_options
 from vconv.errors import WeightsError
 from vconv.types import Config
 
-EXACT_GELU = ("gelu", "gelu_python")
-"""Values of ``hidden_act`` that mean the exact GELU."""
 NUM_LABELS = 2
 """The number of labels that transformers assumes if the configuration does not give one."""
-_GREATEST = 2**31
-"""The greatest number that a configuration may hold."""
+_GREATEST: Mapping[str, int] = {
+    "num_hidden_layers": 1_000,
+    "num_attention_heads": 1_024,
+    "hidden_size": 65_536,
+    "intermediate_size": 262_144,
+    "mlp_ratio": 1_024,
+    "num_channels": 1_024,
+    "num_register_tokens": 4_096,
+    "patch_size": 1_024,
+    "image_size": 8_192,
+    "num_labels": 1_000_000,
+}
+_GREATEST_OTHER = 2**31
+"""The greatest numbers that a configuration may hold: no published network comes near them, and a network is
+built from them before any weight is read."""
 
 _DINOV3: Mapping[str, Any] = {
     "hidden_act": "gelu",
@@ -52,9 +64,22 @@ def whole(config: Config, name: str, least: int = 1) -> int:
         WeightsError: the number is missing or invalid.
     """
     number = config.get(name)
-    if isinstance(number, int) and not isinstance(number, bool) and least <= number <= _GREATEST:
+    if _is_whole(number, name, least):
         return number
-    raise _senseless(config, name)
+    raise _senseless(config, name, f"a whole number from {least} to {_greatest(name)}")
+
+
+def sides(config: Config, name: str) -> tuple[int, int]:
+    """Return (height, width) from a configuration, which may give one whole number or two.
+
+    Raises:
+        WeightsError: the value is missing or invalid.
+    """
+    given = config.get(name)
+    pair = given if isinstance(given, list | tuple) else (given, given)
+    if len(pair) == 2 and all(_is_whole(side, name) for side in pair):
+        return pair[0], pair[1]
+    raise _senseless(config, name, f"one whole number from 1 to {_greatest(name)}, or two: height and width")
 
 
 def real(config: Config, name: str) -> float:
@@ -64,24 +89,33 @@ def real(config: Config, name: str) -> float:
         WeightsError: the number is missing or invalid.
     """
     number = config.get(name)
-    if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number <= _GREATEST:
+    if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number <= _greatest(name):
         return float(number)
-    raise _senseless(config, name)
+    raise _senseless(config, name, f"a number above 0, at most {_greatest(name)}")
+
+
+def _greatest(name: str) -> int:
+    return _GREATEST.get(name, _GREATEST_OTHER)
+
+
+def _is_whole(number: Any, name: str, least: int = 1) -> TypeGuard[int]:
+    return isinstance(number, int) and not isinstance(number, bool) and least <= number <= _greatest(name)
 
 
 def _labels(config: Config) -> int:
     named = config.get("id2label")
     if named is not None and not isinstance(named, Mapping):
-        raise _senseless(config, "id2label")
+        raise _senseless(config, "id2label", "an object: the name of each class by its number")
     return len(named or ()) or whole(config, "num_labels", least=0)
 
 
-def _senseless(config: Config, name: str) -> WeightsError:
+def _senseless(config: Config, name: str, expected: str) -> WeightsError:
+    missing = name not in config
     return WeightsError(
-        "config.json is incomplete" if name not in config else "config.json does not make sense",
-        got=f"no {name}" if name not in config else f"{name} = {config[name]!r:.120}",
-        expected=f"a full {config.get('model_type')} configuration",
-        fix="use the config.json that was published with the weights",
+        "config.json is incomplete" if missing else "config.json does not make sense",
+        got=f"no {name}" if missing else f"{name} = {config[name]!r:.120}",
+        expected=f"{name} in a {config.get('model_type')} configuration" if missing else expected,
+        fix=f"give {name} as the config.json does that was published with the weights",
     )
 
 
@@ -94,6 +128,7 @@ def read(
     pooling: str = "cls",
     learned_positions: bool = True,
     any_size: bool = False,
+    any_shape: bool = False,
 ) -> Numbers:
     """Read a configuration.
 
@@ -105,11 +140,13 @@ def read(
         pooling: how ``pooled`` is computed.
         learned_positions: whether there is a learned position embedding for each token.
         any_size: whether the network takes images of any size.
+        any_shape: whether ``image_size`` need not be square.
 
     Raises:
         WeightsError: the configuration lacks a number, or asks for an option that vconv does not support.
     """
     config = {"num_register_tokens": 0, "num_labels": NUM_LABELS, **defaults, **config}
+    refuse_options(config)
     if gated and config.get(gated):
         raise WeightsError(
             "config.json asks for a gated MLP",
@@ -117,14 +154,14 @@ def read(
             expected=f"{gated} = false",
             fix="use a variant with a plain MLP; gated ones are not supported yet",
         )
-    patch, side = whole(config, "patch_size"), whole(config, "image_size")
+    patch, (height, width_of_image) = _patch(config), _image(config, any_shape)
     width, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
     if width % heads:
         raise WeightsError(
             "config.json does not make sense",
             got=f"hidden_size = {width} for num_attention_heads = {heads}",
             expected="a hidden size that is a multiple of the number of heads",
-            fix="use the config.json that was published with the weights",
+            fix="correct the number that differs from the published config.json",
         )
     flags = {name for name, value in config.items() if value is True} - {ANY_SIZE, CLASSIFIER}
     return Numbers(
@@ -135,15 +172,40 @@ def read(
         channels=whole(config, "num_channels"),
         patch=patch,
         registers=whole(config, "num_register_tokens", least=0),
-        positions=1 + (side // patch) ** 2 if learned_positions else 0,
+        positions=1 + (height // patch) * (width_of_image // patch) if learned_positions else 0,
         labels=_labels(config),
-        image=(side, side),
+        image=(height, width_of_image),
         flags=frozenset(flags | ({ANY_SIZE} if any_size else set())),
         exact_gelu=config["hidden_act"] in EXACT_GELU,
         epsilon=real(config, "layer_norm_eps"),
         rope_base=None if config.get("rope_theta") is None else real(config, "rope_theta"),
         pooling=pooling,
     )
+
+
+def _patch(config: Config) -> int:
+    height, width = sides(config, "patch_size")
+    if height != width:
+        raise WeightsError(
+            "config.json asks for patches that are not square",
+            got=f"patch_size = {config['patch_size']!r}",
+            expected="one number, or the same twice",
+            fix="use a network with square patches; others are not supported",
+        )
+    return height
+
+
+def _image(config: Config, any_shape: bool) -> tuple[int, int]:
+    height, width = sides(config, "image_size")
+    if height != width and not any_shape:
+        raise WeightsError(
+            "config.json asks for an image_size that is not square",
+            got=f"image_size = {config['image_size']!r}",
+            expected="one number, or the same twice: the position embedding is resampled from a square",
+            fix="set image_size to the size of the position embedding, and the size of images in "
+            "preprocessor_config.json",
+        )
+    return height, width
 
 
 def _intermediate(config: Config) -> int:
@@ -163,6 +225,7 @@ def dinov3_vit(config: Config) -> Numbers:
         gated="use_gated_mlp",
         learned_positions=False,
         any_size=True,
+        any_shape=True,
     )
 
 
@@ -173,4 +236,4 @@ def dinov2(config: Config) -> Numbers:
 
 def vit(config: Config) -> Numbers:
     """Read the configuration of a ViT."""
-    return read(config, _VIT, hidden=_intermediate, pooling="pooler")
+    return read(config, _VIT, hidden=_intermediate, pooling="pooler", any_shape=True)

@@ -10,16 +10,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from vconv.convert.architectures.base import CLASSIFIER, POOLER
 from vconv.convert.architectures.outputs import OUTPUTS, TOKENS
 from vconv.convert.libraries.base import Library, stock_transformers, understood
+from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
 
 _CLASSES = {
     "": "AutoModel",
-    "pooler": "AutoModel",
-    "classifier": "AutoModelForImageClassification",
+    POOLER: "AutoModel",
+    CLASSIFIER: "AutoModelForImageClassification",
 }
 """The class that loads a model in stock transformers, by the head of the network."""
 _PLAIN = "vconv_plain"
@@ -40,11 +42,16 @@ def _without_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _heads(network: Network) -> dict[str, bool]:
+    """Return the arguments of a class that would make a pooler, for a network without one."""
+    return {"add_pooling_layer": False} if POOLER in network.layout.heads and not network.head else {}
+
+
 def _load(folder: Path, network: Network) -> nn.Module:
     with understood("transformers"), stock_transformers() as transformers, _without_progress_bars():
         factory = getattr(transformers, _CLASSES[network.head])
         model, notes = factory.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, **_STRICTLY
+            folder, dtype=torch.float32, output_loading_info=True, **_heads(network), **_STRICTLY
         )
     wrong = {kind: sorted(map(str, found)) for kind, found in notes.items() if found}
     if wrong:
@@ -61,7 +68,7 @@ def _build(folder: Path, network: Network) -> nn.Module:
     with understood("transformers"), stock_transformers() as transformers, torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
         factory = getattr(transformers, _CLASSES[network.head])
-        model = cast("nn.Module", factory.from_config(config, trust_remote_code=False))
+        model = cast("nn.Module", factory.from_config(config, trust_remote_code=False, **_heads(network)))
     for name, child in list(model.named_children()):
         if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
             setattr(model, name, type(child)(config))
@@ -70,7 +77,7 @@ def _build(folder: Path, network: Network) -> nn.Module:
 
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
     found: dict[str, Tensor] = {}
-    if network.head == "classifier":
+    if network.head == CLASSIFIER:
         stock, found["logits"] = _classified(model, pixel_values)
     else:
         stock = model(pixel_values)
@@ -136,18 +143,18 @@ def _exact_gelus() -> tuple[type[nn.Module], ...]:
 
 def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
     cropped = preprocessor.get("do_center_crop") and preprocessor.get("crop_size")
-    given = cropped or preprocessor.get("size", config.get("image_size"))
-    sides: list[Any] = (
-        [given.get("height"), given.get("width")] if isinstance(given, Mapping) else [given] * 2
-    )
-    if not all(isinstance(side, int) for side in sides):
+    given = cropped or preprocessor.get("size", {})
+    if given == {}:
+        return sides(config, "image_size")
+    both: list[Any] = [given.get("height"), given.get("width")] if isinstance(given, Mapping) else [given] * 2
+    if not all(isinstance(side, int) for side in both):
         raise InputError(
             "the preprocessing does not give a valid image size",
             got=repr(given),
             expected="a height and a width",
             fix=f"set size, or crop_size, to {{height, width}} in {PREPROCESSOR_FILE}",
         )
-    return sides[0], sides[1]
+    return both[0], both[1]
 
 
 LIBRARY = Library(

@@ -69,6 +69,7 @@ class Source:
         licence_files: licence texts beside the weights.
         pool: the requested pooling; None for the library's default.
         periods: the requested RoPE periods, of :data:`PERIODS`; None for the authors'.
+        prefixes: prefixes of training tools that were removed from the names of the tensors.
         unpooled: the configuration before ``pool`` changed it; None if ``pool`` did not.
     """
 
@@ -83,6 +84,7 @@ class Source:
     licence_files: tuple[Path, ...] = ()
     pool: str | None = None
     periods: str | None = None
+    prefixes: tuple[str, ...] = ()
     unpooled: Config | None = None
 
     @functools.cached_property

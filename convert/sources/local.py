@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from packaging.version import Version
 
 from vconv.catalog.systems import System
 from vconv.convert.files import pickles, safetensors_file, shards
+from vconv.convert.files.prefixes import keep, peel
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
-from vconv.convert.libraries.readers import find_reader
-from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.libraries.readers import refuse_unfit
+from vconv.convert.sources import configurations
 from vconv.convert.sources.base import Origin, Source, digest_of, write_configurations
 from vconv.disk import require_space
 from vconv.errors import WeightsError
 from vconv.hashes import sha256_of
 from vconv.progress import megabytes
-from vconv.types import CONFIG_FILE, MANIFEST_FILE, PICKLE_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Say
+from vconv.types import CONFIG_FILE, MANIFEST_FILE, PICKLE_FILE, WEIGHTS_FILE, Say
 
 _LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
 _LICENCE_BYTES = 1_000_000
 """Greatest size of a licence text."""
 _SAFE_PICKLES = "2.10"
-_CODE = "auto_map"
-"""The entry of a configuration that names Python code for transformers to run; it is removed."""
 _CARD_LICENCE = re.compile(r"^(license(?:_name)?):[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
@@ -38,38 +35,46 @@ def _alone(file: Path) -> tuple[Path, ...]:
     return (file,)
 
 
-def _link(file: Path, scratch: Path, name: str = WEIGHTS_FILE) -> dict[str, TensorEntry]:
-    safetensors_file.read_header(file)
-    (scratch / name).symlink_to(file.resolve())
-    return safetensors_file.read_header(scratch / name)
+Placed = tuple[dict[str, TensorEntry], tuple[str, ...]]
+"""The header of a placed weights file, and the prefixes that were removed from the names of its tensors."""
 
 
-def _rewrite(file: Path, scratch: Path) -> dict[str, TensorEntry]:
-    pickles.rewrite(file, scratch / WEIGHTS_FILE)
-    return safetensors_file.read_header(scratch / WEIGHTS_FILE)
+def _link(file: Path, scratch: Path) -> Placed:
+    entries = safetensors_file.read_header(file)
+    if peel(entries)[1]:
+        require_space(scratch, sum(entry.nbytes for entry in entries.values()))
+        return _written(entries, scratch)
+    (scratch / WEIGHTS_FILE).symlink_to(file.resolve())
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE), ()
 
 
-def _merge(index: Path, scratch: Path) -> dict[str, TensorEntry]:
+def _rewrite(file: Path, scratch: Path) -> Placed:
+    removed = pickles.rewrite(file, scratch / WEIGHTS_FILE)
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed
+
+
+def _merge(index: Path, scratch: Path) -> Placed:
     """Write the tensors of all shards into one file: timm and the artifact's reader cannot read shards."""
     return _written(shards.read_shards(index), scratch)
 
 
-def _rewrite_shards(index: Path, scratch: Path) -> dict[str, TensorEntry]:
+def _rewrite_shards(index: Path, scratch: Path) -> Placed:
     with tempfile.TemporaryDirectory(dir=scratch) as name:
 
         def read(shard: Path) -> dict[str, TensorEntry]:
-            pickles.rewrite(shard, Path(name) / shard.name)
+            pickles.rewrite(shard, Path(name) / shard.name, keep)
             return safetensors_file.read_header(Path(name) / shard.name)
 
         return _written(shards.read_shards(index, read), scratch)
 
 
-def _written(entries: Mapping[str, TensorEntry], scratch: Path) -> dict[str, TensorEntry]:
+def _written(entries: Mapping[str, TensorEntry], scratch: Path) -> Placed:
+    new, removed = peel(entries)
     planned = [
-        PlannedTensor(entry.name, entry.dtype, entry.shape, entry.chunks) for entry in entries.values()
+        PlannedTensor(new[name], entry.dtype, entry.shape, entry.chunks) for name, entry in entries.items()
     ]
     safetensors_file.write(scratch / WEIGHTS_FILE, planned)
-    return safetensors_file.read_header(scratch / WEIGHTS_FILE)
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,14 @@ class Format:
     Args:
         name: the name of the weights file, or of the index, in a folder.
         files: takes that file; returns all files that belong to it.
-        place: puts the weights into an empty folder as one file that a library loads; returns its header.
+        place: puts the weights into an empty folder as one file that a library loads.
         copies: whether that needs disk space.
         pickled: whether the files are pickles.
     """
 
     name: str
     files: Callable[[Path], tuple[Path, ...]]
-    place: Callable[[Path, Path], dict[str, TensorEntry]]
+    place: Callable[[Path, Path], Placed]
     copies: bool = True
     pickled: bool = False
 
@@ -157,6 +162,8 @@ def open_local(
     Raises:
         WeightsError: there are no weights, they are not valid, or they are of another architecture.
     """
+    if path.is_dir():
+        configurations.refuse_adapter(path)
     file, form = find_weights(path, fix)
     if (file.parent / MANIFEST_FILE).exists():
         raise WeightsError(
@@ -166,7 +173,7 @@ def open_local(
             fix="give the weights that the artifact was made from",
         )
     home = path if path.is_dir() else path.parent
-    config, preprocessor, from_catalog = _configurations(system, path, home, say)
+    config, preprocessor, from_catalog = configurations.read(system, path, home, say)
     # A file without a configuration beside it may be in a folder of unrelated downloads, not of one model.
     of_model = path.is_dir() or CONFIG_FILE not in from_catalog
     parts = form.files(file)
@@ -178,7 +185,10 @@ def open_local(
     say(f"reading {file.name}" + f", {len(parts)} shards" * (len(parts) > 1))
     if form.copies:
         require_space(scratch, 2 * sum(part.stat().st_size for part in parts))
-    entries = form.place(file, scratch)
+    entries, prefixes = form.place(file, scratch)
+    if prefixes:
+        say(f"removed {' and '.join(prefixes)} from the names of the tensors: training tools add them")
+    refuse_unfit(config, entries)
     meter = megabytes("hashed", sum(part.stat().st_size for part in parts), say)
     files = {part.name: sha256_of(part, meter.add) for part in parts}
     write_configurations(scratch, config, preprocessor)
@@ -193,47 +203,8 @@ def open_local(
         licence=(_licence(home) if of_model else "") or system.licence,
         from_catalog=from_catalog,
         licence_files=_licence_files(home, say) if of_model else (),
+        prefixes=prefixes,
     )
-
-
-def _configurations(
-    system: System, path: Path, home: Path, say: Say
-) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
-    """Return the configurations beside the weights, or the published ones if there are none."""
-    wanted = find_reader(system.config)
-    files = LIBRARIES[wanted.library].files
-    found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
-    own = [name for name in files if (home / name).is_file()]
-    from_catalog = tuple(name for name in files if name not in own)
-    found |= {name: {key: value for key, value in _read(home / name).items() if key != _CODE} for name in own}
-    for name in from_catalog:
-        say(f"no {name} beside the weights: using the published one")
-    if not wanted.describes(found[CONFIG_FILE]):
-        config = found[CONFIG_FILE]
-        raise WeightsError(
-            f"{path} has weights of another architecture",
-            got=config.get("model_type") or config.get("architecture"),
-            expected=wanted.family,
-            fix="name the system that these weights belong to; `vconv list` shows them",
-        )
-    return found[CONFIG_FILE], found[PREPROCESSOR_FILE], from_catalog
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(
-            f"cannot read {path}", got=str(error), expected="a JSON object", fix="download the file again"
-        ) from error
-    if not isinstance(content, dict):
-        raise WeightsError(
-            f"cannot use {path}",
-            got=f"a {type(content).__name__}",
-            expected="a JSON object",
-            fix="download it again",
-        )
-    return content
 
 
 def _licence_files(folder: Path, say: Say) -> tuple[Path, ...]:

@@ -22,10 +22,12 @@ from vconv.types import Say, silent
 
 
 def values(chunk: bytes, dtype: str) -> NDArray[np.float32]:
-    """Widen raw little-endian bytes of an F32, F16 or BF16 tensor to float32, exactly."""
+    """Convert raw little-endian bytes of an F32, F16, BF16 or F64 tensor to float32; only F64 is rounded."""
     if dtype == "BF16":
         return (np.frombuffer(chunk, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(chunk, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32, copy=False)
+    stored = np.frombuffer(chunk, {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype])
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return stored.astype(np.float32, copy=False)
 
 
 def widened(entry: TensorEntry) -> Iterator[bytes]:
@@ -39,7 +41,7 @@ def widened(entry: TensorEntry) -> Iterator[bytes]:
         if not np.isfinite(block).all():
             raise WeightsError(
                 f"a weight is not finite in {entry.path.name}",
-                got=f"NaN or Inf in {entry.name}",
+                got=f"NaN or Inf in {entry.name}" + ", as float32" * (entry.dtype == "F64"),
                 expected="finite weights",
                 fix="use a checkpoint that was saved before training diverged",
             )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vconv.convert.architectures.base import CLASSIFIER
 from vconv.convert.files.safetensors_file import TensorEntry
+from vconv.convert.layouts.foreign import recognise
 from vconv.convert.network import Network
 from vconv.convert.weights.pieces import Piece, taken_back
 from vconv.errors import ArtifactError, WeightsError
@@ -21,8 +23,8 @@ ACTIONS: tuple[Action, ...] = ("copied", "renamed", "cast", "dropped")
 REGROUPING: tuple[Action, ...] = ("split", "fused")
 """Actions that a summary counts only if they occur."""
 
-CASTABLE = ("F16", "BF16")
-"""Types that are widened to F32 without loss."""
+CASTABLE = ("F16", "BF16", "F64")
+"""Types that are converted to F32: the first two without loss, F64 rounded, as the libraries round it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Line:
     Args:
         source: its name in the source.
         target: its name in the artifact; empty if it was dropped, or split into several tensors.
-        action: ``copied``, ``renamed``, ``cast`` (to F32, values unchanged), ``split`` (into several
+        action: ``copied``, ``renamed``, ``cast`` (to F32; only values of F64 change), ``split`` (into several
             tensors), ``fused`` (with others into one tensor) or ``dropped``.
         dtype: its dtype in the source.
         shape: its dimensions.
@@ -83,6 +85,12 @@ class MatchedTensor:
 
 
 _FIX = "check that the weights belong to this system and to this config.json"
+_OTHER_HEAD = (
+    "set num_labels, or id2label, to the number of classes of these weights; if the classifier is left over "
+    "from another use, remove it from the weights"
+)
+_MASK = "mask_token"
+"""The end of the name of a tensor that training uses, and inference does not, in every family."""
 
 
 def match_tensors(
@@ -100,7 +108,7 @@ def match_tensors(
 
     Raises:
         WeightsError: a tensor is missing, unknown or double, or has the wrong shape, or its type is not F32,
-            F16 or BF16.
+            F16, BF16 or F64.
     """
     wanted = network.tensors()
     matches: list[MatchedTensor] = []
@@ -114,24 +122,46 @@ def match_tensors(
     found = Counter(pair.canonical for pair in matches)
     missing = [key for key in wanted if key not in found]
     twice = [key for key, count in found.items() if count > 1]
-    for kind, names in (("missing", missing), ("unknown", unknown), ("double", twice)):
-        if names:
-            raise WeightsError(
-                f"the checkpoint does not fit {network.layout.family}",
-                got=f"{len(names)} {kind} tensors, such as {', '.join(names[:3])}",
-                expected=f"exactly the {len(wanted)} tensors that config.json requires",
-                fix=fix,
-            )
+    if missing or unknown or twice:
+        raise _misfit(network, entries, {"missing": missing, "unknown": unknown, "double": twice}, fix)
     for pair in matches:
         shape = wanted[pair.canonical].shape
         if pair.entry.shape != shape or pair.entry.dtype not in ("F32", *CASTABLE):
             raise WeightsError(
                 f"the tensor {pair.source} does not fit {network.layout.family}",
                 got=f"{pair.entry.dtype} {list(pair.entry.shape)}",
-                expected=f"F32, F16 or BF16 {list(shape)}",
-                fix=fix,
+                expected=f"F32, F16, BF16 or F64 {list(shape)}",
+                fix=_OTHER_HEAD if wanted[pair.canonical].head == CLASSIFIER else fix,
             )
     return matches
+
+
+def _misfit(
+    network: Network, names: Iterable[str], wrong: Mapping[str, Sequence[str]], fix: str
+) -> WeightsError:
+    """Return the error for a checkpoint that lacks tensors, or has others, with the cause if it is known."""
+    family, bare = network.layout.family, [_canonical(network, name) for name in names]
+    foreign = recognise(bare, network.layout) if wrong["missing"] else None
+    what = f"the checkpoint does not fit {family}"
+    if foreign:
+        what, fix = f"the checkpoint is in {foreign.name}, which is not read", foreign.fix
+    elif all(name.endswith(_MASK) for kind in wrong.values() for name in kind):
+        flag = next((rule.when for rule in network.layout.rules if rule.stored[0].endswith(_MASK)), "")
+        on = "false" if wrong["missing"] else "true"
+        change = "add it as zeros" if wrong["missing"] else "remove it from the file"
+        fix = "inference does not use it: " + (f"set {flag} to {on} in config.json" if flag else change)
+    elif not wrong["missing"] and not wrong["double"]:
+        fix = f"remove them if they belong to a head that is not exported; else {fix}"
+    return WeightsError(
+        what,
+        got="; ".join(
+            f"{len(found)} {kind} tensors, such as {', '.join(found[:3])}"
+            for kind, found in wrong.items()
+            if found
+        ),
+        expected=f"exactly the {len(network.tensors())} tensors that config.json requires",
+        fix=fix,
+    )
 
 
 def renamed(

@@ -58,7 +58,8 @@ class SourceRecord(Record):
     ``files`` has the sha256 of each weights file of the source. ``recipe`` is the version of the recipe that
     drew synthetic weights. ``pool`` is the requested pooling that replaces the library's default, and
     ``periods`` names the requested RoPE periods. ``from_catalog`` names the configuration files that came
-    from the catalog, not with the weights.
+    from the catalog, not with the weights. ``prefixes`` are those of training tools that were removed from
+    the names of the tensors.
     """
 
     label: str
@@ -72,6 +73,7 @@ class SourceRecord(Record):
     pool: str | None
     periods: str | None
     from_catalog: tuple[str, ...]
+    prefixes: tuple[str, ...] = ()
     licence: str
 
 

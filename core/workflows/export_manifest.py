@@ -131,6 +131,7 @@ def assemble(
             pool=source.pool,
             periods=source.periods,
             from_catalog=source.from_catalog,
+            prefixes=source.prefixes,
             licence=source.licence,
         ),
         size=size,

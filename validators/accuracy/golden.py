@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Literal
 import numpy as np
 import safetensors.numpy
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files import safetensors_file
@@ -87,10 +87,12 @@ def _in_double(model: torch.nn.Module) -> Iterator[None]:
     handles = []
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
-            narrow = {name: parameter.data for name, parameter in module.named_parameters(recurse=False)}
-            handles.append(module.register_forward_pre_hook(_widen))
-            handles.append(module.register_forward_hook(functools.partial(_narrow, narrow)))
+            handles += _widened_while(module, module)
         else:
+            if next(module.parameters(recurse=False), None) is not None:
+                # It may use the weight of a layer without a call of the layer, as timm's _qkvb models do.
+                layers = [child for child in module.children() if isinstance(child, torch.nn.Linear)]
+                handles += [handle for layer in layers for handle in _widened_while(module, layer)]
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 tensor.data = tensor.data.double() if tensor.is_floating_point() else tensor.data
     try:
@@ -100,14 +102,19 @@ def _in_double(model: torch.nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _widen(module: torch.nn.Module, inputs: object) -> None:
-    for parameter in module.parameters(recurse=False):
-        parameter.data = parameter.data.double()
+def _widened_while(caller: torch.nn.Module, layer: torch.nn.Module) -> list[RemovableHandle]:
+    """Keep a layer's weights in float64 while a module is called: the layer, or the module that holds it."""
+    narrow = {parameter: parameter.data for parameter in layer.parameters(recurse=False)}
 
+    def widen(*_: object) -> None:
+        for parameter in narrow:
+            parameter.data = parameter.data.double()
 
-def _narrow(before: Mapping[str, torch.Tensor], module: torch.nn.Module, *_: object) -> None:
-    for name, parameter in module.named_parameters(recurse=False):
-        parameter.data = before[name]
+    def restore(*_: object) -> None:
+        for parameter, before in narrow.items():
+            parameter.data = before
+
+    return [caller.register_forward_pre_hook(widen), caller.register_forward_hook(restore)]
 
 
 def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:

@@ -48,6 +48,8 @@ def artifact(document: Document) -> None:
     )
     for name in source["from_catalog"]:
         marked("note", f"{name} came from the catalog, not with the weights")
+    for prefix in source["prefixes"]:
+        marked("note", f"{prefix} was removed from the names of the tensors: a training tool had added it")
     show("")
     _variants(document)
     show("")

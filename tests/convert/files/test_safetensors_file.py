@@ -198,6 +198,22 @@ LIES = {
     "cut JSON": (file_of(b'{"a":{"dtype":"F32","shape":[1],"data_off'), "invalid JSON in header: EOF"),
     "not UTF-8": (file_of(b'{"\xff\xfe":1}'), "invalid UTF-8 in header"),
     "deep": (file_of(b'{"a":' + b"[" * 200_000), "recursion limit exceeded"),
+    "UTF-16": (
+        file_of(json.dumps({"a": f32(0, 4, [1])}).encode("utf-16-le"), bytes(4)),
+        "invalid JSON in header",
+    ),
+    "a byte order mark": (
+        file_of(b"\xef\xbb\xbf" + json.dumps({"a": f32(0, 4, [1])}).encode(), bytes(4)),
+        "invalid JSON in header",
+    ),
+    "metadata that are no strings": (
+        file_of({"__metadata__": {"format": 1}, "a": f32(0, 4, [1])}, bytes(4)),
+        "integer `1`, expected a string",
+    ),
+    "metadata that are a list": (
+        file_of({"__metadata__": [1], "a": f32(0, 4, [1])}, bytes(4)),
+        "sequence, expected a map",
+    ),
     "list": (file_of([1, 2]), "invalid type: sequence"),
     "number": (file_of(b"12"), "invalid type: integer `12`"),
     "empty file": (b"", "header too small, in a file of 0 bytes"),

@@ -117,6 +117,7 @@ def test_shards_that_the_hubs_library_writes_are_found(tmp_path: Path, safe: boo
 
 
 UNSOUND: dict[str, tuple[bytes, str]] = {
+    "large": (b" " * (16 * 2**20 + 1), "got 16777217 bytes | expected at most 16777216 bytes"),
     "empty": (b"", "expected JSON"),
     "not JSON": (b"{nonsense", "expected JSON"),
     "not UTF-8": (b'{"\xff\xfe": 1}', "expected JSON"),

@@ -40,6 +40,14 @@ def test_exactly_the_needed_files_arrive_and_no_other_is_asked_for(
     assert sorted(hub.files_asked_for()) == sorted(expected)
 
 
+def test_the_configuration_of_an_adapter_arrives_so_that_it_can_be_refused(
+    name: str, publish: Publish, files: Any, contents: Contents
+) -> None:
+    adapter = {"adapter_config.json": b"{}"}
+    publish(files.small, files.safe, adapter, {"adapter_model.safetensors": b"not needed"})
+    assert contents(download(name, NAME).folder) == {**files.small, **files.safe, **adapter}
+
+
 def test_a_repository_need_not_have_licences_or_a_preprocessor(
     name: str, publish: Publish, files: Any, contents: Contents
 ) -> None:

@@ -261,7 +261,7 @@ def test_counts_are_those_of_the_stock_model(small_system: System, build: Callab
     assert {tensor.block for tensor in net.tensors().values()} == {None, *range(net.blocks)}
 
 
-@pytest.mark.parametrize("keys", [(), ["pooler.dense.weight"], ["blocks.0.norm1.weight"]])
+@pytest.mark.parametrize("keys", [(), ["pooler.dense.weight"], ["vit.pooler.dense.bias", "x"]])
 def test_without_a_classifier_a_network_has_its_default_head(small_system: System, keys: list[str]) -> None:
     net = network(small_system.config, keys)
     assert net.head != "classifier"
@@ -269,8 +269,14 @@ def test_without_a_classifier_a_network_has_its_default_head(small_system: Syste
     assert net == network(small_system.config)
 
 
+def test_without_a_pooler_on_disk_a_network_has_none(small_system: System) -> None:
+    net = network(small_system.config, ["blocks.0.norm1.weight"])
+    assert net.head == ""
+    assert [key for key in net.tensors() if "pooler" in key] == []
+
+
 def test_keys_may_be_an_iterator(small_system: System) -> None:
-    assert network(small_system.config, iter(["x"])) == network(small_system.config)
+    assert network(small_system.config, iter(["x"])) == network(small_system.config, ["x"])
 
 
 @pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
@@ -282,7 +288,7 @@ def test_an_unknown_model_type_names_the_nearest(system: System, refused: Refuse
 
 @pytest.mark.parametrize(
     "architecture",
-    ["vit_small_patch16_dinov3_qkvb", "vit_small_patch16_224", "convnext_tiny", "xvit_small_dinov3", ""],
+    ["vit_small_patch16_dinov3_x", "vit_small_patch16_224", "convnext_tiny", "xvit_small_dinov3", ""],
 )
 def test_another_timm_architecture_is_refused(architecture: str, refused: Refused) -> None:
     with refused(UnknownNameError, "unknown architecture", repr(architecture)):

@@ -42,7 +42,7 @@ def test_an_exception_of_a_library_becomes_a_one_line_error(kind: type[Exception
 def test_the_error_names_the_object_and_the_configuration_file(refused: Refused) -> None:
     sentence = "timm cannot make the image processor that other.json describes"
     with (
-        refused(InputError, sentence, "use the other.json that was published"),
+        refused(InputError, sentence, "whether other.json was edited"),
         understood("timm", "image processor", "other.json", InputError),
     ):
         raise ValueError("no")

@@ -93,8 +93,27 @@ def test_an_exact_gelu_that_the_configuration_names_is_recognised() -> None:
 def test_a_configuration_that_timm_cannot_build_is_refused(
     system: System, arguments: dict[str, Any], fragment: str, refused: Refused
 ) -> None:
-    with refused(WeightsError, "timm cannot make the model", fragment, "published with the weights"):
+    with refused(WeightsError, "timm cannot make the model", fragment, "the cause is not known", "timm"):
         network(with_arguments(system, **arguments))
+
+
+@each
+@pytest.mark.parametrize(
+    ("arguments", "got"),
+    [({"depth": 10**6}, "depth = 1000000"), ({"embed_dim": 10**7}, "embed_dim = 10000000"),
+     ({"img_size": [64, 10**6]}, "img_size = [64, 1000000]")],
+)  # fmt: skip
+def test_a_number_that_no_network_comes_near_is_refused_before_timm_sees_it(
+    system: System, arguments: dict[str, Any], got: str, refused: Refused
+) -> None:
+    with refused(WeightsError, "does not make sense", f"got {got}", "expected at most"):
+        network(with_arguments(system, **arguments))
+
+
+@pytest.mark.parametrize("act", ["mish", "prelu", "hard_mish"])
+def test_an_activation_that_cannot_be_exported_is_refused(act: str, refused: Refused) -> None:
+    with refused(WeightsError, "activation that cannot be exported", "in the MLP", "GELUTanh"):
+        network(with_arguments(SYSTEMS[f"{DINOV2}.lvd142m"], act_layer=act, depth=1))
 
 
 def test_an_architecture_that_timm_does_not_have_is_refused(refused: Refused) -> None:

@@ -70,7 +70,7 @@ def test_a_configuration_that_lacks_a_number_is_refused(system: System, key: str
 
 
 @each
-@pytest.mark.parametrize("value", [None, [224, 224], "224", 0, True, -3, 16.0])
+@pytest.mark.parametrize("value", [None, [16], [16, 16, 16], [16, "16"], "224", 0, True, -3, 16.0, 2_000])
 def test_a_number_of_another_type_is_refused(system: System, value: object, refused: Refused) -> None:
     with refused(WeightsError, "config.json does not make sense", f"patch_size = {value!r}"):
         network({**system.config, "patch_size": value})
@@ -115,3 +115,48 @@ def test_defaults_for_missing_values_are_those_of_transformers(
     assert (given.numbers.exact_gelu, given.numbers.rope_base, given.numbers.labels) == (
         full.numbers.exact_gelu, full.numbers.rope_base, full.numbers.labels,
     )  # fmt: skip
+
+
+def vit(**more: object) -> dict[str, Any]:
+    return {**SYSTEMS["vit-base-patch16-224-in21k"].config, **more}
+
+
+@each
+def test_a_size_may_be_two_numbers(system: System) -> None:
+    """Every family takes square pairs; their network is the same as with one number."""
+    side, patch = system.config["image_size"], system.config["patch_size"]
+    found = network({**system.config, "image_size": [side, side], "patch_size": [patch, patch]})
+    assert (found.numbers, found.tensors()) == (
+        network(system.config).numbers,
+        network(system.config).tensors(),
+    )
+
+
+def test_a_learned_position_embedding_may_be_for_an_image_that_is_not_square() -> None:
+    numbers = network(vit(image_size=[64, 96])).numbers
+    assert (numbers.image, numbers.positions) == ((64, 96), 1 + 4 * 6)
+
+
+def test_a_position_embedding_that_is_resampled_must_be_square(refused: Refused) -> None:
+    config = {**SYSTEMS["dinov2-large"].config, "image_size": [70, 56]}
+    with refused(WeightsError, "image_size that is not square", "got image_size = [70, 56]"):
+        network(config)
+
+
+@each
+def test_patches_that_are_not_square_are_refused(system: System, refused: Refused) -> None:
+    with refused(WeightsError, "patches that are not square", "got patch_size = [16, 8]"):
+        network({**system.config, "patch_size": [16, 8]})
+
+
+EXCESS = [
+    ("num_hidden_layers", 1_001), ("num_hidden_layers", 10**6), ("hidden_size", 65_537),
+    ("num_attention_heads", 1_025), ("intermediate_size", 262_145), ("num_channels", 1_025),
+    ("image_size", 8_193), ("patch_size", 1_025), ("num_labels", 1_000_001),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), EXCESS)
+def test_a_number_that_no_network_comes_near_is_refused(key: str, value: int, refused: Refused) -> None:
+    with refused(WeightsError, "does not make sense", f"got {key} = {value}", "to "):
+        network(vit(**{key: value}))

@@ -146,6 +146,7 @@ def test_the_image_size_is_the_size_after_the_crop(
 @each
 def test_without_a_processor_the_image_size_is_the_configurations(system: System) -> None:
     assert LIBRARY.image_size(system.config, {}) == (system.config["image_size"],) * 2
+    assert LIBRARY.image_size({**system.config, "image_size": [64, 96]}, {}) == (64, 96)
 
 
 @each

@@ -20,7 +20,7 @@ from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 def entry_of(folder: Path, tensor: torch.Tensor) -> TensorEntry:
@@ -54,6 +54,18 @@ def test_every_sixteen_bit_number_is_widened_as_torch_does_it(dtype: str) -> Non
 def test_float32_stays_as_it_is() -> None:
     numbers = np.array([0.0, -0.0, 1e-45, -3.4e38, np.pi, np.inf, np.nan], np.float32)
     assert checkpoint.values(numbers.tobytes(), "F32").tobytes() == numbers.tobytes()
+
+
+def test_float64_is_rounded_as_torch_rounds_it() -> None:
+    numbers = torch.randn(1000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rounded = checkpoint.values(numbers.numpy().tobytes(), "F64")
+    np.testing.assert_array_equal(rounded, numbers.float().numpy())
+
+
+def test_a_float64_that_float32_cannot_hold_is_refused(tmp_path: Path, refused: Refused) -> None:
+    entry = entry_of(tmp_path, torch.tensor([1.0, 1e300], dtype=torch.float64))
+    with refused(WeightsError, "not finite", "NaN or Inf in the.weight, as float32"):
+        list(checkpoint.widened(entry))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

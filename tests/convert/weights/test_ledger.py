@@ -11,6 +11,8 @@ import pytest
 
 from vconv.catalog.systems import SYSTEMS
 from vconv.convert.files.safetensors_file import TensorEntry
+from vconv.convert.layouts.foreign import recognise
+from vconv.convert.layouts.table import LAYOUTS
 from vconv.convert.libraries.readers import find_reader
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
@@ -102,11 +104,11 @@ def test_a_tensor_with_an_additional_dimension_is_refused(small_source: Source, 
         ledger.match_tensors(net(small_source), entries)
 
 
-@pytest.mark.parametrize("dtype", ["F64", "I32", "F8_E4M3", "BOOL"])
+@pytest.mark.parametrize("dtype", ["I64", "I32", "F8_E4M3", "BOOL"])
 def test_a_type_that_fp32_cannot_hold_is_refused(small_source: Source, refused: Refused, dtype: str) -> None:
     name, entry = next(iter(small_source.entries.items()))
     entries = {**small_source.entries, name: replace(entry, dtype=dtype)}
-    with refused(WeightsError, f"the tensor {name} ", f"got {dtype} ", "expected F32, F16 or BF16"):
+    with refused(WeightsError, f"the tensor {name} ", f"got {dtype} ", "expected F32, F16, BF16 or F64"):
         ledger.match_tensors(net(small_source), entries)
 
 
@@ -161,3 +163,99 @@ def test_a_state_dict_with_names_in_memory_is_matched(small_source: Source) -> N
     }
     matches = ledger.match_tensors(small_source.network, renamed)
     assert {pair.source: pair.target for pair in matches} == {name: key for key, name in in_memory.items()}
+
+
+def without(source: Source, *endings: str) -> dict[str, TensorEntry]:
+    return {name: entry for name, entry in source.entries.items() if not name.endswith(endings)}
+
+
+def test_unknown_tensors_are_shown_beside_missing_ones(small_source: Source, refused: Refused) -> None:
+    names = list(small_source.entries)[:5]
+    entries = {f"x.{name}" if name in names else name: entry for name, entry in small_source.entries.items()}
+    missing = [name for name in net(small_source).tensors() if name in names]
+    with refused(
+        WeightsError, f"5 missing tensors, such as {missing[0]}", f"5 unknown tensors, such as x.{names[0]}"
+    ):
+        ledger.match_tensors(net(small_source), entries)
+
+
+@pytest.mark.parametrize(
+    ("system", "fix"),
+    [
+        ("dinov2-large", "inference does not use it: set use_mask_token to false in config.json"),
+        ("dinov3-vits16", "inference does not use it: add it as zeros"),
+    ],
+    indirect=["system"],
+)
+def test_a_missing_mask_token_is_refused_with_what_to_do(
+    small_source: Source, refused: Refused, fix: str
+) -> None:
+    with refused(WeightsError, "1 missing tensors, such as embeddings.mask_token", fix):
+        ledger.match_tensors(net(small_source), without(small_source, "mask_token"))
+
+
+@pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
+def test_without_use_mask_token_there_is_none(small_source: Source, refused: Refused) -> None:
+    network = replace(small_source, config={**small_source.config, "use_mask_token": False}).network
+    assert len(ledger.match_tensors(network, without(small_source, "mask_token"))) == len(network.tensors())
+    with refused(
+        WeightsError, "1 unknown tensors, such as embeddings.mask_token", "set use_mask_token to true"
+    ):
+        ledger.match_tensors(network, small_source.entries)
+
+
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
+def test_a_mask_token_that_the_family_does_not_store_is_refused_with_what_to_do(
+    small_source: Source, refused: Refused
+) -> None:
+    entries = {**small_source.entries, "embeddings.mask_token": next(iter(small_source.entries.values()))}
+    with refused(WeightsError, "inference does not use it: remove it from the file"):
+        ledger.match_tensors(net(small_source), entries)
+
+
+def test_a_left_over_head_is_refused_with_what_to_do(small_source: Source, refused: Refused) -> None:
+    entries = {**small_source.entries, "dino_head.mlp.0.weight": next(iter(small_source.entries.values()))}
+    with refused(WeightsError, "such as dino_head.mlp.0.weight", "remove them if they belong to a head"):
+        ledger.match_tensors(net(small_source), entries)
+
+
+@pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
+def test_a_classifier_of_another_number_of_classes_is_refused_with_what_to_do(
+    small_source: Source, refused: Refused
+) -> None:
+    entry = next(iter(small_source.entries.values()))
+    head = {
+        "classifier.weight": replace(entry, shape=(5, 192)),
+        "classifier.bias": replace(entry, shape=(5,)),
+    }
+    source = replace(small_source, entries={**small_source.entries, **head})
+    with refused(WeightsError, "the tensor classifier.weight", "[5, 192]", "[2, 192]", "set num_labels"):
+        ledger.match_tensors(source.network, source.entries)
+
+
+META = {
+    "Meta's own DINOv2 layout": ["cls_token", "pos_embed", "mask_token", "blocks.0.attn.qkv.weight"],
+    "Meta's own DINOv3 layout": ["cls_token", "storage_tokens", "mask_token", "rope_embed.periods"],
+}
+
+
+@pytest.mark.parametrize("layout", META)
+def test_metas_own_files_are_refused_by_the_name_of_their_layout(
+    small_source: Source, refused: Refused, layout: str
+) -> None:
+    entry = next(iter(small_source.entries.values()))
+    with refused(
+        WeightsError, f"the checkpoint is in {layout}, which is not read", "unknown", "`vconv list`"
+    ):
+        ledger.match_tensors(net(small_source), dict.fromkeys(META[layout], entry))
+
+
+@pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
+def test_timms_names_are_recognised_only_where_timm_is_not_asked_for(
+    small_source: Source, refused: Refused
+) -> None:
+    entry = next(iter(small_source.entries.values()))
+    names = ["cls_token", "pos_embed", "patch_embed.proj.weight"]
+    with refused(WeightsError, "the layout of timm's and the authors' own ViT files"):
+        ledger.match_tensors(net(small_source), dict.fromkeys(names, entry))
+    assert recognise(names, LAYOUTS["timm dinov2"]) is None
