@@ -49,7 +49,7 @@ def reopened(picture: Image.Image, format: str) -> Image.Image:
 
 
 def turned(picture: Image.Image) -> Image.Image:
-    """Give a picture in memory an EXIF orientation: no file has its mode."""
+    """Give a picture in memory an EXIF orientation: not every version of Pillow opens a file of its mode."""
     picture.getexif()[ORIENTATION] = TURNED
     return picture
 
@@ -73,7 +73,7 @@ ACCEPTED: Mapping[str, Callable[[], Image.Image]] = {
     "RGBa": lambda: turned(veiled("RGBa")),
     "RGBX": lambda: turned(colours().convert("RGBX")),
     "CMYK": lambda: reopened(colours().convert("CMYK"), "JPEG"),
-    "YCbCr": lambda: reopened(colours().convert("YCbCr"), "TIFF"),
+    "YCbCr": lambda: turned(colours().convert("YCbCr")),
     "LAB": lambda: reopened(colours().convert("LAB"), "TIFF"),
     "HSV": lambda: turned(colours().convert("HSV")),
 }

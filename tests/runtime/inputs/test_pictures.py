@@ -47,7 +47,7 @@ def stock_processor(folder: Path) -> Any:
 
 
 def by_stock(stock: Any, picture: Image.Image) -> Any:
-    return stock(images=picture, return_tensors="np")["pixel_values"][0]
+    return stock(images=picture, return_tensors="pt")["pixel_values"][0].numpy()
 
 
 def makes_rgb(stock: Any) -> bool:
@@ -226,7 +226,7 @@ def test_a_text_that_is_too_long_for_pillow_is_told(tmp_path: Path) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("note", "x" * 2_000_000, zip=True)
     colours().save(tmp_path / "a.png", pnginfo=info)
-    with pytest.raises(InputError, match=r"got ValueError: Decompressed data too large"):
+    with pytest.raises(InputError, match=r"got ValueError: Decompressed [Dd]ata [Tt]oo [Ll]arge"):
         open_images([tmp_path / "a.png"])
 
 
