@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 _OTHERS = {
     stat.S_IFDIR: "a folder",
@@ -17,7 +17,7 @@ _OTHERS = {
 }
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file, or a link to one, for reading.
 
     Raises:
