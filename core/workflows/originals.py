@@ -50,7 +50,7 @@ def sample(
     Raises:
         InputError: the image processor makes another size.
     """
-    images = list(photographs) or natural_images(SAMPLE_IMAGES, seed)
+    images = photographs or natural_images(SAMPLE_IMAGES, seed)
     made_up = (f"{MADE_UP}{seed + index}" for index in range(len(images)))
     taken = (f"photograph {index + 1}" for index in range(len(images)))
     names = tuple(taken if photographs else made_up)

@@ -124,14 +124,16 @@ class Session(ABC):
         """Run a batch.
 
         Args:
-            images: normalised float32 (B, 3, H, W), or a list of PIL images, which are preprocessed first.
+            images: normalised float32 (B, 3, H, W), or a list of PIL images, which are preprocessed first:
+                turned upright by their EXIF orientation, resized and normalised.
 
         Returns:
             Each output by name, with B rows. A variant with a fixed batch takes any B as well: it runs as
             often as needed, and the last batch is filled up.
 
         Raises:
-            InputError: the images have a wrong shape or type, there are no images, or the session is closed.
+            InputError: the images have a wrong shape or type, there are no images, the session is closed, or
+                an image cannot be used: it is damaged, too large, or has more than 8 bits a channel.
         """
         self._check_open()
         pixel_values = self._pixel_values(images)
@@ -159,7 +161,7 @@ class Session(ABC):
             )
 
     def _pixel_values(self, images: Array | Sequence[Image.Image]) -> Array:
-        if not isinstance(images, (list, tuple)):
+        if not isinstance(images, Sequence) or isinstance(images, (str, bytes)):
             array = np.asarray(images)
             if array.dtype.kind in "OSU":
                 raise _no_images(f"a {type(images).__name__}")

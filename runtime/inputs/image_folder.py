@@ -9,18 +9,16 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vconv.errors import InputError
-from vconv.runtime.inputs.images import SUFFIXES, upright
+from vconv.regular_files import open_regular
+from vconv.runtime.inputs.images import SUFFIXES
+from vconv.runtime.inputs.pictures import UnreadableError, open_picture, quiet_pillow
 
 THUMBNAIL_SIDE = 160
 """The greatest length of a thumbnail's longer side, in pixels."""
 _QUALITY = 80
-
-
-class UnreadableError(Exception):
-    """An image that cannot be read; the message says why, and contains no path of this machine."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,13 @@ class ImageFolder:
     def digest(self, index: int) -> str:
         """Return the sha256 of an image's bytes; empty if they cannot be read."""
         try:
-            with (self.path / self.names[index]).open("rb") as file:
+            with open_regular(self.path / self.names[index]) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             return ""
 
     def read(self, index: int) -> tuple[Image.Image | str, str]:
-        """Return one image as RGB, upright, or the reason why it cannot be read; and return its digest."""
+        """Return one image as :meth:`open` does, or the reason why it cannot be used; and its digest."""
         digest = self.digest(index)
         try:
             return self.open(index), digest
@@ -56,25 +54,12 @@ class ImageFolder:
             return str(error), digest
 
     def open(self, index: int) -> Image.Image:
-        """Open one image as RGB, upright.
+        """Open one image, upright and in its own mode.
 
         Raises:
-            UnreadableError: the image cannot be read.
+            UnreadableError: the image cannot be used.
         """
-        try:
-            return upright(self.path / self.names[index])
-        except UnidentifiedImageError as error:
-            raise UnreadableError("not an image that can be read") from error
-        except OSError as error:
-            raise UnreadableError(error.strerror or _said(error)) from error
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow's readers may raise any exception for a damaged file
-            raise UnreadableError(_said(error)) from error
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        return open_picture(self.path / self.names[index])
 
 
 @dataclass
@@ -164,7 +149,8 @@ def shown(name: str) -> str:
 
 def thumbnail(image: Image.Image) -> str:
     """Return a small JPEG of an image as a ``data:`` URL, which an HTML page can show directly."""
-    small = image.copy()
+    with quiet_pillow():
+        small = image.convert("RGB")
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     target = io.BytesIO()
     small.save(target, format="JPEG", quality=_QUALITY)

@@ -2,52 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import overload
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from vconv.errors import InputError
+from vconv.runtime.inputs.pictures import UnreadableError, open_picture
 
 GREATEST_COUNT = 64
-"""The most photographs that can be opened at once: all of them are held in memory."""
+"""The most photographs of one run: their pixel values and all outputs are held in memory."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """The suffixes of images in a folder, in lower case; other files are ignored."""
 NATURAL_SIZE = (384, 512)
 """Height and width of a made-up image, in pixels."""
 
 
-def upright(file: Path | IO[bytes]) -> Image.Image:
-    """Open one photograph as RGB, upright.
+@dataclass(frozen=True)
+class Photographs(Sequence[Image.Image]):
+    """Photographs in files, upright and in their own modes; only those that are asked for are in memory.
 
-    Raises:
-        Image.DecompressionBombError: the image is too large for a photograph.
-        OSError: the file is not an image, or cannot be read. For a damaged file, Pillow may raise others too.
+    Args:
+        files: the files. Each access decodes one of them anew.
     """
-    with Image.open(file) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+
+    files: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> Photographs: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | Photographs:
+        """Return one photograph, or some that are not decoded yet.
+
+        Raises:
+            InputError: the photograph cannot be used.
+        """
+        if isinstance(index, slice):
+            return Photographs(self.files[index])
+        file = self.files[index]
+        try:
+            return open_picture(file)
+        except UnreadableError as error:
+            raise InputError(
+                f"cannot use the image {file}", got=error.got, expected=error.expected, fix=error.fix
+            ) from error
 
 
-def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
-    """Open photographs as RGB, upright.
+def open_images(paths: Iterable[str | Path]) -> Photographs:
+    """Find photographs, and decode each once to see that it can be used.
 
     Args:
         paths: files, or folders of files with names that end in .png, .jpg, .jpeg or .webp.
 
     Raises:
-        InputError: a path is missing, is not an image or is too large for a photograph; or there are no
-            images, or more than :data:`GREATEST_COUNT`.
+        InputError: a path is missing, or is not a picture that can be used; or there are no images, or more
+            than :data:`GREATEST_COUNT`.
     """
     paths = list(paths)
-    files: list[Path] = []
-    for path in map(Path, paths):
-        files += (
-            sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-            if path.is_dir()
-            else [path]
-        )
+    files = tuple(file for path in map(Path, paths) for file in _files(path))
     if not files:
         raise InputError(
             f"no images in {', '.join(map(str, paths))}",
@@ -62,25 +81,25 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
             expected=f"at most {GREATEST_COUNT}",
             fix="name some of them, or a folder with fewer",
         )
-    images = []
-    for file in files:
-        try:
-            images.append(upright(file))
-        except Image.DecompressionBombError as error:
-            raise InputError(
-                f"the image {file} is too large",
-                got=" ".join(str(error).split()),
-                expected="a photograph",
-                fix="make it smaller, or leave it out",
-            ) from error
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError(
-                f"cannot read the image {file}",
-                got="not an image that can be read" if file.exists() else "no such file",
-                expected="an image file",
-                fix="check the path and the file",
-            ) from error
-    return images
+    found = Photographs(files)
+    for _ in found:
+        pass
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the images of a folder, by their names; for anything else, the path itself."""
+    if not path.is_dir():
+        return [path]
+    try:
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the folder {path}",
+            got=error.strerror or type(error).__name__,
+            expected="a folder of images",
+            fix="check the path and its permissions",
+        ) from error
 
 
 def require_seed(seed: int) -> None:

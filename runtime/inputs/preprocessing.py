@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ from vconv.convert.libraries import timm_models
 from vconv.convert.libraries.base import quiet, stock_transformers, understood
 from vconv.convert.libraries.readers import find_reader
 from vconv.errors import InputError
+from vconv.runtime.inputs.pictures import UnreadableError, quiet_pillow, upright
 from vconv.types import CHANNELS, CONFIG_FILE, PREPROCESSOR_FILE, Array
 
 Processor = Callable[[Sequence[Image.Image]], Array]
-"""Turns images of any size and mode into float32 (N, 3, H, W), resized and normalised."""
+"""Turns images of any size into float32 (N, 3, H, W), upright, resized and normalised."""
 _One = Callable[[Image.Image], Array]
+"""Turns an upright image of one of the accepted modes into float32 (3, H, W)."""
 _Normalisation = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each channel, for values from 0 to 1."""
 _NONE: _Normalisation = ((0.0,) * CHANNELS, (1.0,) * CHANNELS)
@@ -34,9 +37,23 @@ def _stock_processor(folder: Path) -> Any:
         )
 
 
+def _makes_rgb(stock: Any) -> bool:
+    """Return whether a processor makes pictures RGB; some of version 4 ignore ``do_convert_rgb``."""
+    options = getattr(getattr(stock, "valid_kwargs", None), "__annotations__", None)
+    known = "do_convert_rgb" in (options or inspect.signature(stock.preprocess).parameters)
+    return known and bool(getattr(stock, "do_convert_rgb", False))
+
+
 def _transformers(folder: Path) -> _One:
     stock = _stock_processor(folder)
-    return lambda image: stock(images=image, return_tensors="pt")["pixel_values"].numpy()[0]
+    makes_rgb = _makes_rgb(stock)
+
+    def one(image: Image.Image) -> Array:
+        given = image if makes_rgb else image.convert("RGB")  # as transformers' load_image does
+        pixel_values: Array = stock(images=given, return_tensors="pt")["pixel_values"].numpy()[0]
+        return pixel_values
+
+    return one
 
 
 def _transformers_normalisation(folder: Path) -> _Normalisation:
@@ -50,7 +67,7 @@ def _timm(folder: Path) -> _One:
     config = read_config(folder)
     create: Any = transforms_factory.create_transform
     transform: Any = create(**timm_models.preprocessing(config))
-    return lambda image: transform(image).numpy()
+    return lambda image: transform(image.convert("RGB")).numpy()  # as timm's ImageDataset does
 
 
 def _timm_normalisation(folder: Path) -> _Normalisation:
@@ -100,12 +117,15 @@ def denormalised(folder: Path, pixel_values: Array) -> Array:
 def load_processor(folder: Path) -> Processor:
     """Make a folder's image processor, which processes images exactly as the stock library does.
 
+    It turns each image upright by its EXIF orientation. A stock processor that makes images RGB by itself
+    gets the image in its own mode; any other gets it as RGB, as the library's own loading makes it.
+
     Args:
         folder: a folder with the library's configuration files.
 
     Raises:
         InputError: the library does not know the image processor. The processor raises this error too, if the
-            library cannot run it.
+            library cannot run it, or if an image is too large, is of a mode that is refused, or is damaged.
     """
     library = find_reader(read_config(folder)).library
     known = _PROCESSORS[library]
@@ -115,12 +135,24 @@ def load_processor(folder: Path) -> Processor:
         one = known.make(folder)
 
     def process(images: Sequence[Image.Image]) -> Array:
-        plain = [image.convert("RGB") for image in images]
+        pixel_values = []
+        for place, image in enumerate(images, 1):
+            turned = _upright(image, place)
+            with understandable(), quiet_pillow():
+                pixel_values.append(one(turned))
         with understandable():
-            pixel_values = [one(image) for image in plain]
             return np.ascontiguousarray(np.stack(pixel_values), dtype=np.float32)
 
     return process
+
+
+def _upright(image: Image.Image, place: int) -> Image.Image:
+    try:
+        return upright(image)
+    except UnreadableError as error:
+        raise InputError(
+            f"image {place} cannot be used", got=error.got, expected=error.expected, fix=error.fix
+        ) from error
 
 
 def preprocess(folder: Path, images: Sequence[Image.Image]) -> Array:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vconv.progress import counted
-from vconv.runtime.inputs.image_folder import ImageFolder, UnreadableError, shown, thumbnail
+from vconv.runtime.inputs.image_folder import ImageFolder, shown, thumbnail
+from vconv.runtime.inputs.pictures import UnreadableError
 from vconv.types import Array, Say, Status
 from vconv.validators.accuracy import many_images, neighbours
 from vconv.validators.accuracy.limits import Limit

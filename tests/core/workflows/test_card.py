@@ -10,7 +10,7 @@ import runpy
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from made_pictures import ORIENTATION, TURNED, veiled
 from PIL import Image
 
 import vconv
@@ -435,16 +436,32 @@ def test_the_front_matter_is_what_hubs_read(carded: Path, lang: str) -> None:
     assert (data.license, data.base_model) == (None, None)
 
 
+def turned_veil(path: Path) -> None:
+    """Save a picture with transparency that is turned by its EXIF orientation."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = TURNED
+    veiled("RGBA").save(path, exif=exif)
+
+
 @pytest.mark.every_system
-@pytest.mark.parametrize("script", [0, 1, 2], ids=["vconv", "library", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("script", "picture"),
+    [(0, turned_veil), (1, turned_veil), (2, lambda path: natural_image(7).save(path))],
+    ids=["vconv", "library", "onnxruntime"],
+)
 def test_the_scripts_run_and_give_what_the_artifact_gives(
-    carded: Path, tmp_path: Path, script: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    carded: Path,
+    tmp_path: Path,
+    script: int,
+    picture: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", text_of(carded, "en"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
     assert re.findall(r"^```python\n(.*?)^```", text_of(carded, "zh"), re.MULTILINE | re.DOTALL) == blocks
     photograph = tmp_path / "photograph.png"
-    natural_image(7).save(photograph)
+    picture(photograph)
     program = tmp_path / "inference.py"
     program.write_text(blocks[script])
     monkeypatch.chdir(carded)

@@ -27,7 +27,8 @@ from vconv.convert.libraries import models
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ArtifactError, EngineError, InputError
 from vconv.runtime.engines.base import in_batches
-from vconv.runtime.inputs.images import natural_image, upright
+from vconv.runtime.inputs.images import natural_image
+from vconv.runtime.inputs.pictures import open_picture
 from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import Array
 from vconv.validators.accuracy.golden import AT_ONCE
@@ -91,7 +92,7 @@ def brute_force(system: System, folder: Path, artifact: Path, names: Sequence[st
     weights = folder.parent / "weights"
     weights.mkdir()
     source = open_source(Request(system, "synthetic:1"), weights)
-    pixels = preprocess(artifact, [upright(folder / name) for name in names])
+    pixels = preprocess(artifact, [open_picture(folder / name) for name in names])
     with torch.inference_mode():
         found = models.Outputs(models.load(source.folder, source.network), source.network)(
             torch.from_numpy(pixels)
@@ -109,7 +110,7 @@ def test_the_figures_are_those_of_the_original_and_the_variant_on_all_images_at_
     names = [name for name in files(folder) if name != BROKEN]
     expected = brute_force(small_system, folder, copied, names)
     session = vconv.load(copied, variant="onnx-fp32")
-    actual = session([upright(folder / name) for name in names])
+    actual = session([open_picture(folder / name) for name in names])
     row = next(row for row in found.variants if row.variant == "onnx-fp32")
     assert list(row.outputs) == list(expected)
     for name, wanted in expected.items():
@@ -166,7 +167,7 @@ def test_a_variant_that_is_wrong_on_one_image_fails_and_that_image_is_the_worst(
     validate: Callable[..., ValidationResult],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    image = preprocess(copied, [upright(folder / WRONG)])[0]
+    image = preprocess(copied, [open_picture(folder / WRONG)])[0]
     monkeypatch.setattr(dataset_room, "in_batches", faulty(image))
     report = validate(folder)
     found = report.dataset
@@ -215,7 +216,7 @@ def test_wider_limits_hold_for_every_image(
     validate: Callable[..., ValidationResult],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    image = preprocess(copied, [upright(folder / WRONG)])[0]
+    image = preprocess(copied, [open_picture(folder / WRONG)])[0]
     monkeypatch.setattr(dataset_room, "in_batches", faulty(image))
     report = validate(folder, within="card")
     assert report.status == "passed"

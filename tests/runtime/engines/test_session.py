@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_pictures import ORIENTATION, REFUSED, TURNED, veiled
+from PIL import Image
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
@@ -16,7 +18,7 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.base import Session, in_batches
 from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.engines.variants import open_variant
-from vconv.runtime.inputs.images import natural_image, natural_images
+from vconv.runtime.inputs.images import natural_image, natural_images, open_images
 from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import Array, Arrays
 
@@ -165,6 +167,25 @@ def test_a_list_of_images_is_preprocessed(small: Artifact, small_artifact: Path,
     for record in made.variants:
         with open_variant(small, record, CPU) as session:
             assert_agree(session(photographs), session(preprocess(small_artifact, photographs)), SAME_ROWS)
+
+
+def test_one_picture_has_one_answer_from_a_file_and_as_an_image(small: Artifact, tmp_path: Path) -> None:
+    path, exif = tmp_path / "photograph.png", Image.Exif()
+    exif[ORIENTATION] = TURNED
+    veiled("RGBA").save(path, exif=exif)
+    with open_variant(small, small.variant("onnx-fp32"), CPU) as session, Image.open(path) as image:
+        expected = session([veiled("RGBA").transpose(Image.Transpose.ROTATE_270)])
+        for images in ([image], (image,), open_images([path])):
+            assert_agree(session(images), expected, SAME_ROWS)
+
+
+@pytest.mark.parametrize("mode", REFUSED)
+def test_an_image_of_more_than_8_bits_a_channel_is_refused(mode: str, small: Artifact) -> None:
+    with (
+        open_variant(small, small.variant("onnx-fp32"), CPU) as session,
+        pytest.raises(InputError, match=f"image 1 cannot be used . got the mode {mode}, "),
+    ):
+        session([REFUSED[mode]()])
 
 
 def test_results_do_not_change_when_the_next_batch_is_run(

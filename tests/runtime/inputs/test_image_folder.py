@@ -13,7 +13,7 @@ from PIL import Image
 
 from vconv.errors import InputError
 from vconv.runtime.inputs import image_folder
-from vconv.runtime.inputs.image_folder import UnreadableError, find_images, shown, thumbnail
+from vconv.runtime.inputs.image_folder import find_images, shown, thumbnail
 from vconv.runtime.inputs.images import natural_image
 
 
@@ -34,14 +34,14 @@ def test_images_of_all_sub_folders_are_sorted_by_their_names(tmp_path: Path) -> 
     assert (found.others, found.closed) == (2, {})
 
 
-def test_an_image_is_rgb_and_upright_and_has_the_digest_of_its_bytes(tmp_path: Path) -> None:
+def test_an_image_is_upright_in_its_own_mode_and_has_the_digest_of_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
     natural_image(1).resize((40, 30)).convert("L").save(path, exif=exif)
     image, digest = find_images(tmp_path).read(0)
     assert isinstance(image, Image.Image)
-    assert (image.mode, image.size) == ("RGB", (30, 40))
+    assert (image.mode, image.size) == ("L", (30, 40))
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -58,25 +58,15 @@ def test_what_cannot_be_read_says_why_without_a_name_of_this_machine(tmp_path: P
     reasons = [reason for reason in read[1:] if isinstance(reason, str)]
     assert len(reasons) == 5
     assert reasons[1] == reasons[3] == "not an image that can be read"
-    assert reasons[4] == "No such file or directory"
+    assert reasons[4] == "no such file"
     assert not any(str(tmp_path) in reason or " object at " in reason or "\n" in reason for reason in reasons)
-
-
-def test_an_image_that_is_too_large_to_be_one_is_not_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    saved(tmp_path / "0.png")
-    found = find_images(tmp_path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UnreadableError, match="DecompressionBombError: Image size"):
-        found.open(0)
 
 
 def test_an_image_that_goes_away_in_the_meantime_cannot_be_read(tmp_path: Path) -> None:
     path = saved(tmp_path / "0.png")
     found = find_images(tmp_path)
     path.unlink()
-    assert found.read(0) == ("No such file or directory", "")
+    assert found.read(0) == ("no such file", "")
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
