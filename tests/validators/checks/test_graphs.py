@@ -15,11 +15,10 @@ from vconv.types import WEIGHTS_FILE, Status
 from vconv.validators.checks.graphs import (
     INLINE_ELEMENTS,
     RULES,
-    InspectedGraph,
     check_contract,
     check_graph,
-    open_graph,
 )
+from vconv.validators.checks.inspected_graph import InspectedGraph, open_graph
 from vconv.validators.faults.classes import CLASSES
 
 DYNAMIC, STATIC = "model.onnx", "model.npu.onnx"
@@ -79,6 +78,9 @@ def embed_something_large(model: ir.Model) -> None:
         name="large", const_value=ir.tensor(np.zeros(INLINE_ELEMENTS + 1, np.float32), name="large")
     )
     model.graph.register_initializer(value)
+    copy = ir.node("Identity", [value])
+    copy.outputs[0].name = "large_copy"
+    model.graph.append(copy)
 
 
 def share_a_weight(model: ir.Model) -> None:
