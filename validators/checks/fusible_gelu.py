@@ -1,8 +1,9 @@
 """Find every GELU that CANN's graph compiler may replace by its tanh form.
 
 The pass GeluONNXFusionPass of CANN, whose source was published, matches ``Div -> Erf -> Add -> Mul``, with
-x / sqrt(2) in the beginning and x / 2 in the end, in one of two orders. It puts the operator Gelu in place of
-the match, and CANN documents this operator as the tanh form.
+x / sqrt(2) in the beginning and the products with x and 1/2 in the end, in one of two orders. It puts the
+operator Gelu in place of the match, and CANN documents this operator as the tanh form. torch also writes these
+products in a third order, x * (1/2 * ...). It is found too, because a later CANN may accept it.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ def _fusible(erf: ir.Node) -> bool:
     other = _other(product, added) if product is not None else None
     if product is None or other is None:
         return False
+    last = _next(product, "Mul")
     if other is x:
-        last = _next(product, "Mul")
         return last is not None and _with(last, 0.5)
+    if _is(other, 0.5, _TOLERANCE):
+        return last is not None and x in last.inputs
     half = other.producer()
     return half is not None and half.op_type == "Mul" and x in half.inputs and _with(half, 0.5)
 

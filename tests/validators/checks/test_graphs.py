@@ -125,6 +125,22 @@ def use_the_gelu_operator(model: ir.Model) -> None:
     model.opset_imports[""], model.ir_version = 20, 9
 
 
+def divide_before_erf(model: ir.Model) -> None:
+    """Spell the first GELU as version 0.1.0 did: x / sqrt(2) in place of x * (1 / sqrt(2))."""
+    scaled = next(nodes(model, "Erf")).inputs[0]
+    product = scaled.producer() if scaled is not None else None
+    assert product is not None and product.op_type == "Mul"
+    root = ir.Value(name="root", const_value=ir.tensor(np.float32(np.sqrt(2)), name="root"))
+    model.graph.register_initializer(root)
+    product.op_type = "Div"
+    product.replace_input_with(1, root)
+
+
+def leave_a_constant(model: ir.Model) -> None:
+    value = ir.Value(name="left", const_value=ir.tensor(np.zeros(1, np.float32), name="left"))
+    model.graph.register_initializer(value)
+
+
 def add_the_gelu_operator(model: ir.Model) -> None:
     model.opset_imports[""], model.ir_version = 20, 9
     add_a_node(model, "Gelu")
@@ -210,6 +226,10 @@ MUTATIONS = {
     ),
     "one GELU as an operator": Mutation("exact GELU", DYNAMIC, use_the_gelu_operator, fault="activation"),
     "a GELU operator more": Mutation("exact GELU", DYNAMIC, add_the_gelu_operator, fault="activation"),
+    "one GELU that divides by sqrt(2)": Mutation(
+        "no GELU that CANN fuses", DYNAMIC, divide_before_erf, fault="activation"
+    ),
+    "a constant that no node uses": Mutation("no unused constant", DYNAMIC, leave_a_constant),
     "one LayerNorm with another epsilon": Mutation(
         "epsilon", DYNAMIC, lambda m: set_epsilon(next(nodes(m, "LayerNormalization"))), fault="epsilon"
     ),
