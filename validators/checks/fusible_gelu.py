@@ -2,8 +2,8 @@
 
 The pass GeluONNXFusionPass of CANN, whose source was published, matches ``Div -> Erf -> Add -> Mul``, with
 x / sqrt(2) in the beginning and the products with x and 1/2 in the end, in one of two orders. It puts the
-operator Gelu in place of the match, and CANN documents this operator as the tanh form. torch also writes these
-products in a third order, x * (1/2 * ...). It is found too, because a later CANN may accept it.
+operator Gelu in place of the match, and CANN documents this operator as the tanh form. torch also writes
+these products in a third order, x * (1/2 * ...). It is found too, because a later CANN may accept it.
 """
 
 from __future__ import annotations

@@ -201,6 +201,50 @@ def test_an_artifact_whose_hashes_fit_but_whose_files_are_no_such_things_is_a_se
         vconv.validate(copied, **QUICK)
 
 
+Tensors = dict[str, np.ndarray[Any, Any]]
+RECORDINGS: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
+    "NaN in the inputs": (
+        lambda t: {**t, "pixel_values": t["pixel_values"] * np.float32("nan")},
+        "NaN or Inf",
+    ),
+    "Inf in an output": (lambda t: {**t, "cls": t["cls"] + np.float32("inf")}, "NaN or Inf in cls"),
+    "no images": (lambda t: {name: value[:0] for name, value in t.items()}, "as [0, "),
+    "an image more": (
+        lambda t: {name: np.concatenate([value, value[:1]]) for name, value in t.items()},
+        "as [3, ",
+    ),
+    "an output of an image less": (lambda t: {**t, "cls": t["cls"][:1]}, "cls as [1, "),
+    "inputs of another type": (
+        lambda t: {**t, "pixel_values": t["pixel_values"].astype(np.float64)},
+        "pixel_values of float64",
+    ),
+    "whole numbers": (lambda t: {**t, "cls": t["cls"].astype(np.int32)}, "cls of int32"),
+    "images of another size": (
+        lambda t: {**t, "pixel_values": np.ascontiguousarray(t["pixel_values"][..., :-1])},
+        "pixel_values as [2, 3, 64, 63]",
+    ),
+    "an output less": (lambda t: {k: v for k, v in t.items() if k != "cls"}, "cls as nothing"),
+    "an output more": (lambda t: {**t, "x": t["cls"]}, "in the manifest nothing"),
+}
+"""Changes of a recording, and what is said of them."""
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+@pytest.mark.parametrize("live", [True, False], ids=["live", "recorded"])
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_a_recording_that_is_not_what_the_manifest_says_is_a_sentence(
+    copied: Path, name: str, live: bool, refused: Callable[..., Any]
+) -> None:
+    change, said = RECORDINGS[name]
+    path = copied / "golden" / "golden.safetensors"
+    safetensors.numpy.save_file(change(safetensors.numpy.load_file(path)), path)
+    if not live:
+        forget_the_source(copied)
+    rehash(copied)
+    with refused(ArtifactError, "golden.safetensors", said):
+        vconv.validate(copied, **QUICK)
+
+
 @pytest.mark.parametrize("live", [True, False], ids=["live", "recorded"])
 def test_one_transposed_weight_fails_every_variant(copied: Path, live: bool) -> None:
     edit_weight(copied, a_square_weight(copied), np.transpose)
