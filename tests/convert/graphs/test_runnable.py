@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from vconv.artifact.artifact import Artifact
 from vconv.convert.graphs import runnable
 from vconv.errors import EngineError, VconvError
 
-pytestmark = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+small_one = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 GRAPH = "model.onnx"
 ONNX = frozenset({"", "ai.onnx"})
 Refused = Callable[..., Any]
@@ -109,8 +110,6 @@ def broken(folder: Path, change: Callable[[onnx.ModelProto], object], told: bool
 
 
 def _hash(path: Path) -> dict[str, Any]:
-    import hashlib
-
     raw = path.read_bytes()
     return {"sha256": hashlib.sha256(raw).hexdigest(), "nbytes": len(raw)}
 
@@ -119,6 +118,7 @@ def test_every_bound_has_a_graph_that_breaks_it() -> None:
     assert BROKEN.keys() == runnable.BOUNDS.keys()
 
 
+@small_one
 @pytest.mark.parametrize("bound", BROKEN)
 def test_a_graph_that_breaks_a_bound_is_named_by_it_and_not_opened(
     bound: str, copied: Path, refused: Refused
@@ -132,6 +132,7 @@ def test_a_graph_that_breaks_a_bound_is_named_by_it_and_not_opened(
         vconv.load(copied, variant="onnx-fp32")
 
 
+@small_one
 @pytest.mark.parametrize("bound", ["control flow", "valid ONNX"])
 def test_a_validation_names_it_runs_the_others_and_ends(bound: str, copied: Path) -> None:
     broken(copied, BROKEN[bound][0], told=True)
@@ -143,6 +144,7 @@ def test_a_validation_names_it_runs_the_others_and_ends(bound: str, copied: Path
     assert "is not run, because of its " + bound in row.reason
 
 
+@small_one
 @pytest.mark.parametrize("bound", ["control flow", "external data"])
 def test_bisect_refuses_it_too(bound: str, copied: Path, refused: Refused) -> None:
     broken(copied, BROKEN[bound][0])
@@ -150,6 +152,7 @@ def test_bisect_refuses_it_too(bound: str, copied: Path, refused: Refused) -> No
         vconv.bisect(copied, variant="onnx-fp32")
 
 
+@small_one
 def test_functions_of_a_graph_are_refused(copied: Path) -> None:
     artifact = broken(copied, function)
     record = artifact.variant("onnx-fp32")

@@ -52,6 +52,10 @@ def graphs(content: dict[str, Any], **fields: Any) -> None:
         variant["graph"].update(fields)
 
 
+def swap_paths(one: dict[str, Any], other: dict[str, Any]) -> None:
+    one["path"], other["path"] = other["path"], one["path"]
+
+
 def contract(content: dict[str, Any]) -> Any:
     return content["variants"][0]["contract"]
 
@@ -67,7 +71,7 @@ LIES: dict[str, tuple[str, Lie]] = {
     "another library": ("system", lambda m: m["system"].update(library="timm")),
     "another pooling": ("system", lambda m: m["system"].update(pooling="avg")),
     "another head": ("system", lambda m: m["system"].update(head="pooler")),
-    "another file of a variant": ("variants", lambda m: m["variants"][1].update(path="other.onnx")),
+    "the files of two variants swapped": ("variants", lambda m: swap_paths(*m["variants"][1:])),
     "another engine of a variant": ("variants", lambda m: m["variants"][1].update(engine="openvino")),
     "a wider output": ("contracts", lambda m: contract(m)["outputs"]["pooled"].update(shape=["batch", 999])),
     "an output less": ("contracts", lambda m: contract(m)["outputs"].pop("registers")),
