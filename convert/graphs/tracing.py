@@ -78,7 +78,7 @@ def trace(
     Args:
         folder: a folder that holds the network's configuration.
         network: the network.
-        patches: patches to apply to the model while it is traced; places that have the change are skipped.
+        patches: patches to apply to the model while it is traced, in the form that graphs have.
         size: (height, width) of the images.
         opset: version of ONNX's operator set.
         entries: the position of every weight in the checkpoint file.
@@ -95,7 +95,7 @@ def trace(
     with (
         torch.no_grad(),
         library_of(network).plain_attention(model),
-        applied(model, network, patches),
+        applied(model, network, [patch.traced() for patch in patches]),
         quiet(*_LOGGERS),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -76,6 +76,7 @@ class Patch:
         sites: finds those places in a model that the library builds from the original or the patched config.
         edit_config: returns the configuration from which the stock library builds the patched model.
         decide: looks at the weights and returns whether they allow the patch; by default they do.
+        traced_sites: finds the places to change in a model from which a graph is traced; None for ``sites``.
     """
 
     name: str
@@ -87,6 +88,11 @@ class Patch:
     sites: Callable[[nn.Module, Network], list[Site]]
     edit_config: Callable[[Network, dict[str, Any]], dict[str, Any]] = _unchanged
     decide: Callable[[Network, Sequence[MatchedTensor]], WeightsFinding] = _always
+    traced_sites: Callable[[nn.Module, Network], list[Site]] | None = None
+
+    def traced(self) -> Patch:
+        """Return the patch as it is applied to a model from which a graph is traced."""
+        return replace(self, sites=self.traced_sites) if self.traced_sites else self
 
 
 @dataclass(frozen=True)

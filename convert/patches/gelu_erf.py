@@ -4,6 +4,11 @@ torch_npu dispatches ``F.gelu`` to ``aclnnGelu``, which drops the ``approximate`
 differ by up to 4.73e-4, at abs(x) = 2.70. A GELU that is written with ``erf`` does not call that kernel.
 transformers has this form as the activation ``gelu_python``, so that config.json alone carries the patch.
 timm has no such activation, so that for timm the graphs and ``vconv.load`` carry the patch.
+
+In a graph, it also matters how x / sqrt(2) is written. CANN's graph compiler is published to recognise a
+division by sqrt(2) before an ``Erf``, and to replace the whole GELU by its tanh form (GeluONNXFusionPass). It
+does not recognise a multiplication by 1 / sqrt(2). ``gelu_python`` divides, so that graphs are always traced
+from the form of this module.
 """
 
 from __future__ import annotations
@@ -22,11 +27,16 @@ from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches.base import Carrier, Patch, Site, Undo
 
+_INVERSE_ROOT = 1.0 / math.sqrt(2.0)
+
 
 def gelu_erf(x: Tensor) -> Tensor:
-    """Compute x * (1 + erf(x / sqrt(2))) / 2 in at least float32 (Hendrycks and Gimpel, 2016, section 2)."""
+    """Compute x * (1 + erf(x / sqrt(2))) / 2 in at least float32 (Hendrycks and Gimpel, 2016, section 2).
+
+    The division is written as a multiplication: see the module.
+    """
     wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    return (0.5 * wide * (1.0 + torch.erf(wide / math.sqrt(2.0)))).to(x.dtype)
+    return (0.5 * wide * (1.0 + torch.erf(wide * _INVERSE_ROOT))).to(x.dtype)
 
 
 class GeluErf(nn.Module):
@@ -78,6 +88,14 @@ def _sites(model: nn.Module, network: Network) -> list[Site]:
     ]
 
 
+def _replacements(make: Callable[[], nn.Module], model: nn.Module, network: Network) -> list[Site]:
+    """List every exact GELU as a place to put another module in, even if the GELU is spelled out already."""
+    return [
+        Site(path, False, functools.partial(_replace, parent, name, make))
+        for path, parent, name, _ in _places(model, network)
+    ]
+
+
 def _edit(network: Network, config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "hidden_act": "gelu_python"} if "config" in _carriers(network) else config
 
@@ -95,6 +113,7 @@ PATCH = Patch(
     expected=lambda network: network.blocks,
     sites=_sites,
     edit_config=_edit,
+    traced_sites=functools.partial(_replacements, GeluErf),
 )
 
 
@@ -104,11 +123,4 @@ def realised_by(make: Callable[[], nn.Module]) -> Patch:
     Args:
         make: makes the module, which takes a tensor of any shape.
     """
-
-    def sites(model: nn.Module, network: Network) -> list[Site]:
-        return [
-            Site(path, False, functools.partial(_replace, parent, name, make))
-            for path, parent, name, _ in _places(model, network)
-        ]
-
-    return replace(PATCH, sites=sites)
+    return replace(PATCH, sites=functools.partial(_replacements, make))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from vconv.artifact import schema1
 from vconv.artifact.records import (
@@ -56,6 +56,18 @@ class Manifest(Record):
     files: dict[Inside, FileRecord]
     without_weights: bool
     complexity: ComplexityRecord | None = None
+
+    @field_validator("variants")
+    @classmethod
+    def _each_once(cls, variants: tuple[VariantRecord, ...]) -> tuple[VariantRecord, ...]:
+        for kind, names in (
+            ("variant", [variant.variant for variant in variants]),
+            ("path of a variant", [variant.path for variant in variants]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"the {kind} {twice[0]} is there twice")
+        return variants
 
     @property
     def outputs(self) -> dict[str, tuple[int | str, ...]]:

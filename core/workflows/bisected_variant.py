@@ -10,6 +10,7 @@ import numpy as np
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
+from vconv.convert.graphs.runnable import require_bounds
 from vconv.convert.libraries import models
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
@@ -135,6 +136,8 @@ class BisectedVariant:
         """Open the variant, split into stages."""
         if not self.kind:
             path, net = artifact.path(self.record), artifact.network
+            # A graph that was altered since the export is bisected too: its operators are not counted.
+            require_bounds(path, self.record, graph_engines()[self.engine].domains, count=False)
             return GraphStages(path, net, place, self.engine, self.precision.name)
         if self.kind == ORIGINAL:
             assert source is not None

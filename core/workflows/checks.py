@@ -8,13 +8,16 @@ from functools import partial
 from typing import Any
 
 from vconv.artifact.artifact import Artifact
+from vconv.artifact.records import VariantRecord
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.runtime.engines.table import graph_engines
 from vconv.types import Check, Say, Status, silent
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.golden import Reference
-from vconv.validators.checks.graphs import check_contract, check_graph, open_graph
+from vconv.validators.checks.claims import Evidence, check_claims
+from vconv.validators.checks.graphs import check_bounds, check_contract, check_graph
+from vconv.validators.checks.inspected_graph import InspectedGraph, open_graph
 from vconv.validators.checks.integrity import (
     verify_architecture,
     verify_files,
@@ -84,23 +87,41 @@ def check_artifact(
     checks = [verify_files(artifact, say)]
     verified()
     checks += [*verify_made_later(artifact), verify_variants(made)]
-    lines, entries, net = artifact.ledger, artifact.entries, artifact.network
-    checks.append(verify_ledger(lines, entries, say))
+    checks.append(verify_ledger(artifact.ledger, artifact.entries, say))
+    graphs = {}
     for record in made.variants:
         if record.engine in graph_engines():
-            graph = open_graph(artifact.folder, record.path, record.weights, net, made.size, record.batch)
-            checks += [*check_graph(graph), check_contract(graph, record.contract)]
+            bounds = check_bounds(artifact.path(record), record, graph_engines()[record.engine].domains)
+            checks.append(bounds)
+            if bounds.status is Status.PASSED:
+                graph = graphs[record.path] = _opened(artifact, record)
+                checks += [*check_graph(graph), check_contract(graph, record.contract)]
+    checks += check_claims(Evidence(artifact, graphs))
     source, missing = original()
     if source is None:
         checks.append(Check("source", Status.SKIPPED, missing))
     else:
         checks += [verify_source(made, source), *compare_with_original(artifact, source, say)]
     recorded: RecordedInputs = (None, ())
-    if source is None and made.golden:
-        recorded = golden.load(artifact.folder / made.golden.path)[0], made.golden.images
+    found = golden.recorded(artifact) if source is None else None
+    if found and made.golden:
+        recorded = found[0], made.golden.images
     checks.append(verify_preprocessing(artifact.folder, source.folder if source else None, recorded))
     reference, agreement, inputs = refer(source)
     return CheckedArtifact(artifact, source, reference, inputs, (*checks, agreement))
+
+
+def _opened(artifact: Artifact, record: VariantRecord) -> InspectedGraph:
+    made = artifact.manifest
+    return open_graph(
+        artifact.folder,
+        record.path,
+        record.weights,
+        artifact.network,
+        made.size,
+        record.batch,
+        old=made.schema_version == 1,
+    )
 
 
 def compare_with_original(artifact: Artifact, source: Source, say: Say = silent) -> list[Check]:

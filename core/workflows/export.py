@@ -32,7 +32,8 @@ from vconv.validators import validation
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
 from vconv.validators.accuracy.limits import open_limits
-from vconv.validators.checks.graphs import check_graph, open_graph
+from vconv.validators.checks.graphs import check_graph
+from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.checks.integrity import verify_tensors
 from vconv.validators.faults import classes
 from vconv.validators.report.rows import VariantRow

@@ -38,7 +38,8 @@ from vconv.convert.weights import ledger
 from vconv.hashes import sha256_of
 from vconv.types import BATCH_AXIS, CHANNELS, INPUT, VARIANTS, WEIGHTS_FILE
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
-from vconv.validators.checks.graphs import InspectedGraph, declared
+from vconv.validators.checks.graphs import declared
+from vconv.validators.checks.inspected_graph import InspectedGraph
 
 FLOAT32, LAYOUT = "float32", "NCHW"
 """The type of every input and output of a torch model, and the order of the input's axes."""

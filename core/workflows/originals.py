@@ -23,7 +23,8 @@ from vconv.runtime.inputs.images import natural_images
 from vconv.runtime.inputs.preprocessing import load_processor, preprocess
 from vconv.runtime.timing.clocks import timed
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array, Check, Say, Status
-from vconv.validators.accuracy.golden import Reference, check_recorded, load, run_reference
+from vconv.validators.accuracy.golden import Reference, check_recorded, run_reference
+from vconv.validators.accuracy.golden import recorded as recorded_at_export
 from vconv.validators.accuracy.reference_file import ReferenceFile, check_reference_file
 from vconv.validators.checks.preprocessing import MADE_UP
 
@@ -178,9 +179,10 @@ def inputs(
         float32 (N, 3, H, W), and what each image is.
     """
     golden = artifact.manifest.golden
-    if photographs or golden is None:
+    recorded = None if photographs else recorded_at_export(artifact)
+    if recorded is None or golden is None:
         return sample(artifact.folder, photographs, seed, artifact.manifest.size)
-    return load(artifact.folder / golden.path)[0], golden.images
+    return recorded[0], golden.images
 
 
 def _from_elsewhere(
@@ -223,7 +225,7 @@ def reference(
     if elsewhere:
         return _from_elsewhere(elsewhere, source, say)
     golden = artifact.manifest.golden
-    recorded = load(artifact.folder / golden.path) if golden else None
+    recorded = recorded_at_export(artifact)
     names = golden.images if golden else ()
     told: dict[str, Any] = {"source": "recorded" if recorded else "none", "images": list(names)}
     if source is None:

@@ -50,6 +50,7 @@ class Engine:
         of_cann: whether it comes with CANN, which must then be set up in the shell.
         purpose: its purpose; the doctor prints it if the engine is not installed.
         says: returns details about its imported package, which the doctor prints.
+        domains: ONNX's names of the operator sets that it runs; a graph with any other is refused.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Engine:
     of_cann: bool = False
     purpose: str = ""
     says: Callable[[Any], Sequence[str]] | None = None
+    domains: frozenset[str] = frozenset({"", "ai.onnx"})
 
     @property
     def session(self) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
+from vconv.convert.graphs.runnable import require_bounds
 from vconv.convert.libraries import models
 from vconv.convert.network import Network
 from vconv.convert.patches import table
@@ -51,9 +52,12 @@ def open_variant(
 
     Raises:
         ArtifactError: the artifact has no weights.
+        EngineError: a graph breaks a bound: see :mod:`vconv.convert.graphs.runnable`.
         UnavailableError: the engine is not installed for this device.
     """
     artifact.require_weights()
+    if runs(engine or record.engine) is Runs.GRAPHS:
+        require_bounds(artifact.path(record), record, find_engine(engine or record.engine).domains)
     folder, size = artifact.folder, artifact.manifest.size
     if device.simulated:
         if patches is not None or captured:

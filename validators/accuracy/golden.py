@@ -14,6 +14,7 @@ import safetensors.numpy
 import torch
 from torch.utils.hooks import RemovableHandle
 
+from vconv.artifact.artifact import Artifact
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files import safetensors_file
 from vconv.convert.libraries import corrections, models
@@ -22,7 +23,7 @@ from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import in_batches
-from vconv.types import INPUT, Array, Arrays, Check, Status
+from vconv.types import CHANNELS, INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.metrics import measure
 from vconv.validators.accuracy.verdicts import judge
@@ -216,18 +217,50 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
     """Return the recorded inputs and outputs.
 
     Raises:
-        ArtifactError: the file does not contain them.
+        ArtifactError: the file does not contain them, or they are not finite float32 numbers.
     """
     try:
         tensors = safetensors.numpy.load_file(path)
-        return tensors.pop(INPUT), tensors
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise ArtifactError(
-            f"cannot read {path}",
-            got=f"{type(error).__name__}: {error}",
-            expected=f"{INPUT} and the reference's outputs",
-            fix="export the artifact again, or fetch it again",
-        ) from error
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unusable(path, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    if INPUT not in tensors:
+        raise _unusable(path, f"no {INPUT}")
+    for name, value in tensors.items():
+        if value.dtype != np.float32:
+            raise _unusable(path, f"{name} of {value.dtype}")
+        if not np.isfinite(value).all():
+            raise _unusable(path, f"NaN or Inf in {name}")
+    return tensors.pop(INPUT), tensors
+
+
+def recorded(artifact: Artifact) -> tuple[Array, dict[str, Array]] | None:
+    """Return an artifact's recorded inputs and outputs; None if its manifest says that there are none.
+
+    Raises:
+        ArtifactError: the recording is damaged, or is not what the manifest says.
+    """
+    made = artifact.manifest
+    if made.golden is None:
+        return None
+    path, count = artifact.folder / made.golden.path, len(made.golden.images)
+    pixel_values, outputs = load(path)
+    expected = {name: (count, *shape[1:]) for name, shape in made.outputs.items()}
+    expected[INPUT] = (count, CHANNELS, *made.size)
+    found = {INPUT: pixel_values.shape, **{name: value.shape for name, value in outputs.items()}}
+    for name in sorted({*found, *expected}):
+        if found.get(name) != expected.get(name) or not count:
+            shapes = [list(shape) if shape else "nothing" for shape in (found.get(name), expected.get(name))]
+            raise _unusable(path, f"{name} as {shapes[0]}, in the manifest {shapes[1]} for {count} images")
+    return pixel_values, outputs
+
+
+def _unusable(path: Path, got: str) -> ArtifactError:
+    return ArtifactError(
+        f"cannot read {path}",
+        got=got,
+        expected=f"{INPUT} and the reference's outputs, as the manifest describes them",
+        fix="export the artifact again, or fetch it again",
+    )
 
 
 def check_recorded(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:

@@ -13,93 +13,23 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 
-from vconv.artifact.records import ContractRecord, TensorRecord
+from vconv.artifact.records import ContractRecord, TensorRecord, VariantRecord
 from vconv.convert.architectures.base import Capability
 from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.ascend import operators as cann
-from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
-from vconv.convert.network import Network
-from vconv.errors import ArtifactError
+from vconv.convert.graphs.passes.remove_unused import unused
+from vconv.convert.graphs.runnable import broken_bound
 from vconv.types import INPUT, Check, Status
-from vconv.validators.faults import classes
+from vconv.validators.checks.fusible_gelu import fusible_gelus
+from vconv.validators.checks.inspected_graph import InspectedGraph
 
 INLINE_ELEMENTS = FOLD_ELEMENTS
 """Size of the greatest constant that a graph file itself may contain: shapes, scales and RoPE tables."""
 LAYER_NORM_EPSILON = 1e-5
 """ONNX's default epsilon of LayerNormalization."""
-
-
-@dataclass(frozen=True)
-class InspectedGraph:
-    """One graph that is checked.
-
-    Args:
-        path: its file.
-        weights: the file of its weights; None if the weights are inside the graph file.
-        model: the graph, without its weights.
-        network: the network that it must compute.
-        size: (height, width) of the images that it must take.
-        batch: the batch size that it must be fixed to; None for a dynamic graph.
-        entries: the header of the weights file.
-    """
-
-    path: Path
-    name: str
-    weights: Path | None
-    model: ir.Model
-    network: Network
-    size: tuple[int, int]
-    batch: int | None
-    entries: Mapping[str, TensorEntry]
-
-    @property
-    def operators(self) -> dict[str, int]:
-        """The number of nodes of each operator."""
-        return dict(sorted(Counter(node.op_type for node in self.model.graph.all_nodes()).items()))
-
-    def fault_of(self, key: str) -> str:
-        """Return the class of fault of a weight that is not used correctly."""
-        return classes.of_tensor(self.network, key)
-
-
-def open_graph(
-    folder: Path,
-    name: str,
-    weights: str | None,
-    network: Network,
-    size: tuple[int, int],
-    batch: int | None,
-) -> InspectedGraph:
-    """Read a graph without its weights.
-
-    Args:
-        folder: the artifact.
-        name: the path of the graph inside it.
-        weights: the path of the file that holds its weights; None where they are inside.
-        network: the network that it must compute.
-        size: (height, width) of the images that it must take.
-        batch: the batch size that it must be fixed to; None for a dynamic graph.
-
-    Raises:
-        ArtifactError: the file is not an ONNX graph.
-    """
-    path = folder / name
-    try:
-        model = ir.load(path)
-    except (DecodeError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ArtifactError(
-            f"cannot read {path}",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            expected="an ONNX graph",
-            fix="export the artifact again, or fetch it again",
-        ) from error
-    beside = folder / weights if weights else None
-    entries = read_header(beside) if beside else {}
-    return InspectedGraph(path, name, beside, model, network, size, batch, entries)
 
 
 @dataclass(frozen=True)
@@ -130,6 +60,36 @@ def _exact_gelu(subject: InspectedGraph) -> Wrong | None:
         found = f"{operators.get('Erf', 0)} Erf and {operators.get('Gelu', 0)} Gelu"
         return Wrong(f"{found}, expected {wanted} and 0", "activation")
     return None
+
+
+def _not_fused(subject: InspectedGraph) -> Wrong | None:
+    found = fusible_gelus(subject.model)
+    if found:
+        return Wrong(
+            f"{len(found)} divide by sqrt(2) before an Erf, such as that of {found[0]}", "activation"
+        )
+    return None
+
+
+def _fused_by_right(subject: InspectedGraph) -> str:
+    if not subject.old and subject.network.numbers.exact_gelu:
+        return ""
+    made = "version 0.1.0 made this graph" if subject.old else "its library wrote it"
+    return f"{made}; CANN may compute them in the tanh form"
+
+
+def _all_used(subject: InspectedGraph) -> Wrong | None:
+    # The rule of the weights finds a weight that is not used.
+    found = [name for name in unused(subject.model) if name not in subject.entries]
+    return Wrong(f"no node uses {len(found)} constants, such as {found[0]}") if found else None
+
+
+def _unused_by_right(subject: InspectedGraph) -> str:
+    return "version 0.1.0 made this graph; an engine warns of them" if subject.old else ""
+
+
+def _never(subject: InspectedGraph) -> str:
+    return ""
 
 
 def _epsilon(subject: InspectedGraph) -> Wrong | None:
@@ -252,22 +212,30 @@ class GraphRule:
         meaning: the text of the check if nothing is wrong.
         static_only: whether the rule is only for static graphs, the ones for an NPU.
         needs: the features of the network that must be known.
+        spares: returns why a graph may break the rule; empty if it may not.
     """
 
     wrong: Callable[[InspectedGraph], Wrong | None]
     meaning: str
     static_only: bool = False
     needs: tuple[Capability, ...] = ()
+    spares: Callable[[InspectedGraph], str] = _never
 
 
 RULES: Mapping[str, GraphRule] = {
     "valid ONNX": GraphRule(_valid, "onnx.checker accepts it"),
     "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf", needs=(Capability.ROLES,)),
+    "no GELU that CANN fuses": GraphRule(
+        _not_fused, "no GELU has the form that CANN replaces by its tanh form", spares=_fused_by_right
+    ),
     "epsilon": GraphRule(
         _epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)
     ),
     "inputs and outputs": GraphRule(_interface, "names, types and shapes are as declared"),
     "weights": GraphRule(_weights, "every weight is used, and points at its own tensor in its weights file"),
+    "no unused constant": GraphRule(
+        _all_used, "every constant is used, so that engines load it silently", spares=_unused_by_right
+    ),
     "NPU operators": GraphRule(
         _for_npu, "CANN supports its operators, opset and IR version", static_only=True
     ),
@@ -278,21 +246,35 @@ RULES: Mapping[str, GraphRule] = {
 
 def check_graph(subject: InspectedGraph) -> list[Check]:
     """Check a graph against every rule that applies to it."""
-    checks = []
-    for name, rule in RULES.items():
-        if rule.static_only and subject.batch is None:
-            continue
-        named, lack = f"{subject.name}: {name}", subject.network.lack(*rule.needs)
-        if lack:
-            checks.append(Check(named, Status.SKIPPED, lack))
-            continue
-        wrong = rule.wrong(subject)
-        checks.append(
-            Check(named, Status.FAILED, wrong.what, wrong.fault)
-            if wrong
-            else Check(named, Status.PASSED, rule.meaning)
-        )
-    return checks
+    applying = {
+        name: rule for name, rule in RULES.items() if subject.batch is not None or not rule.static_only
+    }
+    return [_checked(subject, f"{subject.name}: {name}", rule) for name, rule in applying.items()]
+
+
+def _checked(subject: InspectedGraph, name: str, rule: GraphRule) -> Check:
+    if lack := subject.network.lack(*rule.needs):
+        return Check(name, Status.SKIPPED, lack)
+    wrong = rule.wrong(subject)
+    if wrong is None:
+        return Check(name, Status.PASSED, rule.meaning)
+    if spared := rule.spares(subject):
+        return Check(name, Status.SKIPPED, f"{wrong.what}: {spared}")
+    return Check(name, Status.FAILED, wrong.what, wrong.fault)
+
+
+def check_bounds(path: Path, record: VariantRecord, domains: frozenset[str]) -> Check:
+    """Check the bounds that a graph must keep before it is looked at or run.
+
+    Args:
+        path: its file.
+        record: its record in the manifest.
+        domains: the operator sets that its engine runs.
+    """
+    bound, broken = broken_bound(path, record, domains)
+    if broken:
+        return Check(f"{record.path}: {bound}", Status.FAILED, broken, "graph")
+    return Check(f"{record.path}: bounds", Status.PASSED, "it only computes, as the manifest describes it")
 
 
 def declared(value: ir.Value) -> TensorRecord:

@@ -30,6 +30,7 @@ CLASSES: Mapping[str, str] = {
     "token order": "tokens are in another order",
     "architecture": "the configuration describes another network",
     "graph": "the graph is not one that vconv exports",
+    "manifest": "the manifest says what the files do not",
     "operator": "an operator computes something else",
 }
 """Every class, with its meaning; the classes that explain most come first."""

@@ -91,6 +91,22 @@ def _tanh_gelu(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
+def _fusible_gelu(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
+    """Write every x * (1 / sqrt(2)) before an Erf as x / sqrt(2): the values are the same."""
+    root = _constant(graph, "fusible_root", np.array(math.sqrt(2), np.float32))
+    scaled = {node.input[0] for node in graph.node if node.op_type == "Erf"}
+    constants = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Mul" and scaled.intersection(node.output):
+            (x,) = (name for name in node.input if name not in constants)
+            node.op_type = "Div"
+            del node.input[:]
+            node.input.extend([x, root])
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+
+
 def _wrong_epsilon(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     right = shop.network.numbers.epsilon
     wrong = next(epsilon for epsilon in _EPSILONS if not math.isclose(epsilon, right))
@@ -248,6 +264,7 @@ _ROLES, _GRID = (Capability.ROLES,), (Capability.TOKEN_GRID,)
 
 FAULTS = (
     Fault("tanh GELU in a graph", "activation", in_graph(_tanh_gelu), _not_exact, needs=_ROLES),
+    Fault("a GELU that CANN fuses", "activation", in_graph(_fusible_gelu), _not_exact, needs=_ROLES),
     Fault("wrong LayerNorm epsilon in a graph", "epsilon", in_graph(_wrong_epsilon), needs=_ROLES),
     Fault("height and width swapped in a graph", "height and width", in_graph(_turned), _not_square),
     Fault("blue channel first in a graph", "channel order", in_graph(_blue_first)),

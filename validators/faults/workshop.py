@@ -6,6 +6,7 @@ import filecmp
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
-from vconv.artifact.records import FileRecord
+from vconv.artifact.records import FileRecord, VariantRecord
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.network import Network
 from vconv.convert.weights import ledger
@@ -119,7 +120,10 @@ class ArtifactCopy:
         return numpy_helper.to_array(full)
 
     def rehash(self) -> None:
-        """Update every hash to the changed files, so that no check finds the fault by a hash alone."""
+        """Make the manifest fit the changed files, so that no check finds the fault by it alone.
+
+        This updates every hash, and what the manifest says of each graph's operators and opset.
+        """
         entries = self.entries
         lines = ledger.load(self.folder / LEDGER_FILE)
         self.changed.add(LEDGER_FILE)
@@ -128,7 +132,22 @@ class ArtifactCopy:
             [replace(line, sha256=_digest(line, entries)) for line in lines],
         )
         files = {name: _record(self.folder / name) for name in self.made.files}
-        self.made.model_copy(update={"files": files}).save(self.folder)
+        variants = tuple(map(self._described, self.made.variants))
+        self.made.model_copy(update={"files": files, "variants": variants}).save(self.folder)
+
+    def _described(self, record: VariantRecord) -> VariantRecord:
+        """Return the record of a variant, with the operators and the opset of its graph as it is now."""
+        if record.graph is None or record.path not in self.changed or record.offline:
+            return record
+        model = self.graph(record.path)
+        graph = record.graph.model_copy(
+            update={
+                "opset": next(entry.version for entry in model.opset_import if not entry.domain),
+                "ir_version": model.ir_version,
+                "operators": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+            }
+        )
+        return record.model_copy(update={"graph": graph})
 
 
 def _digest(line: Line, entries: Mapping[str, TensorEntry]) -> str:

@@ -11,6 +11,7 @@ from vconv.convert.graphs.passes import (
     name_batch,
     optimise,
     point_at_weights,
+    remove_unused,
     resize_as_matmul,
     strip_metadata,
 )
@@ -22,6 +23,7 @@ PASSES: Mapping[str, Pass] = {
         optimise.PASS,
         point_at_weights.PASS,
         resize_as_matmul.PASS,
+        remove_unused.PASS,
         strip_metadata.PASS,
         least_ir_version.PASS,
         name_batch.PASS,
@@ -31,7 +33,14 @@ PASSES: Mapping[str, Pass] = {
 }
 """Every pass, by name."""
 
-TRACED = ("optimise", "point-at-weights", "resize-as-matmul", "strip-metadata", "least-ir-version")
+TRACED = (
+    "optimise",
+    "point-at-weights",
+    "resize-as-matmul",
+    "remove-unused",
+    "strip-metadata",
+    "least-ir-version",
+)
 """Passes on the exporter's output; the result is the graph for all batches."""
 DYNAMIC = ("name-batch", "strip-metadata")
 """Passes that then make the graph with a dynamic batch."""

@@ -198,6 +198,26 @@ def test_the_graph_has_no_gelu_operator_and_no_guard_around_the_softmax(
     assert ("Tanh" in found) is (exported_small.conversion.network.head == "pooler")
 
 
+@each_graph
+def test_the_gelu_of_a_graph_multiplies_before_each_erf(exported_small: Any, graph: str) -> None:
+    nodes = onnx.load(exported_small.folder / graph, load_external_data=False).graph.node
+    made = {name: node.op_type for node in nodes for name in node.output}
+    before = [made[node.input[0]] for node in nodes if node.op_type == "Erf"]
+    assert before == ["Mul"] * exported_small.conversion.network.blocks
+    assert "Div" not in made.values()
+
+
+@each_graph
+def test_onnx_runtime_loads_the_graph_without_a_word(
+    exported_small: Any, graph: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 2  # warnings
+    path = exported_small.folder / graph
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_npu_graph_uses_only_what_cann_supports(exported_small: Any) -> None:
     path = exported_small.folder / NPU_GRAPH
     model = onnx.load(path, load_external_data=False)

@@ -89,6 +89,24 @@ def test_the_module_runs_erf_and_no_gelu(executed: Executed) -> None:
     assert counts["gelu"] == 0
 
 
+def test_the_module_multiplies_by_the_inverse_root_and_does_not_divide(executed: Executed) -> None:
+    counts = executed(GeluErf(), torch.randn(2, 3, 4))
+    assert (counts["div"], counts["mul"]) == (0, 3)
+
+
+def test_a_graph_is_traced_from_the_module_even_if_the_configuration_carries_the_patch(
+    small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, executed: Executed
+) -> None:
+    net, path = small_source.network, small_source.folder / "config.json"
+    path.write_text(json.dumps(PATCH.edit_config(net, dict(small_source.config))))
+    model = stock(small_source.folder)
+    with applied(model, net, [PATCH.traced()]) as found:
+        assert sum(isinstance(module, GeluErf) for module in model.modules()) == net.blocks
+        assert executed(model, pixel_values)["erf"] == net.blocks
+    assert [(each.sites, each.carried) for each in found] == [(net.blocks, 0)]
+    assert not any(isinstance(module, GeluErf) for module in model.modules())
+
+
 def test_a_patched_model_runs_erf_in_every_block_and_no_gelu(
     small_source: Source, stock: Callable[[Path], Any], pixel_values: Tensor, executed: Executed
 ) -> None:

@@ -30,7 +30,8 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.stages.table import in_stages
 from vconv.types import WEIGHTS_FILE, Status, silent
-from vconv.validators.checks.graphs import check_graph, open_graph
+from vconv.validators.checks.graphs import check_graph
+from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.faults.table import FAULTS
 from vconv.validators.faults.workshop import ArtifactCopy
 from vconv.validators.report.card.card import render

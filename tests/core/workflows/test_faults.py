@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import struct
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ QUICK: dict[str, Any] = {"quick": True, "budget": 1e-3}
 
 
 def rehash(folder: Path) -> None:
-    """Rewrite every hash that an artifact holds, as someone would who meant to deceive."""
+    """Make every hash of an artifact fit, and the operators that its manifest counts, to deceive."""
     entries = read_header(folder / WEIGHTS_FILE)
     digests = {name: hashlib.sha256(b"".join(entry.chunks())).hexdigest() for name, entry in entries.items()}
     lines = ledger.load(folder / LEDGER_FILE)
@@ -45,6 +46,10 @@ def rehash(folder: Path) -> None:
     for name, record in content["files"].items():
         raw = (folder / name).read_bytes()
         record.update(sha256=hashlib.sha256(raw).hexdigest(), nbytes=len(raw))
+    for record in content["variants"]:
+        if record["graph"]:
+            nodes = onnx.load(folder / record["path"], load_external_data=False).graph.node
+            record["graph"]["operators"] = dict(Counter(node.op_type for node in nodes))
     text = json.dumps(content)
     (folder / MANIFEST_FILE).write_text(text)
     (folder / DIGEST_FILE).write_text(hashlib.sha256(text.encode()).hexdigest())
@@ -193,6 +198,50 @@ def test_an_artifact_whose_hashes_fit_but_whose_files_are_no_such_things_is_a_se
     (copied / MANIFEST_FILE).write_text(text)
     (copied / DIGEST_FILE).write_text(hashlib.sha256(text.encode()).hexdigest())
     with pytest.raises(ArtifactError, match=f"cannot read .*{name}"):
+        vconv.validate(copied, **QUICK)
+
+
+Tensors = dict[str, np.ndarray[Any, Any]]
+RECORDINGS: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
+    "NaN in the inputs": (
+        lambda t: {**t, "pixel_values": t["pixel_values"] * np.float32("nan")},
+        "NaN or Inf",
+    ),
+    "Inf in an output": (lambda t: {**t, "cls": t["cls"] + np.float32("inf")}, "NaN or Inf in cls"),
+    "no images": (lambda t: {name: value[:0] for name, value in t.items()}, "as [0, "),
+    "an image more": (
+        lambda t: {name: np.concatenate([value, value[:1]]) for name, value in t.items()},
+        "as [3, ",
+    ),
+    "an output of an image less": (lambda t: {**t, "cls": t["cls"][:1]}, "cls as [1, "),
+    "inputs of another type": (
+        lambda t: {**t, "pixel_values": t["pixel_values"].astype(np.float64)},
+        "pixel_values of float64",
+    ),
+    "whole numbers": (lambda t: {**t, "cls": t["cls"].astype(np.int32)}, "cls of int32"),
+    "images of another size": (
+        lambda t: {**t, "pixel_values": np.ascontiguousarray(t["pixel_values"][..., :-1])},
+        "pixel_values as [2, 3, 64, 63]",
+    ),
+    "an output less": (lambda t: {k: v for k, v in t.items() if k != "cls"}, "cls as nothing"),
+    "an output more": (lambda t: {**t, "x": t["cls"]}, "in the manifest nothing"),
+}
+"""Changes of a recording, and what is said of them."""
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+@pytest.mark.parametrize("live", [True, False], ids=["live", "recorded"])
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_a_recording_that_is_not_what_the_manifest_says_is_a_sentence(
+    copied: Path, name: str, live: bool, refused: Callable[..., Any]
+) -> None:
+    change, said = RECORDINGS[name]
+    path = copied / "golden" / "golden.safetensors"
+    safetensors.numpy.save_file(change(safetensors.numpy.load_file(path)), path)
+    if not live:
+        forget_the_source(copied)
+    rehash(copied)
+    with refused(ArtifactError, "golden.safetensors", said):
         vconv.validate(copied, **QUICK)
 
 

@@ -15,11 +15,10 @@ from vconv.types import WEIGHTS_FILE, Status
 from vconv.validators.checks.graphs import (
     INLINE_ELEMENTS,
     RULES,
-    InspectedGraph,
     check_contract,
     check_graph,
-    open_graph,
 )
+from vconv.validators.checks.inspected_graph import InspectedGraph, open_graph
 from vconv.validators.faults.classes import CLASSES
 
 DYNAMIC, STATIC = "model.onnx", "model.npu.onnx"
@@ -79,6 +78,9 @@ def embed_something_large(model: ir.Model) -> None:
         name="large", const_value=ir.tensor(np.zeros(INLINE_ELEMENTS + 1, np.float32), name="large")
     )
     model.graph.register_initializer(value)
+    copy = ir.node("Identity", [value])
+    copy.outputs[0].name = "large_copy"
+    model.graph.append(copy)
 
 
 def share_a_weight(model: ir.Model) -> None:
@@ -121,6 +123,22 @@ def use_the_gelu_operator(model: ir.Model) -> None:
     model.graph.insert_after(product, gelu)
     model.graph.remove([product, added, erf], safe=False)
     model.opset_imports[""], model.ir_version = 20, 9
+
+
+def divide_before_erf(model: ir.Model) -> None:
+    """Spell the first GELU as version 0.1.0 did: x / sqrt(2) in place of x * (1 / sqrt(2))."""
+    scaled = next(nodes(model, "Erf")).inputs[0]
+    product = scaled.producer() if scaled is not None else None
+    assert product is not None and product.op_type == "Mul"
+    root = ir.Value(name="root", const_value=ir.tensor(np.float32(np.sqrt(2)), name="root"))
+    model.graph.register_initializer(root)
+    product.op_type = "Div"
+    product.replace_input_with(1, root)
+
+
+def leave_a_constant(model: ir.Model) -> None:
+    value = ir.Value(name="left", const_value=ir.tensor(np.zeros(1, np.float32), name="left"))
+    model.graph.register_initializer(value)
 
 
 def add_the_gelu_operator(model: ir.Model) -> None:
@@ -208,6 +226,10 @@ MUTATIONS = {
     ),
     "one GELU as an operator": Mutation("exact GELU", DYNAMIC, use_the_gelu_operator, fault="activation"),
     "a GELU operator more": Mutation("exact GELU", DYNAMIC, add_the_gelu_operator, fault="activation"),
+    "one GELU that divides by sqrt(2)": Mutation(
+        "no GELU that CANN fuses", DYNAMIC, divide_before_erf, fault="activation"
+    ),
+    "a constant that no node uses": Mutation("no unused constant", DYNAMIC, leave_a_constant),
     "one LayerNorm with another epsilon": Mutation(
         "epsilon", DYNAMIC, lambda m: set_epsilon(next(nodes(m, "LayerNormalization"))), fault="epsilon"
     ),

@@ -1,0 +1,180 @@
+"""Bounds that a graph file must keep before an engine opens it.
+
+A graph is a program. An engine runs a loop without end, reads any file that the graph names, and takes any
+number of nodes. Each bound is one row of the table, and every command uses the same table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, ModelProto, TensorProto
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from vconv.artifact.records import VariantRecord
+from vconv.errors import ArtifactError, EngineError
+
+GREATEST_NODES = 2**16
+"""The greatest number of nodes of a graph. The graph of a network with 40 blocks has about 2000."""
+_GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A graph, and what it is compared with.
+
+    Args:
+        model: the graph, without its weights.
+        weights: the only file that it may refer to, relative to its folder; None if it may refer to none.
+        operators: the number of nodes of each operator, as the manifest says; None if they are not counted.
+        domains: the operator sets that the engine runs.
+    """
+
+    model: ModelProto
+    weights: str | None
+    operators: Mapping[str, int] | None
+    domains: frozenset[str]
+
+
+def _nodes(subject: _Subject) -> str:
+    found = len(subject.model.graph.node)
+    return f"{found} nodes, expected at most {GREATEST_NODES}" if found > GREATEST_NODES else ""
+
+
+def _control_flow(subject: _Subject) -> str:
+    holders = [
+        node.op_type
+        for node in subject.model.graph.node
+        if any(attribute.type in _GRAPHS for attribute in node.attribute)
+    ]
+    found = ", ".join(sorted(set(holders)))
+    return f"operators that run other graphs: {found}" if found else ""
+
+
+def _domains(subject: _Subject) -> str:
+    model = subject.model
+    used = {*(entry.domain for entry in model.opset_import), *(node.domain for node in model.graph.node)}
+    unknown = sorted(used - subject.domains)
+    if unknown or model.functions:
+        allowed = ", ".join(sorted(filter(None, subject.domains)))
+        return f"operators of {', '.join(map(repr, unknown)) or 'functions'}, expected only {allowed}"
+    return ""
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    yield from model.graph.initializer
+    for sparse in model.graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
+def _external_data(subject: _Subject) -> str:
+    for tensor in _tensors(subject.model):
+        if uses_external_data(tensor):
+            location = ExternalDataInfo(tensor).location
+            if location != subject.weights:
+                return f"{tensor.name} is read from {location!r}, expected {subject.weights!r}"
+    return ""
+
+
+def _operators(subject: _Subject) -> str:
+    if subject.operators is None:
+        return ""
+    found, said = Counter(node.op_type for node in subject.model.graph.node), subject.operators
+    wrong = sorted(name for name in {*found, *said} if found.get(name, 0) != said.get(name, 0))
+    if not wrong:
+        return ""
+    name = wrong[0]
+    return f"{found.get(name, 0)} {name}, and {said.get(name, 0)} in the manifest"
+
+
+def _valid(subject: _Subject) -> str:
+    """Check a graph with the weights left out: ONNX's checker would open their file."""
+    model = ModelProto()
+    model.CopyFrom(subject.model)
+    for tensor in _tensors(model):
+        if uses_external_data(tensor):
+            del tensor.external_data[:], tensor.dims[:]
+            tensor.dims.append(0)
+            tensor.data_location = TensorProto.DEFAULT
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        return " ".join(str(error).split())[:200]
+    return ""
+
+
+BOUNDS: Mapping[str, Callable[[_Subject], str]] = {
+    "number of nodes": _nodes,
+    "control flow": _control_flow,
+    "operator sets": _domains,
+    "external data": _external_data,
+    "operators": _operators,
+    "valid ONNX": _valid,
+}
+"""By name: returns how a graph breaks the bound; empty if it does not. The cheapest bound comes first."""
+
+
+def broken_bound(
+    path: Path, record: VariantRecord, domains: frozenset[str], count: bool = True
+) -> tuple[str, str]:
+    """Return the first bound that a graph breaks, and how; two empty strings if it keeps all.
+
+    Args:
+        path: the graph's file.
+        record: the graph's record in the manifest.
+        domains: the operator sets that the engine runs.
+        count: whether the operators must be those of the manifest.
+
+    Raises:
+        ArtifactError: the file is not an ONNX graph.
+    """
+    beside = PurePosixPath(record.path).parent
+    weights = os.path.relpath(record.weights, beside) if record.weights else None
+    operators = record.graph.operators if record.graph else {}
+    subject = _Subject(read_graph(path), weights, operators if count else None, domains)
+    return next(((name, broken) for name, wrong in BOUNDS.items() if (broken := wrong(subject))), ("", ""))
+
+
+def read_graph(path: Path) -> ModelProto:
+    """Read a graph without its weights.
+
+    Raises:
+        ArtifactError: the file is not an ONNX graph.
+    """
+    try:
+        return onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise ArtifactError(
+            f"cannot read {path}",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            expected="an ONNX graph",
+            fix="export the artifact again, or fetch it again",
+        ) from error
+
+
+def require_bounds(path: Path, record: VariantRecord, domains: frozenset[str], count: bool = True) -> None:
+    """Check that a graph keeps every bound; the arguments are those of :func:`broken_bound`.
+
+    Raises:
+        EngineError: it breaks one.
+        ArtifactError: the file is not an ONNX graph.
+    """
+    name, broken = broken_bound(path, record, domains, count)
+    if broken:
+        raise EngineError(
+            f"{path} is not run, because of its {name}",
+            got=broken,
+            expected="a graph as the manifest describes it, which only computes",
+            fix="export the artifact again, or fetch it again",
+        )

@@ -1,0 +1,159 @@
+"""Bounds of graphs: what an engine must not be given, by whichever command."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import vconv
+from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
+from vconv.convert.graphs import runnable
+from vconv.errors import EngineError, VconvError
+
+small_one = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+GRAPH = "model.onnx"
+ONNX = frozenset({"", "ai.onnx"})
+Refused = Callable[..., Any]
+
+
+def endless(model: onnx.ModelProto) -> None:
+    """Put a loop of 2^62 steps before the first output."""
+    graph, output = model.graph, model.graph.output[0].name
+    boolean, real = TensorProto.BOOL, TensorProto.FLOAT
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["co"]), helper.make_node("Identity", ["x"], ["xo"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", boolean, []),
+            helper.make_tensor_value_info("x", real, None),
+        ],
+        [helper.make_tensor_value_info("co", boolean, []), helper.make_tensor_value_info("xo", real, None)],
+    )
+    graph.initializer.append(helper.make_tensor("trip", TensorProto.INT64, [], [2**62]))
+    graph.initializer.append(helper.make_tensor("go", boolean, [], [True]))
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                names[place] = f"{name}_before" if name == output else name
+    graph.node.append(helper.make_node("Loop", ["trip", "go", f"{output}_before"], [output], body=body))
+
+
+def many(model: onnx.ModelProto) -> None:
+    nodes = [helper.make_node("Identity", ["pixel_values"], [f"i{n}"]) for n in range(2**16)]
+    model.graph.node.extend(nodes)
+
+
+def custom(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("com.evil", 1))
+    model.graph.node.append(helper.make_node("Run", ["pixel_values"], ["ran"], domain="com.evil"))
+
+
+def function(model: onnx.ModelProto) -> None:
+    body = [helper.make_node("Identity", ["a"], ["b"])]
+    model.functions.append(
+        helper.make_function("com.evil", "F", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
+    )
+
+
+def escaping(model: onnx.ModelProto) -> None:
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    tensor.external_data[0].value = "../../etc/passwd"
+
+
+def another_operator(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Identity", ["pixel_values"], ["copy"]))
+
+
+def another_type(model: onnx.ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
+    kept = [attribute for attribute in node.attribute if attribute.name != "epsilon"]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute("epsilon", 1)])
+
+
+BROKEN: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
+    "number of nodes": (many, "expected at most 65536"),
+    "control flow": (endless, "operators that run other graphs: Loop"),
+    "operator sets": (custom, "operators of 'com.evil', expected only ai.onnx"),
+    "external data": (escaping, "'../../etc/passwd', expected 'model.safetensors'"),
+    "operators": (another_operator, "2 Identity, and 1 in the manifest"),
+    "valid ONNX": (another_type, "epsilon"),
+}
+"""By bound: what breaks it, and what is said."""
+
+
+def broken(folder: Path, change: Callable[[onnx.ModelProto], object], told: bool = False) -> Artifact:
+    """Change the dynamic graph, and let the hashes fit; ``told`` if the manifest counts what is added."""
+    path = folder / GRAPH
+    model = onnx.load(path, load_external_data=False)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    made = manifest.load(folder)
+    record = made.files[GRAPH].model_copy(update=_hash(path))
+    variants = list(made.variants)
+    if told:
+        assert variants[1].graph is not None
+        counted = dict(Counter(node.op_type for node in model.graph.node))
+        graph = variants[1].graph.model_copy(update={"operators": counted})
+        variants[1] = variants[1].model_copy(update={"graph": graph})
+    made.model_copy(update={"files": {**made.files, GRAPH: record}, "variants": tuple(variants)}).save(folder)
+    return Artifact.open(folder)
+
+
+def _hash(path: Path) -> dict[str, Any]:
+    raw = path.read_bytes()
+    return {"sha256": hashlib.sha256(raw).hexdigest(), "nbytes": len(raw)}
+
+
+def test_every_bound_has_a_graph_that_breaks_it() -> None:
+    assert BROKEN.keys() == runnable.BOUNDS.keys()
+
+
+@small_one
+@pytest.mark.parametrize("bound", BROKEN)
+def test_a_graph_that_breaks_a_bound_is_named_by_it_and_not_opened(
+    bound: str, copied: Path, refused: Refused
+) -> None:
+    change, said = BROKEN[bound]
+    artifact = broken(copied, change, told=bound != "operators")
+    record = artifact.variant("onnx-fp32")
+    name, what = runnable.broken_bound(artifact.path(record), record, ONNX)
+    assert (name, said in what) == (bound, True), what
+    with refused(EngineError, "is not run, because of its " + bound, said):
+        vconv.load(copied, variant="onnx-fp32")
+
+
+@small_one
+@pytest.mark.parametrize("bound", ["control flow", "valid ONNX"])
+def test_a_validation_names_it_runs_the_others_and_ends(bound: str, copied: Path) -> None:
+    broken(copied, BROKEN[bound][0], told=True)
+    report = vconv.validate(copied, quick=True, budget=1e-3)
+    assert {check.name for check in report.checks if check.status == "failed"} == {f"{GRAPH}: {bound}"}
+    rows = {row.variant: row.status for row in report.variants}
+    assert (rows["onnx-fp32"], rows["onnx-fp32-npu"]) == ("failed", "passed")
+    (row,) = (row for row in report.variants if row.variant == "onnx-fp32")
+    assert "is not run, because of its " + bound in row.reason
+
+
+@small_one
+@pytest.mark.parametrize("bound", ["control flow", "external data"])
+def test_bisect_refuses_it_too(bound: str, copied: Path, refused: Refused) -> None:
+    broken(copied, BROKEN[bound][0])
+    with refused(VconvError, "is not run, because of its " + bound):
+        vconv.bisect(copied, variant="onnx-fp32")
+
+
+@small_one
+def test_functions_of_a_graph_are_refused(copied: Path) -> None:
+    artifact = broken(copied, function)
+    record = artifact.variant("onnx-fp32")
+    assert runnable.broken_bound(artifact.path(record), record, ONNX)[0] == "operator sets"

@@ -1,0 +1,150 @@
+"""A manifest that lies, with every hash made to fit: each lie that the files can prove is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vconv
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.manifest import DIGEST_FILE
+from vconv.convert.graphs import runnable
+from vconv.errors import ArtifactError
+from vconv.types import MANIFEST_FILE, Check, Status
+from vconv.validators.checks.claims import CLAIMS, Evidence, check_claims
+from vconv.validators.checks.inspected_graph import open_graph
+
+Lie = Callable[[dict[str, Any]], object]
+small_one = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+
+
+def lie(folder: Path, change: Lie) -> None:
+    content = json.loads((folder / MANIFEST_FILE).read_text())
+    change(content)
+    text = json.dumps(content)
+    (folder / MANIFEST_FILE).write_text(text)
+    (folder / DIGEST_FILE).write_text(hashlib.sha256(text.encode()).hexdigest())
+
+
+def checked(folder: Path) -> list[Check]:
+    artifact = Artifact.open(folder)
+    made = artifact.manifest
+    graphs = {
+        one.path: open_graph(folder, one.path, one.weights, artifact.network, made.size, one.batch)
+        for one in made.variants
+        if one.path.endswith(".onnx")
+    }
+    return check_claims(Evidence(artifact, graphs))
+
+
+def each(content: dict[str, Any], **fields: Any) -> None:
+    for variant in content["variants"][1:]:
+        variant.update(fields)
+
+
+def graphs(content: dict[str, Any], **fields: Any) -> None:
+    for variant in content["variants"][1:]:
+        variant["graph"].update(fields)
+
+
+def swap_paths(one: dict[str, Any], other: dict[str, Any]) -> None:
+    one["path"], other["path"] = other["path"], one["path"]
+
+
+def contract(content: dict[str, Any]) -> Any:
+    return content["variants"][0]["contract"]
+
+
+LIES: dict[str, tuple[str, Lie]] = {
+    "graphs of another precision": ("precision", lambda m: each(m, precision="fp16")),
+    "a torch variant of another precision": (
+        "precision",
+        lambda m: m["variants"][0].update(precision="fp16"),
+    ),
+    "another size": ("size", lambda m: m.update(size=[224, 224])),
+    "another family": ("system", lambda m: m["system"].update(family="vit")),
+    "another library": ("system", lambda m: m["system"].update(library="timm")),
+    "another pooling": ("system", lambda m: m["system"].update(pooling="avg")),
+    "another head": ("system", lambda m: m["system"].update(head="pooler")),
+    "the files of two variants swapped": ("variants", lambda m: swap_paths(*m["variants"][1:])),
+    "another engine of a variant": ("variants", lambda m: m["variants"][1].update(engine="openvino")),
+    "a wider output": ("contracts", lambda m: contract(m)["outputs"]["pooled"].update(shape=["batch", 999])),
+    "an output less": ("contracts", lambda m: contract(m)["outputs"].pop("registers")),
+    "an output of another type": (
+        "contracts",
+        lambda m: contract(m)["outputs"]["cls"].update(dtype="float16"),
+    ),
+    "another order of axes": ("contracts", lambda m: contract(m).update(layout="NHWC")),
+    "preprocessing inside": ("contracts", lambda m: contract(m).update(preprocessing=True)),
+    "another opset": ("graphs", lambda m: graphs(m, opset=22)),
+    "another IR version": ("graphs", lambda m: graphs(m, ir_version=10)),
+    "other operators": ("graphs", lambda m: graphs(m, operators={"Conv": 1})),
+    "a graph without a description": ("graphs", lambda m: each(m, graph=None)),
+    "fewer tensors": ("ledger", lambda m: m["ledger"].update(tensors=1)),
+    "fewer parameters": ("parameters", lambda m: m["complexity"].update(parameters=7)),
+    "no patches": ("patches", lambda m: (m.update(patches=[]), each(m, patches=[]))),
+    "a patch that was not applied": ("patches", lambda m: m["patches"][0].update(applied=False)),
+    "a patch at fewer places": ("patches", lambda m: m["patches"][0].update(sites=1)),
+    "a patch that nothing carries": ("patches", lambda m: m["patches"][0].update(carriers=[])),
+    "a corrective patch said to change nothing": (
+        "patches",
+        lambda m: m["patches"][1].update(corrective=False),
+    ),
+    "biases said to be kept": ("patches", lambda m: m["patches"][2].update(applied=False)),
+    "a variant without its patches": ("patches", lambda m: m["variants"][1].update(patches=[])),
+    "other periods": ("periods", lambda m: m.update(rope_periods=[1.0, 2.0])),
+    "no periods": ("periods", lambda m: m.update(rope_periods=None)),
+}
+"""A lie, and the claim that is not true."""
+
+
+@small_one
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_is_found_by_what_the_files_say(name: str, copied: Path) -> None:
+    claim, change = LIES[name]
+    lie(copied, change)
+    assert f"manifest: {claim}" in {check.name for check in checked(copied) if check.status is Status.FAILED}
+
+
+def test_there_is_a_lie_for_every_claim() -> None:
+    assert {claim for claim, _ in LIES.values()} == set(CLAIMS)
+
+
+def test_the_claims_of_every_system_are_true(small_artifact: Path) -> None:
+    (check,) = checked(small_artifact)
+    assert (check.name, check.status) == ("manifest", Status.PASSED)
+    assert check.detail == f"the files prove its {', '.join(CLAIMS)}"
+
+
+@small_one
+def test_a_precision_that_loosens_the_limit_fails_the_validation(copied: Path) -> None:
+    lie(copied, lambda m: each(m, precision="fp16"))
+    report = vconv.validate(copied, quick=True, budget=1e-3)
+    assert report.status == "failed"
+    (check,) = (check for check in report.checks if check.status == "failed")
+    assert check.name == "manifest: precision"
+    assert check.detail == "the precision of onnx-fp32 is fp16, its files say fp32"
+    assert check.fault == "manifest"
+
+
+@small_one
+@pytest.mark.parametrize("key", ["variant", "path"])
+def test_a_variant_that_is_there_twice_is_refused(
+    key: str, copied: Path, refused: Callable[..., Any]
+) -> None:
+    lie(copied, lambda m: m["variants"].append({**m["variants"][1], "variant": "b", "path": "b"}))
+    assert len(Artifact.open(copied).manifest.variants) == 4
+    lie(copied, lambda m: m["variants"][-1].update({key: m["variants"][1][key]}))
+    with refused(ArtifactError, "cannot read", "is there twice"):
+        Artifact.open(copied)
+
+
+def test_the_bounds_of_a_graph_hold_for_every_graph_as_exported(small: Artifact) -> None:
+    for record in small.manifest.variants[1:]:
+        path = small.path(record)
+        assert runnable.broken_bound(path, record, frozenset({""})) == ("", "")

@@ -1,0 +1,257 @@
+"""What a manifest claims, and how the files of the artifact prove it.
+
+Hashes show that files are the manifest's. They do not show that the manifest is true: whoever changes it can
+make them fit. Each claim here is one row of the table. What no file can prove, such as a licence or the hub's
+name of a repository, is not judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vconv.artifact.artifact import Artifact, read_config
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.records import ContractRecord, PatchRecord, TensorRecord, VariantRecord
+from vconv.convert.architectures.outputs import output_shapes
+from vconv.convert.libraries.table import library_of
+from vconv.convert.patches import qkv_bias, rope_periods, table
+from vconv.convert.sources.base import LIBRARYS
+from vconv.convert.weights import ledger
+from vconv.precisions import PRECISIONS
+from vconv.types import BATCH_AXIS, CHANNELS, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
+from vconv.validators.checks.inspected_graph import InspectedGraph
+
+CLASS = "manifest"
+"""The class of fault of a claim that is not true."""
+_FLOAT32, _LAYOUT = "float32", "NCHW"
+_STORED = {"F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16"}
+"""ONNX's name of a type by its name in a weights file."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What claims are compared with.
+
+    Args:
+        artifact: the artifact.
+        graphs: by path, the graphs that keep their bounds.
+    """
+
+    artifact: Artifact
+    graphs: Mapping[str, InspectedGraph]
+
+    @property
+    def made(self) -> Manifest:
+        """The manifest."""
+        return self.artifact.manifest
+
+    def inspected(self) -> Iterator[tuple[VariantRecord, InspectedGraph]]:
+        """Yield the record of every graph, with the graph."""
+        for record in self.made.variants:
+            if record.path in self.graphs and not record.offline:
+                yield record, self.graphs[record.path]
+
+
+def _differs(what: str, said: object, found: object) -> str:
+    return "" if said == found else f"{what} is {said}, its files say {found}"
+
+
+def _first(findings: Iterator[str]) -> str:
+    return next(filter(None, findings), "")
+
+
+def _system(evidence: Evidence) -> str:
+    said, net = evidence.made.system, evidence.artifact.network
+    pairs = {
+        "library": (said.library, net.library),
+        "family": (said.family, net.layout.family),
+        "head": (said.head, net.head),
+        "pooling": (said.pooling, net.numbers.pooling),
+    }
+    return _first(_differs(name, *pair) for name, pair in pairs.items())
+
+
+def _size(evidence: Evidence) -> str:
+    artifact = evidence.artifact
+    library = library_of(artifact.network)
+    separate = PREPROCESSOR_FILE in library.files
+    processor = read_config(artifact.folder, PREPROCESSOR_FILE) if separate else {}
+    found = library.image_size(artifact.config, processor)
+    return _differs("the size", tuple(evidence.made.size), tuple(found))
+
+
+def _variants(evidence: Evidence) -> str:
+    known = {variant.name: (variant.engine, variant.path) for variant in VARIANTS}
+    return _first(
+        _differs(record.variant, (record.engine, record.path), known.get(record.variant))
+        for record in evidence.made.variants
+        if record.variant in known
+    )
+
+
+def _precision(evidence: Evidence) -> str:
+    stored = {_STORED.get(entry.dtype, entry.dtype) for entry in evidence.artifact.entries.values()}
+    names = {precision.onnx: precision.name for precision in PRECISIONS.values() if precision.onnx}
+
+    def named(types: set[str]) -> str:
+        return ", ".join(sorted(names.get(one, one) for one in types))
+
+    def findings() -> Iterator[str]:
+        for record in evidence.made.variants:
+            if record.engine == "torch":
+                yield _differs(f"the precision of {record.variant}", record.precision, named(stored))
+        for record, graph in evidence.inspected():
+            yield _differs(f"the precision of {record.variant}", record.precision, named(_types(graph)))
+
+    return _first(findings())
+
+
+def _types(graph: InspectedGraph) -> set[str]:
+    """Return ONNX's names of the types of a graph's weights."""
+    constants = (value.const_value for value in graph.model.graph.initializers.values())
+    return {tensor.dtype.name for tensor in constants if isinstance(tensor, ir.ExternalTensor)}
+
+
+def _contracts(evidence: Evidence) -> str:
+    size, network = evidence.made.size, evidence.artifact.network
+    shapes = output_shapes(network, 1, size)
+
+    def findings() -> Iterator[str]:
+        for record in evidence.made.variants:
+            contract = record.contract
+            yield _differs(f"the layout of {record.variant}", contract.layout, _LAYOUT)
+            yield _differs(f"preprocessing in {record.variant}", contract.preprocessing, False)
+            yield _differs(f"the axes of {record.variant}", set(contract.axes), _symbols(contract))
+            batch = BATCH_AXIS if contract.batch is None else contract.batch
+            wanted = {
+                name: TensorRecord(name=name, dtype=_FLOAT32, shape=(batch, *shape[1:]))
+                for name, shape in shapes.items()
+            }
+            taken = TensorRecord(name=INPUT, dtype=_FLOAT32, shape=(batch, CHANNELS, *size))
+            yield _differs(f"the input of {record.variant}", contract.input, taken)
+            yield _differs(f"the outputs of {record.variant}", set(contract.outputs), set(wanted))
+            yield from (
+                _differs(f"the output {name} of {record.variant}", contract.outputs.get(name), tensor)
+                for name, tensor in wanted.items()
+            )
+
+    return _first(findings())
+
+
+def _symbols(contract: ContractRecord) -> set[str]:
+    tensors = (contract.input, *contract.outputs.values())
+    return {axis for tensor in tensors for axis in tensor.shape if isinstance(axis, str)}
+
+
+def _graphs(evidence: Evidence) -> str:
+    def findings() -> Iterator[str]:
+        for record, graph in evidence.inspected():
+            said, model = record.graph, graph.model
+            if said is None:
+                yield f"{record.variant} is a graph without a description"
+                continue
+            yield _differs(f"the opset of {record.variant}", said.opset, model.opset_imports.get("", 0))
+            yield _differs(f"the IR version of {record.variant}", said.ir_version, model.ir_version)
+            yield _differs(f"the operators of {record.variant}", said.operators, graph.operators)
+
+    return _first(findings())
+
+
+def _ledger(evidence: Evidence) -> str:
+    return _differs("the ledger's summary", evidence.made.ledger, ledger.summary(evidence.artifact.ledger))
+
+
+def _parameters(evidence: Evidence) -> str:
+    said = evidence.made.complexity
+    found = sum(math.prod(line.shape) for line in evidence.artifact.ledger)
+    return _differs("the number of parameters", said.parameters, found) if said else ""
+
+
+def _patches(evidence: Evidence) -> str:
+    made, network = evidence.made, evidence.artifact.network
+    applied = tuple(record.name for record in made.patches if record.applied)
+    named = [record.name for record in made.patches]
+    wanted = [patch.name for patch in table.called_for(network)]
+
+    def findings() -> Iterator[str]:
+        yield _differs("the list of patches", named, wanted)
+        yield from (_patch(record, evidence) for record in made.patches)
+        yield from (
+            _differs(f"the patches of {record.variant}", record.patches, applied) for record in made.variants
+        )
+
+    return _first(findings())
+
+
+def _patch(record: PatchRecord, evidence: Evidence) -> str:
+    patch, artifact = table.PATCHES[record.name], evidence.artifact
+    network = artifact.network
+    if not _is_applied(record.name, evidence):
+        return _differs(f"{record.name} applied", record.applied, False)
+    sites, carriers = patch.expected(network), patch.carriers(network)
+    if patch.edit_config(network, dict(artifact.config)) != dict(artifact.config):
+        return f"{record.name} is applied, but config.json does not carry it"
+    pairs = {
+        "applied": (record.applied, True),
+        "corrective": (record.corrective, patch.corrective),
+        "places": (record.sites, sites),
+        "places in the configuration": (record.carried_by_config, sites if "config" in carriers else 0),
+        "carriers": (record.carriers, carriers),
+    }
+    return _first(_differs(f"{name} of {record.name}", *pair) for name, pair in pairs.items())
+
+
+def _is_applied(patch: str, evidence: Evidence) -> bool:
+    """Return whether the files have a patch that the network needs."""
+    network = evidence.artifact.network
+    if patch == qkv_bias.PATCH.name:
+        endings = tuple(network.layout.biases)
+        dropped = [line.source for line in evidence.artifact.ledger if line.action == "dropped"]
+        return any(network.layout.disk_key(name).endswith(endings) for name in dropped)
+    return not (table.PATCHES[patch].corrective and evidence.made.source.periods == LIBRARYS)
+
+
+def _periods(evidence: Evidence) -> str:
+    network = evidence.artifact.network
+    applied = evidence.artifact.applies(rope_periods.PATCH.name)
+    found = tuple(rope_periods.of(network).tolist()) if applied and network.numbers.rope_base else None
+    return _differs("the RoPE periods", evidence.made.rope_periods, found)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that a manifest says of the artifact.
+
+    Args:
+        wrong: returns how the files contradict it; empty if they do not.
+        proof: what it is compared with.
+    """
+
+    wrong: Callable[[Evidence], str]
+    proof: str
+
+
+CLAIMS: Mapping[str, Claim] = {
+    "system": Claim(_system, "the configuration and the weights describe this library, family and head"),
+    "size": Claim(_size, "the image processor makes images of this size"),
+    "variants": Claim(_variants, "each variant that every artifact has is run from its own file"),
+    "precision": Claim(_precision, "the types of the weights in the file and in each graph"),
+    "contracts": Claim(_contracts, "the network's outputs at this size"),
+    "graphs": Claim(_graphs, "opset, IR version and operators are counted in each graph"),
+    "ledger": Claim(_ledger, "the lines of the ledger are counted"),
+    "parameters": Claim(_parameters, "the elements of the source's tensors are counted in the ledger"),
+    "patches": Claim(_patches, "the network calls for them; configuration and ledger carry them"),
+    "periods": Claim(_periods, "the periods are computed again from the configuration"),
+}
+"""Every claim that files can prove, by name."""
+
+
+def check_claims(evidence: Evidence) -> list[Check]:
+    """Compare every claim of a manifest with the files; return one check if all of them are true."""
+    wrong = {name: claim.wrong(evidence) for name, claim in CLAIMS.items()}
+    failed = [Check(f"manifest: {name}", Status.FAILED, what, CLASS) for name, what in wrong.items() if what]
+    return failed or [Check("manifest", Status.PASSED, f"the files prove its {', '.join(CLAIMS)}")]
