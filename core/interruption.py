@@ -18,8 +18,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupted(KeyboardInterrupt):
     """A signal came.
 
-    Python ends a process with the status -2 once a KeyboardInterrupt itself has left an ``exec`` of text, such as
-    that of a dataclass, even if it is caught later.
+    Python ends a process with the status -2 once a KeyboardInterrupt itself has left an ``exec`` of text,
+    such as that of a dataclass, even if it is caught later.
     """
 
 
@@ -27,8 +27,8 @@ class Interrupted(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """Let each of :data:`SIGNALS` raise :class:`Interrupted` in this block, and then end with status 130.
 
-    A signal that was ignored before, such as SIGHUP under nohup, stays ignored. After the block all are ignored,
-    because Python's own way to end a process takes a second, and by then the result is out.
+    A signal that was ignored before, such as SIGHUP under nohup, stays ignored. After the block all are
+    ignored, because Python's own way to end a process takes a second, and by then the result is out.
 
     Raises:
         SystemExit: a signal came, whatever a library made of it: numpy turns one that comes

@@ -1,4 +1,4 @@
-"""The standard streams: closed ones are opened, and one that takes no more text ends a command in one sentence."""
+"""The standard streams: closed ones are opened, and a full one ends a command in one sentence."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 def open_streams() -> None:
     """Open the standard streams that the caller closed, such as by ``>&-``, on the null device.
 
-    Otherwise the next file that is opened takes the number of a closed stream, and a library that prints would
-    print into that file. Text that a stream's encoding lacks, such as a path of another encoding, is printed as
-    escape sequences.
+    Otherwise the next file that is opened takes the number of a closed stream, and a library that prints
+    would print into that file. Text that a stream's encoding lacks, such as a path of another encoding, is
+    printed as escape sequences.
     """
     for number, (name, mode) in enumerate(_STREAMS):
         try:

@@ -70,7 +70,9 @@ main()
     ids=["in an exec of text", "a library makes an import error of it", "a library ends the process"],
 )
 def test_a_signal_wherever_it_comes(body: str) -> None:
-    script = f"import os, signal\nfrom vconv.interruption import interruptible\nwith interruptible():\n    {body}"
+    script = (
+        f"import os, signal\nfrom vconv.interruption import interruptible\nwith interruptible():\n    {body}"
+    )
     assert run(script) == (130, "", MESSAGE)
 
 

@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 FULL = (
-    "error: cannot print to standard output | got No space left on device | expected a terminal, a pipe, or a file "
-    "with room | fix: send the output elsewhere; what was written to files is complete\n"
+    "error: cannot print to standard output | got No space left on device | expected a terminal, a pipe, or "
+    "a file with room | fix: send the output elsewhere; what was written to files is complete\n"
 )
 
 
-def shell(redirection: str, *arguments: str | Path) -> tuple[int, str, str]:
+def shell(redirection: str, *arguments: str | Path, before: str = "") -> tuple[int, str, str]:
     """Run vconv in a shell with a redirection; return its status, and what it printed."""
-    line = f'"$@" {redirection}'
+    line = f'{before}"$@" {redirection}'
     command = ["sh", "-c", line, "sh", sys.executable, "-m", "vconv", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("command", [("list",), ("--help",), ("info", "--help"), ("list", "--json")], ids=" ".join)
+@pytest.mark.parametrize("command", [("list",), ("--help",), ("info", "--help")], ids=" ".join)
 def test_a_closed_or_full_standard_output(command: tuple[str, ...]) -> None:
     assert shell(">&-", *command) == (0, "", "")
     assert shell(">/dev/full", *command) == (2, "", FULL)
 
 
 def test_a_reader_that_has_seen_enough() -> None:
-    status, out, err = shell("| true", "list", "--json")
-    assert (status, out, err) == (0, "", "")
+    _, out, err = shell("; echo $? >&2) | true", "list", "--json", before="(")
+    assert (out, err) == ("", "1\n")
 
 
-@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("redirection", ["2>&-", "<&- >&- 2>&-", "2>/dev/full"])
 def test_a_validation_with_closed_streams_passes_and_says_so(redirection: str, copied: Path) -> None:
     status, out, _ = shell(redirection, "validate", copied, "--quick", "--json")
     assert status == 0
@@ -56,12 +54,3 @@ sys.exit(0 if number > 2 and sys.stdin.read() == "" else 3)
 """
     command = 'exec "$@" <&- >&- 2>&-'
     assert subprocess.run(["sh", "-c", command, "sh", sys.executable, "-c", script]).returncode == 0
-
-
-def test_a_path_of_another_encoding_is_printed_escaped(
-    copied: Path, tmp_path: Path, small_name: str, run: Callable[..., object] | None = None
-) -> None:
-    other = copied.rename(tmp_path / os.fsdecode(b"caf\xe9"))
-    status, out, err = shell("", "info", other)
-    assert (status, err) == (0, "")
-    assert "caf\\udce9" in out
