@@ -85,6 +85,27 @@ def refusal(error: OSError) -> VconvError | None:
     )
 
 
+def require_utf8(path: Path, what: str) -> None:
+    """Refuse a path with bytes that are not UTF-8: ONNX, ONNX Runtime and OpenVINO open no such path.
+
+    Args:
+        path: the path, as it is handed to the libraries.
+        what: what it is the path of.
+
+    Raises:
+        ArtifactError: its name comes from a system with another encoding.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ArtifactError(
+            f"the path of {what} is not in UTF-8, and libraries for graphs cannot open it",
+            got=ascii(str(path)),
+            expected="a path in UTF-8",
+            fix="rename that file or folder, or use a link to it from elsewhere",
+        ) from error
+
+
 def kind_of(path: Path) -> str:
     """Say what is at a path: ``a file``, ``a folder``, or something else; empty if there is nothing.
 

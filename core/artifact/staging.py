@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.disk import PARTIAL, SCRATCH, disk_full, kind_of
+from vconv.disk import PARTIAL, SCRATCH, disk_full, kind_of, require_utf8
 from vconv.errors import ArtifactError
 from vconv.types import MANIFEST_FILE, Say
 
@@ -194,6 +194,7 @@ def staging(target: Path, force: bool) -> Iterator[StagedExport]:
     with contextlib.ExitStack() as kept:
         with _writable(target.parent):
             target = _resolved(target)
+            require_utf8(target, "the artifact")
             if target.parent.is_dir():
                 _sweep(target)
             _refuse_occupied(target, force)
