@@ -1,6 +1,17 @@
-"""Run the command line with `python -m vconv`."""
+"""Run the command line: `vconv`, or `python -m vconv`."""
 
-from vconv.cli import main
+from vconv.interruption import interruptible
+from vconv.streams import open_streams
+
+
+def main() -> None:
+    """Prepare signals and streams, and only then import the command line, which takes a while."""
+    with interruptible():
+        open_streams()
+        from vconv.cli import main as commands
+
+        commands(prog_name="vconv")
+
 
 if __name__ == "__main__":
     main()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +20,15 @@ MARGIN_BYTES = 64 * 2**20
 
 PARTIAL, FILLING = ".partial-", ".filling-"
 """Parts of the names of the working folders of an export and a fill."""
+A_FILE = "a file"
+_KINDS = {
+    stat.S_IFREG: A_FILE,
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 SCRATCH = "vconv-scratch-"
 """The start of the names of temporary folders."""
 
@@ -71,6 +83,53 @@ def refusal(error: OSError) -> VconvError | None:
         expected="a file or folder that can be read and written",
         fix="check the path, its permissions and its disk",
     )
+
+
+def require_utf8(path: Path, what: str) -> None:
+    """Refuse a path with bytes that are not UTF-8: ONNX, ONNX Runtime and OpenVINO open no such path.
+
+    Args:
+        path: the path, as it is handed to the libraries.
+        what: what it is the path of.
+
+    Raises:
+        ArtifactError: its name comes from a system with another encoding.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ArtifactError(
+            f"the path of {what} is not in UTF-8, and libraries for graphs cannot open it",
+            got=ascii(str(path)),
+            expected="a path in UTF-8",
+            fix="rename that file or folder, or use a link to it from elsewhere",
+        ) from error
+
+
+def kind_of(path: Path) -> str:
+    """Say what is at a path: ``a file``, ``a folder``, or something else; empty if there is nothing.
+
+    A link stands for what it leads to.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link to nothing" if path.is_symlink() else ""
+    return _KINDS.get(stat.S_IFMT(mode), "neither a file nor a folder")
+
+
+def own_folders() -> list[Path]:
+    """Return folders of this machine and its user, whose paths no artifact may contain.
+
+    There may be fewer than usual: a container's user may have no home and no entry in the list of users, and
+    the current folder may have been removed.
+    """
+    found = [tempfile.gettempdir(), sys.prefix]
+    with contextlib.suppress(RuntimeError):
+        found.append(str(Path.home()))
+    with contextlib.suppress(FileNotFoundError):
+        found.append(str(Path.cwd()))
+    return [Path(folder) for folder in found if folder != os.sep]
 
 
 def _place(folder: Path) -> tuple[Path, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -106,6 +107,13 @@ def understood(
     try:
         yield
     except _REFUSALS as error:
+        if sys.flags.optimize > 1:
+            raise VconvError(
+                f"{library} cannot run in a Python that drops docstrings",
+                got="PYTHONOPTIMIZE=2 or python -OO",
+                expected="docstrings, which transformers reads when it is imported",
+                fix="unset PYTHONOPTIMIZE, or set it to 1",
+            ) from error
         said = " ".join(str(error).replace(str(folder), "the folder").split())
         raise kind(
             f"{library} cannot make the {thing} that {file} describes",

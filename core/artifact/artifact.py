@@ -17,6 +17,7 @@ from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE, Line
+from vconv.disk import require_utf8
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
@@ -40,6 +41,7 @@ class Artifact:
         Raises:
             ArtifactError: there is no artifact, or its manifest is damaged.
         """
+        require_utf8(Path(path), "the artifact")
         return cls(Path(path), manifest.load(Path(path)))
 
     def __str__(self) -> str:

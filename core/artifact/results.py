@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vconv.disk import A_FILE, kind_of
 from vconv.errors import ArtifactError
 
 RESULTS_FILE = "results.json"
@@ -121,12 +122,27 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Replace a file in one step: write a temporary file beside it, and rename that file."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    """Replace a file in one step: write a temporary file beside it, and rename that file.
+
+    Raises:
+        ArtifactError: what is there is no file: a folder, a device, a pipe.
+        OSError: it cannot be written; the error names the file.
+    """
+    there = kind_of(path)
+    if there not in (A_FILE, "", "a link to nothing"):
+        raise ArtifactError(
+            f"cannot replace {path}",
+            got=there,
+            expected="a file, or nothing there",
+            fix="move it away, or choose another place",
+        )
+    beside = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         beside.write_bytes(content)
         beside.replace(path)
-    except BaseException:
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+    finally:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise

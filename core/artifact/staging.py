@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
+import hashlib
 import os
 import shutil
 import tempfile
@@ -16,11 +17,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.disk import PARTIAL, SCRATCH, disk_full
+from vconv.disk import PARTIAL, SCRATCH, disk_full, kind_of, require_utf8
 from vconv.errors import ArtifactError
 from vconv.types import MANIFEST_FILE, Say
 
 _REPLACED = "replaced"
+_LONGEST = 200
+"""Bytes of a target's name that its stage's name repeats; file systems take 255 for the whole name."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 """Flags to open a folder for locking. A pipe, a link or a file of the same name is not opened."""
 
@@ -39,7 +42,9 @@ class StagedExport:
 
 
 def _partial_prefix(target: Path) -> str:
-    return f".{target.name}{PARTIAL}"
+    name = os.fsencode(target.name)
+    shown = target.name if len(name) <= _LONGEST else hashlib.sha256(name).hexdigest()
+    return f".{shown}{PARTIAL}"
 
 
 @contextlib.contextmanager
@@ -143,7 +148,9 @@ def _refuse_occupied(target: Path, force: bool) -> None:
     is_artifact = (target / MANIFEST_FILE).is_file()
     if force and is_artifact:
         return
-    kind = "an artifact" if is_artifact else "a folder that is not empty" if target.is_dir() else "a file"
+    kind = (
+        "an artifact" if is_artifact else "a folder that is not empty" if target.is_dir() else kind_of(target)
+    )
     raise ArtifactError(
         f"{target} is in the way",
         got=kind,
@@ -187,6 +194,7 @@ def staging(target: Path, force: bool) -> Iterator[StagedExport]:
     with contextlib.ExitStack() as kept:
         with _writable(target.parent):
             target = _resolved(target)
+            require_utf8(target, "the artifact")
             if target.parent.is_dir():
                 _sweep(target)
             _refuse_occupied(target, force)

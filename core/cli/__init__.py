@@ -37,15 +37,17 @@ from vconv.cli.options import (
     weights,
     whole_numbers,
 )
+from vconv.streams import printing
 
 
 def show(document: Any, draw: Callable[[Any], None], as_json: bool) -> None:
     """Print a result as JSON or drawn for a terminal, after removing the progress display."""
     click.get_current_context().close()
-    if as_json:
-        click.echo(json.dumps(document, indent=2, allow_nan=False, default=_plain))
-    else:
-        draw(document)
+    with printing():
+        if as_json:
+            click.echo(json.dumps(document, indent=2, allow_nan=False, default=_plain))
+        else:
+            draw(document)
 
 
 def _plain(document: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -14,10 +13,19 @@ from vconv.backends import without_autoload, without_torch_npu
 from vconv.cli.examples import EXAMPLES
 from vconv.cli.options import GROUPS
 from vconv.errors import UnknownNameError, VconvError
+from vconv.interruption import end_interrupted
+from vconv.streams import printing
 
 
 class Command(click.Command):
     """A command whose help lists the options under headings, which are the same in every command."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the arguments of the command, which prints its help if that is asked for; see click."""
+        with printing():
+            return super().make_context(info_name, args, parent, **extra)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options; see click. Options that are in no group of :data:`GROUPS` go under Options."""
@@ -57,7 +65,7 @@ class Commands(click.Group):
         """Parse the arguments before the command; see click."""
         if not args:
             return super().make_context(info_name, args, parent, **extra)
-        with _sentences():
+        with _sentences(), printing():
             return super().make_context(info_name, args, parent, **extra)
 
     def resolve_command(
@@ -70,14 +78,11 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; see click. SIGTERM and SIGHUP interrupt the command.
+        """Run the command; see click.
 
         torch_npu may be broken, so this method keeps other libraries from importing it; vconv imports
         torch_npu only for an NPU.
         """
-        signal.signal(signal.SIGTERM, _interrupt)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-            signal.signal(signal.SIGHUP, _interrupt)
         with _sentences(), without_autoload(), without_torch_npu():
             return super().invoke(ctx)
 
@@ -107,14 +112,10 @@ def _sentences() -> Iterator[None]:
             raise
         _exit_with(sentence)
     except KeyboardInterrupt:
-        click.echo("interrupted: nothing half-made is left", err=True)
-        sys.exit(130)
+        end_interrupted()
 
 
 def _exit_with(error: VconvError) -> NoReturn:
-    click.echo(f"error: {error}", err=True)
+    with contextlib.suppress(OSError):  # the exit status says it too
+        click.echo(f"error: {error}", err=True)
     sys.exit(error.exit_status)
-
-
-def _interrupt(number: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt

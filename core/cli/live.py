@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -59,7 +60,11 @@ class Printed:
             return
         else:
             self._due = now + EVERY_SECONDS
-        click.echo(f"{now - self._start:6.1f} s  {line}", file=self._stream)
+        try:
+            click.echo(f"{now - self._start:6.1f} s  {line}", file=self._stream)
+        except OSError as error:  # a log without room costs its lines, not the work of hours
+            if error.errno == errno.EPIPE:
+                raise
 
     def close(self) -> None:
         """Do nothing: all lines are permanent."""

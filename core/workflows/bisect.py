@@ -22,6 +22,7 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.variants import DEFAULT_VARIANT
 from vconv.runtime.inputs.images import open_images
 from vconv.runtime.stages.torch_model import TorchStages
+from vconv.surroundings import own_surroundings
 from vconv.types import Array, Say, Status, silent
 from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.bisect.chart import error_against_depth
@@ -41,6 +42,7 @@ _APART = ("files", "source", "variants", "golden", "preprocessing")
 """Checks that cannot explain the failure of a variant: no variant uses the data that they check."""
 
 
+@own_surroundings()
 def bisect(
     path: str | Path,
     variant: str = DEFAULT_VARIANT,

@@ -83,8 +83,8 @@ def refresh(artifact: Artifact, say: Say) -> str | None:
                 say(f"{CARD_FILE} was changed by hand and is left alone: `vconv card --force` replaces it")
                 return None
             _write(artifact, kept, None)
-    except VconvError as error:
-        # The validation is done and saved: a damaged older report must not make it fail.
+    except (VconvError, OSError) as error:
+        # The validation is done and saved: neither a damaged older report nor an unreadable card fails it.
         say(f"{CARD_FILE} is left as it was: {error}")
         return None
     return str(artifact.folder / CARD_FILE)

@@ -15,6 +15,7 @@ from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
+from vconv.surroundings import own_surroundings
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import open_limits
@@ -28,6 +29,7 @@ from vconv.workflows.checks import check_artifact
 from vconv.workflows.run_plan import RunPlan, timing_plan
 
 
+@own_surroundings()
 def compare(
     paths: Sequence[str | Path],
     *,

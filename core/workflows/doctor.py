@@ -13,6 +13,7 @@ from vconv.errors import InputError
 from vconv.runtime.doctor import diagnosis
 from vconv.runtime.doctor.diagnosis import Finding, State
 from vconv.runtime.engines.table import ENGINES
+from vconv.surroundings import own_surroundings
 from vconv.types import Say, silent
 
 
@@ -21,6 +22,7 @@ def _needed() -> list[str]:
     return ["onnx", *(engine.package for engine in ENGINES.values() if engine.needed)]
 
 
+@own_surroundings()
 def doctor(
     probed: bool = False,
     *,

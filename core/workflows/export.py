@@ -27,6 +27,7 @@ from vconv.convert.weights.ledger import Line
 from vconv.errors import ExportCheckError, InputError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import open_images, require_seed
+from vconv.surroundings import own_surroundings
 from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy import golden as golden_room
@@ -45,6 +46,7 @@ from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 DEFAULT_OUT = "artifacts"
 
 
+@own_surroundings()
 def export(
     name: str | System,
     weights: str | Path | None = None,

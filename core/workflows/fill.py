@@ -18,12 +18,14 @@ from vconv.disk import FILLING, disk_full, require_space
 from vconv.errors import ArtifactError, WeightsError
 from vconv.hashes import sha256_of
 from vconv.progress import megabytes
+from vconv.surroundings import own_surroundings
 from vconv.types import WEIGHTS_FILE, Say, silent
 from vconv.workflows import originals
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+@own_surroundings()
 def fill(
     path: str | Path,
     weights: str | None = None,

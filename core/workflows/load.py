@@ -16,10 +16,12 @@ from vconv.runtime.engines.base import Session, unavailable
 from vconv.runtime.engines.table import ENGINES, engines_of, runs, usual_engine
 from vconv.runtime.engines.torch_kinds import PATCHED_FP32, TORCH_KINDS, TorchName
 from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
+from vconv.surroundings import own_surroundings
 from vconv.validators.latency import winners
 from vconv.validators.latency.winners import RankedVariant
 
 
+@own_surroundings()
 def load(
     path: str | Path,
     device: str = "cpu",

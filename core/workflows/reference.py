@@ -12,11 +12,13 @@ from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.disk import A_FILE, kind_of
 from vconv.errors import ArtifactError, InputError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS as DEVICE_KINDS
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import open_images
+from vconv.surroundings import own_surroundings
 from vconv.types import Say, silent
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy import reference_file
@@ -30,6 +32,7 @@ KINDS = ("cpu", "cuda")
 """Devices that run a reference. An NPU's own GELU is the tanh form, and no patch may correct a reference."""
 
 
+@own_surroundings()
 def reference(
     path: str | Path,
     weights: str | None = None,
@@ -160,18 +163,21 @@ def _place(device: str) -> Device:
 
 
 def _require_writable(target: Path, folder: Path, force: bool) -> None:
-    inside = folder.resolve() in target.resolve().parents
-    if inside or target.is_dir() or (target.exists() and not force) or not target.parent.is_dir():
+    there = "a link" if target.is_symlink() else kind_of(target)
+    forced = there == A_FILE and force
+    reasons = (
+        (
+            "a place inside the artifact, whose files are all listed",
+            folder.resolve() in target.resolve().parents,
+        ),
+        (f"no folder {target.parent}", not target.parent.is_dir()),
+        (there, there and not forced),
+    )
+    found = next((reason for reason, holds in reasons if holds), "")
+    if found:
         raise ArtifactError(
             f"cannot write the reference to {target}",
-            got="a place inside the artifact, whose files are all listed"
-            if inside
-            else "a folder"
-            if target.is_dir()
-            else "a file that is there"
-            if target.exists()
-            else f"no folder {target.parent}",
+            got=found,
             expected="a new file, outside of the artifact",
-            fix="choose another --out"
-            + ("" if inside or not target.is_file() else ", or replace it with --force"),
+            fix="choose another --out" + ", or replace it with --force" * (found == A_FILE),
         )

@@ -24,6 +24,7 @@ from vconv.precisions import AUTO
 from vconv.progress import ProgressMeter
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import natural_images
+from vconv.surroundings import own_surroundings
 from vconv.types import Check, Say, Status, silent, weights_named
 from vconv.validators import validation
 from vconv.validators.accuracy.golden import Reference, check_recorded, recorded
@@ -62,6 +63,7 @@ class TestedArtifact:
     live: Reference
 
 
+@own_surroundings()
 def selftest(
     path: str | Path | None = None,
     weights: str | None = None,

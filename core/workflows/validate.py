@@ -21,6 +21,7 @@ from vconv.runtime.inputs.images import open_images
 from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.timing.clocks import TimingPlan
+from vconv.surroundings import own_surroundings
 from vconv.types import Say, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import Limits, open_limits
@@ -52,6 +53,7 @@ from vconv.workflows.reference import read_reference
 from vconv.workflows.run_plan import RunPlan, timing_plan
 
 
+@own_surroundings()
 def validate(
     path: str | Path,
     weights: str | None = None,

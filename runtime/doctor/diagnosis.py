@@ -76,9 +76,11 @@ class Diagnosis:
 
 _DISTRIBUTIONS = ("vconv", "torch", "torchvision", "transformers", "timm", "numpy", "onnx", TORCH_NPU)
 """The packages that are checked, besides those of the engines."""
+_ON_TORCH, _APART = ("torch", "torchvision", "timm"), ("transformers",)
 _LIBRARIES = ("torch", "torchvision", "transformers", "timm")
 _FORMATS = ("numpy", "onnx")
-"""The libraries that vconv needs, besides engines. Each tuple is imported in one child process."""
+"""The libraries that vconv needs, besides engines. transformers has a child process of its own: without torch
+it takes a second, while torch and what builds on it are imported beside it."""
 _FOUNDATIONS = {"torchvision": "torch", "timm": "torchvision", TORCH_NPU: "torch"}
 """By library, the library whose problems it shares. The table of engines has those of the engines."""
 
@@ -255,7 +257,8 @@ def examine() -> Diagnosis:
     """
     optional = (TORCH_NPU, *(engine.package for engine in _engines(False)))
     formats = (*_FORMATS, *(engine.package for engine in _engines(True)))
-    scene = _scene((_LIBRARIES, formats, *((name,) for name in optional if is_installed(name))))
+    children = (_ON_TORCH, _APART, formats, *((name,) for name in optional if is_installed(name)))
+    scene = _scene(children)
     findings = (look(scene) for look in _looks())
     return Diagnosis(tuple(finding for finding in findings if finding is not None))
 

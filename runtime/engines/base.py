@@ -24,6 +24,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.engines import arithmetic
 from vconv.runtime.inputs.preprocessing import Processor, load_processor
 from vconv.runtime.timing.launches import Launches
+from vconv.surroundings import own_surroundings
 from vconv.types import Array, Arrays
 
 _OUT_OF_MEMORY = "Failed to allocate memory"
@@ -120,6 +121,7 @@ class Session(ABC):
         """Run one batch of float32 (B, 3, H, W); return the named outputs, and store ``placed``."""
         return self.fetch(self.bind(pixel_values)())
 
+    @own_surroundings()
     def __call__(self, images: Array | Sequence[Image.Image]) -> dict[str, Array]:
         """Run a batch.
 

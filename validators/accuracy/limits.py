@@ -128,8 +128,9 @@ class Limits:
                     )
 
 
-GREATEST_FILE = 2**20
-"""Bytes; a longer file is refused."""
+GREATEST_FILE = 2**14
+"""Bytes; a longer file is refused. All bounds of all tables take 3 kB, and the time that tomllib takes for a
+key of many dots grows with the square of its length."""
 _TABLES = "tables such as [fp32.fp32], each with metric = bound"
 _RANGES = {
     "low": (sys.float_info.max, "a finite number, 0 or more"),
@@ -184,7 +185,9 @@ def _read(path: str) -> bytes:
             fix="name one of those",
         ) from error
     if len(raw) > GREATEST_FILE:
-        raise _refusal(f"{path} is no file of limits", got="more than 1 MiB", expected=_TABLES)
+        raise _refusal(
+            f"{path} is no file of limits", got=f"more than {GREATEST_FILE // 2**10} KiB", expected=_TABLES
+        )
     return raw
 
 

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from vconv.artifact import results
 from vconv.artifact.manifest import Manifest
+from vconv.disk import A_FILE, kind_of
 from vconv.errors import ArtifactError, InputError
 from vconv.types import INPUT, Arrays, Check, Status
 from vconv.validators.accuracy.golden import Reference
@@ -114,6 +115,10 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
         InputError: it was recorded from another system or other weights, or for other outputs or sizes.
     """
     try:
+        there = kind_of(path)
+        if there != A_FILE:
+            raise ValueError(there or "no such file")
+        path.open("rb").close()  # safetensors calls whatever cannot be opened "no such file"
         with safe_open(path, "numpy") as file:
             told = _Told.model_validate_json((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -131,7 +136,7 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise ArtifactError(
             f"cannot read the reference {path}",
-            got=_lack(path, error),
+            got=_lack(error),
             expected="a file that `vconv reference` wrote",
             fix="check the path, or record it again",
         ) from error
@@ -140,9 +145,9 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
     return ReferenceFile(reference, told.facts, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def _lack(path: Path, error: Exception) -> str:
-    if path.is_dir() or not path.exists():
-        return "a folder" if path.is_dir() else "no such file"
+def _lack(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return "a file of other tensors" if isinstance(error, KeyError) else " ".join(str(error).split("\n")[:3])
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-import tempfile
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.graphs.passes.remove_unused import unused
 from vconv.convert.graphs.runnable import broken_bound
+from vconv.disk import own_folders
 from vconv.types import INPUT, Check, Status
 from vconv.validators.checks.fusible_gelu import fusible_gelus
 from vconv.validators.checks.inspected_graph import InspectedGraph
@@ -198,8 +198,8 @@ def _no_traces(subject: InspectedGraph) -> Wrong | None:
     if noted:
         return Wrong(f"{noted} parts contain metadata of the exporting machine")
     content = subject.path.read_bytes()
-    places = (str(Path.home()), str(Path.cwd()), tempfile.gettempdir(), sys.prefix, "site-packages")
-    named = [place for place in places if len(place) > 1 and place.encode() in content]
+    places = (*(os.fsencode(folder) for folder in own_folders()), b"site-packages")
+    named = [os.fsdecode(place) for place in places if place in content]
     return Wrong(f"a path of the exporting machine is inside: {named[0]}") if named else None
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vconv.artifact import results
 from vconv.artifact import staging as module
 from vconv.artifact.staging import left_behind, staging
 from vconv.errors import ArtifactError
@@ -160,6 +162,17 @@ def test_dots_in_a_target_are_resolved_before_anything_is_made(tmp_path: Path) -
         write(tmp_path / "new" / "..", "1")
     write(tmp_path / "new" / ".." / "a", "1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "notes"]
+
+
+@pytest.mark.parametrize("name", ["a" * 240, "é" * 127], ids=["240 bytes", "254 bytes"])
+def test_a_name_as_long_as_the_file_system_takes(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, "1")
+    with contextlib.suppress(KeyboardInterrupt), staging(tmp_path / name, True) as stage:
+        assert stage.artifact.parent.name.startswith(".")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    results.replace(tmp_path / ("b" * 255), b"2")
+    assert (tmp_path / ("b" * 255)).read_bytes() == b"2"
 
 
 def test_a_name_that_is_too_long_is_an_error_in_one_line(tmp_path: Path) -> None:

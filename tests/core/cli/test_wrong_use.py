@@ -25,6 +25,7 @@ from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.sources.table import Request, open_source
+from vconv.runtime.inputs.images import natural_image
 from vconv.types import CONFIG_FILE, MANIFEST_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE
 
 NAME = "dinov3-vits16"
@@ -373,3 +374,46 @@ def test_a_kill_leaves_no_artifact_and_the_retry_is_whole(
     vconv.export(NAME, str(weights), target)
     assert [path.name for path in target.parent.iterdir()] == ["a"]
     assert vconv.validate(target, str(weights), quick=True, budget=1e-3).passed
+
+
+def test_a_path_of_another_encoding_is_refused_escaped(small_artifact: Path, tmp_path: Path) -> None:
+    other = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(small_artifact, other)
+    shown = ascii(str(other))
+    for command in (("validate", other), ("bisect", other), ("compare", other), ("info", other)):
+        assert "the path of the artifact is not in UTF-8" in refused(*command)
+    assert f"got {shown} |" in refused("export", NAME, "--weights", "synthetic", "--force", "--out", other)
+    assert "caf\\udce9" in refused("export", NAME, "--weights", other / "none", "--out", tmp_path / "out")
+    (tmp_path / "link").symlink_to(other)
+    done = CliRunner().invoke(main, ["info", str(tmp_path / "link")])
+    assert done.exit_code == 0
+
+
+def test_weights_and_images_of_another_encoding_are_read(weights: Path, tmp_path: Path) -> None:
+    other = weights.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    image = other / os.fsdecode(b"p\xe9.png")
+    natural_image(3).save(other / "p.png")
+    (other / "p.png").rename(image)
+    command = [
+        "export",
+        NAME,
+        "--weights",
+        str(other),
+        "--images",
+        str(image),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+
+
+def test_a_python_without_docstrings_is_named_as_the_cause(tmp_path: Path) -> None:
+    command = [sys.executable, "-OO", *MINIATURES, "export", NAME, "--weights", "synthetic"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "error: transformers cannot run in a Python that drops docstrings | got PYTHONOPTIMIZE=2 or "
+        "python -OO | expected docstrings, which transformers reads when it is imported | fix: unset PYTHONOPTIMIZE, or set it "
+        "to 1"
+    )

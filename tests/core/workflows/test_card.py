@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import json
+import os
 import re
 import runpy
 import shutil
@@ -23,6 +25,7 @@ from PIL import Image
 
 import vconv
 from vconv.artifact import manifest, results
+from vconv.artifact.results import CARD_FILE
 from vconv.catalog.systems import System
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.runtime.inputs.images import natural_image
@@ -502,3 +505,29 @@ def test_agreement_on_a_folder_of_images_stands_in_the_card_and_on_the_page(
     for worst in dataset.worst:
         assert worst.thumbnail and worst.thumbnail in page
     assert "torn.png" in page
+
+
+def test_a_card_that_may_not_be_read_does_not_spoil_a_validation(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == CARD_FILE:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    lines: list[str] = []
+    report = vconv.validate(copied, quick=True, say=lines.append)
+    assert (report.passed, report.card) == (True, None)
+    said = f"README.md is left as it was: [Errno 13] Permission denied: '{copied / CARD_FILE}'"
+    assert lines[-1] == said
+
+
+def test_a_card_that_is_no_file_is_not_replaced(copied: Path) -> None:
+    (copied / CARD_FILE).unlink()
+    os.mkfifo(copied / CARD_FILE)
+    with pytest.raises(ArtifactError, match=r"cannot replace .*README.md .* got a named pipe"):
+        vconv.card(copied, force=True)
+    assert (copied / CARD_FILE).is_fifo()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from click.testing import CliRunner
 from safetensors import safe_open
 
 import vconv
 from vconv.artifact import manifest
+from vconv.cli import main
 from vconv.errors import ArtifactError, InputError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
@@ -222,6 +227,61 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(small_artifact: Path, tmp
     assert there.read_text() == "kept"
     vconv.reference(small_artifact, out=there, force=True)
     assert there.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a link"])
+def test_only_a_file_is_replaced(small_artifact: Path, tmp_path: Path, kind: str) -> None:
+    there = tmp_path / "special"
+    if kind == "a named pipe":
+        os.mkfifo(there)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(there))
+    else:
+        there.symlink_to(tmp_path / "elsewhere")
+    before = there.lstat()
+    with pytest.raises(ArtifactError, match=f"cannot write the reference to .* got {kind} ") as refused:
+        vconv.reference(small_artifact, out=there, force=True)
+    assert refused.value.fix == "choose another --out"
+    assert there.lstat() == before
+    with pytest.raises(ArtifactError, match=f"got {'no such file' if kind == 'a link' else kind}"):
+        vconv.validate(small_artifact, reference=there if kind != "a link" else tmp_path / "elsewhere")
+
+
+def test_a_disk_that_is_full_is_that_of_the_file(
+    small_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    command = ["reference", str(small_artifact), "--out", str(folder / "file")]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"error: the disk is full | got No space left on device | expected free space in {folder} | fix: "
+        "free some space, or choose another --out; nothing was kept"
+    )
+    assert list(folder.iterdir()) == []
+
+
+def test_a_reference_that_may_not_be_read_says_so(
+    small_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "reference.safetensors"
+    file.write_bytes(b"")
+    opened = Path.open
+
+    def refuse(path: Path, *given: Any, **named: Any) -> Any:
+        if path == file:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *given, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ArtifactError, match=r"cannot read the reference .* got Permission denied"):
+        vconv.validate(small_artifact, reference=file)
 
 
 def test_other_weights_are_refused(small_artifact: Path, tmp_path: Path) -> None:

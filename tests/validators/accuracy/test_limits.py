@@ -269,8 +269,8 @@ def test_bytes_that_are_no_text_are_no_limits(here: Path) -> None:
 
 
 @pytest.mark.parametrize(("over", "refused"), [(0, False), (1, True)])
-def test_a_file_of_more_than_a_mebibyte_is_not_read(over: int, refused: bool, here: Path) -> None:
-    assert GREATEST_FILE == 1024 * 1024
+def test_a_file_of_more_than_16_kibibytes_is_not_read(over: int, refused: bool, here: Path) -> None:
+    assert GREATEST_FILE == 16 * 1024
     text = "[fp32.fp32]\ncosine = 0.5\n"
     (here / "m.toml").write_text(text + "#" * (GREATEST_FILE + over - len(text)))
     if not refused:
@@ -279,7 +279,7 @@ def test_a_file_of_more_than_a_mebibyte_is_not_read(over: int, refused: bool, he
     with pytest.raises(InputError) as caught:
         open_limits("m.toml")
     assert str(caught.value) == (
-        f"m.toml is no file of limits | got more than 1 MiB | {TABLES_EXPECTED} | {FIX}"
+        f"m.toml is no file of limits | got more than 16 KiB | {TABLES_EXPECTED} | {FIX}"
     )
 
 

@@ -1,0 +1,94 @@
+"""A signal ends a command with status 130, from the first import of the command line to the end of Python."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SIGNALS = pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+MESSAGE = "interrupted: nothing half-made is left\n"
+
+
+def default() -> None:
+    """Take the default for every signal: a shell's background job ignores Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def run(script: str, **options: object) -> tuple[int, str, str]:
+    """Run a script in another Python; return its status and what it printed."""
+    given = {"preexec_fn": default, **options}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, **given)  # type: ignore[call-overload]
+    return done.returncode, done.stdout, done.stderr
+
+
+@SIGNALS
+def test_a_signal_while_the_command_line_is_imported(name: str) -> None:
+    script = f"""
+import os, signal, sys
+class Sender:
+    def find_spec(self, name, path, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.{name})
+sys.meta_path.insert(0, Sender())
+from vconv.__main__ import main
+sys.argv = ["vconv", "list"]
+main()
+"""
+    assert run(script) == (130, "", MESSAGE)
+
+
+@SIGNALS
+def test_a_signal_after_the_result_changes_nothing(name: str) -> None:
+    script = f"""
+import atexit, os, signal, sys
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+last = Last()  # goes with the interpreter
+atexit.register(os.kill, os.getpid(), signal.{name})
+from vconv.__main__ import main
+sys.argv = ["vconv", "--version"]
+main()
+"""
+    status, out, err = run(script)
+    assert (status, out.startswith("vconv, version "), err) == (0, True, "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "exec('os.kill(os.getpid(), signal.SIGINT)')",
+        "try:\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except BaseException as error:\n        raise ImportError('numpy') from error",
+        "try:\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except BaseException as error:\n        raise SystemExit(1) from error",
+    ],
+    ids=["in an exec of text", "a library makes an import error of it", "a library ends the process"],
+)
+def test_a_signal_wherever_it_comes(body: str) -> None:
+    script = (
+        f"import os, signal\nfrom vconv.interruption import interruptible\nwith interruptible():\n    {body}"
+    )
+    assert run(script) == (130, "", MESSAGE)
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
+    script = """
+import os, signal
+from vconv.interruption import interruptible
+with interruptible():
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("goes on")
+"""
+    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    assert run(script, **ignoring) == (0, "goes on\n", "")
+
+
+def test_an_error_without_a_signal_keeps_its_traceback() -> None:
+    script = "from vconv.interruption import interruptible\nwith interruptible():\n    1 / 0"
+    status, _, err = run(script)
+    assert (status, err.splitlines()[-1]) == (1, "ZeroDivisionError: division by zero")

@@ -1,0 +1,56 @@
+"""Standard streams that are closed, full or cut off: a command ends as it promises, without a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FULL = (
+    "error: cannot print to standard output | got No space left on device | expected a terminal, a pipe, or "
+    "a file with room | fix: send the output elsewhere; what was written to files is complete\n"
+)
+
+
+def shell(redirection: str, *arguments: str | Path, before: str = "") -> tuple[int, str, str]:
+    """Run vconv in a shell with a redirection; return its status, and what it printed."""
+    line = f'{before}"$@" {redirection}'
+    command = ["sh", "-c", line, "sh", sys.executable, "-m", "vconv", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", [("list",), ("--help",), ("info", "--help")], ids=" ".join)
+def test_a_closed_or_full_standard_output(command: tuple[str, ...]) -> None:
+    assert shell(">&-", *command) == (0, "", "")
+    assert shell(">/dev/full", *command) == (2, "", FULL)
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    _, out, err = shell("; echo $? >&2) | true", "list", "--json", before="(")
+    assert (out, err) == ("", "1\n")
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_a_validation_with_closed_streams_passes_and_says_so(redirection: str, copied: Path) -> None:
+    status, out, _ = shell(redirection, "validate", copied, "--quick", "--json")
+    assert status == 0
+    assert (json.loads(out)["passed"] if out else ">&-" in redirection) is True
+    assert len(list(copied.glob("reports/*.json"))) == 1
+
+
+def test_a_file_does_not_take_the_number_of_a_closed_stream() -> None:
+    script = """
+import os, sys
+from vconv.streams import open_streams
+open_streams()
+number = os.open(os.devnull, os.O_RDONLY)
+print("goes nowhere")
+print("goes nowhere", file=sys.stderr)
+sys.exit(0 if number > 2 and sys.stdin.read() == "" else 3)
+"""
+    command = 'exec "$@" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command, "sh", sys.executable, "-c", script]).returncode == 0
