@@ -26,7 +26,8 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import natural_images
 from vconv.types import Check, Say, Status, silent, weights_named
 from vconv.validators import validation
-from vconv.validators.accuracy.golden import Reference, check_recorded, load
+from vconv.validators.accuracy import golden
+from vconv.validators.accuracy.golden import Reference
 from vconv.validators.accuracy.limits import Limits, open_limits
 from vconv.validators.checks.integrity import verify_files
 from vconv.validators.faults.base import Fault
@@ -222,13 +223,12 @@ def _judged(
     patches: Mapping[str, Patch] | None = None,
 ) -> dict[str, Any]:
     """Validate a copy of an artifact as :func:`vconv.workflows.validate.validate` does, without timing it."""
-    golden = artifact.manifest.golden
 
     def refer(source: Source | None) -> tuple[Reference | None, Check, dict[str, Any]]:
         if photographs:
             return originals.reference(artifact, source, photographs, 0, silent)
-        recorded = load(artifact.folder / golden.path) if golden else None
-        return tested.live, check_recorded(tested.live, recorded), {}
+        kept = golden.recorded(artifact.folder, artifact.manifest)
+        return tested.live, golden.check_recorded(tested.live, kept), {}
 
     found = check_artifact(artifact, lambda: (tested.source, ""), refer)
     trial = RunPlan((find_device("cpu"),), engines, (AUTO,), patches)

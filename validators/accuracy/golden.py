@@ -14,6 +14,8 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from vconv import documents
+from vconv.artifact.manifest import Manifest
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files import safetensors_file
 from vconv.convert.libraries import corrections, models
@@ -212,15 +214,66 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
         ArtifactError: the file does not contain them.
     """
     try:
+        documents.open_regular(path).close()
         tensors = safetensors.numpy.load_file(path)
         return tensors.pop(INPUT), tensors
-    except (safetensors.SafetensorError, KeyError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
         raise ArtifactError(
             f"cannot read {path}",
-            got=f"{type(error).__name__}: {error}",
+            got=f"{type(error).__name__}: {error!s:.200}",
             expected=f"{INPUT} and the reference's outputs",
             fix="export the artifact again, or fetch it again",
         ) from error
+
+
+def recorded(folder: Path, made: Manifest) -> tuple[Array, dict[str, Array]] | None:
+    """Return the inputs and outputs that export recorded in an artifact; None if it recorded none.
+
+    Raises:
+        ArtifactError: the file does not contain them, or they are not those of the manifest.
+    """
+    if made.golden is None:
+        return None
+    path = folder / made.golden.path
+    pixel_values, outputs = load(path)
+    unfit = misfit(made, pixel_values, outputs, len(made.golden.images), made.golden.floor)
+    if unfit:
+        raise ArtifactError(
+            f"{path} does not fit the artifact",
+            got=unfit,
+            expected="the images and outputs that the manifest describes",
+            fix="export the artifact again, or fetch it again",
+        )
+    return pixel_values, outputs
+
+
+def misfit(
+    made: Manifest, pixel_values: Array, outputs: Arrays, named: int, floor: Mapping[str, float]
+) -> str:
+    """Return what in a recording is not as an artifact has it; empty if everything fits.
+
+    Args:
+        made: the artifact's manifest.
+        pixel_values: the recorded inputs.
+        outputs: the recorded outputs, by name.
+        named: the number of images that are named.
+        floor: the floor of each output.
+    """
+    expected = {INPUT: (3, *made.size)} | {name: shape[1:] for name, shape in made.outputs.items()}
+    found = {INPUT: pixel_values, **outputs}
+    shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
+    counts = {len(value) if value.ndim else 0 for value in found.values()}
+    if shapes != expected:
+        return f"{shapes}, not {expected}"
+    if counts != {named} or not named:
+        return f"{', '.join(map(str, sorted(counts)))} images, of which {named} are named"
+    if set(floor) != set(outputs):
+        return f"a floor for {', '.join(floor) or 'no output'}"
+    other = [name for name, value in found.items() if value.dtype != np.float32]
+    if other:
+        return f"{other[0]} as {found[other[0]].dtype}"
+    bad = [name for name, value in found.items() if not np.isfinite(value).all()]
+    return f"NaN or Inf in {', '.join(bad)}" if bad else ""
 
 
 def check_recorded(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,13 @@ import safetensors.numpy
 from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
 
+from vconv import documents
 from vconv.artifact import results
 from vconv.artifact.manifest import Manifest
 from vconv.errors import ArtifactError, InputError
+from vconv.hashes import sha256_of
 from vconv.types import INPUT, Arrays, Check, Status
-from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.golden import Reference, misfit
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.verdicts import judge
 
@@ -114,8 +115,9 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
         InputError: it was recorded from another system or other weights, or for other outputs or sizes.
     """
     try:
+        documents.open_regular(path).close()
         with safe_open(path, "numpy") as file:
-            told = _Told.model_validate_json((file.metadata() or {})[_KEY])
+            told = _told(path, (file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         stock = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_STOCK)}
         reference = Reference(
@@ -128,7 +130,7 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
             source="file",
             device=told.facts.device,
         )
-    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
         raise ArtifactError(
             f"cannot read the reference {path}",
             got=_lack(path, error),
@@ -137,13 +139,23 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
         ) from error
     _require_same(path, made, told.system, told.source)
     _require_fitting(path, made, reference, len(told.facts.images))
-    return ReferenceFile(reference, told.facts, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    return ReferenceFile(reference, told.facts, str(path), sha256_of(path))
+
+
+def _told(path: Path, text: str) -> _Told:
+    raw = text.encode()
+    if len(raw) > documents.REFERENCE.nbytes:
+        raise ValueError(f"a header of {len(raw)} bytes")
+    content = documents.parse(path, raw, documents.REFERENCE)
+    return documents.typed(path, _Told, content, documents.REFERENCE)
 
 
 def _lack(path: Path, error: Exception) -> str:
-    if path.is_dir() or not path.exists():
-        return "a folder" if path.is_dir() else "no such file"
-    return "a file of other tensors" if isinstance(error, KeyError) else " ".join(str(error).split("\n")[:3])
+    if isinstance(error, KeyError):
+        return "a file of other tensors"
+    if isinstance(error, OSError):
+        return "a folder" if path.is_dir() else error.strerror or str(error)
+    return " ".join(f"{error!s:.500}".split("\n")[:3])
 
 
 def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, Any]) -> None:
@@ -167,29 +179,13 @@ def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, 
 
 
 def _require_fitting(path: Path, made: Manifest, reference: Reference, named: int) -> None:
-    count = len(reference.pixel_values)
-    expected = {INPUT: (3, *made.size)} | {
-        name: tuple(int(length) for length in shape[1:]) for name, shape in made.outputs.items()
-    }
-    found = {INPUT: reference.pixel_values, **reference.outputs}
-    shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
-    sound = shapes == expected and all(len(value) == count for value in found.values()) and count == named
-    sound = sound and set(reference.floor) == set(reference.outputs)
-    sound = sound and all(value.dtype == np.float32 for value in found.values())
-    if not sound or not count:
+    unfit = misfit(made, reference.pixel_values, reference.outputs, named, reference.floor)
+    if unfit:
         raise InputError(
-            f"{path} does not fit the artifact",
-            got=f"{count} images, {shapes}",
-            expected=f"at least 1 image, {expected}",
+            f"the reference {path} does not fit the artifact",
+            got=unfit,
+            expected="the images and outputs of this artifact",
             fix="record it again from this artifact",
-        )
-    bad = [name for name, value in found.items() if not np.isfinite(value).all()]
-    if bad:
-        raise ArtifactError(
-            f"the reference {path} is damaged",
-            got=f"NaN or Inf in {', '.join(bad)}",
-            expected="finite numbers",
-            fix="record it again",
         )
 
 

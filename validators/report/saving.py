@@ -106,6 +106,8 @@ def probe(folder: Path) -> None:
     """
     with _sentence(folder):
         reports = folder / REPORTS_FOLDER
+        if os.path.lexists(reports):
+            reports = results.reports_folder(folder)
         probe = (reports if reports.exists() else folder) / f".probe-{uuid.uuid4().hex}"
         results.replace(probe, b"")
         probe.unlink()
@@ -170,8 +172,7 @@ def save(
 
 
 def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, Picture]) -> Path:
-    reports = folder / REPORTS_FOLDER
-    reports.mkdir(exist_ok=True)
+    reports = results.reports_folder(folder)
     text = json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n"
     path = _reserved(reports, f"{report.time}-{kind}")
     digest = hashlib.sha256(text.encode()).hexdigest()

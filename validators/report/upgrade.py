@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
+from vconv import documents
 from vconv.types import Status
 from vconv.validators.report.bisection import Bisection
 from vconv.validators.report.comparison import Comparison
@@ -51,11 +50,11 @@ def read_report(content: object, kind: str) -> Report | Comparison | Bisection:
             content = upgrade(content)
         elif version != SCHEMA_VERSION:
             raise UnreadableReportError(f"schema version {version}")
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UnreadableReportError(f"{place}: {first['msg']}") from error
+        return documents.strictly(model, content)
+    except UnreadableReportError:
+        raise
+    except ValueError as error:
+        raise UnreadableReportError(str(error)) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise UnreadableReportError(f"{type(error).__name__}: {error}") from error
 

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from vconv.artifact.results import TIME
 from vconv.cli.render.artifacts import patched
 from vconv.cli.render.base import (
     GAP,
@@ -27,7 +28,6 @@ from vconv.cli.render.base import (
     wrapped,
 )
 from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
-from vconv.validators.report.history import TIME
 
 
 def artifact(document: Document) -> None:
