@@ -9,16 +9,15 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
-import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from vconv.errors import ArtifactError
+from vconv.regular_files import open_regular
 
 DEEPEST = 32
 """Levels of nesting; a report has eight, and a configuration of a composed model about ten."""
@@ -68,32 +67,6 @@ REFERENCE = DocumentKind("what `vconv reference` wrote", 2**20, 10_000, "check t
 """The description in the header of a reference: versions, images and distances, some 3 kB."""
 
 Typed = TypeVar("Typed")
-
-
-class NotRegularError(OSError):
-    """A pipe, a device, a socket or a folder, where a file is needed."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(None, "not a regular file", str(path))
-
-    def __str__(self) -> str:
-        return f"{self.strerror}: {self.filename}"
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; links are followed. Nothing else is opened, so that nothing can block.
-
-    Raises:
-        OSError: there is no such file, it cannot be read, or it is not a regular file.
-    """
-    # Opening a device may have an effect. If a pipe takes the file's place now, opening it does not block.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise NotRegularError(path)
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise NotRegularError(path)
-    return os.fdopen(handle, "rb")
 
 
 def read(path: Path, kind: DocumentKind) -> bytes:
@@ -158,9 +131,14 @@ def strictly(form: type[Typed], content: Any) -> Typed:
         # From JSON, and not from the parsed values, because JSON has no tuples and no enumerations.
         return _adapter(form).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{place:.200}: {first['msg']:.200}") from None
+        raise ValueError(first_of(error)) from None
+
+
+def first_of(error: ValidationError) -> str:
+    """Return where a document differs first from its type, and how."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place:.200}: {first['msg']:.200}"
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from vconv.artifact.records import (
     VariantRecord,
 )
 from vconv.errors import ArtifactError
+from vconv.regular_files import open_regular
 from vconv.types import BATCH_AXIS, MANIFEST_FILE
 
 DIGEST_FILE = "vconv.json.sha256"
@@ -93,7 +94,7 @@ def digest(folder: Path) -> str:
     path = folder / DIGEST_FILE
     if not path.is_file():
         return ""
-    with documents.open_regular(path) as file:
+    with open_regular(path) as file:
         return "".join(file.read(_DIGEST_BYTES).decode("utf-8", "replace").split(maxsplit=1)[:1])
 
 

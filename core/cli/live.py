@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from vconv.cli.terminal import is_redrawn
+from vconv.printable import printable
 from vconv.progress import Counted
 from vconv.types import Say
 
@@ -59,7 +60,7 @@ class Printed:
             return
         else:
             self._due = now + EVERY_SECONDS
-        click.echo(f"{now - self._start:6.1f} s  {line}", file=self._stream)
+        click.echo(f"{now - self._start:6.1f} s  {printable(line)}", file=self._stream)
 
     def close(self) -> None:
         """Do nothing: all lines are permanent."""

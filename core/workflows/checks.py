@@ -96,7 +96,7 @@ def check_artifact(
     else:
         checks += [verify_source(made, source), *compare_with_original(artifact, source, say)]
     recorded: RecordedInputs = (None, ())
-    kept = golden.recorded(artifact.folder, made) if source is None else None
+    kept = golden.recorded(artifact) if source is None else None
     if kept and made.golden:
         recorded = kept[0], made.golden.images
     checks.append(verify_preprocessing(artifact.folder, source.folder if source else None, recorded))

@@ -178,7 +178,7 @@ def inputs(
         float32 (N, 3, H, W), and what each image is.
     """
     golden = artifact.manifest.golden
-    kept = None if photographs else recorded(artifact.folder, artifact.manifest)
+    kept = None if photographs else recorded(artifact)
     if golden is None or kept is None:
         return sample(artifact.folder, photographs, seed, artifact.manifest.size)
     return kept[0], golden.images
@@ -224,7 +224,7 @@ def reference(
     if elsewhere:
         return _from_elsewhere(elsewhere, source, say)
     golden = artifact.manifest.golden
-    kept = recorded(artifact.folder, artifact.manifest)
+    kept = recorded(artifact)
     names = golden.images if golden else ()
     told: dict[str, Any] = {"source": "recorded" if kept else "none", "images": list(names)}
     if source is None:

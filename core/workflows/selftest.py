@@ -227,7 +227,7 @@ def _judged(
     def refer(source: Source | None) -> tuple[Reference | None, Check, dict[str, Any]]:
         if photographs:
             return originals.reference(artifact, source, photographs, 0, silent)
-        kept = golden.recorded(artifact.folder, artifact.manifest)
+        kept = golden.recorded(artifact)
         return tested.live, golden.check_recorded(tested.live, kept), {}
 
     found = check_artifact(artifact, lambda: (tested.source, ""), refer)

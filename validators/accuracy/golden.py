@@ -14,17 +14,17 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from vconv import documents
-from vconv.artifact.manifest import Manifest
+from vconv.artifact.artifact import Artifact
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files import safetensors_file
 from vconv.convert.libraries import corrections, models
 from vconv.convert.network import Network
 from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
+from vconv.regular_files import open_regular
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import in_batches
-from vconv.types import INPUT, Array, Arrays, Check, Status
+from vconv.types import CHANNELS, INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.metrics import measure
 from vconv.validators.accuracy.verdicts import judge
@@ -211,69 +211,51 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
     """Return the recorded inputs and outputs.
 
     Raises:
-        ArtifactError: the file does not contain them.
+        ArtifactError: the file does not contain them, or they are not finite float32 numbers.
     """
     try:
-        documents.open_regular(path).close()
+        open_regular(path).close()
         tensors = safetensors.numpy.load_file(path)
-        return tensors.pop(INPUT), tensors
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
-        raise ArtifactError(
-            f"cannot read {path}",
-            got=f"{type(error).__name__}: {error!s:.200}",
-            expected=f"{INPUT} and the reference's outputs",
-            fix="export the artifact again, or fetch it again",
-        ) from error
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unusable(path, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    if INPUT not in tensors:
+        raise _unusable(path, f"no {INPUT}")
+    for name, value in tensors.items():
+        if value.dtype != np.float32:
+            raise _unusable(path, f"{name} of {value.dtype}")
+        if not np.isfinite(value).all():
+            raise _unusable(path, f"NaN or Inf in {name}")
+    return tensors.pop(INPUT), tensors
 
 
-def recorded(folder: Path, made: Manifest) -> tuple[Array, dict[str, Array]] | None:
-    """Return the inputs and outputs that export recorded in an artifact; None if it recorded none.
+def recorded(artifact: Artifact) -> tuple[Array, dict[str, Array]] | None:
+    """Return an artifact's recorded inputs and outputs; None if its manifest says that there are none.
 
     Raises:
-        ArtifactError: the file does not contain them, or they are not those of the manifest.
+        ArtifactError: the recording is damaged, or is not what the manifest says.
     """
+    made = artifact.manifest
     if made.golden is None:
         return None
-    path = folder / made.golden.path
+    path, count = artifact.folder / made.golden.path, len(made.golden.images)
     pixel_values, outputs = load(path)
-    unfit = misfit(made, pixel_values, outputs, len(made.golden.images), made.golden.floor)
-    if unfit:
-        raise ArtifactError(
-            f"{path} does not fit the artifact",
-            got=unfit,
-            expected="the images and outputs that the manifest describes",
-            fix="export the artifact again, or fetch it again",
-        )
+    expected = {name: (count, *shape[1:]) for name, shape in made.outputs.items()}
+    expected[INPUT] = (count, CHANNELS, *made.size)
+    found = {INPUT: pixel_values.shape, **{name: value.shape for name, value in outputs.items()}}
+    for name in sorted({*found, *expected}):
+        if found.get(name) != expected.get(name) or not count:
+            shapes = [list(shape) if shape else "nothing" for shape in (found.get(name), expected.get(name))]
+            raise _unusable(path, f"{name} as {shapes[0]}, in the manifest {shapes[1]} for {count} images")
     return pixel_values, outputs
 
 
-def misfit(
-    made: Manifest, pixel_values: Array, outputs: Arrays, named: int, floor: Mapping[str, float]
-) -> str:
-    """Return what in a recording is not as an artifact has it; empty if everything fits.
-
-    Args:
-        made: the artifact's manifest.
-        pixel_values: the recorded inputs.
-        outputs: the recorded outputs, by name.
-        named: the number of images that are named.
-        floor: the floor of each output.
-    """
-    expected = {INPUT: (3, *made.size)} | {name: shape[1:] for name, shape in made.outputs.items()}
-    found = {INPUT: pixel_values, **outputs}
-    shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
-    counts = {len(value) if value.ndim else 0 for value in found.values()}
-    if shapes != expected:
-        return f"{shapes}, not {expected}"
-    if counts != {named} or not named:
-        return f"{', '.join(map(str, sorted(counts)))} images, of which {named} are named"
-    if set(floor) != set(outputs):
-        return f"a floor for {', '.join(floor) or 'no output'}"
-    other = [name for name, value in found.items() if value.dtype != np.float32]
-    if other:
-        return f"{other[0]} as {found[other[0]].dtype}"
-    bad = [name for name, value in found.items() if not np.isfinite(value).all()]
-    return f"NaN or Inf in {', '.join(bad)}" if bad else ""
+def _unusable(path: Path, got: str) -> ArtifactError:
+    return ArtifactError(
+        f"cannot read {path}",
+        got=got,
+        expected=f"{INPUT} and the reference's outputs, as the manifest describes them",
+        fix="export the artifact again, or fetch it again",
+    )
 
 
 def check_recorded(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:

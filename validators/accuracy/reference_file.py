@@ -17,12 +17,17 @@ from vconv.artifact import results
 from vconv.artifact.manifest import Manifest
 from vconv.errors import ArtifactError, InputError
 from vconv.hashes import sha256_of
-from vconv.types import INPUT, Arrays, Check, Status
-from vconv.validators.accuracy.golden import Reference, misfit
+from vconv.regular_files import open_regular
+from vconv.types import INPUT, Array, Arrays, Check, Status
+from vconv.validators.accuracy.golden import Reference
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.verdicts import judge
 
 _KEY, _STOCK = "vconv_reference", "stock."
+_UNREADABLE = (
+    *(ArtifactError, OSError, KeyError, TypeError, ValueError, AttributeError),
+    safetensors.SafetensorError,
+)
 _SAME = ("files", "configuration_sha256", "pool", "periods")
 """Keys of the source that must be equal: the weights, their configuration, and the requested options."""
 
@@ -115,7 +120,7 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
         InputError: it was recorded from another system or other weights, or for other outputs or sizes.
     """
     try:
-        documents.open_regular(path).close()
+        open_regular(path).close()
         with safe_open(path, "numpy") as file:
             told = _told(path, (file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -130,7 +135,7 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
             source="file",
             device=told.facts.device,
         )
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
+    except _UNREADABLE as error:
         raise ArtifactError(
             f"cannot read the reference {path}",
             got=_lack(path, error),
@@ -151,6 +156,8 @@ def _told(path: Path, text: str) -> _Told:
 
 
 def _lack(path: Path, error: Exception) -> str:
+    if isinstance(error, ArtifactError):
+        return error.got
     if isinstance(error, KeyError):
         return "a file of other tensors"
     if isinstance(error, OSError):
@@ -179,7 +186,7 @@ def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, 
 
 
 def _require_fitting(path: Path, made: Manifest, reference: Reference, named: int) -> None:
-    unfit = misfit(made, reference.pixel_values, reference.outputs, named, reference.floor)
+    unfit = _misfit(made, reference.pixel_values, reference.outputs, named, reference.floor)
     if unfit:
         raise InputError(
             f"the reference {path} does not fit the artifact",
@@ -187,6 +194,35 @@ def _require_fitting(path: Path, made: Manifest, reference: Reference, named: in
             expected="the images and outputs of this artifact",
             fix="record it again from this artifact",
         )
+
+
+def _misfit(
+    made: Manifest, pixel_values: Array, outputs: Arrays, named: int, floor: Mapping[str, float]
+) -> str:
+    """Return what in a recording is not as an artifact has it; empty if everything fits.
+
+    Args:
+        made: the artifact's manifest.
+        pixel_values: the recorded inputs.
+        outputs: the recorded outputs, by name.
+        named: the number of images that are named.
+        floor: the floor of each output.
+    """
+    expected = {INPUT: (3, *made.size)} | {name: shape[1:] for name, shape in made.outputs.items()}
+    found = {INPUT: pixel_values, **outputs}
+    shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
+    counts = {len(value) if value.ndim else 0 for value in found.values()}
+    if shapes != expected:
+        return f"{shapes}, not {expected}"
+    if counts != {named} or not named:
+        return f"{', '.join(map(str, sorted(counts)))} images, of which {named} are named"
+    if set(floor) != set(outputs):
+        return f"a floor for {', '.join(floor) or 'no output'}"
+    other = [name for name, value in found.items() if value.dtype != np.float32]
+    if other:
+        return f"{other[0]} as {found[other[0]].dtype}"
+    bad = [name for name, value in found.items() if not np.isfinite(value).all()]
+    return f"NaN or Inf in {', '.join(bad)}" if bad else ""
 
 
 def check_reference_file(recorded: ReferenceFile, live: Arrays | None) -> Check:

@@ -76,7 +76,7 @@ def newest(folder: Path) -> tuple[list[dict[str, Any]], str]:
         folder: the artifact.
 
     Returns:
-        One :class:`ReportEntry` per report, as plain data; and what is wrong with the index, or an empty text.
+        One :class:`ReportEntry` per report, as plain data; and the trouble with the index, if any.
     """
     try:
         found, troubles = entries(folder)
@@ -108,7 +108,9 @@ def entries(folder: Path) -> tuple[list[ReportEntry], list[str]]:
         except ValueError as error:
             troubles.append(f"entry {place} ({error})")
     others = f" and {len(troubles) - 1} others" if len(troubles) > 1 else ""
-    told = [f"left out of {results.RESULTS_FILE}, damaged: {troubles[0]}{others}"] if troubles else []
+    told = (
+        [f"left out of {folder / results.RESULTS_FILE}, damaged: {troubles[0]}{others}"] if troubles else []
+    )
     return sorted(reversed(found), key=lambda entry: entry.time, reverse=True), told
 
 

@@ -24,8 +24,8 @@ import numpy as np
 from vconv import documents
 from vconv.artifact import results
 from vconv.disk import disk_full
-from vconv.documents import open_regular
 from vconv.errors import ArtifactError
+from vconv.regular_files import open_regular
 from vconv.types import Array
 
 _LINES = "journal"

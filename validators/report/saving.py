@@ -22,6 +22,7 @@ from vconv.artifact import results
 from vconv.artifact.manifest import digest as manifest_digest
 from vconv.artifact.results import REPORTS_FOLDER
 from vconv.errors import ArtifactError
+from vconv.printable import printable
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS
 from vconv.runtime.doctor.cann import find_toolkit
@@ -168,7 +169,7 @@ def save(
         ArtifactError: the artifact's folder cannot be written, or its index is damaged.
     """
     with _sentence(folder):
-        return _save(folder, report, kind, {".log": log.encode(), **pictures})
+        return _save(folder, report, kind, {".log": printable(log).encode(), **pictures})
 
 
 def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, Picture]) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from vconv import documents
 from vconv.types import Status
 from vconv.validators.report.bisection import Bisection
@@ -50,12 +52,13 @@ def read_report(content: object, kind: str) -> Report | Comparison | Bisection:
             content = upgrade(content)
         elif version != SCHEMA_VERSION:
             raise UnreadableReportError(f"schema version {version}")
-        return documents.strictly(model, content)
+        # Not strictly: the validator of an output turns its JSON into Python, which has no tuples.
+        return model.model_validate(content)
     except UnreadableReportError:
         raise
-    except ValueError as error:
-        raise UnreadableReportError(str(error)) from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except ValidationError as error:
+        raise UnreadableReportError(documents.first_of(error)) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableReportError(f"{type(error).__name__}: {error}") from error
 
 
