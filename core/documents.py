@@ -100,8 +100,10 @@ def parse(path: Path, raw: bytes, kind: DocumentKind) -> Any:
         return _parsed(raw, kind)
     except RecursionError as error:
         raise refusal(path, kind, f"more than {DEEPEST} levels") from error
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise refusal(path, kind, f"no JSON: {error}") from error
+    except ValueError as error:
+        raise refusal(path, kind, error) from error
 
 
 def load(path: Path, kind: DocumentKind) -> Any:
