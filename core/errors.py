@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from vconv.printable import printable
+
 
 class VconvError(Exception):
     """An error that the user can fix.
@@ -24,7 +26,9 @@ class VconvError(Exception):
 
     def __init__(self, what: str, *, got: object, expected: object, fix: str) -> None:
         self.what, self.got, self.expected, self.fix = what, str(got), str(expected), fix
-        super().__init__(" ".join(f"{what} | got {got} | expected {expected} | fix: {fix}".split()))
+        super().__init__(
+            printable(" ".join(f"{what} | got {got} | expected {expected} | fix: {fix}".split()))
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to rebuild the error in another process."""

@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ConfigDict, with_config
+
+from vconv import documents
 from vconv.convert.architectures.base import CLASSIFIER
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.foreign import recognise
 from vconv.convert.network import Network
 from vconv.convert.weights.pieces import Piece, taken_back
-from vconv.errors import ArtifactError, WeightsError
+from vconv.errors import WeightsError
 
 LEDGER_FILE = "ledger.json"
 Action = Literal["copied", "renamed", "cast", "split", "fused", "dropped"]
@@ -27,6 +30,7 @@ CASTABLE = ("F16", "BF16", "F64")
 """Types that are converted to F32: the first two without loss, F64 rounded, as the libraries round it."""
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Line:
     """The action that was taken on one source tensor.
@@ -208,23 +212,10 @@ def _row(line: Line) -> dict[str, Any]:
     return row if line.pieces else {name: value for name, value in row.items() if name != "pieces"}
 
 
-def _line(row: dict[str, Any]) -> Line:
-    pieces = tuple(Piece(**{**piece, "shape": tuple(piece["shape"])}) for piece in row.get("pieces", ()))
-    return Line(**{**row, "shape": tuple(row["shape"]), "pieces": pieces})
-
-
 def load(path: Path) -> list[Line]:
     """Read a ledger that :func:`save` wrote.
 
     Raises:
         ArtifactError: the file is not a ledger.
     """
-    try:
-        return [_line(row) for row in json.loads(path.read_bytes())]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ArtifactError(
-            f"cannot read {path}",
-            got=f"{type(error).__name__}: {error}",
-            expected="a ledger",
-            fix="export the artifact again, or fetch it again",
-        ) from error
+    return documents.typed(path, list[Line], documents.load(path, documents.LEDGER), documents.LEDGER)

@@ -11,9 +11,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from pydantic import ConfigDict, with_config
+
 from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Piece:
     """Consecutive elements of a source tensor, and their place in the artifact.

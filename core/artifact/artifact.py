@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vconv import documents
 from vconv.artifact import manifest
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.records import VariantRecord
@@ -139,21 +139,7 @@ def read_config(folder: Path, file: str = CONFIG_FILE) -> Config:
     Raises:
         ArtifactError: the file is missing, or is not a JSON object.
     """
-    try:
-        config = json.loads((folder / file).read_bytes())
-    except FileNotFoundError as error:
-        raise _unreadable(folder / file, "no such file") from error
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(folder / file, "no JSON") from error
+    config = documents.load(folder / file, documents.CONFIGURATION)
     if not isinstance(config, dict):
-        raise _unreadable(folder / file, f"a {type(config).__name__}")
+        raise documents.refusal(folder / file, documents.CONFIGURATION, f"a {type(config).__name__}")
     return config
-
-
-def _unreadable(path: Path, got: str) -> ArtifactError:
-    return ArtifactError(
-        f"cannot read {path}",
-        got=got,
-        expected="a JSON object",
-        fix="fetch or export the artifact again",
-    )

@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, field_validator
+from pydantic import Field, field_validator
 
+from vconv import documents
 from vconv.artifact import schema1
 from vconv.artifact.records import (
     ComplexityRecord,
@@ -24,13 +25,20 @@ from vconv.artifact.records import (
     VariantRecord,
 )
 from vconv.errors import ArtifactError
+from vconv.regular_files import open_regular
 from vconv.types import BATCH_AXIS, MANIFEST_FILE
 
 DIGEST_FILE = "vconv.json.sha256"
 SCHEMA_VERSION = 2
 """The schema version of the manifests that this version writes."""
+_DIGEST_BYTES = 200
+"""More than a hash and the name of a file."""
 ORIGINAL_FOLDER = "original"
 """The folder with the original's own configurations, without the entries that name code."""
+
+
+Side = Annotated[int, Field(ge=1, le=2**16)]
+"""The height or width of an image: the formats of images go no further."""
 
 
 class Manifest(Record):
@@ -47,7 +55,7 @@ class Manifest(Record):
     system: SystemRecord
     original: OriginalRecord | None
     source: SourceRecord
-    size: tuple[int, int]
+    size: tuple[Side, Side]
     ledger: dict[str, int]
     patches: tuple[PatchRecord, ...]
     rope_periods: tuple[float, ...] | None
@@ -96,7 +104,10 @@ class Manifest(Record):
 def digest(folder: Path) -> str:
     """Return a manifest's hash, read from the digest file beside it; empty if there is no such file."""
     path = folder / DIGEST_FILE
-    return "".join(path.read_text("utf-8", "replace").split(maxsplit=1)[:1]) if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    with open_regular(path) as file:
+        return "".join(file.read(_DIGEST_BYTES).decode("utf-8", "replace").split(maxsplit=1)[:1])
 
 
 _READERS: Mapping[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
@@ -127,7 +138,7 @@ def load(folder: Path) -> Manifest:
             expected=f"a folder with {MANIFEST_FILE} and {DIGEST_FILE}",
             fix="make one with `vconv export NAME`, or check the path",
         )
-    raw = path.read_bytes()
+    raw = documents.read(path, documents.MANIFEST)
     found, expected = hashlib.sha256(raw).hexdigest(), digest(folder)
     if expected != found:
         raise ArtifactError(
@@ -136,22 +147,20 @@ def load(folder: Path) -> Manifest:
             expected=expected[:12] or "a digest",
             fix="export the artifact again, or fetch it again",
         )
-    try:
-        return Manifest.model_validate(_in_this_schema(path, json.loads(raw)), strict=False)
-    except (ValueError, ValidationError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        first = str(error).splitlines()
-        raise ArtifactError(
-            f"cannot read {path}", got=" ".join(first[:3]), expected="a manifest", fix="export it again"
-        ) from error
+    content = documents.parse(path, raw, documents.MANIFEST)
+    return documents.typed(path, Manifest, _in_this_schema(path, content), documents.MANIFEST)
 
 
 def _in_this_schema(path: Path, content: Any) -> Mapping[str, Any]:
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if not isinstance(version, int) or version not in _READERS:
+    if type(version) is not int or version not in _READERS:
         raise ArtifactError(
             f"cannot read {path}",
             got=f"schema version {version}",
             expected=f"schema version {' or '.join(map(str, _READERS))}",
             fix="use the version of vconv that made it, or export it again",
         )
-    return _READERS[version](content)
+    try:
+        return _READERS[version](content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise documents.refusal(path, documents.MANIFEST, f"{type(error).__name__}: {error}") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def _inside(name: str) -> str:
@@ -20,6 +20,12 @@ def _inside(name: str) -> str:
 
 Inside = Annotated[str, AfterValidator(_inside)]
 """A path inside the artifact, with ``/`` between its parts. Every record identifies a file by this path."""
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number of things, such as bytes."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A hash in hexadecimal."""
 
 
 class Record(BaseModel):
@@ -133,7 +139,7 @@ class GraphRecord(Record):
 
     opset: int
     ir_version: int
-    operators: dict[str, int]
+    operators: dict[str, Count]
     passes: tuple[str, ...]
 
 
@@ -188,13 +194,13 @@ class GoldenRecord(Record):
 class ComplexityRecord(Record):
     """The cost of a forward pass of one image: see :mod:`vconv.convert.libraries.complexity`."""
 
-    parameters: int
-    multiply_accumulates: int
-    activations: int
+    parameters: Count
+    multiply_accumulates: Count
+    activations: Count
 
 
 class FileRecord(Record):
     """The hash and the size of one file."""
 
-    sha256: str
-    nbytes: int
+    sha256: Sha256
+    nbytes: Count

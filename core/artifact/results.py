@@ -4,71 +4,100 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator
+
+from vconv import documents
+from vconv.artifact.records import Record
 from vconv.disk import A_FILE, kind_of
 from vconv.errors import ArtifactError
+from vconv.types import Status
 
 RESULTS_FILE = "results.json"
 REPORTS_FOLDER = "reports"
 CARD_FILE = "README.md"
-NAMED = re.compile(rf"{REPORTS_FOLDER}/(\d{{8}}T\d{{6}})-([a-z]+)(?:-\d+)?\.json")
+NAMED = re.compile(rf"{REPORTS_FOLDER}/(\d{{8}}T\d{{6}})-([a-z]+)(?:-\d+)?\.json", re.ASCII)
 """The name of a report: its time, its command, and a number if several were made in one second."""
+TIME = "%Y%m%dT%H%M%S"
 
 
-@dataclass(frozen=True)
-class SavedReport:
-    """One saved report.
+def _report_name(name: str) -> str:
+    named = NAMED.fullmatch(name)
+    if named is None:
+        raise ValueError("not the name of a report")
+    datetime.strptime(named.group(1), TIME)
+    return name
 
-    Args:
-        file: the report's path in the artifact.
-        document: the contents of the report.
-    """
 
-    file: str
-    document: Mapping[str, Any]
+class IndexEntry(Record):
+    """One report in the index. The earliest entries of 0.1.0 have neither ``artifact`` nor ``manifest``."""
+
+    file: Annotated[str, AfterValidator(_report_name)]
+    sha256: str
+    status: Status
+    simulated: bool
+    artifact: str = ""
+    manifest: str = ""
+
+    @property
+    def time(self) -> str:
+        """The time of the report, in UTC: ``20261121T184025``."""
+        return self._named[0]
+
+    @property
+    def kind(self) -> str:
+        """The command that made the report: ``validate``, ``compare`` or ``bisect``."""
+        return self._named[1]
+
+    @property
+    def _named(self) -> tuple[str, str]:
+        named = NAMED.fullmatch(self.file)
+        assert named is not None
+        return named.group(1), named.group(2)
+
+
+class CardEntry(Record):
+    """The card as vconv wrote it last; ``next`` is the hash of a card that is being written."""
+
+    language: str | None = None
+    sha256: str | None = None
+    next: str | None = None
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Return an artifact's index: ``reports``, the oldest first, and ``card``, empty if vconv wrote no card.
 
+    The entries of reports are as they stand in the file; :func:`entry` reads one.
+
     Raises:
         ArtifactError: the index is damaged, or cannot be read.
     """
     index = folder / RESULTS_FILE
-    try:
-        found = json.loads(index.read_bytes()) if index.is_file() else {"reports": []}
-        entries = [dict(entry) for entry in found["reports"]]
-        if not all(isinstance(entry[key], str) for entry in entries for key in ("file", "sha256")):
-            raise TypeError("an entry that names no report")
-        return {"reports": entries, "card": dict(found.get("card") or {})}
-    except (ValueError, KeyError, TypeError) as error:
-        raise damaged(folder) from error
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot read {index}",
-            got=error.strerror or "an error",
-            expected="a file that may be read",
-            fix="repair its permissions",
-        ) from error
+    if not os.path.lexists(index):
+        return {"reports": [], "card": {}}
+    found = documents.parse(index, documents.read(index, documents.INDEX), documents.INDEX)
+    reports = found.get("reports") if isinstance(found, dict) else None
+    if not isinstance(reports, list):
+        raise documents.refusal(index, documents.INDEX, "no list of reports")
+    card = documents.typed(index, CardEntry, found.get("card") or {}, documents.INDEX)
+    return {"reports": reports, "card": card.model_dump(exclude_unset=True)}
 
 
-def damaged(folder: Path) -> ArtifactError:
-    """Return the error for an artifact whose index cannot be read."""
-    return ArtifactError(
-        f"{folder / RESULTS_FILE} is damaged",
-        got="not an index of reports",
-        expected='{"reports": [...]}',
-        fix="delete it: its reports stay, but count no more; then `vconv card --force`",
-    )
+def entry(content: object) -> IndexEntry:
+    """Read one entry of the index.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    return documents.strictly(IndexEntry, content)
 
 
 def write(folder: Path, found: Mapping[str, Any]) -> None:
@@ -76,38 +105,23 @@ def write(folder: Path, found: Mapping[str, Any]) -> None:
     replace(folder / RESULTS_FILE, (json.dumps(found, indent=2) + "\n").encode())
 
 
-def reports(folder: Path) -> list[SavedReport]:
-    """Read every report that the index names, the oldest first.
+def reports_folder(folder: Path) -> Path:
+    """Return the folder of an artifact's reports, which is made if necessary.
 
     Raises:
-        ArtifactError: a report is missing, changed or unreadable, or the index is damaged.
+        ArtifactError: it is a link: nothing is written outside of an artifact.
+        OSError: it cannot be made.
     """
-    return [_report(folder, entry) for entry in read(folder)["reports"]]
-
-
-def _report(folder: Path, entry: Any) -> SavedReport:
-    try:
-        name, expected = entry["file"], entry["sha256"]
-        if not NAMED.fullmatch(name):
-            raise ValueError(f"{name!r} is no report's name")
-        content = (folder / name).read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != expected:
-            raise ArtifactError(
-                f"{folder / name} was changed",
-                got=f"sha256 {digest[:12]}",
-                expected=f"sha256 {expected[:12]}",
-                fix=f"put the report back, or take it out of {RESULTS_FILE}",
-            )
-        document = dict(json.loads(content))
-        return SavedReport(name, document)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    reports = folder / REPORTS_FOLDER
+    if reports.is_symlink():
         raise ArtifactError(
-            f"cannot read a report that {folder / RESULTS_FILE} names",
-            got=f"{type(error).__name__}: {error}",
-            expected="every report that is named",
-            fix=f"put the report back, or take it out of {RESULTS_FILE}",
-        ) from error
+            f"{reports} is a link",
+            got=f"a link to {os.fspath(reports.readlink())}",
+            expected="a folder of the artifact, or nothing",
+            fix="remove the link",
+        )
+    reports.mkdir(exist_ok=True)
+    return reports
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 
 from vconv.types import BATCH_AXIS, CHANNELS, INPUT, WEIGHTS_FILE
 
+_MOST = 10_000
+"""The greatest product of variants and outputs: in schema 2, each variant has all of its outputs."""
 _FLOAT32 = "float32"
 """The type of every input and output of schema 1."""
 
@@ -19,9 +21,12 @@ def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
     passes, and of the original it has only the name.
 
     Raises:
+        ValueError: there are more variants and outputs than any artifact has.
         KeyError: a field is missing.
         TypeError: a field has another type.
     """
+    if len(content["variants"]) * len(content["outputs"]) > _MOST:
+        raise ValueError(f"{len(content['variants'])} variants of {len(content['outputs'])} outputs")
     source, golden = dict(content["source"]), content["golden"]
     source["from_catalog"] = source.pop("published")
     if golden is not None:

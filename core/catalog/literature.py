@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import quote
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,11 @@ class Mirror:
 
     def page_of(self, repository: str) -> str:
         """Return the address of a repository's page."""
-        return self.page.format(repository=repository)
+        return self.page.format(repository=quote(repository))
 
     def command_of(self, repository: str, folder: str) -> str:
         """Return the command that downloads a repository into a folder."""
-        return self.command.format(repository=repository, folder=folder)
+        return self.command.format(repository=shlex.quote(repository), folder=shlex.quote(folder))
 
 
 _HF_DOWNLOAD = "hf download {repository} --local-dir {folder}"

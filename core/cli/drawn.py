@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vconv.cli.terminal import takes_colours
+from vconv.printable import printable
 from vconv.progress import Counted, spoken
 
 BAR_WIDTH = 24
@@ -62,7 +63,7 @@ class Drawn:
                 self._draw(now, line)
             else:
                 self._erase()
-                click.echo(f"{now}  {line}", file=self._stream)
+                click.echo(f"{now}  {printable(line)}", file=self._stream)
 
     def close(self) -> None:
         """Remove the progress line."""
@@ -88,5 +89,5 @@ def _bar(now: str, line: Counted) -> Table:
     for _ in range(3):
         drawn.add_column(no_wrap=True, overflow="crop")
     bar = ProgressBar(line.total, line.done, width=BAR_WIDTH, style="dim", complete_style="none")
-    drawn.add_row(Text(f"{now}  {line.what}"), bar, Text(f"{line.done} of {line.total}{left}"))
+    drawn.add_row(Text(f"{now}  {printable(line.what)}"), bar, Text(f"{line.done} of {line.total}{left}"))
     return drawn

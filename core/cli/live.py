@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from vconv.cli.terminal import is_redrawn
+from vconv.printable import printable
 from vconv.progress import Counted
 from vconv.types import Say
 
@@ -61,7 +62,7 @@ class Printed:
         else:
             self._due = now + EVERY_SECONDS
         try:
-            click.echo(f"{now - self._start:6.1f} s  {line}", file=self._stream)
+            click.echo(f"{now - self._start:6.1f} s  {printable(line)}", file=self._stream)
         except OSError as error:  # a log without room costs its lines, not the work of hours
             if error.errno == errno.EPIPE:
                 raise

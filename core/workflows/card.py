@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from vconv.artifact import results
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.results import CARD_FILE
 from vconv.errors import ArtifactError, UnknownNameError, VconvError
+from vconv.hashes import sha256_of
 from vconv.types import Say, silent
 from vconv.validators.report.card.card import render
-from vconv.validators.report.card.evidence import newest
+from vconv.validators.report.card.evidence import newest, saved_reports
 from vconv.validators.report.card.words import LANGUAGES
 
 DEFAULT_LANGUAGE = LANGUAGES[0]
@@ -30,7 +32,8 @@ def card(
         say: receives progress lines.
 
     Returns:
-        ``artifact``, ``file``, ``language``, ``sha256``, and the ``reports`` that the card uses.
+        ``artifact``, ``file``, ``language``, ``sha256``, the ``reports`` that the card uses, and
+        ``left_out``: a sentence for each report that is damaged.
 
     Raises:
         VconvError: an error that the user can fix; the card is unchanged.
@@ -39,10 +42,10 @@ def card(
     folder = artifact.folder
     if lang is not None and lang not in LANGUAGES:
         raise UnknownNameError("language", lang, LANGUAGES, fix="name one of those")
-    if (folder / CARD_FILE).is_dir():
+    if (folder / CARD_FILE).exists() and not (folder / CARD_FILE).is_file():
         raise ArtifactError(
             f"{folder / CARD_FILE} is in the way",
-            got="a folder",
+            got="a folder" if (folder / CARD_FILE).is_dir() else "what is no file",
             expected="nothing there, or a card",
             fix="move it away",
         )
@@ -56,7 +59,7 @@ def card(
                     expected="none, or the card as vconv wrote it",
                     fix="move it away, or replace it with --force",
                 )
-            return {"artifact": str(path), **_write(artifact, kept, lang)}
+            return {"artifact": str(path), **_write(artifact, kept, lang, say)}
     except OSError as error:
         raise ArtifactError(
             f"cannot write {folder / CARD_FILE}",
@@ -82,7 +85,7 @@ def refresh(artifact: Artifact, say: Say) -> str | None:
             if _foreign(artifact.folder, kept):
                 say(f"{CARD_FILE} was changed by hand and is left alone: `vconv card --force` replaces it")
                 return None
-            _write(artifact, kept, None)
+            _write(artifact, kept, None, say)
     except (VconvError, OSError) as error:
         # The validation is done and saved: neither a damaged older report nor an unreadable card fails it.
         say(f"{CARD_FILE} is left as it was: {error}")
@@ -93,16 +96,19 @@ def refresh(artifact: Artifact, say: Say) -> str | None:
 def _foreign(folder: Path, kept: dict[str, Any]) -> bool:
     """Return whether the folder has a README.md that differs from the card that vconv wrote last."""
     path = folder / CARD_FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return False
     written = (kept["card"].get("sha256"), kept["card"].get("next"))
-    return not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() not in written
+    return not path.is_file() or sha256_of(path) not in written
 
 
-def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None) -> dict[str, Any]:
-    folder = artifact.folder
-    language = lang or kept["card"].get("language", DEFAULT_LANGUAGE)
-    evidence = newest(results.reports(folder))
+def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None, say: Say) -> dict[str, Any]:
+    folder, before = artifact.folder, kept["card"].get("language")
+    language = lang or (before if before in LANGUAGES else DEFAULT_LANGUAGE)
+    reports, left_out = saved_reports(folder)
+    for sentence in left_out:
+        say(sentence)
+    evidence = newest(reports)
     content = render(artifact.manifest, evidence, language).encode()
     digest = hashlib.sha256(content).hexdigest()
     # After a kill between these three steps, vconv still recognises the card as its own.
@@ -110,4 +116,7 @@ def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None) -> dict[s
     results.replace(folder / CARD_FILE, content)
     results.write(folder, {**kept, "card": {"language": language, "sha256": digest}})
     used = list(dict.fromkeys(one.file for one in evidence))
-    return {"file": str(folder / CARD_FILE), "language": language, "sha256": digest, "reports": used}
+    return {
+        **{"file": str(folder / CARD_FILE), "language": language, "sha256": digest},
+        **{"reports": used, "left_out": left_out},
+    }

@@ -103,9 +103,9 @@ def check_artifact(
     else:
         checks += [verify_source(made, source), *compare_with_original(artifact, source, say)]
     recorded: RecordedInputs = (None, ())
-    found = golden.recorded(artifact) if source is None else None
-    if found and made.golden:
-        recorded = found[0], made.golden.images
+    kept = golden.recorded(artifact) if source is None else None
+    if kept and made.golden:
+        recorded = kept[0], made.golden.images
     checks.append(verify_preprocessing(artifact.folder, source.folder if source else None, recorded))
     reference, agreement, inputs = refer(source)
     return CheckedArtifact(artifact, source, reference, inputs, (*checks, agreement))

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from vconv.artifact import results
 from vconv.artifact.manifest import Manifest
-from vconv.artifact.results import REPORTS_FOLDER
 from vconv.convert.sources.base import Source
 from vconv.errors import EngineError, InputError
 from vconv.hashes import sha256_of
@@ -29,7 +29,7 @@ from vconv.validators.accuracy import golden, many_images
 from vconv.validators.accuracy.golden import AT_ONCE
 from vconv.validators.accuracy.limits import UNLIMITED, Limit
 from vconv.validators.report import saving
-from vconv.validators.report.dataset import IMAGE, REFERENCE, WORK_PREFIX, DatasetVariant, document
+from vconv.validators.report.dataset import IMAGE, REFERENCE, WORK_PREFIX, DatasetVariant, StepNote, document
 from vconv.validators.report.dataset_document import DatasetReport
 from vconv.validators.report.journal import Journal, JournalTable, open_journal
 from vconv.validators.report.rows import VariantRow
@@ -111,15 +111,14 @@ def agree(
     assert found.reference is not None
     outputs = list(found.reference.outputs)
     key = _key(found, source, lanes, images)
-    reports = found.artifact.folder / REPORTS_FOLDER
-    reports.mkdir(exist_ok=True)
+    reports = results.reports_folder(found.artifact.folder)
     work = reports / f"{WORK_PREFIX}{key}"
     feature = next(name for name in ("pooled", "cls") if name in outputs)
     features = JournalTable("<f4", found.reference.outputs[feature].shape[1:])
     figures = JournalTable("<f8", (len(outputs), len(many_images.COLUMNS)))
     tables = {IMAGE: JournalTable("<i8"), REFERENCE: features}
     tables |= {lane.features: features for lane in lanes} | {lane.figures: figures for lane in lanes}
-    with open_journal(work, tables) as journal:
+    with open_journal(work, tables, StepNote) as journal:
         total = len(images.names)
         journal.keep(_unchanged(journal, images))
         done = min(journal.steps * AT_ONCE, total)
@@ -194,8 +193,14 @@ def _described(lane: DatasetVariant) -> dict[str, Any]:
 
 def _unchanged(journal: Journal, images: ImageFolder) -> int:
     """Return how many of the journal's first steps used images that are unchanged since then."""
+    total = len(images.names)
+    if not np.isin(journal.array(IMAGE), np.arange(total)).all():
+        return 0
     for step, note in enumerate(journal.notes()):
-        if note["content"] != _content(images.digest(index) for index in _step(step, len(images.names))):
+        own = _step(step, total)
+        named = [index for index, _ in note["skipped"]]
+        named += [found["first"][0] for found in note["failed"].values()]
+        if note["content"] != _content(map(images.digest, own)) or not {*named} <= {*own}:
             return step
     return journal.steps
 

@@ -15,16 +15,18 @@ def info(path: str | Path) -> dict[str, Any]:
 
     Returns:
         The artifact's path and manifest; ``outputs``, the shape of each output; ``missing``, the missing
-        files; ``reports``, the newest of each kind, as :func:`vconv.validators.report.history.newest` returns
-        them; and ``reports_trouble``, the reason if the reports cannot be read. Keys of version 0.1.0 are
-        kept: ``file``, ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of
-        ``golden``, and ``published`` of ``source``.
+        files; ``altered``, the size of each file that is not as long as the manifest says; ``reports``, the
+        newest of each kind, as :func:`vconv.validators.report.history.newest` returns them; and
+        ``reports_trouble``, the reason if reports cannot be read. Keys of version 0.1.0 are kept: ``file``,
+        ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``, and
+        ``published`` of ``source``.
 
     Raises:
         ArtifactError: the manifest is missing or damaged.
     """
     artifact = Artifact.open(path)
     made = artifact.manifest
+    sizes = {name: _size(artifact.folder / name) for name in made.files}
     reports, trouble = history.newest(artifact.folder)
     document = made.model_dump(mode="json")
     golden = document["golden"]
@@ -38,10 +40,18 @@ def info(path: str | Path) -> dict[str, Any]:
             for document, record in zip(document["variants"], made.variants, strict=True)
         ],
         "golden": {**golden, "file": golden["path"]} if golden else None,
-        "missing": [name for name in made.files if not (artifact.folder / name).is_file()],
+        "missing": [name for name, nbytes in sizes.items() if nbytes is None],
+        "altered": {
+            name: nbytes for name, nbytes in sizes.items() if nbytes not in (None, made.files[name].nbytes)
+        },
         "reports": reports,
         "reports_trouble": trouble,
     }
+
+
+def _size(path: Path) -> int | None:
+    """Return the size of a file; None if there is no regular file."""
+    return path.stat().st_size if path.is_file() else None
 
 
 def _former_keys(record: VariantRecord) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from vconv.runtime.inputs.images import natural_images
 from vconv.runtime.inputs.preprocessing import load_processor, preprocess
 from vconv.runtime.timing.clocks import timed
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array, Check, Say, Status
-from vconv.validators.accuracy.golden import Reference, check_recorded, run_reference
-from vconv.validators.accuracy.golden import recorded as recorded_at_export
+from vconv.validators.accuracy.golden import Reference, check_recorded, recorded, run_reference
 from vconv.validators.accuracy.reference_file import ReferenceFile, check_reference_file
 from vconv.validators.checks.preprocessing import MADE_UP
 
@@ -179,10 +178,10 @@ def inputs(
         float32 (N, 3, H, W), and what each image is.
     """
     golden = artifact.manifest.golden
-    recorded = None if photographs else recorded_at_export(artifact)
-    if recorded is None or golden is None:
+    kept = None if photographs else recorded(artifact)
+    if golden is None or kept is None:
         return sample(artifact.folder, photographs, seed, artifact.manifest.size)
-    return recorded[0], golden.images
+    return kept[0], golden.images
 
 
 def _from_elsewhere(
@@ -225,9 +224,9 @@ def reference(
     if elsewhere:
         return _from_elsewhere(elsewhere, source, say)
     golden = artifact.manifest.golden
-    recorded = recorded_at_export(artifact)
+    kept = recorded(artifact)
     names = golden.images if golden else ()
-    told: dict[str, Any] = {"source": "recorded" if recorded else "none", "images": list(names)}
+    told: dict[str, Any] = {"source": "recorded" if kept else "none", "images": list(names)}
     if source is None:
         if photographs:
             raise InputError(
@@ -237,18 +236,16 @@ def reference(
                 fix="give --weights, or leave --images out to use the recorded inputs",
             )
         check = Check("golden", Status.SKIPPED, "the original's weights are not at hand to run it again")
-        if recorded is None or golden is None:
+        if kept is None or golden is None:
             return None, check, told
-        there = Reference(
-            golden.reference, *recorded, golden.floor, golden.to_stock_original, source="golden"
-        )
+        there = Reference(golden.reference, *kept, golden.floor, golden.to_stock_original, source="golden")
         return there, check, told
     pixel_values, names = inputs(artifact, photographs, seed)
-    if photographs or recorded is None:
+    if photographs or kept is None:
         told = {"source": "photographs" if photographs else "made up", "images": list(names)}
     say("running the reference in fp32 and float64")
     live = run_reference(source, pixel_values)
-    return live, check_recorded(live, None if photographs else recorded), told
+    return live, check_recorded(live, None if photographs else kept), told
 
 
 def published(artifact: Artifact, devices: Sequence[Device]) -> list[dict[str, Any]]:

@@ -27,7 +27,8 @@ from vconv.runtime.inputs.images import natural_images
 from vconv.surroundings import own_surroundings
 from vconv.types import Check, Say, Status, silent, weights_named
 from vconv.validators import validation
-from vconv.validators.accuracy.golden import Reference, check_recorded, recorded
+from vconv.validators.accuracy import golden
+from vconv.validators.accuracy.golden import Reference
 from vconv.validators.accuracy.limits import Limits, open_limits
 from vconv.validators.checks.integrity import verify_files
 from vconv.validators.faults.base import Fault
@@ -228,7 +229,8 @@ def _judged(
     def refer(source: Source | None) -> tuple[Reference | None, Check, dict[str, Any]]:
         if photographs:
             return originals.reference(artifact, source, photographs, 0, silent)
-        return tested.live, check_recorded(tested.live, recorded(artifact)), {}
+        kept = golden.recorded(artifact)
+        return tested.live, golden.check_recorded(tested.live, kept), {}
 
     found = check_artifact(artifact, lambda: (tested.source, ""), refer)
     trial = RunPlan((find_device("cpu"),), engines, (AUTO,), patches)

@@ -14,6 +14,7 @@ import onnxruntime
 
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
+from vconv.runtime.engines import linked_weights
 from vconv.runtime.engines.base import PIECE, GraphSession, Placed, RunPiece, refusals, unavailable
 from vconv.runtime.engines.placement import Profile
 from vconv.types import INPUT, Array, Arrays
@@ -145,8 +146,8 @@ class OnnxRuntimeSession(GraphSession):
         cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
     ) -> RunPiece:
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
-        serialised, wanted = model.SerializeToString(), list(names)
-        session = onnxruntime_session(serialised, device, PIECE, weights_folder=folder)
+        place, wanted = linked_weights.resolved(model, folder), list(names)
+        session = onnxruntime_session(model.SerializeToString(), device, PIECE, weights_folder=place)
 
         def run(given: Arrays) -> dict[str, Array]:
             with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, PIECE):
@@ -177,7 +178,12 @@ class OnnxRuntimeSession(GraphSession):
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
         """Load the graph."""
-        return onnxruntime_session(str(graph), self.device, self.path.name, self._profile)
+        model = linked_weights.opened(graph)
+        if model is None:
+            return onnxruntime_session(str(graph), self.device, self.path.name, self._profile)
+        place = linked_weights.resolved(model, graph.parent)
+        serialised = model.SerializeToString()
+        return onnxruntime_session(serialised, self.device, self.path.name, self._profile, place)
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
         return refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, self.path.name)

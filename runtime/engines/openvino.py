@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import EncodeError
 from onnx.external_data_helper import load_external_data_for_model
 
 from vconv.errors import UnavailableError
 from vconv.precisions import FP32, PRECISIONS
 from vconv.runtime.devices.base import Device
+from vconv.runtime.engines import linked_weights
 from vconv.runtime.engines.base import PIECE, GraphSession, Placed, RunPiece, refusals, unavailable
 from vconv.types import Array, Arrays
 
@@ -39,6 +41,12 @@ def settings(precision: str) -> Mapping[str, str]:
             fix="use another engine, or a variant in another precision",
         )
     return {"INFERENCE_PRECISION_HINT": _HINTS[row.onnx]}
+
+
+def _with_weights(model: onnx.ModelProto, folder: Path) -> bytes:
+    """Serialise a graph with its weights: OpenVINO finds a weights file only from the path of a graph."""
+    load_external_data_for_model(model, str(linked_weights.resolved(model, folder)))
+    return model.SerializeToString()
 
 
 class OpenVinoSession(GraphSession):
@@ -69,11 +77,9 @@ class OpenVinoSession(GraphSession):
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
         import openvino
 
-        # OpenVINO finds a weights file only from the path of a graph.
-        load_external_data_for_model(model, str(folder))
-        with refusals("OpenVINO", (RuntimeError,), PIECE):
+        with refusals("OpenVINO", (RuntimeError, EncodeError), PIECE):
             core = openvino.Core()
-            serialised = model.SerializeToString()
+            serialised = _with_weights(model, folder)
             compiled: Any = core.compile_model(core.read_model(serialised), "CPU", settings(precision))
 
         def run(given: Arrays) -> dict[str, Array]:
@@ -102,14 +108,17 @@ class OpenVinoSession(GraphSession):
             import openvino
         except ImportError as error:
             raise unavailable(self.engine, f"it fails to load: {error}", device) from error
+        linked = linked_weights.opened(path)
         with self._refusals():
-            self._model = openvino.Core().compile_model(str(path), "CPU", settings(precision))
+            core = openvino.Core()
+            source = core.read_model(_with_weights(linked, path.parent)) if linked else str(path)
+            self._model = core.compile_model(source, "CPU", settings(precision))
         # Two outputs that are the same value, such as DINOv3's pooled and cls, may share their names.
         graph_outputs = onnx.load(path, load_external_data=False).graph.output
         self._places = {output.name: self._model.output(output.name) for output in graph_outputs}
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
-        return refusals("OpenVINO", (RuntimeError,), self.path.name)
+        return refusals("OpenVINO", (RuntimeError, EncodeError), self.path.name)
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`vconv.runtime.engines.base.Session.bind`."""

@@ -19,6 +19,7 @@ import onnxruntime
 from vconv.errors import EngineError
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
+from vconv.runtime.engines import linked_weights
 from vconv.runtime.engines.base import Placed, Session
 from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession, onnxruntime_session
 from vconv.runtime.processes import child
@@ -202,7 +203,7 @@ class SimulatedGraphSession(OnnxRuntimeSession, Simulated):
         precision: str = FP32,
     ) -> None:
         self._model = onnx.load(path, load_external_data=False)
-        self._weights_folder = path.parent
+        self._weights_folder = linked_weights.resolved(self._model, path.parent)
         self._counts = Counts({}, {})
         super().__init__(path, device, folder, size, batch, precision)
 

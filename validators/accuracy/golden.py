@@ -21,6 +21,7 @@ from vconv.convert.libraries import corrections, models
 from vconv.convert.network import Network
 from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
+from vconv.regular_files import open_regular
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import in_batches
 from vconv.types import CHANNELS, INPUT, Array, Arrays, Check, Status
@@ -220,6 +221,7 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
         ArtifactError: the file does not contain them, or they are not finite float32 numbers.
     """
     try:
+        open_regular(path).close()
         tensors = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unusable(path, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error

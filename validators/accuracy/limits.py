@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vconv.errors import InputError, UnknownNameError
+from vconv.regular_files import open_regular
 from vconv.validators.accuracy.metrics import METRICS
 
 Pair = tuple[str, str]
@@ -129,8 +130,9 @@ class Limits:
 
 
 GREATEST_FILE = 2**14
-"""Bytes; a longer file is refused. All bounds of all tables take 3 kB, and the time that tomllib takes for a
-key of many dots grows with the square of its length."""
+"""Bytes; a longer file is refused. All bounds of all tables take 3 kB."""
+_MOST_DOTS = 200
+"""Dots in a line. A name of many parts is a table in a table; what tomllib needs grows as its square."""
 _TABLES = "tables such as [fp32.fp32], each with metric = bound"
 _RANGES = {
     "low": (sys.float_info.max, "a finite number, 0 or more"),
@@ -157,7 +159,10 @@ def open_limits(within: str | Path) -> Limits:
         return Limits(name, TABLES[name])
     raw = _read(name)
     try:
-        document = tomllib.loads(raw.decode())
+        text = raw.decode()
+        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise ValueError(f"a line with more than {_MOST_DOTS} dots")
+        document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise _refusal(f"{name} is not TOML", got=error, expected=_TABLES) from error
     given = {pair: _limit(f"[{'.'.join(pair)}] of {name}", table) for pair, table in _tables(name, document)}
@@ -175,7 +180,7 @@ def _refusal(what: str, got: object, expected: str) -> InputError:
 
 def _read(path: str) -> bytes:
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(GREATEST_FILE + 1)
     except OSError as error:
         raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,22 @@ import safetensors.numpy
 from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
 
+from vconv import documents
 from vconv.artifact import results
 from vconv.artifact.manifest import Manifest
-from vconv.disk import A_FILE, kind_of
 from vconv.errors import ArtifactError, InputError
-from vconv.types import INPUT, Arrays, Check, Status
+from vconv.hashes import sha256_of
+from vconv.regular_files import open_regular
+from vconv.types import INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.verdicts import judge
 
 _KEY, _STOCK = "vconv_reference", "stock."
+_UNREADABLE = (
+    *(ArtifactError, OSError, KeyError, TypeError, ValueError, AttributeError),
+    safetensors.SafetensorError,
+)
 _SAME = ("files", "configuration_sha256", "pool", "periods")
 """Keys of the source that must be equal: the weights, their configuration, and the requested options."""
 
@@ -115,12 +120,9 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
         InputError: it was recorded from another system or other weights, or for other outputs or sizes.
     """
     try:
-        there = kind_of(path)
-        if there != A_FILE:
-            raise ValueError(there or "no such file")
-        path.open("rb").close()  # safetensors calls whatever cannot be opened "no such file"
+        open_regular(path).close()
         with safe_open(path, "numpy") as file:
-            told = _Told.model_validate_json((file.metadata() or {})[_KEY])
+            told = _told(path, (file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         stock = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_STOCK)}
         reference = Reference(
@@ -133,22 +135,34 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
             source="file",
             device=told.facts.device,
         )
-    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except _UNREADABLE as error:
         raise ArtifactError(
             f"cannot read the reference {path}",
-            got=_lack(error),
+            got=_lack(path, error),
             expected="a file that `vconv reference` wrote",
             fix="check the path, or record it again",
         ) from error
     _require_same(path, made, told.system, told.source)
     _require_fitting(path, made, reference, len(told.facts.images))
-    return ReferenceFile(reference, told.facts, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    return ReferenceFile(reference, told.facts, str(path), sha256_of(path))
 
 
-def _lack(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return "a file of other tensors" if isinstance(error, KeyError) else " ".join(str(error).split("\n")[:3])
+def _told(path: Path, text: str) -> _Told:
+    raw = text.encode()
+    if len(raw) > documents.REFERENCE.nbytes:
+        raise ValueError(f"a header of {len(raw)} bytes")
+    content = documents.parse(path, raw, documents.REFERENCE)
+    return documents.typed(path, _Told, content, documents.REFERENCE)
+
+
+def _lack(path: Path, error: Exception) -> str:
+    if isinstance(error, ArtifactError):
+        return error.got
+    if isinstance(error, KeyError):
+        return "a file of other tensors"
+    if isinstance(error, OSError):
+        return "a folder" if path.is_dir() else error.strerror or str(error)
+    return " ".join(f"{error!s:.500}".split("\n")[:3])
 
 
 def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, Any]) -> None:
@@ -172,30 +186,43 @@ def _require_same(path: Path, made: Manifest, system: str, source: Mapping[str, 
 
 
 def _require_fitting(path: Path, made: Manifest, reference: Reference, named: int) -> None:
-    count = len(reference.pixel_values)
-    expected = {INPUT: (3, *made.size)} | {
-        name: tuple(int(length) for length in shape[1:]) for name, shape in made.outputs.items()
-    }
-    found = {INPUT: reference.pixel_values, **reference.outputs}
-    shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
-    sound = shapes == expected and all(len(value) == count for value in found.values()) and count == named
-    sound = sound and set(reference.floor) == set(reference.outputs)
-    sound = sound and all(value.dtype == np.float32 for value in found.values())
-    if not sound or not count:
+    unfit = _misfit(made, reference.pixel_values, reference.outputs, named, reference.floor)
+    if unfit:
         raise InputError(
-            f"{path} does not fit the artifact",
-            got=f"{count} images, {shapes}",
-            expected=f"at least 1 image, {expected}",
+            f"the reference {path} does not fit the artifact",
+            got=unfit,
+            expected="the images and outputs of this artifact",
             fix="record it again from this artifact",
         )
+
+
+def _misfit(
+    made: Manifest, pixel_values: Array, outputs: Arrays, named: int, floor: Mapping[str, float]
+) -> str:
+    """Return what in a recording is not as an artifact has it; empty if everything fits.
+
+    Args:
+        made: the artifact's manifest.
+        pixel_values: the recorded inputs.
+        outputs: the recorded outputs, by name.
+        named: the number of images that are named.
+        floor: the floor of each output.
+    """
+    expected = {INPUT: (3, *made.size)} | {name: shape[1:] for name, shape in made.outputs.items()}
+    found = {INPUT: pixel_values, **outputs}
+    shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
+    counts = {len(value) if value.ndim else 0 for value in found.values()}
+    if shapes != expected:
+        return f"{shapes}, not {expected}"
+    if counts != {named} or not named:
+        return f"{', '.join(map(str, sorted(counts)))} images, of which {named} are named"
+    if set(floor) != set(outputs):
+        return f"a floor for {', '.join(floor) or 'no output'}"
+    other = [name for name, value in found.items() if value.dtype != np.float32]
+    if other:
+        return f"{other[0]} as {found[other[0]].dtype}"
     bad = [name for name, value in found.items() if not np.isfinite(value).all()]
-    if bad:
-        raise ArtifactError(
-            f"the reference {path} is damaged",
-            got=f"NaN or Inf in {', '.join(bad)}",
-            expected="finite numbers",
-            fix="record it again",
-        )
+    return f"NaN or Inf in {', '.join(bad)}" if bad else ""
 
 
 def check_reference_file(recorded: ReferenceFile, live: Arrays | None) -> Check:

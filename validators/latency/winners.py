@@ -53,7 +53,7 @@ def ranked(folder: Path, place: Device) -> list[RankedVariant]:
     """
     verdicts: dict[tuple[str, str], Status] = {}
     identity = digest(folder)
-    for entry in history.entries(folder):
+    for entry in history.entries(folder)[0]:
         if entry.simulated or entry.kind not in _KINDS or entry.manifest != identity:
             continue
         report, _ = history.read(folder, entry)

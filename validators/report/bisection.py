@@ -6,7 +6,7 @@ from typing import Literal
 
 from vconv.types import Status
 from vconv.validators.report.document import InputsRow, LimitsUsed, ReferenceRow
-from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, ReportPart
+from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Moment, ReportPart
 
 
 class StageRow(ReportPart):
@@ -34,7 +34,7 @@ class Bisection(Document):
     """The report of a bisection, with the fields of its JSON file."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
-    time: str
+    time: Moment
     host: str
     artifact: str
     weights: str

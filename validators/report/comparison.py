@@ -8,7 +8,7 @@ from typing import Any, Literal
 from vconv.types import Status
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report.document import CheckRow, LimitsUsed, MachineLoad, Ranking, Setting, Winner
-from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping
+from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Moment
 from vconv.validators.report.rows import OutputRow, VariantRow, VerdictRow
 
 
@@ -43,7 +43,7 @@ class Comparison(Document):
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
-    time: str
+    time: Moment
     host: str
     status: Status
     passed: bool

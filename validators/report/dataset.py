@@ -25,6 +25,7 @@ from vconv.validators.report.dataset_document import (
     WorstImage,
 )
 from vconv.validators.report.journal import Journal
+from vconv.validators.report.model import FrozenMapping, ReportPart
 from vconv.validators.validation import Candidate
 
 WORK_PREFIX = ".dataset-"
@@ -33,6 +34,25 @@ IMAGE, REFERENCE = "image", "features-reference"
 """Names in the journal: the index of each row's image in the folder, and the reference's features."""
 WORST = 10
 """Number of images that are shown."""
+
+
+class FailedImages(ReportPart):
+    """How many images of a step were beyond a variant's limit; ``first`` is an image's index, and why."""
+
+    count: int
+    first: tuple[int, str]
+
+
+class StepNote(ReportPart):
+    """What the journal keeps of a step, beside its rows.
+
+    ``content`` is the hash of the images, ``skipped`` has the index of each image that was not judged, and
+    why; ``failed`` has the variants, by the name of their figures, with images beyond their limit.
+    """
+
+    content: str
+    skipped: tuple[tuple[int, str], ...]
+    failed: FrozenMapping[FailedImages]
 
 
 @dataclass(frozen=True)

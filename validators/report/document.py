@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field
 
 from vconv.types import Status
 from vconv.validators.report.dataset_document import DatasetReport
-from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, ReportPart
+from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Moment, ReportPart
 from vconv.validators.report.rows import LimitRow, VariantName, VariantRow
 
 Setting = str | int | float | bool | None
@@ -162,7 +162,7 @@ class Report(Document):
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
-    time: str
+    time: Moment
     host: str
     artifact: str
     weights: str

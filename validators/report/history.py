@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vconv import documents
 from vconv.artifact import results
+from vconv.artifact.results import IndexEntry
 from vconv.errors import ArtifactError
 from vconv.types import Status
 from vconv.validators.report.bisection import Bisection
 from vconv.validators.report.comparison import Comparison, ComparisonRow
 from vconv.validators.report.document import Report, Winner
 from vconv.validators.report.rows import VariantName, VariantRow, VerdictRow
-from vconv.validators.report.upgrade import read_report
+from vconv.validators.report.upgrade import UnreadableReportError, read_report
 
-TIME = "%Y%m%dT%H%M%S"
 NOT_UNDERSTOOD = "is not understood"
 
 
@@ -77,56 +76,62 @@ def newest(folder: Path) -> tuple[list[dict[str, Any]], str]:
         folder: the artifact.
 
     Returns:
-        One :class:`ReportEntry` per report, as plain data; and why the index cannot be read, empty if it can.
+        One :class:`ReportEntry` per report, as plain data; and the trouble with the index, if any.
     """
     try:
-        found = entries(folder)
+        found, troubles = entries(folder)
     except ArtifactError as error:
-        return [], f"{error.what}: {error.fix}"
+        return [], f"{error.what}: {error.got}; {error.fix}"
     last: dict[tuple[str, bool], ReportEntry] = {}
     for entry in found:
         last.setdefault((entry.kind, entry.simulated), entry)
-    return [_plain(_read(folder, entry)) for entry in last.values()], ""
+    return [_plain(_read(folder, entry)) for entry in last.values()], "; ".join(troubles)
 
 
 def _plain(entry: ReportEntry) -> dict[str, Any]:
     return {**asdict(entry), "winner": entry.winner.as_json() if entry.winner else None}
 
 
-def entries(folder: Path) -> list[ReportEntry]:
+def entries(folder: Path) -> tuple[list[ReportEntry], list[str]]:
     """List the reports in an artifact's index, the newest first, without reading the reports.
 
+    Returns:
+        The reports; and one sentence for the damaged entries, if there are any: they are left out.
+
     Raises:
-        ArtifactError: the index is damaged, or cannot be read.
+        ArtifactError: the index as a whole is damaged, or cannot be read.
     """
-    try:
-        found = [_entry(row) for row in results.read(folder)["reports"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise results.damaged(folder) from error
-    return sorted(reversed(found), key=lambda entry: entry.time, reverse=True)
+    found, troubles = [], []
+    for place, content in enumerate(results.read(folder)["reports"], start=1):
+        try:
+            found.append(_entry(results.entry(content)))
+        except ValueError as error:
+            troubles.append(f"entry {place} ({error})")
+    others = f" and {len(troubles) - 1} others" if len(troubles) > 1 else ""
+    told = (
+        [f"left out of {folder / results.RESULTS_FILE}, damaged: {troubles[0]}{others}"] if troubles else []
+    )
+    return sorted(reversed(found), key=lambda entry: entry.time, reverse=True), told
 
 
-def _entry(row: Mapping[str, Any]) -> ReportEntry:
-    named = results.NAMED.fullmatch(row["file"])
-    if named is None:
-        raise ValueError(f"{row['file']} is no report")
-    time, kind = named.groups()
-    datetime.strptime(time, TIME)
-    status, artifact, manifest = str(Status(row["status"])), row.get("artifact", ""), row.get("manifest", "")
-    return ReportEntry(row["file"], row["sha256"], kind, status, row["simulated"], artifact, manifest, time)
+def _entry(row: IndexEntry) -> ReportEntry:
+    return ReportEntry(
+        row.file, row.sha256, row.kind, row.status, row.simulated, row.artifact, row.manifest, row.time
+    )
 
 
 def read(folder: Path, entry: ReportEntry) -> tuple[Report | Comparison | Bisection | None, str]:
     """Read a report; return None and the reason if it is unreadable or was changed after it was entered."""
+    path = folder / entry.file
     try:
-        raw = (folder / entry.file).read_bytes()
+        raw = documents.read(path, documents.REPORT)
         if hashlib.sha256(raw).hexdigest() != entry.sha256:
             return None, "was changed"
-        return read_report(json.loads(raw), entry.kind), ""
-    except OSError as error:
-        return None, error.strerror or "cannot be read"
-    except (ValueError, RecursionError):
-        return None, NOT_UNDERSTOOD
+        return read_report(documents.parse(path, raw, documents.REPORT), entry.kind), ""
+    except ArtifactError as error:
+        return None, error.got
+    except UnreadableReportError as error:
+        return None, f"{NOT_UNDERSTOOD}: {error}"
 
 
 Row = TypeVar("Row", bound=VariantName)

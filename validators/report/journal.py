@@ -21,9 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from vconv.artifact.results import REPORTS_FOLDER
+from vconv import documents
+from vconv.artifact import results
 from vconv.disk import disk_full
 from vconv.errors import ArtifactError
+from vconv.regular_files import open_regular
 from vconv.types import Array
 
 _LINES = "journal"
@@ -62,12 +64,17 @@ class _Step:
         return hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n"
 
     @classmethod
-    def read(cls, line: bytes) -> _Step | None:
-        """Read a line; return None if it is incomplete."""
+    def read(cls, line: bytes, form: type[Any]) -> _Step | None:
+        """Read a line; return None if it is incomplete, or its note is not of the form."""
         digest, _, text = line.removesuffix(b"\n").partition(b" ")
         if not line.endswith(b"\n") or hashlib.sha256(text).hexdigest().encode() != digest:
             return None
-        return cls(**json.loads(text))
+        try:
+            step = documents.strictly(cls, documents.parse(Path(_LINES), text, documents.NOTE))
+            documents.strictly(form, step.note)
+        except (ArtifactError, ValueError):
+            return None
+        return step if step.rows >= 0 else None
 
 
 class Journal:
@@ -76,14 +83,15 @@ class Journal:
     Args:
         folder: the folder of the journal.
         tables: its tables, by name.
+        form: the type of a note.
     """
 
-    def __init__(self, folder: Path, tables: Mapping[str, JournalTable]) -> None:
-        self.folder, self.tables = folder, tables
+    def __init__(self, folder: Path, tables: Mapping[str, JournalTable], form: type[Any] = dict) -> None:
+        self.folder, self.tables, self._form = folder, tables, form
         self.steps = self.rows = 0
         self._nbytes = 0
         for path in self._files():
-            path.touch()
+            _create(path)
         for step in self._sound():
             self._count(step)
         self._cut()
@@ -101,14 +109,18 @@ class Journal:
     def _sound(self) -> Iterator[_Step]:
         """Yield the steps from the first on, up to the first whose line or rows are incomplete."""
         with contextlib.ExitStack() as closing:
-            files = {name: closing.enter_context(self._file(name).open("rb")) for name in self.tables}
-            for line in closing.enter_context((self.folder / _LINES).open("rb")):
-                step = _Step.read(line)
+            files = {name: closing.enter_context(open_regular(self._file(name))) for name in self.tables}
+            lines = closing.enter_context(open_regular(self.folder / _LINES))
+            while line := lines.readline(documents.NOTE.nbytes):
+                step = _Step.read(line, self._form)
                 if step is None:
                     return
                 digest = hashlib.sha256()
                 for name, file in files.items():
-                    digest.update(file.read(step.rows * self.tables[name].nbytes))
+                    nbytes = step.rows * self.tables[name].nbytes
+                    if file.tell() + nbytes > os.fstat(file.fileno()).st_size:
+                        return
+                    digest.update(file.read(nbytes))
                 if digest.hexdigest() != step.sha256:
                     return
                 yield step
@@ -123,7 +135,7 @@ class Journal:
         """Yield the note of each step."""
         with (self.folder / _LINES).open("rb") as lines:
             for line in lines:
-                step = _Step.read(line)
+                step = _Step.read(line, self._form)
                 assert step is not None, "every line was looked at when the journal was opened"
                 yield step.note
 
@@ -179,6 +191,23 @@ def _mapped(path: Path, dtype: str, shape: tuple[int, ...], mode: Any) -> Array:
     return np.memmap(path, dtype, mode, shape=shape)
 
 
+def _create(path: Path) -> None:
+    """Create a file of the journal, unless it is there; nothing is written through a link.
+
+    Raises:
+        ArtifactError: something else is in its place.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.touch(exist_ok=False)
+    if path.is_symlink() or not path.is_file():
+        raise ArtifactError(
+            f"{path} is in the way",
+            got="a link" if path.is_symlink() else "what is no file",
+            expected="a file of an earlier run, or nothing",
+            fix="remove it",
+        )
+
+
 def _add(path: Path, content: bytes) -> None:
     """Append to a file, and wait until the content is on the disk."""
     with path.open("ab") as file:
@@ -188,19 +217,22 @@ def _add(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def open_journal(folder: Path, tables: Mapping[str, JournalTable]) -> Iterator[Journal]:
+def open_journal(
+    folder: Path, tables: Mapping[str, JournalTable], form: type[Any] = dict
+) -> Iterator[Journal]:
     """Open a journal, or create one. Only one process can open it at a time. It stays on disk when closed.
 
     Args:
         folder: the folder of the journal; the parent folder must exist.
         tables: its tables, by name.
+        form: the type of a note; a step with a note of another type is done again.
 
     Raises:
-        ArtifactError: another process has it open.
+        ArtifactError: another process has it open, or something else is in the place of its files.
     """
     handle = _locked(folder)
     try:
-        yield Journal(folder, tables)
+        yield Journal(folder, tables, form)
     finally:
         os.close(handle)
 
@@ -232,9 +264,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         ArtifactError: another process has the lock.
     """
-    reports = folder / REPORTS_FOLDER
-    reports.mkdir(exist_ok=True)
-    handle = os.open(reports, os.O_RDONLY)
+    handle = os.open(results.reports_folder(folder), os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

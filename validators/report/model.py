@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Final, NoReturn, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+from vconv.artifact.results import TIME
 
 SCHEMA_VERSION: Final = 2
 """Schema version of every new report; see :mod:`vconv.validators.report.upgrade` for older reports."""
@@ -36,6 +39,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _moment(text: str) -> str:
+    datetime.strptime(text, TIME)
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+"""A time, in UTC: ``20261121T184025``."""
 Figure = Annotated[float | None, BeforeValidator(_finite)]
 """A number; None if it is missing, or if JSON cannot hold it: infinite, or NaN."""
 

@@ -22,6 +22,7 @@ from vconv.artifact import results
 from vconv.artifact.manifest import digest as manifest_digest
 from vconv.artifact.results import REPORTS_FOLDER
 from vconv.errors import ArtifactError
+from vconv.printable import printable
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS
 from vconv.runtime.doctor.cann import find_toolkit
@@ -106,6 +107,8 @@ def probe(folder: Path) -> None:
     """
     with _sentence(folder):
         reports = folder / REPORTS_FOLDER
+        if os.path.lexists(reports):
+            reports = results.reports_folder(folder)
         probe = (reports if reports.exists() else folder) / f".probe-{uuid.uuid4().hex}"
         results.replace(probe, b"")
         probe.unlink()
@@ -166,12 +169,11 @@ def save(
         ArtifactError: the artifact's folder cannot be written, or its index is damaged.
     """
     with _sentence(folder):
-        return _save(folder, report, kind, {".log": log.encode(), **pictures})
+        return _save(folder, report, kind, {".log": printable(log).encode(), **pictures})
 
 
 def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, Picture]) -> Path:
-    reports = folder / REPORTS_FOLDER
-    reports.mkdir(exist_ok=True)
+    reports = results.reports_folder(folder)
     text = json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n"
     path = _reserved(reports, f"{report.time}-{kind}")
     digest = hashlib.sha256(text.encode()).hexdigest()

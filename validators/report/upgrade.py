@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vconv import documents
 from vconv.types import Status
 from vconv.validators.report.bisection import Bisection
 from vconv.validators.report.comparison import Comparison
@@ -51,12 +52,13 @@ def read_report(content: object, kind: str) -> Report | Comparison | Bisection:
             content = upgrade(content)
         elif version != SCHEMA_VERSION:
             raise UnreadableReportError(f"schema version {version}")
+        # Not strictly: the validator of an output turns its JSON into Python, which has no tuples.
         return model.model_validate(content)
+    except UnreadableReportError:
+        raise
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UnreadableReportError(f"{place}: {first['msg']}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+        raise UnreadableReportError(documents.first_of(error)) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableReportError(f"{type(error).__name__}: {error}") from error
 
 

@@ -14,10 +14,12 @@ from typing import Any
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from vconv.cli.terminal import WIDTH, takes_colours
+from vconv.printable import printable
 
 Document = Mapping[str, Any]
 COLOURS = {
@@ -28,6 +30,7 @@ COLOURS = {
         "problems": "red",
         "note": "yellow",
         "missing": "red",
+        "altered": "red",
         "warning": "yellow",
     },
 }
@@ -51,8 +54,21 @@ def show(*parts: RenderableType) -> None:
     with console.capture() as captured:
         for part in parts:
             width = max(WIDTH, console.measure(part).minimum) if isinstance(part, Table) else None
-            console.print(part, markup=False, emoji=False, width=width, soft_wrap=not width)
+            console.print(_Printable(part), markup=False, emoji=False, width=width, soft_wrap=not width)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+@dataclass(frozen=True)
+class _Printable:
+    """Something to draw, of which a terminal shows every character and obeys none."""
+
+    part: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it; see rich."""
+        part = Text(self.part) if isinstance(self.part, str) else self.part
+        for segment in console.render(part, options):
+            yield Segment(printable(segment.text), segment.style)
 
 
 def folded(text: str, width: int = WIDTH, hang: str = _HANG) -> list[str]:

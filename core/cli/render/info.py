@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from vconv.artifact.results import TIME
 from vconv.cli.render.artifacts import patched
 from vconv.cli.render.base import (
     GAP,
@@ -27,7 +28,6 @@ from vconv.cli.render.base import (
     wrapped,
 )
 from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
-from vconv.validators.report.history import TIME
 
 
 def artifact(document: Document) -> None:
@@ -158,15 +158,22 @@ def _report(report: Document) -> Iterator[str]:
 
 
 def _files(document: Document) -> None:
-    missing = set(document["missing"])
+    states = {
+        **dict.fromkeys(document["missing"], "missing"),
+        **dict.fromkeys(document["altered"], "altered"),
+    }
     files = {name: sized(record["nbytes"]) for name, record in document["files"].items()}
     rows: list[list[Cell]] = [
-        [name, size, coloured("missing") if name in missing else ""] for name, size in files.items()
+        [name, size, coloured(states[name]) if name in states else ""] for name, size in files.items()
     ]
     total = sum(record["nbytes"] for record in document["files"].values())
     rows.append([FoldedText("total", "bold"), sized(total), ""])
     show(table(["file"], ["size", "<"], rows))
-    if document["without_weights"] and WEIGHTS_FILE in missing:
-        path = shlex.quote(document["path"])
+    for name, nbytes in document["altered"].items():
+        marked(
+            "warning", f"{name} has {nbytes} bytes, not {document['files'][name]['nbytes']}: fetch it again"
+        )
+    if document["without_weights"] and WEIGHTS_FILE in document["missing"]:
+        path = shlex.quote(document["artifact"])
         wrapped("exported without weights: complete it with")
         command(f"  vconv fill {path} --weights WHERE")

@@ -87,7 +87,7 @@ def test_an_unknown_variant_is_refused_with_the_nearest(small: Artifact) -> None
 
 @pytest.mark.parametrize(
     ("content", "got"),
-    [(None, "no such file"), (b"{", "no JSON"), (b"[" * 100_000, "no JSON"), (b"[1]", "a list")],
+    [(None, "no such file"), (b"{", "no JSON"), (b"[" * 100_000, "more than 32 levels"), (b"[1]", "a list")],
 )
 def test_a_configuration_that_is_no_json_object_is_an_error_in_one_line(
     tmp_path: Path, content: bytes | None, got: str

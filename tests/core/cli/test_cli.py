@@ -444,7 +444,7 @@ def test_info_shows_how_it_was_last_validated_and_survives_a_damaged_index(copie
     result = run("info", copied)
     assert result.exit_code == 0
     assert result.stdout.count("warning:") == 1
-    assert "results.jsonisdamaged" in "".join(result.stdout.split())
+    assert "results.json:noJSON" in "".join(result.stdout.split())
     assert re.search(r"^config.json +\S+ kB +missing$", result.stdout, re.M)
     document = json.loads(run("info", copied, "--json").stdout)
-    assert document["reports"] == [] and "is damaged" in document["reports_trouble"]
+    assert document["reports"] == [] and "no JSON" in document["reports_trouble"]

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -55,7 +56,10 @@ def put(folder: Path, path: Path, document: Mapping[str, Any]) -> None:
     entries = {entry["file"]: entry for entry in index["reports"]}
     name = f"reports/{path.name}"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    entries[name] = {**entries.get(name, {"file": name, "status": "passed"}), "sha256": digest}
+    entries[name] = {
+        **entries.get(name, {"file": name, "status": "passed", "simulated": False}),
+        "sha256": digest,
+    }
     (folder / "results.json").write_text(json.dumps({**index, "reports": list(entries.values())}))
 
 
@@ -247,8 +251,8 @@ def test_an_older_report_that_is_gone_does_not_spoil_a_validation(carded: Path) 
     path.unlink()
     said: list[str] = []
     found = vconv.validate(carded, quick=True, budget=1.0, say=said.append)
-    assert (found.status, found.card) == ("passed", None)
-    assert any("README.md is left as it was: cannot read a report" in line for line in said)
+    assert (found.status, found.card) == ("passed", str(carded / "README.md"))
+    assert f"reports/{path.name} is left out: no such file" in said
 
 
 def test_a_kill_between_card_and_index_leaves_a_card_that_is_vconvs(
@@ -279,17 +283,23 @@ def test_a_system_that_no_catalog_knows_is_exported_validated_and_has_a_card(
     assert "This is `mine`" in (tmp_path / "mine" / "README.md").read_text()
 
 
-def test_an_index_that_names_what_is_no_report_is_refused(carded: Path) -> None:
+@pytest.mark.parametrize("name", ["../out/r.json", "reports/x](javascript:alert) <img src=x>.json", 3, None])
+def test_an_entry_that_names_no_report_is_named_and_left_out(carded: Path, name: object) -> None:
     kept = json.loads((carded / "results.json").read_text())
-    for name in ("../out/r.json", "reports/x](javascript:alert) <img src=x>.json", "vconv.json"):
-        entries = [{**kept["reports"][0], "file": name}]
-        (carded / "results.json").write_text(json.dumps({**kept, "reports": entries}))
-        with pytest.raises(ArtifactError, match="is no report's name"):
-            vconv.card(carded)
-    for damaged in ('{"reports": [], "card": "x"}', '{"reports": [1]}', '{"reports": [{"file": "a"}]}', "3"):
-        (carded / "results.json").write_text(damaged)
-        with pytest.raises(ArtifactError, match="is damaged"):
-            vconv.card(carded)
+    entries = [{**kept["reports"][0], "file": name}]
+    (carded / "results.json").write_text(json.dumps({**kept, "reports": entries}))
+    found = vconv.card(carded)
+    (sentence,) = found["left_out"]
+    assert sentence.startswith(f"left out of {carded / 'results.json'}, damaged: entry 1 (file: ")
+    assert found["reports"] == [] and "Not validated yet" in (carded / "README.md").read_text()
+    assert json.loads((carded / "results.json").read_text())["reports"] == entries
+
+
+@pytest.mark.parametrize("damaged", ['{"reports": [], "card": "x"}', '{"reports": 1}', "{}", "3", "{"])
+def test_an_index_that_is_damaged_as_a_whole_is_refused(carded: Path, damaged: str) -> None:
+    (carded / "results.json").write_text(damaged)
+    with pytest.raises(ArtifactError, match=r"cannot read \S*results.json .*delete it"):
+        vconv.card(carded)
 
 
 def numbers(text: str) -> Counter[str]:
@@ -378,25 +388,46 @@ def test_the_newest_report_of_a_device_counts_and_comparisons_do_not(carded: Pat
     assert path.name not in text
 
 
-def test_a_report_that_was_changed_is_refused(carded: Path) -> None:
-    before = (carded / "README.md").read_bytes()
+def test_a_report_that_is_damaged_is_named_and_left_out(carded: Path) -> None:
     path, document = report_of(carded)
+    name = f"reports/{path.name}"
     path.write_text(json.dumps({**document, "status": "passed indeed"}))
-    with pytest.raises(
-        ArtifactError, match=r"was changed \| got sha256 .* \| expected sha256 .* \| fix: put"
-    ):
-        vconv.card(carded)
-    assert (carded / "README.md").read_bytes() == before
-
-
-def test_a_report_that_is_gone_or_of_another_schema_is_a_sentence(carded: Path) -> None:
-    path, document = report_of(carded)
+    assert vconv.card(carded)["left_out"] == [f"{name} is left out: was changed"]
     put(carded, path, {**document, "schema_version": 99})
-    with pytest.raises(ArtifactError, match="got schema version 99"):
-        vconv.card(carded)
+    found = vconv.card(carded)
+    assert found["left_out"] == [f"{name} is left out: is not understood: schema version 99"]
+    assert found["reports"] == [] and path.name not in (carded / "README.md").read_text()
     path.unlink()
-    with pytest.raises(ArtifactError, match="cannot read a report"):
-        vconv.card(carded)
+    assert vconv.card(carded)["left_out"] == [f"{name} is left out: no such file"]
+
+
+HOSTILE = "x`\n# heading <script>alert(1)</script> [a](javascript:b) \x1b[31m {0.__class__} \u202e"
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_text_of_a_manifest_is_no_markup_and_no_command(carded: Path, lang: str) -> None:
+    made = manifest.load(carded)
+    texts = {name: HOSTILE for name in ("name", "hub_id", "library", "family", "pooling")}
+    source = {name: HOSTILE for name in ("label", "identity", "licence", "revision")}
+    patches = tuple(patch.model_copy(update={"name": HOSTILE, "proof": HOSTILE}) for patch in made.patches)
+    made.model_copy(
+        update={
+            "vconv": HOSTILE,
+            "system": made.system.model_copy(update=texts),
+            "source": made.source.model_copy(update={**source, "synthetic": False}),
+            "patches": patches,
+        }
+    ).save(carded)
+    text = text_of(carded, lang)
+    assert "\x1b" not in text and "\u202e" not in text
+    assert [line for line in text.splitlines() if line.startswith("# heading")] == []
+    body = text.split("\n---\n", 1)[1]  # the front matter is YAML, which huggingface_hub writes
+    shown = re.sub(r"```.*?```|``+ .*? ``+|`[^`]*`", "", body, flags=re.S)
+    assert re.findall(r"(?<!\\)<script|(?<!\\)\]\(javascript", shown) == []
+    (command,) = re.findall(r"^vconv export .*$", text, re.M)
+    assert shlex.split(command)[2] == " ".join(HOSTILE.split()).replace("\x1b", "\\x1b").replace(
+        "\u202e", "\\u202e"
+    )
 
 
 def test_a_card_that_was_changed_by_hand_is_left_alone(copied: Path) -> None:

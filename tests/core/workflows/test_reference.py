@@ -149,7 +149,7 @@ def _not_finite(tensors: dict[str, Array]) -> None:
         (_of_another_size, "does not fit the artifact"),
         (_with_fewer_images, "does not fit the artifact"),
         (_without_an_output, "does not fit the artifact"),
-        (_not_finite, "is damaged | got NaN or Inf in cls"),
+        (_not_finite, "does not fit the artifact | got NaN or Inf in cls"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import made_reports
 import pytest
 from made_reports import comparison, report, timing
 
+from vconv import documents
 from vconv.errors import ArtifactError
 from vconv.types import Status
 from vconv.validators.report import saving
@@ -123,7 +124,7 @@ def test_a_damaged_index_is_one_line(index: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "trouble"),
     [
-        (lambda path: path.unlink(), "No such file or directory"),
+        (lambda path: path.unlink(), "no such file"),
         (lambda path: path.write_text("{}"), "was changed"),
     ],
     ids=["missing", "changed"],
@@ -143,7 +144,7 @@ def test_a_report_of_another_shape_says_so(tmp_path: Path) -> None:
     index["reports"][-1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (tmp_path / "results.json").write_text(json.dumps(index))
     ((entry,), _) = newest(tmp_path)
-    assert entry["trouble"] == "is not understood"
+    assert entry["trouble"] == "is not understood: time: Field required"
 
 
 def test_the_fastest_of_a_comparison_with_others_is_of_this_one(tmp_path: Path) -> None:
@@ -168,10 +169,11 @@ def test_an_index_that_may_not_be_read_says_so_and_not_that_it_is_damaged(
 ) -> None:
     save(tmp_path, report(variant("a")), "validate", "20261120T000000")
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path) -> BinaryIO:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert newest(tmp_path) == ([], f"cannot read {tmp_path / 'results.json'}: repair its permissions")
+    monkeypatch.setattr(documents, "open_regular", refuse)
+    trouble = f"cannot read {tmp_path / 'results.json'}: Permission denied; repair its permissions"
+    assert newest(tmp_path) == ([], trouble)
     with pytest.raises(ArtifactError, match="got Permission denied"):
         entries(tmp_path)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.literature import HUGGING_FACE
+from vconv.printable import printable
 from vconv.validators.report.card import measured, model, tables
 from vconv.validators.report.card.evidence import DeviceEvidence
-from vconv.validators.report.card.markdown import escaped
+from vconv.validators.report.card.markdown import code, escaped
 from vconv.validators.report.card.words import TEMPLATES, words_of
 
 if TYPE_CHECKING:
@@ -69,18 +71,25 @@ def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     # The card is Markdown, not HTML. Text that others wrote is escaped where it is added.
-    return Environment(
+    environment = Environment(
         loader=FunctionLoader(lambda name: (TEMPLATES / name).read_text("utf-8")),
         undefined=StrictUndefined,
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"escaped": escaped, "code": code, "quoted": _quoted}
+    return environment
+
+
+def _quoted(text: str) -> str:
+    """Return a text as one word of a shell, on one line."""
+    return shlex.quote(" ".join(text.split()))
 
 
 def _tidied(text: str) -> str:
     """Replace several empty lines by one, and remove those at the beginning and the end."""
-    lines = [line.rstrip() for line in text.splitlines()]
+    lines = [line.rstrip() for line in printable(text).splitlines()]
     kept = [line for place, line in enumerate(lines) if line or (place and lines[place - 1])]
     return "\n".join(kept).strip() + "\n"
 

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
-from vconv.artifact import results
-from vconv.artifact.results import SavedReport
-from vconv.errors import ArtifactError
+from vconv.artifact.results import TIME
 from vconv.types import Status
+from vconv.validators.report import history
 from vconv.validators.report.document import Report, Setting
-from vconv.validators.report.model import SCHEMA_VERSION
 from vconv.validators.report.rows import VariantRow
 from vconv.validators.report.saving import whole
-from vconv.validators.report.upgrade import UnreadableReportError, read_report
 
 KIND = "validate"
 """The kind of report that a card uses."""
+
+
+@dataclass(frozen=True)
+class SavedReport:
+    """One saved validation.
+
+    Args:
+        file: the report's path in the artifact.
+        document: the report.
+    """
+
+    file: str
+    document: Report
 
 
 @dataclass(frozen=True)
@@ -72,8 +83,29 @@ class DeviceEvidence:
     @property
     def moment(self) -> str:
         """The time of the report, in the form ``2026-11-21 18:40 UTC``."""
-        found = datetime.strptime(self.document.time, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        found = datetime.strptime(self.document.time, TIME).replace(tzinfo=UTC)
         return found.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def saved_reports(folder: Path) -> tuple[list[SavedReport], list[str]]:
+    """Read the validations of an artifact, the oldest first.
+
+    Returns:
+        The reports; and a sentence for each that is left out because it, or its entry, is damaged.
+
+    Raises:
+        ArtifactError: the index as a whole is damaged, or cannot be read.
+    """
+    entries, left_out = history.entries(folder)
+    found = []
+    for entry in reversed(entries):
+        if entry.kind == KIND:
+            report, trouble = history.read(folder, entry)
+            if isinstance(report, Report):
+                found.append(SavedReport(entry.file, report))
+            else:
+                left_out.append(f"{entry.file} is left out: {trouble}")
+    return found, left_out
 
 
 def newest(reports: Iterable[SavedReport]) -> list[DeviceEvidence]:
@@ -83,40 +115,19 @@ def newest(reports: Iterable[SavedReport]) -> list[DeviceEvidence]:
     validation was requested on the CPU.
 
     Args:
-        reports: the reports, the oldest first; reports of other kinds are ignored.
+        reports: the validations, the oldest first.
 
     Returns:
         One entry per device: the CPU first, then accelerators, then simulated devices.
-
-    Raises:
-        ArtifactError: this version cannot read one of the reports.
     """
     asked: dict[str, DeviceEvidence] = {}
     beside: dict[str, DeviceEvidence] = {}
     for saved in reports:
-        named = results.NAMED.fullmatch(saved.file)
-        if named is None or named.group(2) != KIND:
-            continue
-        report = _report(saved)
-        for device in _devices(report):
-            found = DeviceEvidence(device, saved.file, report)
+        for device in _devices(saved.document):
+            found = DeviceEvidence(device, saved.file, saved.document)
             (asked if found.asked else beside)[device] = found
     chosen = {**beside, **asked}
     return sorted(chosen.values(), key=lambda one: (one.simulated, one.device != "cpu", one.device))
-
-
-def _report(saved: SavedReport) -> Report:
-    try:
-        report = read_report(saved.document, KIND)
-    except UnreadableReportError as error:
-        raise ArtifactError(
-            f"cannot read {saved.file}",
-            got=str(error),
-            expected=f"a report of schema version {SCHEMA_VERSION}, or of vconv 0.1.0",
-            fix=f"validate again, and take the report out of {results.RESULTS_FILE}",
-        ) from error
-    assert isinstance(report, Report)
-    return report
 
 
 def _devices(report: Report) -> Iterator[str]:

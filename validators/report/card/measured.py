@@ -56,7 +56,7 @@ def _image(name: str, words: Words) -> str:
 
 def _reason(text: str, words: Words) -> str:
     """Return the reason of a variant's status, in the card's language if there is a translation."""
-    return escaped(words.say("reasons", text))
+    return words.say("reasons", text)
 
 
 def environment(one: DeviceEvidence, words: Words) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def accuracy(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     where = f"{reference.precision}{comma}{code(reference.device)}"
     if recorded := reference.recorded:
         where += f" {escaped(recorded.device_model)}{comma}{escaped(recorded.arithmetic)}"
-    name = escaped(words.say("references", reference.name or "-"))
+    name = words.say("references", reference.name or "-")
     failures = [
         f"{tables.named(row, words)}, {code(output)}{colon}{escaped(reason)}"
         for row in one.rows

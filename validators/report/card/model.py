@@ -172,7 +172,7 @@ def patch_notes(made: Manifest, words: Words) -> list[str]:
             ),
         )
         for patch in made.patches
-        if patch.applied
+        if patch.applied and patch.name in words.tables["patches"]
     ]
 
 
@@ -182,8 +182,7 @@ def files(made: Manifest, words: Words) -> str:
     rows = []
     for name, record in made.files.items():
         size = f"{record.nbytes / 1e6:.2f} MB" if record.nbytes >= 1e5 else f"{record.nbytes / 1e3:.2f} kB"
-        said = words.say("files", name)
-        meaning = said if said != name else ""
+        meaning = words.tables["files"].get(name, "")
         if graph := graphs.get(name):
             meaning += words.say("marks", "graph").format(
                 opset=graph.opset, ir=graph.ir_version, nodes=sum(graph.operators.values())

@@ -60,7 +60,7 @@ def figure(key: str, value: float | None) -> str:
 
 def named(row: PlacedVariant, words: Words) -> str:
     """Return the name of a variant, followed by *simulated* if its device is simulated."""
-    engine = "" if is_usual(row.engine) else f" ({row.engine})"
+    engine = "" if is_usual(row.engine) else f" ({escaped(row.engine)})"
     simulated = words.say("marks", "simulated") if row.simulated else ""
     return f"{code(row.variant)}{engine}{simulated}"
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
+from vconv.validators.report.card.markdown import escaped
+
 LANGUAGES = ("en", "zh")
 """The languages of cards: English, and Chinese in simplified characters."""
 TEMPLATES = files("vconv.validators.report") / "templates"
@@ -25,8 +27,8 @@ class Words:
     tables: Mapping[str, Mapping[str, str]]
 
     def say(self, table: str, key: str) -> str:
-        """Return the words for a key; the key itself if the table does not have it."""
-        return self.tables[table].get(key, key)
+        """Return the words for a key; the key itself, as text, if the table does not have it."""
+        return self.tables[table].get(key) or escaped(key)
 
 
 def words_of(language: str) -> Words:
