@@ -10,7 +10,6 @@ import numpy as np
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
-from vconv.convert.graphs.runnable import require_bounds
 from vconv.convert.libraries import models
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
@@ -20,6 +19,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.arithmetic import arithmetic_of
 from vconv.runtime.engines.base import unavailable
+from vconv.runtime.engines.runnable import require_bounds
 from vconv.runtime.engines.table import graph_engines, usual_engine
 from vconv.runtime.engines.torch_kinds import ORIGINAL, PATCHED, PATCHED_FP32, TorchName
 from vconv.runtime.engines.torch_model import TorchSession

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
-from vconv.convert.graphs.runnable import require_bounds
 from vconv.convert.libraries import models
 from vconv.convert.network import Network
 from vconv.convert.patches import table
@@ -17,6 +16,7 @@ from vconv.runtime.devices import npu_gelu
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import Session, unavailable
 from vconv.runtime.engines.capture import CapturedSession
+from vconv.runtime.engines.runnable import require_bounds
 from vconv.runtime.engines.table import Runs, find_engine, runs
 from vconv.runtime.engines.torch_kinds import PATCHED, TORCH_KINDS
 from vconv.runtime.engines.torch_model import TorchSession
@@ -52,7 +52,7 @@ def open_variant(
 
     Raises:
         ArtifactError: the artifact has no weights.
-        EngineError: a graph breaks a bound: see :mod:`vconv.convert.graphs.runnable`.
+        EngineError: a graph breaks a bound: see :mod:`vconv.runtime.engines.runnable`.
         UnavailableError: the engine is not installed for this device.
     """
     artifact.require_weights()

@@ -21,8 +21,8 @@ from vconv.convert.ascend import operators as cann
 from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.graphs.passes.remove_unused import unused
-from vconv.convert.graphs.runnable import broken_bound
 from vconv.disk import own_folders
+from vconv.runtime.engines.runnable import broken_bound
 from vconv.types import INPUT, Check, Status
 from vconv.validators.checks.fusible_gelu import fusible_gelus
 from vconv.validators.checks.inspected_graph import InspectedGraph

@@ -41,6 +41,7 @@ Refused = Callable[..., AbstractContextManager[None]]
 ROLES, BLOCKS, GRID = (capability.lack for capability in Capability)
 UNKNOWN = {
     "tanh GELU in a graph": ROLES,
+    "a GELU that CANN fuses": ROLES,
     "wrong LayerNorm epsilon in a graph": ROLES,
     "another pooling in a graph": GRID,
     "patches one token early in a graph": GRID,

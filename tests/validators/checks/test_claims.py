@@ -13,8 +13,8 @@ import pytest
 import vconv
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE
-from vconv.convert.graphs import runnable
 from vconv.errors import ArtifactError
+from vconv.runtime.engines import runnable
 from vconv.types import MANIFEST_FILE, Check, Status
 from vconv.validators.checks.claims import CLAIMS, Evidence, check_claims
 from vconv.validators.checks.inspected_graph import open_graph

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 import vconv
 from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
-from vconv.convert.graphs import runnable
 from vconv.errors import EngineError, VconvError
+from vconv.runtime.engines import runnable
 
 small_one = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 GRAPH = "model.onnx"
