@@ -414,6 +414,6 @@ def test_a_python_without_docstrings_is_named_as_the_cause(tmp_path: Path) -> No
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "error: transformers cannot run in a Python that drops docstrings | got PYTHONOPTIMIZE=2 or "
-        "python -OO | expected docstrings, which transformers reads when it is imported | fix: unset PYTHONOPTIMIZE, or set it "
-        "to 1"
+        "python -OO | expected docstrings, which transformers reads when it is imported | fix: unset "
+        "PYTHONOPTIMIZE, or set it to 1"
     )
