@@ -79,8 +79,8 @@ _DISTRIBUTIONS = ("vconv", "torch", "torchvision", "transformers", "timm", "nump
 _ON_TORCH, _APART = ("torch", "torchvision", "timm"), ("transformers",)
 _LIBRARIES = ("torch", "torchvision", "transformers", "timm")
 _FORMATS = ("numpy", "onnx")
-"""The libraries that vconv needs, besides engines. Each of the first two tuples has a child process of its own:
-transformers does not import torch, so that it can be imported at the same time."""
+"""The libraries that vconv needs, without the engines. Each of the first two tuples has one child process:
+transformers does not import torch, so both can run at the same time."""
 _FOUNDATIONS = {"torchvision": "torch", "timm": "torchvision", TORCH_NPU: "torch"}
 """By library, the library whose problems it shares. The table of engines has those of the engines."""
 
