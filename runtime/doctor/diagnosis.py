@@ -79,8 +79,8 @@ _DISTRIBUTIONS = ("vconv", "torch", "torchvision", "transformers", "timm", "nump
 _ON_TORCH, _APART = ("torch", "torchvision", "timm"), ("transformers",)
 _LIBRARIES = ("torch", "torchvision", "transformers", "timm")
 _FORMATS = ("numpy", "onnx")
-"""The libraries that vconv needs, besides engines. transformers has a child process of its own: without torch
-it takes a second, while torch and what builds on it are imported beside it."""
+"""The libraries that vconv needs, without the engines. Each of the first two tuples has one child process:
+transformers does not import torch, so both can run at the same time."""
 _FOUNDATIONS = {"torchvision": "torch", "timm": "torchvision", TORCH_NPU: "torch"}
 """By library, the library whose problems it shares. The table of engines has those of the engines."""
 
