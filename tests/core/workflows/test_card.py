@@ -403,7 +403,7 @@ HOSTILE = "x`\n# heading <script>alert(1)</script> [a](javascript:b) \x1b[31m {0
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_text_of_a_manifest_is_no_markup_and_no_command(carded: Path, lang: str) -> None:
     made = manifest.load(carded)
-    texts = {name: HOSTILE for name in ("name", "hub_id", "library", "family", "pooling")}
+    texts = {name: HOSTILE for name in ("name", "hub_id", "family", "pooling")}
     source = {name: HOSTILE for name in ("label", "identity", "licence", "revision")}
     patches = tuple(patch.model_copy(update={"name": HOSTILE, "proof": HOSTILE}) for patch in made.patches)
     made.model_copy(
@@ -414,6 +414,7 @@ def test_text_of_a_manifest_is_no_markup_and_no_command(carded: Path, lang: str)
             "patches": patches,
         }
     ).save(carded)
+    (carded / "README.md").unlink()
     text = text_of(carded, lang)
     assert "\x1b" not in text and "\u202e" not in text
     assert [line for line in text.splitlines() if line.startswith("# heading")] == []
@@ -516,3 +517,10 @@ def test_agreement_on_a_folder_of_images_stands_in_the_card_and_on_the_page(
     for worst in dataset.worst:
         assert worst.thumbnail and worst.thumbnail in page
     assert "torn.png" in page
+
+
+def test_a_card_of_a_library_that_is_not_known_is_refused(carded: Path) -> None:
+    made = manifest.load(carded)
+    made.model_copy(update={"system": made.system.model_copy(update={"library": "../../page"})}).save(carded)
+    with pytest.raises(UnknownNameError, match="unknown library"):
+        vconv.card(carded)
