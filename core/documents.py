@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -131,9 +131,10 @@ def strictly(form: type[Typed], content: Any) -> Typed:
     """
     try:
         # From JSON, and not from the parsed values, because JSON has no tuples and no enumerations.
-        return _adapter(form).validate_json(json.dumps(content), strict=True)
+        found: Typed = _adapter(cast(Any, form)).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise ValueError(first_of(error)) from None
+    return found
 
 
 def first_of(error: ValidationError) -> str:
@@ -144,7 +145,7 @@ def first_of(error: ValidationError) -> str:
 
 
 @functools.cache
-def _adapter(form: type[Typed]) -> TypeAdapter[Typed]:
+def _adapter(form: Any) -> TypeAdapter[Any]:
     return TypeAdapter(form)
 
 

@@ -24,6 +24,8 @@ Inside = Annotated[str, AfterValidator(_inside)]
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number of things, such as bytes."""
+Length = Annotated[int, Field(ge=1, lt=2**31)]
+"""The length of an axis."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A hash in hexadecimal."""
 
@@ -111,7 +113,7 @@ class TensorRecord(Record):
 
     name: str
     dtype: str
-    shape: tuple[int | str, ...]
+    shape: tuple[Length | str, ...]
 
 
 class ContractRecord(Record):

@@ -99,6 +99,11 @@ TIMM = Work(
 )
 
 
+def _word(text: str) -> str:
+    """Return a text as one word of a shell, on one line."""
+    return shlex.quote(" ".join(text.split()))
+
+
 @dataclass(frozen=True)
 class Mirror:
     """A place that has copies of repositories of the Hugging Face hub.
@@ -121,7 +126,7 @@ class Mirror:
 
     def command_of(self, repository: str, folder: str) -> str:
         """Return the command that downloads a repository into a folder."""
-        return self.command.format(repository=shlex.quote(repository), folder=shlex.quote(folder))
+        return self.command.format(repository=_word(repository), folder=_word(folder))
 
 
 _HF_DOWNLOAD = "hf download {repository} --local-dir {folder}"

@@ -46,7 +46,8 @@ def settings(precision: str) -> Mapping[str, str]:
 def _with_weights(model: onnx.ModelProto, folder: Path) -> bytes:
     """Serialise a graph with its weights: OpenVINO finds a weights file only from the path of a graph."""
     load_external_data_for_model(model, str(linked_weights.resolved(model, folder)))
-    return model.SerializeToString()
+    serialised: bytes = model.SerializeToString()
+    return serialised
 
 
 class OpenVinoSession(GraphSession):

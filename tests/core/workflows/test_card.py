@@ -407,7 +407,7 @@ HOSTILE = "x`\n# heading <script>alert(1)</script> [a](javascript:b) \x1b[31m {0
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_text_of_a_manifest_is_no_markup_and_no_command(carded: Path, lang: str) -> None:
     made = manifest.load(carded)
-    texts = {name: HOSTILE for name in ("name", "hub_id", "library", "family", "pooling")}
+    texts = {name: HOSTILE for name in ("name", "hub_id", "family", "pooling")}
     source = {name: HOSTILE for name in ("label", "identity", "licence", "revision")}
     patches = tuple(patch.model_copy(update={"name": HOSTILE, "proof": HOSTILE}) for patch in made.patches)
     made.model_copy(
@@ -418,11 +418,13 @@ def test_text_of_a_manifest_is_no_markup_and_no_command(carded: Path, lang: str)
             "patches": patches,
         }
     ).save(carded)
+    (carded / "README.md").unlink()
     text = text_of(carded, lang)
     assert "\x1b" not in text and "\u202e" not in text
     assert [line for line in text.splitlines() if line.startswith("# heading")] == []
     body = text.split("\n---\n", 1)[1]  # the front matter is YAML, which huggingface_hub writes
-    shown = re.sub(r"```.*?```|``+ .*? ``+|`[^`]*`", "", body, flags=re.S)
+    fenced = re.sub(r"^```.*?^```$", "", body, flags=re.S | re.M)
+    shown = re.sub(r"(?<![`\\])(`+)(?!`).*?(?<!`)\1(?!`)", "", fenced, flags=re.S)
     assert re.findall(r"(?<!\\)<script|(?<!\\)\]\(javascript", shown) == []
     (command,) = re.findall(r"^vconv export .*$", text, re.M)
     assert shlex.split(command)[2] == " ".join(HOSTILE.split()).replace("\x1b", "\\x1b").replace(
@@ -562,3 +564,10 @@ def test_a_card_that_is_no_file_is_not_replaced(copied: Path) -> None:
     with pytest.raises(ArtifactError, match=r"cannot replace .*README.md .* got a named pipe"):
         vconv.card(copied, force=True)
     assert (copied / CARD_FILE).is_fifo()
+
+
+def test_a_card_of_a_library_that_is_not_known_is_refused(carded: Path) -> None:
+    made = manifest.load(carded)
+    made.model_copy(update={"system": made.system.model_copy(update={"library": "../../page"})}).save(carded)
+    with pytest.raises(UnknownNameError, match="unknown library"):
+        vconv.card(carded)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.literature import HUGGING_FACE
+from vconv.convert.libraries.table import LIBRARIES
+from vconv.errors import UnknownNameError
 from vconv.printable import printable
 from vconv.validators.report.card import measured, model, tables
 from vconv.validators.report.card.evidence import DeviceEvidence
@@ -31,7 +33,14 @@ def render(made: Manifest, evidence: Sequence[DeviceEvidence], language: str) ->
         made: the artifact's manifest.
         evidence: the newest report of each device, as :func:`evidence.newest` chooses it.
         language: one of :data:`vconv.validators.report.card.words.LANGUAGES`.
+
+    Raises:
+        UnknownNameError: the artifact is of a library that this version does not know.
     """
+    if made.system.library not in LIBRARIES:
+        raise UnknownNameError(
+            "library", made.system.library, LIBRARIES, fix="use the version of vconv that made it"
+        )
     words, environment = words_of(language), _environment()
     system = model.catalog_row(made)
     context = {

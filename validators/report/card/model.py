@@ -126,8 +126,14 @@ def geometry(made: Manifest) -> dict[str, int] | None:
     if not {"patches", "last_hidden_state"} <= made.outputs.keys():
         return None
     height, width = made.size
+    grids = {"patches", "last_hidden_state", "registers"} & made.outputs.keys()
+    shapes = [made.outputs[name][1:] for name in grids]
+    if not all(len(shape) == 2 and all(isinstance(length, int) for length in shape) for shape in shapes):
+        return None
     patches, channels = int(made.outputs["patches"][1]), int(made.outputs["patches"][2])
     side = math.isqrt(height * width // patches)
+    if not side:
+        return None
     return {
         "patch": side,
         "rows": height // side,
