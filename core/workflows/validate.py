@@ -178,7 +178,8 @@ def _report(
 ) -> Report:
     """Build the report of a validation from its results."""
     made = found.artifact.manifest
-    rows, baseline = with_speed_ups(run.rows)
+    ranked = ranking.rank(run.rows, run.machine)
+    rows, baseline = with_speed_ups(run.rows, ranked)
     status = saving.whole(rows, found.checks)
     published = originals.published(found.artifact, trial.devices) if rows else []
     reference = ReferenceRow(
@@ -207,7 +208,7 @@ def _report(
         diagnosis=tuple(diagnosis),
         speed_up_baseline=baseline,
         machine=MachineLoad.model_validate(run.machine),
-        ranking=ranking.rank(rows, run.machine),
+        ranking=ranked,
         variants=rows,
         published=tuple(PublishedRow.model_validate(row) for row in published),
         dataset=agreed.document if agreed else None,

@@ -124,6 +124,8 @@ def _lines(report: Report) -> Iterator[str]:
     for name, version in report.environment.items():
         yield f"{name:<16} {version}"
     yield f"preprocessing    {_number(report.preprocessing_ms_per_image)} ms an image"
+    if any(row.latency for row in report.variants):
+        yield sentences.PERCENTILES
     if report.speed_up_baseline:
         yield f"speed-ups are over {report.speed_up_baseline}"
     yield from _limits(report.limits)

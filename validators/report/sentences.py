@@ -20,6 +20,12 @@ REFERENCES = {
 }
 """By source of a reference, as a report records it: a description for the reader."""
 
+PERCENTILES = (
+    "p90 and the box are given from 10 runs on, p99 from 100: with fewer runs, none is expected beyond the "
+    "percentile, and it would be the slowest run alone"
+)
+"""Why a percentile is missing: see :data:`vconv.runtime.timing.clocks.LEAST_FOR`."""
+
 
 class NamedVariant(Protocol):
     """An object with a variant and an engine."""

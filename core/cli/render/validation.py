@@ -46,7 +46,8 @@ def latencies(document: Report) -> None:
     if not any(variant.latency for variant in document.variants):
         return
     timed = [variant for variant in document.variants if variant.latency or variant.launches]
-    baseline = document.speed_up_baseline
+    ratios = any(one.speed_up_over_cpu for variant in timed for one in variant.latency)
+    baseline = document.speed_up_baseline if ratios else ""
     launching = any(variant.launches for variant in timed)
     headings = ["batch", "p50 ms", "img/s", *["speed-up"] * bool(baseline), *["launches"] * launching]
     rows = [

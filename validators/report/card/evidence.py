@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vconv.artifact import results
 from vconv.artifact.results import SavedReport
 from vconv.errors import ArtifactError
+from vconv.runtime.timing.clocks import LEAST_FOR
 from vconv.types import Status
+from vconv.validators.latency.speed_up import TimingKey, listed_in, timing_key
 from vconv.validators.report.document import Report, Setting
 from vconv.validators.report.model import SCHEMA_VERSION
-from vconv.validators.report.rows import VariantRow
+from vconv.validators.report.rows import LatencyRow, VariantRow
 from vconv.validators.report.saving import whole
 from vconv.validators.report.upgrade import UnreadableReportError, read_report
 
@@ -116,7 +118,19 @@ def _report(saved: SavedReport) -> Report:
             fix=f"validate again, and take the report out of {results.RESULTS_FILE}",
         ) from error
     assert isinstance(report, Report)
-    return report
+    listed = listed_in(report.ranking)
+    rows = (
+        row.model_copy(update={"latency": tuple(_supported(row, one, listed) for one in row.latency)})
+        for row in report.variants
+    )
+    return report.model_copy(update={"variants": tuple(rows)})
+
+
+def _supported(row: VariantRow, timing: LatencyRow, listed: Container[TimingKey]) -> LatencyRow:
+    """Leave out what earlier versions wrote although the samples do not carry it: percentiles, speed-ups."""
+    few = {f"p{percentile}_ms": None for percentile, least in LEAST_FOR.items() if timing.runs < least}
+    unranked = {} if timing_key(row, timing) in listed else {"speed_up_over_cpu": None}
+    return timing.model_copy(update={**few, **unranked})
 
 
 def _devices(report: Report) -> Iterator[str]:

@@ -104,6 +104,7 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         for timing in row.latency
         for warning in timing.warnings
     ]
+    ratios = any(timing.speed_up_over_cpu for row in one.rows for timing in row.latency)
     refusal, machine = document.ranking.refused or "", document.machine.reason
     doubts = [refusal] if machine in refusal else [refusal, machine]
     told = [words.say("marks", "machine").format(reason=escaped(doubt)) for doubt in doubts if doubt]
@@ -115,7 +116,7 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         "file": one.file,
         "warmups": document.timing.warmups if document.timing else "-",
         "preprocessing": tables.figure("p50_ms", document.preprocessing_ms_per_image),
-        "baseline": code(document.speed_up_baseline) if document.speed_up_baseline else "",
+        "baseline": code(document.speed_up_baseline) if ratios else "",
         "latency": tables.latency(one, words),
         "costs": tables.costs(one, words),
         "remarks": [*dict.fromkeys(told), *skipped, *refused, *warned],

@@ -67,12 +67,12 @@ def named(row: PlacedVariant, words: Words) -> str:
 
 def latency(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out the latencies on a device: one row per variant and batch."""
+    timed = [(row, timing) for row in evidence.rows for timing in row.latency]
+    shown = [key for key in _LATENCY if any(getattr(timing, key) is not None for _, timing in timed)]
     rows = [
-        [named(row, words), *(figure(key, getattr(timing, key)) for key in _LATENCY)]
-        for row in evidence.rows
-        for timing in row.latency
+        [named(row, words), *(figure(key, getattr(timing, key)) for key in shown)] for row, timing in timed
     ]
-    return table(_headings(words, "variant", *_LATENCY), rows, len(_LATENCY))
+    return table(_headings(words, "variant", *shown), rows, len(shown))
 
 
 def costs(evidence: DeviceEvidence, words: Words) -> str:
