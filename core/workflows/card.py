@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vconv.artifact import results
-from vconv.artifact.artifact import Artifact
+from vconv.artifact.artifact import Artifact, read_config
 from vconv.artifact.results import CARD_FILE
 from vconv.errors import ArtifactError, UnknownNameError, VconvError
-from vconv.types import Say, silent
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.evidence import newest
 from vconv.validators.report.card.words import LANGUAGES
@@ -103,7 +103,9 @@ def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None) -> dict[s
     folder = artifact.folder
     language = lang or kept["card"].get("language", DEFAULT_LANGUAGE)
     evidence = newest(results.reports(folder))
-    content = render(artifact.manifest, evidence, language).encode()
+    settings = PREPROCESSOR_FILE if artifact.manifest.system.library == "transformers" else CONFIG_FILE
+    processor = read_config(folder, settings) if (folder / settings).is_file() else {}
+    content = render(artifact.manifest, evidence, language, artifact.unlike, processor).encode()
     digest = hashlib.sha256(content).hexdigest()
     # After a kill between these three steps, vconv still recognises the card as its own.
     results.write(folder, {**kept, "card": {**kept["card"], "next": digest}})

@@ -15,10 +15,11 @@ def info(path: str | Path) -> dict[str, Any]:
 
     Returns:
         The artifact's path and manifest; ``outputs``, the shape of each output; ``missing``, the missing
-        files; ``reports``, the newest of each kind, as :func:`vconv.validators.report.history.newest` returns
-        them; and ``reports_trouble``, the reason if the reports cannot be read. Keys of version 0.1.0 are
-        kept: ``file``, ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of
-        ``golden``, and ``published`` of ``source``.
+        files; ``unlike_catalog``, how the network differs from the catalog's system of its name: by entry of
+        the configuration, its value and the catalog's; ``reports``, the newest of each kind, as
+        :func:`vconv.validators.report.history.newest` returns them; and ``reports_trouble``, the reason if
+        the reports cannot be read. Keys of version 0.1.0 are kept: ``file``, ``batch``, ``opset``,
+        ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``, ``published`` of ``source``.
 
     Raises:
         ArtifactError: the manifest is missing or damaged.
@@ -38,6 +39,7 @@ def info(path: str | Path) -> dict[str, Any]:
             for document, record in zip(document["variants"], made.variants, strict=True)
         ],
         "golden": {**golden, "file": golden["path"]} if golden else None,
+        "unlike_catalog": artifact.unlike,
         "missing": [name for name in made.files if not (artifact.folder / name).is_file()],
         "reports": reports,
         "reports_trouble": trouble,

@@ -250,6 +250,7 @@ def reference(
 
 
 def published(artifact: Artifact, devices: Sequence[Device]) -> list[dict[str, Any]]:
-    """Return figures that others published for a system on these kinds of devices; empty if it is unknown."""
-    kinds, known = {device.kind for device in devices}, systems.SYSTEMS.get(artifact.name)
+    """Return figures that others published for the catalog's system on these kinds of devices."""
+    kinds = {device.kind for device in devices}
+    known = None if artifact.unlike else systems.SYSTEMS.get(artifact.name)
     return [asdict(row) for row in known.published if row.kind in kinds] if known else []

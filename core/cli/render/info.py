@@ -77,10 +77,21 @@ def _counted(number: int) -> str:
 def _origin(document: Document) -> Iterator[tuple[str, Cell]]:
     system, source = document["system"], document["source"]
     yield "weights", weights_named(source["label"], source["synthetic"])
-    yield "system", f"{system['hub_id']}, {system['library']}"
+    if document["unlike_catalog"]:
+        yield "system", _unlike(system, document["unlike_catalog"])
+    else:
+        yield "system", f"{system['hub_id']}, {system['library']}"
     if source["revision"]:
         yield "revision", source["revision"]
     yield "licence", source["licence"]
+
+
+def _unlike(system: Document, found: Mapping[str, Any]) -> str:
+    values = ", ".join(f"{key} {ours}, not {theirs}" for key, (ours, theirs) in found.items())
+    return (
+        f"a network of the family {system['family']} ({system['library']}), not the catalog's "
+        f"{system['name']}: {values}"
+    )
 
 
 def _shape(shape: list[Any]) -> str:
