@@ -180,6 +180,15 @@ def reference(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=TEXT, shell_complete=artifact)
+@click.option(
+    "--weights",
+    type=TEXT,
+    multiple=True,
+    metavar="WHERE",
+    help="The weights of the originals: repeated once for each PATH, in the same order; or once, for every "
+    "PATH that was exported from a folder or a file.  [default: the sources that export used]",
+)
+@HUB
 @measuring
 @JSON
 def compare(as_json: bool, **options: Any) -> None:

@@ -30,6 +30,7 @@ from vconv.workflows.run_plan import RunPlan, timing_plan
 
 def compare(
     paths: Sequence[str | Path],
+    weights: str | Sequence[str] | None = None,
     *,
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
@@ -42,6 +43,7 @@ def compare(
     full: bool = False,
     budget: float | None = None,
     seed: int = 0,
+    hub: str = DEFAULT_HUB,
     offline: bool = False,
     say: Say = silent,
 ) -> Comparison:
@@ -49,6 +51,9 @@ def compare(
 
     Args:
         paths: the artifacts.
+        weights: where the originals' weights are: one source for every artifact, in the order of ``paths``;
+            or a single one, for every artifact whose manifest does not say where its original is. By
+            default, where the manifests say.
         device: see :func:`vconv.validate`, and likewise the other arguments.
         hf32: see :func:`vconv.validate`.
         profile: see :func:`vconv.validate`.
@@ -60,6 +65,7 @@ def compare(
         full: see :func:`vconv.validate`.
         budget: see :func:`vconv.validate`.
         seed: see :func:`vconv.validate`.
+        hub: see :func:`vconv.validate`.
         offline: see :func:`vconv.validate`.
         say: receives progress lines.
 
@@ -78,16 +84,17 @@ def compare(
     folders = [Path(path) for path in paths]
     _refuse_repeated(folders)
     artifacts = [Artifact.open(folder) for folder in folders]
+    given = _sources(artifacts, [weights] if isinstance(weights, str) else list(weights or ()))
     for artifact in artifacts:
         limits.require_use(str(artifact), artifact.manifest.outputs)
         artifact.require_weights()
         saving.probe(artifact.folder)
     with contextlib.ExitStack() as scratches:
         found = []
-        for artifact in artifacts:
+        for artifact, where in zip(artifacts, given, strict=True):
             log.say(f"examining {artifact}")
             scratch = scratches.enter_context(scratch_folder(log.say))
-            original = partial(originals.live_source, artifact, None, DEFAULT_HUB, offline, scratch, log.say)
+            original = partial(originals.live_source, artifact, where, hub, offline, scratch, log.say)
             refer = partial(originals.reference, artifact, photographs=(), seed=seed, say=log.say)
             found.append(check_artifact(artifact, original, refer, log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
@@ -101,9 +108,9 @@ def compare(
     status = next((bad for bad in (Status.FAILED, Status.INCOMPLETE) if bad in statuses), Status.PASSED)
     weights = {
         str(one.artifact): weights_named(
-            one.artifact.manifest.source.label, one.artifact.manifest.source.synthetic
+            originals.weights_used(one.artifact, where), one.artifact.manifest.source.synthetic
         )
-        for one in found
+        for one, where in zip(found, given, strict=True)
     }
     result = Comparison(
         time=saving.now(),
@@ -130,6 +137,23 @@ def compare(
     for folder in folders:
         saving.save(folder, result, "compare", log.render_comparison(result))
     return result
+
+
+def _sources(artifacts: Sequence[Artifact], weights: Sequence[str]) -> list[str | None]:
+    """Return the given source of each artifact's original; None if its manifest is to say."""
+    if not weights:
+        return [None] * len(artifacts)
+    if len(weights) == len(artifacts):
+        return list(weights)
+    if len(weights) > 1:
+        raise InputError(
+            "--weights does not fit the artifacts",
+            got=f"{len(weights)} sources for {len(artifacts)} artifacts",
+            expected="one for each, in the same order, or one for all that came from a folder or file",
+            fix="repeat --weights once for each artifact",
+        )
+    origins = [artifact.manifest.source for artifact in artifacts]
+    return [None if origin.synthetic or origin.revision else weights[0] for origin in origins]
 
 
 def _refuse_repeated(folders: Sequence[Path]) -> None:

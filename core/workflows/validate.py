@@ -152,7 +152,7 @@ def validate(
         diagnosis = explain_failures(found, rows, log.say, [*trial.devices, find_device("cpu")])
         agreed = agree(found, candidates, rows, image_folder, log.say) if image_folder else None
     run = replace(run, rows=agreed.rows if agreed else rows)
-    report = _report(found, trial, run, limits, plan, recorded, diagnosis, agreed)
+    report = _report(found, weights, trial, run, limits, plan, recorded, diagnosis, agreed)
     pictures = {".html": partial(page.render, report, gallery=gallery)}
     saved = saving.save(folder, report, "validate", log.render(report), pictures)
     if agreed:
@@ -168,6 +168,7 @@ def validate(
 
 def _report(
     found: CheckedArtifact,
+    weights: str | None,
     trial: RunPlan,
     run: RunResult,
     limits: Limits,
@@ -193,7 +194,7 @@ def _report(
         time=saving.now(),
         host=platform.node(),
         artifact=made.system.name,
-        weights=made.source.label,
+        weights=originals.weights_used(found.artifact, weights),
         synthetic=made.source.synthetic,
         status=status,
         passed=status is Status.PASSED,

@@ -19,6 +19,12 @@ NATURAL_SIZE = (384, 512)
 """Height and width of a made-up image, in pixels."""
 
 
+class Photographs(list[Image.Image]):
+    """Photographs in memory, with their ``files``."""
+
+    files: tuple[Path, ...] = ()
+
+
 def upright(file: Path | IO[bytes]) -> Image.Image:
     """Open one photograph as RGB, upright.
 
@@ -30,7 +36,7 @@ def upright(file: Path | IO[bytes]) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
+def open_images(paths: Iterable[str | Path]) -> Photographs:
     """Open photographs as RGB, upright.
 
     Args:
@@ -62,7 +68,8 @@ def open_images(paths: Iterable[str | Path]) -> list[Image.Image]:
             expected=f"at most {GREATEST_COUNT}",
             fix="name some of them, or a folder with fewer",
         )
-    images = []
+    images = Photographs()
+    images.files = tuple(files)
     for file in files:
         try:
             images.append(upright(file))

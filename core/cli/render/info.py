@@ -177,6 +177,7 @@ def _files(document: Document) -> None:
     rows.append([FoldedText("total", "bold"), sized(total), ""])
     show(table(["file"], ["size", "<"], rows))
     if document["without_weights"] and WEIGHTS_FILE in missing:
-        path = shlex.quote(document["path"])
+        path, source = shlex.quote(document["artifact"]), document["source"]
+        known = source["synthetic"] or source["revision"]
         wrapped("exported without weights: complete it with")
-        command(f"  vconv fill {path} --weights WHERE")
+        command(f"  vconv fill {path}" + " --weights WHERE" * (not known))

@@ -37,7 +37,7 @@ def variants(found: Sequence[VariantRow]) -> None:
     for variant in found:
         output, row = _worst_output(variant.outputs)
         figures = [_figure(getattr(row, key, None), style) for key, style in _ACCURACY]
-        rows.append([sentences.short_name(variant), output, *figures, coloured(variant.status)])
+        rows.append([sentences.short_name(variant), output, *figures, coloured(sentences.standing(variant))])
     show(table(["variant"], ["<worst output", "floor", "error", "limit", "<status"], rows))
 
 

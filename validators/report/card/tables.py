@@ -11,7 +11,7 @@ from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 from vconv.validators.report.rows import CauseRow, LaunchesRow, OutputRow, PredictedErrors, VariantRow
-from vconv.validators.report.sentences import PlacedVariant
+from vconv.validators.report.sentences import PlacedVariant, standing
 
 _ABSENT = "-"
 _LATENCY = (
@@ -105,7 +105,7 @@ def accuracy(evidence: DeviceEvidence, words: Words) -> str:
             code(output),
             *(_held(metric, found, _bounds(row)) for metric in metrics),
             figure("floor", found.floor),
-            words.say("statuses", found.status),
+            words.say("statuses", found.status if row.judged else standing(row)),
         ]
         for row in judged
         for output, found in row.outputs.items()

@@ -34,7 +34,8 @@ def matrix(report: Report) -> dict[str, Any]:
         {
             "name": sentences.short_name(row),
             "status": row.status,
-            "judged": f"{row.precision} on {row.arithmetic}",
+            "word": sentences.standing(row),
+            "judged": sentences.computed(row.precision, row.arithmetic),
             "reasons": reasons(row),
             "cells": [_cell(row.outputs.get(name)) for name in names],
         }
@@ -168,7 +169,7 @@ def limits(report: Report) -> Table:
     """Lay out the limits that were used, and the measurements behind them."""
     rows = tuple(
         (
-            f"{row.precision} on {row.arithmetic}",
+            sentences.computed(row.precision, row.arithmetic),
             ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in row.bounds.items()),
             row.source,
         )

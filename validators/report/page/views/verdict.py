@@ -72,7 +72,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 def _limits(limits: LimitsUsed) -> list[str]:
     pairs = [
-        f"{figures.bound(row.bounds[_METRIC])} for {row.precision} on {row.arithmetic}"
+        f"{figures.bound(row.bounds[_METRIC])} for {sentences.computed(row.precision, row.arithmetic)}"
         for row in limits.rows
         if _METRIC in row.bounds
     ]
