@@ -45,6 +45,7 @@ def compare(
     seed: int = 0,
     hub: str = DEFAULT_HUB,
     offline: bool = False,
+    reports: str | Path | None = None,
     say: Say = silent,
 ) -> Comparison:
     """Judge and time the variants of several artifacts side by side, in one run.
@@ -67,6 +68,8 @@ def compare(
         seed: see :func:`vconv.validate`.
         hub: see :func:`vconv.validate`.
         offline: see :func:`vconv.validate`.
+        reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
+            it, nothing is written into the artifact.
         say: receives progress lines.
 
     Returns:
@@ -88,7 +91,7 @@ def compare(
     for artifact in artifacts:
         limits.require_use(str(artifact), artifact.manifest.outputs)
         artifact.require_weights()
-        saving.probe(artifact.folder)
+        saving.probe(artifact.folder, reports)
     with contextlib.ExitStack() as scratches:
         found = []
         for artifact, where in zip(artifacts, given, strict=True):
@@ -134,8 +137,8 @@ def compare(
         winner=winner,
         winner_reason=winner_reason,
     )
-    for folder in folders:
-        saving.save(folder, result, "compare", log.render_comparison(result))
+    for folder in folders if reports is None else folders[:1]:
+        saving.save(folder, result, "compare", log.render_comparison(result), elsewhere=reports)
     return result
 
 

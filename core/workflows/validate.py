@@ -12,6 +12,7 @@ from pathlib import Path
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.errors import InputError
 from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
@@ -72,6 +73,7 @@ def validate(
     seed: int = 0,
     hub: str = DEFAULT_HUB,
     offline: bool = False,
+    reports: str | Path | None = None,
     say: Say = silent,
 ) -> ValidationResult:
     """Judge every variant of an artifact by the original, and time it.
@@ -101,6 +103,8 @@ def validate(
         seed: the seed of made-up images, which are used if there are no recorded inputs.
         hub: the hub of a repository that ``weights`` names.
         offline: whether to look for repositories only in the hub's cache.
+        reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
+            it, nothing is written into the artifact.
         say: receives progress lines.
 
     Returns:
@@ -121,7 +125,14 @@ def validate(
     recorded = read_reference(reference, artifact.manifest, {"--images": images, "--dataset": dataset})
     limits.require_use(str(folder), artifact.manifest.outputs)
     artifact.require_weights()
-    saving.probe(folder)
+    if image_folder and reports is not None:
+        raise InputError(
+            "--reports is not used with --dataset",
+            got="both",
+            expected="one of them: what is done of a folder of images is kept in the artifact",
+            fix="leave one of them out",
+        )
+    saving.probe(folder, reports)
     with contextlib.ExitStack() as kept:
         if image_folder:
             kept.enter_context(journal.alone(folder))
@@ -154,7 +165,7 @@ def validate(
     run = replace(run, rows=agreed.rows if agreed else rows)
     report = _report(found, weights, trial, run, limits, plan, recorded, diagnosis, agreed)
     pictures = {".html": partial(page.render, report, gallery=gallery)}
-    saved = saving.save(folder, report, "validate", log.render(report), pictures)
+    saved = saving.save(folder, report, "validate", log.render(report), pictures, reports)
     if agreed:
         journal.discard(agreed.work)
     return ValidationResult(
@@ -162,7 +173,7 @@ def validate(
         report=str(saved),
         log=str(saved.with_suffix(".log")),
         page=str(saved.with_suffix(".html")),
-        card=card.refresh(artifact, say),
+        card=card.refresh(artifact, say) if reports is None else None,
     )
 
 

@@ -98,12 +98,19 @@ def finite(document: Any) -> Any:
     return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
-def probe(folder: Path) -> None:
-    """Check, before anything is run, that a report can be saved.
+def probe(folder: Path, elsewhere: str | Path | None = None) -> None:
+    """Check, before anything is run, that a report can be saved: in the artifact, or in a folder elsewhere.
 
     Raises:
         ArtifactError: the folder cannot be written, or its index of reports is damaged.
     """
+    if elsewhere is not None:
+        with _sentence(Path(elsewhere)):
+            Path(elsewhere).mkdir(parents=True, exist_ok=True)
+            probe = Path(elsewhere) / f".probe-{uuid.uuid4().hex}"
+            results.replace(probe, b"")
+            probe.unlink()
+        return
     with _sentence(folder):
         reports = folder / REPORTS_FOLDER
         probe = (reports if reports.exists() else folder) / f".probe-{uuid.uuid4().hex}"
@@ -121,7 +128,7 @@ def _sentence(folder: Path) -> Iterator[None]:
             f"cannot write a report into {folder}",
             got=error.strerror or "an error",
             expected="a folder that can be written, with room in it",
-            fix="repair its permissions, or work on a copy",
+            fix="repair its permissions, or name another folder with --reports",
         ) from error
 
 
@@ -149,8 +156,9 @@ def save(
     kind: str,
     log: str,
     pictures: Mapping[str, Picture] = MappingProxyType({}),
+    elsewhere: str | Path | None = None,
 ) -> Path:
-    """Write a report and its log under ``reports/`` and enter it in ``results.json``.
+    """Write a report and its log under ``reports/`` and enter it in ``results.json``, or save it elsewhere.
 
     Args:
         folder: the artifact.
@@ -158,6 +166,7 @@ def save(
         kind: the command that made it: ``validate``.
         log: the log in plain text.
         pictures: the other files that are saved beside it, by ending: ``.svg``.
+        elsewhere: a folder that gets the files instead; the artifact then stays as it is.
 
     Returns:
         The report's path.
@@ -165,13 +174,17 @@ def save(
     Raises:
         ArtifactError: the artifact's folder cannot be written, or its index is damaged.
     """
-    with _sentence(folder):
-        return _save(folder, report, kind, {".log": log.encode(), **pictures})
+    reports = folder / REPORTS_FOLDER if elsewhere is None else Path(elsewhere)
+    with _sentence(folder if elsewhere is None else reports):
+        reports.mkdir(parents=elsewhere is not None, exist_ok=True)
+        entered = folder if elsewhere is None else None
+        return _save(reports, entered, report, kind, {".log": log.encode(), **pictures})
 
 
-def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, Picture]) -> Path:
-    reports = folder / REPORTS_FOLDER
-    reports.mkdir(exist_ok=True)
+def _save(
+    reports: Path, entered: Path | None, report: SavedDocument, kind: str, beside: Mapping[str, Picture]
+) -> Path:
+    """Write a report and what is beside it, and enter it in the index of an artifact, if there is one."""
     text = json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n"
     path = _reserved(reports, f"{report.time}-{kind}")
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -180,12 +193,8 @@ def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, P
         for ending, content in written.items():
             results.replace(path.with_suffix(ending), content)
         results.replace(path, text.encode())
-        with results.locked(folder):
-            found = results.read(folder)
-            name = f"{REPORTS_FOLDER}/{path.name}"
-            entry = {"file": name, "sha256": digest, "status": report.status, "simulated": report.simulated}
-            found["reports"].append({**entry, "artifact": str(folder), "manifest": manifest_digest(folder)})
-            results.write(folder, found)
+        if entered:
+            _enter(entered, path.name, digest, report)
     except OSError:
         for ending in (*written, path.suffix):
             with contextlib.suppress(OSError):
@@ -196,6 +205,16 @@ def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, P
         if not isinstance(draw, bytes):
             results.replace(path.with_suffix(ending), draw(ReportFile(path.name, digest)))
     return path
+
+
+def _enter(folder: Path, file: str, digest: str, report: SavedDocument) -> None:
+    """Enter a report in an artifact's index."""
+    with results.locked(folder):
+        found = results.read(folder)
+        name = f"{REPORTS_FOLDER}/{file}"
+        entry = {"file": name, "sha256": digest, "status": report.status, "simulated": report.simulated}
+        found["reports"].append({**entry, "artifact": str(folder), "manifest": manifest_digest(folder)})
+        results.write(folder, found)
 
 
 def _reserved(reports: Path, stem: str) -> Path:
