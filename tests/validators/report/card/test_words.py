@@ -74,7 +74,7 @@ def test_chinese_is_punctuated_as_chinese_is() -> None:
     [
         (
             "too few samples: 10 of onnx-fp32, 30 are the least",
-            "样本过少：onnx-fp32 只有 10 个，至少需要 30 个",
+            "样本过少：onnx-fp32 只有 10 个，至少需要 30 个",  # noqa: RUF001
         ),
         (
             "the machine was busy: other processes took 0.86 of 2 cores: more than 0.15",
