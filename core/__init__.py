@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vconv.workflows.export import export
     from vconv.workflows.fill import fill
     from vconv.workflows.info import info
+    from vconv.workflows.list_systems import list_systems
     from vconv.workflows.load import load
     from vconv.workflows.reference import reference
     from vconv.workflows.selftest import selftest
@@ -40,6 +41,7 @@ _WORKFLOWS = (
     "export",
     "fill",
     "info",
+    "list_systems",
     "load",
     "reference",
     "selftest",
@@ -57,6 +59,7 @@ __all__ = [
     "export",
     "fill",
     "info",
+    "list_systems",
     "load",
     "reference",
     "selftest",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -107,9 +108,14 @@ class Check:
             raise ValueError(f"check {self.name!r} is {self.status}, of class {self.fault!r}")
 
 
+_HASHED = re.compile(r"\b(folder|file):([0-9a-f]{12,64})\b")
+"""The label of weights from a folder or a file, of which nothing but the hash is recorded."""
+
+
 def weights_named(label: str, synthetic: bool) -> str:
     """Return the name of weights for display; it always says if the weights are synthetic."""
-    return f"{label} (synthetic: not trained weights)" if synthetic else label
+    plain = _HASHED.sub(r"a \1, sha256 \2", label)
+    return f"{label} (synthetic: not trained weights)" if synthetic else plain
 
 
 def silent(line: str) -> None:

@@ -7,11 +7,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vconv import documents
 from vconv.artifact import manifest
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.records import VariantRecord
+from vconv.catalog import systems
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
@@ -98,6 +100,20 @@ class Artifact:
         record = self.manifest.original
         path = record.configurations.get(file) if record else None
         return read_config(self.folder, path) if path else {}
+
+    @functools.cached_property
+    def unlike(self) -> dict[str, tuple[Any, Any]]:
+        """How the network differs from the catalog's system of its name; empty if it does not, or if none is.
+
+        Raises:
+            ArtifactError: a configuration is missing, or is not a JSON object.
+        """
+        system = systems.SYSTEMS.get(self.name)
+        if system is None or system.hub_id != self.manifest.system.hub_id:
+            return {}
+        if self.manifest.original is None:
+            return systems.unlike(system, self.config, patched=True)
+        return systems.unlike(system, self.original(CONFIG_FILE))
 
     def variant(self, name: str) -> VariantRecord:
         """Find a variant by its name.

@@ -97,6 +97,42 @@ def find(name: str) -> System:
     raise UnknownNameError("system", name, SYSTEMS, fix="`vconv list` shows every system")
 
 
+_FREE = (
+    *("architectures", "num_classes", "global_pool", "pretrained_cfg", "initializer_range", "drop_path_rate"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout"),
+)
+"""Entries of a configuration that a fine-tuned model may change: head, preprocessing and training."""
+_STATED = (
+    *("architecture", "num_features", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("intermediate_size", "patch_size", "image_size"),
+)
+"""Entries without which a configuration does not say how large its network is."""
+_PATCHED = ("hidden_act", "query_bias", "key_bias", "value_bias", "qkv_bias")
+"""Entries that vconv's patches change in an artifact's own configuration."""
+
+
+def unlike(system: System, config: Config, patched: bool = False) -> dict[str, tuple[Any, Any]]:
+    """Return how a network differs from a system, apart from weights; empty if it does not.
+
+    Args:
+        system: the system of the catalog.
+        config: the network's configuration.
+        patched: whether vconv's patches have changed the configuration.
+
+    Returns:
+        By entry of the configuration: the network's value, None if it is missing, and the system's.
+    """
+    free = (*_FREE, *_PATCHED) if patched else _FREE
+    keys = [key for key in system.config if key not in free and (key in config or key in _STATED)]
+    found = {
+        key: (config.get(key), system.config[key]) for key in keys if config.get(key) != system.config[key]
+    }
+    further = config.get("model_args") or {}
+    if further != (system.config.get("model_args") or {}):
+        found["model_args"] = (further, system.config.get("model_args") or {})
+    return found
+
+
 def miniature(system: System) -> System:
     """Return a miniature of a system: the same architecture with few, narrow blocks and small images.
 

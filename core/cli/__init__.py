@@ -11,7 +11,6 @@ import click
 
 import vconv
 from vconv._version import VERSION
-from vconv.catalog import systems
 from vconv.cli.completion import artifact, one_of, system
 from vconv.cli.examples import HELP
 from vconv.cli.group import Commands
@@ -25,6 +24,7 @@ from vconv.cli.options import (
     OFFLINE,
     ONE_ENGINE,
     PROFILE,
+    REPORTS,
     SEED,
     TEXT,
     VARIANT,
@@ -73,14 +73,7 @@ def list_systems(as_json: bool) -> None:
     """List the systems that vconv can export."""
     from vconv.cli import render
 
-    rows = [
-        {
-            **{"name": system.name, "hub_id": system.hub_id, "library": system.library},
-            **{"input": system.input, "licence": system.licence, "gated": system.gated},
-        }
-        for system in systems.SYSTEMS.values()
-    ]
-    show(rows, render.systems, as_json)
+    show(vconv.list_systems(), render.systems, as_json)
 
 
 @main.command()
@@ -140,6 +133,7 @@ def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> Non
 )
 @measuring
 @SEED
+@REPORTS
 @JSON
 def validate(as_json: bool, **options: Any) -> None:
     """Compare an artifact with the original model, and time it.
@@ -182,7 +176,17 @@ def reference(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=TEXT, shell_complete=artifact)
+@click.option(
+    "--weights",
+    type=TEXT,
+    multiple=True,
+    metavar="WHERE",
+    help="The weights of the originals: repeated once for each PATH, in the same order; or once, for every "
+    "PATH that was exported from a folder or a file.  [default: the sources that export used]",
+)
+@HUB
 @measuring
+@REPORTS
 @JSON
 def compare(as_json: bool, **options: Any) -> None:
     """Compare and time several artifacts in one run and one table.
@@ -258,6 +262,7 @@ def selftest(as_json: bool, **options: Any) -> None:
 @WITHIN
 @images("to run it on")
 @SEED
+@REPORTS
 @JSON
 def bisect(as_json: bool, **options: Any) -> None:
     """Find the block and the operator where a variant goes wrong.

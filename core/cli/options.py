@@ -60,7 +60,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "pool",
         "periods",
     ),
-    "Results": ("out", "force", "batch", "opset", "golden", "without_weights", "lang"),
+    "Results": ("out", "force", "batch", "opset", "golden", "without_weights", "lang", "reports"),
     "Offline model": ("format", "soc", "gears", "om_precision"),
     "Execution": (
         *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "probed"),
@@ -161,6 +161,12 @@ SEED = click.option(
     show_default=True,
     metavar="N",
     help="Seed of the generated images. They are used if the artifact has no recorded inputs.",
+)
+REPORTS = click.option(
+    "--reports",
+    type=TEXT,
+    metavar="FOLDER",
+    help="The folder for the report. Nothing is then written into the artifact.  [default: its reports/]",
 )
 QUICK = click.option("--quick", is_flag=True, help="Short check with 10 timed runs.")
 FULL = click.option("--full", is_flag=True, help="Time batches 1, 2, 4, 8 and 16, with 100 runs each.")

@@ -55,6 +55,7 @@ def bisect(
     seed: int = 0,
     hub: str = DEFAULT_HUB,
     offline: bool = False,
+    reports: str | Path | None = None,
     say: Say = silent,
 ) -> BisectionResult:
     """Find the block and the operator at which a variant departs from its reference.
@@ -70,6 +71,8 @@ def bisect(
         seed: the seed of made-up images, which are used if there are no recorded inputs.
         hub: the hub of a repository that ``weights`` names.
         offline: whether to look for repositories only in the hub's cache.
+        reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
+            it, nothing is written into the artifact.
         say: receives progress lines.
 
     Returns:
@@ -98,7 +101,7 @@ def bisect(
     limit = chosen.limit(limits, place)
     bound = bound_of(limit, limits.within)
     artifact.require_weights()
-    saving.probe(artifact.folder)
+    saving.probe(artifact.folder, reports)
     files = verify_files(artifact, log.say)
     with scratch_folder(log.say) as scratch:
         source, missing = originals.live_source(artifact, weights, hub, offline, scratch, log.say)
@@ -146,7 +149,7 @@ def bisect(
         environment=saving.environment(),
     )
     pictures = {".svg": error_against_depth(found, title)}
-    saved = saving.save(artifact.folder, result, "bisect", log.render_bisection(result), pictures)
+    saved = saving.save(artifact.folder, result, "bisect", log.render_bisection(result), pictures, reports)
     return BisectionResult(
         **dict(result),
         report=str(saved),

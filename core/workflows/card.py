@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vconv.artifact import results
-from vconv.artifact.artifact import Artifact
+from vconv.artifact.artifact import Artifact, read_config
 from vconv.artifact.results import CARD_FILE
 from vconv.errors import ArtifactError, UnknownNameError, VconvError
 from vconv.hashes import sha256_of
-from vconv.types import Say, silent
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.evidence import newest, saved_reports
 from vconv.validators.report.card.words import LANGUAGES
@@ -109,7 +109,9 @@ def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None, say: Say)
     for sentence in left_out:
         say(sentence)
     evidence = newest(reports)
-    content = render(artifact.manifest, evidence, language).encode()
+    settings = PREPROCESSOR_FILE if artifact.manifest.system.library == "transformers" else CONFIG_FILE
+    processor = read_config(folder, settings) if (folder / settings).is_file() else {}
+    content = render(artifact.manifest, evidence, language, artifact.unlike, processor).encode()
     digest = hashlib.sha256(content).hexdigest()
     # After a kill between these three steps, vconv still recognises the card as its own.
     results.write(folder, {**kept, "card": {**kept["card"], "next": digest}})

@@ -32,6 +32,7 @@ from vconv.workflows.run_plan import RunPlan, timing_plan
 @own_surroundings()
 def compare(
     paths: Sequence[str | Path],
+    weights: str | Sequence[str] | None = None,
     *,
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
@@ -44,13 +45,18 @@ def compare(
     full: bool = False,
     budget: float | None = None,
     seed: int = 0,
+    hub: str = DEFAULT_HUB,
     offline: bool = False,
+    reports: str | Path | None = None,
     say: Say = silent,
 ) -> Comparison:
     """Judge and time the variants of several artifacts side by side, in one run.
 
     Args:
         paths: the artifacts.
+        weights: where the originals' weights are: one source for every artifact, in the order of ``paths``;
+            or a single one, for every artifact whose manifest does not say where its original is. By
+            default, where the manifests say.
         device: see :func:`vconv.validate`, and likewise the other arguments.
         hf32: see :func:`vconv.validate`.
         profile: see :func:`vconv.validate`.
@@ -62,7 +68,10 @@ def compare(
         full: see :func:`vconv.validate`.
         budget: see :func:`vconv.validate`.
         seed: see :func:`vconv.validate`.
+        hub: see :func:`vconv.validate`.
         offline: see :func:`vconv.validate`.
+        reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
+            it, nothing is written into the artifact.
         say: receives progress lines.
 
     Returns:
@@ -80,16 +89,17 @@ def compare(
     folders = [Path(path) for path in paths]
     _refuse_repeated(folders)
     artifacts = [Artifact.open(folder) for folder in folders]
+    given = _sources(artifacts, [weights] if isinstance(weights, str) else list(weights or ()))
     for artifact in artifacts:
         limits.require_use(str(artifact), artifact.manifest.outputs)
         artifact.require_weights()
-        saving.probe(artifact.folder)
+        saving.probe(artifact.folder, reports)
     with contextlib.ExitStack() as scratches:
         found = []
-        for artifact in artifacts:
+        for artifact, where in zip(artifacts, given, strict=True):
             log.say(f"examining {artifact}")
             scratch = scratches.enter_context(scratch_folder(log.say))
-            original = partial(originals.live_source, artifact, None, DEFAULT_HUB, offline, scratch, log.say)
+            original = partial(originals.live_source, artifact, where, hub, offline, scratch, log.say)
             refer = partial(originals.reference, artifact, photographs=(), seed=seed, say=log.say)
             found.append(check_artifact(artifact, original, refer, log.say))
         candidates = [candidate for one in found for candidate in trial.candidates(one)]
@@ -101,11 +111,11 @@ def compare(
         saving.whole([row for row in rows if row.artifact == str(one.artifact)], one.checks) for one in found
     ]
     status = next((bad for bad in (Status.FAILED, Status.INCOMPLETE) if bad in statuses), Status.PASSED)
-    weights = {
+    named = {
         str(one.artifact): weights_named(
-            one.artifact.manifest.source.label, one.artifact.manifest.source.synthetic
+            originals.weights_used(one.artifact, where), one.artifact.manifest.source.synthetic
         )
-        for one in found
+        for one, where in zip(found, given, strict=True)
     }
     result = Comparison(
         time=saving.now(),
@@ -114,8 +124,8 @@ def compare(
         passed=status is Status.PASSED,
         limits=saving.limits_applied(limits, rows),
         **trial.described(),
-        weights=weights,
-        rows=comparison.rows(rows, weights),
+        weights=named,
+        rows=comparison.rows(rows, named),
         references={str(one.artifact): one.reference_is for one in found},
         statuses={str(one.artifact): status for one, status in zip(found, statuses, strict=True)},
         checks=tuple(
@@ -129,9 +139,26 @@ def compare(
         winner=winner,
         winner_reason=winner_reason,
     )
-    for folder in folders:
-        saving.save(folder, result, "compare", log.render_comparison(result))
+    for folder in folders if reports is None else folders[:1]:
+        saving.save(folder, result, "compare", log.render_comparison(result), elsewhere=reports)
     return result
+
+
+def _sources(artifacts: Sequence[Artifact], weights: Sequence[str]) -> list[str | None]:
+    """Return the given source of each artifact's original; None if its manifest is to say."""
+    if not weights:
+        return [None] * len(artifacts)
+    if len(weights) == len(artifacts):
+        return list(weights)
+    if len(weights) > 1:
+        raise InputError(
+            "--weights does not fit the artifacts",
+            got=f"{len(weights)} sources for {len(artifacts)} artifacts",
+            expected="one for each, in the same order, or one for all that came from a folder or file",
+            fix="repeat --weights once for each artifact",
+        )
+    origins = [artifact.manifest.source for artifact in artifacts]
+    return [None if origin.synthetic or origin.revision else weights[0] for origin in origins]
 
 
 def _refuse_repeated(folders: Sequence[Path]) -> None:

@@ -96,8 +96,9 @@ def export(
         say: receives progress lines.
 
     Returns:
-        ``artifact``, ``weights``, ``seconds``, ``peak_rss_bytes``, ``patches``, ``ledger``, ``files``,
-        ``variants``, ``checks``, and ``om``: None, or whether the offline model was ``compiled`` and how.
+        ``artifact``, ``weights``, ``weights_given``, ``weights_found_again`` (whether they are found without
+        it), ``seconds``, ``peak_rss_bytes``, ``patches``, ``ledger``, ``files``, ``variants``, ``checks``,
+        and ``om``: None, or whether the offline model was ``compiled`` and how.
 
     Raises:
         VconvError: an error that the user can fix; no artifact is left behind.
@@ -155,6 +156,8 @@ def export(
     return {
         "artifact": str(target),
         "weights": source.origin.label,
+        "weights_given": None if weights is None else str(weights),
+        "weights_found_again": bool(source.origin.synthetic or source.origin.revision),
         "synthetic": source.origin.synthetic,
         "without_weights": without_weights,
         "seconds": round(time.perf_counter() - start, 2),

@@ -15,11 +15,12 @@ def info(path: str | Path) -> dict[str, Any]:
 
     Returns:
         The artifact's path and manifest; ``outputs``, the shape of each output; ``missing``, the missing
-        files; ``altered``, the size of each file that is not as long as the manifest says; ``reports``, the
-        newest of each kind, as :func:`vconv.validators.report.history.newest` returns them; and
-        ``reports_trouble``, the reason if reports cannot be read. Keys of version 0.1.0 are kept: ``file``,
-        ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``, and
-        ``published`` of ``source``.
+        files; ``altered``, the size of each file that is not as long as the manifest says;
+        ``unlike_catalog``, how the network differs from the catalog's system of its name: by entry of the
+        configuration, its value and the catalog's; ``reports``, the newest of each kind, as
+        :func:`vconv.validators.report.history.newest` returns them; and ``reports_trouble``, the reason if
+        reports cannot be read. Keys of version 0.1.0 are kept: ``file``, ``batch``, ``opset``, ``ir_version``
+        and ``operators`` of a variant, ``file`` of ``golden``, and ``published`` of ``source``.
 
     Raises:
         ArtifactError: the manifest is missing or damaged.
@@ -40,6 +41,7 @@ def info(path: str | Path) -> dict[str, Any]:
             for document, record in zip(document["variants"], made.variants, strict=True)
         ],
         "golden": {**golden, "file": golden["path"]} if golden else None,
+        "unlike_catalog": artifact.unlike,
         "missing": [name for name, nbytes in sizes.items() if nbytes is None],
         "altered": {
             name: nbytes for name, nbytes in sizes.items() if nbytes not in (None, made.files[name].nbytes)

@@ -19,7 +19,7 @@ from vconv.convert.sources.base import SYNTHETIC, Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
 from vconv.runtime.devices.base import Device
-from vconv.runtime.inputs.images import natural_images
+from vconv.runtime.inputs.images import Photographs, natural_images
 from vconv.runtime.inputs.preprocessing import load_processor, preprocess
 from vconv.runtime.timing.clocks import timed
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array, Check, Say, Status
@@ -52,11 +52,24 @@ def sample(
     """
     images = photographs or natural_images(SAMPLE_IMAGES, seed)
     made_up = (f"{MADE_UP}{seed + index}" for index in range(len(images)))
-    taken = (f"photograph {index + 1}" for index in range(len(images)))
-    names = tuple(taken if photographs else made_up)
+    names = _names(photographs) if photographs else tuple(made_up)
     pixel_values = preprocess(folder, images)
     require_size(pixel_values, size)
     return pixel_values, names
+
+
+def _names(photographs: Sequence[Image.Image]) -> tuple[str, ...]:
+    """Return the names of photographs: those of their files; with the folder, where two are the same."""
+    files = photographs.files if isinstance(photographs, Photographs) else ()
+    names = [file.name for file in files] or [
+        f"photograph {place}" for place in range(1, len(photographs) + 1)
+    ]
+    unclear = {name for name in names if names.count(name) > 1 or name.startswith(MADE_UP)}
+    whole = [
+        f"{file.absolute().parent.name}/{name}" if name in unclear else name
+        for file, name in zip(files, names, strict=False)
+    ]
+    return tuple(name.encode("utf-8", "replace").decode() for name in whole or names)
 
 
 def require_size(pixel_values: Array, size: tuple[int, int]) -> None:
@@ -125,6 +138,12 @@ def request(artifact: Artifact, weights: str | None, hub: str, offline: bool) ->
     if origin.revision:
         return replace(asked, weights=f"hub:{origin.identity}@{origin.revision}", hub=origin.kind)
     return asked
+
+
+def weights_used(artifact: Artifact, weights: str | None) -> str:
+    """Return the label of an artifact's weights; after the source as the user gave it, if one was given."""
+    label = artifact.manifest.source.label
+    return label if weights in (None, label) else f"{weights} ({label})"
 
 
 def live_source(
@@ -249,6 +268,7 @@ def reference(
 
 
 def published(artifact: Artifact, devices: Sequence[Device]) -> list[dict[str, Any]]:
-    """Return figures that others published for a system on these kinds of devices; empty if it is unknown."""
-    kinds, known = {device.kind for device in devices}, systems.SYSTEMS.get(artifact.name)
+    """Return figures that others published for the catalog's system on these kinds of devices."""
+    kinds = {device.kind for device in devices}
+    known = None if artifact.unlike else systems.SYSTEMS.get(artifact.name)
     return [asdict(row) for row in known.published if row.kind in kinds] if known else []

@@ -12,6 +12,7 @@ from pathlib import Path
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
+from vconv.errors import InputError
 from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
@@ -74,6 +75,7 @@ def validate(
     seed: int = 0,
     hub: str = DEFAULT_HUB,
     offline: bool = False,
+    reports: str | Path | None = None,
     say: Say = silent,
 ) -> ValidationResult:
     """Judge every variant of an artifact by the original, and time it.
@@ -103,6 +105,8 @@ def validate(
         seed: the seed of made-up images, which are used if there are no recorded inputs.
         hub: the hub of a repository that ``weights`` names.
         offline: whether to look for repositories only in the hub's cache.
+        reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
+            it, nothing is written into the artifact.
         say: receives progress lines.
 
     Returns:
@@ -123,7 +127,14 @@ def validate(
     recorded = read_reference(reference, artifact.manifest, {"--images": images, "--dataset": dataset})
     limits.require_use(str(folder), artifact.manifest.outputs)
     artifact.require_weights()
-    saving.probe(folder)
+    if image_folder and reports is not None:
+        raise InputError(
+            "--reports is not used with --dataset",
+            got="both",
+            expected="one of them: what is done of a folder of images is kept in the artifact",
+            fix="leave one of them out",
+        )
+    saving.probe(folder, reports)
     with contextlib.ExitStack() as kept:
         if image_folder:
             kept.enter_context(journal.alone(folder))
@@ -154,9 +165,9 @@ def validate(
         diagnosis = explain_failures(found, rows, log.say, [*trial.devices, find_device("cpu")])
         agreed = agree(found, candidates, rows, image_folder, log.say) if image_folder else None
     run = replace(run, rows=agreed.rows if agreed else rows)
-    report = _report(found, trial, run, limits, plan, recorded, diagnosis, agreed)
+    report = _report(found, weights, trial, run, limits, plan, recorded, diagnosis, agreed)
     pictures = {".html": partial(page.render, report, gallery=gallery)}
-    saved = saving.save(folder, report, "validate", log.render(report), pictures)
+    saved = saving.save(folder, report, "validate", log.render(report), pictures, reports)
     if agreed:
         journal.discard(agreed.work)
     return ValidationResult(
@@ -164,12 +175,13 @@ def validate(
         report=str(saved),
         log=str(saved.with_suffix(".log")),
         page=str(saved.with_suffix(".html")),
-        card=card.refresh(artifact, say),
+        card=card.refresh(artifact, say) if reports is None else None,
     )
 
 
 def _report(
     found: CheckedArtifact,
+    weights: str | None,
     trial: RunPlan,
     run: RunResult,
     limits: Limits,
@@ -180,7 +192,8 @@ def _report(
 ) -> Report:
     """Build the report of a validation from its results."""
     made = found.artifact.manifest
-    rows, baseline = with_speed_ups(run.rows)
+    ranked = ranking.rank(run.rows, run.machine)
+    rows, baseline = with_speed_ups(run.rows, ranked)
     status = saving.whole(rows, found.checks)
     published = originals.published(found.artifact, trial.devices) if rows else []
     reference = ReferenceRow(
@@ -194,7 +207,7 @@ def _report(
         time=saving.now(),
         host=platform.node(),
         artifact=made.system.name,
-        weights=made.source.label,
+        weights=originals.weights_used(found.artifact, weights),
         synthetic=made.source.synthetic,
         status=status,
         passed=status is Status.PASSED,
@@ -209,7 +222,7 @@ def _report(
         diagnosis=tuple(diagnosis),
         speed_up_baseline=baseline,
         machine=MachineLoad.model_validate(run.machine),
-        ranking=ranking.rank(rows, run.machine),
+        ranking=ranked,
         variants=rows,
         published=tuple(PublishedRow.model_validate(row) for row in published),
         dataset=agreed.document if agreed else None,

@@ -14,8 +14,9 @@ from vconv.runtime.timing.statistics import median_interval
 from vconv.runtime.timing.warnings import warnings_about
 from vconv.types import Say, silent
 
-PERCENTILES_NEED = 100
-"""With fewer samples, a 99th percentile would only be the maximum, so it is not reported."""
+LEAST_FOR = {90: 10, 99: 100}
+"""By percentile p: the least number of samples for it, 100 / (100 - p). With fewer, less than one sample is
+expected above it, so that it would only be the maximum, and it is not reported."""
 WARMING_SHARE = 0.2
 """The share of a budget that warm-ups may take, in addition to the budget."""
 _ORDER_SEED = 0
@@ -75,12 +76,16 @@ class Measurement:
     def summary(self) -> dict[str, Any]:
         """Return the statistics, in milliseconds per batch, with the samples and warnings about them.
 
-        p99 is None under 100 samples. The interval of the median is None under
+        A percentile is None under the samples of :data:`LEAST_FOR`. The interval of the median is None under
         :data:`vconv.runtime.timing.statistics.LEAST_SAMPLES`. Milliseconds per image and images per second
         are computed from the median, so that outliers do not change a rate.
         """
         samples = np.array(self.seconds) * 1e3
-        p50, p90, p99 = np.percentile(samples, [50, 90, 99])
+        p50 = float(np.median(samples))
+        tails = {
+            f"p{p}_ms": float(np.percentile(samples, p)) if len(samples) >= least else None
+            for p, least in LEAST_FOR.items()
+        }
         interval = median_interval(samples.tolist())
         return {
             "batch": self.batch,
@@ -89,12 +94,11 @@ class Measurement:
             "std_ms": float(samples.std(ddof=1)) if len(samples) > 1 else None,
             "min_ms": float(samples.min()),
             "max_ms": float(samples.max()),
-            "p50_ms": float(p50),
+            "p50_ms": p50,
             "p50_ms_interval": list(interval) if interval else None,
-            "p90_ms": float(p90),
-            "p99_ms": float(p99) if len(samples) >= PERCENTILES_NEED else None,
-            "ms_per_image": float(p50) / self.batch,
-            "images_per_second": self.batch * 1e3 / float(p50),
+            **tails,
+            "ms_per_image": p50 / self.batch,
+            "images_per_second": self.batch * 1e3 / p50,
             "warnings": warnings_about(self.seconds),
             "samples_ms": samples.tolist(),
         }

@@ -17,9 +17,10 @@ STAMP = "20261120T000000"
 def timing(batch: int = 1, p50_ms: float = 2.0, **values: Any) -> LatencyRow:
     """Make the latency of a batch."""
     bare: dict[str, Any] = {
-        **dict.fromkeys(("mean_ms", "min_ms", "max_ms", "p90_ms"), p50_ms),
+        **dict.fromkeys(("mean_ms", "min_ms", "max_ms"), p50_ms),
         **{
             "std_ms": None,
+            "p90_ms": None,
             "p99_ms": None,
             "p50_ms_interval": None,
             "runs": 1,

@@ -12,11 +12,10 @@ from vconv import documents
 from vconv.artifact import results
 from vconv.artifact.results import IndexEntry
 from vconv.errors import ArtifactError
-from vconv.types import Status
 from vconv.validators.report.bisection import Bisection
-from vconv.validators.report.comparison import Comparison, ComparisonRow
-from vconv.validators.report.document import Report, Winner
-from vconv.validators.report.rows import VariantName, VariantRow, VerdictRow
+from vconv.validators.report.comparison import Comparison
+from vconv.validators.report.document import RankRow, Report, Winner
+from vconv.validators.report.rows import VariantName
 from vconv.validators.report.upgrade import UnreadableReportError, read_report
 
 NOT_UNDERSTOOD = "is not understood"
@@ -47,9 +46,9 @@ class ReportEntry:
         manifest: the hash of the artifact's manifest at that time.
         time: its time, in UTC: ``20261121T184025``.
         devices: the devices on which variants were run.
-        fastest: for each device, the passed variant with the least median at the least batch; empty if
-            nothing was timed.
+        fastest: for each device, the first variant of the ranking at the least ranked batch.
         ranked: whether the report has a ranking.
+        not_ranked: why there is no ranking; empty if there is one.
         winner: the winner of a comparison, or None; it may belong to another artifact.
         trouble: why the report cannot be read; empty if it can.
     """
@@ -65,6 +64,7 @@ class ReportEntry:
     devices: tuple[str, ...] = ()
     fastest: tuple[FastestVariant, ...] = ()
     ranked: bool = False
+    not_ranked: str = ""
     winner: Winner | None = None
     trouble: str = ""
 
@@ -152,28 +152,17 @@ def _read(folder: Path, entry: ReportEntry) -> ReportEntry:
     return replace(
         entry,
         devices=tuple(report.devices),
-        fastest=tuple(_fastest(own(entry, report.rows))),
+        fastest=tuple(_fastest(own(entry, report.ranking.rows))),
         ranked=bool(report.ranking.rows),
+        not_ranked=report.ranking.refused or "",
         winner=report.winner if isinstance(report, Comparison) else None,
     )
 
 
-def _fastest(rows: Sequence[VerdictRow]) -> Iterator[FastestVariant]:
-    """Yield for each device the passed variant with the least median at the least batch."""
-    timed = [
-        FastestVariant(row.variant, row.engine, row.device, batch, p50_ms)
-        for row in rows
-        if row.status is Status.PASSED
-        for batch, p50_ms in _medians(row)
-    ]
-    for device in dict.fromkeys(one.device for one in timed):
-        own = [one for one in timed if one.device == device]
-        yield min(own, key=lambda one: (one.batch, one.p50_ms))
-
-
-def _medians(row: VerdictRow) -> Iterator[tuple[int, float]]:
-    """Yield each batch at which a row has a median, with the median."""
-    if isinstance(row, VariantRow):
-        yield from ((timing.batch, timing.p50_ms) for timing in row.latency)
-    elif isinstance(row, ComparisonRow) and row.batch is not None and row.p50_ms is not None:
-        yield row.batch, row.p50_ms
+def _fastest(rows: Sequence[RankRow]) -> Iterator[FastestVariant]:
+    """Yield for each device the first variant of the ranking at the least ranked batch."""
+    for device in dict.fromkeys(row.device for row in rows):
+        ranked = [row for row in rows if row.device == device and row.rank is not None]
+        if ranked:
+            best = min(ranked, key=lambda row: (row.batch, row.p50_ms))
+            yield FastestVariant(best.variant, best.engine, best.device, best.batch, best.p50_ms)

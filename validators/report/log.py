@@ -124,6 +124,8 @@ def _lines(report: Report) -> Iterator[str]:
     for name, version in report.environment.items():
         yield f"{name:<16} {version}"
     yield f"preprocessing    {_number(report.preprocessing_ms_per_image)} ms an image"
+    if any(row.latency for row in report.variants):
+        yield sentences.PERCENTILES
     if report.speed_up_baseline:
         yield f"speed-ups are over {report.speed_up_baseline}"
     yield from _limits(report.limits)
@@ -147,18 +149,18 @@ def _limits(limits: LimitsUsed) -> Iterator[str]:
     yield f"limits     {limits.within}" + (f", sha256 {limits.file.sha256}" if limits.file else "")
     for row in limits.rows:
         bounds = ", ".join(f"{metric} {_number(bound)}" for metric, bound in row.bounds.items())
-        yield f"  {row.precision} on {row.arithmetic}: {bounds} ({row.source})"
+        yield f"  {sentences.computed(row.precision, row.arithmetic)}: {bounds} ({row.source})"
 
 
 def _variant(row: VariantRow) -> Iterator[str]:
     simulated = ", simulated" if row.simulated else ""
     yield ""
-    yield f"{row.variant} ({row.engine}, {row.device}{simulated}): {row.status}"
+    yield f"{row.variant} ({row.engine}, {row.device}{simulated}): {sentences.standing(row)}"
     if row.reason:
         yield f"  {row.reason}"
     if row.batches:
         batches = " and ".join(map(str, row.batches))
-        yield f"  judged in {row.precision} on {row.arithmetic} at batch {batches}"
+        yield f"  judged in {sentences.computed(row.precision, row.arithmetic)} at batch {batches}"
     for name in {**row.outputs, **row.output_summary}:
         yield from _output(name, row.outputs.get(name), row.output_summary.get(name))
     yield from _prediction(row)

@@ -101,8 +101,9 @@ class OutputSummary(ReportPart):
 class LatencyRow(ReportPart):
     """The latency of a variant at one batch, in milliseconds per batch.
 
-    See :meth:`vconv.runtime.timing.clocks.Measurement.summary`. ``speed_up_over_cpu`` is None if there is no
-    baseline at this batch.
+    See :meth:`vconv.runtime.timing.clocks.Measurement.summary`. ``p90_ms`` and ``p99_ms`` are None
+    if the samples are too few for them. ``speed_up_over_cpu`` is None if there is no baseline at this batch,
+    or no ranking.
     """
 
     batch: int
@@ -113,7 +114,7 @@ class LatencyRow(ReportPart):
     max_ms: float
     p50_ms: float
     p50_ms_interval: tuple[float, float] | None
-    p90_ms: float
+    p90_ms: Figure
     p99_ms: Figure
     ms_per_image: float
     images_per_second: float

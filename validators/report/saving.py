@@ -99,12 +99,19 @@ def finite(document: Any) -> Any:
     return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
-def probe(folder: Path) -> None:
-    """Check, before anything is run, that a report can be saved.
+def probe(folder: Path, elsewhere: str | Path | None = None) -> None:
+    """Check, before anything is run, that a report can be saved: in the artifact, or in a folder elsewhere.
 
     Raises:
         ArtifactError: the folder cannot be written, or its index of reports is damaged.
     """
+    if elsewhere is not None:
+        with _sentence(Path(elsewhere)):
+            Path(elsewhere).mkdir(parents=True, exist_ok=True)
+            probe = Path(elsewhere) / f".probe-{uuid.uuid4().hex}"
+            results.replace(probe, b"")
+            probe.unlink()
+        return
     with _sentence(folder):
         reports = folder / REPORTS_FOLDER
         if os.path.lexists(reports):
@@ -124,7 +131,7 @@ def _sentence(folder: Path) -> Iterator[None]:
             f"cannot write a report into {folder}",
             got=error.strerror or "an error",
             expected="a folder that can be written, with room in it",
-            fix="repair its permissions, or work on a copy",
+            fix="repair its permissions, or name another folder with --reports",
         ) from error
 
 
@@ -152,8 +159,9 @@ def save(
     kind: str,
     log: str,
     pictures: Mapping[str, Picture] = MappingProxyType({}),
+    elsewhere: str | Path | None = None,
 ) -> Path:
-    """Write a report and its log under ``reports/`` and enter it in ``results.json``.
+    """Write a report and its log under ``reports/`` and enter it in ``results.json``, or save it elsewhere.
 
     Args:
         folder: the artifact.
@@ -161,6 +169,7 @@ def save(
         kind: the command that made it: ``validate``.
         log: the log in plain text.
         pictures: the other files that are saved beside it, by ending: ``.svg``.
+        elsewhere: a folder that gets the files instead; the artifact then stays as it is.
 
     Returns:
         The report's path.
@@ -168,12 +177,19 @@ def save(
     Raises:
         ArtifactError: the artifact's folder cannot be written, or its index is damaged.
     """
-    with _sentence(folder):
-        return _save(folder, report, kind, {".log": printable(log).encode(), **pictures})
+    written = {".log": printable(log).encode(), **pictures}
+    if elsewhere is None:
+        with _sentence(folder):
+            return _save(results.reports_folder(folder), folder, report, kind, written)
+    with _sentence(Path(elsewhere)):
+        Path(elsewhere).mkdir(parents=True, exist_ok=True)
+        return _save(Path(elsewhere), None, report, kind, written)
 
 
-def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, Picture]) -> Path:
-    reports = results.reports_folder(folder)
+def _save(
+    reports: Path, entered: Path | None, report: SavedDocument, kind: str, beside: Mapping[str, Picture]
+) -> Path:
+    """Write a report and what is beside it, and enter it in the index of an artifact, if there is one."""
     text = json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n"
     path = _reserved(reports, f"{report.time}-{kind}")
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -182,12 +198,8 @@ def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, P
         for ending, content in written.items():
             results.replace(path.with_suffix(ending), content)
         results.replace(path, text.encode())
-        with results.locked(folder):
-            found = results.read(folder)
-            name = f"{REPORTS_FOLDER}/{path.name}"
-            entry = {"file": name, "sha256": digest, "status": report.status, "simulated": report.simulated}
-            found["reports"].append({**entry, "artifact": str(folder), "manifest": manifest_digest(folder)})
-            results.write(folder, found)
+        if entered:
+            _enter(entered, path.name, digest, report)
     except OSError:
         for ending in (*written, path.suffix):
             with contextlib.suppress(OSError):
@@ -198,6 +210,16 @@ def _save(folder: Path, report: SavedDocument, kind: str, beside: Mapping[str, P
         if not isinstance(draw, bytes):
             results.replace(path.with_suffix(ending), draw(ReportFile(path.name, digest)))
     return path
+
+
+def _enter(folder: Path, file: str, digest: str, report: SavedDocument) -> None:
+    """Enter a report in an artifact's index."""
+    with results.locked(folder):
+        found = results.read(folder)
+        name = f"{REPORTS_FOLDER}/{file}"
+        entry = {"file": name, "sha256": digest, "status": report.status, "simulated": report.simulated}
+        found["reports"].append({**entry, "artifact": str(folder), "manifest": manifest_digest(folder)})
+        results.write(folder, found)
 
 
 def _reserved(reports: Path, stem: str) -> Path:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vconv.validators.report.document import Ranking, RankRow, ReferenceRow, Winner
     from vconv.validators.report.rows import VariantName, VariantRow
 from vconv.runtime.engines.table import Runs, engines_of, is_usual
+from vconv.types import Status
 
 REFERENCES = {
     "live": "run here on the original's weights",
@@ -19,6 +20,15 @@ REFERENCES = {
     "none": "none: nothing was compared",
 }
 """By source of a reference, as a report records it: a description for the reader."""
+
+PERCENTILES = (
+    "p90 and the box are given from 10 runs on, p99 from 100: with fewer runs, none is expected beyond the "
+    "percentile, and it would be the slowest run alone"
+)
+"""Why a percentile is missing: see :data:`vconv.runtime.timing.clocks.LEAST_FOR`."""
+
+IS_REFERENCE = "not judged: it is the reference"
+"""How the reason of the original begins where variants are compared with it as it is."""
 
 
 class NamedVariant(Protocol):
@@ -69,6 +79,18 @@ def named(row: NamedVariant) -> str:
 def named_apart(row: VariantName, several: bool) -> str:
     """Name a variant with its engine, and with its artifact if there are several artifacts."""
     return named(row) + f" of {row.artifact}" * several
+
+
+def standing(row: VariantRow) -> str:
+    """Return a variant's status in a word; that of one that was measured but not judged says what it is."""
+    if row.status is not Status.SKIPPED or not (row.outputs or row.latency):
+        return row.status
+    return "reference" if row.reason.startswith(IS_REFERENCE) else "not judged"
+
+
+def computed(precision: str, arithmetic: str) -> str:
+    """Return a precision, and the arithmetic that computes it if that is another."""
+    return precision if precision == arithmetic else f"{precision} computed in {arithmetic}"
 
 
 def executed(row: NamedVariant) -> str:

@@ -51,7 +51,7 @@ def exported(document: Document) -> None:
         pairs(
             [
                 ("artifact", document["artifact"]),
-                ("weights", weights_named(document["weights"], document["synthetic"])),
+                ("weights", _weights(document)),
                 (
                     "tensors",
                     ", ".join(f"{number} {what}" for what, number in counts.items() if what != "tensors"),
@@ -68,8 +68,15 @@ def exported(document: Document) -> None:
     else:
         show("no variant was run: --golden none leaves the reference and its checks out")
     verb = "fill" if document["without_weights"] else "validate"
-    where = "" if document["synthetic"] and verb == "validate" else " --weights WHERE"
+    given = shlex.quote(document["weights_given"] or "WHERE")
+    where = "" if document["weights_found_again"] else f" --weights {given}"
     command(f"next: vconv {verb} {shlex.quote(document['artifact'])}{where}")
+
+
+def _weights(document: Document) -> str:
+    label, given = document["weights"], document["weights_given"]
+    named = label if given is None or document["weights_found_again"] else f"{given} ({label})"
+    return weights_named(named, document["synthetic"])
 
 
 def carded(document: Document) -> None:

@@ -128,8 +128,8 @@ def command(text: str) -> None:
 
 
 def coloured(status: str) -> Text:
-    """Return a status in its colour."""
-    return Text(status, COLOURS[status])
+    """Return a status in its colour; a word without one, such as *reference*, is plain."""
+    return Text(status, COLOURS.get(status, ""))
 
 
 def dim(text: str) -> Text:

@@ -79,10 +79,21 @@ def _counted(number: int) -> str:
 def _origin(document: Document) -> Iterator[tuple[str, Cell]]:
     system, source = document["system"], document["source"]
     yield "weights", weights_named(source["label"], source["synthetic"])
-    yield "system", f"{system['hub_id']}, {system['library']}"
+    if document["unlike_catalog"]:
+        yield "system", _unlike(system, document["unlike_catalog"])
+    else:
+        yield "system", f"{system['hub_id']}, {system['library']}"
     if source["revision"]:
         yield "revision", source["revision"]
     yield "licence", source["licence"]
+
+
+def _unlike(system: Document, found: Mapping[str, Any]) -> str:
+    values = ", ".join(f"{key} {ours}, not {theirs}" for key, (ours, theirs) in found.items())
+    return (
+        f"a network of the family {system['family']} ({system['library']}), not the catalog's "
+        f"{system['name']}: {values}"
+    )
 
 
 def _shape(shape: list[Any]) -> str:
@@ -149,8 +160,9 @@ def _report(report: Document) -> Iterator[str]:
     yield f"{when} on {', '.join(report['devices'])}{simulated}"
     for best in report["fastest"]:
         named = f"{best['variant']} ({best['engine']}) on {best['device']}"
-        doubt = "" if report["ranked"] else ", not ranked"
-        yield f"least p50{doubt}: {best['p50_ms']:.4g} ms at batch {best['batch']}, {named}"
+        yield f"least p50: {best['p50_ms']:.4g} ms at batch {best['batch']}, {named}"
+    if report["not_ranked"]:
+        yield f"speed not ranked: {report['not_ranked']}"
     if report["winner"]:
         winner = report["winner"]
         other = f" of {winner['artifact']}" * (winner["artifact"] != report["artifact"])
@@ -174,6 +186,7 @@ def _files(document: Document) -> None:
             "warning", f"{name} has {nbytes} bytes, not {document['files'][name]['nbytes']}: fetch it again"
         )
     if document["without_weights"] and WEIGHTS_FILE in document["missing"]:
-        path = shlex.quote(document["artifact"])
+        path, source = shlex.quote(document["artifact"]), document["source"]
+        known = source["synthetic"] or source["revision"]
         wrapped("exported without weights: complete it with")
-        command(f"  vconv fill {path} --weights WHERE")
+        command(f"  vconv fill {path}" + " --weights WHERE" * (not known))

@@ -37,7 +37,7 @@ def variants(found: Sequence[VariantRow]) -> None:
     for variant in found:
         output, row = _worst_output(variant.outputs)
         figures = [_figure(getattr(row, key, None), style) for key, style in _ACCURACY]
-        rows.append([sentences.short_name(variant), output, *figures, coloured(variant.status)])
+        rows.append([sentences.short_name(variant), output, *figures, coloured(sentences.standing(variant))])
     show(table(["variant"], ["<worst output", "floor", "error", "limit", "<status"], rows))
 
 
@@ -46,7 +46,8 @@ def latencies(document: Report) -> None:
     if not any(variant.latency for variant in document.variants):
         return
     timed = [variant for variant in document.variants if variant.latency or variant.launches]
-    baseline = document.speed_up_baseline
+    ratios = any(one.speed_up_over_cpu for variant in timed for one in variant.latency)
+    baseline = document.speed_up_baseline if ratios else ""
     launching = any(variant.launches for variant in timed)
     headings = ["batch", "p50 ms", "img/s", *["speed-up"] * bool(baseline), *["launches"] * launching]
     rows = [

@@ -135,5 +135,5 @@ def test_limits_that_do_not_say_when_a_variant_departs_are_refused(copied: Path,
 @ONE
 def test_photographs_are_looked_at_where_they_are_given(copied: Path, photographs: list[str]) -> None:
     document = vconv.bisect(copied, images=photographs)
-    assert document.inputs == InputsRow(source="photographs", images=("photograph 1", "photograph 2"))
+    assert document.inputs == InputsRow(source="photographs", images=("one.png", "two.jpg"))
     assert document.passed

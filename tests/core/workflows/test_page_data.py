@@ -50,7 +50,7 @@ def test_every_systems_variants_have_maps_and_errors_against_depth_on_a_page(
         ]
         judged = row.status == "passed"
         assert all(0 <= one.error < (1e-5 if judged else 0.1) for one in row.depth)
-        assert [one.image for one in row.patch_maps] == ["photograph 1", "photograph 2"]
+        assert [one.image for one in row.patch_maps] == ["one.png", "two.jpg"]
         assert all(one.largest < (1e-4 if judged else 0.5) for one in row.patch_maps)
     path = Path(report.page)
     assert path == Path(report.report).with_suffix(".html")

@@ -205,7 +205,7 @@ def test_photographs_are_recorded_where_they_are_given(
 ) -> None:
     out = tmp_path / "reference.safetensors"
     found = vconv.reference(copied, out=out, device="cuda", images=photographs)
-    assert found["images"] == ["photograph 1", "photograph 2"]
+    assert found["images"] == ["one.png", "two.jpg"]
     assert vconv.validate(copied, reference=out, quick=True, budget=1.0).status == "passed"
 
 

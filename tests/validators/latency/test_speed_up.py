@@ -3,14 +3,29 @@ from __future__ import annotations
 import pytest
 from made_reports import timing, variant
 
-from vconv.validators.latency.speed_up import with_speed_ups
+from vconv.runtime.timing.machine_load import Load
+from vconv.types import Status
+from vconv.validators.latency.ranking import rank
+from vconv.validators.latency.speed_up import with_speed_ups as with_ratios
 from vconv.validators.report.rows import VariantRow
 
 
 def row(name: str, device: str = "cpu", **medians: float) -> VariantRow:
     """Make a row of a report; medians are milliseconds a batch, by ``b1``, ``b8``."""
-    latency = [timing(int(batch[1:]), median) for batch, median in medians.items()]
+    samples = {name: [median] * 30 for name, median in medians.items()}
+    latency = [
+        timing(int(batch[1:]), median, runs=30, samples_ms=samples[batch])
+        for batch, median in medians.items()
+    ]
     return variant(name, *latency, device=device)
+
+
+QUIET = Load(0.0, 0.0, False, "nobody else was at work")
+BUSY = Load(1.5, 0.0, True, "others used 1.5 cores")
+
+
+def with_speed_ups(rows: list[VariantRow], machine: Load = QUIET) -> tuple[tuple[VariantRow, ...], str]:
+    return with_ratios(rows, rank(rows, machine))
 
 
 def speed_ups(one: VariantRow) -> dict[int, float | None]:
@@ -81,3 +96,28 @@ def test_without_either_there_is_no_ratio(why: str) -> None:
 
 def test_no_rows_are_no_error() -> None:
     assert with_speed_ups([]) == ((), "")
+
+
+def test_nothing_has_a_ratio_if_the_machine_was_busy() -> None:
+    rows = [row("original-torch-fp32", b1=756.0), row("onnx-fp32", b1=1.0)]
+    found, baseline = with_speed_ups(rows, BUSY)
+    assert baseline == ""
+    assert [speed_ups(one) for one in found] == [{1: None}, {1: None}]
+
+
+@pytest.mark.parametrize("few", ["original-torch-fp32", "onnx-fp32"])
+def test_nothing_has_a_ratio_with_too_few_samples_on_either_side(few: str) -> None:
+    rows = [row("original-torch-fp32", b1=60.0), row("onnx-fp32", b1=40.0)]
+    rows = [
+        one.model_copy(update={"latency": (timing(1, 50.0, runs=29),)}) if one.variant == few else one
+        for one in rows
+    ]
+    (_, found), _ = with_speed_ups(rows)
+    assert speed_ups(found) == {1: None}
+
+
+def test_a_variant_that_failed_has_no_ratio() -> None:
+    rows = [row("original-torch-fp32", b1=60.0), row("good", b1=40.0), row("bad", b1=1.0)]
+    rows[2] = rows[2].model_copy(update={"status": Status.FAILED})
+    found, _ = with_speed_ups(rows)
+    assert [speed_ups(one)[1] for one in found] == [1.0, 1.5, None]

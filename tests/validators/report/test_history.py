@@ -24,12 +24,25 @@ def variant(name: str, *timings: LatencyRow, **more: Any) -> VariantRow:
     return made_reports.variant(name, *timings, **{"artifact": "", **more})
 
 
+def ranked(variant: str, p50_ms: float, device: str = "cpu", batch: int = 1, **more: Any) -> dict[str, Any]:
+    """Make a row of a ranking: the first, of this artifact."""
+    names = {"artifact": "", "variant": variant, "engine": "torch", "device": device, "batch": batch}
+    return {**names, "rank": 1, "p50_ms": p50_ms, "interval": None, "tied_with": [], **more}
+
+
+def ranking(*rows: dict[str, Any], refused: str | None = None) -> dict[str, Any]:
+    return {"refused": refused, "rows": list(rows), "left_out": []}
+
+
 def save(folder: Path, document: Any, kind: str, time: str) -> Path:
     """Save a report as vconv does, but at a given time; a row without an artifact is of this one."""
     if not isinstance(document, Bisection):
         ours = {"artifact": str(folder)}
         rows = tuple(row if row.artifact else row.model_copy(update=ours) for row in document.rows)
-        document = document.model_copy(update={"variants" if kind == "validate" else "rows": rows})
+        order = tuple(row if row.artifact else row.model_copy(update=ours) for row in document.ranking.rows)
+        ranked = document.ranking.model_copy(update={"rows": order})
+        update = {"variants" if kind == "validate" else "rows": rows, "ranking": ranked}
+        document = document.model_copy(update=update)
     path = saving.save(folder, document.model_copy(update={"time": time}), kind, "log")
     assert path.name == f"{time}-{kind}.json"
     return path
@@ -65,35 +78,40 @@ def test_two_reports_of_one_second_are_of_one_kind_and_the_later_counts(tmp_path
     assert (entry["kind"], entry["status"]) == ("validate", "failed")
 
 
-def test_the_fastest_is_of_what_passed_at_the_least_batch_of_each_device(tmp_path: Path) -> None:
+def test_the_fastest_is_the_first_of_the_ranking_at_the_least_batch_of_each_device(tmp_path: Path) -> None:
     rows = [
-        variant("slow", timing(1, 9.0), timing(8, 1.0)),
-        variant("fast", timing(1, 7.5), timing(8, 2.0)),
-        variant("wrong", timing(1, 0.1), status=Status.FAILED),
-        variant("static", timing(8, 0.5)),
-        variant("on another", timing(4, 3.0), device="npu:0"),
-        variant("untimed", device="cuda:0"),
+        ranked("fast", 7.5),
+        ranked("slow", 9.0, rank=2),
+        ranked("slow", 1.0, batch=8),
+        ranked("baseline", 0.1, rank=None),
+        ranked("on another", 3.0, "npu:0", 4),
     ]
-    ranked = {"device": "cpu", "batch": 1, "rank": 1, "artifact": "a", "variant": "fast", "engine": "torch"}
-    ranked |= {"p50_ms": 7.5, "interval": None, "tied_with": []}
-    ranking = {"refused": None, "rows": [ranked], "left_out": []}
-    save(tmp_path, report(*rows, ranking=ranking), "validate", "20261120T000000")
+    save(
+        tmp_path,
+        report(variant("fast", timing(1, 7.5)), ranking=ranking(*rows)),
+        "validate",
+        "20261120T000000",
+    )
     ((entry,), _) = newest(tmp_path)
-    assert entry["devices"] == ("cpu", "npu:0", "cuda:0") and entry["ranked"]
+    assert (entry["ranked"], entry["not_ranked"]) == (True, "")
     assert entry["fastest"] == (
         {"variant": "fast", "engine": "torch", "device": "cpu", "batch": 1, "p50_ms": 7.5},
         {"variant": "on another", "engine": "torch", "device": "npu:0", "batch": 4, "p50_ms": 3.0},
     )
 
 
+def test_what_was_not_ranked_has_no_fastest_but_the_reason(tmp_path: Path) -> None:
+    refused = ranking(refused="the machine was busy")
+    save(tmp_path, report(variant("fast", timing(1, 7.5)), ranking=refused), "validate", "20261120T000000")
+    ((entry,), _) = newest(tmp_path)
+    assert (entry["fastest"], entry["not_ranked"]) == ((), "the machine was busy")
+
+
 def test_a_comparison_has_rows_in_place_of_variants_and_a_winner(tmp_path: Path) -> None:
-    rows = [
-        {"artifact": "", "variant": "a", "batch": 1, "p50_ms": 9.0},
-        {"artifact": "", "variant": "b", "batch": 1, "p50_ms": 7.0},
-        {"artifact": "", "variant": "c"},
-    ]
     winner = {"artifact": "a", "variant": "b", "engine": "torch", "tied_with": []}
-    save(tmp_path, comparison(*rows, winner=winner), "compare", "20261120T000000")
+    order = ranking(ranked("b", 7.0), ranked("a", 9.0, rank=2))
+    rows = [{"artifact": "", "variant": name} for name in "abc"]
+    save(tmp_path, comparison(*rows, winner=winner, ranking=order), "compare", "20261120T000000")
     ((entry,), _) = newest(tmp_path)
     assert (entry["winner"], entry["devices"]) == (winner, ("cpu",))
     assert [best["variant"] for best in entry["fastest"]] == ["b"]
@@ -148,18 +166,21 @@ def test_a_report_of_another_shape_says_so(tmp_path: Path) -> None:
 
 
 def test_the_fastest_of_a_comparison_with_others_is_of_this_one(tmp_path: Path) -> None:
-    rows = [
-        {"artifact": "other", "variant": "theirs", "batch": 1, "p50_ms": 1.0},
-        {"artifact": "", "variant": "ours", "batch": 1, "p50_ms": 2.0},
-    ]
-    save(tmp_path, comparison(*rows), "compare", "20261120T000000")
+    order = ranking(ranked("theirs", 1.0, artifact="other"), ranked("ours", 2.0, rank=2))
+    row = {"artifact": "", "variant": "ours", "batch": 1, "p50_ms": 2.0}
+    save(tmp_path, comparison(row, ranking=order), "compare", "20261120T000000")
     ((entry,), _) = newest(tmp_path)
     assert [best["variant"] for best in entry["fastest"]] == ["ours"]
 
 
 def test_a_comparison_where_only_others_were_run_has_no_fastest(tmp_path: Path) -> None:
-    theirs = {"artifact": "other", "variant": "theirs", "batch": 1, "p50_ms": 1.0}
-    save(tmp_path, comparison(theirs), "compare", "20261120T000000")
+    order = ranking(ranked("theirs", 1.0, artifact="other"))
+    save(
+        tmp_path,
+        comparison({"artifact": "other", "variant": "theirs"}, ranking=order),
+        "compare",
+        "20261120T000000",
+    )
     ((entry,), _) = newest(tmp_path)
     assert entry["fastest"] == ()
 

@@ -453,7 +453,7 @@ def test_limits_stand_with_their_own_precision_and_arithmetic() -> None:
     content = report()
     for one in content["limits"]["rows"]:
         (line,) = (line for line in rendered(content).splitlines() if one["source"] in line)
-        assert line.startswith(f"  {one['precision']} on {one['arithmetic']}: ")
+        assert line.startswith(f"  {one['precision']} computed in {one['arithmetic']}: ")
         assert all(says(line, metric, bound) for metric, bound in one["bounds"].items())
 
 
@@ -488,7 +488,10 @@ def test_a_comparison_has_every_figure_of_its_rows() -> None:
     )
     text = log.render_comparison(document)
     assert "weights of there/a: synthetic:0 (synthetic: not trained weights); reference live; passed" in text
-    assert "limits     mine.toml, sha256 abc123\n  fp32 on fp32-arithmetic: vector_relative_error " in text
+    assert (
+        "limits     mine.toml, sha256 abc123\n  fp32 computed in fp32-arithmetic: vector_relative_error "
+        in text
+    )
     assert "skipped    there/a: source: not at hand" in text
     assert "examining" in text.splitlines()[0]
     assert "nobody counted" in text and "no winner: it is not known" in text

@@ -6,7 +6,7 @@ from typing import Any
 
 import made_reports
 import pytest
-from made_reports import variant
+from made_reports import timing, variant
 
 from vconv.validators.report import sentences
 from vconv.validators.report.document import LeftOut, Ranking, RankRow, Winner
@@ -93,3 +93,26 @@ def test_nodes_that_an_accelerator_leaves_to_the_cpu_are_counted_in_a_sentence()
     assert "a node of it runs on the CPU, not on npu:0: 1 Erf" in sentences.fallbacks(
         found.model_copy(update={"fallbacks": {"Erf": 1}})
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "measured", "word"),
+    [
+        ("skipped", "not judged: it is the reference", True, "reference"),
+        ("skipped", "not judged: it is the reference, on this machine", True, "reference"),
+        ("skipped", "not judged: the reference corrects it", True, "not judged"),
+        ("skipped", "engine computes fp32", False, "skipped"),
+        ("passed", "", True, "passed"),
+        ("failed", "", True, "failed"),
+    ],
+)
+def test_what_was_measured_and_not_judged_is_not_called_skipped(
+    status: str, reason: str, measured: bool, word: str
+) -> None:
+    timings = [timing(1, 2.0)] if measured else []
+    assert sentences.standing(variant("x", *timings, status=status, reason=reason)) == word
+
+
+def test_a_precision_is_said_once_if_it_is_computed_as_it_is() -> None:
+    assert sentences.computed("fp32", "fp32") == "fp32"
+    assert sentences.computed("fp16", "fp32") == "fp16 computed in fp32"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.literature import HUGGING_FACE
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.errors import UnknownNameError
 from vconv.printable import printable
+from vconv.types import Config
 from vconv.validators.report.card import measured, model, tables
 from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import code, escaped
-from vconv.validators.report.card.words import TEMPLATES, words_of
+from vconv.validators.report.card.recipe import InexpressibleError, recipe
+from vconv.validators.report.card.words import TEMPLATES, Words, words_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -26,13 +29,22 @@ _VERSION = re.compile(r"[0-9][0-9a-z.]*(?=\+|$)")
 """A version as a package registry lists it: without the part after a plus, such as ``+cpu``."""
 
 
-def render(made: Manifest, evidence: Sequence[DeviceEvidence], language: str) -> str:
+def render(
+    made: Manifest,
+    evidence: Sequence[DeviceEvidence],
+    language: str,
+    unlike: Mapping[str, tuple[Any, Any]] = MappingProxyType({}),
+    processor: Config = MappingProxyType({}),
+) -> str:
     """Return the text of a card.
 
     Args:
         made: the artifact's manifest.
         evidence: the newest report of each device, as :func:`evidence.newest` chooses it.
         language: one of :data:`vconv.validators.report.card.words.LANGUAGES`.
+        unlike: how the network differs from the catalog's system of its name: by entry of the configuration,
+            its value and the catalog's. If it differs, nothing is said of it that is known of the system.
+        processor: the settings of the image processor: see :func:`recipe`.
 
     Raises:
         UnknownNameError: the artifact is of a library that this version does not know.
@@ -42,13 +54,15 @@ def render(made: Manifest, evidence: Sequence[DeviceEvidence], language: str) ->
             "library", made.system.library, LIBRARIES, fix="use the version of vconv that made it"
         )
     words, environment = words_of(language), _environment()
-    system = model.catalog_row(made)
+    system = model.catalog_row(made, bool(unlike))
     context = {
         "made": made,
         "system": made.system,
         "source": made.source,
         "evidence": evidence,
-        "front_matter": model.front_matter(made),
+        "unlike": model.differences(unlike, words),
+        "family_name": code(made.system.family),
+        "front_matter": model.front_matter(made, bool(unlike)),
         "family": words.say("families", model.family(made)),
         "verdicts": [measured.verdict(one, words) for one in evidence if one.asked],
         "model_table": model.model_table(made, words),
@@ -58,14 +72,14 @@ def render(made: Manifest, evidence: Sequence[DeviceEvidence], language: str) ->
         "home": HUGGING_FACE.page_of(system.hub_id),
         "gated": system.gated,
         "mirrors": [(mirror.name, mirror.page_of(system.hub_id)) for mirror in system.mirrors],
-        "routes": model.routes(made),
+        "routes": model.routes(made, bool(unlike)),
         "works": system.works,
         "published_weights": model.published_weights(made),
         "trained_on": system.trained_on,
         "packages": _packages(made, evidence),
         "torch_npu": _torch_npu(evidence),
         "environments": [measured.environment(one, words) for one in evidence],
-        "scripts": _scripts(made, environment),
+        **_scripts(made, evidence, processor, words, environment),
         "summaries": [found for one in evidence for found in measured.summaries(one, words)],
         "performances": [measured.performance(one, words) for one in evidence if one.timed],
         "accuracies": [measured.accuracy(one, words) for one in evidence if one.rows],
@@ -122,17 +136,39 @@ def _torch_npu(evidence: Sequence[DeviceEvidence]) -> str:
     return next((escaped(version) for version in reversed(found) if _VERSION.match(version)), "")
 
 
-def _scripts(made: Manifest, environment: Environment) -> dict[str, str]:
+def _scripts(
+    made: Manifest,
+    evidence: Sequence[DeviceEvidence],
+    processor: Config,
+    words: Words,
+    environment: Environment,
+) -> dict[str, Any]:
+    """Return the scripts, and the settings because of which there is no script for ONNX Runtime alone."""
+    newest = max(evidence, key=lambda one: one.document.time).document.environment if evidence else {}
+    classic = str(newest.get("transformers", "")).startswith("4.")
     classified = "logits" in made.outputs
-    context = {
+    context: dict[str, Any] = {
         "library": made.system.library,
         "rope": made.rope_periods is not None,
         "gelu": any(patch.name == "gelu-erf" and patch.applied for patch in made.patches),
         "auto_class": "AutoModelForImageClassification" if classified else "AutoModel",
         "head_output": "logits" if classified else "pooled",
+        "say": words.tables["comments"],
+        "keeps_mode": False,
     }
-    names = {"vconv": "vconv", "library": made.system.library, "onnxruntime": "onnxruntime"}
-    return {
+    names = {"vconv": "vconv", "library": made.system.library}
+    inexpressible = ""
+    try:
+        found = recipe(made.system.library, processor, made.size, classic)
+    except InexpressibleError as error:
+        inexpressible = escaped(str(error))
+    else:
+        names["onnxruntime"] = "onnxruntime"
+        edge = isinstance(found.scaled, int)
+        context |= {"recipe": found, "scaled_is_edge": edge, "cropped": edge or found.scaled != found.size}
+        context["keeps_mode"] = found.white
+    scripts = {
         key: environment.get_template(f"script.{name}.txt").render(context).strip()
         for key, name in names.items()
     }
+    return {"scripts": {"onnxruntime": "", **scripts}, "inexpressible": inexpressible}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from vconv.artifact.results import TIME
+from vconv.runtime.timing.clocks import LEAST_FOR
 from vconv.types import Status
+from vconv.validators.latency.speed_up import TimingKey, listed_in, timing_key
 from vconv.validators.report import history
 from vconv.validators.report.document import Report, Setting
-from vconv.validators.report.rows import VariantRow
+from vconv.validators.report.rows import LatencyRow, VariantRow
 from vconv.validators.report.saving import whole
 
 KIND = "validate"
@@ -123,11 +125,28 @@ def newest(reports: Iterable[SavedReport]) -> list[DeviceEvidence]:
     asked: dict[str, DeviceEvidence] = {}
     beside: dict[str, DeviceEvidence] = {}
     for saved in reports:
-        for device in _devices(saved.document):
-            found = DeviceEvidence(device, saved.file, saved.document)
+        document = _supported(saved.document)
+        for device in _devices(document):
+            found = DeviceEvidence(device, saved.file, document)
             (asked if found.asked else beside)[device] = found
     chosen = {**beside, **asked}
     return sorted(chosen.values(), key=lambda one: (one.simulated, one.device != "cpu", one.device))
+
+
+def _supported(report: Report) -> Report:
+    """Leave out what earlier versions wrote although the samples do not carry it: percentiles, speed-ups."""
+    listed = listed_in(report.ranking)
+    rows = (
+        row.model_copy(update={"latency": tuple(_carried(row, one, listed) for one in row.latency)})
+        for row in report.variants
+    )
+    return report.model_copy(update={"variants": tuple(rows)})
+
+
+def _carried(row: VariantRow, timing: LatencyRow, listed: Container[TimingKey]) -> LatencyRow:
+    few = {f"p{percentile}_ms": None for percentile, least in LEAST_FOR.items() if timing.runs < least}
+    unranked = {} if timing_key(row, timing) in listed else {"speed_up_over_cpu": None}
+    return timing.model_copy(update={**few, **unranked})
 
 
 def _devices(report: Report) -> Iterator[str]:

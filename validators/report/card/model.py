@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from vconv.artifact.manifest import Manifest
 from vconv.catalog import systems
-from vconv.catalog.literature import HUGGING_FACE, LICENCES, MODELSCOPE
+from vconv.catalog.literature import HUGGING_FACE, LICENCES, MODELSCOPE, Work
 from vconv.catalog.systems import System
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
@@ -37,11 +39,12 @@ _HUBS = {_MODELSCOPE: MODELSCOPE}
 _SPOKEN = {"apache-2.0": "Apache License 2.0", "dinov3-license": "DINOv3 License"}
 
 
-def front_matter(made: Manifest) -> str:
+def front_matter(made: Manifest, unlike: bool = False) -> str:
     """Return the metadata that a hub reads from a card, between two lines of ``---``.
 
     The fields are those of https://huggingface.co/docs/hub/model-cards. Synthetic weights come from no model
-    and have no licence.
+    and have no licence. A network that is unlike the catalog's system of its name is based on no repository
+    that is known here, unless its weights came from one.
     """
     from huggingface_hub import ModelCardData
 
@@ -58,7 +61,7 @@ def front_matter(made: Manifest) -> str:
                 "license_name": source.licence,
                 "license_link": LICENCES.get(source.licence),
             }
-        if source.kind != _MODELSCOPE:
+        if source.kind != _MODELSCOPE and (source.revision or not unlike):
             named |= {"base_model": repository(made)}
     data = ModelCardData(
         **named,
@@ -74,17 +77,31 @@ def published_weights(made: Manifest) -> bool:
     return bool(made.source.revision) and made.source.identity == made.system.hub_id
 
 
-def catalog_row(made: Manifest) -> System:
+def catalog_row(made: Manifest, unlike: bool = False) -> System:
     """Return the catalog's row of a system; if the catalog does not have it, a row from the manifest.
 
-    The repository identifies a system too: the same name with another repository is another system.
+    The repository identifies a system too: the same name with another repository is another system. A network
+    that is ``unlike`` the catalog's system of its name shares only the publications about its family.
     """
     known, original = systems.SYSTEMS.get(made.system.name), made.original
+    works: tuple[Work, ...] = ()
     if known and known.hub_id == made.system.hub_id:
-        return known
+        if not unlike:
+            return known
+        works = known.works
     licence = original.licence if original else made.source.licence
     gated = original.gated if original else False
-    return System(made.system.name, made.system.hub_id, made.system.library, {}, licence, gated=gated)
+    row = System(made.system.name, made.system.hub_id, made.system.library, {}, licence, gated=gated)
+    return replace(row, works=works)
+
+
+def differences(unlike: Mapping[str, tuple[Any, Any]], words: Words) -> str:
+    """Return how a network differs from the catalog's system of its name; empty if it does not."""
+    told = (
+        words.say("marks", "unlike").format(key=code(key), ours=code(str(ours)), theirs=code(str(theirs)))
+        for key, (ours, theirs) in unlike.items()
+    )
+    return words.say("marks", "and").join(told)
 
 
 def family(made: Manifest) -> str:
@@ -109,8 +126,13 @@ def licence(name: str) -> str:
     return f"[{spoken}]({LICENCES[name]})" if name in LICENCES else spoken
 
 
-def routes(made: Manifest) -> list[dict[str, str]]:
-    """List the ways to get the weights; only one way if their repository is not the system's."""
+def routes(made: Manifest, unlike: bool = False) -> list[dict[str, str]]:
+    """List the ways to get the weights; only one way if their repository is not the system's.
+
+    There is none if the network is ``unlike`` the catalog's system, and its weights came from no repository.
+    """
+    if unlike and not made.source.revision:
+        return []
     system, named = catalog_row(made), repository(made)
     ways = (
         (HUGGING_FACE, *system.mirrors)

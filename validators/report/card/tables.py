@@ -11,7 +11,7 @@ from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 from vconv.validators.report.rows import CauseRow, LaunchesRow, OutputRow, PredictedErrors, VariantRow
-from vconv.validators.report.sentences import PlacedVariant
+from vconv.validators.report.sentences import PlacedVariant, standing
 
 _ABSENT = "-"
 _LATENCY = (
@@ -67,12 +67,12 @@ def named(row: PlacedVariant, words: Words) -> str:
 
 def latency(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out the latencies on a device: one row per variant and batch."""
+    timed = [(row, timing) for row in evidence.rows for timing in row.latency]
+    shown = [key for key in _LATENCY if any(getattr(timing, key) is not None for _, timing in timed)]
     rows = [
-        [named(row, words), *(figure(key, getattr(timing, key)) for key in _LATENCY)]
-        for row in evidence.rows
-        for timing in row.latency
+        [named(row, words), *(figure(key, getattr(timing, key)) for key in shown)] for row, timing in timed
     ]
-    return table(_headings(words, "variant", *_LATENCY), rows, len(_LATENCY))
+    return table(_headings(words, "variant", *shown), rows, len(shown))
 
 
 def costs(evidence: DeviceEvidence, words: Words) -> str:
@@ -105,7 +105,7 @@ def accuracy(evidence: DeviceEvidence, words: Words) -> str:
             code(output),
             *(_held(metric, found, _bounds(row)) for metric in metrics),
             figure("floor", found.floor),
-            words.say("statuses", found.status),
+            words.say("statuses", found.status if row.judged else standing(row)),
         ]
         for row in judged
         for output, found in row.outputs.items()

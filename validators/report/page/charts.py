@@ -60,15 +60,15 @@ class Strip:
     Args:
         name: the name of the variant.
         samples: the samples, in the order of measurement.
-        quartiles: the 25th, 50th and 75th percentile.
-        p90: the 90th percentile.
+        median: the median.
+        box: the 25th, 75th and 90th percentile; None if the samples are too few for them.
         style: the index of its colour.
     """
 
     name: str
     samples: tuple[float, ...]
-    quartiles: tuple[float, float, float]
-    p90: float
+    median: float
+    box: tuple[float, float, float] | None
     style: int
 
 
@@ -175,7 +175,7 @@ def lines(
 
 
 def strips(frame: Frame, rows: Sequence[Strip], axis: str) -> str:
-    """Draw all samples of each variant, with the quartiles, the median and the 90th percentile on top."""
+    """Draw all samples of each variant, with the median, and the box and 90th percentile if there are any."""
     left, right, row, top = 4.0, 14.0, 58.0, 4.0
     bottom = top + row * len(rows)
     values = [sample for strip in rows for sample in strip.samples]
@@ -194,13 +194,13 @@ def strips(frame: Frame, rows: Sequence[Strip], axis: str) -> str:
             for index, sample in enumerate(strip.samples)
         )
         parts.append(svg.element("path", d=dots, class_=f"samples {colour}"))
-        low, middle, high = (scale(value) for value in strip.quartiles)
-        y = base + 29
-        parts.append(
-            svg.element("rect", x=low, y=y, width=max(1.5, high - low), height=14, class_=f"box {colour}")
-        )
+        y, middle = base + 29, scale(strip.median)
+        if strip.box:
+            low, high, tail = map(scale, strip.box)
+            spread = max(1.5, high - low)
+            parts.append(svg.element("rect", x=low, y=y, width=spread, height=14, class_=f"box {colour}"))
+            parts.append(svg.line(tail, y, tail, y + 14, f"tail {colour}"))
         parts.append(svg.line(middle, y - 4, middle, y + 18, f"median {colour}"))
-        parts.append(svg.line(scale(strip.p90), y, scale(strip.p90), y + 14, f"tail {colour}"))
     parts += _grid(scale, lambda x, label: svg.text(label, x, bottom + 17, "tick", _anchor(x, frame.width)))
     parts.append(svg.text(axis, frame.width / 2, bottom + 36, "axis", "middle"))
     return svg.picture(frame.identifier, frame.width, bottom + 44, frame.title, frame.description, parts)

@@ -252,11 +252,11 @@ def selftested(document: dict[str, Any]) -> Drawn:
 
 
 def described(document: dict[str, Any]) -> Drawn:
-    first = next(report for report in document["reports"] if report["fastest"])
-    best = {**first["fastest"][0], "variant": VARIANT, "device": "npu:15", "p50_ms": 12345.0, "batch": 16}
+    first = next(report for report in document["reports"] if report["kind"] == "validate")
+    best = {"variant": VARIANT, "engine": "torch", "device": "npu:15", "p50_ms": 12345.0, "batch": 16}
     report = {
         **first,
-        "fastest": [best],
+        **{"fastest": [best], "not_ranked": REASON},
         "winner": {**best, "artifact": LONGEST},
         "devices": ["cpu", "cuda:0", "npu:15"] * 3,
     }
@@ -440,3 +440,15 @@ def test_colours_are_of_words_that_say_the_same(
         "warning",
         "missing",
     }
+
+
+@ONE
+def test_without_a_ratio_there_is_no_column_of_speed_ups(
+    documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = copy.deepcopy(documents["validated"])
+    for row in document["variants"]:
+        row["latency"] = [{**one, "speed_up_over_cpu": None} for one in row["latency"]]
+    document["speed_up_baseline"] = "original-torch-fp32 on cpu"
+    text = drawn(Drawn(draw_validated, document, (), ()), io.StringIO(), monkeypatch)
+    assert "p50 ms" in text and "speed-up" not in text

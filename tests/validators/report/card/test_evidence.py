@@ -38,5 +38,16 @@ def test_a_device_on_which_nothing_could_be_run_is_told_all_the_same() -> None:
     assert (only.device, only.rows, only.timed) == ("npu:0", [], False)
 
 
+def test_figures_of_earlier_versions_that_the_samples_do_not_carry_are_left_out() -> None:
+    few = made_reports.timing(1, 2.0, runs=4, p90_ms=3.0, p99_ms=4.0, speed_up_over_cpu=3.95)
+    enough = made_reports.timing(8, 2.0, runs=99, p90_ms=3.0, p99_ms=4.0, speed_up_over_cpu=3.95)
+    row = made_reports.variant("onnx-fp32", few, enough)
+    busy = {"refused": "the machine was busy", "rows": [], "left_out": []}
+    made = made_reports.report(row, ranking=busy, speed_up_baseline="original-torch-fp32 on cpu")
+    (only,) = newest([SavedReport(file("1"), made)])
+    shown = [(one.p90_ms, one.p99_ms, one.speed_up_over_cpu) for one in only.rows[0].latency]
+    assert shown == [(None, None, None), (3.0, None, None)]
+
+
 def test_the_moment_is_the_reports() -> None:
     assert newest([report("1", "cpu", "cpu")])[0].moment == "2026-11-21 18:40 UTC"

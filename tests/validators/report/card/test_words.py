@@ -11,6 +11,7 @@ from vconv.convert.patches.base import Carrier
 from vconv.convert.patches.table import PATCHES
 from vconv.types import GRAPHS, Status
 from vconv.validators.accuracy.metrics import METRICS
+from vconv.validators.report.card import measured
 from vconv.validators.report.card.model import FAMILIES
 from vconv.validators.report.card.words import LANGUAGES, TEMPLATES, words_of
 
@@ -40,7 +41,7 @@ def test_nothing_of_the_tables_is_without_words(language: str) -> None:
     tables = words_of(language).tables
     assert set(PATCHES) == set(tables["patches"])
     assert set(get_args(Carrier)) == set(tables["carriers"])
-    assert set(Status) == set(tables["statuses"])
+    assert {*Status, "reference", "not judged"} == set(tables["statuses"])
     assert set(METRICS) <= set(tables["headings"])
     assert {graph.path for graph in GRAPHS} <= set(tables["files"])
     families = {FAMILIES.get(layout.family, layout.family) for layout in LAYOUTS.values()}
@@ -66,3 +67,22 @@ def test_chinese_is_punctuated_as_chinese_is() -> None:
         (TEMPLATES / "card.zh.toml").read_text("utf-8"),
     ):
         assert not re.findall(f"{han}[,;:!?]|[,;!?]{han}", text)
+
+
+@pytest.mark.parametrize(
+    ("told", "chinese"),
+    [
+        (
+            "too few samples: 10 of onnx-fp32, 30 are the least",
+            "样本过少：onnx-fp32 只有 10 个，至少需要 30 个",  # noqa: RUF001
+        ),
+        (
+            "the machine was busy: other processes took 0.86 of 2 cores: more than 0.15",
+            "机器繁忙：其他进程占用了 0.86 个核心（共 2 个），超过 0.15 个",  # noqa: RUF001
+        ),
+        ("original-torch-fp32 on cpu", "CPU 上的 original-torch-fp32"),
+    ],
+)
+def test_what_is_said_of_timing_is_said_in_the_cards_language(told: str, chinese: str) -> None:
+    assert measured.timing_words(told, words_of("en")) == told
+    assert measured.timing_words(told, words_of("zh")) == chinese

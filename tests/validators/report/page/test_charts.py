@@ -24,7 +24,7 @@ def a_throughput(frame: Frame) -> str:
 
 
 def a_strip(frame: Frame) -> str:
-    return charts.strips(frame, [Strip("one", (3.0, 4.0, 5.0, 9.0), (3.75, 4.5, 6.0), 7.8, 0)], "ms")
+    return charts.strips(frame, [Strip("one", (3.0, 4.0, 5.0, 9.0), 4.5, (3.75, 6.0, 7.8), 0)], "ms")
 
 
 def some_bars(frame: Frame) -> str:
@@ -143,6 +143,12 @@ def test_a_strip_has_every_sample_and_its_median_between_the_quartiles() -> None
     (median,) = (node for node in drawn.iter("line") if "median" in node.get("class", ""))
     left, width = float(box.get("x", "")), float(box.get("width", ""))
     assert left < float(median.get("x1", "")) < left + width
+
+
+def test_a_strip_of_few_samples_has_its_dots_and_median_and_neither_box_nor_tail() -> None:
+    drawn = parsed(charts.strips(FRAME, [Strip("one", (3.0, 4.0, 5.0, 9.0), 4.5, None, 0)], "ms"))
+    kinds = {node.get("class", "").split()[0] for node in drawn.iter() if node.get("class")}
+    assert {"samples", "median"} <= kinds and not kinds & {"box", "tail"}
 
 
 def test_bars_are_as_long_as_their_values() -> None:

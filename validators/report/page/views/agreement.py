@@ -23,7 +23,7 @@ from vconv.validators.report.page.views.verdict import reasons
 from vconv.validators.report.rows import OutputRow
 
 _FLOOR_AT, _LIMIT_AT = 15.0, 85.0
-"""Positions of the floor and of the limit on a cell's scale, in percent: there is room beyond both."""
+"""Positions of the floor and of the limit on a cell's scale, in percent: there is room beyond the limit."""
 
 
 def matrix(report: Report) -> dict[str, Any]:
@@ -34,7 +34,8 @@ def matrix(report: Report) -> dict[str, Any]:
         {
             "name": sentences.short_name(row),
             "status": row.status,
-            "judged": f"{row.precision} on {row.arithmetic}",
+            "word": sentences.standing(row),
+            "judged": sentences.computed(row.precision, row.arithmetic),
             "reasons": reasons(row),
             "cells": [_cell(row.outputs.get(name)) for name in names],
         }
@@ -68,14 +69,15 @@ def position(error: float | None, floor: float | None, limit: float | None) -> f
         limit: the greatest allowed error.
 
     Returns:
-        2 to 98; None if a value is missing, or the limit is not above the floor.
+        From the floor's position, also for an error below it, to 98; None if a value is missing, or the limit
+        is not above the floor.
     """
     if error is None or not floor or not limit or limit <= floor:
         return None
-    if error <= 0:
-        return 2.0
+    if error <= floor:
+        return _FLOOR_AT
     share = math.log(error / floor) / math.log(limit / floor)
-    return round(min(98.0, max(2.0, _FLOOR_AT + share * (_LIMIT_AT - _FLOOR_AT))), 1)
+    return round(min(98.0, _FLOOR_AT + share * (_LIMIT_AT - _FLOOR_AT)), 1)
 
 
 _SHOWN = {
@@ -168,7 +170,7 @@ def limits(report: Report) -> Table:
     """Lay out the limits that were used, and the measurements behind them."""
     rows = tuple(
         (
-            f"{row.precision} on {row.arithmetic}",
+            sentences.computed(row.precision, row.arithmetic),
             ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in row.bounds.items()),
             row.source,
         )

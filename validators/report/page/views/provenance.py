@@ -64,7 +64,10 @@ def checks(report: Report) -> dict[str, Any]:
         "told": ", ".join(
             f"{counts[status]} {status}" for status in ("passed", "failed", "skipped") if counts[status]
         ),
-        "open": Table("Checks that did not pass", named, tuple(row for row in laid if row[1] != "passed")),
+        "failed": Table("Checks that failed", named, tuple(row for row in laid if row[1] == "failed")),
+        "skipped": Table(
+            "Checks that were skipped", named, tuple(row for row in laid if row[1] == "skipped")
+        ),
         "passed": Table("Checks that passed", named, tuple(row for row in laid if row[1] == "passed")),
     }
 

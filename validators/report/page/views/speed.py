@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vconv.validators.report import sentences
-from vconv.validators.report.document import Report
+from vconv.validators.report.document import Ranking, RankRow, Report
 from vconv.validators.report.page import charts, figures
 from vconv.validators.report.page.charts import Frame, Series, Strip
 from vconv.validators.report.page.views.base import Chart, Column, Table, chart, numbers
@@ -57,8 +57,9 @@ def speed(report: Report) -> dict[str, Any]:
         "fastest": [] if report.ranking.refused else sentences.fastest(report.ranking),
         "refused": report.ranking.refused,
         "left_out": [f"{one.device}, batch {one.batch}: {one.reason}" for one in report.ranking.left_out],
-        "latency": [_latency(group, place) for place, group in enumerate(groups.values())],
-        "throughput": _throughput(groups),
+        "latency": [_latency(group, place, report.ranking) for place, group in enumerate(groups.values())],
+        "throughput": _throughput(groups, report.ranking),
+        "percentiles": sentences.PERCENTILES,
         "baseline": report.speed_up_baseline,
         "machine": report.machine.reason,
         "preprocessing": figures.number(report.preprocessing_ms_per_image),
@@ -98,16 +99,18 @@ def _interval(found: tuple[float, float] | None) -> str:
     return f"{figures.number(found[0])} to {figures.number(found[1])}" if found else figures.DASH
 
 
-def _latency(group: list[Timed], place: int) -> Chart:
+def _latency(group: list[Timed], place: int, ranking: Ranking) -> Chart:
     _, first, timing = group[0]
-    fastest = min(group, key=lambda one: one[2].p50_ms)
-    slowest = max(group, key=lambda one: one[2].p50_ms)
     where = f"{first.device}, batch {timing.batch}"
+    ranked = any((row.device, row.batch) == (first.device, timing.batch) for row in ranking.rows)
+    ordered = sorted(group, key=lambda one: one[2].p50_ms)
     ends = [
-        f"{figures.number(one.p50_ms)} ms ({sentences.short_name(row)})"
-        for _, row, one in (fastest, slowest)[: len(group)]
+        figures.number(one.p50_ms) + " ms" + f" ({sentences.short_name(row)})" * ranked
+        for _, row, one in (ordered[0], ordered[-1])[: len(group)]
     ]
-    finding = f"Median {'from ' * (len(ends) > 1)}{' to '.join(ends)}."
+    finding = (
+        f"{'Median' if ranked else 'Not ranked. Median'} {'from ' * (len(ends) > 1)}{' to '.join(ends)}."
+    )
     rows = [_strip(*one) for one in group]
 
     def draw(frame: Frame) -> str:
@@ -132,10 +135,28 @@ def _figure(key: str, value: Any) -> str:
 def _strip(place: int, row: VariantRow, timing: LatencyRow) -> Strip:
     samples = timing.samples_ms
     low, middle, high = (float(value) for value in np.percentile(samples, (25, 50, 75)))
-    return Strip(sentences.short_name(row), samples, (low, middle, high), timing.p90_ms, place)
+    box = None if timing.p90_ms is None else (low, high, timing.p90_ms)
+    return Strip(sentences.short_name(row), samples, middle, box, place)
 
 
-def _throughput(groups: dict[tuple[str, int], list[Timed]]) -> Chart | None:
+def _most(ranking: Ranking) -> str:
+    """Return the most images a second of any first rank, with the variants that share it; or that none is."""
+    first = [row for row in ranking.rows if row.rank == 1]
+    if not first:
+        return "Not ranked."
+    best = max(first, key=_rate)
+    tied = ", ".join(sentences.named(other) for other in best.tied_with)
+    return (
+        f"Most: {sentences.named(best)} on {best.device}, {figures.number(_rate(best))} images a second at "
+        f"batch {best.batch}" + f"; not told apart: {tied}" * bool(tied) + "."
+    )
+
+
+def _rate(row: RankRow) -> float:
+    return 1e3 * row.batch / row.p50_ms
+
+
+def _throughput(groups: dict[tuple[str, int], list[Timed]], ranking: Ranking) -> Chart | None:
     timed = [one for group in groups.values() for one in group]
     if not timed:
         return None
@@ -144,11 +165,7 @@ def _throughput(groups: dict[tuple[str, int], list[Timed]]) -> Chart | None:
     names = {place: sentences.short_name(row) for place, row, _ in timed}
     for place, _, timing in timed:
         by_row.setdefault(place, {})[timing.batch] = timing.images_per_second
-    place, batch, best = max(
-        ((place, batch, rate) for place, found in by_row.items() for batch, rate in found.items()),
-        key=lambda one: one[2],
-    )
-    finding = f"Most: {names[place]}, {figures.number(best)} images a second at batch {batch}."
+    finding = _most(ranking)
     table = Table(
         "Images a second, by batch",
         (Column("variant"), *numbers(*(f"batch {one}" for one in batches))),
@@ -158,6 +175,7 @@ def _throughput(groups: dict[tuple[str, int], list[Timed]]) -> Chart | None:
         ),
     )
     if len(batches) == 1:
+        (batch,) = batches
         rows = [
             (names[key], found[batch], figures.number(found[batch]), key) for key, found in by_row.items()
         ]

@@ -72,7 +72,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 def _limits(limits: LimitsUsed) -> list[str]:
     pairs = [
-        f"{figures.bound(row.bounds[_METRIC])} for {row.precision} on {row.arithmetic}"
+        f"{figures.bound(row.bounds[_METRIC])} for {sentences.computed(row.precision, row.arithmetic)}"
         for row in limits.rows
         if _METRIC in row.bounds
     ]
@@ -118,9 +118,7 @@ def _closest(judged: list[VariantRow]) -> list[tuple[str, str, str]]:
         for row in judged
         for output in row.outputs.values()
     ):
-        return [
-            ("of a limit used, at most", figures.DASH, "an output is no number, or could not be compared")
-        ]
+        return [("an output", "no number", "or it could not be compared")]
     share, variant, name, error, limit = max(shares, key=lambda one: one[0])
     of = f"{figures.error(error)} of {figures.bound(limit)}"
     what, value = "of a limit used, at most", f"{figures.number(100 * share)} %"
@@ -131,7 +129,7 @@ def _closest(judged: list[VariantRow]) -> list[tuple[str, str, str]]:
 
 def _fastest(ranking: Ranking) -> list[tuple[str, str, str]]:
     if ranking.refused or not ranking.rows:
-        return [("no ranking of speed", figures.DASH, ranking.refused or "")]
+        return [("speed", "not ranked", ranking.refused or "")]
     first = ranking.rows[0]
     where = f"{first.variant} ({first.engine}), {first.device}, batch {first.batch}"
     return [("fastest median", f"{figures.number(first.p50_ms)} ms", where)]

@@ -7,7 +7,7 @@ from vconv.validators.report.page.views.agreement import position
 
 @pytest.mark.parametrize(
     ("error", "place"),
-    [(1e-6, 15.0), (1e-5, 38.3), (1e-4, 61.7), (1e-3, 85.0), (1e-9, 2.0), (0.0, 2.0), (1.0, 98.0)],
+    [(1e-6, 15.0), (1e-5, 38.3), (1e-4, 61.7), (1e-3, 85.0), (1e-9, 15.0), (0.0, 15.0), (1.0, 98.0)],
 )
 def test_an_error_stands_between_floor_and_limit_by_its_logarithm(error: float, place: float) -> None:
     assert position(error, 1e-6, 1e-3) == pytest.approx(place, abs=0.05)

@@ -1,0 +1,47 @@
+"""Reports can go to a folder elsewhere, and the artifact then stays as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vconv
+from vconv.errors import InputError
+
+
+def kept(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_validate_compare_and_bisect_write_elsewhere_and_nothing_into_the_artifact(
+    copied: Path, tmp_path: Path
+) -> None:
+    before, elsewhere = kept(copied), tmp_path / "not" / "yet"
+    found = vconv.validate(copied, quick=True, budget=0.5, reports=elsewhere)
+    vconv.compare([copied], quick=True, budget=0.5, reports=elsewhere)
+    vconv.bisect(copied, reports=elsewhere)
+    assert kept(copied) == before
+    assert (Path(found.report).parent, found.card) == (elsewhere, None)
+    assert json.loads(Path(found.report).read_text())["status"] == "passed"
+    kinds = sorted((path.stem.rpartition("-")[2], path.suffix) for path in elsewhere.iterdir())
+    assert kinds == [
+        *(("bisect", suffix) for suffix in (".json", ".log", ".svg")),
+        *(("compare", suffix) for suffix in (".json", ".log")),
+        *(("validate", suffix) for suffix in (".html", ".json", ".log")),
+    ]
+
+
+def test_a_data_set_is_not_judged_with_reports_elsewhere(
+    copied: Path, photographs: list[str], tmp_path: Path, refused: Any
+) -> None:
+    with refused(InputError, "--reports is not used with --dataset"):
+        vconv.validate(copied, dataset=Path(photographs[0]).parent, reports=tmp_path / "r")
+
+
+def test_a_folder_that_is_a_file_is_a_sentence(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(vconv.VconvError, match="cannot write a report into .*file .*--reports"):
+        vconv.validate(copied, quick=True, reports=tmp_path / "file")
