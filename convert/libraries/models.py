@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -55,6 +58,24 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
         parameters = {name: torch.empty(shape) for name, shape in shapes.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def caches_cleared(model: nn.Module) -> Iterator[None]:
+    """Clear the caches that functions of a model's modules have filled, when the context closes.
+
+    transformers caches the coordinates of patches. A model that is run without data would leave tensors
+    without data there for the next model of the process.
+    """
+    try:
+        yield
+    finally:
+        for name in {type(part).__module__ for part in model.modules()}:
+            for value in vars(sys.modules[name]).values():
+                cells = getattr(value, "__closure__", None) or ()
+                for function in (value, *(cell.cell_contents for cell in cells)):
+                    if hasattr(function, "cache_clear"):
+                        function.cache_clear()
 
 
 class Outputs(nn.Module):

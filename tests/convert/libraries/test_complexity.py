@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from vconv.catalog.systems import SYSTEMS
 from vconv.convert.libraries import complexity
@@ -37,6 +40,18 @@ def test_no_weight_is_read(small_source: Source, size: tuple[int, int]) -> None:
     for path in small_source.folder.glob("*.safetensors"):
         path.unlink()
     assert complexity.measure(small_source.folder, small_source.network, size) == expected
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_no_tensor_without_data_is_left_in_a_cache_of_the_library(
+    small_source: Source, stock: Callable[[Path], Any]
+) -> None:
+    unusual = (80, 112)  # of no other test, which might have filled the cache
+    complexity.measure(small_source.folder, small_source.network, unusual)
+    with torch.no_grad():
+        found = stock(small_source.folder)(torch.zeros(1, 3, *unusual)).last_hidden_state
+    assert type(found) is torch.Tensor
+    assert bool(found.isfinite().all())
 
 
 def test_counts_of_the_full_sized_model_are_those_that_the_library_publishes(tmp_path: Path) -> None:
