@@ -72,7 +72,7 @@ install-oldest: $(OLDEST)/.installed
 $(OLDEST)/.installed: setup.cfg tests/oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
-	$(OLDEST)/bin/python -m pip install --quiet --editable . --requirement tests/oldest.txt pytest pytest-xdist
+	$(OLDEST)/bin/python -m pip install --quiet --editable . --requirement tests/oldest.txt pytest pytest-xdist hypothesis
 	touch $@
 
 test-npu-package: $(STAMP) typed  ## export beside the real torch_npu, without CANN, in .venv-npu (5 GB, minutes)

@@ -9,6 +9,7 @@ from typing import Any
 from vconv.catalog.systems import System
 from vconv.convert.libraries.readers import find_reader
 from vconv.convert.libraries.table import LIBRARIES
+from vconv.documents import CONFIGURATION
 from vconv.errors import WeightsError
 from vconv.types import ADAPTER_FILE, CONFIG_FILE, PREPROCESSOR_FILE, Config, Say
 
@@ -16,8 +17,8 @@ _CODE = "auto_map"
 """The entry of a configuration that names Python code for transformers to run; it is removed."""
 _SIDES = ("image_size", "patch_size")
 """Entries that may be two numbers. Not every version of transformers takes two in every family."""
-_GREATEST_BYTES = 16 * 2**20
-"""Greatest size of a configuration. The names of 21,843 classes need 2 MB."""
+_GREATEST_BYTES = CONFIGURATION.nbytes
+"""Greatest size of a configuration, as artifacts have it. The names of 21,843 classes need 2 MB."""
 _ADAPTERS = (ADAPTER_FILE, "adapter_model.safetensors", "adapter_model.bin")
 """Files of an adapter of PEFT, such as LoRA."""
 
