@@ -40,7 +40,8 @@ def _torch_defaults(kept: contextlib.ExitStack, torch: Any) -> None:
     torch.set_default_dtype(torch.float32)
     if torch.get_default_device().type != "cpu":
         kept.enter_context(torch.device("cpu"))
-    for kind in ("cpu", "cuda", *(["npu"] if sys.modules.get("torch_npu") else [])):
+    # The last is the name that torch_npu takes; without torch_npu, torch has a name in its place.
+    for kind in ("cpu", "cuda", torch._C._get_privateuse1_backend_name()):
         if torch.is_autocast_enabled(kind):
             kept.enter_context(torch.autocast(kind, enabled=False))
     if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():

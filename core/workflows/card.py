@@ -10,6 +10,7 @@ from typing import Any
 from vconv.artifact import results
 from vconv.artifact.artifact import Artifact, read_config
 from vconv.artifact.results import CARD_FILE
+from vconv.disk import kind_of
 from vconv.errors import ArtifactError, UnknownNameError, VconvError
 from vconv.hashes import sha256_of
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
@@ -45,7 +46,7 @@ def card(
     if (folder / CARD_FILE).exists() and not (folder / CARD_FILE).is_file():
         raise ArtifactError(
             f"{folder / CARD_FILE} is in the way",
-            got="a folder" if (folder / CARD_FILE).is_dir() else "what is no file",
+            got=kind_of(folder / CARD_FILE),
             expected="nothing there, or a card",
             fix="move it away",
         )

@@ -373,7 +373,7 @@ def test_a_pooling_is_kept_through_export_validation_and_stock_loading(
     [
         ({"batch": 0}, "--batch is out of range"),
         ({"opset": 17}, "opset is not supported .* 18 to"),
-        ({"images": ["nowhere.png"]}, "cannot read the image nowhere.png"),
+        ({"images": ["nowhere.png"]}, "cannot use the image nowhere.png"),
         ({"seed": -1}, "the seed is out of range"),
     ],
 )

@@ -164,6 +164,7 @@ def test_a_classifier_which_has_no_pooled_output_can_be_tested(
     kept["classifier.bias"] = np.ones(5, np.float32)
     safetensors.numpy.save_file(kept, folder / WEIGHTS_FILE)
     config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["ViTForImageClassification"]
     config["id2label"] = {str(index): f"kind {index}" for index in range(5)}
     (folder / "config.json").write_text(json.dumps(config))
     vconv.export(small_name, folder, tmp_path / "a")
