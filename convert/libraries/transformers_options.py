@@ -12,7 +12,7 @@ EXACT_GELU = ("gelu", "gelu_python")
 ACTIVATIONS = (
     *EXACT_GELU,
     *("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh", "quick_gelu"),
-    *("relu", "relu2", "relu6", "leaky_relu", "silu", "swish", "hardswish", "sigmoid", "tanh", "linear"),
+    *("relu", "relu2", "relu6", "leaky_relu", "silu", "swish", "sigmoid", "tanh", "linear"),
 )
 """Activations that are exported. The others of transformers have trained weights, use ``erf`` outside
 the exact GELU, or need an operator that CANN does not list."""
