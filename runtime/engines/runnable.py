@@ -155,12 +155,17 @@ def read_graph(path: Path) -> ModelProto:
     try:
         return onnx.load(path, load_external_data=False)
     except (DecodeError, OSError) as error:
-        raise ArtifactError(
-            f"cannot read {path}",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            expected="an ONNX graph",
-            fix="export the artifact again, or fetch it again",
-        ) from error
+        raise no_graph(path, error) from error
+
+
+def no_graph(path: Path, error: Exception) -> ArtifactError:
+    """Return the error for a file that cannot be read as an ONNX graph."""
+    return ArtifactError(
+        f"cannot read {path}",
+        got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+        expected="an ONNX graph",
+        fix="export the artifact again, or fetch it again",
+    )
 
 
 def require_bounds(path: Path, record: VariantRecord, domains: frozenset[str], count: bool = True) -> None:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.network import Network
-from vconv.errors import ArtifactError
+from vconv.runtime.engines.runnable import no_graph
 from vconv.validators.faults import classes
 
 
@@ -79,12 +79,7 @@ def open_graph(
     try:
         model = ir.load(path)
     except (DecodeError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ArtifactError(
-            f"cannot read {path}",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            expected="an ONNX graph",
-            fix="export the artifact again, or fetch it again",
-        ) from error
+        raise no_graph(path, error) from error
     beside = folder / weights if weights else None
     entries = read_header(beside) if beside else {}
     return InspectedGraph(path, name, beside, model, network, size, batch, entries, old)
