@@ -19,14 +19,21 @@ from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, Site, Undo
 
 
+def unrounded(theta: float, head_dim: int) -> Tensor:
+    """Return the RoPE periods that the libraries compute, as float64 (head_dim / 4,).
+
+    ``theta ** (2 i / (head_dim / 2))`` (facebookresearch/dinov3, RoPE position encoding).
+    """
+    exponents = 2 * torch.arange(head_dim // 4, dtype=torch.float64) / (head_dim / 2)
+    return torch.pow(theta, exponents)
+
+
 def periods(theta: float, head_dim: int) -> Tensor:
     """Return the RoPE periods that the authors' files hold, as float32 (head_dim / 4,).
 
-    ``theta ** (2 i / (head_dim / 2))``, rounded to bfloat16, the type of the buffer in those files
-    (facebookresearch/dinov3, RoPE position encoding).
+    They are the unrounded ones in float32, rounded to bfloat16, the type of the buffer in those files.
     """
-    exponents = 2 * torch.arange(head_dim // 4) / (head_dim / 2)
-    return torch.pow(theta, exponents).bfloat16().float()
+    return unrounded(theta, head_dim).float().bfloat16().float()
 
 
 def of(network: Network) -> Tensor:

@@ -230,7 +230,7 @@ def _judged(
         if photographs:
             return originals.reference(artifact, source, photographs, 0, silent)
         kept = golden.recorded(artifact)
-        return tested.live, golden.check_recorded(tested.live, kept), {}
+        return tested.live, golden.check_recorded(tested.live, kept, artifact.manifest.golden), {}
 
     found = check_artifact(artifact, lambda: (tested.source, ""), refer)
     trial = RunPlan((find_device("cpu"),), engines, (AUTO,), patches)

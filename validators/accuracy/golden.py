@@ -15,6 +15,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from vconv.artifact.artifact import Artifact
+from vconv.artifact.records import GoldenRecord
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files import safetensors_file
 from vconv.convert.libraries import corrections, models
@@ -32,6 +33,8 @@ from vconv.validators.accuracy.verdicts import judge
 GOLDEN_FILE = "golden/golden.safetensors"
 AT_ONCE = 8
 """Images per batch when variants are judged."""
+FLOOR_FACTOR = 10.0
+"""How far a recorded floor may be from the live one: other processors and threads add up in another order."""
 
 
 @dataclass(frozen=True)
@@ -265,14 +268,41 @@ def _unusable(path: Path, got: str) -> ArtifactError:
     )
 
 
-def check_recorded(live: Reference, recorded: tuple[Array, Arrays] | None) -> Check:
-    """Compare the reference as it runs here with the outputs that were recorded at export."""
-    if recorded is None:
+def check_recorded(
+    live: Reference, recorded: tuple[Array, Arrays] | None, record: GoldenRecord | None
+) -> Check:
+    """Compare the reference as it runs here with what was recorded at export.
+
+    Args:
+        live: the reference, run here on the recorded inputs.
+        recorded: the recorded inputs and outputs; None if there are none for these inputs.
+        record: what the manifest says of them.
+    """
+    if recorded is None or record is None:
         return Check("golden", Status.SKIPPED, "nothing was recorded for these inputs")
     verdicts = judge(live.outputs, recorded[1], STRICT["fp32", "fp32"])
     reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items() if verdict.reasons]
+    reasons += _misstated(live, record)
     if reasons:
         detail = f"the live reference differs from the recorded one: {reasons[0]}"
         return Check("golden", Status.FAILED, detail, "recording")
     worst = max(verdict.metrics["vector_relative_error"] for verdict in verdicts.values())
     return Check("golden", Status.PASSED, f"the live reference is within {worst:.1e} of the recorded one")
+
+
+def _misstated(live: Reference, record: GoldenRecord) -> Iterator[str]:
+    """Yield what the manifest says of the recorded reference and the live one contradicts."""
+    if record.reference != live.name:
+        yield f"it is {live.name}, in the manifest {record.reference}"
+    distances = {
+        "the floor": (live.floor, record.floor),
+        "the distance to the stock original": (live.to_stock_original, record.to_stock_original),
+    }
+    for what, (found, said) in distances.items():
+        if found.keys() != said.keys():
+            here, there = (", ".join(names) or "no output" for names in (found, said))
+            yield f"{what} is of {here}, in the manifest of {there}"
+            continue
+        for name, value in found.items():
+            if not value / FLOOR_FACTOR <= said[name] <= value * FLOOR_FACTOR:
+                yield f"{what} of {name} is {value:.1e}, in the manifest {said[name]:.1e}"

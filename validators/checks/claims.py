@@ -24,6 +24,7 @@ from vconv.convert.weights import ledger
 from vconv.precisions import PRECISIONS
 from vconv.types import BATCH_AXIS, CHANNELS, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
 from vconv.validators.checks.inspected_graph import InspectedGraph
+from vconv.validators.checks.rope_tables import differing_table
 
 CLASS = "manifest"
 """The class of fault of a claim that is not true."""
@@ -217,9 +218,21 @@ def _is_applied(patch: str, evidence: Evidence) -> bool:
 
 def _periods(evidence: Evidence) -> str:
     network = evidence.artifact.network
+    if network.numbers.rope_base is None:
+        return _differs("the RoPE periods", evidence.made.rope_periods, None)
     applied = evidence.artifact.applies(rope_periods.PATCH.name)
-    found = tuple(rope_periods.of(network).tolist()) if applied and network.numbers.rope_base else None
-    return _differs("the RoPE periods", evidence.made.rope_periods, found)
+    authors = rope_periods.of(network)
+    periods = authors if applied else rope_periods.unrounded(network.numbers.rope_base, network.head_dim)
+
+    def findings() -> Iterator[str]:
+        yield _differs(
+            "the RoPE periods", evidence.made.rope_periods, tuple(authors.tolist()) if applied else None
+        )
+        for record, graph in evidence.inspected():
+            differing = differing_table(graph, periods.double().numpy())
+            yield f"{record.variant} was traced with other RoPE periods: {differing}" if differing else ""
+
+    return _first(findings())
 
 
 @dataclass(frozen=True)
@@ -245,7 +258,9 @@ CLAIMS: Mapping[str, Claim] = {
     "ledger": Claim(_ledger, "the lines of the ledger are counted"),
     "parameters": Claim(_parameters, "the elements of the source's tensors are counted in the ledger"),
     "patches": Claim(_patches, "the network calls for them; configuration and ledger carry them"),
-    "periods": Claim(_periods, "the periods are computed again from the configuration"),
+    "periods": Claim(
+        _periods, "the periods are computed again from the configuration, and the graphs' tables from them"
+    ),
 }
 """Every claim that files can prove, by name."""
 

@@ -15,6 +15,7 @@ import torch
 import transformers
 from torch import nn
 
+from vconv.artifact.records import GoldenRecord
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import corrections, models
 from vconv.convert.patches import base, table
@@ -192,12 +193,25 @@ def test_one_reference_is_recorded_as_one_set_of_bytes(reference: Reference, tmp
 
 def simple() -> Reference:
     outputs = {"cls": np.ones((2, 8), np.float32), "patches": np.ones((2, 3, 8), np.float32)}
-    return Reference("original", np.zeros((2, 3, 4, 4), np.float32), outputs, {}, {})
+    floor = {"cls": 2e-7, "patches": 3e-7}
+    return Reference("original", np.zeros((2, 3, 4, 4), np.float32), outputs, floor, {})
+
+
+def record(**changed: object) -> GoldenRecord:
+    """Return what the manifest says of the simple reference."""
+    told = {
+        "path": "golden/golden.safetensors",
+        "images": ("one", "two"),
+        "reference": "original",
+        "floor": dict(simple().floor),
+        "to_stock_original": {},
+    }
+    return GoldenRecord.model_validate(told | changed)
 
 
 def test_a_reference_that_is_as_recorded_agrees() -> None:
     live = simple()
-    check = golden.check_recorded(live, (live.pixel_values, live.outputs))
+    check = golden.check_recorded(live, (live.pixel_values, live.outputs), record())
     assert (check.name, check.status) == ("golden", Status.PASSED)
     assert "0.0e+00" in check.detail
 
@@ -206,7 +220,7 @@ def test_a_reference_that_is_as_recorded_agrees() -> None:
 def test_a_reference_agrees_within_the_strict_limit_of_float32(factor: float, status: str) -> None:
     live = simple()
     recorded = {**live.outputs, "cls": live.outputs["cls"] * np.float32(factor)}
-    check = golden.check_recorded(live, (live.pixel_values, recorded))
+    check = golden.check_recorded(live, (live.pixel_values, recorded), record())
     assert check.status == status
     assert ("cls: vector_relative_error" in check.detail) == (status == "failed")
 
@@ -224,11 +238,52 @@ FAULTS: dict[str, Callable[[dict[str, Array]], object]] = {
 def test_a_recording_that_does_not_fit_disagrees(name: str) -> None:
     live, recorded = simple(), dict(simple().outputs)
     FAULTS[name](recorded)
-    assert golden.check_recorded(live, (live.pixel_values, recorded)).status is Status.FAILED
+    assert golden.check_recorded(live, (live.pixel_values, recorded), record()).status is Status.FAILED
+
+
+CLAIMS: dict[str, tuple[dict[str, object], str]] = {
+    "a higher floor": (
+        {"floor": {"cls": 2e-5, "patches": 3e-7}},
+        "the floor of cls is 2.0e-07, in the manifest 2.0e-05",
+    ),
+    "a lower floor": (
+        {"floor": {"cls": 2e-7, "patches": 1e-9}},
+        "the floor of patches is 3.0e-07, in the manifest 1.0e-09",
+    ),
+    "a floor that is no number": (
+        {"floor": {"cls": float("nan"), "patches": 3e-7}},
+        "the floor of cls is 2.0e-07, in the manifest nan",
+    ),
+    "one output": ({"floor": {"cls": 2e-7}}, "the floor is of cls, patches, in the manifest of cls"),
+    "another reference": (
+        {"reference": "original + rope-periods"},
+        "it is original, in the manifest original + rope-periods",
+    ),
+    "a distance to the stock original": (
+        {"to_stock_original": {"cls": 1e-3}},
+        "the distance to the stock original is of no output, in the manifest of cls",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_what_the_manifest_says_of_a_recording_is_held_against_the_live_reference(name: str) -> None:
+    live, (changed, reason) = simple(), CLAIMS[name]
+    check = golden.check_recorded(live, (live.pixel_values, live.outputs), record(**changed))
+    assert (check.status, check.fault) == (Status.FAILED, "recording")
+    assert check.detail == f"the live reference differs from the recorded one: {reason}"
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 5.0])
+def test_a_floor_of_another_machine_is_believed(factor: float) -> None:
+    live = simple()
+    floor = {name: value * factor for name, value in live.floor.items()}
+    check = golden.check_recorded(live, (live.pixel_values, live.outputs), record(floor=floor))
+    assert check.status is Status.PASSED
 
 
 def test_without_a_recording_the_check_is_skipped_with_a_reason() -> None:
-    check = golden.check_recorded(simple(), None)
+    check = golden.check_recorded(simple(), None, None)
     assert check.status is Status.SKIPPED
     assert check.detail
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 import vconv
@@ -60,6 +61,15 @@ def contract(content: dict[str, Any]) -> Any:
     return content["variants"][0]["contract"]
 
 
+def library_periods(content: dict[str, Any]) -> None:
+    """Say in every place that the authors' periods were left out."""
+    name = "rope-periods"
+    content["source"]["periods"], content["rope_periods"] = "library", None
+    next(patch for patch in content["patches"] if patch["name"] == name)["applied"] = False
+    for variant in content["variants"]:
+        variant["patches"] = [patch for patch in variant["patches"] if patch != name]
+
+
 LIES: dict[str, tuple[str, Lie]] = {
     "graphs of another precision": ("precision", lambda m: each(m, precision="fp16")),
     "a torch variant of another precision": (
@@ -99,6 +109,7 @@ LIES: dict[str, tuple[str, Lie]] = {
     "a variant without its patches": ("patches", lambda m: m["variants"][1].update(patches=[])),
     "other periods": ("periods", lambda m: m.update(rope_periods=[1.0, 2.0])),
     "no periods": ("periods", lambda m: m.update(rope_periods=None)),
+    "the library's periods in graphs that hold the authors'": ("periods", library_periods),
 }
 """A lie, and the claim that is not true."""
 
@@ -119,6 +130,22 @@ def test_the_claims_of_every_system_are_true(small_artifact: Path) -> None:
     (check,) = checked(small_artifact)
     assert (check.name, check.status) == ("manifest", Status.PASSED)
     assert check.detail == f"the files prove its {', '.join(CLAIMS)}"
+
+
+@small_one
+@pytest.mark.parametrize(("change", "found"), [(0.0, True), (1e-6, True), (1e-4, False)])
+def test_one_column_of_a_table_with_another_period_is_found(change: float, found: bool, copied: Path) -> None:
+    model = onnx.load(copied / "model.onnx", load_external_data=False)
+    (table,) = (tensor for tensor in model.graph.initializer if tensor.name == "cos")
+    values = onnx.numpy_helper.to_array(table).copy()
+    values[:, 1] += change
+    table.CopyFrom(onnx.numpy_helper.from_array(values, table.name))
+    (copied / "model.onnx").write_bytes(model.SerializeToString())
+    checks = checked(copied)
+    assert [check.status is Status.PASSED for check in checks] == [found]
+    if not found:
+        reason = "a difference of 1.0e-04 in the tables of model.onnx"
+        assert checks[0].detail == f"onnx-fp32 was traced with other RoPE periods: {reason}"
 
 
 @small_one

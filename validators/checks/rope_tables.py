@@ -1,0 +1,62 @@
+"""RoPE's tables in a graph: they show with which periods it was traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from vconv.types import Array
+from vconv.validators.checks.inspected_graph import InspectedGraph
+
+TOLERANCE = 1e-5
+"""Tables in float32 differ by up to 5e-7 from the float64 values; unrounded periods move them by 7e-3."""
+_COMPARED_ROWS = 64
+
+
+def differing_table(graph: InspectedGraph, periods: NDArray[np.float64]) -> str:
+    """Return how a graph's tables of sines and cosines differ from those of the periods; empty if not.
+
+    Libraries order and repeat the columns in their own ways. So each column must be one that the periods
+    give, and each column that they give must be there.
+
+    Args:
+        graph: a graph for one image size.
+        periods: (head_dim / 4,).
+    """
+    grid = [side // graph.network.numbers.patch for side in graph.size]
+    rows = grid[0] * grid[1]
+    tables = list(_tables(graph.model, rows))
+    if not tables:
+        return f"no table of {rows} rows in {graph.name}"
+    # The outermost patches have the greatest angles; a few rows keep large images cheap.
+    chosen = np.unique(np.linspace(0, rows - 1, _COMPARED_ROWS).astype(int))
+    wanted = _columns(periods, *grid)[chosen]
+    found = np.concatenate([table.reshape(rows, -1)[chosen] for table in tables], axis=1)
+    distances = np.abs(found[:, :, None] - wanted[:, None, :]).max(axis=0)
+    worst = max(distances.min(axis=0).max(), distances.min(axis=1).max())
+    return "" if worst <= TOLERANCE else f"a difference of {worst:.1e} in the tables of {graph.name}"
+
+
+def _tables(model: ir.Model, rows: int) -> Iterator[Array]:
+    """Yield the constants of a graph file that have one row for each patch."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.dtype != ir.DataType.FLOAT:
+            continue
+        if [side for side in tensor.shape.numpy() if side > 1][:1] == [rows]:
+            yield tensor.numpy()
+
+
+def _columns(periods: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """Return the sines and cosines of all angles: (height * width, head_dim).
+
+    The angle of a patch is ``2 pi x / period``, where x is the row, and then the column, of the patch's
+    centre, from -1 to 1 over the image (DINOv3, arXiv:2508.10104).
+    """
+    sides = [2 * (np.arange(side) + 0.5) / side - 1 for side in (height, width)]
+    places = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, 2)
+    angles = (2 * np.pi * places[:, :, None] / periods).reshape(len(places), -1)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
