@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -20,15 +19,6 @@ MARGIN_BYTES = 64 * 2**20
 
 PARTIAL, FILLING = ".partial-", ".filling-"
 """Parts of the names of the working folders of an export and a fill."""
-A_FILE = "a file"
-_KINDS = {
-    stat.S_IFREG: A_FILE,
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 SCRATCH = "vconv-scratch-"
 """The start of the names of temporary folders."""
 
@@ -104,18 +94,6 @@ def require_utf8(path: Path, what: str) -> None:
             expected="a path in UTF-8",
             fix="rename that file or folder, or use a link to it from elsewhere",
         ) from error
-
-
-def kind_of(path: Path) -> str:
-    """Say what is at a path: ``a file``, ``a folder``, or something else; empty if there is nothing.
-
-    A link stands for what it leads to.
-    """
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return "a link to nothing" if path.is_symlink() else ""
-    return _KINDS.get(stat.S_IFMT(mode), "neither a file nor a folder")
 
 
 def own_folders() -> list[Path]:

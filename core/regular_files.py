@@ -1,4 +1,4 @@
-"""Opening files that others named: only regular files, because pipes and devices block, or never end."""
+"""Files that others named: only regular ones are opened, because pipes and devices block, or never end."""
 
 from __future__ import annotations
 
@@ -8,13 +8,27 @@ import os
 import stat
 from pathlib import Path
 
-_OTHERS = {
+A_FILE = "a file"
+_KINDS = {
+    stat.S_IFREG: A_FILE,
     stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
+    stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def kind_of(path: Path) -> str:
+    """Say what is at a path: ``a file``, ``a folder``, or something else; empty if there is nothing.
+
+    A link stands for what it leads to.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link to nothing" if path.is_symlink() else ""
+    return _kind(mode)
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
@@ -36,5 +50,8 @@ def open_regular(path: str | Path) -> io.BufferedReader:
 
 def _require_regular(mode: int, path: str | Path) -> None:
     if not stat.S_ISREG(mode):
-        kind = _OTHERS.get(stat.S_IFMT(mode), "something else")
-        raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+        raise OSError(errno.EINVAL, f"{_kind(mode)}, not a regular file", str(path))
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "neither a file nor a folder")

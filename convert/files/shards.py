@@ -7,19 +7,20 @@ libraries read an index while they load a model, and trust it; here it is checke
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from vconv import documents
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.errors import WeightsError
+from vconv.documents import DocumentKind
+from vconv.errors import ArtifactError, WeightsError
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 INDEXES = (SAFETENSORS_INDEX, PICKLE_INDEX)
-_GREATEST_BYTES = 16 * 2**20
-"""Greatest size of an index, which is read as a whole. A network of 1,000 blocks needs 2 MB."""
+_INDEX = DocumentKind("an index of shards, in JSON", 2**24, 500_000)
+"""A network of 1,000 blocks needs 2 MB."""
 
 
 def read_index(path: Path) -> tuple[Path, ...]:
@@ -105,19 +106,9 @@ def _broken(path: Path, got: str, expected: str) -> WeightsError:
 
 def _weight_map(path: Path) -> dict[str, str]:
     try:
-        size = path.stat().st_size
-        if size > _GREATEST_BYTES:
-            raise _broken(path, f"{size} bytes", f"at most {_GREATEST_BYTES} bytes of JSON")
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise WeightsError(
-            f"cannot read {path}",
-            got=error.strerror or "an error",
-            expected="a readable index of shards",
-            fix="check the path and its permissions",
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, str(error), "JSON") from error
+        content = documents.load(path, _INDEX)
+    except ArtifactError as error:
+        raise _broken(path, str(error.got), error.expected) from error
     if not isinstance(content, dict):
         raise _broken(path, f"a {type(content).__name__}", "a JSON object")
     found = content.get("weight_map")

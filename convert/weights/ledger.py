@@ -155,11 +155,13 @@ def _misfit(
         change = "add it as zeros" if wrong["missing"] else "remove it from the file"
         fix = "inference does not use it: " + (f"set {flag} to {on} in config.json" if flag else change)
     elif not wrong["missing"] and not wrong["double"]:
-        fix = f"remove them if they belong to a head that is not exported; else {fix}"
+        fix = f"remove what belongs to a head that is not exported; else {fix}"
     return WeightsError(
         what,
         got="; ".join(
-            f"{len(found)} {kind} tensors, such as {', '.join(found[:3])}"
+            f"the {kind} tensor {found[0]}"
+            if len(found) == 1
+            else f"{len(found)} {kind} tensors, such as {', '.join(found[:3])}"
             for kind, found in wrong.items()
             if found
         ),

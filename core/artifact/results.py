@@ -17,8 +17,8 @@ from pydantic import AfterValidator
 
 from vconv import documents
 from vconv.artifact.records import Record
-from vconv.disk import A_FILE, kind_of
 from vconv.errors import ArtifactError
+from vconv.regular_files import A_FILE, kind_of
 from vconv.types import Status
 
 RESULTS_FILE = "results.json"

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.disk import PARTIAL, SCRATCH, disk_full, kind_of, require_utf8
+from vconv.disk import PARTIAL, SCRATCH, disk_full, require_utf8
 from vconv.errors import ArtifactError
+from vconv.regular_files import kind_of
 from vconv.types import MANIFEST_FILE, Say
 
 _REPLACED = "replaced"

@@ -46,7 +46,7 @@ _APART = ("files", "source", "variants", "golden", "preprocessing")
 def bisect(
     path: str | Path,
     variant: str = DEFAULT_VARIANT,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     *,
     device: str = "cpu",
     engine: str | None = None,

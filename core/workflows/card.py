@@ -10,9 +10,9 @@ from typing import Any
 from vconv.artifact import results
 from vconv.artifact.artifact import Artifact, read_config
 from vconv.artifact.results import CARD_FILE
-from vconv.disk import kind_of
 from vconv.errors import ArtifactError, UnknownNameError, VconvError
 from vconv.hashes import sha256_of
+from vconv.regular_files import kind_of
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.evidence import newest, saved_reports

@@ -32,7 +32,7 @@ from vconv.workflows.run_plan import RunPlan, timing_plan
 @own_surroundings()
 def compare(
     paths: Sequence[str | Path],
-    weights: str | Sequence[str] | None = None,
+    weights: str | Path | Sequence[str | Path] | None = None,
     *,
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
@@ -89,7 +89,7 @@ def compare(
     folders = [Path(path) for path in paths]
     _refuse_repeated(folders)
     artifacts = [Artifact.open(folder) for folder in folders]
-    given = _sources(artifacts, [weights] if isinstance(weights, str) else list(weights or ()))
+    given = _sources(artifacts, [weights] if isinstance(weights, str | Path) else list(weights or ()))
     for artifact in artifacts:
         limits.require_use(str(artifact), artifact.manifest.outputs)
         artifact.require_weights()
@@ -144,7 +144,7 @@ def compare(
     return result
 
 
-def _sources(artifacts: Sequence[Artifact], weights: Sequence[str]) -> list[str | None]:
+def _sources(artifacts: Sequence[Artifact], weights: Sequence[str | Path]) -> list[str | Path | None]:
     """Return the given source of each artifact's original; None if its manifest is to say."""
     if not weights:
         return [None] * len(artifacts)

@@ -28,7 +28,7 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 @own_surroundings()
 def fill(
     path: str | Path,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     *,
     hub: str = DEFAULT_HUB,
     offline: bool = False,

@@ -116,7 +116,7 @@ def system_of(artifact: Artifact) -> System:
     )
 
 
-def request(artifact: Artifact, weights: str | None, hub: str, offline: bool) -> Request:
+def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: bool) -> Request:
     """Return a request for the weights of an artifact's original.
 
     Args:
@@ -130,8 +130,9 @@ def request(artifact: Artifact, weights: str | None, hub: str, offline: bool) ->
         they are.
     """
     origin = artifact.manifest.source
-    asked = Request(system_of(artifact), weights or None, hub, origin.pool, origin.periods, offline)
-    if weights:
+    given = str(weights) if weights else None
+    asked = Request(system_of(artifact), given, hub, origin.pool, origin.periods, offline)
+    if given:
         return asked
     if origin.synthetic:
         return replace(asked, weights=f"{SYNTHETIC}:{origin.identity}")
@@ -140,14 +141,14 @@ def request(artifact: Artifact, weights: str | None, hub: str, offline: bool) ->
     return asked
 
 
-def weights_used(artifact: Artifact, weights: str | None) -> str:
+def weights_used(artifact: Artifact, weights: str | Path | None) -> str:
     """Return the label of an artifact's weights; after the source as the user gave it, if one was given."""
     label = artifact.manifest.source.label
     return label if weights in (None, label) else f"{weights} ({label})"
 
 
 def live_source(
-    artifact: Artifact, weights: str | None, hub: str, offline: bool, scratch: Path, say: Say
+    artifact: Artifact, weights: str | Path | None, hub: str, offline: bool, scratch: Path, say: Say
 ) -> tuple[Source | None, str]:
     """Return the original's weights if they are available: given, synthetic, or on the hub of origin.
 

@@ -12,8 +12,8 @@ from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
-from vconv.disk import A_FILE, kind_of
 from vconv.errors import ArtifactError, InputError
+from vconv.regular_files import A_FILE, kind_of
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS as DEVICE_KINDS
 from vconv.runtime.devices.table import find_device
@@ -35,7 +35,7 @@ KINDS = ("cpu", "cuda")
 @own_surroundings()
 def reference(
     path: str | Path,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     *,
     out: str | Path,
     device: str = "cpu",

@@ -67,7 +67,7 @@ class TestedArtifact:
 @own_surroundings()
 def selftest(
     path: str | Path | None = None,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     *,
     within: str = "strict",
     engines: Sequence[str] | None = None,
@@ -256,7 +256,7 @@ def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
 
 
 def _given(
-    path: str | Path, weights: str | None, hub: str, offline: bool, scratch: Path, say: Say
+    path: str | Path, weights: str | Path | None, hub: str, offline: bool, scratch: Path, say: Say
 ) -> Iterator[TestedArtifact]:
     """Open the given artifact and its original."""
     artifact = Artifact.open(path)

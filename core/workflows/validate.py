@@ -57,7 +57,7 @@ from vconv.workflows.run_plan import RunPlan, timing_plan
 @own_surroundings()
 def validate(
     path: str | Path,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     *,
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
@@ -181,7 +181,7 @@ def validate(
 
 def _report(
     found: CheckedArtifact,
-    weights: str | None,
+    weights: str | Path | None,
     trial: RunPlan,
     run: RunResult,
     limits: Limits,

@@ -58,7 +58,7 @@ class Load:
         others_cores: the cores that other processes kept busy, on average; None if not known.
         steal_cores: the cores that a hypervisor withheld, on average; None if not known.
         busy: whether the machine was too busy to distinguish variants; None if not known.
-        reason: the finding in a phrase.
+        reason: the finding in a phrase; it begins with ``not known:`` if the load of other processes is not.
     """
 
     others_cores: float | None

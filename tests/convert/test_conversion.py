@@ -295,7 +295,7 @@ def test_if_the_published_configuration_does_not_fit_the_error_asks_for_that_of_
     entries = dict(small_source.entries)
     entries.popitem()
     source = replace(small_source, entries=entries, from_catalog=("config.json",))
-    with refused(WeightsError, "1 missing tensors", "fix: put the config.json of these weights beside them"):
+    with refused(WeightsError, "the missing tensor ", "put the config.json of these weights beside them"):
         conversion.prepare(tmp_path, source, silent)
 
 

@@ -94,8 +94,8 @@ def link_to_a_fifo(path: Path) -> None:
 
 
 OTHERS: dict[str, tuple[Any, str]] = {
-    "a pipe": (fifo, "a pipe, not a regular file"),
-    "a link to a pipe": (link_to_a_fifo, "a pipe, not a regular file"),
+    "a named pipe": (fifo, "a named pipe, not a regular file"),
+    "a link to a pipe": (link_to_a_fifo, "a named pipe, not a regular file"),
     "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "a device, not a regular file"),
     "a folder": (Path.mkdir, "a folder, not a regular file"),
     "a link to nothing": (lambda path: path.symlink_to("nothing"), "no such file"),

@@ -31,8 +31,8 @@ def test_what_is_no_regular_file_is_named_and_not_opened(
         server.bind("socket")
     monkeypatch.setattr(os, "open", lambda *arguments: pytest.fail("it was opened"))
     expected = {
-        "pipe": "a pipe",
-        "link": "a pipe",
+        "pipe": "a named pipe",
+        "link": "a named pipe",
         "folder": "a folder",
         "socket": "a socket",
         "/dev/null": "a device",
@@ -57,7 +57,7 @@ def test_a_file_that_a_pipe_replaces_while_it_is_opened_is_not_waited_for(
         return opened[-1]
 
     monkeypatch.setattr(regular_files.os, "open", replace)
-    with pytest.raises(OSError, match="a pipe, not a regular file"):
+    with pytest.raises(OSError, match="a named pipe, not a regular file"):
         open_regular(path)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(opened[0])

@@ -37,8 +37,8 @@ def rank(rows: Sequence[VariantRow], machine: Load) -> Ranking:
             reasons = ["the latency of a simulated device says nothing about the real one"]
         return _refused((reasons or ["no variant that passed was timed"])[0])
     if machine.busy is not False:
-        what = "the machine was busy" if machine.busy else "whether the machine was busy is not known"
-        return _refused(f"{what}: {machine.reason}")
+        what = "the machine was busy:" if machine.busy else "whether the machine was busy is"
+        return _refused(f"{what} {machine.reason}")
     ranked: list[RankRow] = []
     left_out: list[LeftOut] = []
     for (device, batch), found in groups.items():

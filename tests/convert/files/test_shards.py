@@ -117,11 +117,13 @@ def test_shards_that_the_hubs_library_writes_are_found(tmp_path: Path, safe: boo
 
 
 UNSOUND: dict[str, tuple[bytes, str]] = {
-    "large": (b" " * (16 * 2**20 + 1), "got 16777217 bytes | expected at most 16777216 bytes"),
-    "empty": (b"", "expected JSON"),
-    "not JSON": (b"{nonsense", "expected JSON"),
-    "not UTF-8": (b'{"\xff\xfe": 1}', "expected JSON"),
-    "deep": (b"[" * 200_000, "expected JSON"),
+    "large": (b" " * (16 * 2**20 + 1), "got more than 16,777,216 bytes"),
+    "empty": (b"", "expected an index of shards, in JSON"),
+    "not JSON": (b"{nonsense", "expected an index of shards, in JSON"),
+    "not UTF-8": (b'{"\xff\xfe": 1}', "expected an index of shards, in JSON"),
+    "deep": (b"[" * 200_000, "expected an index of shards, in JSON"),
+    "a zero byte": (b'{"weight_map": {"a": "one\\u0000"}}', "got the text 'one\\x00', with a zero byte"),
+    "a name twice": (b'{"weight_map": {"a": "one", "a": "two"}}', "got the name 'a' twice"),
     "list": (b"[1]", "got a list | expected a JSON object"),
     "no weight_map": (b'{"metadata": {}}', "a weight_map that is None"),
     "empty weight_map": (b'{"weight_map": {}}', "a weight_map that is {}"),
@@ -145,7 +147,7 @@ def test_an_unsound_index_is_refused(
         read(index)
 
 
-OUTSIDE = ("../{}", "sub/{}", "sub/../{}", "./{}", "{}/", "..\\{}", "C:{}", "{}\0", "", ".", "..")
+OUTSIDE = ("../{}", "sub/{}", "sub/../{}", "./{}", "{}/", "..\\{}", "C:{}", "", ".", "..")
 
 
 @pytest.mark.parametrize("read", [read_index, read_shards])
@@ -219,5 +221,5 @@ def test_a_shard_that_is_not_sound_is_an_error(index: Path, refused: Refused) ->
 
 
 def test_an_index_that_is_not_there_is_an_error(tmp_path: Path, refused: Refused) -> None:
-    with refused(WeightsError, "cannot read", SAFETENSORS_INDEX, "No such file or directory"):
+    with refused(WeightsError, SAFETENSORS_INDEX, "got no such file"):
         read_index(tmp_path / SAFETENSORS_INDEX)

@@ -58,14 +58,15 @@ def test_a_missing_tensor_is_refused(small_source: Source, refused: Refused, cou
     names = [name for name in net(small_source).tensors()][:count]
     for name in names:
         del entries[name]
-    with refused(WeightsError, net(small_source).layout.family, f"{count} missing tensors", *names):
+    said = "the missing tensor" if count == 1 else "2 missing tensors, such as"
+    with refused(WeightsError, net(small_source).layout.family, f"{said} {', '.join(names)}"):
         ledger.match_tensors(net(small_source), entries)
 
 
 def test_an_unknown_tensor_is_refused(small_source: Source, refused: Refused) -> None:
     entries = dict(small_source.entries)
     entries["rope.periods"] = next(iter(entries.values()))
-    with refused(WeightsError, "1 unknown tensors, such as rope.periods"):
+    with refused(WeightsError, "the unknown tensor rope.periods"):
         ledger.match_tensors(net(small_source), entries)
 
 
@@ -75,7 +76,7 @@ def test_a_tensor_that_comes_with_and_without_prefix_is_refused(
 ) -> None:
     name = "embeddings.cls_token"
     entries = {**small_source.entries, net(small_source).layout.prefix + name: small_source.entries[name]}
-    with refused(WeightsError, f"1 double tensors, such as {name}"):
+    with refused(WeightsError, f"the double tensor {name}"):
         ledger.match_tensors(net(small_source), entries)
 
 
@@ -190,7 +191,7 @@ def test_unknown_tensors_are_shown_beside_missing_ones(small_source: Source, ref
 def test_a_missing_mask_token_is_refused_with_what_to_do(
     small_source: Source, refused: Refused, fix: str
 ) -> None:
-    with refused(WeightsError, "1 missing tensors, such as embeddings.mask_token", fix):
+    with refused(WeightsError, "the missing tensor embeddings.mask_token", fix):
         ledger.match_tensors(net(small_source), without(small_source, "mask_token"))
 
 
@@ -199,7 +200,7 @@ def test_without_use_mask_token_there_is_none(small_source: Source, refused: Ref
     network = replace(small_source, config={**small_source.config, "use_mask_token": False}).network
     assert len(ledger.match_tensors(network, without(small_source, "mask_token"))) == len(network.tensors())
     with refused(
-        WeightsError, "1 unknown tensors, such as embeddings.mask_token", "set use_mask_token to true"
+        WeightsError, "the unknown tensor embeddings.mask_token", "set use_mask_token to true"
     ):
         ledger.match_tensors(network, small_source.entries)
 
@@ -215,7 +216,7 @@ def test_a_mask_token_that_the_family_does_not_store_is_refused_with_what_to_do(
 
 def test_a_left_over_head_is_refused_with_what_to_do(small_source: Source, refused: Refused) -> None:
     entries = {**small_source.entries, "dino_head.mlp.0.weight": next(iter(small_source.entries.values()))}
-    with refused(WeightsError, "such as dino_head.mlp.0.weight", "remove them if they belong to a head"):
+    with refused(WeightsError, "the unknown tensor dino_head.mlp.0.weight", "remove what belongs to a head"):
         ledger.match_tensors(net(small_source), entries)
 
 

@@ -256,14 +256,14 @@ def in_time() -> Callable[[Callable[[], Any]], Any]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("a pipe", "a pipe"), ("/dev/zero", "a device"), ("folder", "a folder")]
+    ("kind", "reason"), [("a named pipe", "a named pipe"), ("/dev/zero", "a device"), ("folder", "a folder")]
 )
 @pytest.mark.parametrize("linked", [False, True], ids=["itself", "a link"])
 def test_what_is_no_regular_file_is_not_opened(
     kind: str, reason: str, linked: bool, tmp_path: Path, in_time: Callable[[Callable[[], Any]], Any]
 ) -> None:
     special = Path(kind) if kind.startswith("/") else tmp_path / "special.png"
-    if kind == "a pipe":
+    if kind == "a named pipe":
         os.mkfifo(special)
     elif kind == "folder":
         special.mkdir()
@@ -290,9 +290,9 @@ def test_a_link_to_a_pipe_in_a_folder_is_skipped_with_the_reason(
     (folder / "c.png").symlink_to("/dev/zero")
     found = find_images(folder)
     assert found.names == ("a.png", "b.png", "c.png")
-    assert in_time(lambda: found.read(1)) == ("a pipe, not a regular file", "")
+    assert in_time(lambda: found.read(1)) == ("a named pipe, not a regular file", "")
     assert in_time(lambda: found.read(2)) == ("a device, not a regular file", "")
-    with pytest.raises(InputError, match=r"b\.png \| got a pipe, not a regular file"):
+    with pytest.raises(InputError, match=r"b\.png \| got a named pipe, not a regular file"):
         open_images([folder])
 
 

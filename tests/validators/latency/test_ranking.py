@@ -9,7 +9,7 @@ import made_reports
 import pytest
 
 from vconv.runtime.timing.clocks import Measurement
-from vconv.runtime.timing.machine_load import UNTIMED, Load
+from vconv.runtime.timing.machine_load import UNTIMED, Load, load_between
 from vconv.runtime.timing.statistics import LEAST_SAMPLES
 from vconv.types import Status
 from vconv.validators.latency.ranking import rank, winner
@@ -110,14 +110,15 @@ def test_each_device_and_batch_has_a_ranking_of_its_own() -> None:
     ("machine", "reason"),
     [
         (BUSY, "the machine was busy: other processes took 0.97 of 2 cores"),
-        (Load(None, None, None, "not counted"), "whether the machine was busy is not known: not counted"),
+        (load_between(None, None), "whether the machine was busy is not known: /proc/stat does not tell"),
     ],
 )
 def test_a_machine_that_is_not_known_to_be_quiet_has_no_ranking(machine: Load, reason: str) -> None:
     rows = [variant("a", 10.0), variant("b", 20.0)]
     found = rank(rows, machine)
-    assert found == Ranking(refused=reason, rows=(), left_out=())
-    assert winner(rows, found, ["cpu"]) == (None, reason)
+    assert found.refused is not None and found.refused.startswith(reason)
+    assert found == Ranking(refused=found.refused, rows=(), left_out=())
+    assert winner(rows, found, ["cpu"]) == (None, found.refused)
 
 
 @pytest.mark.parametrize(("runs", "ranked"), [(LEAST_SAMPLES - 1, False), (LEAST_SAMPLES, True)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from vconv.runtime.engines.table import ENGINES
@@ -13,6 +12,7 @@ from vconv.validators.report.card import tables
 from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import code, escaped
 from vconv.validators.report.card.words import Words
+from vconv.validators.report.rows import VariantRow
 
 
 def _versions() -> list[str]:
@@ -60,13 +60,6 @@ def _reason(text: str, words: Words) -> str:
     return words.say("reasons", text)
 
 
-def timing_words(text: str, words: Words) -> str:
-    """Return what a report says of timing, in the card's language as far as it has words for it."""
-    for pattern, said in words.tables["timing"].items():
-        text = re.sub(pattern, said, text)
-    return escaped(text)
-
-
 def environment(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     """Describe the environment of a device: the installed versions and the device's settings."""
     return {
@@ -97,20 +90,17 @@ def summaries(one: DeviceEvidence, words: Words) -> list[dict[str, Any]]:
 
 def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     """Lay out the timing on a device, and its conditions."""
-    document, batch_word = one.document, words.say("headings", "batch")
-    colon = words.say("marks", "colon")
-    skipped = [
-        f"{tables.named(row, words)}, {batch_word} {batch.batch}{colon}{timing_words(batch.reason, words)}"
-        for row in one.rows
-        for batch in row.skipped_batches
-    ]
-    refused = [
-        f"{tables.named(row, words)}{words.say('marks', 'colon')}{timing_words(row.timing_refused, words)}"
-        for row in one.rows
-        if row.timing_refused
-    ]
+    document = one.document
+
+    def remark(row: VariantRow, reason: str, batch: int | None = None) -> str:
+        where = words.say("marks", "where")
+        at = "" if batch is None else f"{where}{words.say('headings', 'batch')} {batch}"
+        return f"{tables.named(row, words)}{at}{words.say('marks', 'colon')}{words.reword('timing', reason)}"
+
+    skipped = [remark(row, batch.reason, batch.batch) for row in one.rows for batch in row.skipped_batches]
+    refused = [remark(row, row.timing_refused) for row in one.rows if row.timing_refused]
     warned = [
-        f"{tables.named(row, words)}, {batch_word} {timing.batch}{colon}{timing_words(warning, words)}"
+        remark(row, warning, timing.batch)
         for row in one.rows
         for timing in row.latency
         for warning in timing.warnings
@@ -119,7 +109,9 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
     refusal, machine = document.ranking.refused or "", document.machine.reason
     doubts = [refusal] if machine in refusal else [refusal, machine]
     told = [
-        words.say("marks", "machine").format(reason=timing_words(doubt, words)) for doubt in doubts if doubt
+        words.say("marks", "machine").format(reason=words.reword("timing", doubt))
+        for doubt in doubts
+        if doubt
     ]
     if any(row.peak_memory_is == IN_PROCESS for row in one.rows):
         told.append(words.say("marks", "in_process"))
@@ -129,7 +121,7 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         "file": one.file,
         "warmups": document.timing.warmups if document.timing else "-",
         "preprocessing": tables.figure("p50_ms", document.preprocessing_ms_per_image),
-        "baseline": timing_words(document.speed_up_baseline, words) if ratios else "",
+        "baseline": words.reword("timing", document.speed_up_baseline) if ratios else "",
         "latency": tables.latency(one, words),
         "costs": tables.costs(one, words),
         "remarks": [*dict.fromkeys(told), *skipped, *refused, *warned],

@@ -249,7 +249,9 @@ def summary(row: VariantRow, words: Words) -> str:
 def versions(found: Mapping[str, str | int], shown: Iterable[str], words: Words) -> str:
     """Lay out the versions of the installed components."""
     rows = [
-        [key, escaped(str(found[key]))] for key in shown if found.get(key, "not installed") != "not installed"
+        [words.say("components", key), escaped(str(found[key]))]
+        for key in shown
+        if found.get(key, "not installed") != "not installed"
     ]
     return table(_headings(words, "component", "version"), rows)
 
@@ -262,13 +264,14 @@ def settings(evidence: DeviceEvidence, words: Words) -> str:
 
 def published(rows: Sequence[PublishedFigures], words: Words) -> str:
     """Lay out the figures that others have published, in a table separate from measured figures."""
+    comma = words.say("marks", "where")
     cells = [
         [
             escaped(row.device),
             code(row.variant),
             code(row.output) if row.output else f"{words.say('headings', 'batch')} {row.batch}",
-            ", ".join(f"{key} {value:g}" for key, value in row.figures.items()),
-            escaped(row.source),
+            comma.join(f"{words.say('headings', key)} {value:g}" for key, value in row.figures.items()),
+            words.reword("sources", row.source),
         ]
         for row in rows
     ]

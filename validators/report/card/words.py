@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ class Words:
     def say(self, table: str, key: str) -> str:
         """Return the words for a key; the key itself, as text, if the table does not have it."""
         return self.tables[table].get(key) or escaped(key)
+
+    def reword(self, table: str, text: str) -> str:
+        """Return a text with the phrases that a table has patterns for in this language, as Markdown."""
+        for pattern, said in self.tables[table].items():
+            text = re.sub(pattern, said, text)
+        return escaped(text)
 
 
 def words_of(language: str) -> Words:

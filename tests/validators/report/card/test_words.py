@@ -6,12 +6,12 @@ from typing import get_args
 
 import pytest
 
+from vconv.catalog.systems import SYSTEMS
 from vconv.convert.layouts.table import LAYOUTS
 from vconv.convert.patches.base import Carrier
 from vconv.convert.patches.table import PATCHES
 from vconv.types import GRAPHS, Status
 from vconv.validators.accuracy.metrics import METRICS
-from vconv.validators.report.card import measured
 from vconv.validators.report.card.model import FAMILIES
 from vconv.validators.report.card.words import LANGUAGES, TEMPLATES, words_of
 
@@ -78,11 +78,24 @@ def test_chinese_is_punctuated_as_chinese_is() -> None:
         ),
         (
             "the machine was busy: other processes took 0.86 of 2 cores: more than 0.15",
-            "机器繁忙：其他进程占用了 0.86 个核心（共 2 个），超过 0.15 个",  # noqa: RUF001
+            "机器繁忙：其他进程占用了 0.86 个核心（共 2 个），合计超过 0.15 个",  # noqa: RUF001
         ),
         ("original-torch-fp32 on cpu", "CPU 上的 original-torch-fp32"),
+        (
+            "whether the machine was busy is not known: 0.10 s are too short to tell",
+            "无法得知机器是否繁忙：0.10 秒过短，无法判断",  # noqa: RUF001
+        ),
     ],
 )
 def test_what_is_said_of_timing_is_said_in_the_cards_language(told: str, chinese: str) -> None:
-    assert measured.timing_words(told, words_of("en")) == told
-    assert measured.timing_words(told, words_of("zh")) == chinese
+    assert words_of("en").reword("timing", told) == told
+    assert words_of("zh").reword("timing", told) == chinese
+
+
+def test_every_source_of_published_figures_is_named_in_chinese() -> None:
+    sources = {figures.source for system in SYSTEMS.values() for figures in system.published}
+    assert len(sources) == 5
+    named = [words_of("zh").reword("sources", source) for source in sources]
+    # What is left of the English text are names.
+    assert all(re.search("(模型卡|适配页面).*与 [CG]PU 上的结果对比$", one) for one in named)
+    assert not [one for one in named if re.search("against|page|card", one)]
