@@ -92,3 +92,33 @@ def test_an_error_without_a_signal_keeps_its_traceback() -> None:
     script = "from vconv.interruption import interruptible\nwith interruptible():\n    1 / 0"
     status, _, err = run(script)
     assert (status, err.splitlines()[-1]) == (1, "ZeroDivisionError: division by zero")
+
+
+@SIGNALS
+def test_a_library_that_does_not_return_cannot_keep_the_process(name: str) -> None:
+    script = f"""
+import hashlib, os, signal, sys, threading
+from vconv import interruption
+interruption.PATIENCE_SECONDS = 0.5
+with interruption.interruptible():
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.{name})).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # an hour outside of Python
+"""
+    status, out, err = run(script, timeout=60)
+    assert (status, out) == (130, "")
+    assert err.startswith("interrupted: a library did not return in time") and err.count("\n") == 1
+
+
+def test_a_signal_that_is_handled_has_all_the_time_it_needs_to_clean_up() -> None:
+    script = """
+import os, signal, sys, time
+from vconv import interruption
+interruption.PATIENCE_SECONDS = 0.2
+with interruption.interruptible():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        time.sleep(1)
+        print("cleaned up")
+"""
+    assert run(script) == (130, "cleaned up\n", MESSAGE)

@@ -199,9 +199,7 @@ def test_a_missing_mask_token_is_refused_with_what_to_do(
 def test_without_use_mask_token_there_is_none(small_source: Source, refused: Refused) -> None:
     network = replace(small_source, config={**small_source.config, "use_mask_token": False}).network
     assert len(ledger.match_tensors(network, without(small_source, "mask_token"))) == len(network.tensors())
-    with refused(
-        WeightsError, "the unknown tensor embeddings.mask_token", "set use_mask_token to true"
-    ):
+    with refused(WeightsError, "the unknown tensor embeddings.mask_token", "set use_mask_token to true"):
         ledger.match_tensors(network, small_source.entries)
 
 
