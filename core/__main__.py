@@ -5,9 +5,9 @@ from vconv.streams import open_streams
 
 
 def main() -> None:
-    """Prepare signals and streams, and only then import the command line, which takes a while."""
+    """Prepare streams and signals, and only then import the command line, which takes a while."""
+    open_streams()
     with interruptible():
-        open_streams()
         from vconv.cli import main as commands
 
         commands(prog_name="vconv")

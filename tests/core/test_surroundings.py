@@ -49,6 +49,15 @@ DISTURBANCES: dict[str, Disturb] = {
     "bfloat16 products": lambda: setting(torch.set_float32_matmul_precision, "medium", "highest"),
     "numpy raises": lambda: np.errstate(all="raise"),
 }
+TOGETHER = {
+    "float64 and more": ("float64", "autocast", "inference mode", "deterministic", "numpy raises"),
+    "float16 and more": ("float16", "device meta", "no gradients", "bfloat16 products"),
+}
+"""Disturbances that `make test` tries at the same time; `make test-full` tries each by itself, too."""
+CASES = [
+    *(pytest.param(names, id=name) for name, names in TOGETHER.items()),
+    *(pytest.param((name,), id=name, marks=pytest.mark.full) for name in DISTURBANCES),
+]
 MORE_THREADS = partial(setting, torch.set_num_threads)
 """The last bits of a sum depend on it, with torch as with OMP_NUM_THREADS: it is the caller's to choose."""
 
@@ -96,15 +105,23 @@ def plain(tmp_path_factory: pytest.TempPathFactory, shrink: Callable[[System], S
     return results(tmp_path_factory.mktemp("plain") / "a", shrink(SYSTEMS["dinov3-vits16"]))
 
 
-@pytest.mark.parametrize("disturb", DISTURBANCES.values(), ids=DISTURBANCES)
+@pytest.mark.parametrize("names", CASES)
 def test_every_result_is_the_same_and_the_caller_finds_its_settings_unchanged(
-    disturb: Disturb, plain: dict[str, Any], shrink: Callable[[System], System], tmp_path: Path
+    names: tuple[str, ...], plain: dict[str, Any], shrink: Callable[[System], System], tmp_path: Path
 ) -> None:
-    with disturb():
+    with contextlib.ExitStack() as disturbed:
+        for name in names:
+            disturbed.enter_context(DISTURBANCES[name]())
         before = state()
         found = results(tmp_path / "a", shrink(SYSTEMS["dinov3-vits16"]))
         assert state() == before
     assert found == plain
+
+
+def test_every_disturbance_is_tried_together_with_others_but_that_of_the_other_kind_of_device() -> None:
+    assert sorted(name for names in TOGETHER.values() for name in names) == sorted(
+        DISTURBANCES.keys() - {"with device meta"}
+    )
 
 
 def test_the_number_of_threads_is_the_callers(

@@ -14,7 +14,6 @@ EVERY_SYSTEM = (
     "convert",
     "core/catalog",
     "core/workflows/test_page_data.py",
-    "core/workflows/test_selftest.py",
     "runtime/devices/test_npu_gelu.py",
     "runtime/engines/test_precisions.py",
     "runtime/engines/test_variants.py",

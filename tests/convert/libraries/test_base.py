@@ -3,12 +3,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 
 from vconv.convert.libraries.base import quiet, understood
-from vconv.errors import InputError, WeightsError
+from vconv.errors import InputError, VconvError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
@@ -56,3 +57,16 @@ def test_a_bug_keeps_its_traceback() -> None:
 def test_an_error_of_vconv_is_not_changed() -> None:
     with pytest.raises(WeightsError, match="mine"), understood("timm"):
         raise WeightsError("mine", got="a", expected="b", fix="c")
+
+
+def test_a_python_without_docstrings_is_the_cause_of_what_fails_in_it(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = SimpleNamespace(optimize=2)
+    monkeypatch.setattr("vconv.convert.libraries.base.sys", SimpleNamespace(flags=flags))
+    fragments = ("transformers cannot run in a Python that drops docstrings", "unset PYTHONOPTIMIZE")
+    with refused(VconvError, *fragments), understood("transformers"):
+        raise AttributeError("'NoneType' object has no attribute 'splitlines'")
+    flags.optimize = 1
+    with refused(WeightsError, "transformers cannot make the model"), understood("transformers"):
+        raise AttributeError("another cause")

@@ -408,6 +408,7 @@ def test_weights_and_images_of_another_encoding_are_read(weights: Path, tmp_path
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.full
 def test_a_python_without_docstrings_is_named_as_the_cause(tmp_path: Path) -> None:
     command = [sys.executable, "-OO", *MINIATURES, "export", NAME, "--weights", "synthetic"]
     done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
