@@ -359,3 +359,19 @@ def test_photographs_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "1.png").unlink()
     with pytest.raises(InputError, match=r"1\.png \| got no such file"):
         found[1]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_a_file_of_several_frames_stands_for_its_first_and_an_image_for_its_current_one(
+    kind: str, tmp_path: Path
+) -> None:
+    frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "lime", "blue")]
+    path = tmp_path / f"frames.{kind.lower()}"
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:], lossless=True)
+    (found,) = open_images([path])
+    assert np.array_equal(np.asarray(upright(found).convert("RGB")), np.asarray(load_image(str(path))))
+    assert found.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    with Image.open(path) as image:
+        assert getattr(image, "n_frames", 1) == 3
+        image.seek(2)
+        assert upright(image).convert("RGB").getpixel((0, 0)) == (0, 0, 255)
