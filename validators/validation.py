@@ -206,8 +206,12 @@ def _judged(
         elif not measured:
             peak = None if before is None else resident_memory()[1]
             outcome = replace(outcome, memory=in_process(before, peak))
-    except (UnavailableError, MemoryShortError) as error:
+    except UnavailableError as error:
         return replace(outcome, status=Status.SKIPPED, reason=f"{error.what}: {error.got}"), None
+    except MemoryShortError as error:
+        # A graph may ask for any amount of memory, so that this is not a reason to pass without it.
+        status = Status.SKIPPED if candidate.unjudged else Status.INCOMPLETE
+        return replace(outcome, status=status, reason=f"{error.what}: {error.got}"), None
     except EngineError as error:
         return replace(outcome, status=unless(candidate.unjudged), reason=str(error)), None
     return outcome, session

@@ -14,7 +14,7 @@ from PIL import Image
 from vconv.errors import InputError
 from vconv.regular_files import open_regular
 from vconv.runtime.inputs.images import SUFFIXES
-from vconv.runtime.inputs.pictures import UnreadableError, open_picture, quiet_pillow
+from vconv.runtime.inputs.pictures import UnreadableError, open_picture, QUIET_PILLOW
 
 THUMBNAIL_SIDE = 160
 """The greatest length of a thumbnail's longer side, in pixels."""
@@ -149,7 +149,7 @@ def shown(name: str) -> str:
 
 def thumbnail(image: Image.Image) -> str:
     """Return a small JPEG of an image as a ``data:`` URL, which an HTML page can show directly."""
-    with quiet_pillow():
+    with QUIET_PILLOW:
         small = image.convert("RGB")
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     target = io.BytesIO()

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vconv.regular_files import open_regular
+from vconv.shared_setting import SharedSetting
 
 MAX_PIXELS = 2**30 // 4 // 3
 """The most pixels of a picture, 89 million: Pillow warns of a larger picture as a decompression bomb."""
@@ -42,8 +43,7 @@ class UnreadableError(Exception):
 
 
 @contextlib.contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings from being printed, and from being raised where warnings are errors."""
+def _without_warnings() -> Iterator[None]:
     logger = logging.getLogger("PIL")
     level = logger.level
     with warnings.catch_warnings():
@@ -53,6 +53,10 @@ def quiet_pillow() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+QUIET_PILLOW = SharedSetting(_without_warnings)
+"""Keeps Pillow's warnings from being printed, and from being raised where warnings are errors."""
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -107,7 +111,7 @@ def _too_large(got: str) -> UnreadableError:
 @contextlib.contextmanager
 def _reasons() -> Iterator[None]:
     """Turn whatever Pillow raises into the reason why a picture cannot be used."""
-    with quiet_pillow():
+    with QUIET_PILLOW:
         try:
             yield
         except (UnreadableError, MemoryError):

@@ -17,7 +17,7 @@ from vconv.convert.libraries import timm_models
 from vconv.convert.libraries.base import quiet, stock_transformers, understood
 from vconv.convert.libraries.readers import find_reader
 from vconv.errors import InputError
-from vconv.runtime.inputs.pictures import UnreadableError, quiet_pillow, upright
+from vconv.runtime.inputs.pictures import UnreadableError, QUIET_PILLOW, upright
 from vconv.types import CHANNELS, CONFIG_FILE, PREPROCESSOR_FILE, Array
 
 Processor = Callable[[Sequence[Image.Image]], Array]
@@ -138,7 +138,7 @@ def load_processor(folder: Path) -> Processor:
         pixel_values = []
         for place, image in enumerate(images, 1):
             turned = _upright(image, place)
-            with understandable(), quiet_pillow():
+            with understandable(), QUIET_PILLOW:
                 pixel_values.append(one(turned))
         with understandable():
             return np.ascontiguousarray(np.stack(pixel_values), dtype=np.float32)

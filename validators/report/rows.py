@@ -242,7 +242,7 @@ class VariantRow(VerdictRow):
     @property
     def judged(self) -> bool:
         """Whether the variant has a verdict: passed or failed."""
-        return self.status is not Status.SKIPPED
+        return self.status in (Status.PASSED, Status.FAILED)
 
     @property
     def passed(self) -> bool:

@@ -83,10 +83,15 @@ def environment(devices: Sequence[Device] = ()) -> dict[str, str | int]:
 
 
 def whole(variants: Iterable[VariantRow], checks: Iterable[Check | CheckRow]) -> Status:
-    """Judge a validation: failed with any failure; else passed if a variant passed; else incomplete."""
+    """Judge a validation: failed with any failure; else passed if a variant passed; else incomplete.
+
+    It is incomplete, too, if a variant could not be judged because it ran out of memory.
+    """
     statuses = [variant.status for variant in variants]
     if Status.FAILED in (*statuses, *(check.status for check in checks)):
         return Status.FAILED
+    if Status.INCOMPLETE in statuses:
+        return Status.INCOMPLETE
     return Status.PASSED if Status.PASSED in statuses else Status.INCOMPLETE
 
 

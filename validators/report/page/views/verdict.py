@@ -88,7 +88,12 @@ def _stats(report: Report) -> list[dict[str, str]]:
     sound = states.count("passed")
     apart = [row for row in report.variants if not row.judged]
     measured = sum(bool(row.outputs) for row in apart)
-    counts = {"measured, not judged": measured, "skipped": len(apart) - measured}
+    short = sum(row.status == "incomplete" for row in apart)
+    counts = {
+        "measured, not judged": measured,
+        "out of memory": short,
+        "skipped": len(apart) - measured - short,
+    }
     others = "; ".join(f"{count} {what}" for what, count in counts.items() if count)
     found = [
         (
