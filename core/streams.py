@@ -25,7 +25,10 @@ def open_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            opened = os.open(os.devnull, os.O_RDWR)
+            # It may be that number already, and then dup2 changes nothing: children are to have it, too.
+            os.dup2(opened, number)
+            os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):

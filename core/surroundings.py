@@ -55,7 +55,7 @@ def _torch_defaults() -> Iterator[None]:
             warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
             kept.callback(torch.use_deterministic_algorithms, True, warn_only=warn_only)
             torch.use_deterministic_algorithms(False)
-        # The devices of GPUs and NPUs set theirs. The older setting raises if the newer ones disagree with it.
+        # GPUs and NPUs set theirs. The older setting raises if the newer ones disagree with it.
         for place in (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv):
             kept.callback(setattr, place, "fp32_precision", place.fp32_precision)
             place.fp32_precision = "ieee"

@@ -144,7 +144,10 @@ def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: b
 def weights_used(artifact: Artifact, weights: str | Path | None) -> str:
     """Return the label of an artifact's weights; after the source as the user gave it, if one was given."""
     label = artifact.manifest.source.label
-    return label if weights in (None, label) else f"{weights} ({label})"
+    if weights is None or str(weights) == label:
+        return label
+    # The bytes of a path need not be UTF-8; a report is.
+    return f"{str(weights).encode('utf-8', 'replace').decode()} ({label})"
 
 
 def live_source(
@@ -271,5 +274,7 @@ def reference(
 def published(artifact: Artifact, devices: Sequence[Device]) -> list[dict[str, Any]]:
     """Return figures that others published for the catalog's system on these kinds of devices."""
     kinds = {device.kind for device in devices}
-    known = None if artifact.unlike else systems.SYSTEMS.get(artifact.name)
-    return [asdict(row) for row in known.published if row.kind in kinds] if known else []
+    known = systems.SYSTEMS.get(artifact.name)
+    if known is None or known.hub_id != artifact.manifest.system.hub_id or artifact.unlike:
+        return []
+    return [asdict(row) for row in known.published if row.kind in kinds]

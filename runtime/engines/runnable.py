@@ -6,6 +6,7 @@ number of nodes. Each bound is one row of the table, and every command uses the 
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,14 +15,22 @@ from pathlib import Path, PurePosixPath
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, ModelProto, TensorProto
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx import AttributeProto, ModelProto, TensorProto, helper
+from onnx.external_data_helper import uses_external_data
 
 from vconv.artifact.records import VariantRecord
 from vconv.errors import ArtifactError, EngineError
 
+_SIZES = {
+    kind: helper.tensor_dtype_to_np_dtype(kind).itemsize
+    for kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+}
+"""Bytes of an element of a weight, by ONNX's number of its type."""
 GREATEST_NODES = 2**16
 """The greatest number of nodes of a graph. The graph of a network with 40 blocks has about 2000."""
+GREATEST_BYTES = 2**25
+"""The greatest size of a graph file whose weights are elsewhere. Most of it is the tables of RoPE: 16 MiB for
+16,384 patches."""
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
@@ -31,12 +40,14 @@ class _Subject:
 
     Args:
         model: the graph, without its weights.
+        folder: the folder of its file.
         weights: the only file that it may refer to, relative to its folder; None if it may refer to none.
         operators: the number of nodes of each operator, as the manifest says; None if they are not counted.
         domains: the operator sets that the engine runs.
     """
 
     model: ModelProto
+    folder: Path
     weights: str | None
     operators: Mapping[str, int] | None
     domains: frozenset[str]
@@ -79,12 +90,35 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
 
 
 def _external_data(subject: _Subject) -> str:
-    for tensor in _tensors(subject.model):
-        if uses_external_data(tensor):
-            location = ExternalDataInfo(tensor).location
-            if location != subject.weights:
-                return f"{tensor.name} is read from {location!r}, expected {subject.weights!r}"
+    external = [tensor for tensor in _tensors(subject.model) if uses_external_data(tensor)]
+    for tensor in external:
+        location = _entry(tensor, "location")
+        if location != subject.weights:
+            return f"{tensor.name} is read from {location!r}, expected {subject.weights!r}"
+    if not external or subject.weights is None:
+        return ""
+    try:
+        nbytes = (subject.folder / subject.weights).stat().st_size
+    except OSError as error:
+        return f"{subject.weights} cannot be read: {error.strerror}"
+    return next(filter(None, (_misplaced(tensor, nbytes) for tensor in external)), "")
+
+
+def _misplaced(tensor: TensorProto, nbytes: int) -> str:
+    """Return how the place of a tensor does not fit its file and its shape; empty if it does."""
+    start, length = _entry(tensor, "offset") or "0", _entry(tensor, "length")
+    if not (start.isascii() and start.isdigit() and length.isascii() and length.isdigit()):
+        return f"{tensor.name} is at {start!r}, of {length!r} bytes"
+    if int(start) + int(length) > nbytes:
+        return f"{tensor.name} ends at byte {int(start) + int(length)} of a file of {nbytes}"
+    size = _SIZES.get(tensor.data_type, 0)
+    if min(tensor.dims, default=1) < 0 or math.prod(tensor.dims) * size != int(length):
+        return f"{tensor.name}, {list(tensor.dims)} of {size} bytes each, has {length} bytes"
     return ""
+
+
+def _entry(tensor: TensorProto, key: str) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == key), "")
 
 
 def _operators(subject: _Subject) -> str:
@@ -142,7 +176,9 @@ def broken_bound(
     beside = PurePosixPath(record.path).parent
     weights = os.path.relpath(record.weights, beside) if record.weights else None
     operators = record.graph.operators if record.graph else {}
-    subject = _Subject(read_graph(path), weights, operators if count else None, domains)
+    if record.weights and (nbytes := path.stat().st_size) > GREATEST_BYTES:
+        return "file size", f"{nbytes:,} bytes, expected at most {GREATEST_BYTES:,}"
+    subject = _Subject(read_graph(path), path.parent, weights, operators if count else None, domains)
     return next(((name, broken) for name, wrong in BOUNDS.items() if (broken := wrong(subject))), ("", ""))
 
 

@@ -47,10 +47,13 @@ def test_a_validation_with_closed_streams_passes_and_says_so(redirection: str, c
 
 def test_a_file_does_not_take_the_number_of_a_closed_stream() -> None:
     script = """
-import os, sys
+import os, subprocess, sys
 from vconv.streams import open_streams
 open_streams()
 number = os.open(os.devnull, os.O_RDONLY)
+child = "import os, sys; sys.exit(os.open(os.devnull, os.O_RDONLY) < 3)"
+if subprocess.run([sys.executable, "-c", child], close_fds=False).returncode:
+    sys.exit(4)  # a child's first file took the number of a closed stream
 print("goes nowhere")
 print("goes nowhere", file=sys.stderr)
 sys.exit(0 if number > 2 and sys.stdin.read() == "" else 3)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -134,6 +135,33 @@ def test_the_number_of_threads_is_the_callers(
     assert found["passed"] == plain["passed"] == (True, "live")
     differing = {name for name, digest in plain["files"].items() if found["files"][name] != digest}
     assert differing <= {"golden/golden.safetensors", "vconv.json", "vconv.json.sha256", "README.md"}
+
+
+def test_threads_that_come_and_go_leave_the_callers_settings() -> None:
+    inside, go_on = threading.Barrier(2), threading.Event()
+    seen: list[torch.dtype] = []
+
+    @own_surroundings()
+    def stay() -> None:
+        inside.wait()
+        go_on.wait()
+        seen.append(torch.get_default_dtype())
+
+    @own_surroundings()
+    def pass_by() -> None:
+        inside.wait()
+
+    with setting(torch.set_default_dtype, torch.float64, torch.float32):
+        before = state()
+        threads = [threading.Thread(target=pass_by), threading.Thread(target=stay)]
+        for thread in threads:
+            thread.start()
+        threads[0].join()
+        assert torch.get_default_dtype() == torch.float32  # one thread still needs it
+        go_on.set()
+        threads[1].join()
+        assert state() == before
+    assert seen == [torch.float32]
 
 
 def test_an_error_restores_the_settings_too() -> None:

@@ -128,19 +128,21 @@ def _contracts(evidence: Evidence) -> str:
             yield _differs(f"preprocessing in {record.variant}", contract.preprocessing, False)
             yield _differs(f"the axes of {record.variant}", set(contract.axes), _symbols(contract))
             batch = BATCH_AXIS if contract.batch is None else contract.batch
-            wanted = {
-                name: TensorRecord(name=name, dtype=_FLOAT32, shape=(batch, *shape[1:]))
-                for name, shape in shapes.items()
-            }
-            taken = TensorRecord(name=INPUT, dtype=_FLOAT32, shape=(batch, CHANNELS, *size))
-            yield _differs(f"the input of {record.variant}", contract.input, taken)
+            wanted = {name: (name, _FLOAT32, (batch, *shape[1:])) for name, shape in shapes.items()}
+            taken = (INPUT, _FLOAT32, (batch, CHANNELS, *size))
+            yield _differs(f"the input of {record.variant}", _declared(contract.input), taken)
             yield _differs(f"the outputs of {record.variant}", set(contract.outputs), set(wanted))
             yield from (
-                _differs(f"the output {name} of {record.variant}", contract.outputs.get(name), tensor)
+                _differs(f"the output {name} of {record.variant}", _declared(contract.outputs[name]), tensor)
                 for name, tensor in wanted.items()
+                if name in contract.outputs
             )
 
     return _first(findings())
+
+
+def _declared(tensor: TensorRecord) -> tuple[str, str, tuple[int | str, ...]]:
+    return tensor.name, tensor.dtype, tensor.shape
 
 
 def _symbols(contract: ContractRecord) -> set[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -67,6 +68,36 @@ def function(model: onnx.ModelProto) -> None:
 def escaping(model: onnx.ModelProto) -> None:
     tensor = next(tensor for tensor in model.graph.initializer if tensor.external_data)
     tensor.external_data[0].value = "../../etc/passwd"
+
+
+def placed(**changed: str) -> Callable[[onnx.ModelProto], object]:
+    """Say of the first weight that it lies elsewhere in its file."""
+
+    def change(model: onnx.ModelProto) -> None:
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+        for entry in tensor.external_data:
+            entry.value = changed.get(entry.key, entry.value)
+
+    return change
+
+
+def reshaped(*dims: int) -> Callable[[onnx.ModelProto], object]:
+    def change(model: onnx.ModelProto) -> None:
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+        tensor.dims[:] = dims
+
+    return change
+
+
+PLACES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
+    "an offset of letters": (placed(offset="abc"), "is at 'abc', of "),
+    "a negative offset": (placed(offset="-8"), "is at '-8', of "),
+    "a length of letters": (placed(length="1e3"), "of '1e3' bytes"),
+    "behind the end": (placed(offset=str(2**40)), "ends at byte 109951"),
+    "a negative length of an axis": (reshaped(-1, 4), ", [-1, 4] of 4 bytes each, has "),
+    "a huge length of an axis": (reshaped(2**40, 2**20), "of 4 bytes each, has "),
+}
+"""Places and shapes of a weight that do not fit its file, and what is said."""
 
 
 def another_operator(model: onnx.ModelProto) -> None:
@@ -150,6 +181,54 @@ def test_bisect_refuses_it_too(bound: str, copied: Path, refused: Refused) -> No
     broken(copied, BROKEN[bound][0])
     with refused(VconvError, "is not run, because of its " + bound):
         vconv.bisect(copied, variant="onnx-fp32")
+
+
+@small_one
+@pytest.mark.parametrize("name", PLACES)
+def test_a_weight_that_does_not_fit_its_file_is_named(name: str, copied: Path, refused: Refused) -> None:
+    change, said = PLACES[name]
+    artifact = broken(copied, change)
+    record = artifact.variant("onnx-fp32")
+    bound, what = runnable.broken_bound(artifact.path(record), record, ONNX)
+    assert (bound, said in what) == ("external data", True), what
+    with refused(VconvError, "is not run, because of its external data"):
+        vconv.bisect(copied, variant="onnx-fp32")
+
+
+@small_one
+def test_a_graph_file_that_is_too_large_is_not_read(
+    copied: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copied / GRAPH
+    with path.open("r+b") as file:
+        file.truncate(runnable.GREATEST_BYTES + 1)
+    monkeypatch.setattr(onnx, "load", lambda *_, **__: pytest.fail("it was read"))
+    record = Artifact.open(copied).variant("onnx-fp32")
+    said = "33,554,433 bytes, expected at most 33,554,432"
+    assert runnable.broken_bound(path, record, ONNX) == ("file size", said)
+    with refused(EngineError, "is not run, because of its file size"):
+        vconv.load(copied, variant="onnx-fp32")
+
+
+@small_one
+def test_a_graph_that_asks_for_too_much_memory_leaves_the_validation_incomplete(copied: Path) -> None:
+    def greedy(model: onnx.ModelProto) -> None:
+        huge = onnx.numpy_helper.from_array(np.array([2**20, 2**22]), "huge")
+        model.graph.initializer.append(huge)
+        model.graph.node.append(helper.make_node("ConstantOfShape", ["huge"], ["zeros"]))
+        model.graph.node.append(helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0))
+        name = model.graph.output[0].name
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                for place, one in enumerate(names):
+                    names[place] = f"{name}_before" if one == name else one
+        model.graph.node.append(helper.make_node("Add", [f"{name}_before", "zero"], [name]))
+
+    broken(copied, greedy, told=True)
+    report = vconv.validate(copied, quick=True, budget=1e-3)
+    assert report.status == "incomplete", [check for check in report.checks if check.status == "failed"]
+    (row,) = (row for row in report.variants if row.variant == "onnx-fp32")
+    assert row.status == "incomplete" and "memory" in row.reason.lower()
 
 
 @small_one

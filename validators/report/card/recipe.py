@@ -22,6 +22,8 @@ _CLASSES: Mapping[str, Config] = {
 """By class in transformers, without *Fast*: what its settings are where they are not given."""
 _FLOATING = "DINOv3ViTImageProcessor"
 """The class that rescales before it resizes."""
+_BY_EDGE = "BitImageProcessor"
+"""The class for which a size of one number is the length of the shortest edge; for others, it is of both."""
 _NEUTRAL = (
     "image_processor_type",
     "feature_extractor_type",
@@ -30,6 +32,7 @@ _NEUTRAL = (
     "_valid_processor_keys",
 )
 """Settings that change no value."""
+_UNEXPECTED = "one that has another form than usual"
 _TIMM = {"input_size", "interpolation", "crop_pct", "mean", "std"}
 
 
@@ -80,8 +83,12 @@ def recipe(library: str, settings: Config, size: tuple[int, int], classic: bool)
     """
     try:
         found = _of_timm(settings) if library == "timm" else _of_transformers(settings, classic)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InexpressibleError(str(error).strip("'\"")) from error
+    except KeyError as error:
+        raise InexpressibleError(str(error.args[0])) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InexpressibleError):
+            raise
+        raise InexpressibleError(_UNEXPECTED) from error
     if found.size != size:
         raise InexpressibleError("size")
     least = found.scaled if isinstance(found.scaled, tuple) else (found.scaled, found.scaled)
@@ -99,10 +106,14 @@ def _of_transformers(settings: Config, classic: bool) -> Recipe:
         raise InexpressibleError(", ".join(strange))
     found = {**known, **{key: value for key, value in settings.items() if value is not None}}
     needed = ("do_resize", "do_rescale", "do_normalize")
-    if lacking := [key for key in needed if not found[key]]:
+    if lacking := [key for key in (*needed, "size", "image_mean", "image_std") if not found[key]]:
         raise InexpressibleError(", ".join(lacking))
-    size = found["size"]
-    scaled = size["shortest_edge"] if set(size) == {"shortest_edge"} else _sides(size)
+    size = _square_or_edge(found["size"], name)
+    scaled = (
+        size["shortest_edge"]
+        if not isinstance(size, int) and set(size) == {"shortest_edge"}
+        else _sides(size)
+    )
     crop = _sides(found["crop_size"]) if found["do_center_crop"] else scaled
     if isinstance(crop, int):
         raise InexpressibleError("size")
@@ -143,6 +154,13 @@ def _of_timm(settings: Config) -> Recipe:
         mean=_channels(found["mean"]),
         std=_channels(found["std"]),
     )
+
+
+def _square_or_edge(size: Any, name: str) -> Any:
+    """Return a size with the names of its sides: what one number means depends on the class."""
+    if not isinstance(size, int):
+        return size
+    return {"shortest_edge": size} if name == _BY_EDGE else {"height": size, "width": size}
 
 
 def _sides(size: Any) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from PIL import Image
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.runtime.inputs.images import natural_image
-from vconv.types import Array
+from vconv.types import Array, Config
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.recipe import InexpressibleError, recipe
 
@@ -113,6 +113,9 @@ TIMM = SYSTEMS["vit_small_patch16_dinov3.lvd1689m"].config
         ("transformers", {**BIT, "image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
         ("transformers", {**BIT, "size": {"shortest_edge": 200}}, "crop_size"),
         ("transformers", {**BIT, "size": {"longest_edge": 256}}, "size"),
+        ("transformers", {key: value for key, value in BIT.items() if key != "size"}, "size"),
+        ("transformers", {key: value for key, value in BIT.items() if key != "image_mean"}, "image_mean"),
+        ("transformers", {**BIT, "image_std": 0.5}, "one that has another form than usual"),
         ("transformers", {}, "image_processor_type"),
         ("timm", {"pretrained_cfg": {**TIMM["pretrained_cfg"], "crop_mode": "border"}}, "crop_mode"),
         ("timm", {"pretrained_cfg": {**TIMM["pretrained_cfg"], "interpolation": "lanczos"}}, "interpolation"),
@@ -124,6 +127,15 @@ def test_settings_that_cannot_be_written_down_are_named(
     size = (224, 224) if library == "transformers" else (256, 256)
     with pytest.raises(InexpressibleError, match=named):
         recipe(library, changed, size, classic=False)
+
+
+VIT = SYSTEMS["vit-base-patch16-224-in21k"].preprocessor
+
+
+@pytest.mark.parametrize(("settings", "number"), [(BIT, 256), (VIT, 224)], ids=["Bit", "ViT"])
+def test_a_size_of_one_number_is_what_its_class_takes_it_for(settings: Config, number: int) -> None:
+    short = recipe("transformers", {**settings, "size": number}, (224, 224), classic=False)
+    assert short == recipe("transformers", settings, (224, 224), classic=False)
 
 
 def test_version_4_of_transformers_resizes_by_pillow_and_drops_transparency() -> None:
