@@ -21,8 +21,8 @@ from onnx.external_data_helper import uses_external_data
 from vconv.artifact.records import VariantRecord
 from vconv.errors import ArtifactError, EngineError
 
-_SIZES = {
-    kind: helper.tensor_dtype_to_np_dtype(kind).itemsize
+_SIZES: Mapping[int, int] = {
+    int(kind): helper.tensor_dtype_to_np_dtype(kind).itemsize
     for kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 }
 """Bytes of an element of a weight, by ONNX's number of its type."""

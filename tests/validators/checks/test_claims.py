@@ -71,6 +71,9 @@ def library_periods(content: dict[str, Any]) -> None:
 
 
 LIES: dict[str, tuple[str, Lie]] = {
+    "weights said to be trained": ("source", lambda m: m["source"].update(synthetic=False)),
+    "weights of another repository": ("source", lambda m: m["source"].update(label="hub:a/b@c0ffee")),
+    "no recording": ("golden", lambda m: m.update(golden=None)),
     "graphs of another precision": ("precision", lambda m: each(m, precision="fp16")),
     "a torch variant of another precision": (
         "precision",
@@ -157,6 +160,13 @@ def test_a_precision_that_loosens_the_limit_fails_the_validation(copied: Path) -
     assert check.name == "manifest: precision"
     assert check.detail == "the precision of onnx-fp32 is fp16, its files say fp32"
     assert check.fault == "manifest"
+
+
+@small_one
+def test_a_network_whose_patches_are_larger_than_its_images_is_no_bug(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "patch_size": 8 * config["image_size"]}))
+    assert "manifest: contracts" in {one.name for one in checked(copied) if one.status is Status.FAILED}
 
 
 @small_one
