@@ -14,6 +14,7 @@ CHAINS = [
     ("_fsdp_wrapped_module.",),
     ("teacher.", "backbone."),
     ("model.", "_orig_mod.", "module."),
+    ("_checkpoint_wrapped_module.",),
 ]
 
 
@@ -45,6 +46,7 @@ def test_a_wrapped_part_of_a_model_gets_its_own_name_back() -> None:
         ["encoder.a", "encoder.b"],
         ["my_orig_mod.a", "b"],
         ["_orig_mod.a", "a"],
+        ["model.", "model.a"],
     ],
 )
 def test_other_names_are_kept(names: list[str]) -> None:

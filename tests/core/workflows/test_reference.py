@@ -139,6 +139,10 @@ def _without_an_output(tensors: dict[str, Array]) -> None:
     del tensors["patches"]
 
 
+def _of_another_type(tensors: dict[str, Array]) -> None:
+    tensors["cls"] = tensors["cls"].astype(np.float64)
+
+
 def _not_finite(tensors: dict[str, Array]) -> None:
     tensors["cls"][0, 0] = np.nan
 
@@ -150,6 +154,7 @@ def _not_finite(tensors: dict[str, Array]) -> None:
         (_with_fewer_images, "does not fit the artifact"),
         (_without_an_output, "does not fit the artifact"),
         (_not_finite, "does not fit the artifact | got NaN or Inf in cls"),
+        (_of_another_type, "does not fit the artifact | got cls as float64"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(
@@ -169,6 +174,8 @@ def test_a_file_that_does_not_fit_is_refused(
         ({"schema_version": 99}, "schema_version"),
         ({"floor": None}, "cannot read the reference"),
         ({"facts": {}}, "cannot read the reference"),
+        ({"floor": {"cls": "1e-6"}}, "floor.cls: Input should be a valid number"),
+        ({"system": "x" * 2**20}, "a header of "),
         ({"floor": {"cls": 1e-6}}, "does not fit the artifact"),
     ],
 )
