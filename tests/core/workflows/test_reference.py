@@ -193,8 +193,15 @@ def test_what_is_no_reference_is_a_sentence(small_artifact: Path, tmp_path: Path
     safetensors.numpy.save_file({INPUT: np.zeros((1, 3, 4, 4), np.float32)}, plain)
     text = tmp_path / "text"
     text.write_text("no tensors")
-    for path in (plain, text, tmp_path, tmp_path / "missing"):
-        with pytest.raises(ArtifactError, match="expected a file that `vconv reference` wrote"):
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for path, got in (
+        (plain, "a file of other tensors"),
+        (text, "Error while deserializing header"),
+        (tmp_path, "a folder"),
+        (tmp_path / "missing", "No such file or directory"),
+        (tmp_path / "device", "a device, not a regular file"),
+    ):
+        with pytest.raises(ArtifactError, match=f"got {got}.* expected a file that `vconv reference` wrote"):
             vconv.validate(small_artifact, reference=path)
 
 
@@ -254,6 +261,15 @@ def test_only_a_file_is_replaced(small_artifact: Path, tmp_path: Path, kind: str
     found = "No such file" if kind == "a link" else kind.replace("named ", "")
     with pytest.raises(ArtifactError, match=f"got {found}"):
         vconv.validate(small_artifact, reference=there if kind != "a link" else tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_link_to_a_file_is_not_replaced_either(small_artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("kept")
+    (tmp_path / "link").symlink_to("elsewhere")
+    with pytest.raises(ArtifactError, match=r"cannot write the reference to .* got a link \|"):
+        vconv.reference(small_artifact, out=tmp_path / "link", force=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere").read_text() == "kept"
 
 
 def test_a_disk_that_is_full_is_that_of_the_file(
