@@ -335,6 +335,12 @@ def test_latency_has_its_figures_and_its_ranks(measured: dict[str, Any], hang: H
     assert measured["machine"]["reason"] in told.text
 
 
+def test_why_a_percentile_may_be_missing_stands_beside_the_boxes(
+    measured: dict[str, Any], hang: Hang
+) -> None:
+    assert f"{sentences.PERCENTILES}." in section(rendered(measured, hang), "speed").text
+
+
 def test_a_refused_ranking_says_why(measured: dict[str, Any], hang: Hang) -> None:
     measured["ranking"] = {"refused": "the machine was busy: others took it", "rows": [], "left_out": []}
     told = section(rendered(measured, hang), "speed").text
