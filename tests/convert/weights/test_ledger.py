@@ -18,7 +18,8 @@ from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import CASTABLE, Line
-from vconv.errors import WeightsError
+from vconv.convert.weights.pieces import Piece
+from vconv.errors import ArtifactError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
@@ -141,6 +142,18 @@ def test_a_summary_of_nothing_is_all_zero() -> None:
 def test_a_ledger_is_read_back_as_it_was_saved(tmp_path: Path, lines: list[Line]) -> None:
     ledger.save(tmp_path / "ledger.json", lines)
     assert ledger.load(tmp_path / "ledger.json") == lines
+
+
+@pytest.mark.parametrize("place", ["a line", "a piece"])
+def test_a_ledger_has_no_other_fields(place: str, tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "ledger.json"
+    ledger.save(path, [Line("a", "", "split", "F32", (2,), "0a", pieces=(Piece("b", (2,), 0, 2),))])
+    rows = json.loads(path.read_text())
+    assert len(ledger.load(path)) == 1
+    (rows[0] if place == "a line" else rows[0]["pieces"][0])["colour"] = "red"
+    path.write_text(json.dumps(rows))
+    with refused(ArtifactError, f"cannot read {path}", "colour: "):
+        ledger.load(path)
 
 
 def test_a_ledger_is_plain_json_with_one_line_per_tensor(tmp_path: Path) -> None:

@@ -263,6 +263,13 @@ def test_a_folder_is_no_file_of_limits(here: Path) -> None:
     assert str(caught.value) == f"no limits at limits | got a folder, not a regular file | {NOTHING_THERE}"
 
 
+@pytest.mark.usefixtures("here")
+def test_a_name_of_very_many_parts_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(InputError) as caught:
+        opened(".".join("a" * 300) + " = 1\n", "m.toml")
+    assert str(caught.value).startswith("m.toml is not TOML | got a line with more than 200 dots | ")
+
+
 def test_a_pipe_is_no_file_of_limits_and_not_waited_for(here: Path) -> None:
     os.mkfifo(here / "pipe")
     with pytest.raises(InputError) as caught:
