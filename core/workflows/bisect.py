@@ -20,7 +20,7 @@ from vconv.errors import InputError, VconvError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.variants import DEFAULT_VARIANT
-from vconv.runtime.inputs.images import open_images
+from vconv.runtime.inputs.images import open_images, require_seed
 from vconv.runtime.stages.torch_model import TorchStages
 from vconv.surroundings import own_surroundings
 from vconv.types import Array, Say, Status, silent
@@ -92,6 +92,7 @@ def bisect(
             expected="a real one",
             fix=f"see what each cause does: `vconv validate {shlex.quote(str(path))} --device {device}`",
         )
+    require_seed(seed)
     photographs = open_images(images) if images else []
     artifact = Artifact.open(path)
     made = artifact.manifest

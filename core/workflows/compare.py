@@ -15,6 +15,7 @@ from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError
 from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
+from vconv.runtime.inputs.images import require_seed
 from vconv.surroundings import own_surroundings
 from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import validation
@@ -86,6 +87,7 @@ def compare(
     plan = timing_plan(quick, full, budget)
     trial = RunPlan.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
     limits = open_limits(within)
+    require_seed(seed)
     folders = [Path(path) for path in paths]
     _refuse_repeated(folders)
     artifacts = [Artifact.open(folder) for folder in folders]

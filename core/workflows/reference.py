@@ -17,7 +17,7 @@ from vconv.regular_files import A_FILE, kind_of
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS as DEVICE_KINDS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.inputs.images import open_images
+from vconv.runtime.inputs.images import open_images, require_seed
 from vconv.surroundings import own_surroundings
 from vconv.types import Say, silent
 from vconv.validators.accuracy import golden as golden_room
@@ -72,6 +72,7 @@ def reference(
         VconvError: an error that the user can fix; nothing is written.
     """
     place = _place(device)
+    require_seed(seed)
     photographs = open_images(images) if images else []
     artifact, target = Artifact.open(path), Path(out)
     made = artifact.manifest

@@ -18,7 +18,7 @@ from vconv.runtime.devices.base import Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.torch_kinds import PATCHED_FP32
 from vconv.runtime.inputs.image_folder import find_images
-from vconv.runtime.inputs.images import open_images
+from vconv.runtime.inputs.images import open_images, require_seed
 from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.timing.clocks import TimingPlan
@@ -120,6 +120,7 @@ def validate(
     plan = timing_plan(quick, full, budget)
     trial = RunPlan.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
     limits = open_limits(within)
+    require_seed(seed)
     photographs = open_images(images) if images else []
     image_folder = find_images(dataset) if dataset is not None else None
     artifact = Artifact.open(path)

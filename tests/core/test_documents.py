@@ -35,6 +35,12 @@ def test_what_json_writes_comes_back(tmp_path: Path) -> None:
     assert documents.load(tmp_path / "a.json", KIND) == content
 
 
+def test_a_file_without_end_is_read_no_further_than_its_bound(tmp_path: Path) -> None:
+    (tmp_path / "a.json").touch()
+    os.truncate(tmp_path / "a.json", 2**40)
+    assert got(tmp_path / "a.json") == "more than 200,000 bytes"
+
+
 def nested(levels: int) -> str:
     return "[" * levels + "]" * levels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,30 @@ with interruptible():
 """
     ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
     assert run(script, **ignoring) == (0, "goes on\n", "")
+
+
+def test_a_signal_in_an_exec_of_text_of_a_module(tmp_path: Path) -> None:
+    """Only of a module that is run by ``-m`` does Python look at the end for what has left an exec."""
+    (tmp_path / "made.py").write_text(
+        "import os, signal\nfrom vconv.interruption import interruptible\n"
+        "with interruptible():\n    exec('os.kill(os.getpid(), signal.SIGINT)')\n"
+    )
+    command = [sys.executable, "-m", "made"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=default)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", MESSAGE)
+
+
+@SIGNALS
+def test_signals_are_ignored_after_the_block(name: str) -> None:
+    script = f"""
+import os, signal
+from vconv.interruption import interruptible
+with interruptible():
+    pass
+os.kill(os.getpid(), signal.{name})
+print("goes on")
+"""
+    assert run(script) == (0, "goes on\n", "")
 
 
 def test_an_error_without_a_signal_keeps_its_traceback() -> None:

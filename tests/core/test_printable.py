@@ -16,6 +16,7 @@ from vconv.printable import printable
         ("\u202etxt.exe", r"\u202etxt.exe"),
         ("half \ud800", r"half \ud800"),
         ("a\u2028b", r"a\u2028b"),
+        ("a\u2029b", r"a\u2029b"),
     ],
 )
 def test_every_control_character_is_shown_as_its_escape(text: str, shown: str) -> None:

@@ -51,6 +51,7 @@ def test_a_file_that_a_pipe_replaces_while_it_is_opened_is_not_waited_for(
     genuine = os.open
 
     def replace(name: str | Path, flags: int) -> int:
+        assert flags & os.O_NONBLOCK
         path.unlink()
         os.mkfifo(path)
         opened.append(genuine(name, flags))

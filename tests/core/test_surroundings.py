@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
 
 import vconv
+from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.disk import own_folders
 from vconv.runtime.inputs.images import natural_image
@@ -47,6 +48,9 @@ DISTURBANCES: dict[str, Disturb] = {
     "inference mode": torch.inference_mode,
     "no gradients": torch.no_grad,
     "deterministic": lambda: setting(torch.use_deterministic_algorithms, True, False),
+    "deterministic or warned": lambda: setting(
+        lambda on: torch.use_deterministic_algorithms(on, warn_only=on), True, False
+    ),
     "bfloat16 products": lambda: setting(torch.set_float32_matmul_precision, "medium", "highest"),
     "numpy raises": lambda: np.errstate(all="raise"),
 }
@@ -72,6 +76,7 @@ def state() -> dict[str, Any]:
         "inference": torch.is_inference_mode_enabled(),
         "gradients": torch.is_grad_enabled(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "only warned": torch.is_deterministic_algorithms_warn_only_enabled(),
         "products": torch.backends.mkldnn.matmul.fp32_precision,
         "threads": torch.get_num_threads(),
         "errors": np.geterr(),
@@ -164,6 +169,38 @@ def test_threads_that_come_and_go_leave_the_callers_settings() -> None:
     assert seen == [torch.float32]
 
 
+class Reached(Exception):
+    """The command has come to what it computes; torch's default type is then the argument."""
+
+
+COMMANDS: dict[str, Callable[[Path], object]] = {
+    "validate": vconv.validate,
+    "compare": lambda path: vconv.compare([path]),
+    "bisect": vconv.bisect,
+    "reference": lambda path: vconv.reference(path, out=path / "reference"),
+    "selftest": vconv.selftest,
+    "fill": vconv.fill,
+    "load": vconv.load,
+    "export": lambda path: vconv.export("dinov3-vits16", "synthetic", path),
+    "doctor": lambda path: vconv.doctor(),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_torchs_defaults(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(*_: object) -> NoReturn:
+        raise Reached(torch.get_default_dtype())
+
+    monkeypatch.setattr(Artifact, "open", reached)
+    monkeypatch.setattr("vconv.workflows.export.open_source", reached)
+    monkeypatch.setattr("vconv.runtime.doctor.diagnosis.examine", reached)
+    with DISTURBANCES["float64"](), pytest.raises(Reached) as found:
+        COMMANDS[command](tmp_path / "artifact")
+    assert found.value.args == (torch.float32,)
+
+
 def test_an_error_restores_the_settings_too() -> None:
     with contextlib.ExitStack() as disturbed:
         for disturb in DISTURBANCES.values():
@@ -177,6 +214,7 @@ def test_an_error_restores_the_settings_too() -> None:
                 "inference": False,
                 "gradients": True,
                 "deterministic": False,
+                "only warned": False,
                 "products": "ieee",
                 "threads": before["threads"],
                 "errors": {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"},
@@ -219,7 +257,9 @@ def test_a_user_without_a_home_opens_an_engine_that_needs_one(small_artifact: Pa
     assert (done.returncode, done.stdout) == (0, "openvino\n"), done.stderr
 
 
-def test_a_graph_is_searched_for_the_folders_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_is_searched_for_the_folders_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(*_: object) -> None:
         raise KeyError("getpwuid(): uid not found")
 
@@ -229,6 +269,11 @@ def test_a_graph_is_searched_for_the_folders_that_there_are(monkeypatch: pytest.
     monkeypatch.setattr("pwd.getpwuid", none)
     monkeypatch.delenv("HOME")
     assert own_folders() == [*here[:2], here[3]]
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert own_folders() == here[:2]
 
 
 def test_a_user_without_a_home_has_one_of_its_own_while_a_command_runs(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ CHAINS = [
     ("_fsdp_wrapped_module.",),
     ("teacher.", "backbone."),
     ("model.", "_orig_mod.", "module."),
+    ("_checkpoint_wrapped_module.",),
 ]
 
 
@@ -33,6 +34,8 @@ def test_a_wrapped_part_of_a_model_gets_its_own_name_back() -> None:
     assert peel(model.state_dict()) == (dict(zip(model.state_dict(), plain, strict=True)), ("_orig_mod.",))
     inner = ["_fsdp_wrapped_module.x.0._fsdp_wrapped_module.weight", "_fsdp_wrapped_module.x.bias"]
     assert list(peel(inner)[0].values()) == ["x.0.weight", "x.bias"]
+    own = ["_orig_mod.my_orig_mod.weight", "_orig_mod.bias"]
+    assert list(peel(own)[0].values()) == ["my_orig_mod.weight", "bias"]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,7 @@ def test_a_wrapped_part_of_a_model_gets_its_own_name_back() -> None:
         ["encoder.a", "encoder.b"],
         ["my_orig_mod.a", "b"],
         ["_orig_mod.a", "a"],
+        ["model.", "model.a"],
     ],
 )
 def test_other_names_are_kept(names: list[str]) -> None:

@@ -101,13 +101,21 @@ def test_a_configuration_that_timm_cannot_build_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "got"),
     [({"depth": 10**6}, "depth = 1000000"), ({"embed_dim": 10**7}, "embed_dim = 10000000"),
-     ({"img_size": [64, 10**6]}, "img_size = [64, 1000000]")],
+     ({"img_size": [64, 10**6]}, "img_size = [64, 1000000]"), ({"depth": 1001}, "depth = 1001"),
+     ({"embed_dim": -(10**7)}, "embed_dim = -10000000")],
 )  # fmt: skip
 def test_a_number_that_no_network_comes_near_is_refused_before_timm_sees_it(
     system: System, arguments: dict[str, Any], got: str, refused: Refused
 ) -> None:
     with refused(WeightsError, "does not make sense", f"got {got}", "expected at most"):
         network(with_arguments(system, **arguments))
+
+
+@each
+def test_as_many_classes_as_a_large_data_set_has_are_read(system: System, refused: Refused) -> None:
+    assert network({**system.config, "num_classes": 100_000}).numbers.labels == 100_000
+    with refused(WeightsError, "does not make sense", "got num_classes = 1000001", "at most 1000000"):
+        network({**system.config, "num_classes": 1_000_001})
 
 
 @pytest.mark.parametrize("act", ["mish", "prelu", "hard_mish"])

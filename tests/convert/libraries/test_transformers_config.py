@@ -154,9 +154,22 @@ EXCESS = [
     ("num_attention_heads", 1_025), ("intermediate_size", 262_145), ("num_channels", 1_025),
     ("image_size", 8_193), ("patch_size", 1_025), ("num_labels", 1_000_001),
 ]  # fmt: skip
+OTHERS = [
+    ("dinov2-large", "mlp_ratio", 1_025),
+    ("dinov3-vits16", "num_register_tokens", 4_097),
+]
+"""Excess in families that have such a number."""
 
 
 @pytest.mark.parametrize(("key", "value"), EXCESS)
 def test_a_number_that_no_network_comes_near_is_refused(key: str, value: int, refused: Refused) -> None:
-    with refused(WeightsError, "does not make sense", f"got {key} = {value}", "to "):
+    with refused(WeightsError, "does not make sense", f"got {key} = {value}", "to ", f"fix: give {key} as"):
         network(vit(**{key: value}))
+
+
+@pytest.mark.parametrize(("name", "key", "value"), OTHERS)
+def test_it_is_refused_in_families_that_alone_have_it(
+    name: str, key: str, value: int, refused: Refused
+) -> None:
+    with refused(WeightsError, "does not make sense", f"got {key} = {value}", f"{value - 1}"):
+        network({**SYSTEMS[name].config, key: value})

@@ -45,6 +45,7 @@ OTHERS = [
     ("vit", "ViTModel"),
     ("dinov3_vit", [["DINOv3ViTModel"]]),
     ("dinov2", {"a": 1}),
+    ("vit", {"ViTModel": 1}),
 ]
 
 

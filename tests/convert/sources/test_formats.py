@@ -100,6 +100,21 @@ def test_every_format_gives_every_tensor_bit_by_bit(
     assert {name for name in expected if torch.equal(held[name], expected[name])} == set(held)
 
 
+@one_system
+@pytest.mark.parametrize("form", LAID)
+def test_prefixes_are_removed_from_every_format_and_only_if_every_name_has_them(
+    form: str, small_system: System, given: Path, scratch: Path
+) -> None:
+    tensors = tensors_of(given)
+    (given / "model.safetensors").unlink()
+    LAID[form](given, {f"module.{name}": tensor for name, tensor in tensors.items()})
+    source = opened(small_system, given, scratch)
+    assert source.prefixes == ("module.",)
+    found = tensors_of(source.folder)
+    assert found.keys() == source.entries.keys() == tensors.keys()
+    assert [name for name in tensors if not torch.equal(found[name], tensors[name])] == []
+
+
 def test_nothing_is_written_beside_the_users_weights(small_system: System, laid: Path, scratch: Path) -> None:
     before = {path.name: path.read_bytes() for path in laid.parent.iterdir()}
     opened(small_system, laid.parent, scratch)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -64,7 +65,10 @@ def test_float64_is_rounded_as_torch_rounds_it() -> None:
 
 def test_a_float64_that_float32_cannot_hold_is_refused(tmp_path: Path, refused: Refused) -> None:
     entry = entry_of(tmp_path, torch.tensor([1.0, 1e300], dtype=torch.float64))
-    with refused(WeightsError, "not finite", "NaN or Inf in the.weight, as float32"):
+    with (
+        refused(WeightsError, "not finite", "NaN or Inf in the.weight, as float32"),
+        warnings.catch_warnings(action="error"),
+    ):
         list(checkpoint.widened(entry))
 
 

@@ -11,14 +11,15 @@ import pytest
 
 from vconv.catalog.systems import SYSTEMS
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.convert.layouts.foreign import recognise
+from vconv.convert.layouts.foreign import FOREIGN, ForeignLayout, recognise
 from vconv.convert.layouts.table import LAYOUTS
 from vconv.convert.libraries.readers import find_reader
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import CASTABLE, Line
-from vconv.errors import WeightsError
+from vconv.convert.weights.pieces import Piece
+from vconv.errors import ArtifactError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
@@ -144,6 +145,18 @@ def test_a_ledger_is_read_back_as_it_was_saved(tmp_path: Path, lines: list[Line]
     assert ledger.load(tmp_path / "ledger.json") == lines
 
 
+@pytest.mark.parametrize("place", ["a line", "a piece"])
+def test_a_ledger_has_no_other_fields(place: str, tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "ledger.json"
+    ledger.save(path, [Line("a", "", "split", "F32", (2,), "0a", pieces=(Piece("b", (2,), 0, 2),))])
+    rows = json.loads(path.read_text())
+    assert len(ledger.load(path)) == 1
+    (rows[0] if place == "a line" else rows[0]["pieces"][0])["colour"] = "red"
+    path.write_text(json.dumps(rows))
+    with refused(ArtifactError, f"cannot read {path}", "colour: "):
+        ledger.load(path)
+
+
 def test_a_ledger_is_plain_json_with_one_line_per_tensor(tmp_path: Path) -> None:
     ledger.save(tmp_path / "ledger.json", LINES)
     text = (tmp_path / "ledger.json").read_text()
@@ -235,6 +248,8 @@ def test_a_classifier_of_another_number_of_classes_is_refused_with_what_to_do(
 META = {
     "Meta's own DINOv2 layout": ["cls_token", "pos_embed", "mask_token", "blocks.0.attn.qkv.weight"],
     "Meta's own DINOv3 layout": ["cls_token", "storage_tokens", "mask_token", "rope_embed.periods"],
+    "the layout of OpenAI's CLIP": ["visual.class_embedding", "visual.conv1.weight", "logit_scale"],
+    "the layout of Google's own ViT files": ["cls", "embedding/kernel", "head/bias"],
 }
 
 
@@ -249,12 +264,26 @@ def test_metas_own_files_are_refused_by_the_name_of_their_layout(
         ledger.match_tensors(net(small_source), dict.fromkeys(META[layout], entry))
 
 
+TIMMS = {
+    "the layout of timm's and the authors' own ViT files": "pos_embed",
+    "the layout of timm's DINOv3 files": "reg_token",
+}
+
+
 @pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
+@pytest.mark.parametrize("layout", TIMMS)
 def test_timms_names_are_recognised_only_where_timm_is_not_asked_for(
-    small_source: Source, refused: Refused
+    small_source: Source, refused: Refused, layout: str
 ) -> None:
     entry = next(iter(small_source.entries.values()))
-    names = ["cls_token", "pos_embed", "patch_embed.proj.weight"]
-    with refused(WeightsError, "the layout of timm's and the authors' own ViT files"):
+    names = ["cls_token", TIMMS[layout], "patch_embed.proj.weight"]
+    with refused(WeightsError, f"the checkpoint is in {layout}, which is not read"):
         ledger.match_tensors(net(small_source), dict.fromkeys(names, entry))
     assert recognise(names, LAYOUTS["timm dinov2"]) is None
+
+
+@pytest.mark.parametrize("row", FOREIGN, ids=lambda row: row.name)
+def test_a_layout_is_recognised_by_all_of_its_telling_names(row: ForeignLayout) -> None:
+    wanted = LAYOUTS["dinov2"]
+    assert recognise([*row.telling, "more"], wanted) == row
+    assert recognise(row.telling[:1], wanted) is None

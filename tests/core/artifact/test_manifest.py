@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,58 @@ def test_what_is_no_manifest_is_an_error_in_one_line(folder: Path, content: obje
     with pytest.raises(ArtifactError) as caught:
         manifest.load(folder)
     assert "\n" not in str(caught.value)
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "a schema version that is true": (lambda m: m.update(schema_version=True), "schema version True"),
+    "a size of nothing": (lambda m: m.update(size=[0, 64]), "size.0: Input should be greater than or equal"),
+    "a size beyond all": (lambda m: m.update(size=[64, 2**17]), "size.1: Input should be less than or equal"),
+    "an axis without length": (
+        lambda m: m["variants"][0]["contract"]["input"].update(shape=["batch", 3, 0, 64]),
+        "shape.2",
+    ),
+    "a number in a text": (
+        lambda m: m["files"]["config.json"].update(nbytes="7"),
+        "files.config.json.nbytes: Input should be a valid integer",
+    ),
+    "a negative count": (
+        lambda m: m["variants"][1]["graph"].update(operators={"Conv": -1}),
+        "operators.Conv: Input should be greater than or equal to 0",
+    ),
+}
+"""What no manifest says, and how it is refused."""
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+@pytest.mark.parametrize("lie", LIES)
+def test_what_no_manifest_says_is_named(lie: str, copied: Path, refused: Callable[..., Any]) -> None:
+    change, said = LIES[lie]
+    content = json.loads((copied / MANIFEST_FILE).read_text())
+    change(content)
+    rewrite(copied, content)
+    with refused(ArtifactError, f"cannot read {copied / MANIFEST_FILE}", said):
+        manifest.load(copied)
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_manifest_is_strict_json_of_bounded_size(copied: Path, refused: Callable[..., Any]) -> None:
+    text = (copied / MANIFEST_FILE).read_text()
+    twice = text.rstrip()[:-1] + ', "schema_version": 2}'
+    for raw, said in (
+        (twice, "the name 'schema_version' twice"),
+        (" " * 2**20 + text, "more than 1,048,576"),
+    ):
+        (copied / MANIFEST_FILE).write_text(raw)
+        (copied / DIGEST_FILE).write_text(hashlib.sha256(raw.encode()).hexdigest())
+        with refused(ArtifactError, f"cannot read {copied / MANIFEST_FILE}", said):
+            manifest.load(copied)
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_digest_without_end_is_read_no_further_than_its_hash(copied: Path) -> None:
+    before = manifest.load(copied)
+    os.truncate(copied / DIGEST_FILE, 2**40)
+    assert manifest.load(copied) == before
 
 
 PLACES: dict[str, Callable[[dict[str, Any], str], object]] = {

@@ -42,5 +42,11 @@ def test_an_offline_model_has_its_weights_inside(written: dict[str, Any]) -> Non
     assert made.made_later == (made.variants[3],)
 
 
+def test_more_variants_and_outputs_than_any_artifact_has_are_refused(written: dict[str, Any]) -> None:
+    outputs = dict.fromkeys(map(str, range(101)), next(iter(written["outputs"].values())))
+    with pytest.raises(ValueError, match="100 variants of 101 outputs"):
+        upgraded({**written, "variants": written["variants"][:1] * 100, "outputs": outputs})
+
+
 def test_without_recorded_outputs_there_are_none(written: dict[str, Any]) -> None:
     assert upgraded({**written, "golden": None})["golden"] is None

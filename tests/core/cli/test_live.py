@@ -156,6 +156,19 @@ def test_a_line_that_stays_puts_it_off() -> None:
     assert told == ["first", "rounds timed: 3 of 100", "second", "rounds timed: 5 of 100"]
 
 
+def test_control_characters_of_others_are_shown_and_not_obeyed(terminal: Terminal) -> None:
+    hostile, shown = "reading \x1b]0;owned\x07", r"reading \x1b]0;owned\x07"
+    stream = io.StringIO()
+    Printed(stream, clock=at(0, 1)).say(hostile)
+    assert stream.getvalue() == f"   1.0 s  {shown}\n"
+    printer = drawing(terminal)
+    printer.say(hostile)
+    printer.say(count(10, what=hostile))
+    assert terminal.getvalue().count(shown) == 2
+    assert "\x1b]" not in terminal.getvalue() and "\x07" not in terminal.getvalue()
+    printer.close()
+
+
 def in_a_terminal(command: list[str], **environment: str) -> Iterator[str]:
     """Run a command whose standard error is a terminal; yield its standard output, and what that shows."""
     ours, theirs = pty.openpty()

@@ -295,6 +295,12 @@ def test_an_entry_that_names_no_report_is_named_and_left_out(carded: Path, name:
     assert json.loads((carded / "results.json").read_text())["reports"] == entries
 
 
+def test_a_language_that_is_not_known_any_more_is_the_usual_one(carded: Path) -> None:
+    kept = json.loads((carded / "results.json").read_text())
+    (carded / "results.json").write_text(json.dumps({**kept, "card": {**kept["card"], "language": "fr"}}))
+    assert vconv.card(carded)["language"] == "en"
+
+
 @pytest.mark.parametrize("damaged", ['{"reports": [], "card": "x"}', '{"reports": 1}', "{}", "3", "{"])
 def test_an_index_that_is_damaged_as_a_whole_is_refused(carded: Path, damaged: str) -> None:
     (carded / "results.json").write_text(damaged)

@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,10 @@ from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import Array
 from vconv.validators.accuracy.golden import AT_ONCE
 from vconv.validators.report import journal
+from vconv.validators.report.dataset import IMAGE, StepNote
 from vconv.validators.report.dataset_document import SkippedImage
 from vconv.validators.report.document import ValidationResult
+from vconv.validators.report.journal import JournalTable, open_journal
 from vconv.workflows import dataset as dataset_room
 from vconv.workflows import validate as judging
 
@@ -319,6 +322,27 @@ def test_what_was_done_of_something_else_is_not_gone_on_with(
     assert validate(folder, **options, say=lines.append).dataset.resumed is False
     assert left(copied) == [work]
     assert [line for line in lines if work in line and "unfinished run" in line]
+
+
+STEPS: dict[str, tuple[list[int], dict[str, Any], int]] = {
+    "as it was": ([0, 1], {}, 1),
+    "rows of an image that is not there": ([0, 99], {}, 0),
+    "rows of an image before the first": ([-1, 1], {}, 0),
+    "a skipped image of another step": ([0, 1], {"skipped": [[9, "no image"]]}, 0),
+    "a failed image of another step": ([0, 1], {"failed": {"cls": {"count": 1, "first": [9, "far"]}}}, 0),
+    "other images": ([0, 1], {"content": "other"}, 0),
+}
+"""The images of a journal's rows, its note where it differs, and how many steps hold."""
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_that_names_other_images_is_done_again(name: str, tmp_path: Path) -> None:
+    rows, changed, holds = STEPS[name]
+    images: Any = SimpleNamespace(names=["a"] * 10, digest=str)
+    note = {"content": dataset_room._content(map(str, range(8))), "skipped": [], "failed": {}, **changed}
+    with open_journal(tmp_path, {IMAGE: JournalTable("<i8")}, StepNote) as journal:
+        journal.append({IMAGE: np.array(rows)}, note)
+        assert dataset_room._unchanged(journal, images) == holds
 
 
 def test_a_second_validation_of_the_same_is_refused(

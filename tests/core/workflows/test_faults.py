@@ -180,7 +180,10 @@ DAMAGES: dict[str, tuple[str, bytes]] = {
     "a configuration that is a list": ("config.json", b"[]"),
     "a graph of other bytes": ("model.onnx", b"\x08\xff\xff\xff not a graph"),
     "a recording of other bytes": ("golden/golden.safetensors", b"not a recording"),
-    "a recording without images": ("golden/golden.safetensors", safetensors.numpy.save({"cls": np.ones(3)})),
+    "a recording without images": (
+        "golden/golden.safetensors",
+        safetensors.numpy.save({"cls": np.ones(3, np.float32)}),
+    ),
 }
 """Files that are what no export writes, in an artifact whose hashes fit."""
 

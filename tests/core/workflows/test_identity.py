@@ -10,12 +10,14 @@ import pytest
 from huggingface_hub import ModelCard
 
 import vconv
+from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, System, unlike
 from vconv.cli import render
 from vconv.runtime.devices.table import find_device
 from vconv.workflows import originals
 
+SMALL = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 LANGUAGES = {"en": "not the catalog's", "zh": "但不是目录中的"}
 
 
@@ -56,10 +58,10 @@ def test_the_catalogs_own_network_is_called_by_its_name(
 def test_reports_of_another_size_have_no_figures_of_others(
     copied: Path, small_system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kinds = {row.kind for row in small_system.published}
-    assert originals.published(Artifact.open(copied), [find_device("cpu")]) == []
+    devices = [replace(find_device("cpu"), kind=kind) for kind in ("cpu", "npu", "cuda")]
+    assert originals.published(Artifact.open(copied), devices) == []
     monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {small_system.name: small_system})
-    assert bool(originals.published(Artifact.open(copied), [find_device("cpu")])) is ("cpu" in kinds)
+    assert len(originals.published(Artifact.open(copied), devices)) == len(small_system.published)
 
 
 def test_info_says_how_it_differs(copied: Path, system: System, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +91,25 @@ def test_a_network_is_the_catalogs_if_every_entry_that_shapes_it_is(
 ) -> None:
     config = {key: value for key, value in {**WHOLE.config, **changed}.items() if value is not None}
     assert unlike(WHOLE, config) == found
+
+
+def test_what_a_patch_changes_is_no_difference_of_a_patched_network() -> None:
+    config = {**WHOLE.config, "hidden_act": "gelu_python"}
+    assert unlike(WHOLE, config) == {"hidden_act": ("gelu_python", "gelu")}
+    assert unlike(WHOLE, config, patched=True) == {}
+
+
+@SMALL
+def test_another_repository_under_a_catalogs_name_is_held_against_nothing(copied: Path) -> None:
+    made = manifest.load(copied)
+    made.model_copy(update={"system": made.system.model_copy(update={"hub_id": "me/mine"})}).save(copied)
+    assert Artifact.open(copied).unlike == {}
+
+
+def test_an_artifact_of_0_1_0_is_held_against_the_catalog_by_its_own_configuration() -> None:
+    found = Artifact.open(Path(__file__).parents[2] / "data" / "artifact-0.1.0").unlike
+    assert found["hidden_size"] == (32, SYSTEMS["dinov3-vits16"].config["hidden_size"])
+    assert "hidden_act" not in found and "query_bias" not in found
 
 
 def test_a_timm_network_is_the_catalogs_only_without_further_arguments() -> None:

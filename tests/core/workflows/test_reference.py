@@ -139,6 +139,10 @@ def _without_an_output(tensors: dict[str, Array]) -> None:
     del tensors["patches"]
 
 
+def _of_another_type(tensors: dict[str, Array]) -> None:
+    tensors["cls"] = tensors["cls"].astype(np.float64)
+
+
 def _not_finite(tensors: dict[str, Array]) -> None:
     tensors["cls"][0, 0] = np.nan
 
@@ -150,6 +154,7 @@ def _not_finite(tensors: dict[str, Array]) -> None:
         (_with_fewer_images, "does not fit the artifact"),
         (_without_an_output, "does not fit the artifact"),
         (_not_finite, "does not fit the artifact | got NaN or Inf in cls"),
+        (_of_another_type, "does not fit the artifact | got cls as float64"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(
@@ -169,6 +174,8 @@ def test_a_file_that_does_not_fit_is_refused(
         ({"schema_version": 99}, "schema_version"),
         ({"floor": None}, "cannot read the reference"),
         ({"facts": {}}, "cannot read the reference"),
+        ({"floor": {"cls": "1e-6"}}, "floor.cls: Input should be a valid number"),
+        ({"system": "x" * 2**20}, "a header of "),
         ({"floor": {"cls": 1e-6}}, "does not fit the artifact"),
     ],
 )
@@ -186,8 +193,15 @@ def test_what_is_no_reference_is_a_sentence(small_artifact: Path, tmp_path: Path
     safetensors.numpy.save_file({INPUT: np.zeros((1, 3, 4, 4), np.float32)}, plain)
     text = tmp_path / "text"
     text.write_text("no tensors")
-    for path in (plain, text, tmp_path, tmp_path / "missing"):
-        with pytest.raises(ArtifactError, match="expected a file that `vconv reference` wrote"):
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for path, got in (
+        (plain, "a file of other tensors"),
+        (text, "Error while deserializing header"),
+        (tmp_path, "a folder"),
+        (tmp_path / "missing", "No such file or directory"),
+        (tmp_path / "device", "a device, not a regular file"),
+    ):
+        with pytest.raises(ArtifactError, match=f"got {got}.* expected a file that `vconv reference` wrote"):
             vconv.validate(small_artifact, reference=path)
 
 
@@ -247,6 +261,15 @@ def test_only_a_file_is_replaced(small_artifact: Path, tmp_path: Path, kind: str
     found = "No such file" if kind == "a link" else kind.replace("named ", "")
     with pytest.raises(ArtifactError, match=f"got {found}"):
         vconv.validate(small_artifact, reference=there if kind != "a link" else tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_a_link_to_a_file_is_not_replaced_either(small_artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("kept")
+    (tmp_path / "link").symlink_to("elsewhere")
+    with pytest.raises(ArtifactError, match=r"cannot write the reference to .* got a link \|"):
+        vconv.reference(small_artifact, out=tmp_path / "link", force=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere").read_text() == "kept"
 
 
 def test_a_disk_that_is_full_is_that_of_the_file(

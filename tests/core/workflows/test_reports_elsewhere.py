@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,16 @@ def test_a_data_set_is_not_judged_with_reports_elsewhere(
         vconv.validate(copied, dataset=Path(photographs[0]).parent, reports=tmp_path / "r")
 
 
-def test_a_folder_that_is_a_file_is_a_sentence(copied: Path, tmp_path: Path) -> None:
+def test_a_comparison_of_several_is_written_elsewhere_once(copied: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(copied, tmp_path / "other")
+    vconv.compare([copied, other], quick=True, budget=0.5, reports=tmp_path / "r")
+    assert sorted(path.suffix for path in (tmp_path / "r").iterdir()) == [".json", ".log"]
+
+
+def test_a_folder_that_is_a_file_is_a_sentence_before_anything_is_run(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vconv.validators.validation.run", lambda *args: pytest.fail("it ran"))
     (tmp_path / "file").write_text("")
     with pytest.raises(vconv.VconvError, match="cannot write a report into .*file .*--reports"):
         vconv.validate(copied, quick=True, reports=tmp_path / "file")

@@ -157,6 +157,17 @@ def test_what_is_linked_stays_where_it_is_and_reports_are_written_beside_the_lin
 
 
 @SMALL
+def test_weights_that_alone_are_a_link_are_run_by_every_engine(copied: Path) -> None:
+    store = copied.parent / "store"
+    store.mkdir()
+    (copied / WEIGHTS_FILE).rename(store / "weights")
+    (copied / WEIGHTS_FILE).symlink_to(store / "weights")
+    open_and_close(copied, "")
+    vconv.load(copied, "npu-sim", "onnx-fp32").close()
+    assert vconv.bisect(copied).status == "passed"
+
+
+@SMALL
 def test_nothing_is_written_through_a_folder_of_reports_that_is_a_link(
     copied: Path, tmp_path: Path, refused: Any
 ) -> None:
@@ -177,6 +188,16 @@ def test_info_notices_a_file_that_was_cut_short(copied: Path, capsys: pytest.Cap
     render.artifact(found)
     shown = " ".join(capsys.readouterr().out.split())
     assert f"{WEIGHTS_FILE} has {nbytes - 1} bytes, not {nbytes}: fetch it again" in shown
+
+
+@SMALL
+def test_info_tells_the_prefixes_that_were_removed(
+    small_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = vconv.info(small_artifact)
+    render.artifact({**document, "source": {**document["source"], "prefixes": ["module."]}})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "module. was removed from the names of the tensors: a training tool had added it" in shown
 
 
 @SMALL

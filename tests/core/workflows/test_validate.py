@@ -183,6 +183,23 @@ def test_the_weights_of_another_seed_are_not_the_original(small_name: str, tmp_p
     assert failed == ["tensors", "golden"]
 
 
+SEEDED: dict[str, Callable[[Path], object]] = {
+    "validate": lambda path: vconv.validate(path, seed=-1),
+    "compare": lambda path: vconv.compare([path], seed=-1),
+    "bisect": lambda path: vconv.bisect(path, seed=-1),
+    "reference": lambda path: vconv.reference(path, out=path.parent / "reference", seed=-1),
+}
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+@pytest.mark.parametrize("command", SEEDED)
+def test_a_negative_seed_is_refused_also_where_images_were_recorded(
+    command: str, small_artifact: Path, refused: Callable[..., Any]
+) -> None:
+    with refused(InputError, "the seed is out of range", "got -1"):
+        SEEDED[command](small_artifact)
+
+
 def test_a_changed_file_stops_a_validation(copied: Path) -> None:
     from vconv.errors import ArtifactError
 

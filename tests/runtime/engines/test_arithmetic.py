@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vconv.disk import SCRATCH
 from vconv.errors import EngineError, UnavailableError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device, Settings
@@ -31,6 +33,17 @@ from vconv.types import Array, Arrays
 
 CPU = find_device("cpu")
 Round = Callable[[Tensor], Tensor]
+
+
+def test_what_a_kill_leaves_of_a_probe_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left: list[str] = []
+    monkeypatch.setattr(
+        arithmetic, "read", lambda outputs: left.extend(path.name for path in tmp_path.iterdir()) or "fp32"
+    )
+    assert OnnxRuntimeSession.arithmetic(CPU, "fp32") == "fp32"
+    assert [name.startswith(SCRATCH) for name in left] == [True]
+    assert list(tmp_path.iterdir()) == []
 
 
 def tf32(values: Tensor) -> Tensor:

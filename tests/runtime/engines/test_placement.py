@@ -13,10 +13,11 @@ import onnxruntime
 import pytest
 
 from vconv.catalog.systems import SYSTEMS, System
+from vconv.disk import SCRATCH
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeSession, Provider
-from vconv.runtime.engines.placement import fallbacks
+from vconv.runtime.engines.placement import Profile, fallbacks
 from vconv.types import Array
 
 CPU = find_device("cpu")
@@ -54,6 +55,15 @@ def profile(folder: Path, *events: Any) -> Path:
     path = folder / "profile.json"
     path.write_text(json.dumps([*events]))
     return path
+
+
+def test_what_a_kill_leaves_of_a_profile_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kept = Profile()
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.startswith(SCRATCH)
+    kept.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nodes_that_ran_elsewhere_are_counted_by_operator_each_once(tmp_path: Path) -> None:

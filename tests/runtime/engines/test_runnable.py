@@ -183,6 +183,58 @@ def test_bisect_refuses_it_too(bound: str, copied: Path, refused: Refused) -> No
         vconv.bisect(copied, variant="onnx-fp32")
 
 
+def hidden() -> TensorProto:
+    """Return a tensor that is read from a file of the system."""
+    tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[1])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    return tensor
+
+
+def in_an_attribute(model: onnx.ModelProto, **value: Any) -> None:
+    node = helper.make_node("Constant", [], ["constant"])
+    node.attribute.add(name="value", **value)
+    model.graph.node.append(node)
+
+
+def sparse(**parts: TensorProto) -> onnx.SparseTensorProto:
+    return onnx.SparseTensorProto(dims=[1], **parts)
+
+
+HIDING: dict[str, Callable[[onnx.ModelProto], object]] = {
+    "an attribute": lambda model: in_an_attribute(model, t=hidden()),
+    "an attribute of several": lambda model: in_an_attribute(model, tensors=[hidden()]),
+    "a sparse attribute": lambda model: in_an_attribute(model, sparse_tensor=sparse(values=hidden())),
+    "a sparse attribute of several": lambda model: in_an_attribute(
+        model, sparse_tensors=[sparse(indices=hidden())]
+    ),
+    "sparse values": lambda model: model.graph.sparse_initializer.append(sparse(values=hidden())),
+    "sparse indices": lambda model: model.graph.sparse_initializer.append(sparse(indices=hidden())),
+}
+
+
+@small_one
+@pytest.mark.parametrize("place", HIDING)
+def test_a_file_is_found_wherever_a_graph_names_it(place: str, copied: Path) -> None:
+    artifact = broken(copied, HIDING[place], told=True)
+    record = artifact.variant("onnx-fp32")
+    assert runnable.broken_bound(artifact.path(record), record, ONNX) == (
+        "external data",
+        "hidden is read from '../../etc/passwd', expected 'model.safetensors'",
+    )
+
+
+@small_one
+def test_an_operator_set_that_no_node_uses_is_refused_too(copied: Path) -> None:
+    imported = helper.make_opsetid("com.evil", 1)
+    artifact = broken(copied, lambda model: model.opset_import.append(imported))
+    record = artifact.variant("onnx-fp32")
+    assert runnable.broken_bound(artifact.path(record), record, ONNX) == (
+        "operator sets",
+        "operators of 'com.evil', expected only ai.onnx",
+    )
+
+
 @small_one
 @pytest.mark.parametrize("name", PLACES)
 def test_a_weight_that_does_not_fit_its_file_is_named(name: str, copied: Path, refused: Refused) -> None:

@@ -20,7 +20,7 @@ from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import corrections, models
 from vconv.convert.patches import base, table
 from vconv.convert.sources.base import Source
-from vconv.errors import PatchError, WeightsError
+from vconv.errors import ArtifactError, PatchError, WeightsError
 from vconv.types import WEIGHTS_FILE, Array, Status
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.golden import Reference, run_reference
@@ -182,6 +182,14 @@ def test_what_is_recorded_comes_back_bit_by_bit(reference: Reference, tmp_path: 
     for name, value in reference.outputs.items():
         assert outputs[name].shape == value.shape
         assert outputs[name].tobytes() == value.tobytes()
+
+
+def test_a_recording_that_is_no_regular_file_is_not_opened(
+    tmp_path: Path, refused: Callable[..., Any]
+) -> None:
+    (tmp_path / "golden").symlink_to("/dev/zero")
+    with refused(ArtifactError, f"cannot read {tmp_path / 'golden'}", "a device, not a regular file"):
+        golden.load(tmp_path / "golden")
 
 
 def test_one_reference_is_recorded_as_one_set_of_bytes(reference: Reference, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
@@ -260,6 +261,20 @@ def test_a_folder_is_no_file_of_limits(here: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_limits("limits")
     assert str(caught.value) == f"no limits at limits | got a folder, not a regular file | {NOTHING_THERE}"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_name_of_very_many_parts_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(InputError) as caught:
+        opened(".".join("a" * 300) + " = 1\n", "m.toml")
+    assert str(caught.value).startswith("m.toml is not TOML | got a line with more than 200 dots | ")
+
+
+def test_a_pipe_is_no_file_of_limits_and_not_waited_for(here: Path) -> None:
+    os.mkfifo(here / "pipe")
+    with pytest.raises(InputError) as caught:
+        open_limits("pipe")
+    assert str(caught.value) == f"no limits at pipe | got a pipe, not a regular file | {NOTHING_THERE}"
 
 
 def test_bytes_that_are_no_text_are_no_limits(here: Path) -> None:

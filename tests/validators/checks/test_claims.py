@@ -14,9 +14,10 @@ import pytest
 import vconv
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE
+from vconv.convert.patches.table import PATCHES
 from vconv.errors import ArtifactError
 from vconv.runtime.engines import runnable
-from vconv.types import MANIFEST_FILE, Check, Status
+from vconv.types import CONFIG_FILE, MANIFEST_FILE, Check, Status
 from vconv.validators.checks.claims import CLAIMS, Evidence, check_claims
 from vconv.validators.checks.inspected_graph import open_graph
 
@@ -51,6 +52,11 @@ def each(content: dict[str, Any], **fields: Any) -> None:
 def graphs(content: dict[str, Any], **fields: Any) -> None:
     for variant in content["variants"][1:]:
         variant["graph"].update(fields)
+
+
+def without_patch(content: dict[str, Any], *names: str) -> None:
+    for variant in content["variants"]:
+        variant["patches"] = [name for name in variant["patches"] if name not in names]
 
 
 def swap_paths(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -100,9 +106,16 @@ LIES: dict[str, tuple[str, Lie]] = {
     "a graph without a description": ("graphs", lambda m: each(m, graph=None)),
     "fewer tensors": ("ledger", lambda m: m["ledger"].update(tensors=1)),
     "fewer parameters": ("parameters", lambda m: m["complexity"].update(parameters=7)),
-    "no patches": ("patches", lambda m: (m.update(patches=[]), each(m, patches=[]))),
-    "a patch that was not applied": ("patches", lambda m: m["patches"][0].update(applied=False)),
+    "no patches": ("patches", lambda m: (m.update(patches=[]), without_patch(m, *PATCHES))),
+    "a patch that was not applied": (
+        "patches",
+        lambda m: (m["patches"][0].update(applied=False), without_patch(m, m["patches"][0]["name"])),
+    ),
     "a patch at fewer places": ("patches", lambda m: m["patches"][0].update(sites=1)),
+    "a patch at other places of the configuration": (
+        "patches",
+        lambda m: m["patches"][0].update(carried_by_config=7),
+    ),
     "a patch that nothing carries": ("patches", lambda m: m["patches"][0].update(carriers=[])),
     "a corrective patch said to change nothing": (
         "patches",
@@ -123,6 +136,16 @@ def test_a_lie_is_found_by_what_the_files_say(name: str, copied: Path) -> None:
     claim, change = LIES[name]
     lie(copied, change)
     assert f"manifest: {claim}" in {check.name for check in checked(copied) if check.status is Status.FAILED}
+
+
+@small_one
+def test_a_patch_that_the_configuration_does_not_carry_is_found(copied: Path) -> None:
+    content = json.loads((copied / CONFIG_FILE).read_text())
+    assert content["hidden_act"] == "gelu_python"
+    (copied / CONFIG_FILE).write_text(json.dumps({**content, "hidden_act": "gelu"}))
+    (check,) = checked(copied)
+    assert (check.name, check.status) == ("manifest: patches", Status.FAILED)
+    assert check.detail == "gelu-erf is applied, but config.json does not carry it"
 
 
 def test_there_is_a_lie_for_every_claim() -> None:

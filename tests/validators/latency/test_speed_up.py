@@ -116,6 +116,17 @@ def test_nothing_has_a_ratio_with_too_few_samples_on_either_side(few: str) -> No
     assert speed_ups(found) == {1: None}
 
 
+def test_nothing_has_a_ratio_over_a_reference_of_too_few_samples() -> None:
+    reference = row("original-torch-fp32").model_copy(
+        update={"status": Status.SKIPPED, "latency": (timing(1, 60.0, runs=29, samples_ms=[60.0] * 29),)}
+    )
+    rows = [reference, row("onnx-fp32", b1=40.0), row("slow", b1=80.0)]
+    assert {one.variant for one in rank(rows, QUIET).rows if one.rank} == {"onnx-fp32", "slow"}
+    found, baseline = with_speed_ups(rows)
+    assert baseline == ""
+    assert [speed_ups(one) for one in found] == [{1: None}] * 3
+
+
 def test_a_variant_that_failed_has_no_ratio() -> None:
     rows = [row("original-torch-fp32", b1=60.0), row("good", b1=40.0), row("bad", b1=1.0)]
     rows[2] = rows[2].model_copy(update={"status": Status.FAILED})

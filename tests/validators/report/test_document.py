@@ -183,6 +183,7 @@ def test_schema_versions_that_are_read(version: int | None) -> None:
     [
         (lambda content: {**content, "schema_version": 3}, "schema version 3"),
         (lambda content: {**content, "status": "well"}, "status: Input should be 'passed'"),
+        (lambda content: {**content, "time": "20261399T000000"}, "time: Value error, time data"),
         (lambda content: {**content, "colour": "red"}, "colour: Extra inputs are not permitted"),
         (lambda content: {"schema_version": 1, "variants": []}, "KeyError: 'limits'"),
         (lambda content: [content], "it is not an object"),

@@ -117,6 +117,22 @@ def test_a_comparison_has_rows_in_place_of_variants_and_a_winner(tmp_path: Path)
     assert [best["variant"] for best in entry["fastest"]] == ["b"]
 
 
+ENTRY = {
+    "file": "reports/20261120T000000-validate.json",
+    "sha256": "",
+    "status": "passed",
+    "simulated": False,
+}
+DAMAGED: list[dict[str, Any]] = [
+    {"file": "reports/a.json"},
+    {"file": "reports/20261399T000000-validate.json"},
+    {"file": "../20261120T000000-validate.json"},
+    {"simulated": "false"},
+    {"colour": "red"},
+]
+"""Entries that no index has."""
+
+
 @pytest.mark.parametrize(
     "index",
     [
@@ -129,6 +145,9 @@ def test_a_comparison_has_rows_in_place_of_variants_and_a_winner(tmp_path: Path)
         '{"reports": [{"file": 1, "sha256": "", "status": "passed", "simulated": false}]}',
         '{"reports": [{"file": "reports/a.json", "sha256": "", "status": "well", "simulated": false}]}',
         '{"reports": [{"file": "../x/20261120T000000-y.json", "status": "passed", "simulated": false}]}',
+        *(json.dumps({"reports": [{**ENTRY, **one}]}) for one in DAMAGED),
+        json.dumps({"reports": [], "card": {"language": 3}}),
+        json.dumps({"reports": [], "card": {"colour": "red"}}),
         "\xff",
     ],
 )
@@ -155,14 +174,35 @@ def test_a_report_that_is_not_what_was_entered_says_so_and_no_more(
     assert (entry["trouble"], entry["status"], entry["fastest"]) == (trouble, "passed", ())
 
 
-def test_a_report_of_another_shape_says_so(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_left_out_and_named_beside_the_others(tmp_path: Path) -> None:
+    save(tmp_path, report(variant("a")), "validate", "20261120T000000")
+    index = json.loads((tmp_path / "results.json").read_text())
+    (tmp_path / "results.json").write_text(json.dumps({"reports": [*index["reports"], 1, {}]}))
+    (entry,), trouble = newest(tmp_path)
+    assert entry["file"] == "reports/20261120T000000-validate.json"
+    assert trouble == (
+        f"left out of {tmp_path / 'results.json'}, damaged: entry 2 (: Input should be an object) "
+        "and 1 others"
+    )
+
+
+OTHER_SHAPES = {
+    '{"schema_version": 2, "variants": [{"simulated": false}]}': "is not understood: time: Field required",
+    '{"schema_version": 2, "schema_version": 2}': "the name 'schema_version' twice",
+    '{"time": NaN}': "the number NaN",
+    " " * (2**24 + 1): "more than 16,777,216 bytes",
+}
+
+
+@pytest.mark.parametrize("content", OTHER_SHAPES, ids=OTHER_SHAPES.values())
+def test_a_report_of_another_shape_says_so(content: str, tmp_path: Path) -> None:
     path = save(tmp_path, report(variant("a")), "validate", "20261120T000000")
-    path.write_text('{"schema_version": 2, "variants": [{"simulated": false}]}')
+    path.write_text(content)
     index = json.loads((tmp_path / "results.json").read_text())
     index["reports"][-1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (tmp_path / "results.json").write_text(json.dumps(index))
     ((entry,), _) = newest(tmp_path)
-    assert entry["trouble"] == "is not understood: time: Field required"
+    assert entry["trouble"] == OTHER_SHAPES[content]
 
 
 def test_the_fastest_of_a_comparison_with_others_is_of_this_one(tmp_path: Path) -> None:

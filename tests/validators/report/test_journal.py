@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -186,6 +187,54 @@ def test_a_full_disk_is_a_sentence_and_what_was_done_stays(
 def _no_room(path: Path, content: bytes) -> None:
     path.open("ab").write(content[:5])
     raise OSError(28, os.strerror(28))
+
+
+def put_line(folder: Path, text: str) -> None:
+    """Write a journal of one line, whose hash is made to fit."""
+    work(folder)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "journal").write_text(f"{digest} {text}\n")
+
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+LINES = {
+    "no JSON": "{",
+    "no step": "3",
+    "a text for a number": f'{{"rows": "0", "sha256": "{EMPTY}", "note": {{"step": 0}}}}',
+    "a name twice": f'{{"rows": 0, "rows": 0, "sha256": "{EMPTY}", "note": {{"step": 0}}}}',
+    "less than nothing": f'{{"rows": -1, "sha256": "{EMPTY}", "note": {{"step": 0}}}}',
+    "more than there is": f'{{"rows": {10**12}, "sha256": "{EMPTY}", "note": {{"step": 0}}}}',
+    "a note of another type": f'{{"rows": 0, "sha256": "{EMPTY}", "note": {{"step": "first"}}}}',
+    "a line without end": f'{{"rows": 0, "sha256": "{EMPTY}", "note": {{"step": 0}}{" " * 2**20}}}',
+}
+
+
+@pytest.mark.parametrize("damage", LINES)
+def test_a_step_that_is_none_is_done_again(damage: str, tmp_path: Path, whole: dict[str, Any]) -> None:
+    put_line(tmp_path / "journal", LINES[damage])
+    with open_journal(tmp_path / "journal", TABLES, dict[str, int]) as found:
+        assert (found.steps, list(found.notes())) == (0, [])
+    assert work(tmp_path / "journal") == whole
+
+
+def test_a_step_without_rows_is_one(tmp_path: Path) -> None:
+    put_line(tmp_path / "journal", f'{{"rows": 0, "sha256": "{EMPTY}", "note": {{"step": 0}}}}')
+    with open_journal(tmp_path / "journal", TABLES, dict[str, int]) as found:
+        assert (found.steps, list(found.notes())) == (1, [{"step": 0}])
+
+
+@pytest.mark.parametrize("kind", ["a link", "what is no file"])
+def test_a_journal_is_written_through_no_link_and_into_no_pipe(kind: str, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "journal", tmp_path / "outside"
+    folder.mkdir()
+    outside.write_text("kept")
+    if kind == "a link":
+        (folder / "figures.rows").symlink_to(outside)
+    else:
+        os.mkfifo(folder / "figures.rows")
+    with pytest.raises(ArtifactError, match=f"is in the way .* got {kind} "), open_journal(folder, TABLES):
+        pass
+    assert outside.read_text() == "kept"
 
 
 def test_a_line_can_be_read_by_eye(tmp_path: Path) -> None:

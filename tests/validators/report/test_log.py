@@ -14,6 +14,7 @@ from vconv.progress import Counted
 from vconv.types import Status
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report.log import Log
+from vconv.validators.report.sentences import PERCENTILES
 
 COUNT = itertools.count()
 TIMINGS = (
@@ -411,6 +412,14 @@ def test_warnings_stand_under_their_own_measurement() -> None:
     for batch in (1, 8):
         place = next(place for place, line in enumerate(lines) if f"batch {batch}: " in line)
         assert lines[place + 1].strip() == f"warning: drift at batch {batch} of onnx-fp32"
+
+
+def test_why_a_percentile_may_be_missing_is_said_where_something_was_timed() -> None:
+    content = report()
+    assert PERCENTILES in rendered(content)
+    for row in content["variants"]:
+        row["latency"] = []
+    assert PERCENTILES not in rendered(content)
 
 
 def test_what_was_not_timed_or_measured_says_why() -> None:

@@ -138,6 +138,11 @@ def test_every_report_has_its_own_log_beside_it(tmp_path: Path) -> None:
     assert [entry["file"] for entry in index(tmp_path)] == [f"reports/{path.name}" for path in paths]
 
 
+def test_a_log_shows_control_characters_of_others(tmp_path: Path) -> None:
+    path = saving.save(tmp_path, document(), "validate", "reading \x1b]0;owned\x07\n")
+    assert path.with_suffix(".log").read_text() == "reading \\x1b]0;owned\\x07\n"
+
+
 def test_probing_leaves_no_trace(tmp_path: Path) -> None:
     saving.probe(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ import pytest
 from vconv.catalog.published import PublishedFigures
 from vconv.catalog.systems import SYSTEMS
 from vconv.cli import render
-from vconv.cli.render.base import COLOURS, command, folded
+from vconv.cli.render.base import COLOURS, command, folded, show, table
 from vconv.cli.terminal import WIDTH
 from vconv.types import weights_named
 from vconv.validators.faults.table import FAULTS
@@ -395,6 +395,13 @@ def test_a_long_command_is_still_one_for_a_shell(capsys: pytest.CaptureFixture[s
     assert max(map(len, shown.splitlines())) <= WIDTH < len(shown)
     said = subprocess.run(["sh", "-c", shown], capture_output=True, text=True, check=True).stdout
     assert said == f"{FOLDER}/{LONGEST} of two words --weights WHERE\n"
+
+
+def test_control_characters_of_others_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    show("from a manifest: \x1b]0;owned\x07", table(["file"], [], [["\x1b[31mred"]]))
+    shown = capsys.readouterr().out
+    assert r"from a manifest: \x1b]0;owned" in shown and r"\x1b[31mred" in shown
+    assert "\x1b" not in shown and "\x07" not in shown
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,16 @@ def test_a_fine_tune_names_its_own_repository_and_one_way_to_get_it(made: Manife
     assert f"hf download {system.hub_id}" not in text
 
 
+def test_a_network_of_another_size_is_based_on_a_repository_only_if_its_weights_came_from_one(
+    made: Manifest,
+) -> None:
+    for identity, revision in (("", ""), ("someone/fine-tune", "0123abc")):
+        found = trained(made, "mit", identity, revision)
+        assert "base_model" in model.front_matter(found)
+        assert ("base_model" in model.front_matter(found, unlike=True)) is bool(revision)
+        assert bool(model.routes(found, unlike=True)) is bool(revision)
+
+
 def test_an_image_is_as_many_tokens_as_the_outputs_say(made: Manifest) -> None:
     found = model.geometry(made)
     assert found is not None

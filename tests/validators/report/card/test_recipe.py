@@ -155,3 +155,8 @@ def test_a_card_whose_processor_cannot_be_written_down_says_so(made: Manifest, l
     )
     assert len(SCRIPT.findall(text)) == 2
     assert ("cannot be written in NumPy" if language == "en" else "无法在此用 NumPy 表达") in text
+
+
+def test_a_processor_for_another_size_than_the_networks_is_named() -> None:
+    with pytest.raises(InexpressibleError, match="^size$"):
+        recipe("transformers", BIT, (256, 256), classic=False)

@@ -193,7 +193,8 @@ def test_every_error_of_the_report_stands_in_its_own_cell(report: dict[str, Any]
         word = variant["status"] if variant["status"] != "skipped" else "not judged"
         assert status.text.endswith(word)
         assert outputs == list(variant["outputs"])
-        for cell, output in zip(cells, variant["outputs"].values(), strict=True):
+        for cell, (name, output) in zip(cells, variant["outputs"].items(), strict=True):
+            assert cell.attributes["data-output"] == name
             assert figures.error(output["vector_relative_error"]) in cell.text
             assert output["status"] in cell.text and page.GLYPHS[output["status"]] in cell.text
             if output["limit"]:
@@ -334,6 +335,12 @@ def test_latency_has_its_figures_and_its_ranks(measured: dict[str, Any], hang: H
     assert measured["machine"]["reason"] in told.text
 
 
+def test_why_a_percentile_may_be_missing_stands_beside_the_boxes(
+    measured: dict[str, Any], hang: Hang
+) -> None:
+    assert f"{sentences.PERCENTILES}." in section(rendered(measured, hang), "speed").text
+
+
 def test_a_refused_ranking_says_why(measured: dict[str, Any], hang: Hang) -> None:
     measured["ranking"] = {"refused": "the machine was busy: others took it", "rows": [], "left_out": []}
     told = section(rendered(measured, hang), "speed").text
@@ -398,6 +405,19 @@ def test_checks_that_did_not_pass_are_apart_from_those_that_did(measured: dict[s
     assert "nothing was recorded" in not_passed.text and "nothing was recorded" not in passed.text
     assert told.find("p")[0].text == "20 passed, 1 skipped"
     assert len(passed.find("tbody")[0].find("tr")) == 20
+
+
+def test_checks_that_failed_and_those_that_were_skipped_have_a_table_each(
+    measured: dict[str, Any], hang: Hang
+) -> None:
+    measured["checks"][1] |= {"status": "skipped", "detail": "nothing was recorded"}
+    measured["checks"][2] |= {"status": "failed", "detail": "a hash differs"}
+    failed, skipped, passed = section(rendered(measured, hang), "checks").find("table")
+    assert failed.find("caption")[0].text == "Checks that failed"
+    assert "a hash differs" in failed.text and "nothing was recorded" not in failed.text
+    assert skipped.find("caption")[0].text == "Checks that were skipped"
+    assert "nothing was recorded" in skipped.text and "a hash differs" not in skipped.text
+    assert "a hash differs" not in passed.text and "nothing was recorded" not in passed.text
 
 
 def test_what_others_published_is_apart_from_ones_own(measured: dict[str, Any], hang: Hang) -> None:

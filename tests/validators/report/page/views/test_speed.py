@@ -36,7 +36,8 @@ def test_with_a_ranking_the_first_is_named_with_what_it_cannot_be_told_apart_fro
         "interval": None,
     }
     first |= {**names, "tied_with": [{**names, "variant": "slow"}]}
-    laid = speed(report(*ROWS, ranking={**REFUSED, "refused": None, "rows": [first]}))
+    baseline = {**first, "variant": "original", "rank": None, "p50_ms": 1.0, "tied_with": []}
+    laid = speed(report(*ROWS, ranking={**REFUSED, "refused": None, "rows": [first, baseline]}))
     assert findings(laid) == [
         "Median from 2.50 ms (onnx-fp32-npu) to 9.00 ms (slow).",
         "Most: onnx-fp32-npu (torch) on cpu, 400 images a second at batch 1; not told apart: slow (torch). "

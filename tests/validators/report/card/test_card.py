@@ -1,0 +1,119 @@
+"""What a card says of a report, in either language."""
+
+from __future__ import annotations
+
+import re
+
+import made_reports
+import pytest
+from made_reports import output, timing, variant
+
+from vconv.artifact.manifest import Manifest
+from vconv.catalog.systems import SYSTEMS
+from vconv.validators.report.card.card import render
+from vconv.validators.report.card.evidence import DeviceEvidence, SavedReport, newest
+
+BUSY = "the machine was busy: other processes took 0.86 of 2 cores: more than 0.15"
+SCRIPT = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+pytestmark = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+
+
+def evidence(**environment: str) -> list[DeviceEvidence]:
+    """Return the report of a busy machine that ran too little."""
+    few = timing(1, 2.0, runs=4, warnings=["outliers: 3 of 40 samples are above 5.1 ms"])
+    row = variant(
+        "onnx-fp32",
+        few,
+        timing_refused="too few samples: 10 of onnx-fp32, 30 are the least",
+        skipped_batches=[{"batch": 8, "reason": "needs about 12.3 GB, 4.5 GB are free"}],
+    )
+    reference = variant(
+        "original-torch-fp32",
+        timing(1, 3.0, runs=4),
+        status="skipped",
+        reason="not judged: it is the reference",
+        outputs={"cls": output(status="skipped")},
+    )
+    report = made_reports.report(
+        row,
+        reference,
+        ranking={"refused": BUSY, "rows": [], "left_out": []},
+        speed_up_baseline="original-torch-fp32 on cpu",
+        environment={"vconv": "0.2.0", **environment},
+    )
+    return newest([SavedReport("reports/20261120T000000-validate.json", report)])
+
+
+def test_what_is_said_of_timing_is_chinese_in_a_chinese_card(made: Manifest) -> None:
+    text = render(made, evidence(), "zh")
+    for said in (
+        "机器繁忙：其他进程占用了 0.86 个核心（共 2 个），超过 0.15 个",  # noqa: RUF001
+        "批大小 8：约需 12.3 GB，可用 4.5 GB",  # noqa: RUF001
+        "`onnx-fp32`：样本过少：onnx-fp32 只有 10 个，至少需要 30 个",  # noqa: RUF001
+        "批大小 1：离群值：40 个样本中有 3 个超过 5.1 ms",  # noqa: RUF001
+    ):
+        assert said in text
+
+
+def test_comments_in_the_code_of_a_chinese_card_are_chinese(made: Manifest) -> None:
+    processor = SYSTEMS["dinov2-large"].preprocessor
+    text = render(made.model_copy(update={"size": (224, 224)}), [], "zh", processor=processor)
+    comments = re.findall(r"#\s*(.*)", "\n".join(SCRIPT.findall(text)))
+    assert len(comments) > 5
+    assert [one for one in comments if not re.search(r"[\u4e00-\u9fff]", one)] == []
+
+
+def test_a_card_has_no_speed_up_and_no_percentile_that_the_samples_do_not_carry(made: Manifest) -> None:
+    text = render(made, evidence(), "en")
+    assert "| `onnx-fp32` | 1 | 4 | 2.00 | 2.00 | 2.00 | 2.00 | 2.00 | 500.00 |" in text
+    assert "Speed-ups are over" not in text and "| p90" not in text and "| p99" not in text
+
+
+@pytest.mark.parametrize(("language", "word"), [("en", "reference"), ("zh", "参考")])
+def test_the_reference_is_called_so_and_not_skipped(made: Manifest, language: str, word: str) -> None:
+    assert f"| `original-torch-fp32` | `cls` | - | - | - | {word} |" in render(made, evidence(), language)
+
+
+def test_what_is_said_of_the_floor_holds_for_errors_below_it(made: Manifest) -> None:
+    text = " ".join(render(made, evidence(), "en").split())
+    assert (
+        "the reference's own distance between float32 and float64. No limit is set below it; an error may be "
+        "smaller, where a variant rounds as the reference does." in text
+    )
+
+
+@pytest.mark.parametrize("version", ["4.57.0", "5.1.0"])
+def test_the_scripts_are_for_the_version_of_transformers_that_was_validated(
+    made: Manifest, version: str
+) -> None:
+    processor = SYSTEMS["dinov2-large"].preprocessor
+    made = made.model_copy(update={"size": (224, 224)})
+    text = render(made, evidence(transformers=version), "en", processor=processor)
+    _, stock, alone = SCRIPT.findall(text)
+    classic = version.startswith("4.")
+    assert ("image.resize((width, height)" in alone) is classic
+    assert ("Image.alpha_composite" in alone) is not classic
+    assert ('image = image.convert("RGB")' in stock) is classic
+
+
+def test_outputs_that_are_no_grid_and_patches_that_are_not_known_are_left_out(made: Manifest) -> None:
+    variants = tuple(
+        one.model_copy(
+            update={
+                "contract": one.contract.model_copy(
+                    update={
+                        "outputs": {
+                            name: tensor.model_copy(update={"shape": ("batch", 7)})
+                            for name, tensor in one.contract.outputs.items()
+                        }
+                    }
+                )
+            }
+        )
+        for one in made.variants
+    )
+    patches = tuple(patch.model_copy(update={"name": "mine", "applied": True}) for patch in made.patches)
+    text = render(made.model_copy(update={"variants": variants, "patches": patches}), [], "en")
+    assert "`patches [B, 7]`" in text
+    assert "the outputs are not a grid of tokens" in text and "mine" not in text
