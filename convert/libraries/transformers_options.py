@@ -42,18 +42,11 @@ def refuse_class(config: Config, family: str, classified: bool) -> None:
     known, named = CLASSES[family], config.get("architectures")
     if not named:
         return
-    if not isinstance(named, list):
-        raise WeightsError(
-            "config.json does not make sense",
-            got=f"architectures = {named!r:.120}",
-            expected="a list of names of classes",
-            fix=f"write it as a list, such as [{known[0]!r}]",
-        )
-    if not set(map(str, named)) <= set(known):
+    if not isinstance(named, list) or not set(map(str, named)) <= set(known):
         raise WeightsError(
             f"config.json asks for a class of {family} that is not exported",
             got=f"architectures = {named!r:.120}",
-            expected=" or ".join(known),
+            expected=" or ".join(f"[{name!r}]" for name in known),
             fix=f"to export the plain model of these weights instead, set architectures to [{known[0]!r}]",
         )
     asked = known[1:2] == tuple(named)

@@ -56,7 +56,13 @@ DISTURBANCES: dict[str, Disturb] = {
 }
 TOGETHER = {
     "float64 and more": ("float64", "autocast", "inference mode", "deterministic", "numpy raises"),
-    "float16 and more": ("float16", "device meta", "no gradients", "bfloat16 products"),
+    "float16 and more": (
+        "float16",
+        "device meta",
+        "no gradients",
+        "deterministic or warned",
+        "bfloat16 products",
+    ),
 }
 """Disturbances that `make test` tries at the same time; `make test-full` tries each by itself, too."""
 CASES = [

@@ -222,7 +222,7 @@ def test_a_verdict_is_that_of_its_own_device_and_a_broken_output_is_told(carded:
     assert "- Validation on `cuda:0`: **failed**" in text
     assert "`patched-torch-fp32`, `cls`: 3 values are NaN or Inf" in text
     assert "| NaN/Inf | NaN/Inf | NaN/Inf | NaN/Inf, 1.0000 |" in text
-    assert "- `cuda:0`验证结果\uff1a**未通过**" in text_of(carded, "zh")
+    assert "- 验证结果\uff08`cuda:0`\uff09\uff1a**未通过**" in text_of(carded, "zh")
 
 
 def test_a_check_that_failed_stands_under_the_verdict(carded: Path) -> None:

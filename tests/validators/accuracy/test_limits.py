@@ -274,7 +274,7 @@ def test_a_pipe_is_no_file_of_limits_and_not_waited_for(here: Path) -> None:
     os.mkfifo(here / "pipe")
     with pytest.raises(InputError) as caught:
         open_limits("pipe")
-    assert str(caught.value) == f"no limits at pipe | got a pipe, not a regular file | {NOTHING_THERE}"
+    assert str(caught.value) == f"no limits at pipe | got a named pipe, not a regular file | {NOTHING_THERE}"
 
 
 def test_bytes_that_are_no_text_are_no_limits(here: Path) -> None:

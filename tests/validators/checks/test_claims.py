@@ -78,7 +78,6 @@ def library_periods(content: dict[str, Any]) -> None:
 
 LIES: dict[str, tuple[str, Lie]] = {
     "weights said to be trained": ("source", lambda m: m["source"].update(synthetic=False)),
-    "weights of another repository": ("source", lambda m: m["source"].update(label="hub:a/b@c0ffee")),
     "no recording": ("golden", lambda m: m.update(golden=None)),
     "graphs of another precision": ("precision", lambda m: each(m, precision="fp16")),
     "a torch variant of another precision": (

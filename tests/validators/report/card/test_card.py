@@ -48,7 +48,7 @@ def evidence(**environment: str) -> list[DeviceEvidence]:
 def test_what_is_said_of_timing_is_chinese_in_a_chinese_card(made: Manifest) -> None:
     text = render(made, evidence(), "zh")
     for said in (
-        "机器繁忙：其他进程占用了 0.86 个核心（共 2 个），超过 0.15 个",  # noqa: RUF001
+        "机器繁忙：其他进程占用了 0.86 个核心（共 2 个），合计超过 0.15 个",  # noqa: RUF001
         "批大小 8：约需 12.3 GB，可用 4.5 GB",  # noqa: RUF001
         "`onnx-fp32`：样本过少：onnx-fp32 只有 10 个，至少需要 30 个",  # noqa: RUF001
         "批大小 1：离群值：40 个样本中有 3 个超过 5.1 ms",  # noqa: RUF001
