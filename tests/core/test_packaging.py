@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import configparser
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -45,3 +46,8 @@ def test_every_package_is_in_the_wheel() -> None:
     }
     named = {"vconv" if name == "core" else f"vconv.{name.removeprefix('core.')}" for name in found}
     assert named == set(setup["options"]["packages"].split())
+
+
+def test_the_installed_command_prepares_streams_and_signals_before_it_imports_its_commands() -> None:
+    (command,) = entry_points(group="console_scripts", name="vconv")
+    assert command.value == "vconv.__main__:main"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,21 @@ def test_a_timm_network_is_the_catalogs_only_without_further_arguments() -> None
     assert unlike(system, system.config) == {}
     assert unlike(system, config) == {"model_args": ({"depth": 3}, {})}
     assert unlike(replace(system, config=config), config) == {}
+
+
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
+def test_published_figures_are_not_those_of_another_repository_of_that_name(copied: Path) -> None:
+    artifact = Artifact.open(copied)
+    other = artifact.manifest.system.model_copy(update={"hub_id": "somebody/else"})
+    artifact = replace(artifact, manifest=artifact.manifest.model_copy(update={"system": other}))
+    assert originals.published(artifact, [find_device("cpu")]) == []
+
+
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
+def test_weights_are_named_in_a_report_although_their_path_is_not_utf_8(small_artifact: Path) -> None:
+    artifact = Artifact.open(small_artifact)
+    label = artifact.manifest.source.label
+    where = Path(os.fsdecode(b"caf\xe9"))
+    assert originals.weights_used(artifact, where) == f"caf? ({label})"
+    assert originals.weights_used(artifact, Path("there")) == f"there ({label})"
+    assert originals.weights_used(artifact, None) == originals.weights_used(artifact, label) == label
