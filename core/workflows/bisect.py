@@ -101,7 +101,7 @@ def bisect(
     limit = chosen.limit(limits, place)
     bound = bound_of(limit, limits.within)
     artifact.require_weights()
-    saving.probe(artifact.folder, reports)
+    saving.probe(artifact.folder, elsewhere=reports)
     files = verify_files(artifact, log.say)
     with scratch_folder(log.say) as scratch:
         source, missing = originals.live_source(artifact, weights, hub, offline, scratch, log.say)

@@ -93,7 +93,7 @@ def compare(
     for artifact in artifacts:
         limits.require_use(str(artifact), artifact.manifest.outputs)
         artifact.require_weights()
-        saving.probe(artifact.folder, reports)
+    saving.probe(*folders, elsewhere=reports)
     with contextlib.ExitStack() as scratches:
         found = []
         for artifact, where in zip(artifacts, given, strict=True):

@@ -134,7 +134,7 @@ def validate(
             expected="one of them: what is done of a folder of images is kept in the artifact",
             fix="leave one of them out",
         )
-    saving.probe(folder, reports)
+    saving.probe(folder, elsewhere=reports)
     with contextlib.ExitStack() as kept:
         if image_folder:
             kept.enter_context(journal.alone(folder))

@@ -66,3 +66,11 @@ def test_a_file_that_a_pipe_replaces_while_it_is_opened_is_not_waited_for(
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "nowhere")
+
+
+def test_a_link_without_an_end_is_named(tmp_path: Path) -> None:
+    (tmp_path / "nothing").symlink_to("nowhere")
+    (tmp_path / "itself").symlink_to("itself")
+    assert kind_of(tmp_path / "nothing") == "a link to nothing"
+    assert kind_of(tmp_path / "itself") == "a link to itself"
+    assert kind_of(tmp_path / "absent") == ""

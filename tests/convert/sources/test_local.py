@@ -231,7 +231,7 @@ def test_a_configuration_nested_too_deep_is_refused(
     small_system: System, given: Path, scratch: Path, refused: Refused
 ) -> None:
     (given / "config.json").write_text("[" * 100_000)
-    with refused(WeightsError, f"{given / 'config.json'}", "recursion", "a JSON object"):
+    with refused(WeightsError, f"{given / 'config.json'}", "got more than 32 levels", "a JSON object"):
         opened(small_system, given, scratch)
 
 
