@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vconv import regular_files
-from vconv.regular_files import open_regular
+from vconv.regular_files import kind_of, open_regular
 
 
 def test_a_file_and_a_link_to_it_are_opened_for_reading(tmp_path: Path) -> None:

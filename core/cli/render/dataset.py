@@ -38,9 +38,8 @@ def dataset(document: Report) -> None:
     for row in found.skipped[:_SKIPPED]:
         marked("skipped", f"{row.image}: {row.reason}")
     if found.skipped_count > _SKIPPED:
-        named = "which the log names"
-        if found.skipped_count > len(found.skipped):
-            named = f"the log names the first {len(found.skipped):,}"
+        first = len(found.skipped)
+        named = "which the log names" if first == found.skipped_count else f"the log names the first {first:,}"
         show(f"and {found.skipped_count - _SKIPPED:,} more, {named}")
 
 
