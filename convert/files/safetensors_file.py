@@ -35,8 +35,8 @@ ITEM_SIZES: Mapping[str, int] = {
 CHUNK_BYTES = 16 * 2**20
 _PREFIX = 8
 _GREATEST_HEADER = 2**23
-"""Bytes of a header: 50,000 tensors of 160 bytes, as many as a ledger holds. A network of 7 billion parameters
-has some 300, in shards of fewer. The library allows 100 MB, which take gigabytes and minutes."""
+"""Bytes of a header: 50,000 tensors of 160 bytes, more than a ledger holds. A network of 7 billion
+parameters has some 300. The library allows 100 MB, which may take gigabytes and minutes."""
 _DIMENSIONS = 16
 """The greatest number of dimensions of a tensor."""
 

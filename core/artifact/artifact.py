@@ -24,7 +24,6 @@ from vconv.disk import require_utf8
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
-
 INSIDE = "a place inside the artifact, whose files are all listed"
 
 

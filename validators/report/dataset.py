@@ -36,7 +36,7 @@ IMAGE, REFERENCE = "image", "features-reference"
 WORST = 10
 """Number of images that are shown."""
 _LISTED_CHARACTERS = 200_000
-"""The greatest length of all names and reasons that a report lists; a name alone may have 4,096 characters."""
+"""The greatest length of all names and reasons that a report lists; one name may have 4,096 characters."""
 
 
 class FailedImages(ReportPart):

@@ -10,7 +10,6 @@ from pydantic import model_validator
 from vconv.types import Status
 from vconv.validators.report.model import Figure, FrozenMapping, ReportPart
 
-
 LISTED = 1_000
 """The greatest number of skipped images that a report lists."""
 

@@ -115,7 +115,7 @@ def probe(*folders: Path, elsewhere: str | Path | None = None) -> None:
                 f"cannot write the report into {elsewhere}",
                 got=INSIDE,
                 expected="a folder outside of the artifact",
-                fix=f"choose another --reports, or leave it out: the report is then entered in {RESULTS_FILE}",
+                fix=f"choose another --reports, or leave it out: {RESULTS_FILE} then lists the report",
             )
         with _sentence(Path(elsewhere)):
             Path(elsewhere).mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,9 @@ def dataset(document: Report) -> None:
         marked("skipped", f"{row.image}: {row.reason}")
     if found.skipped_count > _SKIPPED:
         first = len(found.skipped)
-        named = "which the log names" if first == found.skipped_count else f"the log names the first {first:,}"
+        named = (
+            "which the log names" if first == found.skipped_count else f"the log names the first {first:,}"
+        )
         show(f"and {found.skipped_count - _SKIPPED:,} more, {named}")
 
 

@@ -399,9 +399,7 @@ def test_a_report_on_a_hundred_thousand_unreadable_files_is_short_and_is_read_ag
     first: int,
 ) -> None:
     closed = {f"{number:06}": reason for number in range(100_500)}
-    monkeypatch.setattr(
-        judging, "find_images", lambda given: replace(find_images(given), closed=closed)
-    )
+    monkeypatch.setattr(judging, "find_images", lambda given: replace(find_images(given), closed=closed))
     report = validate(folder)
     found = report.dataset
     assert found.skipped_count == 100_501
