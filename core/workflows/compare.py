@@ -71,7 +71,7 @@ def compare(
         hub: see :func:`vconv.validate`.
         offline: see :func:`vconv.validate`.
         reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
-            it, nothing is written into the artifact.
+            it, which must be outside, nothing is written into the artifact.
         say: receives progress lines.
 
     Returns:
