@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from vconv.errors import ArtifactError
-from vconv.regular_files import open_regular
+from vconv.regular_files import kind_of, open_regular
 
 DEEPEST = 32
 """Levels of nesting; a report has eight, and a configuration of a composed model about ten."""
@@ -79,7 +79,7 @@ def read(path: Path, kind: DocumentKind) -> bytes:
         with open_regular(path) as file:
             raw = file.read(kind.nbytes + 1)
     except FileNotFoundError as error:
-        raise refusal(path, kind, "no such file") from error
+        raise refusal(path, kind, kind_of(path) or "no such file") from error
     except PermissionError as error:
         raise refusal(path, kind, error.strerror, "repair its permissions") from error
     except (OSError, ValueError) as error:
@@ -109,6 +109,28 @@ def parse(path: Path, raw: bytes, kind: DocumentKind) -> Any:
 def load(path: Path, kind: DocumentKind) -> Any:
     """Read and parse a file of a kind: see :func:`read` and :func:`parse`."""
     return parse(path, read(path, kind), kind)
+
+
+def require_readable(path: Path, raw: bytes, kind: DocumentKind, fix: str) -> None:
+    """Hold what is about to be written to what is read back: no command writes what another refuses.
+
+    Args:
+        path: the file, for the message.
+        raw: its content.
+        kind: its kind.
+        fix: what the user can do.
+
+    Raises:
+        ArtifactError: it would be refused when it is read.
+    """
+    try:
+        if len(raw) > kind.nbytes:
+            raise refusal(path, kind, f"more than {kind.nbytes:,} bytes")
+        parse(path, raw, kind)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"cannot write {path}", got=error.got, expected=f"{kind.expected} that can be read again", fix=fix
+        ) from error
 
 
 def typed(path: Path, form: type[Typed], content: Any, kind: DocumentKind) -> Typed:

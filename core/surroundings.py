@@ -98,10 +98,11 @@ def _home() -> Iterator[None]:
 def _temporary_home() -> Path:
     """Make a folder that only this user can change; it stays, with what libraries cache in it."""
     folder = Path(tempfile.gettempdir(), f"vconv-home-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        return Path(tempfile.mkdtemp(prefix=f"{folder.name}-"))
-    return folder
+    with contextlib.suppress(OSError):  # such as somebody else's file of that name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+            return folder
+    return Path(tempfile.mkdtemp(prefix=f"{folder.name}-"))
 
 
 _HOME, _TORCH = SharedSetting(_home), SharedSetting(_torch_defaults)

@@ -11,17 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
 from vconv.convert.files.text import BEGINNING_BYTES, refuse_text
 from vconv.errors import WeightsError
 from vconv.progress import megabytes
+from vconv.regular_files import open_regular
 from vconv.types import Say, silent
 
 ITEM_SIZES: Mapping[str, int] = {
@@ -32,6 +34,9 @@ ITEM_SIZES: Mapping[str, int] = {
 
 CHUNK_BYTES = 16 * 2**20
 _PREFIX = 8
+_GREATEST_HEADER = 2**23
+"""Bytes of a header: 50,000 tensors of 160 bytes, more than a ledger holds. A network of 7 billion
+parameters has some 300. The library allows 100 MB, which may take gigabytes and minutes."""
 _DIMENSIONS = 16
 """The greatest number of dimensions of a tensor."""
 
@@ -87,6 +92,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def bounded_length(file: BinaryIO) -> int:
+    """Return the length of the header of an open file, which is then at the header.
+
+    Raises:
+        ValueError: it is above the bound, and must not be parsed. What is longer than the file is the
+            library's to refuse, as is all that is not valid.
+    """
+    length = int.from_bytes(file.read(_PREFIX), "little")
+    if _GREATEST_HEADER < length <= os.fstat(file.fileno()).st_size - _PREFIX:
+        raise ValueError(f"a header of {length:,} bytes")
+    return length
+
+
 def read_header(path: Path) -> dict[str, TensorEntry]:
     """Read the place of every tensor in a safetensors file; no tensor is read.
 
@@ -101,11 +119,11 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             belongs to one tensor, and every tensor is as long as its dtype and shape say.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             refuse_text(path, file.read(BEGINNING_BYTES), "safetensors file", "a header and tensors")
-            tensors = _validated(path)
             file.seek(0)
-            length = struct.unpack("<Q", file.read(_PREFIX))[0]
+            length = bounded_length(file)
+            tensors = _validated(path)
             raw = file.read(length)
     except OSError as error:
         raise WeightsError(
@@ -114,6 +132,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             expected="a readable safetensors file",
             fix="check the path and its permissions",
         ) from error
+    except ValueError as error:
+        raise _broken(path, str(error), f"a header of at most {_GREATEST_HEADER:,} bytes") from error
     try:
         json.loads(raw, object_pairs_hook=_unique)
     except ValueError as error:

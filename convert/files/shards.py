@@ -15,6 +15,7 @@ from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.documents import DocumentKind
 from vconv.errors import ArtifactError, WeightsError
+from vconv.regular_files import kind_of
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
@@ -127,7 +128,8 @@ def _shards(path: Path, weight_map: dict[str, str]) -> tuple[Path, ...]:
     if missing:
         raise WeightsError(
             f"shards that {path.name} names are missing",
-            got=f"no {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""),
+            got=f"{kind_of(path.parent / missing[0]) or 'no'} {missing[0]}"
+            + (f" and {len(missing) - 1} more" if missing[1:] else ""),
             expected=f"all {len(found)} beside it",
             fix="download the whole folder",
         )

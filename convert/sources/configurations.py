@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
+from vconv import documents
 from vconv.catalog.systems import System
 from vconv.convert.libraries.readers import find_reader
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.documents import CONFIGURATION
-from vconv.errors import WeightsError
+from vconv.errors import ArtifactError, WeightsError
 from vconv.types import ADAPTER_FILE, CONFIG_FILE, PREPROCESSOR_FILE, Config, Say
 
 _CODE = "auto_map"
 """The entry of a configuration that names Python code for transformers to run; it is removed."""
 _SIDES = ("image_size", "patch_size")
 """Entries that may be two numbers. Not every version of transformers takes two in every family."""
-_GREATEST_BYTES = CONFIGURATION.nbytes
-"""Greatest size of a configuration, as artifacts have it. The names of 21,843 classes need 2 MB."""
 _ADAPTERS = (ADAPTER_FILE, "adapter_model.safetensors", "adapter_model.bin")
 """Files of an adapter of PEFT, such as LoRA."""
 
@@ -29,7 +28,7 @@ def refuse_adapter(folder: Path) -> None:
     Raises:
         WeightsError: there is an adapter.
     """
-    found = next((name for name in _ADAPTERS if (folder / name).exists()), None)
+    found = next((name for name in _ADAPTERS if os.path.lexists(folder / name)), None)
     if found:
         raise WeightsError(
             f"{folder} has an adapter, which changes the weights",
@@ -44,6 +43,8 @@ def read(
     system: System, path: Path, home: Path, say: Say
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     """Read the configurations beside the weights; the published one stands for each that is not there.
+
+    A name that exists is there, whatever it is: a link to nothing, as in a broken cache of a hub, is refused.
 
     Args:
         system: the catalog row.
@@ -60,7 +61,7 @@ def read(
     wanted = find_reader(system.config)
     files = LIBRARIES[wanted.library].files
     found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
-    own = [name for name in files if (home / name).is_file()]
+    own = [name for name in files if os.path.lexists(home / name)]
     from_catalog = tuple(name for name in files if name not in own)
     found |= {name: _plain(_object(home / name)) for name in own}
     for name in from_catalog:
@@ -100,24 +101,14 @@ def _warn(config: Config, say: Say) -> None:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        size = path.stat().st_size
-        if size > _GREATEST_BYTES:
-            raise WeightsError(
-                f"cannot use {path}",
-                got=f"{size} bytes",
-                expected=f"a JSON object of at most {_GREATEST_BYTES} bytes",
-                fix="download the file again",
-            )
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(
-            f"cannot read {path}", got=str(error), expected="a JSON object", fix="download the file again"
-        ) from error
-    if not isinstance(content, dict):
+        content = documents.load(path, CONFIGURATION)
+        if not isinstance(content, dict):
+            raise documents.refusal(path, CONFIGURATION, f"a {type(content).__name__}")
+    except ArtifactError as error:
         raise WeightsError(
             f"cannot use {path}",
-            got=f"a {type(content).__name__}",
-            expected="a JSON object",
-            fix="download it again",
-        )
+            got=error.got,
+            expected=error.expected,
+            fix="download the file again; if it was written by hand, correct it",
+        ) from error
     return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from vconv.disk import require_space
 from vconv.errors import WeightsError
 from vconv.hashes import sha256_of
 from vconv.progress import megabytes
+from vconv.regular_files import A_FILE, kind_of
 from vconv.types import CONFIG_FILE, MANIFEST_FILE, PICKLE_FILE, WEIGHTS_FILE, Say
 
 _LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
@@ -130,20 +132,33 @@ def find_weights(path: Path, fix: str) -> tuple[Path, Format]:
         )
     if not path.is_dir():
         raise WeightsError(
-            f"cannot use {path}", got="neither a file nor a folder", expected="a file or a folder", fix=fix
+            f"cannot use {path}",
+            got=kind_of(path) or "neither a file nor a folder",
+            expected="a file or a folder",
+            fix=fix,
         )
     for form in FORMATS:
-        if (path / form.name).is_file():
-            return path / form.name, form
-    others = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+        if os.path.lexists(path / form.name):
+            return _regular(path / form.name), form
+    others = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and not file.is_dir())
     if len(others) == 1:
-        return others[0], _SUFFIXES[others[0].suffix]
+        return _regular(others[0]), _SUFFIXES[others[0].suffix]
     raise WeightsError(
         f"no weights in {path}",
         got=f"several: {', '.join(file.name for file in others)}" if others else f"no {WEIGHTS_FILE}",
         expected=f"one of {', '.join(form.name for form in FORMATS)}",
         fix="name the file itself with --weights" if others else fix,
     )
+
+
+def _regular(file: Path) -> Path:
+    """Refuse a name of weights that is no file, such as a link to nothing in a broken cache of a hub."""
+    found = kind_of(file)
+    if found != A_FILE:
+        raise WeightsError(
+            f"cannot use {file}", got=found, expected="a file of weights", fix="download the file again"
+        )
+    return file
 
 
 def open_local(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ from vconv.convert.weights.ledger import LEDGER_FILE, Line
 from vconv.disk import require_utf8
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
+
+INSIDE = "a place inside the artifact, whose files are all listed"
+
+
+def is_inside(place: str | Path, folder: Path) -> bool:
+    """Return whether a place, which need not exist, is an artifact's folder or in it, also through links."""
+    return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder))
 
 
 @dataclass(frozen=True)

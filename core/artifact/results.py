@@ -101,8 +101,14 @@ def entry(content: object) -> IndexEntry:
 
 
 def write(folder: Path, found: Mapping[str, Any]) -> None:
-    """Replace an artifact's index. The caller must hold :func:`locked` while it changes the index."""
-    replace(folder / RESULTS_FILE, (json.dumps(found, indent=2) + "\n").encode())
+    """Replace an artifact's index. The caller must hold :func:`locked` while it changes the index.
+
+    Raises:
+        ArtifactError: it has more reports than can be read back.
+    """
+    index, raw = folder / RESULTS_FILE, (json.dumps(found, indent=2) + "\n").encode()
+    documents.require_readable(index, raw, documents.INDEX, documents.INDEX.fix)
+    replace(index, raw)
 
 
 def reports_folder(folder: Path) -> Path:

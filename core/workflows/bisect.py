@@ -72,7 +72,7 @@ def bisect(
         hub: the hub of a repository that ``weights`` names.
         offline: whether to look for repositories only in the hub's cache.
         reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
-            it, nothing is written into the artifact.
+            it, which must be outside, nothing is written into the artifact.
         say: receives progress lines.
 
     Returns:
@@ -102,7 +102,7 @@ def bisect(
     limit = chosen.limit(limits, place)
     bound = bound_of(limit, limits.within)
     artifact.require_weights()
-    saving.probe(artifact.folder, reports)
+    saving.probe(artifact.folder, elsewhere=reports)
     files = verify_files(artifact, log.say)
     with scratch_folder(log.say) as scratch:
         source, missing = originals.live_source(artifact, weights, hub, offline, scratch, log.say)

@@ -72,7 +72,7 @@ def compare(
         hub: see :func:`vconv.validate`.
         offline: see :func:`vconv.validate`.
         reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
-            it, nothing is written into the artifact.
+            it, which must be outside, nothing is written into the artifact.
         say: receives progress lines.
 
     Returns:
@@ -95,7 +95,7 @@ def compare(
     for artifact in artifacts:
         limits.require_use(str(artifact), artifact.manifest.outputs)
         artifact.require_weights()
-        saving.probe(artifact.folder, reports)
+    saving.probe(*folders, elsewhere=reports)
     with contextlib.ExitStack() as scratches:
         found = []
         for artifact, where in zip(artifacts, given, strict=True):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vconv.artifact.artifact import Artifact
+from vconv.artifact.artifact import INSIDE, Artifact, is_inside
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
@@ -167,10 +167,7 @@ def _require_writable(target: Path, folder: Path, force: bool) -> None:
     there = "a link" if target.is_symlink() else kind_of(target)
     forced = there == A_FILE and force
     reasons = (
-        (
-            "a place inside the artifact, whose files are all listed",
-            folder.resolve() in target.resolve().parents,
-        ),
+        (INSIDE, is_inside(target, folder)),
         (f"no folder {target.parent}", not target.parent.is_dir()),
         (there, there and not forced),
     )

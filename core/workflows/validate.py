@@ -106,7 +106,7 @@ def validate(
         hub: the hub of a repository that ``weights`` names.
         offline: whether to look for repositories only in the hub's cache.
         reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
-            it, nothing is written into the artifact.
+            it, which must be outside, nothing is written into the artifact.
         say: receives progress lines.
 
     Returns:
@@ -135,7 +135,7 @@ def validate(
             expected="one of them: what is done of a folder of images is kept in the artifact",
             fix="leave one of them out",
         )
-    saving.probe(folder, reports)
+    saving.probe(folder, elsewhere=reports)
     with contextlib.ExitStack() as kept:
         if image_folder:
             kept.enter_context(journal.alone(folder))

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,7 +74,20 @@ class _Walk:
     seen: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def enter(self, relative: str) -> None:
-        """Walk through a folder, unless it was visited under another name: links may form cycles."""
+        """Walk through a folder and all that it holds, one level below another without end."""
+        left = [self._entries(relative)]
+        while left:
+            name = next(left[-1], None)
+            if name is None:
+                left.pop()
+            else:
+                left.append(self._entries(name))
+
+    def _entries(self, relative: str) -> Iterator[str]:
+        """Add a folder's files, and yield its sub-folders, each to be walked through before the next.
+
+        A folder that was visited under another name is not read: links may form cycles.
+        """
         here = self.root / relative
         try:
             status = here.stat()
@@ -93,7 +107,7 @@ class _Walk:
                 self.closed[name] = error.strerror or "it cannot be read"
                 continue
             if folder:
-                self.enter(name)
+                yield name
             elif Path(name).suffix.lower() not in SUFFIXES:
                 self.others += 1
             elif file:

@@ -104,7 +104,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "a link to a pipe": (link_to_a_fifo, "a named pipe, not a regular file"),
     "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "a device, not a regular file"),
     "a folder": (Path.mkdir, "a folder, not a regular file"),
-    "a link to nothing": (lambda path: path.symlink_to("nothing"), "no such file"),
+    "a link to nothing": (lambda path: path.symlink_to("nothing"), "a link to nothing"),
     "a link to itself": (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
     "nothing": (lambda path: None, "no such file"),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vconv import regular_files
-from vconv.regular_files import open_regular
+from vconv.regular_files import kind_of, open_regular
 
 
 def test_a_file_and_a_link_to_it_are_opened_for_reading(tmp_path: Path) -> None:
@@ -67,3 +67,11 @@ def test_a_file_that_a_pipe_replaces_while_it_is_opened_is_not_waited_for(
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "nowhere")
+
+
+def test_a_link_without_an_end_is_named(tmp_path: Path) -> None:
+    (tmp_path / "nothing").symlink_to("nowhere")
+    (tmp_path / "itself").symlink_to("itself")
+    assert kind_of(tmp_path / "nothing") == "a link to nothing"
+    assert kind_of(tmp_path / "itself") == "a link to itself"
+    assert kind_of(tmp_path / "absent") == ""

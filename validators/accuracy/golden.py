@@ -224,7 +224,8 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
         ArtifactError: the file does not contain them, or they are not finite float32 numbers.
     """
     try:
-        open_regular(path).close()
+        with open_regular(path) as file:
+            safetensors_file.bounded_length(file)
         tensors = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unusable(path, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error

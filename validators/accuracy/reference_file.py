@@ -15,6 +15,7 @@ from safetensors import safe_open
 from vconv import documents
 from vconv.artifact import results
 from vconv.artifact.manifest import Manifest
+from vconv.convert.files.safetensors_file import bounded_length
 from vconv.errors import ArtifactError, InputError
 from vconv.hashes import sha256_of
 from vconv.regular_files import open_regular
@@ -120,7 +121,8 @@ def load(path: Path, made: Manifest) -> ReferenceFile:
         InputError: it was recorded from another system or other weights, or for other outputs or sizes.
     """
     try:
-        open_regular(path).close()
+        with open_regular(path) as file:
+            bounded_length(file)
         with safe_open(path, "numpy") as file:
             told = _told(path, (file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from vconv.types import Array, Say, Status
 from vconv.validators.accuracy import many_images, neighbours
 from vconv.validators.accuracy.limits import Limit
 from vconv.validators.report.dataset_document import (
+    LISTED,
     DatasetOutput,
     DatasetReport,
     DatasetRow,
@@ -34,6 +35,8 @@ IMAGE, REFERENCE = "image", "features-reference"
 """Names in the journal: the index of each row's image in the folder, and the reference's features."""
 WORST = 10
 """Number of images that are shown."""
+_LISTED_CHARACTERS = 200_000
+"""The greatest length of all names and reasons that a report lists; one name may have 4,096 characters."""
 
 
 class FailedImages(ReportPart):
@@ -111,6 +114,7 @@ def document(
         started: the start of this run, by :func:`time.perf_counter`.
     """
     reference, near = _neighbours(journal, lanes, say)
+    skipped, skipped_count = _listed(_skipped(journal, images))
     rows = []
     for lane, found in zip(lanes, near, strict=True):
         agreement = neighbours.shared_neighbours(reference, found)
@@ -128,7 +132,8 @@ def document(
         variants=tuple(rows),
         neighbours_between=tuple(_between(lanes, near)),
         worst=tuple(_worst(journal, lanes, outputs, images)),
-        skipped=tuple(_skipped(journal, images)),
+        skipped=skipped,
+        skipped_count=skipped_count,
         other_files=images.others,
         resumed=resumed,
         seconds=time.perf_counter() - started,
@@ -236,3 +241,13 @@ def _skipped(journal: Journal, images: ImageFolder) -> Iterator[SkippedImage]:
     for note in journal.notes():
         for index, reason in note["skipped"]:
             yield SkippedImage(image=shown(images.names[index]), reason=reason)
+
+
+def _listed(skipped: Iterable[SkippedImage]) -> tuple[tuple[SkippedImage, ...], int]:
+    """Return the first of the skipped images, which a report has room for, and how many there are."""
+    listed, count, room = [], 0, _LISTED_CHARACTERS
+    for count, one in enumerate(skipped, start=1):
+        room -= len(one.image) + len(one.reason)
+        if count <= LISTED and room >= 0:
+            listed.append(one)
+    return tuple(listed), count

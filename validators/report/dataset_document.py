@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import model_validator
+
 from vconv.types import Status
 from vconv.validators.report.model import Figure, FrozenMapping, ReportPart
+
+LISTED = 1_000
+"""The greatest number of skipped images that a report lists."""
 
 
 class DatasetOutput(ReportPart):
@@ -81,7 +89,8 @@ class DatasetReport(ReportPart):
     """The results on a folder of images.
 
     ``k`` neighbours of each image were found by the output ``neighbours_of``. ``agreement_by_chance`` is the
-    share of neighbours that two unrelated variants would have in common.
+    share of neighbours that two unrelated variants would have in common. Of ``skipped_count`` images that
+    were skipped, ``skipped`` has the first :data:`LISTED`, and fewer if their names are very long.
     """
 
     folder: str
@@ -93,6 +102,15 @@ class DatasetReport(ReportPart):
     neighbours_between: tuple[SharedNeighbours, ...]
     worst: tuple[WorstImage, ...]
     skipped: tuple[SkippedImage, ...]
+    skipped_count: int
     other_files: int
     resumed: bool
     seconds: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count(cls, content: Any) -> Any:
+        """Count the skipped images of a report that has no count: it lists them all."""
+        if isinstance(content, Mapping) and isinstance(content.get("skipped"), Sequence):
+            return {"skipped_count": len(content["skipped"]), **content}
+        return content

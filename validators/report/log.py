@@ -252,6 +252,8 @@ def _dataset(found: DatasetReport) -> Iterator[str]:
         yield f"worst      {worst.image}: {_placed(worst)}, {worst.output}: {', '.join(figures)}"
     for skipped in found.skipped:
         yield f"skipped    {skipped.image}: {skipped.reason}"
+    if found.skipped_count > len(found.skipped):
+        yield f"skipped    and {found.skipped_count - len(found.skipped):,} more, which no report lists"
 
 
 def _placed(row: DatasetRow | WorstImage) -> str:

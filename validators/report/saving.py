@@ -18,9 +18,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from vconv import documents
 from vconv.artifact import results
+from vconv.artifact.artifact import INSIDE, is_inside
 from vconv.artifact.manifest import digest as manifest_digest
-from vconv.artifact.results import REPORTS_FOLDER
+from vconv.artifact.results import REPORTS_FOLDER, RESULTS_FILE
 from vconv.errors import ArtifactError
 from vconv.printable import printable
 from vconv.runtime.devices.base import Device
@@ -54,6 +56,7 @@ class ReportFile:
 Picture = bytes | Callable[[ReportFile], bytes]
 """A file that is saved beside a report: its bytes, or a function that makes them from the saved report."""
 
+_TOO_LARGE = "read its log, which is beside it; compare fewer artifacts at once, or time fewer batches"
 _PACKAGES = (
     *("vconv", "torch", "torchvision", "transformers", "timm", "torch_npu", "onnx", "onnxscript"),
     *("matplotlib", "onnx-ir", "safetensors", "numpy", "pillow"),
@@ -104,27 +107,36 @@ def finite(document: Any) -> Any:
     return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
-def probe(folder: Path, elsewhere: str | Path | None = None) -> None:
-    """Check, before anything is run, that a report can be saved: in the artifact, or in a folder elsewhere.
+def probe(*folders: Path, elsewhere: str | Path | None = None) -> None:
+    """Check, before anything is run, that a report can be saved: in each artifact, or in a folder elsewhere.
 
     Raises:
-        ArtifactError: the folder cannot be written, or its index of reports is damaged.
+        ArtifactError: the folder cannot be written, or its index of reports is damaged; or the folder
+            elsewhere is inside an artifact.
     """
     if elsewhere is not None:
+        if any(is_inside(elsewhere, folder) for folder in folders):
+            raise ArtifactError(
+                f"cannot write the report into {elsewhere}",
+                got=INSIDE,
+                expected="a folder outside of the artifact",
+                fix=f"choose another --reports, or leave it out: {RESULTS_FILE} then lists the report",
+            )
         with _sentence(Path(elsewhere)):
             Path(elsewhere).mkdir(parents=True, exist_ok=True)
             probe = Path(elsewhere) / f".probe-{uuid.uuid4().hex}"
             results.replace(probe, b"")
             probe.unlink()
         return
-    with _sentence(folder):
-        reports = folder / REPORTS_FOLDER
-        if os.path.lexists(reports):
-            reports = results.reports_folder(folder)
-        probe = (reports if reports.exists() else folder) / f".probe-{uuid.uuid4().hex}"
-        results.replace(probe, b"")
-        probe.unlink()
-        results.read(folder)
+    for folder in folders:
+        with _sentence(folder):
+            reports = folder / REPORTS_FOLDER
+            if os.path.lexists(reports):
+                reports = results.reports_folder(folder)
+            probe = (reports if reports.exists() else folder) / f".probe-{uuid.uuid4().hex}"
+            results.replace(probe, b"")
+            probe.unlink()
+            results.read(folder)
 
 
 @contextlib.contextmanager
@@ -180,7 +192,8 @@ def save(
         The report's path.
 
     Raises:
-        ArtifactError: the artifact's folder cannot be written, or its index is damaged.
+        ArtifactError: the artifact's folder cannot be written, or its index is damaged, or the report is
+            larger than what is read back; its log is then kept.
     """
     written = {".log": printable(log).encode(), **pictures}
     if elsewhere is None:
@@ -195,14 +208,15 @@ def _save(
     reports: Path, entered: Path | None, report: SavedDocument, kind: str, beside: Mapping[str, Picture]
 ) -> Path:
     """Write a report and what is beside it, and enter it in the index of an artifact, if there is one."""
-    text = json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n"
+    raw = (json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n").encode()
     path = _reserved(reports, f"{report.time}-{kind}")
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(raw).hexdigest()
     written = {ending: content for ending, content in beside.items() if isinstance(content, bytes)}
     try:
         for ending, content in written.items():
             results.replace(path.with_suffix(ending), content)
-        results.replace(path, text.encode())
+        documents.require_readable(path, raw, documents.REPORT, _TOO_LARGE)
+        results.replace(path, raw)
         if entered:
             _enter(entered, path.name, digest, report)
     except OSError:

@@ -101,7 +101,7 @@ def executed(row: NamedVariant) -> str:
 def images(dataset: DatasetReport) -> str:
     """Return the numbers of judged images, skipped images and other files of a folder, in words."""
     said = [f"{dataset.images:,} images"]
-    said += [f"{len(dataset.skipped):,} skipped"] * bool(dataset.skipped)
+    said += [f"{dataset.skipped_count:,} skipped"] * bool(dataset.skipped_count)
     said += [f"other files, ignored: {dataset.other_files:,}"] * bool(dataset.other_files)
     return ", ".join(said)
 

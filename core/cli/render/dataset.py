@@ -11,7 +11,7 @@ from vconv.validators.report.dataset_document import DatasetOutput, DatasetRepor
 from vconv.validators.report.document import Report
 
 _SKIPPED = 5
-"""The number of skipped images that are named; the log names all of them."""
+"""The number of skipped images that are named; the log names more."""
 _SHORT = {"last_hidden_state": "last_hidden"}
 """Short forms of output names that are too long for this table."""
 
@@ -37,8 +37,12 @@ def dataset(document: Report) -> None:
     show(table(["image", "variant"], ("<output", "error", "cosine", "of limit"), _worst(found)))
     for row in found.skipped[:_SKIPPED]:
         marked("skipped", f"{row.image}: {row.reason}")
-    if len(found.skipped) > _SKIPPED:
-        show(f"and {len(found.skipped) - _SKIPPED:,} more, which the log names")
+    if found.skipped_count > _SKIPPED:
+        first = len(found.skipped)
+        named = (
+            "which the log names" if first == found.skipped_count else f"the log names the first {first:,}"
+        )
+        show(f"and {found.skipped_count - _SKIPPED:,} more, {named}")
 
 
 def _variants(found: DatasetReport, classified: bool) -> Iterator[list[Cell]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -289,13 +290,36 @@ def test_the_reference_library_refuses_the_same_lies(tmp_path: Path, lie: str) -
         safetensors.torch.load_file(path)
 
 
-def test_a_header_above_the_limit_is_refused_before_it_is_read(tmp_path: Path, refused: Refused) -> None:
+def test_a_header_above_the_limit_is_refused_before_the_library_parses_it(
+    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "weights.safetensors"
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", 100_000_001))
-        file.truncate(100_000_100)
-    with refused(WeightsError, "weights.safetensors", "header too large, in a file of 100000100 bytes"):
+    header = json.dumps({"a": f32(0, 4, [1])}).encode()
+    path.write_bytes(file_of(header.ljust(2**23), b"data"))
+    assert read_header(path)["a"].nbytes == 4
+    path.write_bytes(file_of(header.ljust(2**23 + 1), b"data"))
+    monkeypatch.setattr(safetensors_file, "safe_open", None)
+    with refused(
+        WeightsError,
+        "weights.safetensors is not a valid safetensors file",
+        "got a header of 8,388,609 bytes",
+        "expected a header of at most 8,388,608 bytes",
+    ):
         read_header(path)
+
+
+def test_a_header_of_as_many_tensors_as_a_ledger_holds_is_within_the_limit(tmp_path: Path) -> None:
+    name = "model.layers.{}.mlp.experts.128.gate_up_projection.weight"
+    header = {name.format(index): f32(0, 0, [0, 4096]) for index in range(40_000)}
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(file_of(header))
+    assert len(read_header(path)) == 40_000
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, refused: Refused) -> None:
+    os.mkfifo(tmp_path / "weights.safetensors")
+    with refused(WeightsError, "cannot read", "got a named pipe, not a regular file"):
+        read_header(tmp_path / "weights.safetensors")
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, refused: Refused) -> None:
@@ -304,7 +328,7 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, refused: Refused) 
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path, refused: Refused) -> None:
-    with refused(WeightsError, "cannot read", "Is a directory"):
+    with refused(WeightsError, "cannot read", "got a folder, not a regular file"):
         read_header(tmp_path)
 
 

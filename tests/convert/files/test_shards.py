@@ -182,7 +182,7 @@ def test_a_missing_shard_is_an_error(index: Path, refused: Refused, read: Callab
 def test_a_folder_is_not_a_shard(index: Path, refused: Refused) -> None:
     (index.parent / "two.safetensors").unlink()
     (index.parent / "two.safetensors").mkdir()
-    with refused(WeightsError, "are missing", "no two.safetensors"):
+    with refused(WeightsError, "are missing", "got a folder two.safetensors"):
         read_index(index)
 
 

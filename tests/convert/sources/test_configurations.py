@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -62,9 +63,79 @@ def test_a_configuration_above_the_limit_is_not_read(
     for file in ("config.json", "preprocessor_config.json")[: 1 if small_system.library == "timm" else 2]:
         before = (given / file).read_text()
         (given / file).write_text(before + " " * 2**22)
-        with refused(WeightsError, f"{given / file}", f"got {len(before) + 2**22} bytes", "at most 4194304"):
+        with refused(WeightsError, f"cannot use {given / file} | got more than 4,194,304 bytes"):
             opened(small_system, given, scratch)
         (given / file).write_text(before)
+
+
+UNUSABLE = {
+    "the name 'hidden_act' twice": '{"hidden_act": "gelu", "hidden_act": "relu"}',
+    r"the text '\ud800', with half a character": r'{"a": "\ud800"}',
+    r"the text 'a\x00b', with a zero byte": r'{"a": "a\u0000b"}',
+    "more than 32 levels": '{"a": ' + "[" * 40 + "]" * 40 + "}",
+    "a number of 40 digits": '{"a": ' + "1" * 40 + "}",
+    "no JSON: ": "{",
+    "a list": "[]",
+}
+
+
+@by_transformers
+@pytest.mark.parametrize("reason", UNUSABLE)
+def test_a_configuration_is_read_as_strictly_as_an_artifacts_and_refused_where_it_is(
+    small_system: System, given: Path, scratch: Path, refused: Refused, reason: str
+) -> None:
+    for file in ("config.json", "preprocessor_config.json"):
+        before = (given / file).read_text()
+        (given / file).write_text(UNUSABLE[reason])
+        with refused(
+            WeightsError,
+            f"cannot use {given / file} | got {reason}",
+            "expected a JSON object",
+            "download the file again; if it was written by hand, correct it",
+        ):
+            opened(small_system, given, scratch)
+        (given / file).write_text(before)
+
+
+THERE: dict[str, Callable[[Path], object]] = {
+    "a named pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@by_transformers
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+@pytest.mark.parametrize("there", THERE)
+def test_a_name_that_is_there_is_read_or_refused_for_what_it_is(
+    small_system: System, given: Path, scratch: Path, refused: Refused, there: str, name: str
+) -> None:
+    """In a broken cache of Hugging Face, the files of a snapshot are links to nothing."""
+    (given / name).unlink()
+    THERE[there](given / name)
+    with refused(WeightsError, f"cannot use {given / name} | got {there}", "download the file again"):
+        opened(small_system, given, scratch)
+
+
+@pytest.mark.parametrize("there", THERE)
+def test_weights_of_another_name_that_are_no_file_are_refused_for_what_they_are(
+    small_system: System, given: Path, scratch: Path, refused: Refused, there: str
+) -> None:
+    (given / "model.safetensors").unlink()
+    THERE[there](given / "tuned.safetensors")
+    got = f"no weights in {given} | got no model.safetensors"
+    if there != "a folder":
+        got = f"cannot use {given / 'tuned.safetensors'} | got {there}"
+    with refused(WeightsError, got):
+        opened(small_system, given, scratch)
+
+
+def test_a_broken_link_to_an_adapter_is_an_adapter(
+    small_system: System, given: Path, scratch: Path, refused: Refused
+) -> None:
+    (given / "adapter_config.json").symlink_to("nowhere")
+    with refused(WeightsError, "has an adapter"):
+        opened(small_system, given, scratch)
 
 
 @by_transformers

@@ -1,6 +1,7 @@
 """Files that commands read back, altered field by field: each command works, or refuses with one sentence.
 
 What a file says is altered, and the hashes that guard it are made to fit, as somebody would who means harm.
+No alteration may cost more than seconds, or a gigabyte.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import resource
 import shutil
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +35,9 @@ from vconv.cli import render
 from vconv.convert.weights.ledger import LEDGER_FILE
 from vconv.errors import VconvError
 from vconv.runtime.devices.table import find_device
-from vconv.types import CONFIG_FILE, MANIFEST_FILE
+from vconv.runtime.inputs.images import natural_image
+from vconv.runtime.inputs.preprocessing import load_processor
+from vconv.types import CONFIG_FILE, MANIFEST_FILE, PREPROCESSOR_FILE
 from vconv.validators.accuracy import golden, reference_file
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
 from vconv.validators.accuracy.reference_file import Facts
@@ -40,7 +47,9 @@ from vconv.validators.report.dataset import StepNote
 from vconv.validators.report.journal import JournalTable, open_journal
 
 ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+OLD = Path(__file__).parents[2] / "data" / "artifact-0.1.0"
 SECONDS = 20
+GIGABYTE = 10**9
 TABLES = {"image": JournalTable("<i8"), "features": JournalTable("<f4", (4,))}
 RAW = "raw JSON stands here"
 """A text that is replaced by what no Python value gives."""
@@ -147,11 +156,34 @@ def put_header(path: Path, header: bytes, rest: bytes) -> None:
     path.write_bytes(struct.pack("<Q", len(header)) + header + rest)
 
 
+def put_manifest(folder: Path, raw: bytes) -> None:
+    (folder / MANIFEST_FILE).write_bytes(raw)
+    (folder / DIGEST_FILE).write_text(hashlib.sha256(raw).hexdigest())
+
+
+def info(folder: Path) -> None:
+    render.artifact(vconv.info(folder))
+
+
+def card(folder: Path) -> None:
+    vconv.card(folder, force=True)
+
+
+def opens(folder: Path) -> None:
+    vconv.load(folder).close()
+
+
+def prepares(folder: Path) -> None:
+    load_processor(folder)([natural_image(0).resize((70, 66))])
+
+
 class Kept:
     """An artifact with reports of every kind, a reference and a journal; altered, read, and put back."""
 
     def __init__(self, artifact: Path, folder: Path) -> None:
         self.folder = shutil.copytree(artifact, folder / "artifact")
+        without_reports = shutil.ignore_patterns("reports", results.RESULTS_FILE)
+        self.old = shutil.copytree(OLD, folder / "old", ignore=without_reports)
         self.reference, self.journal = folder / "reference.safetensors", folder / "journal"
         row = made_reports.variant(
             "onnx-fp32",
@@ -193,12 +225,17 @@ class Kept:
 
     def files(self) -> dict[str, TypedFile]:
         """Return what is altered, by name."""
-        described = (self._info, self._card)
+        described = (partial(info, self.folder), partial(card, self.folder))
+        opened = partial(opens, self.folder)
         ranked = (lambda: winners.ranked(self.folder, find_device("cpu")),)
         manifest, ledger, config = (self.folder / name for name in (MANIFEST_FILE, LEDGER_FILE, CONFIG_FILE))
         index, recorded = self.folder / results.RESULTS_FILE, self.folder / GOLDEN_FILE
+        processor, old = self.folder / PREPROCESSOR_FILE, self.old / MANIFEST_FILE
+        of_old = (partial(info, self.old), partial(card, self.old), partial(opens, self.old))
         found = [
-            self._json(manifest, self._put_manifest, (*described, lambda: vconv.load(self.folder).close())),
+            self._json(manifest, partial(put_manifest, self.folder), (*described, opened)),
+            self._json(old, partial(put_manifest, self.old), of_old, "manifest of schema 1"),
+            self._json(processor, processor.write_bytes, (described[1], partial(prepares, self.folder))),
             self._json(index, index.write_bytes, (*described, *ranked, lambda: saving.probe(self.folder))),
             self._json(ledger, ledger.write_bytes, (lambda: Artifact.open(self.folder).ledger,)),
             self._json(config, config.write_bytes, (lambda: read_config(self.folder),)),
@@ -212,9 +249,13 @@ class Kept:
         return {one.name: one for one in found}
 
     def _json(
-        self, path: Path, write: Callable[[bytes], object], uses: tuple[Callable[[], object], ...]
+        self,
+        path: Path,
+        write: Callable[[bytes], object],
+        uses: tuple[Callable[[], object], ...],
+        name: str = "",
     ) -> TypedFile:
-        name = path.stem.partition("-")[2] or path.name
+        name = name or path.stem.partition("-")[2] or path.name
         return TypedFile(
             name, lambda: json.loads(self._before[path]), lambda raw: (write(raw), None)[1], uses
         )
@@ -224,10 +265,6 @@ class Kept:
         return TypedFile(
             f"header of {path.name}", lambda: header, lambda raw: put_header(path, raw, rest), uses
         )
-
-    def _put_manifest(self, raw: bytes) -> None:
-        (self.folder / MANIFEST_FILE).write_bytes(raw)
-        (self.folder / DIGEST_FILE).write_text(hashlib.sha256(raw).hexdigest())
 
     def _put_report(self, path: Path) -> Callable[[bytes], None]:
         def put(raw: bytes) -> None:
@@ -254,12 +291,6 @@ class Kept:
         line = hashlib.sha256(raw).hexdigest().encode() + b" " + raw + b"\n"
         (self.journal / "journal").write_bytes(line)
 
-    def _info(self) -> None:
-        render.artifact(vconv.info(self.folder))
-
-    def _card(self) -> None:
-        vconv.card(self.folder, force=True)
-
     def _reference(self) -> None:
         reference_file.load(self.reference, Artifact.open(self.folder).manifest)
 
@@ -268,14 +299,21 @@ class Kept:
             assert len(list(journal.notes())) == journal.steps
 
 
-@pytest.fixture(scope="module")
-def kept_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("altered")
-
-
 @pytest.fixture
-def kept(small_artifact: Path, kept_in: Path) -> Kept:
-    return Kept(small_artifact, kept_in / "kept")
+def kept(small_artifact: Path, tmp_path: Path) -> Kept:
+    return Kept(small_artifact, tmp_path / "kept")
+
+
+@contextlib.contextmanager
+def no_more_than(nbytes: int) -> Iterator[None]:
+    """Refuse this process more memory than it has, and some bytes: MemoryError is then raised, or worse."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def hold(file: TypedFile, place: Place, change: str) -> None:
@@ -283,9 +321,27 @@ def hold(file: TypedFile, place: Place, change: str) -> None:
     file.write(altered(file.read(), place, change))
     for use in file.uses:
         start = time.perf_counter()
-        with contextlib.suppress(VconvError):
+        with contextlib.suppress(VconvError), no_more_than(GIGABYTE):
             use()
         assert time.perf_counter() - start < SECONDS
+
+
+@ONE
+def test_what_is_not_altered_is_not_refused(kept: Kept) -> None:
+    """Whatever refuses everything would pass every other test here."""
+    for file in kept.files().values():
+        file.write(json.dumps(file.read()).encode())
+        with no_more_than(GIGABYTE):
+            for use in file.uses:
+                use()
+        kept.restore()
+
+
+def test_more_than_a_gigabyte_is_noticed() -> None:
+    greedy = TypedFile("", dict, lambda raw: None, (lambda: bytearray(2 * GIGABYTE),))
+    with pytest.raises(MemoryError):
+        hold(greedy, (), "null")
+    assert len(bytearray(2 * GIGABYTE)) == 2 * GIGABYTE
 
 
 @ONE
@@ -316,3 +372,41 @@ def test_no_altered_file_gives_more_than_a_sentence(
     alter()
     shown = capsys.readouterr().out
     assert "\x1b]" not in shown
+
+
+COMMANDS = (("info",), ("card", "--force"), ("validate", "--quick", "--offline"))
+SAMPLE = [
+    (MANIFEST_FILE, ("variants", 1, "contract"), "an object"),
+    (MANIFEST_FILE, ("golden", "floor"), "a large number"),
+    (CONFIG_FILE, ("hidden_size",), "a large number"),
+    (PREPROCESSOR_FILE, ("size",), "a large number"),
+    (results.RESULTS_FILE, ("reports",), "many values"),
+]
+"""By file: a value, and what is put in its place."""
+
+
+@ONE
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "place", "change"), SAMPLE)
+def test_the_command_line_gives_no_more_than_a_sentence(
+    kept: Kept, name: str, place: Place, change: str
+) -> None:
+    def bounded() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (8 * GIGABYTE, 8 * GIGABYTE))
+
+    try:
+        file = kept.files()[name]
+        assert place in list(places(file.read()))
+        file.write(altered(file.read(), place, change))
+        for command, *options in COMMANDS:
+            ended = subprocess.run(
+                [sys.executable, "-m", "vconv", command, str(kept.folder), *options],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                preexec_fn=bounded,
+            )
+            assert ended.returncode in (0, 1, 2), ended.stderr
+            assert "Traceback" not in ended.stderr
+    finally:
+        kept.restore()

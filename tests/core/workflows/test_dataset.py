@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from vconv.convert.libraries import models
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ArtifactError, EngineError, InputError
 from vconv.runtime.engines.base import in_batches
+from vconv.runtime.inputs.image_folder import find_images
 from vconv.runtime.inputs.images import natural_image
 from vconv.runtime.inputs.pictures import open_picture
 from vconv.runtime.inputs.preprocessing import preprocess
@@ -38,6 +40,7 @@ from vconv.validators.report.dataset import IMAGE, StepNote
 from vconv.validators.report.dataset_document import SkippedImage
 from vconv.validators.report.document import ValidationResult
 from vconv.validators.report.journal import JournalTable, open_journal
+from vconv.validators.report.upgrade import read_report
 from vconv.workflows import dataset as dataset_room
 from vconv.workflows import validate as judging
 
@@ -406,6 +409,30 @@ def test_images_that_the_processor_refuses_are_skipped_and_two_have_no_neighbour
     assert (found.images, found.k, found.agreement_by_chance) == (2, 0, None)
     assert {row.neighbours.agreement for row in found.variants} == {None}
     assert len(found.worst) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "first"), [("unreadable", 1_000), ("," * 4_000, 49)], ids=["short names", "long names"]
+)
+def test_a_report_on_a_hundred_thousand_unreadable_files_is_short_and_is_read_again(
+    copied: Path,
+    folder: Path,
+    validate: Callable[..., ValidationResult],
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    first: int,
+) -> None:
+    closed = {f"{number:06}": reason for number in range(100_500)}
+    monkeypatch.setattr(judging, "find_images", lambda given: replace(find_images(given), closed=closed))
+    report = validate(folder)
+    found = report.dataset
+    assert found.skipped_count == 100_501
+    assert [row.image for row in found.skipped] == list(closed)[:first]
+    content = json.loads(Path(report.report).read_text())
+    assert read_report(content, "validate").dataset == found
+    assert vconv.card(copied, force=True)["left_out"] == []
+    del content["dataset"]["skipped_count"]
+    assert read_report(content, "validate").dataset.skipped_count == first
 
 
 def test_images_that_the_processor_refuses_one_and_all_have_not_passed(

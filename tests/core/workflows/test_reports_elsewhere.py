@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vconv
-from vconv.errors import InputError
+from vconv.errors import ArtifactError, InputError
 
 
 def kept(folder: Path) -> dict[Path, bytes]:
@@ -55,3 +56,33 @@ def test_a_folder_that_is_a_file_is_a_sentence_before_anything_is_run(
     (tmp_path / "file").write_text("")
     with pytest.raises(vconv.VconvError, match="cannot write a report into .*file .*--reports"):
         vconv.validate(copied, quick=True, reports=tmp_path / "file")
+
+
+INSIDE: dict[str, Callable[[Path], Path]] = {
+    "the artifact": lambda folder: folder,
+    "a new folder in it": lambda folder: folder / "new" / "folder",
+    "its own reports": lambda folder: folder / "reports",
+    "a link into it": lambda folder: folder.parent / "link",
+    "a way around": lambda folder: folder / ".." / folder.name / "new",
+}
+
+
+@pytest.mark.parametrize("place", INSIDE)
+def test_a_place_inside_an_artifact_is_refused_before_anything_is_done(
+    copied: Path, small_artifact: Path, refused: Any, place: str
+) -> None:
+    (copied.parent / "link").symlink_to(copied / "new")
+    before, where = sorted(copied.rglob("*")), INSIDE[place](copied)
+    commands: list[Callable[[], object]] = [
+        lambda: vconv.validate(copied, reports=where),
+        lambda: vconv.compare([small_artifact, copied], reports=where),
+        lambda: vconv.bisect(copied, reports=where),
+    ]
+    for command in commands:
+        with refused(
+            ArtifactError,
+            f"cannot write the report into {where} | got a place inside the artifact",
+            "choose another --reports, or leave it out",
+        ):
+            command()
+    assert sorted(copied.rglob("*")) == before

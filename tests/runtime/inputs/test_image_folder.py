@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,42 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     found = find_images(tmp_path / "data")
     assert found.names == ("elsewhere/1.png", "real/0.png")
     assert found.closed == {"real/up": "a link to the folder itself"}
+
+
+def test_folders_may_be_nested_deeper_than_python_calls(tmp_path: Path) -> None:
+    depth = sys.getrecursionlimit() + 100
+    saved(tmp_path / "0.png")
+    deep = [tmp_path]
+    for _ in range(depth):
+        deep.append(deep[-1] / "a")
+        deep[-1].mkdir()
+    saved(deep[-1] / "1.png")
+    saved(deep[1] / "2.png")
+    try:
+        assert find_images(tmp_path).names == ("0.png", "a/2.png", "a/" * depth + "1.png")
+    finally:
+        (deep[-1] / "1.png").unlink()  # pytest cannot remove so deep a folder
+        (deep[1] / "2.png").unlink()
+        for folder in reversed(deep[1:]):
+            folder.rmdir()
+
+
+def test_a_folder_that_is_reached_twice_is_read_where_it_is_met_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One folder after another with all that is in it: the order in which links are met decides."""
+    saved(tmp_path / "1" / "sub" / "0.png")
+    (tmp_path / "1" / "link").symlink_to(tmp_path / "2")
+    saved(tmp_path / "2" / "1.png")
+    scandir = os.scandir
+
+    def in_order(path: Path) -> object:
+        return sorted(scandir(path), key=lambda entry: entry.name)
+
+    monkeypatch.setattr(image_folder.os, "scandir", in_order)
+    found = find_images(tmp_path)
+    assert found.names == ("1/link/1.png", "1/sub/0.png")
+    assert found.closed == {"2": "a link to 1/link"}
 
 
 def test_a_sub_folder_that_cannot_be_read_and_a_pipe_are_told(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from made_reports import output, report, timing, variant
 
+from vconv import documents
 from vconv.artifact.results import RESULTS_FILE
 from vconv.errors import ArtifactError
 from vconv.types import Check, Status
@@ -216,3 +218,31 @@ def test_a_page_that_cannot_be_drawn_takes_nothing_of_the_report_with_it(tmp_pat
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert path.with_suffix(".log").read_text() == "a log\n"
     assert not path.with_suffix(".html").exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "got"),
+    [("x" * 2**24, "more than 16,777,216 bytes"), ("," * 300_001, "more than 300,000 values")],
+)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_report_that_could_not_be_read_again_is_not_written_and_its_log_stays(
+    tmp_path: Path, reason: str, got: str, elsewhere: bool
+) -> None:
+    other = tmp_path / "other"
+    with pytest.raises(ArtifactError, match=f"cannot write .*-validate.json .* got {got} .* read its log"):
+        row = variant("onnx-fp32", reason=reason)
+        saving.save(tmp_path, report(row), "validate", "the log", elsewhere=other if elsewhere else None)
+    (log,) = (other if elsewhere else tmp_path / "reports").iterdir()
+    assert (log.suffix, log.read_text()) == (".log", "the log")
+    assert not (tmp_path / RESULTS_FILE).exists()
+
+
+def test_an_index_that_could_not_be_read_again_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving.save(tmp_path, report(), "validate", "")
+    before = (tmp_path / RESULTS_FILE).read_bytes()
+    monkeypatch.setattr(documents, "INDEX", replace(documents.INDEX, nbytes=len(before)))
+    with pytest.raises(ArtifactError, match=f"cannot write .*{RESULTS_FILE} .* got more than .* delete it"):
+        saving.save(tmp_path, report(), "validate", "")
+    assert (tmp_path / RESULTS_FILE).read_bytes() == before

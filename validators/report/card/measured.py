@@ -161,6 +161,6 @@ def accuracy(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         "prediction": tables.prediction(one, words),
         "agreement": tables.dataset(one, words),
         "images": document.dataset.images if document.dataset else 0,
-        "unread": len(document.dataset.skipped) if document.dataset else 0,
+        "unread": document.dataset.skipped_count if document.dataset else 0,
         "failures": failures,
     }

@@ -85,7 +85,7 @@ def recipe(library: str, settings: Config, size: tuple[int, int], classic: bool)
         found = _of_timm(settings) if library == "timm" else _of_transformers(settings, classic)
     except KeyError as error:
         raise InexpressibleError(str(error.args[0])) from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, InexpressibleError):
             raise
         raise InexpressibleError(_UNEXPECTED) from error

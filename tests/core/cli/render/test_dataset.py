@@ -82,6 +82,14 @@ def test_what_is_simulated_or_synthetic_says_so_and_nothing_is_taken_for_markup(
     assert "skipped: 5.png" not in text
 
 
+def test_more_images_than_a_report_lists_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    content = document()
+    content["dataset"]["skipped_count"] = 100_500
+    text = " ".join(drawn(content, capsys).split())
+    assert "1,234,567 images, 100,500 skipped, other files, ignored: 1" in text
+    assert "and 100,495 more, the log names the first 7" in text
+
+
 def test_a_variant_is_shown_at_the_output_with_most_images_beyond_or_else_the_greatest_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -115,6 +116,11 @@ TIMM = SYSTEMS["vit_small_patch16_dinov3.lvd1689m"].config
         ("transformers", {**BIT, "size": {"longest_edge": 256}}, "size"),
         ("transformers", {key: value for key, value in BIT.items() if key != "size"}, "size"),
         ("transformers", {key: value for key, value in BIT.items() if key != "image_mean"}, "image_mean"),
+        (
+            "transformers",
+            {**BIT, "crop_size": {"height": -math.inf, "width": 224}},
+            "one that has another form than usual",
+        ),
         ("transformers", {**BIT, "image_std": 0.5}, "one that has another form than usual"),
         ("transformers", {}, "image_processor_type"),
         ("timm", {"pretrained_cfg": {**TIMM["pretrained_cfg"], "crop_mode": "border"}}, "crop_mode"),

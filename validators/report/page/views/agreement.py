@@ -149,6 +149,7 @@ def folder(report: Report) -> dict[str, Any] | None:
         "table": Table(f"Agreement over {found.images} images", named, rows),
         "worst": worst,
         "skipped": [(row.image, row.reason) for row in found.skipped],
+        "unlisted": found.skipped_count - len(found.skipped),
     }
 
 
