@@ -157,7 +157,7 @@ def export(
         "artifact": str(target),
         "weights": source.origin.label,
         "weights_given": None if weights is None else str(weights),
-        "weights_found_again": bool(source.origin.synthetic or source.origin.revision),
+        "weights_found_again": made.source.found_again,
         "synthetic": source.origin.synthetic,
         "without_weights": without_weights,
         "seconds": round(time.perf_counter() - start, 2),

@@ -14,7 +14,7 @@ from PIL import Image
 from vconv.errors import InputError
 from vconv.regular_files import open_regular
 from vconv.runtime.inputs.images import SUFFIXES
-from vconv.runtime.inputs.pictures import UnreadableError, open_picture, QUIET_PILLOW
+from vconv.runtime.inputs.pictures import QUIET_PILLOW, UnreadableError, open_picture
 
 THUMBNAIL_SIDE = 160
 """The greatest length of a thumbnail's longer side, in pixels."""

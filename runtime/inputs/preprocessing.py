@@ -17,7 +17,7 @@ from vconv.convert.libraries import timm_models
 from vconv.convert.libraries.base import quiet, stock_transformers, understood
 from vconv.convert.libraries.readers import find_reader
 from vconv.errors import InputError
-from vconv.runtime.inputs.pictures import UnreadableError, QUIET_PILLOW, upright
+from vconv.runtime.inputs.pictures import QUIET_PILLOW, UnreadableError, upright
 from vconv.types import CHANNELS, CONFIG_FILE, PREPROCESSOR_FILE, Array
 
 Processor = Callable[[Sequence[Image.Image]], Array]
