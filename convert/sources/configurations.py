@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vconv.catalog.systems import System
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import find_reader, require_named
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.documents import CONFIGURATION
 from vconv.errors import WeightsError
@@ -66,6 +66,7 @@ def read(
     for name in from_catalog:
         say(f"no {name} beside the weights: using the published one")
     config = found[CONFIG_FILE]
+    require_named(config)
     if not wanted.describes(config):
         raise WeightsError(
             f"{path} has weights of another architecture",

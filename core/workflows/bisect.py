@@ -92,7 +92,7 @@ def bisect(
             expected="a real one",
             fix=f"see what each cause does: `vconv validate {shlex.quote(str(path))} --device {device}`",
         )
-    photographs = open_images(images) if images else []
+    photographs = open_images(images, log.say) if images else []
     artifact = Artifact.open(path)
     made = artifact.manifest
     chosen = BisectedVariant.find(artifact, variant, place, engine)

@@ -107,16 +107,14 @@ def export(
     system = systems.find(name) if isinstance(name, str) else name
     _check_options(batch, opset, seed, bool(images), golden, out)
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
-    photographs = open_images(images) if images else []
+    photographs = open_images(images, say) if images else []
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
         asked = Request(system, None if weights is None else str(weights), hub, pool, periods, offline)
         source = open_source(asked, stage.scratch, say)
         size = image_size(source)
-        names: tuple[str, ...] = ()
-        if golden:
-            pixel_values, names = originals.sample(source.folder, photographs, seed, size)
+        pixel_values, names = originals.sample(source.folder, photographs, seed, size)
         prepared = prepare(folder, source, say)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)

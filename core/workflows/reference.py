@@ -72,7 +72,7 @@ def reference(
         VconvError: an error that the user can fix; nothing is written.
     """
     place = _place(device)
-    photographs = open_images(images) if images else []
+    photographs = open_images(images, say) if images else []
     artifact, target = Artifact.open(path), Path(out)
     made = artifact.manifest
     artifact.require_weights()

@@ -120,8 +120,8 @@ def validate(
     plan = timing_plan(quick, full, budget)
     trial = RunPlan.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
     limits = open_limits(within)
-    photographs = open_images(images) if images else []
-    image_folder = find_images(dataset) if dataset is not None else None
+    photographs = open_images(images, log.say) if images else []
+    image_folder = find_images(dataset, log.say) if dataset is not None else None
     artifact = Artifact.open(path)
     folder = artifact.folder
     recorded = read_reference(reference, artifact.manifest, {"--images": images, "--dataset": dataset})

@@ -129,7 +129,7 @@ def document(
         neighbours_between=tuple(_between(lanes, near)),
         worst=tuple(_worst(journal, lanes, outputs, images)),
         skipped=tuple(_skipped(journal, images)),
-        other_files=images.others,
+        other_files=len(images.others),
         resumed=resumed,
         seconds=time.perf_counter() - started,
     )

@@ -102,7 +102,7 @@ def images(dataset: DatasetReport) -> str:
     """Return the numbers of judged images, skipped images and other files of a folder, in words."""
     said = [f"{dataset.images:,} images"]
     said += [f"{len(dataset.skipped):,} skipped"] * bool(dataset.skipped)
-    said += [f"other files, ignored: {dataset.other_files:,}"] * bool(dataset.other_files)
+    said += [f"files of other suffixes, left out: {dataset.other_files:,}"] * bool(dataset.other_files)
     return ", ".join(said)
 
 
