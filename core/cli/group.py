@@ -101,7 +101,7 @@ def _sentences() -> Iterator[None]:
         _exit_with(
             VconvError(
                 f"wrong use of {command}",
-                got=error.format_message(),
+                got=error.format_message().removeprefix("Got "),
                 expected=f"what `{command} --help` shows",
                 fix="correct the command and run it again",
             )

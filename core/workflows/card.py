@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact import results
 from vconv.artifact.artifact import Artifact, read_config
 from vconv.artifact.results import CARD_FILE
@@ -22,6 +23,7 @@ from vconv.validators.report.card.words import LANGUAGES
 DEFAULT_LANGUAGE = LANGUAGES[0]
 
 
+@checked_arguments
 def card(
     path: str | Path, lang: str | None = None, *, force: bool = False, say: Say = silent
 ) -> dict[str, Any]:

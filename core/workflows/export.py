@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
@@ -46,6 +47,7 @@ from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 DEFAULT_OUT = "artifacts"
 
 
+@checked_arguments
 @own_surroundings()
 def export(
     name: str | System,

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import FileRecord
 from vconv.artifact.staging import left_behind, workplace
@@ -25,6 +26,7 @@ from vconv.workflows import originals
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+@checked_arguments
 @own_surroundings()
 def fill(
     path: str | Path,

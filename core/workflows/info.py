@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
 from vconv.validators.report import history
 
 
+@checked_arguments
 def info(path: str | Path) -> dict[str, Any]:
     """Return an artifact's manifest, its missing files and its newest reports.
 

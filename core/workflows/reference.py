@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.staging import scratch_folder
@@ -32,6 +33,7 @@ KINDS = ("cpu", "cuda")
 """Devices that run a reference. An NPU's own GELU is the tanh form, and no patch may correct a reference."""
 
 
+@checked_arguments
 @own_surroundings()
 def reference(
     path: str | Path,

@@ -139,7 +139,8 @@ def test_a_configuration_that_names_no_architecture_is_refused(
     small_system: System, given: Path, scratch: Path, refused: Refused, content: dict[str, Any]
 ) -> None:
     (given / "config.json").write_text(json.dumps(content))
-    with refused(WeightsError, "config.json does not say which network", "got no model_type and no architect"):
+    told = "config.json does not say which network it describes | got no model_type and no architecture | "
+    with refused(WeightsError, told):
         opened(small_system, given, scratch)
 
 

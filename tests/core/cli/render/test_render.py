@@ -389,6 +389,18 @@ def test_the_winner_of_a_comparison_is_named_with_its_artifact_where_that_is_ano
         assert [one.strip() for one in lines if "winner" in one] == [line]
 
 
+@ONE
+def test_the_original_is_called_the_same_in_every_table(
+    documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = set()
+    for draw, name in ((draw_validated, "validated"), (draw_compared, "compared")):
+        text = drawn(Drawn(draw, documents[name], (), ()), io.StringIO(), monkeypatch)
+        first = next(line for line in text.splitlines() if line.strip().startswith("original-torch-fp32 "))
+        words.add(first.split()[-1])
+    assert words == {"reference"}
+
+
 @pytest.mark.parametrize(
     ("text", "width", "lines"),
     [
