@@ -22,7 +22,7 @@ _TOLD: Mapping[Any, str] = {
     **{str: "a text", Path: "a path", int: "a whole number", float: "a number", bool: "True or False"},
     type(None): "None",
 }
-"""By annotation: what a user is told to give. For any other, it is the name of the class."""
+"""By annotation: its words in an error. Any other annotation is a class, which is named."""
 
 
 def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:

@@ -158,7 +158,7 @@ def _require_possible(library: _Library, normalisation: _Normalisation) -> None:
         if not all(isinstance(one, int | float) and least < one < math.inf for one in numbers):
             raise InputError(
                 f"{library.file} describes an image processor that cannot be",
-                got=f"{entry} = {shortened(str(values))}",
+                got=f"{entry} = {shortened(str(numbers))}",
                 expected=expected,
                 fix=f"give {entry} as the {library.file} does that was published with the weights",
             )
