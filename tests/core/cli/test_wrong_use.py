@@ -216,7 +216,7 @@ def test_weights_that_are_not_sound_are_refused(
     [
         (
             {"image_std": [0, 0, 0]},
-            "an image processor that cannot be | got image_std = [0, 0, 0] | expected finite numbers above 0 | ",
+            "image processor that cannot be | got image_std = [0, 0, 0] | expected finite numbers above 0",
         ),
         (
             {"image_processor_type": "Nope"},
