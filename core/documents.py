@@ -56,7 +56,7 @@ INDEX = DocumentKind(
     '{"reports": [...]}',
     2**22,
     100_000,
-    "delete it: its reports stay, but count no more; then `vconv card --force`",
+    "delete it: its reports stay, but count no more; then `vconv card PATH --force`",
 )
 """results.json: some 300 bytes for each report."""
 REPORT = DocumentKind("a report", 2**24, 300_000, "take it out of results.json")

@@ -1,4 +1,4 @@
-"""The standard streams: closed ones are opened, and a full one ends a command in one sentence."""
+"""The standard streams: closed ones are opened, a full one is one sentence, a reader may leave early."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 from vconv.errors import VconvError
 
@@ -35,11 +36,19 @@ def open_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def discard(stream: TextIO) -> None:
+    """Let a stream without a reader take what is in its buffer, and all that follows, as if it was read."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 @contextlib.contextmanager
 def printing() -> Iterator[None]:
     """Turn the failure of standard output in this block into one sentence.
 
-    A broken pipe stays as it is: its reader has seen enough, and the command ends without a word.
+    A reader that has seen enough, such as ``head``, is no failure: the rest of the block is not printed, and
+    the command ends as if it was.
 
     Raises:
         VconvError: standard output takes no more text.
@@ -49,7 +58,8 @@ def printing() -> Iterator[None]:
         sys.stdout.flush()
     except OSError as error:
         if error.errno == errno.EPIPE:
-            raise
+            discard(sys.stdout)
+            return
         raise VconvError(
             "cannot print to standard output",
             got=error.strerror or "an error",

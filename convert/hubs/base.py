@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vconv.convert.files import shards
 from vconv.errors import WeightsError
+from vconv.printable import shortened
 from vconv.types import PICKLE_FILE, WEIGHTS_FILE
 
 WEIGHTS = (WEIGHTS_FILE, shards.SAFETENSORS_INDEX, PICKLE_FILE, shards.PICKLE_INDEX)
@@ -139,7 +140,7 @@ def explained(wanted: Wanted, error: Exception, began: bool, others: Iterable[st
     row, endpoint, status = wanted.hub, wanted.hub.endpoint(), status_of(error)
     kind = _kind(wanted, error, began)
     first = list(_chain(error))[-1]
-    said = " ".join(str(first).split())[:200] or type(first).__name__
+    said = shortened(str(first)) or type(first).__name__
     if status:
         said = _headers(error).get("X-Error-Message") or http.client.responses.get(status, "an error")
     fields = {

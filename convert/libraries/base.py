@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vconv.backends import without_torch_npu
 from vconv.convert.network import Network
 from vconv.errors import VconvError, WeightsError
+from vconv.printable import shortened
 from vconv.types import CONFIG_FILE, Config
 
 
@@ -114,10 +115,10 @@ def understood(
                 expected="docstrings, which transformers reads when it is imported",
                 fix="unset PYTHONOPTIMIZE, or set it to 1",
             ) from error
-        said = " ".join(str(error).replace(str(folder), "the folder").split())
+        said = shortened(str(error).replace(str(folder), "the folder"))
         raise kind(
             f"{library} cannot make the {thing} that {file} describes",
-            got=f"{type(error).__name__}: {said[:200]}",
+            got=f"{type(error).__name__}: {said}",
             expected="a configuration that it knows",
             fix=f"the cause is not known beyond these words of {library}: see whether {file} was edited",
         ) from error

@@ -10,8 +10,8 @@ from vconv.convert.layouts import dinov2, dinov3_vit, timm_vit, vit
 from vconv.convert.layouts.base import Layout
 from vconv.convert.libraries import timm_config, transformers_config, transformers_options
 from vconv.convert.network import Network
-from vconv.errors import UnknownNameError
-from vconv.types import Config
+from vconv.errors import UnknownNameError, WeightsError
+from vconv.types import CONFIG_FILE, Config
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,38 @@ READERS: Mapping[str, Reader] = {
 """Every reader, by family."""
 
 
+_NAMED_BY: Mapping[str, str] = {"transformers": "model_type", "timm": "architecture"}
+"""Library -> the entry of its ``config.json`` that names the network."""
+
+
 def find_reader(config: Config) -> Reader:
     """Choose the reader of a configuration.
 
     Raises:
         UnknownNameError: vconv has no reader for it.
+        WeightsError: it names no network.
     """
     for reader in READERS.values():
         if reader.describes(config):
             return reader
-    name = str(config.get("architecture") or config.get("model_type") or "")
+    require_named(config)
+    name = str(config.get("architecture") or config.get("model_type"))
     raise UnknownNameError("architecture", name, READERS, fix="use a checkpoint of a listed system")
+
+
+def require_named(config: Config) -> None:
+    """Check that a configuration names its network.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    if not any(config.get(key) for key in _NAMED_BY.values()):
+        raise WeightsError(
+            f"{CONFIG_FILE} does not say which network it describes",
+            got=f"no {' and no '.join(_NAMED_BY.values())}",
+            expected=" or ".join(f"{key} ({library})" for library, key in _NAMED_BY.items()),
+            fix=f"give {CONFIG_FILE} as it was published with the weights",
+        )
 
 
 def network(config: Config, keys: Iterable[str] = ()) -> Network:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vconv import documents
 from vconv.catalog.systems import System
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import find_reader, require_named
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.documents import CONFIGURATION
 from vconv.errors import ArtifactError, WeightsError
@@ -67,6 +67,7 @@ def read(
     for name in from_catalog:
         say(f"no {name} beside the weights: using the published one")
     config = found[CONFIG_FILE]
+    require_named(config)
     if not wanted.describes(config):
         raise WeightsError(
             f"{path} has weights of another architecture",

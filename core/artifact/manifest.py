@@ -127,7 +127,14 @@ def load(folder: Path) -> Manifest:
         ArtifactError: there is no manifest, its digest differs, or this version cannot read it.
     """
     path = folder / MANIFEST_FILE
-    if not path.is_file() or not (folder / DIGEST_FILE).is_file():
+    if path.is_file() and not (folder / DIGEST_FILE).is_file():
+        raise ArtifactError(
+            f"{folder / DIGEST_FILE} is missing",
+            got=f"{MANIFEST_FILE} without its hash",
+            expected=f"{MANIFEST_FILE} and {DIGEST_FILE}",
+            fix="fetch the artifact again, or export it again",
+        )
+    if not path.is_file():
         raise ArtifactError(
             f"no artifact at {folder}",
             got="a folder without a manifest"

@@ -84,6 +84,11 @@ class SourceRecord(Record):
     prefixes: tuple[str, ...] = ()
     licence: str
 
+    @property
+    def found_again(self) -> bool:
+        """Whether the weights are found without being given: drawn again, or in a repository's revision."""
+        return bool(self.synthetic or self.revision)
+
 
 class PatchRecord(Record):
     """One patch: the sites that it changed, how the artifact carries it, and the proof that it is valid."""

@@ -26,6 +26,7 @@ class Command(click.Command):
         """Parse the arguments of the command, which prints its help if that is asked for; see click."""
         with printing():
             return super().make_context(info_name, args, parent, **extra)
+        raise click.exceptions.Exit(0)  # a reader of the help has seen enough of it
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options; see click. Options that are in no group of :data:`GROUPS` go under Options."""
@@ -67,6 +68,7 @@ class Commands(click.Group):
             return super().make_context(info_name, args, parent, **extra)
         with _sentences(), printing():
             return super().make_context(info_name, args, parent, **extra)
+        raise click.exceptions.Exit(0)  # likewise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -99,7 +101,7 @@ def _sentences() -> Iterator[None]:
         _exit_with(
             VconvError(
                 f"wrong use of {command}",
-                got=error.format_message(),
+                got=error.format_message().removeprefix("Got "),
                 expected=f"what `{command} --help` shows",
                 fix="correct the command and run it again",
             )

@@ -14,6 +14,7 @@ import click
 from vconv.cli.terminal import is_redrawn
 from vconv.printable import printable
 from vconv.progress import Counted
+from vconv.streams import discard
 from vconv.types import Say
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class Printed:
             self._due = now + EVERY_SECONDS
         try:
             click.echo(f"{now - self._start:6.1f} s  {printable(line)}", file=self._stream)
-        except OSError as error:  # a log without room costs its lines, not the work of hours
+        except OSError as error:  # a log without room or reader costs its lines, not the work of hours
             if error.errno == errno.EPIPE:
-                raise
+                discard(self._stream)
 
     def close(self) -> None:
         """Do nothing: all lines are permanent."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.patches.base import Patch
@@ -42,6 +43,7 @@ _APART = ("files", "source", "variants", "golden", "preprocessing")
 """Checks that cannot explain the failure of a variant: no variant uses the data that they check."""
 
 
+@checked_arguments
 @own_surroundings()
 def bisect(
     path: str | Path,
@@ -93,7 +95,7 @@ def bisect(
             fix=f"see what each cause does: `vconv validate {shlex.quote(str(path))} --device {device}`",
         )
     require_seed(seed)
-    photographs = open_images(images) if images else []
+    photographs = open_images(images, log.say) if images else []
     artifact = Artifact.open(path)
     made = artifact.manifest
     chosen = BisectedVariant.find(artifact, variant, place, engine)

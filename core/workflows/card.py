@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact import results
 from vconv.artifact.artifact import Artifact, read_config
 from vconv.artifact.results import CARD_FILE
@@ -21,6 +23,7 @@ from vconv.validators.report.card.words import LANGUAGES
 DEFAULT_LANGUAGE = LANGUAGES[0]
 
 
+@checked_arguments
 def card(
     path: str | Path, lang: str | None = None, *, force: bool = False, say: Say = silent
 ) -> dict[str, Any]:
@@ -34,7 +37,8 @@ def card(
 
     Returns:
         ``artifact``, ``file``, ``language``, ``sha256``, the ``reports`` that the card uses, and
-        ``left_out``: a sentence for each report that is damaged.
+        ``left_out``: a sentence for each report that is damaged; and ``weights_found_again``, whether the
+        original's weights are found without being given.
 
     Raises:
         VconvError: an error that the user can fix; the card is unchanged.
@@ -60,7 +64,11 @@ def card(
                     expected="none, or the card as vconv wrote it",
                     fix="move it away, or replace it with --force",
                 )
-            return {"artifact": str(path), **_write(artifact, kept, lang, say)}
+            return {
+                "artifact": str(path),
+                **_write(artifact, kept, lang, say),
+                "weights_found_again": artifact.manifest.source.found_again,
+            }
     except OSError as error:
         raise ArtifactError(
             f"cannot write {folder / CARD_FILE}",
@@ -84,7 +92,8 @@ def refresh(artifact: Artifact, say: Say) -> str | None:
         with results.locked(artifact.folder):
             kept = results.read(artifact.folder)
             if _foreign(artifact.folder, kept):
-                say(f"{CARD_FILE} was changed by hand and is left alone: `vconv card --force` replaces it")
+                replacing = f"vconv card {shlex.quote(str(artifact.folder))} --force"
+                say(f"{CARD_FILE} was changed by hand and is left alone: `{replacing}` replaces it")
                 return None
             _write(artifact, kept, None, say)
     except (VconvError, OSError) as error:

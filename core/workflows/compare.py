@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
@@ -30,6 +31,7 @@ from vconv.workflows.checks import check_artifact
 from vconv.workflows.run_plan import RunPlan, timing_plan
 
 
+@checked_arguments
 @own_surroundings()
 def compare(
     paths: Sequence[str | Path],

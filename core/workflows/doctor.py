@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.errors import InputError
 from vconv.runtime.doctor import diagnosis
 from vconv.runtime.doctor.diagnosis import Finding, State
@@ -22,6 +23,7 @@ def _needed() -> list[str]:
     return ["onnx", *(engine.package for engine in ENGINES.values() if engine.needed)]
 
 
+@checked_arguments
 @own_surroundings()
 def doctor(
     probed: bool = False,

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
@@ -46,6 +47,7 @@ from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 DEFAULT_OUT = "artifacts"
 
 
+@checked_arguments
 @own_surroundings()
 def export(
     name: str | System,
@@ -107,16 +109,14 @@ def export(
     system = systems.find(name) if isinstance(name, str) else name
     _check_options(batch, opset, seed, bool(images), golden, out)
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
-    photographs = open_images(images) if images else []
+    photographs = open_images(images, say) if images else []
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
         asked = Request(system, None if weights is None else str(weights), hub, pool, periods, offline)
         source = open_source(asked, stage.scratch, say)
         size = image_size(source)
-        names: tuple[str, ...] = ()
-        if golden:
-            pixel_values, names = originals.sample(source.folder, photographs, seed, size)
+        pixel_values, names = originals.sample(source.folder, photographs, seed, size)
         prepared = prepare(folder, source, say)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
@@ -157,7 +157,7 @@ def export(
         "artifact": str(target),
         "weights": source.origin.label,
         "weights_given": None if weights is None else str(weights),
-        "weights_found_again": bool(source.origin.synthetic or source.origin.revision),
+        "weights_found_again": made.source.found_again,
         "synthetic": source.origin.synthetic,
         "without_weights": without_weights,
         "seconds": round(time.perf_counter() - start, 2),

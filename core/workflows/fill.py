@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import FileRecord
 from vconv.artifact.staging import left_behind, workplace
@@ -25,6 +26,7 @@ from vconv.workflows import originals
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+@checked_arguments
 @own_surroundings()
 def fill(
     path: str | Path,
@@ -44,23 +46,32 @@ def fill(
         say: receives progress lines.
 
     Returns:
-        ``artifact`` and the weights file's ``sha256`` and ``nbytes``.
+        ``artifact`` and the weights file's ``sha256`` and ``nbytes``; ``weights_given``, the original's
+        weights if they were given, else None; and ``weights_found_again``, whether they are found without it.
 
     Raises:
         VconvError: an error that the user can fix; the artifact is unchanged.
     """
     artifact = Artifact.open(path)
-    _fill_weights(artifact, originals.request(artifact, weights, hub, offline), say)
-    return {"artifact": str(path), **artifact.manifest.files[WEIGHTS_FILE].model_dump()}
+    copied = _fill_weights(artifact, originals.request(artifact, weights, hub, offline), say)
+    return {
+        "artifact": str(path),
+        **artifact.manifest.files[WEIGHTS_FILE].model_dump(),
+        "weights_given": None if weights is None or copied else str(weights),
+        "weights_found_again": artifact.manifest.source.found_again,
+    }
 
 
-def _fill_weights(artifact: Artifact, asked: Request, say: Say) -> None:
+def _fill_weights(artifact: Artifact, asked: Request, say: Say) -> bool:
     """Write an artifact's weights file, and check its hash against the hash of the file that export left out.
 
     Args:
         artifact: the artifact.
         asked: the request for the original's weights, or for the file that was left out.
         say: receives progress lines.
+
+    Returns:
+        Whether the file that was left out was copied, and not made from the original's weights.
 
     Raises:
         ArtifactError: the artifact has its weights already, is incomplete or changed, or cannot be written;
@@ -91,7 +102,7 @@ def _fill_weights(artifact: Artifact, asked: Request, say: Say) -> None:
             place = kept.enter_context(workplace(folder, FILLING))
             require_space(place, wanted.nbytes)
             written = place / WEIGHTS_FILE
-            digest = _write(written, place, artifact, asked, say)
+            digest, copied = _write(written, place, artifact, asked, say)
             if digest != wanted.sha256:
                 raise ArtifactError(
                     "the filled weights are not those of the artifact",
@@ -100,6 +111,7 @@ def _fill_weights(artifact: Artifact, asked: Request, say: Say) -> None:
                     fix="use the weights that it was made from: `vconv info` names them",
                 )
             written.rename(target)
+            return copied
     except OSError as error:
         full = disk_full(error, folder / FILLING)
         if full is not None:
@@ -147,8 +159,12 @@ def _checked(artifact: Artifact) -> FileRecord:
     return made.files[WEIGHTS_FILE]
 
 
-def _write(written: Path, scratch: Path, artifact: Artifact, asked: Request, say: Say) -> str:
-    """Copy the weights file that was left out, or make it from the original's weights; return its sha256."""
+def _write(written: Path, scratch: Path, artifact: Artifact, asked: Request, say: Say) -> tuple[str, bool]:
+    """Copy the weights file that was left out, or make it from the original's weights.
+
+    Returns:
+        Its sha256, and whether it was copied.
+    """
     given, wanted = Path(asked.weights or ""), artifact.manifest.files[WEIGHTS_FILE]
     if given.is_file() and given.stat().st_size == wanted.nbytes:
         nbytes = given.stat().st_size
@@ -156,9 +172,10 @@ def _write(written: Path, scratch: Path, artifact: Artifact, asked: Request, say
         if digest == wanted.sha256:
             say(f"copying {given.name}")
             shutil.copyfile(given, written)
-            return sha256_of(written, megabytes("hashed", nbytes, say).add)
+            return sha256_of(written, megabytes("hashed", nbytes, say).add), True
     (scratch / "source").mkdir()
     source = open_source(asked, scratch / "source", say)
     say(f"writing {WEIGHTS_FILE}")
     lines = artifact.ledger
-    return checkpoint.rewrite(written, lines, ledger.renamed(lines, source.network, source.entries), say)
+    renamed = ledger.renamed(lines, source.network, source.entries)
+    return checkpoint.rewrite(written, lines, renamed, say), False

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
 from vconv.validators.report import history
 
 
+@checked_arguments
 def info(path: str | Path) -> dict[str, Any]:
     """Return an artifact's manifest, its missing files and its newest reports.
 
     Returns:
-        The artifact's path and manifest; ``outputs``, the shape of each output; ``missing``, the missing
+        The artifact's path and manifest; ``weights_found_again``, whether the original's weights are found
+        without being given; ``outputs``, the shape of each output; ``missing``, the missing
         files; ``altered``, the size of each file that is not as long as the manifest says;
         ``unlike_catalog``, how the network differs from the catalog's system of its name: by entry of the
         configuration, its value and the catalog's; ``reports``, the newest of each kind, as
@@ -33,6 +36,7 @@ def info(path: str | Path) -> dict[str, Any]:
     golden = document["golden"]
     return {
         "artifact": str(path),
+        "weights_found_again": made.source.found_again,
         **document,
         "source": {**document["source"], "published": document["source"]["from_catalog"]},
         "outputs": {name: list(shape) for name, shape in made.outputs.items()},

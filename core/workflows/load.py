@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.errors import InputError, UnavailableError, UnknownNameError
 from vconv.precisions import PRECISIONS
@@ -21,6 +22,7 @@ from vconv.validators.latency import winners
 from vconv.validators.latency.winners import RankedVariant
 
 
+@checked_arguments
 @own_surroundings()
 def load(
     path: str | Path,

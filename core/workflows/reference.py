@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import INSIDE, Artifact, is_inside
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.staging import scratch_folder
@@ -32,6 +33,7 @@ KINDS = ("cpu", "cuda")
 """Devices that run a reference. An NPU's own GELU is the tanh form, and no patch may correct a reference."""
 
 
+@checked_arguments
 @own_surroundings()
 def reference(
     path: str | Path,
@@ -73,7 +75,7 @@ def reference(
     """
     place = _place(device)
     require_seed(seed)
-    photographs = open_images(images) if images else []
+    photographs = open_images(images, say) if images else []
     artifact, target = Artifact.open(path), Path(out)
     made = artifact.manifest
     artifact.require_weights()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,7 +40,8 @@ def timing_plan(quick: bool = False, full: bool = False, budget: float | None = 
     """Return how much to time: a quick run (`--quick`), a full run (`--full`) or the default, in a budget.
 
     Raises:
-        InputError: the budget, in seconds, is not positive, or both ``quick`` and ``full`` are requested.
+        InputError: the budget, in seconds, is not positive or not finite, or both ``quick`` and ``full`` are
+            requested.
     """
     if quick and full:
         raise InputError(
@@ -48,8 +50,13 @@ def timing_plan(quick: bool = False, full: bool = False, budget: float | None = 
     chosen = QUICK if quick else FULL if full else DEFAULT
     if budget is None:
         return chosen
-    if not budget > 0:
-        raise InputError("--budget is out of range", got=budget, expected="more than 0", fix="give seconds")
+    if not 0 < budget < math.inf:
+        raise InputError(
+            "--budget is out of range",
+            got=budget,
+            expected="a number of seconds, more than 0",
+            fix="give seconds; with --full there is no budget",
+        )
     return replace(chosen, budget_seconds=budget)
 
 

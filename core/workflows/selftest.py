@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.catalog import systems
@@ -64,12 +65,13 @@ class TestedArtifact:
     live: Reference
 
 
+@checked_arguments
 @own_surroundings()
 def selftest(
     path: str | Path | None = None,
     weights: str | Path | None = None,
     *,
-    within: str = "strict",
+    within: str | Path = "strict",
     engines: Sequence[str] | None = None,
     clean_runs: int = CLEAN_RUNS,
     hub: str = DEFAULT_HUB,

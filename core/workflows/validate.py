@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.sources.table import DEFAULT_HUB
@@ -54,6 +55,7 @@ from vconv.workflows.reference import read_reference
 from vconv.workflows.run_plan import RunPlan, timing_plan
 
 
+@checked_arguments
 @own_surroundings()
 def validate(
     path: str | Path,
@@ -121,8 +123,8 @@ def validate(
     trial = RunPlan.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
     limits = open_limits(within)
     require_seed(seed)
-    photographs = open_images(images) if images else []
-    image_folder = find_images(dataset) if dataset is not None else None
+    photographs = open_images(images, log.say) if images else []
+    image_folder = find_images(dataset, log.say) if dataset is not None else None
     artifact = Artifact.open(path)
     folder = artifact.folder
     recorded = read_reference(reference, artifact.manifest, {"--images": images, "--dataset": dataset})

@@ -18,6 +18,7 @@ from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, applied
 from vconv.errors import EngineError, MemoryShortError
 from vconv.precisions import FP32, PRECISIONS, Precision
+from vconv.printable import shortened
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines import arithmetic
 from vconv.runtime.engines.base import Placed, Session
@@ -53,7 +54,7 @@ def refusals(precision: Precision, device: Device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        got = f"{type(error).__name__}: {shortened(str(error))}"
         if isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in got:
             raise MemoryShortError(
                 f"{device.name} has too little memory",

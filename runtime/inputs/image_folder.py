@@ -14,8 +14,9 @@ from PIL import Image
 
 from vconv.errors import InputError
 from vconv.regular_files import open_regular
-from vconv.runtime.inputs.images import SUFFIXES
+from vconv.runtime.inputs.images import SUFFIXES, say_left_out
 from vconv.runtime.inputs.pictures import QUIET_PILLOW, UnreadableError, open_picture
+from vconv.types import Say, silent
 
 THUMBNAIL_SIDE = 160
 """The greatest length of a thumbnail's longer side, in pixels."""
@@ -30,13 +31,13 @@ class ImageFolder:
         path: the folder.
         names: the names of the images, relative to the folder and with slashes, sorted.
         closed: name of a sub-folder or other entry that was not read -> the reason.
-        others: how many files are not images, judged by their names.
+        others: the names of the files that are not images, judged by their suffixes, likewise.
     """
 
     path: Path
     names: tuple[str, ...]
     closed: dict[str, str]
-    others: int
+    others: tuple[str, ...]
 
     def digest(self, index: int) -> str:
         """Return the sha256 of an image's bytes; empty if they cannot be read."""
@@ -70,7 +71,7 @@ class _Walk:
     root: Path
     names: list[str] = field(default_factory=list)
     closed: dict[str, str] = field(default_factory=dict)
-    others: int = 0
+    others: list[str] = field(default_factory=list)
     seen: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def enter(self, relative: str) -> None:
@@ -109,18 +110,19 @@ class _Walk:
             if folder:
                 yield name
             elif Path(name).suffix.lower() not in SUFFIXES:
-                self.others += 1
+                self.others.append(name)
             elif file:
                 self.names.append(name)
             else:
                 self.closed[name] = "neither a file nor a folder"
 
 
-def find_images(folder: str | Path) -> ImageFolder:
+def find_images(folder: str | Path, say: Say = silent) -> ImageFolder:
     """Find the images of a folder and its sub-folders, by their names.
 
     Args:
         folder: the folder.
+        say: receives a line about the files that are left out.
 
     Raises:
         InputError: the path is not a folder, or the folder holds no image that can be read.
@@ -135,7 +137,9 @@ def find_images(folder: str | Path) -> ImageFolder:
         )
     walk = _Walk(path)
     walk.enter("")
-    found = ImageFolder(path, tuple(sorted(walk.names)), dict(sorted(walk.closed.items())), walk.others)
+    others = tuple(sorted(walk.others))
+    say_left_out(folder, others, say)
+    found = ImageFolder(path, tuple(sorted(walk.names)), dict(sorted(walk.closed.items())), others)
     first = ""
     for index, name in enumerate(found.names):
         try:

@@ -11,12 +11,16 @@ import numpy as np
 from PIL import Image
 
 from vconv.errors import InputError
+from vconv.printable import printable
 from vconv.runtime.inputs.pictures import UnreadableError, open_picture
+from vconv.types import Say, silent
 
 GREATEST_COUNT = 64
 """The most photographs of one run: their pixel values and all outputs are held in memory."""
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""The suffixes of images in a folder, in lower case; other files are ignored."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+"""The suffixes of images in a folder, in lower case; other files are left out, and this is said."""
+_NAMED = 3
+"""The number of files that are named where files are left out."""
 NATURAL_SIZE = (384, 512)
 """Height and width of a made-up image, in pixels."""
 
@@ -55,23 +59,24 @@ class Photographs(Sequence[Image.Image]):
             ) from error
 
 
-def open_images(paths: Iterable[str | Path]) -> Photographs:
+def open_images(paths: Iterable[str | Path], say: Say = silent) -> Photographs:
     """Find photographs, and decode each once to see that it can be used.
 
     Args:
-        paths: files, or folders of files with names that end in .png, .jpg, .jpeg or .webp.
+        paths: files, or folders of files whose names end in one of :data:`SUFFIXES`.
+        say: receives a line about the files of a folder that are left out.
 
     Raises:
         InputError: a path is missing, or is not a picture that can be used; or there are no images, or more
             than :data:`GREATEST_COUNT`.
     """
     paths = list(paths)
-    files = tuple(file for path in map(Path, paths) for file in _files(path))
+    files = tuple(file for path in map(Path, paths) for file in _files(path, say))
     if not files:
         raise InputError(
             f"no images in {', '.join(map(str, paths))}",
             got="none",
-            expected="at least one .png, .jpg, .jpeg or .webp",
+            expected=f"at least one file whose name ends in {', '.join(SUFFIXES)}",
             fix="name image files, or a folder that holds some",
         )
     if len(files) > GREATEST_COUNT:
@@ -87,12 +92,25 @@ def open_images(paths: Iterable[str | Path]) -> Photographs:
     return found
 
 
-def _files(path: Path) -> list[Path]:
+def say_left_out(folder: str | Path, names: Sequence[str], say: Say) -> None:
+    """Say which files of a folder are left out because their suffix is not one of :data:`SUFFIXES`."""
+    if names:
+        count = (
+            "1 file of another suffix is"
+            if len(names) == 1
+            else f"{len(names):,} files of other suffixes are"
+        )
+        named = ", ".join(printable(" ".join(name.split())) for name in names[:_NAMED])
+        say(f"{count} left out of {folder}: {named}{', ...' * (len(names) > _NAMED)}")
+
+
+def _files(path: Path, say: Say) -> list[Path]:
     """Return the images of a folder, by their names; for anything else, the path itself."""
     if not path.is_dir():
         return [path]
     try:
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        entries = sorted(path.iterdir())
+        others = [one.name for one in entries if one.suffix.lower() not in SUFFIXES and not one.is_dir()]
     except OSError as error:
         raise InputError(
             f"cannot read the folder {path}",
@@ -100,6 +118,8 @@ def _files(path: Path) -> list[Path]:
             expected="a folder of images",
             fix="check the path and its permissions",
         ) from error
+    say_left_out(path, others, say)
+    return [one for one in entries if one.suffix.lower() in SUFFIXES]
 
 
 def require_seed(seed: int) -> None:

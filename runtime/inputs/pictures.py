@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vconv.printable import shortened
 from vconv.regular_files import open_regular
 from vconv.shared_setting import SharedSetting
 
@@ -24,7 +25,7 @@ _TO_8_BITS = 'Image.fromarray(numpy.interp(image, (LOW, HIGH), (0, 255)).round()
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (FileNotFoundError, "no such file"),
     (PermissionError, "no permission to read it"),
-    (UnidentifiedImageError, "not an image that can be read"),
+    (UnidentifiedImageError, "a file that Pillow does not recognise as a picture"),
 )
 
 
@@ -124,5 +125,5 @@ def _reasons() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     told = next((reason for kind, reason in _REASONS if isinstance(error, kind)), None)
-    said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+    said = shortened(f"{type(error).__name__}: {error}")
     return told or getattr(error, "strerror", None) or said

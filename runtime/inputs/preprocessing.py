@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from vconv.convert.libraries import timm_models
 from vconv.convert.libraries.base import quiet, stock_transformers, understood
 from vconv.convert.libraries.readers import find_reader
 from vconv.errors import InputError
+from vconv.printable import shortened
 from vconv.runtime.inputs.pictures import QUIET_PILLOW, UnreadableError, upright
 from vconv.types import CHANNELS, CONFIG_FILE, PREPROCESSOR_FILE, Array
 
@@ -44,7 +46,7 @@ def _makes_rgb(stock: Any) -> bool:
     return known and bool(getattr(stock, "do_convert_rgb", False))
 
 
-def _transformers(folder: Path) -> _One:
+def _transformers(folder: Path) -> tuple[_One, _Normalisation]:
     stock = _stock_processor(folder)
     makes_rgb = _makes_rgb(stock)
 
@@ -53,26 +55,21 @@ def _transformers(folder: Path) -> _One:
         pixel_values: Array = stock(images=given, return_tensors="pt")["pixel_values"].numpy()[0]
         return pixel_values
 
-    return one
+    return one, (stock.image_mean, stock.image_std) if stock.do_normalize else _NONE
 
 
-def _transformers_normalisation(folder: Path) -> _Normalisation:
-    stock = _stock_processor(folder)
-    return (stock.image_mean, stock.image_std) if stock.do_normalize else _NONE
-
-
-def _timm(folder: Path) -> _One:
+def _timm(folder: Path) -> tuple[_One, _Normalisation]:
     from timm.data import transforms_factory
 
-    config = read_config(folder)
-    create: Any = transforms_factory.create_transform
-    transform: Any = create(**timm_models.preprocessing(config))
-    return lambda image: transform(image.convert("RGB")).numpy()  # as timm's ImageDataset does
-
-
-def _timm_normalisation(folder: Path) -> _Normalisation:
     settings = timm_models.preprocessing(read_config(folder))
-    return settings["mean"], settings["std"]
+    create: Any = transforms_factory.create_transform
+    transform: Any = create(**settings)
+
+    def one(image: Image.Image) -> Array:
+        pixel_values: Array = transform(image.convert("RGB")).numpy()  # as timm's ImageDataset does
+        return pixel_values
+
+    return one, (settings["mean"], settings["std"])
 
 
 @dataclass(frozen=True)
@@ -80,19 +77,22 @@ class _Library:
     """The functions and the file for the image processors of a library.
 
     Args:
-        make: makes a folder's stock processor.
-        normalisation: returns the mean and the standard deviation that the processor normalises with.
+        make: makes a folder's stock processor, and returns the mean and the standard deviation that it
+            normalises with.
         file: the file that describes the processor.
+        mean: the entry of the file for the mean.
+        std: the entry of the file for the standard deviation.
     """
 
-    make: Callable[[Path], _One]
-    normalisation: Callable[[Path], _Normalisation]
+    make: Callable[[Path], tuple[_One, _Normalisation]]
     file: str
+    mean: str
+    std: str
 
 
 _PROCESSORS: Mapping[str, _Library] = {
-    "transformers": _Library(_transformers, _transformers_normalisation, PREPROCESSOR_FILE),
-    "timm": _Library(_timm, _timm_normalisation, CONFIG_FILE),
+    "transformers": _Library(_transformers, PREPROCESSOR_FILE, "image_mean", "image_std"),
+    "timm": _Library(_timm, CONFIG_FILE, "mean", "std"),
 }
 """Library -> its image processors."""
 
@@ -107,8 +107,8 @@ def denormalised(folder: Path, pixel_values: Array) -> Array:
     Returns:
         uint8 (N, H, W, 3), in RGB.
     """
-    normalisation = _PROCESSORS[find_reader(read_config(folder)).library].normalisation
-    mean, deviation = (np.array(values, np.float64) for values in normalisation(folder))
+    _, normalisation = _PROCESSORS[find_reader(read_config(folder)).library].make(folder)
+    mean, deviation = (np.array(values, np.float64) for values in normalisation)
     shares = pixel_values.transpose(0, 2, 3, 1) * deviation + mean
     pictures: Array = np.rint(255 * shares.clip(0.0, 1.0)).astype(np.uint8)
     return pictures
@@ -124,15 +124,17 @@ def load_processor(folder: Path) -> Processor:
         folder: a folder with the library's configuration files.
 
     Raises:
-        InputError: the library does not know the image processor. The processor raises this error too, if the
-            library cannot run it, or if an image is too large, is of a mode that is refused, or is damaged.
+        InputError: the library does not know the image processor, or its mean or standard deviation is not
+            possible. The processor raises this error too, if the library cannot run it, or if an image is too
+            large, is of a mode that is refused, or is damaged.
     """
     library = find_reader(read_config(folder)).library
     known = _PROCESSORS[library]
     # Libraries find some faults only at the first image.
     understandable = functools.partial(understood, library, "image processor", known.file, InputError, folder)
     with understandable():
-        one = known.make(folder)
+        one, normalisation = known.make(folder)
+    _require_possible(known, normalisation)
 
     def process(images: Sequence[Image.Image]) -> Array:
         pixel_values = []
@@ -144,6 +146,22 @@ def load_processor(folder: Path) -> Processor:
             return np.ascontiguousarray(np.stack(pixel_values), dtype=np.float32)
 
     return process
+
+
+def _require_possible(library: _Library, normalisation: _Normalisation) -> None:
+    """Check that each mean is a finite number, and each standard deviation one above 0."""
+    for entry, values, least, expected in (
+        (library.mean, normalisation[0], -math.inf, "finite numbers"),
+        (library.std, normalisation[1], 0.0, "finite numbers above 0"),
+    ):
+        numbers = np.ravel(np.array(values, dtype=object)).tolist()
+        if not all(isinstance(one, int | float) and least < one < math.inf for one in numbers):
+            raise InputError(
+                f"{library.file} describes an image processor that cannot be",
+                got=f"{entry} = {shortened(str(numbers))}",
+                expected=expected,
+                fix=f"give {entry} as the {library.file} does that was published with the weights",
+            )
 
 
 def _upright(image: Image.Image, place: int) -> Image.Image:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vconv.errors import VconvError
-from vconv.printable import printable
+from vconv.printable import printable, shortened
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,17 @@ def test_every_control_character_is_shown_as_its_escape(text: str, shown: str) -
 def test_an_error_has_no_control_characters() -> None:
     error = VconvError("a\x1b[31mfile", got="\x07", expected="text", fix="none")
     assert str(error) == r"a\x1b[31mfile | got \x07 | expected text | fix: none"
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "shown"),
+    [
+        ("two  words\n", 9, "two words"),
+        ("two words more", 13, "two words ..."),
+        ("two words more", 12, "two ..."),
+        ("unbreakable", 9, "unbre ..."),
+        ("", 5, ""),
+    ],
+)
+def test_a_long_text_is_cut_off_between_words(text: str, length: int, shown: str) -> None:
+    assert shortened(text, length) == shown

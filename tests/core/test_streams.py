@@ -29,9 +29,32 @@ def test_a_closed_or_full_standard_output(command: tuple[str, ...]) -> None:
     assert shell(">/dev/full", *command) == (2, "", FULL)
 
 
-def test_a_reader_that_has_seen_enough() -> None:
-    _, out, err = shell("; echo $? >&2) | true", "list", "--json", before="(")
-    assert (out, err) == ("", "1\n")
+@pytest.mark.parametrize(
+    "command", [("list", "--json"), ("list",), ("--help",), ("--version",), ("info", "--help")], ids=" ".join
+)
+def test_a_reader_that_has_seen_enough_is_no_failure(command: tuple[str, ...]) -> None:
+    assert shell("2>&1; echo $? >&3) | true", *command, before="exec 3>&2; (") == (0, "", "0\n")
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_reader_that_has_seen_enough_does_not_change_the_exit_status(passed: bool) -> None:
+    """The command prints progress and a result, and more than a pipe and its buffers hold."""
+    script = f"""
+from vconv.cli import exit_by, main, progress, show
+@main.command()
+def validated():
+    say = progress()
+    for _ in range(3):
+        say(70_000 * "-")
+    show(70_000 * "-", print, False)
+    exit_by({passed})
+main(["validated"])
+"""
+    line = '(exec 3>&2; ("$@" 2>&1; echo $? >&3) | true)'
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.stderr == f"{0 if passed else 1}\n"
 
 
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)

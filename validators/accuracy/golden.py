@@ -22,6 +22,7 @@ from vconv.convert.libraries import corrections, models
 from vconv.convert.network import Network
 from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
+from vconv.printable import shortened
 from vconv.regular_files import open_regular
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import in_batches
@@ -228,7 +229,7 @@ def load(path: Path) -> tuple[Array, dict[str, Array]]:
             safetensors_file.bounded_length(file)
         tensors = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unusable(path, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        raise _unusable(path, f"{type(error).__name__}: {shortened(str(error))}") from error
     if INPUT not in tensors:
         raise _unusable(path, f"no {INPUT}")
     for name, value in tensors.items():

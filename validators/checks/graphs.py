@@ -22,6 +22,7 @@ from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.graphs.passes.remove_unused import unused
 from vconv.disk import own_folders
+from vconv.printable import shortened
 from vconv.runtime.engines.runnable import broken_bound
 from vconv.types import INPUT, Check, Status
 from vconv.validators.checks.fusible_gelu import fusible_gelus
@@ -50,7 +51,7 @@ def _valid(subject: InspectedGraph) -> Wrong | None:
     try:
         onnx.checker.check_model(_without_weights(subject) if _is_linked(subject) else str(subject.path))
     except (onnx.checker.ValidationError, ValueError) as error:
-        return Wrong(" ".join(str(error).split())[:200])
+        return Wrong(shortened(str(error)))
     return None
 
 

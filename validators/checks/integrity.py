@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -106,17 +108,22 @@ def verify_made_later(artifact: Artifact) -> list[Check]:
 def _stray(artifact: Artifact) -> list[str]:
     """List the files of an artifact that its manifest does not list and that vconv does not write later."""
     folder, manifest = artifact.folder, artifact.manifest
-    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    names = (path.relative_to(folder) for path in found)
-    later = {variant.path for variant in manifest.made_later}
-    return sorted(
-        name.as_posix()
-        for name in names
-        if name.as_posix() not in {*manifest.files, *_BESIDE, *later}
-        and not (len(name.parts) > 1 and name.parts[0] == REPORTS_FOLDER)
+    listed = {*manifest.files, *(variant.path for variant in manifest.made_later)}
+    linked = {parent.as_posix() for name in listed for parent in PurePosixPath(name).parents}
+    return sorted({*_names(folder, "", linked)} - listed - _BESIDE)
+
+
+def _names(folder: Path, within: str, linked: Collection[str]) -> Iterator[str]:
+    """Yield the names of files; a link to a folder is entered only if its name is in ``linked``."""
+    for entry in os.scandir(folder / within):
+        name = f"{within}{entry.name}"
         # Hidden files belong to a hub or to another run that has not finished; no library loads them.
-        and not name.parts[0].startswith(".")
-    )
+        if not within and (entry.name.startswith(".") or (entry.name == REPORTS_FOLDER and entry.is_dir())):
+            continue
+        if entry.is_dir(follow_symlinks=name in linked):
+            yield from _names(folder, f"{name}/", linked)
+        else:
+            yield name
 
 
 def _sha256(chunks: Iterable[bytes]) -> str:

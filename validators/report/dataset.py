@@ -134,7 +134,7 @@ def document(
         worst=tuple(_worst(journal, lanes, outputs, images)),
         skipped=skipped,
         skipped_count=skipped_count,
-        other_files=images.others,
+        other_files=len(images.others),
         resumed=resumed,
         seconds=time.perf_counter() - started,
     )

@@ -233,7 +233,8 @@ def _dataset(found: DatasetReport) -> Iterator[str]:
     yield f"data set {found.folder}: {sentences.images(found)}, {_number(found.seconds)} s{resumed}"
     yield f"neighbours by {found.neighbours_of}, shared by chance: {_number(found.agreement_by_chance)}"
     for row in found.variants:
-        yield f"{_placed(row)}: {row.status}" + f": {row.reason}" * bool(row.reason)
+        status = sentences.word(row.status, row.reason, measured=True)
+        yield f"{_placed(row)}: {status}" + f": {row.reason}" * bool(row.reason)
         for name, output in row.outputs.items():
             limit = f"limit {_number(output.limit)}, beyond {_number(output.beyond)}"
             yield f"  {name}: compared {output.compared}, {limit}"

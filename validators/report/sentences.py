@@ -83,9 +83,14 @@ def named_apart(row: VariantName, several: bool) -> str:
 
 def standing(row: VariantRow) -> str:
     """Return a variant's status in a word; that of one that was measured but not judged says what it is."""
-    if row.status is not Status.SKIPPED or not (row.outputs or row.latency):
-        return row.status
-    return "reference" if row.reason.startswith(IS_REFERENCE) else "not judged"
+    return word(row.status, row.reason, bool(row.outputs or row.latency))
+
+
+def word(status: Status, reason: str, measured: bool) -> str:
+    """Return a status in a word: see :func:`standing`."""
+    if status is not Status.SKIPPED or not measured:
+        return status
+    return "reference" if reason.startswith(IS_REFERENCE) else "not judged"
 
 
 def computed(precision: str, arithmetic: str) -> str:
@@ -102,7 +107,7 @@ def images(dataset: DatasetReport) -> str:
     """Return the numbers of judged images, skipped images and other files of a folder, in words."""
     said = [f"{dataset.images:,} images"]
     said += [f"{dataset.skipped_count:,} skipped"] * bool(dataset.skipped_count)
-    said += [f"other files, ignored: {dataset.other_files:,}"] * bool(dataset.other_files)
+    said += [f"files of other suffixes, left out: {dataset.other_files:,}"] * bool(dataset.other_files)
     return ", ".join(said)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 
-from vconv.cli.render.base import Cell, Document, FoldedText, command, pairs, show, sized, table, wrapped
+from vconv.cli.render.base import Cell, Document, FoldedText, pairs, show, sized, table, wrapped
+from vconv.cli.render.commands import command, next_command
 from vconv.cli.render.validation import variants
 from vconv.types import weights_named
 from vconv.validators.report.rows import VariantRow
@@ -67,10 +67,7 @@ def exported(document: Document) -> None:
         variants([VariantRow.model_validate(row) for row in document["variants"]])
     else:
         show("no variant was run: --golden none leaves the reference and its checks out")
-    verb = "fill" if document["without_weights"] else "validate"
-    given = shlex.quote(document["weights_given"] or "WHERE")
-    where = "" if document["weights_found_again"] else f" --weights {given}"
-    command(f"next: vconv {verb} {shlex.quote(document['artifact'])}{where}")
+    next_command("next:", "fill" if document["without_weights"] else "validate", document)
 
 
 def _weights(document: Document) -> str:
@@ -83,7 +80,7 @@ def carded(document: Document) -> None:
     """Draw the result of writing a card."""
     wrapped(f"{document['file']} ({document['language']}), from vconv.json{_listed(document['reports'])}")
     if not document["reports"]:
-        command(f"without measurements: vconv validate {shlex.quote(document['artifact'])}")
+        next_command("without measurements:", "validate", document)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -102,12 +99,11 @@ def referred(document: Document) -> None:
         ("file", f"{document['file']}, {size}, sha256 {digest}"),
     ]
     show(pairs(rows))
-    file = shlex.quote(document["file"])
-    command(f"next, on the other machine: vconv validate PATH --reference {file}")
+    command("next, on the other machine:", "vconv", "validate", "PATH", "--reference", document["file"])
 
 
 def filled(document: Document) -> None:
     """Draw the result of filling an artifact."""
     size, digest = sized(document["nbytes"]), document["sha256"][:12]
     wrapped(f"{document['artifact']} has its weights: {size}, sha256 {digest}")
-    command(f"next: vconv validate {shlex.quote(document['artifact'])}")
+    next_command("next:", "validate", document)

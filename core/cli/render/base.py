@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +38,8 @@ GAP = 2
 """Columns between the cells of a table without lines."""
 NARROWEST = 12
 """The smallest width of a column of names."""
-_HANG = "  "
+HANG = "  "
+"""How the lines of a text after the first begin."""
 
 
 def show(*parts: RenderableType) -> None:
@@ -71,7 +71,7 @@ class _Printable:
             yield Segment(printable(segment.text), segment.style)
 
 
-def folded(text: str, width: int = WIDTH, hang: str = _HANG) -> list[str]:
+def folded(text: str, width: int = WIDTH, hang: str = HANG) -> list[str]:
     """Break a text into lines: between words, and inside a long word after a ``-``, ``_``, ``.`` or ``/``.
 
     Args:
@@ -111,20 +111,6 @@ def marked(status: str, text: str) -> None:
     """Print a status in its colour, followed by a text about it."""
     first, *others = folded(f"{status}: {text}")
     show(Text.assemble(coloured(status), first[len(status) :]), *others)
-
-
-def command(text: str) -> None:
-    """Print a command to copy; a long command continues on the next line after a backslash, as in a shell."""
-    lines = [""]
-    for word in shlex.split(text, posix=False):
-        longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if len(longer) + len(" \\") <= WIDTH:
-            lines[-1] = longer
-        elif shlex.quote(word) == word:
-            lines.append(_HANG + "\\\n".join(folded(word, WIDTH - len(_HANG) - len(" \\"), hang="")))
-        else:
-            lines.append(_HANG + word)
-    show(" \\\n".join(lines))
 
 
 def coloured(status: str) -> Text:

@@ -49,12 +49,12 @@ def _variants(found: DatasetReport, classified: bool) -> Iterator[list[Cell]]:
     """Lay out each variant with the figures of its worst output."""
     for row in found.variants:
         name, output = max(row.outputs.items(), key=lambda item: _badness(item[1]))
-        errors = output.vector_relative_error
+        errors, status = output.vector_relative_error, sentences.word(row.status, row.reason, measured=True)
         cells = [sentences.short_name(row), _SHORT.get(name, name)]
         cells += [_number(errors[key], ".1e") for key in ("p50", "p100")]
         cells += ["-" if output.beyond is None else str(output.beyond)]
         cells += [_number(row.neighbours.agreement, ".4f")]
-        yield [*cells, *[_number(row.top1_agreement, ".4f")] * classified, coloured(row.status)]
+        yield [*cells, *[_number(row.top1_agreement, ".4f")] * classified, coloured(status)]
 
 
 def _badness(output: DatasetOutput) -> tuple[int, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import groupby
@@ -19,7 +18,6 @@ from vconv.cli.render.base import (
     Document,
     FoldedText,
     coloured,
-    command,
     marked,
     pairs,
     show,
@@ -27,6 +25,7 @@ from vconv.cli.render.base import (
     table,
     wrapped,
 )
+from vconv.cli.render.commands import next_command
 from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
 
 
@@ -139,8 +138,12 @@ def _validations(document: Document) -> None:
     """Draw the newest reports: status, time, devices, and the fastest variant."""
     if document["reports_trouble"]:
         marked("warning", document["reports_trouble"])
+    elif not document["reports"] and WEIGHTS_FILE in document["missing"]:
+        show("not validated yet")
     elif not document["reports"]:
-        command(f"not validated yet: vconv validate {shlex.quote(document['artifact'])}")
+        next_command("not validated yet:", "validate", document)
+    if not document["reports"]:
+        return
     drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     for report in document["reports"]:
         first, *others = _report(report)
@@ -185,8 +188,6 @@ def _files(document: Document) -> None:
         marked(
             "warning", f"{name} has {nbytes} bytes, not {document['files'][name]['nbytes']}: fetch it again"
         )
-    if document["without_weights"] and WEIGHTS_FILE in document["missing"]:
-        path, source = shlex.quote(document["artifact"]), document["source"]
-        known = source["synthetic"] or source["revision"]
-        wrapped("exported without weights: complete it with")
-        command(f"  vconv fill {path}" + " --weights WHERE" * (not known))
+    if WEIGHTS_FILE in document["missing"]:
+        title = "exported without weights" if document["without_weights"] else "its weights are missing"
+        next_command(f"{title}; complete it:", "fill", document)

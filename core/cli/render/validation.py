@@ -10,7 +10,7 @@ from vconv.cli.render.prediction import predictions
 from vconv.cli.render.published import published
 from vconv.types import Status, weights_named
 from vconv.validators.report import sentences
-from vconv.validators.report.comparison import Comparison
+from vconv.validators.report.comparison import Comparison, ComparisonRow
 from vconv.validators.report.document import Report, ValidationResult
 from vconv.validators.report.rows import LatencyRow, OutputRow, VariantRow
 
@@ -134,6 +134,11 @@ def _conclusion(document: ValidationResult) -> None:
     show(coloured(document.status))
 
 
+def _word(row: ComparisonRow) -> str:
+    measured = row.vector_relative_error is not None or row.p50_ms is not None
+    return sentences.word(row.status, row.reason, measured)
+
+
 def compared(document: Comparison) -> None:
     """Draw a comparison: one table of all artifacts, variants, engines and devices."""
     rows: list[list[Cell]] = []
@@ -148,7 +153,7 @@ def compared(document: Comparison) -> None:
             _figure(row.vector_relative_error, ".1e"),
             _figure(row.cosine, ".6f"),
         ]
-        rows.append([f"  {sentences.short_name(row)}", *numbers, coloured(row.status)])
+        rows.append([f"  {sentences.short_name(row)}", *numbers, coloured(_word(row))])
     show(table(["variant"], ["batch", "p50 ms", "img/s", "error", "cosine", "<status"], rows))
     for row in document.rows:
         if row.timing_refused:

@@ -40,6 +40,13 @@ def test_an_exception_of_a_library_becomes_a_one_line_error(kind: type[Exception
         raise kind("one\n  two " + 300 * "x")
 
 
+def test_what_a_library_says_is_cut_off_between_words() -> None:
+    with pytest.raises(WeightsError) as caught, understood("timm"):
+        raise ValueError("one two three four " * 20)
+    assert caught.value.got.endswith(" ...")
+    assert {*caught.value.got.removeprefix("ValueError: ").split()} == {"one", "two", "three", "four", "..."}
+
+
 def test_the_error_names_the_object_and_the_configuration_file(refused: Refused) -> None:
     sentence = "timm cannot make the image processor that other.json describes"
     with (

@@ -134,9 +134,17 @@ def test_another_architecture_is_refused_and_both_are_named(
             opened(other, given, scratch)
 
 
-@pytest.mark.parametrize(
-    "content", [{}, {"model_type": None}, {"model_type": "resnet"}, {"architecture": "resnet18"}]
-)
+@pytest.mark.parametrize("content", [{}, {"model_type": None}, {"hidden_size": 384}])
+def test_a_configuration_that_names_no_architecture_is_refused(
+    small_system: System, given: Path, scratch: Path, refused: Refused, content: dict[str, Any]
+) -> None:
+    (given / "config.json").write_text(json.dumps(content))
+    told = "config.json does not say which network it describes | got no model_type and no architecture | "
+    with refused(WeightsError, told):
+        opened(small_system, given, scratch)
+
+
+@pytest.mark.parametrize("content", [{"model_type": "resnet"}, {"architecture": "resnet18"}])
 def test_an_architecture_that_nobody_knows_is_refused(
     small_system: System, given: Path, scratch: Path, refused: Refused, content: dict[str, Any]
 ) -> None:

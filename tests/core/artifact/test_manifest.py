@@ -50,6 +50,12 @@ def test_one_changed_byte_is_an_error(folder: Path) -> None:
         manifest.load(folder)
 
 
+def test_a_missing_digest_is_what_is_missing(folder: Path) -> None:
+    (folder / DIGEST_FILE).unlink()
+    with pytest.raises(ArtifactError, match=r"\.json\.sha256 is missing \| got vconv\.json without its hash"):
+        manifest.load(folder)
+
+
 def test_a_missing_folder_and_a_folder_without_a_manifest_say_so(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such folder"):
         manifest.load(tmp_path / "nothing")

@@ -75,6 +75,7 @@ def test_info_shows_what_the_manifest_says(small_artifact: Path) -> None:
         assert {key: row[key] for key in ("opset", "ir_version", "operators")}.items() <= kept[
             "graph"
         ].items()
+    assert document.pop("weights_found_again") is True
     assert document["golden"].pop("file") == recorded["golden"]["path"]
     assert document["source"].pop("published") == recorded["source"]["from_catalog"]
     made = manifest.load(small_artifact)
@@ -170,7 +171,11 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["compare", "a", "--capture"], "--capture cannot be met here | got cpu, which captures no graphs"),
         (["validate", ".", "--engine", "tensorrt"], "unknown engine | got 'tensorrt'"),
         (["validate", ".", "--quick", "--full"], "--quick and --full exclude each other"),
-        (["validate", ".", "--budget", "0"], "--budget is out of range | got 0.0"),
+        *(
+            (["validate", ".", "--budget", value], f"--budget is out of range | got {float(value)} | ")
+            for value in ("0", "-1", "inf", "nan", "1e999")
+        ),
+        (["info", "a", "b"], "wrong use of vconv info | got unexpected extra argument (b) | "),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(

@@ -210,6 +210,29 @@ def test_weights_that_are_not_sound_are_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["weights"]
 
 
+@pytest.mark.parametrize("golden", ["record", "none"])
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"image_std": [0, 0, 0]},
+            "image processor that cannot be | got image_std = [0, 0, 0] | expected finite numbers above 0",
+        ),
+        (
+            {"image_processor_type": "Nope"},
+            "transformers cannot make the image processor that preprocessor_config.json describes | got ",
+        ),
+    ],
+)
+def test_an_image_processor_that_cannot_be_is_refused_by_its_cause(
+    values: dict[str, Any], sentence: str, golden: str, weights: Path, tmp_path: Path
+) -> None:
+    edit(PREPROCESSOR_FILE, **values)(weights)
+    told = refused("export", NAME, "--weights", weights, "--golden", golden, "--out", tmp_path / "a")
+    assert sentence in told
+    assert len(told) < 600
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -487,7 +487,8 @@ def test_the_command_line_shows_it_and_its_json_holds_it(
     validated(ValidationResult.model_validate(document))
     # Long names are folded, wherever they stand: what is drawn is read without its spaces.
     drawn = "".join(capsys.readouterr().out.split())
-    told = f"dataset{folder}:{IMAGES}images,1skipped,otherfiles,ignored:1;weights{document['weights']}"
+    count = f"{IMAGES}images,1skipped,filesofothersuffixes,leftout:1"
+    told = f"dataset{folder}:{count};weights{document['weights']}"
     assert f"{told}(synthetic:nottrainedweights)" in drawn
     assert f"skipped:{BROKEN}:" in drawn
     log = Path(document["log"]).read_text()

@@ -30,11 +30,15 @@ def text(copied: Path, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("text", LANGUAGES, indirect=True)
-def test_another_size_under_a_catalogs_name_says_what_it_is(text: str, system: System) -> None:
+def test_another_size_under_a_catalogs_name_says_what_it_is(text: str, system: System, copied: Path) -> None:
     said = next(line for line in text.splitlines() if f"`{system.name}`" in line)
     assert any(f"{word} `{system.name}`" in said for word in LANGUAGES.values())
     assert "96" in said and ("384" in said or "768" in said or "1024" in said or "img_size" in said)
     assert f"# {system.hub_id}" not in text
+    family = manifest.load(copied).system.family
+    titles = (f"# A network of the family `{family}` on Ascend NPU", f"# `{family}` 系列的网络 昇腾 NPU 适配")
+    assert [line for line in text.splitlines() if line in titles] != []
+    assert "\\`" not in text
 
 
 @pytest.mark.parametrize("text", LANGUAGES, indirect=True)

@@ -207,6 +207,6 @@ def test_info_draws_an_artifact_without_weights_and_says_how_to_complete_it(
     without_weights(copied)
     render.artifact(vconv.info(copied))
     shown = capsys.readouterr().out.replace("\\\n", "").replace("\n", " ")
-    assert "exported without weights: complete it with" in shown
+    assert "exported without weights; complete it:" in shown
     assert "vconv fill" in shown
     assert "WHERE" not in shown, "synthetic weights are drawn again"

@@ -30,9 +30,11 @@ def test_images_of_all_sub_folders_are_sorted_by_their_names(tmp_path: Path) -> 
         saved(tmp_path / name)
     (tmp_path / "labels.csv").write_text("a,1")
     (tmp_path / "b" / "notes").write_text("")
-    found = find_images(tmp_path)
+    said: list[str] = []
+    found = find_images(tmp_path, said.append)
     assert list(found.names) == sorted(names)
-    assert (found.others, found.closed) == (2, {})
+    assert (found.others, found.closed) == (("b/notes", "labels.csv"), {})
+    assert said == [f"2 files of other suffixes are left out of {tmp_path}: b/notes, labels.csv"]
 
 
 def test_an_image_is_upright_in_its_own_mode_and_has_the_digest_of_its_bytes(tmp_path: Path) -> None:
@@ -58,7 +60,7 @@ def test_what_cannot_be_read_says_why_without_a_name_of_this_machine(tmp_path: P
     assert isinstance(read[0], Image.Image)
     reasons = [reason for reason in read[1:] if isinstance(reason, str)]
     assert len(reasons) == 5
-    assert reasons[1] == reasons[3] == "not an image that can be read"
+    assert reasons[1] == reasons[3] == "a file that Pillow does not recognise as a picture"
     assert reasons[4] == "no such file"
     assert not any(str(tmp_path) in reason or " object at " in reason or "\n" in reason for reason in reasons)
 
@@ -142,7 +144,7 @@ def test_a_sub_folder_that_cannot_be_read_and_a_pipe_are_told(
         ("file.png", "got a file"),
         ("empty", "got no image"),
         ("texts", "got no image"),
-        ("broken", r"got a\.png: not an image that can be read"),
+        ("broken", r"got a\.png: a file that Pillow does not recognise as a picture"),
     ],
 )
 def test_a_folder_without_an_image_is_refused(name: str, got: str, tmp_path: Path) -> None:

@@ -89,10 +89,23 @@ def test_photographs_are_opened_in_their_own_modes_in_the_order_given(tmp_path: 
 
 
 def test_a_folder_gives_its_images_by_name_and_nothing_else(tmp_path: Path) -> None:
-    for place, name in enumerate(("a.png", "b.PNG", "c.jpg", "d.jpeg", "e.webp")):
+    names = ("a.png", "b.PNG", "c.jpg", "d.jpeg", "e.webp", "f.gif", "g.BMP", "h.tif", "i.tiff", "j.avif")
+    for place, name in enumerate(names):
         Image.new("RGB", (place + 1, 1)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("not an image")
-    assert [image.width for image in open_images([tmp_path])] == [1, 2, 3, 4, 5]
+    (tmp_path / "folder").mkdir()
+    said: list[str] = []
+    assert [image.width for image in open_images([tmp_path], said.append)] == list(range(1, 11))
+    assert said == [f"1 file of another suffix is left out of {tmp_path}: notes.txt"]
+
+
+def test_the_first_files_that_are_left_out_are_named(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
+    for name in ("d.heic", "b.ppm", "c.csv", "with\nlines", "z"):
+        (tmp_path / name).write_text("")
+    said: list[str] = []
+    open_images([tmp_path], said.append)
+    assert said == [f"5 files of other suffixes are left out of {tmp_path}: b.ppm, c.csv, d.heic, ..."]
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
@@ -121,7 +134,7 @@ def test_a_missing_photograph_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "page.png").write_text("<html>")
-    with pytest.raises(InputError, match=r"page\.png.*not an image"):
+    with pytest.raises(InputError, match=r"page\.png.*not recognise as a picture"):
         open_images([tmp_path / "page.png"])
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,36 @@ def test_a_processor_that_fails_on_an_image_is_an_error_that_the_user_can_mend(
     with pytest.raises(InputError, match=r"cannot make .* that preprocessor_config\.json") as caught:
         preprocess(processor_folder, [natural_image(0)])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("system", [*TRANSFORMERS[:1], "vit_small_patch16_dinov3.lvd1689m"], indirect=True)
+@pytest.mark.parametrize(
+    ("entry", "values", "expected"),
+    [
+        ("std", [0, 0, 0], "finite numbers above 0"),
+        ("std", [0.2, 0.2, -0.1], "finite numbers above 0"),
+        ("std", [0.2, float("inf"), 0.2], "finite numbers above 0"),
+        ("mean", [float("nan"), 0.5, 0.5], "finite numbers"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_named(
+    entry: str,
+    values: list[Any],
+    expected: str,
+    processor_folder: Path,
+    system: System,
+    refused: Callable[..., AbstractContextManager[None]],
+) -> None:
+    file, key = (
+        ("preprocessor_config.json", f"image_{entry}") if system.preprocessor else ("config.json", entry)
+    )
+    path = processor_folder / file
+    says = json.loads(path.read_text())
+    (says if system.preprocessor else says["pretrained_cfg"])[key] = values
+    path.write_text(json.dumps(says))
+    told = f"{file} describes an image processor that cannot be | got {key} = "
+    with refused(InputError, told, f" | expected {expected} | "):
+        load_processor(processor_folder)
 
 
 @pytest.mark.parametrize("system", ["vit_small_patch16_dinov3.lvd1689m"], indirect=True)

@@ -135,6 +135,22 @@ def test_a_link_to_a_folder_that_the_manifest_does_not_list_fails(copied: Path, 
     assert_failed(verify_files(Artifact(copied, made)), "1 not in the manifest, such as more")
 
 
+def test_folders_of_the_manifest_and_of_reports_may_be_links(
+    copied: Path, made: Manifest, tmp_path: Path
+) -> None:
+    for name in ("golden", "original", "reports"):
+        if (copied / name).is_dir():
+            (copied / name).rename(tmp_path / name)
+        (tmp_path / name).mkdir(exist_ok=True)
+        (copied / name).symlink_to(tmp_path / name)
+    (tmp_path / "reports" / "one.json").write_text("{}")
+    assert verify_files(Artifact(copied, made)).status is Status.PASSED
+    (tmp_path / "golden" / "again").symlink_to(tmp_path / "golden")
+    (tmp_path / "original" / "evil.py").write_text("")
+    check = verify_files(Artifact(copied, made))
+    assert_failed(check, "2 not in the manifest, such as golden/again")
+
+
 def test_what_vconv_writes_after_the_manifest_may_be_there(copied: Path, made: Manifest) -> None:
     for name in (
         "results.json",

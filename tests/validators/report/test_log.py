@@ -267,7 +267,7 @@ def test_every_figure_and_word_on_a_folder_of_images_is_in_the_log() -> None:
             assert value in text, path
         elif isinstance(value, float):
             assert f"{value:g}" in found, path
-    assert "data set a folder: 4,322 images, 2 skipped, other files, ignored: 3, " in text
+    assert "data set a folder: 4,322 images, 2 skipped, files of other suffixes, left out: 3, " in text
     assert "om-fp16 (acl, npu:0, simulated): failed: 17 of 4322 images are beyond" in text
     assert "which no report lists" not in text
     content["dataset"]["skipped_count"] = 100_500

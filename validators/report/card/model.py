@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -195,13 +195,17 @@ def patch_notes(made: Manifest, words: Words) -> list[str]:
         words.say("patches", patch.name).format(
             sites=patch.sites,
             proof=code(patch.proof),
-            carriers=words.say("marks", "and").join(
-                words.say("carriers", carrier) for carrier in patch.carriers
-            ),
+            carriers=_listed([words.say("carriers", carrier) for carrier in patch.carriers], words),
         )
         for patch in made.patches
         if patch.applied and patch.name in words.tables["patches"]
     ]
+
+
+def _listed(names: Sequence[str], words: Words) -> str:
+    """Return names as a list in a sentence: one, one and two, or one, two and three."""
+    first = words.say("marks", "and").join(names[:-1])
+    return words.say("marks", "last").join([*[first] * bool(first), *names[-1:]])
 
 
 def files(made: Manifest, words: Words) -> str:

@@ -76,7 +76,7 @@ def test_what_is_simulated_or_synthetic_says_so_and_nothing_is_taken_for_markup(
     assert "synthetic: not trained weights" in " ".join(text.split())
     assert "".join(text.split()).count("(simulated)") == 4
     assert text.count("[red]folder/") == 2
-    assert "1,234,567 images, 7 skipped, other files, ignored: 1" in " ".join(text.split())
+    assert "1,234,567 images, 7 skipped, files of other suffixes, left out: 1" in " ".join(text.split())
     assert "skipped: 4.png: it is torn" in text
     assert "and 2 more, which the log names" in text
     assert "skipped: 5.png" not in text
@@ -97,7 +97,7 @@ def test_a_variant_is_shown_at_the_output_with_most_images_beyond_or_else_the_gr
     first, second = content["dataset"]["variants"]
     second["outputs"]["cls"] = second["outputs"]["cls"] | {"beyond": 0}
     lines = drawn(content, capsys).splitlines()
-    shown = [line for line in lines if line.startswith("original-") and "skipped" in line]
+    shown = [line for line in lines if line.startswith("original-") and line.endswith("not judged")]
     assert "999999" in shown[0]
     assert "patches" in shown[1]
     assert first["outputs"].keys() == {"last_hidden_state", "cls"}

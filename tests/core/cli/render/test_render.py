@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import pytest
 from vconv.catalog.published import PublishedFigures
 from vconv.catalog.systems import SYSTEMS
 from vconv.cli import render
-from vconv.cli.render.base import COLOURS, command, folded, show, table
+from vconv.cli.render.base import COLOURS, folded, show, table
 from vconv.cli.terminal import WIDTH
 from vconv.types import weights_named
 from vconv.validators.faults.table import FAULTS
@@ -284,6 +283,7 @@ def diagnosed(_: Any) -> Drawn:
 
 def filled(_: Any) -> Drawn:
     document = {"artifact": FOLDER, "nbytes": 28_123_456_789, "sha256": 64 * "f"}
+    document |= {"weights_given": None, "weights_found_again": False}
     return Drawn(render.filled, document, ["28.1 GB", 12 * "f"], [FOLDER])
 
 
@@ -389,12 +389,16 @@ def test_the_winner_of_a_comparison_is_named_with_its_artifact_where_that_is_ano
         assert [one.strip() for one in lines if "winner" in one] == [line]
 
 
-def test_a_long_command_is_still_one_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    command(f"next: echo {FOLDER}/{LONGEST} 'of two words' --weights WHERE")
-    shown = capsys.readouterr().out.removeprefix("next: ")
-    assert max(map(len, shown.splitlines())) <= WIDTH < len(shown)
-    said = subprocess.run(["sh", "-c", shown], capture_output=True, text=True, check=True).stdout
-    assert said == f"{FOLDER}/{LONGEST} of two words --weights WHERE\n"
+@ONE
+def test_the_original_is_called_the_same_in_every_table(
+    documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = set()
+    for draw, name in ((draw_validated, "validated"), (draw_compared, "compared")):
+        text = drawn(Drawn(draw, documents[name], (), ()), io.StringIO(), monkeypatch)
+        first = next(line for line in text.splitlines() if line.strip().startswith("original-torch-fp32 "))
+        words.add(first.split()[-1])
+    assert words == {"reference"}
 
 
 def test_control_characters_of_others_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:

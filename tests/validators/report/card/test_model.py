@@ -72,6 +72,19 @@ def test_every_patch_that_was_applied_has_a_note(made: Manifest) -> None:
         assert len(notes) == sum(patch.applied for patch in made.patches)
 
 
+def test_what_carries_a_patch_is_listed_as_in_a_sentence(made: Manifest) -> None:
+    patch = next(one for one in made.patches if one.applied and one.name == "gelu-erf")
+    for language, carriers, expected in (
+        ("en", ("graph",), "carried by the ONNX graphs."),
+        ("en", ("config", "graph"), "carried by `config.json` and the ONNX graphs."),
+        ("en", ("config", "checkpoint", "graph"), "by `config.json`, the weights file and the ONNX graphs."),
+        ("zh", ("config", "graph"), "改动写入：`config.json`、ONNX 计算图。"),  # noqa: RUF001
+    ):
+        told = made.model_copy(update={"patches": (patch.model_copy(update={"carriers": carriers}),)})
+        (note,) = model.patch_notes(told, words_of(language))
+        assert expected in note
+
+
 def test_every_system_says_where_it_comes_from() -> None:
     for system in SYSTEMS.values():
         assert system.works
