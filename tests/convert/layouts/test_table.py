@@ -15,7 +15,8 @@ from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.architectures.base import ANY_SIZE
 from vconv.convert.layouts.table import LAYOUTS
 from vconv.convert.libraries.readers import READERS, find_reader, network
-from vconv.errors import UnknownNameError
+from vconv.errors import UnknownNameError, WeightsError
+from vconv.types import Config
 
 Refused = Callable[..., AbstractContextManager[None]]
 Shapes = dict[str, tuple[int, ...]]
@@ -288,13 +289,14 @@ def test_an_unknown_model_type_names_the_nearest(system: System, refused: Refuse
 
 @pytest.mark.parametrize(
     "architecture",
-    ["vit_small_patch16_dinov3_x", "vit_small_patch16_224", "convnext_tiny", "xvit_small_dinov3", ""],
+    ["vit_small_patch16_dinov3_x", "vit_small_patch16_224", "convnext_tiny", "xvit_small_dinov3"],
 )
 def test_another_timm_architecture_is_refused(architecture: str, refused: Refused) -> None:
     with refused(UnknownNameError, "unknown architecture", repr(architecture)):
         network({"architecture": architecture, "pretrained_cfg": {}})
 
 
-def test_a_configuration_that_names_nothing_is_refused(refused: Refused) -> None:
-    with refused(UnknownNameError, "unknown architecture", *LAYOUTS):
-        network({})
+@pytest.mark.parametrize("config", [{}, {"architecture": "", "pretrained_cfg": {}}])
+def test_a_configuration_that_names_nothing_is_refused(config: Config, refused: Refused) -> None:
+    with refused(WeightsError, "does not say which network", "expected model_type", "or architecture"):
+        network(config)

@@ -79,8 +79,8 @@ def test_info_of_an_artifact_without_weights_says_how_to_complete_it(
 ) -> None:
     (copied / "model.safetensors").unlink()
     document = {**vconv.info(copied), "without_weights": True}
-    folder = {**document["source"], "synthetic": False}
-    for source, end in ((document["source"], ""), (folder, " --weights WHERE")):
-        render.artifact({**document, "source": source})
+    assert document["weights_found_again"] is True
+    for found_again, end in ((True, ""), (False, " --weights WHERE")):
+        render.artifact({**document, "weights_found_again": found_again})
         said = " ".join(capsys.readouterr().out.replace("\\\n", "").split())
         assert said.endswith(f"vconv fill {copied}{end}")

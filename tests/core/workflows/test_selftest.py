@@ -70,7 +70,6 @@ def test_a_self_test_under_loosened_limits_fails(
         "blue channel first in a graph",
         "another pooling in a graph",
         "patches one token early in a graph",
-        "untruncated periods in a graph",
         "tanh GELU by a patch",
         "a patch that leaves the periods untruncated",
         "one operator scaled in a graph",

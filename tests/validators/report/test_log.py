@@ -272,7 +272,7 @@ def test_every_figure_and_word_on_a_folder_of_images_is_in_the_log() -> None:
     assert "which no report lists" not in text
     content["dataset"]["skipped_count"] = 100_500
     text = rendered(content)
-    assert "data set a folder: 4,322 images, 100,500 skipped, other files, ignored: 3, " in text
+    assert "data set a folder: 4,322 images, 100,500 skipped, files of other suffixes, left out: 3, " in text
     assert "\nskipped    and 100,498 more, which no report lists\n" in text
     assert "data set" not in rendered(report())
 

@@ -86,7 +86,7 @@ def test_more_images_than_a_report_lists_are_counted(capsys: pytest.CaptureFixtu
     content = document()
     content["dataset"]["skipped_count"] = 100_500
     text = " ".join(drawn(content, capsys).split())
-    assert "1,234,567 images, 100,500 skipped, other files, ignored: 1" in text
+    assert "1,234,567 images, 100,500 skipped, files of other suffixes, left out: 1" in text
     assert "and 100,495 more, the log names the first 7" in text
 
 
