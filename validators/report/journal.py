@@ -65,7 +65,7 @@ class _Step:
 
     @classmethod
     def read(cls, line: bytes, form: type[Any]) -> _Step | None:
-        """Read a line; return None if it is incomplete, or its note is not of the form."""
+        """Read a line; return None if it is incomplete, is not as :meth:`line` writes it, or has another form."""
         digest, _, text = line.removesuffix(b"\n").partition(b" ")
         if not line.endswith(b"\n") or hashlib.sha256(text).hexdigest().encode() != digest:
             return None
@@ -74,7 +74,7 @@ class _Step:
             documents.strictly(form, step.note)
         except (ArtifactError, ValueError):
             return None
-        return step if step.rows >= 0 else None
+        return step if step.rows >= 0 and step.line() == line else None
 
 
 class Journal:

@@ -205,6 +205,9 @@ LINES = {
     "less than nothing": f'{{"rows": -1, "sha256": "{EMPTY}", "note": {{"step": 0}}}}',
     "more than there is": f'{{"rows": {10**12}, "sha256": "{EMPTY}", "note": {{"step": 0}}}}',
     "a note of another type": f'{{"rows": 0, "sha256": "{EMPTY}", "note": {{"step": "first"}}}}',
+    "a field more": f'{{"rows": 0, "sha256": "{EMPTY}", "note": {{"step": 0}}, "more": 0}}',
+    "other spaces": f'{{"rows":0, "sha256": "{EMPTY}", "note": {{"step": 0}}}}',
+    "another order": f'{{"sha256": "{EMPTY}", "rows": 0, "note": {{"step": 0}}}}',
     "a line without end": f'{{"rows": 0, "sha256": "{EMPTY}", "note": {{"step": 0}}{" " * 2**20}}}',
 }
 
