@@ -65,7 +65,7 @@ class _Step:
 
     @classmethod
     def read(cls, line: bytes, form: type[Any]) -> _Step | None:
-        """Read a line; return None if it is incomplete, is not as :meth:`line` writes it, or has another form."""
+        """Read a line; return None if it is incomplete, or not as :meth:`line` writes a note of the form."""
         digest, _, text = line.removesuffix(b"\n").partition(b" ")
         if not line.endswith(b"\n") or hashlib.sha256(text).hexdigest().encode() != digest:
             return None
