@@ -266,7 +266,7 @@ def test_a_folder_is_no_file_of_limits(here: Path) -> None:
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("dots", "refused"), [(200, False), (201, True)])
 def test_a_name_of_very_many_parts_is_refused_before_it_is_parsed(dots: int, refused: bool) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(VconvError) as caught:
         opened(".".join("a" * (dots + 1)) + " = 1\n", "m.toml")
     first = "m.toml is not TOML | got a line with more than 200 dots | "
     assert str(caught.value).startswith(first) == refused
