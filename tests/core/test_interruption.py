@@ -147,3 +147,13 @@ with interruption.interruptible():
         print("cleaned up")
 """
     assert run(script) == (130, "cleaned up\n", MESSAGE)
+
+
+def test_an_interruption_that_cannot_be_printed_has_its_status() -> None:
+    script = (
+        "import os, signal\nfrom vconv.interruption import interruptible\n"
+        "with interruptible():\n    os.kill(os.getpid(), signal.SIGINT)"
+    )
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", script]
+        assert subprocess.run(command, stderr=full, preexec_fn=default).returncode == 130
