@@ -85,9 +85,9 @@ def recipe(library: str, settings: Config, size: tuple[int, int], classic: bool)
         found = _of_timm(settings) if library == "timm" else _of_transformers(settings, classic)
     except KeyError as error:
         raise InexpressibleError(str(error.args[0])) from error
+    except InexpressibleError:
+        raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        if isinstance(error, InexpressibleError):
-            raise
         raise InexpressibleError(_UNEXPECTED) from error
     if found.size != size:
         raise InexpressibleError("size")
@@ -109,11 +109,7 @@ def _of_transformers(settings: Config, classic: bool) -> Recipe:
     if lacking := [key for key in (*needed, "size", "image_mean", "image_std") if not found[key]]:
         raise InexpressibleError(", ".join(lacking))
     size = _square_or_edge(found["size"], name)
-    scaled = (
-        size["shortest_edge"]
-        if not isinstance(size, int) and set(size) == {"shortest_edge"}
-        else _sides(size)
-    )
+    scaled = size["shortest_edge"] if set(size) == {"shortest_edge"} else _sides(size)
     crop = _sides(found["crop_size"]) if found["do_center_crop"] else scaled
     if isinstance(crop, int):
         raise InexpressibleError("size")
