@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
-from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, Numbers
+from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, NO_CLS_POSITION, Numbers
 from vconv.convert.libraries.transformers_options import EXACT_GELU, refuse_options
 from vconv.errors import WeightsError
 from vconv.types import Config
@@ -163,7 +163,8 @@ def read(
             expected="a hidden size that is a multiple of the number of heads",
             fix="correct the number that differs from the published config.json",
         )
-    flags = {name for name, value in config.items() if value is True} - {ANY_SIZE, CLASSIFIER}
+    flags = {name for name, value in config.items() if value is True}
+    flags -= {ANY_SIZE, CLASSIFIER, NO_CLS_POSITION}
     return Numbers(
         width=width,
         hidden=hidden(config),
