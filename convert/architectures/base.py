@@ -15,7 +15,7 @@ ANY_SIZE = "any size"
 CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
 NO_CLS_POSITION = "no_embed_class"
-"""The flag of a network whose class token has no learned position embedding of its own: timm's name of it."""
+"""The flag of a network whose class token has no learned position embedding, as timm calls it."""
 POOLER = "pooler"
 """The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
