@@ -20,8 +20,8 @@ def systems(rows: Sequence[Document]) -> None:
         cells.append([FoldedText(title, "bold"), "", FoldedText(library, "bold", whole=True)])
         for row in sizes:
             licence = row["licence"] + ", gated" * row["gated"]
-            cells.append([f"  {row['name']}", "x".join(map(str, row["input"])), licence])
-            cells.append([FoldedText(f"    {row['hub_id']}", "dim"), "", ""])
+            cells.append([row["name"], "x".join(map(str, row["input"])), licence])
+            cells.append([FoldedText(f"  {row['hub_id']}", "dim"), "", ""])
     show(table(["family, system and its hub id"], ["input", "<library or licence"], cells))
     if any(row["gated"] for row in rows):
         wrapped("gated: accept the licence on the hub, then log in with `hf auth login`")
