@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
-from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, ON_REQUEST, Numbers
+from vconv.convert.architectures.base import (
+    ANY_SIZE,
+    CLASSIFIER,
+    NO_CLS_POSITION,
+    ON_REQUEST,
+    Numbers,
+)
 from vconv.convert.libraries.transformers_options import EXACT_GELU, refuse_options
 from vconv.errors import WeightsError
 from vconv.types import Config
@@ -165,7 +171,8 @@ def read(
             expected="a hidden size that is a multiple of the number of heads",
             fix="correct the number that differs from the published config.json",
         )
-    flags = {name for name, value in config.items() if value is True} - {ANY_SIZE, ON_REQUEST, CLASSIFIER}
+    flags = {name for name, value in config.items() if value is True}
+    flags -= {ANY_SIZE, ON_REQUEST, CLASSIFIER, NO_CLS_POSITION}
     flags |= {ANY_SIZE} if any_size else {ON_REQUEST} if on_request and height == width_of_image else set()
     return Numbers(
         width=width,
