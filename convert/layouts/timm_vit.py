@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vconv.convert.architectures import dinov2, dinov3, vit
 from vconv.convert.architectures.base import BLOCK
-from vconv.convert.layouts.base import Layout, fused_attention, linear, mlp, norm, one
+from vconv.convert.layouts.base import Layout, Rule, fused_attention, linear, mlp, norm, one, positions
 
 _MLP = mlp(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc2")
 _ENDS = (
@@ -43,9 +43,9 @@ DINOV2 = Layout(
     home="timm",
     architecture=dinov2.ARCHITECTURE,
     rules=(
-        one("cls_token", "cls_token"),
+        Rule(("cls_token",), ("cls_token",), plus="cls_position"),
         one("reg_token", "registers", "registers"),
-        one("pos_embed", "positions"),
+        positions("pos_embed"),
         *linear("patch_embed.proj", "patch"),
         *norm(f"{BLOCK}.norm1", f"{BLOCK}.norm1"),
         *_FUSED,

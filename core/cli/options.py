@@ -60,7 +60,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "pool",
         "periods",
     ),
-    "Results": ("out", "force", "batch", "opset", "golden", "without_weights", "lang", "reports"),
+    "Results": ("out", "force", "size", "batch", "opset", "golden", "without_weights", "lang", "reports"),
     "Offline model": ("format", "soc", "gears", "om_precision"),
     "Execution": (
         *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "probed"),
@@ -257,6 +257,13 @@ _CONVERTING = (
         show_default=True,
         metavar="N",
         help="Batch size of the static graph for the NPU.",
+    ),
+    click.option(
+        "--size",
+        type=TEXT,
+        metavar="H,W",
+        help="Height and width of the images in pixels, multiples of the patch.  [default: the image "
+        "processor's]",
     ),
     click.option(
         "--opset",

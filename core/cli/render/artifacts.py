@@ -17,12 +17,11 @@ def systems(rows: Sequence[Document]) -> None:
     cells: list[list[Cell]] = []
     for (title, library), sizes in groupby(rows, key=lambda row: (row["family"], row["library"])):
         cells += [["", "", ""]] if cells else []
-        cells.append([FoldedText(title, "bold"), "", FoldedText(library, "bold", whole=True)])
+        cells.append([FoldedText(f"{title} ({library})", "bold"), "", ""])
         for row in sizes:
-            licence = row["licence"] + ", gated" * row["gated"]
-            cells.append([row["name"], "x".join(map(str, row["input"])), licence])
-            cells.append([FoldedText(f"  {row['hub_id']}", "dim"), "", ""])
-    show(table(["family, system and its hub id"], ["input", "<library or licence"], cells))
+            cells.append([row["name"], "x".join(map(str, row["input"])), row["licence"]])
+            cells.append([FoldedText(f"  {row['hub_id']}", "dim"), "", "gated" * row["gated"]])
+    show(table(["system, and its hub id"], ["input", "<licence"], cells))
     if any(row["gated"] for row in rows):
         wrapped("gated: accept the licence on the hub, then log in with `hf auth login`")
 
