@@ -11,7 +11,7 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.convert.architectures.base import ANY_SIZE
+from vconv.convert.architectures.base import ANY_SIZE, GREATEST_SIDE, ON_REQUEST
 from vconv.convert.ascend import operators
 from vconv.convert.graphs import tracing
 from vconv.convert.graphs.tracing import TracedGraph
@@ -27,9 +27,6 @@ from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
 from vconv.disk import require_space
 from vconv.errors import InputError, PatchError
 from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say, silent
-
-GREATEST_SIDE = 8192
-"""The greatest height or width of an image, in pixels, that vconv exports a graph for."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +127,14 @@ def image_size(source: Source) -> tuple[int, int]:
             expected=f"multiples of {patch}, at most {GREATEST_SIDE}",
             fix=f"set another size in {library.files[-1]}",
         )
-    if ANY_SIZE not in numbers.flags and (height, width) != numbers.image:
+    asked = source.size is not None and ON_REQUEST in numbers.flags
+    if ANY_SIZE not in numbers.flags and not asked and (height, width) != numbers.image:
         raise InputError(
             "the image size does not fit the position embedding",
             got=f"{height}x{width}",
             expected=f"{numbers.image[0]}x{numbers.image[1]}",
-            fix=f"set that size in {library.files[-1]}",
+            fix=f"set that size in {library.files[-1]}"
+            + f", or give --size {height},{width}" * (ON_REQUEST in numbers.flags),
         )
     return height, width
 

@@ -61,15 +61,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "periods",
     ),
     "Results": (
-        "out",
-        "force",
-        "batch",
-        "opset",
-        "golden",
-        "without_weights",
-        "keep_dtype",
-        "lang",
-        "reports",
+        *("out", "force", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
+        *("lang", "reports"),
     ),
     "Offline model": ("format", "soc", "gears", "om_precision"),
     "Execution": (
@@ -267,6 +260,13 @@ _CONVERTING = (
         show_default=True,
         metavar="N",
         help="Batch size of the static graph for the NPU.",
+    ),
+    click.option(
+        "--size",
+        type=TEXT,
+        metavar="H,W",
+        help="Height and width of the images in pixels, multiples of the patch.  [default: the image "
+        "processor's]",
     ),
     click.option(
         "--opset",
