@@ -175,20 +175,16 @@ def _sha256(chunks: Iterable[bytes]) -> str:
 
 def _planned(assembled: Mapping[str, Assembly], stream: _Stream, keep: bool) -> list[PlannedTensor]:
     """Return the planned tensors of a weights file, each with its runs of source elements."""
-    return [
-        PlannedTensor(
-            name, dtype, made.shape, partial(_chained, list(made.in_order()), partial(stream, dtype=dtype))
-        )
-        for name, made in assembled.items()
-        for dtype in (made.dtype(keep),)
-    ]
+    planned = []
+    for name, made in assembled.items():
+        dtype, runs = made.dtype(keep), list(made.in_order())
+        planned.append(PlannedTensor(name, dtype, made.shape, partial(_chained, runs, stream, dtype)))
+    return planned
 
 
-def _chained(
-    runs: Sequence[TensorEntry], stream: Callable[[TensorEntry], Iterator[bytes]]
-) -> Iterator[bytes]:
+def _chained(runs: Sequence[TensorEntry], stream: _Stream, dtype: str) -> Iterator[bytes]:
     for run in runs:
-        yield from stream(run)
+        yield from stream(run, dtype)
 
 
 def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry], say: Say = silent) -> str:

@@ -140,8 +140,8 @@ def onnxruntime_session(
 def _is_lean(graph: Path) -> bool:
     """Return whether a graph's weights are narrow, and would take too much memory in float32."""
     tensors = onnx.load(graph, load_external_data=False).graph.initializer
-    narrow = (math.prod(tensor.dims) for tensor in tensors if tensor.data_type in _NARROW)
-    return 4 * sum(narrow) > GREATEST_WIDENED
+    narrow: int = sum(math.prod(tensor.dims) for tensor in tensors if tensor.data_type in _NARROW)
+    return 4 * narrow > GREATEST_WIDENED
 
 
 def _placed(output: Any) -> Placed:
