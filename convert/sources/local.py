@@ -16,6 +16,7 @@ from vconv.catalog.systems import System
 from vconv.convert.files import pickles, safetensors_file, shards
 from vconv.convert.files.prefixes import keep, peel
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
+from vconv.convert.libraries import widening
 from vconv.convert.libraries.readers import refuse_unfit
 from vconv.convert.sources import configurations
 from vconv.convert.sources.base import Origin, Source, digest_of, write_configurations
@@ -44,7 +45,6 @@ Placed = tuple[dict[str, TensorEntry], tuple[str, ...]]
 def _link(file: Path, scratch: Path) -> Placed:
     entries = safetensors_file.read_header(file)
     if peel(entries)[1]:
-        require_space(scratch, sum(entry.nbytes for entry in entries.values()))
         return _written(entries, scratch)
     (scratch / WEIGHTS_FILE).symlink_to(file.resolve())
     return safetensors_file.read_header(scratch / WEIGHTS_FILE), ()
@@ -56,8 +56,17 @@ def _rewrite(file: Path, scratch: Path) -> Placed:
 
 
 def _merge(index: Path, scratch: Path) -> Placed:
-    """Write the tensors of all shards into one file: timm and the artifact's reader cannot read shards."""
-    return _written(shards.read_shards(index), scratch)
+    """Write the tensors of all shards into one file: timm cannot read shards.
+
+    Weights that are mapped when they are loaded are not copied: see :mod:`vconv.convert.libraries.widening`.
+    """
+    entries = shards.read_shards(index)
+    if not widening.too_large(entries) or peel(entries)[1]:
+        return _written(entries, scratch)
+    (scratch / shards.SAFETENSORS_INDEX).symlink_to(index.resolve())
+    for shard in shards.read_index(index):
+        (scratch / shard.name).symlink_to(shard.resolve())
+    return shards.read_shards(scratch / shards.SAFETENSORS_INDEX), ()
 
 
 def _rewrite_shards(index: Path, scratch: Path) -> Placed:
@@ -72,6 +81,7 @@ def _rewrite_shards(index: Path, scratch: Path) -> Placed:
 
 def _written(entries: Mapping[str, TensorEntry], scratch: Path) -> Placed:
     new, removed = peel(entries)
+    require_space(scratch, sum(entry.nbytes for entry in entries.values()))
     planned = [
         PlannedTensor(new[name], entry.dtype, entry.shape, entry.chunks) for name, entry in entries.items()
     ]
@@ -87,7 +97,7 @@ class Format:
         name: the name of the weights file, or of the index, in a folder.
         files: takes that file; returns all files that belong to it.
         place: puts the weights into an empty folder as one file that a library loads.
-        copies: whether that needs disk space.
+        copies: whether that needs disk space for all files, which must be free before.
         pickled: whether the files are pickles.
     """
 
@@ -100,7 +110,7 @@ class Format:
 
 FORMATS = (
     Format(WEIGHTS_FILE, _alone, _link, copies=False),
-    Format(shards.SAFETENSORS_INDEX, shards.read_index, _merge),
+    Format(shards.SAFETENSORS_INDEX, shards.read_index, _merge, copies=False),
     Format(PICKLE_FILE, _alone, _rewrite, pickled=True),
     Format(shards.PICKLE_INDEX, shards.read_index, _rewrite_shards, pickled=True),
 )

@@ -305,3 +305,25 @@ def test_two_openings_of_one_folder_are_the_same(small_system: System, given: Pa
 def test_a_given_origin_is_kept(small_system: System, given: Path, scratch: Path) -> None:
     origin = Origin("huggingface", "me/mine", "abc")
     assert open_local(small_system, given, scratch, silent, "FIX", origin).origin == origin
+
+
+@one_system
+@pytest.mark.parametrize("large", [False, True])
+def test_shards_are_merged_unless_they_are_mapped_when_they_are_loaded(
+    small_system: System, given: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    tensors = {name: tensor.bfloat16() for name, tensor in tensors_of(given).items()}
+    (given / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, held in shards.items():
+        safetensors.torch.save_file({name: tensors[name] for name in held}, given / file)
+    index = {"weight_map": {name: file for file, held in shards.items() for name in held}}
+    (given / "model.safetensors.index.json").write_text(json.dumps(index))
+    monkeypatch.setattr("vconv.convert.libraries.widening.GREATEST_WIDENED", 0 if large else 2**40)
+    source = opened(small_system, given, scratch)
+    links = {path.name for path in scratch.iterdir() if path.is_symlink()}
+    assert links == ({*shards, "model.safetensors.index.json"} if large else set())
+    assert source.files.keys() == shards.keys()
+    for name, tensor in models.load(source.folder, source.network).state_dict().items():
+        assert torch.equal(tensor.float(), tensors[source.network.layout.disk_key(name)].float()), name
