@@ -16,6 +16,7 @@ from typing import Any
 import onnx_ir as ir
 
 from vconv.convert.files.safetensors_file import TensorEntry
+from vconv.convert.libraries.image_processing import ImageProcessing
 
 FOLD_ELEMENTS = 2**20
 """Number of elements of the greatest constant that is folded.
@@ -38,6 +39,7 @@ class PassContext:
         batch: the batch size of a static graph; None for a dynamic batch.
         opset: version of ONNX's operator set that was requested for the graph; None if no pass needs it.
         fold_elements: number of elements of the greatest constant that is folded.
+        image_processing: the steps that the graph does before the network; None if no pass needs them.
     """
 
     entries: Mapping[str, TensorEntry] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class PassContext:
     batch: int | None = None
     opset: int | None = None
     fold_elements: int = FOLD_ELEMENTS
+    image_processing: ImageProcessing | None = None
 
 
 @dataclass(frozen=True)

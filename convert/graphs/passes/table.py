@@ -14,6 +14,7 @@ from vconv.convert.graphs.passes import (
     remove_unused,
     resize_as_matmul,
     strip_metadata,
+    take_images,
 )
 from vconv.convert.graphs.passes.base import Pass
 
@@ -28,6 +29,7 @@ PASSES: Mapping[str, Pass] = {
         least_ir_version.PASS,
         name_batch.PASS,
         fix_batch.PASS,
+        take_images.PASS,
         embed_weights.PASS,
     )
 }
@@ -46,6 +48,8 @@ DYNAMIC = ("name-batch", "strip-metadata")
 """Passes that then make the graph with a dynamic batch."""
 STATIC = ("fix-batch", "strip-metadata")
 """Passes that then make the graph with a fixed batch."""
+FROM_IMAGES = ("name-batch", "take-images", "strip-metadata")
+"""Passes that then make the graph that takes uint8 images."""
 ALONE = ("embed-weights",)
 """Passes that embed the weights in a dynamic or static graph."""
 
