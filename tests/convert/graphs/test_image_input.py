@@ -149,9 +149,9 @@ def test_channels_in_another_order_are_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("filter_", list(Filter))
-@pytest.mark.parametrize("size", [(61, 47), (117, 400), (19, 23)])
+@pytest.mark.parametrize("size", [(61, 47), (400, 117), (19, 23)])
 def test_each_filter_is_pillows(filter_: Filter, size: tuple[int, int]) -> None:
-    # Columns first, as in every version of Pillow unless an image gets wider and lower.
+    # At these sizes every version of Pillow resamples the rows first; Pillow 13 begins with the cheaper pass.
     steps = ImageProcessing(
         Resize((53, 39), filter_, whole_levels=True), None, Start.DOWN, 1.0, (0,) * 3, (1,) * 3
     )
