@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vconv.convert.architectures.base import BLOCK, QUERY_KEY_VALUE, Architecture
 
@@ -56,6 +56,9 @@ class Layout:
         prefix: the prefix of backbone keys in a checkpoint that has a classifier.
         in_memory: pairs of pattern and replacement that turn a name in memory into a stored key. Names in
             memory differ between versions of the library.
+        renamed: further names of tensors, in memory or in checkpoints, each with its stored key.
+        left_out: a pattern of the names of tensors in a checkpoint that are not part of the network, such as
+            those of a text encoder; empty if there are none.
     """
 
     family: str
@@ -64,6 +67,8 @@ class Layout:
     rules: tuple[Rule, ...]
     prefix: str = ""
     in_memory: tuple[tuple[str, str], ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    left_out: str = ""
 
     @property
     def biases(self) -> Mapping[str, str]:
@@ -91,6 +96,7 @@ class Layout:
 
     def disk_key(self, name: str) -> str:
         """Return the stored key of a parameter from its name in memory, in any version of the library."""
+        name = self.renamed.get(name, name)
         for pattern, replacement in self.in_memory:
             name = re.sub(pattern, replacement, name)
         return name

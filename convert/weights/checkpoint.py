@@ -30,12 +30,23 @@ def values(chunk: bytes, dtype: str) -> NDArray[np.float32]:
         return stored.astype(np.float32, copy=False)
 
 
+_FLOATS = ("F32", "F16", "BF16", "F64")
+
+
+def stored_as(dtype: str) -> str:
+    """Return the type of a tensor in the artifact: F32, and whole numbers as they are."""
+    return "F32" if dtype in _FLOATS else dtype
+
+
 def widened(entry: TensorEntry) -> Iterator[bytes]:
-    """Yield the bytes of a tensor, converted to F32, and raise an error at NaN or Inf.
+    """Yield the bytes of a tensor, converted to F32, and raise an error at NaN or Inf; whole numbers stay.
 
     Raises:
         WeightsError: a value is not finite.
     """
+    if stored_as(entry.dtype) == entry.dtype != "F32":
+        yield from entry.chunks()
+        return
     for chunk in entry.chunks():
         block = values(chunk, entry.dtype)
         if not np.isfinite(block).all():
@@ -136,7 +147,7 @@ def _action(pair: MatchedTensor) -> Action:
         return "split"
     if any(piece.count < math.prod(piece.shape) for piece in pair.pieces):
         return "fused"
-    if pair.entry.dtype != "F32":
+    if pair.entry.dtype != stored_as(pair.entry.dtype):
         return "cast"
     return "copied" if pair.target == pair.source else "renamed"
 
@@ -153,7 +164,12 @@ def _planned(
 ) -> list[PlannedTensor]:
     """Return the planned tensors of a weights file, each with its runs of source elements."""
     return [
-        PlannedTensor(name, "F32", assembly.shape, partial(_chained, list(assembly.in_order()), stream))
+        PlannedTensor(
+            name,
+            stored_as(next(iter(assembly.runs.values())).dtype),
+            assembly.shape,
+            partial(_chained, list(assembly.in_order()), stream),
+        )
         for name, assembly in assemble(carried).items()
     ]
 

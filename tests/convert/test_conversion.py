@@ -22,7 +22,7 @@ from vconv.convert import conversion
 from vconv.convert.conversion import Conversion
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs.tracing import TracedGraph
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import network
 from vconv.convert.patches import gelu_erf, table
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
@@ -37,7 +37,7 @@ Change = Callable[[str, Tensor], Tensor]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 CLASSIFIERS = [
-    name for name, system in SYSTEMS.items() if "classifier" in find_reader(system.config).layout.heads
+    name for name, system in SYSTEMS.items() if "classifier" in network(system.config).layout.heads
 ]
 TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
 TIMM = [name for name in SYSTEMS if name not in TRANSFORMERS]

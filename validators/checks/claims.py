@@ -16,6 +16,7 @@ import onnx_ir as ir
 from vconv.artifact.artifact import Artifact, read_config
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.records import ContractRecord, PatchRecord, TensorRecord, VariantRecord
+from vconv.convert.architectures.base import Kind
 from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.libraries.table import library_of
 from vconv.convert.patches import qkv_bias, rope_periods, table
@@ -71,7 +72,7 @@ def _system(evidence: Evidence) -> str:
         "library": (said.library, net.library),
         "family": (said.family, net.layout.family),
         "head": (said.head, net.head),
-        "pooling": (said.pooling, net.numbers.pooling),
+        "pooling": (said.pooling, net.pooling),
     }
     return _first(_differs(name, *pair) for name, pair in pairs.items())
 
@@ -105,7 +106,11 @@ def _variants(evidence: Evidence) -> str:
 
 
 def _precision(evidence: Evidence) -> str:
-    stored = {_STORED.get(entry.dtype, entry.dtype) for entry in evidence.artifact.entries.values()}
+    whole = {
+        key for key, tensor in evidence.artifact.network.tensors().items() if tensor.kind is Kind.INTEGER
+    }
+    entries = evidence.artifact.entries
+    stored = {_STORED.get(entry.dtype, entry.dtype) for key, entry in entries.items() if key not in whole}
     names = {precision.onnx: precision.name for precision in PRECISIONS.values() if precision.onnx}
 
     def named(types: set[str]) -> str:
@@ -124,7 +129,8 @@ def _precision(evidence: Evidence) -> str:
 def _types(graph: InspectedGraph) -> set[str]:
     """Return ONNX's names of the types of a graph's weights."""
     constants = (value.const_value for value in graph.model.graph.initializers.values())
-    return {tensor.dtype.name for tensor in constants if isinstance(tensor, ir.ExternalTensor)}
+    found = [tensor.dtype for tensor in constants if isinstance(tensor, ir.ExternalTensor)]
+    return {dtype.name for dtype in found if dtype.is_floating_point()}
 
 
 def _contracts(evidence: Evidence) -> str:
@@ -179,8 +185,14 @@ def _ledger(evidence: Evidence) -> str:
 
 
 def _parameters(evidence: Evidence) -> str:
-    said = evidence.made.complexity
-    found = sum(math.prod(line.shape) for line in evidence.artifact.ledger)
+    said, network = evidence.made.complexity, evidence.artifact.network
+    others = {key for key, tensor in network.tensors().items() if tensor.kind is not Kind.PARAMETER}
+    counted = [
+        line
+        for line in evidence.artifact.ledger
+        if line.target not in others and line.proof != ledger.NOT_OF_THE_ENCODER
+    ]
+    found = sum(math.prod(line.shape) for line in counted)
     return _differs("the number of parameters", said.parameters, found) if said else ""
 
 
@@ -230,11 +242,12 @@ def _is_applied(patch: str, evidence: Evidence) -> bool:
 
 def _periods(evidence: Evidence) -> str:
     network = evidence.artifact.network
-    if network.numbers.rope_base is None:
+    base = network.rope_base
+    if base is None:
         return _differs("the RoPE periods", evidence.made.rope_periods, None)
     applied = evidence.artifact.applies(rope_periods.PATCH.name)
     authors = rope_periods.of(network)
-    periods = authors if applied else rope_periods.unrounded(network.numbers.rope_base, network.head_dim)
+    periods = authors if applied else rope_periods.unrounded(base, network.head_dim)
 
     def findings() -> Iterator[str]:
         yield _differs(

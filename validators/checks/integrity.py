@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
+from vconv.convert.architectures.base import Interface
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import checkpoint
-from vconv.convert.weights.ledger import LEDGER_FILE, Line
+from vconv.convert.weights.ledger import LEDGER_FILE, NOT_OF_THE_ENCODER, Line
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.hashes import sha256_of
 from vconv.progress import megabytes
@@ -28,6 +30,8 @@ from vconv.validators.faults import classes
 _BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, CARD_FILE}
 """Files that an artifact may contain although its manifest does not list them."""
 TRANSPOSED = "is the transpose of"
+_PATCHED = ("flags", "kernels")
+"""What patches change in a network: options of its configuration, and how it computes the GELU."""
 
 
 def verify_files(artifact: Artifact, say: Say = silent) -> Check:
@@ -162,14 +166,16 @@ def _differs(line: Line, source: Mapping[str, TensorEntry], artifact: Mapping[st
     if entry is None:
         return f"{line.source} is not in the source"
     if line.action == "dropped":
-        greatest = checkpoint.greatest(entry)
         if line.targets or line.source in artifact:
             return f"{line.source} is dropped according to the ledger, but the artifact has it"
+        if line.proof == NOT_OF_THE_ENCODER:
+            return ""
+        greatest = checkpoint.greatest(entry)
         return f"{line.source} was dropped, but max|b| is {greatest:.3g}" if greatest else ""
     named = ", ".join(line.targets)
-    kept = line.taken_back(artifact)
-    if line.shape != entry.shape or not kept or any(run.dtype != "F32" for run in kept):
-        return f"{named} is not in the artifact as F32 {list(entry.shape)}"
+    kept, wanted = line.taken_back(artifact), checkpoint.stored_as(entry.dtype)
+    if line.shape != entry.shape or not kept or {run.dtype for run in kept} != {wanted}:
+        return f"{named} is not in the artifact as {wanted} {list(entry.shape)}"
     if not _same(_end_to_end(kept), checkpoint.widened(entry)):
         if not line.pieces and _transposed(kept[0], entry):
             return f"{named} {TRANSPOSED} {line.source} in the source"
@@ -241,15 +247,22 @@ def verify_source(manifest: Manifest, source: Source) -> Check:
 def verify_architecture(artifact: Network, source: Network) -> Check:
     """Compare the network of an artifact's configuration with the original's, number by number.
 
-    Some differences, such as another epsilon, barely change any output. Flags are not compared: the flags of
-    biases differ if zero biases were stripped, which the ledger records.
+    Some differences, such as another epsilon, barely change any output. What patches change is not compared:
+    the flags of biases differ if zero biases were stripped, which the ledger records.
     """
-    ours, theirs = asdict(artifact.numbers), asdict(source.numbers)
-    wrong = [name for name in ours if name != "flags" and ours[name] != theirs[name]]
+    ours, theirs = _compared(artifact.known), _compared(source.known)
+    wrong = [
+        name for name in {**ours, **theirs} if name not in _PATCHED and ours.get(name) != theirs.get(name)
+    ]
     if wrong:
-        detail = "; ".join(f"{name} is {ours[name]}, the original's {theirs[name]}" for name in wrong)
+        detail = "; ".join(f"{name} is {ours.get(name)}, the original's {theirs.get(name)}" for name in wrong)
         return Check("architecture", Status.FAILED, detail, classes.of_number(wrong[0]))
     return Check("architecture", Status.PASSED, "the configuration describes the original's network")
+
+
+def _compared(known: Interface) -> dict[str, Any]:
+    """Return what is known of a network, without functions."""
+    return {one.name: getattr(known, one.name) for one in fields(known) if one.compare}
 
 
 def verify_variants(manifest: Manifest) -> Check:

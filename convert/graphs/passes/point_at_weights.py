@@ -17,7 +17,14 @@ import onnx_ir as ir
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 
-DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+DTYPES = {
+    "F32": ir.DataType.FLOAT,
+    "F16": ir.DataType.FLOAT16,
+    "BF16": ir.DataType.BFLOAT16,
+    "I64": ir.DataType.INT64,
+    "I32": ir.DataType.INT32,
+    "BOOL": ir.DataType.BOOL,
+}
 
 
 def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
