@@ -12,8 +12,14 @@ from enum import StrEnum
 
 ANY_SIZE = "any size"
 """The flag of a network that takes images of any size."""
+ON_REQUEST = "any size on request"
+"""The flag of a network that takes images of another size than its own if its library is asked for it."""
+GREATEST_SIDE = 8192
+"""The greatest height or width of an image, in pixels, that vconv exports a graph for."""
 CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
+NO_CLS_POSITION = "no_embed_class"
+"""The flag of a network whose class token has no learned position embedding, as timm calls it."""
 POOLER = "pooler"
 """The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
@@ -117,6 +123,26 @@ class Numbers(Interface):
     pooling: str
 
     @property
+    def cls_positions(self) -> int:
+        """Number of learned position embeddings of the class token: 0 or 1."""
+        return int(self.positions > 0 and NO_CLS_POSITION not in self.flags)
+
+    @property
+    def patch_positions(self) -> int:
+        """Number of patches that have a learned position embedding."""
+        return self.positions - self.cls_positions
+
+    @property
+    def triple_width(self) -> int:
+        """Number of outputs of the fused query, key and value projection."""
+        return 3 * self.width
+
+    @property
+    def periods(self) -> int:
+        """Number of RoPE periods: each turns one pair of channels of a head, for height and for width."""
+        return self.width // self.heads // 4
+
+    @property
     def double_width(self) -> int:
         """Number of inputs of a classifier on the class token and the mean patch token, concatenated."""
         return 2 * self.width
@@ -198,7 +224,8 @@ def embeddings(learned_positions: bool = False, registers: bool = True) -> dict[
     if registers:
         parts["registers"] = Part("token", (1, "registers", "width"))
     if learned_positions:
-        parts["positions"] = Part("position", (1, "positions", "width"))
+        parts["cls_position"] = Part("position", (1, "cls_positions", "width"))
+        parts["positions"] = Part("position", (1, "patch_positions", "width"))
     return parts
 
 

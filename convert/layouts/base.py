@@ -30,6 +30,7 @@ class Rule:
         when: the flag under which the library stores these tensors; empty if it always does.
         role: the role of a stored tensor that holds several parts; empty to use the role of the part.
         shape: dimensions of each stored tensor; empty to derive them from the parts.
+        plus: a part that is added to the stored tensor in a network that does not store this part itself.
     """
 
     stored: tuple[str, ...]
@@ -37,6 +38,7 @@ class Rule:
     when: str = ""
     role: str = ""
     shape: tuple[str | int, ...] = ()
+    plus: str = ""
 
     @property
     def in_block(self) -> bool:
@@ -105,6 +107,11 @@ class Layout:
 def one(stored: str, part: str, when: str = "", shape: tuple[str | int, ...] = ()) -> Rule:
     """Return the rule of a part that is stored as one tensor."""
     return Rule((stored,), (part,), when, shape=shape)
+
+
+def positions(stored: str) -> Rule:
+    """Return the rule of a learned position embedding: of the class token, if it has one, and of patches."""
+    return Rule((stored,), ("cls_position", "positions"), shape=(1, "positions", "width"))
 
 
 def norm(stored: str, part: str, when: str = "") -> tuple[Rule, ...]:

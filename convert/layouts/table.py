@@ -9,6 +9,13 @@ from vconv.convert.layouts.base import Layout
 
 LAYOUTS: Mapping[str, Layout] = {
     layout.family: layout
-    for layout in (dinov3_vit.LAYOUT, dinov2.LAYOUT, vit.LAYOUT, timm_vit.DINOV3, timm_vit.DINOV2)
+    for layout in (
+        dinov3_vit.LAYOUT,
+        dinov2.LAYOUT,
+        vit.LAYOUT,
+        timm_vit.DINOV3,
+        timm_vit.DINOV2,
+        timm_vit.VIT,
+    )
 }
 """Every layout, by family."""

@@ -63,6 +63,8 @@ class Library:
         switched: returns a configuration with flags of the architecture set.
         encoder: returns the configuration of the image encoder, from that of a model of images and text.
         beyond: what is needed for networks whose architecture is not declared.
+        resized: returns both configurations, changed so that the model takes images of any size that it can,
+            and the preprocessing makes images of a (height, width); None leaves the preprocessing as it is.
         pooled_by: returns a configuration with another pooling; None if the library's models have only one.
     """
 
@@ -77,6 +79,7 @@ class Library:
     switched: Callable[[Config, Mapping[str, bool]], dict[str, Any]]
     encoder: Callable[[Config], Config]
     beyond: Beyond
+    resized: Callable[[Config, Config, tuple[int, int] | None], tuple[Config, Config]]
     pooled_by: Callable[[Config, str], dict[str, Any]] | None = None
 
 

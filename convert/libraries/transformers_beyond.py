@@ -144,8 +144,8 @@ def _spelled_out(config: Config) -> Config:
     return {**config, "hidden_act": EXACT_GELU[1]} if config.get("hidden_act", "gelu") == "gelu" else config
 
 
-def classified(model: Any, pixel_values: Tensor) -> tuple[Any, Any]:
-    """Run a stock classifier; return the output of its backbone, and its own."""
+def classified(model: Any, pixel_values: Tensor, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Run a stock classifier with these further arguments; return the output of its backbone, and its own."""
     seen: list[Any] = []
 
     def see(module: nn.Module, given: Any, result: Any) -> None:
@@ -154,7 +154,7 @@ def classified(model: Any, pixel_values: Tensor) -> tuple[Any, Any]:
     backbone: nn.Module = model.base_model
     handle = backbone.register_forward_hook(see)
     try:
-        result = model(pixel_values)
+        result = model(pixel_values, **options)
     finally:
         handle.remove()
     return seen[0], result
@@ -162,7 +162,7 @@ def classified(model: Any, pixel_values: Tensor) -> tuple[Any, Any]:
 
 def run(model: Any, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
     """Run a model whose architecture is not declared; return what it gives as single tensors."""
-    results = classified(model, pixel_values) if network.head == CLASSIFIER else (model(pixel_values),)
+    results = classified(model, pixel_values, {}) if network.head == CLASSIFIER else (model(pixel_values),)
     found: dict[str, Tensor] = {}
     for result in results:
         for theirs, ours in _OUTPUTS.items():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.architectures.base import CLASSIFIER, POOLER
+from vconv.convert.architectures.base import CLASSIFIER, ON_REQUEST, POOLER
 from vconv.convert.architectures.outputs import OUTPUTS, TOKENS
 from vconv.convert.libraries import transformers_beyond
 from vconv.convert.libraries.base import (
@@ -97,14 +99,26 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
     if network.observed:
         return transformers_beyond.run(model, network, pixel_values)
     found: dict[str, Tensor] = {}
+    options = _options(network, pixel_values)
     if network.head == CLASSIFIER:
-        stock, classified = transformers_beyond.classified(model, pixel_values)
+        stock, classified = transformers_beyond.classified(model, pixel_values, options)
         found["logits"] = classified.logits
     else:
-        stock = model(pixel_values)
+        stock = model(pixel_values, **options)
     if OUTPUTS["pooled"].has(network):
         found["pooled"] = stock.pooler_output
     return {TOKENS: stock.last_hidden_state, **found}
+
+
+def _options(network: Network, pixel_values: Tensor) -> Mapping[str, bool]:
+    """Return the arguments with which a model takes images of this size.
+
+    A ViT of transformers resamples its positions if it is asked to. At its own size it is not asked, as users
+    call it. While a graph for any size is traced, a side is a symbol and not a number.
+    """
+    sides = tuple(pixel_values.shape[2:])
+    own = all(isinstance(side, int) for side in sides) and sides == network.numbers.image
+    return {} if own or ON_REQUEST not in network.numbers.flags else {"interpolate_pos_encoding": True}
 
 
 def _plain_attention(
@@ -170,6 +184,25 @@ def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
     return both[0], both[1]
 
 
+def _resized(config: Config, preprocessor: Config, size: tuple[int, int] | None) -> tuple[Config, Config]:
+    """Set the size of the images that the processor makes.
+
+    If it resizes the shorter side and then crops, the two keep their ratio for the longer side of the crop.
+    """
+    if size is None:
+        return config, preprocessor
+    sides, scaled = dict(zip(("height", "width"), size, strict=True)), preprocessor.get("size")
+    if not (preprocessor.get("do_center_crop") and preprocessor.get("crop_size")):
+        return config, {**preprocessor, "size": sides}
+    ratio = max(Fraction(new, old) for new, old in zip(size, _image_size(config, preprocessor), strict=True))
+
+    def grown(number: Any) -> Any:
+        return math.ceil(number * ratio) if isinstance(number, int) else number
+
+    plain = {name: grown(side) for name, side in scaled.items()} if isinstance(scaled, Mapping) else None
+    return config, {**preprocessor, "size": plain or grown(scaled), "crop_size": sides}
+
+
 LIBRARY = Library(
     name="transformers",
     files=(CONFIG_FILE, PREPROCESSOR_FILE),
@@ -182,4 +215,5 @@ LIBRARY = Library(
     switched=lambda config, flags: {**config, **flags},
     encoder=transformers_beyond.tower,
     beyond=transformers_beyond.BEYOND,
+    resized=_resized,
 )

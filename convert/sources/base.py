@@ -10,14 +10,16 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.libraries.base import Library
 from vconv.convert.libraries.readers import library_of_config, network
 from vconv.convert.libraries.table import LIBRARIES, library_of
 from vconv.convert.network import Network
+from vconv.convert.sources.sizes import SizeRequest
 from vconv.types import Config
 
 SYNTHETIC = "synthetic"
@@ -70,7 +72,8 @@ class Source:
         pool: the requested pooling; None for the library's default.
         periods: the requested RoPE periods, of :data:`PERIODS`; None for the authors'.
         prefixes: prefixes of training tools that were removed from the names of the tensors.
-        unpooled: the configuration before ``pool`` changed it; None if ``pool`` did not.
+        size: the requested sizes of images; None for those of the image processor.
+        given: both configurations before ``pool`` or ``size`` changed them; None if neither did.
     """
 
     origin: Origin
@@ -85,7 +88,8 @@ class Source:
     pool: str | None = None
     periods: str | None = None
     prefixes: tuple[str, ...] = ()
-    unpooled: Config | None = None
+    size: SizeRequest | None = None
+    given: tuple[Config, Config] | None = None
 
     @functools.cached_property
     def network(self) -> Network:
@@ -93,9 +97,15 @@ class Source:
         return network(self.config, self.entries)
 
     @property
-    def own_config(self) -> Config:
-        """The configuration as it came with the weights, or from the catalog."""
-        return self.config if self.unpooled is None else self.unpooled
+    def own_configurations(self) -> tuple[Config, Config]:
+        """Both configurations as they came with the weights, or from the catalog."""
+        return self.given or (self.config, self.preprocessor)
+
+    def configured(self, config: Config, preprocessor: Config, **changes: Any) -> Source:
+        """Write other configurations into the folder, and return the source that has them."""
+        write_configurations(self.folder, config, preprocessor)
+        given = self.own_configurations
+        return replace(self, config=config, preprocessor=preprocessor, given=given, **changes)
 
     @property
     def library(self) -> Library:

@@ -10,6 +10,7 @@ from vconv import documents
 from vconv.catalog.systems import System
 from vconv.convert.libraries.readers import family_of, find_reader, library_of_config, require_named
 from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.sources.class_names import published_config
 from vconv.documents import CONFIGURATION
 from vconv.errors import ArtifactError, WeightsError
 from vconv.types import ADAPTER_FILE, CONFIG_FILE, PREPROCESSOR_FILE, Config, Say
@@ -59,7 +60,7 @@ def read(
         WeightsError: a configuration cannot be used, or is of another architecture.
     """
     files = LIBRARIES[library_of_config(system.config)].files
-    found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
+    found = {CONFIG_FILE: published_config(system), PREPROCESSOR_FILE: dict(system.preprocessor)}
     mine = [name for name in files if os.path.lexists(home / name)]
     from_catalog = tuple(name for name in files if name not in mine)
     found |= {name: own(home / name) for name in mine}

@@ -16,6 +16,7 @@ from vconv.catalog import systems
 from vconv.catalog.systems import System
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import SYNTHETIC, Source
+from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
 from vconv.runtime.devices.base import Device
@@ -131,7 +132,8 @@ def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: b
     """
     origin = artifact.manifest.source
     given = str(weights) if weights else None
-    asked = Request(system_of(artifact), given, hub, origin.pool, origin.periods, offline)
+    size = SizeRequest(origin.size) if origin.size else None
+    asked = Request(system_of(artifact), given, hub, origin.pool, origin.periods, offline, size)
     if given:
         return asked
     if origin.synthetic:

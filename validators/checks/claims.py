@@ -22,6 +22,7 @@ from vconv.convert.libraries.table import library_of
 from vconv.convert.patches import qkv_bias, rope_periods, table
 from vconv.convert.sources.base import LIBRARYS, SYNTHETIC
 from vconv.convert.weights import ledger
+from vconv.convert.weights.pieces import NARROW, WHOLE
 from vconv.precisions import PRECISIONS
 from vconv.types import BATCH_AXIS, CHANNELS, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
 from vconv.validators.checks.inspected_graph import InspectedGraph
@@ -106,11 +107,9 @@ def _variants(evidence: Evidence) -> str:
 
 
 def _precision(evidence: Evidence) -> str:
-    whole = {
-        key for key, tensor in evidence.artifact.network.tensors().items() if tensor.kind is Kind.INTEGER
-    }
-    entries = evidence.artifact.entries
-    stored = {_STORED.get(entry.dtype, entry.dtype) for key, entry in entries.items() if key not in whole}
+    kept = {line.stored for line in evidence.artifact.ledger} & NARROW  # widened by the library
+    types = {entry.dtype for entry in evidence.artifact.entries.values()} - WHOLE
+    stored = {_STORED.get("F32" if name in kept else name, name) for name in types}
     names = {precision.onnx: precision.name for precision in PRECISIONS.values() if precision.onnx}
 
     def named(types: set[str]) -> str:
@@ -127,10 +126,21 @@ def _precision(evidence: Evidence) -> str:
 
 
 def _types(graph: InspectedGraph) -> set[str]:
-    """Return ONNX's names of the types of a graph's weights."""
-    constants = (value.const_value for value in graph.model.graph.initializers.values())
-    found = [tensor.dtype for tensor in constants if isinstance(tensor, ir.ExternalTensor)]
-    return {dtype.name for dtype in found if dtype.is_floating_point()}
+    """Return ONNX's names of the types in which a graph uses its weights: after a ``Cast`` if one follows.
+
+    Whole numbers, such as tables of positions, have no precision.
+    """
+    values = graph.model.graph.initializers.values()
+    weights = [value for value in values if isinstance(value.const_value, ir.ExternalTensor)]
+    used = [_cast(weight) or weight for weight in weights]
+    types = [value.dtype for value in used if value.dtype is not None]
+    return {dtype.name for dtype in types if dtype.is_floating_point()}
+
+
+def _cast(weight: ir.Value) -> ir.Value | None:
+    """Return the output of the one node that uses a weight, if it is a ``Cast``."""
+    nodes = [use.node for use in weight.uses()]
+    return nodes[0].outputs[0] if [node.op_type for node in nodes] == ["Cast"] else None
 
 
 def _contracts(evidence: Evidence) -> str:

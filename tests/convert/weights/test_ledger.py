@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import EXAMPLES
 
-from vconv.catalog.systems import SYSTEMS
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.foreign import FOREIGN, ForeignLayout, recognise
 from vconv.convert.layouts.table import LAYOUTS
@@ -23,7 +23,7 @@ from vconv.errors import ArtifactError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-PREFIXED = [name for name, system in SYSTEMS.items() if network(system.config).layout.prefix]
+PREFIXED = [name for name, system in EXAMPLES.items() if network(system.config).layout.prefix]
 
 
 def net(source: Source) -> Network:
