@@ -260,7 +260,7 @@ def _no_softmax(shop: ArtifactCopy) -> str:
     return "" if any(node.op_type == "Softmax" for node in nodes) else "it has no softmax"
 
 
-_ROLES, _GRID = (Capability.ROLES,), (Capability.TOKEN_GRID,)
+_ROLES, _BLOCKS, _GRID = (Capability.ROLES,), (Capability.BLOCKS,), (Capability.TOKEN_GRID,)
 
 FAULTS = (
     Fault("tanh GELU in a graph", "activation", in_graph(_tanh_gelu), _not_exact),
@@ -292,5 +292,7 @@ FAULTS = (
         _no_positions,
         needs=_ROLES,
     ),
-    Fault("one operator scaled in a graph", "operator", in_graph(_one_operator), _no_softmax),
+    Fault(
+        "one operator scaled in a graph", "operator", in_graph(_one_operator), _no_softmax, named_by=_BLOCKS
+    ),
 )
