@@ -13,6 +13,7 @@ LAYOUT = Layout(
     family="dinov2",
     home="transformers",
     architecture=dinov2.ARCHITECTURE,
+    pooling="cls",
     prefix="dinov2.",
     in_memory=(
         (r"\.attention\.q_proj\.", ".attention.attention.query."),

@@ -17,6 +17,8 @@ DINOV3 = Layout(
     family="timm dinov3",
     home="timm",
     architecture=dinov3.ARCHITECTURE,
+    pooling="avg",
+    options={"q_bias": "qkv_bias"},
     rules=(
         one("cls_token", "cls_token"),
         one("reg_token", "registers", "registers"),
@@ -38,6 +40,7 @@ DINOV2 = Layout(
     family="timm dinov2",
     home="timm",
     architecture=dinov2.ARCHITECTURE,
+    pooling="cls",
     rules=(
         Rule(("cls_token",), ("cls_token",), plus="cls_position"),
         one("reg_token", "registers", "registers"),

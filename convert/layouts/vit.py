@@ -13,6 +13,7 @@ LAYOUT = Layout(
     family="vit",
     home="transformers",
     architecture=vit.ARCHITECTURE,
+    pooling="pooler",
     prefix="vit.",
     in_memory=(
         (r"(^|\.)layers\.(\d+)\.", r"\1encoder.layer.\2."),

@@ -64,6 +64,8 @@ def export(
     offline: bool = False,
     pool: str | None = None,
     periods: str | None = None,
+    weights_layout: str | None = None,
+    allow_lossy: bool = False,
     without_weights: bool = False,
     format: str = ONNX,
     soc: str | None = None,
@@ -89,6 +91,9 @@ def export(
         pool: ``cls`` or ``avg``, to replace timm's default pooling.
         periods: the RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
             further with the periods of its library.
+        weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
+            or ``facebook``.
+        allow_lossy: whether a conversion from another layout may change the outputs.
         without_weights: whether to delete the weights file at the end; :func:`fill` makes it again.
         format: ``onnx``, or ``om`` for the graphs and an offline model.
         soc: the processor to compile the offline model for, such as ``Ascend910B4``.
@@ -113,7 +118,8 @@ def export(
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
-        asked = Request(system, None if weights is None else str(weights), hub, pool, periods, offline)
+        given = None if weights is None else str(weights)
+        asked = Request(system, given, hub, pool, periods, offline, weights_layout, allow_lossy)
         source = open_source(asked, stage.scratch, say)
         size = image_size(source)
         pixel_values, names = originals.sample(source.folder, photographs, seed, size)
@@ -208,7 +214,7 @@ def _written(
     lines, sha256 = prepared.write(stop, say)
     entries = read_header(prepared.plan.path)
     fault_of = partial(classes.of_tensor, prepared.network)
-    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say)
+    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say, source.matches)
 
 
 def _refuse_failures(rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:
