@@ -12,6 +12,10 @@ from enum import StrEnum
 
 ANY_SIZE = "any size"
 """The flag of a network that takes images of any size."""
+ON_REQUEST = "any size on request"
+"""The flag of a network that takes images of another size than its own if its library is asked for it."""
+GREATEST_SIDE = 8192
+"""The greatest height or width of an image, in pixels, that vconv exports a graph for."""
 CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
 NO_CLS_POSITION = "no_embed_class"

@@ -91,6 +91,7 @@ class Layout:
             memory differ between versions of the library.
         extras: the tensors that are no parameters.
         pooling: how ``pooled`` is computed in this home, unless a configuration says otherwise.
+        epsilon: what LayerNorms add to the variance in this home, unless a configuration says otherwise.
         options: the option of the library's configuration for a flag, if it has another name.
     """
 
@@ -102,6 +103,7 @@ class Layout:
     in_memory: tuple[tuple[str, str], ...] = ()
     extras: tuple[Extra, ...] = ()
     pooling: str = ""
+    epsilon: float | None = None
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -14,6 +14,7 @@ LAYOUT = Layout(
     home="transformers",
     architecture=dinov2.ARCHITECTURE,
     pooling="cls",
+    epsilon=1e-6,
     prefix="dinov2.",
     in_memory=(
         (r"\.attention\.q_proj\.", ".attention.attention.query."),

@@ -14,6 +14,7 @@ LAYOUT = Layout(
     home="transformers",
     architecture=dinov3.ARCHITECTURE,
     pooling="cls",
+    epsilon=1e-5,
     in_memory=((r"^model\.layer\.", "layer."),),
     rules=(
         one("embeddings.cls_token", "cls_token"),

@@ -11,6 +11,7 @@ LAYOUT = Layout(
     home="facebook",
     architecture=dinov2.ARCHITECTURE,
     pooling="cls",
+    epsilon=1e-6,
     rules=(
         one("cls_token", "cls_token"),
         positions("pos_embed"),

@@ -16,6 +16,7 @@ LAYOUT = Layout(
     home="facebook",
     architecture=dinov3.ARCHITECTURE,
     pooling="cls",
+    epsilon=1e-5,
     rules=(
         one("cls_token", "cls_token"),
         one("storage_tokens", "registers", "registers"),

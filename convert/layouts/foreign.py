@@ -17,14 +17,14 @@ class ForeignLayout:
         telling: names of tensors that, together, only this layout has.
         fix: what to do.
         home: the library of the declared layouts that look like it; they are not refused by its name.
-        architecture: the architecture whose declared layouts look like it, in the same way.
+        architectures: those whose declared layouts look like it, in the same way.
     """
 
     name: str
     telling: tuple[str, ...]
     fix: str
     home: str = ""
-    architecture: str = ""
+    architectures: tuple[str, ...] = ()
 
 
 _HUB = "use the same weights as transformers or timm publish them: `vconv list` shows the repositories"
@@ -35,27 +35,27 @@ FOREIGN = (
         "a DINOv3 as its authors publish it",
         ("cls_token", "storage_tokens", "mask_token"),
         _OTHER,
-        architecture="dinov3",
+        architectures=("dinov3",),
     ),
     ForeignLayout(
         "a DINOv2 as its authors publish it",
         ("cls_token", "pos_embed", "mask_token"),
         _OTHER,
-        architecture="dinov2",
+        architectures=("dinov2",),
     ),
     ForeignLayout(
-        "in the layout of timm's and the authors' own ViT files, which is not read",
+        "a ViT or a DINOv2 of timm",
         ("cls_token", "pos_embed", "patch_embed.proj.weight"),
-        _HUB,
+        _OTHER,
         home="timm",
-        architecture="dinov2",
+        architectures=("vit", "dinov2"),
     ),
     ForeignLayout(
         "a DINOv3 of timm",
         ("cls_token", "reg_token", "patch_embed.proj.weight"),
         _OTHER,
         home="timm",
-        architecture="dinov3",
+        architectures=("dinov3",),
     ),
     ForeignLayout(
         "in the layout of OpenAI's CLIP, which is not read",
@@ -72,7 +72,6 @@ FOREIGN = (
 def recognise(names: Iterable[str], wanted: Layout) -> ForeignLayout | None:
     """Return the foreign layout of a checkpoint that does not fit the wanted one; None if it is not known."""
     found = frozenset(names)
-    rows = (
-        row for row in FOREIGN if row.home != wanted.home and row.architecture != wanted.architecture.name
-    )
+    name = wanted.architecture.name
+    rows = (row for row in FOREIGN if row.home != wanted.home and name not in row.architectures)
     return next((row for row in rows if found.issuperset(row.telling)), None)

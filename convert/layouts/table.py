@@ -11,7 +11,7 @@ LAYOUTS: Mapping[str, Layout] = {
     layout.family: layout
     for layout in (
         *(dinov3_vit.LAYOUT, dinov2.LAYOUT, vit.LAYOUT),
-        *(timm_vit.DINOV3, timm_vit.DINOV2),
+        *(timm_vit.DINOV3, timm_vit.DINOV2, timm_vit.VIT),
         *(facebook_dinov3.LAYOUT, facebook_dinov2.LAYOUT),
     )
 }

@@ -14,6 +14,7 @@ LAYOUT = Layout(
     home="transformers",
     architecture=vit.ARCHITECTURE,
     pooling="pooler",
+    epsilon=1e-12,
     prefix="vit.",
     in_memory=(
         (r"(^|\.)layers\.(\d+)\.", r"\1encoder.layer.\2."),

@@ -37,6 +37,8 @@ class Library:
         exact_gelus: returns the library's classes of the exact GELU.
         image_size: returns the (height, width) that the preprocessing makes, from both configurations.
         switched: returns a configuration with flags of the architecture set.
+        resized: returns both configurations, changed so that the model takes images of any size that it can,
+            and the preprocessing makes images of a (height, width); None leaves the preprocessing as it is.
         pooled_by: returns a configuration with another pooling; None if the library's models have only one.
     """
 
@@ -49,6 +51,7 @@ class Library:
     exact_gelus: Callable[[], tuple[type[nn.Module], ...]]
     image_size: Callable[[Config, Config], tuple[int, int]]
     switched: Callable[[Config, Mapping[str, bool]], dict[str, Any]]
+    resized: Callable[[Config, Config, tuple[int, int] | None], tuple[Config, Config]]
     pooled_by: Callable[[Config, str], dict[str, Any]] | None = None
 
 

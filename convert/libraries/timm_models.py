@@ -18,7 +18,7 @@ from vconv.convert.architectures.outputs import TOKENS
 from vconv.convert.libraries.base import Library, quiet, understood
 from vconv.convert.network import Network
 from vconv.errors import WeightsError
-from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
+from vconv.types import CHANNELS, CONFIG_FILE, WEIGHTS_FILE, Config
 
 POOLING = {"token": "cls", "avg": "avg"}
 """vconv's name of each pooling by timm's name; other poolings keep timm's name."""
@@ -131,6 +131,22 @@ def _switched(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "model_args": {**config.get("model_args", {}), **flags}}
 
 
+def _resized(config: Config, preprocessor: Config, size: tuple[int, int] | None) -> tuple[Config, Config]:
+    """Let timm resample the positions at run time, and set the size that its preprocessing makes.
+
+    The positions of the checkpoint keep their own grid: ``img_size`` is that of the weights.
+    """
+    stock: Any = describe(config)
+    if hasattr(stock, "dynamic_img_size"):
+        own = list(stock.patch_embed.img_size)
+        config = _switched(config, {"dynamic_img_size": True, "img_size": own})
+    if size is not None:
+        nested = "pretrained_cfg" in config
+        settings = {**(config["pretrained_cfg"] if nested else config), "input_size": [CHANNELS, *size]}
+        config = {**config, "pretrained_cfg": settings} if nested else settings
+    return config, preprocessor
+
+
 def _pooled_by(config: Config, pool: str) -> dict[str, Any]:
     """Set timm's pooling, but keep the norms of the checkpoint, which timm would move with the pooling."""
     stock: Any = describe(config)
@@ -150,5 +166,6 @@ LIBRARY = Library(
     exact_gelus=exact_gelus,
     image_size=_image_size,
     switched=_switched,
+    resized=_resized,
     pooled_by=_pooled_by,
 )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.architectures.base import CLASSIFIER, POOLER
+from vconv.convert.architectures.base import CLASSIFIER, ON_REQUEST, POOLER
 from vconv.convert.architectures.outputs import OUTPUTS, TOKENS
 from vconv.convert.libraries.base import Library, stock_transformers, understood
 from vconv.convert.libraries.transformers_config import sides
@@ -77,16 +79,28 @@ def _build(folder: Path, network: Network) -> nn.Module:
 
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
     found: dict[str, Tensor] = {}
+    options = _options(network, pixel_values)
     if network.head == CLASSIFIER:
-        stock, found["logits"] = _classified(model, pixel_values)
+        stock, found["logits"] = _classified(model, pixel_values, options)
     else:
-        stock = model(pixel_values)
+        stock = model(pixel_values, **options)
     if OUTPUTS["pooled"].has(network):
         found["pooled"] = stock.pooler_output
     return {TOKENS: stock.last_hidden_state, **found}
 
 
-def _classified(model: Any, pixel_values: Tensor) -> tuple[Any, Tensor]:
+def _options(network: Network, pixel_values: Tensor) -> Mapping[str, bool]:
+    """Return the arguments with which a model takes images of this size.
+
+    A ViT of transformers resamples its positions if it is asked to. At its own size it is not asked, as users
+    call it. While a graph for any size is traced, a side is a symbol and not a number.
+    """
+    sides = tuple(pixel_values.shape[2:])
+    own = all(isinstance(side, int) for side in sides) and sides == network.numbers.image
+    return {} if own or ON_REQUEST not in network.numbers.flags else {"interpolate_pos_encoding": True}
+
+
+def _classified(model: Any, pixel_values: Tensor, options: Mapping[str, bool]) -> tuple[Any, Tensor]:
     """Run a stock classifier; return the output of its backbone, and its logits."""
     seen: list[Any] = []
 
@@ -96,7 +110,7 @@ def _classified(model: Any, pixel_values: Tensor) -> tuple[Any, Tensor]:
     backbone: nn.Module = model.base_model
     handle = backbone.register_forward_hook(see)
     try:
-        logits = model(pixel_values).logits
+        logits = model(pixel_values, **options).logits
     finally:
         handle.remove()
     return seen[0], logits
@@ -157,6 +171,25 @@ def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
     return both[0], both[1]
 
 
+def _resized(config: Config, preprocessor: Config, size: tuple[int, int] | None) -> tuple[Config, Config]:
+    """Set the size of the images that the processor makes.
+
+    If it resizes the shorter side and then crops, the two keep their ratio for the longer side of the crop.
+    """
+    if size is None:
+        return config, preprocessor
+    sides, scaled = dict(zip(("height", "width"), size, strict=True)), preprocessor.get("size")
+    if not (preprocessor.get("do_center_crop") and preprocessor.get("crop_size")):
+        return config, {**preprocessor, "size": sides}
+    ratio = max(Fraction(new, old) for new, old in zip(size, _image_size(config, preprocessor), strict=True))
+
+    def grown(number: Any) -> Any:
+        return math.ceil(number * ratio) if isinstance(number, int) else number
+
+    plain = {name: grown(side) for name, side in scaled.items()} if isinstance(scaled, Mapping) else None
+    return config, {**preprocessor, "size": plain or grown(scaled), "crop_size": sides}
+
+
 LIBRARY = Library(
     name="transformers",
     files=(CONFIG_FILE, PREPROCESSOR_FILE),
@@ -167,4 +200,5 @@ LIBRARY = Library(
     exact_gelus=_exact_gelus,
     image_size=_image_size,
     switched=lambda config, flags: {**config, **flags},
+    resized=_resized,
 )

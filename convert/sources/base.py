@@ -12,13 +12,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from vconv.convert.architectures.outputs import OUTPUTS
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.libraries.base import Library
 from vconv.convert.libraries.readers import find_reader, network
 from vconv.convert.libraries.table import LIBRARIES, library_of
 from vconv.convert.network import Network
 from vconv.convert.sources.regrouping import Regrouped
+from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.weights.ledger import MatchedTensor
 from vconv.types import Config
 
@@ -75,7 +78,8 @@ class Source:
         periods: the requested RoPE periods, of :data:`PERIODS`; :data:`STORED` if the checkpoint stores
             them; None for the authors'.
         prefixes: prefixes of training tools that were removed from the names of the tensors.
-        unpooled: the configuration before ``pool`` changed it; None if ``pool`` did not.
+        size: the requested sizes of images; None for those of the image processor.
+        given: both configurations before ``pool`` or ``size`` changed them; None if neither did.
         regrouped: how the checkpoint was made into the original, if it has another layout.
     """
 
@@ -91,7 +95,8 @@ class Source:
     pool: str | None = None
     periods: str | None = None
     prefixes: tuple[str, ...] = ()
-    unpooled: Config | None = None
+    size: SizeRequest | None = None
+    given: tuple[Config, Config] | None = None
     regrouped: Regrouped | None = None
 
     @functools.cached_property
@@ -121,13 +126,17 @@ class Source:
             return ()
         theirs, ours = self.regrouped.stored.layout, self.network
         found = list(self.regrouped.losses)
-        if theirs.pooling and ours.numbers.pooling != theirs.pooling and self.pool is None:
-            found.append(f"the output pooled is {ours.numbers.pooling}, not {theirs.pooling}")
+        numbers, has = ours.numbers, OUTPUTS["pooled"].has(ours)
+        if theirs.pooling and numbers.pooling != theirs.pooling and self.pool is None:
+            pooled = f"is {numbers.pooling}, not {theirs.pooling}" if has else "is left out"
+            found.append(f"the output pooled {pooled}")
+        if theirs.epsilon not in (None, numbers.epsilon):
+            found.append(f"every LayerNorm adds {numbers.epsilon:g} to the variance, not {theirs.epsilon:g}")
         size = self.library.image_size(self.config, self.preprocessor)
-        if ours.numbers.positions and not ours.registers and size != ours.numbers.image:
+        if numbers.positions and not ours.registers and size != numbers.image:
             found.append(
                 f"for images of {size[0]}x{size[1]}, {ours.library} resamples the position embedding "
-                f"of {ours.numbers.image[0]}x{ours.numbers.image[1]} in another way than {theirs.home}"
+                f"of {numbers.image[0]}x{numbers.image[1]} in another way than {theirs.home}"
             )
         return tuple(found)
 
@@ -141,9 +150,15 @@ class Source:
         return replace(net, stored_periods=self.stored_periods)
 
     @property
-    def own_config(self) -> Config:
-        """The configuration as it came with the weights, or from the catalog."""
-        return self.config if self.unpooled is None else self.unpooled
+    def own_configurations(self) -> tuple[Config, Config]:
+        """Both configurations as they came with the weights, or from the catalog."""
+        return self.given or (self.config, self.preprocessor)
+
+    def configured(self, config: Config, preprocessor: Config, **changes: Any) -> Source:
+        """Write other configurations into the folder, and return the source that has them."""
+        write_configurations(self.folder, config, preprocessor)
+        given = self.own_configurations
+        return replace(self, config=config, preprocessor=preprocessor, given=given, **changes)
 
     @property
     def library(self) -> Library:

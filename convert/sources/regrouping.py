@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from vconv.convert.architectures.base import Part
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.layouts.base import Use
-from vconv.convert.libraries.readers import network
+from vconv.convert.libraries.readers import find_reader, network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.weights import values
@@ -30,6 +31,8 @@ from vconv.convert.weights.regroup import regrouped, runs_of_parts
 from vconv.convert.weights.values import KINDS, Bias, Values
 from vconv.types import WEIGHTS_FILE, Config, Say
 
+EPSILON = "layer_norm_eps"
+"""The option of transformers' configurations for the epsilon; timm has none."""
 GIVEN_FILE, ADDED_FILE = "given.safetensors", "added.safetensors"
 """In the folder of a source: the checkpoint as it was given, and the tensors that vconv adds to it."""
 _PROOFS: Mapping[Use, str] = {
@@ -120,7 +123,7 @@ def regroup(found: Fit, config: Config, scratch: Path, say: Say) -> Regrouped:
     parameters = {name: entries[name] for key, name in named.items() if key not in found.extras}
     masks = {row.of: key for key, row in found.extras.items() if row.use is Use.BIAS_MASK}
     biases = values.biases(stored, by_key, masks)
-    config, target = _with_biases(config, stored, biases)
+    config, target = _fitted(config, stored, biases)
     say(f"converting from the layout of {stored.layout.family} to that of {target.layout.family}")
     work = _decide(stored, target, by_key, biases)
     added = _write_added(scratch / ADDED_FILE, work)
@@ -145,22 +148,33 @@ def regroup(found: Fit, config: Config, scratch: Path, say: Say) -> Regrouped:
     )
 
 
-def _with_biases(config: Config, stored: Network, biases: Mapping[str, Bias]) -> tuple[Config, Network]:
-    """Return the configuration with a place for every bias that is not zero, and its network."""
-    head = stored.head
-    heads = network(config).layout.heads
-    keys = [heads[head]] if head in heads else ["no head"]
+def _fitted(config: Config, stored: Network, biases: Mapping[str, Bias]) -> tuple[Config, Network]:
+    """Return the configuration that computes what the checkpoint's network does, and its network.
+
+    It has a place for every bias that is not zero, and the epsilon of the home of the checkpoint, if the
+    configurations of its library have such options.
+    """
+    heads = find_reader(config).layout.heads
+    keys = [heads.get(stored.head, "no head")]
     target = network(config, keys)
-    options = {
+    options: dict[str, Any] = {
         target.layout.options.get(rule.when, rule.when): True
         for rule in target.layout.rules
         if rule.when and rule.when not in target.numbers.flags
         for part in rule.parts
         if biases.get(_kind(part), Bias(0.0)).greatest
     }
+    epsilon = stored.layout.epsilon
+    if EPSILON in config and epsilon not in (None, target.numbers.epsilon):
+        options[EPSILON] = epsilon
     if options:
         config = library_of(target).switched(config, options)
     return config, network(config, keys)
+
+
+def _base(part: str) -> str:
+    """Return the name of a part in its architecture, without the number of its block."""
+    return re.sub(r"\.\d+\.", ".{i}.", part, count=1)
 
 
 def _kind(part: str) -> str:
@@ -196,6 +210,10 @@ def _decide(
                 work.proofs[part] = f"lost: {target.layout.family} has no {name} bias"
             else:
                 work.proofs[part] = f"max|b| = 0 over all {name} biases{masked}"
+        elif parts[_base(part)].head:
+            loss = f"the {parts[_base(part)].head} is dropped"
+            work.losses += [loss] * (loss not in work.losses)
+            work.proofs[part] = f"lost: {target.layout.family} has no such layer"
     for rule in target.layout.rules:
         if rule.plus in have and rule.plus not in want:
             (whole,) = rule.parts
@@ -209,7 +227,7 @@ def _decide(
 
 def _neutral(part: str, parts: Mapping[str, Part]) -> bool:
     """Return whether a part that is all zero changes nothing, so that it may be added."""
-    row = parts[re.sub(r"\.\d+\.", ".{i}.", part, count=1)]
+    row = parts[_base(part)]
     return row.unused or _kind(part) in KINDS or part == "cls_position"
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vconv.catalog.systems import System
+from vconv.convert.architectures.base import ANY_SIZE, ON_REQUEST, Capability
 from vconv.convert.hubs import table as hubs
 from vconv.convert.sources import local, synthetic
-from vconv.convert.sources.base import PERIODS, Origin, Source, write_configurations
+from vconv.convert.sources.base import PERIODS, Origin, Source
+from vconv.convert.sources.sizes import SizeRequest
 from vconv.errors import InputError, WeightsError
 from vconv.types import Say, silent
 
@@ -31,6 +33,7 @@ class Request:
         pool: a pooling other than the library's default; None for the default.
         periods: the choice of the RoPE periods, of :data:`PERIODS`; None for those of the authors.
         offline: whether to look for a repository only in the cache.
+        size: the sizes of images; None for those of the original's image processor.
         weights_layout: the home of the layout of the weights; None to recognise it.
         allow_lossy: whether a conversion from another layout may change the outputs.
     """
@@ -41,6 +44,7 @@ class Request:
     pool: str | None = None
     periods: str | None = None
     offline: bool = False
+    size: SizeRequest | None = None
     weights_layout: str | None = None
     allow_lossy: bool = False
 
@@ -124,7 +128,8 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
 
     Raises:
         WeightsError: there are no such weights, or they are not valid.
-        InputError: the pooling of the library's models is fixed, or the network has no RoPE.
+        InputError: the pooling of the library's models is fixed, the network has no RoPE, or it does not take
+            images of the requested size.
     """
     weights = f"hub:{request.system.hub_id}" if request.weights is None else request.weights
     opener, match = next(
@@ -134,6 +139,8 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
     pool = request.pool or _pooling_to_keep(source, say)
     if pool:
         source = _pooled(source, pool)
+    if request.size:
+        source = _sized(source, request.size)
     _refuse_losses(source, request)
     return _with_periods(source, request.periods) if request.periods else source
 
@@ -171,9 +178,28 @@ def _pooled(source: Source, pool: str) -> Source:
             expected="a system of timm",
             fix="omit --pool, and pool the outputs cls or patches yourself",
         )
-    config = library.pooled_by(source.config, pool)
-    write_configurations(source.folder, config, source.preprocessor)
-    return replace(source, config=config, pool=pool, unpooled=source.config)
+    return source.configured(library.pooled_by(source.config, pool), source.preprocessor, pool=pool)
+
+
+def _sized(source: Source, size: SizeRequest) -> Source:
+    """Let the original's own library make and take images of the requested sizes."""
+    network = source.network
+    lack = network.lack(Capability.TOKEN_GRID)
+    if lack:
+        raise InputError(
+            "--size does not apply to this system", got=lack, expected="a grid of patches", fix="omit --size"
+        )
+    size.require_fitting(network.numbers.patch)
+    config, preprocessor = source.library.resized(source.config, source.preprocessor, size.fixed)
+    sized = source.configured(config, preprocessor, size=size)
+    if not {ANY_SIZE, ON_REQUEST} & sized.network.numbers.flags:
+        raise InputError(
+            "--size does not apply to this system",
+            got=f"the architecture {network.layout.family}, of which {network.library} takes one size only",
+            expected="an architecture that its library runs at other sizes",
+            fix="omit --size",
+        )
+    return sized
 
 
 def _with_periods(source: Source, periods: str) -> Source:

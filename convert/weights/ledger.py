@@ -40,7 +40,7 @@ class Line:
     Args:
         source: its name in the source.
         target: its name in the artifact; empty if it was dropped, or split into several tensors.
-        action: ``copied``, ``renamed``, ``cast`` (to F32; only values of F64 change), ``split`` (into several
+        action: ``copied``, ``renamed``, ``cast`` (to F32; only F64 changes values), ``split`` (into several
             tensors), ``fused`` (with others into one tensor), ``folded`` (its values are used to compute
             another tensor), ``added`` (made by vconv, not in the source) or ``dropped``.
         dtype: its dtype in the source.
@@ -50,6 +50,7 @@ class Line:
         proof: why dropping it, or a piece of it, changes nothing; or what it was folded or added for.
         pieces: the places of its elements in the artifact, in order; empty if it became one tensor of the
             same shape.
+        stored: its dtype in the artifact; F32 for a tensor that was dropped.
     """
 
     source: str
@@ -60,6 +61,7 @@ class Line:
     sha256: str
     proof: str = ""
     pieces: tuple[Piece, ...] = ()
+    stored: str = "F32"
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -224,7 +226,8 @@ def save(path: Path, lines: Iterable[Line]) -> None:
 
 def _row(line: Line) -> dict[str, Any]:
     row = asdict(line)
-    return row if line.pieces else {name: value for name, value in row.items() if name != "pieces"}
+    usual = {"pieces": (), "stored": "F32"}
+    return {name: value for name, value in row.items() if name not in usual or value != usual[name]}
 
 
 def load(path: Path) -> list[Line]:

@@ -23,6 +23,7 @@ from vconv.convert.conversion import Prepared, export_graphs, image_size, prepar
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.sources.base import Source, write_configurations
+from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights.ledger import Line
 from vconv.errors import ExportCheckError, InputError
@@ -64,9 +65,11 @@ def export(
     offline: bool = False,
     pool: str | None = None,
     periods: str | None = None,
+    size: str | Sequence[int] | None = None,
     weights_layout: str | None = None,
     allow_lossy: bool = False,
     without_weights: bool = False,
+    keep_dtype: bool = False,
     format: str = ONNX,
     soc: str | None = None,
     gears: Sequence[int] = (),
@@ -91,10 +94,14 @@ def export(
         pool: ``cls`` or ``avg``, to replace timm's default pooling.
         periods: the RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
             further with the periods of its library.
+        size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
+            the image processor makes.
         weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
             or ``facebook``.
         allow_lossy: whether a conversion from another layout may change the outputs.
         without_weights: whether to delete the weights file at the end; :func:`fill` makes it again.
+        keep_dtype: whether to store float16 and bfloat16 weights as they are; by default they are widened to
+            float32. Graphs compute in float32 in either case.
         format: ``onnx``, or ``om`` for the graphs and an offline model.
         soc: the processor to compile the offline model for, such as ``Ascend910B4``.
         gears: the batches of the offline model; by default the batch of the static graph.
@@ -113,22 +120,25 @@ def export(
     start = time.perf_counter()
     system = systems.find(name) if isinstance(name, str) else name
     _check_options(batch, opset, seed, bool(images), golden, out)
+    sizes = _size_request(size)
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
         given = None if weights is None else str(weights)
-        asked = Request(system, given, hub, pool, periods, offline, weights_layout, allow_lossy)
+        asked = Request(
+            system, given, hub, pool, periods, offline, sizes, weights_layout, allow_lossy=allow_lossy
+        )
         source = open_source(asked, stage.scratch, say)
-        size = image_size(source)
-        pixel_values, names = originals.sample(source.folder, photographs, seed, size)
-        prepared = prepare(folder, source, say)
+        made_size = image_size(source)
+        pixel_values, names = originals.sample(source.folder, photographs, seed, made_size)
+        prepared = prepare(folder, source, say, keep_dtype)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            passes = export_graphs(folder, prepared, size, batch, opset, say)
+            passes = export_graphs(folder, prepared, made_size, batch, opset, say)
             lines, sha256, tensors = writing()
         conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
@@ -136,17 +146,17 @@ def export(
             say("running the reference in fp32 and float64")
             reference = golden_room.run_reference(source, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)
-        write_configurations(folder / ORIGINAL_FOLDER, source.own_config, source.preprocessor)
+        write_configurations(folder / ORIGINAL_FOLDER, *source.own_configurations)
         graphs = [
-            open_graph(folder, graph.path, WEIGHTS_FILE, conversion.network, size, fixed)
+            open_graph(folder, graph.path, WEIGHTS_FILE, conversion.network, made_size, fixed)
             for graph in GRAPHS
             for fixed in (batch if graph.for_npu else None,)
         ]
         checks = [tensors, *(check for graph in graphs for check in check_graph(graph))]
         if order:
-            offline_model.make(folder, stage.scratch, order, size, batch, say)
+            offline_model.make(folder, stage.scratch, order, made_size, batch, say)
         made = assemble(
-            system, source, conversion, size, graphs, reference, names, without_weights, folder, order
+            system, source, conversion, made_size, graphs, reference, names, without_weights, folder, order
         )
         artifact = Artifact(folder, made)
         rows: tuple[VariantRow, ...] = ()
@@ -205,6 +215,12 @@ def _check_options(
             expected=f"{tracing.LEAST_OPSET} to {tracing.GREATEST_OPSET}",
             fix="leave --opset out",
         )
+
+
+def _size_request(size: str | Sequence[int] | None) -> SizeRequest | None:
+    if size is None:
+        return None
+    return SizeRequest.read(size if isinstance(size, str) else ",".join(map(str, size)))
 
 
 def _written(

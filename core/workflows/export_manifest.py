@@ -131,6 +131,7 @@ def assemble(
             configuration_sha256=source.configuration_sha256,
             pool=source.pool,
             periods=source.periods,
+            size=source.size.fixed if source.size else None,
             from_catalog=source.from_catalog,
             prefixes=source.prefixes,
             licence=source.licence,

@@ -13,7 +13,7 @@ import numpy as np
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
-from vconv.convert.files.safetensors_file import TensorEntry
+from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
@@ -153,8 +153,9 @@ def _transposed(kept: TensorEntry, entry: TensorEntry) -> bool:
     if len(entry.shape) != 2 or entry.shape[0] % entry.shape[1]:
         return False
     squares = (-1, entry.shape[1], entry.shape[1])
-    first = np.frombuffer(b"".join(kept.chunks()), "<u4").reshape(squares)
-    second = np.frombuffer(b"".join(checkpoint.widened(entry)), "<u4").reshape(squares)
+    bits = f"<u{ITEM_SIZES[kept.dtype]}"
+    first = np.frombuffer(b"".join(kept.chunks()), bits).reshape(squares)
+    second = np.frombuffer(b"".join(checkpoint.stored(entry, kept.dtype)), bits).reshape(squares)
     return np.array_equal(first, second.swapaxes(1, 2))
 
 
@@ -173,9 +174,12 @@ def _differs(
         return f"a piece of {line.source} was dropped without proof"
     named = ", ".join(line.targets)
     kept = line.taken_back(artifact)
-    if line.shape != entry.shape or not kept or any(run.dtype != "F32" for run in kept):
-        return f"{named} is not in the artifact as F32 {list(entry.shape)}"
-    expected = (chunk for run in kept_runs(entry, line.pieces) for chunk in checkpoint.widened(run))
+    if line.shape != entry.shape or not kept or any(run.dtype != line.stored for run in kept):
+        return f"{named} is not in the artifact as {line.stored} {list(entry.shape)}"
+    if line.stored not in ("F32", entry.dtype):
+        return f"{named} is stored as {line.stored}, and {entry.dtype} in the source"
+    runs = kept_runs(entry, line.pieces)
+    expected = (chunk for run in runs for chunk in checkpoint.stored(run, line.stored))
     if not _same(_end_to_end(kept), expected):
         if not line.pieces and _transposed(kept[0], entry):
             return f"{named} {TRANSPOSED} {line.source} in the source"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import EXAMPLES
 
-from vconv.catalog.systems import SYSTEMS
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.foreign import FOREIGN, ForeignLayout, recognise
 from vconv.convert.layouts.table import LAYOUTS
@@ -23,7 +23,7 @@ from vconv.errors import ArtifactError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-PREFIXED = [name for name, system in SYSTEMS.items() if find_reader(system.config).layout.prefix]
+PREFIXED = [name for name, system in EXAMPLES.items() if find_reader(system.config).layout.prefix]
 
 
 def net(source: Source) -> Network:
@@ -272,19 +272,19 @@ def test_files_of_other_networks_are_refused_by_what_they_are(
         ledger.match_tensors(net(small_source), dict.fromkeys(META[layout], entry))
 
 
-TIMMS = {
-    "in the layout of timm's and the authors' own ViT files, which is not read": "pos_embed",
-    "a DINOv3 of timm": "reg_token",
-}
-
-
-@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
-@pytest.mark.parametrize("layout", TIMMS)
+@pytest.mark.parametrize(
+    ("system", "layout", "telling"),
+    [
+        ("dinov3-vits16", "a ViT or a DINOv2 of timm", "pos_embed"),
+        ("vit-base-patch16-224-in21k", "a DINOv3 of timm", "reg_token"),
+    ],
+    indirect=["system"],
+)
 def test_timms_names_are_recognised_only_where_timm_is_not_asked_for(
-    small_source: Source, refused: Refused, layout: str
+    small_source: Source, refused: Refused, layout: str, telling: str
 ) -> None:
     entry = next(iter(small_source.entries.values()))
-    names = ["cls_token", TIMMS[layout], "patch_embed.proj.weight"]
+    names = ["cls_token", telling, "patch_embed.proj.weight"]
     with refused(WeightsError, f"the checkpoint is {layout} | "):
         ledger.match_tensors(net(small_source), dict.fromkeys(names, entry))
     assert recognise(names, LAYOUTS["timm dinov2"]) is None
@@ -292,6 +292,7 @@ def test_timms_names_are_recognised_only_where_timm_is_not_asked_for(
 
 @pytest.mark.parametrize("row", FOREIGN, ids=lambda row: row.name)
 def test_a_layout_is_recognised_by_all_of_its_telling_names(row: ForeignLayout) -> None:
-    wanted = LAYOUTS["vit"]
+    theirs = (layout for layout in LAYOUTS.values() if layout.home == "transformers")
+    wanted = next(layout for layout in theirs if layout.architecture.name not in row.architectures)
     assert recognise([*row.telling, "more"], wanted) == row
     assert recognise(row.telling[:1], wanted) is None
