@@ -57,6 +57,7 @@ class Network:
         known: the numbers that were read from the configuration; or, if the architecture is not declared,
             what was observed of the network.
         head: ``pooler`` or ``classifier`` if the network has the tensors of that head, else empty.
+        stored_periods: the RoPE periods that the original checkpoint stores; None if it stores none.
     """
 
     layout: Layout
@@ -64,6 +65,7 @@ class Network:
     config: Config
     known: Numbers | Observed
     head: str
+    stored_periods: tuple[float, ...] | None = None
 
     @property
     def numbers(self) -> Numbers:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from vconv.convert.architectures.base import BLOCK, QUERY_KEY_VALUE, Architecture
 
@@ -46,6 +47,36 @@ class Rule:
         return any("{i}" in name for name in self.stored)
 
 
+class Use(StrEnum):
+    """The use of a stored tensor that is no parameter."""
+
+    BIAS_MASK = "bias mask"
+    """It multiplies a bias; a bias that it sets to zero need not be stored."""
+    PERIODS = "RoPE periods"
+    """It holds the RoPE periods, which replace those of the library."""
+    ALIAS = "alias"
+    """It holds the same elements as another stored tensor."""
+    TRAINING = "training"
+    """Only training uses it."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Stored tensors that are no parameters, which a file may have or not.
+
+    Args:
+        stored: the key on disk; ``{i}`` stands for the number of the block.
+        use: what the tensor is for.
+        shape: its dimensions.
+        of: the stored tensor that it masks or repeats; empty for other uses.
+    """
+
+    stored: str
+    use: Use
+    shape: tuple[str | int, ...]
+    of: str = ""
+
+
 @dataclass(frozen=True)
 class Layout:
     """An architecture as one library stores it.
@@ -61,6 +92,10 @@ class Layout:
         renamed: further names of tensors, in memory or in checkpoints, each with its stored key.
         left_out: a pattern of the names of tensors in a checkpoint that are not part of the network, such as
             those of a text encoder; empty if there are none.
+        extras: the tensors that are no parameters.
+        pooling: how ``pooled`` is computed in this home, unless a configuration says otherwise.
+        epsilon: what LayerNorms add to the variance in this home, unless a configuration says otherwise.
+        options: the option of the library's configuration for a flag, if it has another name.
     """
 
     family: str
@@ -71,6 +106,10 @@ class Layout:
     in_memory: tuple[tuple[str, str], ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     left_out: str = ""
+    extras: tuple[Extra, ...] = ()
+    pooling: str = ""
+    epsilon: float | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def biases(self) -> Mapping[str, str]:

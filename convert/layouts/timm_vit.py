@@ -21,6 +21,9 @@ DINOV3 = Layout(
     family="timm dinov3",
     home="timm",
     architecture=dinov3.ARCHITECTURE,
+    pooling="avg",
+    epsilon=1e-5,
+    options={"q_bias": "qkv_bias"},
     rules=(
         one("cls_token", "cls_token"),
         one("reg_token", "registers", "registers"),
@@ -42,6 +45,8 @@ DINOV2 = Layout(
     family="timm dinov2",
     home="timm",
     architecture=dinov2.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     rules=(
         Rule(("cls_token",), ("cls_token",), plus="cls_position"),
         one("reg_token", "registers", "registers"),
@@ -62,9 +67,11 @@ VIT = Layout(
     family="timm vit",
     home="timm",
     architecture=vit.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     rules=(
         one("cls_token", "cls_token"),
-        one("pos_embed", "positions"),
+        positions("pos_embed"),
         *linear("patch_embed.proj", "patch"),
         *norm(f"{BLOCK}.norm1", f"{BLOCK}.norm1"),
         *_FUSED,
