@@ -31,7 +31,7 @@ class Beyond:
         head: returns the head that a configuration asks for; it selects the class.
         images: returns channels, height and width of the images that a configuration is made for.
         stored: returns the stored key of each tensor of a model by its name in memory.
-        is_tower: returns whether a model is one encoder of a model of several, such as images and text, whose
+        is_one_of_several: returns whether a model is one encoder of a model of several, such as images and text, whose
             checkpoints hold the others too.
         spelled_out: returns a configuration that asks for the exact GELU spelled out with ``erf``; the same
             configuration if the library has no such option.
@@ -41,7 +41,7 @@ class Beyond:
     head: Callable[[Config], str]
     images: Callable[[Config], tuple[int, int, int]]
     stored: Callable[[nn.Module], Mapping[str, str]]
-    is_tower: Callable[[nn.Module], bool]
+    is_one_of_several: Callable[[nn.Module], bool]
     spelled_out: Callable[[Config], Config]
 
 

@@ -82,7 +82,7 @@ class _Seen:
     outputs: Shapes
     kernels: int
     spelled_out: int
-    tower: bool
+    one_of_several: bool
 
 
 def derive(config: Config, library: str, name: str, keys: Iterable[str] = ()) -> Network:
@@ -144,7 +144,7 @@ def _names(seen: _Seen, held: Collection[str]) -> tuple[dict[str, str], str]:
             before = next((end for end in ends if {end + key for key in needed} <= set(held)), "")
             renamed |= {before + key: key for key in keys} if before else {}
             prefix = before or common
-    left_out = rf"(?!{re.escape(prefix)}).*" if seen.tower and prefix else ""
+    left_out = rf"(?!{re.escape(prefix)}).*" if seen.one_of_several and prefix else ""
     return renamed, left_out
 
 
@@ -190,7 +190,7 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
         )
         for name, tensor in _state(model)
     )
-    return _Seen(tensors, found, watch.kernels, watch.spelled_out, beyond.is_tower(model))
+    return _Seen(tensors, found, watch.kernels, watch.spelled_out, beyond.is_one_of_several(model))
 
 
 def _state(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:

@@ -204,7 +204,7 @@ LIBRARY = Library(
         head=lambda config: "",
         images=_images,
         stored=_own_names,
-        is_tower=lambda model: False,
+        is_one_of_several=lambda model: False,
         spelled_out=lambda config: config,
     ),
     resized=_resized,

@@ -1,8 +1,7 @@
 """transformers: image encoders whose architecture is not declared.
 
-A configuration with a ``vision_config`` belongs to a model of images and text. Its image encoder, the
-*tower*, has a class and a ``model_type`` of its own: ``CLIPVisionModel`` and ``clip_vision_model``. Only the
-tower is converted.
+A configuration with a ``vision_config`` belongs to a model of images and text. Its image encoder has
+a class and a ``model_type`` of its own: ``CLIPVisionModel`` and ``clip_vision_model``. Only that is converted.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from vconv.types import INPUT, Config
 AUTO = {"": "AutoModel", CLASSIFIER: "AutoModelForImageClassification"}
 """The class that loads a model in stock transformers, by the head of the network."""
 VISION = "vision_config"
-"""The entry with the configuration of a tower."""
+"""The entry with the configuration of an image encoder in that of a model of images and text."""
 _SIDE = 224
 """The side of images where a configuration names none: that of the default of transformers' processors."""
-_TOWER = "vision_model"
-"""The first part of the names of the CLIP-like towers' tensors in published files. Version 5 leaves it out
+_VISION_MODEL = "vision_model"
+"""The first part of the names of the CLIP-like encoders' tensors in published files. Version 5 leaves it out
 when it saves; it loads both, and version 4 only the names with it."""
 _OUTPUTS = {
     "last_hidden_state": TOKENS,
@@ -39,16 +38,16 @@ _OUTPUTS = {
 """vconv's name of each output by the name that transformers gives it."""
 
 
-def tower(config: Config) -> Config:
-    """Return the configuration of the tower of a model of images and text; any other as it is."""
+def image_encoder(config: Config) -> Config:
+    """Return the configuration of the image encoder of a model of images and text; any other as it is."""
     inner = config.get(VISION)
     if not isinstance(inner, Mapping):
         return config
-    kind = inner.get("model_type") or _tower_type(str(config.get("model_type")))
+    kind = inner.get("model_type") or _encoder_type(str(config.get("model_type")))
     return {**inner, "model_type": kind} if kind else config
 
 
-def _tower_type(model_type: str) -> str:
+def _encoder_type(model_type: str) -> str:
     with stock_transformers() as transformers:
         try:
             kinds = transformers.AutoConfig.for_model(model_type).sub_configs
@@ -101,7 +100,9 @@ def _stored(model: Any) -> Mapping[str, str]:
     """
     names = list(model.state_dict())
     on_disk = _on_disk(model, names)
-    under = f"{_TOWER}." if _is_tower(model) and _dropped_prefix(model) == _TOWER else ""
+    under = (
+        f"{_VISION_MODEL}." if _is_one_of_several(model) and _dropped_prefix(model) == _VISION_MODEL else ""
+    )
     return {
         name: key if key.startswith(under) else under + key for name, key in zip(names, on_disk, strict=True)
     }
@@ -124,7 +125,7 @@ def _on_disk(model: Any, names: list[str]) -> list[str]:
     return keys
 
 
-def _is_tower(model: Any) -> bool:
+def _is_one_of_several(model: Any) -> bool:
     return getattr(type(model.config), "base_config_key", "") == VISION
 
 
@@ -177,6 +178,6 @@ BEYOND = Beyond(
     head=_head,
     images=_images,
     stored=_stored,
-    is_tower=_is_tower,
+    is_one_of_several=_is_one_of_several,
     spelled_out=_spelled_out,
 )

@@ -213,7 +213,7 @@ LIBRARY = Library(
     exact_gelus=_exact_gelus,
     image_size=_image_size,
     switched=lambda config, flags: {**config, **flags},
-    encoder=transformers_beyond.tower,
+    encoder=transformers_beyond.image_encoder,
     beyond=transformers_beyond.BEYOND,
     resized=_resized,
 )
