@@ -31,8 +31,8 @@ class Beyond:
         head: returns the head that a configuration asks for; it selects the class.
         images: returns channels, height and width of the images that a configuration is made for.
         stored: returns the stored key of each tensor of a model by its name in memory.
-        is_one_of_several: returns whether a model is one encoder of a model of several, such as images and text, whose
-            checkpoints hold the others too.
+        is_one_of_several: returns whether a model is one encoder of a model of several, such as images and
+            text. Its checkpoints may hold the others too.
         spelled_out: returns a configuration that asks for the exact GELU spelled out with ``erf``; the same
             configuration if the library has no such option.
     """

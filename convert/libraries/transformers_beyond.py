@@ -1,7 +1,7 @@
 """transformers: image encoders whose architecture is not declared.
 
-A configuration with a ``vision_config`` belongs to a model of images and text. Its image encoder has
-a class and a ``model_type`` of its own: ``CLIPVisionModel`` and ``clip_vision_model``. Only that is converted.
+A configuration with a ``vision_config`` belongs to a model of images and text. Only its image encoder is
+converted, which has another class and another ``model_type``: ``CLIPVisionModel`` and ``clip_vision_model``.
 """
 
 from __future__ import annotations
