@@ -9,9 +9,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.convert.architectures.base import ANY_SIZE
+from vconv.convert.architectures.base import ANY_SIZE, GREATEST_SIDE, ON_REQUEST
 from vconv.convert.ascend import operators
 from vconv.convert.graphs import tracing
 from vconv.convert.graphs.tracing import TracedGraph
@@ -20,16 +21,13 @@ from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches import table
-from vconv.convert.patches.base import Patch, WeightsFinding, find_sites
+from vconv.convert.patches.base import Patch, WeightsFinding, applied, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
-from vconv.convert.weights import checkpoint, ledger
+from vconv.convert.weights import checkpoint, ledger, regroup
 from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
 from vconv.disk import require_space
 from vconv.errors import InputError, PatchError
 from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say, silent
-
-GREATEST_SIDE = 8192
-"""The greatest height or width of an image, in pixels, that vconv exports a graph for."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +113,20 @@ def image_size(source: Source) -> tuple[int, int]:
     """
     network, library = source.network, library_of(source.network)
     height, width = library.image_size(source.config, source.preprocessor)
-    patch, numbers = network.numbers.patch, network.numbers
-    if numbers.channels != CHANNELS:
+    if network.known.channels != CHANNELS:
         raise InputError(
             "the network does not take colour images",
-            got=f"images of {numbers.channels} channels",
+            got=f"images of {network.known.channels} channels",
             expected=f"{CHANNELS} channels: red, green and blue",
             fix="use a checkpoint for colour images; others are not supported",
         )
+    if network.observed:
+        if max(height, width) <= GREATEST_SIDE:
+            network.observed.shapes_at((height, width))
+            return height, width
+        patch = 1
+    else:
+        patch = network.numbers.patch
     if not all(patch <= side <= GREATEST_SIDE and side % patch == 0 for side in (height, width)):
         raise InputError(
             "the image size does not fit the patches",
@@ -130,31 +134,34 @@ def image_size(source: Source) -> tuple[int, int]:
             expected=f"multiples of {patch}, at most {GREATEST_SIDE}",
             fix=f"set another size in {library.files[-1]}",
         )
-    if ANY_SIZE not in numbers.flags and (height, width) != numbers.image:
+    numbers, asked = network.numbers, source.size is not None and ON_REQUEST in network.numbers.flags
+    if ANY_SIZE not in numbers.flags and not asked and (height, width) != numbers.image:
         raise InputError(
             "the image size does not fit the position embedding",
             got=f"{height}x{width}",
             expected=f"{numbers.image[0]}x{numbers.image[1]}",
-            fix=f"set that size in {library.files[-1]}",
+            fix=f"set that size in {library.files[-1]}"
+            + f", or give --size {height},{width}" * (ON_REQUEST in numbers.flags),
         )
     return height, width
 
 
-def prepare(folder: Path, source: Source, say: Say) -> Prepared:
+def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) -> Prepared:
     """Decide on the patches, and write all files of a patched checkpoint except the weights.
 
     Args:
         folder: an empty folder.
         source: the source weights.
         say: receives progress messages.
+        keep_dtype: whether weights in float16 or bfloat16 are stored as they are, and not widened to float32.
 
     Raises:
         ArtifactError: the disk has too little free space for the weights.
         WeightsError: the checkpoint does not fit its configuration.
     """
     before = source.network
-    matches = ledger.match_tensors(before, source.entries, **_fix(source))
-    if any(match.entry.dtype == "F64" for match in matches):
+    matches = ledger.match_tensors(before, source.original, **_fix(source))
+    if any(entry.dtype == "F64" for entry in source.entries.values()):
         say("float64 weights are rounded to float32, as the library does when it loads them")
     findings = [(patch, _found(patch, source, matches)) for patch in table.called_for(before)]
     decisions = [Decision(patch, finding.apply, finding.proof) for patch, finding in findings]
@@ -164,16 +171,18 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
         if decision.applied:
             config = decision.patch.edit_config(before, config)
     config = {key: value for key, value in config.items() if not key.startswith("_")}
-    if config.pop("torch_dtype", None) or config.get("dtype"):
+    if (config.pop("torch_dtype", None) or config.get("dtype")) and not keep_dtype:
         config["dtype"] = "float32"
     write_configurations(folder, config, source.preprocessor)
     for path in source.licence_files:
         shutil.copyfile(path, folder / path.name)
-    plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped)
+    if source.regrouped:
+        matches, dropped = regroup.without(source.regrouped.matches, dropped)
+    plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped, keep_dtype)
     require_space(folder, plan.nbytes)
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
-    return Prepared(network(config, source.entries), tuple(decisions), plan)
+    return Prepared(source.with_periods(network(config, source.original)), tuple(decisions), plan)
 
 
 def _fix(source: Source) -> dict[str, str]:
@@ -198,18 +207,35 @@ def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[
             counted.append(decision)
             continue
         sites = find_sites(decision.patch, model, after)
-        carried = sum(site.done for site in sites)
+        places = sum(site.calls for site in sites)
+        carried = sum(site.calls for site in sites if site.done)
         carriers = decision.patch.carriers(after)
-        if "config" in carriers and carried != len(sites):
+        if "config" in carriers and carried != places:
             raise PatchError(
                 f"config.json does not carry the patch {decision.patch.name}",
                 got=f"{carried} places patched after stock loading",
-                expected=f"{len(sites)}",
+                expected=f"{places}",
                 fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later)",
             )
-        found = decision.proof or f"{len(sites)} of {len(sites)} places, carried by {' and '.join(carriers)}"
-        counted.append(replace(decision, sites=len(sites), carried=carried, proof=found))
+        _require_none_left(decision.patch, model, after)
+        found = decision.proof or f"{places} of {places} places, carried by {' and '.join(carriers)}"
+        counted.append(replace(decision, sites=places, carried=carried, proof=found))
     return counted
+
+
+def _require_none_left(patch: Patch, model: nn.Module, network: Network) -> None:
+    """Check that a patch changes every place, by a count that does not depend on how places are found."""
+    if patch.left is None:
+        return
+    with applied(model, network, [patch]):
+        left = patch.left(model, network)
+    if left:
+        raise PatchError(
+            f"the patch {patch.name} does not reach every place",
+            got=f"{left} places left",
+            expected="none",
+            fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later), unmodified",
+        )
 
 
 def export_graphs(

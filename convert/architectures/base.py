@@ -6,14 +6,20 @@ Nothing here depends on a library. A layout describes how a library names and st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 ANY_SIZE = "any size"
 """The flag of a network that takes images of any size."""
+ON_REQUEST = "any size on request"
+"""The flag of a network that takes images of another size than its own if its library is asked for it."""
+GREATEST_SIDE = 8192
+"""The greatest height or width of an image, in pixels, that vconv exports a graph for."""
 CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
+NO_CLS_POSITION = "no_embed_class"
+"""The flag of a network whose class token has no learned position embedding, as timm calls it."""
 POOLER = "pooler"
 """The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
@@ -48,7 +54,44 @@ _LACKS: Mapping[Capability, str] = {
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Interface:
+    """What vconv knows of every network, also of one whose architecture is not declared.
+
+    Args:
+        channels: number of channels of an image.
+        labels: number of classes of the classifier; 0 without one.
+        exact_gelu: whether the network calls the exact GELU, in any form.
+    """
+
+    channels: int
+    labels: int
+    exact_gelu: bool
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of each output, by name."""
+
+
+@dataclass(frozen=True)
+class Observed(Interface):
+    """What was found by building a network without weights and running it once without data.
+
+    Args:
+        outputs: the names of its outputs, in the order of :mod:`vconv.convert.architectures.outputs`.
+        gelus: how often one forward pass computes the exact GELU, as a kernel or spelled out with ``erf``.
+        kernels: how many of these calls use the kernel.
+        shapes_at: returns the shapes of the outputs for one image of (height, width). It raises an InputError
+            if the network does not take this size.
+    """
+
+    outputs: tuple[str, ...]
+    gelus: int
+    kernels: int
+    shapes_at: Callable[[tuple[int, int]], Shapes] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Numbers(Interface):
     """The numbers of a network that shapes and passes need, in the same form for every library.
 
     Args:
@@ -56,14 +99,11 @@ class Numbers:
         hidden: number of channels inside an MLP.
         blocks: number of transformer blocks.
         heads: number of attention heads.
-        channels: number of channels of an image.
         patch: side of a patch, in pixels.
         registers: number of register tokens between the class token and the patches.
         positions: number of tokens that have a learned position embedding.
-        labels: number of classes of the classifier.
         image: (height, width) that the network is made for.
         flags: options that the configuration switches on; they select the rules of a layout.
-        exact_gelu: whether the activation is the exact GELU, under any of its names.
         epsilon: the value that every LayerNorm adds to the variance.
         rope_base: base of the RoPE periods; None without RoPE.
         pooling: how ``pooled`` is computed: ``cls``, ``avg``, ``pooler``, or another name of the library.
@@ -73,22 +113,49 @@ class Numbers:
     hidden: int
     blocks: int
     heads: int
-    channels: int
     patch: int
     registers: int
     positions: int
-    labels: int
     image: tuple[int, int]
     flags: frozenset[str]
-    exact_gelu: bool
     epsilon: float
     rope_base: float | None
     pooling: str
 
     @property
+    def cls_positions(self) -> int:
+        """Number of learned position embeddings of the class token: 0 or 1."""
+        return int(self.positions > 0 and NO_CLS_POSITION not in self.flags)
+
+    @property
+    def patch_positions(self) -> int:
+        """Number of patches that have a learned position embedding."""
+        return self.positions - self.cls_positions
+
+    @property
+    def triple_width(self) -> int:
+        """Number of outputs of the fused query, key and value projection."""
+        return 3 * self.width
+
+    @property
+    def periods(self) -> int:
+        """Number of RoPE periods: each turns one pair of channels of a head, for height and for width."""
+        return self.width // self.heads // 4
+
+    @property
     def double_width(self) -> int:
         """Number of inputs of a classifier on the class token and the mean patch token, concatenated."""
         return 2 * self.width
+
+
+class Kind(StrEnum):
+    """What a stored tensor is."""
+
+    PARAMETER = "parameter"
+    STATISTIC = "statistic"
+    """A buffer of floating type, such as the running mean of a BatchNorm. It is no parameter."""
+    INTEGER = "integer"
+    """A buffer of whole numbers, such as a table of positions. It is copied as it is."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +168,14 @@ class Part:
         shape: dimensions, as numbers or as names of fields of :class:`Numbers`.
         head: the head that the tensor belongs to; empty for the backbone.
         unused: whether inference does not use the tensor.
+        kind: what it is.
     """
 
     role: str
     shape: tuple[str | int, ...]
     head: str = ""
     unused: bool = False
+    kind: Kind = Kind.PARAMETER
 
 
 @dataclass(frozen=True)
@@ -124,7 +193,7 @@ class Architecture:
     capabilities: frozenset[Capability] = frozenset(Capability)
 
 
-def sized(shape: tuple[str | int, ...], numbers: Numbers) -> tuple[int, ...]:
+def sized(shape: tuple[str | int, ...], numbers: Interface) -> tuple[int, ...]:
     """Return a shape with every name replaced by its value in ``numbers``."""
     return tuple(getattr(numbers, side) if isinstance(side, str) else side for side in shape)
 
@@ -155,7 +224,8 @@ def embeddings(learned_positions: bool = False, registers: bool = True) -> dict[
     if registers:
         parts["registers"] = Part("token", (1, "registers", "width"))
     if learned_positions:
-        parts["positions"] = Part("position", (1, "positions", "width"))
+        parts["cls_position"] = Part("position", (1, "cls_positions", "width"))
+        parts["positions"] = Part("position", (1, "patch_positions", "width"))
     return parts
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from vconv.convert.architectures.base import BLOCK, QUERY_KEY_VALUE, Architecture
 
@@ -30,6 +31,7 @@ class Rule:
         when: the flag under which the library stores these tensors; empty if it always does.
         role: the role of a stored tensor that holds several parts; empty to use the role of the part.
         shape: dimensions of each stored tensor; empty to derive them from the parts.
+        plus: a part that is added to the stored tensor in a network that does not store this part itself.
     """
 
     stored: tuple[str, ...]
@@ -37,11 +39,42 @@ class Rule:
     when: str = ""
     role: str = ""
     shape: tuple[str | int, ...] = ()
+    plus: str = ""
 
     @property
     def in_block(self) -> bool:
         """Whether every block has its own copy of these tensors."""
         return any("{i}" in name for name in self.stored)
+
+
+class Use(StrEnum):
+    """The use of a stored tensor that is no parameter."""
+
+    BIAS_MASK = "bias mask"
+    """It multiplies a bias; a bias that it sets to zero need not be stored."""
+    PERIODS = "RoPE periods"
+    """It holds the RoPE periods, which replace those of the library."""
+    ALIAS = "alias"
+    """It holds the same elements as another stored tensor."""
+    TRAINING = "training"
+    """Only training uses it."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Stored tensors that are no parameters, which a file may have or not.
+
+    Args:
+        stored: the key on disk; ``{i}`` stands for the number of the block.
+        use: what the tensor is for.
+        shape: its dimensions.
+        of: the stored tensor that it masks or repeats; empty for other uses.
+    """
+
+    stored: str
+    use: Use
+    shape: tuple[str | int, ...]
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +89,13 @@ class Layout:
         prefix: the prefix of backbone keys in a checkpoint that has a classifier.
         in_memory: pairs of pattern and replacement that turn a name in memory into a stored key. Names in
             memory differ between versions of the library.
+        renamed: further names of tensors, in memory or in checkpoints, each with its stored key.
+        left_out: a pattern of the names of tensors in a checkpoint that are not part of the network, such as
+            those of a text encoder; empty if there are none.
+        extras: the tensors that are no parameters.
+        pooling: how ``pooled`` is computed in this home, unless a configuration says otherwise.
+        epsilon: what LayerNorms add to the variance in this home, unless a configuration says otherwise.
+        options: the option of the library's configuration for a flag, if it has another name.
     """
 
     family: str
@@ -64,6 +104,12 @@ class Layout:
     rules: tuple[Rule, ...]
     prefix: str = ""
     in_memory: tuple[tuple[str, str], ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    left_out: str = ""
+    extras: tuple[Extra, ...] = ()
+    pooling: str = ""
+    epsilon: float | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def biases(self) -> Mapping[str, str]:
@@ -91,6 +137,7 @@ class Layout:
 
     def disk_key(self, name: str) -> str:
         """Return the stored key of a parameter from its name in memory, in any version of the library."""
+        name = self.renamed.get(name, name)
         for pattern, replacement in self.in_memory:
             name = re.sub(pattern, replacement, name)
         return name
@@ -99,6 +146,11 @@ class Layout:
 def one(stored: str, part: str, when: str = "", shape: tuple[str | int, ...] = ()) -> Rule:
     """Return the rule of a part that is stored as one tensor."""
     return Rule((stored,), (part,), when, shape=shape)
+
+
+def positions(stored: str) -> Rule:
+    """Return the rule of a learned position embedding: of the class token, if it has one, and of patches."""
+    return Rule((stored,), ("cls_position", "positions"), shape=(1, "positions", "width"))
 
 
 def norm(stored: str, part: str, when: str = "") -> tuple[Rule, ...]:

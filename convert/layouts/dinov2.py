@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vconv.convert.architectures import dinov2
 from vconv.convert.architectures.base import BLOCK
-from vconv.convert.layouts.base import Layout, linear, mlp, norm, one, separate_attention
+from vconv.convert.layouts.base import Layout, linear, mlp, norm, one, positions, separate_attention
 
 _BLOCK = "encoder.layer.{i}"
 _ATTENTION = f"{_BLOCK}.attention.attention"
@@ -13,6 +13,8 @@ LAYOUT = Layout(
     family="dinov2",
     home="transformers",
     architecture=dinov2.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     prefix="dinov2.",
     in_memory=(
         (r"\.attention\.q_proj\.", ".attention.attention.query."),
@@ -25,7 +27,7 @@ LAYOUT = Layout(
     rules=(
         one("embeddings.cls_token", "cls_token"),
         one("embeddings.mask_token", "mask_token", "use_mask_token", shape=(1, "width")),
-        one("embeddings.position_embeddings", "positions"),
+        positions("embeddings.position_embeddings"),
         *linear("embeddings.patch_embeddings.projection", "patch"),
         *norm(f"{_BLOCK}.norm1", f"{BLOCK}.norm1"),
         *separate_attention(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vconv.convert.architectures import vit
 from vconv.convert.architectures.base import BLOCK
-from vconv.convert.layouts.base import Layout, linear, mlp, norm, one, separate_attention
+from vconv.convert.layouts.base import Layout, linear, mlp, norm, one, positions, separate_attention
 
 _BLOCK = "encoder.layer.{i}"
 _ATTENTION = f"{_BLOCK}.attention.attention"
@@ -13,6 +13,8 @@ LAYOUT = Layout(
     family="vit",
     home="transformers",
     architecture=vit.ARCHITECTURE,
+    pooling="pooler",
+    epsilon=1e-12,
     prefix="vit.",
     in_memory=(
         (r"(^|\.)layers\.(\d+)\.", r"\1encoder.layer.\2."),
@@ -25,7 +27,7 @@ LAYOUT = Layout(
     ),
     rules=(
         one("embeddings.cls_token", "cls_token"),
-        one("embeddings.position_embeddings", "positions"),
+        positions("embeddings.position_embeddings"),
         *linear("embeddings.patch_embeddings.projection", "patch"),
         *norm(f"{_BLOCK}.layernorm_before", f"{BLOCK}.norm1"),
         *separate_attention(

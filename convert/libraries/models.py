@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.architectures.outputs import named_outputs
+from vconv.convert.libraries import widening
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 
 
 def load(folder: Path, network: Network) -> nn.Module:
     """Load a model with its stock library, in float32, ready for inference; nothing is patched.
+
+    Weights in a narrow type that would take too much memory in float32 stay in their files, and are widened
+    while they are used: see :mod:`vconv.convert.libraries.widening`. The numbers are the same.
 
     Args:
         folder: a folder with ``config.json`` and the weights.
@@ -27,7 +31,12 @@ def load(folder: Path, network: Network) -> nn.Module:
         WeightsError: the library cannot build the model, ignores a tensor of the file, or initialises a
             tensor itself.
     """
-    return library_of(network).load(folder, network).eval().requires_grad_(False)
+    library, entries = library_of(network), widening.stored_in(folder)
+    if widening.too_large(entries):
+        model = widening.map_weights(library.build(folder, network), network, entries)
+    else:
+        model = library.load(folder, network)
+    return model.eval().requires_grad_(False)
 
 
 def discard(model: nn.Module) -> None:
@@ -53,16 +62,19 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
         WeightsError: the library cannot build the model.
     """
     model = library_of(network).build(folder, network)
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+    stored = {
+        name: (tuple(tensor.shape), torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in model.state_dict().items()
+    }
     with mode:
-        parameters = {name: torch.empty(shape) for name, shape in shapes.items()}
+        parameters = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in stored.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval().requires_grad_(False)
 
 
 @contextlib.contextmanager
 def caches_cleared(model: nn.Module) -> Iterator[None]:
-    """Clear the caches that functions of a model's modules have filled, when the context closes.
+    """Clear the caches that functions and methods of a model's modules have filled, when the context closes.
 
     transformers caches the coordinates of patches. A model that is run without data would leave tensors
     without data there for the next model of the process.
@@ -70,8 +82,10 @@ def caches_cleared(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in {type(part).__module__ for part in model.modules()}:
-            for value in vars(sys.modules[name]).values():
+        kinds = {type(part) for part in model.modules()}
+        for place in (*kinds, *{sys.modules[kind.__module__] for kind in kinds}):
+            for found in vars(place).values():
+                value = getattr(found, "__func__", found)
                 cells = getattr(value, "__closure__", None) or ()
                 for function in (value, *(cell.cell_contents for cell in cells)):
                     if hasattr(function, "cache_clear"):

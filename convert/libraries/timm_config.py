@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, Numbers
+from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, NO_CLS_POSITION, Numbers
 from vconv.errors import WeightsError
 from vconv.types import Config
 
@@ -101,6 +101,7 @@ def _read(text: str) -> Numbers:
     flags = {name for name, part in parts.items() if part is not None}
     flags |= {ANY_SIZE} if getattr(model, "dynamic_img_size", False) else set()
     flags |= {CLASSIFIER} if model.num_classes else set()
+    flags |= {NO_CLS_POSITION} if getattr(model, "no_embed_class", False) else set()
     position, rope = getattr(model, "pos_embed", None), getattr(model, "rope", None)
     act = block.mlp.act
     if type(act).__name__ not in ACTIVATIONS:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
-from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, Numbers
+from vconv.convert.architectures.base import (
+    ANY_SIZE,
+    CLASSIFIER,
+    NO_CLS_POSITION,
+    ON_REQUEST,
+    Numbers,
+)
 from vconv.convert.libraries.transformers_options import EXACT_GELU, refuse_options
 from vconv.errors import WeightsError
 from vconv.types import Config
@@ -129,6 +135,7 @@ def read(
     learned_positions: bool = True,
     any_size: bool = False,
     any_shape: bool = False,
+    on_request: bool = False,
 ) -> Numbers:
     """Read a configuration.
 
@@ -141,6 +148,7 @@ def read(
         learned_positions: whether there is a learned position embedding for each token.
         any_size: whether the network takes images of any size.
         any_shape: whether ``image_size`` need not be square.
+        on_request: whether transformers resamples a square position embedding if it is asked to.
 
     Raises:
         WeightsError: the configuration lacks a number, or asks for an option that vconv does not support.
@@ -163,7 +171,9 @@ def read(
             expected="a hidden size that is a multiple of the number of heads",
             fix="correct the number that differs from the published config.json",
         )
-    flags = {name for name, value in config.items() if value is True} - {ANY_SIZE, CLASSIFIER}
+    flags = {name for name, value in config.items() if value is True}
+    flags -= {ANY_SIZE, ON_REQUEST, CLASSIFIER, NO_CLS_POSITION}
+    flags |= {ANY_SIZE} if any_size else {ON_REQUEST} if on_request and height == width_of_image else set()
     return Numbers(
         width=width,
         hidden=hidden(config),
@@ -175,7 +185,7 @@ def read(
         positions=1 + (height // patch) * (width_of_image // patch) if learned_positions else 0,
         labels=_labels(config),
         image=(height, width_of_image),
-        flags=frozenset(flags | ({ANY_SIZE} if any_size else set())),
+        flags=frozenset(flags),
         exact_gelu=config["hidden_act"] in EXACT_GELU,
         epsilon=real(config, "layer_norm_eps"),
         rope_base=None if config.get("rope_theta") is None else real(config, "rope_theta"),
@@ -236,4 +246,4 @@ def dinov2(config: Config) -> Numbers:
 
 def vit(config: Config) -> Numbers:
     """Read the configuration of a ViT."""
-    return read(config, _VIT, hidden=_intermediate, pooling="pooler", any_shape=True)
+    return read(config, _VIT, hidden=_intermediate, pooling="pooler", any_shape=True, on_request=True)

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from vconv import documents
 from vconv.artifact import schema1
@@ -20,6 +20,7 @@ from vconv.artifact.records import (
     OriginalRecord,
     PatchRecord,
     Record,
+    Side,
     SourceRecord,
     SystemRecord,
     VariantRecord,
@@ -35,10 +36,6 @@ _DIGEST_BYTES = 200
 """More than a hash and the name of a file."""
 ORIGINAL_FOLDER = "original"
 """The folder with the original's own configurations, without the entries that name code."""
-
-
-Side = Annotated[int, Field(ge=1, le=2**16)]
-"""The height or width of an image: the formats of images go no further."""
 
 
 class Manifest(Record):

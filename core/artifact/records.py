@@ -26,6 +26,8 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number of things, such as bytes."""
 Length = Annotated[int, Field(ge=1, lt=2**31)]
 """The length of an axis."""
+Side = Annotated[int, Field(ge=1, le=2**16)]
+"""The height or width of an image: the formats of images go no further."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A hash in hexadecimal."""
 
@@ -64,10 +66,12 @@ class SourceRecord(Record):
 
     ``kind`` is synthetic, file, folder, or a hub; ``identity`` is the seed, a hash, or the repository.
     ``files`` has the sha256 of each weights file of the source. ``recipe`` is the version of the recipe that
-    drew synthetic weights. ``pool`` is the requested pooling that replaces the library's default, and
-    ``periods`` names the requested RoPE periods. ``from_catalog`` names the configuration files that came
-    from the catalog, not with the weights. ``prefixes`` are those of training tools that were removed from
-    the names of the tensors.
+    drew synthetic weights. ``pool`` is the pooling that replaces the library's default, and ``periods`` names
+    the requested RoPE periods, or says that the weights store them. ``size`` is the requested (height, width)
+    of the images. ``from_catalog`` names the configuration files that came from the catalog, not with the
+    weights. ``prefixes`` are those of training tools that were removed from the names of the tensors.
+    ``layout`` is the home of the layout that the weights were converted from; None if they have that of the
+    system's library. ``losses`` says how this conversion changed the outputs.
     """
 
     label: str
@@ -80,9 +84,12 @@ class SourceRecord(Record):
     configuration_sha256: str
     pool: str | None
     periods: str | None
+    size: tuple[Side, Side] | None = None
     from_catalog: tuple[str, ...]
     prefixes: tuple[str, ...] = ()
     licence: str
+    layout: str | None = None
+    losses: tuple[str, ...] = ()
 
     @property
     def found_again(self) -> bool:

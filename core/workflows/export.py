@@ -15,7 +15,6 @@ from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
-from vconv.catalog import systems
 from vconv.catalog.systems import System
 from vconv.convert.ascend import offline_model
 from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION
@@ -23,6 +22,8 @@ from vconv.convert.conversion import Prepared, export_graphs, image_size, prepar
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.sources.base import Source, write_configurations
+from vconv.convert.sources.names import find_system
+from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights.ledger import Line
 from vconv.errors import ExportCheckError, InputError
@@ -64,7 +65,11 @@ def export(
     offline: bool = False,
     pool: str | None = None,
     periods: str | None = None,
+    size: str | Sequence[int] | None = None,
+    weights_layout: str | None = None,
+    allow_lossy: bool = False,
     without_weights: bool = False,
+    keep_dtype: bool = False,
     format: str = ONNX,
     soc: str | None = None,
     gears: Sequence[int] = (),
@@ -74,7 +79,8 @@ def export(
     """Make an artifact: a patched checkpoint, its graphs, and the proof that they agree with the original.
 
     Args:
-        name: a system's short name or hub id, or the system itself.
+        name: a system's short name or hub id, ``timm/NAME``, ``hub:OWNER/NAME[@REVISION]``, a folder with a
+            ``config.json``, or the system itself.
         weights: a file, a folder, ``synthetic[:SEED]``, or ``hub:REPOSITORY[@REVISION]``; by default the
             system's own repository.
         out: the folder of the artifact; ``artifacts/NAME`` by default.
@@ -89,7 +95,14 @@ def export(
         pool: ``cls`` or ``avg``, to replace timm's default pooling.
         periods: the RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
             further with the periods of its library.
+        size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
+            the image processor makes.
+        weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
+            or ``facebook``.
+        allow_lossy: whether a conversion from another layout may change the outputs.
         without_weights: whether to delete the weights file at the end; :func:`fill` makes it again.
+        keep_dtype: whether to store float16 and bfloat16 weights as they are; by default they are widened to
+            float32. Graphs compute in float32 in either case.
         format: ``onnx``, or ``om`` for the graphs and an offline model.
         soc: the processor to compile the offline model for, such as ``Ascend910B4``.
         gears: the batches of the offline model; by default the batch of the static graph.
@@ -106,23 +119,26 @@ def export(
         VconvError: an error that the user can fix; no artifact is left behind.
     """
     start = time.perf_counter()
-    system = systems.find(name) if isinstance(name, str) else name
     _check_options(batch, opset, seed, bool(images), golden, out)
+    sizes = _size_request(size)
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
+    system, place = _found(name, None if weights is None else str(weights), hub, offline, say)
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
-        asked = Request(system, None if weights is None else str(weights), hub, pool, periods, offline)
+        asked = Request(
+            system, place, hub, pool, periods, offline, sizes, weights_layout, allow_lossy=allow_lossy
+        )
         source = open_source(asked, stage.scratch, say)
-        size = image_size(source)
-        pixel_values, names = originals.sample(source.folder, photographs, seed, size)
-        prepared = prepare(folder, source, say)
+        made_size = image_size(source)
+        pixel_values, names = originals.sample(source.folder, photographs, seed, made_size)
+        prepared = prepare(folder, source, say, keep_dtype)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            passes = export_graphs(folder, prepared, size, batch, opset, say)
+            passes = export_graphs(folder, prepared, made_size, batch, opset, say)
             lines, sha256, tensors = writing()
         conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
@@ -130,17 +146,17 @@ def export(
             say("running the reference in fp32 and float64")
             reference = golden_room.run_reference(source, pixel_values)
             golden_room.save(folder / GOLDEN_FILE, reference)
-        write_configurations(folder / ORIGINAL_FOLDER, source.own_config, source.preprocessor)
+        write_configurations(folder / ORIGINAL_FOLDER, *source.own_configurations)
         graphs = [
-            open_graph(folder, graph.path, WEIGHTS_FILE, conversion.network, size, fixed)
+            open_graph(folder, graph.path, WEIGHTS_FILE, conversion.network, made_size, fixed)
             for graph in GRAPHS
             for fixed in (batch if graph.for_npu else None,)
         ]
         checks = [tensors, *(check for graph in graphs for check in check_graph(graph))]
         if order:
-            offline_model.make(folder, stage.scratch, order, size, batch, say)
+            offline_model.make(folder, stage.scratch, order, made_size, batch, say)
         made = assemble(
-            system, source, conversion, size, graphs, reference, names, without_weights, folder, order
+            system, source, conversion, made_size, graphs, reference, names, without_weights, folder, order
         )
         artifact = Artifact(folder, made)
         rows: tuple[VariantRow, ...] = ()
@@ -169,6 +185,15 @@ def export(
         "checks": [asdict(check) for check in checks],
         "om": offline_row(made),
     }
+
+
+def _found(
+    name: str | System, weights: str | None, hub: str, offline: bool, say: Say
+) -> tuple[System, str | None]:
+    """Return the system that a name stands for, and where its weights are."""
+    if isinstance(name, System):
+        return name, weights
+    return find_system(name, hub, weights, offline, say)
 
 
 def _check_options(
@@ -201,6 +226,12 @@ def _check_options(
         )
 
 
+def _size_request(size: str | Sequence[int] | None) -> SizeRequest | None:
+    if size is None:
+        return None
+    return SizeRequest.read(size if isinstance(size, str) else ",".join(map(str, size)))
+
+
 def _written(
     prepared: Prepared, source: Source, say: Say, stop: Event
 ) -> tuple[tuple[Line, ...], str, Check]:
@@ -208,7 +239,7 @@ def _written(
     lines, sha256 = prepared.write(stop, say)
     entries = read_header(prepared.plan.path)
     fault_of = partial(classes.of_tensor, prepared.network)
-    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say)
+    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say, source.matches)
 
 
 def _refuse_failures(rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:

@@ -10,10 +10,11 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from examples import EXAMPLES
 from timm.data import config as data_config
 from torch import Tensor, nn
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert.libraries import models, timm_models
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.timm_models import LIBRARY
@@ -24,7 +25,7 @@ Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 FUSED = "scaled_dot_product"
 
-TIMM = [name for name, system in SYSTEMS.items() if system.library == "timm"]
+TIMM = [name for name, system in EXAMPLES.items() if system.library == "timm"]
 pytestmark = pytest.mark.parametrize("system", TIMM, indirect=True)
 
 
@@ -89,7 +90,7 @@ def test_plain_attention_computes_the_same_with_plain_operators(
     before = executed(model, pixel_values)
     with torch.no_grad():
         expected = model.forward_features(pixel_values)
-        with LIBRARY.plain_attention(model):
+        with LIBRARY.plain_attention(model, small_source.network):
             found = model.forward_features(pixel_values)
             inside = executed(model, pixel_values)
         after = model.forward_features(pixel_values)
@@ -106,7 +107,7 @@ def test_a_models_attention_is_restored_after_an_error(
     model = stock(small_source.folder)
     model.blocks[1].attn.fused_attn = False
     before = [block.attn.fused_attn for block in model.blocks]
-    with pytest.raises(RuntimeError, match="inside"), LIBRARY.plain_attention(model):
+    with pytest.raises(RuntimeError, match="inside"), LIBRARY.plain_attention(model, small_source.network):
         assert not any(block.attn.fused_attn for block in model.blocks)
         raise RuntimeError("inside")
     assert [block.attn.fused_attn for block in model.blocks] == before

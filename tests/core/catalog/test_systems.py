@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from examples import EXAMPLES
 
 from vconv.catalog import systems
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.architectures.outputs import OUTPUTS
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import library_of_config
 from vconv.errors import UnknownNameError
 from vconv.runtime.devices.table import KINDS
 from vconv.validators.accuracy.metrics import METRICS
@@ -29,7 +30,7 @@ def test_no_two_systems_share_a_name_or_a_repository() -> None:
 
 
 def test_every_system_has_a_layout_and_configurations_that_are_json(system: System) -> None:
-    assert find_reader(system.config).library == system.library
+    assert library_of_config(system.config) == system.library
     assert json.loads(json.dumps(dict(system.config))) == dict(system.config)
     assert json.loads(json.dumps(dict(system.preprocessor))) == dict(system.preprocessor)
 
@@ -41,7 +42,7 @@ def test_a_row_of_the_catalog_cannot_be_changed(system: System) -> None:
 
 def test_published_figures_have_a_source_a_known_device_and_names_that_reports_use(system: System) -> None:
     latency = {"mean_ms", "p50_ms", "p50_ms_per_image", "images_per_second"}
-    assert system.published
+    assert system.published, "every example has figures"
     for row in system.published:
         assert row.source
         assert row.kind in KINDS
@@ -52,7 +53,7 @@ def test_published_figures_have_a_source_a_known_device_and_names_that_reports_u
 
 
 def test_five_systems_are_there_by_the_names_that_users_know() -> None:
-    assert {name: system.hub_id for name, system in SYSTEMS.items()} == {
+    assert {name: SYSTEMS[name].hub_id for name in EXAMPLES} == {
         "dinov3-vits16": "facebook/dinov3-vits16-pretrain-lvd1689m",
         "vit_small_patch16_dinov3.lvd1689m": "timm/vit_small_patch16_dinov3.lvd1689m",
         "dinov2-large": "facebook/dinov2-large",

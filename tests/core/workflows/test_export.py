@@ -25,6 +25,8 @@ from vconv.convert.hubs.base import Snapshot
 from vconv.convert.libraries.readers import network
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, UnknownNameError, WeightsError
+from vconv.runtime.inputs.images import natural_image
+from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import INPUT, WEIGHTS_FILE, Array
 from vconv.validators.accuracy import golden
 
@@ -368,9 +370,33 @@ def test_a_pooling_is_kept_through_export_validation_and_stock_loading(
     assert stock(small_system, tmp_path / "a").global_pool == {"cls": "token", "avg": "avg"}[pool]
 
 
+def test_a_size_is_that_of_everything_in_the_artifact(
+    small_name: str, small_system: System, tmp_path: Path
+) -> None:
+    patch = 14 if "dinov2" in small_name else 16
+    height, width = 6 * patch, 3 * patch
+    vconv.export(small_name, "synthetic", tmp_path / "a", size=[height, width])
+    made = manifest.load(tmp_path / "a")
+    assert made.size == made.source.size == (height, width)
+    assert {record.contract.input.shape[2:] for record in made.variants} == {(height, width)}
+    assert made.outputs["patches"][1] == 18
+    assert preprocess(tmp_path / "a", [natural_image(0)]).shape == (1, 3, height, width)
+    assert f"pixel_values [B, 3, {height}, {width}]" in (tmp_path / "a" / "README.md").read_text()
+    own = json.loads((tmp_path / "a" / "original" / "config.json").read_text())
+    assert own == json.loads(json.dumps(dict(small_system.config)))
+    report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
+    assert (report.status, report.reference.source) == ("passed", "live")
+    (tmp_path / "a" / WEIGHTS_FILE).unlink()
+    vconv.fill(tmp_path / "a")
+    with vconv.load(tmp_path / "a") as session:
+        assert session([natural_image(1)])["patches"].shape[1] == 18
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"size": "224"}, "--size is not a size .* such as 336,224"),
+        ({"size": [224]}, "--size is not a size .* such as 336,224"),
         ({"batch": 0}, "--batch is out of range"),
         ({"opset": 17}, "opset is not supported .* 18 to"),
         ({"images": ["nowhere.png"]}, "cannot use the image nowhere.png"),

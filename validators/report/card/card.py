@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _INSTALLED = ("torch", "torchvision", "transformers", "timm", "onnxruntime", "pillow")
 """Packages that the scripts of a card need, under their names in reports."""
+_ON_REQUEST = ("vit",)
+"""Families whose models in transformers take images of another size only if they are called so."""
 _VERSION = re.compile(r"[0-9][0-9a-z.]*(?=\+|$)")
 """A version as a package registry lists it: without the part after a plus, such as ``+cpu``."""
 
@@ -69,7 +71,7 @@ def render(
         "geometry": model.geometry(made),
         "source_named": model.source_named(made),
         "licence": model.licence(system.licence if made.source.synthetic else made.source.licence),
-        "home": HUGGING_FACE.page_of(system.hub_id),
+        "home": HUGGING_FACE.page_of(system.hub_id) if system.hub_id else "",
         "gated": system.gated,
         "mirrors": [(mirror.name, mirror.page_of(system.hub_id)) for mirror in system.mirrors],
         "routes": model.routes(made, bool(unlike)),
@@ -150,6 +152,7 @@ def _scripts(
     context: dict[str, Any] = {
         "library": made.system.library,
         "rope": made.rope_periods is not None,
+        "asked": made.system.family in _ON_REQUEST and made.source.size is not None,
         "gelu": any(patch.name == "gelu-erf" and patch.applied for patch in made.patches),
         "auto_class": "AutoModelForImageClassification" if classified else "AutoModel",
         "head_output": "logits" if classified else "pooled",
