@@ -26,25 +26,22 @@ HEIGHT_AXIS, WIDTH_AXIS = "height", "width"
 """The names of its axes."""
 GREATEST_IMAGE_SIDE = 16384
 """The greatest height or width of an image, in pixels: the length of the graph's table of whole numbers."""
+PREFIX = "preprocessing_"
+"""Prefix of the names of all nodes and constants of the preprocessing."""
 _GREATEST_LEVEL = 255.0
 
 
 class Builder:
-    """Adds nodes to a list, with one method for each kind of value that the preprocessing needs.
+    """Adds nodes to a list, with one method for each kind of value that the preprocessing needs."""
 
-    Args:
-        prefix: the prefix of the names of all values.
-    """
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+    def __init__(self) -> None:
         self.nodes: list[ir.Node] = []
         self.constants: list[ir.Value] = []
 
     def constant(self, values: ArrayLike, dtype: type[np.generic] = np.float32) -> ir.Value:
         """Add a constant."""
         array = np.array(values, dtype)
-        name = f"{self.prefix}_constant_{len(self.constants)}"
+        name = f"{PREFIX}constant_{len(self.constants)}"
         value = ir.Value(
             name=name,
             shape=ir.Shape(array.shape),
@@ -61,7 +58,7 @@ class Builder:
     def __call__(self, operator: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
         """Add a node of one output."""
         node = ir.node(operator, list(inputs), dict(attributes) or None)
-        node.name = node.outputs[0].name = f"{self.prefix}_{len(self.nodes)}_{operator.lower()}"
+        node.name = node.outputs[0].name = f"{PREFIX}{len(self.nodes)}_{operator.lower()}"
         self.nodes.append(node)
         return node.outputs[0]
 
@@ -222,7 +219,7 @@ def take_images(model: ir.Model, steps: ImageProcessing) -> None:
     """
     graph = model.graph
     (before,) = graph.inputs
-    make = Builder("preprocessing")
+    make = Builder()
     axes = (BATCH_AXIS, HEIGHT_AXIS, WIDTH_AXIS)
     images = ir.Value(
         name=IMAGES,

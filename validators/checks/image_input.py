@@ -1,0 +1,156 @@
+"""Checks of a graph that preprocesses images itself: its preprocessing, and the network behind it.
+
+The network must be that of the dynamic graph, node by node, which is judged by strict limits. The preprocessing
+is held against the library's own processor, in grey levels, on pictures of odd sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from PIL import Image
+
+from vconv.convert.graphs.image_input import IMAGES, PREFIX
+from vconv.convert.libraries.image_processing import ImageProcessing
+from vconv.errors import EngineError
+from vconv.runtime.engines.base import RunPiece
+from vconv.runtime.engines.from_images import as_levels
+from vconv.runtime.inputs.images import natural_image
+from vconv.runtime.inputs.preprocessing import preprocess
+from vconv.types import INPUT, Array, Arrays, Check, Status
+from vconv.validators.accuracy.metrics import measure
+
+PROBES = ((331, 517), (1023, 300), (225, 226), (97, 144))
+"""Height and width of the pictures: larger and smaller than any network's, odd, long, and nearly square."""
+MEAN_LEVELS, GREATEST_LEVELS = 0.1, 3.0
+"""Greatest difference from the library's processor, in levels of 255, over all pixels and at one pixel.
+
+Libraries compute filters in 8, 16 or 22 bits and round after each of two passes: measured on five processors
+and the oldest and newest libraries, the mean is at most 0.012 and a pixel differs by at most 2. The nearest
+fault, a bicubic filter for a bilinear one, has a mean of more than 0.5.
+"""
+LoadPiece = Callable[[onnx.ModelProto, Sequence[str]], RunPiece]
+"""Loads a piece of a graph, from the piece and the names of its outputs."""
+LEAST_COSINE = 0.9999
+"""Least cosine between the features of the graph and those of the library's processor and the same network."""
+_SEED = 177
+
+
+def probes() -> list[Image.Image]:
+    """Make the pictures of :data:`PROBES`."""
+    return [
+        natural_image(_SEED + place).resize((width, height)) for place, (height, width) in enumerate(PROBES)
+    ]
+
+
+def check_network(path: Path, dynamic: Path) -> Check:
+    """Compare the network of a graph that takes images with that of the dynamic graph.
+
+    Args:
+        path: the graph that takes images.
+        dynamic: the dynamic graph.
+    """
+    name = f"{path.name}: network"
+    found, expected = (_network(onnx.load(file, load_external_data=False)) for file in (path, dynamic))
+    if found == expected:
+        return Check(name, Status.PASSED, f"its network is that of {dynamic.name}, node by node")
+    differing = sum(one != other for one, other in zip(found, expected, strict=False))
+    differing += abs(len(found) - len(expected))
+    detail = f"{differing} of {len(expected)} nodes and constants differ from {dynamic.name}"
+    return Check(name, Status.FAILED, detail, "graph")
+
+
+def _network(model: onnx.ModelProto) -> list[bytes]:
+    """Return the nodes, constants and outputs of a graph, without those of the preprocessing."""
+    graph = model.graph
+    inside = [node for node in graph.node if not node.name.startswith(PREFIX)]
+    constants = [tensor for tensor in graph.initializer if not tensor.name.startswith(PREFIX)]
+    return [part.SerializeToString(deterministic=True) for part in (*inside, *constants, *graph.output)]
+
+
+def check_preprocessing(path: Path, folder: Path, steps: ImageProcessing, load_piece: LoadPiece) -> Check:
+    """Compare the pixel values that a graph makes of pictures with those of a folder's image processor.
+
+    Args:
+        path: the graph that takes images.
+        folder: a folder with the library's configuration files.
+        steps: the steps of its image processor.
+        load_piece: loads a piece of a graph.
+    """
+    name = f"{path.name}: preprocessing"
+    try:
+        run = load_piece(_preprocessing(onnx.load(path, load_external_data=False)), [INPUT])
+        pairs = [
+            (run({IMAGES: as_levels(picture)[None]})[INPUT], preprocess(folder, [picture]))
+            for picture in probes()
+        ]
+    except EngineError as error:
+        return Check(name, Status.FAILED, f"its preprocessing cannot be run alone: {error}", "graph")
+    worst_mean = worst = 0.0
+    for found, expected in pairs:
+        if found.shape != expected.shape:
+            detail = f"images have the shape {list(found.shape[1:])}, not {list(expected.shape[1:])}"
+            return Check(name, Status.FAILED, detail, "image size")
+        apart = _apart(found, expected, steps)
+        worst_mean, worst = max(worst_mean, float(apart.mean())), max(worst, float(apart.max()))
+        if not (worst_mean <= MEAN_LEVELS and worst <= GREATEST_LEVELS):
+            detail = f"pixels differ by {apart.mean():.3g} grey levels on average, by up to {apart.max():.3g}"
+            return Check(name, Status.FAILED, detail, _fault(found, expected, steps))
+    detail = f"within {worst_mean:.3f} grey levels of the library's processor on average, {worst:.2g} at most"
+    return Check(name, Status.PASSED, detail)
+
+
+def _preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the preprocessing of a graph as a graph of its own."""
+    graph = model.graph
+    (images,) = graph.input
+    pixel_values = onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, None)
+    nodes = [node for node in graph.node if node.name.startswith(PREFIX)]
+    constants = [tensor for tensor in graph.initializer if tensor.name.startswith(PREFIX)]
+    alone = onnx.helper.make_graph(nodes, "preprocessing", [images], [pixel_values], constants)
+    return onnx.helper.make_model(alone, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def _apart(found: Array, expected: Array, steps: ImageProcessing) -> Array:
+    """Return how far two batches of pixel values are apart, in grey levels."""
+    per_channel = np.reshape(np.array(steps.std) / steps.factor, (1, -1, 1, 1))
+    difference: Array = np.abs(found - expected) * per_channel
+    return difference
+
+
+def _fault(found: Array, expected: Array, steps: ImageProcessing) -> str:
+    """Return the class of fault that turns one batch of pixel values (N, 3, H, W) into another."""
+    if _apart(found[:, ::-1], expected, steps).mean() <= MEAN_LEVELS:
+        return "channel order"
+    fitted = np.stack(
+        [_affine(one, other) for one, other in zip(found[0], expected[0], strict=True)], axis=0
+    )[None]
+    return "normalisation" if _apart(fitted, expected[:1], steps).mean() <= MEAN_LEVELS else "interpolation"
+
+
+def _affine(found: Array, expected: Array) -> Array:
+    """Return the affine function of one channel that is nearest to another channel."""
+    scale, shift = np.polyfit(found.ravel().astype(np.float64), expected.ravel().astype(np.float64), 1)
+    fitted: Array = scale * found + shift
+    return fitted
+
+
+def check_features(path: Path, found: Arrays, expected: Arrays) -> Check:
+    """Compare the outputs of a graph that takes images with those of the library's processor and the network.
+
+    Args:
+        path: the graph that takes images.
+        found: its outputs on the pictures of :func:`probes`.
+        expected: the outputs of the dynamic graph on what the library's processor makes of them.
+    """
+    name = f"{path.name}: features"
+    cosines = {key: measure(key, found[key], expected[key])["cosine"] for key in expected}
+    worst = min(cosines, key=lambda key: cosines[key])
+    if not cosines[worst] >= LEAST_COSINE:
+        detail = f"the cosine of {worst} to that of the library's processor is {cosines[worst]:.6f}"
+        return Check(name, Status.FAILED, f"{detail}, expected at least {LEAST_COSINE}", "preprocessing")
+    detail = f"cosine at least {cosines[worst]:.7f} to those of the library's processor, in {worst}"
+    return Check(name, Status.PASSED, detail)
