@@ -1,7 +1,7 @@
 """Checks of a graph that preprocesses images itself: its preprocessing, and the network behind it.
 
-The network must be that of the dynamic graph, node by node, which is judged by strict limits. The preprocessing
-is held against the library's own processor, in grey levels, on pictures of odd sizes.
+The network must be that of the dynamic graph, node by node, which is judged by strict limits. The
+preprocessing is held against the library's own processor, in grey levels, on pictures of odd sizes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ fault, a bicubic filter for a bilinear one, has a mean of more than 0.5.
 LoadPiece = Callable[[onnx.ModelProto, Sequence[str]], RunPiece]
 """Loads a piece of a graph, from the piece and the names of its outputs."""
 LEAST_COSINE = 0.9999
-"""Least cosine between the features of the graph and those of the library's processor and the same network."""
+"""Least cosine between the features of the graph and those of the library's processor and the network."""
 _SEED = 177
 
 
