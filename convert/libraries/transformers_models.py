@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from vconv.convert.architectures.base import CLASSIFIER, ON_REQUEST, POOLER
 from vconv.convert.architectures.outputs import OUTPUTS, TOKENS
-from vconv.convert.libraries.base import Library, stock_transformers, understood
+from vconv.convert.libraries.base import Library, shadowed, stock_transformers, understood
 from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
@@ -27,6 +28,8 @@ _CLASSES = {
 }
 """The class that loads a model in stock transformers, by the head of the network."""
 _PLAIN = "vconv_plain"
+_WHOLE = "torch_int"
+"""The function of transformers that makes a whole number of a size."""
 _STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
 """Arguments for reading a folder: no download, no code from the folder, and outputs with names."""
 
@@ -149,6 +152,14 @@ def _plain(model: nn.Module) -> Iterator[None]:
         del ALL_ATTENTION_FUNCTIONS[_PLAIN]
 
 
+@contextlib.contextmanager
+def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
+    """Keep the symbols of a size where transformers makes whole numbers of them (``torch_int``)."""
+    modules = {sys.modules[type(part).__module__] for part in model.modules()}
+    with shadowed([one for one in modules if hasattr(one, _WHOLE)], _WHOLE, int):
+        yield
+
+
 def _exact_gelus() -> tuple[type[nn.Module], ...]:
     from transformers.activations import GELUActivation
 
@@ -197,6 +208,7 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    symbolic_sizes=_symbolic_sizes,
     exact_gelus=_exact_gelus,
     image_size=_image_size,
     switched=lambda config, flags: {**config, **flags},
