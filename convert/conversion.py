@@ -22,7 +22,7 @@ from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch, WeightsFinding, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
-from vconv.convert.weights import checkpoint, ledger
+from vconv.convert.weights import checkpoint, ledger, regroup
 from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
 from vconv.disk import require_space
 from vconv.errors import InputError, PatchError
@@ -139,21 +139,22 @@ def image_size(source: Source) -> tuple[int, int]:
     return height, width
 
 
-def prepare(folder: Path, source: Source, say: Say) -> Prepared:
+def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) -> Prepared:
     """Decide on the patches, and write all files of a patched checkpoint except the weights.
 
     Args:
         folder: an empty folder.
         source: the source weights.
         say: receives progress messages.
+        keep_dtype: whether weights in float16 or bfloat16 are stored as they are, and not widened to float32.
 
     Raises:
         ArtifactError: the disk has too little free space for the weights.
         WeightsError: the checkpoint does not fit its configuration.
     """
     before = source.network
-    matches = ledger.match_tensors(before, source.entries, **_fix(source))
-    if any(match.entry.dtype == "F64" for match in matches):
+    matches = ledger.match_tensors(before, source.original, **_fix(source))
+    if any(entry.dtype == "F64" for entry in source.entries.values()):
         say("float64 weights are rounded to float32, as the library does when it loads them")
     findings = [(patch, _found(patch, source, matches)) for patch in table.called_for(before)]
     decisions = [Decision(patch, finding.apply, finding.proof) for patch, finding in findings]
@@ -163,16 +164,18 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
         if decision.applied:
             config = decision.patch.edit_config(before, config)
     config = {key: value for key, value in config.items() if not key.startswith("_")}
-    if config.pop("torch_dtype", None) or config.get("dtype"):
+    if (config.pop("torch_dtype", None) or config.get("dtype")) and not keep_dtype:
         config["dtype"] = "float32"
     write_configurations(folder, config, source.preprocessor)
     for path in source.licence_files:
         shutil.copyfile(path, folder / path.name)
-    plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped)
+    if source.regrouped:
+        matches, dropped = regroup.without(source.regrouped.matches, dropped)
+    plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped, keep_dtype)
     require_space(folder, plan.nbytes)
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
-    return Prepared(network(config, source.entries), tuple(decisions), plan)
+    return Prepared(source.with_periods(network(config, source.original)), tuple(decisions), plan)
 
 
 def _fix(source: Source) -> dict[str, str]:

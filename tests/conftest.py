@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import EXAMPLES
 
 from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
@@ -36,7 +37,7 @@ STANDINS = Path(__file__).parent / "standins"
 """Programs and modules of CANN, imitated."""
 
 
-@pytest.fixture(params=sorted(SYSTEMS))
+@pytest.fixture(params=sorted(EXAMPLES))
 def system(request: pytest.FixtureRequest) -> System:
     """A system of the catalog, in full size: tests/plugins/choice_of_systems.py says which."""
     return SYSTEMS[request.param]

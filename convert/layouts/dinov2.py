@@ -13,6 +13,8 @@ LAYOUT = Layout(
     family="dinov2",
     home="transformers",
     architecture=dinov2.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     prefix="dinov2.",
     in_memory=(
         (r"\.attention\.q_proj\.", ".attention.attention.query."),

@@ -1,8 +1,8 @@
-"""DINOv3 (``Eva``) and DINOv2 (``VisionTransformer``) in timm."""
+"""DINOv3 (``Eva``), DINOv2 and ViT (``VisionTransformer``) in timm."""
 
 from __future__ import annotations
 
-from vconv.convert.architectures import dinov2, dinov3
+from vconv.convert.architectures import dinov2, dinov3, vit
 from vconv.convert.architectures.base import BLOCK
 from vconv.convert.layouts.base import Layout, Rule, fused_attention, linear, mlp, norm, one, positions
 
@@ -12,11 +12,18 @@ _ENDS = (
     *norm("fc_norm", "pooled_norm", "fc_norm"),
     *linear("head", "classifier"),
 )
+_FUSED = (
+    fused_attention(f"{BLOCK}.attn.qkv.weight", "weight", "qkv"),
+    fused_attention(f"{BLOCK}.attn.qkv.bias", "bias", "qkv_bias", "qkv_bias"),
+)
 
 DINOV3 = Layout(
     family="timm dinov3",
     home="timm",
     architecture=dinov3.ARCHITECTURE,
+    pooling="avg",
+    epsilon=1e-5,
+    options={"q_bias": "qkv_bias"},
     rules=(
         one("cls_token", "cls_token"),
         one("reg_token", "registers", "registers"),
@@ -38,19 +45,39 @@ DINOV2 = Layout(
     family="timm dinov2",
     home="timm",
     architecture=dinov2.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     rules=(
         Rule(("cls_token",), ("cls_token",), plus="cls_position"),
         one("reg_token", "registers", "registers"),
         positions("pos_embed"),
         *linear("patch_embed.proj", "patch"),
         *norm(f"{BLOCK}.norm1", f"{BLOCK}.norm1"),
-        fused_attention(f"{BLOCK}.attn.qkv.weight", "weight", "qkv"),
-        fused_attention(f"{BLOCK}.attn.qkv.bias", "bias", "qkv_bias", "qkv_bias"),
+        *_FUSED,
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         one(f"{BLOCK}.ls1.gamma", f"{BLOCK}.scale1"),
         *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
         *_MLP,
         one(f"{BLOCK}.ls2.gamma", f"{BLOCK}.scale2"),
+        *_ENDS,
+    ),
+)
+
+VIT = Layout(
+    family="timm vit",
+    home="timm",
+    architecture=vit.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
+    rules=(
+        one("cls_token", "cls_token"),
+        positions("pos_embed"),
+        *linear("patch_embed.proj", "patch"),
+        *norm(f"{BLOCK}.norm1", f"{BLOCK}.norm1"),
+        *_FUSED,
+        *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
+        *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
+        *_MLP,
         *_ENDS,
     ),
 )

@@ -35,6 +35,11 @@ class Reader:
         """The name of the family."""
         return self.layout.family
 
+    def asks_for_classifier(self, config: Config) -> bool:
+        """Return whether a configuration names the class of transformers that has a classifier."""
+        named = self.library == "transformers"
+        return named and transformers_options.asks_for_classifier(config, self.family)
+
 
 def _transformers(layout: Layout, numbers: Callable[[Config], Numbers]) -> Reader:
     return Reader(layout, "transformers", transformers_config.names(layout.family), numbers)
@@ -52,6 +57,7 @@ READERS: Mapping[str, Reader] = {
         _transformers(vit.LAYOUT, transformers_config.vit),
         _timm(timm_vit.DINOV3, r"vit_\w+_dinov3(_qkvb)?"),
         _timm(timm_vit.DINOV2, r"vit_\w+_(reg4_)?dinov2"),
+        _timm(timm_vit.VIT, r"vit_[a-z]+_patch\d+_\d+"),
     )
 }
 """Every reader, by family."""
@@ -96,7 +102,8 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
 
     Args:
         config: a ``config.json``.
-        keys: the checkpoint's keys; empty for the default head of the layout.
+        keys: the checkpoint's keys; empty for the head of the class that the configuration names, or the
+            default head of the layout.
 
     Raises:
         UnknownNameError: vconv has no reader for it.
@@ -104,7 +111,8 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
     """
     reader = find_reader(config)
     heads, numbers, held = reader.layout.heads, reader.numbers(config), frozenset(keys)
-    if CLASSIFIER in numbers.flags or heads.get(CLASSIFIER) in held:
+    asked = not held and reader.asks_for_classifier(config)
+    if CLASSIFIER in numbers.flags or asked or heads.get(CLASSIFIER) in held:
         head = CLASSIFIER
     else:
         pooler = heads.get(POOLER, "").removesuffix("weight")

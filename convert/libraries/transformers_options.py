@@ -28,6 +28,11 @@ from a package, or from a hub."""
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 
 
+def asks_for_classifier(config: Config, family: str) -> bool:
+    """Return whether a configuration names the class that has a classifier."""
+    return CLASSES[family][1:2] == tuple(config.get("architectures") or ())
+
+
 def refuse_class(config: Config, family: str, classified: bool) -> None:
     """Refuse a configuration that asks for a class that is not exported, or for a head that the weights lack.
 

@@ -10,6 +10,7 @@ from vconv import documents
 from vconv.catalog.systems import System
 from vconv.convert.libraries.readers import find_reader, require_named
 from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.sources.class_names import published_config
 from vconv.documents import CONFIGURATION
 from vconv.errors import ArtifactError, WeightsError
 from vconv.types import ADAPTER_FILE, CONFIG_FILE, PREPROCESSOR_FILE, Config, Say
@@ -60,7 +61,7 @@ def read(
     """
     wanted = find_reader(system.config)
     files = LIBRARIES[wanted.library].files
-    found = {CONFIG_FILE: dict(system.config), PREPROCESSOR_FILE: dict(system.preprocessor)}
+    found = {CONFIG_FILE: published_config(system), PREPROCESSOR_FILE: dict(system.preprocessor)}
     own = [name for name in files if os.path.lexists(home / name)]
     from_catalog = tuple(name for name in files if name not in own)
     found |= {name: _plain(_object(home / name)) for name in own}

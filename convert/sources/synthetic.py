@@ -10,6 +10,7 @@ from vconv.convert.files import safetensors_file
 from vconv.convert.libraries.readers import network
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import SYNTHETIC, Origin, Source, write_configurations
+from vconv.convert.sources.class_names import published_config
 from vconv.disk import require_space
 from vconv.errors import WeightsError
 from vconv.types import WEIGHTS_FILE, Say
@@ -42,12 +43,13 @@ def draw(system: System, seed: int, scratch: Path, say: Say) -> Source:
     path, planned = scratch / WEIGHTS_FILE, list(recipe.planned(net, seed))
     require_space(scratch, sum(tensor.nbytes for tensor in planned))
     sha256 = safetensors_file.write(path, planned, say)
-    write_configurations(scratch, system.config, system.preprocessor)
+    config = published_config(system)
+    write_configurations(scratch, config, system.preprocessor)
     return Source(
         origin=Origin(SYNTHETIC, str(seed)),
         folder=scratch,
         entries=safetensors_file.read_header(path),
-        config=dict(system.config),
+        config=config,
         preprocessor=dict(system.preprocessor),
         files={WEIGHTS_FILE: sha256},
         licence=LICENCE,

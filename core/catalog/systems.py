@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from vconv.catalog.families import FAMILIES, Family, Size
+from vconv.catalog.families import FAMILIES
+from vconv.catalog.families.base import Family, Size
 from vconv.catalog.literature import Mirror, Work
 from vconv.catalog.published import PublishedFigures
 from vconv.errors import UnknownNameError
@@ -48,6 +49,16 @@ class System:
     family: Family | None = field(default=None, repr=False)
 
     @property
+    def title(self) -> str:
+        """The title of its family; empty without a family in the catalog."""
+        return self.family.title if self.family else ""
+
+    @property
+    def classes(self) -> str:
+        """The set of classes of its classifier; empty if it has none."""
+        return self.family.classes if self.family else ""
+
+    @property
     def input(self) -> tuple[int, int]:
         """(height, width) of the images that the published system takes."""
         if self.library == "timm":
@@ -65,7 +76,7 @@ def _system(family: Family, size: Size) -> System:
         library=family.library,
         config=family.config_of(size),
         licence=family.licence,
-        preprocessor=family.preprocessor,
+        preprocessor=MappingProxyType({**family.preprocessor, **size.preprocessor}),
         gated=family.gated,
         published=size.published,
         works=family.works,
@@ -99,6 +110,7 @@ def find(name: str) -> System:
 
 _FREE = (
     *("architectures", "num_classes", "global_pool", "pretrained_cfg", "initializer_range", "drop_path_rate"),
+    *("num_labels", "id2label", "label2id"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout"),
 )
 """Entries of a configuration that a fine-tuned model may change: head, preprocessing and training."""

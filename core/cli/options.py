@@ -59,8 +59,13 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "reference",
         "pool",
         "periods",
+        "weights_layout",
+        "allow_lossy",
     ),
-    "Results": ("out", "force", "size", "batch", "opset", "golden", "without_weights", "lang", "reports"),
+    "Results": (
+        *("out", "force", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
+        *("lang", "reports"),
+    ),
     "Offline model": ("format", "soc", "gears", "om_precision"),
     "Execution": (
         *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "probed"),
@@ -293,10 +298,26 @@ _CONVERTING = (
         "float32, for a model that was trained further with a library.  [default: authors]",
     ),
     click.option(
+        "--weights-layout",
+        type=click.Choice(["transformers", "timm", "facebook"]),
+        help="Whose names and shapes the weights have.  [default: recognised]",
+    ),
+    click.option(
+        "--allow-lossy",
+        is_flag=True,
+        help="Convert weights from another layout even if this changes an output.",
+    ),
+    click.option(
         "--without-weights",
         is_flag=True,
         help="Leave model.safetensors out of the artifact. `vconv fill` makes it from a copy of the original "
         "weights.",
+    ),
+    click.option(
+        "--keep-dtype",
+        is_flag=True,
+        help="Store float16 and bfloat16 weights as they are, in half the space. Graphs widen them and "
+        "compute in float32.  [default: weights are stored in float32]",
     ),
     click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the generated images."),
 )

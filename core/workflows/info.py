@@ -24,7 +24,7 @@ def info(path: str | Path) -> dict[str, Any]:
         :func:`vconv.validators.report.history.newest` returns them; and ``reports_trouble``, the reason if
         reports cannot be read. ``sides`` has the bounds of height and width of the variants that take images
         of any size; None if none does. Keys of version 0.1.0 are kept: ``file``, ``batch``, ``opset``,
-        ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``, and ``published`` of ``source``.
+        ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``, ``published`` of ``source``.
 
     Raises:
         ArtifactError: the manifest is missing or damaged.

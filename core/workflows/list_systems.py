@@ -11,12 +11,14 @@ def list_systems() -> list[dict[str, Any]]:
     """Return the systems of the catalog, in its order; no library is imported for this.
 
     Returns:
-        One dictionary a system: ``name``, ``hub_id``, ``library``, ``input`` (height and width), ``licence``,
-        and ``gated``, whether the hub asks for consent before a download.
+        One dictionary a system: ``name``, ``family`` (the title under which its sizes are listed),
+        ``hub_id``, ``library``, ``input`` (height and width), ``licence``, and ``gated``, whether the hub
+        asks for consent before a download.
     """
     return [
         {
-            **{"name": system.name, "hub_id": system.hub_id, "library": system.library},
+            **{"name": system.name, "family": system.title},
+            **{"hub_id": system.hub_id, "library": system.library},
             **{"input": system.input, "licence": system.licence, "gated": system.gated},
         }
         for system in systems.SYSTEMS.values()

@@ -15,9 +15,10 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from examples import EXAMPLES
 from torch import Tensor, nn
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert import conversion
 from vconv.convert.conversion import Conversion
 from vconv.convert.files.safetensors_file import read_header
@@ -37,10 +38,10 @@ Change = Callable[[str, Tensor], Tensor]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 CLASSIFIERS = [
-    name for name, system in SYSTEMS.items() if "classifier" in find_reader(system.config).layout.heads
+    name for name, system in EXAMPLES.items() if "classifier" in find_reader(system.config).layout.heads
 ]
-TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
-TIMM = [name for name in SYSTEMS if name not in TRANSFORMERS]
+TRANSFORMERS = [name for name, system in EXAMPLES.items() if system.library == "transformers"]
+TIMM = [name for name in EXAMPLES if name not in TRANSFORMERS]
 QKV_BIAS = {
     "dinov3-vits16": "layer.1.attention.q_proj.bias",
     "dinov2-large": "encoder.layer.1.attention.attention.query.bias",

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import EXAMPLES
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert.conversion import image_size
 from vconv.convert.libraries.readers import network
 from vconv.convert.sources.base import Origin, Source
@@ -17,7 +18,7 @@ from vconv.errors import InputError
 Refused = Callable[..., AbstractContextManager[None]]
 
 ANY_SIZE = ["dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m", "dinov2-large"]
-FIXED_SIZE = [name for name in SYSTEMS if name not in ANY_SIZE]
+FIXED_SIZE = [name for name in EXAMPLES if name not in ANY_SIZE]
 SIZES = {
     "dinov3-vits16": (224, 224),
     "vit_small_patch16_dinov3.lvd1689m": (256, 256),

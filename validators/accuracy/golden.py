@@ -12,13 +12,12 @@ from typing import Literal
 import numpy as np
 import safetensors.numpy
 import torch
-from torch.utils.hooks import RemovableHandle
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import GoldenRecord
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files import safetensors_file
-from vconv.convert.libraries import corrections, models
+from vconv.convert.libraries import corrections, models, widening
 from vconv.convert.network import Network
 from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
@@ -85,47 +84,6 @@ def _run(
     return in_batches(run, pixel_values, min(AT_ONCE, len(pixel_values)))
 
 
-@contextlib.contextmanager
-def _in_double(model: torch.nn.Module) -> Iterator[None]:
-    """Make a model compute in float64; large weights are converted only while they are used.
-
-    A whole model in float64 would need twice the memory of its weights in addition; one layer at a time needs
-    little. Small parts (norms, tokens, the patch embedding) are converted permanently, so the model cannot be
-    used for anything else afterwards.
-    """
-    handles = []
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            handles += _widened_while(module, module)
-        else:
-            if next(module.parameters(recurse=False), None) is not None:
-                # It may use the weight of a layer without a call of the layer, as timm's _qkvb models do.
-                layers = [child for child in module.children() if isinstance(child, torch.nn.Linear)]
-                handles += [handle for layer in layers for handle in _widened_while(module, layer)]
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                tensor.data = tensor.data.double() if tensor.is_floating_point() else tensor.data
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _widened_while(caller: torch.nn.Module, layer: torch.nn.Module) -> list[RemovableHandle]:
-    """Keep a layer's weights in float64 while a module is called: the layer, or the module that holds it."""
-    narrow = {parameter: parameter.data for parameter in layer.parameters(recurse=False)}
-
-    def widen(*_: object) -> None:
-        for parameter in narrow:
-            parameter.data = parameter.data.double()
-
-    def restore(*_: object) -> None:
-        for parameter, before in narrow.items():
-            parameter.data = before
-
-    return [caller.register_forward_pre_hook(widen), caller.register_forward_hook(restore)]
-
-
 def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
     return {name: measure(name, actual[name], expected[name])["vector_relative_error"] for name in expected}
 
@@ -133,7 +91,7 @@ def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
 def correct(model: torch.nn.Module, source: Source) -> str:
     """Correct an original in place if its weights require it; return the name of the reference."""
     family = "" if source.periods == LIBRARYS else source.network.layout.family
-    return corrections.correct(model, family, source.config)
+    return corrections.correct(model, family, source.config, source.stored_periods)
 
 
 @contextlib.contextmanager
@@ -200,7 +158,7 @@ def run_reference(
             expected="other outputs",
             fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later)",
         )
-    with _in_double(model):
+    with widening.in_double(model):
         exact = _run(model, network, pixel_values, torch.float64)
     models.discard(model)
     return Reference(

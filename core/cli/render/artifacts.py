@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from vconv.cli.render.base import Cell, Document, FoldedText, pairs, show, sized, table, wrapped
 from vconv.cli.render.commands import command, next_command
@@ -12,13 +13,15 @@ from vconv.validators.report.rows import VariantRow
 
 
 def systems(rows: Sequence[Document]) -> None:
-    """Draw the catalog: each system, and below it the hub id of its weights and its library."""
+    """Draw the catalog by family: each system, and below it the hub id of its weights."""
     cells: list[list[Cell]] = []
-    for row in rows:
-        cells.append([row["name"], "x".join(map(str, row["input"])), row["licence"]])
-        library = FoldedText(row["library"] + ", gated" * row["gated"], "dim", whole=True)
-        cells.append([FoldedText(f"  {row['hub_id']}", "dim"), "", library])
-    show(table(["system, and its hub id"], ["input", "<licence, and library"], cells))
+    for (title, library), sizes in groupby(rows, key=lambda row: (row["family"], row["library"])):
+        cells += [["", "", ""]] if cells else []
+        cells.append([FoldedText(f"{title} ({library})", "bold"), "", ""])
+        for row in sizes:
+            cells.append([row["name"], "x".join(map(str, row["input"])), row["licence"]])
+            cells.append([FoldedText(f"  {row['hub_id']}", "dim"), "", "gated" * row["gated"]])
+    show(table(["system, and its hub id"], ["input", "<licence"], cells))
     if any(row["gated"] for row in rows):
         wrapped("gated: accept the licence on the hub, then log in with `hf auth login`")
 

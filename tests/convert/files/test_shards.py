@@ -11,9 +11,10 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from examples import EXAMPLES
 from torch import Tensor
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.files.shards import PICKLE_INDEX, SAFETENSORS_INDEX, read_index, read_shards
 from vconv.errors import WeightsError
@@ -77,7 +78,7 @@ def test_shards_may_be_links_as_in_the_cache_of_the_hub(index: Path, tmp_path: P
 
 @pytest.mark.parametrize(
     "system",
-    sorted(name for name, system in SYSTEMS.items() if system.library == "transformers"),
+    sorted(name for name, system in EXAMPLES.items() if system.library == "transformers"),
     indirect=True,
 )
 def test_shards_that_transformers_writes_are_the_model(small_system: System, tmp_path: Path) -> None:

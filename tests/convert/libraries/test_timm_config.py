@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from examples import EXAMPLES
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.architectures.base import ANY_SIZE
@@ -16,7 +17,7 @@ from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-TIMM = [name for name, system in SYSTEMS.items() if system.library == "timm"]
+TIMM = [name for name, system in EXAMPLES.items() if system.library == "timm"]
 each = pytest.mark.parametrize("system", TIMM, indirect=True)
 DINOV2 = "vit_small_patch14_reg4_dinov2"
 

@@ -10,10 +10,11 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from examples import EXAMPLES
 from timm.data import config as data_config
 from torch import Tensor, nn
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert.libraries import models, timm_models
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.timm_models import LIBRARY
@@ -24,7 +25,7 @@ Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 FUSED = "scaled_dot_product"
 
-TIMM = [name for name, system in SYSTEMS.items() if system.library == "timm"]
+TIMM = [name for name, system in EXAMPLES.items() if system.library == "timm"]
 pytestmark = pytest.mark.parametrize("system", TIMM, indirect=True)
 
 

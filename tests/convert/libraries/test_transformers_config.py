@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import transformers
+from examples import EXAMPLES
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER
@@ -15,7 +16,7 @@ from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
+TRANSFORMERS = [name for name, system in EXAMPLES.items() if system.library == "transformers"]
 GATED = {"dinov3-vits16": "use_gated_mlp", "dinov2-large": "use_swiglu_ffn"}
 each = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 NUMBERS = {

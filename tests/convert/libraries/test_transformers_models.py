@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from examples import EXAMPLES
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -24,7 +25,7 @@ from vconv.errors import InputError, WeightsError
 Distance = Callable[[Any, Any], float]
 Refused = Callable[..., AbstractContextManager[None]]
 FUSED = "scaled_dot_product"
-TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
+TRANSFORMERS = [name for name, system in EXAMPLES.items() if system.library == "transformers"]
 CROPPED = "dinov2-large"
 HEADS = {"", *(head for name in TRANSFORMERS for head in find_reader(SYSTEMS[name].config).layout.heads)}
 each = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)

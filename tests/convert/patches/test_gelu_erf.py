@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from examples import EXAMPLES
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.transformers_config import EXACT_GELU
 from vconv.convert.patches.base import applied, find_sites
@@ -28,8 +29,8 @@ Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 GRID = torch.linspace(-12, 12, 240_001, dtype=torch.float64)
-TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
-TIMM = [name for name in SYSTEMS if name not in TRANSFORMERS]
+TRANSFORMERS = [name for name, system in EXAMPLES.items() if system.library == "transformers"]
+TIMM = [name for name in EXAMPLES if name not in TRANSFORMERS]
 by_transformers = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 by_timm = pytest.mark.parametrize("system", TIMM, indirect=True)
 by_dinov2 = pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from examples import EXAMPLES
 from torch import Tensor
 
 from vconv.catalog.systems import SYSTEMS, System
@@ -28,7 +29,7 @@ Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 PARTS = ("q_proj", "k_proj", "v_proj", "query", "key", "value", "qkv")
-WITH_BIASES = [name for name, system in SYSTEMS.items() if find_reader(system.config).layout.biases]
+WITH_BIASES = [name for name, system in EXAMPLES.items() if find_reader(system.config).layout.biases]
 TRANSFORMERS = [name for name in WITH_BIASES if SYSTEMS[name].library == "transformers"]
 by_transformers = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 in_timm = pytest.mark.parametrize("system", ["vit_small_patch14_reg4_dinov2.lvd142m"], indirect=True)
@@ -257,6 +258,6 @@ def test_a_missing_projection_is_refused(
 
 
 def test_a_system_without_such_biases_does_not_need_the_patch() -> None:
-    without = [system for name, system in SYSTEMS.items() if name not in WITH_BIASES]
+    without = [system for name, system in EXAMPLES.items() if name not in WITH_BIASES]
     assert [system.name for system in without] == ["vit_small_patch16_dinov3.lvd1689m"]
     assert not PATCH.applies(network(without[0].config))

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from examples import EXAMPLES
 from torch import Tensor, nn
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert import conversion
 from vconv.convert.libraries.readers import find_reader, network
 from vconv.convert.patches import table
@@ -31,7 +32,9 @@ EXPECTED = {
 """The patches that the published networks need, by family."""
 
 CASES = [
-    (system.name, name) for system in SYSTEMS.values() for name in EXPECTED[find_reader(system.config).family]
+    (system.name, name)
+    for system in EXAMPLES.values()
+    for name in EXPECTED[find_reader(system.config).family]
 ]
 COUNTS = {
     "dinov3-vits16": {"gelu-erf": 12, "rope-periods": 1, "qkv-bias": 36},

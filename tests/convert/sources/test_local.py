@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from examples import EXAMPLES
 from torch import Tensor
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert import conversion
 from vconv.convert.libraries import models
 from vconv.convert.sources.base import Origin, Source
@@ -27,7 +28,7 @@ ONE = "vit_small_patch16_dinov3.lvd1689m"
 one_system = pytest.mark.parametrize("system", [ONE], indirect=True)
 CONFIGURATIONS = [
     (name, file)
-    for name, system in SYSTEMS.items()
+    for name, system in EXAMPLES.items()
     for file in ("config.json", *(["preprocessor_config.json"] if system.preprocessor else []))
 ]
 
@@ -124,7 +125,7 @@ def test_a_configuration_that_is_no_json_object_is_refused(
 def test_another_architecture_is_refused_and_both_are_named(
     small_system: System, given: Path, scratch: Path, refused: Refused
 ) -> None:
-    wanted = {system.name: system for system in SYSTEMS.values() if system.name != small_system.name}
+    wanted = {system.name: system for system in EXAMPLES.values() if system.name != small_system.name}
     family = small_system.config.get("model_type") or small_system.config["architecture"]
     for other in wanted.values():
         expected = other.config.get("model_type") or other.library

@@ -12,6 +12,7 @@ import safetensors.torch
 import timm
 import torch
 import transformers
+from examples import EXAMPLES
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,10 +28,10 @@ from vconv.convert.sources.table import Request, open_source
 Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
-FUSED = [name for name, system in SYSTEMS.items() if system.library == "timm"]
+FUSED = [name for name, system in EXAMPLES.items() if system.library == "timm"]
 WITH_POSITIONS = [
     name
-    for name, system in SYSTEMS.items()
+    for name, system in EXAMPLES.items()
     if any("positions" in rule.parts for rule in find_reader(system.config).layout.rules)
 ]
 UNUSED = ("embeddings.mask_token", "q_proj.bias", "v_proj.bias")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from examples import EXAMPLES
 from torch import Tensor
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert.hubs import table as hubs
 from vconv.convert.hubs.base import Snapshot
 from vconv.convert.sources.base import PERIODS, Source
@@ -22,8 +23,8 @@ from vconv.errors import InputError, WeightsError
 Refused = Callable[..., AbstractContextManager[None]]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 COMMIT = "0123456789abcdef" + 24 * "0"
-TIMM = [name for name, system in SYSTEMS.items() if system.library == "timm"]
-TRANSFORMERS = [name for name in SYSTEMS if name not in TIMM]
+TIMM = [name for name, system in EXAMPLES.items() if system.library == "timm"]
+TRANSFORMERS = [name for name in EXAMPLES if name not in TIMM]
 by_timm = pytest.mark.parametrize("system", TIMM, indirect=True)
 
 

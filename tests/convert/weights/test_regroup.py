@@ -15,7 +15,7 @@ import timm
 import torch
 import transformers
 
-from vconv.catalog.systems import SYSTEMS
+from vconv.catalog.systems import SYSTEMS, miniature
 from vconv.convert.architectures.base import Architecture, Part
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import read_header
@@ -305,3 +305,25 @@ def test_a_dinov3_is_split_from_timm_to_transformers_and_fused_again(tmp_path: P
     before, after = loaded(tmp_path / "a"), loaded(tmp_path / "c")
     assert before.keys() - after.keys() == {"embeddings.mask_token"}
     assert all(after[name].tobytes() == before[name].tobytes() for name in after)
+
+
+COUNTERPARTS = [
+    ("vit_base_patch16_224.orig_in21k_ft_in1k", "vit-base-patch16-224", {}),
+    ("vit_small_patch14_dinov2.lvd142m", "dinov2-small", {"use_mask_token": False, "image_size": 56}),
+]
+"""A system of timm, its counterpart in transformers, and what the counterpart lacks in timm."""
+
+
+@pytest.mark.parametrize(("name", "counterpart", "more"), COUNTERPARTS)
+def test_timm_to_transformers_and_back_gives_the_same_bits(
+    name: str, counterpart: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    ours = network(miniature(SYSTEMS[name]).config)
+    theirs = network({**miniature(SYSTEMS[counterpart]).config, **more})
+    digest = safetensors_file.write(tmp_path / "timm", recipe.planned(ours, 5))
+    lines, _ = carried(tmp_path / "timm", ours, theirs, tmp_path / "transformers")
+    assert "dropped" not in {line.action for line in lines}
+    names = set(read_header(tmp_path / "transformers"))
+    assert names == {theirs.stored_key(tensor) for tensor in theirs.tensors().values()}
+    _, again = carried(tmp_path / "transformers", theirs, ours, tmp_path / "again")
+    assert again == digest

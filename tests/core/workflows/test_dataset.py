@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from examples import EXAMPLES
 
 import vconv
 from vconv.artifact.results import REPORTS_FOLDER
@@ -137,7 +138,7 @@ def test_the_figures_are_those_of_the_original_and_the_variant_on_all_images_at_
     assert left(copied) == []
 
 
-@pytest.mark.parametrize("system", sorted(SYSTEMS), indirect=True)
+@pytest.mark.parametrize("system", sorted(EXAMPLES), indirect=True)
 def test_every_system_passes_against_its_own_reference_and_is_told_from_its_stock_original(
     folder: Path, system: System, validate: Callable[..., ValidationResult]
 ) -> None:

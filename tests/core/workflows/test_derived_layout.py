@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import EXAMPLES
 
 import vconv
 from vconv.artifact import manifest
@@ -93,7 +94,7 @@ def test_it_has_every_tensor_and_no_capability(toy: Network, small_artifact: Pat
 
 
 def test_a_declared_network_has_every_capability() -> None:
-    for system in SYSTEMS.values():
+    for system in EXAMPLES.values():
         assert network(system.config).lack(*Capability) == ""
 
 

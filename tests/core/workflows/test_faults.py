@@ -17,11 +17,12 @@ import onnx
 import pytest
 import safetensors.numpy
 import torch
+from examples import EXAMPLES
 from onnx import helper, numpy_helper
 
 import vconv
 from vconv.artifact.manifest import DIGEST_FILE
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.libraries.readers import find_reader
 from vconv.convert.patches import gelu_erf, qkv_bias, rope_periods
@@ -288,9 +289,9 @@ def test_the_top_exponent_bit_of_a_weight_fails_every_variant_even_without_the_o
     assert failures(report) == {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
 
 
-TRANSFORMERS = sorted(name for name, system in SYSTEMS.items() if system.library == "transformers")
+TRANSFORMERS = sorted(name for name, system in EXAMPLES.items() if system.library == "transformers")
 """The systems whose configuration carries the exact GELU."""
-BIASED = sorted(name for name, system in SYSTEMS.items() if find_reader(system.config).layout.biases)
+BIASED = sorted(name for name, system in EXAMPLES.items() if find_reader(system.config).layout.biases)
 """The systems that have query, key and value biases."""
 
 

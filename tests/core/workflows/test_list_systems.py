@@ -17,6 +17,7 @@ def test_the_systems_are_those_of_the_catalog_and_no_library_is_imported_for_the
     assert imported == []
     assert [row["name"] for row in found] == list(SYSTEMS)
     assert found[0] == {
-        **{"name": "dinov3-vits16", "hub_id": "facebook/dinov3-vits16-pretrain-lvd1689m"},
+        **{"name": "dinov3-vits16", "family": "DINOv3 ViT"},
+        **{"hub_id": "facebook/dinov3-vits16-pretrain-lvd1689m"},
         **{"library": "transformers", "input": [224, 224], "licence": "dinov3-license", "gated": True},
     }

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 import timm
 import transformers
+from examples import EXAMPLES
 from made_pictures import ACCEPTED, ORIENTATION, REFUSED, TURNED, WIDE, colours, grey
 from PIL import Image, ImageOps, PngImagePlugin
 from timm.data import ImageDataset
 from transformers.image_utils import load_image
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.errors import InputError
 from vconv.runtime.inputs import pictures
 from vconv.runtime.inputs.image_folder import find_images, thumbnail
@@ -37,7 +38,7 @@ KINDS = [
 ]
 """Classes of image processors, as transformers 4 or 5 names them."""
 ONE_OF_EACH = [
-    next(name for name, system in SYSTEMS.items() if system.library == library)
+    next(name for name, system in EXAMPLES.items() if system.library == library)
     for library in ("transformers", "timm")
 ]
 

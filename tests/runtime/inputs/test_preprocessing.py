@@ -12,12 +12,13 @@ import pytest
 import timm
 import torch
 import transformers
+from examples import EXAMPLES
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import System
 from vconv.convert.sources.base import Source
 from vconv.errors import InputError
 from vconv.runtime.inputs.images import natural_image, natural_images
@@ -87,7 +88,7 @@ def levels_apart(system: System, actual: Array, expected: Array) -> Array:
 
 
 def test_every_library_has_its_stock_preprocessing_here() -> None:
-    assert {system.library for system in SYSTEMS.values()} == set(STOCK)
+    assert {system.library for system in EXAMPLES.values()} == set(STOCK)
 
 
 @pytest.mark.parametrize("wh", SIZES)
@@ -177,7 +178,7 @@ def test_preprocessing_is_the_same_every_time(processor_folder: Path) -> None:
     assert np.array_equal(process([image]), process([image]))
 
 
-TRANSFORMERS = [name for name, system in SYSTEMS.items() if system.library == "transformers"]
+TRANSFORMERS = [name for name, system in EXAMPLES.items() if system.library == "transformers"]
 
 
 @pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)

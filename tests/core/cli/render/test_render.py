@@ -289,7 +289,9 @@ def filled(_: Any) -> Drawn:
 
 def systems(_: Any) -> Drawn:
     keys = ("name", "hub_id", "library", "input", "licence", "gated")
-    rows = [{key: getattr(system, key) for key in keys} for system in SYSTEMS.values()]
+    rows = [
+        {"family": system.title, **{key: getattr(system, key) for key in keys}} for system in SYSTEMS.values()
+    ]
     names = [name for system in SYSTEMS.values() for name in (system.name, system.hub_id)]
     figures = [system.licence for system in SYSTEMS.values()]
     return Drawn(render.systems, rows, [*figures, *names, "518x518", "gated"], names)
