@@ -1,7 +1,7 @@
 """Replace every ``Range`` that counts rows or columns of patches by the beginning of a table.
 
-NPU compilers avoid operators whose result has a length that only the run knows the values of, and a table
-has no rounding of its own.
+The table holds every number that the counting can give. NPU compilers avoid an operator that makes a list of
+any length from three numbers.
 
 Case 1: a ``Range`` of float32 from a constant in [0, 1) in steps of 1 to a whole number: it becomes a
         ``Slice`` of a table.
