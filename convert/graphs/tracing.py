@@ -98,7 +98,7 @@ def trace(
     mode = FakeTensorMode()
     model = models.without_weights(folder, network, mode)
     with mode:
-        images = torch.empty(2, network.numbers.channels, *size)
+        images = torch.empty(2, network.known.channels, *size)
     dynamic: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=GREATEST_BATCH)}
     if bounds:
         sides = {"least": bounds.least // bounds.multiple, "greatest": bounds.greatest // bounds.multiple}
@@ -109,7 +109,7 @@ def trace(
     wrapper = models.Outputs(model, network).eval()
     with (
         torch.no_grad(),
-        library_of(network).plain_attention(model),
+        library_of(network).plain_attention(model, network),
         library_of(network).symbolic_sizes(model) if bounds else contextlib.nullcontext(),
         applied(model, network, [patch.traced() for patch in patches]),
         quiet(*_LOGGERS),
@@ -130,7 +130,7 @@ def trace(
         if exported is None:
             raise RuntimeError("torch.onnx.export returned no program")
         traced: ir.Model = exported.model
-        parameters = {_MODEL + name for name, _ in model.named_parameters()}
+        parameters = {_MODEL + name for name in model.state_dict()}
         forget_weights(traced.graph, parameters.__contains__)
         context = PassContext(
             entries,

@@ -37,7 +37,7 @@ class Interface:
     def taken(self) -> Shape:
         """The shape of the images."""
         sides = (HEIGHT_AXIS, WIDTH_AXIS) if self.any_size else self.size
-        return (self.batch or BATCH_AXIS, self.network.numbers.channels, *sides)
+        return (self.batch or BATCH_AXIS, self.network.known.channels, *sides)
 
     @property
     def given(self) -> dict[str, Shape]:
