@@ -22,8 +22,9 @@ def info(path: str | Path) -> dict[str, Any]:
         ``unlike_catalog``, how the network differs from the catalog's system of its name: by entry of the
         configuration, its value and the catalog's; ``reports``, the newest of each kind, as
         :func:`vconv.validators.report.history.newest` returns them; and ``reports_trouble``, the reason if
-        reports cannot be read. Keys of version 0.1.0 are kept: ``file``, ``batch``, ``opset``, ``ir_version``
-        and ``operators`` of a variant, ``file`` of ``golden``, and ``published`` of ``source``.
+        reports cannot be read. ``sides`` has the bounds of height and width of the variants that take images
+        of any size; None if none does. Keys of version 0.1.0 are kept: ``file``, ``batch``, ``opset``,
+        ``ir_version`` and ``operators`` of a variant, ``file`` of ``golden``, ``published`` of ``source``.
 
     Raises:
         ArtifactError: the manifest is missing or damaged.
@@ -39,6 +40,7 @@ def info(path: str | Path) -> dict[str, Any]:
         "weights_found_again": made.source.found_again,
         **document,
         "source": {**document["source"], "published": document["source"]["from_catalog"]},
+        "sides": [side.model_dump() for side in made.sides] if made.sides else None,
         "outputs": {name: list(shape) for name, shape in made.outputs.items()},
         "variants": [
             {**document, **_former_keys(record)}
