@@ -18,12 +18,8 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike
 
 from vconv.convert.libraries.image_processing import Filter, ImageProcessing, Resize, Start
-from vconv.types import BATCH_AXIS, CHANNELS
+from vconv.types import BATCH_AXIS, CHANNELS, HEIGHT_AXIS, IMAGES, WIDTH_AXIS
 
-IMAGES = "images"
-"""The input of a graph with preprocessing: uint8 (B, H, W, 3), in RGB."""
-HEIGHT_AXIS, WIDTH_AXIS = "height", "width"
-"""The names of its axes."""
 GREATEST_IMAGE_SIDE = 16384
 """The greatest height or width of an image, in pixels: the length of the graph's table of whole numbers."""
 PREFIX = "preprocessing_"

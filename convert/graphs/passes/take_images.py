@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vconv.convert.graphs.image_input import IMAGES, take_images
+from vconv.convert.graphs.image_input import take_images
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
-from vconv.types import INPUT
+from vconv.types import IMAGES, INPUT
 
 
 def _run(model: ir.Model, context: PassContext) -> bool:
