@@ -323,8 +323,8 @@ _CONVERTING = (
     click.option(
         "--with-preprocessing",
         is_flag=True,
-        help="Add model.uint8.onnx, which takes uint8 images of any size and resizes, crops and normalises them "
-        "itself; and aipp.cfg, an AIPP configuration for ATC.",
+        help="Add model.uint8.onnx, which takes uint8 images of any size and resizes, crops and normalises "
+        "them itself; and aipp.cfg, an AIPP configuration for ATC.",
     ),
     click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the generated images."),
 )

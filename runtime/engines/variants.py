@@ -78,6 +78,8 @@ def _opened(
     if device.simulated:
         if patches is not None or captured:
             raise ValueError("a simulated device runs the genuine patches, and captures nothing")
+        if record.contract.preprocessing:
+            raise unavailable(record.engine, "a simulated NPU, which runs no preprocessing", device)
         return _simulated(artifact, record, device, precision, kind)
     chosen = find_engine(engine or record.engine)
     if chosen.runs is not Runs.MODELS:
