@@ -89,10 +89,17 @@ def describe(config: Config) -> nn.Module:
 
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
     stock: Any = model
-    tokens = stock.forward_features(pixel_values)
-    pooled = stock.forward_head(tokens, pre_logits=True)
-    logits = stock.forward_head(tokens) if network.head == "classifier" else pooled
+    features = stock.forward_features(pixel_values)
+    pooled = stock.forward_head(features, pre_logits=True)
+    logits = stock.forward_head(features) if network.head == "classifier" else pooled
+    tokens = _tokens(stock, features, pooled) if network.numbers.stages else features
     return {TOKENS: tokens, "pooled": pooled, "logits": logits}
+
+
+def _tokens(model: Any, features: Tensor, pooled: Tensor) -> Tensor:
+    """Return the tokens of a ConvNeXt: the pooled one, then the normed patches of (B, D, H, W)."""
+    patches = model.head.norm(features).flatten(2).transpose(1, 2)
+    return torch.cat([pooled.unsqueeze(1), patches], dim=1)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,8 @@ class Fault:
         lacks: returns why the fault cannot be injected into an artifact; empty if it can.
         patches: by name, the patches that are replaced while the variants are opened.
         needs: the features of the network that the fault requires.
+        named_by: the features of the network by which a validation finds the class; without them, the fault is
+            caught and has no name.
     """
 
     name: str
@@ -37,6 +39,11 @@ class Fault:
     lacks: Callable[[ArtifactCopy], str] = _everywhere
     patches: Mapping[str, Patch] = field(default_factory=dict)
     needs: tuple[Capability, ...] = ()
+    named_by: tuple[Capability, ...] = ()
+
+    def named(self, shop: ArtifactCopy) -> str:
+        """Return the class that a validation of an artifact must name; empty if it can name none."""
+        return "" if shop.network.lack(*self.named_by) else self.kind
 
     def skipped(self, shop: ArtifactCopy) -> str:
         """Return why the fault cannot be injected into an artifact; empty if it can."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from vconv.convert.architectures.base import Capability
 from vconv.convert.network import Network
 from vconv.convert.patches import gelu_erf, rope_periods
 from vconv.convert.patches.base import Patch, Site, Undo
@@ -42,6 +43,7 @@ FAULTS = (
         "activation",
         lacks=lambda shop: "" if shop.applies(gelu_erf.PATCH.name) else "it has no exact GELU",
         patches=_only("gelu-erf", replace(gelu_erf.PATCH, sites=_tanh_sites)),
+        named_by=(Capability.BLOCKS,),
     ),
     Fault(
         "a patch that leaves the periods untruncated",

@@ -70,6 +70,12 @@ MILLIONS = {
         for kind in ("16-224-in21k", "32-224-in21k", "16-224", "16-384", "32-384")
     },
     "vit-huge-patch14-224-in21k": 632,
+    **{"dinov3-vits16plus": 29, "dinov3-vith16plus": 840, "dinov3-vit7b16": 6716},
+    **{"dinov3-vit7b16-sat493m": 6716, "dinov2-giant": 1100, "dinov2-with-registers-small": 21},
+    **{
+        f"dinov2-with-registers-{size}": count
+        for size, count in (("base", 86), ("large", 300), ("giant", 1100))
+    },
 }
 """Parameters in millions, as the authors give them: model cards of DINOv2 and DINOv3, table 1 of ViT."""
 
