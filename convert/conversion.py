@@ -139,13 +139,14 @@ def image_size(source: Source) -> tuple[int, int]:
     return height, width
 
 
-def prepare(folder: Path, source: Source, say: Say) -> Prepared:
+def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) -> Prepared:
     """Decide on the patches, and write all files of a patched checkpoint except the weights.
 
     Args:
         folder: an empty folder.
         source: the source weights.
         say: receives progress messages.
+        keep_dtype: whether weights in float16 or bfloat16 are stored as they are, and not widened to float32.
 
     Raises:
         ArtifactError: the disk has too little free space for the weights.
@@ -163,12 +164,12 @@ def prepare(folder: Path, source: Source, say: Say) -> Prepared:
         if decision.applied:
             config = decision.patch.edit_config(before, config)
     config = {key: value for key, value in config.items() if not key.startswith("_")}
-    if config.pop("torch_dtype", None) or config.get("dtype"):
+    if (config.pop("torch_dtype", None) or config.get("dtype")) and not keep_dtype:
         config["dtype"] = "float32"
     write_configurations(folder, config, source.preprocessor)
     for path in source.licence_files:
         shutil.copyfile(path, folder / path.name)
-    plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped)
+    plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped, keep_dtype)
     require_space(folder, plan.nbytes)
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")

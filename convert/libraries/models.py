@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.architectures.outputs import named_outputs
+from vconv.convert.libraries import widening
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 
 
 def load(folder: Path, network: Network) -> nn.Module:
     """Load a model with its stock library, in float32, ready for inference; nothing is patched.
+
+    Weights in a narrow type that would take too much memory in float32 stay in their files, and are widened
+    while they are used: see :mod:`vconv.convert.libraries.widening`. The numbers are the same.
 
     Args:
         folder: a folder with ``config.json`` and the weights.
@@ -27,7 +31,12 @@ def load(folder: Path, network: Network) -> nn.Module:
         WeightsError: the library cannot build the model, ignores a tensor of the file, or initialises a
             tensor itself.
     """
-    return library_of(network).load(folder, network).eval().requires_grad_(False)
+    library, entries = library_of(network), widening.stored_in(folder)
+    if widening.too_large(entries):
+        model = widening.map_weights(library.build(folder, network), network, entries)
+    else:
+        model = library.load(folder, network)
+    return model.eval().requires_grad_(False)
 
 
 def discard(model: nn.Module) -> None:

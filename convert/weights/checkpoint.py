@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.weights.ledger import Action, Line, MatchedTensor
-from vconv.convert.weights.pieces import Piece, assemble, run_of
+from vconv.convert.weights.pieces import NARROW, Assembly, assemble, run_of
 from vconv.errors import WeightsError
 from vconv.types import Say, silent
 
@@ -30,8 +30,12 @@ def values(chunk: bytes, dtype: str) -> NDArray[np.float32]:
         return stored.astype(np.float32, copy=False)
 
 
-def widened(entry: TensorEntry) -> Iterator[bytes]:
-    """Yield the bytes of a tensor, converted to F32, and raise an error at NaN or Inf.
+def stored(entry: TensorEntry, dtype: str) -> Iterator[bytes]:
+    """Yield the bytes of a tensor as an artifact stores them, and raise an error at NaN or Inf.
+
+    Args:
+        entry: the tensor.
+        dtype: the type to store it in: F32, or its own.
 
     Raises:
         WeightsError: a value is not finite.
@@ -45,7 +49,12 @@ def widened(entry: TensorEntry) -> Iterator[bytes]:
                 expected="finite weights",
                 fix="use a checkpoint that was saved before training diverged",
             )
-        yield chunk if entry.dtype == "F32" else block.tobytes()
+        yield chunk if entry.dtype == dtype else block.tobytes()
+
+
+def widened(entry: TensorEntry) -> Iterator[bytes]:
+    """Yield the bytes of a tensor, converted to F32: see :func:`stored`."""
+    return stored(entry, "F32")
 
 
 def greatest(entry: TensorEntry) -> float:
@@ -53,8 +62,8 @@ def greatest(entry: TensorEntry) -> float:
     return max((float(np.abs(np.frombuffer(chunk, "<f4")).max()) for chunk in widened(entry)), default=0.0)
 
 
-_Stream = Callable[[TensorEntry], Iterator[bytes]]
-"""Yields the F32 bytes of a tensor, or of consecutive elements of a tensor."""
+_Stream = Callable[[TensorEntry, str], Iterator[bytes]]
+"""Yields the bytes of a tensor, or of consecutive elements of a tensor, in the type that is stored."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +74,13 @@ class WeightsPlan:
         path: the file to write; it must not exist.
         matches: every source tensor with its place in the artifact.
         dropped: the proof for each tensor that is dropped, by canonical key.
+        keep: whether F16 and BF16 stay as they are, and are not widened to F32.
     """
 
     path: Path
     matches: Sequence[MatchedTensor]
     dropped: Mapping[str, str]
+    keep: bool = False
 
     @property
     def kept(self) -> list[MatchedTensor]:
@@ -79,15 +90,18 @@ class WeightsPlan:
     @property
     def entries(self) -> dict[str, TensorEntry]:
         """The position of every tensor in the file that will be written."""
-        return safetensors_file.laid_out(self.path, self._planned(widened))
+        return safetensors_file.laid_out(self.path, self._planned(stored))
 
     @property
     def nbytes(self) -> int:
         """Size of all tensors of the file, in bytes."""
-        return sum(tensor.nbytes for tensor in self._planned(widened))
+        return sum(tensor.nbytes for tensor in self._planned(stored))
 
     def _planned(self, stream: _Stream) -> list[PlannedTensor]:
-        return _planned(((pair.entry, pair.target, pair.pieces) for pair in self.kept), stream)
+        return _planned(self._assembled(), stream, self.keep)
+
+    def _assembled(self) -> dict[str, Assembly]:
+        return assemble((pair.entry, pair.target, pair.pieces) for pair in self.kept)
 
     def write(self, stop: Event | None = None, say: Say = silent) -> tuple[list[Line], str]:
         """Write the file.
@@ -105,9 +119,9 @@ class WeightsPlan:
         """
         digests: dict[TensorEntry, str] = {}
 
-        def stream(entry: TensorEntry) -> Iterator[bytes]:
+        def stream(entry: TensorEntry, dtype: str) -> Iterator[bytes]:
             digest = hashlib.sha256()
-            for chunk in widened(entry):
+            for chunk in stored(entry, dtype):
                 if stop is not None and stop.is_set():
                     raise InterruptedError
                 digest.update(chunk)
@@ -115,9 +129,12 @@ class WeightsPlan:
             digests[entry] = digest.hexdigest()
 
         sha256 = safetensors_file.write(self.path, self._planned(stream), say)
-        return [self._line(pair, digests) for pair in self.matches], sha256
+        dtypes = {name: made.dtype(self.keep) for name, made in self._assembled().items()}
+        return [self._line(pair, digests, dtypes) for pair in self.matches], sha256
 
-    def _line(self, pair: MatchedTensor, digests: Mapping[TensorEntry, str]) -> Line:
+    def _line(
+        self, pair: MatchedTensor, digests: Mapping[TensorEntry, str], dtypes: Mapping[str, str]
+    ) -> Line:
         entry = pair.entry
         if pair.canonical in self.dropped:
             digest = _sha256(entry.chunks())
@@ -125,18 +142,26 @@ class WeightsPlan:
             return Line(pair.source, "", "dropped", entry.dtype, entry.shape, digest, proof)
         # A tensor that was written as one run has its digest already. A split tensor is read again, in order.
         digest = digests.get(run_of(entry, 0, math.prod(entry.shape)) if pair.pieces else entry, "")
-        digest = digest or _sha256(widened(entry))
+        (dtype,) = {dtypes[piece.target] for piece in pair.pieces} or {dtypes[pair.target]}
+        digest = digest or _sha256(stored(entry, dtype))
         return Line(
-            pair.source, pair.target, _action(pair), entry.dtype, entry.shape, digest, pieces=pair.pieces
+            source=pair.source,
+            target=pair.target,
+            action=_action(pair, dtype),
+            dtype=entry.dtype,
+            shape=entry.shape,
+            sha256=digest,
+            pieces=pair.pieces,
+            stored=dtype,
         )
 
 
-def _action(pair: MatchedTensor) -> Action:
+def _action(pair: MatchedTensor, dtype: str) -> Action:
     if len(pair.pieces) > 1:
         return "split"
     if any(piece.count < math.prod(piece.shape) for piece in pair.pieces):
         return "fused"
-    if pair.entry.dtype != "F32":
+    if pair.entry.dtype != dtype:
         return "cast"
     return "copied" if pair.target == pair.source else "renamed"
 
@@ -148,19 +173,18 @@ def _sha256(chunks: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _planned(
-    carried: Iterable[tuple[TensorEntry, str, tuple[Piece, ...]]], stream: _Stream
-) -> list[PlannedTensor]:
+def _planned(assembled: Mapping[str, Assembly], stream: _Stream, keep: bool) -> list[PlannedTensor]:
     """Return the planned tensors of a weights file, each with its runs of source elements."""
-    return [
-        PlannedTensor(name, "F32", assembly.shape, partial(_chained, list(assembly.in_order()), stream))
-        for name, assembly in assemble(carried).items()
-    ]
+    planned = []
+    for name, made in assembled.items():
+        dtype, runs = made.dtype(keep), list(made.in_order())
+        planned.append(PlannedTensor(name, dtype, made.shape, partial(_chained, runs, stream, dtype)))
+    return planned
 
 
-def _chained(runs: Sequence[TensorEntry], stream: _Stream) -> Iterator[bytes]:
+def _chained(runs: Sequence[TensorEntry], stream: _Stream, dtype: str) -> Iterator[bytes]:
     for run in runs:
-        yield from stream(run)
+        yield from stream(run, dtype)
 
 
 def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry], say: Say = silent) -> str:
@@ -194,17 +218,18 @@ def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry]
                 pass
     by_entry = {source[line.source]: line for line in kept if not line.pieces}
 
-    def stream(entry: TensorEntry) -> Iterator[bytes]:
-        return _checked(entry, by_entry[entry]) if entry in by_entry else widened(entry)
+    def stream(entry: TensorEntry, dtype: str) -> Iterator[bytes]:
+        return _checked(entry, by_entry[entry]) if entry in by_entry else stored(entry, dtype)
 
-    carried = ((source[line.source], line.target, line.pieces) for line in kept)
-    return safetensors_file.write(path, _planned(carried, stream), say)
+    assembled = assemble((source[line.source], line.target, line.pieces) for line in kept)
+    narrow = any(line.stored in NARROW for line in kept)
+    return safetensors_file.write(path, _planned(assembled, stream, narrow), say)
 
 
 def _checked(entry: TensorEntry, line: Line) -> Iterator[bytes]:
-    """Yield a tensor as F32 bytes, and raise an error if its digest is not the one in the ledger."""
+    """Yield a tensor as it is stored, and raise an error if its digest is not the one in the ledger."""
     digest = hashlib.sha256()
-    for chunk in widened(entry):
+    for chunk in stored(entry, line.stored):
         digest.update(chunk)
         yield chunk
     if digest.hexdigest() != line.sha256:

@@ -38,7 +38,7 @@ class Line:
     Args:
         source: its name in the source.
         target: its name in the artifact; empty if it was dropped, or split into several tensors.
-        action: ``copied``, ``renamed``, ``cast`` (to F32; only values of F64 change), ``split`` (into several
+        action: ``copied``, ``renamed``, ``cast`` (to F32; only F64 changes values), ``split`` (into several
             tensors), ``fused`` (with others into one tensor) or ``dropped``.
         dtype: its dtype in the source.
         shape: its dimensions.
@@ -47,6 +47,7 @@ class Line:
         proof: why dropping it changes nothing; empty for the other actions.
         pieces: the places of its elements in the artifact, in order; empty if it became one tensor of the
             same shape.
+        stored: its dtype in the artifact; F32 for a tensor that was dropped.
     """
 
     source: str
@@ -57,6 +58,7 @@ class Line:
     sha256: str
     proof: str = ""
     pieces: tuple[Piece, ...] = ()
+    stored: str = "F32"
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -211,7 +213,8 @@ def save(path: Path, lines: Iterable[Line]) -> None:
 
 def _row(line: Line) -> dict[str, Any]:
     row = asdict(line)
-    return row if line.pieces else {name: value for name, value in row.items() if name != "pieces"}
+    usual = {"pieces": (), "stored": "F32"}
+    return {name: value for name, value in row.items() if name not in usual or value != usual[name]}
 
 
 def load(path: Path) -> list[Line]:

@@ -15,6 +15,9 @@ from pydantic import ConfigDict, with_config
 
 from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 
+NARROW = frozenset({"F16", "BF16"})
+"""Types that become F32 without loss, and that an artifact may keep."""
+
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
@@ -45,6 +48,15 @@ class Assembly:
 
     shape: tuple[int, ...]
     runs: dict[int, TensorEntry] = field(default_factory=dict)
+
+    def dtype(self, keep: bool) -> str:
+        """Return the type in which the tensor is stored: F32, or the type that all runs have in the source.
+
+        Args:
+            keep: whether F16 and BF16 are kept.
+        """
+        found = {run.dtype for run in self.runs.values()}
+        return found.pop() if keep and len(found) == 1 and found <= NARROW else "F32"
 
     def in_order(self) -> Iterator[TensorEntry]:
         """Yield the runs in order.

@@ -60,7 +60,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "pool",
         "periods",
     ),
-    "Results": ("out", "force", "size", "batch", "opset", "golden", "without_weights", "lang", "reports"),
+    "Results": (
+        *("out", "force", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
+        *("lang", "reports"),
+    ),
     "Offline model": ("format", "soc", "gears", "om_precision"),
     "Execution": (
         *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "probed"),
@@ -297,6 +300,12 @@ _CONVERTING = (
         is_flag=True,
         help="Leave model.safetensors out of the artifact. `vconv fill` makes it from a copy of the original "
         "weights.",
+    ),
+    click.option(
+        "--keep-dtype",
+        is_flag=True,
+        help="Store float16 and bfloat16 weights as they are, in half the space. Graphs widen them and "
+        "compute in float32.  [default: weights are stored in float32]",
     ),
     click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the generated images."),
 )

@@ -67,6 +67,7 @@ def export(
     periods: str | None = None,
     size: str | Sequence[int] | None = None,
     without_weights: bool = False,
+    keep_dtype: bool = False,
     format: str = ONNX,
     soc: str | None = None,
     gears: Sequence[int] = (),
@@ -94,6 +95,8 @@ def export(
         size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
             the image processor makes.
         without_weights: whether to delete the weights file at the end; :func:`fill` makes it again.
+        keep_dtype: whether to store float16 and bfloat16 weights as they are; by default they are widened to
+            float32. Graphs compute in float32 in either case.
         format: ``onnx``, or ``om`` for the graphs and an offline model.
         soc: the processor to compile the offline model for, such as ``Ascend910B4``.
         gears: the batches of the offline model; by default the batch of the static graph.
@@ -122,7 +125,7 @@ def export(
         source = open_source(asked, stage.scratch, say)
         made_size = image_size(source)
         pixel_values, names = originals.sample(source.folder, photographs, seed, made_size)
-        prepared = prepare(folder, source, say)
+        prepared = prepare(folder, source, say, keep_dtype)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:

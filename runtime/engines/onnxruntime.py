@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from vconv.convert.libraries.widening import GREATEST_WIDENED
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines import linked_weights
@@ -69,9 +71,25 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """ONNX Runtime's key for the folder of a serialised graph's weights (session_options_config_keys.h)."""
 
 
-def _session_options(profile: Profile | None, weights_folder: Path | None) -> onnxruntime.SessionOptions:
-    """Return ONNX Runtime's options for every graph; a serialised graph reads its weights from a folder."""
+_NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+_FOLDING = ("ConstantFolding", "ConstantFoldingDQ")
+"""ONNX Runtime's names of the optimisers that would widen narrow weights once and for all."""
+
+
+def _session_options(
+    profile: Profile | None, weights_folder: Path | None, lean: bool
+) -> onnxruntime.SessionOptions:
+    """Return ONNX Runtime's options for every graph.
+
+    Args:
+        profile: records where nodes run; None to record nothing.
+        weights_folder: the folder from which a serialised graph reads its weights.
+        lean: whether weights stay in their file: neither packed anew, nor kept by the arena after their use.
+    """
     options = onnxruntime.SessionOptions()
+    if lean:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 3
     # Otherwise idle threads would keep spinning during the next variant's run and slow it down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -88,6 +106,7 @@ def onnxruntime_session(
     subject: str,
     profile: Profile | None = None,
     weights_folder: Path | None = None,
+    lean: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Open a graph in ONNX Runtime.
 
@@ -97,6 +116,7 @@ def onnxruntime_session(
         subject: the graph's name in error messages.
         profile: records where the graph's nodes run; None to record nothing.
         weights_folder: the folder of a serialised graph's external weights.
+        lean: whether to keep narrow weights narrow, in their file, and widen each only while it is used.
 
     Raises:
         EngineError: ONNX Runtime refuses the graph.
@@ -104,12 +124,24 @@ def onnxruntime_session(
             missing.
     """
     with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, subject):
-        options, provider = _session_options(profile, weights_folder), PROVIDERS[device.kind]
-        session = onnxruntime.InferenceSession(model, options, providers=[provider.on(device)])
+        options, provider = _session_options(profile, weights_folder, lean), PROVIDERS[device.kind]
+        session = onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=[provider.on(device)],
+            disabled_optimizers=list(_FOLDING) if lean else None,
+        )
     used = session.get_providers()
     if provider.name not in used:
         raise unavailable("onnxruntime", f"{', '.join(used)} alone", device)
     return session
+
+
+def _is_lean(graph: Path) -> bool:
+    """Return whether a graph's weights are narrow, and would take too much memory in float32."""
+    tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    narrow: int = sum(math.prod(tensor.dims) for tensor in tensors if tensor.data_type in _NARROW)
+    return 4 * narrow > GREATEST_WIDENED
 
 
 def _placed(output: Any) -> Placed:
@@ -178,12 +210,12 @@ class OnnxRuntimeSession(GraphSession):
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
         """Load the graph."""
-        model = linked_weights.opened(graph)
+        model, subject, lean = linked_weights.opened(graph), self.path.name, _is_lean(graph)
         if model is None:
-            return onnxruntime_session(str(graph), self.device, self.path.name, self._profile)
+            return onnxruntime_session(str(graph), self.device, subject, self._profile, lean=lean)
         place = linked_weights.resolved(model, graph.parent)
         serialised = model.SerializeToString()
-        return onnxruntime_session(serialised, self.device, self.path.name, self._profile, place)
+        return onnxruntime_session(serialised, self.device, subject, self._profile, place, lean)
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
         return refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, self.path.name)

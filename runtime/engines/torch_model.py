@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vconv.convert.architectures.outputs import output_names
-from vconv.convert.libraries import models
+from vconv.convert.libraries import models, widening
 from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, applied
-from vconv.errors import EngineError, MemoryShortError
+from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.precisions import FP32, PRECISIONS, Precision
 from vconv.printable import shortened
 from vconv.runtime.devices.base import Device
@@ -81,6 +81,23 @@ def _probed(place: str, dtype: torch.dtype) -> Arrays:
     return {name: value.float().cpu().numpy() for name, value in named}
 
 
+def _to_type(model: nn.Module, precision: Precision, device: Device) -> None:
+    """Convert a model to the type of a precision; one that is widened while it runs stays as it is.
+
+    Raises:
+        UnavailableError: it is widened to float32 while it runs, and the precision has another type.
+    """
+    if not widening.is_narrow(model):
+        model.to(torch_type(precision.dtype))
+    elif precision.dtype != "float32":
+        raise UnavailableError(
+            f"torch does not run this model in {precision.name} on {device.name}",
+            got="weights that are widened to float32 while they are used, to save memory",
+            expected="fp32, or a smaller model",
+            fix="run it in fp32",
+        )
+
+
 class TorchSession(Session):
     """A torch model with its patches applied.
 
@@ -137,7 +154,7 @@ class TorchSession(Session):
         with self.refusals(), contextlib.ExitStack() as undone:
             undone.callback(models.discard, model)
             # Apply patches last: a change of type rebuilds the buffers of transformers and timm.
-            model.to(torch_type(precision.dtype))
+            _to_type(model, precision, device)
             self.patches = undone.enter_context(applied(model, network, patches))
             self.outputs = models.Outputs(model, network).to(device.torch_name).eval()
             self._closing = undone.pop_all()

@@ -12,13 +12,12 @@ from typing import Literal
 import numpy as np
 import safetensors.numpy
 import torch
-from torch.utils.hooks import RemovableHandle
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import GoldenRecord
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.files import safetensors_file
-from vconv.convert.libraries import corrections, models
+from vconv.convert.libraries import corrections, models, widening
 from vconv.convert.network import Network
 from vconv.convert.sources.base import LIBRARYS, Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
@@ -80,47 +79,6 @@ def _run(
         return {name: value.cpu().numpy() for name, value in zip(names, found, strict=True)}
 
     return in_batches(run, pixel_values, min(AT_ONCE, len(pixel_values)))
-
-
-@contextlib.contextmanager
-def _in_double(model: torch.nn.Module) -> Iterator[None]:
-    """Make a model compute in float64; large weights are converted only while they are used.
-
-    A whole model in float64 would need twice the memory of its weights in addition; one layer at a time needs
-    little. Small parts (norms, tokens, the patch embedding) are converted permanently, so the model cannot be
-    used for anything else afterwards.
-    """
-    handles = []
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            handles += _widened_while(module, module)
-        else:
-            if next(module.parameters(recurse=False), None) is not None:
-                # It may use the weight of a layer without a call of the layer, as timm's _qkvb models do.
-                layers = [child for child in module.children() if isinstance(child, torch.nn.Linear)]
-                handles += [handle for layer in layers for handle in _widened_while(module, layer)]
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                tensor.data = tensor.data.double() if tensor.is_floating_point() else tensor.data
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _widened_while(caller: torch.nn.Module, layer: torch.nn.Module) -> list[RemovableHandle]:
-    """Keep a layer's weights in float64 while a module is called: the layer, or the module that holds it."""
-    narrow = {parameter: parameter.data for parameter in layer.parameters(recurse=False)}
-
-    def widen(*_: object) -> None:
-        for parameter in narrow:
-            parameter.data = parameter.data.double()
-
-    def restore(*_: object) -> None:
-        for parameter, before in narrow.items():
-            parameter.data = before
-
-    return [caller.register_forward_pre_hook(widen), caller.register_forward_hook(restore)]
 
 
 def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
@@ -187,7 +145,7 @@ def run_reference(source: Source, pixel_values: Array, device: Device | None = N
             expected="other outputs",
             fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later)",
         )
-    with _in_double(model):
+    with widening.in_double(model):
         exact = _run(model, network, pixel_values, torch.float64)
     models.discard(model)
     return Reference(

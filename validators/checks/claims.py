@@ -21,6 +21,7 @@ from vconv.convert.libraries.table import library_of
 from vconv.convert.patches import qkv_bias, rope_periods, table
 from vconv.convert.sources.base import LIBRARYS, SYNTHETIC
 from vconv.convert.weights import ledger
+from vconv.convert.weights.pieces import NARROW
 from vconv.precisions import PRECISIONS
 from vconv.types import BATCH_AXIS, CHANNELS, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
 from vconv.validators.checks.inspected_graph import InspectedGraph
@@ -105,7 +106,9 @@ def _variants(evidence: Evidence) -> str:
 
 
 def _precision(evidence: Evidence) -> str:
-    stored = {_STORED.get(entry.dtype, entry.dtype) for entry in evidence.artifact.entries.values()}
+    kept = {line.stored for line in evidence.artifact.ledger} & NARROW  # widened by the library
+    types = {entry.dtype for entry in evidence.artifact.entries.values()}
+    stored = {_STORED.get("F32" if name in kept else name, name) for name in types}
     names = {precision.onnx: precision.name for precision in PRECISIONS.values() if precision.onnx}
 
     def named(types: set[str]) -> str:
@@ -122,9 +125,17 @@ def _precision(evidence: Evidence) -> str:
 
 
 def _types(graph: InspectedGraph) -> set[str]:
-    """Return ONNX's names of the types of a graph's weights."""
-    constants = (value.const_value for value in graph.model.graph.initializers.values())
-    return {tensor.dtype.name for tensor in constants if isinstance(tensor, ir.ExternalTensor)}
+    """Return ONNX's names of the types in which a graph uses its weights: after a ``Cast`` if one follows."""
+    values = graph.model.graph.initializers.values()
+    weights = [value for value in values if isinstance(value.const_value, ir.ExternalTensor)]
+    used = [_cast(weight) or weight for weight in weights]
+    return {value.dtype.name for value in used if value.dtype is not None}
+
+
+def _cast(weight: ir.Value) -> ir.Value | None:
+    """Return the output of the one node that uses a weight, if it is a ``Cast``."""
+    nodes = [use.node for use in weight.uses()]
+    return nodes[0].outputs[0] if [node.op_type for node in nodes] == ["Cast"] else None
 
 
 def _contracts(evidence: Evidence) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
-from vconv.convert.files.safetensors_file import TensorEntry
+from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
@@ -152,8 +152,9 @@ def _transposed(kept: TensorEntry, entry: TensorEntry) -> bool:
     if len(entry.shape) != 2 or entry.shape[0] % entry.shape[1]:
         return False
     squares = (-1, entry.shape[1], entry.shape[1])
-    first = np.frombuffer(b"".join(kept.chunks()), "<u4").reshape(squares)
-    second = np.frombuffer(b"".join(checkpoint.widened(entry)), "<u4").reshape(squares)
+    bits = f"<u{ITEM_SIZES[kept.dtype]}"
+    first = np.frombuffer(b"".join(kept.chunks()), bits).reshape(squares)
+    second = np.frombuffer(b"".join(checkpoint.stored(entry, kept.dtype)), bits).reshape(squares)
     return np.array_equal(first, second.swapaxes(1, 2))
 
 
@@ -168,9 +169,11 @@ def _differs(line: Line, source: Mapping[str, TensorEntry], artifact: Mapping[st
         return f"{line.source} was dropped, but max|b| is {greatest:.3g}" if greatest else ""
     named = ", ".join(line.targets)
     kept = line.taken_back(artifact)
-    if line.shape != entry.shape or not kept or any(run.dtype != "F32" for run in kept):
-        return f"{named} is not in the artifact as F32 {list(entry.shape)}"
-    if not _same(_end_to_end(kept), checkpoint.widened(entry)):
+    if line.shape != entry.shape or not kept or any(run.dtype != line.stored for run in kept):
+        return f"{named} is not in the artifact as {line.stored} {list(entry.shape)}"
+    if line.stored not in ("F32", entry.dtype):
+        return f"{named} is stored as {line.stored}, and {entry.dtype} in the source"
+    if not _same(_end_to_end(kept), checkpoint.stored(entry, line.stored)):
         if not line.pieces and _transposed(kept[0], entry):
             return f"{named} {TRANSPOSED} {line.source} in the source"
         return f"{named} differs from {line.source} in the source"

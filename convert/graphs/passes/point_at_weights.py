@@ -4,8 +4,9 @@ Case 1: an initializer without data whose name maps to a tensor of the file: it 
         the name of the tensor.
 Case 2: an initializer without data whose name maps to no tensor: an error, because it has no values.
 Case 3: an initializer without data whose shape differs from the tensor's: an error.
-Case 4: an initializer without data whose type differs from the tensor's: an error.
-Case 5: an initializer with data (a constant of the graph): it stays as it is.
+Case 4: an initializer of float32 whose tensor is stored in float16 or bfloat16: a ``Cast`` follows it.
+Case 5: an initializer without data whose type differs otherwise from the tensor's: an error.
+Case 6: an initializer with data (a constant of the graph): it stays as it is.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ import onnx_ir as ir
 
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
+from vconv.convert.weights.pieces import NARROW
 
 DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+
+WIDE = "_float32"
+"""The end of the name of a weight that is stored in another type, after its ``Cast``."""
 
 
 def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
@@ -44,6 +49,7 @@ def point_at_weights(
         ValueError: a weight is not in the file, or has another shape or type there.
     """
     weights = [name for name, value in graph.initializers.items() if value.const_value is None]
+    casts = []
     for name in weights:
         key = stored_key(name)
         if key not in entries:
@@ -54,9 +60,17 @@ def point_at_weights(
                 f"the graph's weight {name} is {value.shape}, {key} in the file is {entry.shape}"
             )
         if value.dtype != DTYPES[entry.dtype]:
-            raise ValueError(
-                f"the graph's weight {name} is {value.dtype}, {key} in the file is {entry.dtype}"
-            )
+            if value.dtype is not ir.DataType.FLOAT or entry.dtype not in NARROW:
+                raise ValueError(
+                    f"the graph's weight {name} is {value.dtype}, {key} in the file is {entry.dtype}"
+                )
+            wide, value = value, ir.Value(name=key, shape=value.shape)
+            value.type = ir.TensorType(DTYPES[entry.dtype])
+            cast = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT)}, name=f"{key}{WIDE}")
+            (wider,) = cast.outputs
+            wider.name, wider.shape, wider.type = f"{key}{WIDE}", wide.shape, wide.type
+            ir.convenience.replace_all_uses_with(wide, wider)
+            casts.append(cast)
         value.name = key
         value.const_value = ir.ExternalTensor(
             location=entry.path.name,
@@ -68,6 +82,8 @@ def point_at_weights(
             base_dir=str(entry.path.parent),
         )
         graph.register_initializer(value)
+    if casts:
+        graph.insert_before(graph[0], casts)
     return bool(weights)
 
 

@@ -15,8 +15,9 @@ import torch
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.sources.base import Source
-from vconv.convert.weights import checkpoint
+from vconv.convert.weights import checkpoint, ledger
 from vconv.convert.weights.ledger import Line, MatchedTensor, match_tensors, summary
+from vconv.convert.weights.pieces import Piece
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -147,6 +148,52 @@ def test_a_cast_keeps_every_value(small_source: Source, tmp_path: Path, dtype: s
         assert torch.equal(copy[name], tensor.float())
     assert {(line.action, line.dtype) for line in lines} == {("cast", dtype)}
     assert {line.sha256 for line in lines} == {sha256(tensor) for tensor in copy.values()}
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_narrow_weights_are_kept_as_they_are_and_float64_is_not(
+    small_source: Source, tmp_path: Path, dtype: str
+) -> None:
+    source = safetensors.torch.load_file(small_source.folder / "model.safetensors")
+    source = {name: tensor.to(DTYPES[dtype]) for name, tensor in source.items()}
+    first, second = list(source)[:2]
+    source |= {first: source[first].double(), second: source[second].float()}
+    safetensors.torch.save_file(source, tmp_path / "mixed.safetensors")
+    matches = match_tensors(small_source.network, read_header(tmp_path / "mixed.safetensors"))
+    plan = checkpoint.WeightsPlan(tmp_path / "kept.safetensors", matches, {}, keep=True)
+    lines, digest = plan.write()
+    kept = safetensors.torch.load_file(tmp_path / "kept.safetensors")
+    expected = {**source, first: source[first].float()}
+    assert kept.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert kept[name].dtype == tensor.dtype, name
+        assert torch.equal(kept[name], tensor), name
+    actions = {line.source: (line.action, line.dtype, line.stored) for line in lines}
+    assert actions.pop(first) == ("cast", "F64", "F32")
+    assert actions.pop(second) == ("copied", "F32", "F32")
+    assert {*actions.values()} == {("copied", dtype, dtype)}
+    ledger.save(tmp_path / "ledger.json", lines)
+    again = checkpoint.rewrite(tmp_path / "again", ledger.load(tmp_path / "ledger.json"), by_name(matches))
+    assert again == digest
+
+
+def by_name(matches: list[MatchedTensor]) -> dict[str, TensorEntry]:
+    return {pair.source: pair.entry for pair in matches}
+
+
+def test_a_tensor_of_two_types_becomes_float32_as_a_whole(tmp_path: Path) -> None:
+    parts = {"q": torch.tensor([1.0, 2.0]).bfloat16(), "k": torch.tensor([3.0, 4.5])}
+    safetensors.torch.save_file(parts, tmp_path / "parts")
+    entries = read_header(tmp_path / "parts")
+    matches = [
+        MatchedTensor(name, "", name, entries[name], (Piece("qk", (4,), start, 2),))
+        for name, start in (("q", 0), ("k", 2))
+    ]
+    lines, _ = checkpoint.WeightsPlan(tmp_path / "out", matches, {}, keep=True).write()
+    assert torch.equal(
+        safetensors.torch.load_file(tmp_path / "out")["qk"], torch.tensor([1.0, 2.0, 3.0, 4.5])
+    )
+    assert {line.stored for line in lines} == {"F32"}
 
 
 def test_a_tensor_with_another_name_in_the_artifact_is_called_renamed(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +12,8 @@ import safetensors.numpy
 import timm
 import torch
 import transformers
-from torch import nn
 
 from vconv.artifact.records import GoldenRecord
-from vconv.convert.architectures.outputs import output_names
-from vconv.convert.libraries import corrections, models
 from vconv.convert.patches import base, table
 from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError, PatchError, WeightsError
@@ -302,73 +298,3 @@ def test_a_correction_that_changes_nothing_is_an_error(
     monkeypatch.setattr(golden.corrections, "correct", lambda model, family, config: "original + nothing")
     with pytest.raises(PatchError, match="the correction of the reference changes no output"):
         run_reference(small_source, images)
-
-
-@pytest.fixture
-def model(small_source: Source) -> nn.Module:
-    """The reference of a small system."""
-    found = models.load(small_source.folder, small_source.network)
-    corrections.correct(found, small_source.network.layout.family, small_source.config)
-    return found
-
-
-def run_wide(model: nn.Module, source: Source, images: Array) -> dict[str, torch.Tensor]:
-    with torch.inference_mode():
-        found = models.Outputs(model, source.network)(torch.from_numpy(images).double())
-    return dict(zip(output_names(source.network), found, strict=True))
-
-
-def linear_layers(model: nn.Module) -> list[nn.Linear]:
-    return [module for module in model.modules() if isinstance(module, nn.Linear)]
-
-
-def test_a_model_that_is_widened_layer_by_layer_gives_what_one_in_double_gives(
-    model: nn.Module, small_source: Source, images: Array
-) -> None:
-    expected = run_wide(copy.deepcopy(model).double(), small_source, images)
-    with golden._in_double(model):
-        actual = run_wide(model, small_source, images)
-    for name, value in expected.items():
-        assert actual[name].dtype == value.dtype == torch.float64
-        assert float((actual[name] - value).norm() / value.norm()) < 1e-12, name
-
-
-def test_linear_layers_are_as_they_were_after_a_pass_in_double(
-    model: nn.Module, small_source: Source, images: Array
-) -> None:
-    before = {name: value.clone() for name, value in model.named_parameters()}
-    with golden._in_double(model):
-        run_wide(model, small_source, images)
-    assert linear_layers(model)
-    for module in linear_layers(model):
-        for parameter in module.parameters(recurse=False):
-            assert parameter.dtype is torch.float32
-        assert not module._forward_hooks and not module._forward_pre_hooks
-    for name, value in model.named_parameters():
-        assert torch.equal(value.float(), before[name]), name
-
-
-def test_no_more_than_one_linear_layer_is_wide_at_a_time(
-    model: nn.Module, small_source: Source, images: Array
-) -> None:
-    wide: list[int] = []
-
-    def count(*_: object) -> None:
-        layers = linear_layers(model)
-        wide.append(sum(layer.weight.dtype is torch.float64 for layer in layers))
-
-    with golden._in_double(model):
-        for module in linear_layers(model):
-            module.register_forward_pre_hook(count)
-        count()
-        run_wide(model, small_source, images)
-        count()
-    assert (wide[0], wide[-1]) == (0, 0)
-    assert set(wide[1:-1]) == {1}
-
-
-@pytest.mark.usefixtures("small_source")
-def test_hooks_are_gone_after_an_error_in_double(model: nn.Module) -> None:
-    with pytest.raises(ZeroDivisionError), golden._in_double(model):
-        raise ZeroDivisionError
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in linear_layers(model))

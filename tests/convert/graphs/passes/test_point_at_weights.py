@@ -7,6 +7,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import safetensors.numpy
+import safetensors.torch
+import torch
 
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs.passes.point_at_weights import forget_weights, point_at_weights
@@ -84,6 +86,19 @@ def test_a_weight_of_another_shape_is_an_error(
 def test_a_weight_of_another_type_is_an_error(entries: dict[str, TensorEntry]) -> None:
     with pytest.raises(ValueError, match=r"memory\.weight"):
         point_at_weights(graph_of(2, 3, dtype=ir.DataType.FLOAT16), entries, stored_key)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_narrow_weight_is_cast_before_it_is_used(dtype: torch.dtype, tmp_path: Path) -> None:
+    weight = torch.tensor([[0.1, 0.2, 0.3], [1.5, -2.0, 3.25]]).to(dtype)
+    safetensors.torch.save_file({"disk.weight": weight}, tmp_path / "model.safetensors")
+    graph = graph_of(2, 3)
+    point_at_weights(graph, read_header(tmp_path / "model.safetensors"), stored_key)
+    assert [node.op_type for node in graph] == ["Cast", "Add", "Add"]
+    ir.save(ir.Model(graph, ir_version=8), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {"x": np.full((2, 3), 10, np.float32)})
+    np.testing.assert_array_equal(found, (weight.float() + 10 + 1).numpy())
 
 
 def test_a_weight_without_a_shape_is_an_error(entries: dict[str, TensorEntry]) -> None:
