@@ -81,8 +81,8 @@ def selftest(
     """Inject known faults one at a time, and check that a validation fails and names the class of each fault.
 
     Args:
-        path: the artifact; faults are injected into a copy of it. By default, miniatures of one system of each
-            structure.
+        path: the artifact; faults are injected into a copy of it. By default, miniatures of one system of
+            each structure.
         weights: where the original's weights are; by default where the manifest says.
         within: ``strict``, ``card``, or a file of limits.
         engines: the engines that run graphs; ONNX Runtime by default.

@@ -29,8 +29,8 @@ class Fault:
         lacks: returns why the fault cannot be injected into an artifact; empty if it can.
         patches: by name, the patches that are replaced while the variants are opened.
         needs: the features of the network that the fault requires.
-        named_by: the features of the network by which a validation finds the class; without them, the fault is
-            caught and has no name.
+        named_by: the features of the network by which a validation finds the class; without them, the fault
+            is caught and has no name.
     """
 
     name: str

@@ -134,7 +134,8 @@ def test_a_further_structure_has_the_keys_and_shapes_that_its_library_saves(
         found = saved(model, tmp_path)
     assert declared(config) == found
     in_memory = [name.removeprefix(net.prefix) for name in dict(model.named_parameters())]
-    assert sorted(map(net.layout.disk_key, in_memory)) == sorted(net.tensors())
+    # transformers 5 splits the packed gated MLP of DINOv2 when it loads it.
+    assert set(map(net.layout.disk_key, in_memory)) == set(net.tensors())
 
 
 @pytest.mark.parametrize("system", CLASSIFIERS, indirect=True)
@@ -309,7 +310,7 @@ def test_an_unknown_model_type_names_the_nearest(system: System, refused: Refuse
 
 @pytest.mark.parametrize(
     "architecture",
-    ["vit_small_patch16_dinov3_x", "vit_small_patch16_224_x", "convnext_tiny", "xvit_small_dinov3"],
+    ["vit_small_patch16_dinov3_x", "vit_small_patch16_224_x", "convnextv2_tiny", "xvit_small_dinov3"],
 )
 def test_another_timm_architecture_is_refused(architecture: str, refused: Refused) -> None:
     with refused(UnknownNameError, "unknown architecture", repr(architecture)):

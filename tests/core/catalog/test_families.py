@@ -70,6 +70,8 @@ MILLIONS = {
         for kind in ("16-224-in21k", "32-224-in21k", "16-224", "16-384", "32-384")
     },
     "vit-huge-patch14-224-in21k": 632,
+    **{"dinov3-convnext-tiny": 29, "dinov3-convnext-small": 50},
+    **{"dinov3-convnext-base": 89, "dinov3-convnext-large": 198},
     **{"dinov3-vits16plus": 29, "dinov3-vith16plus": 840, "dinov3-vit7b16": 6716},
     **{"dinov3-vit7b16-sat493m": 6716, "dinov2-giant": 1100, "dinov2-with-registers-small": 21},
     **{
@@ -100,9 +102,8 @@ def test_a_size_of_timm_has_the_configuration_that_timm_has_for_it(name: str) ->
     # One block is enough to see the width and the pooling.
     with torch.device("meta"):
         model = timm.create_model(name, **({"depth": 1} if name.startswith("vit") else {}))
-    assert (system.config["num_features"], system.config["global_pool"]) == (
-        model.num_features, model.global_pool,
-    )  # fmt: skip
+    pool = model.global_pool if name.startswith("vit") else model.head.global_pool.pool_type
+    assert (system.config["num_features"], system.config["global_pool"]) == (model.num_features, pool)
 
 
 @FAMILY
