@@ -22,7 +22,7 @@ from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch, WeightsFinding, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
-from vconv.convert.weights import checkpoint, ledger
+from vconv.convert.weights import checkpoint, ledger, regroup
 from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
 from vconv.disk import require_space
 from vconv.errors import InputError, PatchError
@@ -153,8 +153,8 @@ def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) ->
         WeightsError: the checkpoint does not fit its configuration.
     """
     before = source.network
-    matches = ledger.match_tensors(before, source.entries, **_fix(source))
-    if any(match.entry.dtype == "F64" for match in matches):
+    matches = ledger.match_tensors(before, source.original, **_fix(source))
+    if any(entry.dtype == "F64" for entry in source.entries.values()):
         say("float64 weights are rounded to float32, as the library does when it loads them")
     findings = [(patch, _found(patch, source, matches)) for patch in table.called_for(before)]
     decisions = [Decision(patch, finding.apply, finding.proof) for patch, finding in findings]
@@ -169,11 +169,13 @@ def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) ->
     write_configurations(folder, config, source.preprocessor)
     for path in source.licence_files:
         shutil.copyfile(path, folder / path.name)
+    if source.regrouped:
+        matches, dropped = regroup.without(source.regrouped.matches, dropped)
     plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped, keep_dtype)
     require_space(folder, plan.nbytes)
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
-    return Prepared(network(config, source.entries), tuple(decisions), plan)
+    return Prepared(source.with_periods(network(config, source.original)), tuple(decisions), plan)
 
 
 def _fix(source: Source) -> dict[str, str]:

@@ -76,6 +76,7 @@ class Network:
         config: its ``config.json``.
         numbers: the numbers that were read from the configuration.
         head: ``pooler`` or ``classifier`` if the network has the tensors of that head, else empty.
+        stored_periods: the RoPE periods that the original checkpoint stores; None if it stores none.
     """
 
     layout: Layout
@@ -83,6 +84,7 @@ class Network:
     config: Config
     numbers: Numbers
     head: str
+    stored_periods: tuple[float, ...] | None = None
 
     @property
     def blocks(self) -> int:

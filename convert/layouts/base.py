@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from vconv.convert.architectures.base import BLOCK, GATED_MLP, QUERY_KEY_VALUE, Architecture
 
@@ -60,6 +61,36 @@ class Rule:
         return any("{s}" in name for name in self.stored)
 
 
+class Use(StrEnum):
+    """The use of a stored tensor that is no parameter."""
+
+    BIAS_MASK = "bias mask"
+    """It multiplies a bias; a bias that it sets to zero need not be stored."""
+    PERIODS = "RoPE periods"
+    """It holds the RoPE periods, which replace those of the library."""
+    ALIAS = "alias"
+    """It holds the same elements as another stored tensor."""
+    TRAINING = "training"
+    """Only training uses it."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Stored tensors that are no parameters, which a file may have or not.
+
+    Args:
+        stored: the key on disk; ``{i}`` stands for the number of the block.
+        use: what the tensor is for.
+        shape: its dimensions.
+        of: the stored tensor that it masks or repeats; empty for other uses.
+    """
+
+    stored: str
+    use: Use
+    shape: tuple[str | int, ...]
+    of: str = ""
+
+
 @dataclass(frozen=True)
 class Layout:
     """An architecture as one library stores it.
@@ -72,6 +103,10 @@ class Layout:
         prefix: the prefix of backbone keys in a checkpoint that has a classifier.
         in_memory: pairs of pattern and replacement that turn a name in memory into a stored key. Names in
             memory differ between versions of the library.
+        extras: the tensors that are no parameters.
+        pooling: how ``pooled`` is computed in this home, unless a configuration says otherwise.
+        epsilon: what LayerNorms add to the variance in this home, unless a configuration says otherwise.
+        options: the option of the library's configuration for a flag, if it has another name.
     """
 
     family: str
@@ -80,6 +115,10 @@ class Layout:
     rules: tuple[Rule, ...]
     prefix: str = ""
     in_memory: tuple[tuple[str, str], ...] = ()
+    extras: tuple[Extra, ...] = ()
+    pooling: str = ""
+    epsilon: float | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def biases(self) -> Mapping[str, str]:

@@ -13,6 +13,8 @@ DINOV3 = Layout(
     family="dinov3_convnext",
     home="transformers",
     architecture=convnext.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     in_memory=((r"^model\.stages\.", "stages."),),
     rules=(
         *linear("stages.0.downsample_layers.0", "patch"),
@@ -32,6 +34,8 @@ TIMM = Layout(
     family="timm convnext",
     home="timm",
     architecture=convnext.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     rules=(
         *linear("stem.0", "patch"),
         *norm("stem.1", "patch_norm"),

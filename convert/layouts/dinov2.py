@@ -53,6 +53,8 @@ def _layout(family: str, *tokens: Rule) -> Layout:
         "transformers",
         dinov2.ARCHITECTURE,
         (one("embeddings.cls_token", "cls_token"), *tokens, *_BLOCKS_AND_HEAD),
+        pooling="cls",
+        epsilon=1e-6,
         prefix=f"{family}.",
         in_memory=_IN_MEMORY,
     )

@@ -13,6 +13,8 @@ LAYOUT = Layout(
     family="dinov3_vit",
     home="transformers",
     architecture=dinov3.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-5,
     in_memory=((r"^model\.layer\.", "layer."),),
     rules=(
         one("embeddings.cls_token", "cls_token"),

@@ -32,6 +32,9 @@ DINOV3 = Layout(
     family="timm dinov3",
     home="timm",
     architecture=dinov3.ARCHITECTURE,
+    pooling="avg",
+    epsilon=1e-5,
+    options={"q_bias": "qkv_bias"},
     rules=(
         one("cls_token", "cls_token"),
         one("reg_token", "registers", "registers"),
@@ -54,6 +57,8 @@ DINOV2 = Layout(
     family="timm dinov2",
     home="timm",
     architecture=dinov2.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     rules=(
         Rule(("cls_token",), ("cls_token",), plus="cls_position"),
         one("reg_token", "registers", "registers"),
@@ -75,6 +80,8 @@ VIT = Layout(
     family="timm vit",
     home="timm",
     architecture=vit.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     rules=(
         Rule(("cls_token",), ("cls_token",), plus="cls_position"),
         positions("pos_embed"),

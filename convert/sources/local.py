@@ -8,17 +8,21 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from packaging.version import Version
 
 from vconv.catalog.systems import System
+from vconv.convert.architectures.base import Capability
 from vconv.convert.files import pickles, safetensors_file, shards
 from vconv.convert.files.prefixes import keep, peel
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
-from vconv.convert.libraries.readers import refuse_unfit
+from vconv.convert.libraries.readers import network, refuse_unfit
 from vconv.convert.sources import configurations
-from vconv.convert.sources.base import Origin, Source, digest_of, write_configurations
+from vconv.convert.sources.base import STORED, Origin, Source, digest_of, write_configurations
+from vconv.convert.sources.regrouping import Regrouped, regroup
+from vconv.convert.weights import recognition
 from vconv.disk import require_space
 from vconv.errors import WeightsError
 from vconv.hashes import sha256_of
@@ -162,7 +166,13 @@ def _regular(file: Path) -> Path:
 
 
 def open_local(
-    system: System, path: Path, scratch: Path, say: Say, fix: str, origin: Origin | None = None
+    system: System,
+    path: Path,
+    scratch: Path,
+    say: Say,
+    fix: str,
+    origin: Origin | None = None,
+    stated: str | None = None,
 ) -> Source:
     """Prepare weights on disk for reading.
 
@@ -173,6 +183,7 @@ def open_local(
         say: receives progress lines.
         fix: the fix to name in the error if there are no weights.
         origin: the source of the weights; by default, the files themselves.
+        stated: the home of the layout of the weights; by default it is recognised.
 
     Raises:
         WeightsError: there are no weights, they are not valid, or they are of another architecture.
@@ -203,7 +214,12 @@ def open_local(
     entries, prefixes = form.place(file, scratch)
     if prefixes:
         say(f"removed {' and '.join(prefixes)} from the names of the tensors: training tools add them")
-    refuse_unfit(config, entries)
+    published = CONFIG_FILE in from_catalog
+    config, regrouped = _in_layout_of(config, entries, scratch, stated, published, say)
+    if regrouped:
+        entries = dict(regrouped.entries)
+    else:
+        refuse_unfit(config, entries)
     meter = megabytes("hashed", sum(part.stat().st_size for part in parts), say)
     files = {part.name: sha256_of(part, meter.add) for part in parts}
     write_configurations(scratch, config, preprocessor)
@@ -219,7 +235,44 @@ def open_local(
         from_catalog=from_catalog,
         licence_files=_licence_files(home, say) if of_model else (),
         prefixes=prefixes,
+        regrouped=regrouped,
+        periods=STORED if regrouped and regrouped.periods else None,
     )
+
+
+def _in_layout_of(
+    config: dict[str, Any],
+    entries: Mapping[str, TensorEntry],
+    scratch: Path,
+    stated: str | None,
+    published: bool,
+    say: Say,
+) -> tuple[dict[str, Any], Regrouped | None]:
+    """Make weights in another layout into weights in that of a configuration; return None if they have it.
+
+    Args:
+        config: the configuration.
+        entries: the tensors.
+        scratch: the folder with the weights.
+        stated: the home of their layout; None to recognise it.
+        published: whether the configuration is the published one, so that the flags of biases in it say
+            nothing of these weights.
+        say: receives progress lines.
+    """
+    own = network(config, entries)
+    if Capability.ROLES not in own.capabilities:
+        return config, None
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    found = recognition.recognise(own, shapes, stated)
+    same = found.network.layout is own.layout
+    if same and (not published or found.network.tensors() == own.tensors()):
+        return config, None
+    if found.faults:
+        if same:
+            return config, None  # the conversion says what is wrong with them
+        raise recognition.refusal(found, own.layout, shapes)
+    regrouped = regroup(found, config, scratch, say)
+    return dict(regrouped.config), regrouped
 
 
 def _licence_files(folder: Path, say: Say) -> tuple[Path, ...]:

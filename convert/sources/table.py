@@ -34,6 +34,8 @@ class Request:
         periods: the choice of the RoPE periods, of :data:`PERIODS`; None for those of the authors.
         offline: whether to look for a repository only in the cache.
         size: the sizes of images; None for those of the original's image processor.
+        weights_layout: the home of the layout of the weights; None to recognise it.
+        allow_lossy: whether a conversion from another layout may change the outputs.
     """
 
     system: System
@@ -43,6 +45,8 @@ class Request:
     periods: str | None = None
     offline: bool = False
     size: SizeRequest | None = None
+    weights_layout: str | None = None
+    allow_lossy: bool = False
 
 
 def ways(system: System) -> str:
@@ -86,7 +90,7 @@ def _open_hub(request: Request, match: re.Match[str], scratch: Path, say: Say) -
         offline=request.offline,
     )
     origin = Origin(found.hub, found.repository, found.revision)
-    return local.open_local(system, found.folder, scratch, say, ways(system), origin)
+    return local.open_local(system, found.folder, scratch, say, ways(system), origin, request.weights_layout)
 
 
 def _open_path(request: Request, match: re.Match[str], scratch: Path, say: Say) -> Source:
@@ -98,7 +102,9 @@ def _open_path(request: Request, match: re.Match[str], scratch: Path, say: Say) 
             expected="a file or a folder",
             fix=ways(request.system),
         )
-    return local.open_local(request.system, path, scratch, say, ways(request.system))
+    return local.open_local(
+        request.system, path, scratch, say, ways(request.system), stated=request.weights_layout
+    )
 
 
 _KINDS: tuple[tuple[str, Callable[[Request, re.Match[str], Path, Say], Source]], ...] = (
@@ -130,11 +136,33 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
         (opener, match) for pattern, opener in _KINDS if (match := re.fullmatch(pattern, weights))
     )
     source = opener(request, match, scratch, say)
-    if request.pool:
-        source = _pooled(source, request.pool)
+    pool = request.pool or _pooling_to_keep(source, say)
+    if pool:
+        source = _pooled(source, pool)
     if request.size:
         source = _sized(source, request.size)
+    _refuse_losses(source, request)
     return _with_periods(source, request.periods) if request.periods else source
+
+
+def _pooling_to_keep(source: Source, say: Say) -> str | None:
+    """Return the pooling of the network that the weights are from, if the library can be told to keep it."""
+    theirs = source.stored.layout.pooling if source.regrouped else ""
+    if theirs in POOLS and source.library.pooled_by and source.network.numbers.pooling != theirs:
+        say(f"the output pooled is {theirs}, as in the weights' layout, not {source.library.name}'s default")
+        return theirs
+    return None
+
+
+def _refuse_losses(source: Source, request: Request) -> None:
+    """Refuse a conversion from another layout that changes outputs, unless the user allows it."""
+    if source.losses and not request.allow_lossy:
+        raise WeightsError(
+            "this conversion changes the outputs",
+            got="; ".join(source.losses),
+            expected="a conversion after which the network computes the same",
+            fix="choose a system of another library, or accept the loss with --allow-lossy",
+        )
 
 
 def _pooled(source: Source, pool: str) -> Source:
@@ -181,6 +209,13 @@ def _with_periods(source: Source, periods: str) -> Source:
             got=repr(periods),
             expected=" or ".join(PERIODS),
             fix="name one of those",
+        )
+    if source.stored_periods is not None:
+        raise InputError(
+            "--periods does not apply to these weights",
+            got=repr(periods),
+            expected="no choice: the weights store their RoPE periods",
+            fix="omit --periods",
         )
     if source.network.numbers.rope_base is None:
         raise InputError(

@@ -66,10 +66,12 @@ class SourceRecord(Record):
 
     ``kind`` is synthetic, file, folder, or a hub; ``identity`` is the seed, a hash, or the repository.
     ``files`` has the sha256 of each weights file of the source. ``recipe`` is the version of the recipe that
-    drew synthetic weights. ``pool`` is the requested pooling that replaces the library's default, and
-    ``periods`` names the requested RoPE periods. ``size`` is the requested (height, width) of the images.
-    ``from_catalog`` names the configuration files that came from the catalog, not with the weights.
-    ``prefixes`` are those of training tools that were removed from the names of the tensors.
+    drew synthetic weights. ``pool`` is the pooling that replaces the library's default, and ``periods`` names
+    the requested RoPE periods, or says that the weights store them. ``size`` is the requested (height, width)
+    of the images. ``from_catalog`` names the configuration files that came from the catalog, not with the
+    weights. ``prefixes`` are those of training tools that were removed from the names of the tensors.
+    ``layout`` is the home of the layout that the weights were converted from; None if they have that of the
+    system's library. ``losses`` says how this conversion changed the outputs.
     """
 
     label: str
@@ -86,6 +88,8 @@ class SourceRecord(Record):
     from_catalog: tuple[str, ...]
     prefixes: tuple[str, ...] = ()
     licence: str
+    layout: str | None = None
+    losses: tuple[str, ...] = ()
 
     @property
     def found_again(self) -> bool:

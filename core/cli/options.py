@@ -59,6 +59,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "reference",
         "pool",
         "periods",
+        "weights_layout",
+        "allow_lossy",
     ),
     "Results": (
         *("out", "force", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
@@ -294,6 +296,16 @@ _CONVERTING = (
         type=click.Choice(["authors", "library"]),
         help="The RoPE periods of a DINOv3. authors: in bfloat16, as in the authors' files. library: in "
         "float32, for a model that was trained further with a library.  [default: authors]",
+    ),
+    click.option(
+        "--weights-layout",
+        type=click.Choice(["transformers", "timm", "facebook"]),
+        help="Whose names and shapes the weights have.  [default: recognised]",
+    ),
+    click.option(
+        "--allow-lossy",
+        is_flag=True,
+        help="Convert weights from another layout even if this changes an output.",
     ),
     click.option(
         "--without-weights",

@@ -126,9 +126,9 @@ def _opened(artifact: Artifact, record: VariantRecord) -> InspectedGraph:
 
 def compare_with_original(artifact: Artifact, source: Source, say: Say = silent) -> list[Check]:
     """Compare an artifact's architecture and weights with the original's."""
-    original = ledger.renamed(artifact.ledger, source.network, source.entries)
+    original = ledger.renamed(artifact.ledger, source.stored, source.entries)
     fault_of = partial(classes.of_tensor, artifact.network)
     return [
         verify_architecture(artifact.network, source.network),
-        verify_tensors(artifact.ledger, original, artifact.entries, fault_of, say),
+        verify_tensors(artifact.ledger, original, artifact.entries, fault_of, say, source.matches),
     ]

@@ -66,6 +66,8 @@ def export(
     pool: str | None = None,
     periods: str | None = None,
     size: str | Sequence[int] | None = None,
+    weights_layout: str | None = None,
+    allow_lossy: bool = False,
     without_weights: bool = False,
     keep_dtype: bool = False,
     format: str = ONNX,
@@ -94,6 +96,9 @@ def export(
             further with the periods of its library.
         size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
             the image processor makes.
+        weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
+            or ``facebook``.
+        allow_lossy: whether a conversion from another layout may change the outputs.
         without_weights: whether to delete the weights file at the end; :func:`fill` makes it again.
         keep_dtype: whether to store float16 and bfloat16 weights as they are; by default they are widened to
             float32. Graphs compute in float32 in either case.
@@ -121,7 +126,10 @@ def export(
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
-        asked = Request(system, None if weights is None else str(weights), hub, pool, periods, offline, sizes)
+        given = None if weights is None else str(weights)
+        asked = Request(
+            system, given, hub, pool, periods, offline, sizes, weights_layout, allow_lossy=allow_lossy
+        )
         source = open_source(asked, stage.scratch, say)
         made_size = image_size(source)
         pixel_values, names = originals.sample(source.folder, photographs, seed, made_size)
@@ -222,7 +230,7 @@ def _written(
     lines, sha256 = prepared.write(stop, say)
     entries = read_header(prepared.plan.path)
     fault_of = partial(classes.of_tensor, prepared.network)
-    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say)
+    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say, source.matches)
 
 
 def _refuse_failures(rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:

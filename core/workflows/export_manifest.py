@@ -135,6 +135,8 @@ def assemble(
             from_catalog=source.from_catalog,
             prefixes=source.prefixes,
             licence=source.licence,
+            layout=source.regrouped.home if source.regrouped else None,
+            losses=source.losses,
         ),
         size=size,
         ledger=ledger.summary(conversion.lines),

@@ -15,7 +15,7 @@ from vconv.artifact.artifact import Artifact
 from vconv.catalog import systems
 from vconv.catalog.systems import System
 from vconv.convert.sources import recipe
-from vconv.convert.sources.base import SYNTHETIC, Source
+from vconv.convert.sources.base import STORED, SYNTHETIC, Source
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
@@ -133,9 +133,13 @@ def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: b
     origin = artifact.manifest.source
     given = str(weights) if weights else None
     size = SizeRequest(origin.size) if origin.size else None
-    asked = Request(system_of(artifact), given, hub, origin.pool, origin.periods, offline, size)
+    periods = None if origin.periods == STORED else origin.periods
+    asked = Request(
+        system_of(artifact), given, hub, origin.pool, periods, offline, size, allow_lossy=bool(origin.losses)
+    )
     if given:
         return asked
+    asked = replace(asked, weights_layout=origin.layout)
     if origin.synthetic:
         return replace(asked, weights=f"{SYNTHETIC}:{origin.identity}")
     if origin.revision:

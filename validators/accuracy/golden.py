@@ -88,7 +88,7 @@ def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
 def correct(model: torch.nn.Module, source: Source) -> str:
     """Correct an original in place if its weights require it; return the name of the reference."""
     family = "" if source.periods == LIBRARYS else source.network.layout.family
-    return corrections.correct(model, family, source.config)
+    return corrections.correct(model, family, source.config, source.stored_periods)
 
 
 @contextlib.contextmanager

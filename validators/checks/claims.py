@@ -7,23 +7,27 @@ name of a repository, is not judged.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from vconv.artifact.artifact import Artifact, read_config
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.records import ContractRecord, PatchRecord, TensorRecord, VariantRecord
 from vconv.convert.architectures.outputs import output_shapes
+from vconv.convert.libraries.readers import network as describe
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.convert.patches import qkv_bias, rope_periods, table
-from vconv.convert.sources.base import LIBRARYS, SYNTHETIC
+from vconv.convert.sources.base import LIBRARYS, STORED, SYNTHETIC
 from vconv.convert.weights import ledger
 from vconv.convert.weights.pieces import NARROW
 from vconv.precisions import PRECISIONS
-from vconv.types import BATCH_AXIS, CHANNELS, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
+from vconv.types import BATCH_AXIS, CHANNELS, CONFIG_FILE, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
 from vconv.validators.checks.inspected_graph import InspectedGraph
 from vconv.validators.checks.rope_tables import differing_table
 
@@ -191,8 +195,17 @@ def _ledger(evidence: Evidence) -> str:
 
 def _parameters(evidence: Evidence) -> str:
     said = evidence.made.complexity
-    found = sum(math.prod(line.shape) for line in evidence.artifact.ledger)
+    if evidence.made.source.layout is None:
+        found = sum(math.prod(line.shape) for line in evidence.artifact.ledger)
+    else:
+        tensors = _original(evidence).tensors().values()
+        found = sum(math.prod(tensor.shape) for tensor in tensors)
     return _differs("the number of parameters", said.parameters, found) if said else ""
+
+
+def _original(evidence: Evidence) -> Network:
+    """Return the network of the original's own configuration."""
+    return describe(evidence.artifact.original(CONFIG_FILE), evidence.artifact.entries)
 
 
 def _patches(evidence: Evidence) -> str:
@@ -233,6 +246,8 @@ def _is_applied(patch: str, evidence: Evidence) -> bool:
     """Return whether the files have a patch that the network needs."""
     network = evidence.artifact.network
     if patch == qkv_bias.PATCH.name:
+        if evidence.made.source.layout is not None:
+            return bool(qkv_bias.biases(_original(evidence))) and not qkv_bias.biases(network)
         endings = tuple(network.layout.biases)
         dropped = [line.source for line in evidence.artifact.ledger if line.action == "dropped"]
         return any(network.layout.disk_key(name).endswith(endings) for name in dropped)
@@ -248,6 +263,8 @@ def _periods(evidence: Evidence) -> str:
     periods = authors if applied else rope_periods.unrounded(network.numbers.rope_base, network.head_dim)
 
     def findings() -> Iterator[str]:
+        if evidence.made.source.periods == STORED and not _in_ledger(evidence.made.rope_periods, evidence):
+            yield "the RoPE periods are not those that the ledger says the checkpoint stores"
         yield _differs(
             "the RoPE periods", evidence.made.rope_periods, tuple(authors.tolist()) if applied else None
         )
@@ -256,6 +273,20 @@ def _periods(evidence: Evidence) -> str:
             yield f"{record.variant} was traced with other RoPE periods: {differing}" if differing else ""
 
     return _first(findings())
+
+
+def _in_ledger(periods: tuple[float, ...] | None, evidence: Evidence) -> bool:
+    """Return whether a tensor whose values were used elsewhere has the bytes of these periods."""
+    exact = np.array(periods or (), np.float32)
+    found = {
+        "F32": exact.astype("<f4").tobytes(),
+        "F64": exact.astype("<f8").tobytes(),
+        "F16": exact.astype("<f2").tobytes(),
+        "BF16": (exact.view(np.uint32) >> 16).astype("<u2").tobytes(),
+    }
+    digests = {dtype: hashlib.sha256(raw).hexdigest() for dtype, raw in found.items()}
+    folded = (line for line in evidence.artifact.ledger if line.action == "folded")
+    return any(line.sha256 == digests.get(line.dtype) for line in folded)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def test_every_architecture_is_listed_under_its_own_name_and_is_stored_by_a_layo
 
 
 def test_every_reader_reads_into_a_layout_of_the_table() -> None:
-    assert {family: reader.layout for family, reader in READERS.items()} == dict(LAYOUTS)
+    built = {family: layout for family, layout in LAYOUTS.items() if layout.home != "facebook"}
+    assert {family: reader.layout for family, reader in READERS.items()} == built
 
 
 def test_every_part_has_a_role_that_the_recipe_knows_and_is_stored_somewhere() -> None:

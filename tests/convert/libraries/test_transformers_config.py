@@ -60,7 +60,7 @@ def test_only_the_exact_gelu_is_recognised_as_exact(system: System, act: str, ex
     [("dinov3-vits16plus", 1536), ("dinov3-vit7b16", 8192), ("dinov2-giant", 4096)],
 )
 def test_a_gated_mlp_has_the_published_number_of_hidden_channels(name: str, hidden: int) -> None:
-    """Meta aligns two thirds of 4 x 1536 channels to eight: 4096 (facebookresearch/dinov2, SwiGLUFFNFused)."""
+    """Two thirds of 4 x 1536 channels, aligned to eight: 4096 (facebookresearch/dinov2, SwiGLUFFNFused)."""
     numbers = network(SYSTEMS[name].config).numbers
     assert (numbers.hidden, numbers.exact_gelu) == (hidden, False)
     assert {GATED_MLP, PLAIN_MLP} & numbers.flags == {GATED_MLP}
