@@ -140,7 +140,7 @@ def _read_convnext(text: str) -> Numbers:
     _refuse_excess(config)
     model: Any = timm_models.describe(config)
     stages = tuple(Stage(stage.blocks[0].conv_dw.out_channels, len(stage.blocks)) for stage in model.stages)
-    block, epsilon = model.stages[0].blocks[0], float(model.stem[1].eps)
+    block = model.stages[0].blocks[0]
     act = _activation(block.mlp)
     described = {
         "a stem of patches": len(model.stem) == 2 and model.stem[0].kernel_size == (4, 4),
@@ -151,7 +151,7 @@ def _read_convnext(text: str) -> Numbers:
         "LayerScale": block.gamma is not None,
         "a norm after the pooling": getattr(getattr(model.head, "norm", None), "weight", None) is not None,
         "pooling by the mean": model.head.global_pool.pool_type == "avg",
-        "no layer before the classifier": not list(model.head.pre_logits.parameters()),
+        "no layer before the classifier": not getattr(model.head, "hidden_size", None),
         "a stride of 32": all(stage.downsample[1].stride == (2, 2) for stage in model.stages[1:]),
     }
     missing = [name for name, there in described.items() if not there]
@@ -175,7 +175,7 @@ def _read_convnext(text: str) -> Numbers:
         image=tuple(timm_models.preprocessing(config)["input_size"][1:]),
         flags=frozenset({ANY_SIZE} | ({CLASSIFIER} if model.num_classes else set())),
         exact_gelu=_is_exact(act),
-        epsilon=epsilon,
+        epsilon=float(block.norm.eps),
         rope_base=None,
         pooling="cls",
         stages=stages,

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from examples import EXAMPLES
+from timm.layers import GluMlp
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.architectures.base import ANY_SIZE, GATED_MLP, PLAIN_MLP
@@ -78,10 +79,8 @@ def test_the_hidden_channels_of_a_gated_mlp_are_those_of_its_gate(architecture: 
 
 
 def test_a_gated_mlp_with_the_gate_last_is_refused(refused: Refused) -> None:
-    config = {"architecture": "vit_small_patch14_dinov2", "pretrained_cfg": {}, "model_args": {"depth": 1}}
-    config["model_args"] |= {"mlp_layer": "glu"}
     with refused(WeightsError, "config.json asks for an MLP that vconv does not know", "GluMlp"):
-        network(config)
+        timm_config._mlp(GluMlp(8, 16))
 
 
 @pytest.mark.parametrize(

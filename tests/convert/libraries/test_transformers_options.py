@@ -14,7 +14,8 @@ from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-CONFIGS = {system.config["model_type"]: system.config for system in SYSTEMS.values() if system.preprocessor}
+_ALL = reversed(SYSTEMS.values())
+CONFIGS = {system.config["model_type"]: system.config for system in _ALL if system.preprocessor}
 CLASSIFIER = ["classifier.weight", "classifier.bias"]
 VIT = CONFIGS["vit"]
 

@@ -16,10 +16,9 @@ import vconv
 from vconv.catalog import literature, published
 from vconv.catalog.families import FAMILIES, dinov2
 from vconv.catalog.families.base import Family, Size
-from vconv.catalog.systems import SYSTEMS, System, expand, miniature
+from vconv.catalog.systems import SYSTEMS, System, expand, miniature, structures
 from vconv.convert.graphs.passes.table import DYNAMIC, STATIC, TRACED
-from vconv.convert.layouts.table import LAYOUTS
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import READERS, find_reader, network
 
 REFERENCE: list[dict[str, Any]] = json.loads((Path(__file__).parent / "systems-0.1.0.json").read_text())
 """The five systems as version 0.1.0 had them, each a row by itself."""
@@ -55,8 +54,24 @@ FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{famil
 
 
 def test_every_layout_has_a_family_and_an_example_that_tests_run_over() -> None:
-    assert {family.name for family in FAMILIES} == set(LAYOUTS)
-    assert {find_reader(system.config).family for system in (EXAMPLES | FURTHER).values()} == set(LAYOUTS)
+    assert {family.name for family in FAMILIES} == set(READERS)
+    assert {find_reader(system.config).family for system in {**EXAMPLES, **FURTHER}.values()} == set(READERS)
+
+
+def roles(system: System) -> set[str]:
+    """Return the roles of a network's tensors, but for biases that are zero, which one size does not have."""
+    return {tensor.role for tensor in network(system.config).tensors().values()} - {"zero_bias"}
+
+
+def test_a_structure_has_the_tensors_of_its_sizes_in_every_block() -> None:
+    """Sizes that differ in numbers alone have the same tensors in a block: one of them stands for all."""
+    for system in SYSTEMS.values():
+        if system.library == "transformers":
+            assert roles(system) in [
+                roles(one)
+                for one in structures().values()
+                if one.family and system.family and one.family.name == system.family.name
+            ]
 
 
 MILLIONS = {
