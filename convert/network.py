@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vconv.convert.architectures.base import CLASSIFIER, Capability, Numbers, sized
+from vconv.convert.architectures.base import CLASSIFIER, Capability, Kind, Numbers, Observed, Stage, sized
 from vconv.convert.layouts.base import Layout, Rule
 from vconv.types import Config
 
@@ -21,6 +21,7 @@ class TensorSpec:
         shape: its dimensions.
         block: the number of its block; None for tensors before or after the blocks.
         head: the head that it belongs to; empty for the backbone.
+        kind: what it is.
     """
 
     key: str
@@ -28,6 +29,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     block: int | None
     head: str
+    kind: Kind = Kind.PARAMETER
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class _Place:
         stage: the number of the stage; None in a network without stages.
     """
 
-    numbers: Numbers
+    numbers: Numbers | Observed
     block: int | None
     index: int | None
     stage: int | None = None
@@ -74,7 +76,8 @@ class Network:
         layout: the layout in which its library stores it.
         library: the name of the library that builds it.
         config: its ``config.json``.
-        numbers: the numbers that were read from the configuration.
+        known: the numbers that were read from the configuration; or, if the architecture is not declared,
+            what was observed of the network.
         head: ``pooler`` or ``classifier`` if the network has the tensors of that head, else empty.
         stored_periods: the RoPE periods that the original checkpoint stores; None if it stores none.
     """
@@ -82,9 +85,47 @@ class Network:
     layout: Layout
     library: str
     config: Config
-    numbers: Numbers
+    known: Numbers | Observed
     head: str
     stored_periods: tuple[float, ...] | None = None
+
+    @property
+    def numbers(self) -> Numbers:
+        """The numbers of a declared architecture.
+
+        Raises:
+            LookupError: the architecture is not declared. Ask for a capability first.
+        """
+        if isinstance(self.known, Observed):
+            raise LookupError(f"the numbers of {self.layout.family} are not known")
+        return self.known
+
+    @property
+    def observed(self) -> Observed | None:
+        """What was observed of a network whose architecture is not declared; None for a declared one."""
+        return self.known if isinstance(self.known, Observed) else None
+
+    @property
+    def gelus(self) -> int:
+        """How often one forward pass computes the exact GELU."""
+        if isinstance(self.known, Observed):
+            return self.known.gelus
+        return self.blocks if self.known.exact_gelu else 0
+
+    @property
+    def rope_base(self) -> float | None:
+        """Base of the RoPE periods; None without RoPE, and where the architecture is not declared."""
+        return None if isinstance(self.known, Observed) else self.known.rope_base
+
+    @property
+    def pooling(self) -> str:
+        """How ``pooled`` is computed; empty where that is not known."""
+        return "" if isinstance(self.known, Observed) else self.known.pooling
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of a network whose width changes; empty where it does not, or is not known."""
+        return () if isinstance(self.known, Observed) else self.known.stages
 
     @property
     def blocks(self) -> int:
@@ -127,7 +168,9 @@ class Network:
         """Return every group of tensors that the configuration requires, in the order of the file."""
         parts, found = self.layout.architecture.parts, []
         for rule in self.layout.rules:
-            if rule.holds(self.numbers.flags) and parts[rule.parts[0]].head in ("", self.head):
+            if rule.when and not rule.holds(self.numbers.flags):
+                continue
+            if parts[rule.parts[0]].head in ("", self.head):
                 found += [self._group(rule, place) for place in self._places(rule)]
         return found
 
@@ -135,7 +178,7 @@ class Network:
         """Yield every place in the network where the tensors of a rule are."""
         if not rule.in_stage:
             for block in range(self.blocks) if rule.in_block else (None,):
-                yield _Place(self.numbers, block, block)
+                yield _Place(self.known, block, block)
             return
         for stage, one in enumerate(self.numbers.stages):
             numbers, first = self.numbers.at(stage), self.numbers.first_block(stage)
@@ -163,7 +206,10 @@ class Network:
         else:
             shape = (sum(part_shape[0] for part_shape in shapes) // len(rule.stored), *shapes[0][1:])
         stored = tuple(
-            TensorSpec(place.name(key), rule.role or parts[0].role, shape, place.block, parts[0].head)
+            TensorSpec(
+                *(place.name(key), rule.role or parts[0].role, shape, place.block),
+                *(parts[0].head, parts[0].kind),
+            )
             for key in rule.stored
         )
         sizes = {place.name(name): math.prod(shape) for name, shape in zip(rule.parts, shapes, strict=True)}

@@ -10,7 +10,7 @@ from vconv import documents
 from vconv.catalog.systems import System
 from vconv.convert.architectures import dinov2
 from vconv.convert.architectures.base import GATED_MLP
-from vconv.convert.libraries.readers import find_reader, require_named
+from vconv.convert.libraries.readers import family_of, find_reader, library_of_config, require_named
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.class_names import published_config
 from vconv.documents import CONFIGURATION
@@ -63,26 +63,61 @@ def read(
     Raises:
         WeightsError: a configuration cannot be used, or is of another architecture.
     """
-    wanted = find_reader(system.config)
-    files = LIBRARIES[wanted.library].files
+    files = LIBRARIES[library_of_config(system.config)].files
     found = {CONFIG_FILE: published_config(system), PREPROCESSOR_FILE: dict(system.preprocessor)}
-    own = [name for name in files if os.path.lexists(home / name)]
-    from_catalog = tuple(name for name in files if name not in own)
-    found |= {name: _plain(_object(home / name)) for name in own}
+    mine = [name for name in files if os.path.lexists(home / name)]
+    from_catalog = tuple(name for name in files if name not in mine)
+    found |= {name: own(home / name) for name in mine}
     for name in from_catalog:
-        say(f"no {name} beside the weights: using the published one")
+        if not found[name]:
+            raise WeightsError(
+                "it is not known how images are prepared for these weights",
+                got=f"no {name} beside them",
+                expected="the size, mean and deviation that the network was trained with",
+                fix=f"put the {name} of these weights beside them",
+            )
+        say(f"no {name} beside the weights: using {_whose(system)}")
     config = found[CONFIG_FILE]
     require_named(config)
-    if not wanted.describes(config):
+    config = _encoder(config)
+    if family_of(config) != family_of(system.config):
         raise WeightsError(
             f"{path} has weights of another architecture",
             got=config.get("model_type") or config.get("architecture"),
-            expected=wanted.family,
+            expected=family_of(system.config),
             fix="name the system that these weights belong to; `vconv list` shows them",
         )
-    if CONFIG_FILE in own:
+    if CONFIG_FILE in mine:
         _warn(config, say)
     return config, found[PREPROCESSOR_FILE], from_catalog
+
+
+def own(path: Path) -> dict[str, Any]:
+    """Return a configuration that came with weights, without the names of code.
+
+    Raises:
+        WeightsError: the file is missing, or is not a JSON object.
+    """
+    return _plain(_object(path))
+
+
+def encoder_of(path: Path) -> dict[str, Any]:
+    """Return a ``config.json``; of a model of images and text, the part of its image encoder.
+
+    Raises:
+        WeightsError: the file cannot be used, or does not name a network.
+    """
+    config = own(path)
+    require_named(config)
+    return _encoder(config)
+
+
+def _encoder(config: Config) -> dict[str, Any]:
+    return dict(LIBRARIES[library_of_config(config)].encoder(config))
+
+
+def _whose(system: System) -> str:
+    return "the published one" if system.family else "that of the library"
 
 
 def _plain(content: Config) -> dict[str, Any]:
@@ -97,6 +132,8 @@ def _plain(content: Config) -> dict[str, Any]:
 
 def _warn(config: Config, say: Say) -> None:
     reader = find_reader(config)
+    if reader is None:
+        return
     numbers, named = reader.numbers(config), _named_activation(config)
     if GATED_MLP in numbers.flags:
         # DINOv2 of transformers ignores hidden_act then.

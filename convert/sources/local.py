@@ -231,7 +231,7 @@ def open_local(
         config=config,
         preprocessor=preprocessor,
         files=files,
-        licence=(_licence(home) if of_model else "") or system.licence,
+        licence=(licence_of(home) if of_model else "") or system.licence,
         from_catalog=from_catalog,
         licence_files=_licence_files(home, say) if of_model else (),
         prefixes=prefixes,
@@ -260,7 +260,15 @@ def _in_layout_of(
         say: receives progress lines.
     """
     own = network(config, entries)
-    if Capability.ROLES not in own.capabilities:
+    lack = own.lack(Capability.ROLES)
+    if lack and stated:
+        raise WeightsError(
+            "--weights-layout does not apply to this system",
+            got=lack,
+            expected="an architecture whose layouts are declared",
+            fix="omit --weights-layout",
+        )
+    if lack:
         return config, None
     shapes = {name: entry.shape for name, entry in entries.items()}
     found = recognition.recognise(own, shapes, stated)
@@ -294,7 +302,7 @@ def _licence_files(folder: Path, say: Say) -> tuple[Path, ...]:
     return tuple(kept)
 
 
-def _licence(folder: Path) -> str:
+def licence_of(folder: Path) -> str:
     """Return the licence in the front matter of a folder's model card; empty if there is none.
 
     ``huggingface_hub.ModelCard`` reads it too, but refuses the whole card for any error in its YAML.

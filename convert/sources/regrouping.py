@@ -20,7 +20,7 @@ from vconv.convert.architectures.base import Part
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.layouts.base import Use
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.weights import values
@@ -154,7 +154,7 @@ def _fitted(config: Config, stored: Network, biases: Mapping[str, Bias]) -> tupl
     It has a place for every bias that is not zero, and the epsilon of the home of the checkpoint, if the
     configurations of its library have such options.
     """
-    heads = find_reader(config).layout.heads
+    heads = network(config).layout.heads
     keys = [heads.get(stored.head, "no head")]
     target = network(config, keys)
     options: dict[str, Any] = {

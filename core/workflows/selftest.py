@@ -208,7 +208,7 @@ def _tried(fault: Fault, shop: ArtifactCopy, judge: Any) -> dict[str, Any]:
     return {
         "fault": fault.name,
         "class": first["class"],
-        "expected": fault.named(shop),
+        "expected": fault.expected(shop),
         "caught": document["status"] is Status.FAILED,
         "because": first["because"],
         "changed": changed,
