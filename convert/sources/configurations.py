@@ -8,7 +8,8 @@ from typing import Any
 
 from vconv import documents
 from vconv.catalog.systems import System
-from vconv.convert.libraries.readers import find_reader, require_named
+from vconv.convert.architectures.base import Numbers
+from vconv.convert.libraries.readers import READERS, Reader, find_reader, require_named
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.class_names import published_config
 from vconv.documents import CONFIGURATION
@@ -42,7 +43,7 @@ def refuse_adapter(folder: Path) -> None:
 
 def read(
     system: System, path: Path, home: Path, say: Say
-) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...], Numbers | None]:
     """Read the configurations beside the weights; the published one stands for each that is not there.
 
     A name that exists is there, whatever it is: a link to nothing, as in a broken cache of a hub, is refused.
@@ -54,7 +55,8 @@ def read(
         say: receives progress lines.
 
     Returns:
-        ``config.json``, the image processor's configuration, and the names of those from the catalog.
+        ``config.json``, the image processor's configuration, the names of those from the catalog, and the
+        numbers in a ``config.json`` of another library, in whose place the published one stands.
 
     Raises:
         WeightsError: a configuration cannot be used, or is of another architecture.
@@ -69,6 +71,13 @@ def read(
         say(f"no {name} beside the weights: using the published one")
     config = found[CONFIG_FILE]
     require_named(config)
+    if not wanted.describes(config) and _of_same_architecture(config, wanted):
+        published = published_config(system)
+        theirs = find_reader(config)
+        numbers = theirs.numbers(config)
+        _require_same(numbers, wanted.numbers(published), system)
+        say(f"{CONFIG_FILE} beside the weights is of {theirs.library}: using the one of {system.name}")
+        return published, dict(system.preprocessor), files, numbers
     if not wanted.describes(config):
         raise WeightsError(
             f"{path} has weights of another architecture",
@@ -78,7 +87,39 @@ def read(
         )
     if CONFIG_FILE in own:
         _warn(config, say)
-    return config, found[PREPROCESSOR_FILE], from_catalog
+    return config, found[PREPROCESSOR_FILE], from_catalog, None
+
+
+SAME = (
+    "width",
+    "hidden",
+    "blocks",
+    "heads",
+    "channels",
+    "patch",
+    "registers",
+    "patch_positions",
+    "exact_gelu",
+)
+"""Numbers that do not depend on the library."""
+
+
+def _of_same_architecture(config: Config, wanted: Reader) -> bool:
+    known = (reader for reader in READERS.values() if reader.describes(config))
+    return any(reader.layout.architecture is wanted.layout.architecture for reader in known)
+
+
+def _require_same(theirs: Numbers, ours: Numbers, system: System) -> None:
+    """Check that a configuration of another library describes the network of a system."""
+    differing = [name for name in SAME if getattr(theirs, name) != getattr(ours, name)]
+    if differing:
+        first = differing[0]
+        raise WeightsError(
+            f"{CONFIG_FILE} beside the weights describes another network than {system.name}",
+            got=f"{first} = {getattr(theirs, first)}",
+            expected=f"{getattr(ours, first)}",
+            fix="name the system that these weights belong to; `vconv list` shows them",
+        )
 
 
 def _plain(content: Config) -> dict[str, Any]:

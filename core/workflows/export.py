@@ -23,6 +23,7 @@ from vconv.convert.conversion import Prepared, export_graphs, image_size, prepar
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.sources.base import Source, write_configurations
+from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights.ledger import Line
@@ -66,6 +67,7 @@ def export(
     pool: str | None = None,
     periods: str | None = None,
     size: str | Sequence[int] | None = None,
+    layout: str | None = None,
     weights_layout: str | None = None,
     allow_lossy: bool = False,
     without_weights: bool = False,
@@ -96,6 +98,8 @@ def export(
             further with the periods of its library.
         size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
             the image processor makes.
+        layout: whose names and shapes the artifact's weights get, ``transformers`` or ``timm``; by default,
+            those of the system's library. The artifact is then one of the other library's system.
         weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
             or ``facebook``.
         allow_lossy: whether a conversion from another layout may change the outputs.
@@ -118,7 +122,10 @@ def export(
         VconvError: an error that the user can fix; no artifact is left behind.
     """
     start = time.perf_counter()
-    system = systems.find(name) if isinstance(name, str) else name
+    named = systems.find(name) if isinstance(name, str) else name
+    system = counterpart(named, layout) if layout else named
+    if weights is None and system is not named:
+        weights = f"hub:{named.hub_id}"
     _check_options(batch, opset, seed, bool(images), golden, out)
     sizes = _size_request(size)
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
