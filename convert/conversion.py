@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.architectures.base import ANY_SIZE, GREATEST_SIDE, ON_REQUEST
@@ -20,7 +21,7 @@ from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches import table
-from vconv.convert.patches.base import Patch, WeightsFinding, find_sites
+from vconv.convert.patches.base import Patch, WeightsFinding, applied, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
 from vconv.convert.weights import checkpoint, ledger, regroup
 from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
@@ -112,14 +113,20 @@ def image_size(source: Source) -> tuple[int, int]:
     """
     network, library = source.network, library_of(source.network)
     height, width = library.image_size(source.config, source.preprocessor)
-    patch, numbers = network.numbers.patch, network.numbers
-    if numbers.channels != CHANNELS:
+    if network.known.channels != CHANNELS:
         raise InputError(
             "the network does not take colour images",
-            got=f"images of {numbers.channels} channels",
+            got=f"images of {network.known.channels} channels",
             expected=f"{CHANNELS} channels: red, green and blue",
             fix="use a checkpoint for colour images; others are not supported",
         )
+    if network.observed:
+        if max(height, width) <= GREATEST_SIDE:
+            network.observed.shapes_at((height, width))
+            return height, width
+        patch = 1
+    else:
+        patch = network.numbers.patch
     if not all(patch <= side <= GREATEST_SIDE and side % patch == 0 for side in (height, width)):
         raise InputError(
             "the image size does not fit the patches",
@@ -127,7 +134,7 @@ def image_size(source: Source) -> tuple[int, int]:
             expected=f"multiples of {patch}, at most {GREATEST_SIDE}",
             fix=f"set another size in {library.files[-1]}",
         )
-    asked = source.size is not None and ON_REQUEST in numbers.flags
+    numbers, asked = network.numbers, source.size is not None and ON_REQUEST in network.numbers.flags
     if ANY_SIZE not in numbers.flags and not asked and (height, width) != numbers.image:
         raise InputError(
             "the image size does not fit the position embedding",
@@ -200,18 +207,35 @@ def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[
             counted.append(decision)
             continue
         sites = find_sites(decision.patch, model, after)
-        carried = sum(site.done for site in sites)
+        places = sum(site.calls for site in sites)
+        carried = sum(site.calls for site in sites if site.done)
         carriers = decision.patch.carriers(after)
-        if "config" in carriers and carried != len(sites):
+        if "config" in carriers and carried != places:
             raise PatchError(
                 f"config.json does not carry the patch {decision.patch.name}",
                 got=f"{carried} places patched after stock loading",
-                expected=f"{len(sites)}",
+                expected=f"{places}",
                 fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later)",
             )
-        found = decision.proof or f"{len(sites)} of {len(sites)} places, carried by {' and '.join(carriers)}"
-        counted.append(replace(decision, sites=len(sites), carried=carried, proof=found))
+        _require_none_left(decision.patch, model, after)
+        found = decision.proof or f"{places} of {places} places, carried by {' and '.join(carriers)}"
+        counted.append(replace(decision, sites=places, carried=carried, proof=found))
     return counted
+
+
+def _require_none_left(patch: Patch, model: nn.Module, network: Network) -> None:
+    """Check that a patch changes every place, by a count that does not depend on how places are found."""
+    if patch.left is None:
+        return
+    with applied(model, network, [patch]):
+        left = patch.left(model, network)
+    if left:
+        raise PatchError(
+            f"the patch {patch.name} does not reach every place",
+            got=f"{left} places left",
+            expected="none",
+            fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later), unmodified",
+        )
 
 
 def export_graphs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vconv.convert.architectures.base import CLASSIFIER, Capability, Numbers, sized
+from vconv.convert.architectures.base import CLASSIFIER, Capability, Kind, Numbers, Observed, sized
 from vconv.convert.layouts.base import Layout, Rule
 from vconv.types import Config
 
@@ -20,6 +20,7 @@ class TensorSpec:
         shape: its dimensions.
         block: the number of its block; None for tensors before or after the blocks.
         head: the head that it belongs to; empty for the backbone.
+        kind: what it is.
     """
 
     key: str
@@ -27,6 +28,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     block: int | None
     head: str
+    kind: Kind = Kind.PARAMETER
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Network:
         layout: the layout in which its library stores it.
         library: the name of the library that builds it.
         config: its ``config.json``.
-        numbers: the numbers that were read from the configuration.
+        known: the numbers that were read from the configuration; or, if the architecture is not declared,
+            what was observed of the network.
         head: ``pooler`` or ``classifier`` if the network has the tensors of that head, else empty.
         stored_periods: the RoPE periods that the original checkpoint stores; None if it stores none.
     """
@@ -60,9 +63,42 @@ class Network:
     layout: Layout
     library: str
     config: Config
-    numbers: Numbers
+    known: Numbers | Observed
     head: str
     stored_periods: tuple[float, ...] | None = None
+
+    @property
+    def numbers(self) -> Numbers:
+        """The numbers of a declared architecture.
+
+        Raises:
+            LookupError: the architecture is not declared. Ask for a capability first.
+        """
+        if isinstance(self.known, Observed):
+            raise LookupError(f"the numbers of {self.layout.family} are not known")
+        return self.known
+
+    @property
+    def observed(self) -> Observed | None:
+        """What was observed of a network whose architecture is not declared; None for a declared one."""
+        return self.known if isinstance(self.known, Observed) else None
+
+    @property
+    def gelus(self) -> int:
+        """How often one forward pass computes the exact GELU."""
+        if isinstance(self.known, Observed):
+            return self.known.gelus
+        return self.blocks if self.known.exact_gelu else 0
+
+    @property
+    def rope_base(self) -> float | None:
+        """Base of the RoPE periods; None without RoPE, and where the architecture is not declared."""
+        return None if isinstance(self.known, Observed) else self.known.rope_base
+
+    @property
+    def pooling(self) -> str:
+        """How ``pooled`` is computed; empty where that is not known."""
+        return "" if isinstance(self.known, Observed) else self.known.pooling
 
     @property
     def blocks(self) -> int:
@@ -121,15 +157,18 @@ class Network:
 
     def _group(self, rule: Rule, block: int | None) -> Group:
         parts = [self.layout.architecture.parts[name] for name in rule.parts]
-        shapes = [sized(part.shape, self.numbers) for part in parts]
+        shapes = [sized(part.shape, self.known) for part in parts]
         if rule.shape:
-            shape = sized(rule.shape, self.numbers)
+            shape = sized(rule.shape, self.known)
         elif len(rule.stored) == len(rule.parts) == 1:
             shape = shapes[0]
         else:
             shape = (sum(part_shape[0] for part_shape in shapes) // len(rule.stored), *shapes[0][1:])
         stored = tuple(
-            TensorSpec(_in(key, block), rule.role or parts[0].role, shape, block, parts[0].head)
+            TensorSpec(
+                *(_in(key, block), rule.role or parts[0].role, shape, block),
+                *(parts[0].head, parts[0].kind),
+            )
             for key in rule.stored
         )
         sizes = {_in(name, block): math.prod(shape) for name, shape in zip(rule.parts, shapes, strict=True)}

@@ -6,8 +6,8 @@ Nothing here depends on a library. A layout describes how a library names and st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 ANY_SIZE = "any size"
@@ -54,7 +54,44 @@ _LACKS: Mapping[Capability, str] = {
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Interface:
+    """What vconv knows of every network, also of one whose architecture is not declared.
+
+    Args:
+        channels: number of channels of an image.
+        labels: number of classes of the classifier; 0 without one.
+        exact_gelu: whether the network calls the exact GELU, in any form.
+    """
+
+    channels: int
+    labels: int
+    exact_gelu: bool
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of each output, by name."""
+
+
+@dataclass(frozen=True)
+class Observed(Interface):
+    """What was found by building a network without weights and running it once without data.
+
+    Args:
+        outputs: the names of its outputs, in the order of :mod:`vconv.convert.architectures.outputs`.
+        gelus: how often one forward pass computes the exact GELU, as a kernel or spelled out with ``erf``.
+        kernels: how many of these calls use the kernel.
+        shapes_at: returns the shapes of the outputs for one image of (height, width). It raises an InputError
+            if the network does not take this size.
+    """
+
+    outputs: tuple[str, ...]
+    gelus: int
+    kernels: int
+    shapes_at: Callable[[tuple[int, int]], Shapes] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Numbers(Interface):
     """The numbers of a network that shapes and passes need, in the same form for every library.
 
     Args:
@@ -62,14 +99,11 @@ class Numbers:
         hidden: number of channels inside an MLP.
         blocks: number of transformer blocks.
         heads: number of attention heads.
-        channels: number of channels of an image.
         patch: side of a patch, in pixels.
         registers: number of register tokens between the class token and the patches.
         positions: number of tokens that have a learned position embedding.
-        labels: number of classes of the classifier.
         image: (height, width) that the network is made for.
         flags: options that the configuration switches on; they select the rules of a layout.
-        exact_gelu: whether the activation is the exact GELU, under any of its names.
         epsilon: the value that every LayerNorm adds to the variance.
         rope_base: base of the RoPE periods; None without RoPE.
         pooling: how ``pooled`` is computed: ``cls``, ``avg``, ``pooler``, or another name of the library.
@@ -79,14 +113,11 @@ class Numbers:
     hidden: int
     blocks: int
     heads: int
-    channels: int
     patch: int
     registers: int
     positions: int
-    labels: int
     image: tuple[int, int]
     flags: frozenset[str]
-    exact_gelu: bool
     epsilon: float
     rope_base: float | None
     pooling: str
@@ -117,6 +148,16 @@ class Numbers:
         return 2 * self.width
 
 
+class Kind(StrEnum):
+    """What a stored tensor is."""
+
+    PARAMETER = "parameter"
+    STATISTIC = "statistic"
+    """A buffer of floating type, such as the running mean of a BatchNorm. It is no parameter."""
+    INTEGER = "integer"
+    """A buffer of whole numbers, such as a table of positions. It is copied as it is."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One tensor of an architecture, or one tensor per block if its name contains ``{i}``.
@@ -127,12 +168,14 @@ class Part:
         shape: dimensions, as numbers or as names of fields of :class:`Numbers`.
         head: the head that the tensor belongs to; empty for the backbone.
         unused: whether inference does not use the tensor.
+        kind: what it is.
     """
 
     role: str
     shape: tuple[str | int, ...]
     head: str = ""
     unused: bool = False
+    kind: Kind = Kind.PARAMETER
 
 
 @dataclass(frozen=True)
@@ -150,7 +193,7 @@ class Architecture:
     capabilities: frozenset[Capability] = frozenset(Capability)
 
 
-def sized(shape: tuple[str | int, ...], numbers: Numbers) -> tuple[int, ...]:
+def sized(shape: tuple[str | int, ...], numbers: Interface) -> tuple[int, ...]:
     """Return a shape with every name replaced by its value in ``numbers``."""
     return tuple(getattr(numbers, side) if isinstance(side, str) else side for side in shape)
 

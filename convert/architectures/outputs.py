@@ -39,7 +39,7 @@ class Output:
 
 def _pooled(network: Network) -> bool:
     """Return whether there is a pooled output. The pooling ``pooler`` needs the head ``pooler``."""
-    by_layer = network.numbers.pooling == POOLER and network.head != POOLER
+    by_layer = network.pooling == POOLER and network.head != POOLER
     return Capability.ROLES in network.capabilities and not by_layer
 
 
@@ -75,7 +75,7 @@ OUTPUTS: Mapping[str, Output] = {
         ),
         Output(
             "logits",
-            lambda network, patches: (network.numbers.labels,),
+            lambda network, patches: (network.known.labels,),
             lambda network: network.head == CLASSIFIER,
         ),
     )
@@ -85,11 +85,15 @@ OUTPUTS: Mapping[str, Output] = {
 
 def output_names(network: Network) -> tuple[str, ...]:
     """List the outputs of a network, in the order that every graph and session uses."""
+    if network.observed:
+        return network.observed.outputs
     return tuple(name for name, output in OUTPUTS.items() if output.has(network))
 
 
 def output_shapes(network: Network, batch: int, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Return the shape that each output must have for a batch of images of (height, width)."""
+    if network.observed:
+        return {name: (batch, *shape[1:]) for name, shape in network.observed.shapes_at(size).items()}
     side = network.numbers.patch
     patches = (size[0] // side) * (size[1] // side) if side else 0
     return {name: (batch, *OUTPUTS[name].shape(network, patches)) for name in output_names(network)}

@@ -89,12 +89,12 @@ def trace(
     mode = FakeTensorMode()
     model = models.without_weights(folder, network, mode)
     with mode:
-        images = torch.empty(2, network.numbers.channels, *size)
+        images = torch.empty(2, network.known.channels, *size)
     dynamic = ({0: torch.export.Dim("batch", min=1, max=GREATEST_BATCH)},)
     wrapper = models.Outputs(model, network).eval()
     with (
         torch.no_grad(),
-        library_of(network).plain_attention(model),
+        library_of(network).plain_attention(model, network),
         applied(model, network, [patch.traced() for patch in patches]),
         quiet(*_LOGGERS),
         warnings.catch_warnings(),
@@ -114,7 +114,7 @@ def trace(
         if exported is None:
             raise RuntimeError("torch.onnx.export returned no program")
         traced: ir.Model = exported.model
-        parameters = {_MODEL + name for name, _ in model.named_parameters()}
+        parameters = {_MODEL + name for name in model.state_dict()}
         forget_weights(traced.graph, parameters.__contains__)
         context = PassContext(
             entries, lambda name: network.layout.disk_key(name.removeprefix(_MODEL)), opset=opset

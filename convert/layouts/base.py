@@ -89,6 +89,9 @@ class Layout:
         prefix: the prefix of backbone keys in a checkpoint that has a classifier.
         in_memory: pairs of pattern and replacement that turn a name in memory into a stored key. Names in
             memory differ between versions of the library.
+        renamed: further names of tensors, in memory or in checkpoints, each with its stored key.
+        left_out: a pattern of the names of tensors in a checkpoint that are not part of the network, such as
+            those of a text encoder; empty if there are none.
         extras: the tensors that are no parameters.
         pooling: how ``pooled`` is computed in this home, unless a configuration says otherwise.
         epsilon: what LayerNorms add to the variance in this home, unless a configuration says otherwise.
@@ -101,6 +104,8 @@ class Layout:
     rules: tuple[Rule, ...]
     prefix: str = ""
     in_memory: tuple[tuple[str, str], ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    left_out: str = ""
     extras: tuple[Extra, ...] = ()
     pooling: str = ""
     epsilon: float | None = None
@@ -132,6 +137,7 @@ class Layout:
 
     def disk_key(self, name: str) -> str:
         """Return the stored key of a parameter from its name in memory, in any version of the library."""
+        name = self.renamed.get(name, name)
         for pattern, replacement in self.in_memory:
             name = re.sub(pattern, replacement, name)
         return name

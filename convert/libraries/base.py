@@ -13,12 +13,36 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vconv.backends import without_torch_npu
 from vconv.convert.network import Network
 from vconv.errors import VconvError, WeightsError
 from vconv.printable import shortened
 from vconv.types import CONFIG_FILE, Config
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What vconv needs from a library for networks whose architecture is not declared.
+
+    Args:
+        knows: returns whether the library has an image encoder of this name.
+        head: returns the head that a configuration asks for; it selects the class.
+        images: returns channels, height and width of the images that a configuration is made for.
+        stored: returns the stored key of each tensor of a model by its name in memory.
+        is_one_of_several: returns whether a model is one encoder of a model of several, such as images and
+            text. Its checkpoints may hold the others too.
+        spelled_out: returns a configuration that asks for the exact GELU spelled out with ``erf``; the same
+            configuration if the library has no such option.
+    """
+
+    knows: Callable[[str], bool]
+    head: Callable[[Config], str]
+    images: Callable[[Config], tuple[int, int, int]]
+    stored: Callable[[nn.Module], Mapping[str, str]]
+    is_one_of_several: Callable[[nn.Module], bool]
+    spelled_out: Callable[[Config], Config]
 
 
 @dataclass(frozen=True)
@@ -37,6 +61,8 @@ class Library:
         exact_gelus: returns the library's classes of the exact GELU.
         image_size: returns the (height, width) that the preprocessing makes, from both configurations.
         switched: returns a configuration with flags of the architecture set.
+        encoder: returns the configuration of the image encoder, from that of a model of images and text.
+        beyond: what is needed for networks whose architecture is not declared.
         resized: returns both configurations, changed so that the model takes images of any size that it can,
             and the preprocessing makes images of a (height, width); None leaves the preprocessing as it is.
         pooled_by: returns a configuration with another pooling; None if the library's models have only one.
@@ -47,10 +73,12 @@ class Library:
     load: Callable[[Path, Network], nn.Module]
     build: Callable[[Path, Network], nn.Module]
     run: Callable[[nn.Module, Network, Tensor], Mapping[str, Tensor]]
-    plain_attention: Callable[[nn.Module], AbstractContextManager[None]]
+    plain_attention: Callable[[nn.Module, Network], AbstractContextManager[None]]
     exact_gelus: Callable[[], tuple[type[nn.Module], ...]]
     image_size: Callable[[Config, Config], tuple[int, int]]
     switched: Callable[[Config, Mapping[str, bool]], dict[str, Any]]
+    encoder: Callable[[Config], Config]
+    beyond: Beyond
     resized: Callable[[Config, Config, tuple[int, int] | None], tuple[Config, Config]]
     pooled_by: Callable[[Config, str], dict[str, Any]] | None = None
 
@@ -67,6 +95,20 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def parameters_without_data() -> Iterator[None]:
+    """Let every module that is made put its parameters on the meta device; buffers keep their values."""
+
+    def discard(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        return parameter if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(discard)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

@@ -62,16 +62,19 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
         WeightsError: the library cannot build the model.
     """
     model = library_of(network).build(folder, network)
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+    stored = {
+        name: (tuple(tensor.shape), torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in model.state_dict().items()
+    }
     with mode:
-        parameters = {name: torch.empty(shape) for name, shape in shapes.items()}
+        parameters = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in stored.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval().requires_grad_(False)
 
 
 @contextlib.contextmanager
 def caches_cleared(model: nn.Module) -> Iterator[None]:
-    """Clear the caches that functions of a model's modules have filled, when the context closes.
+    """Clear the caches that functions and methods of a model's modules have filled, when the context closes.
 
     transformers caches the coordinates of patches. A model that is run without data would leave tensors
     without data there for the next model of the process.
@@ -79,8 +82,10 @@ def caches_cleared(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in {type(part).__module__ for part in model.modules()}:
-            for value in vars(sys.modules[name]).values():
+        kinds = {type(part) for part in model.modules()}
+        for place in (*kinds, *{sys.modules[kind.__module__] for kind in kinds}):
+            for found in vars(place).values():
+                value = getattr(found, "__func__", found)
                 cells = getattr(value, "__closure__", None) or ()
                 for function in (value, *(cell.cell_contents for cell in cells)):
                     if hasattr(function, "cache_clear"):

@@ -14,17 +14,20 @@ from torch import Tensor, nn
 
 from vconv.convert.architectures.base import CLASSIFIER, ON_REQUEST, POOLER
 from vconv.convert.architectures.outputs import OUTPUTS, TOKENS
-from vconv.convert.libraries.base import Library, stock_transformers, understood
+from vconv.convert.libraries import transformers_beyond
+from vconv.convert.libraries.base import (
+    Library,
+    parameters_without_data,
+    quiet,
+    stock_transformers,
+    understood,
+)
 from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
 
-_CLASSES = {
-    "": "AutoModel",
-    POOLER: "AutoModel",
-    CLASSIFIER: "AutoModelForImageClassification",
-}
+_CLASSES = {**transformers_beyond.AUTO, POOLER: transformers_beyond.AUTO[""]}
 """The class that loads a model in stock transformers, by the head of the network."""
 _PLAIN = "vconv_plain"
 _STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
@@ -50,11 +53,15 @@ def _heads(network: Network) -> dict[str, bool]:
 
 
 def _load(folder: Path, network: Network) -> nn.Module:
-    with understood("transformers"), stock_transformers() as transformers, _without_progress_bars():
+    # Of the tensors that it does not use, the ledger and the error below speak.
+    heard = quiet("transformers") if network.observed else contextlib.nullcontext()
+    with understood("transformers"), stock_transformers() as transformers, _without_progress_bars(), heard:
         factory = getattr(transformers, _CLASSES[network.head])
         model, notes = factory.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **_heads(network), **_STRICTLY
         )
+    if network.observed:  # the ledger judges every tensor of the file that the network does not have
+        notes.pop("unexpected_keys", None)
     wrong = {kind: sorted(map(str, found)) for kind, found in notes.items() if found}
     if wrong:
         raise WeightsError(
@@ -67,6 +74,8 @@ def _load(folder: Path, network: Network) -> nn.Module:
 
 
 def _build(folder: Path, network: Network) -> nn.Module:
+    if network.observed:
+        return _build_undeclared(folder, network)
     with understood("transformers"), stock_transformers() as transformers, torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
         factory = getattr(transformers, _CLASSES[network.head])
@@ -77,11 +86,23 @@ def _build(folder: Path, network: Network) -> nn.Module:
     return model
 
 
+def _build_undeclared(folder: Path, network: Network) -> nn.Module:
+    """Build a model with parameters on the meta device; its own eager attention needs no other operators."""
+    with understood("transformers"), stock_transformers() as transformers, parameters_without_data():
+        config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
+        factory = getattr(transformers, _CLASSES[network.head])
+        model = factory.from_config(config, trust_remote_code=False, attn_implementation="eager")
+    return cast("nn.Module", model)
+
+
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
+    if network.observed:
+        return transformers_beyond.run(model, network, pixel_values)
     found: dict[str, Tensor] = {}
     options = _options(network, pixel_values)
     if network.head == CLASSIFIER:
-        stock, found["logits"] = _classified(model, pixel_values, options)
+        stock, classified = transformers_beyond.classified(model, pixel_values, options)
+        found["logits"] = classified.logits
     else:
         stock = model(pixel_values, **options)
     if OUTPUTS["pooled"].has(network):
@@ -98,22 +119,6 @@ def _options(network: Network, pixel_values: Tensor) -> Mapping[str, bool]:
     sides = tuple(pixel_values.shape[2:])
     own = all(isinstance(side, int) for side in sides) and sides == network.numbers.image
     return {} if own or ON_REQUEST not in network.numbers.flags else {"interpolate_pos_encoding": True}
-
-
-def _classified(model: Any, pixel_values: Tensor, options: Mapping[str, bool]) -> tuple[Any, Tensor]:
-    """Run a stock classifier; return the output of its backbone, and its logits."""
-    seen: list[Any] = []
-
-    def see(module: nn.Module, given: Any, result: Any) -> None:
-        seen.append(result)
-
-    backbone: nn.Module = model.base_model
-    handle = backbone.register_forward_hook(see)
-    try:
-        logits = model(pixel_values, **options).logits
-    finally:
-        handle.remove()
-    return seen[0], logits
 
 
 def _plain_attention(
@@ -134,8 +139,14 @@ def _plain_attention(
 
 
 @contextlib.contextmanager
-def _plain(model: nn.Module) -> Iterator[None]:
-    """Make a model use plain attention; restore its attention and the registry of transformers on exit."""
+def _plain(model: nn.Module, network: Network) -> Iterator[None]:
+    """Make a model use plain attention; restore its attention and the registry of transformers on exit.
+
+    A model whose architecture is not declared keeps its own eager attention: it may add a bias to the logits.
+    """
+    if network.observed:
+        yield
+        return
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     stock: Any = model
@@ -160,6 +171,8 @@ def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
     given = cropped or preprocessor.get("size", {})
     if given == {}:
         return sides(config, "image_size")
+    if isinstance(given, Mapping) and "crop_pct" in preprocessor:
+        given = given.get("shortest_edge")  # ConvNeXt's processor crops to a square of this side
     both: list[Any] = [given.get("height"), given.get("width")] if isinstance(given, Mapping) else [given] * 2
     if not all(isinstance(side, int) for side in both):
         raise InputError(
@@ -200,5 +213,7 @@ LIBRARY = Library(
     exact_gelus=_exact_gelus,
     image_size=_image_size,
     switched=lambda config, flags: {**config, **flags},
+    encoder=transformers_beyond.image_encoder,
+    beyond=transformers_beyond.BEYOND,
     resized=_resized,
 )

@@ -41,7 +41,7 @@ def of(network: Network) -> Tensor:
     """Return the periods of a network that has RoPE: those of its checkpoint, else those of the authors."""
     if network.stored_periods is not None:
         return torch.tensor(network.stored_periods, dtype=torch.float32)
-    return periods(float(network.numbers.rope_base or 0.0), network.head_dim)
+    return periods(float(network.rope_base or 0.0), network.head_dim)
 
 
 def _sites(model: nn.Module, network: Network) -> list[Site]:
@@ -90,7 +90,7 @@ PATCH = Patch(
     reason="the authors' files hold the RoPE periods in bfloat16; the libraries recompute them in float32",
     corrective=True,
     carriers=lambda network: ("graph", "vconv.load"),
-    applies=lambda network: network.numbers.rope_base is not None,
+    applies=lambda network: network.rope_base is not None,
     expected=lambda network: 1,
     sites=_sites,
 )

@@ -17,7 +17,7 @@ from typing import Any
 from vconv.convert.architectures.outputs import OUTPUTS
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.libraries.base import Library
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import library_of_config, network
 from vconv.convert.libraries.table import LIBRARIES, library_of
 from vconv.convert.network import Network
 from vconv.convert.sources.regrouping import Regrouped
@@ -175,7 +175,7 @@ class Source:
 def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:
     """Write the files of both configurations into a folder, which is created if needed."""
     folder.mkdir(exist_ok=True)
-    files = LIBRARIES[find_reader(config).library].files
+    files = LIBRARIES[library_of_config(config)].files
     for name, content in zip(files, (config, preprocessor), strict=False):
         (folder / name).write_text(json.dumps(dict(content), indent=2, sort_keys=True) + "\n")
 

@@ -9,7 +9,7 @@ from typing import Any
 from vconv import documents
 from vconv.catalog.systems import System
 from vconv.convert.architectures.base import Numbers
-from vconv.convert.libraries.readers import READERS, Reader, find_reader, require_named
+from vconv.convert.libraries.readers import family_of, find_reader, library_of_config, require_named
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.class_names import published_config
 from vconv.documents import CONFIGURATION
@@ -61,31 +61,34 @@ def read(
     Raises:
         WeightsError: a configuration cannot be used, or is of another architecture.
     """
-    wanted = find_reader(system.config)
-    files = LIBRARIES[wanted.library].files
+    files = LIBRARIES[library_of_config(system.config)].files
     found = {CONFIG_FILE: published_config(system), PREPROCESSOR_FILE: dict(system.preprocessor)}
-    own = [name for name in files if os.path.lexists(home / name)]
-    from_catalog = tuple(name for name in files if name not in own)
-    found |= {name: _plain(_object(home / name)) for name in own}
+    mine = [name for name in files if os.path.lexists(home / name)]
+    from_catalog = tuple(name for name in files if name not in mine)
+    found |= {name: own(home / name) for name in mine}
     for name in from_catalog:
-        say(f"no {name} beside the weights: using the published one")
+        if not found[name]:
+            raise WeightsError(
+                "it is not known how images are prepared for these weights",
+                got=f"no {name} beside them",
+                expected="the size, mean and deviation that the network was trained with",
+                fix=f"put the {name} of these weights beside them",
+            )
+        say(f"no {name} beside the weights: using {_whose(system)}")
     config = found[CONFIG_FILE]
     require_named(config)
-    if not wanted.describes(config) and _of_same_architecture(config, wanted):
-        published = published_config(system)
-        theirs = find_reader(config)
-        numbers = theirs.numbers(config)
-        _require_same(numbers, wanted.numbers(published), system)
-        say(f"{CONFIG_FILE} beside the weights is of {theirs.library}: using the one of {system.name}")
-        return published, dict(system.preprocessor), files, numbers
-    if not wanted.describes(config):
+    config = _encoder(config)
+    numbers = _numbers_of_counterpart(config, system, say)
+    if numbers:
+        return published_config(system), dict(system.preprocessor), files, numbers
+    if family_of(config) != family_of(system.config):
         raise WeightsError(
             f"{path} has weights of another architecture",
             got=config.get("model_type") or config.get("architecture"),
-            expected=wanted.family,
+            expected=family_of(system.config),
             fix="name the system that these weights belong to; `vconv list` shows them",
         )
-    if CONFIG_FILE in own:
+    if CONFIG_FILE in mine:
         _warn(config, say)
     return config, found[PREPROCESSOR_FILE], from_catalog, None
 
@@ -104,9 +107,21 @@ SAME = (
 """Numbers that do not depend on the library."""
 
 
-def _of_same_architecture(config: Config, wanted: Reader) -> bool:
-    known = (reader for reader in READERS.values() if reader.describes(config))
-    return any(reader.layout.architecture is wanted.layout.architecture for reader in known)
+def _numbers_of_counterpart(config: Config, system: System, say: Say) -> Numbers | None:
+    """Return the numbers in a configuration of another library for a system's network; None if it is not one.
+
+    Raises:
+        WeightsError: it describes a network of the same architecture, but with other numbers.
+    """
+    theirs, ours = find_reader(config), find_reader(system.config)
+    if not theirs or not ours or theirs is ours:
+        return None
+    if theirs.layout.architecture is not ours.layout.architecture:
+        return None
+    numbers = theirs.numbers(config)
+    _require_same(numbers, ours.numbers(published_config(system)), system)
+    say(f"{CONFIG_FILE} beside the weights is of {theirs.library}: using the one of {system.name}")
+    return numbers
 
 
 def _require_same(theirs: Numbers, ours: Numbers, system: System) -> None:
@@ -122,6 +137,34 @@ def _require_same(theirs: Numbers, ours: Numbers, system: System) -> None:
         )
 
 
+def own(path: Path) -> dict[str, Any]:
+    """Return a configuration that came with weights, without the names of code.
+
+    Raises:
+        WeightsError: the file is missing, or is not a JSON object.
+    """
+    return _plain(_object(path))
+
+
+def encoder_of(path: Path) -> dict[str, Any]:
+    """Return a ``config.json``; of a model of images and text, the part of its image encoder.
+
+    Raises:
+        WeightsError: the file cannot be used, or does not name a network.
+    """
+    config = own(path)
+    require_named(config)
+    return _encoder(config)
+
+
+def _encoder(config: Config) -> dict[str, Any]:
+    return dict(LIBRARIES[library_of_config(config)].encoder(config))
+
+
+def _whose(system: System) -> str:
+    return "the published one" if system.family else "that of the library"
+
+
 def _plain(content: Config) -> dict[str, Any]:
     """Remove the names of code, and write two equal sides as one number, which means the same."""
     plain = {key: value for key, value in content.items() if key != _CODE}
@@ -134,7 +177,7 @@ def _plain(content: Config) -> dict[str, Any]:
 
 def _warn(config: Config, say: Say) -> None:
     reader = find_reader(config)
-    if not reader.numbers(config).exact_gelu:
+    if reader and not reader.numbers(config).exact_gelu:
         named = config.get("hidden_act") or config.get("model_args", {}).get("act_layer")
         say(
             f"{CONFIG_FILE} asks for the activation {named!r:.60}, which no published {reader.family} has: "

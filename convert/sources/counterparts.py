@@ -26,17 +26,23 @@ def counterpart(system: System, library: str) -> System:
     """
     if system.library == library:
         return system
-    architecture, wanted = find_reader(system.config).layout.architecture, _described(system)
     for row in systems.SYSTEMS.values():
-        if (row.library, row.trained_on) != (library, system.trained_on):
-            continue
-        if find_reader(row.config).layout.architecture is architecture and _described(row) == wanted:
+        if (row.library, row.trained_on) == (library, system.trained_on) and _same(row, system):
             return row
     raise InputError(
         f"{system.name} has no counterpart in {library}",
         got=f"no system of {library} with this network",
         expected=f"a system whose network {library} builds too",
         fix="omit --layout; `vconv list` shows every system",
+    )
+
+
+def _same(first: System, second: System) -> bool:
+    """Return whether two systems have the same network; timm takes time to say what its networks are."""
+    readers = find_reader(first.config), find_reader(second.config)
+    architectures = [reader.layout.architecture.name for reader in readers if reader]
+    return (
+        len(architectures) == 2 and len(set(architectures)) == 1 and _described(first) == _described(second)
     )
 
 

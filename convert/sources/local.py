@@ -228,7 +228,7 @@ def open_local(
         config=config,
         preprocessor=preprocessor,
         files=files,
-        licence=(_licence(home) if of_model else "") or system.licence,
+        licence=(licence_of(home) if of_model else "") or system.licence,
         from_catalog=from_catalog,
         licence_files=_licence_files(home, say) if of_model else (),
         prefixes=prefixes,
@@ -256,7 +256,7 @@ def _licence_files(folder: Path, say: Say) -> tuple[Path, ...]:
     return tuple(kept)
 
 
-def _licence(folder: Path) -> str:
+def licence_of(folder: Path) -> str:
     """Return the licence in the front matter of a folder's model card; empty if there is none.
 
     ``huggingface_hub.ModelCard`` reads it too, but refuses the whole card for any error in its YAML.

@@ -20,7 +20,7 @@ from vconv.convert.architectures.base import Capability, Numbers, Part
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.layouts.base import Use
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.weights import values
@@ -29,6 +29,7 @@ from vconv.convert.weights.ledger import ADDED, MatchedTensor, match_tensors
 from vconv.convert.weights.recognition import Fit, canonical, recognise, refusal
 from vconv.convert.weights.regroup import regrouped, runs_of_parts
 from vconv.convert.weights.values import KINDS, Bias, Values
+from vconv.errors import WeightsError
 from vconv.types import WEIGHTS_FILE, Config, Say
 
 EPSILON = "layer_norm_eps"
@@ -131,7 +132,15 @@ def in_layout_of(
         WeightsError: the weights have another layout than the stated one, or cannot be converted.
     """
     own = network(config, entries)
-    if Capability.ROLES not in own.capabilities:
+    lack = own.lack(Capability.ROLES)
+    if lack and stated:
+        raise WeightsError(
+            "--weights-layout does not apply to this system",
+            got=lack,
+            expected="an architecture whose layouts are declared",
+            fix="omit --weights-layout",
+        )
+    if lack:
         return config, None
     shapes = {name: entry.shape for name, entry in entries.items()}
     found = recognise(own, shapes, stated)
@@ -144,7 +153,7 @@ def in_layout_of(
         raise refusal(found, own.layout, shapes)
     if theirs and not same:
         numbers = replace(found.network.numbers, epsilon=theirs.epsilon, pooling=theirs.pooling)
-        found = replace(found, network=replace(found.network, numbers=numbers))
+        found = replace(found, network=replace(found.network, known=numbers))
     regrouped = regroup(found, config, scratch, say)
     return dict(regrouped.config), regrouped
 
@@ -200,7 +209,7 @@ def _fitted(config: Config, stored: Network, biases: Mapping[str, Bias]) -> tupl
     It has a place for every bias that is not zero, and the epsilon of the home of the checkpoint, if the
     configurations of its library have such options.
     """
-    heads = find_reader(config).layout.heads
+    heads = network(config).layout.heads
     keys = [heads.get(stored.head, "no head")]
     target = network(config, keys)
     options: dict[str, Any] = {

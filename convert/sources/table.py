@@ -174,9 +174,14 @@ def _pooled(source: Source, pool: str) -> Source:
     if library.pooled_by is None:
         raise InputError(
             "--pool does not apply to this system",
-            got=f"a system of {library.name}, whose pooled output is always {source.network.numbers.pooling}",
+            got=f"a system of {library.name}, whose pooled output is always {source.network.pooling}",
             expected="a system of timm",
             fix="omit --pool, and pool the outputs cls or patches yourself",
+        )
+    lack = source.network.lack(Capability.TOKEN_GRID)
+    if lack:
+        raise InputError(
+            "--pool does not apply to this system", got=lack, expected="a class token", fix="omit --pool"
         )
     return source.configured(library.pooled_by(source.config, pool), source.preprocessor, pool=pool)
 
@@ -217,7 +222,7 @@ def _with_periods(source: Source, periods: str) -> Source:
             expected="no choice: the weights store their RoPE periods",
             fix="omit --periods",
         )
-    if source.network.numbers.rope_base is None:
+    if source.network.rope_base is None:
         raise InputError(
             "--periods does not apply to this system",
             got=f"the architecture {source.network.layout.family}, which has no RoPE",

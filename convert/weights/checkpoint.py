@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.weights.ledger import ADDED, Action, Line, MatchedTensor
-from vconv.convert.weights.pieces import NARROW, Assembly, assemble, kept_runs
+from vconv.convert.weights.pieces import NARROW, WHOLE, Assembly, assemble, kept_runs
 from vconv.errors import WeightsError
 from vconv.types import Say, silent
 
@@ -35,11 +35,14 @@ def stored(entry: TensorEntry, dtype: str) -> Iterator[bytes]:
 
     Args:
         entry: the tensor.
-        dtype: the type to store it in: F32, or its own.
+        dtype: the type to store it in: F32, or its own. Whole numbers are stored as they are.
 
     Raises:
         WeightsError: a value is not finite.
     """
+    if entry.dtype in WHOLE:
+        yield from entry.chunks()
+        return
     for chunk in entry.chunks():
         block = values(chunk, entry.dtype)
         if not np.isfinite(block).all():

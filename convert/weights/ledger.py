@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 
 from vconv import documents
-from vconv.convert.architectures.base import CLASSIFIER
+from vconv.convert.architectures.base import CLASSIFIER, Kind
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.foreign import recognise
 from vconv.convert.network import Network
@@ -103,6 +104,8 @@ class MatchedTensor:
         return bool(self.target) or any(piece.target for piece in self.pieces)
 
 
+NOT_OF_THE_ENCODER = "it is not part of the image encoder"
+"""The proof for leaving out a tensor of another part of a model of several encoders."""
 _FIX = "check that the weights belong to this system and to this config.json"
 _OTHER_HEAD = (
     "set num_labels, or id2label, to the number of classes of these weights; if the classifier is left over "
@@ -136,6 +139,8 @@ def match_tensors(
         canonical = _canonical(network, name)
         if canonical in wanted:
             matches.append(MatchedTensor(name, network.stored_key(wanted[canonical]), canonical, entry))
+        elif network.layout.left_out and re.fullmatch(network.layout.left_out, name):
+            matches.append(MatchedTensor(name, "", name, entry, proof=NOT_OF_THE_ENCODER))
         else:
             unknown.append(name)
     found = Counter(pair.canonical for pair in matches)
@@ -144,12 +149,14 @@ def match_tensors(
     if missing or unknown or twice:
         raise _misfit(network, entries, {"missing": missing, "unknown": unknown, "double": twice}, fix)
     for pair in matches:
-        shape = wanted[pair.canonical].shape
-        if pair.entry.shape != shape or pair.entry.dtype not in ("F32", *CASTABLE):
+        if not pair.kept:
+            continue
+        shape, integer = wanted[pair.canonical].shape, wanted[pair.canonical].kind is Kind.INTEGER
+        if pair.entry.shape != shape or (pair.entry.dtype in ("F32", *CASTABLE)) == integer:
             raise WeightsError(
                 f"the tensor {pair.source} does not fit {network.layout.family}",
                 got=f"{pair.entry.dtype} {list(pair.entry.shape)}",
-                expected=f"F32, F16, BF16 or F64 {list(shape)}",
+                expected=("whole numbers" if integer else "F32, F16, BF16 or F64") + f" {list(shape)}",
                 fix=_OTHER_HEAD if wanted[pair.canonical].head == CLASSIFIER else fix,
             )
     return matches

@@ -18,6 +18,8 @@ from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 
 NARROW = frozenset({"F16", "BF16"})
 """Types that become F32 without loss, and that an artifact may keep."""
+WHOLE = frozenset(name for name in ITEM_SIZES if name[0] in "BIU" and name != "BF16")
+"""Types of whole numbers."""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -54,10 +56,11 @@ class Assembly:
         """Return the type in which the tensor is stored: F32, or the type that all runs have in the source.
 
         Args:
-            keep: whether F16 and BF16 are kept.
+            keep: whether F16 and BF16 are kept; whole numbers always are.
         """
         found = {run.dtype for run in self.runs.values()}
-        return found.pop() if keep and len(found) == 1 and found <= NARROW else "F32"
+        kept = NARROW | WHOLE if keep else WHOLE
+        return found.pop() if len(found) == 1 and found <= kept else "F32"
 
     def in_order(self) -> Iterator[TensorEntry]:
         """Yield the runs in order.

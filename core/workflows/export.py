@@ -15,7 +15,6 @@ from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
-from vconv.catalog import systems
 from vconv.catalog.systems import System
 from vconv.convert.ascend import offline_model
 from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION
@@ -24,6 +23,7 @@ from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.sources.base import Source, write_configurations
 from vconv.convert.sources.counterparts import counterpart
+from vconv.convert.sources.names import find_system
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights.ledger import Line
@@ -81,7 +81,8 @@ def export(
     """Make an artifact: a patched checkpoint, its graphs, and the proof that they agree with the original.
 
     Args:
-        name: a system's short name or hub id, or the system itself.
+        name: a system's short name or hub id, ``timm/NAME``, ``hub:OWNER/NAME[@REVISION]``, a folder with a
+            ``config.json``, or the system itself.
         weights: a file, a folder, ``synthetic[:SEED]``, or ``hub:REPOSITORY[@REVISION]``; by default the
             system's own repository.
         out: the folder of the artifact; ``artifacts/NAME`` by default.
@@ -122,20 +123,19 @@ def export(
         VconvError: an error that the user can fix; no artifact is left behind.
     """
     start = time.perf_counter()
-    named = systems.find(name) if isinstance(name, str) else name
-    system = counterpart(named, layout) if layout else named
-    if weights is None and system is not named:
-        weights = f"hub:{named.hub_id}"
     _check_options(batch, opset, seed, bool(images), golden, out)
     sizes = _size_request(size)
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
+    named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
+    system = counterpart(named, layout) if layout else named
+    if place is None and system is not named:
+        place = f"hub:{named.hub_id}"
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
-        given = None if weights is None else str(weights)
         asked = Request(
-            system, given, hub, pool, periods, offline, sizes, weights_layout, allow_lossy=allow_lossy
+            system, place, hub, pool, periods, offline, sizes, weights_layout, allow_lossy=allow_lossy
         )
         source = open_source(asked, stage.scratch, say)
         made_size = image_size(source)
@@ -192,6 +192,15 @@ def export(
         "checks": [asdict(check) for check in checks],
         "om": offline_row(made),
     }
+
+
+def _found(
+    name: str | System, weights: str | None, hub: str, offline: bool, say: Say
+) -> tuple[System, str | None]:
+    """Return the system that a name stands for, and where its weights are."""
+    if isinstance(name, System):
+        return name, weights
+    return find_system(name, hub, weights, offline, say)
 
 
 def _check_options(

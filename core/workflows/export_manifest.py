@@ -113,7 +113,7 @@ def assemble(
             library=system.library,
             family=net.layout.family,
             head=net.head,
-            pooling=net.numbers.pooling,
+            pooling=net.pooling,
         ),
         original=OriginalRecord(
             configurations={name: f"{ORIGINAL_FOLDER}/{name}" for name in source.library.files},

@@ -207,7 +207,7 @@ def _tried(fault: Fault, shop: ArtifactCopy, judge: Any) -> dict[str, Any]:
     return {
         "fault": fault.name,
         "class": first["class"],
-        "expected": fault.kind,
+        "expected": fault.expected(shop),
         "caught": document["status"] is Status.FAILED,
         "because": first["because"],
         "changed": changed,

@@ -16,7 +16,7 @@ from PIL import Image
 from vconv.artifact.artifact import read_config
 from vconv.convert.libraries import timm_models
 from vconv.convert.libraries.base import quiet, stock_transformers, understood
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import library_of_config
 from vconv.errors import InputError
 from vconv.printable import shortened
 from vconv.runtime.inputs.pictures import QUIET_PILLOW, UnreadableError, upright
@@ -107,7 +107,7 @@ def denormalised(folder: Path, pixel_values: Array) -> Array:
     Returns:
         uint8 (N, H, W, 3), in RGB.
     """
-    _, normalisation = _PROCESSORS[find_reader(read_config(folder)).library].make(folder)
+    _, normalisation = _PROCESSORS[library_of_config(read_config(folder))].make(folder)
     mean, deviation = (np.array(values, np.float64) for values in normalisation)
     shares = pixel_values.transpose(0, 2, 3, 1) * deviation + mean
     pictures: Array = np.rint(255 * shares.clip(0.0, 1.0)).astype(np.uint8)
@@ -128,7 +128,7 @@ def load_processor(folder: Path) -> Processor:
             possible. The processor raises this error too, if the library cannot run it, or if an image is too
             large, is of a mode that is refused, or is damaged.
     """
-    library = find_reader(read_config(folder)).library
+    library = library_of_config(read_config(folder))
     known = _PROCESSORS[library]
     # Libraries find some faults only at the first image.
     understandable = functools.partial(understood, library, "image processor", known.file, InputError, folder)

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from vconv.artifact.artifact import Artifact, read_config
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.records import ContractRecord, PatchRecord, TensorRecord, VariantRecord
+from vconv.convert.architectures.base import Kind
 from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.libraries.readers import network as describe
 from vconv.convert.libraries.table import library_of
@@ -25,7 +26,8 @@ from vconv.convert.network import Network
 from vconv.convert.patches import qkv_bias, rope_periods, table
 from vconv.convert.sources.base import LIBRARYS, STORED, SYNTHETIC
 from vconv.convert.weights import ledger
-from vconv.convert.weights.pieces import NARROW
+from vconv.convert.weights.ledger import Line
+from vconv.convert.weights.pieces import NARROW, WHOLE
 from vconv.precisions import PRECISIONS
 from vconv.types import BATCH_AXIS, CHANNELS, CONFIG_FILE, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
 from vconv.validators.checks.inspected_graph import InspectedGraph
@@ -76,7 +78,7 @@ def _system(evidence: Evidence) -> str:
         "library": (said.library, net.library),
         "family": (said.family, net.layout.family),
         "head": (said.head, net.head),
-        "pooling": (said.pooling, net.numbers.pooling),
+        "pooling": (said.pooling, net.pooling),
     }
     return _first(_differs(name, *pair) for name, pair in pairs.items())
 
@@ -111,7 +113,7 @@ def _variants(evidence: Evidence) -> str:
 
 def _precision(evidence: Evidence) -> str:
     kept = {line.stored for line in evidence.artifact.ledger} & NARROW  # widened by the library
-    types = {entry.dtype for entry in evidence.artifact.entries.values()}
+    types = {entry.dtype for entry in evidence.artifact.entries.values()} - WHOLE
     stored = {_STORED.get("F32" if name in kept else name, name) for name in types}
     names = {precision.onnx: precision.name for precision in PRECISIONS.values() if precision.onnx}
 
@@ -129,11 +131,15 @@ def _precision(evidence: Evidence) -> str:
 
 
 def _types(graph: InspectedGraph) -> set[str]:
-    """Return ONNX's names of the types in which a graph uses its weights: after a ``Cast`` if one follows."""
+    """Return ONNX's names of the types in which a graph uses its weights: after a ``Cast`` if one follows.
+
+    Whole numbers, such as tables of positions, have no precision.
+    """
     values = graph.model.graph.initializers.values()
     weights = [value for value in values if isinstance(value.const_value, ir.ExternalTensor)]
     used = [_cast(weight) or weight for weight in weights]
-    return {value.dtype.name for value in used if value.dtype is not None}
+    types = [value.dtype for value in used if value.dtype is not None]
+    return {dtype.name for dtype in types if dtype.is_floating_point()}
 
 
 def _cast(weight: ir.Value) -> ir.Value | None:
@@ -193,10 +199,19 @@ def _ledger(evidence: Evidence) -> str:
     return _differs("the ledger's summary", evidence.made.ledger, ledger.summary(evidence.artifact.ledger))
 
 
+def _of_parameters(evidence: Evidence) -> Iterator[Line]:
+    """Yield the lines of the source's parameters: no statistics, no whole numbers, and no other encoder's."""
+    tensors = evidence.artifact.network.tensors().items()
+    others = {key for key, tensor in tensors if tensor.kind is not Kind.PARAMETER}
+    for line in evidence.artifact.ledger:
+        if line.target not in others and line.proof != ledger.NOT_OF_THE_ENCODER:
+            yield line
+
+
 def _parameters(evidence: Evidence) -> str:
     said = evidence.made.complexity
     if evidence.made.source.layout is None:
-        found = sum(math.prod(line.shape) for line in evidence.artifact.ledger)
+        found = sum(math.prod(line.shape) for line in _of_parameters(evidence))
     else:
         tensors = _original(evidence).tensors().values()
         found = sum(math.prod(tensor.shape) for tensor in tensors)
@@ -256,11 +271,12 @@ def _is_applied(patch: str, evidence: Evidence) -> bool:
 
 def _periods(evidence: Evidence) -> str:
     network = evidence.artifact.network
-    if network.numbers.rope_base is None:
+    base = network.rope_base
+    if base is None:
         return _differs("the RoPE periods", evidence.made.rope_periods, None)
     applied = evidence.artifact.applies(rope_periods.PATCH.name)
     authors = rope_periods.of(network)
-    periods = authors if applied else rope_periods.unrounded(network.numbers.rope_base, network.head_dim)
+    periods = authors if applied else rope_periods.unrounded(base, network.head_dim)
 
     def findings() -> Iterator[str]:
         if evidence.made.source.periods == STORED and not _in_ledger(evidence.made.rope_periods, evidence):

@@ -21,6 +21,7 @@ from vconv.convert.ascend import operators as cann
 from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.graphs.passes.remove_unused import unused
+from vconv.convert.network import Network
 from vconv.disk import own_folders
 from vconv.printable import shortened
 from vconv.runtime.engines.runnable import broken_bound
@@ -74,7 +75,7 @@ def _without_weights(subject: InspectedGraph) -> onnx.ModelProto:
 
 def _exact_gelu(subject: InspectedGraph) -> Wrong | None:
     operators = subject.operators
-    wanted = subject.network.blocks if subject.network.numbers.exact_gelu else 0
+    wanted = subject.network.gelus
     if operators.get("Gelu") or operators.get("Erf", 0) != wanted:
         found = f"{operators.get('Erf', 0)} Erf and {operators.get('Gelu', 0)} Gelu"
         return Wrong(f"{found}, expected {wanted} and 0", "activation")
@@ -91,7 +92,7 @@ def _not_fused(subject: InspectedGraph) -> Wrong | None:
 
 
 def _fused_by_right(subject: InspectedGraph) -> str:
-    if not subject.old and subject.network.numbers.exact_gelu:
+    if not subject.old and subject.network.known.exact_gelu:
         return ""
     made = "version 0.1.0 made this graph" if subject.old else "its library wrote it"
     return f"{made}; CANN may compute them in the tanh form"
@@ -135,25 +136,28 @@ def _interface(subject: InspectedGraph) -> Wrong | None:
         wanted = f"expected {[INPUT]} and {list(shapes)}"
         return Wrong(f"inputs {inputs} and outputs {outputs}, {wanted}", fault)
     expected = {name: (batch, *shape[1:]) for name, shape in shapes.items()}
-    expected[INPUT] = (batch, network.numbers.channels, *subject.size)
+    expected[INPUT] = (batch, network.known.channels, *subject.size)
     values = (*graph.inputs, *graph.outputs)
     found = {value.name or "": _dimensions(value) for value in values}
     for value in values:
         name = value.name or ""
         if found[name] != expected[name] or value.dtype != ir.DataType.FLOAT:
             detail = f"{name} is {value.dtype} {found[name]}, expected FLOAT {expected[name]}"
-            return Wrong(detail, _misshapen(found, expected, network.registers))
+            return Wrong(detail, _misshapen(found, expected, network))
     return None
 
 
 def _misshapen(
-    found: Mapping[str, tuple[Any, ...]], expected: Mapping[str, tuple[Any, ...]], registers: int
+    found: Mapping[str, tuple[Any, ...]], expected: Mapping[str, tuple[Any, ...]], network: Network
 ) -> str:
     """Return the class of fault of wrong shapes."""
     if found[INPUT][1:] != expected[INPUT][1:]:
         return "image size"
     if Counter(found.values()) == Counter(expected.values()):
         return "output names"
+    if network.lack(Capability.TOKEN_GRID):
+        return "graph"
+    registers = network.registers
     tokens, patches = found["last_hidden_state"][1:2], found["patches"][1:2]
     if tokens and patches and (tokens[0], patches[0]) != (1 + registers + patches[0], patches[0]):
         return "registers"
@@ -243,7 +247,7 @@ class GraphRule:
 
 RULES: Mapping[str, GraphRule] = {
     "valid ONNX": GraphRule(_valid, "onnx.checker accepts it"),
-    "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf", needs=(Capability.ROLES,)),
+    "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf"),
     "no GELU that CANN fuses": GraphRule(
         _not_fused, "no GELU has the form that CANN replaces by its tanh form", spares=_fused_by_right
     ),

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
+from vconv.convert.architectures.base import Interface
 from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import checkpoint
-from vconv.convert.weights.ledger import ADDED, LEDGER_FILE, Line, MatchedTensor
+from vconv.convert.weights.ledger import ADDED, LEDGER_FILE, NOT_OF_THE_ENCODER, Line, MatchedTensor
 from vconv.convert.weights.pieces import kept_runs
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.hashes import sha256_of
@@ -29,6 +31,8 @@ from vconv.validators.faults import classes
 _BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, CARD_FILE}
 """Files that an artifact may contain although its manifest does not list them."""
 TRANSPOSED = "is the transpose of"
+_PATCHED = ("flags", "kernels")
+"""What patches change in a network: options of its configuration, and how it computes the GELU."""
 
 
 def verify_files(artifact: Artifact, say: Say = silent) -> Check:
@@ -205,6 +209,8 @@ def _not_dropped(
             if (match.proof, match.folded) == (line.proof, line.action == "folded")
             else (f"{line.source} was dropped for a reason that the source does not prove: {line.proof}")
         )
+    if line.proof == NOT_OF_THE_ENCODER:
+        return ""
     runs = kept_runs(entry, match.pieces if match else ())
     greatest = max(map(checkpoint.greatest, runs), default=0.0)
     return f"{line.source} was dropped, but max|b| is {greatest:.3g}" if greatest else ""
@@ -281,15 +287,22 @@ def verify_source(manifest: Manifest, source: Source) -> Check:
 def verify_architecture(artifact: Network, source: Network) -> Check:
     """Compare the network of an artifact's configuration with the original's, number by number.
 
-    Some differences, such as another epsilon, barely change any output. Flags are not compared: the flags of
-    biases differ if zero biases were stripped, which the ledger records.
+    Some differences, such as another epsilon, barely change any output. What patches change is not compared:
+    the flags of biases differ if zero biases were stripped, which the ledger records.
     """
-    ours, theirs = asdict(artifact.numbers), asdict(source.numbers)
-    wrong = [name for name in ours if name != "flags" and ours[name] != theirs[name]]
+    ours, theirs = _compared(artifact.known), _compared(source.known)
+    wrong = [
+        name for name in {**ours, **theirs} if name not in _PATCHED and ours.get(name) != theirs.get(name)
+    ]
     if wrong:
-        detail = "; ".join(f"{name} is {ours[name]}, the original's {theirs[name]}" for name in wrong)
+        detail = "; ".join(f"{name} is {ours.get(name)}, the original's {theirs.get(name)}" for name in wrong)
         return Check("architecture", Status.FAILED, detail, classes.of_number(wrong[0]))
     return Check("architecture", Status.PASSED, "the configuration describes the original's network")
+
+
+def _compared(known: Interface) -> dict[str, Any]:
+    """Return what is known of a network, without functions."""
+    return {one.name: getattr(known, one.name) for one in fields(known) if one.compare}
 
 
 def verify_variants(manifest: Manifest) -> Check:

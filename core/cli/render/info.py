@@ -81,7 +81,7 @@ def _origin(document: Document) -> Iterator[tuple[str, Cell]]:
     if document["unlike_catalog"]:
         yield "system", _unlike(system, document["unlike_catalog"])
     else:
-        yield "system", f"{system['hub_id']}, {system['library']}"
+        yield "system", f"{system['hub_id'] or system['name']}, {system['library']}"
     if source["revision"]:
         yield "revision", source["revision"]
     yield "licence", source["licence"]

@@ -13,7 +13,7 @@ from examples import EXAMPLES
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.foreign import FOREIGN, ForeignLayout, recognise
 from vconv.convert.layouts.table import LAYOUTS
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
@@ -23,7 +23,7 @@ from vconv.errors import ArtifactError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-PREFIXED = [name for name, system in EXAMPLES.items() if find_reader(system.config).layout.prefix]
+PREFIXED = [name for name, system in EXAMPLES.items() if network(system.config).layout.prefix]
 
 
 def net(source: Source) -> Network:

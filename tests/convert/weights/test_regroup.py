@@ -240,7 +240,7 @@ def test_a_tensor_that_the_source_lacks_is_never_invented(tmp_path: Path, refuse
 
 def test_networks_with_other_numbers_are_refused(tmp_path: Path, refused: Refused) -> None:
     path = saved(tmp_path / "a", drawn(APART))
-    wider = replace(FUSED, numbers=replace(NUMBERS, hidden=5))
+    wider = replace(FUSED, known=replace(NUMBERS, hidden=5))
     with refused(
         WeightsError, "a blocks.0.gate of 12 elements", "15 elements, by the numbers of the configuration"
     ):

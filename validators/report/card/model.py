@@ -61,7 +61,7 @@ def front_matter(made: Manifest, unlike: bool = False) -> str:
                 "license_name": source.licence,
                 "license_link": LICENCES.get(source.licence),
             }
-        if source.kind != _MODELSCOPE and (source.revision or not unlike):
+        if source.kind != _MODELSCOPE and (source.revision or not unlike) and repository(made):
             named |= {"base_model": repository(made)}
     data = ModelCardData(
         **named,
@@ -129,11 +129,12 @@ def licence(name: str) -> str:
 def routes(made: Manifest, unlike: bool = False) -> list[dict[str, str]]:
     """List the ways to get the weights; only one way if their repository is not the system's.
 
-    There is none if the network is ``unlike`` the catalog's system, and its weights came from no repository.
+    There is none if the network is ``unlike`` the catalog's system and its weights came from no repository,
+    or if the system has no repository.
     """
-    if unlike and not made.source.revision:
-        return []
     system, named = catalog_row(made), repository(made)
+    if not named or (unlike and not made.source.revision):
+        return []
     ways = (
         (HUGGING_FACE, *system.mirrors)
         if named == system.hub_id
@@ -184,7 +185,8 @@ def model_table(made: Manifest, words: Words) -> str:
     rows.append([words.say("model", "input"), code(f"pixel_values [B, 3, {made.size[0]}, {made.size[1]}]")])
     for name, shape in made.outputs.items():
         written = code(f"{name} [B, {', '.join(map(str, shape[1:]))}]")
-        pooling = _bracketed(words.say("pooling", made.system.pooling), words) if name == "pooled" else ""
+        pooled = name == "pooled" and made.system.pooling
+        pooling = _bracketed(words.say("pooling", made.system.pooling), words) if pooled else ""
         rows.append([words.say("model", "output"), written + pooling])
     return table([words.say("headings", key) for key in ("what", "content")], rows)
 
