@@ -147,7 +147,7 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
 
 def _pooling_to_keep(source: Source, say: Say) -> str | None:
     """Return the pooling of the network that the weights are from, if the library can be told to keep it."""
-    theirs = source.stored.layout.pooling if source.regrouped else ""
+    theirs = source.stored.numbers.pooling if source.regrouped else ""
     if theirs in POOLS and source.library.pooled_by and source.network.numbers.pooling != theirs:
         say(f"the output pooled is {theirs}, as in the weights' layout, not {source.library.name}'s default")
         return theirs

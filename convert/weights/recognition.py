@@ -71,6 +71,8 @@ def _stored(layout: Layout, like: Network, bare: Shapes) -> Iterator[Network]:
             like.numbers,
             positions=like.numbers.patch_positions + (cls_position and like.numbers.positions > 0),
             flags=frozenset(shown if cls_position else {*shown, NO_CLS_POSITION}),
+            pooling=layout.pooling or like.numbers.pooling,
+            epsilon=layout.epsilon or like.numbers.epsilon,
         )
         head = CLASSIFIER if CLASSIFIER in heads else next(iter(heads), "")
         yield Network(layout, layout.home, {}, numbers, head)
