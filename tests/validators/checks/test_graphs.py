@@ -318,7 +318,7 @@ def test_a_fault_is_caught_by_its_rule(name: str, copied: Path, made: Manifest) 
 
 
 OF_ONE_SIZE = [name for name, rule in RULES.items() if not rule.any_size_only]
-"""The rules of a graph that takes images of one size; tests/core/workflows/test_any_size.py has the others."""
+"""The rules of a graph that takes images of one size; tests/core/workflows/test_any_size.py has others."""
 
 
 @pytest.mark.parametrize("rule", OF_ONE_SIZE)
