@@ -8,7 +8,8 @@ from typing import Any
 
 from vconv import documents
 from vconv.catalog.systems import System
-from vconv.convert.architectures.base import Numbers
+from vconv.convert.architectures import dinov2
+from vconv.convert.architectures.base import GATED_MLP, Numbers
 from vconv.convert.libraries.readers import family_of, find_reader, library_of_config, require_named
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.class_names import published_config
@@ -20,6 +21,8 @@ _CODE = "auto_map"
 """The entry of a configuration that names Python code for transformers to run; it is removed."""
 _SIDES = ("image_size", "patch_size")
 """Entries that may be two numbers. Not every version of transformers takes two in every family."""
+_SILU = ("silu", "swish")
+"""Names of the activation of every published gated MLP."""
 _ADAPTERS = (ADAPTER_FILE, "adapter_model.safetensors", "adapter_model.bin")
 """Files of an adapter of PEFT, such as LoRA."""
 
@@ -103,6 +106,7 @@ SAME = (
     "registers",
     "patch_positions",
     "exact_gelu",
+    "stages",
 )
 """Numbers that do not depend on the library."""
 
@@ -177,12 +181,24 @@ def _plain(content: Config) -> dict[str, Any]:
 
 def _warn(config: Config, say: Say) -> None:
     reader = find_reader(config)
-    if reader and not reader.numbers(config).exact_gelu:
-        named = config.get("hidden_act") or config.get("model_args", {}).get("act_layer")
+    if reader is None:
+        return
+    numbers, named = reader.numbers(config), _named_activation(config)
+    if GATED_MLP in numbers.flags:
+        # DINOv2 of transformers ignores hidden_act then.
+        usual = named is None or named.lower() in _SILU or reader.layout.architecture is dinov2.ARCHITECTURE
+    else:
+        usual = numbers.exact_gelu
+    if not usual:
         say(
             f"{CONFIG_FILE} asks for the activation {named!r:.60}, which no published {reader.family} has: "
             "continue only if these weights were trained with it"
         )
+
+
+def _named_activation(config: Config) -> str | None:
+    named = config.get("hidden_act") or config.get("model_args", {}).get("act_layer")
+    return None if named is None else str(named)
 
 
 def _object(path: Path) -> dict[str, Any]:

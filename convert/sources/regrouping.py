@@ -215,7 +215,7 @@ def _fitted(config: Config, stored: Network, biases: Mapping[str, Bias]) -> tupl
     options: dict[str, Any] = {
         target.layout.options.get(rule.when, rule.when): True
         for rule in target.layout.rules
-        if rule.when and rule.when not in target.numbers.flags
+        if not rule.holds(target.numbers.flags)
         for part in rule.parts
         if biases.get(_kind(part), Bias(0.0)).greatest
     }

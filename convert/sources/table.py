@@ -171,7 +171,7 @@ def _pooled(source: Source, pool: str) -> Source:
         raise InputError(
             "--pool is not known", got=repr(pool), expected=" or ".join(POOLS), fix="name one of those"
         )
-    if library.pooled_by is None:
+    if library.pooled_by is None or source.network.stages:
         raise InputError(
             "--pool does not apply to this system",
             got=f"a system of {library.name}, whose pooled output is always {source.network.pooling}",

@@ -246,7 +246,7 @@ def selftest(as_json: bool, **options: Any) -> None:
     """Show that validation detects known faults.
 
     Each fault is put into a copy of the artifact PATH, one at a time, and the copy must fail. Without PATH,
-    small models of every system are used.
+    small models are used, one of each structure.
     """
     from vconv.cli import render
 

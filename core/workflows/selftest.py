@@ -81,7 +81,8 @@ def selftest(
     """Inject known faults one at a time, and check that a validation fails and names the class of each fault.
 
     Args:
-        path: the artifact; faults are injected into a copy of it. Miniatures of every system by default.
+        path: the artifact; faults are injected into a copy of it. By default, miniatures of one system of
+            each structure.
         weights: where the original's weights are; by default where the manifest says.
         within: ``strict``, ``card``, or a file of limits.
         engines: the engines that run graphs; ONNX Runtime by default.
@@ -109,7 +110,7 @@ def selftest(
     alarms: list[dict[str, Any]] = []
     lacking: list[dict[str, str]] = []
     artifacts = []
-    tested_artifacts = len(systems.SYSTEMS) if path is None else 1
+    tested_artifacts = len(systems.structures()) if path is None else 1
     meter = ProgressMeter("faults and clean runs", tested_artifacts * (clean_runs + len(FAULTS)), say)
     with scratch_folder(say) as scratch:
         given = (
@@ -246,8 +247,8 @@ def _judged(
 
 
 def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
-    """Export a miniature of every system, one at a time."""
-    for system in map(miniature, systems.SYSTEMS.values()):
+    """Export a miniature of one system of each structure, one at a time."""
+    for system in map(miniature, systems.structures().values()):
         say(f"{system.name}: exporting a miniature")
         folder = scratch / system.name
         export.export(system, _SEED, folder)

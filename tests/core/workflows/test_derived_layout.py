@@ -53,6 +53,7 @@ UNKNOWN = {
     "a graph of another size": GRID,
     "a transposed query, key or value weight": ROLES,
     "a corrupted block of one weight": ROLES,
+    "a gate in the place of what it gates": ROLES,
 }
 """Faults that cannot be made where roles, or the tokens, are not known."""
 
