@@ -96,10 +96,17 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
     stock: Any = model
     if network.observed:
         return _observable(stock, pixel_values)
-    tokens = stock.forward_features(pixel_values)
-    pooled = stock.forward_head(tokens, pre_logits=True)
-    logits = stock.forward_head(tokens) if network.head == "classifier" else pooled
+    features = stock.forward_features(pixel_values)
+    pooled = stock.forward_head(features, pre_logits=True)
+    logits = stock.forward_head(features) if network.head == "classifier" else pooled
+    tokens = _tokens(stock, features, pooled) if network.stages else features
     return {TOKENS: tokens, "pooled": pooled, "logits": logits}
+
+
+def _tokens(model: Any, features: Tensor, pooled: Tensor) -> Tensor:
+    """Return the tokens of a ConvNeXt: the pooled one, then the normed patches of (B, D, H, W)."""
+    patches = model.head.norm(features).flatten(2).transpose(1, 2)
+    return torch.cat([pooled.unsqueeze(1), patches], dim=1)
 
 
 def _observable(stock: Any, pixel_values: Tensor) -> Mapping[str, Tensor]:

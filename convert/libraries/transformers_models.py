@@ -87,7 +87,33 @@ def _build(folder: Path, network: Network) -> nn.Module:
     for name, child in list(model.named_children()):
         if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
             setattr(model, name, type(child)(config))
+    for name, module in list(model.named_modules()):
+        if network.layout.stores_packed(name) and hasattr(module, "gate_proj"):
+            model.set_submodule(name, _PackedGatedMlp(module))
     return model
+
+
+class _PackedGatedMlp(nn.Module):
+    """A gated MLP with the gate and up projections as one layer, as its file and older versions have it.
+
+    transformers 5 splits this layer when it loads DINOv2. A graph refers to tensors of the file. So it is
+    traced from one layer; the products are the same.
+
+    Args:
+        module: the gated MLP of transformers 5.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        gate, down = module.gate_proj, module.down_proj
+        self.weights_in = nn.Linear(gate.in_features, 2 * gate.out_features, device="meta")
+        self.weights_out = nn.Linear(down.in_features, down.out_features, device="meta")
+        self.act_fn = module.act_fn
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Compute down(act(gate(x)) * up(x)) of (B, N, D)."""
+        gate, up = self.weights_in(tokens).chunk(2, dim=-1)
+        return cast("Tensor", self.weights_out(self.act_fn(gate) * up))
 
 
 def _build_undeclared(folder: Path, network: Network) -> nn.Module:
@@ -154,6 +180,10 @@ def _plain(model: nn.Module, network: Network) -> Iterator[None]:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     stock: Any = model
+    if not getattr(stock, "_supports_sdpa", False):
+        # A convolutional network has no attention.
+        yield
+        return
     before = stock.config._attn_implementation
     ALL_ATTENTION_FUNCTIONS[_PLAIN] = _plain_attention
     try:

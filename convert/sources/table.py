@@ -148,7 +148,7 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
 
 def _pooling_to_keep(source: Source, say: Say) -> str | None:
     """Return the pooling of the network that the weights are from, if the library can be told to keep it."""
-    theirs = source.stored.layout.pooling if source.regrouped else ""
+    theirs = source.stored.numbers.pooling if source.regrouped else ""
     if theirs in POOLS and source.library.pooled_by and source.network.numbers.pooling != theirs:
         say(f"the output pooled is {theirs}, as in the weights' layout, not {source.library.name}'s default")
         return theirs
@@ -172,7 +172,7 @@ def _pooled(source: Source, pool: str) -> Source:
         raise InputError(
             "--pool is not known", got=repr(pool), expected=" or ".join(POOLS), fix="name one of those"
         )
-    if library.pooled_by is None:
+    if library.pooled_by is None or source.network.stages:
         raise InputError(
             "--pool does not apply to this system",
             got=f"a system of {library.name}, whose pooled output is always {source.network.pooling}",

@@ -63,7 +63,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "allow_lossy",
     ),
     "Results": (
-        *("out", "force", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
+        *("out", "force", "layout", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
         "with_preprocessing",
         *("lang", "reports"),
     ),
@@ -297,6 +297,12 @@ _CONVERTING = (
         type=click.Choice(["authors", "library"]),
         help="The RoPE periods of a DINOv3. authors: in bfloat16, as in the authors' files. library: in "
         "float32, for a model that was trained further with a library.  [default: authors]",
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["transformers", "timm"]),
+        help="Whose names and shapes the weights of the artifact get. The artifact is one of that library.  "
+        "[default: the library of the system]",
     ),
     click.option(
         "--weights-layout",

@@ -24,6 +24,7 @@ from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.libraries.image_processing import IMAGE_PROCESSING, ImageProcessing
 from vconv.convert.sources.base import Source, write_configurations
+from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
@@ -70,6 +71,7 @@ def export(
     pool: str | None = None,
     periods: str | None = None,
     size: str | Sequence[int] | None = None,
+    layout: str | None = None,
     weights_layout: str | None = None,
     allow_lossy: bool = False,
     without_weights: bool = False,
@@ -103,6 +105,8 @@ def export(
         size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
             the image processor makes. With ``dynamic``, or ``dynamic:H,W``, ``model.onnx`` takes images of
             any size, and all else has that size.
+        layout: whose names and shapes the artifact's weights get, ``transformers`` or ``timm``; by default,
+            those of the system's library. The artifact is then one of the other library's system.
         weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
             or ``facebook``.
         allow_lossy: whether a conversion from another layout may change the outputs.
@@ -139,7 +143,10 @@ def export(
         )
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
-    system, place = _found(name, None if weights is None else str(weights), hub, offline, say)
+    named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
+    system = counterpart(named, layout) if layout else named
+    if place is None and system is not named:
+        place = f"hub:{named.hub_id}"
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact

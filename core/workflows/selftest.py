@@ -15,7 +15,7 @@ from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.catalog import systems
-from vconv.catalog.systems import miniature
+from vconv.catalog.systems import System, miniature
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
@@ -90,8 +90,8 @@ def selftest(
     """Inject known faults one at a time, and check that a validation fails and names the class of each fault.
 
     Args:
-        path: the artifact; faults are injected into a copy of it. By default miniatures of every system, and
-            of some with graphs for images of any size.
+        path: the artifact; faults are injected into a copy of it. By default, miniatures of one system of
+            each structure, and of some with graphs for images of any size.
         weights: where the original's weights are; by default where the manifest says.
         within: ``strict``, ``card``, or a file of limits.
         engines: the engines that run graphs; ONNX Runtime by default.
@@ -120,7 +120,7 @@ def selftest(
     lacking: list[dict[str, str]] = []
     artifacts = []
     of_sizes = [fault for fault in FAULTS if fault.any_size]
-    total = len(systems.SYSTEMS if path is None else (path,)) * (clean_runs + len(FAULTS))
+    total = len(systems.structures() if path is None else (path,)) * (clean_runs + len(FAULTS))
     total += len(ANY_SIZE if path is None else ()) * (clean_runs + len(of_sizes))
     meter = ProgressMeter("faults and clean runs", total, say)
     with scratch_folder(say) as scratch:
@@ -264,10 +264,11 @@ def _judged(
 
 
 def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
-    """Export a miniature of every system, and of some with graphs for any size, one at a time."""
-    each = [(name, None) for name in systems.SYSTEMS]
-    for number, (name, size) in enumerate([*each, *((name, DYNAMIC) for name in ANY_SIZE)]):
-        system = miniature(systems.SYSTEMS[name])
+    """Export miniatures of one system of each structure, and of some with graphs for any size, in turn."""
+    plain: list[tuple[System, str | None]] = [(system, None) for system in systems.structures().values()]
+    wanted = [*plain, *((systems.SYSTEMS[name], DYNAMIC) for name in ANY_SIZE)]
+    for number, (whole, size) in enumerate(wanted):
+        system = miniature(whole)
         say(f"{system.name}: exporting a miniature" + " for images of any size" * bool(size))
         folder, original = scratch / f"{number}", scratch / f"{number}-original"
         export.export(system, _SEED, folder, size=size)

@@ -238,6 +238,10 @@ def _no_traces(subject: InspectedGraph) -> Wrong | None:
     return Wrong(f"a path of the exporting machine is inside: {named[0]}") if named else None
 
 
+def _without_gelu(subject: InspectedGraph) -> str:
+    return "" if subject.network.known.exact_gelu else "the network has no exact GELU, and its graph no GELU"
+
+
 @dataclass(frozen=True)
 class GraphRule:
     """One property that a graph must have.
@@ -249,6 +253,7 @@ class GraphRule:
         any_size_only: whether the rule is only for graphs that take images of any size.
         needs: the features of the network that must be known.
         spares: returns why a graph may break the rule; empty if it may not.
+        otherwise: returns the text for a network that the meaning does not suit; empty if it does.
     """
 
     wrong: Callable[[InspectedGraph], Wrong | None]
@@ -257,11 +262,12 @@ class GraphRule:
     any_size_only: bool = False
     needs: tuple[Capability, ...] = ()
     spares: Callable[[InspectedGraph], str] = _never
+    otherwise: Callable[[InspectedGraph], str] = _never
 
 
 RULES: Mapping[str, GraphRule] = {
     "valid ONNX": GraphRule(_valid, "onnx.checker accepts it"),
-    "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf"),
+    "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf", otherwise=_without_gelu),
     "no GELU that CANN fuses": GraphRule(
         _not_fused, "no GELU has the form that CANN replaces by its tanh form", spares=_fused_by_right
     ),
@@ -300,7 +306,7 @@ def _checked(subject: InspectedGraph, name: str, rule: GraphRule) -> Check:
         return Check(name, Status.SKIPPED, lack)
     wrong = rule.wrong(subject)
     if wrong is None:
-        return Check(name, Status.PASSED, rule.meaning)
+        return Check(name, Status.PASSED, rule.otherwise(subject) or rule.meaning)
     if spared := rule.spares(subject):
         return Check(name, Status.SKIPPED, f"{wrong.what}: {spared}")
     return Check(name, Status.FAILED, wrong.what, wrong.fault)

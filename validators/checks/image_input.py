@@ -30,11 +30,10 @@ PROBES = ((331, 517), (1023, 300), (225, 226), (97, 144))
 MEAN_LEVELS, GREATEST_LEVELS = 0.3, 3.0
 """Greatest difference from the library's processor, in levels of 255, over all pixels and at one pixel.
 
-A library rounds to whole levels after each of two passes, and computes filters in 8, 16 or 22 bits. Measured
-on five processors with the oldest and the newest libraries: a mean of at most 0.012, and 2 at one pixel. From
-version 13 on, Pillow resamples the columns first where that is cheaper; the graph always begins with the rows,
-as all others do. Then the mean is at most 0.25. The nearest fault, a bicubic for a bilinear filter, has a mean
-of more than 0.5.
+A library rounds to whole levels after each of two passes, and computes filters in 8, 16 or 22 bits. On five
+processors, with the oldest and the newest libraries, the mean was at most 0.012, and 2 at one pixel. From
+version 13 on, Pillow begins with the columns where that is cheaper; the graph always begins with the rows, as
+all others do. Then the mean was at most 0.25.
 """
 LoadPiece = Callable[[onnx.ModelProto, tuple[str, ...]], RunPiece]
 """Loads a piece of a graph, from the piece and the names of its outputs."""

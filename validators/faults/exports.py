@@ -20,6 +20,7 @@ from vconv.validators.faults.workshop import ArtifactCopy
 
 _WITHOUT_REGISTERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "dinov3_vit": lambda config: {**config, "num_register_tokens": 0},
+    "dinov2_with_registers": lambda config: {**config, "num_register_tokens": 0},
     "timm dinov3": lambda config: _argued(config, num_reg_tokens=0),
     "timm dinov2": lambda config: _argued(config, reg_tokens=0),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -50,12 +50,29 @@ def artifact(document: Document) -> None:
         marked("note", f"{name} came from the catalog, not with the weights")
     for prefix in source["prefixes"]:
         marked("note", f"{prefix} was removed from the names of the tensors: a training tool had added it")
+    if source["layout"]:
+        marked("note", f"the weights were converted from the layout of {source['layout']}")
+    for loss in source["losses"]:
+        marked("warning", f"this conversion changed the outputs: {loss}")
     show("")
     _variants(document)
     show("")
     _validations(document)
     show("")
     _files(document)
+    if document["tensors"] is not None:
+        show("")
+        _tensors(document["tensors"])
+
+
+def _tensors(lines: Sequence[Document]) -> None:
+    """Draw one line for each tensor of the source."""
+    longest = max((len(line["action"]) for line in lines), default=0)
+    for line in lines:
+        shape = f"{line['dtype']} {_shape(line['shape'])}"
+        to = f" -> {', '.join(line['targets'])}" if line["targets"] else ""
+        why = f": {line['proof']}" if line["proof"] else ""
+        wrapped(f"{line['action']:{longest}} {line['source']} {shape}{to}{why}")
 
 
 def _headline(document: Document) -> None:

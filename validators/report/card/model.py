@@ -14,7 +14,12 @@ from vconv.catalog.systems import System
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
-FAMILIES = {"timm dinov3": "dinov3_vit", "timm dinov2": "dinov2", "timm vit": "vit"}
+FAMILIES = {
+    "timm dinov3": "dinov3_vit",
+    "timm dinov2": "dinov2",
+    "timm vit": "vit",
+    "timm convnext": "dinov3_convnext",
+}
 """By family of timm: the name of the same family in transformers."""
 _KNOWN = (
     "",
