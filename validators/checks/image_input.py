@@ -134,16 +134,23 @@ def _preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.helper.make_model(alone, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
+def _levels(pixel_values: Array, steps: ImageProcessing) -> Array:
+    """Return the grey levels of pixel values."""
+    mean, std = (np.reshape(np.array(given), (1, -1, 1, 1)) for given in (steps.mean, steps.std))
+    levels: Array = (pixel_values * std + mean) / steps.factor
+    return levels
+
+
 def _apart(found: Array, expected: Array, steps: ImageProcessing) -> Array:
     """Return how far two batches of pixel values are apart, in grey levels."""
-    per_channel = np.reshape(np.array(steps.std) / steps.factor, (1, -1, 1, 1))
-    difference: Array = np.abs(found - expected) * per_channel
+    difference: Array = np.abs(_levels(found, steps) - _levels(expected, steps))
     return difference
 
 
 def _fault(found: Array, expected: Array, steps: ImageProcessing) -> str:
     """Return the class of fault that turns one batch of pixel values (N, 3, H, W) into another."""
-    if _apart(found[:, ::-1], expected, steps).mean() <= MEAN_LEVELS:
+    levels, others = (_levels(values, steps) for values in (found, expected))
+    if np.abs(levels[:, ::-1] - others).mean() <= MEAN_LEVELS:
         return "channel order"
     fitted = np.stack(
         [_affine(one, other) for one, other in zip(found[0], expected[0], strict=True)], axis=0
