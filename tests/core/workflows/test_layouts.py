@@ -46,6 +46,9 @@ def test_a_file_of_the_authors_becomes_an_artifact_of_timm_that_is_checked_again
     assert (made.source.layout, made.source.periods, made.source.losses) == ("facebook", "stored", ())
     assert made.rope_periods == tuple((drawn(DINOV3)["rope_embed.periods"] * 1.5).float().tolist())
     assert [check.detail for check in checked(artifact, given, tmp_path / "a") if check.fault] == []
+    assert "Converted from the layout of facebook to that of timm" in (out / "README.md").read_text()
+    vconv.card(out, lang="zh")
+    assert "由 facebook 的布局逐张量转换为 timm 的布局" in (out / "README.md").read_text()
     images = torch.randn(1, 3, GRID * 16, GRID * 16, generator=torch.Generator().manual_seed(1))
     expected = tokens(DINOV3, torch.load(given), images).numpy()
     found = vconv.load(out, variant="onnx-fp32")(images.numpy())["last_hidden_state"]
