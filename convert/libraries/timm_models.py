@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vconv.convert.architectures.outputs import TOKENS
-from vconv.convert.libraries.base import Beyond, Library, parameters_without_data, quiet, understood
+from vconv.convert.libraries.base import Beyond, Library, parameters_without_data, quiet, shadowed, understood
 from vconv.convert.network import Network
 from vconv.errors import WeightsError
 from vconv.types import CHANNELS, CONFIG_FILE, WEIGHTS_FILE, Config
@@ -131,6 +131,15 @@ def _plain(model: nn.Module, network: Network) -> Iterator[None]:
             module.fused_attn = True
 
 
+@contextlib.contextmanager
+def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
+    """Keep the symbols of a size where timm's grid for RoPE divides by ``float(size)``."""
+    from timm.layers import pos_embed_sincos
+
+    with shadowed([pos_embed_sincos], "float", float):
+        yield
+
+
 def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
     height, width = preprocessing(config)["input_size"][1:]
     return int(height), int(width)
@@ -202,6 +211,7 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    symbolic_sizes=_symbolic_sizes,
     exact_gelus=exact_gelus,
     image_size=_image_size,
     switched=_switched,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from vconv.convert.libraries.base import (
     Library,
     parameters_without_data,
     quiet,
+    shadowed,
     stock_transformers,
     understood,
 )
@@ -30,6 +32,8 @@ from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
 _CLASSES = {**transformers_beyond.AUTO, POOLER: transformers_beyond.AUTO[""]}
 """The class that loads a model in stock transformers, by the head of the network."""
 _PLAIN = "vconv_plain"
+_WHOLE = "torch_int"
+"""The function of transformers that makes a whole number of a size."""
 _STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
 """Arguments for reading a folder: no download, no code from the folder, and outputs with names."""
 
@@ -190,6 +194,14 @@ def _plain(model: nn.Module, network: Network) -> Iterator[None]:
         del ALL_ATTENTION_FUNCTIONS[_PLAIN]
 
 
+@contextlib.contextmanager
+def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
+    """Keep the symbols of a size where transformers makes whole numbers of them (``torch_int``)."""
+    modules = {sys.modules[type(part).__module__] for part in model.modules()}
+    with shadowed([one for one in modules if hasattr(one, _WHOLE)], _WHOLE, int):
+        yield
+
+
 def _exact_gelus() -> tuple[type[nn.Module], ...]:
     from transformers.activations import GELUActivation
 
@@ -240,6 +252,7 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    symbolic_sizes=_symbolic_sizes,
     exact_gelus=_exact_gelus,
     image_size=_image_size,
     switched=lambda config, flags: {**config, **flags},

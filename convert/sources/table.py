@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vconv.catalog.systems import System
-from vconv.convert.architectures.base import ANY_SIZE, ON_REQUEST, Capability
+from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.sizes import fixed_size
 from vconv.convert.hubs import table as hubs
 from vconv.convert.sources import local, synthetic
 from vconv.convert.sources.base import PERIODS, Origin, Source
@@ -197,10 +198,10 @@ def _sized(source: Source, size: SizeRequest) -> Source:
     size.require_fitting(network.numbers.patch)
     config, preprocessor = source.library.resized(source.config, source.preprocessor, size.fixed)
     sized = source.configured(config, preprocessor, size=size)
-    if not {ANY_SIZE, ON_REQUEST} & sized.network.numbers.flags:
+    if lack := fixed_size(sized.network):
         raise InputError(
             "--size does not apply to this system",
-            got=f"the architecture {network.layout.family}, of which {network.library} takes one size only",
+            got=lack,
             expected="an architecture that its library runs at other sizes",
             fix="omit --size",
         )

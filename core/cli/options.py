@@ -266,9 +266,9 @@ _CONVERTING = (
     click.option(
         "--size",
         type=TEXT,
-        metavar="H,W",
+        metavar="H,W|dynamic",
         help="Height and width of the images in pixels, multiples of the patch.  [default: the image "
-        "processor's]",
+        "processor's]. With dynamic, or dynamic:H,W, model.onnx takes images of any size.",
     ),
     click.option(
         "--opset",

@@ -13,6 +13,7 @@ from typing import Any
 
 from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
+from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
 from vconv.catalog.systems import System
@@ -36,6 +37,7 @@ from vconv.validators import validation
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
 from vconv.validators.accuracy.limits import open_limits
+from vconv.validators.accuracy.other_sizes import other_sizes
 from vconv.validators.checks.graphs import check_graph
 from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.checks.integrity import verify_tensors
@@ -98,7 +100,8 @@ def export(
         periods: the RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
             further with the periods of its library.
         size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
-            the image processor makes.
+            the image processor makes. With ``dynamic``, or ``dynamic:H,W``, ``model.onnx`` takes images of
+            any size, and all else has that size.
         layout: whose names and shapes the artifact's weights get, ``transformers`` or ``timm``; by default,
             those of the system's library. The artifact is then one of the other library's system.
         weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
@@ -125,6 +128,14 @@ def export(
     start = time.perf_counter()
     _check_options(batch, opset, seed, bool(images), golden, out)
     sizes = _size_request(size)
+    any_size = bool(sizes and sizes.dynamic)
+    if any_size and gears:
+        raise InputError(
+            "--gears is not used with --size dynamic",
+            got="both",
+            expected="one of them: an offline model has one image size, and its own batches",
+            fix="leave --gears out; --batch is then the batch of the offline model",
+        )
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
     named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
@@ -145,17 +156,27 @@ def export(
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            passes = export_graphs(folder, prepared, made_size, batch, opset, say)
+            passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size)
             lines, sha256, tensors = writing()
         conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
         if golden:
             say("running the reference in fp32 and float64")
-            reference = golden_room.run_reference(source, pixel_values)
+            sides = Interface(source.network, made_size, any_size=any_size).sides
+            elsewhere = other_sizes(made_size, sides)
+            reference = golden_room.run_reference(source, pixel_values, sizes=elsewhere)
             golden_room.save(folder / GOLDEN_FILE, reference)
         write_configurations(folder / ORIGINAL_FOLDER, *source.own_configurations)
         graphs = [
-            open_graph(folder, graph.path, WEIGHTS_FILE, conversion.network, made_size, fixed)
+            open_graph(
+                folder,
+                graph.path,
+                WEIGHTS_FILE,
+                conversion.network,
+                made_size,
+                fixed,
+                any_size=any_size and not fixed,
+            )
             for graph in GRAPHS
             for fixed in (batch if graph.for_npu else None,)
         ]

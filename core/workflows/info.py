@@ -29,7 +29,8 @@ def info(path: str | Path, *, ledger: bool = False) -> dict[str, Any]:
         configuration, its value and the catalog's; ``reports``, the newest of each kind, as
         :func:`vconv.validators.report.history.newest` returns them; ``reports_trouble``, the reason if
         reports cannot be read; and ``tensors``, the lines of the ledger, or None: for each tensor of the
-        source, the action that was taken, the artifact's tensors that hold it, and the proof. Keys of version
+        source, the action that was taken, the artifact's tensors that hold it, and the proof. ``sides`` has
+        the bounds of height and width of the variants that take any size, or is None. Keys of version
         0.1.0 are kept: ``file``, ``batch``, ``opset``, ``ir_version`` and ``operators`` of a variant,
         ``file`` of ``golden``, and ``published`` of ``source``.
 
@@ -47,6 +48,7 @@ def info(path: str | Path, *, ledger: bool = False) -> dict[str, Any]:
         "weights_found_again": made.source.found_again,
         **document,
         "source": {**document["source"], "published": document["source"]["from_catalog"]},
+        "sides": [side.model_dump() for side in made.sides] if made.sides else None,
         "outputs": {name: list(shape) for name, shape in made.outputs.items()},
         "variants": [
             {**document, **_former_keys(record)}

@@ -39,6 +39,7 @@ def artifact(document: Document) -> None:
             [
                 *_origin(document),
                 ("input", f"{INPUT} {_shape(['batch', CHANNELS, *document['size']])}"),
+                *_sides(document["sides"]),
                 *_outputs(document["outputs"]),
                 *patched(document["patches"]),
                 ("recorded", _recorded(golden)),
@@ -114,6 +115,13 @@ def _unlike(system: Document, found: Mapping[str, Any]) -> str:
 
 def _shape(shape: list[Any]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+def _sides(sides: list[Document] | None) -> Iterator[tuple[str, Cell]]:
+    """Lay out the bounds of height and width of the variants that take images of any size."""
+    if sides:
+        told = (f"multiples of {one['multiple']} from {one['least']} to {one['greatest']}" for one in sides)
+        yield "", "any size in all but the static graph: " + ", ".join(dict.fromkeys(told))
 
 
 def _outputs(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:

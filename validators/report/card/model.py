@@ -188,6 +188,11 @@ def model_table(made: Manifest, words: Words) -> str:
             [words.say("model", "activations"), f"{counts.activations / 1e6:.1f} M"],
         ]
     rows.append([words.say("model", "input"), code(f"pixel_values [B, 3, {made.size[0]}, {made.size[1]}]")])
+    for variant in made.variants:
+        sides = variant.contract.sides
+        if sides and variant.graph:
+            told = words.say("model", "any_size").format(graph=variant.path, **sides[0].model_dump())
+            rows.append([words.say("model", "input"), told])
     for name, shape in made.outputs.items():
         written = code(f"{name} [B, {', '.join(map(str, shape[1:]))}]")
         pooled = name == "pooled" and made.system.pooling
