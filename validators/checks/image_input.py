@@ -124,7 +124,7 @@ def check_preprocessing(path: Path, folder: Path, steps: ImageProcessing, load_p
 
 
 def _preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the preprocessing of a graph as a graph of its own."""
+    """Return the preprocessing of a graph as a separate graph."""
     graph = model.graph
     (images,) = graph.input
     pixel_values = onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, None)
