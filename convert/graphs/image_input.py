@@ -51,7 +51,7 @@ class Builder:
         """Add a constant of whole numbers, int64 (N,)."""
         return self.constant(numbers, np.int64)
 
-    def __call__(self, operator: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+    def __call__(self, operator: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
         """Add a node of one output."""
         node = ir.node(operator, list(inputs), dict(attributes) or None)
         node.name = node.outputs[0].name = f"{PREFIX}{len(self.nodes)}_{operator.lower()}"

@@ -161,8 +161,11 @@ def write_graph(
     Returns:
         The graph as written.
     """
-    names = passes.DYNAMIC_SIZE if patch else passes.DYNAMIC if batch is None else passes.STATIC
-    names = passes.FROM_IMAGES if image_processing else names
+    names: tuple[str, ...] = passes.DYNAMIC_SIZE if patch else passes.DYNAMIC
+    if image_processing:
+        names = passes.FROM_IMAGES
+    elif batch is not None:
+        names = passes.STATIC
     with quiet(*_LOGGERS):
         context = PassContext(batch=batch, patch=patch, image_processing=image_processing)
         made = traced.followed_by(names, context)

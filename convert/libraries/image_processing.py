@@ -157,9 +157,9 @@ def of_timm(folder: Path, config: Config) -> ImageProcessing:
     for step in steps:
         kind = type(step).__name__
         if kind == "Resize" and resize is None and step.max_size is None:
-            sides = step.size if isinstance(step.size, int) else tuple(map(int, step.size))
-            one = sides[0] if isinstance(sides, tuple) and len(sides) == 1 else sides
-            resize = Resize(one, _filter(step.interpolation.value), whole_levels=True)
+            sides = [step.size] if isinstance(step.size, int) else list(map(int, step.size))
+            whole = (sides[0], sides[1]) if len(sides) == 2 else sides[0]
+            resize = Resize(whole, _filter(step.interpolation.value), whole_levels=True)
         elif kind == "CenterCrop" and crop is None:
             crop = (int(step.size[0]), int(step.size[1]))
         elif kind == "Normalize":

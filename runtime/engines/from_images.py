@@ -85,7 +85,8 @@ def _levels(image: Any, place: int) -> Array:
     if not isinstance(image, Image.Image):
         raise _unfit(f"a list with a {type(image).__name__}")
     try:
-        return _batch(as_levels(image)[None])[0]
+        levels: Array = _batch(as_levels(image)[None])[0]
+        return levels
     except UnreadableError as error:
         raise InputError(
             f"image {place} cannot be used", got=error.got, expected=error.expected, fix=error.fix
