@@ -48,7 +48,10 @@ def derived(
         left_out: a pattern of names that are not part of the network: see :class:`.Layout`.
     """
     tensors = tuple(tensors)
-    parts = {tensor.key: Part(tensor.role, tensor.shape, unused=tensor.unused, kind=tensor.kind) for tensor in tensors}
+    parts = {
+        tensor.key: Part(tensor.role, tensor.shape, unused=tensor.unused, kind=tensor.kind)
+        for tensor in tensors
+    }
     architecture = Architecture(DERIVED, parts, frozenset())
     rules = tuple(one(key, key) for key in parts)
     return Layout(family, home, architecture, rules, renamed=renamed or {}, left_out=left_out)
