@@ -239,7 +239,13 @@ def _require_none_left(patch: Patch, model: nn.Module, network: Network) -> None
 
 
 def export_graphs(
-    folder: Path, prepared: Prepared, size: tuple[int, int], batch: int, opset: int, say: Say
+    folder: Path,
+    prepared: Prepared,
+    size: tuple[int, int],
+    batch: int,
+    opset: int,
+    say: Say,
+    any_size: bool = False,
 ) -> dict[str, tuple[str, ...]]:
     """Export an artifact's graphs beside its checkpoint, which may be written at the same time.
 
@@ -250,17 +256,21 @@ def export_graphs(
         batch: the batch size of the static graph.
         opset: the opset of the dynamic graph.
         say: receives progress messages.
+        any_size: whether the dynamic graph takes images of any size.
 
     Returns:
         The names of the passes that were run on each graph, by graph file.
     """
-    traced: dict[int, TracedGraph] = {}
+    traced: dict[tuple[int, bool], TracedGraph] = {}
     passes: dict[str, tuple[str, ...]] = {}
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
         fixed, version = (batch, operators.GREATEST_OPSET) if graph.for_npu else (None, opset)
-        say(f"{graph.path}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
-        if version not in traced:
-            traced[version] = tracing.trace(folder, network, patches, size, version, entries)
-        passes[graph.path] = tracing.write_graph(folder / graph.path, traced[version], fixed).passes
+        key = version, any_size and not fixed
+        axes = "dynamic batch, height and width" if key[1] else f"batch {fixed}" if fixed else "dynamic batch"
+        say(f"{graph.path}: {axes}, opset {version}")
+        if key not in traced:
+            traced[key] = tracing.trace(folder, network, patches, size, version, entries, key[1])
+        patch = network.numbers.patch if key[1] else 0
+        passes[graph.path] = tracing.write_graph(folder / graph.path, traced[key], fixed, patch).passes
     return passes

@@ -30,6 +30,11 @@ CHANNELS = 3
 
 BATCH_AXIS = "batch"
 """The name of the batch axis in a shape with any batch."""
+HEIGHT_AXIS, WIDTH_AXIS = "height", "width"
+"""The names of the axes of the images, in pixels, in a shape with images of any size."""
+ROWS_AXIS, COLUMNS_AXIS = "rows", "columns"
+PATCHES_AXIS, TOKENS_AXIS = "patches", "tokens"
+"""The names of the axes of an output that follow from them: rows times columns, and prefix tokens added."""
 
 WEIGHTS_FILE = "model.safetensors"
 """The one weights file of an artifact, in its library's stock layout."""

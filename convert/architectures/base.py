@@ -7,7 +7,7 @@ Nothing here depends on a library. A layout describes how a library names and st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 ANY_SIZE = "any size"
@@ -20,12 +20,18 @@ CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
 NO_CLS_POSITION = "no_embed_class"
 """The flag of a network whose class token has no learned position embedding, as timm calls it."""
+PLAIN_MLP, GATED_MLP = "plain_mlp", "gated_mlp"
+"""The flags of networks whose MLPs are fc2(act(fc1(x))), and down(act(gate(x)) * up(x)) (SwiGLU)."""
 POOLER = "pooler"
 """The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
 """Roles of the tensors that turn an image into tokens, before the first block."""
 BLOCK = "blocks.{i}"
 """Prefix of the names of the tensors of block ``i``."""
+STAGE = "stages.{s}"
+"""Prefix of the names of the tensors of stage ``s``; those of its blocks have ``blocks.{i}`` after it."""
+MLP_RATIO = 4
+"""Number of hidden channels for each channel of a stage."""
 QUERY_KEY_VALUE = (f"{BLOCK}.query", f"{BLOCK}.key", f"{BLOCK}.value")
 """The three input projections of attention, in the order in which every library fuses them."""
 
@@ -51,6 +57,19 @@ _LACKS: Mapping[Capability, str] = {
     Capability.BLOCKS: "its division into blocks is not known",
     Capability.TOKEN_GRID: "it is not known whether its tokens form a grid of patches",
 }
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a network: blocks of one width, on a grid of half the height and width of the one before.
+
+    Args:
+        width: number of channels.
+        blocks: number of blocks.
+    """
+
+    width: int
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +126,8 @@ class Numbers(Interface):
         epsilon: the value that every LayerNorm adds to the variance.
         rope_base: base of the RoPE periods; None without RoPE.
         pooling: how ``pooled`` is computed: ``cls``, ``avg``, ``pooler``, or another name of the library.
+        stages: the stages of a network whose width changes; empty if it has the same width everywhere.
+        before: number of channels of the stage before, in the numbers of one stage.
     """
 
     width: int
@@ -121,6 +142,23 @@ class Numbers(Interface):
     epsilon: float
     rope_base: float | None
     pooling: str
+    stages: tuple[Stage, ...] = ()
+    before: int = 0
+
+    def at(self, stage: int) -> Numbers:
+        """Return the numbers of one stage of a network whose width changes from stage to stage."""
+        width = self.stages[stage].width
+        before = self.stages[stage - 1].width if stage else 0
+        return replace(self, width=width, hidden=MLP_RATIO * width, before=before)
+
+    def first_block(self, stage: int) -> int:
+        """Return the number of a stage's first block, counted from the first stage on."""
+        return sum(one.blocks for one in self.stages[:stage])
+
+    @property
+    def stem_width(self) -> int:
+        """Number of channels of the first stage."""
+        return self.stages[0].width
 
     @property
     def cls_positions(self) -> int:
@@ -186,11 +224,13 @@ class Architecture:
         name: its name.
         parts: every tensor that it can have, by name. The layout decides which of them a network has.
         capabilities: the properties that vconv knows of it.
+        lacks: why it has not a capability, where there is more to say than that it is not known.
     """
 
     name: str
     parts: Mapping[str, Part]
     capabilities: frozenset[Capability] = frozenset(Capability)
+    lacks: Mapping[Capability, str] = field(default_factory=dict)
 
 
 def sized(shape: tuple[str | int, ...], numbers: Interface) -> tuple[int, ...]:
@@ -198,9 +238,9 @@ def sized(shape: tuple[str | int, ...], numbers: Interface) -> tuple[int, ...]:
     return tuple(getattr(numbers, side) if isinstance(side, str) else side for side in shape)
 
 
-def norm(name: str) -> dict[str, Part]:
+def norm(name: str, width: str = "width", role: str = "norm") -> dict[str, Part]:
     """List the tensors of a LayerNorm."""
-    return {f"{name}.weight": Part("norm", ("width",)), f"{name}.bias": Part("norm_bias", ("width",))}
+    return {f"{name}.weight": Part(role, (width,)), f"{name}.bias": Part("norm_bias", (width,))}
 
 
 def linear(
@@ -252,6 +292,18 @@ def block(
     if layer_scale:
         parts |= {f"{BLOCK}.scale{place}": Part("layer_scale", ("width",)) for place in (1, 2)}
     return parts
+
+
+def gated_mlp() -> dict[str, Part]:
+    """List the tensors of a gated MLP, down(act(gate(x)) * up(x)), which some sizes have instead of fc1, fc2.
+
+    With SiLU as the activation it is SwiGLU (Shazeer, 2020, arXiv:2002.05202).
+    """
+    return {
+        **linear(f"{BLOCK}.gate", "gate", "gate_bias", ("hidden", "width")),
+        **linear(f"{BLOCK}.up", "up", "up_bias", ("hidden", "width")),
+        **linear(f"{BLOCK}.down", "down", "down_bias", ("width", "hidden")),
+    }
 
 
 def heads(pooler: bool = False) -> dict[str, Part]:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from vconv.convert.architectures import dinov2
-from vconv.convert.architectures.base import BLOCK
-from vconv.convert.layouts.base import Layout, fused_attention, linear, mlp, norm, one, positions
+from vconv.convert.architectures.base import BLOCK, PLAIN_MLP
+from vconv.convert.layouts.base import (
+    Layout,
+    fused_attention,
+    linear,
+    mlp,
+    norm,
+    one,
+    packed_gated_mlp,
+    positions,
+)
 
 LAYOUT = Layout(
     family="facebook dinov2",
@@ -24,7 +33,8 @@ LAYOUT = Layout(
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         one(f"{BLOCK}.ls1.gamma", f"{BLOCK}.scale1"),
         *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
-        *mlp(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc2"),
+        *mlp(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc2", when=PLAIN_MLP),
+        *packed_gated_mlp(f"{BLOCK}.mlp.w12", f"{BLOCK}.mlp.w3"),
         one(f"{BLOCK}.ls2.gamma", f"{BLOCK}.scale2"),
         *norm("norm", "norm"),
     ),

@@ -8,8 +8,8 @@ transformers nor timm reads from a file.
 from __future__ import annotations
 
 from vconv.convert.architectures import dinov3
-from vconv.convert.architectures.base import BLOCK
-from vconv.convert.layouts.base import Extra, Layout, Use, fused_attention, linear, mlp, norm, one
+from vconv.convert.architectures.base import BLOCK, PLAIN_MLP
+from vconv.convert.layouts.base import Extra, Layout, Use, fused_attention, gated_mlp, linear, mlp, norm, one
 
 LAYOUT = Layout(
     family="facebook dinov3",
@@ -28,7 +28,8 @@ LAYOUT = Layout(
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         one(f"{BLOCK}.ls1.gamma", f"{BLOCK}.scale1"),
         *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
-        *mlp(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc2"),
+        *mlp(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc2", when=PLAIN_MLP),
+        *gated_mlp(f"{BLOCK}.mlp.w1", f"{BLOCK}.mlp.w2", f"{BLOCK}.mlp.w3"),
         one(f"{BLOCK}.ls2.gamma", f"{BLOCK}.scale2"),
         *norm("norm", "norm"),
     ),

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from vconv.convert.architectures import dinov2, dinov3, vit
-from vconv.convert.architectures.base import BLOCK
-from vconv.convert.layouts.base import Layout, Rule, fused_attention, linear, mlp, norm, one, positions
+from vconv.convert.architectures.base import BLOCK, PLAIN_MLP
+from vconv.convert.layouts.base import (
+    Layout,
+    Rule,
+    fused_attention,
+    gated_mlp,
+    linear,
+    mlp,
+    norm,
+    one,
+    packed_gated_mlp,
+    positions,
+)
 
-_MLP = mlp(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc2")
+_FC1, _FC2 = f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc2"
 _ENDS = (
     *norm("norm", "norm", "norm"),
     *norm("fc_norm", "pooled_norm", "fc_norm"),
@@ -35,7 +46,8 @@ DINOV3 = Layout(
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         one(f"{BLOCK}.gamma_1", f"{BLOCK}.scale1"),
         *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
-        *_MLP,
+        *mlp(_FC1, _FC2, when=PLAIN_MLP),
+        *gated_mlp(f"{_FC1}_g", f"{_FC1}_x", _FC2),
         one(f"{BLOCK}.gamma_2", f"{BLOCK}.scale2"),
         *_ENDS,
     ),
@@ -57,7 +69,8 @@ DINOV2 = Layout(
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         one(f"{BLOCK}.ls1.gamma", f"{BLOCK}.scale1"),
         *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
-        *_MLP,
+        *mlp(_FC1, _FC2, when=PLAIN_MLP),
+        *packed_gated_mlp(_FC1, _FC2),
         one(f"{BLOCK}.ls2.gamma", f"{BLOCK}.scale2"),
         *_ENDS,
     ),
@@ -70,14 +83,14 @@ VIT = Layout(
     pooling="cls",
     epsilon=1e-6,
     rules=(
-        one("cls_token", "cls_token"),
+        Rule(("cls_token",), ("cls_token",), plus="cls_position"),
         positions("pos_embed"),
         *linear("patch_embed.proj", "patch"),
         *norm(f"{BLOCK}.norm1", f"{BLOCK}.norm1"),
         *_FUSED,
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
-        *_MLP,
+        *mlp(_FC1, _FC2),
         *_ENDS,
     ),
 )

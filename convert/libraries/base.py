@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -60,6 +61,8 @@ class Library:
         run: runs a model on (B, 3, H, W) and returns the tokens and all other outputs of the library, by the
             names in :mod:`vconv.convert.architectures.outputs`.
         plain_attention: makes a model compute attention with plain operators while the context is open.
+        symbolic_sizes: makes a model keep symbols of sizes while the context is open, where its library would
+            make numbers of them and so fix the size of a graph.
         exact_gelus: returns the library's classes of the exact GELU.
         image_size: returns the (height, width) that the preprocessing makes, from both configurations.
         switched: returns a configuration with flags of the architecture set.
@@ -76,6 +79,7 @@ class Library:
     build: Callable[[Path, Network], nn.Module]
     run: Callable[[nn.Module, Network, Tensor], Mapping[str, Tensor]]
     plain_attention: Callable[[nn.Module, Network], AbstractContextManager[None]]
+    symbolic_sizes: Callable[[nn.Module], AbstractContextManager[None]]
     exact_gelus: Callable[[], tuple[type[nn.Module], ...]]
     image_size: Callable[[Config, Config], tuple[int, int]]
     switched: Callable[[Config, Mapping[str, bool]], dict[str, Any]]
@@ -83,6 +87,31 @@ class Library:
     beyond: Beyond
     resized: Callable[[Config, Config, tuple[int, int] | None], tuple[Config, Config]]
     pooled_by: Callable[[Config, str], dict[str, Any]] | None = None
+
+
+@contextlib.contextmanager
+def shadowed(modules: Iterable[ModuleType], name: str, convert: Callable[[Any], Any]) -> Iterator[None]:
+    """Let functions of modules leave a symbol as it is where they convert it to a number.
+
+    A function finds a name in its module before it finds a built-in function of that name.
+
+    Args:
+        modules: the modules.
+        name: the name by which they call the conversion.
+        convert: the conversion, for all that is no symbol.
+    """
+
+    def keep(value: Any) -> Any:
+        return value if isinstance(value, SymInt) else convert(value)
+
+    with contextlib.ExitStack() as undone:
+        for module in modules:
+            if name in vars(module):
+                undone.callback(setattr, module, name, vars(module)[name])
+            else:
+                undone.callback(delattr, module, name)
+            setattr(module, name, keep)
+        yield
 
 
 @contextlib.contextmanager

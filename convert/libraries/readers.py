@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from vconv.convert.architectures.base import CLASSIFIER, POOLER, Numbers
-from vconv.convert.layouts import dinov2, dinov3_vit, timm_vit, vit
+from vconv.convert.layouts import convnext, dinov2, dinov3_vit, timm_vit, vit
 from vconv.convert.layouts.base import Layout
 from vconv.convert.libraries import timm_config, transformers_config, transformers_options
 from vconv.convert.network import Network
@@ -45,8 +45,8 @@ def _transformers(layout: Layout, numbers: Callable[[Config], Numbers]) -> Reade
     return Reader(layout, "transformers", transformers_config.names(layout.family), numbers)
 
 
-def _timm(layout: Layout, pattern: str) -> Reader:
-    return Reader(layout, "timm", timm_config.names(pattern), timm_config.read)
+def _timm(layout: Layout, pattern: str, numbers: Callable[[Config], Numbers] = timm_config.read) -> Reader:
+    return Reader(layout, "timm", timm_config.names(pattern), numbers)
 
 
 READERS: Mapping[str, Reader] = {
@@ -54,9 +54,12 @@ READERS: Mapping[str, Reader] = {
     for reader in (
         _transformers(dinov3_vit.LAYOUT, transformers_config.dinov3_vit),
         _transformers(dinov2.LAYOUT, transformers_config.dinov2),
+        _transformers(dinov2.WITH_REGISTERS, transformers_config.dinov2_with_registers),
         _transformers(vit.LAYOUT, transformers_config.vit),
         _timm(timm_vit.DINOV3, r"vit_\w+_dinov3(_qkvb)?"),
         _timm(timm_vit.DINOV2, r"vit_\w+_(reg4_)?dinov2"),
+        _transformers(convnext.DINOV3, transformers_config.dinov3_convnext),
+        _timm(convnext.TIMM, r"convnext_(tiny|small|base|large)", timm_config.read_convnext),
         _timm(timm_vit.VIT, r"vit_[a-z]+_patch\d+_\d+"),
     )
 }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vconv.convert.architectures.outputs import TOKENS
-from vconv.convert.libraries.base import Beyond, Library, parameters_without_data, quiet, understood
+from vconv.convert.libraries.base import Beyond, Library, parameters_without_data, quiet, shadowed, understood
 from vconv.convert.network import Network
 from vconv.errors import WeightsError
 from vconv.types import CHANNELS, CONFIG_FILE, WEIGHTS_FILE, Config
@@ -96,10 +96,17 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
     stock: Any = model
     if network.observed:
         return _observable(stock, pixel_values)
-    tokens = stock.forward_features(pixel_values)
-    pooled = stock.forward_head(tokens, pre_logits=True)
-    logits = stock.forward_head(tokens) if network.head == "classifier" else pooled
+    features = stock.forward_features(pixel_values)
+    pooled = stock.forward_head(features, pre_logits=True)
+    logits = stock.forward_head(features) if network.head == "classifier" else pooled
+    tokens = _tokens(stock, features, pooled) if network.stages else features
     return {TOKENS: tokens, "pooled": pooled, "logits": logits}
+
+
+def _tokens(model: Any, features: Tensor, pooled: Tensor) -> Tensor:
+    """Return the tokens of a ConvNeXt: the pooled one, then the normed patches of (B, D, H, W)."""
+    patches = model.head.norm(features).flatten(2).transpose(1, 2)
+    return torch.cat([pooled.unsqueeze(1), patches], dim=1)
 
 
 def _observable(stock: Any, pixel_values: Tensor) -> Mapping[str, Tensor]:
@@ -122,6 +129,15 @@ def _plain(model: nn.Module, network: Network) -> Iterator[None]:
     finally:
         for module in fused:
             module.fused_attn = True
+
+
+@contextlib.contextmanager
+def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
+    """Keep the symbols of a size where timm's grid for RoPE divides by ``float(size)``."""
+    from timm.layers import pos_embed_sincos
+
+    with shadowed([pos_embed_sincos], "float", float):
+        yield
 
 
 def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
@@ -195,6 +211,7 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    symbolic_sizes=_symbolic_sizes,
     exact_gelus=exact_gelus,
     image_size=_image_size,
     switched=_switched,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from vconv.convert.libraries.base import (
     Library,
     parameters_without_data,
     quiet,
+    shadowed,
     stock_transformers,
     understood,
 )
@@ -30,6 +32,8 @@ from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
 _CLASSES = {**transformers_beyond.AUTO, POOLER: transformers_beyond.AUTO[""]}
 """The class that loads a model in stock transformers, by the head of the network."""
 _PLAIN = "vconv_plain"
+_WHOLE = "torch_int"
+"""The function of transformers that makes a whole number of a size."""
 _STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
 """Arguments for reading a folder: no download, no code from the folder, and outputs with names."""
 
@@ -83,7 +87,33 @@ def _build(folder: Path, network: Network) -> nn.Module:
     for name, child in list(model.named_children()):
         if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
             setattr(model, name, type(child)(config))
+    for name, module in list(model.named_modules()):
+        if network.layout.stores_packed(name) and hasattr(module, "gate_proj"):
+            model.set_submodule(name, _PackedGatedMlp(module))
     return model
+
+
+class _PackedGatedMlp(nn.Module):
+    """A gated MLP with the gate and up projections as one layer, as its file and older versions have it.
+
+    transformers 5 splits this layer when it loads DINOv2. A graph refers to tensors of the file. So it is
+    traced from one layer; the products are the same.
+
+    Args:
+        module: the gated MLP of transformers 5.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        gate, down = module.gate_proj, module.down_proj
+        self.weights_in = nn.Linear(gate.in_features, 2 * gate.out_features, device="meta")
+        self.weights_out = nn.Linear(down.in_features, down.out_features, device="meta")
+        self.act_fn = module.act_fn
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Compute down(act(gate(x)) * up(x)) of (B, N, D)."""
+        gate, up = self.weights_in(tokens).chunk(2, dim=-1)
+        return cast("Tensor", self.weights_out(self.act_fn(gate) * up))
 
 
 def _build_undeclared(folder: Path, network: Network) -> nn.Module:
@@ -155,6 +185,10 @@ def _plain(model: nn.Module, network: Network) -> Iterator[None]:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     stock: Any = model
+    if not getattr(stock, "_supports_sdpa", False):
+        # A convolutional network has no attention.
+        yield
+        return
     before = stock.config._attn_implementation
     ALL_ATTENTION_FUNCTIONS[_PLAIN] = _plain_attention
     try:
@@ -163,6 +197,14 @@ def _plain(model: nn.Module, network: Network) -> Iterator[None]:
     finally:
         stock.set_attn_implementation(before)
         del ALL_ATTENTION_FUNCTIONS[_PLAIN]
+
+
+@contextlib.contextmanager
+def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
+    """Keep the symbols of a size where transformers makes whole numbers of them (``torch_int``)."""
+    modules = {sys.modules[type(part).__module__] for part in model.modules()}
+    with shadowed([one for one in modules if hasattr(one, _WHOLE)], _WHOLE, int):
+        yield
 
 
 def _exact_gelus() -> tuple[type[nn.Module], ...]:
@@ -215,6 +257,7 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    symbolic_sizes=_symbolic_sizes,
     exact_gelus=_exact_gelus,
     image_size=_image_size,
     switched=lambda config, flags: {**config, **flags},

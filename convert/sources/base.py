@@ -124,19 +124,19 @@ class Source:
         """How the outputs differ from those of the network that the checkpoint is from, if they do."""
         if not self.regrouped:
             return ()
-        theirs, ours = self.regrouped.stored.layout, self.network
+        theirs, ours = self.regrouped.stored.numbers, self.network
         found = list(self.regrouped.losses)
         numbers, has = ours.numbers, OUTPUTS["pooled"].has(ours)
-        if theirs.pooling and numbers.pooling != theirs.pooling and self.pool is None:
+        if numbers.pooling != theirs.pooling and self.pool is None:
             pooled = f"is {numbers.pooling}, not {theirs.pooling}" if has else "is left out"
             found.append(f"the output pooled {pooled}")
-        if theirs.epsilon not in (None, numbers.epsilon):
+        if numbers.epsilon != theirs.epsilon:
             found.append(f"every LayerNorm adds {numbers.epsilon:g} to the variance, not {theirs.epsilon:g}")
         size = self.library.image_size(self.config, self.preprocessor)
         if numbers.positions and not ours.registers and size != numbers.image:
             found.append(
                 f"for images of {size[0]}x{size[1]}, {ours.library} resamples the position embedding "
-                f"of {numbers.image[0]}x{numbers.image[1]} in another way than {theirs.home}"
+                f"of {numbers.image[0]}x{numbers.image[1]} in another way than {self.regrouped.home}"
             )
         return tuple(found)
 

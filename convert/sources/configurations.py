@@ -8,6 +8,8 @@ from typing import Any
 
 from vconv import documents
 from vconv.catalog.systems import System
+from vconv.convert.architectures import dinov2
+from vconv.convert.architectures.base import GATED_MLP, Numbers
 from vconv.convert.libraries.readers import family_of, find_reader, library_of_config, require_named
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.class_names import published_config
@@ -19,6 +21,8 @@ _CODE = "auto_map"
 """The entry of a configuration that names Python code for transformers to run; it is removed."""
 _SIDES = ("image_size", "patch_size")
 """Entries that may be two numbers. Not every version of transformers takes two in every family."""
+_SILU = ("silu", "swish")
+"""Names of the activation of every published gated MLP."""
 _ADAPTERS = (ADAPTER_FILE, "adapter_model.safetensors", "adapter_model.bin")
 """Files of an adapter of PEFT, such as LoRA."""
 
@@ -42,7 +46,7 @@ def refuse_adapter(folder: Path) -> None:
 
 def read(
     system: System, path: Path, home: Path, say: Say
-) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...], Numbers | None]:
     """Read the configurations beside the weights; the published one stands for each that is not there.
 
     A name that exists is there, whatever it is: a link to nothing, as in a broken cache of a hub, is refused.
@@ -54,7 +58,8 @@ def read(
         say: receives progress lines.
 
     Returns:
-        ``config.json``, the image processor's configuration, and the names of those from the catalog.
+        ``config.json``, the image processor's configuration, the names of those from the catalog, and the
+        numbers in a ``config.json`` of another library, in whose place the published one stands.
 
     Raises:
         WeightsError: a configuration cannot be used, or is of another architecture.
@@ -76,6 +81,9 @@ def read(
     config = found[CONFIG_FILE]
     require_named(config)
     config = _encoder(config)
+    numbers = _numbers_of_counterpart(config, system, say)
+    if numbers:
+        return published_config(system), dict(system.preprocessor), files, numbers
     if family_of(config) != family_of(system.config):
         raise WeightsError(
             f"{path} has weights of another architecture",
@@ -85,7 +93,52 @@ def read(
         )
     if CONFIG_FILE in mine:
         _warn(config, say)
-    return config, found[PREPROCESSOR_FILE], from_catalog
+    return config, found[PREPROCESSOR_FILE], from_catalog, None
+
+
+SAME = (
+    "width",
+    "hidden",
+    "blocks",
+    "heads",
+    "channels",
+    "patch",
+    "registers",
+    "patch_positions",
+    "exact_gelu",
+    "stages",
+)
+"""Numbers that do not depend on the library."""
+
+
+def _numbers_of_counterpart(config: Config, system: System, say: Say) -> Numbers | None:
+    """Return the numbers in a configuration of another library for a system's network; None if it is not one.
+
+    Raises:
+        WeightsError: it describes a network of the same architecture, but with other numbers.
+    """
+    theirs, ours = find_reader(config), find_reader(system.config)
+    if not theirs or not ours or theirs is ours:
+        return None
+    if theirs.layout.architecture is not ours.layout.architecture:
+        return None
+    numbers = theirs.numbers(config)
+    _require_same(numbers, ours.numbers(published_config(system)), system)
+    say(f"{CONFIG_FILE} beside the weights is of {theirs.library}: using the one of {system.name}")
+    return numbers
+
+
+def _require_same(theirs: Numbers, ours: Numbers, system: System) -> None:
+    """Check that a configuration of another library describes the network of a system."""
+    differing = [name for name in SAME if getattr(theirs, name) != getattr(ours, name)]
+    if differing:
+        first = differing[0]
+        raise WeightsError(
+            f"{CONFIG_FILE} beside the weights describes another network than {system.name}",
+            got=f"{first} = {getattr(theirs, first)}",
+            expected=f"{getattr(ours, first)}",
+            fix="name the system that these weights belong to; `vconv list` shows them",
+        )
 
 
 def own(path: Path) -> dict[str, Any]:
@@ -128,12 +181,24 @@ def _plain(content: Config) -> dict[str, Any]:
 
 def _warn(config: Config, say: Say) -> None:
     reader = find_reader(config)
-    if reader and not reader.numbers(config).exact_gelu:
-        named = config.get("hidden_act") or config.get("model_args", {}).get("act_layer")
+    if reader is None:
+        return
+    numbers, named = reader.numbers(config), _named_activation(config)
+    if GATED_MLP in numbers.flags:
+        # DINOv2 of transformers ignores hidden_act then.
+        usual = named is None or named.lower() in _SILU or reader.layout.architecture is dinov2.ARCHITECTURE
+    else:
+        usual = numbers.exact_gelu
+    if not usual:
         say(
             f"{CONFIG_FILE} asks for the activation {named!r:.60}, which no published {reader.family} has: "
             "continue only if these weights were trained with it"
         )
+
+
+def _named_activation(config: Config) -> str | None:
+    named = config.get("hidden_act") or config.get("model_args", {}).get("act_layer")
+    return None if named is None else str(named)
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -8,21 +8,18 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from packaging.version import Version
 
 from vconv.catalog.systems import System
-from vconv.convert.architectures.base import Capability
 from vconv.convert.files import pickles, safetensors_file, shards
 from vconv.convert.files.prefixes import keep, peel
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
-from vconv.convert.libraries.readers import network, refuse_unfit
+from vconv.convert.libraries.readers import refuse_unfit
 from vconv.convert.sources import configurations
 from vconv.convert.sources.base import STORED, Origin, Source, digest_of, write_configurations
-from vconv.convert.sources.regrouping import Regrouped, regroup
-from vconv.convert.weights import recognition
+from vconv.convert.sources.regrouping import in_layout_of
 from vconv.disk import require_space
 from vconv.errors import WeightsError
 from vconv.hashes import sha256_of
@@ -199,7 +196,7 @@ def open_local(
             fix="give the weights that the artifact was made from",
         )
     home = path if path.is_dir() else path.parent
-    config, preprocessor, from_catalog = configurations.read(system, path, home, say)
+    config, preprocessor, from_catalog, theirs = configurations.read(system, path, home, say)
     # A file without a configuration beside it may be in a folder of unrelated downloads, not of one model.
     of_model = path.is_dir() or CONFIG_FILE not in from_catalog
     parts = form.files(file)
@@ -215,7 +212,7 @@ def open_local(
     if prefixes:
         say(f"removed {' and '.join(prefixes)} from the names of the tensors: training tools add them")
     published = CONFIG_FILE in from_catalog
-    config, regrouped = _in_layout_of(config, entries, scratch, stated, published, say)
+    config, regrouped = in_layout_of(config, entries, scratch, stated, published, theirs, say)
     if regrouped:
         entries = dict(regrouped.entries)
     else:
@@ -238,49 +235,6 @@ def open_local(
         regrouped=regrouped,
         periods=STORED if regrouped and regrouped.periods else None,
     )
-
-
-def _in_layout_of(
-    config: dict[str, Any],
-    entries: Mapping[str, TensorEntry],
-    scratch: Path,
-    stated: str | None,
-    published: bool,
-    say: Say,
-) -> tuple[dict[str, Any], Regrouped | None]:
-    """Make weights in another layout into weights in that of a configuration; return None if they have it.
-
-    Args:
-        config: the configuration.
-        entries: the tensors.
-        scratch: the folder with the weights.
-        stated: the home of their layout; None to recognise it.
-        published: whether the configuration is the published one, so that the flags of biases in it say
-            nothing of these weights.
-        say: receives progress lines.
-    """
-    own = network(config, entries)
-    lack = own.lack(Capability.ROLES)
-    if lack and stated:
-        raise WeightsError(
-            "--weights-layout does not apply to this system",
-            got=lack,
-            expected="an architecture whose layouts are declared",
-            fix="omit --weights-layout",
-        )
-    if lack:
-        return config, None
-    shapes = {name: entry.shape for name, entry in entries.items()}
-    found = recognition.recognise(own, shapes, stated)
-    same = found.network.layout is own.layout
-    if same and (not published or found.network.tensors() == own.tensors()):
-        return config, None
-    if found.faults:
-        if same:
-            return config, None  # the conversion says what is wrong with them
-        raise recognition.refusal(found, own.layout, shapes)
-    regrouped = regroup(found, config, scratch, say)
-    return dict(regrouped.config), regrouped
 
 
 def _licence_files(folder: Path, say: Say) -> tuple[Path, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vconv.convert.architectures.base import Part
+from vconv.convert.architectures.base import Capability, Numbers, Part
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.layouts.base import Use
@@ -26,9 +26,10 @@ from vconv.convert.network import Network
 from vconv.convert.weights import values
 from vconv.convert.weights.checkpoint import WeightsPlan
 from vconv.convert.weights.ledger import ADDED, MatchedTensor, match_tensors
-from vconv.convert.weights.recognition import Fit, canonical
+from vconv.convert.weights.recognition import Fit, canonical, recognise, refusal
 from vconv.convert.weights.regroup import regrouped, runs_of_parts
 from vconv.convert.weights.values import KINDS, Bias, Values
+from vconv.errors import WeightsError
 from vconv.types import WEIGHTS_FILE, Config, Say
 
 EPSILON = "layer_norm_eps"
@@ -103,6 +104,60 @@ class _Work:
         self.proofs[part] = why
 
 
+def in_layout_of(
+    config: dict[str, Any],
+    entries: Mapping[str, TensorEntry],
+    scratch: Path,
+    stated: str | None,
+    published: bool,
+    theirs: Numbers | None,
+    say: Say,
+) -> tuple[dict[str, Any], Regrouped | None]:
+    """Make weights in another layout into weights in that of a configuration, if they do not have it.
+
+    Args:
+        config: the configuration.
+        entries: the tensors.
+        scratch: the folder with the weights.
+        stated: the home of their layout; None to recognise it.
+        published: whether the configuration is the published one, so that the flags of biases in it say
+            nothing of these weights.
+        theirs: the numbers in the configuration of another library beside the weights; None without one.
+        say: receives progress lines.
+
+    Returns:
+        The configuration of the original, and how it was made; None if the weights have its layout.
+
+    Raises:
+        WeightsError: the weights have another layout than the stated one, or cannot be converted.
+    """
+    own = network(config, entries)
+    lack = own.lack(Capability.ROLES)
+    if lack and stated:
+        raise WeightsError(
+            "--weights-layout does not apply to this system",
+            got=lack,
+            expected="an architecture whose layouts are declared",
+            fix="omit --weights-layout",
+        )
+    if lack:
+        return config, None
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    found = recognise(own, shapes, stated)
+    same = found.network.layout is own.layout
+    if same and (not published or found.network.tensors() == own.tensors()):
+        return config, None
+    if found.faults:
+        if same:
+            return config, None  # the conversion says what is wrong with them
+        raise refusal(found, own.layout, shapes)
+    if theirs and not same:
+        numbers = replace(found.network.numbers, epsilon=theirs.epsilon, pooling=theirs.pooling)
+        found = replace(found, network=replace(found.network, known=numbers))
+    regrouped = regroup(found, config, scratch, say)
+    return dict(regrouped.config), regrouped
+
+
 def regroup(found: Fit, config: Config, scratch: Path, say: Say) -> Regrouped:
     """Make a checkpoint into an original of the library of a configuration.
 
@@ -160,21 +215,20 @@ def _fitted(config: Config, stored: Network, biases: Mapping[str, Bias]) -> tupl
     options: dict[str, Any] = {
         target.layout.options.get(rule.when, rule.when): True
         for rule in target.layout.rules
-        if rule.when and rule.when not in target.numbers.flags
+        if not rule.holds(target.numbers.flags)
         for part in rule.parts
         if biases.get(_kind(part), Bias(0.0)).greatest
     }
-    epsilon = stored.layout.epsilon
-    if EPSILON in config and epsilon not in (None, target.numbers.epsilon):
-        options[EPSILON] = epsilon
+    if EPSILON in config and stored.numbers.epsilon != target.numbers.epsilon:
+        options[EPSILON] = stored.numbers.epsilon
     if options:
         config = library_of(target).switched(config, options)
     return config, network(config, keys)
 
 
 def _base(part: str) -> str:
-    """Return the name of a part in its architecture, without the number of its block."""
-    return re.sub(r"\.\d+\.", ".{i}.", part, count=1)
+    """Return the name of a part in its architecture, without the numbers of its stage and block."""
+    return re.sub(r"\bstages\.\d+", "stages.{s}", re.sub(r"\bblocks\.\d+", "blocks.{i}", part))
 
 
 def _kind(part: str) -> str:

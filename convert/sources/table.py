@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vconv.catalog.systems import System
-from vconv.convert.architectures.base import ANY_SIZE, ON_REQUEST, Capability
+from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.sizes import fixed_size
 from vconv.convert.hubs import table as hubs
 from vconv.convert.sources import local, synthetic
 from vconv.convert.sources.base import PERIODS, Origin, Source
@@ -147,7 +148,7 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
 
 def _pooling_to_keep(source: Source, say: Say) -> str | None:
     """Return the pooling of the network that the weights are from, if the library can be told to keep it."""
-    theirs = source.stored.layout.pooling if source.regrouped else ""
+    theirs = source.stored.numbers.pooling if source.regrouped else ""
     if theirs in POOLS and source.library.pooled_by and source.network.numbers.pooling != theirs:
         say(f"the output pooled is {theirs}, as in the weights' layout, not {source.library.name}'s default")
         return theirs
@@ -171,7 +172,7 @@ def _pooled(source: Source, pool: str) -> Source:
         raise InputError(
             "--pool is not known", got=repr(pool), expected=" or ".join(POOLS), fix="name one of those"
         )
-    if library.pooled_by is None:
+    if library.pooled_by is None or source.network.stages:
         raise InputError(
             "--pool does not apply to this system",
             got=f"a system of {library.name}, whose pooled output is always {source.network.pooling}",
@@ -197,10 +198,10 @@ def _sized(source: Source, size: SizeRequest) -> Source:
     size.require_fitting(network.numbers.patch)
     config, preprocessor = source.library.resized(source.config, source.preprocessor, size.fixed)
     sized = source.configured(config, preprocessor, size=size)
-    if not {ANY_SIZE, ON_REQUEST} & sized.network.numbers.flags:
+    if lack := fixed_size(sized.network):
         raise InputError(
             "--size does not apply to this system",
-            got=f"the architecture {network.layout.family}, of which {network.library} takes one size only",
+            got=lack,
             expected="an architecture that its library runs at other sizes",
             fix="omit --size",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from vconv.convert.architectures.base import CLASSIFIER, NO_CLS_POSITION, sized
+from vconv.convert.architectures.base import CLASSIFIER, GATED_MLP, NO_CLS_POSITION, PLAIN_MLP, sized
 from vconv.convert.layouts import foreign
 from vconv.convert.layouts.base import Extra, Layout
 from vconv.convert.layouts.table import LAYOUTS
@@ -13,6 +13,7 @@ from vconv.convert.network import Network
 from vconv.errors import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
+MLPS = {PLAIN_MLP, GATED_MLP}
 _SHOWN = 3
 """Number of tensors of each kind that an error names."""
 
@@ -61,13 +62,17 @@ def fit(layout: Layout, like: Network, shapes: Shapes) -> Fit:
 def _stored(layout: Layout, like: Network, bare: Shapes) -> Iterator[Network]:
     """Yield the networks that the layout can store with these numbers and the flags that the names show."""
     heads = {head: key for head, key in layout.heads.items() if key in bare}
-    shown = {rule.when for rule in layout.rules if rule.when and rule.stored[0].replace("{i}", "0") in bare}
+    rules = [rule for rule in layout.rules if rule.stored[0].replace("{i}", "0") in bare]
+    # A plain MLP and a packed gated one may have the same names.
+    shown = {flag for rule in rules for flag in rule.when.split()} - MLPS | (like.numbers.flags & MLPS)
     choices = (True, False) if any(rule.plus for rule in layout.rules) else (True,)
     for cls_position in choices if like.numbers.positions else (True,):
         numbers = replace(
             like.numbers,
             positions=like.numbers.patch_positions + (cls_position and like.numbers.positions > 0),
             flags=frozenset(shown if cls_position else {*shown, NO_CLS_POSITION}),
+            pooling=layout.pooling or like.numbers.pooling,
+            epsilon=layout.epsilon or like.numbers.epsilon,
         )
         head = CLASSIFIER if CLASSIFIER in heads else next(iter(heads), "")
         yield Network(layout, layout.home, {}, numbers, head)

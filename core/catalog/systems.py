@@ -96,6 +96,20 @@ SYSTEMS: Mapping[str, System] = MappingProxyType(expand(FAMILIES))
 """The catalog, by short name."""
 
 
+def structures() -> dict[str, System]:
+    """Return one system of each structure, by short name: the smallest, or the one with published figures.
+
+    Sizes of a family differ in numbers alone, unless their row names a structure; so one of each is enough to
+    test what depends on the structure.
+    """
+    found: dict[tuple[str, str, str], System] = {}
+    for family in FAMILIES:
+        for size in sorted(family.sizes, key=lambda size: not size.published):
+            key = (family.name, family.structure, size.structure)
+            found.setdefault(key, SYSTEMS[family.short.format(size=size.name)])
+    return {system.name: system for system in found.values()}
+
+
 def find(name: str) -> System:
     """Find a system by its short name or its hub id.
 
@@ -116,7 +130,7 @@ _FREE = (
 """Entries of a configuration that a fine-tuned model may change: head, preprocessing and training."""
 _STATED = (
     *("architecture", "num_features", "hidden_size", "num_hidden_layers", "num_attention_heads"),
-    *("intermediate_size", "patch_size", "image_size"),
+    *("intermediate_size", "patch_size", "image_size", "hidden_sizes", "depths"),
 )
 """Entries without which a configuration does not say how large its network is."""
 _PATCHED = ("hidden_act", "query_bias", "key_bias", "value_bias", "qkv_bias")
@@ -158,7 +172,7 @@ def miniature(system: System) -> System:
     if system.library == "timm":
         preprocessing = {**system.config["pretrained_cfg"], "input_size": [3, side, side]}
         config = {
-            "num_features": numbers["embed_dim"],
+            "num_features": numbers["embed_dim"] if "embed_dim" in numbers else numbers["dims"][-1],
             "model_args": dict(numbers),
             "pretrained_cfg": preprocessing,
         }

@@ -63,7 +63,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "allow_lossy",
     ),
     "Results": (
-        *("out", "force", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
+        *("out", "force", "layout", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
         *("lang", "reports"),
     ),
     "Offline model": ("format", "soc", "gears", "om_precision"),
@@ -266,9 +266,9 @@ _CONVERTING = (
     click.option(
         "--size",
         type=TEXT,
-        metavar="H,W",
+        metavar="H,W|dynamic",
         help="Height and width of the images in pixels, multiples of the patch.  [default: the image "
-        "processor's]",
+        "processor's]. With dynamic, or dynamic:H,W, model.onnx takes images of any size.",
     ),
     click.option(
         "--opset",
@@ -296,6 +296,12 @@ _CONVERTING = (
         type=click.Choice(["authors", "library"]),
         help="The RoPE periods of a DINOv3. authors: in bfloat16, as in the authors' files. library: in "
         "float32, for a model that was trained further with a library.  [default: authors]",
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["transformers", "timm"]),
+        help="Whose names and shapes the weights of the artifact get. The artifact is one of that library.  "
+        "[default: the library of the system]",
     ),
     click.option(
         "--weights-layout",

@@ -121,6 +121,7 @@ def _opened(artifact: Artifact, record: VariantRecord) -> InspectedGraph:
         made.size,
         record.batch,
         old=made.schema_version == 1,
+        any_size=record.contract.sides is not None,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
+from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
 from vconv.catalog.systems import System
@@ -22,6 +23,7 @@ from vconv.convert.conversion import Prepared, export_graphs, image_size, prepar
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.sources.base import Source, write_configurations
+from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
@@ -35,6 +37,7 @@ from vconv.validators import validation
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
 from vconv.validators.accuracy.limits import open_limits
+from vconv.validators.accuracy.other_sizes import other_sizes
 from vconv.validators.checks.graphs import check_graph
 from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.checks.integrity import verify_tensors
@@ -66,6 +69,7 @@ def export(
     pool: str | None = None,
     periods: str | None = None,
     size: str | Sequence[int] | None = None,
+    layout: str | None = None,
     weights_layout: str | None = None,
     allow_lossy: bool = False,
     without_weights: bool = False,
@@ -96,7 +100,10 @@ def export(
         periods: the RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
             further with the periods of its library.
         size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
-            the image processor makes.
+            the image processor makes. With ``dynamic``, or ``dynamic:H,W``, ``model.onnx`` takes images of
+            any size, and all else has that size.
+        layout: whose names and shapes the artifact's weights get, ``transformers`` or ``timm``; by default,
+            those of the system's library. The artifact is then one of the other library's system.
         weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
             or ``facebook``.
         allow_lossy: whether a conversion from another layout may change the outputs.
@@ -121,9 +128,20 @@ def export(
     start = time.perf_counter()
     _check_options(batch, opset, seed, bool(images), golden, out)
     sizes = _size_request(size)
+    any_size = bool(sizes and sizes.dynamic)
+    if any_size and gears:
+        raise InputError(
+            "--gears is not used with --size dynamic",
+            got="both",
+            expected="one of them: an offline model has one image size, and its own batches",
+            fix="leave --gears out; --batch is then the batch of the offline model",
+        )
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
-    system, place = _found(name, None if weights is None else str(weights), hub, offline, say)
+    named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
+    system = counterpart(named, layout) if layout else named
+    if place is None and system is not named:
+        place = f"hub:{named.hub_id}"
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
@@ -138,17 +156,27 @@ def export(
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            passes = export_graphs(folder, prepared, made_size, batch, opset, say)
+            passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size)
             lines, sha256, tensors = writing()
         conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
         if golden:
             say("running the reference in fp32 and float64")
-            reference = golden_room.run_reference(source, pixel_values)
+            sides = Interface(source.network, made_size, any_size=any_size).sides
+            elsewhere = other_sizes(made_size, sides)
+            reference = golden_room.run_reference(source, pixel_values, sizes=elsewhere)
             golden_room.save(folder / GOLDEN_FILE, reference)
         write_configurations(folder / ORIGINAL_FOLDER, *source.own_configurations)
         graphs = [
-            open_graph(folder, graph.path, WEIGHTS_FILE, conversion.network, made_size, fixed)
+            open_graph(
+                folder,
+                graph.path,
+                WEIGHTS_FILE,
+                conversion.network,
+                made_size,
+                fixed,
+                any_size=any_size and not fixed,
+            )
             for graph in GRAPHS
             for fixed in (batch if graph.for_npu else None,)
         ]

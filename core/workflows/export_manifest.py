@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vconv._version import VERSION
+from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import ORIGINAL_FOLDER, Manifest
 from vconv.artifact.records import (
-    AxisRecord,
     ComplexityRecord,
     ContractRecord,
     FileRecord,
@@ -18,13 +18,14 @@ from vconv.artifact.records import (
     OfflineRecord,
     OriginalRecord,
     PatchRecord,
+    SizedGoldenRecord,
     SourceRecord,
     SystemRecord,
     TensorRecord,
     VariantRecord,
 )
 from vconv.catalog.systems import System
-from vconv.convert.architectures.outputs import output_names, output_shapes
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
 from vconv.convert.graphs import tracing
@@ -36,8 +37,8 @@ from vconv.convert.sources import recipe
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.hashes import sha256_of
-from vconv.types import BATCH_AXIS, CHANNELS, INPUT, VARIANTS, WEIGHTS_FILE
-from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
+from vconv.types import INPUT, VARIANTS, WEIGHTS_FILE
+from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference, sized_file
 from vconv.validators.checks.graphs import declared
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
@@ -71,7 +72,7 @@ def assemble(
         folder: the folder with all files but the manifest.
         order: how the offline model is compiled; None without an offline model.
     """
-    net = conversion.network
+    net, any_size = conversion.network, bool(source.size and source.size.dynamic)
     inspected = {graph.path.relative_to(folder).as_posix(): graph for graph in graphs}
     applied = tuple(patch.name for patch in conversion.patches)
     variants = [
@@ -82,7 +83,7 @@ def assemble(
             weights=WEIGHTS_FILE,
             precision=variant.precision,
             patches=applied,
-            contract=_contract(inspected.get(variant.path), net, size),
+            contract=_contract(inspected.get(variant.path), net, size, any_size),
             graph=_graph(inspected[variant.path], conversion.passes[variant.path])
             if variant.path in inspected
             else None,
@@ -132,6 +133,7 @@ def assemble(
             pool=source.pool,
             periods=source.periods,
             size=source.size.fixed if source.size else None,
+            dynamic_size=any_size,
             from_catalog=source.from_catalog,
             prefixes=source.prefixes,
             licence=source.licence,
@@ -157,21 +159,23 @@ def assemble(
     )
 
 
-def _contract(graph: InspectedGraph | None, network: Network, size: tuple[int, int]) -> ContractRecord:
+def _contract(
+    graph: InspectedGraph | None, network: Network, size: tuple[int, int], any_size: bool
+) -> ContractRecord:
     """Return a variant's input and outputs: as a graph declares them, or from a torch model's network."""
     if graph is None:
-        taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=(BATCH_AXIS, CHANNELS, *size))
+        interface = Interface(network, size, any_size=any_size)
+        taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=interface.taken)
         given = {
-            name: TensorRecord(name=name, dtype=FLOAT32, shape=(BATCH_AXIS, *shape[1:]))
-            for name, shape in output_shapes(network, 1, size).items()
+            name: TensorRecord(name=name, dtype=FLOAT32, shape=shape)
+            for name, shape in interface.given.items()
         }
-        axes = {BATCH_AXIS: AxisRecord(least=1, greatest=None)}
+        axes = interface.axes(None)
     else:
         (taken,) = (declared(value) for value in graph.model.graph.inputs)
         outputs = [declared(value) for value in graph.model.graph.outputs]
         given = dict(zip(output_names(network), outputs, strict=True))
-        bounds = AxisRecord(least=1, greatest=tracing.GREATEST_BATCH)
-        axes = dict.fromkeys((axis for axis in taken.shape if isinstance(axis, str)), bounds)
+        axes = graph.interface.axes(tracing.GREATEST_BATCH)
     return ContractRecord(input=taken, layout=LAYOUT, preprocessing=False, outputs=given, axes=axes)
 
 
@@ -196,7 +200,7 @@ def _offline(
         weights=None,
         precision=order.precision.limits,
         patches=tuple(patch.name for patch in conversion.patches),
-        contract=_contract(source, source.network, size),
+        contract=_contract(source, source.network, size, any_size=False),
         graph=_graph(source, (*conversion.passes[order.source], *passes.ALONE)),
         offline=OfflineRecord(
             soc=order.soc,
@@ -214,4 +218,7 @@ def _recorded(reference: Reference, images: tuple[str, ...]) -> GoldenRecord:
         reference=reference.name,
         floor=dict(reference.floor),
         to_stock_original=dict(reference.to_stock_original),
+        elsewhere=tuple(
+            SizedGoldenRecord(path=sized_file(one.size), size=one.size) for one in reference.elsewhere
+        ),
     )

@@ -58,6 +58,21 @@ def open_variant(
     artifact.require_weights()
     if runs(engine or record.engine) is Runs.GRAPHS:
         require_bounds(artifact.path(record), record, find_engine(engine or record.engine).domains)
+    session = _opened(artifact, record, device, engine, precision, patches, captured, kind)
+    session.sides = record.contract.sides
+    return session
+
+
+def _opened(
+    artifact: Artifact,
+    record: VariantRecord,
+    device: Device,
+    engine: str,
+    precision: Precision,
+    patches: Mapping[str, Patch] | None,
+    captured: bool,
+    kind: str,
+) -> Session:
     folder, size = artifact.folder, artifact.manifest.size
     if device.simulated:
         if patches is not None or captured:

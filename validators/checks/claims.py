@@ -16,10 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from vconv.artifact.artifact import Artifact, read_config
+from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import Manifest
-from vconv.artifact.records import ContractRecord, PatchRecord, TensorRecord, VariantRecord
+from vconv.artifact.records import PatchRecord, TensorRecord, VariantRecord
 from vconv.convert.architectures.base import Kind
-from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.libraries.readers import network as describe
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
@@ -29,7 +29,7 @@ from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import Line
 from vconv.convert.weights.pieces import NARROW, WHOLE
 from vconv.precisions import PRECISIONS
-from vconv.types import BATCH_AXIS, CHANNELS, CONFIG_FILE, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
+from vconv.types import BATCH_AXIS, CONFIG_FILE, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
 from vconv.validators.checks.inspected_graph import InspectedGraph
 from vconv.validators.checks.rope_tables import differing_table
 
@@ -149,18 +149,20 @@ def _cast(weight: ir.Value) -> ir.Value | None:
 
 
 def _contracts(evidence: Evidence) -> str:
-    size, network = evidence.made.size, evidence.artifact.network
-    shapes = output_shapes(network, 1, size)
+    made, network = evidence.made, evidence.artifact.network
 
     def findings() -> Iterator[str]:
         for record in evidence.made.variants:
             contract = record.contract
             yield _differs(f"the layout of {record.variant}", contract.layout, _LAYOUT)
             yield _differs(f"preprocessing in {record.variant}", contract.preprocessing, False)
-            yield _differs(f"the axes of {record.variant}", set(contract.axes), _symbols(contract))
-            batch = BATCH_AXIS if contract.batch is None else contract.batch
-            wanted = {name: (name, _FLOAT32, (batch, *shape[1:])) for name, shape in shapes.items()}
-            taken = (INPUT, _FLOAT32, (batch, CHANNELS, *size))
+            any_size = made.source.dynamic_size and contract.batch is None and not record.offline
+            shapes = Interface(network, made.size, contract.batch, any_size)
+            batches = contract.axes.get(BATCH_AXIS)
+            axes = shapes.axes(batches.greatest if batches else None)
+            yield _differs(f"the axes of {record.variant}", contract.axes, axes)
+            wanted = {name: (name, _FLOAT32, shape) for name, shape in shapes.given.items()}
+            taken = (INPUT, _FLOAT32, shapes.taken)
             yield _differs(f"the input of {record.variant}", _declared(contract.input), taken)
             yield _differs(f"the outputs of {record.variant}", set(contract.outputs), set(wanted))
             yield from (
@@ -174,11 +176,6 @@ def _contracts(evidence: Evidence) -> str:
 
 def _declared(tensor: TensorRecord) -> tuple[str, str, tuple[int | str, ...]]:
     return tensor.name, tensor.dtype, tensor.shape
-
-
-def _symbols(contract: ContractRecord) -> set[str]:
-    tensors = (contract.input, *contract.outputs.values())
-    return {axis for tensor in tensors for axis in tensor.shape if isinstance(axis, str)}
 
 
 def _graphs(evidence: Evidence) -> str:

@@ -12,6 +12,8 @@ CLASSES: Mapping[str, str] = {
     "recording": "the recorded outputs are not the original's",
     "variants": "a variant is missing",
     "image size": "it is made for images of another size",
+    "resampling": "an operator that engines compute differently, such as Resize, was left in a graph",
+    "traced size": "it computes only images of the size with which it was traced",
     "registers": "register tokens are missing, or are not the network's",
     "output names": "an output has another output's name",
     "activation": "a GELU is not the exact one",

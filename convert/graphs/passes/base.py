@@ -36,6 +36,8 @@ class PassContext:
         entries: the header of the weights file, by stored key.
         stored_key: returns the key in the weights file for the name of an initializer.
         batch: the batch size of a static graph; None for a dynamic batch.
+        patch: side of a patch, in pixels, in a graph for images of any size; else 0.
+        greatest_grid: the greatest number of rows or columns of patches in such a graph; else 0.
         opset: version of ONNX's operator set that was requested for the graph; None if no pass needs it.
         fold_elements: number of elements of the greatest constant that is folded.
     """
@@ -43,6 +45,8 @@ class PassContext:
     entries: Mapping[str, TensorEntry] = field(default_factory=dict)
     stored_key: Callable[[str], str] = _same
     batch: int | None = None
+    patch: int = 0
+    greatest_grid: int = 0
     opset: int | None = None
     fold_elements: int = FOLD_ELEMENTS
 

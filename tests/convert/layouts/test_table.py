@@ -134,7 +134,8 @@ def test_a_further_structure_has_the_keys_and_shapes_that_its_library_saves(
         found = saved(model, tmp_path)
     assert declared(config) == found
     in_memory = [name.removeprefix(net.prefix) for name in dict(model.named_parameters())]
-    assert sorted(map(net.layout.disk_key, in_memory)) == sorted(net.tensors())
+    # transformers 5 splits the packed gated MLP of DINOv2 when it loads it.
+    assert set(map(net.layout.disk_key, in_memory)) == set(net.tensors())
 
 
 @pytest.mark.parametrize("system", CLASSIFIERS, indirect=True)

@@ -23,6 +23,7 @@ from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.libraries import models
 from vconv.convert.patches import base as patches
 from vconv.convert.sources.base import Source
+from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.table import Request, open_source
 from vconv.convert.weights import checkpoint, ledger
 from vconv.errors import InputError, WeightsError
@@ -33,6 +34,7 @@ from vconv.validators.checks.integrity import verify_ledger, verify_tensors
 Refused = Callable[..., AbstractContextManager[None]]
 TRANSFORMERS3, TIMM3 = "dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m"
 TRANSFORMERS2, TIMM2 = "dinov2-large", "vit_small_patch14_reg4_dinov2.lvd142m"
+VIT, TIMM_VIT = "vit-base-patch16-224-in21k", "vit_base_patch16_224.orig_in21k"
 CASES = [(DINOV3, TRANSFORMERS3, 4), (DINOV3, TIMM3, 4), (DINOV2, TRANSFORMERS2, 0), (DINOV2, TIMM2, 4)]
 """The family, the system that it is converted for, and the number of registers."""
 each = pytest.mark.parametrize(("family", "name", "registers"), CASES)
@@ -93,6 +95,46 @@ def test_a_file_of_the_authors_gives_the_outputs_of_the_published_formulas(
         assert distance(found["last_hidden_state"], expected) < 2e-6
         assert distance(found["pooled"], expected[:, 0]) < 2e-6
     assert np.abs(expected).max() > 1
+
+
+GATED = [
+    (DINOV3, "dinov3-vits16plus", {"gated": True}),
+    (DINOV3, "vit_small_plus_patch16_dinov3.lvd1689m", {"gated": True}),
+    (DINOV3, "dinov3-vit7b16", {"gated": True, "bias": None}),
+    (DINOV2, "vit_giant_patch14_reg4_dinov2.lvd142m", {"gated": True, "hidden": 96}),
+]
+
+
+@pytest.mark.parametrize(("family", "name", "options"), GATED)
+def test_a_file_with_gated_mlps_gives_the_outputs_of_the_published_formulas(
+    family: str, name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    state, images = drawn(family, **options), pictures(family)
+    if name == "dinov3-vit7b16":
+        state |= {"local_cls_norm.weight": torch.ones(WIDTH), "local_cls_norm.bias": torch.ones(WIDTH)}
+    expected = tokens(family, state, images).numpy()
+    for found in outputs(opened(name, state, tmp_path / "a"), tmp_path / "b", images):
+        assert distance(found["last_hidden_state"], expected) < 2e-6
+
+
+@pytest.mark.parametrize("name", ["dinov3-convnext-tiny", "convnext_tiny.dinov3_lvd1689m"])
+def test_a_convnext_of_the_authors_gives_the_outputs_of_the_published_formulas(
+    name: str, tmp_path: Path
+) -> None:
+    state = published.drawn_convnext()
+    images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    expected = published.convnext_tokens(state, images).numpy()
+    for found in outputs(opened(name, state, tmp_path / "a"), tmp_path / "b", images):
+        assert distance(found["last_hidden_state"], expected) < 3e-6
+    lines = {line.source: line for line in ledger.load(tmp_path / "b" / "ledger.json")}
+    assert lines["norms.3.weight"].proof == "the same elements as norm.weight"
+
+
+def test_a_second_name_with_other_values_is_refused(tmp_path: Path, refused: Refused) -> None:
+    state = published.drawn_convnext()
+    state["norms.3.weight"] = state["norms.3.weight"] + 1
+    with refused(WeightsError, "two names and two values", "got norms.3.weight unlike norm.weight"):
+        opened("dinov3-convnext-tiny", state, tmp_path / "a")
 
 
 @third
@@ -301,3 +343,126 @@ def test_a_file_that_fits_no_layout_is_compared_with_the_nearest(tmp_path: Path,
         "and 2 more", "1 of the wrong shape: blocks.0.mlp.fc1.bias [191], not [192]",
     ):  # fmt: skip
         opened(TRANSFORMERS3, state, tmp_path / "a")
+
+
+FAMILIES = [
+    (TRANSFORMERS3, TIMM3),
+    (TRANSFORMERS2, "vit_small_patch14_dinov2.lvd142m"),
+    (TIMM2, "dinov2-with-registers-small"),
+    (VIT, TIMM_VIT),
+    ("dinov3-vits16plus", "vit_small_plus_patch16_dinov3.lvd1689m"),
+    ("dinov3-convnext-tiny", "convnext_tiny.dinov3_lvd1689m"),
+]
+"""The same networks in both libraries. timm's registers come first: on the way back, nothing is a sum."""
+
+
+def matching(name: str, other: str) -> dict[str, System]:
+    """Return the miniatures of two systems, with the same position embedding."""
+    systems = [miniature(SYSTEMS[name]), miniature(SYSTEMS[other])]
+    (side,) = (row.config["pretrained_cfg"]["input_size"][1] for row in systems if row.library == "timm")
+    return {
+        row.name: row if row.library == "timm" else replace(row, config={**row.config, "image_size": side})
+        for row in systems
+    }
+
+
+def stock_folder(system: System, folder: Path) -> State:
+    """Save what a library builds, with random values, as a user has it; return the tensors."""
+    folder.mkdir()
+    drawn_source = open_source(Request(system, "synthetic:3"), folder)
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    for name, value in tensors.items():
+        if name.endswith(("q_proj.bias", "v_proj.bias")):
+            value += 0.1
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+    assert drawn_source.regrouped is None
+    return tensors
+
+
+@pytest.mark.parametrize(("name", "other"), FAMILIES)
+def test_the_weights_of_one_library_there_and_back_are_the_same_bits(
+    name: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systems = matching(name, other)
+    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", systems)
+    expected = stock_folder(systems[name], tmp_path / "stock")
+    assert counterpart(systems[name], systems[other].library) is systems[other]
+    assert counterpart(systems[other], systems[name].library) is systems[name]
+    folders = []
+    for there, folder in ((other, "there"), (name, "back")):
+        (tmp_path / folder).mkdir()
+        given = str(folders[-1] if folders else tmp_path / "stock")
+        source = open_source(Request(systems[there], given, allow_lossy=True), tmp_path / folder)
+        assert source.regrouped is not None
+        folders.append(source.folder)
+    found = safetensors.torch.load_file(folders[-1] / "model.safetensors")
+    gone = {key for key in expected if key.endswith("mask_token") or key.startswith("pooler")}
+    assert found.keys() | gone == expected.keys()
+    for key in expected.keys() - gone:
+        assert torch.equal(found[key].view(torch.int32), expected[key].view(torch.int32)), key
+
+
+@pytest.mark.parametrize(("other", "name"), FAMILIES)
+def test_both_libraries_compute_the_same_from_converted_weights(
+    other: str, name: str, tmp_path: Path
+) -> None:
+    systems = matching(other, name)
+    stock_folder(systems[name], tmp_path / "stock")
+    (side,) = {
+        row.config["pretrained_cfg"]["input_size"][1] for row in systems.values() if row.library == "timm"
+    }
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1)).numpy()
+    outputs = []
+    for there in (name, other):
+        (tmp_path / there).mkdir()
+        pool = "cls" if there == name and systems[there].library == "timm" and "vit" in there else None
+        asked = Request(systems[there], str(tmp_path / "stock"), pool=pool)
+        source = open_source(replace(asked, allow_lossy=True), tmp_path / there)
+        with golden.running(source) as run:
+            outputs.append(run(images))
+    assert distance(outputs[1]["last_hidden_state"], outputs[0]["last_hidden_state"]) < 1e-5
+    if other != VIT:
+        assert distance(outputs[1]["pooled"], outputs[0]["pooled"]) < 1e-5
+
+
+def losses(system: System, given: Path, scratch: Path) -> tuple[str, ...]:
+    scratch.mkdir()
+    return open_source(Request(system, str(given), allow_lossy=True), scratch).losses
+
+
+def test_what_a_library_cannot_carry_is_named_as_a_loss(tmp_path: Path) -> None:
+    systems = matching(VIT, TIMM_VIT)
+    stock_folder(systems[VIT], tmp_path / "vit")
+    assert losses(systems[TIMM_VIT], tmp_path / "vit", tmp_path / "a") == (
+        "the pooler is dropped",
+        "the output pooled is cls, not pooler",
+        "every LayerNorm adds 1e-06 to the variance, not 1e-12",
+    )
+    third = matching(TRANSFORMERS3, TIMM3)
+    stock_folder(third[TIMM3], tmp_path / "timm")
+    assert losses(third[TRANSFORMERS3], tmp_path / "timm", tmp_path / "b") == (
+        "the output pooled is cls, not avg",
+    )
+
+
+def test_transformers_takes_the_epsilon_of_timm(tmp_path: Path) -> None:
+    systems = matching(VIT, TIMM_VIT)
+    stock_folder(systems[TIMM_VIT], tmp_path / "timm")
+    (tmp_path / "a").mkdir()
+    asked = Request(systems[VIT], str(tmp_path / "timm"), allow_lossy=True)
+    source = open_source(asked, tmp_path / "a")
+    assert source.config["layer_norm_eps"] == 1e-6
+    assert source.losses == ("the output pooled is left out",)
+
+
+def test_a_configuration_of_another_network_is_refused(tmp_path: Path, refused: Refused) -> None:
+    system = miniature(SYSTEMS[TRANSFORMERS3])
+    stock_folder(replace(system, config={**system.config, "num_hidden_layers": 2}), tmp_path / "stock")
+    with refused(WeightsError, f"another network than {TIMM3}", "got blocks = 2", "expected 3"):
+        open_source(Request(miniature(SYSTEMS[TIMM3]), str(tmp_path / "stock")), tmp_path)
+
+
+def test_a_system_without_a_counterpart_is_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {TIMM2: SYSTEMS[TIMM2]})
+    with refused(InputError, f"{TIMM2} has no counterpart in transformers"):
+        counterpart(SYSTEMS[TIMM2], "transformers")

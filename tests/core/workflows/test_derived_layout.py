@@ -41,6 +41,7 @@ from vconv.workflows import page_data
 
 Refused = Callable[..., AbstractContextManager[None]]
 ROLES, BLOCKS, GRID = (capability.lack for capability in Capability)
+ONE_SIZE = "its graphs take one size"
 UNKNOWN = {
     "wrong LayerNorm epsilon in a graph": ROLES,
     "another pooling in a graph": GRID,
@@ -51,8 +52,11 @@ UNKNOWN = {
     "stale positions in a graph": ROLES,
     "a graph without registers": GRID,
     "a graph of another size": GRID,
+    "a size fixed by the trace": ONE_SIZE,
+    "a Resize in a graph": ONE_SIZE,
     "a transposed query, key or value weight": ROLES,
     "a corrupted block of one weight": ROLES,
+    "a gate in the place of what it gates": ROLES,
 }
 """Faults that cannot be made where roles, or the tokens, are not known."""
 

@@ -14,7 +14,12 @@ from vconv.catalog.systems import System
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
-FAMILIES = {"timm dinov3": "dinov3_vit", "timm dinov2": "dinov2", "timm vit": "vit"}
+FAMILIES = {
+    "timm dinov3": "dinov3_vit",
+    "timm dinov2": "dinov2",
+    "timm vit": "vit",
+    "timm convnext": "dinov3_convnext",
+}
 """By family of timm: the name of the same family in transformers."""
 _KNOWN = (
     "",
@@ -183,6 +188,11 @@ def model_table(made: Manifest, words: Words) -> str:
             [words.say("model", "activations"), f"{counts.activations / 1e6:.1f} M"],
         ]
     rows.append([words.say("model", "input"), code(f"pixel_values [B, 3, {made.size[0]}, {made.size[1]}]")])
+    for variant in made.variants:
+        sides = variant.contract.sides
+        if sides and variant.graph:
+            told = words.say("model", "any_size").format(graph=variant.path, **sides[0].model_dump())
+            rows.append([words.say("model", "input"), told])
     for name, shape in made.outputs.items():
         written = code(f"{name} [B, {', '.join(map(str, shape[1:]))}]")
         pooled = name == "pooled" and made.system.pooling
