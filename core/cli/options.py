@@ -61,6 +61,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "periods",
         "weights_layout",
         "allow_lossy",
+        "state_dict",
     ),
     "Results": (
         *("out", "force", "layout", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
@@ -307,6 +308,12 @@ _CONVERTING = (
         "--weights-layout",
         type=click.Choice(["transformers", "timm", "facebook"]),
         help="Whose names and shapes the weights have.  [default: recognised]",
+    ),
+    click.option(
+        "--state-dict",
+        type=TEXT,
+        metavar="NAME",
+        help="The entry of a training checkpoint with several state dicts, such as model_ema.",
     ),
     click.option(
         "--allow-lossy",

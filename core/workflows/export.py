@@ -72,6 +72,7 @@ def export(
     layout: str | None = None,
     weights_layout: str | None = None,
     allow_lossy: bool = False,
+    state_dict: str | None = None,
     without_weights: bool = False,
     keep_dtype: bool = False,
     format: str = ONNX,
@@ -107,6 +108,7 @@ def export(
         weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
             or ``facebook``.
         allow_lossy: whether a conversion from another layout may change the outputs.
+        state_dict: the entry of a training checkpoint that has several state dicts, such as ``model_ema``.
         without_weights: whether to delete the weights file at the end; :func:`fill` makes it again.
         keep_dtype: whether to store float16 and bfloat16 weights as they are; by default they are widened to
             float32. Graphs compute in float32 in either case.
@@ -146,7 +148,16 @@ def export(
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
         asked = Request(
-            system, place, hub, pool, periods, offline, sizes, weights_layout, allow_lossy=allow_lossy
+            system,
+            place,
+            hub,
+            pool,
+            periods,
+            offline,
+            sizes,
+            weights_layout,
+            allow_lossy=allow_lossy,
+            state_dict=state_dict,
         )
         source = open_source(asked, stage.scratch, say)
         made_size = image_size(source)

@@ -139,6 +139,7 @@ def assemble(
             licence=source.licence,
             layout=source.regrouped.home if source.regrouped else None,
             losses=source.losses,
+            state_dict=source.state_dict,
         ),
         size=size,
         ledger=ledger.summary(conversion.lines),
