@@ -9,24 +9,27 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.architectures.base import ANY_SIZE, GREATEST_SIDE, ON_REQUEST
-from vconv.convert.ascend import operators
+from vconv.convert.ascend import aipp, operators
+from vconv.convert.ascend.aipp import AIPP_FILE
 from vconv.convert.graphs import tracing
 from vconv.convert.graphs.tracing import TracedGraph
 from vconv.convert.libraries import models
+from vconv.convert.libraries.image_processing import ImageProcessing
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches import table
-from vconv.convert.patches.base import Patch, WeightsFinding, find_sites
+from vconv.convert.patches.base import Patch, WeightsFinding, applied, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
-from vconv.convert.weights import checkpoint, ledger
+from vconv.convert.weights import checkpoint, ledger, regroup
 from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
 from vconv.disk import require_space
 from vconv.errors import InputError, PatchError
-from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say, silent
+from vconv.types import CHANNELS, CONFIG_FILE, FROM_IMAGES, GRAPHS, WEIGHTS_FILE, Say, silent
 
 
 @dataclass(frozen=True)
@@ -112,14 +115,20 @@ def image_size(source: Source) -> tuple[int, int]:
     """
     network, library = source.network, library_of(source.network)
     height, width = library.image_size(source.config, source.preprocessor)
-    patch, numbers = network.numbers.patch, network.numbers
-    if numbers.channels != CHANNELS:
+    if network.known.channels != CHANNELS:
         raise InputError(
             "the network does not take colour images",
-            got=f"images of {numbers.channels} channels",
+            got=f"images of {network.known.channels} channels",
             expected=f"{CHANNELS} channels: red, green and blue",
             fix="use a checkpoint for colour images; others are not supported",
         )
+    if network.observed:
+        if max(height, width) <= GREATEST_SIDE:
+            network.observed.shapes_at((height, width))
+            return height, width
+        patch = 1
+    else:
+        patch = network.numbers.patch
     if not all(patch <= side <= GREATEST_SIDE and side % patch == 0 for side in (height, width)):
         raise InputError(
             "the image size does not fit the patches",
@@ -127,7 +136,7 @@ def image_size(source: Source) -> tuple[int, int]:
             expected=f"multiples of {patch}, at most {GREATEST_SIDE}",
             fix=f"set another size in {library.files[-1]}",
         )
-    asked = source.size is not None and ON_REQUEST in numbers.flags
+    numbers, asked = network.numbers, source.size is not None and ON_REQUEST in network.numbers.flags
     if ANY_SIZE not in numbers.flags and not asked and (height, width) != numbers.image:
         raise InputError(
             "the image size does not fit the position embedding",
@@ -153,8 +162,8 @@ def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) ->
         WeightsError: the checkpoint does not fit its configuration.
     """
     before = source.network
-    matches = ledger.match_tensors(before, source.entries, **_fix(source))
-    if any(match.entry.dtype == "F64" for match in matches):
+    matches = ledger.match_tensors(before, source.original, **_fix(source))
+    if any(entry.dtype == "F64" for entry in source.entries.values()):
         say("float64 weights are rounded to float32, as the library does when it loads them")
     findings = [(patch, _found(patch, source, matches)) for patch in table.called_for(before)]
     decisions = [Decision(patch, finding.apply, finding.proof) for patch, finding in findings]
@@ -169,11 +178,13 @@ def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) ->
     write_configurations(folder, config, source.preprocessor)
     for path in source.licence_files:
         shutil.copyfile(path, folder / path.name)
+    if source.regrouped:
+        matches, dropped = regroup.without(source.regrouped.matches, dropped)
     plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped, keep_dtype)
     require_space(folder, plan.nbytes)
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
-    return Prepared(network(config, source.entries), tuple(decisions), plan)
+    return Prepared(source.with_periods(network(config, source.original)), tuple(decisions), plan)
 
 
 def _fix(source: Source) -> dict[str, str]:
@@ -198,22 +209,46 @@ def _count(folder: Path, after: Network, decisions: Sequence[Decision]) -> list[
             counted.append(decision)
             continue
         sites = find_sites(decision.patch, model, after)
-        carried = sum(site.done for site in sites)
+        places = sum(site.calls for site in sites)
+        carried = sum(site.calls for site in sites if site.done)
         carriers = decision.patch.carriers(after)
-        if "config" in carriers and carried != len(sites):
+        if "config" in carriers and carried != places:
             raise PatchError(
                 f"config.json does not carry the patch {decision.patch.name}",
                 got=f"{carried} places patched after stock loading",
-                expected=f"{len(sites)}",
+                expected=f"{places}",
                 fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later)",
             )
-        found = decision.proof or f"{len(sites)} of {len(sites)} places, carried by {' and '.join(carriers)}"
-        counted.append(replace(decision, sites=len(sites), carried=carried, proof=found))
+        _require_none_left(decision.patch, model, after)
+        found = decision.proof or f"{places} of {places} places, carried by {' and '.join(carriers)}"
+        counted.append(replace(decision, sites=places, carried=carried, proof=found))
     return counted
 
 
+def _require_none_left(patch: Patch, model: nn.Module, network: Network) -> None:
+    """Check that a patch changes every place, by a count that does not depend on how places are found."""
+    if patch.left is None:
+        return
+    with applied(model, network, [patch]):
+        left = patch.left(model, network)
+    if left:
+        raise PatchError(
+            f"the patch {patch.name} does not reach every place",
+            got=f"{left} places left",
+            expected="none",
+            fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later), unmodified",
+        )
+
+
 def export_graphs(
-    folder: Path, prepared: Prepared, size: tuple[int, int], batch: int, opset: int, say: Say
+    folder: Path,
+    prepared: Prepared,
+    size: tuple[int, int],
+    batch: int,
+    opset: int,
+    say: Say,
+    any_size: bool = False,
+    image_processing: ImageProcessing | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Export an artifact's graphs beside its checkpoint, which may be written at the same time.
 
@@ -224,17 +259,30 @@ def export_graphs(
         batch: the batch size of the static graph.
         opset: the opset of the dynamic graph.
         say: receives progress messages.
+        any_size: whether the dynamic graph takes images of any size.
+        image_processing: the steps of the image processor, to also export a graph that does them first.
 
     Returns:
         The names of the passes that were run on each graph, by graph file.
     """
-    traced: dict[int, TracedGraph] = {}
+    traced: dict[tuple[int, bool], TracedGraph] = {}
     passes: dict[str, tuple[str, ...]] = {}
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
         fixed, version = (batch, operators.GREATEST_OPSET) if graph.for_npu else (None, opset)
-        say(f"{graph.path}: {f'batch {fixed}' if fixed else 'dynamic batch'}, opset {version}")
-        if version not in traced:
-            traced[version] = tracing.trace(folder, network, patches, size, version, entries)
-        passes[graph.path] = tracing.write_graph(folder / graph.path, traced[version], fixed).passes
+        key = version, any_size and not fixed
+        axes = "dynamic batch, height and width" if key[1] else f"batch {fixed}" if fixed else "dynamic batch"
+        say(f"{graph.path}: {axes}, opset {version}")
+        if key not in traced:
+            traced[key] = tracing.trace(folder, network, patches, size, version, entries, key[1])
+        patch = network.numbers.patch if key[1] else 0
+        passes[graph.path] = tracing.write_graph(folder / graph.path, traced[key], fixed, patch).passes
+    if image_processing:
+        path, key = folder / FROM_IMAGES.path, (opset, False)
+        say(f"{path.name}: images of any size, dynamic batch, opset {opset}")
+        if key not in traced:
+            traced[key] = tracing.trace(folder, network, patches, size, opset, entries)
+        made = tracing.write_graph(path, traced[key], None, image_processing=image_processing)
+        passes[path.name] = made.passes
+        (folder / AIPP_FILE).write_text(aipp.configuration(image_processing, size))
     return passes

@@ -27,6 +27,7 @@ from vconv.validators.report.rows import (
     OutputSummary,
     PatchMapRow,
     PredictionRow,
+    SizeRow,
     SkippedBatch,
     VariantRow,
 )
@@ -79,6 +80,7 @@ class Judgement:
     Args:
         batches: the batch sizes at which it was judged.
         verdicts: by output, the worst verdict over these batches.
+        sizes: the results at other sizes of images, if it takes any.
         explanations: the causes of a failure, as far as known.
         summary: by output, a summary of the first image's values.
         fallbacks: by operator, the number of nodes that an accelerator left to the CPU; None if not known.
@@ -86,6 +88,7 @@ class Judgement:
 
     batches: tuple[int, ...] = ()
     verdicts: Mapping[str, OutputVerdict] | None = None
+    sizes: tuple[SizeRow, ...] = ()
     explanations: tuple[Explanation, ...] = ()
     summary: Mapping[str, OutputSummary] | None = None
     fallbacks: Mapping[str, int] | None = None
@@ -172,6 +175,7 @@ def variant_row(outcome: Outcome) -> VariantRow:
         status=status,
         reason=reason,
         batches=judgement.batches,
+        sizes=judgement.sizes,
         outputs=_outputs(judgement.verdicts or {}, outcome.limit, candidate.reference),
         diagnosis=tuple(ExplanationRow.model_validate(one) for one in judgement.explanations),
         output_summary=judgement.summary or {},

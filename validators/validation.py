@@ -26,6 +26,7 @@ from vconv.runtime.simulation.session import Simulated
 from vconv.runtime.timing.clocks import TimingPlan, timed
 from vconv.runtime.timing.machine_load import UNTIMED, Load
 from vconv.types import Arrays, Say, Status
+from vconv.validators import at_other_sizes
 from vconv.validators.accuracy.golden import AT_ONCE, Reference
 from vconv.validators.accuracy.limits import UNLIMITED, Limits, Pair
 from vconv.validators.accuracy.prediction import NOTHING_CHANGED, predict
@@ -63,6 +64,7 @@ class Candidate:
         open: loads it.
         subject: a description in plain data, with which a separate process can load it.
         unjudged: why it is measured but not judged; empty if it is judged.
+        any_size: whether it takes images of any size, so that it is judged at other sizes too.
     """
 
     artifact: str
@@ -74,6 +76,7 @@ class Candidate:
     open: Callable[[], Session]
     subject: OpenRequest
     unjudged: str = ""
+    any_size: bool = False
 
     @property
     def pair(self) -> Pair:
@@ -251,8 +254,14 @@ def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:
         with contextlib.suppress(EngineError):
             explanations = diagnose(FailedVariant(again, runs[0], reference, verdicts, limit))
     first = {name: array[:1] for name, array in runs[0].items()}
+    others = reference.elsewhere if candidate.any_size else ()
+    sizes = tuple(at_other_sizes.judged_at(others, session, limit or UNLIMITED))
+    told = at_other_sizes.failure(sizes) if limit and status is Status.PASSED else ""
+    if told:
+        explanations, status = [Explanation(at_other_sizes.FAULT, told)], Status.FAILED
     judgement = Judgement(
         batches=tuple(batches),
+        sizes=sizes,
         verdicts=verdicts,
         explanations=tuple(explanations),
         summary=summarise_outputs(first, session.placed),
@@ -263,7 +272,7 @@ def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:
     return replace(
         outcome,
         status=status if limit else Status.SKIPPED,
-        reason=candidate.unjudged,
+        reason=candidate.unjudged or told,
         judgement=judgement,
         patch_maps=maps,
         depth=depth,

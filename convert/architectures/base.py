@@ -6,8 +6,8 @@ Nothing here depends on a library. A layout describes how a library names and st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 ANY_SIZE = "any size"
@@ -20,12 +20,18 @@ CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
 NO_CLS_POSITION = "no_embed_class"
 """The flag of a network whose class token has no learned position embedding, as timm calls it."""
+PLAIN_MLP, GATED_MLP = "plain_mlp", "gated_mlp"
+"""The flags of networks whose MLPs are fc2(act(fc1(x))), and down(act(gate(x)) * up(x)) (SwiGLU)."""
 POOLER = "pooler"
 """The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
 """Roles of the tensors that turn an image into tokens, before the first block."""
 BLOCK = "blocks.{i}"
 """Prefix of the names of the tensors of block ``i``."""
+STAGE = "stages.{s}"
+"""Prefix of the names of the tensors of stage ``s``; those of its blocks have ``blocks.{i}`` after it."""
+MLP_RATIO = 4
+"""Number of hidden channels for each channel of a stage."""
 QUERY_KEY_VALUE = (f"{BLOCK}.query", f"{BLOCK}.key", f"{BLOCK}.value")
 """The three input projections of attention, in the order in which every library fuses them."""
 
@@ -54,7 +60,57 @@ _LACKS: Mapping[Capability, str] = {
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Stage:
+    """A stage of a network: blocks of one width, on a grid of half the height and width of the one before.
+
+    Args:
+        width: number of channels.
+        blocks: number of blocks.
+    """
+
+    width: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What vconv knows of every network, also of one whose architecture is not declared.
+
+    Args:
+        channels: number of channels of an image.
+        labels: number of classes of the classifier; 0 without one.
+        exact_gelu: whether the network calls the exact GELU, in any form.
+    """
+
+    channels: int
+    labels: int
+    exact_gelu: bool
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of each output, by name."""
+
+
+@dataclass(frozen=True)
+class Observed(Interface):
+    """What was found by building a network without weights and running it once without data.
+
+    Args:
+        outputs: the names of its outputs, in the order of :mod:`vconv.convert.architectures.outputs`.
+        gelus: how often one forward pass computes the exact GELU, as a kernel or spelled out with ``erf``.
+        kernels: how many of these calls use the kernel.
+        shapes_at: returns the shapes of the outputs for one image of (height, width). It raises an InputError
+            if the network does not take this size.
+    """
+
+    outputs: tuple[str, ...]
+    gelus: int
+    kernels: int
+    shapes_at: Callable[[tuple[int, int]], Shapes] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Numbers(Interface):
     """The numbers of a network that shapes and passes need, in the same form for every library.
 
     Args:
@@ -62,34 +118,47 @@ class Numbers:
         hidden: number of channels inside an MLP.
         blocks: number of transformer blocks.
         heads: number of attention heads.
-        channels: number of channels of an image.
         patch: side of a patch, in pixels.
         registers: number of register tokens between the class token and the patches.
         positions: number of tokens that have a learned position embedding.
-        labels: number of classes of the classifier.
         image: (height, width) that the network is made for.
         flags: options that the configuration switches on; they select the rules of a layout.
-        exact_gelu: whether the activation is the exact GELU, under any of its names.
         epsilon: the value that every LayerNorm adds to the variance.
         rope_base: base of the RoPE periods; None without RoPE.
         pooling: how ``pooled`` is computed: ``cls``, ``avg``, ``pooler``, or another name of the library.
+        stages: the stages of a network whose width changes; empty if it has the same width everywhere.
+        before: number of channels of the stage before, in the numbers of one stage.
     """
 
     width: int
     hidden: int
     blocks: int
     heads: int
-    channels: int
     patch: int
     registers: int
     positions: int
-    labels: int
     image: tuple[int, int]
     flags: frozenset[str]
-    exact_gelu: bool
     epsilon: float
     rope_base: float | None
     pooling: str
+    stages: tuple[Stage, ...] = ()
+    before: int = 0
+
+    def at(self, stage: int) -> Numbers:
+        """Return the numbers of one stage of a network whose width changes from stage to stage."""
+        width = self.stages[stage].width
+        before = self.stages[stage - 1].width if stage else 0
+        return replace(self, width=width, hidden=MLP_RATIO * width, before=before)
+
+    def first_block(self, stage: int) -> int:
+        """Return the number of a stage's first block, counted from the first stage on."""
+        return sum(one.blocks for one in self.stages[:stage])
+
+    @property
+    def stem_width(self) -> int:
+        """Number of channels of the first stage."""
+        return self.stages[0].width
 
     @property
     def cls_positions(self) -> int:
@@ -117,6 +186,16 @@ class Numbers:
         return 2 * self.width
 
 
+class Kind(StrEnum):
+    """What a stored tensor is."""
+
+    PARAMETER = "parameter"
+    STATISTIC = "statistic"
+    """A buffer of floating type, such as the running mean of a BatchNorm. It is no parameter."""
+    INTEGER = "integer"
+    """A buffer of whole numbers, such as a table of positions. It is copied as it is."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One tensor of an architecture, or one tensor per block if its name contains ``{i}``.
@@ -127,12 +206,14 @@ class Part:
         shape: dimensions, as numbers or as names of fields of :class:`Numbers`.
         head: the head that the tensor belongs to; empty for the backbone.
         unused: whether inference does not use the tensor.
+        kind: what it is.
     """
 
     role: str
     shape: tuple[str | int, ...]
     head: str = ""
     unused: bool = False
+    kind: Kind = Kind.PARAMETER
 
 
 @dataclass(frozen=True)
@@ -143,21 +224,23 @@ class Architecture:
         name: its name.
         parts: every tensor that it can have, by name. The layout decides which of them a network has.
         capabilities: the properties that vconv knows of it.
+        lacks: why it has not a capability, where there is more to say than that it is not known.
     """
 
     name: str
     parts: Mapping[str, Part]
     capabilities: frozenset[Capability] = frozenset(Capability)
+    lacks: Mapping[Capability, str] = field(default_factory=dict)
 
 
-def sized(shape: tuple[str | int, ...], numbers: Numbers) -> tuple[int, ...]:
+def sized(shape: tuple[str | int, ...], numbers: Interface) -> tuple[int, ...]:
     """Return a shape with every name replaced by its value in ``numbers``."""
     return tuple(getattr(numbers, side) if isinstance(side, str) else side for side in shape)
 
 
-def norm(name: str) -> dict[str, Part]:
+def norm(name: str, width: str = "width", role: str = "norm") -> dict[str, Part]:
     """List the tensors of a LayerNorm."""
-    return {f"{name}.weight": Part("norm", ("width",)), f"{name}.bias": Part("norm_bias", ("width",))}
+    return {f"{name}.weight": Part(role, (width,)), f"{name}.bias": Part("norm_bias", (width,))}
 
 
 def linear(
@@ -209,6 +292,18 @@ def block(
     if layer_scale:
         parts |= {f"{BLOCK}.scale{place}": Part("layer_scale", ("width",)) for place in (1, 2)}
     return parts
+
+
+def gated_mlp() -> dict[str, Part]:
+    """List the tensors of a gated MLP, down(act(gate(x)) * up(x)), which some sizes have instead of fc1, fc2.
+
+    With SiLU as the activation it is SwiGLU (Shazeer, 2020, arXiv:2002.05202).
+    """
+    return {
+        **linear(f"{BLOCK}.gate", "gate", "gate_bias", ("hidden", "width")),
+        **linear(f"{BLOCK}.up", "up", "up_bias", ("hidden", "width")),
+        **linear(f"{BLOCK}.down", "down", "down_bias", ("width", "hidden")),
+    }
 
 
 def heads(pooler: bool = False) -> dict[str, Part]:

@@ -6,8 +6,14 @@ In the released weights, all query and value biases are zero, and there is no ke
 
 from __future__ import annotations
 
-from vconv.convert.architectures.base import Architecture, block, embeddings, heads
+from vconv.convert.architectures.base import Architecture, block, embeddings, gated_mlp, heads
 
 ARCHITECTURE = Architecture(
-    "dinov3", {**embeddings(), **block(query_bias="zero_bias", value_bias="zero_bias"), **heads()}
+    "dinov3",
+    {
+        **embeddings(),
+        **block(query_bias="zero_bias", value_bias="zero_bias"),
+        **gated_mlp(),
+        **heads(),
+    },
 )

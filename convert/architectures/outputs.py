@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 from vconv.convert.architectures.base import CLASSIFIER, POOLER, Capability
 from vconv.convert.network import Network
+from vconv.types import PATCHES_AXIS, TOKENS_AXIS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_COUNTS = (6, 35)
+"""Two numbers of patches, to see which axes of an output depend on it."""
 TOKENS = "last_hidden_state"
 """The tokens after the last block and the final norm: class token, registers, patches."""
 
@@ -39,7 +42,7 @@ class Output:
 
 def _pooled(network: Network) -> bool:
     """Return whether there is a pooled output. The pooling ``pooler`` needs the head ``pooler``."""
-    by_layer = network.numbers.pooling == POOLER and network.head != POOLER
+    by_layer = network.pooling == POOLER and network.head != POOLER
     return Capability.ROLES in network.capabilities and not by_layer
 
 
@@ -75,7 +78,7 @@ OUTPUTS: Mapping[str, Output] = {
         ),
         Output(
             "logits",
-            lambda network, patches: (network.numbers.labels,),
+            lambda network, patches: (network.known.labels,),
             lambda network: network.head == CLASSIFIER,
         ),
     )
@@ -85,14 +88,37 @@ OUTPUTS: Mapping[str, Output] = {
 
 def output_names(network: Network) -> tuple[str, ...]:
     """List the outputs of a network, in the order that every graph and session uses."""
+    if network.observed:
+        return network.observed.outputs
     return tuple(name for name, output in OUTPUTS.items() if output.has(network))
 
 
 def output_shapes(network: Network, batch: int, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Return the shape that each output must have for a batch of images of (height, width)."""
+    if network.observed:
+        return {name: (batch, *shape[1:]) for name, shape in network.observed.shapes_at(size).items()}
     side = network.numbers.patch
     patches = (size[0] // side) * (size[1] // side) if side else 0
     return {name: (batch, *OUTPUTS[name].shape(network, patches)) for name in output_names(network)}
+
+
+def shapes_at_any_size(network: Network) -> dict[str, tuple[int | str, ...]]:
+    """Return the shape that each output has for images of any size, without the batch.
+
+    Axes that depend on the size are named; a length that changes with the number of patches is one of them.
+    """
+    fewer, more = ({name: row.shape(network, count) for name, row in _rows(network)} for count in _COUNTS)
+
+    def named(few: int, many: int) -> int | str:
+        if few == many:
+            return few
+        return PATCHES_AXIS if (few, many) == _COUNTS else TOKENS_AXIS
+
+    return {name: tuple(map(named, fewer[name], more[name])) for name in fewer}
+
+
+def _rows(network: Network) -> list[tuple[str, Output]]:
+    return [(name, OUTPUTS[name]) for name in output_names(network)]
 
 
 def named_outputs(network: Network, given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,26 +13,31 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.architectures.outputs import output_names
+from vconv.convert.architectures.sizes import size_bounds
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes import table as passes
 from vconv.convert.graphs.passes.base import PassContext, run_passes
 from vconv.convert.graphs.passes.point_at_weights import forget_weights
 from vconv.convert.libraries import models
 from vconv.convert.libraries.base import quiet
+from vconv.convert.libraries.image_processing import ImageProcessing
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, applied
-from vconv.types import INPUT
+from vconv.types import COLUMNS_AXIS, INPUT, ROWS_AXIS
 
 LEAST_OPSET, DEFAULT_OPSET, GREATEST_OPSET = 18, 18, 22
 GREATEST_BATCH = 1024
 """The greatest batch of the static and of the dynamic graph."""
+_TRACED_GRID = (5, 7)
+"""Rows and columns of patches with which a graph for any size is traced: not square, and no network's own."""
 _MODEL = "model."
 """Prefix of parameter names in :class:`vconv.convert.libraries.models.Outputs`."""
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
@@ -70,6 +75,7 @@ def trace(
     size: tuple[int, int],
     opset: int,
     entries: Mapping[str, TensorEntry],
+    any_size: bool = False,
 ) -> TracedGraph:
     """Trace the graph of a network with a dynamic batch; its weights refer to a checkpoint file.
 
@@ -82,26 +88,37 @@ def trace(
         size: (height, width) of the images.
         opset: version of ONNX's operator set.
         entries: the position of every weight in the checkpoint file.
+        any_size: whether height and width of the images are dynamic too.
 
     Returns:
         The graph. Its batch is symbolic, and no weight was read.
     """
+    bounds = size_bounds(network) if any_size else None
+    if bounds:
+        size = (bounds.multiple * _TRACED_GRID[0], bounds.multiple * _TRACED_GRID[1])
     mode = FakeTensorMode()
     model = models.without_weights(folder, network, mode)
     with mode:
-        images = torch.empty(2, network.numbers.channels, *size)
-    dynamic = ({0: torch.export.Dim("batch", min=1, max=GREATEST_BATCH)},)
+        images = torch.empty(2, network.known.channels, *size)
+    dynamic: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=GREATEST_BATCH)}
+    if bounds:
+        sides = {"least": bounds.least // bounds.multiple, "greatest": bounds.greatest // bounds.multiple}
+        dynamic |= {
+            axis: bounds.multiple * torch.export.Dim(name, min=sides["least"], max=sides["greatest"])
+            for axis, name in ((2, ROWS_AXIS), (3, COLUMNS_AXIS))
+        }
     wrapper = models.Outputs(model, network).eval()
     with (
         torch.no_grad(),
-        library_of(network).plain_attention(model),
+        library_of(network).plain_attention(model, network),
+        library_of(network).symbolic_sizes(model) if bounds else contextlib.nullcontext(),
         applied(model, network, [patch.traced() for patch in patches]),
         quiet(*_LOGGERS),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        program = torch.export.export(wrapper, (images,), strict=False, dynamic_shapes=dynamic)
+        program = torch.export.export(wrapper, (images,), strict=False, dynamic_shapes=(dynamic,))
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -114,27 +131,43 @@ def trace(
         if exported is None:
             raise RuntimeError("torch.onnx.export returned no program")
         traced: ir.Model = exported.model
-        parameters = {_MODEL + name for name, _ in model.named_parameters()}
+        parameters = {_MODEL + name for name in model.state_dict()}
         forget_weights(traced.graph, parameters.__contains__)
         context = PassContext(
-            entries, lambda name: network.layout.disk_key(name.removeprefix(_MODEL)), opset=opset
+            entries,
+            lambda name: network.layout.disk_key(name.removeprefix(_MODEL)),
+            opset=opset,
+            greatest_grid=bounds.greatest // bounds.multiple if bounds else 0,
         )
-        return _passed(traced, passes.TRACED, context)
+        return _passed(traced, passes.TRACED_AT_ANY_SIZE if bounds else passes.TRACED, context)
 
 
-def write_graph(path: Path, traced: TracedGraph, batch: int | None) -> TracedGraph:
+def write_graph(
+    path: Path,
+    traced: TracedGraph,
+    batch: int | None,
+    patch: int = 0,
+    image_processing: ImageProcessing | None = None,
+) -> TracedGraph:
     """Write a traced graph with a fixed or a dynamic batch.
 
     Args:
         path: the file to write.
         traced: a graph from :func:`trace`; it is not changed.
         batch: the batch size of a static graph; None for a dynamic batch.
+        patch: side of a patch, in pixels, if the graph was traced for images of any size; else 0.
+        image_processing: the steps that the graph does first, if it takes uint8 images.
 
     Returns:
         The graph as written.
     """
-    names = passes.DYNAMIC if batch is None else passes.STATIC
+    names: tuple[str, ...] = passes.DYNAMIC_SIZE if patch else passes.DYNAMIC
+    if image_processing:
+        names = passes.FROM_IMAGES
+    elif batch is not None:
+        names = passes.STATIC
     with quiet(*_LOGGERS):
-        made = traced.followed_by(names, PassContext(batch=batch))
+        context = PassContext(batch=batch, patch=patch, image_processing=image_processing)
+        made = traced.followed_by(names, context)
     ir.save(made.model, path)
     return made

@@ -38,6 +38,7 @@ def download(
     licence: str = "",
     say: Say = silent,
     offline: bool = False,
+    weights: bool = True,
 ) -> Snapshot:
     """Find a repository in the hub's cache, or download the files that are needed.
 
@@ -49,6 +50,7 @@ def download(
         licence: the licence to accept, named in the error about access.
         say: receives progress lines.
         offline: whether to use only the cache.
+        weights: whether the weights are needed; without them, only the files beside them are fetched.
 
     Returns:
         The complete snapshot: its configuration if it has one, its licences, its weights.
@@ -81,9 +83,11 @@ def download(
             raise explained(wanted, error, began=False, others=others) from error
         say(f"cannot reach {row.endpoint()}: found {repository} in the cache of {hub}")
         return found
-    weights = _chosen(wanted, files)
     try:
-        return _fetched(wanted, commit, files, weights, say)
+        if not weights:
+            beside = [name for name in _BESIDE if name in files]
+            return Snapshot(row.fetch(repository, commit, beside), row.name, repository, commit)
+        return _fetched(wanted, commit, files, _chosen(wanted, files), say)
     except row.failures() as error:
         raise explained(wanted, error, began=True, others=others) from error
 

@@ -1,23 +1,57 @@
-"""Derived layouts: layouts made from a state dict, for models without declared rules. Roles are unknown."""
+"""Derived layouts: layouts made from a state dict, for models without declared rules. Roles are not known."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from vconv.convert.architectures.base import Architecture, Part
+from vconv.convert.architectures.base import Architecture, Kind, Part
 from vconv.convert.layouts.base import Layout, one
 
 DERIVED = "derived"
 """The name of the architecture of every derived layout."""
 
 
-def derived(family: str, home: str, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
-    """Make the layout of a state dict: every tensor keeps its name and has no role.
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a state dict.
+
+    Args:
+        key: its stored key.
+        shape: its dimensions.
+        unused: whether inference does not use it.
+        kind: what it is.
+        role: what it is by its module: see :mod:`vconv.convert.libraries.module_kinds`.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    unused: bool = False
+    kind: Kind = Kind.PARAMETER
+    role: str = ""
+
+
+def derived(
+    family: str,
+    home: str,
+    tensors: Iterable[Stored],
+    renamed: Mapping[str, str] | None = None,
+    left_out: str = "",
+) -> Layout:
+    """Make the layout of a state dict: every tensor keeps its name, and has no role in the network.
 
     Args:
         family: the name of the layout.
         home: the library.
-        shapes: the shape of each tensor by key, in the order of the file.
+        tensors: the tensors, in the order of the file.
+        renamed: further names of these tensors: see :class:`.Layout`.
+        left_out: a pattern of names that are not part of the network: see :class:`.Layout`.
     """
-    architecture = Architecture(DERIVED, {key: Part("", shape) for key, shape in shapes.items()}, frozenset())
-    return Layout(family, home, architecture, tuple(one(key, key) for key in shapes))
+    tensors = tuple(tensors)
+    parts = {
+        tensor.key: Part(tensor.role, tensor.shape, unused=tensor.unused, kind=tensor.kind)
+        for tensor in tensors
+    }
+    architecture = Architecture(DERIVED, parts, frozenset())
+    rules = tuple(one(key, key) for key in parts)
+    return Layout(family, home, architecture, rules, renamed=renamed or {}, left_out=left_out)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vconv.convert.architectures import dinov3
-from vconv.convert.architectures.base import BLOCK
-from vconv.convert.layouts.base import Layout, linear, mlp, norm, one, separate_attention
+from vconv.convert.architectures.base import BLOCK, PLAIN_MLP
+from vconv.convert.layouts.base import Layout, gated_mlp, linear, mlp, norm, one, separate_attention
 
 _BLOCK = "layer.{i}"
 _ATTENTION = f"{_BLOCK}.attention"
@@ -13,6 +13,8 @@ LAYOUT = Layout(
     family="dinov3_vit",
     home="transformers",
     architecture=dinov3.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-5,
     in_memory=((r"^model\.layer\.", "layer."),),
     rules=(
         one("embeddings.cls_token", "cls_token"),
@@ -27,7 +29,8 @@ LAYOUT = Layout(
         *linear(f"{_ATTENTION}.o_proj", f"{BLOCK}.proj", "proj_bias"),
         one(f"{_BLOCK}.layer_scale1.lambda1", f"{BLOCK}.scale1"),
         *norm(f"{_BLOCK}.norm2", f"{BLOCK}.norm2"),
-        *mlp(f"{_BLOCK}.mlp.up_proj", f"{_BLOCK}.mlp.down_proj", "mlp_bias"),
+        *mlp(f"{_BLOCK}.mlp.up_proj", f"{_BLOCK}.mlp.down_proj", "mlp_bias", PLAIN_MLP),
+        *gated_mlp(f"{_BLOCK}.mlp.gate_proj", f"{_BLOCK}.mlp.up_proj", f"{_BLOCK}.mlp.down_proj", "mlp_bias"),
         one(f"{_BLOCK}.layer_scale2.lambda1", f"{BLOCK}.scale2"),
         *norm("norm", "norm"),
     ),

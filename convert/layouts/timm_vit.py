@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from vconv.convert.architectures import dinov2, dinov3, vit
-from vconv.convert.architectures.base import BLOCK
-from vconv.convert.layouts.base import Layout, Rule, fused_attention, linear, mlp, norm, one, positions
+from vconv.convert.architectures.base import BLOCK, PLAIN_MLP
+from vconv.convert.layouts.base import (
+    Layout,
+    Rule,
+    fused_attention,
+    gated_mlp,
+    linear,
+    mlp,
+    norm,
+    one,
+    packed_gated_mlp,
+    positions,
+)
 
-_MLP = mlp(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc2")
+_FC1, _FC2 = f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc2"
 _ENDS = (
     *norm("norm", "norm", "norm"),
     *norm("fc_norm", "pooled_norm", "fc_norm"),
@@ -21,6 +32,9 @@ DINOV3 = Layout(
     family="timm dinov3",
     home="timm",
     architecture=dinov3.ARCHITECTURE,
+    pooling="avg",
+    epsilon=1e-5,
+    options={"q_bias": "qkv_bias"},
     rules=(
         one("cls_token", "cls_token"),
         one("reg_token", "registers", "registers"),
@@ -32,7 +46,8 @@ DINOV3 = Layout(
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         one(f"{BLOCK}.gamma_1", f"{BLOCK}.scale1"),
         *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
-        *_MLP,
+        *mlp(_FC1, _FC2, when=PLAIN_MLP),
+        *gated_mlp(f"{_FC1}_g", f"{_FC1}_x", _FC2),
         one(f"{BLOCK}.gamma_2", f"{BLOCK}.scale2"),
         *_ENDS,
     ),
@@ -42,6 +57,8 @@ DINOV2 = Layout(
     family="timm dinov2",
     home="timm",
     architecture=dinov2.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     rules=(
         Rule(("cls_token",), ("cls_token",), plus="cls_position"),
         one("reg_token", "registers", "registers"),
@@ -52,7 +69,8 @@ DINOV2 = Layout(
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         one(f"{BLOCK}.ls1.gamma", f"{BLOCK}.scale1"),
         *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
-        *_MLP,
+        *mlp(_FC1, _FC2, when=PLAIN_MLP),
+        *packed_gated_mlp(_FC1, _FC2),
         one(f"{BLOCK}.ls2.gamma", f"{BLOCK}.scale2"),
         *_ENDS,
     ),
@@ -62,15 +80,17 @@ VIT = Layout(
     family="timm vit",
     home="timm",
     architecture=vit.ARCHITECTURE,
+    pooling="cls",
+    epsilon=1e-6,
     rules=(
-        one("cls_token", "cls_token"),
-        one("pos_embed", "positions"),
+        Rule(("cls_token",), ("cls_token",), plus="cls_position"),
+        positions("pos_embed"),
         *linear("patch_embed.proj", "patch"),
         *norm(f"{BLOCK}.norm1", f"{BLOCK}.norm1"),
         *_FUSED,
         *linear(f"{BLOCK}.attn.proj", f"{BLOCK}.proj"),
         *norm(f"{BLOCK}.norm2", f"{BLOCK}.norm2"),
-        *_MLP,
+        *mlp(_FC1, _FC2),
         *_ENDS,
     ),
 )

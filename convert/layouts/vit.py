@@ -13,6 +13,8 @@ LAYOUT = Layout(
     family="vit",
     home="transformers",
     architecture=vit.ARCHITECTURE,
+    pooling="pooler",
+    epsilon=1e-12,
     prefix="vit.",
     in_memory=(
         (r"(^|\.)layers\.(\d+)\.", r"\1encoder.layer.\2."),

@@ -5,20 +5,47 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vconv.backends import without_torch_npu
 from vconv.convert.network import Network
 from vconv.errors import VconvError, WeightsError
 from vconv.printable import shortened
 from vconv.types import CONFIG_FILE, Config
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What vconv needs from a library for networks whose architecture is not declared.
+
+    Args:
+        knows: returns whether the library has an image encoder of this name.
+        head: returns the head that a configuration asks for; it selects the class.
+        images: returns channels, height and width of the images that a configuration is made for.
+        stored: returns the stored key of each tensor of a model by its name in memory.
+        is_one_of_several: returns whether a model is one encoder of a model of several, such as images and
+            text. Its checkpoints may hold the others too.
+        spelled_out: returns a configuration that asks for the exact GELU spelled out with ``erf``; the same
+            configuration if the library has no such option.
+    """
+
+    knows: Callable[[str], bool]
+    head: Callable[[Config], str]
+    images: Callable[[Config], tuple[int, int, int]]
+    stored: Callable[[nn.Module], Mapping[str, str]]
+    is_one_of_several: Callable[[nn.Module], bool]
+    spelled_out: Callable[[Config], Config]
 
 
 @dataclass(frozen=True)
@@ -34,9 +61,13 @@ class Library:
         run: runs a model on (B, 3, H, W) and returns the tokens and all other outputs of the library, by the
             names in :mod:`vconv.convert.architectures.outputs`.
         plain_attention: makes a model compute attention with plain operators while the context is open.
+        symbolic_sizes: makes a model keep symbols of sizes while the context is open, where its library would
+            make numbers of them and so fix the size of a graph.
         exact_gelus: returns the library's classes of the exact GELU.
         image_size: returns the (height, width) that the preprocessing makes, from both configurations.
         switched: returns a configuration with flags of the architecture set.
+        encoder: returns the configuration of the image encoder, from that of a model of images and text.
+        beyond: what is needed for networks whose architecture is not declared.
         resized: returns both configurations, changed so that the model takes images of any size that it can,
             and the preprocessing makes images of a (height, width); None leaves the preprocessing as it is.
         pooled_by: returns a configuration with another pooling; None if the library's models have only one.
@@ -47,12 +78,40 @@ class Library:
     load: Callable[[Path, Network], nn.Module]
     build: Callable[[Path, Network], nn.Module]
     run: Callable[[nn.Module, Network, Tensor], Mapping[str, Tensor]]
-    plain_attention: Callable[[nn.Module], AbstractContextManager[None]]
+    plain_attention: Callable[[nn.Module, Network], AbstractContextManager[None]]
+    symbolic_sizes: Callable[[nn.Module], AbstractContextManager[None]]
     exact_gelus: Callable[[], tuple[type[nn.Module], ...]]
     image_size: Callable[[Config, Config], tuple[int, int]]
     switched: Callable[[Config, Mapping[str, bool]], dict[str, Any]]
+    encoder: Callable[[Config], Config]
+    beyond: Beyond
     resized: Callable[[Config, Config, tuple[int, int] | None], tuple[Config, Config]]
     pooled_by: Callable[[Config, str], dict[str, Any]] | None = None
+
+
+@contextlib.contextmanager
+def shadowed(modules: Iterable[ModuleType], name: str, convert: Callable[[Any], Any]) -> Iterator[None]:
+    """Let functions of modules leave a symbol as it is where they convert it to a number.
+
+    A function finds a name in its module before it finds a built-in function of that name.
+
+    Args:
+        modules: the modules.
+        name: the name by which they call the conversion.
+        convert: the conversion, for all that is no symbol.
+    """
+
+    def keep(value: Any) -> Any:
+        return value if isinstance(value, SymInt) else convert(value)
+
+    with contextlib.ExitStack() as undone:
+        for module in modules:
+            if name in vars(module):
+                undone.callback(setattr, module, name, vars(module)[name])
+            else:
+                undone.callback(delattr, module, name)
+            setattr(module, name, keep)
+        yield
 
 
 @contextlib.contextmanager
@@ -67,6 +126,28 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def parameters_without_data() -> Iterator[None]:
+    """Let the modules that are made have parameters without data; what they compute for buffers is real.
+
+    Such parameters report the device ``cpu``. A buffer that is made beside one is therefore not on the meta
+    device, where it would have no values.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def discard(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or isinstance(parameter, FakeTensor):
+            return parameter
+        with mode:
+            return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(discard)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

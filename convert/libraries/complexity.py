@@ -69,8 +69,8 @@ def measure(folder: Path, network: Network, size: tuple[int, int]) -> Complexity
     model = models.without_weights(folder, network, mode)
     wrapper = models.Outputs(model, network).eval()
     counting = _Counting()
-    plain = library_of(network).plain_attention(model)
+    plain = library_of(network).plain_attention(model, network)
     with models.caches_cleared(model), mode, torch.no_grad(), plain, counting:
-        wrapper(torch.empty(1, network.numbers.channels, *size))
+        wrapper(torch.empty(1, network.known.channels, *size))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Complexity(parameters, counting.multiply_accumulates, counting.activations)

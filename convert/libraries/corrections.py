@@ -6,7 +6,7 @@ patch therefore disagrees with the reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vconv.types import Config
+
+Stored = NDArray[np.float32] | None
+"""The RoPE periods that a checkpoint stores; None if it stores none."""
 
 
 def authors_periods(base: float, head_dim: int) -> NDArray[np.float32]:
@@ -33,38 +36,40 @@ def authors_periods(base: float, head_dim: int) -> NDArray[np.float32]:
     return rounded.astype(np.uint32).view(np.float32)
 
 
-def _correct_transformers(model: Any, config: Config) -> None:
+def _correct_transformers(model: Any, config: Config, stored: Stored) -> None:
     head_dim = config["hidden_size"] // config["num_attention_heads"]
-    periods = authors_periods(float(config.get("rope_theta", 100.0)), head_dim)
+    periods = authors_periods(float(config.get("rope_theta", 100.0)), head_dim) if stored is None else stored
     model.rope_embeddings.inv_freq = torch.from_numpy(1 / periods)
 
 
-def _correct_timm(model: Any, config: Config) -> None:
+def _correct_timm(model: Any, config: Config, stored: Stored) -> None:
     head_dim = model.embed_dim // model.blocks[0].attn.num_heads
-    model.rope.periods = torch.from_numpy(authors_periods(float(model.rope.temperature), head_dim))
+    periods = authors_periods(float(model.rope.temperature), head_dim) if stored is None else stored
+    model.rope.periods = torch.from_numpy(periods)
     if model.rope.pos_embed_cached is not None:
         model.rope.pos_embed_cached = model.rope.get_embed(model.rope.feat_shape)
 
 
-_CORRECTIONS: Mapping[str, Callable[[Any, Config], None]] = {
+_CORRECTIONS: Mapping[str, Callable[[Any, Config, Stored], None]] = {
     "dinov3_vit": _correct_transformers,
     "timm dinov3": _correct_timm,
 }
 """The correction of each family, which turns the library's model into the authors' network."""
 
 
-def correct(model: nn.Module, family: str, config: Config) -> str:
+def correct(model: nn.Module, family: str, config: Config, periods: Sequence[float] | None = None) -> str:
     """Turn an original into the reference, in place, if its family needs a correction.
 
     Args:
         model: the original, on CPU in float32.
         family: the family of its layout.
         config: its ``config.json``.
+        periods: the RoPE periods that the checkpoint stores; None to compute those of the authors.
 
     Returns:
         The name of the reference in reports.
     """
     if family not in _CORRECTIONS:
         return "original"
-    _CORRECTIONS[family](model, config)
-    return "original + authors' periods"
+    _CORRECTIONS[family](model, config, None if periods is None else np.array(periods, np.float32))
+    return "original + authors' periods" if periods is None else "original + its checkpoint's periods"

@@ -62,16 +62,33 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
         WeightsError: the library cannot build the model.
     """
     model = library_of(network).build(folder, network)
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            model.set_submodule(path, _MeanOfGrid())
+    stored = {
+        name: (tuple(tensor.shape), torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in model.state_dict().items()
+    }
     with mode:
-        parameters = {name: torch.empty(shape) for name, shape in shapes.items()}
+        parameters = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in stored.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval().requires_grad_(False)
 
 
+class _MeanOfGrid(nn.Module):
+    """The mean over height and width, as an adaptive pooling to one cell computes it.
+
+    torch 2.9 exports the pooling as a loop over cells, which no NPU runs.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pool (B, D, H, W) to (B, D, 1, 1)."""
+        return features.mean(dim=(2, 3), keepdim=True)
+
+
 @contextlib.contextmanager
 def caches_cleared(model: nn.Module) -> Iterator[None]:
-    """Clear the caches that functions of a model's modules have filled, when the context closes.
+    """Clear the caches that functions and methods of a model's modules have filled, when the context closes.
 
     transformers caches the coordinates of patches. A model that is run without data would leave tensors
     without data there for the next model of the process.
@@ -79,8 +96,10 @@ def caches_cleared(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in {type(part).__module__ for part in model.modules()}:
-            for value in vars(sys.modules[name]).values():
+        kinds = {type(part) for part in model.modules()}
+        for place in (*kinds, *{sys.modules[kind.__module__] for kind in kinds}):
+            for found in vars(place).values():
+                value = getattr(found, "__func__", found)
                 cells = getattr(value, "__closure__", None) or ()
                 for function in (value, *(cell.cell_contents for cell in cells)):
                     if hasattr(function, "cache_clear"):

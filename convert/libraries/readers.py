@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from vconv.convert.architectures.base import CLASSIFIER, POOLER, Numbers
-from vconv.convert.layouts import dinov2, dinov3_vit, timm_vit, vit
+from vconv.convert.layouts import convnext, dinov2, dinov3_vit, timm_vit, vit
 from vconv.convert.layouts.base import Layout
 from vconv.convert.libraries import timm_config, transformers_config, transformers_options
 from vconv.convert.network import Network
@@ -45,8 +45,8 @@ def _transformers(layout: Layout, numbers: Callable[[Config], Numbers]) -> Reade
     return Reader(layout, "transformers", transformers_config.names(layout.family), numbers)
 
 
-def _timm(layout: Layout, pattern: str) -> Reader:
-    return Reader(layout, "timm", timm_config.names(pattern), timm_config.read)
+def _timm(layout: Layout, pattern: str, numbers: Callable[[Config], Numbers] = timm_config.read) -> Reader:
+    return Reader(layout, "timm", timm_config.names(pattern), numbers)
 
 
 READERS: Mapping[str, Reader] = {
@@ -54,9 +54,12 @@ READERS: Mapping[str, Reader] = {
     for reader in (
         _transformers(dinov3_vit.LAYOUT, transformers_config.dinov3_vit),
         _transformers(dinov2.LAYOUT, transformers_config.dinov2),
+        _transformers(dinov2.WITH_REGISTERS, transformers_config.dinov2_with_registers),
         _transformers(vit.LAYOUT, transformers_config.vit),
         _timm(timm_vit.DINOV3, r"vit_\w+_dinov3(_qkvb)?"),
         _timm(timm_vit.DINOV2, r"vit_\w+_(reg4_)?dinov2"),
+        _transformers(convnext.DINOV3, transformers_config.dinov3_convnext),
+        _timm(convnext.TIMM, r"convnext_(tiny|small|base|large)", timm_config.read_convnext),
         _timm(timm_vit.VIT, r"vit_[a-z]+_patch\d+_\d+"),
     )
 }
@@ -64,22 +67,38 @@ READERS: Mapping[str, Reader] = {
 
 
 _NAMED_BY: Mapping[str, str] = {"transformers": "model_type", "timm": "architecture"}
-"""Library -> the entry of its ``config.json`` that names the network."""
+"""Library -> the entry of its ``config.json`` that names the network. The last that is there counts."""
 
 
-def find_reader(config: Config) -> Reader:
-    """Choose the reader of a configuration.
+def find_reader(config: Config) -> Reader | None:
+    """Choose the reader of a configuration; None if its architecture is not declared.
 
     Raises:
-        UnknownNameError: vconv has no reader for it.
         WeightsError: it names no network.
     """
-    for reader in READERS.values():
-        if reader.describes(config):
-            return reader
     require_named(config)
-    name = str(config.get("architecture") or config.get("model_type"))
-    raise UnknownNameError("architecture", name, READERS, fix="use a checkpoint of a listed system")
+    return next((reader for reader in READERS.values() if reader.describes(config)), None)
+
+
+def library_of_config(config: Config) -> str:
+    """Return the name of the library that builds the network of a configuration.
+
+    Raises:
+        WeightsError: it names no network.
+    """
+    reader = find_reader(config)
+    return reader.library if reader else [name for name, key in _NAMED_BY.items() if config.get(key)][-1]
+
+
+def family_of(config: Config) -> str:
+    """Return the family of a configuration: the name of its declared or derived layout.
+
+    Raises:
+        WeightsError: it names no network.
+    """
+    reader, library = find_reader(config), library_of_config(config)
+    name = str(config.get(_NAMED_BY[library]))
+    return reader.family if reader else name if library == "transformers" else f"{library} {name}"
 
 
 def require_named(config: Config) -> None:
@@ -106,11 +125,14 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
             default head of the layout.
 
     Raises:
-        UnknownNameError: vconv has no reader for it.
+        UnknownNameError: its library has no image encoder of this name.
         WeightsError: the configuration lacks a number, or asks for an option that vconv does not support.
     """
+    held = frozenset(keys)
     reader = find_reader(config)
-    heads, numbers, held = reader.layout.heads, reader.numbers(config), frozenset(keys)
+    if reader is None:
+        return _derived(config, held)
+    heads, numbers = reader.layout.heads, reader.numbers(config)
     asked = not held and reader.asks_for_classifier(config)
     if CLASSIFIER in numbers.flags or asked or heads.get(CLASSIFIER) in held:
         head = CLASSIFIER
@@ -119,6 +141,19 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
         has = any(key.removeprefix(reader.layout.prefix).startswith(pooler) for key in held)
         head = POOLER if pooler and (has or not held) else ""
     return Network(reader.layout, reader.library, config, numbers, head)
+
+
+def _derived(config: Config, keys: frozenset[str]) -> Network:
+    """Return a network whose architecture is not declared, from what its library builds."""
+    from vconv.convert.libraries import derivation
+    from vconv.convert.libraries.table import LIBRARIES
+
+    library = library_of_config(config)
+    name = str(config[_NAMED_BY[library]])
+    if not LIBRARIES[library].beyond.knows(name):
+        fix = f"give an image encoder that the installed {library} has, or a checkpoint of a listed family"
+        raise UnknownNameError("architecture", name, READERS, fix=fix)
+    return derivation.derive(config, library, family_of(config), keys)
 
 
 def refuse_unfit(config: Config, keys: Iterable[str]) -> None:
@@ -132,6 +167,6 @@ def refuse_unfit(config: Config, keys: Iterable[str]) -> None:
         WeightsError: the class is not exported, or the checkpoint does not fit it.
     """
     reader = find_reader(config)
-    if reader.library == "transformers":
+    if reader and reader.library == "transformers":
         classifier = reader.layout.heads.get(CLASSIFIER)
         transformers_options.refuse_class(config, reader.family, classifier in frozenset(keys))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vconv.convert.architectures.outputs import TOKENS
-from vconv.convert.libraries.base import Library, quiet, understood
+from vconv.convert.libraries.base import Beyond, Library, parameters_without_data, quiet, shadowed, understood
 from vconv.convert.network import Network
 from vconv.errors import WeightsError
 from vconv.types import CHANNELS, CONFIG_FILE, WEIGHTS_FILE, Config
@@ -42,9 +42,11 @@ def _create(folder: Path, pretrained: bool) -> Any:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
 
 
-def _same_bits(left: Tensor, right: Tensor) -> bool:
+def _same_bits(loaded: Tensor, stored: Tensor) -> bool:
     """Compare float32 tensors bit by bit, because a stored value may be NaN, which never equals itself."""
-    return torch.equal(left.view(torch.int32), right.view(torch.int32))
+    if not loaded.is_floating_point():
+        return torch.equal(loaded, stored)
+    return torch.equal(loaded.view(torch.int32), stored.float().view(torch.int32))
 
 
 def _load(folder: Path, network: Network) -> nn.Module:
@@ -52,7 +54,7 @@ def _load(folder: Path, network: Network) -> nn.Module:
     with safetensors.safe_open(folder / WEIGHTS_FILE, "pt") as file:
         stored = set(file.keys())
         for name, loaded in model.state_dict().items():
-            if name not in stored or not _same_bits(loaded, file.get_tensor(name).float()):
+            if name not in stored or not _same_bits(loaded, file.get_tensor(name)):
                 raise WeightsError(
                     "timm does not load all of the weights",
                     got=f"{name} with values that are not from the file",
@@ -63,6 +65,9 @@ def _load(folder: Path, network: Network) -> nn.Module:
 
 
 def _build(folder: Path, network: Network) -> nn.Module:
+    if network.observed:
+        with parameters_without_data():
+            return cast("nn.Module", _create(folder, pretrained=False))
     with torch.device("meta"):
         model = cast("nn.Module", _create(folder, pretrained=False))
     rope: Any = getattr(model, "rope", None)
@@ -76,12 +81,12 @@ def _build(folder: Path, network: Network) -> nn.Module:
 
 
 def describe(config: Config) -> nn.Module:
-    """Build the model of a configuration on the meta device, to read its numbers from it.
+    """Build the model of a configuration without data, to read its numbers from it.
 
     Raises:
         WeightsError: timm cannot build the model.
     """
-    with tempfile.TemporaryDirectory(prefix="vconv-") as name, torch.device("meta"):
+    with tempfile.TemporaryDirectory(prefix="vconv-") as name, parameters_without_data():
         folder = Path(name)
         (folder / CONFIG_FILE).write_text(json.dumps(dict(config)))
         return cast("nn.Module", _create(folder, pretrained=False))
@@ -89,14 +94,32 @@ def describe(config: Config) -> nn.Module:
 
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
     stock: Any = model
-    tokens = stock.forward_features(pixel_values)
-    pooled = stock.forward_head(tokens, pre_logits=True)
-    logits = stock.forward_head(tokens) if network.head == "classifier" else pooled
+    if network.observed:
+        return _observable(stock, pixel_values)
+    features = stock.forward_features(pixel_values)
+    pooled = stock.forward_head(features, pre_logits=True)
+    logits = stock.forward_head(features) if network.head == "classifier" else pooled
+    tokens = _tokens(stock, features, pooled) if network.stages else features
     return {TOKENS: tokens, "pooled": pooled, "logits": logits}
 
 
+def _tokens(model: Any, features: Tensor, pooled: Tensor) -> Tensor:
+    """Return the tokens of a ConvNeXt: the pooled one, then the normed patches of (B, D, H, W)."""
+    patches = model.head.norm(features).flatten(2).transpose(1, 2)
+    return torch.cat([pooled.unsqueeze(1), patches], dim=1)
+
+
+def _observable(stock: Any, pixel_values: Tensor) -> Mapping[str, Tensor]:
+    """Run a model whose architecture is not declared; return what it gives as single tensors."""
+    features = stock.forward_features(pixel_values)
+    found = {TOKENS: features, "pooled": stock.forward_head(features, pre_logits=True)}
+    if stock.num_classes:
+        found["logits"] = stock.forward_head(features)
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+
 @contextlib.contextmanager
-def _plain(model: nn.Module) -> Iterator[None]:
+def _plain(model: nn.Module, network: Network) -> Iterator[None]:
     """Switch fused attention off in every module, and on again on exit."""
     fused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False)]
     for module in fused:
@@ -106,6 +129,15 @@ def _plain(model: nn.Module) -> Iterator[None]:
     finally:
         for module in fused:
             module.fused_attn = True
+
+
+@contextlib.contextmanager
+def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
+    """Keep the symbols of a size where timm's grid for RoPE divides by ``float(size)``."""
+    from timm.layers import pos_embed_sincos
+
+    with shadowed([pos_embed_sincos], "float", float):
+        yield
 
 
 def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
@@ -156,6 +188,22 @@ def _pooled_by(config: Config, pool: str) -> dict[str, Any]:
     return {**_switched(config, flags), "global_pool": word}
 
 
+def _knows(name: str) -> bool:
+    import timm
+
+    return bool(timm.is_model(name))
+
+
+def _images(config: Config) -> tuple[int, int, int]:
+    channels, height, width = preprocessing(config)["input_size"]
+    return int(channels), int(height), int(width)
+
+
+def _own_names(model: nn.Module) -> Mapping[str, str]:
+    """Return every name of a state dict as its own stored key: timm's names in memory are those on disk."""
+    return {name: name for name in model.state_dict()}
+
+
 LIBRARY = Library(
     name="timm",
     files=(CONFIG_FILE,),
@@ -163,9 +211,19 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    symbolic_sizes=_symbolic_sizes,
     exact_gelus=exact_gelus,
     image_size=_image_size,
     switched=_switched,
+    encoder=lambda config: config,
+    beyond=Beyond(
+        knows=_knows,
+        head=lambda config: "",
+        images=_images,
+        stored=_own_names,
+        is_one_of_several=lambda model: False,
+        spelled_out=lambda config: config,
+    ),
     resized=_resized,
     pooled_by=_pooled_by,
 )

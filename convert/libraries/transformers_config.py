@@ -8,9 +8,13 @@ from typing import Any, TypeGuard
 from vconv.convert.architectures.base import (
     ANY_SIZE,
     CLASSIFIER,
+    GATED_MLP,
+    MLP_RATIO,
     NO_CLS_POSITION,
     ON_REQUEST,
+    PLAIN_MLP,
     Numbers,
+    Stage,
 )
 from vconv.convert.libraries.transformers_options import EXACT_GELU, refuse_options
 from vconv.errors import WeightsError
@@ -26,6 +30,8 @@ _GREATEST: Mapping[str, int] = {
     "mlp_ratio": 1_024,
     "num_channels": 1_024,
     "num_register_tokens": 4_096,
+    "hidden_sizes": 65_536,
+    "depths": 1_000,
     "patch_size": 1_024,
     "image_size": 8_192,
     "num_labels": 1_000_000,
@@ -54,6 +60,15 @@ _DINOV2: Mapping[str, Any] = {
     "use_swiglu_ffn": False,
     "use_mask_token": True,
 }
+_DINOV2_WITH_REGISTERS: Mapping[str, Any] = {**_DINOV2, "num_register_tokens": 4}
+_CONVNEXT: Mapping[str, Any] = {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "num_channels": 3,
+    "image_size": 224,
+    "hidden_sizes": [96, 192, 384, 768],
+    "depths": [3, 3, 9, 3],
+}
 _VIT: Mapping[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True}
 """The defaults of transformers for values that a configuration does not give."""
 
@@ -73,6 +88,18 @@ def whole(config: Config, name: str, least: int = 1) -> int:
     if _is_whole(number, name, least):
         return number
     raise _senseless(config, name, f"a whole number from {least} to {_greatest(name)}")
+
+
+def wholes(config: Config, name: str) -> list[int]:
+    """Return a list of whole numbers from a configuration.
+
+    Raises:
+        WeightsError: it is missing or invalid.
+    """
+    given = config.get(name)
+    if isinstance(given, list | tuple) and given and all(_is_whole(number, name) for number in given):
+        return list(given)
+    raise _senseless(config, name, f"a list of whole numbers from 1 to {_greatest(name)}")
 
 
 def sides(config: Config, name: str) -> tuple[int, int]:
@@ -131,6 +158,7 @@ def read(
     *,
     hidden: Callable[[Config], int],
     gated: str = "",
+    silu: bool = False,
     pooling: str = "cls",
     learned_positions: bool = True,
     any_size: bool = False,
@@ -144,6 +172,7 @@ def read(
         defaults: the defaults of transformers for values that the configuration does not give.
         hidden: returns the number of channels inside an MLP from the configuration.
         gated: the flag that asks for a gated MLP; empty if the family has no such flag.
+        silu: whether the activation of a gated MLP is SiLU, whatever the configuration says.
         pooling: how ``pooled`` is computed.
         learned_positions: whether there is a learned position embedding for each token.
         any_size: whether the network takes images of any size.
@@ -155,13 +184,7 @@ def read(
     """
     config = {"num_register_tokens": 0, "num_labels": NUM_LABELS, **defaults, **config}
     refuse_options(config)
-    if gated and config.get(gated):
-        raise WeightsError(
-            "config.json asks for a gated MLP",
-            got=f"{gated} = true",
-            expected=f"{gated} = false",
-            fix="use a variant with a plain MLP; gated ones are not supported yet",
-        )
+    gates = bool(gated and config.get(gated))
     patch, (height, width_of_image) = _patch(config), _image(config, any_shape)
     width, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
     if width % heads:
@@ -172,7 +195,8 @@ def read(
             fix="correct the number that differs from the published config.json",
         )
     flags = {name for name, value in config.items() if value is True}
-    flags -= {ANY_SIZE, ON_REQUEST, CLASSIFIER, NO_CLS_POSITION}
+    flags -= {ANY_SIZE, ON_REQUEST, CLASSIFIER, NO_CLS_POSITION, GATED_MLP, PLAIN_MLP}
+    flags.add(GATED_MLP if gates else PLAIN_MLP)
     flags |= {ANY_SIZE} if any_size else {ON_REQUEST} if on_request and height == width_of_image else set()
     return Numbers(
         width=width,
@@ -186,7 +210,7 @@ def read(
         labels=_labels(config),
         image=(height, width_of_image),
         flags=frozenset(flags),
-        exact_gelu=config["hidden_act"] in EXACT_GELU,
+        exact_gelu=config["hidden_act"] in EXACT_GELU and not (gates and silu),
         epsilon=real(config, "layer_norm_eps"),
         rope_base=None if config.get("rope_theta") is None else real(config, "rope_theta"),
         pooling=pooling,
@@ -223,7 +247,9 @@ def _intermediate(config: Config) -> int:
 
 
 def _ratio(config: Config) -> int:
-    return int(whole(config, "hidden_size") * real(config, "mlp_ratio"))
+    hidden = int(whole(config, "hidden_size") * real(config, "mlp_ratio"))
+    # A gated MLP has two thirds of the channels, rounded up to a multiple of eight.
+    return (int(hidden * 2 / 3) + 7) // 8 * 8 if config.get("use_swiglu_ffn") else hidden
 
 
 def dinov3_vit(config: Config) -> Numbers:
@@ -239,9 +265,44 @@ def dinov3_vit(config: Config) -> Numbers:
     )
 
 
+def dinov3_convnext(config: Config) -> Numbers:
+    """Read the configuration of a DINOv3 ConvNeXt."""
+    config = {**_CONVNEXT, **config}
+    refuse_options(config)
+    widths, depths = wholes(config, "hidden_sizes"), wholes(config, "depths")
+    if len(widths) != len(depths):
+        raise _senseless(config, "depths", f"{len(widths)} numbers, as in hidden_sizes")
+    stages = tuple(map(Stage, widths, depths))
+    return Numbers(
+        width=widths[-1],
+        hidden=MLP_RATIO * widths[-1],
+        blocks=sum(depths),
+        heads=1,
+        channels=whole(config, "num_channels"),
+        patch=2 * 2 ** len(stages),
+        registers=0,
+        positions=0,
+        labels=0,
+        image=_image(config, any_shape=True),
+        flags=frozenset({ANY_SIZE}),
+        exact_gelu=config["hidden_act"] in EXACT_GELU,
+        epsilon=real(config, "layer_norm_eps"),
+        rope_base=None,
+        pooling="cls",
+        stages=stages,
+    )
+
+
 def dinov2(config: Config) -> Numbers:
-    """Read the configuration of a DINOv2 model without registers."""
-    return read(config, _DINOV2, hidden=_ratio, gated="use_swiglu_ffn", any_size=True)
+    """Read the configuration of a DINOv2 without registers."""
+    return read(config, _DINOV2, hidden=_ratio, gated="use_swiglu_ffn", silu=True, any_size=True)
+
+
+def dinov2_with_registers(config: Config) -> Numbers:
+    """Read the configuration of a DINOv2 with registers."""
+    return read(
+        config, _DINOV2_WITH_REGISTERS, hidden=_ratio, gated="use_swiglu_ffn", silu=True, any_size=True
+    )
 
 
 def vit(config: Config) -> Numbers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -14,19 +15,25 @@ from torch import Tensor, nn
 
 from vconv.convert.architectures.base import CLASSIFIER, ON_REQUEST, POOLER
 from vconv.convert.architectures.outputs import OUTPUTS, TOKENS
-from vconv.convert.libraries.base import Library, stock_transformers, understood
+from vconv.convert.libraries import transformers_beyond
+from vconv.convert.libraries.base import (
+    Library,
+    parameters_without_data,
+    quiet,
+    shadowed,
+    stock_transformers,
+    understood,
+)
 from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
 
-_CLASSES = {
-    "": "AutoModel",
-    POOLER: "AutoModel",
-    CLASSIFIER: "AutoModelForImageClassification",
-}
+_CLASSES = {**transformers_beyond.AUTO, POOLER: transformers_beyond.AUTO[""]}
 """The class that loads a model in stock transformers, by the head of the network."""
 _PLAIN = "vconv_plain"
+_WHOLE = "torch_int"
+"""The function of transformers that makes a whole number of a size."""
 _STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
 """Arguments for reading a folder: no download, no code from the folder, and outputs with names."""
 
@@ -50,11 +57,15 @@ def _heads(network: Network) -> dict[str, bool]:
 
 
 def _load(folder: Path, network: Network) -> nn.Module:
-    with understood("transformers"), stock_transformers() as transformers, _without_progress_bars():
+    # Of the tensors that it does not use, the ledger and the error below speak.
+    heard = quiet("transformers") if network.observed else contextlib.nullcontext()
+    with understood("transformers"), stock_transformers() as transformers, _without_progress_bars(), heard:
         factory = getattr(transformers, _CLASSES[network.head])
         model, notes = factory.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **_heads(network), **_STRICTLY
         )
+    if network.observed:  # the ledger judges every tensor of the file that the network does not have
+        notes.pop("unexpected_keys", None)
     wrong = {kind: sorted(map(str, found)) for kind, found in notes.items() if found}
     if wrong:
         raise WeightsError(
@@ -67,6 +78,8 @@ def _load(folder: Path, network: Network) -> nn.Module:
 
 
 def _build(folder: Path, network: Network) -> nn.Module:
+    if network.observed:
+        return _build_undeclared(folder, network)
     with understood("transformers"), stock_transformers() as transformers, torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
         factory = getattr(transformers, _CLASSES[network.head])
@@ -74,14 +87,57 @@ def _build(folder: Path, network: Network) -> nn.Module:
     for name, child in list(model.named_children()):
         if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
             setattr(model, name, type(child)(config))
+    for name, module in list(model.named_modules()):
+        if network.layout.stores_packed(name) and hasattr(module, "gate_proj"):
+            model.set_submodule(name, _PackedGatedMlp(module))
     return model
 
 
+class _PackedGatedMlp(nn.Module):
+    """A gated MLP with the gate and up projections as one layer, as its file and older versions have it.
+
+    transformers 5 splits this layer when it loads DINOv2. A graph refers to tensors of the file. So it is
+    traced from one layer; the products are the same.
+
+    Args:
+        module: the gated MLP of transformers 5.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        gate, down = module.gate_proj, module.down_proj
+        self.weights_in = nn.Linear(gate.in_features, 2 * gate.out_features, device="meta")
+        self.weights_out = nn.Linear(down.in_features, down.out_features, device="meta")
+        self.act_fn = module.act_fn
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Compute down(act(gate(x)) * up(x)) of (B, N, D)."""
+        gate, up = self.weights_in(tokens).chunk(2, dim=-1)
+        return cast("Tensor", self.weights_out(self.act_fn(gate) * up))
+
+
+def _build_undeclared(folder: Path, network: Network) -> nn.Module:
+    """Build a model with parameters on the meta device; its own eager attention needs no other operators."""
+    with (
+        understood("transformers"),
+        stock_transformers() as transformers,
+        transformers_beyond.without_initialising(),
+        parameters_without_data(),
+    ):
+        config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
+        factory = getattr(transformers, _CLASSES[network.head])
+        model = factory.from_config(config, trust_remote_code=False, attn_implementation="eager")
+    return cast("nn.Module", model)
+
+
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
+    if network.observed:
+        return transformers_beyond.run(model, network, pixel_values)
     found: dict[str, Tensor] = {}
     options = _options(network, pixel_values)
     if network.head == CLASSIFIER:
-        stock, found["logits"] = _classified(model, pixel_values, options)
+        stock, classified = transformers_beyond.classified(model, pixel_values, options)
+        found["logits"] = classified.logits
     else:
         stock = model(pixel_values, **options)
     if OUTPUTS["pooled"].has(network):
@@ -98,22 +154,6 @@ def _options(network: Network, pixel_values: Tensor) -> Mapping[str, bool]:
     sides = tuple(pixel_values.shape[2:])
     own = all(isinstance(side, int) for side in sides) and sides == network.numbers.image
     return {} if own or ON_REQUEST not in network.numbers.flags else {"interpolate_pos_encoding": True}
-
-
-def _classified(model: Any, pixel_values: Tensor, options: Mapping[str, bool]) -> tuple[Any, Tensor]:
-    """Run a stock classifier; return the output of its backbone, and its logits."""
-    seen: list[Any] = []
-
-    def see(module: nn.Module, given: Any, result: Any) -> None:
-        seen.append(result)
-
-    backbone: nn.Module = model.base_model
-    handle = backbone.register_forward_hook(see)
-    try:
-        logits = model(pixel_values, **options).logits
-    finally:
-        handle.remove()
-    return seen[0], logits
 
 
 def _plain_attention(
@@ -134,11 +174,21 @@ def _plain_attention(
 
 
 @contextlib.contextmanager
-def _plain(model: nn.Module) -> Iterator[None]:
-    """Make a model use plain attention; restore its attention and the registry of transformers on exit."""
+def _plain(model: nn.Module, network: Network) -> Iterator[None]:
+    """Make a model use plain attention; restore its attention and the registry of transformers on exit.
+
+    A model whose architecture is not declared keeps its own eager attention: it may add a bias to the logits.
+    """
+    if network.observed:
+        yield
+        return
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     stock: Any = model
+    if not getattr(stock, "_supports_sdpa", False):
+        # A convolutional network has no attention.
+        yield
+        return
     before = stock.config._attn_implementation
     ALL_ATTENTION_FUNCTIONS[_PLAIN] = _plain_attention
     try:
@@ -147,6 +197,14 @@ def _plain(model: nn.Module) -> Iterator[None]:
     finally:
         stock.set_attn_implementation(before)
         del ALL_ATTENTION_FUNCTIONS[_PLAIN]
+
+
+@contextlib.contextmanager
+def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
+    """Keep the symbols of a size where transformers makes whole numbers of them (``torch_int``)."""
+    modules = {sys.modules[type(part).__module__] for part in model.modules()}
+    with shadowed([one for one in modules if hasattr(one, _WHOLE)], _WHOLE, int):
+        yield
 
 
 def _exact_gelus() -> tuple[type[nn.Module], ...]:
@@ -160,6 +218,8 @@ def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
     given = cropped or preprocessor.get("size", {})
     if given == {}:
         return sides(config, "image_size")
+    if isinstance(given, Mapping) and "crop_pct" in preprocessor:
+        given = given.get("shortest_edge")  # ConvNeXt's processor crops to a square of this side
     both: list[Any] = [given.get("height"), given.get("width")] if isinstance(given, Mapping) else [given] * 2
     if not all(isinstance(side, int) for side in both):
         raise InputError(
@@ -197,8 +257,11 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    symbolic_sizes=_symbolic_sizes,
     exact_gelus=_exact_gelus,
     image_size=_image_size,
     switched=lambda config, flags: {**config, **flags},
+    encoder=transformers_beyond.image_encoder,
+    beyond=transformers_beyond.BEYOND,
     resized=_resized,
 )

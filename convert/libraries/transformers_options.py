@@ -18,7 +18,12 @@ ACTIVATIONS = (
 the exact GELU, or need an operator that CANN does not list."""
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "dinov3_vit": ("DINOv3ViTModel",),
+    "dinov3_convnext": ("DINOv3ConvNextModel",),
     "dinov2": ("Dinov2Model", "Dinov2ForImageClassification"),
+    "dinov2_with_registers": (
+        "Dinov2WithRegistersModel",
+        "Dinov2WithRegistersForImageClassification",
+    ),
     "vit": ("ViTModel", "ViTForImageClassification"),
 }
 """The classes that are exported, by family: the plain model, then the classifier if there is one."""

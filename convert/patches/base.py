@@ -31,11 +31,13 @@ class Site:
         name: the path of the place, for messages.
         done: whether the model already has the change, as a model that is built from a patched config does.
         apply: makes the change and returns a function that undoes it.
+        calls: how often one forward pass comes to this place.
     """
 
     name: str
     done: bool
     apply: Callable[[], Undo]
+    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Patch:
         edit_config: returns the configuration from which the stock library builds the patched model.
         decide: looks at the weights and returns whether they allow the patch; by default they do.
         traced_sites: finds the places to change in a model from which a graph is traced; None for ``sites``.
+        left: counts what is left to change in a patched model, by other means than ``sites``; None if nothing
+            counts it.
     """
 
     name: str
@@ -89,6 +93,7 @@ class Patch:
     edit_config: Callable[[Network, dict[str, Any]], dict[str, Any]] = _unchanged
     decide: Callable[[Network, Sequence[MatchedTensor]], WeightsFinding] = _always
     traced_sites: Callable[[nn.Module, Network], list[Site]] | None = None
+    left: Callable[[nn.Module, Network], int] | None = None
 
     def traced(self) -> Patch:
         """Return the patch as it is applied to a model from which a graph is traced."""
@@ -117,12 +122,13 @@ def find_sites(patch: Patch, model: nn.Module, network: Network) -> list[Site]:
         PatchError: there are more or fewer than the architecture must have.
     """
     sites = patch.sites(model, network)
-    expected = patch.expected(network)
-    if len(sites) != expected:
+    expected, found = patch.expected(network), sum(site.calls for site in sites)
+    if found != expected:
+        deep = "" if network.observed else f" with {network.blocks} blocks"
         raise PatchError(
             f"the patch {patch.name} does not fit this {type(model).__name__}",
-            got=f"{len(sites)} places to change",
-            expected=f"{expected}, the number in {network.layout.family} with {network.blocks} blocks",
+            got=f"{found} places to change",
+            expected=f"{expected}, the number in {network.layout.family}{deep}",
             fix="use a supported version of transformers (4.57 or 5) or timm (1.0.27 or later), unmodified",
         )
     return sites
@@ -147,9 +153,9 @@ def applied(model: nn.Module, network: Network, patches: Iterable[Patch]) -> Ite
         found = []
         for patch in patches:
             sites = find_sites(patch, model, network)
-            carried = sum(site.done for site in sites)
+            carried = sum(site.calls for site in sites if site.done)
             for site in sites:
                 if not site.done:
                     undone.callback(site.apply())
-            found.append(Applied(patch.name, len(sites), carried))
+            found.append(Applied(patch.name, sum(site.calls for site in sites), carried))
         yield found

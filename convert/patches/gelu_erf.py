@@ -23,9 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vconv.convert.libraries.readers import network as read_network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
+from vconv.convert.patches import gelu_calls
 from vconv.convert.patches.base import Carrier, Patch, Site, Undo
+from vconv.types import Config
 
 _INVERSE_ROOT = 1.0 / math.sqrt(2.0)
 
@@ -82,6 +85,8 @@ def _places(model: nn.Module, network: Network) -> Iterator[tuple[str, nn.Module
 
 
 def _sites(model: nn.Module, network: Network) -> list[Site]:
+    if network.observed:
+        return gelu_calls.sites(model, network, gelu_erf, also_spelled_out=False)
     return [
         Site(path, _spelled_out(child), functools.partial(_replace, parent, name, GeluErf))
         for path, parent, name, child in _places(model, network)
@@ -90,6 +95,8 @@ def _sites(model: nn.Module, network: Network) -> list[Site]:
 
 def _replacements(make: Callable[[], nn.Module], model: nn.Module, network: Network) -> list[Site]:
     """List every exact GELU as a place to put another module in, even if the GELU is spelled out already."""
+    if network.observed:
+        return gelu_calls.sites(model, network, make(), also_spelled_out=True)
     return [
         Site(path, False, functools.partial(_replace, parent, name, make))
         for path, parent, name, _ in _places(model, network)
@@ -97,11 +104,27 @@ def _replacements(make: Callable[[], nn.Module], model: nn.Module, network: Netw
 
 
 def _edit(network: Network, config: dict[str, Any]) -> dict[str, Any]:
-    return {**config, "hidden_act": "gelu_python"} if "config" in _carriers(network) else config
+    if "config" not in _carriers(network):
+        return config
+    return dict(library_of(network).beyond.spelled_out(config))
 
 
 def _carriers(network: Network) -> tuple[Carrier, ...]:
-    return ("config", "graph") if network.library == "transformers" else ("graph", "vconv.load")
+    if network.observed:
+        by_config = not _kernels(library_of(network).beyond.spelled_out(network.config))
+    else:
+        by_config = network.library == "transformers"
+    return ("config", "graph") if by_config else ("graph", "vconv.load")
+
+
+def _kernels(config: Config) -> int:
+    """Return how many kernels of the exact GELU the model of a configuration runs."""
+    observed = read_network(config).observed
+    return observed.kernels if observed else 0
+
+
+def _left(model: nn.Module, network: Network) -> int:
+    return gelu_calls.left(model, network) if network.observed else 0
 
 
 PATCH = Patch(
@@ -109,11 +132,12 @@ PATCH = Patch(
     reason="an NPU computes F.gelu in its tanh form, even if the exact form is requested",
     corrective=False,
     carriers=_carriers,
-    applies=lambda network: network.numbers.exact_gelu,
-    expected=lambda network: network.blocks,
+    applies=lambda network: network.known.exact_gelu,
+    expected=lambda network: network.gelus,
     sites=_sites,
     edit_config=_edit,
     traced_sites=functools.partial(_replacements, GeluErf),
+    left=_left,
 )
 
 

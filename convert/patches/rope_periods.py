@@ -3,7 +3,8 @@
 The released DINOv3 files store the periods as a bfloat16 buffer. transformers and timm recompute the periods
 in float32. Their buffers are not persistent, so that a state dict cannot carry the authors' values. The
 outputs differ by 1e-3 or more. So the graphs hold the authors' periods, and ``vconv.load`` sets them after
-stock loading.
+stock loading. The periods are those that a checkpoint in the authors' layout stores; for other checkpoints,
+they are computed.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ def periods(theta: float, head_dim: int) -> Tensor:
 
 
 def of(network: Network) -> Tensor:
-    """Return the periods of a network that has RoPE."""
-    return periods(float(network.numbers.rope_base or 0.0), network.head_dim)
+    """Return the periods of a network that has RoPE: those of its checkpoint, else those of the authors."""
+    if network.stored_periods is not None:
+        return torch.tensor(network.stored_periods, dtype=torch.float32)
+    return periods(float(network.rope_base or 0.0), network.head_dim)
 
 
 def _sites(model: nn.Module, network: Network) -> list[Site]:
@@ -87,7 +90,7 @@ PATCH = Patch(
     reason="the authors' files hold the RoPE periods in bfloat16; the libraries recompute them in float32",
     corrective=True,
     carriers=lambda network: ("graph", "vconv.load"),
-    applies=lambda network: network.numbers.rope_base is not None,
+    applies=lambda network: network.rope_base is not None,
     expected=lambda network: 1,
     sites=_sites,
 )

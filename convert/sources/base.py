@@ -14,18 +14,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vconv.convert.architectures.outputs import OUTPUTS
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.libraries.base import Library
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import library_of_config, network
 from vconv.convert.libraries.table import LIBRARIES, library_of
 from vconv.convert.network import Network
+from vconv.convert.sources.regrouping import Regrouped
 from vconv.convert.sources.sizes import SizeRequest
+from vconv.convert.weights.ledger import MatchedTensor
 from vconv.types import Config
 
 SYNTHETIC = "synthetic"
 AUTHORS, LIBRARYS = "authors", "library"
 PERIODS = (AUTHORS, LIBRARYS)
 """Choices of the RoPE periods: those of the authors, in bfloat16, or of the library, in float32."""
+STORED = "stored"
+"""The RoPE periods that a checkpoint stores, which leave no choice."""
 _SHOWN = 12
 """Digits of a hash in a label."""
 
@@ -62,7 +67,7 @@ class Source:
     Args:
         origin: the identity of the source.
         folder: a folder that the unmodified library loads as the original.
-        entries: every tensor by its name in the checkpoint.
+        entries: every tensor by its name in the checkpoint, and those that were added to it.
         config: the original's configuration.
         preprocessor: its image processor's configuration; empty if the library has none.
         files: sha256 of each weights file of the user, by name.
@@ -70,10 +75,13 @@ class Source:
         from_catalog: names of the configuration files that came from the catalog.
         licence_files: licence texts beside the weights.
         pool: the requested pooling; None for the library's default.
-        periods: the requested RoPE periods, of :data:`PERIODS`; None for the authors'.
+        periods: the requested RoPE periods, of :data:`PERIODS`; :data:`STORED` if the checkpoint stores
+            them; None for the authors'.
         prefixes: prefixes of training tools that were removed from the names of the tensors.
+        state_dict: the entry of the file that holds the state dict; None if the file is one itself.
         size: the requested sizes of images; None for those of the image processor.
         given: both configurations before ``pool`` or ``size`` changed them; None if neither did.
+        regrouped: how the checkpoint was made into the original, if it has another layout.
     """
 
     origin: Origin
@@ -88,13 +96,60 @@ class Source:
     pool: str | None = None
     periods: str | None = None
     prefixes: tuple[str, ...] = ()
+    state_dict: str | None = None
     size: SizeRequest | None = None
     given: tuple[Config, Config] | None = None
+    regrouped: Regrouped | None = None
 
     @functools.cached_property
     def network(self) -> Network:
-        """The network that the weights belong to."""
-        return network(self.config, self.entries)
+        """The network that the weights belong to, in the layout of its library."""
+        return self.with_periods(network(self.config, self.original))
+
+    @property
+    def stored(self) -> Network:
+        """The same network in the layout of the checkpoint."""
+        return self.regrouped.stored if self.regrouped else self.network
+
+    @property
+    def original(self) -> Mapping[str, TensorEntry]:
+        """Every tensor by its name in the layout of the library."""
+        return self.regrouped.original if self.regrouped else self.entries
+
+    @property
+    def matches(self) -> tuple[MatchedTensor, ...]:
+        """Every tensor with its place in the layout of the library; empty if the checkpoint has it."""
+        return self.regrouped.matches if self.regrouped else ()
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """How the outputs differ from those of the network that the checkpoint is from, if they do."""
+        if not self.regrouped:
+            return ()
+        theirs, ours = self.regrouped.stored.numbers, self.network
+        found = list(self.regrouped.losses)
+        numbers, has = ours.numbers, OUTPUTS["pooled"].has(ours)
+        if numbers.pooling != theirs.pooling and self.pool is None:
+            pooled = f"is {numbers.pooling}, not {theirs.pooling}" if has else "is left out"
+            found.append(f"the output pooled {pooled}")
+        if numbers.epsilon != theirs.epsilon:
+            found.append(f"every LayerNorm adds {numbers.epsilon:g} to the variance, not {theirs.epsilon:g}")
+        size = self.library.image_size(self.config, self.preprocessor)
+        if numbers.positions and not ours.registers and size != numbers.image:
+            found.append(
+                f"for images of {size[0]}x{size[1]}, {ours.library} resamples the position embedding "
+                f"of {numbers.image[0]}x{numbers.image[1]} in another way than {self.regrouped.home}"
+            )
+        return tuple(found)
+
+    @property
+    def stored_periods(self) -> tuple[float, ...] | None:
+        """The RoPE periods that the checkpoint stores; None if it stores none."""
+        return self.regrouped.periods if self.regrouped else None
+
+    def with_periods(self, net: Network) -> Network:
+        """Return a network with the RoPE periods that the checkpoint stores."""
+        return replace(net, stored_periods=self.stored_periods)
 
     @property
     def own_configurations(self) -> tuple[Config, Config]:
@@ -122,7 +177,7 @@ class Source:
 def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:
     """Write the files of both configurations into a folder, which is created if needed."""
     folder.mkdir(exist_ok=True)
-    files = LIBRARIES[find_reader(config).library].files
+    files = LIBRARIES[library_of_config(config)].files
     for name, content in zip(files, (config, preprocessor), strict=False):
         (folder / name).write_text(json.dumps(dict(content), indent=2, sort_keys=True) + "\n")
 

@@ -19,7 +19,8 @@ from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.libraries import widening
 from vconv.convert.libraries.readers import refuse_unfit
 from vconv.convert.sources import configurations
-from vconv.convert.sources.base import Origin, Source, digest_of, write_configurations
+from vconv.convert.sources.base import STORED, Origin, Source, digest_of, write_configurations
+from vconv.convert.sources.regrouping import in_layout_of
 from vconv.disk import require_space
 from vconv.errors import WeightsError
 from vconv.hashes import sha256_of
@@ -38,24 +39,25 @@ def _alone(file: Path) -> tuple[Path, ...]:
     return (file,)
 
 
-Placed = tuple[dict[str, TensorEntry], tuple[str, ...]]
-"""The header of a placed weights file, and the prefixes that were removed from the names of its tensors."""
+Placed = tuple[dict[str, TensorEntry], tuple[str, ...], str]
+"""The header of a placed weights file, the prefixes that were removed from the names of its tensors, and the
+entry of the file that held them; empty if the file has no entries."""
 
 
-def _link(file: Path, scratch: Path) -> Placed:
+def _link(file: Path, scratch: Path, entry: str | None) -> Placed:
     entries = safetensors_file.read_header(file)
     if peel(entries)[1]:
         return _written(entries, scratch)
     (scratch / WEIGHTS_FILE).symlink_to(file.resolve())
-    return safetensors_file.read_header(scratch / WEIGHTS_FILE), ()
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE), (), ""
 
 
-def _rewrite(file: Path, scratch: Path) -> Placed:
-    removed = pickles.rewrite(file, scratch / WEIGHTS_FILE)
-    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed
+def _rewrite(file: Path, scratch: Path, entry: str | None) -> Placed:
+    removed, held = pickles.rewrite(file, scratch / WEIGHTS_FILE, entry=entry)
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed, held
 
 
-def _merge(index: Path, scratch: Path) -> Placed:
+def _merge(index: Path, scratch: Path, entry: str | None) -> Placed:
     """Write the tensors of all shards into one file: timm cannot read shards.
 
     Weights that are mapped when they are loaded are not copied: see :mod:`vconv.convert.libraries.widening`.
@@ -66,10 +68,10 @@ def _merge(index: Path, scratch: Path) -> Placed:
     (scratch / shards.SAFETENSORS_INDEX).symlink_to(index.resolve())
     for shard in shards.read_index(index):
         (scratch / shard.name).symlink_to(shard.resolve())
-    return shards.read_shards(scratch / shards.SAFETENSORS_INDEX), ()
+    return shards.read_shards(scratch / shards.SAFETENSORS_INDEX), (), ""
 
 
-def _rewrite_shards(index: Path, scratch: Path) -> Placed:
+def _rewrite_shards(index: Path, scratch: Path, entry: str | None) -> Placed:
     with tempfile.TemporaryDirectory(dir=scratch) as name:
 
         def read(shard: Path) -> dict[str, TensorEntry]:
@@ -86,7 +88,7 @@ def _written(entries: Mapping[str, TensorEntry], scratch: Path) -> Placed:
         PlannedTensor(new[name], entry.dtype, entry.shape, entry.chunks) for name, entry in entries.items()
     ]
     safetensors_file.write(scratch / WEIGHTS_FILE, planned)
-    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed, ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Format:
 
     name: str
     files: Callable[[Path], tuple[Path, ...]]
-    place: Callable[[Path, Path], Placed]
+    place: Callable[[Path, Path, str | None], Placed]
     copies: bool = True
     pickled: bool = False
 
@@ -172,7 +174,14 @@ def _regular(file: Path) -> Path:
 
 
 def open_local(
-    system: System, path: Path, scratch: Path, say: Say, fix: str, origin: Origin | None = None
+    system: System,
+    path: Path,
+    scratch: Path,
+    say: Say,
+    fix: str,
+    origin: Origin | None = None,
+    stated: str | None = None,
+    state_dict: str | None = None,
 ) -> Source:
     """Prepare weights on disk for reading.
 
@@ -183,6 +192,8 @@ def open_local(
         say: receives progress lines.
         fix: the fix to name in the error if there are no weights.
         origin: the source of the weights; by default, the files themselves.
+        stated: the home of the layout of the weights; by default it is recognised.
+        state_dict: the entry of a training checkpoint that has several state dicts.
 
     Raises:
         WeightsError: there are no weights, they are not valid, or they are of another architecture.
@@ -198,7 +209,7 @@ def open_local(
             fix="give the weights that the artifact was made from",
         )
     home = path if path.is_dir() else path.parent
-    config, preprocessor, from_catalog = configurations.read(system, path, home, say)
+    config, preprocessor, from_catalog, theirs = configurations.read(system, path, home, say)
     # A file without a configuration beside it may be in a folder of unrelated downloads, not of one model.
     of_model = path.is_dir() or CONFIG_FILE not in from_catalog
     parts = form.files(file)
@@ -210,10 +221,17 @@ def open_local(
     say(f"reading {file.name}" + f", {len(parts)} shards" * (len(parts) > 1))
     if form.copies:
         require_space(scratch, 2 * sum(part.stat().st_size for part in parts))
-    entries, prefixes = form.place(file, scratch)
+    entries, prefixes, held = form.place(file, scratch, state_dict)
+    if held:
+        say(f"the weights are those of the entry {held}")
     if prefixes:
         say(f"removed {' and '.join(prefixes)} from the names of the tensors: training tools add them")
-    refuse_unfit(config, entries)
+    published = CONFIG_FILE in from_catalog
+    config, regrouped = in_layout_of(config, entries, scratch, stated, published, theirs, say)
+    if regrouped:
+        entries = dict(regrouped.entries)
+    else:
+        refuse_unfit(config, entries)
     meter = megabytes("hashed", sum(part.stat().st_size for part in parts), say)
     files = {part.name: sha256_of(part, meter.add) for part in parts}
     write_configurations(scratch, config, preprocessor)
@@ -225,10 +243,13 @@ def open_local(
         config=config,
         preprocessor=preprocessor,
         files=files,
-        licence=(_licence(home) if of_model else "") or system.licence,
+        licence=(licence_of(home) if of_model else "") or system.licence,
         from_catalog=from_catalog,
         licence_files=_licence_files(home, say) if of_model else (),
         prefixes=prefixes,
+        state_dict=held or None,
+        regrouped=regrouped,
+        periods=STORED if regrouped and regrouped.periods else None,
     )
 
 
@@ -251,7 +272,7 @@ def _licence_files(folder: Path, say: Say) -> tuple[Path, ...]:
     return tuple(kept)
 
 
-def _licence(folder: Path) -> str:
+def licence_of(folder: Path) -> str:
     """Return the licence in the front matter of a folder's model card; empty if there is none.
 
     ``huggingface_hub.ModelCard`` reads it too, but refuses the whole card for any error in its YAML.

@@ -30,6 +30,8 @@ PRE_GELU_MEAN, PRE_GELU_STD = -1.5, 1.5
 FC1_BIAS_STD = 0.5
 GELU_RMS = 0.3909
 """Root mean square of gelu(x) for x of mean -1.5 and standard deviation 1.5: keeps fc2 near unit variance."""
+GATED_RMS = 0.4409
+"""Root mean square of silu(x) y for x of mean -1.5 and standard deviation 1.5, and y of deviation 1.1."""
 RESIDUAL_GAIN = 0.3
 """Mean of LayerScale; in networks without LayerScale, a factor on the residual projections."""
 WIDE_ROWS, WIDE_GAIN = 4, 4.0
@@ -82,6 +84,17 @@ def _fc1(n: Draw, context: Context) -> Draw:
     weight = n * np.float32(spread / math.sqrt(context.fan_in))
     weight[:: max(1, len(weight) // WIDE_ROWS)][:WIDE_ROWS] *= np.float32(WIDE_GAIN)
     return weight
+
+
+def _gate_up(n: Draw, context: Context) -> Draw:
+    """Scale a packed gate and up weight: each half as if it were a separate tensor."""
+    gains = np.repeat(np.array([QUERY_KEY_GAIN, 1.0], np.float32), len(n) // 2)
+    return n * (gains / np.float32(math.sqrt(context.fan_in)))[:, None]
+
+
+def _gate_up_bias(n: Draw, context: Context) -> Draw:
+    gate, up = np.split(n, 2)
+    return np.concatenate([_fc1_bias(gate, context), up * np.float32(0.5)])
 
 
 def _fc1_bias(n: Draw, _: Context) -> Draw:
@@ -140,6 +153,20 @@ RECIPE: dict[str, Callable[[Draw, Context], Draw]] = {
     "fc1_bias": _fc1_bias,
     "fc2": _residual(1.0 / GELU_RMS),
     "fc2_bias": _fc2_bias,
+    "gate": _fan_in(QUERY_KEY_GAIN),
+    "gate_bias": _fc1_bias,
+    "up": _fan_in(),
+    "up_bias": _scaled(0.5),
+    "gate_up": _gate_up,
+    "gate_up_bias": _gate_up_bias,
+    "down": _residual(1.0 / GATED_RMS),
+    "down_bias": _fc2_bias,
+    "patch_norm": _norm,
+    "downsample_norm": _norm,
+    "depthwise": _fan_in(),
+    "depthwise_bias": _scaled(0.1),
+    "downsample": _fan_in(),
+    "downsample_bias": _scaled(0.1),
     "layer_scale": _layer_scale,
     "norm": _norm,
     "norm_bias": _scaled(0.1),

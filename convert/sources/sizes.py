@@ -1,4 +1,4 @@
-"""The size of images that a user asks for."""
+"""The size of images that a user asks for: fixed, dynamic, or both."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from vconv.convert.architectures.base import GREATEST_SIDE
 from vconv.errors import InputError
 
-_FORM = re.compile(r"(\d{1,5}),(\d{1,5})")
+DYNAMIC = "dynamic"
+_FORM = re.compile(rf"(?:({DYNAMIC})(?::(?=\d)|$))?(?:(\d{{1,5}}),(\d{{1,5}}))?")
 
 
 @dataclass(frozen=True)
@@ -18,26 +19,29 @@ class SizeRequest:
     Args:
         fixed: (height, width) of the static graph, and of the images that the image processor makes; None for
             the size of the original's image processor.
+        dynamic: whether the dynamic graph takes images of any size.
     """
 
     fixed: tuple[int, int] | None = None
+    dynamic: bool = False
 
     @classmethod
     def read(cls, text: str) -> SizeRequest:
-        """Read ``H,W``.
+        """Read ``H,W``, ``dynamic``, or ``dynamic:H,W``.
 
         Raises:
-            InputError: it is something else.
+            InputError: it is none of these.
         """
         match = _FORM.fullmatch(text.replace(" ", ""))
-        if match is None:
+        if match is None or not any(match.groups()):
             raise InputError(
                 "--size is not a size",
                 got=repr(text),
-                expected="H,W, such as 336,224",
-                fix="give height and width in pixels",
+                expected="H,W, such as 336,224, or dynamic, or dynamic:H,W",
+                fix="give height and width in pixels, or the word dynamic",
             )
-        return cls((int(match[1]), int(match[2])))
+        fixed = (int(match[2]), int(match[3])) if match[2] else None
+        return cls(fixed, bool(match[1]))
 
     def require_fitting(self, patch: int) -> None:
         """Check that the fixed size consists of whole patches.

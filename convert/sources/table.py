@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vconv.catalog.systems import System
-from vconv.convert.architectures.base import ANY_SIZE, ON_REQUEST, Capability
+from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.sizes import fixed_size
 from vconv.convert.hubs import table as hubs
 from vconv.convert.sources import local, synthetic
 from vconv.convert.sources.base import PERIODS, Origin, Source
@@ -34,6 +35,9 @@ class Request:
         periods: the choice of the RoPE periods, of :data:`PERIODS`; None for those of the authors.
         offline: whether to look for a repository only in the cache.
         size: the sizes of images; None for those of the original's image processor.
+        weights_layout: the home of the layout of the weights; None to recognise it.
+        allow_lossy: whether a conversion from another layout may change the outputs.
+        state_dict: the entry of a training checkpoint that has several state dicts; None for the only one.
     """
 
     system: System
@@ -43,6 +47,9 @@ class Request:
     periods: str | None = None
     offline: bool = False
     size: SizeRequest | None = None
+    weights_layout: str | None = None
+    allow_lossy: bool = False
+    state_dict: str | None = None
 
 
 def ways(system: System) -> str:
@@ -86,7 +93,9 @@ def _open_hub(request: Request, match: re.Match[str], scratch: Path, say: Say) -
         offline=request.offline,
     )
     origin = Origin(found.hub, found.repository, found.revision)
-    return local.open_local(system, found.folder, scratch, say, ways(system), origin)
+    return local.open_local(
+        system, found.folder, scratch, say, ways(system), origin, request.weights_layout, request.state_dict
+    )
 
 
 def _open_path(request: Request, match: re.Match[str], scratch: Path, say: Say) -> Source:
@@ -98,7 +107,15 @@ def _open_path(request: Request, match: re.Match[str], scratch: Path, say: Say) 
             expected="a file or a folder",
             fix=ways(request.system),
         )
-    return local.open_local(request.system, path, scratch, say, ways(request.system))
+    return local.open_local(
+        request.system,
+        path,
+        scratch,
+        say,
+        ways(request.system),
+        stated=request.weights_layout,
+        state_dict=request.state_dict,
+    )
 
 
 _KINDS: tuple[tuple[str, Callable[[Request, re.Match[str], Path, Say], Source]], ...] = (
@@ -130,11 +147,33 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
         (opener, match) for pattern, opener in _KINDS if (match := re.fullmatch(pattern, weights))
     )
     source = opener(request, match, scratch, say)
-    if request.pool:
-        source = _pooled(source, request.pool)
+    pool = request.pool or _pooling_to_keep(source, say)
+    if pool:
+        source = _pooled(source, pool)
     if request.size:
         source = _sized(source, request.size)
+    _refuse_losses(source, request)
     return _with_periods(source, request.periods) if request.periods else source
+
+
+def _pooling_to_keep(source: Source, say: Say) -> str | None:
+    """Return the pooling of the network that the weights are from, if the library can be told to keep it."""
+    theirs = source.stored.numbers.pooling if source.regrouped else ""
+    if theirs in POOLS and source.library.pooled_by and source.network.numbers.pooling != theirs:
+        say(f"the output pooled is {theirs}, as in the weights' layout, not {source.library.name}'s default")
+        return theirs
+    return None
+
+
+def _refuse_losses(source: Source, request: Request) -> None:
+    """Refuse a conversion from another layout that changes outputs, unless the user allows it."""
+    if source.losses and not request.allow_lossy:
+        raise WeightsError(
+            "this conversion changes the outputs",
+            got="; ".join(source.losses),
+            expected="a conversion after which the network computes the same",
+            fix="choose a system of another library, or accept the loss with --allow-lossy",
+        )
 
 
 def _pooled(source: Source, pool: str) -> Source:
@@ -143,12 +182,17 @@ def _pooled(source: Source, pool: str) -> Source:
         raise InputError(
             "--pool is not known", got=repr(pool), expected=" or ".join(POOLS), fix="name one of those"
         )
-    if library.pooled_by is None:
+    if library.pooled_by is None or source.network.stages:
         raise InputError(
             "--pool does not apply to this system",
-            got=f"a system of {library.name}, whose pooled output is always {source.network.numbers.pooling}",
+            got=f"a system of {library.name}, whose pooled output is always {source.network.pooling}",
             expected="a system of timm",
             fix="omit --pool, and pool the outputs cls or patches yourself",
+        )
+    lack = source.network.lack(Capability.TOKEN_GRID)
+    if lack:
+        raise InputError(
+            "--pool does not apply to this system", got=lack, expected="a class token", fix="omit --pool"
         )
     return source.configured(library.pooled_by(source.config, pool), source.preprocessor, pool=pool)
 
@@ -164,10 +208,10 @@ def _sized(source: Source, size: SizeRequest) -> Source:
     size.require_fitting(network.numbers.patch)
     config, preprocessor = source.library.resized(source.config, source.preprocessor, size.fixed)
     sized = source.configured(config, preprocessor, size=size)
-    if not {ANY_SIZE, ON_REQUEST} & sized.network.numbers.flags:
+    if lack := fixed_size(sized.network):
         raise InputError(
             "--size does not apply to this system",
-            got=f"the architecture {network.layout.family}, of which {network.library} takes one size only",
+            got=lack,
             expected="an architecture that its library runs at other sizes",
             fix="omit --size",
         )
@@ -182,7 +226,14 @@ def _with_periods(source: Source, periods: str) -> Source:
             expected=" or ".join(PERIODS),
             fix="name one of those",
         )
-    if source.network.numbers.rope_base is None:
+    if source.stored_periods is not None:
+        raise InputError(
+            "--periods does not apply to these weights",
+            got=repr(periods),
+            expected="no choice: the weights store their RoPE periods",
+            fix="omit --periods",
+        )
+    if source.network.rope_base is None:
         raise InputError(
             "--periods does not apply to this system",
             got=f"the architecture {source.network.layout.family}, which has no RoPE",

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
-from vconv.convert.weights.ledger import Action, Line, MatchedTensor
-from vconv.convert.weights.pieces import NARROW, Assembly, assemble, run_of
+from vconv.convert.weights.ledger import ADDED, Action, Line, MatchedTensor
+from vconv.convert.weights.pieces import NARROW, WHOLE, Assembly, assemble, kept_runs
 from vconv.errors import WeightsError
 from vconv.types import Say, silent
 
@@ -35,11 +35,14 @@ def stored(entry: TensorEntry, dtype: str) -> Iterator[bytes]:
 
     Args:
         entry: the tensor.
-        dtype: the type to store it in: F32, or its own.
+        dtype: the type to store it in: F32, or its own. Whole numbers are stored as they are.
 
     Raises:
         WeightsError: a value is not finite.
     """
+    if entry.dtype in WHOLE:
+        yield from entry.chunks()
+        return
     for chunk in entry.chunks():
         block = values(chunk, entry.dtype)
         if not np.isfinite(block).all():
@@ -85,7 +88,7 @@ class WeightsPlan:
     @property
     def kept(self) -> list[MatchedTensor]:
         """The source tensors that the file will hold."""
-        return [pair for pair in self.matches if pair.canonical not in self.dropped]
+        return [pair for pair in self.matches if pair.canonical not in self.dropped and pair.kept]
 
     @property
     def entries(self) -> dict[str, TensorEntry]:
@@ -136,14 +139,17 @@ class WeightsPlan:
         self, pair: MatchedTensor, digests: Mapping[TensorEntry, str], dtypes: Mapping[str, str]
     ) -> Line:
         entry = pair.entry
-        if pair.canonical in self.dropped:
+        if pair.canonical in self.dropped or not pair.kept:
             digest = _sha256(entry.chunks())
-            proof = self.dropped[pair.canonical]
-            return Line(pair.source, "", "dropped", entry.dtype, entry.shape, digest, proof)
+            proof = self.dropped.get(pair.canonical, pair.proof)
+            action: Action = "folded" if pair.folded else "dropped"
+            return Line(pair.source, "", action, entry.dtype, entry.shape, digest, proof)
         # A tensor that was written as one run has its digest already. A split tensor is read again, in order.
-        digest = digests.get(run_of(entry, 0, math.prod(entry.shape)) if pair.pieces else entry, "")
-        (dtype,) = {dtypes[piece.target] for piece in pair.pieces} or {dtypes[pair.target]}
-        digest = digest or _sha256(stored(entry, dtype))
+        runs = kept_runs(entry, pair.pieces)
+        (dtype,) = {dtypes[piece.target] for piece in pair.pieces if piece.target} or {dtypes[pair.target]}
+        digest = (digests.get(runs[0], "") if len(runs) == 1 else "") or _sha256(
+            _chained(runs, stored, dtype)
+        )
         return Line(
             source=pair.source,
             target=pair.target,
@@ -151,12 +157,15 @@ class WeightsPlan:
             dtype=entry.dtype,
             shape=entry.shape,
             sha256=digest,
+            proof=pair.proof,
             pieces=pair.pieces,
             stored=dtype,
         )
 
 
 def _action(pair: MatchedTensor, dtype: str) -> Action:
+    if pair.source.startswith(ADDED):
+        return "added"
     if len(pair.pieces) > 1:
         return "split"
     if any(piece.count < math.prod(piece.shape) for piece in pair.pieces):
@@ -213,7 +222,7 @@ def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry]
                 fix="give the original's weights: `vconv info` names them",
             )
         if line.pieces:
-            # The runs are written to different places, so that the whole tensor must be checked first.
+            # The runs are written to different places, so that all of them must be checked first.
             for _ in _checked(entry, line):
                 pass
     by_entry = {source[line.source]: line for line in kept if not line.pieces}
@@ -227,9 +236,9 @@ def rewrite(path: Path, lines: Iterable[Line], source: Mapping[str, TensorEntry]
 
 
 def _checked(entry: TensorEntry, line: Line) -> Iterator[bytes]:
-    """Yield a tensor as it is stored, and raise an error if its digest is not the one in the ledger."""
+    """Yield what is kept of a tensor as it is stored; raise an error if the ledger has another digest."""
     digest = hashlib.sha256()
-    for chunk in stored(entry, line.stored):
+    for chunk in _chained(kept_runs(entry, line.pieces), stored, line.stored):
         digest.update(chunk)
         yield chunk
     if digest.hexdigest() != line.sha256:

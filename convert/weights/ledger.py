@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 
 from vconv import documents
-from vconv.convert.architectures.base import CLASSIFIER
+from vconv.convert.architectures.base import CLASSIFIER, Kind
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.foreign import recognise
 from vconv.convert.network import Network
@@ -20,10 +21,12 @@ from vconv.convert.weights.pieces import Piece, taken_back
 from vconv.errors import WeightsError
 
 LEDGER_FILE = "ledger.json"
-Action = Literal["copied", "renamed", "cast", "split", "fused", "dropped"]
+ADDED = "added:"
+"""Prefix of the source names of tensors that vconv makes because the artifact's layout stores them."""
+Action = Literal["copied", "renamed", "cast", "split", "fused", "folded", "added", "dropped"]
 ACTIONS: tuple[Action, ...] = ("copied", "renamed", "cast", "dropped")
 """Actions that every summary counts."""
-REGROUPING: tuple[Action, ...] = ("split", "fused")
+REGROUPING: tuple[Action, ...] = ("split", "fused", "folded", "added")
 """Actions that a summary counts only if they occur."""
 
 CASTABLE = ("F16", "BF16", "F64")
@@ -39,12 +42,13 @@ class Line:
         source: its name in the source.
         target: its name in the artifact; empty if it was dropped, or split into several tensors.
         action: ``copied``, ``renamed``, ``cast`` (to F32; only F64 changes values), ``split`` (into several
-            tensors), ``fused`` (with others into one tensor) or ``dropped``.
+            tensors), ``fused`` (with others into one tensor), ``folded`` (its values are used to compute
+            another tensor), ``added`` (made by vconv, not in the source) or ``dropped``.
         dtype: its dtype in the source.
         shape: its dimensions.
         sha256: SHA-256 of its bytes in the artifact, its pieces concatenated; of its bytes in the source if
-            it was dropped.
-        proof: why dropping it changes nothing; empty for the other actions.
+            the artifact has none of them.
+        proof: why dropping it, or a piece of it, changes nothing; or what it was folded or added for.
         pieces: the places of its elements in the artifact, in order; empty if it became one tensor of the
             same shape.
         stored: its dtype in the artifact; F32 for a tensor that was dropped.
@@ -63,7 +67,8 @@ class Line:
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the artifact's tensors that hold its elements; empty if it was dropped."""
-        return tuple(piece.target for piece in self.pieces) or ((self.target,) if self.target else ())
+        pieces = tuple(piece.target for piece in self.pieces if piece.target)
+        return pieces or ((self.target,) if self.target else ())
 
     def taken_back(self, artifact: Mapping[str, TensorEntry]) -> list[TensorEntry]:
         """Return the runs of an artifact that, concatenated, are this tensor; empty if they are not there."""
@@ -81,6 +86,8 @@ class MatchedTensor:
         entry: its position on disk.
         pieces: the places of its elements in the artifact, in order; empty if it becomes one tensor of the
             same shape.
+        proof: why it, or a piece of it, is dropped; or what it is folded or added for.
+        folded: whether its values are used to compute another tensor.
     """
 
     source: str
@@ -88,8 +95,17 @@ class MatchedTensor:
     canonical: str
     entry: TensorEntry
     pieces: tuple[Piece, ...] = ()
+    proof: str = ""
+    folded: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether the artifact has elements of it."""
+        return bool(self.target) or any(piece.target for piece in self.pieces)
 
 
+NOT_OF_THE_ENCODER = "it is not part of the image encoder"
+"""The proof for leaving out a tensor of another part of a model of several encoders."""
 _FIX = "check that the weights belong to this system and to this config.json"
 _OTHER_HEAD = (
     "set num_labels, or id2label, to the number of classes of these weights; if the classifier is left over "
@@ -123,6 +139,8 @@ def match_tensors(
         canonical = _canonical(network, name)
         if canonical in wanted:
             matches.append(MatchedTensor(name, network.stored_key(wanted[canonical]), canonical, entry))
+        elif network.layout.left_out and re.fullmatch(network.layout.left_out, name):
+            matches.append(MatchedTensor(name, "", name, entry, proof=NOT_OF_THE_ENCODER))
         else:
             unknown.append(name)
     found = Counter(pair.canonical for pair in matches)
@@ -131,12 +149,14 @@ def match_tensors(
     if missing or unknown or twice:
         raise _misfit(network, entries, {"missing": missing, "unknown": unknown, "double": twice}, fix)
     for pair in matches:
-        shape = wanted[pair.canonical].shape
-        if pair.entry.shape != shape or pair.entry.dtype not in ("F32", *CASTABLE):
+        if not pair.kept:
+            continue
+        shape, integer = wanted[pair.canonical].shape, wanted[pair.canonical].kind is Kind.INTEGER
+        if pair.entry.shape != shape or (pair.entry.dtype in ("F32", *CASTABLE)) == integer:
             raise WeightsError(
                 f"the tensor {pair.source} does not fit {network.layout.family}",
                 got=f"{pair.entry.dtype} {list(pair.entry.shape)}",
-                expected=f"F32, F16, BF16 or F64 {list(shape)}",
+                expected=("whole numbers" if integer else "F32, F16, BF16 or F64") + f" {list(shape)}",
                 fix=_OTHER_HEAD if wanted[pair.canonical].head == CLASSIFIER else fix,
             )
     return matches
@@ -150,7 +170,7 @@ def _misfit(
     foreign = recognise(bare, network.layout) if wrong["missing"] else None
     what = f"the checkpoint does not fit {family}"
     if foreign:
-        what, fix = f"the checkpoint is in {foreign.name}, which is not read", foreign.fix
+        what, fix = f"the checkpoint is {foreign.name}", foreign.fix
     elif all(name.endswith(_MASK) for kind in wrong.values() for name in kind):
         flag = next((rule.when for rule in network.layout.rules if rule.stored[0].endswith(_MASK)), "")
         on = "false" if wrong["missing"] else "true"

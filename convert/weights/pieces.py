@@ -7,6 +7,7 @@ whole runs of bytes as a stream and change no bit.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 
 NARROW = frozenset({"F16", "BF16"})
 """Types that become F32 without loss, and that an artifact may keep."""
+WHOLE = frozenset(name for name in ITEM_SIZES if name[0] in "BIU" and name != "BF16")
+"""Types of whole numbers."""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -25,7 +28,7 @@ class Piece:
     """Consecutive elements of a source tensor, and their place in the artifact.
 
     Args:
-        target: the tensor in the artifact.
+        target: the tensor in the artifact; empty if these elements are dropped.
         shape: its dimensions.
         start: the position of the first of these elements in the target.
         count: number of elements.
@@ -53,10 +56,11 @@ class Assembly:
         """Return the type in which the tensor is stored: F32, or the type that all runs have in the source.
 
         Args:
-            keep: whether F16 and BF16 are kept.
+            keep: whether F16 and BF16 are kept; whole numbers always are.
         """
         found = {run.dtype for run in self.runs.values()}
-        return found.pop() if keep and len(found) == 1 and found <= NARROW else "F32"
+        kept = NARROW | WHOLE if keep else WHOLE
+        return found.pop() if len(found) == 1 and found <= kept else "F32"
 
     def in_order(self) -> Iterator[TensorEntry]:
         """Yield the runs in order.
@@ -80,6 +84,15 @@ def run_of(entry: TensorEntry, start: int, count: int) -> TensorEntry:
     return replace(entry, shape=(count,), offset=entry.offset + start * size, nbytes=count * size)
 
 
+def kept_runs(entry: TensorEntry, pieces: tuple[Piece, ...]) -> list[TensorEntry]:
+    """Return the runs of a source tensor that the artifact holds; the tensor itself if it is not divided."""
+    if not pieces:
+        return [entry]
+    starts = itertools.accumulate((piece.count for piece in pieces), initial=0)
+    placed = zip(starts, pieces, strict=False)
+    return [run_of(entry, start, piece.count) for start, piece in placed if piece.target]
+
+
 def assemble(
     carried: Iterable[tuple[TensorEntry, str, tuple[Piece, ...]]],
 ) -> dict[str, Assembly]:
@@ -95,6 +108,9 @@ def assemble(
     for entry, target, pieces in carried:
         position = 0
         for piece in pieces or (Piece(target, entry.shape, 0, math.prod(entry.shape)),):
+            if not piece.target:
+                position += piece.count
+                continue
             assembly = found.setdefault(piece.target, Assembly(piece.shape))
             if piece.start in assembly.runs:
                 raise ValueError(f"two source tensors go to {piece.target} at {piece.start}")
@@ -109,13 +125,15 @@ def taken_back(
 ) -> list[TensorEntry]:
     """Return the runs of an artifact that, concatenated, are a source tensor; empty if they are not there.
 
+    Elements that were dropped are left out, as :func:`kept_runs` leaves them out of the source tensor.
+
     Args:
         shape: the source tensor's dimensions.
         target: its name in the artifact, if it is one tensor there.
         pieces: the pieces that it became; empty if it stayed one tensor of the same shape.
         artifact: the artifact's tensors.
     """
-    wanted = pieces or (Piece(target, shape, 0, math.prod(shape)),)
+    wanted = [piece for piece in pieces if piece.target] or [Piece(target, shape, 0, math.prod(shape))]
     entries = [artifact.get(piece.target) for piece in wanted]
     found = []
     for piece, entry in zip(wanted, entries, strict=True):

@@ -6,7 +6,7 @@ import functools
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from vconv.catalog import systems
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
+from vconv.convert.sources.base import STORED
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE, Line
 from vconv.disk import require_utf8
@@ -92,7 +93,8 @@ class Artifact:
             WeightsError: the weights are damaged.
         """
         self.require_weights()
-        return network(self.config, self.entries)
+        net, made = network(self.config, self.entries), self.manifest
+        return replace(net, stored_periods=made.rope_periods) if made.source.periods == STORED else net
 
     @functools.cached_property
     def ledger(self) -> tuple[Line, ...]:

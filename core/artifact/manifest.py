@@ -13,6 +13,7 @@ from pydantic import field_validator
 from vconv import documents
 from vconv.artifact import schema1
 from vconv.artifact.records import (
+    AxisRecord,
     ComplexityRecord,
     FileRecord,
     GoldenRecord,
@@ -76,12 +77,17 @@ class Manifest(Record):
 
     @property
     def outputs(self) -> dict[str, tuple[int | str, ...]]:
-        """The shape of every output of the artifact, with the batch as a symbol."""
+        """The shape of every output of the artifact for images of ``size``, with the batch as a symbol."""
         found: dict[str, tuple[int | str, ...]] = {}
-        for variant in self.variants:
+        for variant in sorted(self.variants, key=lambda one: one.contract.sides is not None):
             for name, tensor in variant.contract.outputs.items():
                 found.setdefault(name, (BATCH_AXIS, *tensor.shape[1:]))
         return found
+
+    @property
+    def sides(self) -> tuple[AxisRecord, AxisRecord] | None:
+        """The bounds of height and width of the variants that take images of any size; None if none does."""
+        return next(filter(None, (variant.contract.sides for variant in self.variants)), None)
 
     @property
     def made_later(self) -> tuple[VariantRecord, ...]:

@@ -66,10 +66,14 @@ class SourceRecord(Record):
 
     ``kind`` is synthetic, file, folder, or a hub; ``identity`` is the seed, a hash, or the repository.
     ``files`` has the sha256 of each weights file of the source. ``recipe`` is the version of the recipe that
-    drew synthetic weights. ``pool`` is the requested pooling that replaces the library's default, and
-    ``periods`` names the requested RoPE periods. ``size`` is the requested (height, width) of the images.
+    drew synthetic weights. ``pool`` is the pooling that replaces the library's default, and ``periods`` names
+    the requested RoPE periods, or says that the weights store them. ``size`` is the requested (height, width)
+    of the images, and ``dynamic_size`` says whether a graph for images of any size was requested.
     ``from_catalog`` names the configuration files that came from the catalog, not with the weights.
     ``prefixes`` are those of training tools that were removed from the names of the tensors.
+    ``layout`` is the home of the layout that the weights were converted from; None if they have that of the
+    system's library. ``losses`` says how this conversion changed the outputs. ``state_dict``
+    is the entry of a training checkpoint that held the weights; None if the file is a state dict itself.
     """
 
     label: str
@@ -83,9 +87,13 @@ class SourceRecord(Record):
     pool: str | None
     periods: str | None
     size: tuple[Side, Side] | None = None
+    dynamic_size: bool = False
     from_catalog: tuple[str, ...]
     prefixes: tuple[str, ...] = ()
     licence: str
+    layout: str | None = None
+    losses: tuple[str, ...] = ()
+    state_dict: str | None = None
 
     @property
     def found_again(self) -> bool:
@@ -107,10 +115,24 @@ class PatchRecord(Record):
 
 
 class AxisRecord(Record):
-    """The bounds of a symbolic axis. ``greatest`` is None if only memory limits the axis."""
+    """The bounds of a symbolic axis: its length is a multiple of ``multiple``.
+
+    ``greatest`` is None if only memory limits the axis.
+    """
 
     least: int
     greatest: int | None
+    multiple: Length = 1
+
+    @property
+    def told(self) -> str:
+        """The bounds in words."""
+        return f"multiples of {self.multiple} from {self.least} to {self.greatest}"
+
+    def allows(self, length: int) -> bool:
+        """Return whether the axis may have this length."""
+        short = self.greatest is None or length <= self.greatest
+        return self.least <= length and short and length % self.multiple == 0
 
 
 class TensorRecord(Record):
@@ -142,6 +164,14 @@ class ContractRecord(Record):
         """The fixed batch size; None if the variant takes any batch."""
         first = self.input.shape[0]
         return first if isinstance(first, int) else None
+
+    @property
+    def sides(self) -> tuple[AxisRecord, AxisRecord] | None:
+        """The bounds of height and width; None if the variant takes images of one size."""
+        height, width = self.input.shape[2:] if len(self.input.shape) == 4 else (0, 0)
+        if not isinstance(height, str) or not isinstance(width, str):
+            return None
+        return self.axes[height], self.axes[width]
 
 
 class GraphRecord(Record):
@@ -191,14 +221,25 @@ class VariantRecord(Record):
         return self.contract.batch
 
 
+class SizedGoldenRecord(Record):
+    """Recorded inputs and outputs at another (height, width) than the image processor's."""
+
+    path: Inside
+    size: tuple[Side, Side]
+
+
 class GoldenRecord(Record):
-    """The recorded inputs and reference outputs, with the distances that are needed to judge by them."""
+    """The recorded inputs and reference outputs, with the distances that are needed to judge by them.
+
+    ``elsewhere`` has those at other sizes, if the artifact has a graph for images of any size.
+    """
 
     path: Inside
     images: tuple[str, ...]
     reference: str
     floor: dict[str, float]
     to_stock_original: dict[str, float]
+    elsewhere: tuple[SizedGoldenRecord, ...] = ()
 
 
 class ComplexityRecord(Record):

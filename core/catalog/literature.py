@@ -88,6 +88,19 @@ VIT = Work(
     where=_arxiv("2010.11929"),
     code="https://github.com/google-research/vision_transformer",
 )
+CONVNEXT = Work(
+    key="liu2022convnext",
+    kind="inproceedings",
+    title="A {ConvNet} for the 2020s",
+    authors="Liu, Zhuang and Mao, Hanzi and Wu, Chao-Yuan and Feichtenhofer, Christoph and "
+    "Darrell, Trevor and Xie, Saining",
+    year=2022,
+    url="https://arxiv.org/abs/2201.03545",
+    where=MappingProxyType(
+        {"booktitle": "IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)"}
+    ),
+    code="https://github.com/facebookresearch/ConvNeXt",
+)
 TIMM = Work(
     key="rw2019timm",
     kind="misc",

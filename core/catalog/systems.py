@@ -33,6 +33,7 @@ class System:
         trained_on: the data that the published weights were trained on.
         mirrors: other places with known copies of its repository.
         family: the system's family; None for a system without a family in the catalog.
+        structure: what distinguishes its structure from that of other systems of its family.
     """
 
     name: str
@@ -47,6 +48,7 @@ class System:
     trained_on: str = ""
     mirrors: tuple[Mirror, ...] = ()
     family: Family | None = field(default=None, repr=False)
+    structure: str = ""
 
     @property
     def title(self) -> str:
@@ -83,6 +85,7 @@ def _system(family: Family, size: Size) -> System:
         trained_on=family.trained_on,
         mirrors=size.mirrors,
         family=family,
+        structure=f"{family.structure} {size.structure}".strip(),
     )
 
 
@@ -94,6 +97,18 @@ def expand(families: Iterable[Family]) -> dict[str, System]:
 
 SYSTEMS: Mapping[str, System] = MappingProxyType(expand(FAMILIES))
 """The catalog, by short name."""
+
+
+def structures() -> dict[str, System]:
+    """Return one system of each structure, by short name: the smallest, or the one with published figures.
+
+    Sizes of a family differ in numbers alone, unless their row names a structure; so one of each is enough to
+    test what depends on the structure.
+    """
+    found: dict[tuple[str, str], System] = {}
+    for system in sorted(SYSTEMS.values(), key=lambda system: not system.published):
+        found.setdefault((system.family.name if system.family else system.name, system.structure), system)
+    return {name: system for name, system in SYSTEMS.items() if system in found.values()}
 
 
 def find(name: str) -> System:
@@ -116,7 +131,7 @@ _FREE = (
 """Entries of a configuration that a fine-tuned model may change: head, preprocessing and training."""
 _STATED = (
     *("architecture", "num_features", "hidden_size", "num_hidden_layers", "num_attention_heads"),
-    *("intermediate_size", "patch_size", "image_size"),
+    *("intermediate_size", "patch_size", "image_size", "hidden_sizes", "depths"),
 )
 """Entries without which a configuration does not say how large its network is."""
 _PATCHED = ("hidden_act", "query_bias", "key_bias", "value_bias", "qkv_bias")
@@ -158,7 +173,7 @@ def miniature(system: System) -> System:
     if system.library == "timm":
         preprocessing = {**system.config["pretrained_cfg"], "input_size": [3, side, side]}
         config = {
-            "num_features": numbers["embed_dim"],
+            "num_features": numbers["embed_dim"] if "embed_dim" in numbers else numbers["dims"][-1],
             "model_args": dict(numbers),
             "pretrained_cfg": preprocessing,
         }

@@ -78,12 +78,18 @@ def list_systems(as_json: bool) -> None:
 
 @main.command()
 @click.argument("path", type=TEXT, shell_complete=artifact)
+@click.option(
+    "--ledger",
+    is_flag=True,
+    help="Also show every tensor of the source: copied, renamed, cast, split, fused, folded into others, or "
+    "dropped and why.",
+)
 @JSON
-def info(path: str, as_json: bool) -> None:
+def info(path: str, as_json: bool, ledger: bool) -> None:
     """Show what an artifact holds and how its last validations ended."""
     from vconv.cli import render
 
-    show(vconv.info(path), render.artifact, as_json)
+    show(vconv.info(path, ledger=ledger), render.artifact, as_json)
 
 
 @main.command()
@@ -100,7 +106,8 @@ def info(path: str, as_json: bool) -> None:
 def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> None:
     """Export a system as an artifact.
 
-    NAME is a short name or a hub id that `vconv list` shows. The artifact holds a patched checkpoint, ONNX
+    NAME is a short name or a hub id that `vconv list` shows, or any other backbone: timm/NAME,
+    hub:OWNER/NAME[@REVISION], or a folder with a config.json. The artifact holds a patched checkpoint, ONNX
     graphs, and the recorded outputs of the reference.
     """
     from vconv.cli import render
@@ -239,7 +246,7 @@ def selftest(as_json: bool, **options: Any) -> None:
     """Show that validation detects known faults.
 
     Each fault is put into a copy of the artifact PATH, one at a time, and the copy must fail. Without PATH,
-    small models of every system are used.
+    small models are used, one of each structure.
     """
     from vconv.cli import render
 

@@ -59,9 +59,13 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "reference",
         "pool",
         "periods",
+        "weights_layout",
+        "allow_lossy",
+        "state_dict",
     ),
     "Results": (
-        *("out", "force", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
+        *("out", "force", "layout", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
+        "with_preprocessing",
         *("lang", "reports"),
     ),
     "Offline model": ("format", "soc", "gears", "om_precision"),
@@ -264,9 +268,9 @@ _CONVERTING = (
     click.option(
         "--size",
         type=TEXT,
-        metavar="H,W",
+        metavar="H,W|dynamic",
         help="Height and width of the images in pixels, multiples of the patch.  [default: the image "
-        "processor's]",
+        "processor's]. With dynamic, or dynamic:H,W, model.onnx takes images of any size.",
     ),
     click.option(
         "--opset",
@@ -296,6 +300,28 @@ _CONVERTING = (
         "float32, for a model that was trained further with a library.  [default: authors]",
     ),
     click.option(
+        "--layout",
+        type=click.Choice(["transformers", "timm"]),
+        help="Whose names and shapes the weights of the artifact get. The artifact is one of that library.  "
+        "[default: the library of the system]",
+    ),
+    click.option(
+        "--weights-layout",
+        type=click.Choice(["transformers", "timm", "facebook"]),
+        help="Whose names and shapes the weights have.  [default: recognised]",
+    ),
+    click.option(
+        "--state-dict",
+        type=TEXT,
+        metavar="NAME",
+        help="The entry of a training checkpoint with several state dicts, such as model_ema.",
+    ),
+    click.option(
+        "--allow-lossy",
+        is_flag=True,
+        help="Convert weights from another layout even if this changes an output.",
+    ),
+    click.option(
         "--without-weights",
         is_flag=True,
         help="Leave model.safetensors out of the artifact. `vconv fill` makes it from a copy of the original "
@@ -306,6 +332,12 @@ _CONVERTING = (
         is_flag=True,
         help="Store float16 and bfloat16 weights as they are, in half the space. Graphs widen them and "
         "compute in float32.  [default: weights are stored in float32]",
+    ),
+    click.option(
+        "--with-preprocessing",
+        is_flag=True,
+        help="Add model.uint8.onnx, which takes uint8 images of any size and resizes, crops and normalises "
+        "them itself; and aipp.cfg, an AIPP configuration for ATC.",
     ),
     click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the generated images."),
 )

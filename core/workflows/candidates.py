@@ -72,11 +72,14 @@ def candidates(
                         kind=kind.name,
                     ),
                     subject(record, record.engine, precision.name, captured=captured, kind=kind.name),
+                    any_size=record.contract.sides is not None,
                 )
                 for kind in kinds_in_artifact()
                 for precision in precisions
                 for captured in captures
             ]
+        elif record.contract.preprocessing:
+            continue  # it takes other inputs: see vconv.workflows.image_graph
         elif record.offline is None or (offline and not device.simulated):
             found += [
                 Candidate(
@@ -88,6 +91,7 @@ def candidates(
                     reference,
                     partial(open_variant, artifact, record, device, engine),
                     subject(record, engine, record.precision),
+                    any_size=record.contract.sides is not None,
                 )
                 for engine in (graphs if record.engine in graph_engines() else (record.engine,))
             ]

@@ -13,16 +13,19 @@ from typing import Any
 
 from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
+from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
-from vconv.catalog import systems
 from vconv.catalog.systems import System
 from vconv.convert.ascend import offline_model
 from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
+from vconv.convert.libraries.image_processing import IMAGE_PROCESSING, ImageProcessing
 from vconv.convert.sources.base import Source, write_configurations
+from vconv.convert.sources.counterparts import counterpart
+from vconv.convert.sources.names import find_system
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights.ledger import Line
@@ -30,11 +33,12 @@ from vconv.errors import ExportCheckError, InputError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import open_images, require_seed
 from vconv.surroundings import own_surroundings
-from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
+from vconv.types import FROM_IMAGES, GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
 from vconv.validators.accuracy.limits import open_limits
+from vconv.validators.accuracy.other_sizes import other_sizes
 from vconv.validators.checks.graphs import check_graph
 from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.checks.integrity import verify_tensors
@@ -43,6 +47,7 @@ from vconv.validators.report.rows import VariantRow
 from vconv.workflows import candidates, card, originals
 from vconv.workflows.background import in_background
 from vconv.workflows.export_manifest import assemble
+from vconv.workflows.image_graph import check_image_graphs
 from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 
 DEFAULT_OUT = "artifacts"
@@ -66,8 +71,13 @@ def export(
     pool: str | None = None,
     periods: str | None = None,
     size: str | Sequence[int] | None = None,
+    layout: str | None = None,
+    weights_layout: str | None = None,
+    allow_lossy: bool = False,
+    state_dict: str | None = None,
     without_weights: bool = False,
     keep_dtype: bool = False,
+    with_preprocessing: bool = False,
     format: str = ONNX,
     soc: str | None = None,
     gears: Sequence[int] = (),
@@ -77,7 +87,8 @@ def export(
     """Make an artifact: a patched checkpoint, its graphs, and the proof that they agree with the original.
 
     Args:
-        name: a system's short name or hub id, or the system itself.
+        name: a system's short name or hub id, ``timm/NAME``, ``hub:OWNER/NAME[@REVISION]``, a folder with a
+            ``config.json``, or the system itself.
         weights: a file, a folder, ``synthetic[:SEED]``, or ``hub:REPOSITORY[@REVISION]``; by default the
             system's own repository.
         out: the folder of the artifact; ``artifacts/NAME`` by default.
@@ -93,10 +104,19 @@ def export(
         periods: the RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
             further with the periods of its library.
         size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
-            the image processor makes.
+            the image processor makes. With ``dynamic``, or ``dynamic:H,W``, ``model.onnx`` takes images of
+            any size, and all else has that size.
+        layout: whose names and shapes the artifact's weights get, ``transformers`` or ``timm``; by default,
+            those of the system's library. The artifact is then one of the other library's system.
+        weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
+            or ``facebook``.
+        allow_lossy: whether a conversion from another layout may change the outputs.
+        state_dict: the entry of a training checkpoint that has several state dicts, such as ``model_ema``.
         without_weights: whether to delete the weights file at the end; :func:`fill` makes it again.
         keep_dtype: whether to store float16 and bfloat16 weights as they are; by default they are widened to
             float32. Graphs compute in float32 in either case.
+        with_preprocessing: whether to also export a graph that takes uint8 images of any size, and an AIPP
+            configuration for ATC.
         format: ``onnx``, or ``om`` for the graphs and an offline model.
         soc: the processor to compile the offline model for, such as ``Ascend910B4``.
         gears: the batches of the offline model; by default the batch of the static graph.
@@ -113,35 +133,69 @@ def export(
         VconvError: an error that the user can fix; no artifact is left behind.
     """
     start = time.perf_counter()
-    system = systems.find(name) if isinstance(name, str) else name
     _check_options(batch, opset, seed, bool(images), golden, out)
     sizes = _size_request(size)
+    any_size = bool(sizes and sizes.dynamic)
+    if any_size and gears:
+        raise InputError(
+            "--gears is not used with --size dynamic",
+            got="both",
+            expected="one of them: an offline model has one image size, and its own batches",
+            fix="leave --gears out; --batch is then the batch of the offline model",
+        )
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
+    named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
+    system = counterpart(named, layout) if layout else named
+    if place is None and system is not named:
+        place = f"hub:{named.hub_id}"
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
     with staging(target.absolute(), force) as stage:
         folder = stage.artifact
-        asked = Request(system, None if weights is None else str(weights), hub, pool, periods, offline, sizes)
+        asked = Request(
+            system,
+            place,
+            hub,
+            pool,
+            periods,
+            offline,
+            sizes,
+            weights_layout,
+            allow_lossy=allow_lossy,
+            state_dict=state_dict,
+        )
         source = open_source(asked, stage.scratch, say)
         made_size = image_size(source)
         pixel_values, names = originals.sample(source.folder, photographs, seed, made_size)
+        steps = _image_processing(source) if with_preprocessing else None
         prepared = prepare(folder, source, say, keep_dtype)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            passes = export_graphs(folder, prepared, made_size, batch, opset, say)
+            passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size, steps)
             lines, sha256, tensors = writing()
         conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
         if golden:
             say("running the reference in fp32 and float64")
-            reference = golden_room.run_reference(source, pixel_values)
+            sides = Interface(source.network, made_size, any_size=any_size).sides
+            elsewhere = other_sizes(made_size, sides)
+            reference = golden_room.run_reference(source, pixel_values, sizes=elsewhere)
             golden_room.save(folder / GOLDEN_FILE, reference)
         write_configurations(folder / ORIGINAL_FOLDER, *source.own_configurations)
         graphs = [
-            open_graph(folder, graph.path, WEIGHTS_FILE, conversion.network, made_size, fixed)
-            for graph in GRAPHS
+            open_graph(
+                folder,
+                graph.path,
+                WEIGHTS_FILE,
+                conversion.network,
+                made_size,
+                fixed,
+                any_size=any_size and not fixed and not graph.from_images,
+                from_images=graph.from_images,
+            )
+            for graph in (*GRAPHS, *([FROM_IMAGES] if steps else []))
             for fixed in (batch if graph.for_npu else None,)
         ]
         checks = [tensors, *(check for graph in graphs for check in check_graph(graph))]
@@ -156,6 +210,7 @@ def export(
         if reference:
             to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False)
             rows = validation.run(to_run, open_limits("strict"), None, say).rows
+            checks += check_image_graphs(artifact)
         _refuse_failures(rows, checks)
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()
@@ -177,6 +232,19 @@ def export(
         "checks": [asdict(check) for check in checks],
         "om": offline_row(made),
     }
+
+
+def _image_processing(source: Source) -> ImageProcessing:
+    return IMAGE_PROCESSING[source.network.library](source.folder, source.config)
+
+
+def _found(
+    name: str | System, weights: str | None, hub: str, offline: bool, say: Say
+) -> tuple[System, str | None]:
+    """Return the system that a name stands for, and where its weights are."""
+    if isinstance(name, System):
+        return name, weights
+    return find_system(name, hub, weights, offline, say)
 
 
 def _check_options(
@@ -222,7 +290,7 @@ def _written(
     lines, sha256 = prepared.write(stop, say)
     entries = read_header(prepared.plan.path)
     fault_of = partial(classes.of_tensor, prepared.network)
-    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say)
+    return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say, source.matches)
 
 
 def _refuse_failures(rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:

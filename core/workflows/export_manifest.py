@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vconv._version import VERSION
+from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import ORIGINAL_FOLDER, Manifest
 from vconv.artifact.records import (
-    AxisRecord,
     ComplexityRecord,
     ContractRecord,
     FileRecord,
@@ -18,13 +18,14 @@ from vconv.artifact.records import (
     OfflineRecord,
     OriginalRecord,
     PatchRecord,
+    SizedGoldenRecord,
     SourceRecord,
     SystemRecord,
     TensorRecord,
     VariantRecord,
 )
 from vconv.catalog.systems import System
-from vconv.convert.architectures.outputs import output_names, output_shapes
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
 from vconv.convert.graphs import tracing
@@ -36,13 +37,13 @@ from vconv.convert.sources import recipe
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.hashes import sha256_of
-from vconv.types import BATCH_AXIS, CHANNELS, INPUT, VARIANTS, WEIGHTS_FILE
-from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
+from vconv.types import FROM_IMAGES, INPUT, VARIANTS, WEIGHTS_FILE
+from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference, sized_file
 from vconv.validators.checks.graphs import declared
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
-FLOAT32, LAYOUT = "float32", "NCHW"
-"""The type of every input and output of a torch model, and the order of the input's axes."""
+FLOAT32 = "float32"
+"""The type of every input and output of a torch model."""
 
 
 def assemble(
@@ -71,7 +72,7 @@ def assemble(
         folder: the folder with all files but the manifest.
         order: how the offline model is compiled; None without an offline model.
     """
-    net = conversion.network
+    net, any_size = conversion.network, bool(source.size and source.size.dynamic)
     inspected = {graph.path.relative_to(folder).as_posix(): graph for graph in graphs}
     applied = tuple(patch.name for patch in conversion.patches)
     variants = [
@@ -82,12 +83,12 @@ def assemble(
             weights=WEIGHTS_FILE,
             precision=variant.precision,
             patches=applied,
-            contract=_contract(inspected.get(variant.path), net, size),
+            contract=_contract(inspected.get(variant.path), net, size, any_size),
             graph=_graph(inspected[variant.path], conversion.passes[variant.path])
             if variant.path in inspected
             else None,
         )
-        for variant in VARIANTS
+        for variant in (*VARIANTS, *([FROM_IMAGES] if FROM_IMAGES.path in inspected else []))
     ]
     if order:
         variants.append(_offline(order, size, conversion, inspected))
@@ -113,7 +114,7 @@ def assemble(
             library=system.library,
             family=net.layout.family,
             head=net.head,
-            pooling=net.numbers.pooling,
+            pooling=net.pooling,
         ),
         original=OriginalRecord(
             configurations={name: f"{ORIGINAL_FOLDER}/{name}" for name in source.library.files},
@@ -132,9 +133,13 @@ def assemble(
             pool=source.pool,
             periods=source.periods,
             size=source.size.fixed if source.size else None,
+            dynamic_size=any_size,
             from_catalog=source.from_catalog,
             prefixes=source.prefixes,
             licence=source.licence,
+            layout=source.regrouped.home if source.regrouped else None,
+            losses=source.losses,
+            state_dict=source.state_dict,
         ),
         size=size,
         ledger=ledger.summary(conversion.lines),
@@ -155,22 +160,30 @@ def assemble(
     )
 
 
-def _contract(graph: InspectedGraph | None, network: Network, size: tuple[int, int]) -> ContractRecord:
+def _contract(
+    graph: InspectedGraph | None, network: Network, size: tuple[int, int], any_size: bool
+) -> ContractRecord:
     """Return a variant's input and outputs: as a graph declares them, or from a torch model's network."""
+    interface = graph.interface if graph else Interface(network, size, any_size=any_size)
     if graph is None:
-        taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=(BATCH_AXIS, CHANNELS, *size))
+        taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=interface.taken)
         given = {
-            name: TensorRecord(name=name, dtype=FLOAT32, shape=(BATCH_AXIS, *shape[1:]))
-            for name, shape in output_shapes(network, 1, size).items()
+            name: TensorRecord(name=name, dtype=FLOAT32, shape=shape)
+            for name, shape in interface.given.items()
         }
-        axes = {BATCH_AXIS: AxisRecord(least=1, greatest=None)}
+        axes = interface.axes(None)
     else:
         (taken,) = (declared(value) for value in graph.model.graph.inputs)
         outputs = [declared(value) for value in graph.model.graph.outputs]
         given = dict(zip(output_names(network), outputs, strict=True))
-        bounds = AxisRecord(least=1, greatest=tracing.GREATEST_BATCH)
-        axes = dict.fromkeys((axis for axis in taken.shape if isinstance(axis, str)), bounds)
-    return ContractRecord(input=taken, layout=LAYOUT, preprocessing=False, outputs=given, axes=axes)
+        axes = interface.axes(tracing.GREATEST_BATCH)
+    return ContractRecord(
+        input=taken,
+        layout=interface.layout,
+        preprocessing=interface.from_images,
+        outputs=given,
+        axes=axes,
+    )
 
 
 def _graph(graph: InspectedGraph, passes: tuple[str, ...]) -> GraphRecord:
@@ -194,7 +207,7 @@ def _offline(
         weights=None,
         precision=order.precision.limits,
         patches=tuple(patch.name for patch in conversion.patches),
-        contract=_contract(source, source.network, size),
+        contract=_contract(source, source.network, size, any_size=False),
         graph=_graph(source, (*conversion.passes[order.source], *passes.ALONE)),
         offline=OfflineRecord(
             soc=order.soc,
@@ -212,4 +225,7 @@ def _recorded(reference: Reference, images: tuple[str, ...]) -> GoldenRecord:
         reference=reference.name,
         floor=dict(reference.floor),
         to_stock_original=dict(reference.to_stock_original),
+        elsewhere=tuple(
+            SizedGoldenRecord(path=sized_file(one.size), size=one.size) for one in reference.elsewhere
+        ),
     )

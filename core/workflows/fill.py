@@ -177,5 +177,5 @@ def _write(written: Path, scratch: Path, artifact: Artifact, asked: Request, say
     source = open_source(asked, scratch / "source", say)
     say(f"writing {WEIGHTS_FILE}")
     lines = artifact.ledger
-    renamed = ledger.renamed(lines, source.network, source.entries)
+    renamed = ledger.renamed(lines, source.stored, source.entries)
     return checkpoint.rewrite(written, lines, renamed, say), False

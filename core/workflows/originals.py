@@ -15,7 +15,7 @@ from vconv.artifact.artifact import Artifact
 from vconv.catalog import systems
 from vconv.catalog.systems import System
 from vconv.convert.sources import recipe
-from vconv.convert.sources.base import SYNTHETIC, Source
+from vconv.convert.sources.base import STORED, SYNTHETIC, Source
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
@@ -24,7 +24,14 @@ from vconv.runtime.inputs.images import Photographs, natural_images
 from vconv.runtime.inputs.preprocessing import load_processor, preprocess
 from vconv.runtime.timing.clocks import timed
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array, Check, Say, Status
-from vconv.validators.accuracy.golden import Reference, check_recorded, recorded, run_reference
+from vconv.validators.accuracy.golden import (
+    Reference,
+    check_recorded,
+    recorded,
+    recorded_elsewhere,
+    run_reference,
+)
+from vconv.validators.accuracy.other_sizes import other_sizes
 from vconv.validators.accuracy.reference_file import ReferenceFile, check_reference_file
 from vconv.validators.checks.preprocessing import MADE_UP
 
@@ -132,10 +139,22 @@ def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: b
     """
     origin = artifact.manifest.source
     given = str(weights) if weights else None
-    size = SizeRequest(origin.size) if origin.size else None
-    asked = Request(system_of(artifact), given, hub, origin.pool, origin.periods, offline, size)
+    size = SizeRequest(origin.size, origin.dynamic_size) if origin.size or origin.dynamic_size else None
+    periods = None if origin.periods == STORED else origin.periods
+    asked = Request(
+        system_of(artifact),
+        given,
+        hub,
+        origin.pool,
+        periods,
+        offline,
+        size,
+        allow_lossy=bool(origin.losses),
+        state_dict=origin.state_dict,
+    )
     if given:
         return asked
+    asked = replace(asked, weights_layout=origin.layout)
     if origin.synthetic:
         return replace(asked, weights=f"{SYNTHETIC}:{origin.identity}")
     if origin.revision:
@@ -210,15 +229,18 @@ def inputs(
 
 
 def _from_elsewhere(
-    elsewhere: ReferenceFile, source: Source | None, say: Say
+    artifact: Artifact, elsewhere: ReferenceFile, source: Source | None, say: Say
 ) -> tuple[Reference, Check, dict[str, Any]]:
     """Return the reference that another machine recorded, compared with a run here if there is a source."""
-    live = None
+    live, sizes = None, other_sizes(artifact.manifest.size, artifact.manifest.sides)
     if source:
         say("running the reference in fp32 and float64, to hold the recorded one against it")
-        live = run_reference(source, elsewhere.reference.pixel_values).outputs
-    check = check_reference_file(elsewhere, live)
-    return elsewhere.reference, check, {"source": "file", "images": list(elsewhere.facts.images)}
+        live = run_reference(source, elsewhere.reference.pixel_values, sizes=sizes)
+    check = check_reference_file(elsewhere, live.outputs if live else None)
+    # The file has images of one size. At others the reference is this machine's, or the recorded one.
+    others = live.elsewhere if live else recorded_elsewhere(artifact)
+    found = replace(elsewhere.reference, elsewhere=others)
+    return found, check, {"source": "file", "images": list(elsewhere.facts.images)}
 
 
 def reference(
@@ -247,11 +269,12 @@ def reference(
         InputError: photographs were given, but the original's weights are not available to run on them.
     """
     if elsewhere:
-        return _from_elsewhere(elsewhere, source, say)
+        return _from_elsewhere(artifact, elsewhere, source, say)
     golden = artifact.manifest.golden
     kept = recorded(artifact)
     names = golden.images if golden else ()
     told: dict[str, Any] = {"source": "recorded" if kept else "none", "images": list(names)}
+    sizes = other_sizes(artifact.manifest.size, artifact.manifest.sides)
     if source is None:
         if photographs:
             raise InputError(
@@ -263,14 +286,22 @@ def reference(
         check = Check("golden", Status.SKIPPED, "the original's weights are not at hand to run it again")
         if kept is None or golden is None:
             return None, check, told
-        there = Reference(golden.reference, *kept, golden.floor, golden.to_stock_original, source="golden")
+        there = Reference(
+            golden.reference,
+            *kept,
+            golden.floor,
+            golden.to_stock_original,
+            source="golden",
+            elsewhere=recorded_elsewhere(artifact),
+        )
         return there, check, told
     pixel_values, names = inputs(artifact, photographs, seed)
     if photographs or kept is None:
         told = {"source": "photographs" if photographs else "made up", "images": list(names)}
     say("running the reference in fp32 and float64")
-    live = run_reference(source, pixel_values)
-    return live, check_recorded(live, None if photographs else kept, golden), told
+    live = run_reference(source, pixel_values, sizes=sizes)
+    others = () if photographs or kept is None else recorded_elsewhere(artifact)
+    return live, check_recorded(live, None if photographs else kept, golden, others), told
 
 
 def published(artifact: Artifact, devices: Sequence[Device]) -> list[dict[str, Any]]:

@@ -28,9 +28,10 @@ def gallery(found: CheckedArtifact) -> Gallery:
         return Gallery.of((), np.zeros((0, height, width, CHANNELS), np.uint8), {}, (0, 0))
     network = found.artifact.network
     photographs = denormalised(found.artifact.folder, found.reference.pixel_values[:SHOWN])
-    lack, patch = network.lack(Capability.TOKEN_GRID), network.numbers.patch
+    lack = network.lack(Capability.TOKEN_GRID)
     if lack:
         return Gallery.of((), photographs, {}, (0, 0), lack)
+    patch = network.numbers.patch
     grid = height // patch, width // patch
     return Gallery.of(found.inputs["images"], photographs, found.reference.outputs, grid)
 

@@ -15,11 +15,12 @@ from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.catalog import systems
-from vconv.catalog.systems import miniature
+from vconv.catalog.systems import System, miniature
 from vconv.convert.patches.base import Patch
 from vconv.convert.patches.table import PATCHES
 from vconv.convert.sources.base import Source
-from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
+from vconv.convert.sources.sizes import DYNAMIC
+from vconv.convert.sources.table import DEFAULT_HUB, open_source
 from vconv.errors import InputError, VconvError
 from vconv.precisions import AUTO
 from vconv.progress import ProgressMeter
@@ -46,6 +47,9 @@ from vconv.workflows.run_plan import RunPlan
 CLEAN_RUNS = 6
 """The number of validations of every artifact without a fault, each on other images."""
 _SEED = "synthetic:1"
+ANY_SIZE = ("dinov3-vits16", "vit_small_patch14_reg4_dinov2.lvd142m")
+"""Systems of which a miniature for images of any size is tested too, on the faults that only such graphs can
+have: one with RoPE, and one with a position embedding that is resampled with antialiasing."""
 _FIRST_IMAGE = 1000
 """The seed of the first image of the clean runs; an export does not use this seed by default."""
 
@@ -64,6 +68,11 @@ class TestedArtifact:
     source: Source
     live: Reference
 
+    @property
+    def any_size(self) -> bool:
+        """Whether one of its graphs takes images of any size."""
+        return self.artifact.manifest.sides is not None
+
 
 @checked_arguments
 @own_surroundings()
@@ -81,7 +90,8 @@ def selftest(
     """Inject known faults one at a time, and check that a validation fails and names the class of each fault.
 
     Args:
-        path: the artifact; faults are injected into a copy of it. Miniatures of every system by default.
+        path: the artifact; faults are injected into a copy of it. By default, miniatures of one system of
+            each structure, and of some with graphs for images of any size.
         weights: where the original's weights are; by default where the manifest says.
         within: ``strict``, ``card``, or a file of limits.
         engines: the engines that run graphs; ONNX Runtime by default.
@@ -109,14 +119,16 @@ def selftest(
     alarms: list[dict[str, Any]] = []
     lacking: list[dict[str, str]] = []
     artifacts = []
-    tested_artifacts = len(systems.SYSTEMS) if path is None else 1
-    meter = ProgressMeter("faults and clean runs", tested_artifacts * (clean_runs + len(FAULTS)), say)
+    of_sizes = [fault for fault in FAULTS if fault.any_size]
+    total = len(systems.structures() if path is None else (path,)) * (clean_runs + len(FAULTS))
+    total += len(ANY_SIZE if path is None else ()) * (clean_runs + len(of_sizes))
+    meter = ProgressMeter("faults and clean runs", total, say)
     with scratch_folder(say) as scratch:
         given = (
             _miniatures(scratch, say) if path is None else _given(path, weights, hub, offline, scratch, say)
         )
         for tested in given:
-            name = tested.artifact.name
+            name = tested.artifact.name + ", any size" * tested.any_size
             artifacts.append(
                 weights_named(f"{name}: {tested.source.origin.label}", tested.source.origin.synthetic)
             )
@@ -130,7 +142,7 @@ def selftest(
                 say(f"{name}: clean run {number + 1} of {clean_runs}: {document['status']}")
                 meter.add()
             shop = ArtifactCopy.open(tested.artifact, scratch / f"copy-{len(artifacts)}")
-            for fault in FAULTS:
+            for fault in of_sizes if tested.any_size and path is None else FAULTS:
                 lacks = fault.skipped(shop)
                 if lacks:
                     lacking.append({"artifact": name, "fault": fault.name, "reason": lacks})
@@ -207,7 +219,7 @@ def _tried(fault: Fault, shop: ArtifactCopy, judge: Any) -> dict[str, Any]:
     return {
         "fault": fault.name,
         "class": first["class"],
-        "expected": fault.kind,
+        "expected": fault.expected(shop),
         "caught": document["status"] is Status.FAILED,
         "because": first["because"],
         "changed": changed,
@@ -232,7 +244,13 @@ def _judged(
         if photographs:
             return originals.reference(artifact, source, photographs, 0, silent)
         kept = golden.recorded(artifact)
-        return tested.live, golden.check_recorded(tested.live, kept, artifact.manifest.golden), {}
+        return (
+            tested.live,
+            golden.check_recorded(
+                tested.live, kept, artifact.manifest.golden, golden.recorded_elsewhere(artifact)
+            ),
+            {},
+        )
 
     found = check_artifact(artifact, lambda: (tested.source, ""), refer)
     trial = RunPlan((find_device("cpu"),), engines, (AUTO,), patches)
@@ -246,14 +264,18 @@ def _judged(
 
 
 def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
-    """Export a miniature of every system, one at a time."""
-    for system in map(miniature, systems.SYSTEMS.values()):
-        say(f"{system.name}: exporting a miniature")
-        folder = scratch / system.name
-        export.export(system, _SEED, folder)
-        original = scratch / f"{system.name}-original"
+    """Export miniatures of one system of each structure, and of some with graphs for any size, in turn."""
+    plain: list[tuple[System, str | None]] = [(system, None) for system in systems.structures().values()]
+    wanted = [*plain, *((systems.SYSTEMS[name], DYNAMIC) for name in ANY_SIZE)]
+    for number, (whole, size) in enumerate(wanted):
+        system = miniature(whole)
+        say(f"{system.name}: exporting a miniature" + " for images of any size" * bool(size))
+        folder, original = scratch / f"{number}", scratch / f"{number}-original"
+        export.export(system, _SEED, folder, size=size)
         original.mkdir()
-        source = open_source(Request(system, _SEED), original, say)
+        source = open_source(
+            originals.request(Artifact.open(folder), _SEED, DEFAULT_HUB, True), original, say
+        )
         yield _tested(Artifact.open(folder), source)
 
 

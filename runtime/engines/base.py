@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from PIL import Image
 
+from vconv.artifact.records import AxisRecord
 from vconv.artifact.staging import workplace
 from vconv.disk import SCRATCH
 from vconv.errors import EngineError, InputError, MemoryShortError, UnavailableError
@@ -25,7 +26,7 @@ from vconv.runtime.engines import arithmetic
 from vconv.runtime.inputs.preprocessing import Processor, load_processor
 from vconv.runtime.timing.launches import Launches
 from vconv.surroundings import own_surroundings
-from vconv.types import Array, Arrays
+from vconv.types import CHANNELS, Array, Arrays
 
 _OUT_OF_MEMORY = "Failed to allocate memory"
 RunPiece = Callable[[Arrays], dict[str, Array]]
@@ -97,6 +98,8 @@ class Session(ABC):
     """The variant's name, if :func:`vconv.load` opened the session."""
     gelu: str = ""
     """How a patched GELU is computed; empty if no GELU of a torch model is patched."""
+    sides: tuple[AxisRecord, AxisRecord] | None = None
+    """The bounds of height and width, if the variant takes images of any size; None if of ``size`` only."""
 
     def __init__(self, folder: Path, size: tuple[int, int], batch: int | None = None) -> None:
         self.folder, self.size, self.batch = folder, size, batch
@@ -127,7 +130,8 @@ class Session(ABC):
 
         Args:
             images: normalised float32 (B, 3, H, W), or a list of PIL images, which are preprocessed first:
-                turned upright by their EXIF orientation, resized and normalised.
+                turned upright by their EXIF orientation, resized to ``size`` and normalised. A variant that
+                takes images of any size takes arrays within the bounds of its ``sides``.
 
         Returns:
             Each output by name, with B rows. A variant with a fixed batch takes any B as well: it runs as
@@ -139,12 +143,13 @@ class Session(ABC):
         """
         self._check_open()
         pixel_values = self._pixel_values(images)
-        expected = (3, *self.size)
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != expected or not len(pixel_values):
+        if not self._fits(pixel_values.shape):
+            sides = self.size if self.sides is None else ("H", "W")
+            bounds = f", H {self.sides[0].told}, W {self.sides[1].told}" if self.sides else ""
             raise InputError(
                 "the images do not fit this variant",
                 got=f"an array of shape {list(pixel_values.shape)}",
-                expected=f"[B, {', '.join(map(str, expected))}] with B at least 1",
+                expected=f"[B, {', '.join(map(str, (CHANNELS, *sides)))}] with B at least 1{bounds}",
                 fix="resize them, or pass a list of PIL images",
             )
         if pixel_values.dtype != np.float32:
@@ -155,6 +160,13 @@ class Session(ABC):
                 fix="pass a list of PIL images, or convert the array",
             )
         return in_batches(self.run, pixel_values, self.batch or len(pixel_values))
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        if len(shape) != 4 or shape[1] != CHANNELS or shape[0] < 1:
+            return False
+        if self.sides is None:
+            return shape[2:] == self.size
+        return all(bounds.allows(side) for bounds, side in zip(self.sides, shape[2:], strict=True))
 
     def _check_open(self) -> None:
         if self.closed:

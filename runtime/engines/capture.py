@@ -78,29 +78,30 @@ def lack(device: Device) -> str:
 
 
 class CapturedSession(TorchSession):
-    """A torch model that captures the forward pass at the first run of each batch size, and then replays it.
+    """A torch model that captures the forward pass at the first run of each shape, and then replays it.
 
-    The outputs of a run are valid until the next run of the same batch size, which overwrites them.
+    The outputs of a run are valid until the next run of the same shape, which overwrites them.
     """
 
     @functools.cached_property
-    def _replays(self) -> dict[int, Run]:
-        replays: dict[int, Run] = {}
+    def _replays(self) -> dict[tuple[int, ...], Run]:
+        replays: dict[tuple[int, ...], Run] = {}
         # A graph reads the weights from their addresses: free the graphs before the weights.
         self._closing.callback(replays.clear)
         return replays
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
-        """See :meth:`vconv.runtime.engines.base.Session.bind`. The first run of a batch size is captured."""
+        """See :meth:`vconv.runtime.engines.base.Session.bind`. The first run of a shape is captured."""
         self._check_open()
         images = self._on_device(pixel_values)
+        shape = tuple(images.shape)
 
         def forward() -> Any:
             self._check_open()
-            if len(images) not in self._replays:
-                self._replays[len(images)] = self._capture(images)
+            if shape not in self._replays:
+                self._replays[shape] = self._capture(images)
             with self.refusals(), torch.inference_mode():
-                return self._replays[len(images)](images)
+                return self._replays[shape](images)
 
         return forward
 

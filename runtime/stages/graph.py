@@ -19,7 +19,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.table import ENGINES
 from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
-from vconv.types import INPUT, Array, Arrays
+from vconv.types import INPUT, TOKENS_AXIS, Array, Arrays
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -32,12 +32,15 @@ class _Cut:
         nodes: the graph's nodes in topological order.
         stages: value -> the stage that it belongs to.
         depends: the values that depend on the images; each stage that needs any other value recomputes it.
+        of_shape: those of them that depend only on the shape of the images, such as RoPE's tables in a graph
+            for images of any size.
         types: value -> its ONNX element type, where it is known.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
     stages: Mapping[str, int]
     depends: frozenset[str]
+    of_shape: frozenset[str]
     types: Mapping[str, int]
 
     def needed(self, stage: int) -> list[str]:
@@ -52,7 +55,8 @@ class _Cut:
         Raises:
             ArtifactError: there is no such value, or there are several.
         """
-        found = [name for name in self.needed(stage) if self.types.get(name, TensorProto.FLOAT) in _FLOATS]
+        needed = [name for name in self.needed(stage) if name not in self.of_shape]
+        found = [name for name in needed if self.types.get(name, TensorProto.FLOAT) in _FLOATS]
         if len(found) != 1:
             raise ArtifactError(
                 "the graph cannot be cut into blocks",
@@ -67,15 +71,17 @@ def _cut(graph: onnx.GraphProto, network: Network) -> _Cut:
     """Find every value's stage: the latest stage of the weights and inputs that the value depends on."""
     stages = {network.stored_key(tensor): _stage(tensor, network) for tensor in network.tensors().values()}
     stages[INPUT] = 0
-    depends = {INPUT}
+    depends, content = {INPUT}, {INPUT}
     for node in graph.node:
         stages |= dict.fromkeys(node.output, max((stages.get(name, 0) for name in node.input), default=0))
         if not depends.isdisjoint(node.input):
             depends.update(node.output)
+        if node.op_type not in ("Shape", "Size") and not content.isdisjoint(node.input):
+            content.update(node.output)
     values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
     types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
     stages |= dict.fromkeys(_after_blocks(graph, values, stages, network), network.blocks + 1)
-    return _Cut(tuple(graph.node), stages, frozenset(depends), types)
+    return _Cut(tuple(graph.node), stages, frozenset(depends), frozenset(depends - content), types)
 
 
 def _after_blocks(
@@ -89,11 +95,15 @@ def _after_blocks(
     If no norm follows the last block, as when timm normalises the pooled tokens, no weight marks where the
     head begins.
     """
-    height, width = _dimensions(values[INPUT])[2:]
+    height, width = (side.dim_value for side in _dimensions(values[INPUT])[2:])
     patches = (height // network.numbers.patch) * (width // network.numbers.patch)
-    tokens = [1 + network.registers + patches, network.numbers.width]
+    count = 1 + network.registers + patches if patches else TOKENS_AXIS
     made = [name for node in graph.node for name in node.output if stages[name] == network.blocks]
-    whole = [name for name in made if name in values and _dimensions(values[name])[1:] == tokens]
+    shapes = {name: _dimensions(values[name])[1:] for name in made if name in values}
+    tokens = [count, network.numbers.width]
+    whole = [
+        name for name, shape in shapes.items() if [one.dim_param or one.dim_value for one in shape] == tokens
+    ]
     after = set(whole[-1:])
     for node in graph.node:
         if not after.isdisjoint(node.input):
@@ -101,8 +111,8 @@ def _after_blocks(
     return (after - set(whole[-1:])) & set(made)
 
 
-def _dimensions(value: onnx.ValueInfoProto) -> list[int]:
-    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+def _dimensions(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
 
 
 def _stage(tensor: TensorSpec, network: Network) -> int:

@@ -78,7 +78,7 @@ class TorchStages(Stages):
             take: receives each step.
         """
         recorder = Recorder(self._model, take)
-        plain = library_of(self._network).plain_attention(self._model) if self._plain else None
+        plain = library_of(self._network).plain_attention(self._model, self._network) if self._plain else None
         with plain or contextlib.nullcontext(), recorder.inside(self._model), self._running():
             self._forward(stage, given, recorder)
 

@@ -22,7 +22,7 @@ from vconv.catalog.systems import System
 from vconv.convert import conversion
 from vconv.convert.conversion import Conversion
 from vconv.convert.libraries import corrections
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import family_of
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.types import Say, silent
@@ -156,7 +156,7 @@ def corrected() -> Callable[[Source], Any]:
 
     def load(source: Source) -> Any:
         model = load_stock(source.folder)
-        corrections.correct(model, find_reader(source.config).family, source.config)
+        corrections.correct(model, family_of(source.config), source.config)
         return model
 
     return load

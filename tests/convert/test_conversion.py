@@ -23,7 +23,7 @@ from vconv.convert import conversion
 from vconv.convert.conversion import Conversion
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs.tracing import TracedGraph
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import network
 from vconv.convert.patches import gelu_erf, table
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
@@ -38,7 +38,7 @@ Change = Callable[[str, Tensor], Tensor]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 CLASSIFIERS = [
-    name for name, system in EXAMPLES.items() if "classifier" in find_reader(system.config).layout.heads
+    name for name, system in EXAMPLES.items() if "classifier" in network(system.config).layout.heads
 ]
 TRANSFORMERS = [name for name, system in EXAMPLES.items() if system.library == "transformers"]
 TIMM = [name for name in EXAMPLES if name not in TRANSFORMERS]

@@ -44,6 +44,7 @@ LIGHT = {
     "catalog/__init__",
     "catalog/families/__init__",
     "catalog/families/base",
+    "catalog/families/convnext",
     "catalog/families/dinov2",
     "catalog/families/dinov3",
     "catalog/families/vit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vconv.catalog.systems import SYSTEMS, System
+from vconv.catalog.systems import SYSTEMS, System, structures
 
 
 def _named(*names: str) -> Mapping[str, System]:
@@ -19,9 +19,14 @@ EXAMPLES: Mapping[str, System] = _named(
     "vit-base-patch16-224-in21k",
 )
 """The systems that every test of what depends on the system meets."""
-FURTHER: Mapping[str, System] = _named(
-    "vit-base-patch16-224",
-    "vit_base_patch16_224.orig_in21k_ft_in1k",
-    "vit_small_patch14_dinov2.lvd142m",
-)
+FURTHER: Mapping[str, System] = {
+    name: system for name, system in structures().items() if name not in EXAMPLES
+}
 """One system of each further structure; tests/core/workflows/test_families.py takes it from end to end."""
+FURTHER_FIRST = (
+    "vit-base-patch16-224",
+    "dinov2-giant",
+    "dinov3-vits16plus",
+    "dinov3-convnext-tiny",
+)
+"""Those that `make test` takes; the others run in `make test-full`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from vconv.runtime.engines.base import in_batches
 from vconv.types import CHANNELS, INPUT, Array, Arrays, Check, Status
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.metrics import measure
+from vconv.validators.accuracy.other_sizes import SizedReference, differing, images_at
 from vconv.validators.accuracy.verdicts import judge
 
 GOLDEN_FILE = "golden/golden.safetensors"
@@ -52,6 +53,7 @@ class Reference:
         stock: the stock original's outputs, if it was run and is not the reference.
         source: ``live``, run here; ``golden``, recorded at export; ``file``, recorded on another machine.
         device: the device on which it was run.
+        elsewhere: the reference at other sizes of images, for variants that take any.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Reference:
     stock: Arrays = field(default_factory=dict)
     source: Literal["live", "golden", "file"] = "live"
     device: str = "cpu"
+    elsewhere: tuple[SizedReference, ...] = ()
 
 
 def _run(
@@ -88,7 +91,7 @@ def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
 def correct(model: torch.nn.Module, source: Source) -> str:
     """Correct an original in place if its weights require it; return the name of the reference."""
     family = "" if source.periods == LIBRARYS else source.network.layout.family
-    return corrections.correct(model, family, source.config)
+    return corrections.correct(model, family, source.config, source.stored_periods)
 
 
 @contextlib.contextmanager
@@ -109,13 +112,19 @@ def running(source: Source) -> Iterator[Callable[[Array], dict[str, Array]]]:
         models.discard(model)
 
 
-def run_reference(source: Source, pixel_values: Array, device: Device | None = None) -> Reference:
+def run_reference(
+    source: Source,
+    pixel_values: Array,
+    device: Device | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
+) -> Reference:
     """Run the reference on a batch, without any patch.
 
     Args:
         source: the source weights.
         pixel_values: float32 (N, 3, H, W).
         device: where to run it in fp32; by default the CPU. In float64 it always runs on the CPU.
+        sizes: other sizes at which to run it in fp32.
 
     Raises:
         WeightsError: an output is not finite.
@@ -129,6 +138,10 @@ def run_reference(source: Source, pixel_values: Array, device: Device | None = N
         name = correct(model.to("cpu"), source)
         corrected = name != "original"
         outputs = _run(model.to(place), network, pixel_values, torch.float32, place) if corrected else stock
+        elsewhere = tuple(
+            SizedReference(images, _run(model.to(place), network, images, torch.float32, place))
+            for images in images_at(pixel_values, sizes)
+        )
     model.to("cpu")
     bad = [key for key, value in outputs.items() if not np.isfinite(value).all()]
     if bad:
@@ -156,13 +169,25 @@ def run_reference(source: Source, pixel_values: Array, device: Device | None = N
         to_stock_original=_distance(stock, outputs) if corrected else {},
         stock=stock if corrected else {},
         device=device.name if device else "cpu",
+        elsewhere=elsewhere,
     )
 
 
+def sized_file(size: tuple[int, int]) -> str:
+    """Return the path of the recording at another size, inside an artifact."""
+    return "golden/{}x{}.safetensors".format(*size)
+
+
 def save(path: Path, reference: Reference) -> None:
-    """Write inputs and outputs into one file."""
+    """Write inputs and outputs into one file, and those at other sizes into files beside it."""
     path.parent.mkdir()
-    tensors = {INPUT: reference.pixel_values, **reference.outputs}
+    _write(path, reference.pixel_values, reference.outputs)
+    for one in reference.elsewhere:
+        _write(path.parents[1] / sized_file(one.size), one.pixel_values, one.outputs)
+
+
+def _write(path: Path, pixel_values: Array, outputs: Arrays) -> None:
+    tensors = {INPUT: pixel_values, **outputs}
     safetensors_file.write(
         path,
         [
@@ -219,6 +244,27 @@ def recorded(artifact: Artifact) -> tuple[Array, dict[str, Array]] | None:
     return pixel_values, outputs
 
 
+def recorded_elsewhere(artifact: Artifact) -> tuple[SizedReference, ...]:
+    """Return an artifact's recorded inputs and outputs at other sizes of images.
+
+    Raises:
+        ArtifactError: a recording is damaged, or is not what the manifest says.
+    """
+    made, found = artifact.manifest, []
+    for record in made.golden.elsewhere if made.golden else ():
+        path = artifact.folder / record.path
+        one = SizedReference(*load(path))
+        if (
+            one.pixel_values.ndim != 4
+            or one.size != tuple(record.size)
+            or set(one.outputs) != set(made.outputs)
+        ):
+            shape = list(one.pixel_values.shape)
+            raise _unusable(path, f"{INPUT} as {shape} and {', '.join(one.outputs) or 'no output'}")
+        found.append(one)
+    return tuple(found)
+
+
 def _unusable(path: Path, got: str) -> ArtifactError:
     return ArtifactError(
         f"cannot read {path}",
@@ -229,7 +275,10 @@ def _unusable(path: Path, got: str) -> ArtifactError:
 
 
 def check_recorded(
-    live: Reference, recorded: tuple[Array, Arrays] | None, record: GoldenRecord | None
+    live: Reference,
+    recorded: tuple[Array, Arrays] | None,
+    record: GoldenRecord | None,
+    elsewhere: Sequence[SizedReference] = (),
 ) -> Check:
     """Compare the reference as it runs here with what was recorded at export.
 
@@ -237,12 +286,14 @@ def check_recorded(
         live: the reference, run here on the recorded inputs.
         recorded: the recorded inputs and outputs; None if there are none for these inputs.
         record: what the manifest says of them.
+        elsewhere: what was recorded at other sizes of images.
     """
     if recorded is None or record is None:
         return Check("golden", Status.SKIPPED, "nothing was recorded for these inputs")
     verdicts = judge(live.outputs, recorded[1], STRICT["fp32", "fp32"])
     reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items() if verdict.reasons]
     reasons += _misstated(live, record)
+    reasons += differing(live.elsewhere, elsewhere)
     if reasons:
         detail = f"the live reference differs from the recorded one: {reasons[0]}"
         return Check("golden", Status.FAILED, detail, "recording")

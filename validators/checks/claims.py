@@ -7,29 +7,43 @@ name of a repository, is not judged.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from vconv.artifact.artifact import Artifact, read_config
+from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import Manifest
-from vconv.artifact.records import ContractRecord, PatchRecord, TensorRecord, VariantRecord
-from vconv.convert.architectures.outputs import output_shapes
+from vconv.artifact.records import PatchRecord, TensorRecord, VariantRecord
+from vconv.convert.architectures.base import Kind
+from vconv.convert.libraries.readers import network as describe
 from vconv.convert.libraries.table import library_of
+from vconv.convert.network import Network
 from vconv.convert.patches import qkv_bias, rope_periods, table
-from vconv.convert.sources.base import LIBRARYS, SYNTHETIC
+from vconv.convert.sources.base import LIBRARYS, STORED, SYNTHETIC
 from vconv.convert.weights import ledger
-from vconv.convert.weights.pieces import NARROW
+from vconv.convert.weights.ledger import Line
+from vconv.convert.weights.pieces import NARROW, WHOLE
 from vconv.precisions import PRECISIONS
-from vconv.types import BATCH_AXIS, CHANNELS, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
+from vconv.types import (
+    BATCH_AXIS,
+    CONFIG_FILE,
+    FROM_IMAGES,
+    PREPROCESSOR_FILE,
+    VARIANTS,
+    Check,
+    Status,
+)
 from vconv.validators.checks.inspected_graph import InspectedGraph
 from vconv.validators.checks.rope_tables import differing_table
 
 CLASS = "manifest"
 """The class of fault of a claim that is not true."""
-_FLOAT32, _LAYOUT = "float32", "NCHW"
+_FLOAT32 = "float32"
 _STORED = {"F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16"}
 """ONNX's name of a type by its name in a weights file."""
 
@@ -72,7 +86,7 @@ def _system(evidence: Evidence) -> str:
         "library": (said.library, net.library),
         "family": (said.family, net.layout.family),
         "head": (said.head, net.head),
-        "pooling": (said.pooling, net.numbers.pooling),
+        "pooling": (said.pooling, net.pooling),
     }
     return _first(_differs(name, *pair) for name, pair in pairs.items())
 
@@ -97,7 +111,7 @@ def _size(evidence: Evidence) -> str:
 
 
 def _variants(evidence: Evidence) -> str:
-    known = {variant.name: (variant.engine, variant.path) for variant in VARIANTS}
+    known = {variant.name: (variant.engine, variant.path) for variant in (*VARIANTS, FROM_IMAGES)}
     return _first(
         _differs(record.variant, (record.engine, record.path), known.get(record.variant))
         for record in evidence.made.variants
@@ -107,7 +121,7 @@ def _variants(evidence: Evidence) -> str:
 
 def _precision(evidence: Evidence) -> str:
     kept = {line.stored for line in evidence.artifact.ledger} & NARROW  # widened by the library
-    types = {entry.dtype for entry in evidence.artifact.entries.values()}
+    types = {entry.dtype for entry in evidence.artifact.entries.values()} - WHOLE
     stored = {_STORED.get("F32" if name in kept else name, name) for name in types}
     names = {precision.onnx: precision.name for precision in PRECISIONS.values() if precision.onnx}
 
@@ -125,11 +139,15 @@ def _precision(evidence: Evidence) -> str:
 
 
 def _types(graph: InspectedGraph) -> set[str]:
-    """Return ONNX's names of the types in which a graph uses its weights: after a ``Cast`` if one follows."""
+    """Return ONNX's names of the types in which a graph uses its weights: after a ``Cast`` if one follows.
+
+    Whole numbers, such as tables of positions, have no precision.
+    """
     values = graph.model.graph.initializers.values()
     weights = [value for value in values if isinstance(value.const_value, ir.ExternalTensor)]
     used = [_cast(weight) or weight for weight in weights]
-    return {value.dtype.name for value in used if value.dtype is not None}
+    types = [value.dtype for value in used if value.dtype is not None]
+    return {dtype.name for dtype in types if dtype.is_floating_point()}
 
 
 def _cast(weight: ir.Value) -> ir.Value | None:
@@ -139,18 +157,21 @@ def _cast(weight: ir.Value) -> ir.Value | None:
 
 
 def _contracts(evidence: Evidence) -> str:
-    size, network = evidence.made.size, evidence.artifact.network
-    shapes = output_shapes(network, 1, size)
+    made, network = evidence.made, evidence.artifact.network
 
     def findings() -> Iterator[str]:
         for record in evidence.made.variants:
             contract = record.contract
-            yield _differs(f"the layout of {record.variant}", contract.layout, _LAYOUT)
-            yield _differs(f"preprocessing in {record.variant}", contract.preprocessing, False)
-            yield _differs(f"the axes of {record.variant}", set(contract.axes), _symbols(contract))
-            batch = BATCH_AXIS if contract.batch is None else contract.batch
-            wanted = {name: (name, _FLOAT32, (batch, *shape[1:])) for name, shape in shapes.items()}
-            taken = (INPUT, _FLOAT32, (batch, CHANNELS, *size))
+            images = record.variant == FROM_IMAGES.name
+            any_size = made.source.dynamic_size and contract.batch is None and not record.offline
+            shapes = Interface(network, made.size, contract.batch, any_size and not images, images)
+            yield _differs(f"the layout of {record.variant}", contract.layout, shapes.layout)
+            yield _differs(f"preprocessing in {record.variant}", contract.preprocessing, images)
+            batches = contract.axes.get(BATCH_AXIS)
+            axes = shapes.axes(batches.greatest if batches else None)
+            yield _differs(f"the axes of {record.variant}", contract.axes, axes)
+            wanted = {name: (name, _FLOAT32, shape) for name, shape in shapes.given.items()}
+            taken = (shapes.input, shapes.dtype, shapes.taken)
             yield _differs(f"the input of {record.variant}", _declared(contract.input), taken)
             yield _differs(f"the outputs of {record.variant}", set(contract.outputs), set(wanted))
             yield from (
@@ -164,11 +185,6 @@ def _contracts(evidence: Evidence) -> str:
 
 def _declared(tensor: TensorRecord) -> tuple[str, str, tuple[int | str, ...]]:
     return tensor.name, tensor.dtype, tensor.shape
-
-
-def _symbols(contract: ContractRecord) -> set[str]:
-    tensors = (contract.input, *contract.outputs.values())
-    return {axis for tensor in tensors for axis in tensor.shape if isinstance(axis, str)}
 
 
 def _graphs(evidence: Evidence) -> str:
@@ -189,10 +205,28 @@ def _ledger(evidence: Evidence) -> str:
     return _differs("the ledger's summary", evidence.made.ledger, ledger.summary(evidence.artifact.ledger))
 
 
+def _of_parameters(evidence: Evidence) -> Iterator[Line]:
+    """Yield the lines of the source's parameters: no statistics, no whole numbers, and no other encoder's."""
+    tensors = evidence.artifact.network.tensors().items()
+    others = {key for key, tensor in tensors if tensor.kind is not Kind.PARAMETER}
+    for line in evidence.artifact.ledger:
+        if line.target not in others and line.proof != ledger.NOT_OF_THE_ENCODER:
+            yield line
+
+
 def _parameters(evidence: Evidence) -> str:
     said = evidence.made.complexity
-    found = sum(math.prod(line.shape) for line in evidence.artifact.ledger)
+    if evidence.made.source.layout is None:
+        found = sum(math.prod(line.shape) for line in _of_parameters(evidence))
+    else:
+        tensors = _original(evidence).tensors().values()
+        found = sum(math.prod(tensor.shape) for tensor in tensors)
     return _differs("the number of parameters", said.parameters, found) if said else ""
+
+
+def _original(evidence: Evidence) -> Network:
+    """Return the network of the original's own configuration."""
+    return describe(evidence.artifact.original(CONFIG_FILE), evidence.artifact.entries)
 
 
 def _patches(evidence: Evidence) -> str:
@@ -233,6 +267,8 @@ def _is_applied(patch: str, evidence: Evidence) -> bool:
     """Return whether the files have a patch that the network needs."""
     network = evidence.artifact.network
     if patch == qkv_bias.PATCH.name:
+        if evidence.made.source.layout is not None:
+            return bool(qkv_bias.biases(_original(evidence))) and not qkv_bias.biases(network)
         endings = tuple(network.layout.biases)
         dropped = [line.source for line in evidence.artifact.ledger if line.action == "dropped"]
         return any(network.layout.disk_key(name).endswith(endings) for name in dropped)
@@ -241,13 +277,16 @@ def _is_applied(patch: str, evidence: Evidence) -> bool:
 
 def _periods(evidence: Evidence) -> str:
     network = evidence.artifact.network
-    if network.numbers.rope_base is None:
+    base = network.rope_base
+    if base is None:
         return _differs("the RoPE periods", evidence.made.rope_periods, None)
     applied = evidence.artifact.applies(rope_periods.PATCH.name)
     authors = rope_periods.of(network)
-    periods = authors if applied else rope_periods.unrounded(network.numbers.rope_base, network.head_dim)
+    periods = authors if applied else rope_periods.unrounded(base, network.head_dim)
 
     def findings() -> Iterator[str]:
+        if evidence.made.source.periods == STORED and not _in_ledger(evidence.made.rope_periods, evidence):
+            yield "the RoPE periods are not those that the ledger says the checkpoint stores"
         yield _differs(
             "the RoPE periods", evidence.made.rope_periods, tuple(authors.tolist()) if applied else None
         )
@@ -256,6 +295,20 @@ def _periods(evidence: Evidence) -> str:
             yield f"{record.variant} was traced with other RoPE periods: {differing}" if differing else ""
 
     return _first(findings())
+
+
+def _in_ledger(periods: tuple[float, ...] | None, evidence: Evidence) -> bool:
+    """Return whether a tensor whose values were used elsewhere has the bytes of these periods."""
+    exact = np.array(periods or (), np.float32)
+    found = {
+        "F32": exact.astype("<f4").tobytes(),
+        "F64": exact.astype("<f8").tobytes(),
+        "F16": exact.astype("<f2").tobytes(),
+        "BF16": (exact.view(np.uint32) >> 16).astype("<u2").tobytes(),
+    }
+    digests = {dtype: hashlib.sha256(raw).hexdigest() for dtype, raw in found.items()}
+    folded = (line for line in evidence.artifact.ledger if line.action == "folded")
+    return any(line.sha256 == digests.get(line.dtype) for line in folded)
 
 
 @dataclass(frozen=True)

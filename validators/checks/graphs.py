@@ -16,20 +16,23 @@ from onnx.external_data_helper import uses_external_data
 
 from vconv.artifact.records import ContractRecord, TensorRecord, VariantRecord
 from vconv.convert.architectures.base import Capability
-from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.ascend import operators as cann
 from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.graphs.passes.remove_unused import unused
+from vconv.convert.network import Network
 from vconv.disk import own_folders
 from vconv.printable import shortened
 from vconv.runtime.engines.runnable import broken_bound
-from vconv.types import INPUT, Check, Status
+from vconv.types import Check, Status
 from vconv.validators.checks.fusible_gelu import fusible_gelus
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
 INLINE_ELEMENTS = FOLD_ELEMENTS
 """Size of the greatest constant that a graph file itself may contain: shapes, scales and RoPE tables."""
+UNCERTAIN = frozenset({"If", "Loop", "Range", "Resize", "Scan", "SplitToSequence", "Upsample"})
+"""Operators that a graph for images of any size does without: OpenVINO computes an antialiased ``Resize``
+wrongly, without a word, and refuses sequences; NPU compilers avoid the others."""
 LAYER_NORM_EPSILON = 1e-5
 """ONNX's default epsilon of LayerNormalization."""
 
@@ -74,7 +77,7 @@ def _without_weights(subject: InspectedGraph) -> onnx.ModelProto:
 
 def _exact_gelu(subject: InspectedGraph) -> Wrong | None:
     operators = subject.operators
-    wanted = subject.network.blocks if subject.network.numbers.exact_gelu else 0
+    wanted = subject.network.gelus
     if operators.get("Gelu") or operators.get("Erf", 0) != wanted:
         found = f"{operators.get('Erf', 0)} Erf and {operators.get('Gelu', 0)} Gelu"
         return Wrong(f"{found}, expected {wanted} and 0", "activation")
@@ -91,7 +94,7 @@ def _not_fused(subject: InspectedGraph) -> Wrong | None:
 
 
 def _fused_by_right(subject: InspectedGraph) -> str:
-    if not subject.old and subject.network.numbers.exact_gelu:
+    if not subject.old and subject.network.known.exact_gelu:
         return ""
     made = "version 0.1.0 made this graph" if subject.old else "its library wrote it"
     return f"{made}; CANN may compute them in the tanh form"
@@ -127,33 +130,39 @@ def _epsilon(subject: InspectedGraph) -> Wrong | None:
 def _interface(subject: InspectedGraph) -> Wrong | None:
     graph = subject.model.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
-    batch, network = subject.batch or "batch", subject.network
-    shapes = output_shapes(network, 1, subject.size)
-    if inputs != [INPUT] or outputs != list(shapes):
+    network, interface = subject.network, subject.interface
+    shapes, taken = interface.given, interface.input
+    if inputs != [taken] or outputs != list(shapes):
         lacking = shapes.keys() - set(outputs)
         fault = "registers" if lacking == {"registers"} else "output names"
-        wanted = f"expected {[INPUT]} and {list(shapes)}"
+        wanted = f"expected {[taken]} and {list(shapes)}"
         return Wrong(f"inputs {inputs} and outputs {outputs}, {wanted}", fault)
-    expected = {name: (batch, *shape[1:]) for name, shape in shapes.items()}
-    expected[INPUT] = (batch, network.numbers.channels, *subject.size)
+    expected = {**shapes, taken: interface.taken}
     values = (*graph.inputs, *graph.outputs)
     found = {value.name or "": _dimensions(value) for value in values}
     for value in values:
         name = value.name or ""
-        if found[name] != expected[name] or value.dtype != ir.DataType.FLOAT:
-            detail = f"{name} is {value.dtype} {found[name]}, expected FLOAT {expected[name]}"
-            return Wrong(detail, _misshapen(found, expected, network.registers))
+        dtype = ir.DataType.UINT8 if interface.from_images and name == taken else ir.DataType.FLOAT
+        if found[name] != expected[name] or value.dtype != dtype:
+            detail = f"{name} is {value.dtype} {found[name]}, expected {dtype} {expected[name]}"
+            return Wrong(detail, _misshapen(found, expected, network, taken))
     return None
 
 
 def _misshapen(
-    found: Mapping[str, tuple[Any, ...]], expected: Mapping[str, tuple[Any, ...]], registers: int
+    found: Mapping[str, tuple[Any, ...]],
+    expected: Mapping[str, tuple[Any, ...]],
+    network: Network,
+    taken: str,
 ) -> str:
-    """Return the class of fault of wrong shapes."""
-    if found[INPUT][1:] != expected[INPUT][1:]:
+    """Return the class of fault of wrong shapes; ``taken`` is the name of the input."""
+    if found[taken][1:] != expected[taken][1:]:
         return "image size"
     if Counter(found.values()) == Counter(expected.values()):
         return "output names"
+    if network.lack(Capability.TOKEN_GRID):
+        return "graph"
+    registers = network.registers
     tokens, patches = found["last_hidden_state"][1:2], found["patches"][1:2]
     if tokens and patches and (tokens[0], patches[0]) != (1 + registers + patches[0], patches[0]):
         return "registers"
@@ -185,6 +194,13 @@ def _weights(subject: InspectedGraph) -> Wrong | None:
     if unused:
         detail = f"the graph does not use {len(unused)} weights, such as {unused[0]}"
         return Wrong(detail, subject.fault_of(unused[0]))
+    return None
+
+
+def _at_any_size(subject: InspectedGraph) -> Wrong | None:
+    found = sorted(name for name in subject.operators if name in UNCERTAIN or name.startswith("Sequence"))
+    if found:
+        return Wrong(f"operators that engines compute differently: {', '.join(found)}", "resampling")
     return None
 
 
@@ -222,6 +238,10 @@ def _no_traces(subject: InspectedGraph) -> Wrong | None:
     return Wrong(f"a path of the exporting machine is inside: {named[0]}") if named else None
 
 
+def _without_gelu(subject: InspectedGraph) -> str:
+    return "" if subject.network.known.exact_gelu else "the network has no exact GELU, and its graph no GELU"
+
+
 @dataclass(frozen=True)
 class GraphRule:
     """One property that a graph must have.
@@ -230,20 +250,24 @@ class GraphRule:
         wrong: returns what is wrong; None if nothing is.
         meaning: the text of the check if nothing is wrong.
         static_only: whether the rule is only for static graphs, the ones for an NPU.
+        any_size_only: whether the rule is only for graphs that take images of any size.
         needs: the features of the network that must be known.
         spares: returns why a graph may break the rule; empty if it may not.
+        otherwise: returns the text for a network that the meaning does not suit; empty if it does.
     """
 
     wrong: Callable[[InspectedGraph], Wrong | None]
     meaning: str
     static_only: bool = False
+    any_size_only: bool = False
     needs: tuple[Capability, ...] = ()
     spares: Callable[[InspectedGraph], str] = _never
+    otherwise: Callable[[InspectedGraph], str] = _never
 
 
 RULES: Mapping[str, GraphRule] = {
     "valid ONNX": GraphRule(_valid, "onnx.checker accepts it"),
-    "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf", needs=(Capability.ROLES,)),
+    "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf", otherwise=_without_gelu),
     "no GELU that CANN fuses": GraphRule(
         _not_fused, "no GELU has the form that CANN replaces by its tanh form", spares=_fused_by_right
     ),
@@ -258,6 +282,9 @@ RULES: Mapping[str, GraphRule] = {
     "NPU operators": GraphRule(
         _for_npu, "CANN supports its operators, opset and IR version", static_only=True
     ),
+    "any size": GraphRule(
+        _at_any_size, "no operator of it depends on how an engine resamples or counts", any_size_only=True
+    ),
     "no traces": GraphRule(_no_traces, "it contains no data of the exporting machine"),
 }
 """The rules for every graph."""
@@ -266,7 +293,10 @@ RULES: Mapping[str, GraphRule] = {
 def check_graph(subject: InspectedGraph) -> list[Check]:
     """Check a graph against every rule that applies to it."""
     applying = {
-        name: rule for name, rule in RULES.items() if subject.batch is not None or not rule.static_only
+        name: rule
+        for name, rule in RULES.items()
+        if (subject.batch is not None or not rule.static_only)
+        and (subject.any_size or not rule.any_size_only)
     }
     return [_checked(subject, f"{subject.name}: {name}", rule) for name, rule in applying.items()]
 
@@ -276,7 +306,7 @@ def _checked(subject: InspectedGraph, name: str, rule: GraphRule) -> Check:
         return Check(name, Status.SKIPPED, lack)
     wrong = rule.wrong(subject)
     if wrong is None:
-        return Check(name, Status.PASSED, rule.meaning)
+        return Check(name, Status.PASSED, rule.otherwise(subject) or rule.meaning)
     if spared := rule.spares(subject):
         return Check(name, Status.SKIPPED, f"{wrong.what}: {spared}")
     return Check(name, Status.FAILED, wrong.what, wrong.fault)

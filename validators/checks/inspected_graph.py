@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from vconv.artifact.contracts import Interface
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.network import Network
 from vconv.runtime.engines.runnable import no_graph
@@ -30,6 +31,8 @@ class InspectedGraph:
         batch: the batch size that it must be fixed to; None for a dynamic graph.
         entries: the header of the weights file.
         old: whether version 0.1.0 made it, which kept fewer rules.
+        any_size: whether it must take images of any size; then ``size`` is the image processor's.
+        from_images: whether it must preprocess images itself.
     """
 
     path: Path
@@ -41,11 +44,18 @@ class InspectedGraph:
     batch: int | None
     entries: Mapping[str, TensorEntry]
     old: bool = False
+    any_size: bool = False
+    from_images: bool = False
 
     @property
     def operators(self) -> dict[str, int]:
         """The number of nodes of each operator."""
         return dict(sorted(Counter(node.op_type for node in self.model.graph.all_nodes()).items()))
+
+    @property
+    def interface(self) -> Interface:
+        """The shapes that its input and outputs must have."""
+        return Interface(self.network, self.size, self.batch, self.any_size, self.from_images)
 
     def fault_of(self, key: str) -> str:
         """Return the class of fault of a weight that is not used correctly."""
@@ -60,6 +70,8 @@ def open_graph(
     size: tuple[int, int],
     batch: int | None,
     old: bool = False,
+    any_size: bool = False,
+    from_images: bool = False,
 ) -> InspectedGraph:
     """Read a graph without its weights.
 
@@ -71,6 +83,8 @@ def open_graph(
         size: (height, width) of the images that it must take.
         batch: the batch size that it must be fixed to; None for a dynamic graph.
         old: whether version 0.1.0 made it.
+        any_size: whether it must take images of any size.
+        from_images: whether it must preprocess images itself.
 
     Raises:
         ArtifactError: the file is not an ONNX graph.
@@ -82,4 +96,6 @@ def open_graph(
         raise no_graph(path, error) from error
     beside = folder / weights if weights else None
     entries = read_header(beside) if beside else {}
-    return InspectedGraph(path, name, beside, model, network, size, batch, entries, old)
+    return InspectedGraph(
+        path, name, beside, model, network, size, batch, entries, old, any_size, from_images
+    )

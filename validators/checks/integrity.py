@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
+from vconv.convert.architectures.base import Interface
 from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import checkpoint
-from vconv.convert.weights.ledger import LEDGER_FILE, Line
+from vconv.convert.weights.ledger import ADDED, LEDGER_FILE, NOT_OF_THE_ENCODER, Line, MatchedTensor
+from vconv.convert.weights.pieces import kept_runs
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.hashes import sha256_of
 from vconv.progress import megabytes
@@ -28,6 +31,8 @@ from vconv.validators.faults import classes
 _BESIDE = {MANIFEST_FILE, DIGEST_FILE, RESULTS_FILE, CARD_FILE}
 """Files that an artifact may contain although its manifest does not list them."""
 TRANSPOSED = "is the transpose of"
+_PATCHED = ("flags", "kernels")
+"""What patches change in a network: options of its configuration, and how it computes the GELU."""
 
 
 def verify_files(artifact: Artifact, say: Say = silent) -> Check:
@@ -158,26 +163,57 @@ def _transposed(kept: TensorEntry, entry: TensorEntry) -> bool:
     return np.array_equal(first, second.swapaxes(1, 2))
 
 
-def _differs(line: Line, source: Mapping[str, TensorEntry], artifact: Mapping[str, TensorEntry]) -> str:
+def _differs(
+    line: Line,
+    source: Mapping[str, TensorEntry],
+    artifact: Mapping[str, TensorEntry],
+    match: MatchedTensor | None,
+) -> str:
     entry = source.get(line.source)
     if entry is None:
         return f"{line.source} is not in the source"
-    if line.action == "dropped":
-        greatest = checkpoint.greatest(entry)
-        if line.targets or line.source in artifact:
-            return f"{line.source} is dropped according to the ledger, but the artifact has it"
-        return f"{line.source} was dropped, but max|b| is {greatest:.3g}" if greatest else ""
+    if line.action in ("dropped", "folded"):
+        return _not_dropped(line, entry, artifact, match)
+    if any(not piece.target for piece in line.pieces) and (match is None or match.proof not in line.proof):
+        return f"a piece of {line.source} was dropped without proof"
     named = ", ".join(line.targets)
     kept = line.taken_back(artifact)
     if line.shape != entry.shape or not kept or any(run.dtype != line.stored for run in kept):
         return f"{named} is not in the artifact as {line.stored} {list(entry.shape)}"
     if line.stored not in ("F32", entry.dtype):
         return f"{named} is stored as {line.stored}, and {entry.dtype} in the source"
-    if not _same(_end_to_end(kept), checkpoint.stored(entry, line.stored)):
+    runs = kept_runs(entry, line.pieces)
+    expected = (chunk for run in runs for chunk in checkpoint.stored(run, line.stored))
+    if not _same(_end_to_end(kept), expected):
         if not line.pieces and _transposed(kept[0], entry):
             return f"{named} {TRANSPOSED} {line.source} in the source"
         return f"{named} differs from {line.source} in the source"
     return ""
+
+
+def _not_dropped(
+    line: Line, entry: TensorEntry, artifact: Mapping[str, TensorEntry], match: MatchedTensor | None
+) -> str:
+    """Return why a tensor could not be dropped; empty if it could.
+
+    Either the conversion of the source to its library's layout drops it again, for the same reason, or the
+    elements that this conversion keeps are all zero.
+    """
+    if line.targets or (line.source in artifact and match is None):
+        return f"{line.source} is dropped according to the ledger, but the artifact has it"
+    if line.action == "folded" and _sha256(entry.chunks()) != line.sha256:
+        return f"{line.source} has other values in the source"
+    if match and not match.kept:
+        return (
+            ""
+            if (match.proof, match.folded) == (line.proof, line.action == "folded")
+            else (f"{line.source} was dropped for a reason that the source does not prove: {line.proof}")
+        )
+    if line.proof == NOT_OF_THE_ENCODER:
+        return ""
+    runs = kept_runs(entry, match.pieces if match else ())
+    greatest = max(map(checkpoint.greatest, runs), default=0.0)
+    return f"{line.source} was dropped, but max|b| is {greatest:.3g}" if greatest else ""
 
 
 def _end_to_end(runs: Iterable[TensorEntry]) -> Iterator[bytes]:
@@ -190,6 +226,7 @@ def verify_tensors(
     artifact: Mapping[str, TensorEntry],
     fault_of: Callable[[str], str],
     say: Say = silent,
+    matches: Iterable[MatchedTensor] = (),
 ) -> Check:
     """Compare every tensor of an artifact, bit by bit, with the source that it came from.
 
@@ -201,16 +238,22 @@ def verify_tensors(
         artifact: the artifact's weights file.
         fault_of: returns the class of fault of a wrong tensor, by its key in the artifact.
         say: receives progress lines.
+        matches: the conversion of the source to its library's layout, made again from the source; empty if it
+            has this layout.
     """
-    lines = list(lines)
+    lines, made = list(lines), {match.source: match for match in matches}
     named = {line.source for line in lines}
     targets = {target for line in lines for target in line.targets}
-    wrong = [f"{name} of the source is not in the ledger" for name in source.keys() - named]
+    wrong = [
+        f"{name} of the source is not in the ledger"
+        for name in source.keys() - named
+        if not name.startswith(ADDED)
+    ]
     wrong += [f"{name} of the artifact is not in the ledger" for name in artifact.keys() - targets]
     differing = {}
     meter = megabytes("compared", sum(entry.nbytes for entry in source.values()), say)
     for line in lines:
-        if found := _differs(line, source, artifact):
+        if found := _differs(line, source, artifact, made.get(line.source)):
             differing[line] = found
         if line.source in source:
             meter.add(source[line.source].nbytes)
@@ -244,15 +287,22 @@ def verify_source(manifest: Manifest, source: Source) -> Check:
 def verify_architecture(artifact: Network, source: Network) -> Check:
     """Compare the network of an artifact's configuration with the original's, number by number.
 
-    Some differences, such as another epsilon, barely change any output. Flags are not compared: the flags of
-    biases differ if zero biases were stripped, which the ledger records.
+    Some differences, such as another epsilon, barely change any output. What patches change is not compared:
+    the flags of biases differ if zero biases were stripped, which the ledger records.
     """
-    ours, theirs = asdict(artifact.numbers), asdict(source.numbers)
-    wrong = [name for name in ours if name != "flags" and ours[name] != theirs[name]]
+    ours, theirs = _compared(artifact.known), _compared(source.known)
+    wrong = [
+        name for name in {**ours, **theirs} if name not in _PATCHED and ours.get(name) != theirs.get(name)
+    ]
     if wrong:
-        detail = "; ".join(f"{name} is {ours[name]}, the original's {theirs[name]}" for name in wrong)
+        detail = "; ".join(f"{name} is {ours.get(name)}, the original's {theirs.get(name)}" for name in wrong)
         return Check("architecture", Status.FAILED, detail, classes.of_number(wrong[0]))
     return Check("architecture", Status.PASSED, "the configuration describes the original's network")
+
+
+def _compared(known: Interface) -> dict[str, Any]:
+    """Return what is known of a network, without functions."""
+    return {one.name: getattr(known, one.name) for one in fields(known) if one.compare}
 
 
 def verify_variants(manifest: Manifest) -> Check:

@@ -1,4 +1,4 @@
-"""RoPE's tables in a graph: they show with which periods it was traced."""
+"""RoPE's tables in a graph, or its frequencies: they show with which periods it was traced."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from vconv.validators.checks.inspected_graph import InspectedGraph
 
 TOLERANCE = 1e-5
 """Tables in float32 differ by up to 5e-7 from the float64 values; unrounded periods move them by 7e-3."""
+PERIOD_TOLERANCE = 1e-6
+"""Relative. Periods in float32 differ by up to 1e-7; unrounded ones by 1e-3."""
 _COMPARED_ROWS = 64
 
 
@@ -22,10 +24,14 @@ def differing_table(graph: InspectedGraph, periods: NDArray[np.float64]) -> str:
     Libraries order and repeat the columns in their own ways. So each column must be one that the periods
     give, and each column that they give must be there.
 
+    A graph for images of any size computes the tables, and has the periods or their inverse as a constant.
+
     Args:
-        graph: a graph for one image size.
+        graph: a graph.
         periods: (head_dim / 4,).
     """
+    if graph.any_size:
+        return _differing_constant(graph, periods)
     grid = [side // graph.network.numbers.patch for side in graph.size]
     rows = grid[0] * grid[1]
     tables = list(_tables(graph.model, rows))
@@ -40,14 +46,33 @@ def differing_table(graph: InspectedGraph, periods: NDArray[np.float64]) -> str:
     return "" if worst <= TOLERANCE else f"a difference of {worst:.1e} in the tables of {graph.name}"
 
 
-def _tables(model: ir.Model, rows: int) -> Iterator[Array]:
-    """Yield the constants of a graph file that have one row for each patch."""
+def _differing_constant(graph: InspectedGraph, periods: NDArray[np.float64]) -> str:
+    """Return how the constants of as many elements as there are periods differ from all forms of them."""
+    found = [
+        table.ravel().astype(np.float64) for table in _constants(graph.model) if table.size == len(periods)
+    ]
+    forms = (periods, 1 / periods, 2 * np.pi / periods)
+    distances = [float(np.abs(one / form - 1).max()) for one in found for form in forms]
+    if not distances:
+        return f"no constant of {len(periods)} periods in {graph.name}"
+    least = min(distances)
+    return "" if least <= PERIOD_TOLERANCE else f"a difference of {least:.1e} in the periods of {graph.name}"
+
+
+def _constants(model: ir.Model) -> Iterator[Array]:
+    """Yield the float32 constants in a graph file."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.dtype != ir.DataType.FLOAT:
             continue
-        if [side for side in tensor.shape.numpy() if side > 1][:1] == [rows]:
-            yield tensor.numpy()
+        yield tensor.numpy()
+
+
+def _tables(model: ir.Model, rows: int) -> Iterator[Array]:
+    """Yield the constants of a graph file that have one row for each patch."""
+    for table in _constants(model):
+        if [side for side in table.shape if side > 1][:1] == [rows]:
+            yield table
 
 
 def _columns(periods: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:

@@ -29,6 +29,8 @@ class Fault:
         lacks: returns why the fault cannot be injected into an artifact; empty if it can.
         patches: by name, the patches that are replaced while the variants are opened.
         needs: the features of the network that the fault requires.
+        any_size: whether only a graph for images of any size can have the fault.
+        named_by: the features without which a validation catches the fault, but cannot name it.
     """
 
     name: str
@@ -37,7 +39,14 @@ class Fault:
     lacks: Callable[[ArtifactCopy], str] = _everywhere
     patches: Mapping[str, Patch] = field(default_factory=dict)
     needs: tuple[Capability, ...] = ()
+    any_size: bool = False
+    named_by: tuple[Capability, ...] = ()
+
+    def expected(self, shop: ArtifactCopy) -> str:
+        """Return the class of fault that a validation of an artifact must name; empty if it cannot."""
+        return "" if shop.network.lack(*self.named_by) else self.kind
 
     def skipped(self, shop: ArtifactCopy) -> str:
         """Return why the fault cannot be injected into an artifact; empty if it can."""
-        return shop.network.lack(*self.needs) or self.lacks(shop)
+        one_size = self.any_size and shop.made.sides is None
+        return "its graphs take one size" if one_size else shop.network.lack(*self.needs) or self.lacks(shop)

@@ -18,6 +18,10 @@ _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 _BICUBIC, _BILINEAR = 3, 2
 """PIL's numbers of the resampling filters."""
+_ATTENTION = ("query", "key", "value", "qkv")
+"""The roles of the weights of queries, keys and values."""
+_PACKED = "gate_up"
+"""The role of a gate and an up projection in one tensor."""
 CORRUPTED = 16
 """Number of rows and of columns of the part of a weight that is overwritten."""
 
@@ -64,6 +68,28 @@ def _timm_filter(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "pretrained_cfg": {**given, "interpolation": other}}
 
 
+def _gate_swapped(shop: ArtifactCopy) -> None:
+    """Swap the gate and up projections of the middle block, as a converter does that mistakes their order."""
+    if _PACKED in _roles(shop.network):
+        shop.weight(_middle(shop.network, _PACKED), lambda weight: np.roll(weight, len(weight) // 2, axis=0))
+        return
+    keys = [_middle(shop.network, role) for role in ("gate", "up")]
+    for key, value in zip(keys, [shop.stored(other) for other in reversed(keys)], strict=True):
+        shop.weight(key, lambda _, value=value: value)  # type: ignore[misc]
+
+
+def _no_gate(shop: ArtifactCopy) -> str:
+    return "" if {"gate", _PACKED} & _roles(shop.network) else "its MLPs have no gate"
+
+
+def _no_attention(shop: ArtifactCopy) -> str:
+    return "" if {*_ATTENTION} & _roles(shop.network) else "it has no attention"
+
+
+def _roles(network: Network) -> set[str]:
+    return {tensor.role for tensor in network.tensors().values()}
+
+
 _Edit = Callable[[dict[str, Any]], dict[str, Any]]
 _PROCESSORS: Mapping[str, tuple[str, _Edit, _Edit]] = {
     "transformers": (PREPROCESSOR_FILE, _transformers_mean, _transformers_filter),
@@ -103,13 +129,21 @@ FAULTS = (
     Fault(
         "a transposed query, key or value weight",
         "transposed weight",
-        _in_weight(_transposed, "query", "key", "value", "qkv"),
+        _in_weight(_transposed, *_ATTENTION),
+        _no_attention,
         needs=(Capability.ROLES,),
     ),
     Fault(
         "a corrupted block of one weight",
         "weights",
-        _in_weight(_overwritten, "fc1"),
+        _in_weight(_overwritten, "fc1", "gate", "gate_up"),
+        needs=(Capability.ROLES,),
+    ),
+    Fault(
+        "a gate in the place of what it gates",
+        "weights",
+        _gate_swapped,
+        _no_gate,
         needs=(Capability.ROLES,),
     ),
     Fault("another mean and deviation", "normalisation", _wrong_mean, _no_mean),

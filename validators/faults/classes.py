@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vconv.convert.architectures.base import Numbers
 from vconv.convert.network import Network, TensorSpec
 
 CLASSES: Mapping[str, str] = {
@@ -13,6 +12,8 @@ CLASSES: Mapping[str, str] = {
     "recording": "the recorded outputs are not the original's",
     "variants": "a variant is missing",
     "image size": "it is made for images of another size",
+    "resampling": "an operator that engines compute differently, such as Resize, was left in a graph",
+    "traced size": "it computes only images of the size with which it was traced",
     "registers": "register tokens are missing, or are not the network's",
     "output names": "an output has another output's name",
     "activation": "a GELU is not the exact one",
@@ -58,11 +59,11 @@ def of_tensor(network: Network, key: str) -> str:
     tensor = tensors.get(key)
     if key.endswith(".bias") and (tensor is None or tensor.block is not None):
         return "bias"
-    return "weights" if tensor is None else _of_role(tensor, network.numbers)
+    return "weights" if tensor is None else _of_role(tensor, network)
 
 
-def _of_role(tensor: TensorSpec, numbers: Numbers) -> str:
-    if tensor.role == "token" and numbers.registers and tensor.shape[1:2] == (numbers.registers,):
+def _of_role(tensor: TensorSpec, network: Network) -> str:
+    if tensor.role == "token" and network.registers and tensor.shape[1:2] == (network.registers,):
         return "registers"
     return {"position": "position embedding", "head": "pooling", "fc_norm": "pooling"}.get(
         tensor.role, "weights"

@@ -20,6 +20,7 @@ from vconv.validators.faults.workshop import ArtifactCopy
 
 _WITHOUT_REGISTERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "dinov3_vit": lambda config: {**config, "num_register_tokens": 0},
+    "dinov2_with_registers": lambda config: {**config, "num_register_tokens": 0},
     "timm dinov3": lambda config: _argued(config, num_reg_tokens=0),
     "timm dinov2": lambda config: _argued(config, reg_tokens=0),
 }
@@ -30,10 +31,22 @@ def _argued(config: dict[str, Any], **arguments: Any) -> dict[str, Any]:
     return {**config, "model_args": {**config.get("model_args", {}), **arguments}}
 
 
-def _export(
-    shop: ArtifactCopy, size: tuple[int, int], without_patch: str = "", config: dict[str, Any] | None = None
+def export_again(
+    shop: ArtifactCopy,
+    size: tuple[int, int],
+    without_patch: str = "",
+    config: dict[str, Any] | None = None,
+    any_size: bool = False,
 ) -> None:
-    """Export the dynamic graph again: for another size, without a patch, or of another configuration."""
+    """Export the dynamic graph of a copy again: for another size, without a patch, or of another network.
+
+    Args:
+        shop: the copy.
+        size: (height, width) of the images.
+        without_patch: the name of a patch to leave out.
+        config: the configuration; None for the artifact's own.
+        any_size: whether the graph takes images of any size.
+    """
     given = dict(read_config(shop.folder)) if config is None else config
     net = network(given, shop.entries)
     applied = {patch.name for patch in shop.made.patches if patch.applied}
@@ -41,18 +54,20 @@ def _export(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / CONFIG_FILE).write_text(json.dumps(given))
-        traced = tracing.trace(folder, net, table.named(applied - {without_patch}), size, opset, shop.entries)
+        patches = table.named(applied - {without_patch})
+        traced = tracing.trace(folder, net, patches, size, opset, shop.entries, any_size)
     shop.changed.add(GRAPH)
-    tracing.write_graph(shop.folder / GRAPH, traced, None)
+    tracing.write_graph(shop.folder / GRAPH, traced, None, net.numbers.patch if any_size else 0)
 
 
 def _without_registers(shop: ArtifactCopy) -> None:
     change = _WITHOUT_REGISTERS[shop.network.layout.family]
-    _export(shop, shop.made.size, config=change(dict(read_config(shop.folder))))
+    export_again(shop, shop.made.size, config=change(dict(read_config(shop.folder))))
 
 
 def _with_librarys_periods(shop: ArtifactCopy) -> None:
-    _export(shop, shop.made.size, without_patch=rope_periods.PATCH.name)
+    any_size = shop.made.sides is not None
+    export_again(shop, shop.made.size, without_patch=rope_periods.PATCH.name, any_size=any_size)
 
 
 def _of_another_size(shop: ArtifactCopy) -> None:
@@ -60,7 +75,7 @@ def _of_another_size(shop: ArtifactCopy) -> None:
     height, width = shop.made.size
     higher = height + shop.network.numbers.patch
     if ANY_SIZE in shop.network.numbers.flags:
-        _export(shop, (higher, width))
+        export_again(shop, (higher, width))
         return
 
     def declare(shop: ArtifactCopy, graph: Any) -> None:

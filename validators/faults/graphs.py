@@ -252,7 +252,7 @@ def _not_square(shop: ArtifactCopy) -> str:
 
 
 def _not_exact(shop: ArtifactCopy) -> str:
-    return "" if shop.network.numbers.exact_gelu else "it has no exact GELU"
+    return "" if shop.network.known.exact_gelu else "it has no exact GELU"
 
 
 def _no_softmax(shop: ArtifactCopy) -> str:
@@ -260,11 +260,11 @@ def _no_softmax(shop: ArtifactCopy) -> str:
     return "" if any(node.op_type == "Softmax" for node in nodes) else "it has no softmax"
 
 
-_ROLES, _GRID = (Capability.ROLES,), (Capability.TOKEN_GRID,)
+_ROLES, _BLOCKS, _GRID = (Capability.ROLES,), (Capability.BLOCKS,), (Capability.TOKEN_GRID,)
 
 FAULTS = (
-    Fault("tanh GELU in a graph", "activation", in_graph(_tanh_gelu), _not_exact, needs=_ROLES),
-    Fault("a GELU that CANN fuses", "activation", in_graph(_fusible_gelu), _not_exact, needs=_ROLES),
+    Fault("tanh GELU in a graph", "activation", in_graph(_tanh_gelu), _not_exact),
+    Fault("a GELU that CANN fuses", "activation", in_graph(_fusible_gelu), _not_exact),
     Fault("wrong LayerNorm epsilon in a graph", "epsilon", in_graph(_wrong_epsilon), needs=_ROLES),
     Fault("height and width swapped in a graph", "height and width", in_graph(_turned), _not_square),
     Fault("blue channel first in a graph", "channel order", in_graph(_blue_first)),
@@ -292,5 +292,7 @@ FAULTS = (
         _no_positions,
         needs=_ROLES,
     ),
-    Fault("one operator scaled in a graph", "operator", in_graph(_one_operator), _no_softmax),
+    Fault(
+        "one operator scaled in a graph", "operator", in_graph(_one_operator), _no_softmax, named_by=_BLOCKS
+    ),
 )

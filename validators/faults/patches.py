@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
+from vconv.convert.architectures.base import Capability
 from vconv.convert.network import Network
 from vconv.convert.patches import gelu_erf, rope_periods
-from vconv.convert.patches.base import Patch, Site, Undo
+from vconv.convert.patches.base import Patch, Site
 from vconv.validators.faults.base import Fault
 
-
-def _tanh(parent: Any, name: str) -> Undo:
-    before = getattr(parent, name)
-    setattr(parent, name, nn.GELU(approximate="tanh"))
-    return functools.partial(setattr, parent, name, before)
-
-
-def _tanh_sites(model: nn.Module, network: Network) -> list[Site]:
-    sites = []
-    for site in gelu_erf.PATCH.sites(model, network):
-        path, _, name = site.name.rpartition(".")
-        sites.append(Site(site.name, False, functools.partial(_tanh, model.get_submodule(path), name)))
-    return sites
+_TANH = gelu_erf.realised_by(functools.partial(nn.GELU, approximate="tanh"))
 
 
 def _idle_sites(model: nn.Module, network: Network) -> list[Site]:
@@ -41,7 +29,8 @@ FAULTS = (
         "tanh GELU by a patch",
         "activation",
         lacks=lambda shop: "" if shop.applies(gelu_erf.PATCH.name) else "it has no exact GELU",
-        patches=_only("gelu-erf", replace(gelu_erf.PATCH, sites=_tanh_sites)),
+        patches=_only("gelu-erf", _TANH),
+        named_by=(Capability.BLOCKS,),
     ),
     Fault(
         "a patch that leaves the periods untruncated",

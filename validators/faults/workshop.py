@@ -94,11 +94,15 @@ class ArtifactCopy:
         content = json.loads((self.folder / name).read_bytes())
         self.write(name, json.dumps(change(content), indent=2).encode())
 
+    def stored(self, key: str) -> Array:
+        """Read one tensor of the weights file."""
+        entry = self.entries[key]
+        return np.frombuffer(b"".join(entry.chunks()), "<f4").reshape(entry.shape)
+
     def weight(self, key: str, change: Callable[[Array], Array]) -> None:
         """Change one tensor in the weights file."""
         self.changed.add(WEIGHTS_FILE)
-        entry = self.entries[key]
-        before = np.frombuffer(b"".join(entry.chunks()), "<f4").reshape(entry.shape)
+        before, entry = self.stored(key), self.entries[key]
         with (self.folder / WEIGHTS_FILE).open("r+b") as file:
             file.seek(entry.offset)
             file.write(np.ascontiguousarray(change(before), "<f4").tobytes())

@@ -174,6 +174,19 @@ class ExplanationRow(ReportPart):
     because: str
 
 
+class SizeRow(ReportPart):
+    """The result of a variant at images of another (height, width) than the image processor's.
+
+    ``vector_relative_error`` is the worst over the outputs; None if the variant could not be run, or
+    no output be compared. ``reasons`` is empty if every output passed.
+    """
+
+    size: tuple[int, int]
+    batch: int
+    vector_relative_error: Figure
+    reasons: tuple[str, ...] = ()
+
+
 class DepthRow(ReportPart):
     """The vector relative error after one stage, on the first image."""
 
@@ -209,7 +222,8 @@ class VerdictRow(VariantName):
 class VariantRow(VerdictRow):
     """The results of one variant. The row is assembled once, when all results are known.
 
-    ``limit`` is None if the variant is measured but not judged. Fields that were not measured, or do not
+    ``limit`` is None if the variant is measured but not judged. ``sizes`` has the results at other sizes of
+    images, if the variant takes any. Fields that were not measured, or do not
     apply, are None or empty; ``depth_reason``, ``patch_maps_reason``, ``peak_memory_reason`` and
     ``timing_refused`` give the reasons.
     """
@@ -218,6 +232,7 @@ class VariantRow(VerdictRow):
     arithmetic: str
     limit: LimitRow | None
     batches: tuple[int, ...]
+    sizes: tuple[SizeRow, ...] = ()
     outputs: FrozenMapping[OutputRow]
     diagnosis: tuple[ExplanationRow, ...]
     output_summary: FrozenMapping[OutputSummary]

@@ -19,7 +19,14 @@ from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 from vconv.convert.weights.pieces import NARROW
 
-DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+DTYPES = {
+    "F32": ir.DataType.FLOAT,
+    "F16": ir.DataType.FLOAT16,
+    "BF16": ir.DataType.BFLOAT16,
+    "I64": ir.DataType.INT64,
+    "I32": ir.DataType.INT32,
+    "BOOL": ir.DataType.BOOL,
+}
 
 WIDE = "_float32"
 """The end of the name of a weight that is stored in another type, after its ``Cast``."""

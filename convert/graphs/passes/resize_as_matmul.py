@@ -2,14 +2,18 @@
 
 OpenVINO computes some cubic resizings wrongly, and NPU compilers differ in the modes that they support.
 Matrix products work everywhere. The weights stay in the checkpoint; only the two small matrices are in the
-graph.
+graph, or are computed in it if only the run knows the size.
 
-Case 1: a cubic ``Resize`` of (N, C, H, W) to static sizes, with half-pixel centres and without antialiasing:
-        it becomes ``rows @ x @ columns``.
+Case 1: a cubic ``Resize`` of (N, C, H, W) to a known height and width, with half-pixel centres and without
+        antialiasing: it becomes ``rows @ x @ columns``.
 Case 2: the same with antialiasing: it becomes matrix products with the filter of torch, because only torch's
         antialiased operator is exported in this form. The coefficient in the node is ignored, because torch
         2.9 writes that of the filter without antialiasing.
-Case 3: any other ``Resize``: it stays as it is. This includes a ``Resize`` by scales, because scales may
+Case 3: the same to a height or width that only the run knows: the matrices are computed in the graph, by
+        :mod:`vconv.convert.graphs.passes.resampling`.
+Case 4: any other ``Resize`` that is cubic and has antialiasing, or is to a size that only the run knows: an
+        error, because engines compute it differently.
+Case 5: any other ``Resize``: it stays as it is. This includes a ``Resize`` by scales, because scales may
         differ from the ratio of the sizes.
 """
 
@@ -22,6 +26,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
+from vconv.convert.graphs.passes.resampling import KEYS_ANTIALIASED, Builder, Filter, resampling_matrix
 
 _WANTED = {"mode": "cubic", "keep_aspect_ratio_policy": "stretch"}
 _DEFAULTS = {
@@ -67,11 +72,20 @@ def _keys(distances: NDArray[np.float64], a: float) -> NDArray[np.float64]:
     return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
 
 
-def resize_as_matmul(graph: ir.Graph) -> int:
-    """Replace every ``Resize`` of cases 1 and 2, in place; return how many there were."""
-    found = [node for node in graph if node.op_type == "Resize" and _cubic(node)]
+def resize_as_matmul(graph: ir.Graph, greatest: int = 0) -> int:
+    """Replace every ``Resize`` of cases 1 to 3, in place; return how many there were.
+
+    Args:
+        graph: the graph.
+        greatest: the greatest height or width of an output that only the run knows; 0 if there is none.
+    """
+    found = [node for node in graph if node.op_type == "Resize" and (_cubic(node) or _cubic_to_any(node))]
     for number, node in enumerate(found):
-        _replace(graph, node, f"resample_{number}")
+        name = f"resample_{number}"
+        if _cubic(node):
+            _replace(graph, node, name)
+        else:
+            _replace_for_any(graph, node, name, greatest)
     return len(found)
 
 
@@ -80,18 +94,39 @@ def _attribute(node: ir.Node, name: str) -> object:
     return _DEFAULTS.get(name, 0) if attribute is None else attribute.value
 
 
-def _static(value: ir.Value | None) -> tuple[int, ...]:
+def _dimensions(value: ir.Value | None) -> tuple[object, ...]:
+    """Return four dimensions, each a number or a symbol; an empty tuple if there are not four."""
     shape = value.shape if value is not None else None
-    sides = tuple(shape) if shape is not None else ()
-    return tuple(side for side in sides if isinstance(side, int)) if len(sides) == 4 else ()
+    return tuple(shape) if shape is not None and len(shape) == 4 else ()
+
+
+def _static(value: ir.Value | None) -> tuple[int, ...]:
+    """Return height and width; an empty tuple if one of them is not known."""
+    sides = _dimensions(value)[2:]
+    return tuple(side for side in sides if isinstance(side, int)) if _known(sides) else ()
+
+
+def _known(sides: tuple[object, ...]) -> bool:
+    return len(sides) == 2 and all(isinstance(side, int) for side in sides)
 
 
 def _cubic(node: ir.Node) -> bool:
-    before, after = _static(node.inputs[0]), _static(node.outputs[0])
+    after = _static(node.outputs[0])
+    return bool(after) and _half_pixel(node, after) and _torchs(node)
+
+
+def _cubic_to_any(node: ir.Node) -> bool:
+    """Return whether a node is of case 3. From two pixels on, both kinds of half pixels are the same."""
+    return not _static(node.outputs[0]) and _half_pixel(node, (2, 2)) and _torchs(node)
+
+
+def _torchs(node: ir.Node) -> bool:
+    """Return whether a node is torch's cubic interpolation of a height and width that are known."""
+    before, after = _dimensions(node.inputs[0]), _dimensions(node.outputs[0])
     by_size = len(node.inputs) > 3 and node.inputs[3] is not None and "axes" not in node.attributes
     same = by_size and all(_attribute(node, name) == value for name, value in _WANTED.items())
-    same = same and _half_pixel(node, after) and not (_plain(node) and _attribute(node, "exclude_outside"))
-    return same and len(before) == len(after) == 4 and before[:2] == after[:2]
+    same = same and not (_plain(node) and _attribute(node, "exclude_outside"))
+    return same and bool(after) and _known(before[2:]) and before[:2] == after[:2]
 
 
 def _plain(node: ir.Node) -> bool:
@@ -101,12 +136,12 @@ def _plain(node: ir.Node) -> bool:
 def _half_pixel(node: ir.Node, after: tuple[int, ...]) -> bool:
     """Return whether pixel centres are at half pixels. The mode of torch 2.9 differs only at a side of 1."""
     mode = _attribute(node, "coordinate_transformation_mode")
-    return mode == "half_pixel" or (mode == "pytorch_half_pixel" and min(after[2:], default=0) > 1)
+    return mode == "half_pixel" or (mode == "pytorch_half_pixel" and min(after) > 1)
 
 
 def _replace(graph: ir.Graph, node: ir.Node, name: str) -> None:
     value, output = node.inputs[0], node.outputs[0]
-    (*_, height, width), (*_, new_height, new_width) = _static(value), _static(output)
+    (height, width), (new_height, new_width) = _static(value), _static(output)
     a = float(_attribute(node, "cubic_coeff_a"))  # type: ignore[arg-type]
     matrix = partial(cubic_matrix, a=a) if _plain(node) else antialiased_matrix
     rows = _constant(graph, f"{name}_rows", matrix(height, new_height))
@@ -118,6 +153,24 @@ def _replace(graph: ir.Graph, node: ir.Node, name: str) -> None:
     ir.convenience.replace_nodes_and_values(graph, node, [node], [high, both], [output], [both.outputs[0]])
 
 
+def _replace_for_any(graph: ir.Graph, node: ir.Node, name: str, greatest: int) -> None:
+    if not greatest:
+        raise ValueError(f"{node.name} resizes to a size that only the run knows, and its bound is not known")
+    value, output, build = node.inputs[0], node.outputs[0], Builder(graph, name)
+    assert value is not None and node.inputs[3] is not None
+    a = float(_attribute(node, "cubic_coeff_a"))  # type: ignore[arg-type]
+    kind = Filter(a, False) if _plain(node) else Filter(KEYS_ANTIALIASED, True)
+    matrices = []
+    for axis in (2, 3):
+        first, end, along = np.array([axis]), np.array([axis + 1]), np.array([0])
+        length = build.node("Slice", node.inputs[3], first, end, along)
+        matrices.append(resampling_matrix(build, _static(value)[axis - 2], length, kind, greatest))
+    rows, columns = matrices[0], build.node("Transpose", matrices[1], perm=(1, 0))
+    both = build.node("MatMul", build.node("MatMul", rows, value), columns)
+    both.name, both.shape, both.type = output.name, output.shape, output.type
+    ir.convenience.replace_nodes_and_values(graph, node, [node], build.nodes, [output], [both])
+
+
 def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
     constant = ir.Value(
         name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT),
@@ -127,13 +180,19 @@ def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Valu
     return constant
 
 
-def _cubic_left(model: ir.Model, context: PassContext) -> str:
-    found = [node.name for node in model.graph if node.op_type == "Resize" and _cubic(node)]
+def _uncertain(node: ir.Node) -> bool:
+    """Return whether a ``Resize`` is of case 4, or of a case that is replaced."""
+    antialiased = _attribute(node, "mode") == "cubic" and not _plain(node)
+    return _cubic(node) or antialiased or not _known(_dimensions(node.outputs[0])[2:])
+
+
+def _uncertain_left(model: ir.Model, context: PassContext) -> str:
+    found = [node.name for node in model.graph if node.op_type == "Resize" and _uncertain(node)]
     return f"there are {len(found)}, such as {found[0]}" if found else ""
 
 
 PASS = Pass(
     "resize-as-matmul",
-    lambda model, context: resize_as_matmul(model.graph) > 0,
-    ensures=(Condition("no cubic Resize to given sizes", _cubic_left),),
+    lambda model, context: resize_as_matmul(model.graph, context.greatest_grid) > 0,
+    ensures=(Condition("no cubic Resize with antialiasing, and none to a size of the run", _uncertain_left),),
 )

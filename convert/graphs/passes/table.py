@@ -8,12 +8,15 @@ from vconv.convert.graphs.passes import (
     embed_weights,
     fix_batch,
     least_ir_version,
+    name_axes,
     name_batch,
     optimise,
     point_at_weights,
+    range_as_slice,
     remove_unused,
     resize_as_matmul,
     strip_metadata,
+    take_images,
 )
 from vconv.convert.graphs.passes.base import Pass
 
@@ -23,11 +26,14 @@ PASSES: Mapping[str, Pass] = {
         optimise.PASS,
         point_at_weights.PASS,
         resize_as_matmul.PASS,
+        range_as_slice.PASS,
         remove_unused.PASS,
         strip_metadata.PASS,
         least_ir_version.PASS,
         name_batch.PASS,
+        name_axes.PASS,
         fix_batch.PASS,
+        take_images.PASS,
         embed_weights.PASS,
     )
 }
@@ -42,10 +48,24 @@ TRACED = (
     "least-ir-version",
 )
 """Passes on the exporter's output; the result is the graph for all batches."""
+TRACED_AT_ANY_SIZE = (
+    "optimise",
+    "point-at-weights",
+    "resize-as-matmul",
+    "range-as-slice",
+    "remove-unused",
+    "strip-metadata",
+    "least-ir-version",
+)
+"""Passes on the exporter's output for images of any size; the result is for all batches and sizes."""
 DYNAMIC = ("name-batch", "strip-metadata")
 """Passes that then make the graph with a dynamic batch."""
+DYNAMIC_SIZE = ("name-axes", "strip-metadata")
+"""Passes that then make the graph with a dynamic batch, height and width."""
 STATIC = ("fix-batch", "strip-metadata")
 """Passes that then make the graph with a fixed batch."""
+FROM_IMAGES = ("name-batch", "take-images", "strip-metadata")
+"""Passes that then make the graph that takes uint8 images."""
 ALONE = ("embed-weights",)
 """Passes that embed the weights in a dynamic or static graph."""
 

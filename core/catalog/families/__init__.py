@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vconv.catalog.families import dinov2, dinov3, vit
+from vconv.catalog.families import convnext, dinov2, dinov3, vit
 from vconv.catalog.families.base import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -10,7 +10,10 @@ FAMILIES: tuple[Family, ...] = (
     dinov3.VIT_SATELLITE,
     dinov3.TIMM_VIT,
     dinov3.TIMM_VIT_SATELLITE,
+    convnext.DINOV3,
+    convnext.TIMM,
     dinov2.DINOV2,
+    dinov2.REGISTERS,
     dinov2.TIMM_REGISTERS,
     dinov2.TIMM,
     vit.IN21K,

@@ -37,6 +37,7 @@ class Size:
         published: figures that others have published for it.
         mirrors: other places with known copies of its repository.
         preprocessor: the entries of its ``preprocessor_config.json`` that replace the family's.
+        structure: what distinguishes its structure from that of the other sizes, such as a gated MLP.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Size:
     published: tuple[PublishedFigures, ...] = ()
     mirrors: tuple[Mirror, ...] = (literature.HF_MIRROR,)
     preprocessor: Config = field(default_factory=dict)
+    structure: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Family:
         preprocessor: the published ``preprocessor_config.json``; timm's families have none.
         gated: whether the hub asks for consent before a download.
         classes: the set of classes of its classifier; empty if it has none.
+        structure: what distinguishes its structure from that of other families of the same layout.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Family:
     preprocessor: Config = field(default_factory=dict)
     gated: bool = False
     classes: str = ""
+    structure: str = ""
 
     def config_of(self, size: Size) -> Config:
         """Return the ``config.json`` of a size; timm's names the architecture and the tag of the weights."""
@@ -178,5 +182,7 @@ def transformer(width: int, blocks: int, heads: int, **more: Any) -> Config:
     return frozen(hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads, **more)
 
 
+GATED = "gated MLP"
+"""The structure of sizes whose MLPs are gated (SwiGLU)."""
 SMALL_TIMM = frozen(embed_dim=96, depth=3, num_heads=2, mlp_ratio=2)
 """The numbers of the miniatures of timm's ViTs."""

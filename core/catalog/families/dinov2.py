@@ -10,6 +10,7 @@ from dataclasses import replace
 from vconv.catalog import literature, published
 from vconv.catalog.families.base import (
     EVERYWHERE,
+    GATED,
     IMAGENET,
     SMALL_TIMM,
     Family,
@@ -20,6 +21,14 @@ from vconv.catalog.families.base import (
     square,
     timm_config,
     transformer,
+)
+
+# The activation of a gated MLP is SiLU, whatever hidden_act says.
+_GIANT = Size("giant", transformer(1536, 40, 24, use_swiglu_ffn=True), structure=GATED)
+_PLAIN = (
+    Size("small", transformer(384, 12, 6)),
+    Size("base", transformer(768, 12, 12)),
+    Size("large", transformer(1024, 24, 16)),
 )
 
 DINOV2 = Family(
@@ -60,14 +69,36 @@ DINOV2 = Family(
     # The position embedding has 25 patches, so that it is resampled to sixteen, as in the real model.
     miniature=Miniature(transformer(96, 3, 2, mlp_ratio=2, image_size=70), side=56),
     sizes=(
-        Size("small", transformer(384, 12, 6)),
-        Size("base", transformer(768, 12, 12)),
+        *_PLAIN[:2],
         Size("large", transformer(1024, 24, 16), published.DINOV2_LARGE, EVERYWHERE),
+        _GIANT,
     ),
 )
 
+REGISTERS = replace(
+    DINOV2,
+    name="dinov2_with_registers",
+    title="DINOv2 with registers",
+    short="dinov2-with-registers-{size}",
+    repository="facebook/dinov2-with-registers-{size}",
+    works=(literature.DINOV2, literature.REGISTERS),
+    config=frozen(
+        **{
+            **DINOV2.config,
+            "model_type": "dinov2_with_registers",
+            "architectures": ["Dinov2WithRegistersModel"],
+            "num_register_tokens": 4,
+        }
+    ),
+    sizes=(*_PLAIN, _GIANT),
+)
+
 _TIMM_SMALL = Size("small", frozen(num_features=384))
-_TIMM_LARGER = (Size("base", frozen(num_features=768)), Size("large", frozen(num_features=1024)))
+_TIMM_LARGER = (
+    Size("base", frozen(num_features=768)),
+    Size("large", frozen(num_features=1024)),
+    Size("giant", frozen(num_features=1536), structure=GATED),
+)
 
 TIMM_REGISTERS = Family(
     name="timm dinov2",
@@ -96,5 +127,6 @@ TIMM = replace(
     short="vit_{size}_patch14_dinov2.lvd142m",
     repository="timm/vit_{size}_patch14_dinov2.lvd142m",
     works=(literature.DINOV2, literature.TIMM),
+    structure="without registers",
     sizes=(_TIMM_SMALL, *_TIMM_LARGER),
 )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from vconv.catalog import literature, published
 from vconv.catalog.families.base import (
     EVERYWHERE,
+    GATED,
     IMAGENET,
     SMALL_TIMM,
     Family,
@@ -25,6 +26,12 @@ from vconv.catalog.families.base import (
 
 _SATELLITE = {"mean": [0.43, 0.411, 0.296], "std": [0.213, 0.156, 0.143]}
 """Mean and standard deviation of the satellite images of SAT-493M."""
+_SWIGLU = frozen(use_gated_mlp=True, hidden_act="silu")
+_7B = Size(
+    "7b16",
+    transformer(4096, 40, 32, intermediate_size=8192, query_bias=False, value_bias=False, **_SWIGLU),
+    structure=GATED,
+)
 _LARGE = Size("l16", transformer(1024, 24, 16, intermediate_size=4096))
 
 VIT = Family(
@@ -62,8 +69,11 @@ VIT = Family(
     miniature=Miniature(transformer(96, 3, 2, intermediate_size=192, image_size=64), side=64),
     sizes=(
         Size("s16", transformer(384, 12, 6, intermediate_size=1536), published.DINOV3_VITS16, EVERYWHERE),
+        Size("s16plus", transformer(384, 12, 6, intermediate_size=1536, **_SWIGLU), structure=GATED),
         Size("b16", transformer(768, 12, 12, intermediate_size=3072)),
         _LARGE,
+        Size("h16plus", transformer(1280, 32, 20, intermediate_size=5120, **_SWIGLU), structure=GATED),
+        _7B,
     ),
 )
 
@@ -74,10 +84,11 @@ VIT_SATELLITE = replace(
     repository="facebook/dinov3-vit{size}-pretrain-sat493m",
     trained_on="SAT-493M",
     preprocessor=processor("DINOv3ViTImageProcessorFast", square(224), resample=2, normal=_SATELLITE),
-    sizes=(_LARGE,),
+    sizes=(_LARGE, _7B),
 )
 
 _TIMM_LARGE = Size("large", frozen(num_features=1024))
+_TIMM_7B = Size("7b", frozen(num_features=4096), structure=GATED)
 
 TIMM_VIT = Family(
     name="timm dinov3",
@@ -97,8 +108,11 @@ TIMM_VIT = Family(
             published.TIMM_DINOV3,
             (literature.HF_MIRROR, literature.ATOMGIT),
         ),
+        Size("small_plus", frozen(num_features=384), structure=GATED),
         Size("base", frozen(num_features=768)),
         _TIMM_LARGE,
+        Size("huge_plus", frozen(num_features=1280), structure=GATED),
+        _TIMM_7B,
     ),
 )
 
@@ -109,5 +123,5 @@ TIMM_VIT_SATELLITE = replace(
     repository="timm/vit_{size}_patch16_dinov3.sat493m",
     trained_on="SAT-493M",
     config=timm_config("avg", side=256, license="dinov3-license", normal=_SATELLITE),
-    sizes=(_TIMM_LARGE,),
+    sizes=(_TIMM_LARGE, _TIMM_7B),
 )

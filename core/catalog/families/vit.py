@@ -77,6 +77,7 @@ IN1K = replace(
     trained_on="ImageNet-21k and ImageNet-1k",
     config=frozen(**{**IN21K.config, "architectures": ["ViTForImageClassification"]}, num_labels=1000),
     classes=IMAGENET_1K,
+    structure="classifier",
     sizes=(
         Size("base-patch16-224", _base(16, 224)),
         Size("base-patch16-384", _base(16, 384), preprocessor=_SIDE_384),
@@ -119,6 +120,7 @@ TIMM_IN1K = replace(
     trained_on="ImageNet-21k and ImageNet-1k",
     config=timm_config("token", side=224, license="apache-2.0", normal=HALF, classes=1000, crop=0.9),
     classes=IMAGENET_1K,
+    structure="classifier",
     sizes=(
         Size("base_patch16_224.orig", _B),
         Size("base_patch16_384.orig", frozen(**_B, **_TIMM_384)),

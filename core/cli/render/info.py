@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -39,6 +39,7 @@ def artifact(document: Document) -> None:
             [
                 *_origin(document),
                 ("input", f"{INPUT} {_shape(['batch', CHANNELS, *document['size']])}"),
+                *_sides(document["sides"]),
                 *_outputs(document["outputs"]),
                 *patched(document["patches"]),
                 ("recorded", _recorded(golden)),
@@ -49,12 +50,31 @@ def artifact(document: Document) -> None:
         marked("note", f"{name} came from the catalog, not with the weights")
     for prefix in source["prefixes"]:
         marked("note", f"{prefix} was removed from the names of the tensors: a training tool had added it")
+    if source["state_dict"]:
+        marked("note", f"the weights are the entry {source['state_dict']} of a training checkpoint")
+    if source["layout"]:
+        marked("note", f"the weights were converted from the layout of {source['layout']}")
+    for loss in source["losses"]:
+        marked("warning", f"this conversion changed the outputs: {loss}")
     show("")
     _variants(document)
     show("")
     _validations(document)
     show("")
     _files(document)
+    if document["tensors"] is not None:
+        show("")
+        _tensors(document["tensors"])
+
+
+def _tensors(lines: Sequence[Document]) -> None:
+    """Draw one line for each tensor of the source."""
+    longest = max((len(line["action"]) for line in lines), default=0)
+    for line in lines:
+        shape = f"{line['dtype']} {_shape(line['shape'])}"
+        to = f" -> {', '.join(line['targets'])}" if line["targets"] else ""
+        why = f": {line['proof']}" if line["proof"] else ""
+        wrapped(f"{line['action']:{longest}} {line['source']} {shape}{to}{why}")
 
 
 def _headline(document: Document) -> None:
@@ -81,7 +101,7 @@ def _origin(document: Document) -> Iterator[tuple[str, Cell]]:
     if document["unlike_catalog"]:
         yield "system", _unlike(system, document["unlike_catalog"])
     else:
-        yield "system", f"{system['hub_id']}, {system['library']}"
+        yield "system", f"{system['hub_id'] or system['name']}, {system['library']}"
     if source["revision"]:
         yield "revision", source["revision"]
     yield "licence", source["licence"]
@@ -97,6 +117,13 @@ def _unlike(system: Document, found: Mapping[str, Any]) -> str:
 
 def _shape(shape: list[Any]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+def _sides(sides: list[Document] | None) -> Iterator[tuple[str, Cell]]:
+    """Lay out the bounds of height and width of the variants that take images of any size."""
+    if sides:
+        told = (f"multiples of {one['multiple']} from {one['least']} to {one['greatest']}" for one in sides)
+        yield "", "any size in all but the static graph: " + ", ".join(dict.fromkeys(told))
 
 
 def _outputs(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:

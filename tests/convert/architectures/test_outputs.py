@@ -7,6 +7,7 @@ import torch
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.architectures import outputs
+from vconv.convert.architectures.base import Observed
 from vconv.convert.architectures.outputs import (
     OUTPUTS,
     TOKENS,
@@ -15,14 +16,14 @@ from vconv.convert.architectures.outputs import (
     output_names,
     output_shapes,
 )
-from vconv.convert.layouts.derived import derived
+from vconv.convert.layouts.derived import Stored, derived
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
 
 
 def with_registers(registers: int) -> Network:
     net = network(SYSTEMS["dinov3-vits16"].config)
-    return replace(net, numbers=replace(net.numbers, registers=registers))
+    return replace(net, known=replace(net.numbers, registers=registers))
 
 
 @pytest.mark.parametrize("registers", [0, 1, 4])
@@ -48,9 +49,13 @@ def test_a_pooler_is_needed_only_by_networks_that_pool_with_it(system: System) -
     assert ("pooled" in output_names(classified)) is (net.numbers.pooling != "pooler")
 
 
-def test_a_network_with_a_derived_layout_has_no_outputs() -> None:
+def test_a_network_that_is_not_declared_has_the_outputs_that_were_observed() -> None:
     net = network(SYSTEMS["dinov3-vits16"].config)
-    assert output_names(replace(net, layout=derived("toy", "timm", {"a.weight": (3, 3)}))) == ()
+    seen = {"pooled": (1, 7), "last_hidden_state": (1, 7, 3, 5)}
+    known = Observed(3, 0, False, tuple(seen), 0, 0, lambda size: {**seen, "pooled": (1, size[0])})
+    toy = replace(net, layout=derived("toy", "timm", [Stored("a.weight", (3, 3))]), known=known)
+    assert output_names(toy) == ("pooled", "last_hidden_state")
+    assert output_shapes(toy, 4, (64, 96)) == {"pooled": (4, 64), "last_hidden_state": (4, 7, 3, 5)}
 
 
 def test_a_new_output_that_is_a_slice_of_the_tokens_needs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.architectures.base import Architecture, Capability, Part, norm
+from vconv.convert.architectures.base import GATED_MLP, PLAIN_MLP, Architecture, Capability, Part, norm
 from vconv.convert.architectures.table import ARCHITECTURES
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.layouts import base
@@ -27,7 +27,8 @@ def test_every_architecture_is_listed_under_its_own_name_and_is_stored_by_a_layo
 
 
 def test_every_reader_reads_into_a_layout_of_the_table() -> None:
-    assert {family: reader.layout for family, reader in READERS.items()} == dict(LAYOUTS)
+    built = {family: layout for family, layout in LAYOUTS.items() if layout.home != "facebook"}
+    assert {family: reader.layout for family, reader in READERS.items()} == built
 
 
 def test_every_part_has_a_role_that_the_recipe_knows_and_is_stored_somewhere() -> None:
@@ -40,10 +41,12 @@ def test_every_part_has_a_role_that_the_recipe_knows_and_is_stored_somewhere() -
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.family)
 def test_no_layout_stores_a_part_or_a_key_twice(layout: Layout) -> None:
-    parts = [part for rule in layout.rules for part in rule.parts]
-    keys = [key for rule in layout.rules for key in rule.stored]
-    assert len(parts) == len(set(parts))
-    assert len(keys) == len(set(keys))
+    for other in (PLAIN_MLP, GATED_MLP):
+        rules = [rule for rule in layout.rules if other not in rule.when.split()]
+        parts = [part for rule in rules for part in rule.parts]
+        keys = [key for rule in rules for key in rule.stored]
+        assert len(parts) == len(set(parts))
+        assert len(keys) == len(set(keys))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.family)

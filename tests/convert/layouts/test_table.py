@@ -16,7 +16,7 @@ from examples import EXAMPLES, FURTHER
 from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.convert.architectures.base import ANY_SIZE
 from vconv.convert.layouts.table import LAYOUTS
-from vconv.convert.libraries.readers import READERS, find_reader, network
+from vconv.convert.libraries.readers import READERS, family_of, library_of_config, network
 from vconv.errors import UnknownNameError, WeightsError
 from vconv.types import Config
 
@@ -24,7 +24,7 @@ Refused = Callable[..., AbstractContextManager[None]]
 Shapes = dict[str, tuple[int, ...]]
 
 CLASSIFIERS = [
-    name for name, system in EXAMPLES.items() if "classifier" in find_reader(system.config).layout.heads
+    name for name, system in EXAMPLES.items() if "classifier" in network(system.config).layout.heads
 ]
 TIMM = [name for name, system in EXAMPLES.items() if system.library == "timm"]
 TRANSFORMERS = [name for name in EXAMPLES if name not in TIMM]
@@ -95,11 +95,11 @@ def test_every_layout_is_listed_under_its_own_family() -> None:
 
 
 def test_every_system_has_its_layout() -> None:
-    assert {name: find_reader(system.config).family for name, system in EXAMPLES.items()} == FAMILIES
+    assert {name: family_of(system.config) for name, system in EXAMPLES.items()} == FAMILIES
 
 
 def test_a_system_and_its_layout_have_the_same_library(system: System) -> None:
-    assert find_reader(system.config).library == system.library
+    assert library_of_config(system.config) == system.library
 
 
 def test_no_configuration_belongs_to_two_readers(system: System) -> None:
@@ -134,7 +134,8 @@ def test_a_further_structure_has_the_keys_and_shapes_that_its_library_saves(
         found = saved(model, tmp_path)
     assert declared(config) == found
     in_memory = [name.removeprefix(net.prefix) for name in dict(model.named_parameters())]
-    assert sorted(map(net.layout.disk_key, in_memory)) == sorted(net.tensors())
+    # transformers 5 splits the packed gated MLP of DINOv2 when it loads it.
+    assert set(map(net.layout.disk_key, in_memory)) == set(net.tensors())
 
 
 @pytest.mark.parametrize("system", CLASSIFIERS, indirect=True)
@@ -221,7 +222,7 @@ def test_every_flag_adds_and_removes_the_same_tensors_as_in_transformers(
 
 
 def test_every_bias_has_the_flag_of_its_rule(system: System) -> None:
-    layout = find_reader(system.config).layout
+    layout = network(system.config).layout
     stored = {key: rule.when for rule in layout.rules for key in rule.stored}
     for ending, flag in layout.biases.items():
         assert {when for key, when in stored.items() if key.endswith(ending)} == {flag}
@@ -252,7 +253,7 @@ BIASES: dict[str, dict[str, str]] = {
 
 
 def test_the_biases_that_may_be_stripped_follow_from_the_rules(system: System) -> None:
-    assert find_reader(system.config).layout.biases == BIASES[system.name]
+    assert network(system.config).layout.biases == BIASES[system.name]
 
 
 def test_unused_tensors_do_not_change_the_output(
@@ -308,10 +309,9 @@ def test_an_unknown_model_type_names_the_nearest(system: System, refused: Refuse
 
 
 @pytest.mark.parametrize(
-    "architecture",
-    ["vit_small_patch16_dinov3_x", "vit_small_patch16_224_x", "convnext_tiny", "xvit_small_dinov3"],
+    "architecture", ["vit_small_patch16_dinov3_x", "vit_small_patch16_224_x", "xvit_small_dinov3"]
 )
-def test_another_timm_architecture_is_refused(architecture: str, refused: Refused) -> None:
+def test_an_architecture_that_timm_does_not_have_is_refused(architecture: str, refused: Refused) -> None:
     with refused(UnknownNameError, "unknown architecture", repr(architecture)):
         network({"architecture": architecture, "pretrained_cfg": {}})
 

@@ -17,13 +17,13 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from vconv.catalog.systems import System
 from vconv.convert.architectures.outputs import OUTPUTS, output_names, output_shapes
 from vconv.convert.libraries import models
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import WeightsError
 
 CLASSIFIERS = [
-    name for name, system in EXAMPLES.items() if "classifier" in find_reader(system.config).layout.heads
+    name for name, system in EXAMPLES.items() if "classifier" in network(system.config).layout.heads
 ]
 ANY_SIZE = ["dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m", "dinov2-large"]
 TRANSFORMERS = [name for name, system in EXAMPLES.items() if system.library == "transformers"]
@@ -44,6 +44,11 @@ def named_outputs(source: Source, images: Tensor) -> dict[str, Tensor]:
     model = models.Outputs(models.load(source.folder, net), net)
     with torch.no_grad():
         return dict(zip(output_names(net), model(images), strict=True))
+
+
+def test_a_pooling_to_one_cell_is_traced_as_a_mean() -> None:
+    images = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(models._MeanOfGrid()(images), torch.nn.AdaptiveAvgPool2d(1)(images))
 
 
 def test_a_loaded_model_holds_the_files_weights_and_is_ready_for_inference(small_source: Source) -> None:

@@ -8,9 +8,10 @@ import pytest
 import timm
 import torch
 from examples import EXAMPLES
+from timm.layers import GluMlp
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.architectures.base import ANY_SIZE
+from vconv.convert.architectures.base import ANY_SIZE, GATED_MLP, PLAIN_MLP
 from vconv.convert.libraries import timm_config, timm_models
 from vconv.convert.libraries.readers import network
 from vconv.errors import WeightsError
@@ -61,17 +62,48 @@ def test_another_rope_base_is_read_from_the_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "architecture",
+    ("architecture", "hidden"),
     [
-        "vit_small_plus_patch16_dinov3",
-        "vit_huge_plus_patch16_dinov3",
-        "vit_giant_patch14_dinov2",
-        "vit_giant_patch14_reg4_dinov2",
+        ("vit_small_plus_patch16_dinov3", 1536),
+        ("vit_huge_plus_patch16_dinov3", 5120),
+        ("vit_7b_patch16_dinov3", 8192),
+        ("vit_giant_patch14_dinov2", 4096),
+        ("vit_giant_patch14_reg4_dinov2", 4096),
     ],
 )
-def test_a_gated_mlp_is_refused(architecture: str, refused: Refused) -> None:
+def test_the_hidden_channels_of_a_gated_mlp_are_those_of_its_gate(architecture: str, hidden: int) -> None:
     config = {"architecture": architecture, "pretrained_cfg": {}, "model_args": {"depth": 1}}
-    with refused(WeightsError, "gated MLP", f"got {architecture}", "a plain MLP"):
+    numbers = network(config).numbers
+    assert (numbers.hidden, numbers.exact_gelu) == (hidden, False)
+    assert {GATED_MLP, PLAIN_MLP} & numbers.flags == {GATED_MLP}
+
+
+def test_a_gated_mlp_with_the_gate_last_is_refused(refused: Refused) -> None:
+    with refused(WeightsError, "config.json asks for an MLP that vconv does not know", "GluMlp"):
+        timm_config._mlp(GluMlp(8, 16))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"conv_mlp": True}, "MLPs of linear layers"),
+        ({"use_grn": True}, "no response norm"),
+        ({"kernel_sizes": 5}, "depthwise convolutions of 7x7"),
+        ({"ls_init_value": None}, "LayerScale"),
+        ({"head_norm_first": True}, "a norm after the pooling"),
+        ({"stem_type": "overlap"}, "a stem of patches"),
+        ({"global_pool": "max"}, "pooling by the mean"),
+        ({"head_hidden_size": 8}, "no layer before the classifier"),
+        ({"output_stride": 16}, "a stride of 32"),
+    ],
+)
+def test_a_convnext_of_another_form_is_refused(
+    arguments: dict[str, Any], expected: str, refused: Refused
+) -> None:
+    small = {"dims": [16, 24, 48, 96], "depths": [1, 1, 1, 1]}
+    config = {"architecture": "convnext_tiny", "pretrained_cfg": {}, "model_args": {**small, **arguments}}
+    config["num_classes"] = 5
+    with refused(WeightsError, "asks for a ConvNeXt of another form", expected):
         network(config)
 
 

@@ -90,7 +90,7 @@ def test_plain_attention_computes_the_same_with_plain_operators(
     before = executed(model, pixel_values)
     with torch.no_grad():
         expected = model.forward_features(pixel_values)
-        with LIBRARY.plain_attention(model):
+        with LIBRARY.plain_attention(model, small_source.network):
             found = model.forward_features(pixel_values)
             inside = executed(model, pixel_values)
         after = model.forward_features(pixel_values)
@@ -107,7 +107,7 @@ def test_a_models_attention_is_restored_after_an_error(
     model = stock(small_source.folder)
     model.blocks[1].attn.fused_attn = False
     before = [block.attn.fused_attn for block in model.blocks]
-    with pytest.raises(RuntimeError, match="inside"), LIBRARY.plain_attention(model):
+    with pytest.raises(RuntimeError, match="inside"), LIBRARY.plain_attention(model, small_source.network):
         assert not any(block.attn.fused_attn for block in model.blocks)
         raise RuntimeError("inside")
     assert [block.attn.fused_attn for block in model.blocks] == before

@@ -10,14 +10,13 @@ import transformers
 from examples import EXAMPLES
 
 from vconv.catalog.systems import SYSTEMS, System
-from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER
+from vconv.convert.architectures.base import ANY_SIZE, CLASSIFIER, GATED_MLP, PLAIN_MLP
 from vconv.convert.libraries.readers import network
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
 TRANSFORMERS = [name for name, system in EXAMPLES.items() if system.library == "transformers"]
-GATED = {"dinov3-vits16": "use_gated_mlp", "dinov2-large": "use_swiglu_ffn"}
 each = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 NUMBERS = {
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels",
@@ -56,11 +55,33 @@ def test_only_the_exact_gelu_is_recognised_as_exact(system: System, act: str, ex
     assert network({**system.config, "hidden_act": act}).numbers.exact_gelu is exact
 
 
-@pytest.mark.parametrize("system", GATED, indirect=True)
-def test_a_gated_mlp_is_refused(system: System, refused: Refused) -> None:
-    flag = GATED[system.name]
-    with refused(WeightsError, "gated MLP", f"{flag} = true", f"expected {flag} = false"):
-        network({**system.config, flag: True})
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [("dinov3-vits16plus", 1536), ("dinov3-vit7b16", 8192), ("dinov2-giant", 4096)],
+)
+def test_a_gated_mlp_has_the_published_number_of_hidden_channels(name: str, hidden: int) -> None:
+    """Two thirds of 4 x 1536 channels, aligned to eight: 4096 (facebookresearch/dinov2, SwiGLUFFNFused)."""
+    numbers = network(SYSTEMS[name].config).numbers
+    assert (numbers.hidden, numbers.exact_gelu) == (hidden, False)
+    assert {GATED_MLP, PLAIN_MLP} & numbers.flags == {GATED_MLP}
+
+
+def test_a_gated_dinov2_has_silu_whatever_its_configuration_says() -> None:
+    config = SYSTEMS["dinov2-giant"].config
+    assert config["hidden_act"] == "gelu"
+    assert network({**config, "hidden_act": "gelu_python"}).numbers.exact_gelu is False
+
+
+def test_no_entry_of_a_configuration_sets_a_flag_of_the_architecture() -> None:
+    config = {**SYSTEMS["dinov3-vits16"].config, GATED_MLP: True}
+    assert {GATED_MLP, PLAIN_MLP} & network(config).numbers.flags == {PLAIN_MLP}
+
+
+def test_a_convnext_needs_a_depth_for_every_width(refused: Refused) -> None:
+    config = SYSTEMS["dinov3-convnext-tiny"].config
+    for depths in ([3, 3, 9], [3, 3, 9, 0], 3, []):
+        with refused(WeightsError, "config.json does not make sense", "depths"):
+            network({**config, "depths": depths})
 
 
 @pytest.mark.parametrize(("system", "key"), CASES, indirect=["system"])

@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.libraries import transformers_models
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.transformers_models import LIBRARY
 from vconv.convert.sources.base import Source
 from vconv.errors import InputError, WeightsError
@@ -27,7 +27,7 @@ Refused = Callable[..., AbstractContextManager[None]]
 FUSED = "scaled_dot_product"
 TRANSFORMERS = [name for name, system in EXAMPLES.items() if system.library == "transformers"]
 CROPPED = "dinov2-large"
-HEADS = {"", *(head for name in TRANSFORMERS for head in find_reader(SYSTEMS[name].config).layout.heads)}
+HEADS = {"", *(head for name in TRANSFORMERS for head in network(SYSTEMS[name].config).layout.heads)}
 each = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 
 
@@ -66,7 +66,7 @@ def test_a_model_computes_the_same_with_plain_attention(
     model = stock(small_source.folder)
     with torch.no_grad():
         expected = model(pixel_values).last_hidden_state
-        with LIBRARY.plain_attention(model):
+        with LIBRARY.plain_attention(model, small_source.network):
             found = model(pixel_values).last_hidden_state
             inside = executed(model, pixel_values)
         after = model(pixel_values).last_hidden_state
@@ -86,7 +86,7 @@ def test_a_models_attention_is_restored_after_an_error(
     model = stock(small_source.folder)
     before = executed(model, pixel_values)
     assert any(FUSED in name for name in before)
-    with pytest.raises(RuntimeError, match="inside"), LIBRARY.plain_attention(model):
+    with pytest.raises(RuntimeError, match="inside"), LIBRARY.plain_attention(model, small_source.network):
         raise RuntimeError("inside")
     assert executed(model, pixel_values) == before
     assert transformers_models._PLAIN not in ALL_ATTENTION_FUNCTIONS
@@ -96,7 +96,7 @@ def test_a_models_attention_is_restored_after_an_error(
 def test_the_registry_is_left_as_it_was(small_source: Source, stock: Callable[[Path], Any]) -> None:
     before = dict(ALL_ATTENTION_FUNCTIONS)
     model = stock(small_source.folder)
-    with LIBRARY.plain_attention(model):
+    with LIBRARY.plain_attention(model, small_source.network):
         assert ALL_ATTENTION_FUNCTIONS[transformers_models._PLAIN] is transformers_models._plain_attention
         assert model.config._attn_implementation == transformers_models._PLAIN
     assert dict(ALL_ATTENTION_FUNCTIONS) == before

@@ -5,16 +5,17 @@ from contextlib import AbstractContextManager
 
 import pytest
 import transformers
-from examples import EXAMPLES
 from transformers.activations import ACT2FN
 
+from vconv.catalog.systems import SYSTEMS
 from vconv.convert.libraries.readers import network, refuse_unfit
 from vconv.convert.libraries.transformers_options import ACTIVATIONS, CLASSES
 from vconv.errors import WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-CONFIGS = {system.config["model_type"]: system.config for system in EXAMPLES.values() if system.preprocessor}
+_ALL = reversed(SYSTEMS.values())
+CONFIGS = {system.config["model_type"]: system.config for system in _ALL if system.preprocessor}
 CLASSIFIER = ["classifier.weight", "classifier.bias"]
 VIT = CONFIGS["vit"]
 

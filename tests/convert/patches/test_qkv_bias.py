@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
 from vconv.convert.patches.base import applied, find_sites
 from vconv.convert.patches.qkv_bias import PATCH, Proof, biases, prove
@@ -29,7 +29,7 @@ Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
 
 PARTS = ("q_proj", "k_proj", "v_proj", "query", "key", "value", "qkv")
-WITH_BIASES = [name for name, system in EXAMPLES.items() if find_reader(system.config).layout.biases]
+WITH_BIASES = [name for name, system in EXAMPLES.items() if network(system.config).layout.biases]
 TRANSFORMERS = [name for name in WITH_BIASES if SYSTEMS[name].library == "transformers"]
 by_transformers = pytest.mark.parametrize("system", TRANSFORMERS, indirect=True)
 in_timm = pytest.mark.parametrize("system", ["vit_small_patch14_reg4_dinov2.lvd142m"], indirect=True)

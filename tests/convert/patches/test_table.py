@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vconv.catalog.systems import System
 from vconv.convert import conversion
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import family_of, network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch, Site, Undo, applied, find_sites
 from vconv.convert.patches.table import PATCHES, called_for, named
@@ -31,11 +31,7 @@ EXPECTED = {
 }
 """The patches that the published networks need, by family."""
 
-CASES = [
-    (system.name, name)
-    for system in EXAMPLES.values()
-    for name in EXPECTED[find_reader(system.config).family]
-]
+CASES = [(system.name, name) for system in EXAMPLES.values() for name in EXPECTED[family_of(system.config)]]
 COUNTS = {
     "dinov3-vits16": {"gelu-erf": 12, "rope-periods": 1, "qkv-bias": 36},
     "vit_small_patch16_dinov3.lvd1689m": {"gelu-erf": 12, "rope-periods": 1},

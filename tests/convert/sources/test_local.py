@@ -16,6 +16,7 @@ from torch import Tensor
 from vconv.catalog.systems import System
 from vconv.convert import conversion
 from vconv.convert.libraries import models
+from vconv.convert.libraries.readers import find_reader
 from vconv.convert.sources.base import Origin, Source
 from vconv.convert.sources.local import open_local
 from vconv.convert.sources.table import Request, open_source
@@ -125,7 +126,12 @@ def test_a_configuration_that_is_no_json_object_is_refused(
 def test_another_architecture_is_refused_and_both_are_named(
     small_system: System, given: Path, scratch: Path, refused: Refused
 ) -> None:
-    wanted = {system.name: system for system in EXAMPLES.values() if system.name != small_system.name}
+    own = find_reader(small_system.config).layout.architecture
+    wanted = {
+        system.name: system
+        for system in EXAMPLES.values()
+        if find_reader(system.config).layout.architecture is not own
+    }
     family = small_system.config.get("model_type") or small_system.config["architecture"]
     for other in wanted.values():
         expected = other.config.get("model_type") or other.library

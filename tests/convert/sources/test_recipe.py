@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.files import safetensors_file
 from vconv.convert.layouts.table import LAYOUTS
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import network
 from vconv.convert.network import TensorSpec
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import Source
@@ -32,7 +32,7 @@ FUSED = [name for name, system in EXAMPLES.items() if system.library == "timm"]
 WITH_POSITIONS = [
     name
     for name, system in EXAMPLES.items()
-    if any("positions" in rule.parts for rule in find_reader(system.config).layout.rules)
+    if any("positions" in rule.parts for rule in network(system.config).layout.rules)
 ]
 UNUSED = ("embeddings.mask_token", "q_proj.bias", "v_proj.bias")
 """Used in training only, or zero by the recipe, as in the files that the authors released."""

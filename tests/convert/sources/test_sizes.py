@@ -37,9 +37,34 @@ def test_a_size_is_height_and_width(text: str, size: tuple[int, int]) -> None:
     assert SizeRequest.read(text) == SizeRequest(size)
 
 
-@pytest.mark.parametrize("text", ["", "336", "336,", "336x224", "-1,4", "1,2,3", "336,224;", "1e2,4", "any"])
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("dynamic", SizeRequest(dynamic=True)), ("dynamic:336,224", SizeRequest((336, 224), dynamic=True))],
+)
+def test_a_size_may_be_dynamic(text: str, size: SizeRequest) -> None:
+    assert SizeRequest.read(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dynamic:",
+        "dynamic336,224",
+        "dynamic,336,224",
+        "dyn",
+        "",
+        "336",
+        "336,",
+        "336x224",
+        "-1,4",
+        "1,2,3",
+        "336,224;",
+        "1e2,4",
+        "any",
+    ],
+)
 def test_what_is_not_a_size_is_refused(text: str, refused: Refused) -> None:
-    with refused(InputError, "--size is not a size", repr(text), "H,W, such as 336,224"):
+    with refused(InputError, "--size is not a size", repr(text), "H,W, such as 336,224, or dynamic"):
         SizeRequest.read(text)
 
 

@@ -13,7 +13,7 @@ from examples import EXAMPLES
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.layouts.foreign import FOREIGN, ForeignLayout, recognise
 from vconv.convert.layouts.table import LAYOUTS
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
@@ -23,7 +23,7 @@ from vconv.errors import ArtifactError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
 
-PREFIXED = [name for name, system in EXAMPLES.items() if find_reader(system.config).layout.prefix]
+PREFIXED = [name for name, system in EXAMPLES.items() if network(system.config).layout.prefix]
 
 
 def net(source: Source) -> Network:
@@ -246,44 +246,53 @@ def test_a_classifier_of_another_number_of_classes_is_refused_with_what_to_do(
 
 
 META = {
-    "Meta's own DINOv2 layout": ["cls_token", "pos_embed", "mask_token", "blocks.0.attn.qkv.weight"],
-    "Meta's own DINOv3 layout": ["cls_token", "storage_tokens", "mask_token", "rope_embed.periods"],
-    "the layout of OpenAI's CLIP": ["visual.class_embedding", "visual.conv1.weight", "logit_scale"],
-    "the layout of Google's own ViT files": ["cls", "embedding/kernel", "head/bias"],
+    "a DINOv2 as its authors publish it": [
+        "cls_token",
+        "pos_embed",
+        "mask_token",
+        "blocks.0.attn.qkv.weight",
+    ],
+    "a DINOv3 as its authors publish it": ["cls_token", "storage_tokens", "mask_token", "rope_embed.periods"],
+    "in the layout of OpenAI's CLIP, which is not read": [
+        "visual.class_embedding",
+        "visual.conv1.weight",
+        "logit_scale",
+    ],
+    "in the layout of Google's own ViT files, which is not read": ["cls", "embedding/kernel", "head/bias"],
 }
 
 
+@pytest.mark.parametrize("system", ["vit-base-patch16-224-in21k"], indirect=True)
 @pytest.mark.parametrize("layout", META)
-def test_metas_own_files_are_refused_by_the_name_of_their_layout(
+def test_files_of_other_networks_are_refused_by_what_they_are(
     small_source: Source, refused: Refused, layout: str
 ) -> None:
     entry = next(iter(small_source.entries.values()))
-    with refused(
-        WeightsError, f"the checkpoint is in {layout}, which is not read", "unknown", "`vconv list`"
-    ):
+    with refused(WeightsError, f"the checkpoint is {layout} | ", "unknown", "`vconv list`"):
         ledger.match_tensors(net(small_source), dict.fromkeys(META[layout], entry))
 
 
-TIMMS = {
-    "the layout of timm's and the authors' own ViT files": "pos_embed",
-    "the layout of timm's DINOv3 files": "reg_token",
-}
-
-
-@pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
-@pytest.mark.parametrize("layout", TIMMS)
+@pytest.mark.parametrize(
+    ("system", "layout", "telling"),
+    [
+        ("dinov3-vits16", "a ViT or a DINOv2 of timm", "pos_embed"),
+        ("vit-base-patch16-224-in21k", "a DINOv3 of timm", "reg_token"),
+    ],
+    indirect=["system"],
+)
 def test_timms_names_are_recognised_only_where_timm_is_not_asked_for(
-    small_source: Source, refused: Refused, layout: str
+    small_source: Source, refused: Refused, layout: str, telling: str
 ) -> None:
     entry = next(iter(small_source.entries.values()))
-    names = ["cls_token", TIMMS[layout], "patch_embed.proj.weight"]
-    with refused(WeightsError, f"the checkpoint is in {layout}, which is not read"):
+    names = ["cls_token", telling, "patch_embed.proj.weight"]
+    with refused(WeightsError, f"the checkpoint is {layout} | "):
         ledger.match_tensors(net(small_source), dict.fromkeys(names, entry))
     assert recognise(names, LAYOUTS["timm dinov2"]) is None
 
 
 @pytest.mark.parametrize("row", FOREIGN, ids=lambda row: row.name)
 def test_a_layout_is_recognised_by_all_of_its_telling_names(row: ForeignLayout) -> None:
-    wanted = LAYOUTS["dinov2"]
+    theirs = (layout for layout in LAYOUTS.values() if layout.home == "transformers")
+    wanted = next(layout for layout in theirs if layout.architecture.name not in row.architectures)
     assert recognise([*row.telling, "more"], wanted) == row
     assert recognise(row.telling[:1], wanted) is None

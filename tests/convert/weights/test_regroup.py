@@ -240,7 +240,7 @@ def test_a_tensor_that_the_source_lacks_is_never_invented(tmp_path: Path, refuse
 
 def test_networks_with_other_numbers_are_refused(tmp_path: Path, refused: Refused) -> None:
     path = saved(tmp_path / "a", drawn(APART))
-    wider = replace(FUSED, numbers=replace(NUMBERS, hidden=5))
+    wider = replace(FUSED, known=replace(NUMBERS, hidden=5))
     with refused(
         WeightsError, "a blocks.0.gate of 12 elements", "15 elements, by the numbers of the configuration"
     ):
@@ -310,6 +310,11 @@ def test_a_dinov3_is_split_from_timm_to_transformers_and_fused_again(tmp_path: P
 COUNTERPARTS = [
     ("vit_base_patch16_224.orig_in21k_ft_in1k", "vit-base-patch16-224", {}),
     ("vit_small_patch14_dinov2.lvd142m", "dinov2-small", {"use_mask_token": False, "image_size": 56}),
+    (
+        "vit_giant_patch14_dinov2.lvd142m",
+        "dinov2-giant",
+        {"use_mask_token": False, "image_size": 56, "mlp_ratio": 1.5},
+    ),
 ]
 """A system of timm, its counterpart in transformers, and what the counterpart lacks in timm."""
 

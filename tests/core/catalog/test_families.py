@@ -16,10 +16,9 @@ import vconv
 from vconv.catalog import literature, published
 from vconv.catalog.families import FAMILIES, dinov2
 from vconv.catalog.families.base import Family, Size
-from vconv.catalog.systems import SYSTEMS, System, expand, miniature
+from vconv.catalog.systems import SYSTEMS, System, expand, miniature, structures
 from vconv.convert.graphs.passes.table import DYNAMIC, STATIC, TRACED
-from vconv.convert.layouts.table import LAYOUTS
-from vconv.convert.libraries.readers import find_reader, network
+from vconv.convert.libraries.readers import READERS, family_of, find_reader, library_of_config, network
 
 REFERENCE: list[dict[str, Any]] = json.loads((Path(__file__).parent / "systems-0.1.0.json").read_text())
 """The five systems as version 0.1.0 had them, each a row by itself."""
@@ -55,8 +54,24 @@ FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{famil
 
 
 def test_every_layout_has_a_family_and_an_example_that_tests_run_over() -> None:
-    assert {family.name for family in FAMILIES} == set(LAYOUTS)
-    assert {find_reader(system.config).family for system in (EXAMPLES | FURTHER).values()} == set(LAYOUTS)
+    assert {family.name for family in FAMILIES} == set(READERS)
+    assert {family_of(system.config) for system in {**EXAMPLES, **FURTHER}.values()} == set(READERS)
+
+
+def roles(system: System) -> set[str]:
+    """Return the roles of a network's tensors, but for biases that are zero, which one size does not have."""
+    return {tensor.role for tensor in network(system.config).tensors().values()} - {"zero_bias"}
+
+
+def test_a_structure_has_the_tensors_of_its_sizes_in_every_block() -> None:
+    """Sizes that differ in numbers alone have the same tensors in a block: one of them stands for all."""
+    for system in SYSTEMS.values():
+        if system.library == "transformers":
+            assert roles(system) in [
+                roles(one)
+                for one in structures().values()
+                if one.family and system.family and one.family.name == system.family.name
+            ]
 
 
 MILLIONS = {
@@ -70,6 +85,14 @@ MILLIONS = {
         for kind in ("16-224-in21k", "32-224-in21k", "16-224", "16-384", "32-384")
     },
     "vit-huge-patch14-224-in21k": 632,
+    **{"dinov3-convnext-tiny": 29, "dinov3-convnext-small": 50},
+    **{"dinov3-convnext-base": 89, "dinov3-convnext-large": 198},
+    **{"dinov3-vits16plus": 29, "dinov3-vith16plus": 840, "dinov3-vit7b16": 6716},
+    **{"dinov3-vit7b16-sat493m": 6716, "dinov2-giant": 1100, "dinov2-with-registers-small": 21},
+    **{
+        f"dinov2-with-registers-{size}": count
+        for size, count in (("base", 86), ("large", 300), ("giant", 1100))
+    },
 }
 """Parameters in millions, as the authors give them: model cards of DINOv2 and DINOv3, table 1 of ViT."""
 
@@ -94,16 +117,15 @@ def test_a_size_of_timm_has_the_configuration_that_timm_has_for_it(name: str) ->
     # One block is enough to see the width and the pooling.
     with torch.device("meta"):
         model = timm.create_model(name, **({"depth": 1} if name.startswith("vit") else {}))
-    assert (system.config["num_features"], system.config["global_pool"]) == (
-        model.num_features, model.global_pool,
-    )  # fmt: skip
+    pool = model.global_pool if name.startswith("vit") else model.head.global_pool.pool_type
+    assert (system.config["num_features"], system.config["global_pool"]) == (model.num_features, pool)
 
 
 @FAMILY
 def test_a_familys_name_is_that_of_what_reads_its_configurations(family: Family) -> None:
     for system in expand([family]).values():
-        reader = find_reader(system.config)
-        assert (reader.family, reader.library) == (family.name, family.library)
+        assert find_reader(system.config) is not None
+        assert (family_of(system.config), library_of_config(system.config)) == (family.name, family.library)
         assert system.family is family
 
 

@@ -8,7 +8,7 @@ from examples import EXAMPLES
 from vconv.catalog import systems
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.architectures.outputs import OUTPUTS
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import library_of_config
 from vconv.errors import UnknownNameError
 from vconv.runtime.devices.table import KINDS
 from vconv.validators.accuracy.metrics import METRICS
@@ -30,7 +30,7 @@ def test_no_two_systems_share_a_name_or_a_repository() -> None:
 
 
 def test_every_system_has_a_layout_and_configurations_that_are_json(system: System) -> None:
-    assert find_reader(system.config).library == system.library
+    assert library_of_config(system.config) == system.library
     assert json.loads(json.dumps(dict(system.config))) == dict(system.config)
     assert json.loads(json.dumps(dict(system.preprocessor))) == dict(system.preprocessor)
 

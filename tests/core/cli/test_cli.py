@@ -81,7 +81,7 @@ def test_info_shows_what_the_manifest_says(small_artifact: Path) -> None:
     made = manifest.load(small_artifact)
     assert document.pop("outputs") == {name: list(shape) for name, shape in made.outputs.items()}
     assert document.pop("unlike_catalog")
-    found = {"artifact": str(small_artifact), "missing": [], "altered": {}}
+    found = {"artifact": str(small_artifact), "missing": [], "altered": {}, "sides": None}
     assert document == {**recorded, **found, "reports": [], "reports_trouble": ""}
     height, width = made.size
     assert f"[batch, 3, {height}, {width}]" in result.stdout

@@ -11,7 +11,7 @@ import safetensors.torch
 import timm
 import torch
 import transformers
-from examples import FURTHER
+from examples import FURTHER, FURTHER_FIRST
 
 import vconv
 from vconv.artifact.manifest import Manifest
@@ -21,7 +21,12 @@ from vconv.convert.sources.base import Source
 pytestmark = pytest.mark.every_system
 
 
-@pytest.fixture(params=sorted(FURTHER))
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name in FURTHER_FIRST else pytest.mark.full)
+        for name in sorted(FURTHER)
+    ]
+)
 def system(request: pytest.FixtureRequest) -> System:
     return FURTHER[request.param]
 

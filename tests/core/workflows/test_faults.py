@@ -24,7 +24,7 @@ import vconv
 from vconv.artifact.manifest import DIGEST_FILE
 from vconv.catalog.systems import System
 from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.libraries.readers import find_reader
+from vconv.convert.libraries.readers import network
 from vconv.convert.patches import gelu_erf, qkv_bias, rope_periods
 from vconv.convert.sources.table import Request, open_source
 from vconv.convert.weights import ledger
@@ -291,7 +291,7 @@ def test_the_top_exponent_bit_of_a_weight_fails_every_variant_even_without_the_o
 
 TRANSFORMERS = sorted(name for name, system in EXAMPLES.items() if system.library == "transformers")
 """The systems whose configuration carries the exact GELU."""
-BIASED = sorted(name for name, system in EXAMPLES.items() if find_reader(system.config).layout.biases)
+BIASED = sorted(name for name, system in EXAMPLES.items() if network(system.config).layout.biases)
 """The systems that have query, key and value biases."""
 
 

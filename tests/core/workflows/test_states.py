@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -198,6 +199,35 @@ def test_info_tells_the_prefixes_that_were_removed(
     render.artifact({**document, "source": {**document["source"], "prefixes": ["module."]}})
     shown = " ".join(capsys.readouterr().out.split())
     assert "module. was removed from the names of the tensors: a training tool had added it" in shown
+
+
+@SMALL
+def test_info_shows_the_ledger_if_it_is_asked_for(
+    small_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vconv.info(small_artifact)["tensors"] is None
+    document = vconv.info(small_artifact, ledger=True)
+    recorded = json.loads((small_artifact / "ledger.json").read_text())
+    assert [(row["source"], row["action"], row["proof"]) for row in document["tensors"]] == [
+        (row["source"], row["action"], row["proof"]) for row in recorded
+    ]
+    render.artifact(document)
+    shown = " ".join(capsys.readouterr().out.split())
+    first = recorded[0]
+    shape = f"{first['dtype']} [{', '.join(map(str, first['shape']))}]"
+    assert f"{first['action']} {first['source']} {shape} -> {first['target']}" in shown
+
+
+@SMALL
+def test_info_says_that_weights_were_converted_and_what_was_lost(
+    small_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = vconv.info(small_artifact)
+    source = {**document["source"], "layout": "facebook", "losses": ["the pooler is dropped"]}
+    render.artifact({**document, "source": source})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the weights were converted from the layout of facebook" in shown
+    assert "this conversion changed the outputs: the pooler is dropped" in shown
 
 
 @SMALL

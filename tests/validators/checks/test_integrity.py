@@ -467,7 +467,7 @@ def test_another_number_in_the_configuration_fails_and_names_its_class(
     field: str, value: object, fault: str, small_artifact: Path, small_source: Source
 ) -> None:
     ours = Artifact.open(small_artifact).network
-    other = replace(ours, numbers=replace(ours.numbers, **{field: value}))  # type: ignore[arg-type]
+    other = replace(ours, known=replace(ours.numbers, **{field: value}))  # type: ignore[arg-type]
     check = verify_architecture(other, small_source.network)
     assert_failed(check, f"{field} is {value}")
     assert check.fault == fault

@@ -71,7 +71,7 @@ def render(
         "geometry": model.geometry(made),
         "source_named": model.source_named(made),
         "licence": model.licence(system.licence if made.source.synthetic else made.source.licence),
-        "home": HUGGING_FACE.page_of(system.hub_id),
+        "home": HUGGING_FACE.page_of(system.hub_id) if system.hub_id else "",
         "gated": system.gated,
         "mirrors": [(mirror.name, mirror.page_of(system.hub_id)) for mirror in system.mirrors],
         "routes": model.routes(made, bool(unlike)),

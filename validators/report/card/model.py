@@ -14,7 +14,12 @@ from vconv.catalog.systems import System
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
-FAMILIES = {"timm dinov3": "dinov3_vit", "timm dinov2": "dinov2", "timm vit": "vit"}
+FAMILIES = {
+    "timm dinov3": "dinov3_vit",
+    "timm dinov2": "dinov2",
+    "timm vit": "vit",
+    "timm convnext": "dinov3_convnext",
+}
 """By family of timm: the name of the same family in transformers."""
 _KNOWN = (
     "",
@@ -61,7 +66,7 @@ def front_matter(made: Manifest, unlike: bool = False) -> str:
                 "license_name": source.licence,
                 "license_link": LICENCES.get(source.licence),
             }
-        if source.kind != _MODELSCOPE and (source.revision or not unlike):
+        if source.kind != _MODELSCOPE and (source.revision or not unlike) and repository(made):
             named |= {"base_model": repository(made)}
     data = ModelCardData(
         **named,
@@ -129,11 +134,12 @@ def licence(name: str) -> str:
 def routes(made: Manifest, unlike: bool = False) -> list[dict[str, str]]:
     """List the ways to get the weights; only one way if their repository is not the system's.
 
-    There is none if the network is ``unlike`` the catalog's system, and its weights came from no repository.
+    There is none if the network is ``unlike`` the catalog's system and its weights came from no repository,
+    or if the system has no repository.
     """
-    if unlike and not made.source.revision:
-        return []
     system, named = catalog_row(made), repository(made)
+    if not named or (unlike and not made.source.revision):
+        return []
     ways = (
         (HUGGING_FACE, *system.mirrors)
         if named == system.hub_id
@@ -182,9 +188,15 @@ def model_table(made: Manifest, words: Words) -> str:
             [words.say("model", "activations"), f"{counts.activations / 1e6:.1f} M"],
         ]
     rows.append([words.say("model", "input"), code(f"pixel_values [B, 3, {made.size[0]}, {made.size[1]}]")])
+    for variant in made.variants:
+        sides = variant.contract.sides
+        if sides and variant.graph:
+            told = words.say("model", "any_size").format(graph=variant.path, **sides[0].model_dump())
+            rows.append([words.say("model", "input"), told])
     for name, shape in made.outputs.items():
         written = code(f"{name} [B, {', '.join(map(str, shape[1:]))}]")
-        pooling = _bracketed(words.say("pooling", made.system.pooling), words) if name == "pooled" else ""
+        pooled = name == "pooled" and made.system.pooling
+        pooling = _bracketed(words.say("pooling", made.system.pooling), words) if pooled else ""
         rows.append([words.say("model", "output"), written + pooling])
     return table([words.say("headings", key) for key in ("what", "content")], rows)
 

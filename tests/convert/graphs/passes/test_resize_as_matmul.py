@@ -232,9 +232,7 @@ def test_a_resize_without_attributes_is_not_cubic() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (("batch", 2, 5, 5), ("batch", 2, 4, 3)),
         ((1, 2, 5, "w"), (1, 2, 4, 3)),
-        ((1, 2, 5, 5), (1, 2, "h", 3)),
         ((1, 2, 5, 5), (1, 4, 4, 3)),
         ((2, 5, 5), (2, 4, 3)),
         ((5, 5), (4, 3)),
@@ -246,6 +244,13 @@ def test_a_resize_of_unknown_or_other_dimensions_is_left_as_it_is(
     graph = resize_graph(before, after, **CUBIC)
     assert resize_as_matmul(graph) == 0
     assert [node.op_type for node in graph] == ["Resize", "Add"]
+
+
+def test_the_batch_may_be_any(tmp_path: Path, distance: Distance) -> None:
+    images, graph = images_of(3, 2, 5, 5), resize_graph(("batch", 2, 5, 5), ("batch", 2, 4, 3), **CUBIC)
+    assert resize_as_matmul(graph) == 1
+    (found,) = run(graph, images, tmp_path / "graph.onnx")
+    assert distance(found, 2 * by_torch(images, (4, 3))) < 1e-6
 
 
 def test_a_resize_without_shapes_is_left_as_it_is() -> None:

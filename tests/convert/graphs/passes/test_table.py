@@ -7,10 +7,20 @@ import pytest
 
 from vconv.convert.graphs.passes import table
 from vconv.convert.graphs.passes.base import Pass, PassContext, PassError, run_passes
-from vconv.convert.graphs.passes.table import ALONE, DYNAMIC, PASSES, STATIC, TRACED, named
+from vconv.convert.graphs.passes.table import (
+    ALONE,
+    DYNAMIC,
+    DYNAMIC_SIZE,
+    FROM_IMAGES,
+    PASSES,
+    STATIC,
+    TRACED,
+    TRACED_AT_ANY_SIZE,
+    named,
+)
 
 FOLDER = Path(table.__file__).parent
-SHARED = {"__init__", "base", "table"}
+SHARED = {"__init__", "base", "table", "resampling"}
 
 
 def test_every_pass_is_one_file_and_one_row() -> None:
@@ -27,7 +37,8 @@ def test_every_file_lists_its_cases_and_has_its_tests() -> None:
 
 
 def test_every_pass_is_in_a_pipeline_and_pipelines_name_passes() -> None:
-    assert {*TRACED, *DYNAMIC, *STATIC, *ALONE} == set(PASSES)
+    traced = {*TRACED, *TRACED_AT_ANY_SIZE}
+    assert {*traced, *DYNAMIC, *DYNAMIC_SIZE, *STATIC, *FROM_IMAGES, *ALONE} == set(PASSES)
     assert [one.name for one in named(TRACED)] == list(TRACED)
 
 

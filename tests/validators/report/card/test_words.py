@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from vconv.catalog.systems import SYSTEMS
-from vconv.convert.layouts.table import LAYOUTS
+from vconv.convert.libraries.readers import READERS
 from vconv.convert.patches.base import Carrier
 from vconv.convert.patches.table import PATCHES
 from vconv.types import GRAPHS, Status
@@ -44,7 +44,7 @@ def test_nothing_of_the_tables_is_without_words(language: str) -> None:
     assert {*Status, "reference", "not judged"} == set(tables["statuses"])
     assert set(METRICS) <= set(tables["headings"])
     assert {graph.path for graph in GRAPHS} <= set(tables["files"])
-    families = {FAMILIES.get(layout.family, layout.family) for layout in LAYOUTS.values()}
+    families = {FAMILIES.get(family, family) for family in READERS}
     assert families == set(tables["families"])
 
 

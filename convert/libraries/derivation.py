@@ -1,0 +1,242 @@
+"""Networks whose architecture is not declared: what is found by building one, and running it without data.
+
+The library builds the model of a configuration without weights. It is run once on a tensor without data. This
+gives the tensors of its state dict, those that inference uses, its outputs and their shapes, and how often it
+computes the exact GELU. Blocks, tokens and roles stay unknown.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from vconv.convert.architectures.base import CLASSIFIER, Kind, Observed, Shapes
+from vconv.convert.architectures.outputs import OUTPUTS
+from vconv.convert.layouts.derived import Stored, derived
+from vconv.convert.libraries import models
+from vconv.convert.libraries.base import understood
+from vconv.convert.libraries.module_kinds import kind_of
+from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.network import Network
+from vconv.errors import InputError, WeightsError
+from vconv.types import CONFIG_FILE, Config
+
+_FRAMES = 2
+"""Images of the batch that a model is run on: one image may be treated in another way."""
+
+
+class Watch(TorchDispatchMode):
+    """Counts exact GELUs, and notes which tensors are used, while it is active.
+
+    Args:
+        watched: the tensors of interest, by name.
+    """
+
+    def __init__(self, watched: Mapping[str, torch.Tensor] | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kernels = self.spelled_out = 0
+        self.used: set[str] = set()
+        self.random = ""
+        self._names = {id(tensor): name for name, tensor in (watched or {}).items()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = func.overloadpacket.__name__
+        if named == "gelu" and (kwargs or {}).get("approximate", "none") == "none":
+            self.kernels += 1
+        self.spelled_out += named == "erf"
+        if torch.Tag.nondeterministic_seeded in func.tags and "scaled_dot_product" not in named:
+            self.random = self.random or named
+        for leaf in tree_leaves((args, kwargs)):
+            if id(leaf) in self._names:
+                self.used.add(self._names[id(leaf)])
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    name: str
+    key: str
+    shape: tuple[int, ...]
+    kind: Kind
+    role: str
+    persistent: bool
+    used: bool
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one run of a model without data shows."""
+
+    tensors: tuple[_Tensor, ...]
+    outputs: Shapes
+    kernels: int
+    spelled_out: int
+    one_of_several: bool
+
+
+def derive(config: Config, library: str, name: str, keys: Iterable[str] = ()) -> Network:
+    """Return the network of a configuration whose architecture is not declared.
+
+    Args:
+        config: a ``config.json``.
+        library: the library that builds it.
+        name: the library's name of the network.
+        keys: the checkpoint's keys; empty for the tensors that the library stores.
+
+    Raises:
+        WeightsError: the library cannot build the network, or it cannot be run without data.
+    """
+    text, held = json.dumps(dict(config), sort_keys=True), frozenset(keys)
+    beyond = LIBRARIES[library].beyond
+    channels, *size = beyond.images(config)
+    seen = _seen(text, library, (size[0], size[1]))
+    logits = seen.outputs.get("logits")
+    known = Observed(
+        channels=channels,
+        labels=logits[-1] if logits else 0,
+        exact_gelu=bool(seen.kernels + seen.spelled_out),
+        outputs=tuple(seen.outputs),
+        gelus=seen.kernels + seen.spelled_out,
+        kernels=seen.kernels,
+        shapes_at=functools.partial(_shapes_at, text, library),
+    )
+    kept = [tensor for tensor in seen.tensors if tensor.persistent or tensor.key in held]
+    renamed, left_out = _names(seen, held)
+    layout = derived(
+        name,
+        library,
+        (Stored(tensor.key, tensor.shape, not tensor.used, tensor.kind, tensor.role) for tensor in kept),
+        renamed,
+        left_out,
+    )
+    return Network(layout, library, config, known, CLASSIFIER if logits else "")
+
+
+def integers(network: Network) -> dict[str, torch.Tensor]:
+    """Return the whole numbers that a network stores, as its library computes them, by stored key."""
+    library = LIBRARIES[network.library]
+    with tempfile.TemporaryDirectory(prefix="vconv-") as name:
+        (Path(name) / CONFIG_FILE).write_text(json.dumps(dict(network.config)))
+        model = library.build(Path(name), network)
+    keys = library.beyond.stored(model)
+    found = model.state_dict().items()
+    return {keys[name]: tensor for name, tensor in found if not tensor.is_floating_point()}
+
+
+def _names(seen: _Seen, held: Collection[str]) -> tuple[dict[str, str], str]:
+    """Return further names of the tensors, with their stored keys, and a pattern of names that are left out.
+
+    A checkpoint may hold the network under a prefix, or without the first part of its names.
+    """
+    keys = [tensor.key for tensor in seen.tensors]
+    needed = {tensor.key for tensor in seen.tensors if tensor.persistent and tensor.kind is not Kind.INTEGER}
+    renamed = {tensor.name: tensor.key for tensor in seen.tensors if tensor.name not in keys}
+    firsts = {key.partition(".")[0] for key in needed}
+    common = f"{next(iter(firsts))}." if len(firsts) == 1 else ""
+    prefix = common
+    if held and not needed <= set(held):
+        if common and {key.removeprefix(common) for key in needed} <= set(held):
+            renamed |= {key.removeprefix(common): key for key in keys}
+            prefix = ""
+        else:
+            last = max(needed, key=len)
+            ends = [name.removesuffix(last) for name in held if name.endswith("." + last)]
+            before = next((end for end in ends if {end + key for key in needed} <= set(held)), "")
+            renamed |= {before + key: key for key in keys} if before else {}
+            prefix = before or common
+    left_out = rf"(?!{re.escape(prefix)}).*" if seen.one_of_several and prefix else ""
+    return renamed, left_out
+
+
+def _shapes_at(text: str, library: str, size: tuple[int, int]) -> Shapes:
+    try:
+        return _seen(text, library, size).outputs
+    except WeightsError as error:
+        raise InputError(
+            "the network does not take images of this size",
+            got=f"{size[0]}x{size[1]}: {error.got}",
+            expected="a size that its library runs",
+            fix="set the size that the network is made for in the configuration of its image processor",
+        ) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
+    """Build the model of a configuration without weights, and run it once without data."""
+    config: Config = json.loads(text)
+    beyond = LIBRARIES[library].beyond
+    blank = Observed(0, 0, False, (), 0, 0, lambda size: MappingProxyType({}))
+    nothing = Network(derived("", library, ()), library, config, blank, beyond.head(config))
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with tempfile.TemporaryDirectory(prefix="vconv-") as name:
+        (Path(name) / CONFIG_FILE).write_text(text)
+        model = models.without_weights(Path(name), nothing, mode)
+    watch = Watch(dict(_state(model)))
+    plain = LIBRARIES[library].plain_attention(model, nothing)
+    with models.caches_cleared(model), mode, torch.no_grad(), plain, understood(library, "outputs"), watch:
+        given = LIBRARIES[library].run(model, nothing, torch.empty(_FRAMES, beyond.images(config)[0], *size))
+        found = {name: tuple(map(int, given[name].shape)) for name in OUTPUTS if name in given}
+    _require_plain(library, watch, given)
+    stored = beyond.stored(model)
+    persistent = set(model.state_dict())
+    tensors = tuple(
+        _Tensor(
+            name,
+            stored.get(name, name),
+            tuple(tensor.shape),
+            kind=_kind(tensor),
+            role=_role(model, name),
+            persistent=name in persistent,
+            used=name in watch.used,
+        )
+        for name, tensor in _state(model)
+    )
+    return _Seen(tensors, found, watch.kernels, watch.spelled_out, beyond.is_one_of_several(model))
+
+
+def _state(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    """Yield every parameter and buffer: those of the state dict in its order, then the other buffers."""
+    found = dict(model.state_dict(keep_vars=True))
+    return {**found, **dict(model.named_buffers())}.items()
+
+
+def _role(model: nn.Module, name: str) -> str:
+    path, _, own = name.rpartition(".")
+    return kind_of(model.get_submodule(path), own)
+
+
+def _kind(tensor: torch.Tensor) -> Kind:
+    if not tensor.is_floating_point():
+        return Kind.INTEGER
+    return Kind.PARAMETER if isinstance(tensor, nn.Parameter) else Kind.STATISTIC
+
+
+def _require_plain(library: str, watch: Watch, given: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a network whose outputs are random, or that has none that vconv can name."""
+    if watch.random:
+        raise WeightsError(
+            "the network draws random numbers when it runs",
+            got=f"the operator {watch.random}",
+            expected="the same outputs for the same image",
+            fix="use an encoder without random masking: the same weights may load as one",
+        )
+    if not given:
+        raise WeightsError(
+            "the network has no output that vconv can name",
+            got=f"no single tensor under a name of {library}",
+            expected=f"one of {', '.join(OUTPUTS)}",
+            fix="use an image encoder: features, a pooled vector or logits",
+        )
