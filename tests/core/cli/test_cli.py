@@ -361,7 +361,7 @@ def completed(line: str) -> list[tuple[str, str]]:
     ("line", "offered"),
     [
         ("vconv exp", ["export"]),
-        ("vconv export dinov", ["dinov3-vits16", "dinov2-large"]),
+        ("vconv export dinov2-l", ["dinov2-large"]),
         ("vconv export ", list(SYSTEMS)),
         ("vconv export timm/vit_small_patch16", ["timm/vit_small_patch16_dinov3.lvd1689m"]),
         ("vconv export nothing", []),
@@ -410,8 +410,10 @@ def test_list_shows_what_each_system_takes_at_a_glance(system: System) -> None:
     above = next(place for place, line in enumerate(lines) if line.startswith(f"{system.name} "))
     height, width = row["input"]
     assert lines[above].split() == [system.name, f"{height}x{width}", system.licence]
-    assert lines[above + 1].replace(",", "").split()[:2] == [system.hub_id, system.library]
-    assert ("gated" in lines[above + 1]) is system.gated
+    assert lines[above + 1].replace(",", "").split() == [system.hub_id, *["gated"] * system.gated]
+    assert system.family is not None
+    headings = [line for line in lines[:above] if line.endswith(("(timm)", "(transformers)"))]
+    assert headings[-1] == f"{system.family.title} ({system.library})"
 
 
 SMALL = pytest.mark.parametrize("system", ["vit_small_patch14_reg4_dinov2.lvd142m"], indirect=True)
