@@ -238,9 +238,9 @@ def sized(shape: tuple[str | int, ...], numbers: Interface) -> tuple[int, ...]:
     return tuple(getattr(numbers, side) if isinstance(side, str) else side for side in shape)
 
 
-def norm(name: str, width: str = "width") -> dict[str, Part]:
+def norm(name: str, width: str = "width", role: str = "norm") -> dict[str, Part]:
     """List the tensors of a LayerNorm."""
-    return {f"{name}.weight": Part("norm", (width,)), f"{name}.bias": Part("norm_bias", (width,))}
+    return {f"{name}.weight": Part(role, (width,)), f"{name}.bias": Part("norm_bias", (width,))}
 
 
 def linear(

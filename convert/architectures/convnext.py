@@ -25,8 +25,8 @@ ARCHITECTURE = Architecture(
     {
         "patch.weight": Part("patch", ("stem_width", "channels", 4, 4)),
         "patch.bias": Part("patch_bias", ("stem_width",)),
-        **norm("patch_norm", "stem_width"),
-        **norm(f"{STAGE}.norm", "before"),
+        **norm("patch_norm", "stem_width", "patch_norm"),
+        **norm(f"{STAGE}.norm", "before", "downsample_norm"),
         f"{STAGE}.downsample.weight": Part("downsample", ("width", "before", 2, 2)),
         f"{STAGE}.downsample.bias": Part("downsample_bias", ("width",)),
         f"{_BLOCK}.depthwise.weight": Part("depthwise", ("width", 1, 7, 7)),

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,8 +32,24 @@ from vconv.errors import WeightsError
 
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt")
 
-WRAPPERS = ("state_dict", "model", "module", "teacher", "state_dict_ema", "model_state_dict")
-"""Entries of a training checkpoint that may contain the state dict."""
+WRAPPERS = (
+    *("state_dict", "model", "module", "teacher", "student", "model_state_dict"),
+    *("state_dict_ema", "model_ema", "ema", "ema_state_dict"),
+)
+"""Entries of a training checkpoint that may contain the state dict; averaged ones (EMA) come last."""
+
+
+class Rewritten(NamedTuple):
+    """How a checkpoint was rewritten.
+
+    Args:
+        removed: the prefixes that were removed from the names of its tensors.
+        entry: the entry of the file that held the state dict; empty if the file is one itself.
+    """
+
+    removed: tuple[str, ...]
+    entry: str
+
 
 DTYPES: Mapping[torch.dtype, str] = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -85,37 +101,38 @@ def _nbytes(tensor: Tensor) -> int:
     return math.prod(tensor.shape) * tensor.element_size()
 
 
-def rewrite(path: Path, target: Path, rename: Rename = peel) -> tuple[str, ...]:
+def rewrite(path: Path, target: Path, rename: Rename = peel, entry: str | None = None) -> Rewritten:
     """Rewrite a PyTorch checkpoint as a safetensors file, tensor by tensor; no pickled code is run.
 
     Args:
         path: what ``torch.save`` wrote: a state dict, alone or under one of :data:`WRAPPERS`.
         target: the file to write; it must not exist.
         rename: gives the tensors their new names; by default, without the prefixes of training tools.
+        entry: the entry with the state dict, if the file has several; a file without entries has no choice.
 
     Returns:
-        The prefixes that were removed.
+        The prefixes that were removed, and the entry that was read.
 
     Raises:
         WeightsError: the file cannot be read without running code, is not valid, or does not contain exactly
             one state dict of tensors that safetensors can contain. Nothing is written.
         ArtifactError: there is not enough disk space.
     """
-    tensors = _state_dict(path, _load(path))
+    held, tensors = _state_dict(path, _load(path), entry)
     total = sum(map(_nbytes, tensors.values()))
     stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors.values()}
-    held = sum(storage.nbytes() for storage in stored.values())
-    if total > _SHARED * held + CHUNK_BYTES:
+    size = sum(storage.nbytes() for storage in stored.values())
+    if total > _SHARED * size + CHUNK_BYTES:
         raise WeightsError(
             f"the tensors of {path.name} repeat each other's data",
-            got=f"{total} bytes of tensors from {held} bytes of data",
+            got=f"{total} bytes of tensors from {size} bytes of data",
             expected=f"at most {_SHARED} times as many bytes of tensors as of data",
             fix=_RESAVE,
         )
     require_space(target.parent, total)
     new, removed = rename(tensors)
     safetensors_file.write(target, [_planned(new[name], tensor) for name, tensor in tensors.items()])
-    return removed
+    return Rewritten(removed, held)
 
 
 def _planned(name: str, tensor: Tensor) -> PlannedTensor:
@@ -185,18 +202,19 @@ def _unreadable(path: Path, error: BaseException) -> WeightsError:
     return _broken(path, f"{text.strip().partition(chr(10))[0] or type(error).__name__:.120}")
 
 
-def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """Return the only state dict in what was loaded, after checking every entry."""
+def _state_dict(path: Path, content: Any, entry: str | None) -> tuple[str, dict[str, Tensor]]:
+    """Return the only or the chosen state dict in what was loaded, after checking it, and its entry."""
     if not isinstance(content, Mapping):
         raise _no_state_dict(path, f"a {type(content).__name__}")
-    tensors = dict(_unwrapped(path, content))
+    held, found = _unwrapped(path, content, entry)
+    tensors = dict(found)
     if not tensors:
         raise _no_state_dict(path, "an empty state dict")
     for name, value in tensors.items():
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise _no_state_dict(path, f"the entry {name!r:.120}, a {type(value).__name__}")
         _check(path, name, value)
-    return tensors
+    return held, tensors
 
 
 def _no_state_dict(path: Path, got: str) -> WeightsError:
@@ -208,14 +226,23 @@ def _no_state_dict(path: Path, got: str) -> WeightsError:
     )
 
 
-def _unwrapped(path: Path, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """Return the state dict under the only wrapper, or the content itself if there is no wrapper."""
+def _unwrapped(path: Path, content: Mapping[Any, Any], entry: str | None) -> tuple[str, Mapping[Any, Any]]:
+    """Return the chosen or only wrapper and the state dict under it; without one, the content itself."""
     held: dict[Any, Mapping[Any, Any]] = {
         name: value for name, value in content.items() if _holds_tensors(value)
     }
     wrappers = [name for name in WRAPPERS if name in held]
+    if entry is not None and held:
+        if entry not in held:
+            raise WeightsError(
+                f"{path.name} has no such state dict",
+                got=repr(entry),
+                expected=" or ".join(repr(name) for name in held),
+                fix="name one of those with --state-dict",
+            )
+        return entry, held[entry]
     if not wrappers:
-        return content
+        return "", content
     # Averaged or student weights may have any name, but they have the same tensor names.
     known = _bare(held[wrappers[0]])
     rivals = [name for name in held if name in wrappers or not known.isdisjoint(_bare(held[name]))]
@@ -224,9 +251,9 @@ def _unwrapped(path: Path, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
             f"several state dicts in {path.name}",
             got=", ".join(map(repr, rivals)),
             expected="one",
-            fix="load the file with torch.load(weights_only=True) and save the one to use as safetensors",
+            fix=f"choose with --state-dict, such as --state-dict {rivals[0]}",
         )
-    return held[wrappers[0]]
+    return wrappers[0], held[wrappers[0]]
 
 
 def _holds_tensors(value: Any) -> bool:

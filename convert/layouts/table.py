@@ -8,6 +8,7 @@ from vconv.convert.layouts import (
     convnext,
     dinov2,
     dinov3_vit,
+    facebook_convnext,
     facebook_dinov2,
     facebook_dinov3,
     timm_vit,
@@ -20,7 +21,7 @@ LAYOUTS: Mapping[str, Layout] = {
     for layout in (
         *(dinov3_vit.LAYOUT, dinov2.LAYOUT, dinov2.WITH_REGISTERS, vit.LAYOUT, convnext.DINOV3),
         *(timm_vit.DINOV3, timm_vit.DINOV2, timm_vit.VIT, convnext.TIMM),
-        *(facebook_dinov3.LAYOUT, facebook_dinov2.LAYOUT),
+        *(facebook_dinov3.LAYOUT, facebook_dinov2.LAYOUT, facebook_convnext.LAYOUT),
     )
 }
 """Every layout, by family."""

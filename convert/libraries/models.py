@@ -62,6 +62,9 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
         WeightsError: the library cannot build the model.
     """
     model = library_of(network).build(folder, network)
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            model.set_submodule(path, _MeanOfGrid())
     stored = {
         name: (tuple(tensor.shape), torch.float32 if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in model.state_dict().items()
@@ -70,6 +73,17 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
         parameters = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in stored.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval().requires_grad_(False)
+
+
+class _MeanOfGrid(nn.Module):
+    """The mean over height and width, as an adaptive pooling to one cell computes it.
+
+    torch 2.9 exports the pooling as a loop over cells, which no NPU runs.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pool (B, D, H, W) to (B, D, 1, 1)."""
+        return features.mean(dim=(2, 3), keepdim=True)
 
 
 @contextlib.contextmanager

@@ -78,6 +78,7 @@ class Source:
         periods: the requested RoPE periods, of :data:`PERIODS`; :data:`STORED` if the checkpoint stores
             them; None for the authors'.
         prefixes: prefixes of training tools that were removed from the names of the tensors.
+        state_dict: the entry of the file that holds the state dict; None if the file is one itself.
         size: the requested sizes of images; None for those of the image processor.
         given: both configurations before ``pool`` or ``size`` changed them; None if neither did.
         regrouped: how the checkpoint was made into the original, if it has another layout.
@@ -95,6 +96,7 @@ class Source:
     pool: str | None = None
     periods: str | None = None
     prefixes: tuple[str, ...] = ()
+    state_dict: str | None = None
     size: SizeRequest | None = None
     given: tuple[Config, Config] | None = None
     regrouped: Regrouped | None = None

@@ -8,6 +8,7 @@ from vconv.convert.architectures.base import CLASSIFIER
 from vconv.convert.libraries.readers import find_reader, network
 from vconv.convert.sources.class_names import published_config
 from vconv.convert.sources.configurations import SAME
+from vconv.convert.weights.recognition import MLPS
 from vconv.errors import InputError
 
 
@@ -50,4 +51,4 @@ def _described(system: System) -> tuple[object, ...]:
     """Return what must be equal in two libraries: the numbers of the network, and of its classes."""
     net = network(published_config(system))
     classes = net.numbers.labels if net.head == CLASSIFIER else None
-    return (*(getattr(net.numbers, name) for name in SAME), classes)
+    return (*(getattr(net.numbers, name) for name in SAME), net.numbers.flags & MLPS, classes)

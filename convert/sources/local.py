@@ -38,30 +38,31 @@ def _alone(file: Path) -> tuple[Path, ...]:
     return (file,)
 
 
-Placed = tuple[dict[str, TensorEntry], tuple[str, ...]]
-"""The header of a placed weights file, and the prefixes that were removed from the names of its tensors."""
+Placed = tuple[dict[str, TensorEntry], tuple[str, ...], str]
+"""The header of a placed weights file, the prefixes that were removed from the names of its tensors, and the
+entry of the file that held them; empty if the file has no entries."""
 
 
-def _link(file: Path, scratch: Path) -> Placed:
+def _link(file: Path, scratch: Path, entry: str | None) -> Placed:
     entries = safetensors_file.read_header(file)
     if peel(entries)[1]:
         require_space(scratch, sum(entry.nbytes for entry in entries.values()))
         return _written(entries, scratch)
     (scratch / WEIGHTS_FILE).symlink_to(file.resolve())
-    return safetensors_file.read_header(scratch / WEIGHTS_FILE), ()
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE), (), ""
 
 
-def _rewrite(file: Path, scratch: Path) -> Placed:
-    removed = pickles.rewrite(file, scratch / WEIGHTS_FILE)
-    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed
+def _rewrite(file: Path, scratch: Path, entry: str | None) -> Placed:
+    removed, held = pickles.rewrite(file, scratch / WEIGHTS_FILE, entry=entry)
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed, held
 
 
-def _merge(index: Path, scratch: Path) -> Placed:
+def _merge(index: Path, scratch: Path, entry: str | None) -> Placed:
     """Write the tensors of all shards into one file: timm and the artifact's reader cannot read shards."""
     return _written(shards.read_shards(index), scratch)
 
 
-def _rewrite_shards(index: Path, scratch: Path) -> Placed:
+def _rewrite_shards(index: Path, scratch: Path, entry: str | None) -> Placed:
     with tempfile.TemporaryDirectory(dir=scratch) as name:
 
         def read(shard: Path) -> dict[str, TensorEntry]:
@@ -77,7 +78,7 @@ def _written(entries: Mapping[str, TensorEntry], scratch: Path) -> Placed:
         PlannedTensor(new[name], entry.dtype, entry.shape, entry.chunks) for name, entry in entries.items()
     ]
     safetensors_file.write(scratch / WEIGHTS_FILE, planned)
-    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed
+    return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed, ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Format:
 
     name: str
     files: Callable[[Path], tuple[Path, ...]]
-    place: Callable[[Path, Path], Placed]
+    place: Callable[[Path, Path, str | None], Placed]
     copies: bool = True
     pickled: bool = False
 
@@ -170,6 +171,7 @@ def open_local(
     fix: str,
     origin: Origin | None = None,
     stated: str | None = None,
+    state_dict: str | None = None,
 ) -> Source:
     """Prepare weights on disk for reading.
 
@@ -181,6 +183,7 @@ def open_local(
         fix: the fix to name in the error if there are no weights.
         origin: the source of the weights; by default, the files themselves.
         stated: the home of the layout of the weights; by default it is recognised.
+        state_dict: the entry of a training checkpoint that has several state dicts.
 
     Raises:
         WeightsError: there are no weights, they are not valid, or they are of another architecture.
@@ -208,7 +211,9 @@ def open_local(
     say(f"reading {file.name}" + f", {len(parts)} shards" * (len(parts) > 1))
     if form.copies:
         require_space(scratch, 2 * sum(part.stat().st_size for part in parts))
-    entries, prefixes = form.place(file, scratch)
+    entries, prefixes, held = form.place(file, scratch, state_dict)
+    if held:
+        say(f"the weights are those of the entry {held}")
     if prefixes:
         say(f"removed {' and '.join(prefixes)} from the names of the tensors: training tools add them")
     published = CONFIG_FILE in from_catalog
@@ -232,6 +237,7 @@ def open_local(
         from_catalog=from_catalog,
         licence_files=_licence_files(home, say) if of_model else (),
         prefixes=prefixes,
+        state_dict=held or None,
         regrouped=regrouped,
         periods=STORED if regrouped and regrouped.periods else None,
     )

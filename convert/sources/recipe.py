@@ -161,6 +161,8 @@ RECIPE: dict[str, Callable[[Draw, Context], Draw]] = {
     "gate_up_bias": _gate_up_bias,
     "down": _residual(1.0 / GATED_RMS),
     "down_bias": _fc2_bias,
+    "patch_norm": _norm,
+    "downsample_norm": _norm,
     "depthwise": _fan_in(),
     "depthwise_bias": _scaled(0.1),
     "downsample": _fan_in(),

@@ -227,8 +227,8 @@ def _fitted(config: Config, stored: Network, biases: Mapping[str, Bias]) -> tupl
 
 
 def _base(part: str) -> str:
-    """Return the name of a part in its architecture, without the number of its block."""
-    return re.sub(r"\.\d+\.", ".{i}.", part, count=1)
+    """Return the name of a part in its architecture, without the numbers of its stage and block."""
+    return re.sub(r"\bstages\.\d+", "stages.{s}", re.sub(r"\bblocks\.\d+", "blocks.{i}", part))
 
 
 def _kind(part: str) -> str:

@@ -37,6 +37,7 @@ class Request:
         size: the sizes of images; None for those of the original's image processor.
         weights_layout: the home of the layout of the weights; None to recognise it.
         allow_lossy: whether a conversion from another layout may change the outputs.
+        state_dict: the entry of a training checkpoint that has several state dicts; None for the only one.
     """
 
     system: System
@@ -48,6 +49,7 @@ class Request:
     size: SizeRequest | None = None
     weights_layout: str | None = None
     allow_lossy: bool = False
+    state_dict: str | None = None
 
 
 def ways(system: System) -> str:
@@ -91,7 +93,9 @@ def _open_hub(request: Request, match: re.Match[str], scratch: Path, say: Say) -
         offline=request.offline,
     )
     origin = Origin(found.hub, found.repository, found.revision)
-    return local.open_local(system, found.folder, scratch, say, ways(system), origin, request.weights_layout)
+    return local.open_local(
+        system, found.folder, scratch, say, ways(system), origin, request.weights_layout, request.state_dict
+    )
 
 
 def _open_path(request: Request, match: re.Match[str], scratch: Path, say: Say) -> Source:
@@ -104,7 +108,13 @@ def _open_path(request: Request, match: re.Match[str], scratch: Path, say: Say) 
             fix=ways(request.system),
         )
     return local.open_local(
-        request.system, path, scratch, say, ways(request.system), stated=request.weights_layout
+        request.system,
+        path,
+        scratch,
+        say,
+        ways(request.system),
+        stated=request.weights_layout,
+        state_dict=request.state_dict,
     )
 
 

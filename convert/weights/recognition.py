@@ -13,7 +13,7 @@ from vconv.convert.network import Network
 from vconv.errors import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
-_MLPS = {PLAIN_MLP, GATED_MLP}
+MLPS = {PLAIN_MLP, GATED_MLP}
 _SHOWN = 3
 """Number of tensors of each kind that an error names."""
 
@@ -64,7 +64,7 @@ def _stored(layout: Layout, like: Network, bare: Shapes) -> Iterator[Network]:
     heads = {head: key for head, key in layout.heads.items() if key in bare}
     rules = [rule for rule in layout.rules if rule.stored[0].replace("{i}", "0") in bare]
     # A plain MLP and a packed gated one may have the same names.
-    shown = {flag for rule in rules for flag in rule.when.split()} - _MLPS | (like.numbers.flags & _MLPS)
+    shown = {flag for rule in rules for flag in rule.when.split()} - MLPS | (like.numbers.flags & MLPS)
     choices = (True, False) if any(rule.plus for rule in layout.rules) else (True,)
     for cls_position in choices if like.numbers.positions else (True,):
         numbers = replace(

@@ -72,7 +72,8 @@ class SourceRecord(Record):
     ``from_catalog`` names the configuration files that came from the catalog, not with the weights.
     ``prefixes`` are those of training tools that were removed from the names of the tensors.
     ``layout`` is the home of the layout that the weights were converted from; None if they have that of the
-    system's library. ``losses`` says how this conversion changed the outputs.
+    system's library. ``losses`` says how this conversion changed the outputs. ``state_dict``
+    is the entry of a training checkpoint that held the weights; None if the file is a state dict itself.
     """
 
     label: str
@@ -92,6 +93,7 @@ class SourceRecord(Record):
     licence: str
     layout: str | None = None
     losses: tuple[str, ...] = ()
+    state_dict: str | None = None
 
     @property
     def found_again(self) -> bool:

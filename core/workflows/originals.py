@@ -142,7 +142,15 @@ def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: b
     size = SizeRequest(origin.size, origin.dynamic_size) if origin.size or origin.dynamic_size else None
     periods = None if origin.periods == STORED else origin.periods
     asked = Request(
-        system_of(artifact), given, hub, origin.pool, periods, offline, size, allow_lossy=bool(origin.losses)
+        system_of(artifact),
+        given,
+        hub,
+        origin.pool,
+        periods,
+        offline,
+        size,
+        allow_lossy=bool(origin.losses),
+        state_dict=origin.state_dict,
     )
     if given:
         return asked

@@ -4,7 +4,9 @@ Nothing here is vconv's or the authors' code. DINOv2 (arXiv 2304.07193) is a pre
 learned positions. With registers (arXiv 2309.16588), they follow the class token and have no position. DINOv3
 (arXiv 2508.10104) has rotary positions instead: a patch at row k of H has the coordinate 2 (k + 0.5) / H - 1,
 likewise for columns; each period turns a pair of channels by 2 pi coordinate / period. The bias of query, key
-and value is multiplied by its mask.
+and value is multiplied by its mask. Some sizes have the MLP down(SiLU(gate x) * up x) (SwiGLU,
+arXiv 2002.05202). A ConvNeXt (arXiv 2201.03545) has a stem of 4x4 patches and stages of depthwise
+convolutions of 7x7; DINOv3 takes the mean of its last patches as the class token.
 """
 
 from __future__ import annotations
@@ -16,14 +18,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 State = dict[str, Tensor]
-DINOV3, DINOV2 = "dinov3", "dinov2"
-PATCH = {DINOV3: 16, DINOV2: 14}
-EPSILON = {DINOV3: 1e-5, DINOV2: 1e-6}
+DINOV3, DINOV2, CONVNEXT = "dinov3", "dinov2", "convnext"
+PATCH = {DINOV3: 16, DINOV2: 14, CONVNEXT: 32}
+EPSILON = {DINOV3: 1e-5, DINOV2: 1e-6, CONVNEXT: 1e-6}
 WIDTH, HIDDEN, BLOCKS, HEADS, GRID = 96, 192, 3, 2, 4
+STAGES = ((16, 1), (24, 1), (48, 2), (96, 1))
+"""Width and number of blocks of each stage of a ConvNeXt."""
 
 
-def drawn(family: str, registers: int = 4, grid: int = GRID, bias: float = 0.3, seed: int = 0) -> State:
-    """Draw the weights of a narrow network under the authors' names; ``bias`` scales query, key and value."""
+def drawn(
+    family: str,
+    registers: int = 4,
+    grid: int = GRID,
+    bias: float | None = 0.3,
+    hidden: int = HIDDEN,
+    gated: bool = False,
+) -> State:
+    """Draw the weights of a narrow network under the authors' names.
+
+    Args:
+        family: DINOV3 or DINOV2.
+        registers: number of registers.
+        grid: patches in a row of the learned positions.
+        bias: scale of the query, key and value biases; None for a network without them.
+        hidden: width of the MLPs.
+        gated: whether the MLPs are gated.
+    """
+    seed = 0
     noise = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, scale: float = 0.1) -> Tensor:
@@ -51,14 +72,26 @@ def drawn(family: str, registers: int = 4, grid: int = GRID, bias: float = 0.3, 
         state |= {**norm(f"{at}.norm1"), **norm(f"{at}.norm2")}
         state |= {**linear(f"{at}.attn.qkv", 3 * WIDTH, WIDTH), **linear(f"{at}.attn.proj", WIDTH, WIDTH)}
         state[f"{at}.attn.qkv.weight"] *= 2
-        state[f"{at}.attn.qkv.bias"] = normal(3 * WIDTH, scale=bias)
-        if family == DINOV3:
+        del state[f"{at}.attn.qkv.bias"]
+        if bias is not None:
+            state[f"{at}.attn.qkv.bias"] = normal(3 * WIDTH, scale=bias)
+        if family == DINOV3 and bias is not None:
             state[f"{at}.attn.qkv.bias_mask"] = torch.cat(
                 [torch.ones(WIDTH), torch.zeros(WIDTH), torch.ones(WIDTH)]
             )
-        state |= {**linear(f"{at}.mlp.fc1", HIDDEN, WIDTH), **linear(f"{at}.mlp.fc2", WIDTH, HIDDEN)}
+        for name, (outputs, inputs) in _mlp(family, hidden, gated).items():
+            state |= linear(f"{at}.mlp.{name}", outputs, inputs)
         state |= {f"{at}.ls{place}.gamma": 0.3 + normal(WIDTH) for place in (1, 2)}
     return state
+
+
+def _mlp(family: str, hidden: int, gated: bool) -> dict[str, tuple[int, int]]:
+    """Return the outputs and inputs of each layer of an MLP, by name."""
+    if not gated:
+        return {"fc1": (hidden, WIDTH), "fc2": (WIDTH, hidden)}
+    if family == DINOV3:
+        return {"w1": (hidden, WIDTH), "w2": (hidden, WIDTH), "w3": (WIDTH, hidden)}
+    return {"w12": (2 * hidden, WIDTH), "w3": (WIDTH, hidden)}
 
 
 def tokens(family: str, state: State, images: Tensor) -> Tensor:
@@ -98,13 +131,29 @@ def _norm(x: Tensor, state: State, name: str, family: str) -> Tensor:
 
 def _block(x: Tensor, state: State, turn: Tensor | None, family: str) -> Tensor:
     x = x + state["ls1.gamma"] * _attention(_norm(x, state, "norm1", family), state, turn)
-    hidden = _norm(x, state, "norm2", family) @ state["mlp.fc1.weight"].T + state["mlp.fc1.bias"]
-    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
-    return x + state["ls2.gamma"] * (hidden @ state["mlp.fc2.weight"].T + state["mlp.fc2.bias"])
+    return x + state["ls2.gamma"] * _perceptron(_norm(x, state, "norm2", family), state)
+
+
+def _layer(x: Tensor, state: State, name: str) -> Tensor:
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+
+
+def _perceptron(x: Tensor, state: State) -> Tensor:
+    if "mlp.fc1.weight" in state:
+        return _layer(_gelu(_layer(x, state, "mlp.fc1")), state, "mlp.fc2")
+    if "mlp.w12.weight" in state:
+        gate, up = _layer(x, state, "mlp.w12").chunk(2, dim=-1)
+    else:
+        gate, up = _layer(x, state, "mlp.w1"), _layer(x, state, "mlp.w2")
+    return _layer(gate * torch.sigmoid(gate) * up, state, "mlp.w3")
 
 
 def _attention(x: Tensor, state: State, turn: Tensor | None) -> Tensor:
-    bias = state["attn.qkv.bias"] * state.get("attn.qkv.bias_mask", torch.ones(()))
+    bias = state.get("attn.qkv.bias", torch.zeros(())) * state.get("attn.qkv.bias_mask", torch.ones(()))
     parts = (x @ state["attn.qkv.weight"].T + bias).chunk(3, dim=-1)
     query, key, value = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts)
     if turn is not None:
@@ -120,3 +169,51 @@ def _turned(x: Tensor, turn: Tensor) -> Tensor:
     real, imaginary = patches.chunk(2, dim=-1)
     pairs = torch.complex(real, imaginary) * turn
     return torch.cat([rest, torch.cat([pairs.real, pairs.imag], dim=-1)], dim=2)
+
+
+def drawn_convnext(seed: int = 0) -> State:
+    """Draw the weights of a narrow ConvNeXt under the authors' names; the last norm has two names."""
+    noise = torch.Generator().manual_seed(seed)
+
+    def both(name: str, *shape: int, scale: float = 0.3) -> State:
+        weight = torch.randn(shape, generator=noise) * scale
+        if len(shape) == 1:
+            weight = 1 + weight
+        return {f"{name}.weight": weight, f"{name}.bias": torch.randn(shape[0], generator=noise) * 0.1}
+
+    first, last = STAGES[0][0], STAGES[-1][0]
+    state = {**both("downsample_layers.0.0", first, 3, 4, 4), **both("downsample_layers.0.1", first)}
+    for s, (width, blocks) in enumerate(STAGES):
+        if s:
+            state |= both(f"downsample_layers.{s}.0", STAGES[s - 1][0])
+            state |= both(f"downsample_layers.{s}.1", width, STAGES[s - 1][0], 2, 2, scale=0.1)
+        for b in range(blocks):
+            at = f"stages.{s}.{b}"
+            state |= {**both(f"{at}.dwconv", width, 1, 7, 7), **both(f"{at}.norm", width)}
+            state |= both(f"{at}.pwconv1", 4 * width, width)
+            state |= both(f"{at}.pwconv2", width, 4 * width, scale=0.1)
+            state[f"{at}.gamma"] = torch.rand(width, generator=noise)
+    state |= both("norm", last)
+    return state | {f"norms.3.{kind}": state[f"norm.{kind}"] for kind in ("weight", "bias")}
+
+
+def convnext_tokens(state: State, images: Tensor) -> Tensor:
+    """Return the class token and the patches of a ConvNeXt after the final norm, (B, N, D)."""
+
+    def normed(x: Tensor, name: str) -> Tensor:
+        return _norm(x.permute(0, 2, 3, 1), state, name, CONVNEXT).permute(0, 3, 1, 2)
+
+    def convolved(x: Tensor, name: str, **options: int) -> Tensor:
+        return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], **options)
+
+    x = normed(convolved(images, "downsample_layers.0.0", stride=4), "downsample_layers.0.1")
+    for s, (width, blocks) in enumerate(STAGES):
+        if s:
+            x = convolved(normed(x, f"downsample_layers.{s}.0"), f"downsample_layers.{s}.1", stride=2)
+        for b in range(blocks):
+            at = f"stages.{s}.{b}"
+            mixed = normed(convolved(x, f"{at}.dwconv", padding=3, groups=width), f"{at}.norm")
+            hidden = _gelu(_layer(mixed.permute(0, 2, 3, 1), state, f"{at}.pwconv1"))
+            x = x + (state[f"{at}.gamma"] * _layer(hidden, state, f"{at}.pwconv2")).permute(0, 3, 1, 2)
+    patches = x.flatten(2).transpose(1, 2)
+    return _norm(torch.cat([patches.mean(1, keepdim=True), patches], dim=1), state, "norm", CONVNEXT)

@@ -50,6 +50,8 @@ def artifact(document: Document) -> None:
         marked("note", f"{name} came from the catalog, not with the weights")
     for prefix in source["prefixes"]:
         marked("note", f"{prefix} was removed from the names of the tensors: a training tool had added it")
+    if source["state_dict"]:
+        marked("note", f"the weights are the entry {source['state_dict']} of a training checkpoint")
     if source["layout"]:
         marked("note", f"the weights were converted from the layout of {source['layout']}")
     for loss in source["losses"]:

@@ -240,6 +240,20 @@ def test_several_state_dicts_are_refused_by_name(
     assert not target.exists()
 
 
+def test_one_of_several_state_dicts_can_be_chosen(path: Path, target: Path, refused: Refused) -> None:
+    save({"model": some(seed=1), "model_ema": some(seed=2), "net": some(seed=3), "epoch": 3}, path)
+    with refused(WeightsError, "no such state dict", "got 'ema'", "'model' or 'model_ema' or 'net'"):
+        rewrite(path, target, entry="ema")
+    assert rewrite(path, target, entry="model_ema").entry == "model_ema"
+    assert_holds(target, some(seed=2))
+
+
+def test_a_file_that_is_a_state_dict_has_no_choice(path: Path, target: Path) -> None:
+    save(some(), path)
+    assert rewrite(path, target, entry="model").entry == ""
+    assert_holds(target, some())
+
+
 def test_two_wrappers_are_rivals_even_with_other_tensors(path: Path, target: Path, refused: Refused) -> None:
     save({"model": some("a"), "teacher": some("b")}, path)
     with refused(WeightsError, "several state dicts", "'model', 'teacher'"):

@@ -97,6 +97,46 @@ def test_a_file_of_the_authors_gives_the_outputs_of_the_published_formulas(
     assert np.abs(expected).max() > 1
 
 
+GATED = [
+    (DINOV3, "dinov3-vits16plus", {"gated": True}),
+    (DINOV3, "vit_small_plus_patch16_dinov3.lvd1689m", {"gated": True}),
+    (DINOV3, "dinov3-vit7b16", {"gated": True, "bias": None}),
+    (DINOV2, "vit_giant_patch14_reg4_dinov2.lvd142m", {"gated": True, "hidden": 96}),
+]
+
+
+@pytest.mark.parametrize(("family", "name", "options"), GATED)
+def test_a_file_with_gated_mlps_gives_the_outputs_of_the_published_formulas(
+    family: str, name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    state, images = drawn(family, **options), pictures(family)
+    if name == "dinov3-vit7b16":
+        state |= {"local_cls_norm.weight": torch.ones(WIDTH), "local_cls_norm.bias": torch.ones(WIDTH)}
+    expected = tokens(family, state, images).numpy()
+    for found in outputs(opened(name, state, tmp_path / "a"), tmp_path / "b", images):
+        assert distance(found["last_hidden_state"], expected) < 2e-6
+
+
+@pytest.mark.parametrize("name", ["dinov3-convnext-tiny", "convnext_tiny.dinov3_lvd1689m"])
+def test_a_convnext_of_the_authors_gives_the_outputs_of_the_published_formulas(
+    name: str, tmp_path: Path
+) -> None:
+    state = published.drawn_convnext()
+    images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    expected = published.convnext_tokens(state, images).numpy()
+    for found in outputs(opened(name, state, tmp_path / "a"), tmp_path / "b", images):
+        assert distance(found["last_hidden_state"], expected) < 3e-6
+    lines = {line.source: line for line in ledger.load(tmp_path / "b" / "ledger.json")}
+    assert lines["norms.3.weight"].proof == "the same elements as norm.weight"
+
+
+def test_a_second_name_with_other_values_is_refused(tmp_path: Path, refused: Refused) -> None:
+    state = published.drawn_convnext()
+    state["norms.3.weight"] = state["norms.3.weight"] + 1
+    with refused(WeightsError, "two names and two values", "got norms.3.weight unlike norm.weight"):
+        opened("dinov3-convnext-tiny", state, tmp_path / "a")
+
+
 @third
 def test_the_periods_in_a_file_are_those_of_the_network(name: str, tmp_path: Path) -> None:
     state, images = drawn(DINOV3), pictures(DINOV3)
@@ -305,15 +345,25 @@ def test_a_file_that_fits_no_layout_is_compared_with_the_nearest(tmp_path: Path,
         opened(TRANSFORMERS3, state, tmp_path / "a")
 
 
-FAMILIES = [(TRANSFORMERS3, TIMM3), (TRANSFORMERS2, "vit_small_patch14_dinov2.lvd142m"), (VIT, TIMM_VIT)]
-"""The same networks in both libraries."""
+FAMILIES = [
+    (TRANSFORMERS3, TIMM3),
+    (TRANSFORMERS2, "vit_small_patch14_dinov2.lvd142m"),
+    (TIMM2, "dinov2-with-registers-small"),
+    (VIT, TIMM_VIT),
+    ("dinov3-vits16plus", "vit_small_plus_patch16_dinov3.lvd1689m"),
+    ("dinov3-convnext-tiny", "convnext_tiny.dinov3_lvd1689m"),
+]
+"""The same networks in both libraries. timm's registers come first: on the way back, nothing is a sum."""
 
 
 def matching(name: str, other: str) -> dict[str, System]:
     """Return the miniatures of two systems, with the same position embedding."""
-    first, second = miniature(SYSTEMS[name]), miniature(SYSTEMS[other])
-    side = second.config["pretrained_cfg"]["input_size"][1]
-    return {name: replace(first, config={**first.config, "image_size": side}), other: second}
+    systems = [miniature(SYSTEMS[name]), miniature(SYSTEMS[other])]
+    (side,) = (row.config["pretrained_cfg"]["input_size"][1] for row in systems if row.library == "timm")
+    return {
+        row.name: row if row.library == "timm" else replace(row, config={**row.config, "image_size": side})
+        for row in systems
+    }
 
 
 def stock_folder(system: System, folder: Path) -> State:
@@ -336,8 +386,8 @@ def test_the_weights_of_one_library_there_and_back_are_the_same_bits(
     systems = matching(name, other)
     monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", systems)
     expected = stock_folder(systems[name], tmp_path / "stock")
-    assert counterpart(systems[name], "timm") is systems[other]
-    assert counterpart(systems[other], "transformers") is systems[name]
+    assert counterpart(systems[name], systems[other].library) is systems[other]
+    assert counterpart(systems[other], systems[name].library) is systems[name]
     folders = []
     for there, folder in ((other, "there"), (name, "back")):
         (tmp_path / folder).mkdir()
@@ -358,12 +408,15 @@ def test_both_libraries_compute_the_same_from_converted_weights(
 ) -> None:
     systems = matching(other, name)
     stock_folder(systems[name], tmp_path / "stock")
-    side = systems[name].config["pretrained_cfg"]["input_size"][1]
+    (side,) = {
+        row.config["pretrained_cfg"]["input_size"][1] for row in systems.values() if row.library == "timm"
+    }
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1)).numpy()
     outputs = []
     for there in (name, other):
         (tmp_path / there).mkdir()
-        asked = Request(systems[there], str(tmp_path / "stock"), pool="cls" if there == name else None)
+        pool = "cls" if there == name and systems[there].library == "timm" and "vit" in there else None
+        asked = Request(systems[there], str(tmp_path / "stock"), pool=pool)
         source = open_source(replace(asked, allow_lossy=True), tmp_path / there)
         with golden.running(source) as run:
             outputs.append(run(images))
@@ -409,6 +462,7 @@ def test_a_configuration_of_another_network_is_refused(tmp_path: Path, refused: 
         open_source(Request(miniature(SYSTEMS[TIMM3]), str(tmp_path / "stock")), tmp_path)
 
 
-def test_a_system_without_a_counterpart_is_refused(refused: Refused) -> None:
+def test_a_system_without_a_counterpart_is_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vconv.catalog.systems.SYSTEMS", {TIMM2: SYSTEMS[TIMM2]})
     with refused(InputError, f"{TIMM2} has no counterpart in transformers"):
         counterpart(SYSTEMS[TIMM2], "transformers")
