@@ -1,4 +1,4 @@
-"""Derived layouts: layouts made from a state dict, for models without declared rules. Roles are unknown."""
+"""Derived layouts: layouts made from a state dict, for models without declared rules. Roles are not known."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ class Stored:
         shape: its dimensions.
         unused: whether inference does not use it.
         kind: what it is.
+        role: what it is by its module: see :mod:`vconv.convert.libraries.module_kinds`.
     """
 
     key: str
     shape: tuple[int, ...]
     unused: bool = False
     kind: Kind = Kind.PARAMETER
+    role: str = ""
 
 
 def derived(
@@ -36,7 +38,7 @@ def derived(
     renamed: Mapping[str, str] | None = None,
     left_out: str = "",
 ) -> Layout:
-    """Make the layout of a state dict: every tensor keeps its name and has no role.
+    """Make the layout of a state dict: every tensor keeps its name, and has no role in the network.
 
     Args:
         family: the name of the layout.
@@ -46,7 +48,10 @@ def derived(
         left_out: a pattern of names that are not part of the network: see :class:`.Layout`.
     """
     tensors = tuple(tensors)
-    parts = {tensor.key: Part("", tensor.shape, unused=tensor.unused, kind=tensor.kind) for tensor in tensors}
+    parts = {
+        tensor.key: Part(tensor.role, tensor.shape, unused=tensor.unused, kind=tensor.kind)
+        for tensor in tensors
+    }
     architecture = Architecture(DERIVED, parts, frozenset())
     rules = tuple(one(key, key) for key in parts)
     return Layout(family, home, architecture, rules, renamed=renamed or {}, left_out=left_out)

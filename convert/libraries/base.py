@@ -12,8 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import SymInt, Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vconv.backends import without_torch_npu
@@ -128,10 +130,18 @@ def quiet(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def parameters_without_data() -> Iterator[None]:
-    """Let every module that is made put its parameters on the meta device; buffers keep their values."""
+    """Let the modules that are made have parameters without data; what they compute for buffers is real.
+
+    Such parameters report the device ``cpu``. A buffer that is made beside one is therefore not on the meta
+    device, where it would have no values.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def discard(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        return parameter if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        if parameter is None or isinstance(parameter, FakeTensor):
+            return parameter
+        with mode:
+            return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
 
     handle = register_module_parameter_registration_hook(discard)  # type: ignore[arg-type]
     try:

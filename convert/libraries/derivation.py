@@ -28,6 +28,7 @@ from vconv.convert.architectures.outputs import OUTPUTS
 from vconv.convert.layouts.derived import Stored, derived
 from vconv.convert.libraries import models
 from vconv.convert.libraries.base import understood
+from vconv.convert.libraries.module_kinds import kind_of
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
@@ -70,6 +71,7 @@ class _Tensor:
     key: str
     shape: tuple[int, ...]
     kind: Kind
+    role: str
     persistent: bool
     used: bool
 
@@ -116,11 +118,22 @@ def derive(config: Config, library: str, name: str, keys: Iterable[str] = ()) ->
     layout = derived(
         name,
         library,
-        (Stored(tensor.key, tensor.shape, not tensor.used, tensor.kind) for tensor in kept),
+        (Stored(tensor.key, tensor.shape, not tensor.used, tensor.kind, tensor.role) for tensor in kept),
         renamed,
         left_out,
     )
     return Network(layout, library, config, known, CLASSIFIER if logits else "")
+
+
+def integers(network: Network) -> dict[str, torch.Tensor]:
+    """Return the whole numbers that a network stores, as its library computes them, by stored key."""
+    library = LIBRARIES[network.library]
+    with tempfile.TemporaryDirectory(prefix="vconv-") as name:
+        (Path(name) / CONFIG_FILE).write_text(json.dumps(dict(network.config)))
+        model = library.build(Path(name), network)
+    keys = library.beyond.stored(model)
+    found = model.state_dict().items()
+    return {keys[name]: tensor for name, tensor in found if not tensor.is_floating_point()}
 
 
 def _names(seen: _Seen, held: Collection[str]) -> tuple[dict[str, str], str]:
@@ -185,6 +198,7 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
             stored.get(name, name),
             tuple(tensor.shape),
             kind=_kind(tensor),
+            role=_role(model, name),
             persistent=name in persistent,
             used=name in watch.used,
         )
@@ -197,6 +211,11 @@ def _state(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
     """Yield every parameter and buffer: those of the state dict in its order, then the other buffers."""
     found = dict(model.state_dict(keep_vars=True))
     return {**found, **dict(model.named_buffers())}.items()
+
+
+def _role(model: nn.Module, name: str) -> str:
+    path, _, own = name.rpartition(".")
+    return kind_of(model.get_submodule(path), own)
 
 
 def _kind(tensor: torch.Tensor) -> Kind:

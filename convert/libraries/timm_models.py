@@ -81,12 +81,12 @@ def _build(folder: Path, network: Network) -> nn.Module:
 
 
 def describe(config: Config) -> nn.Module:
-    """Build the model of a configuration on the meta device, to read its numbers from it.
+    """Build the model of a configuration without data, to read its numbers from it.
 
     Raises:
         WeightsError: timm cannot build the model.
     """
-    with tempfile.TemporaryDirectory(prefix="vconv-") as name, torch.device("meta"):
+    with tempfile.TemporaryDirectory(prefix="vconv-") as name, parameters_without_data():
         folder = Path(name)
         (folder / CONFIG_FILE).write_text(json.dumps(dict(config)))
         return cast("nn.Module", _create(folder, pretrained=False))

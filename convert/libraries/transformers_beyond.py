@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -56,21 +57,37 @@ def _encoder_type(model_type: str) -> str:
         return str(getattr(kinds.get(VISION), "model_type", ""))
 
 
+def without_initialising() -> AbstractContextManager[None]:
+    """Keep transformers from drawing initial weights, which parameters without data cannot take."""
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:  # version 4
+        from transformers.modeling_utils import no_init_weights
+    found: AbstractContextManager[None] = no_init_weights()
+    return found
+
+
 def _class(model_type: str, head: str) -> Any:
     """Return the class that stock transformers builds; None if it has none for this name."""
     with stock_transformers() as transformers:
         if model_type not in transformers.CONFIG_MAPPING:
             return None
-        found = getattr(transformers, AUTO[head])._model_mapping.get(
-            transformers.CONFIG_MAPPING[model_type], None
-        )
+        classes = getattr(transformers, AUTO[head])._model_mapping
+        try:
+            found = classes.get(transformers.CONFIG_MAPPING[model_type], None)
+        except ValueError:  # a name in the table for which transformers has no class
+            return None
     return found[0] if isinstance(found, tuple) else found
 
 
 def _knows(name: str) -> bool:
     """Return whether a name is that of a model that takes one tensor of pixel values, and needs no more."""
     known = _class(name, "")
-    if known is None or getattr(known, "main_input_name", "") != INPUT:
+    try:
+        takes = getattr(known, "main_input_name", "")
+    except ImportError:  # a class that stands for one of a package that is not installed
+        return False
+    if takes != INPUT:
         return False
     needed = [
         parameter.name

@@ -118,7 +118,12 @@ class _PackedGatedMlp(nn.Module):
 
 def _build_undeclared(folder: Path, network: Network) -> nn.Module:
     """Build a model with parameters on the meta device; its own eager attention needs no other operators."""
-    with understood("transformers"), stock_transformers() as transformers, parameters_without_data():
+    with (
+        understood("transformers"),
+        stock_transformers() as transformers,
+        transformers_beyond.without_initialising(),
+        parameters_without_data(),
+    ):
         config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
         factory = getattr(transformers, _CLASSES[network.head])
         model = factory.from_config(config, trust_remote_code=False, attn_implementation="eager")

@@ -17,7 +17,7 @@ from typing import Any
 from vconv.catalog import systems
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.hubs import table as hubs
-from vconv.convert.libraries.base import understood
+from vconv.convert.libraries.base import parameters_without_data, understood
 from vconv.convert.libraries.readers import library_of_config
 from vconv.convert.sources import configurations, local
 from vconv.errors import UnknownNameError
@@ -115,10 +115,13 @@ def _of_timm(name: str) -> System:
 def _timm_config(name: str) -> dict[str, Any]:
     """Return the ``config.json`` that timm publishes with a network's weights."""
     import timm
-    import torch
     from timm.models import _hub as timm_hub
 
-    with tempfile.TemporaryDirectory(prefix="vconv-") as folder, torch.device("meta"), understood("timm"):
+    with (
+        tempfile.TemporaryDirectory(prefix="vconv-") as folder,
+        parameters_without_data(),
+        understood("timm"),
+    ):
         write: Any = timm_hub.save_config_for_hf
         write(timm.create_model(name), str(Path(folder) / CONFIG_FILE))
         found: dict[str, Any] = json.loads((Path(folder) / CONFIG_FILE).read_text())

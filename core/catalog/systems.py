@@ -33,6 +33,7 @@ class System:
         trained_on: the data that the published weights were trained on.
         mirrors: other places with known copies of its repository.
         family: the system's family; None for a system without a family in the catalog.
+        structure: what distinguishes its structure from that of other systems of its family.
     """
 
     name: str
@@ -47,6 +48,7 @@ class System:
     trained_on: str = ""
     mirrors: tuple[Mirror, ...] = ()
     family: Family | None = field(default=None, repr=False)
+    structure: str = ""
 
     @property
     def title(self) -> str:
@@ -83,6 +85,7 @@ def _system(family: Family, size: Size) -> System:
         trained_on=family.trained_on,
         mirrors=size.mirrors,
         family=family,
+        structure=f"{family.structure} {size.structure}".strip(),
     )
 
 
@@ -102,12 +105,10 @@ def structures() -> dict[str, System]:
     Sizes of a family differ in numbers alone, unless their row names a structure; so one of each is enough to
     test what depends on the structure.
     """
-    found: dict[tuple[str, str, str], System] = {}
-    for family in FAMILIES:
-        for size in sorted(family.sizes, key=lambda size: not size.published):
-            key = (family.name, family.structure, size.structure)
-            found.setdefault(key, SYSTEMS[family.short.format(size=size.name)])
-    return {system.name: system for system in found.values()}
+    found: dict[tuple[str, str], System] = {}
+    for system in sorted(SYSTEMS.values(), key=lambda system: not system.published):
+        found.setdefault((system.family.name if system.family else system.name, system.structure), system)
+    return {name: system for name, system in SYSTEMS.items() if system in found.values()}
 
 
 def find(name: str) -> System:

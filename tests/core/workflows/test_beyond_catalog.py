@@ -194,6 +194,21 @@ def test_a_tanh_gelu_is_caught_and_named_as_far_as_it_can_be(
     }
 
 
+@pytest.mark.parametrize("kind", ["swin_tiny_patch4_window7_224", "convnext"])
+def test_synthetic_weights_need_a_configuration_alone_and_show_a_tanh_gelu(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(weights / "config.json", bare)
+    document = vconv.export(str(bare), "synthetic:3", tmp_path / "made")
+    assert document["synthetic"] and document["weights_found_again"]
+    tanh = [one for one in FAULTS if one.name == "tanh GELU by a patch"]
+    monkeypatch.setattr("vconv.workflows.selftest.FAULTS", tanh)
+    (row,) = vconv.selftest(tmp_path / "made", clean_runs=0)["faults"]
+    assert row["caught"]
+
+
 @pytest.mark.parametrize("kind", ["clip", "beit"])
 def test_stock_transformers_loads_the_artifact_completely(kind: str, artifact: Path) -> None:
     factory = transformers.AutoModelForImageClassification if kind == "beit" else transformers.AutoModel

@@ -24,9 +24,8 @@ from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.layouts.derived import Stored, derived
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
-from vconv.convert.sources import synthetic
 from vconv.convert.sources.base import Source
-from vconv.errors import ArtifactError, WeightsError
+from vconv.errors import ArtifactError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.variants import open_original, open_variant
@@ -185,11 +184,3 @@ def test_a_card_of_outputs_that_are_no_grid_says_so(made: Manifest, language: st
     other = made.model_copy(update={"variants": tuple(variants)})
     assert said in render(other, (), language)
     assert said not in render(made, (), language)
-
-
-def test_synthetic_weights_are_refused(
-    small_system: System, toy: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
-) -> None:
-    monkeypatch.setattr(synthetic, "network", lambda config: toy)
-    with refused(WeightsError, "synthetic weights of dinov3-vits16 cannot be drawn", ROLES):
-        synthetic.draw(small_system, 1, tmp_path, silent)
