@@ -32,8 +32,8 @@ from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor
 from vconv.convert.files.shards import SAFETENSORS_INDEX
 from vconv.convert.libraries.readers import network
-from vconv.convert.sources.base import write_configurations
 from vconv.convert.sources import recipe
+from vconv.convert.sources.base import write_configurations
 from vconv.types import WEIGHTS_FILE
 
 SYSTEMS = ("dinov3-vits16", "dinov3-vitb16", "dinov3-vitl16", "dinov3-vith16plus", "dinov3-vit7b16")
