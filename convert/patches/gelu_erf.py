@@ -123,6 +123,11 @@ def _kernels(config: Config) -> int:
     return observed.kernels if observed else 0
 
 
+def _expected(network: Network) -> int:
+    """Return the number of places; by the declared architecture, whatever the configuration's activation."""
+    return network.gelus if network.observed else network.blocks
+
+
 def _left(model: nn.Module, network: Network) -> int:
     return gelu_calls.left(model, network) if network.observed else 0
 
@@ -133,7 +138,7 @@ PATCH = Patch(
     corrective=False,
     carriers=_carriers,
     applies=lambda network: network.known.exact_gelu,
-    expected=lambda network: network.gelus,
+    expected=_expected,
     sites=_sites,
     edit_config=_edit,
     traced_sites=functools.partial(_replacements, GeluErf),
