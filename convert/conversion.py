@@ -13,10 +13,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.architectures.base import ANY_SIZE, GREATEST_SIDE, ON_REQUEST
-from vconv.convert.ascend import operators
+from vconv.convert.ascend import aipp, operators
+from vconv.convert.ascend.aipp import AIPP_FILE
 from vconv.convert.graphs import tracing
 from vconv.convert.graphs.tracing import TracedGraph
 from vconv.convert.libraries import models
+from vconv.convert.libraries.image_processing import ImageProcessing
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
@@ -27,7 +29,7 @@ from vconv.convert.weights import checkpoint, ledger, regroup
 from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
 from vconv.disk import require_space
 from vconv.errors import InputError, PatchError
-from vconv.types import CHANNELS, CONFIG_FILE, GRAPHS, WEIGHTS_FILE, Say, silent
+from vconv.types import CHANNELS, CONFIG_FILE, FROM_IMAGES, GRAPHS, WEIGHTS_FILE, Say, silent
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,7 @@ def export_graphs(
     opset: int,
     say: Say,
     any_size: bool = False,
+    image_processing: ImageProcessing | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Export an artifact's graphs beside its checkpoint, which may be written at the same time.
 
@@ -257,6 +260,7 @@ def export_graphs(
         opset: the opset of the dynamic graph.
         say: receives progress messages.
         any_size: whether the dynamic graph takes images of any size.
+        image_processing: the steps of the image processor, to also export a graph that does them first.
 
     Returns:
         The names of the passes that were run on each graph, by graph file.
@@ -273,4 +277,12 @@ def export_graphs(
             traced[key] = tracing.trace(folder, network, patches, size, version, entries, key[1])
         patch = network.numbers.patch if key[1] else 0
         passes[graph.path] = tracing.write_graph(folder / graph.path, traced[key], fixed, patch).passes
+    if image_processing:
+        path, key = folder / FROM_IMAGES.path, (opset, False)
+        say(f"{path.name}: images of any size, dynamic batch, opset {opset}")
+        if key not in traced:
+            traced[key] = tracing.trace(folder, network, patches, size, opset, entries)
+        made = tracing.write_graph(path, traced[key], None, image_processing=image_processing)
+        passes[path.name] = made.passes
+        (folder / AIPP_FILE).write_text(aipp.configuration(image_processing, size))
     return passes

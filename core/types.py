@@ -22,6 +22,9 @@ Config = Mapping[str, Any]
 Say = Callable[[str], None]
 """Receives one progress line. The command line prints the line to standard error."""
 
+IMAGES = "images"
+"""The input of a graph with preprocessing: uint8 (B, H, W, 3), in RGB."""
+
 INPUT = "pixel_values"
 """The one input of every graph and session: float32 (B, 3, H, W), normalised."""
 
@@ -61,6 +64,7 @@ class VariantSpec:
         path: the file that is run, inside the artifact.
         precision: the precision of its weights and arithmetic.
         for_npu: whether it is made for an NPU: a fixed batch, and only operators that CANN lists.
+        from_images: whether it preprocesses images itself.
     """
 
     name: str
@@ -68,6 +72,7 @@ class VariantSpec:
     path: str
     precision: str
     for_npu: bool = False
+    from_images: bool = False
 
 
 VARIANTS = (
@@ -76,6 +81,9 @@ VARIANTS = (
     VariantSpec("onnx-fp32-npu", "onnxruntime", "model.npu.onnx", "fp32", for_npu=True),
 )
 """The variants that every artifact holds. The original also runs if its weights are available."""
+
+FROM_IMAGES = VariantSpec("onnx-fp32-uint8", "onnxruntime", "model.uint8.onnx", "fp32", from_images=True)
+"""The variant of an artifact that is exported with preprocessing."""
 
 GRAPHS = tuple(variant for variant in VARIANTS if variant.engine != "torch")
 """The variants that are graphs."""

@@ -27,6 +27,7 @@ from vconv.convert.graphs.passes.base import PassContext, run_passes
 from vconv.convert.graphs.passes.point_at_weights import forget_weights
 from vconv.convert.libraries import models
 from vconv.convert.libraries.base import quiet
+from vconv.convert.libraries.image_processing import ImageProcessing
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, applied
@@ -141,7 +142,13 @@ def trace(
         return _passed(traced, passes.TRACED_AT_ANY_SIZE if bounds else passes.TRACED, context)
 
 
-def write_graph(path: Path, traced: TracedGraph, batch: int | None, patch: int = 0) -> TracedGraph:
+def write_graph(
+    path: Path,
+    traced: TracedGraph,
+    batch: int | None,
+    patch: int = 0,
+    image_processing: ImageProcessing | None = None,
+) -> TracedGraph:
     """Write a traced graph with a fixed or a dynamic batch.
 
     Args:
@@ -149,12 +156,18 @@ def write_graph(path: Path, traced: TracedGraph, batch: int | None, patch: int =
         traced: a graph from :func:`trace`; it is not changed.
         batch: the batch size of a static graph; None for a dynamic batch.
         patch: side of a patch, in pixels, if the graph was traced for images of any size; else 0.
+        image_processing: the steps that the graph does first, if it takes uint8 images.
 
     Returns:
         The graph as written.
     """
-    names = passes.DYNAMIC_SIZE if patch else passes.DYNAMIC if batch is None else passes.STATIC
+    names: tuple[str, ...] = passes.DYNAMIC_SIZE if patch else passes.DYNAMIC
+    if image_processing:
+        names = passes.FROM_IMAGES
+    elif batch is not None:
+        names = passes.STATIC
     with quiet(*_LOGGERS):
-        made = traced.followed_by(names, PassContext(batch=batch, patch=patch))
+        context = PassContext(batch=batch, patch=patch, image_processing=image_processing)
+        made = traced.followed_by(names, context)
     ir.save(made.model, path)
     return made

@@ -34,8 +34,9 @@ from vconv.types import WEIGHTS_FILE, Config, Say
 
 EPSILON = "layer_norm_eps"
 """The option of transformers' configurations for the epsilon; timm has none."""
-GIVEN_FILE, ADDED_FILE = "given.safetensors", "added.safetensors"
-"""In the folder of a source: the checkpoint as it was given, and the tensors that vconv adds to it."""
+GIVEN_FILE, ADDED_FILE = "given/given.safetensors", "given/added.safetensors"
+"""In the folder of a source: the checkpoint as it was given, and the tensors that vconv adds to it. They have
+a folder for themselves: timm 1.0.27 cannot load from a folder with several files of one suffix."""
 _PROOFS: Mapping[Use, str] = {
     Use.BIAS_MASK: "multiplied into {of}",
     Use.PERIODS: "the RoPE periods of the graphs and of vconv.json",
@@ -171,6 +172,7 @@ def regroup(found: Fit, config: Config, scratch: Path, say: Say) -> Regrouped:
         WeightsError: a tensor is not usable, or the library has no place for a tensor that inference uses.
     """
     stored = found.network
+    (scratch / GIVEN_FILE).parent.mkdir()
     (scratch / WEIGHTS_FILE).rename(scratch / GIVEN_FILE)
     entries = safetensors_file.read_header(scratch / GIVEN_FILE)
     named = {canonical(stored.layout, name): name for name in entries}

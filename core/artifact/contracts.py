@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from vconv.artifact.records import AxisRecord
 from vconv.convert.architectures.outputs import output_shapes, shapes_at_any_size
 from vconv.convert.architectures.sizes import size_bounds
+from vconv.convert.graphs.image_input import GREATEST_IMAGE_SIDE
 from vconv.convert.network import Network
-from vconv.types import BATCH_AXIS, HEIGHT_AXIS, PATCHES_AXIS, TOKENS_AXIS, WIDTH_AXIS
+from vconv.types import BATCH_AXIS, HEIGHT_AXIS, IMAGES, INPUT, PATCHES_AXIS, TOKENS_AXIS, WIDTH_AXIS
 
 Shape = tuple[int | str, ...]
 
@@ -25,17 +26,36 @@ class Interface:
         network: the network.
         size: (height, width) of the images that the image processor makes.
         batch: the fixed batch size; None if the variant takes any.
-        any_size: whether the variant takes images of any size.
+        any_size: whether the variant takes pixel values of any size.
+        from_images: whether the variant preprocesses images itself, which may have any size.
     """
 
     network: Network
     size: tuple[int, int]
     batch: int | None = None
     any_size: bool = False
+    from_images: bool = False
+
+    @property
+    def input(self) -> str:
+        """The name of the input."""
+        return IMAGES if self.from_images else INPUT
+
+    @property
+    def dtype(self) -> str:
+        """The type of the input."""
+        return "uint8" if self.from_images else "float32"
+
+    @property
+    def layout(self) -> str:
+        """The order of the input's axes."""
+        return "NHWC" if self.from_images else "NCHW"
 
     @property
     def taken(self) -> Shape:
         """The shape of the images."""
+        if self.from_images:
+            return (self.batch or BATCH_AXIS, HEIGHT_AXIS, WIDTH_AXIS, self.network.known.channels)
         sides = (HEIGHT_AXIS, WIDTH_AXIS) if self.any_size else self.size
         return (self.batch or BATCH_AXIS, self.network.known.channels, *sides)
 
@@ -72,5 +92,9 @@ class Interface:
                 PATCHES_AXIS: AxisRecord(least=least, greatest=greatest),
                 TOKENS_AXIS: AxisRecord(least=least + prefix, greatest=greatest + prefix),
             }
+        if self.from_images:
+            known |= dict.fromkeys(
+                (HEIGHT_AXIS, WIDTH_AXIS), AxisRecord(least=1, greatest=GREATEST_IMAGE_SIDE)
+            )
         used = {axis for shape in (self.taken, *self.given.values()) for axis in shape}
         return {name: bounds for name, bounds in known.items() if name in used}

@@ -65,6 +65,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Results": (
         *("out", "force", "layout", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
+        "with_preprocessing",
         *("lang", "reports"),
     ),
     "Offline model": ("format", "soc", "gears", "om_precision"),
@@ -331,6 +332,12 @@ _CONVERTING = (
         is_flag=True,
         help="Store float16 and bfloat16 weights as they are, in half the space. Graphs widen them and "
         "compute in float32.  [default: weights are stored in float32]",
+    ),
+    click.option(
+        "--with-preprocessing",
+        is_flag=True,
+        help="Add model.uint8.onnx, which takes uint8 images of any size and resizes, crops and normalises "
+        "them itself; and aipp.cfg, an AIPP configuration for ATC.",
     ),
     click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the generated images."),
 )

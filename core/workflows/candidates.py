@@ -78,6 +78,8 @@ def candidates(
                 for precision in precisions
                 for captured in captures
             ]
+        elif record.contract.preprocessing:
+            continue  # it takes other inputs: see vconv.workflows.image_graph
         elif record.offline is None or (offline and not device.simulated):
             found += [
                 Candidate(

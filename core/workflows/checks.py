@@ -29,6 +29,7 @@ from vconv.validators.checks.integrity import (
 )
 from vconv.validators.checks.preprocessing import RecordedInputs, verify_preprocessing
 from vconv.validators.faults import classes
+from vconv.workflows.image_graph import check_image_graphs
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def check_artifact(
     if kept and made.golden:
         recorded = kept[0], made.golden.images
     checks.append(verify_preprocessing(artifact.folder, source.folder if source else None, recorded))
+    if all(check.status is not Status.FAILED for check in checks):  # a graph that is altered is not run
+        checks += check_image_graphs(artifact)
     reference, agreement, inputs = refer(source)
     return CheckedArtifact(artifact, source, reference, inputs, (*checks, agreement))
 
@@ -122,6 +125,7 @@ def _opened(artifact: Artifact, record: VariantRecord) -> InspectedGraph:
         record.batch,
         old=made.schema_version == 1,
         any_size=record.contract.sides is not None,
+        from_images=record.contract.preprocessing,
     )
 
 

@@ -22,6 +22,7 @@ from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
+from vconv.convert.libraries.image_processing import IMAGE_PROCESSING, ImageProcessing
 from vconv.convert.sources.base import Source, write_configurations
 from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.names import find_system
@@ -32,7 +33,7 @@ from vconv.errors import ExportCheckError, InputError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import open_images, require_seed
 from vconv.surroundings import own_surroundings
-from vconv.types import GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
+from vconv.types import FROM_IMAGES, GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
@@ -46,6 +47,7 @@ from vconv.validators.report.rows import VariantRow
 from vconv.workflows import candidates, card, originals
 from vconv.workflows.background import in_background
 from vconv.workflows.export_manifest import assemble
+from vconv.workflows.image_graph import check_image_graphs
 from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 
 DEFAULT_OUT = "artifacts"
@@ -75,6 +77,7 @@ def export(
     state_dict: str | None = None,
     without_weights: bool = False,
     keep_dtype: bool = False,
+    with_preprocessing: bool = False,
     format: str = ONNX,
     soc: str | None = None,
     gears: Sequence[int] = (),
@@ -112,6 +115,8 @@ def export(
         without_weights: whether to delete the weights file at the end; :func:`fill` makes it again.
         keep_dtype: whether to store float16 and bfloat16 weights as they are; by default they are widened to
             float32. Graphs compute in float32 in either case.
+        with_preprocessing: whether to also export a graph that takes uint8 images of any size, and an AIPP
+            configuration for ATC.
         format: ``onnx``, or ``om`` for the graphs and an offline model.
         soc: the processor to compile the offline model for, such as ``Ascend910B4``.
         gears: the batches of the offline model; by default the batch of the static graph.
@@ -162,12 +167,13 @@ def export(
         source = open_source(asked, stage.scratch, say)
         made_size = image_size(source)
         pixel_values, names = originals.sample(source.folder, photographs, seed, made_size)
+        steps = _image_processing(source) if with_preprocessing else None
         prepared = prepare(folder, source, say, keep_dtype)
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size)
+            passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size, steps)
             lines, sha256, tensors = writing()
         conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
@@ -186,9 +192,10 @@ def export(
                 conversion.network,
                 made_size,
                 fixed,
-                any_size=any_size and not fixed,
+                any_size=any_size and not fixed and not graph.from_images,
+                from_images=graph.from_images,
             )
-            for graph in GRAPHS
+            for graph in (*GRAPHS, *([FROM_IMAGES] if steps else []))
             for fixed in (batch if graph.for_npu else None,)
         ]
         checks = [tensors, *(check for graph in graphs for check in check_graph(graph))]
@@ -203,6 +210,7 @@ def export(
         if reference:
             to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False)
             rows = validation.run(to_run, open_limits("strict"), None, say).rows
+            checks += check_image_graphs(artifact)
         _refuse_failures(rows, checks)
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()
@@ -224,6 +232,10 @@ def export(
         "checks": [asdict(check) for check in checks],
         "om": offline_row(made),
     }
+
+
+def _image_processing(source: Source) -> ImageProcessing:
+    return IMAGE_PROCESSING[source.network.library](source.folder, source.config)
 
 
 def _found(

@@ -37,13 +37,13 @@ from vconv.convert.sources import recipe
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.hashes import sha256_of
-from vconv.types import INPUT, VARIANTS, WEIGHTS_FILE
+from vconv.types import FROM_IMAGES, INPUT, VARIANTS, WEIGHTS_FILE
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference, sized_file
 from vconv.validators.checks.graphs import declared
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
-FLOAT32, LAYOUT = "float32", "NCHW"
-"""The type of every input and output of a torch model, and the order of the input's axes."""
+FLOAT32 = "float32"
+"""The type of every input and output of a torch model."""
 
 
 def assemble(
@@ -88,7 +88,7 @@ def assemble(
             if variant.path in inspected
             else None,
         )
-        for variant in VARIANTS
+        for variant in (*VARIANTS, *([FROM_IMAGES] if FROM_IMAGES.path in inspected else []))
     ]
     if order:
         variants.append(_offline(order, size, conversion, inspected))
@@ -164,8 +164,8 @@ def _contract(
     graph: InspectedGraph | None, network: Network, size: tuple[int, int], any_size: bool
 ) -> ContractRecord:
     """Return a variant's input and outputs: as a graph declares them, or from a torch model's network."""
+    interface = graph.interface if graph else Interface(network, size, any_size=any_size)
     if graph is None:
-        interface = Interface(network, size, any_size=any_size)
         taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=interface.taken)
         given = {
             name: TensorRecord(name=name, dtype=FLOAT32, shape=shape)
@@ -176,8 +176,14 @@ def _contract(
         (taken,) = (declared(value) for value in graph.model.graph.inputs)
         outputs = [declared(value) for value in graph.model.graph.outputs]
         given = dict(zip(output_names(network), outputs, strict=True))
-        axes = graph.interface.axes(tracing.GREATEST_BATCH)
-    return ContractRecord(input=taken, layout=LAYOUT, preprocessing=False, outputs=given, axes=axes)
+        axes = interface.axes(tracing.GREATEST_BATCH)
+    return ContractRecord(
+        input=taken,
+        layout=interface.layout,
+        preprocessing=interface.from_images,
+        outputs=given,
+        axes=axes,
+    )
 
 
 def _graph(graph: InspectedGraph, passes: tuple[str, ...]) -> GraphRecord:

@@ -19,7 +19,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.engines import linked_weights
 from vconv.runtime.engines.base import PIECE, GraphSession, Placed, RunPiece, refusals, unavailable
 from vconv.runtime.engines.placement import Profile
-from vconv.types import INPUT, Array, Arrays
+from vconv.types import Array, Arrays
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,7 @@ class OnnxRuntimeSession(GraphSession):
                 undone.callback(self._profile.discard)
             self._session = self.load(path)
             self._closing = undone.pop_all()
+        (self._input,) = (given.name for given in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
@@ -227,7 +228,7 @@ class OnnxRuntimeSession(GraphSession):
         binding = self._session.io_binding()
         with self._refusals():
             images = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(pixel_values), kind, index)
-            binding.bind_ortvalue_input(INPUT, images)
+            binding.bind_ortvalue_input(self._input, images)
             for name in self._names:
                 binding.bind_output(name, kind, index)
 

@@ -16,6 +16,7 @@ from vconv.runtime.devices import npu_gelu
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import Session, unavailable
 from vconv.runtime.engines.capture import CapturedSession
+from vconv.runtime.engines.from_images import FromImagesSession
 from vconv.runtime.engines.runnable import require_bounds
 from vconv.runtime.engines.table import Runs, find_engine, runs
 from vconv.runtime.engines.torch_kinds import PATCHED, TORCH_KINDS
@@ -77,10 +78,13 @@ def _opened(
     if device.simulated:
         if patches is not None or captured:
             raise ValueError("a simulated device runs the genuine patches, and captures nothing")
+        if record.contract.preprocessing:
+            raise unavailable(record.engine, "a simulated NPU, which runs no preprocessing", device)
         return _simulated(artifact, record, device, precision, kind)
     chosen = find_engine(engine or record.engine)
     if chosen.runs is not Runs.MODELS:
-        return chosen.open(artifact.path(record), device, folder, size, record.batch, record.precision)
+        opened = chosen.open(artifact.path(record), device, folder, size, record.batch, record.precision)
+        return FromImagesSession(opened) if record.contract.preprocessing else opened
     net, pick = artifact.network, TORCH_KINDS[kind].patches
     if pick is None:
         raise ValueError(f"{kind} is not made of an artifact's weights")

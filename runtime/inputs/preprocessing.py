@@ -15,28 +15,23 @@ from PIL import Image
 
 from vconv.artifact.artifact import read_config
 from vconv.convert.libraries import timm_models
-from vconv.convert.libraries.base import quiet, stock_transformers, understood
+from vconv.convert.libraries.base import understood
+from vconv.convert.libraries.image_processing import (
+    UNCHANGED,
+    Normalisation,
+    stock_processor,
+    stock_transform,
+)
 from vconv.convert.libraries.readers import library_of_config
 from vconv.errors import InputError
 from vconv.printable import shortened
 from vconv.runtime.inputs.pictures import QUIET_PILLOW, UnreadableError, upright
-from vconv.types import CHANNELS, CONFIG_FILE, PREPROCESSOR_FILE, Array
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Array
 
 Processor = Callable[[Sequence[Image.Image]], Array]
 """Turns images of any size into float32 (N, 3, H, W), upright, resized and normalised."""
 _One = Callable[[Image.Image], Array]
 """Turns an upright image of one of the accepted modes into float32 (3, H, W)."""
-_Normalisation = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation of each channel, for values from 0 to 1."""
-_NONE: _Normalisation = ((0.0,) * CHANNELS, (1.0,) * CHANNELS)
-
-
-def _stock_processor(folder: Path) -> Any:
-    with stock_transformers() as transformers, quiet("transformers"):
-        # If trust_remote_code is unset, it asks on the terminal whether to run code that the folder names.
-        return transformers.AutoImageProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
 
 
 def _makes_rgb(stock: Any) -> bool:
@@ -46,8 +41,8 @@ def _makes_rgb(stock: Any) -> bool:
     return known and bool(getattr(stock, "do_convert_rgb", False))
 
 
-def _transformers(folder: Path) -> tuple[_One, _Normalisation]:
-    stock = _stock_processor(folder)
+def _transformers(folder: Path) -> tuple[_One, Normalisation]:
+    stock = stock_processor(folder)
     makes_rgb = _makes_rgb(stock)
 
     def one(image: Image.Image) -> Array:
@@ -55,15 +50,12 @@ def _transformers(folder: Path) -> tuple[_One, _Normalisation]:
         pixel_values: Array = stock(images=given, return_tensors="pt")["pixel_values"].numpy()[0]
         return pixel_values
 
-    return one, (stock.image_mean, stock.image_std) if stock.do_normalize else _NONE
+    return one, (stock.image_mean, stock.image_std) if stock.do_normalize else UNCHANGED
 
 
-def _timm(folder: Path) -> tuple[_One, _Normalisation]:
-    from timm.data import transforms_factory
-
-    settings = timm_models.preprocessing(read_config(folder))
-    create: Any = transforms_factory.create_transform
-    transform: Any = create(**settings)
+def _timm(folder: Path) -> tuple[_One, Normalisation]:
+    config = read_config(folder)
+    settings, transform = timm_models.preprocessing(config), stock_transform(config)
 
     def one(image: Image.Image) -> Array:
         pixel_values: Array = transform(image.convert("RGB")).numpy()  # as timm's ImageDataset does
@@ -84,7 +76,7 @@ class _Library:
         std: the entry of the file for the standard deviation.
     """
 
-    make: Callable[[Path], tuple[_One, _Normalisation]]
+    make: Callable[[Path], tuple[_One, Normalisation]]
     file: str
     mean: str
     std: str
@@ -148,7 +140,7 @@ def load_processor(folder: Path) -> Processor:
     return process
 
 
-def _require_possible(library: _Library, normalisation: _Normalisation) -> None:
+def _require_possible(library: _Library, normalisation: Normalisation) -> None:
     """Check that each mean is a finite number, and each standard deviation one above 0."""
     for entry, values, least, expected in (
         (library.mean, normalisation[0], -math.inf, "finite numbers"),

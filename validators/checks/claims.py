@@ -29,13 +29,21 @@ from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import Line
 from vconv.convert.weights.pieces import NARROW, WHOLE
 from vconv.precisions import PRECISIONS
-from vconv.types import BATCH_AXIS, CONFIG_FILE, INPUT, PREPROCESSOR_FILE, VARIANTS, Check, Status
+from vconv.types import (
+    BATCH_AXIS,
+    CONFIG_FILE,
+    FROM_IMAGES,
+    PREPROCESSOR_FILE,
+    VARIANTS,
+    Check,
+    Status,
+)
 from vconv.validators.checks.inspected_graph import InspectedGraph
 from vconv.validators.checks.rope_tables import differing_table
 
 CLASS = "manifest"
 """The class of fault of a claim that is not true."""
-_FLOAT32, _LAYOUT = "float32", "NCHW"
+_FLOAT32 = "float32"
 _STORED = {"F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16"}
 """ONNX's name of a type by its name in a weights file."""
 
@@ -103,7 +111,7 @@ def _size(evidence: Evidence) -> str:
 
 
 def _variants(evidence: Evidence) -> str:
-    known = {variant.name: (variant.engine, variant.path) for variant in VARIANTS}
+    known = {variant.name: (variant.engine, variant.path) for variant in (*VARIANTS, FROM_IMAGES)}
     return _first(
         _differs(record.variant, (record.engine, record.path), known.get(record.variant))
         for record in evidence.made.variants
@@ -154,15 +162,16 @@ def _contracts(evidence: Evidence) -> str:
     def findings() -> Iterator[str]:
         for record in evidence.made.variants:
             contract = record.contract
-            yield _differs(f"the layout of {record.variant}", contract.layout, _LAYOUT)
-            yield _differs(f"preprocessing in {record.variant}", contract.preprocessing, False)
+            images = record.variant == FROM_IMAGES.name
             any_size = made.source.dynamic_size and contract.batch is None and not record.offline
-            shapes = Interface(network, made.size, contract.batch, any_size)
+            shapes = Interface(network, made.size, contract.batch, any_size and not images, images)
+            yield _differs(f"the layout of {record.variant}", contract.layout, shapes.layout)
+            yield _differs(f"preprocessing in {record.variant}", contract.preprocessing, images)
             batches = contract.axes.get(BATCH_AXIS)
             axes = shapes.axes(batches.greatest if batches else None)
             yield _differs(f"the axes of {record.variant}", contract.axes, axes)
             wanted = {name: (name, _FLOAT32, shape) for name, shape in shapes.given.items()}
-            taken = (INPUT, _FLOAT32, shapes.taken)
+            taken = (shapes.input, shapes.dtype, shapes.taken)
             yield _differs(f"the input of {record.variant}", _declared(contract.input), taken)
             yield _differs(f"the outputs of {record.variant}", set(contract.outputs), set(wanted))
             yield from (

@@ -24,7 +24,7 @@ from vconv.convert.network import Network
 from vconv.disk import own_folders
 from vconv.printable import shortened
 from vconv.runtime.engines.runnable import broken_bound
-from vconv.types import INPUT, Check, Status
+from vconv.types import Check, Status
 from vconv.validators.checks.fusible_gelu import fusible_gelus
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
@@ -130,29 +130,33 @@ def _epsilon(subject: InspectedGraph) -> Wrong | None:
 def _interface(subject: InspectedGraph) -> Wrong | None:
     graph = subject.model.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
-    network = subject.network
-    shapes = subject.interface.given
-    if inputs != [INPUT] or outputs != list(shapes):
+    network, interface = subject.network, subject.interface
+    shapes, taken = interface.given, interface.input
+    if inputs != [taken] or outputs != list(shapes):
         lacking = shapes.keys() - set(outputs)
         fault = "registers" if lacking == {"registers"} else "output names"
-        wanted = f"expected {[INPUT]} and {list(shapes)}"
+        wanted = f"expected {[taken]} and {list(shapes)}"
         return Wrong(f"inputs {inputs} and outputs {outputs}, {wanted}", fault)
-    expected = {**shapes, INPUT: subject.interface.taken}
+    expected = {**shapes, taken: interface.taken}
     values = (*graph.inputs, *graph.outputs)
     found = {value.name or "": _dimensions(value) for value in values}
     for value in values:
         name = value.name or ""
-        if found[name] != expected[name] or value.dtype != ir.DataType.FLOAT:
-            detail = f"{name} is {value.dtype} {found[name]}, expected FLOAT {expected[name]}"
-            return Wrong(detail, _misshapen(found, expected, network))
+        dtype = ir.DataType.UINT8 if interface.from_images and name == taken else ir.DataType.FLOAT
+        if found[name] != expected[name] or value.dtype != dtype:
+            detail = f"{name} is {value.dtype} {found[name]}, expected {dtype} {expected[name]}"
+            return Wrong(detail, _misshapen(found, expected, network, taken))
     return None
 
 
 def _misshapen(
-    found: Mapping[str, tuple[Any, ...]], expected: Mapping[str, tuple[Any, ...]], network: Network
+    found: Mapping[str, tuple[Any, ...]],
+    expected: Mapping[str, tuple[Any, ...]],
+    network: Network,
+    taken: str,
 ) -> str:
-    """Return the class of fault of wrong shapes."""
-    if found[INPUT][1:] != expected[INPUT][1:]:
+    """Return the class of fault of wrong shapes; ``taken`` is the name of the input."""
+    if found[taken][1:] != expected[taken][1:]:
         return "image size"
     if Counter(found.values()) == Counter(expected.values()):
         return "output names"

@@ -32,6 +32,7 @@ class InspectedGraph:
         entries: the header of the weights file.
         old: whether version 0.1.0 made it, which kept fewer rules.
         any_size: whether it must take images of any size; then ``size`` is the image processor's.
+        from_images: whether it must preprocess images itself.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class InspectedGraph:
     entries: Mapping[str, TensorEntry]
     old: bool = False
     any_size: bool = False
+    from_images: bool = False
 
     @property
     def operators(self) -> dict[str, int]:
@@ -53,7 +55,7 @@ class InspectedGraph:
     @property
     def interface(self) -> Interface:
         """The shapes that its input and outputs must have."""
-        return Interface(self.network, self.size, self.batch, self.any_size)
+        return Interface(self.network, self.size, self.batch, self.any_size, self.from_images)
 
     def fault_of(self, key: str) -> str:
         """Return the class of fault of a weight that is not used correctly."""
@@ -69,6 +71,7 @@ def open_graph(
     batch: int | None,
     old: bool = False,
     any_size: bool = False,
+    from_images: bool = False,
 ) -> InspectedGraph:
     """Read a graph without its weights.
 
@@ -81,6 +84,7 @@ def open_graph(
         batch: the batch size that it must be fixed to; None for a dynamic graph.
         old: whether version 0.1.0 made it.
         any_size: whether it must take images of any size.
+        from_images: whether it must preprocess images itself.
 
     Raises:
         ArtifactError: the file is not an ONNX graph.
@@ -92,4 +96,6 @@ def open_graph(
         raise no_graph(path, error) from error
     beside = folder / weights if weights else None
     entries = read_header(beside) if beside else {}
-    return InspectedGraph(path, name, beside, model, network, size, batch, entries, old, any_size)
+    return InspectedGraph(
+        path, name, beside, model, network, size, batch, entries, old, any_size, from_images
+    )

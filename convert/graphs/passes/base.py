@@ -16,6 +16,7 @@ from typing import Any
 import onnx_ir as ir
 
 from vconv.convert.files.safetensors_file import TensorEntry
+from vconv.convert.libraries.image_processing import ImageProcessing
 
 FOLD_ELEMENTS = 2**20
 """Number of elements of the greatest constant that is folded.
@@ -40,6 +41,7 @@ class PassContext:
         greatest_grid: the greatest number of rows or columns of patches in such a graph; else 0.
         opset: version of ONNX's operator set that was requested for the graph; None if no pass needs it.
         fold_elements: number of elements of the greatest constant that is folded.
+        image_processing: the steps that the graph does before the network; None if no pass needs them.
     """
 
     entries: Mapping[str, TensorEntry] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class PassContext:
     greatest_grid: int = 0
     opset: int | None = None
     fold_elements: int = FOLD_ELEMENTS
+    image_processing: ImageProcessing | None = None
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ Case 1: an axis of the input that is symbolic: it becomes ``batch``, ``height`` 
 Case 2: an axis of an output that is an expression of these: it becomes ``batch``, or ``patches`` (rows times
         columns), ``tokens`` (the same and the prefix tokens), ``rows`` or ``columns``.
 Case 3: an axis of an output that is another expression: an error, because it would have no name.
-Case 4: an axis of any other value: as case 2. If it is another expression, it loses its name, which ONNX
-        allows.
+Case 4: an axis of any other value: as case 2, if its length is that of an axis of an output. If it is another
+        expression, it loses its name, which ONNX allows: an engine may take equal names for equal lengths.
 Case 5: an axis of the input that should be symbolic and is a number: an error, because the trace fixed it.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 import onnx_ir as ir
 import sympy
@@ -44,6 +45,7 @@ def name_axes(graph: ir.Graph, patch: int) -> bool:
     """
     batch, height, width = (_expression(str(dim.value)) for dim in _symbolic(graph))
     names = _Names(batch, height / patch, width / patch)
+    names.add_tokens(dim for value in graph.outputs for dim in value.shape or ())
     (given,) = graph.inputs
     outputs, modified = set(graph.outputs), False
     for value in shaped(graph):
@@ -68,16 +70,27 @@ class _Names:
         self._patches = rows * columns
         self._known = {batch: BATCH_AXIS, rows: ROWS_AXIS, columns: COLUMNS_AXIS, self._patches: PATCHES_AXIS}
 
+    def add_tokens(self, dims: Iterable[int | ir.SymbolicDim]) -> None:
+        """Find the number of tokens among the axes of the outputs: patches and a number of prefix tokens."""
+        found = {expression for dim in dims if (expression := _read(dim)) is not None}
+        tokens = [one for one in found if (one - self._patches).is_Integer and one - self._patches > 0]
+        if len(tokens) > 1:
+            raise ValueError(f"the outputs have different numbers of tokens: {', '.join(map(str, tokens))}")
+        self._known |= dict.fromkeys(tokens, TOKENS_AXIS)
+
     def of(self, dim: ir.SymbolicDim) -> str | None:
         """Return the name of an axis; None if it has none."""
-        if dim.value is None:
-            return None
-        try:
-            found = _expression(str(dim.value))
-        except (sympy.SympifyError, TypeError):
-            return None
-        prefix = found - self._patches
-        return self._known.get(found) or (TOKENS_AXIS if prefix.is_Integer and prefix > 0 else None)
+        return self._known.get(_read(dim))
+
+
+def _read(dim: int | ir.SymbolicDim) -> sympy.Expr | None:
+    """Return the expression of an axis; None for a number, and for what cannot be read."""
+    if isinstance(dim, int) or dim.value is None:
+        return None
+    try:
+        return _expression(str(dim.value))
+    except (sympy.SympifyError, TypeError):
+        return None
 
 
 def _symbolic(graph: ir.Graph) -> list[ir.SymbolicDim]:

@@ -60,18 +60,20 @@ class Builder:
         return made
 
 
-def counted(build: Builder, count: ir.Value, start: float, greatest: int) -> ir.Value:
-    """Return ``start, start + 1, ...`` as float32 (count,): the beginning of a table.
+def counted(
+    build: Builder, count: ir.Value, start: float, greatest: int, kind: type[np.generic] = np.float32
+) -> ir.Value:
+    """Return ``start, start + 1, ...`` (count,): the beginning of a table.
 
     Args:
         build: makes the nodes.
         count: the length, as int64 (1,).
         start: the first number.
         greatest: the greatest length.
+        kind: the type of the numbers.
     """
-    table = start + np.arange(greatest, dtype=np.float32)
     zero = np.zeros(1, np.int64)
-    return build.node("Slice", table.astype(np.float32), zero, count, zero)
+    return build.node("Slice", (start + np.arange(greatest)).astype(kind), zero, count, zero)
 
 
 @dataclass(frozen=True)

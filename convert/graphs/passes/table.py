@@ -16,6 +16,7 @@ from vconv.convert.graphs.passes import (
     remove_unused,
     resize_as_matmul,
     strip_metadata,
+    take_images,
 )
 from vconv.convert.graphs.passes.base import Pass
 
@@ -32,6 +33,7 @@ PASSES: Mapping[str, Pass] = {
         name_batch.PASS,
         name_axes.PASS,
         fix_batch.PASS,
+        take_images.PASS,
         embed_weights.PASS,
     )
 }
@@ -62,6 +64,8 @@ DYNAMIC_SIZE = ("name-axes", "strip-metadata")
 """Passes that then make the graph with a dynamic batch, height and width."""
 STATIC = ("fix-batch", "strip-metadata")
 """Passes that then make the graph with a fixed batch."""
+FROM_IMAGES = ("name-batch", "take-images", "strip-metadata")
+"""Passes that then make the graph that takes uint8 images."""
 ALONE = ("embed-weights",)
 """Passes that embed the weights in a dynamic or static graph."""
 

@@ -370,7 +370,8 @@ def stock_folder(system: System, folder: Path) -> State:
     """Save what a library builds, with random values, as a user has it; return the tensors."""
     folder.mkdir()
     drawn_source = open_source(Request(system, "synthetic:3"), folder)
-    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    mapped = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors = {name: value.clone() for name, value in mapped.items()}
     for name, value in tensors.items():
         if name.endswith(("q_proj.bias", "v_proj.bias")):
             value += 0.1

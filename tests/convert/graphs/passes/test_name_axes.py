@@ -36,7 +36,7 @@ def test_every_axis_that_follows_from_the_size_has_a_name() -> None:
         ("s99", "s39*s94 + 5", 96),
         ("s99", 96, "s39", "s94"),
         ("s99", "(16*s39)//16*((16*s94)//16)", 4),
-        inner=("s99", "s94*s39 + 5", "CeilToInt(FloatTrueDiv(ToFloat(s39) - 0.5, 1.0))", "s39 + s94"),
+        inner=("s99", "s94*s39 + 5", "CeilToInt(FloatTrueDiv(ToFloat(s39) - 0.5, 1.0))", "s39*s94 + 1"),
     )
     assert found == [
         ["batch", 3, "height", "width"],
@@ -53,6 +53,11 @@ def test_every_axis_that_follows_from_the_size_has_a_name() -> None:
 def test_an_output_with_an_axis_of_no_name_is_an_error(dim: str) -> None:
     with pytest.raises(ValueError, match="the output y0 has the shape .*, of which no name is known"):
         named(("s99", 3, "16*s39", "16*s94"), ("s99", dim, 96))
+
+
+def test_outputs_of_different_numbers_of_tokens_are_an_error() -> None:
+    with pytest.raises(ValueError, match="different numbers of tokens"):
+        named(("s99", 3, "16*s39", "16*s94"), ("s99", "s39*s94 + 1", 96), ("s99", "s39*s94 + 5", 96))
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,22 @@ def test_a_range_becomes_the_beginning_of_a_table(start: float, count: int, tmp_
     np.testing.assert_array_equal(found, np.arange(start, count, dtype=np.float32))
 
 
+def test_a_range_of_whole_numbers_from_0_becomes_one_too(tmp_path: Path) -> None:
+    n, y = (ir.Value(name=name, shape=ir.Shape([]), type=WHOLE) for name in ("n", "y"))
+    y.shape = ir.Shape([None])
+    ends = [
+        ir.Value(name=f"c{value}", shape=ir.Shape([]), type=WHOLE, const_value=ir.tensor(np.int64(value)))
+        for value in (0, 1)
+    ]
+    made = ir.node("Range", [ends[0], n, ends[1]], outputs=[y])
+    graph = ir.Graph([n], [y], nodes=[made], initializers=ends, opset_imports={"": 18}, name="g")
+    assert range_as_slice(graph, 9) == 1
+    ir.save(ir.Model(graph, ir_version=8), tmp_path / "g.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "g.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["y"], {"n": np.array(7)})
+    assert (found.dtype, found.tolist()) == (np.dtype(np.int64), list(range(7)))
+
+
 @pytest.mark.parametrize(("start", "step", "cast"), [(0.5, 2.0, True), (1.0, 1.0, True), (-0.5, 1.0, True),
                                                      (0.5, 1.0, False)])  # fmt: skip
 def test_any_other_range_is_an_error(start: float, step: float, cast: bool) -> None:

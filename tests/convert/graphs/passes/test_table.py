@@ -11,6 +11,7 @@ from vconv.convert.graphs.passes.table import (
     ALONE,
     DYNAMIC,
     DYNAMIC_SIZE,
+    FROM_IMAGES,
     PASSES,
     STATIC,
     TRACED,
@@ -37,7 +38,7 @@ def test_every_file_lists_its_cases_and_has_its_tests() -> None:
 
 def test_every_pass_is_in_a_pipeline_and_pipelines_name_passes() -> None:
     traced = {*TRACED, *TRACED_AT_ANY_SIZE}
-    assert {*traced, *DYNAMIC, *DYNAMIC_SIZE, *STATIC, *ALONE} == set(PASSES)
+    assert {*traced, *DYNAMIC, *DYNAMIC_SIZE, *STATIC, *FROM_IMAGES, *ALONE} == set(PASSES)
     assert [one.name for one in named(TRACED)] == list(TRACED)
 
 

@@ -1,0 +1,49 @@
+"""The graph that preprocesses images itself: its checks, when it is exported and when it is validated."""
+
+from __future__ import annotations
+
+import onnx
+
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.records import VariantRecord
+from vconv.convert.architectures.outputs import output_names
+from vconv.convert.libraries.image_processing import IMAGE_PROCESSING
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.base import RunPiece
+from vconv.runtime.engines.table import find_engine
+from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
+from vconv.runtime.inputs.preprocessing import preprocess
+from vconv.types import Check
+from vconv.validators.checks import image_input
+
+
+def check_image_graphs(artifact: Artifact) -> list[Check]:
+    """Check every graph of an artifact that preprocesses images itself, in its usual engine on the CPU.
+
+    Args:
+        artifact: the artifact; its files have been verified, or have just been made.
+    """
+    found = [record for record in artifact.manifest.variants if record.contract.preprocessing]
+    return [check for record in found for check in _checked(artifact, record)]
+
+
+def _checked(artifact: Artifact, record: VariantRecord) -> list[Check]:
+    network, device = artifact.network, find_device("cpu")
+    path, engine = artifact.path(record), find_engine(record.engine)
+    steps = IMAGE_PROCESSING[network.library](artifact.folder, artifact.config)
+    names = output_names(network)
+
+    def load_piece(model: onnx.ModelProto, outputs: tuple[str, ...]) -> RunPiece:
+        return engine.piece(model, path.parent, outputs, device, record.precision)
+
+    pictures = image_input.probes()
+    pixel_values = preprocess(artifact.folder, pictures)
+    with open_variant(artifact, artifact.variant(DEFAULT_VARIANT), device) as session:
+        expected = session(pixel_values)
+    with open_variant(artifact, record, device) as session:
+        features = session(pictures)
+    return [
+        image_input.check_network(path, pixel_values, expected, names, load_piece),
+        image_input.check_preprocessing(path, artifact.folder, steps, load_piece),
+        image_input.check_features(path, features, expected),
+    ]
