@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,11 +93,17 @@ def caches_cleared(model: nn.Module) -> Iterator[None]:
     """Clear the caches that functions and methods of a model's modules have filled, when the context closes.
 
     transformers caches the coordinates of patches. A model that is run without data would leave tensors
-    without data there for the next model of the process.
+    without data there for the next model of the process. Some of timm's modules keep what they computed
+    as attributes, which are restored too.
     """
+    before = {part: _attributes(part) for part in model.modules()}
     try:
         yield
     finally:
+        for part, attributes in before.items():
+            for name in _attributes(part).keys() - attributes.keys():
+                delattr(part, name)
+            vars(part).update(attributes)
         kinds = {type(part) for part in model.modules()}
         for place in (*kinds, *{sys.modules[kind.__module__] for kind in kinds}):
             for found in vars(place).values():
@@ -104,6 +112,12 @@ def caches_cleared(model: nn.Module) -> Iterator[None]:
                 for function in (value, *(cell.cell_contents for cell in cells)):
                     if hasattr(function, "cache_clear"):
                         function.cache_clear()
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """Return the plain attributes of a module, with copies of its collections."""
+    found = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: copy(value) if isinstance(value, dict | list) else value for name, value in found.items()}
 
 
 class Outputs(nn.Module):

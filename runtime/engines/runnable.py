@@ -23,7 +23,10 @@ from vconv.errors import ArtifactError, EngineError
 
 _SIZES: Mapping[int, int] = {
     int(kind): helper.tensor_dtype_to_np_dtype(kind).itemsize
-    for kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    for kind in (
+        *(TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE),
+        *(TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL),
+    )
 }
 """Bytes of an element of a weight, by ONNX's number of its type."""
 GREATEST_NODES = 2**16

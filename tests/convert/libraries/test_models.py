@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 import transformers
 from examples import EXAMPLES
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from vconv.catalog.systems import System
@@ -225,3 +225,27 @@ def test_a_configuration_of_an_impossible_model_is_a_one_line_error(
         with pytest.raises(WeightsError, match=f"{library} cannot make the model") as caught:
             make(tmp_path, small_source.network)
         assert "\n" not in str(caught.value)
+
+
+class Remembering(nn.Module):
+    """A module that keeps what it computed, in a collection and as an attribute, as timm's LeViT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.kept["x"] = x
+        return x
+
+
+def test_a_run_without_data_leaves_nothing_in_the_attributes_of_a_module() -> None:
+    model = Remembering()
+    model(torch.ones(2))
+    first = model.last
+    fresh = Remembering()
+    for one in (model, fresh):
+        with models.caches_cleared(one), FakeTensorMode():
+            one(torch.empty(2))
+    assert model.last is first and model.kept["x"] is first
+    assert fresh.kept == {} and not hasattr(fresh, "last")

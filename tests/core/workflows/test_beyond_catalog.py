@@ -98,7 +98,9 @@ def scattered(model: nn.Module) -> nn.Module:
 
 def save(kind: str, folder: Path) -> None:
     if kind in TIMM:
-        model = scattered(timm.create_model(kind, **TIMM[kind]))
+        side = TIMM[kind].get("img_size", 224)
+        overlay = {"input_size": (3, side, side)}  # timm 1.0.27 does not take it from img_size
+        model = scattered(timm.create_model(kind, pretrained_cfg_overlay=overlay, **TIMM[kind]))
         save_for_hf(model, folder, model_args=TIMM[kind], safe_serialization=True)
     else:
         scattered(TRANSFORMERS[kind]()).save_pretrained(folder)  # type: ignore[operator]
