@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 
 from vconv.convert.libraries.widening import GREATEST_WIDENED
 from vconv.precisions import FP32
@@ -139,7 +140,10 @@ def onnxruntime_session(
 
 def _is_lean(graph: Path) -> bool:
     """Return whether a graph's weights are narrow, and would take too much memory in float32."""
-    tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    try:
+        tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    except (OSError, DecodeError):
+        return False  # the engine says what is wrong with it
     narrow: int = sum(math.prod(tensor.dims) for tensor in tensors if tensor.data_type in _NARROW)
     return 4 * narrow > GREATEST_WIDENED
 

@@ -373,7 +373,8 @@ def test_graphs_are_named_with_their_batch_and_each_opset_is_traced_once(
         traced.append(given)
         return f"opset {given[4]}"
 
-    def write_graph(path: Path, trace: str, batch: int | None) -> TracedGraph:
+    def write_graph(path: Path, trace: str, batch: int | None, patch: int) -> TracedGraph:
+        assert patch == 0
         written.append((path, trace, batch))
         return TracedGraph(ir.Model(ir.Graph([], [], nodes=[]), ir_version=8), (trace, f"batch {batch}"))
 
@@ -388,7 +389,8 @@ def test_graphs_are_named_with_their_batch_and_each_opset_is_traced_once(
     }
     entries = read_header(folder / WEIGHTS_FILE)
     assert traced == [
-        (folder, found.network, found.patches, size, version, entries) for version in (opset, 18)[:traces]
+        (folder, found.network, found.patches, size, version, entries, False)
+        for version in (opset, 18)[:traces]
     ]
     assert written == [
         (folder / "model.onnx", f"opset {opset}", None),

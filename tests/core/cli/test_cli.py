@@ -81,7 +81,7 @@ def test_info_shows_what_the_manifest_says(small_artifact: Path) -> None:
     made = manifest.load(small_artifact)
     assert document.pop("outputs") == {name: list(shape) for name, shape in made.outputs.items()}
     assert document.pop("unlike_catalog")
-    found = {"artifact": str(small_artifact), "missing": [], "altered": {}, "sides": None}
+    found = {"artifact": str(small_artifact), "missing": [], "altered": {}, "sides": None, "tensors": None}
     assert document == {**recorded, **found, "reports": [], "reports_trouble": ""}
     height, width = made.size
     assert f"[batch, 3, {height}, {width}]" in result.stdout
@@ -225,7 +225,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_system_refuses_is_one_line(
     error: OSError, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: str) -> None:
+    def refuse(path: str, ledger: bool) -> None:
         raise error
 
     monkeypatch.setattr("vconv.workflows.info.info", refuse)
@@ -235,7 +235,7 @@ def test_what_the_system_refuses_is_one_line(
 
 
 def test_an_error_of_the_system_that_names_no_file_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: str) -> None:
+    def broken(path: str, ledger: bool) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
     monkeypatch.setattr("vconv.workflows.info.info", broken)

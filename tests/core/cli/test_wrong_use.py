@@ -182,7 +182,7 @@ def edit(file: str, **values: Any) -> Damage:
         ),
         (gigabyte_header, "got header too large, in a file of 109 bytes"),
         (duplicate_names, "twice in the header"),
-        (other_keys, "does not fit dinov3_vit | got "),
+        (other_keys, "fits no known layout of this network | got nearest is "),
         (put(math.nan), "a weight is not finite in model.safetensors | got NaN or Inf in "),
         (put(math.inf), "a weight is not finite in model.safetensors | got NaN or Inf in "),
         (explode, "the original's outputs are not numbers | got NaN or Inf in "),

@@ -94,12 +94,15 @@ class StandInRuntime:
     def get_available_providers(self) -> list[str]:
         return ["CANNExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
-    def open(self, path: str, options: Any, providers: list[Any]) -> StandInRuntime:
+    def open(self, path: str, options: Any, providers: list[Any], **more: Any) -> StandInRuntime:
         self.providers, self.options = providers, options
         return self
 
     def get_providers(self) -> list[str]:
         return ["CPUExecutionProvider"] if self.drops else self.get_available_providers()
+
+    def get_inputs(self) -> list[Any]:
+        return [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [2])]
 
     def get_outputs(self) -> list[Any]:
         return [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("cls", "patches")]

@@ -295,6 +295,6 @@ def test_without_a_recording_the_check_is_skipped_with_a_reason() -> None:
 def test_a_correction_that_changes_nothing_is_an_error(
     small_source: Source, images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(golden.corrections, "correct", lambda model, family, config: "original + nothing")
+    monkeypatch.setattr(golden.corrections, "correct", lambda *given: "original + nothing")
     with pytest.raises(PatchError, match="the correction of the reference changes no output"):
         run_reference(small_source, images)
