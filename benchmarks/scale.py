@@ -199,7 +199,7 @@ def main() -> None:
             flush=True,
         )
     print("; ".join(failures) or "every target is met")
-    finish({"systems": rows}, passed=not failures, out=options.out)
+    finish({"recipe": recipe.VERSION, "systems": rows}, passed=not failures, out=options.out)
 
 
 if __name__ == "__main__":
