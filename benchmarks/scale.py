@@ -1,7 +1,7 @@
 """What an export costs from the smallest DINOv3 to the one of 7 billion parameters, in bfloat16.
 
 Every size gets synthetic weights in bfloat16, in shards, drawn and written as a stream. Then, each in a
-process of its own:
+separate process:
 
 - ``graphs``: the checkpoint (``--keep-dtype``) and two graphs, ``--golden none``.
 - ``reference``: the reference in float32 and in float64, on one image.

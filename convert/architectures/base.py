@@ -73,7 +73,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Interface:
+class Known:
     """What vconv knows of every network, also of one whose architecture is not declared.
 
     Args:
@@ -92,7 +92,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Observed(Interface):
+class Observed(Known):
     """What was found by building a network without weights and running it once without data.
 
     Args:
@@ -110,7 +110,7 @@ class Observed(Interface):
 
 
 @dataclass(frozen=True)
-class Numbers(Interface):
+class Numbers(Known):
     """The numbers of a network that shapes and passes need, in the same form for every library.
 
     Args:
@@ -233,7 +233,7 @@ class Architecture:
     lacks: Mapping[Capability, str] = field(default_factory=dict)
 
 
-def sized(shape: tuple[str | int, ...], numbers: Interface) -> tuple[int, ...]:
+def sized(shape: tuple[str | int, ...], numbers: Known) -> tuple[int, ...]:
     """Return a shape with every name replaced by its value in ``numbers``."""
     return tuple(getattr(numbers, side) if isinstance(side, str) else side for side in shape)
 

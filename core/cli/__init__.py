@@ -106,7 +106,7 @@ def info(path: str, as_json: bool, ledger: bool) -> None:
 def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> None:
     """Export a system as an artifact.
 
-    NAME is a short name or a hub id that `vconv list` shows, or any other backbone: timm/NAME,
+    NAME is a short name or a hub id that `vconv list` shows, or another backbone: timm/NAME,
     hub:OWNER/NAME[@REVISION], or a folder with a config.json. The artifact holds a patched checkpoint, ONNX
     graphs, and the recorded outputs of the reference.
     """

@@ -84,7 +84,11 @@ class BisectedVariant:
                 names = [str(TorchName(torch.kind, precision)) for precision in place.precisions]
                 raise UnknownNameError(f"variant on {place.name}", name, names, fix="choose one of those")
             return cls(torch.kind, PRECISIONS[torch.precision], record, record.engine)
-        graphs = {record.variant: record for record in artifact.manifest.variants if record.engine in known}
+        graphs = {
+            record.variant: record
+            for record in artifact.manifest.variants
+            if record.engine in known and not record.contract.preprocessing
+        }
         if name not in graphs:
             choices = [*graphs, PATCHED_FP32, str(TorchName(ORIGINAL, FP32))]
             raise UnknownNameError("variant", name, choices, fix="choose one of those, or another precision")

@@ -29,7 +29,7 @@ from vconv.validators.checks.integrity import (
 )
 from vconv.validators.checks.preprocessing import RecordedInputs, verify_preprocessing
 from vconv.validators.faults import classes
-from vconv.workflows.image_graph import check_image_graphs
+from vconv.workflows.image_graph import check_image_graphs, skip_image_graphs
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def check_artifact(
     if kept and made.golden:
         recorded = kept[0], made.golden.images
     checks.append(verify_preprocessing(artifact.folder, source.folder if source else None, recorded))
-    if all(check.status is not Status.FAILED for check in checks):  # a graph that is altered is not run
-        checks += check_image_graphs(artifact)
+    altered = any(check.status is Status.FAILED for check in checks)
+    checks += skip_image_graphs(artifact) if altered else check_image_graphs(artifact)
     reference, agreement, inputs = refer(source)
     return CheckedArtifact(artifact, source, reference, inputs, (*checks, agreement))
 

@@ -13,7 +13,7 @@ from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.table import find_engine
 from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
 from vconv.runtime.inputs.preprocessing import preprocess
-from vconv.types import Check
+from vconv.types import Check, Status
 from vconv.validators.checks import image_input
 
 
@@ -23,8 +23,18 @@ def check_image_graphs(artifact: Artifact) -> list[Check]:
     Args:
         artifact: the artifact; its files have been verified, or have just been made.
     """
-    found = [record for record in artifact.manifest.variants if record.contract.preprocessing]
-    return [check for record in found for check in _checked(artifact, record)]
+    return [check for record in _image_graphs(artifact) for check in _checked(artifact, record)]
+
+
+def skip_image_graphs(artifact: Artifact) -> list[Check]:
+    """Say of every graph that preprocesses images itself that it is not run: a check failed before."""
+    reason = "not run: another check failed, and a graph that was altered is not run"
+    names = [artifact.path(record).name for record in _image_graphs(artifact)]
+    return [Check(f"{name}: preprocessing", Status.SKIPPED, reason) for name in names]
+
+
+def _image_graphs(artifact: Artifact) -> list[VariantRecord]:
+    return [record for record in artifact.manifest.variants if record.contract.preprocessing]
 
 
 def _checked(artifact: Artifact, record: VariantRecord) -> list[Check]:

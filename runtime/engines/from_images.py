@@ -12,6 +12,7 @@ from vconv.convert.graphs.image_input import GREATEST_IMAGE_SIDE
 from vconv.errors import InputError
 from vconv.runtime.engines.base import FileSession, Session
 from vconv.runtime.inputs.pictures import UnreadableError, upright
+from vconv.surroundings import own_surroundings
 from vconv.types import CHANNELS, Array
 
 
@@ -54,6 +55,7 @@ class FromImagesSession(Session):
         self.placed, self.fallbacks = self.inner.placed, self.inner.fallbacks
         return found
 
+    @own_surroundings()
     def __call__(self, images: Array | Sequence[Image.Image]) -> dict[str, Array]:
         """Run images.
 

@@ -178,6 +178,6 @@ def check_features(path: Path, found: Arrays, expected: Arrays) -> Check:
     worst = min(cosines, key=lambda key: cosines[key])
     if not cosines[worst] >= LEAST_COSINE:
         detail = f"the cosine of {worst} to that of the library's processor is {cosines[worst]:.6f}"
-        return Check(name, Status.FAILED, f"{detail}, expected at least {LEAST_COSINE}", "preprocessing")
+        return Check(name, Status.FAILED, f"{detail}, expected at least {LEAST_COSINE}", "graph")
     detail = f"cosine at least {cosines[worst]:.7f} to those of the library's processor, in {worst}"
     return Check(name, Status.PASSED, detail)

@@ -14,7 +14,7 @@ import numpy as np
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
-from vconv.convert.architectures.base import Interface
+from vconv.convert.architectures.base import Known
 from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
@@ -300,7 +300,7 @@ def verify_architecture(artifact: Network, source: Network) -> Check:
     return Check("architecture", Status.PASSED, "the configuration describes the original's network")
 
 
-def _compared(known: Interface) -> dict[str, Any]:
+def _compared(known: Known) -> dict[str, Any]:
     """Return what is known of a network, without functions."""
     return {one.name: getattr(known, one.name) for one in fields(known) if one.compare}
 

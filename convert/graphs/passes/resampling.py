@@ -112,7 +112,7 @@ def resampling_matrix(build: Builder, size: int, resized: ir.Value, kind: Filter
     distances = build.node("Abs", build.node("Sub", pixels, column))
     if kind.antialiased:
         distances = build.node("Div", distances, build.node("Max", scale, 1.0))
-    weights = _keys(build.node, distances, kind.a)
+    weights = keys(build.node, distances, kind.a)
     if kind.antialiased:
         return build.node("Div", weights, build.node("ReduceSum", weights, np.array([1]), keepdims=1))
     folded = np.zeros((size + 2 * beyond, size), np.float32)
@@ -120,7 +120,7 @@ def resampling_matrix(build: Builder, size: int, resized: ir.Value, kind: Filter
     return build.node("MatMul", weights, folded)
 
 
-def _keys(node: Callable[..., ir.Value], t: ir.Value, a: float) -> ir.Value:
+def keys(node: Callable[..., ir.Value], t: ir.Value, a: float) -> ir.Value:
     """Return the weights of Keys' cubic convolution for pixels at these distances."""
     near = node("Sub", node("Mul", t, a + 2), a + 3)
     near = node("Add", node("Mul", node("Mul", near, t), t), 1.0)

@@ -16,9 +16,11 @@ from PIL import Image
 import vconv
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import System
-from vconv.errors import InputError, UnavailableError
+from vconv.errors import InputError, UnavailableError, UnknownNameError
 from vconv.runtime.inputs.images import natural_image
 from vconv.types import Array, Status
+from vconv.validators.checks.image_input import check_features
+from vconv.validators.faults.classes import CLASSES
 from vconv.workflows.export import export
 from vconv.workflows.image_graph import check_image_graphs
 from vconv.workflows.validate import validate
@@ -97,6 +99,28 @@ def test_what_is_no_image_is_refused(exported: Path, kind: str) -> None:
 def test_a_simulated_npu_does_not_run_it(exported: Path) -> None:
     with pytest.raises(UnavailableError, match="runs no preprocessing"):
         vconv.load(exported, "npu-sim", "onnx-fp32-uint8")
+
+
+def test_bisect_does_not_offer_it(exported: Path) -> None:
+    with pytest.raises(UnknownNameError, match="variant"):
+        vconv.bisect(exported, "onnx-fp32-uint8")
+
+
+def test_it_is_not_run_after_another_check_failed_and_that_is_said(exported: Path) -> None:
+    (exported / "stray.txt").write_text("not in the manifest")
+    report = validate(exported, quick=True)
+    named = {check.name: check.status for check in report.checks}
+    assert named["files"] is Status.FAILED
+    assert named[f"{NAME}: preprocessing"] is Status.SKIPPED
+    assert f"{NAME}: features" not in named
+
+
+@pytest.mark.usefixtures("system")
+def test_features_that_differ_have_a_class_of_fault_that_is_known() -> None:
+    found, expected = np.array([[1.0, 0.0]]), np.array([[1.0, 0.1]])
+    check = check_features(Path(NAME), {"cls": found}, {"cls": expected})
+    assert check.status is Status.FAILED
+    assert check.fault in CLASSES
 
 
 def changed(folder: Path, change: Callable[[onnx.ModelProto], None]) -> None:
