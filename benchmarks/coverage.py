@@ -24,7 +24,7 @@ from typing import Any
 from encoders import NO, OPTIMUM, UNSUPPORTED, VCONV, YES
 from encoders.draw import COUNT, draw
 from encoders.exporters import EXPORTERS, last_line, library_of, tried
-from encoders.table import summary, write_tables
+from encoders.table import CATALOG, summary, write
 from record import finish
 
 from vconv.catalog.systems import SYSTEMS
@@ -88,7 +88,7 @@ def record(out: Path, name: str, exporter: str, cell: dict[str, Any]) -> None:
 
 def open_cells(document: dict[str, Any], options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Yield every model and exporter that has no result yet, or one to try again."""
-    names = {"catalog": [f"catalog/{name}" for name in SYSTEMS], "drawn": document["drawn"]}
+    names = {"catalog": [CATALOG + name for name in SYSTEMS], "drawn": document["drawn"]}
     for name in [name for part in options.parts for name in names[part]]:
         if options.only and name not in options.only:
             continue
@@ -103,7 +103,7 @@ def passes(document: dict[str, Any]) -> bool:
     rows, drawn = document["rows"], document["drawn"]
     ours = {name: row.get(VCONV, {}).get("status") for name, row in rows.items()}
     good = [name for name in drawn if ours.get(name) == YES]
-    missed = [f"catalog/{name}" for name in SYSTEMS if ours.get(f"catalog/{name}") != YES]
+    missed = [CATALOG + name for name in SYSTEMS if ours.get(CATALOG + name) != YES]
     peers = [
         f"{exporter} exports {name}"
         for name, row in rows.items()
@@ -114,7 +114,7 @@ def passes(document: dict[str, Any]) -> bool:
         name for name, row in rows.items()
         if row.get(VCONV, {}).get("gelus") and not (row[VCONV]["tanh"] or 0) > TANH
     ]  # fmt: skip
-    print(*summary(document), sep="\n")
+    print(summary(document))
     print(f"not yes in the catalog: {missed or 'none'}; exported by others alone: {peers or 'none'}")
     print(f"a tanh GELU stays within {TANH} in: {blind or 'none'}")
     return len(drawn) >= COUNT and len(good) >= LEAST_SHARE * len(drawn) and not (missed or peers or blind)
@@ -148,7 +148,7 @@ def main() -> None:
             record(options.out, name, exporter, cell)
     document = recorded(options.out) if options.out else document
     if options.table:
-        write_tables(options.table, document)
+        write(options.table, document)
     finish({"drawn": document["drawn"], "rows": document["rows"]}, passes(document), options.out)
 
 

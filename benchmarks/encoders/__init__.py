@@ -2,5 +2,5 @@
 
 YES, NO, UNSUPPORTED = "yes", "no", "unsupported"
 """What became of an export: a right graph; none, or a wrong one; a model that the exporter does not take."""
-VCONV, TRANSFORMERS, TIMM, OPTIMUM = "vconv", "transformers.exporters", "timm", "optimum-cli"
+NAMES = VCONV, TRANSFORMERS, TIMM, OPTIMUM = "vconv", "transformers.exporters", "timm", "optimum-cli"
 """The exporters, in the order of the tables."""
