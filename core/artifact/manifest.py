@@ -13,6 +13,7 @@ from pydantic import field_validator
 from vconv import documents
 from vconv.artifact import schema1
 from vconv.artifact.records import (
+    AuthorsRecord,
     AxisRecord,
     ComplexityRecord,
     FileRecord,
@@ -45,7 +46,8 @@ class Manifest(Record):
     ``size`` is the (height, width) of the images that the image processor makes. ``without_weights`` means
     that export left the weights file out; the file's hash is still in ``files``, for ``vconv fill``.
     ``original`` is None in manifests of schema 1: the catalog describes their originals. ``complexity`` is
-    the complexity of the original; None if it was not counted.
+    the complexity of the original; None if it was not counted. ``authors`` describes the weights for the
+    authors' own code; None if there are none.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -62,6 +64,7 @@ class Manifest(Record):
     files: dict[Inside, FileRecord]
     without_weights: bool
     complexity: ComplexityRecord | None = None
+    authors: AuthorsRecord | None = None
 
     @field_validator("variants")
     @classmethod
