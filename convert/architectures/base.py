@@ -26,6 +26,8 @@ POOLER = "pooler"
 """The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
 """Roles of the tensors that turn an image into tokens, before the first block."""
+FINAL_NORM = "norm"
+"""The name of the norm that is applied to the tokens after the last block."""
 BLOCK = "blocks.{i}"
 """Prefix of the names of the tensors of block ``i``."""
 STAGE = "stages.{s}"
@@ -313,7 +315,7 @@ def heads(pooler: bool = False) -> dict[str, Part]:
     applied after the pooling.
     """
     parts = {
-        **norm("norm"),
+        **norm(FINAL_NORM),
         **norm("pooled_norm"),
         **linear(CLASSIFIER, "head", "head_bias", ("labels", "width"), CLASSIFIER),
         **linear("wide_classifier", "head", "head_bias", ("labels", "double_width"), CLASSIFIER),

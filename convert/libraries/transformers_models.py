@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +34,8 @@ _CLASSES = {**transformers_beyond.AUTO, POOLER: transformers_beyond.AUTO[""]}
 _PLAIN = "vconv_plain"
 _WHOLE = "torch_int"
 """The function of transformers that makes a whole number of a size."""
+_ATTENDS = "is_causal"
+"""The attribute of the modules of transformers that call a function of attention, and return its results."""
 _STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
 """Arguments for reading a folder: no download, no code from the folder, and outputs with names."""
 
@@ -199,6 +201,13 @@ def _plain(model: nn.Module, network: Network) -> Iterator[None]:
         del ALL_ATTENTION_FUNCTIONS[_PLAIN]
 
 
+def _expose_attention(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """Set the eager attention of transformers in all blocks, as ``output_attentions`` needs it."""
+    stock: Any = model
+    stock.set_attn_implementation("eager")
+    return [next(part for part in block.modules() if hasattr(part, _ATTENDS)) for block in blocks]
+
+
 @contextlib.contextmanager
 def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
     """Keep the symbols of a size where transformers makes whole numbers of them (``torch_int``)."""
@@ -257,6 +266,7 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    expose_attention=_expose_attention,
     symbolic_sizes=_symbolic_sizes,
     exact_gelus=_exact_gelus,
     image_size=_image_size,

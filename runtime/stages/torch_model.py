@@ -9,33 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.outputs import Needed
+from vconv.convert.libraries.layers import Seen, find_blocks
 from vconv.convert.libraries.table import library_of
-from vconv.convert.network import Network
 from vconv.runtime.engines.torch_model import TorchSession, autocast, torch_type
 from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
 from vconv.runtime.stages.recording import Recorder, as_array
 from vconv.types import Array, Arrays
 
 Pass = Callable[..., Tensor]
-
-
-def find_blocks(model: nn.Module, network: Network) -> list[nn.Module]:
-    """Return a model's transformer blocks, in order.
-
-    Raises:
-        RuntimeError: the model has no list with as many modules as the network has blocks.
-    """
-    lists = [
-        module
-        for module in model.modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == network.blocks
-    ]
-    if not lists:
-        raise RuntimeError(f"{type(model).__name__} has no list of {network.blocks} blocks")
-    return list(max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters())))
 
 
 class TorchStages(Stages):
@@ -53,7 +38,9 @@ class TorchStages(Stages):
         self._session, self._plain = session, plain
         self._model, self._network = session.outputs.model, session.outputs.network
         require(self._network, Capability.BLOCKS)
-        self._blocks = find_blocks(self._model, self._network)
+        self._layers = session.outputs.layers
+        self._blocks = find_blocks(self._model, self._network)[: Needed.by(self._network).blocks]
+        self._seen = Seen()
         self.names = stage_names(len(self._blocks))
         self._beside: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._images, self._type = torch.empty(0), torch.float32
@@ -112,7 +99,18 @@ class TorchStages(Stages):
                 return self._ended(tensor, record)
             arguments, options = self._beside[stage - 1]
             tokens = record(tensor.to(self._type))
-            return {TOKENS: as_array(self._blocks[stage - 1](tokens, *arguments, **options))}
+            with self._reading():
+                return {TOKENS: as_array(self._blocks[stage - 1](tokens, *arguments, **options))}
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Keep what the running blocks give for outputs of single blocks: the head returns them."""
+        if self._layers is None:
+            yield
+            return
+        with self._layers.reading() as seen:
+            yield
+        self._seen.update(seen)
 
     def _embedded(self, recorder: Recorder | None) -> Tensor:
         """Run all but the blocks; return the first block's input, and store each block's other arguments."""
@@ -126,8 +124,9 @@ class TorchStages(Stages):
             return tokens
 
         with self._passed_by(passing):
-            self._session.outputs(self._images)
+            self._session.outputs.run(self._images)
         self._type = seen[0].dtype
+        self._seen = Seen({0: seen[0]})
         return seen[0]
 
     def _ended(self, tokens: Tensor, record: Callable[[Tensor], Tensor]) -> dict[str, Array]:
@@ -136,8 +135,14 @@ class TorchStages(Stages):
         def passing(index: int, before: Tensor, *arguments: Any, **options: Any) -> Tensor:
             return record(tokens.to(self._type)) if index == len(self._blocks) - 1 else before
 
-        with self._passed_by(passing):
-            outputs = self._session.outputs(self._images)
+        before = Seen(dict(self._seen.tokens), dict(self._seen.attention))
+        for one in before.tokens.values():
+            record(one)
+        with self._passed_by(passing), self._reading():
+            given = self._session.outputs.run(self._images)
+        before.tokens[len(self._blocks)] = tokens.to(self._type)
+        self._seen.update(before)  # what the blocks gave that were skipped now
+        outputs = self._session.outputs.named(self._images, given, self._seen)
         return {name: as_array(value) for name, value in zip(self._session.names, outputs, strict=True)}
 
     @contextlib.contextmanager

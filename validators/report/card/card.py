@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.literature import HUGGING_FACE
+from vconv.convert.architectures.base import CLASSIFIER
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.errors import UnknownNameError
 from vconv.printable import printable
@@ -154,7 +155,7 @@ def _scripts(
         "rope": made.rope_periods is not None,
         "asked": made.system.family in _ON_REQUEST and made.source.size is not None,
         "gelu": any(patch.name == "gelu-erf" and patch.applied for patch in made.patches),
-        "auto_class": "AutoModelForImageClassification" if classified else "AutoModel",
+        "auto_class": "AutoModelForImageClassification" if made.system.head == CLASSIFIER else "AutoModel",
         "head_output": "logits" if classified else "pooled",
         "say": words.tables["comments"],
         "keeps_mode": False,
