@@ -18,6 +18,8 @@ GREATEST_SIDE = 8192
 """The greatest height or width of an image, in pixels, that vconv exports a graph for."""
 CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
+BACKBONE = "backbone"
+"""The flag of a network whose class returns feature maps of some blocks."""
 NO_CLS_POSITION = "no_embed_class"
 """The flag of a network whose class token has no learned position embedding, as timm calls it."""
 PLAIN_MLP, GATED_MLP = "plain_mlp", "gated_mlp"

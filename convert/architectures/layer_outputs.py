@@ -21,8 +21,8 @@ RAW = "raw_"
 """The first part of the name of an output without the final norm."""
 ATTENTION = "attention"
 """The attention probabilities of a block."""
-FEATURE_MAP = "feature_map"
-"""The patch tokens after a block, as a grid."""
+FEATURE_MAP, CLS, PATCHES, TOKENS = "feature_map", "cls", "patches", "tokens"
+"""The patch tokens after a block as a grid; the class token, the patch tokens, and all tokens."""
 ATTENTION_PARTS = ("norm1", "query", "key")
 """The parts of a block that its attention probabilities need."""
 _SEPARATOR = "_"
@@ -77,21 +77,21 @@ _CUTS = (
         normed=True,
     ),
     LayerOutput(
-        "cls",
+        CLS,
         "the class token",
         lambda network, grid: (network.numbers.width,),
         lambda tokens, network, grid: tokens[:, 0],
         normed=True,
     ),
     LayerOutput(
-        "patches",
+        PATCHES,
         "the patch tokens",
         lambda network, grid: (grid.patches, network.numbers.width),
         lambda tokens, network, grid: tokens[:, 1 + network.registers :],
         normed=True,
     ),
     LayerOutput(
-        "tokens",
+        TOKENS,
         "all tokens",
         lambda network, grid: (_tokens(network, grid), network.numbers.width),
         lambda tokens, network, grid: tokens,

@@ -1,7 +1,7 @@
 """The table of outputs: their names and shapes, in the order that every graph and report uses.
 
 A new output needs one row here, and a library that returns it. An output that is a slice of the tokens needs
-only the row. Outputs of single blocks have a table of their own, :mod:`.layer_outputs`.
+only the row. Those of single blocks are in :mod:`.layer_outputs`.
 """
 
 from __future__ import annotations

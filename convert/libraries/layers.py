@@ -68,7 +68,7 @@ class LayerReader:
 
     Args:
         model: a stock model. If attention is asked for, its library computes that of these blocks, or of
-            all, with a softmax of its own from now on, and no longer inside of one operator.
+            all, with a softmax from now on, and no longer inside of one fused operator.
         network: the network that it implements.
     """
 

@@ -18,6 +18,7 @@ from vconv.convert.architectures.outputs import named_outputs
 from vconv.convert.libraries import widening
 from vconv.convert.libraries.layers import LayerReader, Seen
 from vconv.convert.libraries.table import library_of
+from vconv.convert.libraries.transformers_backbones import is_backbone
 from vconv.convert.network import Network
 
 
@@ -135,7 +136,8 @@ class Outputs(nn.Module):
         self.model = model
         self.network = network
         self._run = library_of(network).run
-        self.layers = LayerReader(model, network) if layers_of(network) else None
+        read = layers_of(network) and not is_backbone(network)
+        self.layers = LayerReader(model, network) if read else None
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """Run the model on (B, 3, H, W); return the outputs of :func:`.output_names`, in that order."""

@@ -24,6 +24,7 @@ from vconv.convert.libraries.base import (
     stock_transformers,
     understood,
 )
+from vconv.convert.libraries.transformers_backbones import BACKBONES, is_backbone, named_maps
 from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
@@ -58,11 +59,15 @@ def _heads(network: Network) -> dict[str, bool]:
     return {"add_pooling_layer": False} if POOLER in network.layout.heads and not network.head else {}
 
 
+def _class(network: Network) -> str:
+    return BACKBONES[network.layout.family].name if is_backbone(network) else _CLASSES[network.head]
+
+
 def _load(folder: Path, network: Network) -> nn.Module:
     # Of the tensors that it does not use, the ledger and the error below speak.
     heard = quiet("transformers") if network.observed else contextlib.nullcontext()
     with understood("transformers"), stock_transformers() as transformers, _without_progress_bars(), heard:
-        factory = getattr(transformers, _CLASSES[network.head])
+        factory = getattr(transformers, _class(network))
         model, notes = factory.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **_heads(network), **_STRICTLY
         )
@@ -84,8 +89,11 @@ def _build(folder: Path, network: Network) -> nn.Module:
         return _build_undeclared(folder, network)
     with understood("transformers"), stock_transformers() as transformers, torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
-        factory = getattr(transformers, _CLASSES[network.head])
-        model = cast("nn.Module", factory.from_config(config, trust_remote_code=False, **_heads(network)))
+        factory = getattr(transformers, _class(network))
+        if is_backbone(network):
+            model = cast("nn.Module", factory(config))
+        else:
+            model = cast("nn.Module", factory.from_config(config, trust_remote_code=False, **_heads(network)))
     for name, child in list(model.named_children()):
         if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
             setattr(model, name, type(child)(config))
@@ -137,6 +145,8 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
         return transformers_beyond.run(model, network, pixel_values)
     found: dict[str, Tensor] = {}
     options = _options(network, pixel_values)
+    if is_backbone(network):
+        return named_maps(network, model(pixel_values, **options))
     if network.head == CLASSIFIER:
         stock, classified = transformers_beyond.classified(model, pixel_values, options)
         found["logits"] = classified.logits

@@ -90,6 +90,8 @@ def asking(network: Network, names: Iterable[str]) -> Network:
         InputError: it has not all of them, or needs no block for any.
     """
     own, names = own_outputs(network), tuple(names)
+    if network.asked:
+        return _backbone(network, names)
     for name in names:
         lack = _lack(network, name, own)
         if lack:
@@ -111,6 +113,17 @@ def asking(network: Network, names: Iterable[str]) -> Network:
             fix="name a further output",
         )
     return asked
+
+
+def _backbone(network: Network, names: tuple[str, ...]) -> Network:
+    if names == network.asked:
+        return network
+    raise InputError(
+        f"{_OPTION} does not apply to a backbone, which is exported as it is",
+        got=", ".join(names),
+        expected=f"the feature maps that config.json names: {', '.join(network.asked)}",
+        fix=f"leave {_OPTION} out, or name the plain model in architectures of config.json",
+    )
 
 
 def _all_of(network: Network, names: tuple[str, ...], own: tuple[str, ...]) -> Network:

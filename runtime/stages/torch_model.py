@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.layer_outputs import layers_of
 from vconv.convert.architectures.outputs import Needed
 from vconv.convert.libraries.layers import Seen, find_blocks
 from vconv.convert.libraries.table import library_of
@@ -40,6 +41,9 @@ class TorchStages(Stages):
         require(self._network, Capability.BLOCKS)
         self._layers = session.outputs.layers
         self._blocks = find_blocks(self._model, self._network)[: Needed.by(self._network).blocks]
+        # The head needs the tokens after other blocks than the last only for outputs of these.
+        self._keeps = bool(layers_of(self._network))
+        self._after: dict[int, Tensor] = {}
         self._seen = Seen()
         self.names = stage_names(len(self._blocks))
         self._beside: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
@@ -85,11 +89,12 @@ class TorchStages(Stages):
         ((_, array),) = given.items()
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._session.device.torch_name)
         with contextlib.ExitStack() as recording:
+            begin = functools.cache(recording.enter_context)
 
             def record(tensor: Tensor) -> Tensor:
                 if recorder:
                     recorder.start(tensor)
-                    recording.enter_context(recorder)
+                    begin(recorder)
                 return tensor
 
             if stage == 0:
@@ -100,7 +105,10 @@ class TorchStages(Stages):
             arguments, options = self._beside[stage - 1]
             tokens = record(tensor.to(self._type))
             with self._reading():
-                return {TOKENS: as_array(self._blocks[stage - 1](tokens, *arguments, **options))}
+                found = self._blocks[stage - 1](tokens, *arguments, **options)
+            if self._keeps:
+                self._after[stage] = found
+            return {TOKENS: as_array(found)}
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -126,24 +134,22 @@ class TorchStages(Stages):
         with self._passed_by(passing):
             self._session.outputs.run(self._images)
         self._type = seen[0].dtype
-        self._seen = Seen({0: seen[0]})
         return seen[0]
 
     def _ended(self, tokens: Tensor, record: Callable[[Tensor], Tensor]) -> dict[str, Array]:
         """Run the head: all but the blocks, with the given tokens as the last block's result."""
 
         def passing(index: int, before: Tensor, *arguments: Any, **options: Any) -> Tensor:
-            return record(tokens.to(self._type)) if index == len(self._blocks) - 1 else before
+            if index == len(self._blocks) - 1:
+                return record(tokens.to(self._type))
+            return record(self._after[index + 1]) if self._keeps else before
 
-        before = Seen(dict(self._seen.tokens), dict(self._seen.attention))
-        for one in before.tokens.values():
-            record(one)
+        outputs, attention = self._session.outputs, dict(self._seen.attention)
         with self._passed_by(passing), self._reading():
-            given = self._session.outputs.run(self._images)
-        before.tokens[len(self._blocks)] = tokens.to(self._type)
-        self._seen.update(before)  # what the blocks gave that were skipped now
-        outputs = self._session.outputs.named(self._images, given, self._seen)
-        return {name: as_array(value) for name, value in zip(self._session.names, outputs, strict=True)}
+            given = outputs.run(self._images)
+        self._seen.attention.update(attention)  # that of blocks which were skipped now
+        named = outputs.named(self._images, given, self._seen)
+        return {name: as_array(value) for name, value in zip(self._session.names, named, strict=True)}
 
     @contextlib.contextmanager
     def _passed_by(self, passing: Pass) -> Iterator[None]:

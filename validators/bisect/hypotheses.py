@@ -102,7 +102,7 @@ def _without_norm(evidence: FailedVariant) -> str:
 
     A LayerNorm makes a token's mean 0 and its variance 1, and then scales and shifts each channel. So the
     output with the norm follows from the one without it by one factor and one shift a channel. The contrary
-    is not so: each token had a mean and a variance of its own.
+    is not so: the mean and the variance differ from token to token.
     """
     for name in evidence.failed:
         layer = find_layer(name)

@@ -253,6 +253,33 @@ def test_a_graph_for_any_size_has_these_outputs_at_any_size(
                 assert relative(found[output], value) < 1e-5
 
 
+def test_a_backbone_of_transformers_is_exported_as_what_it_is(tmp_path: Path) -> None:
+    config = transformers.Dinov2Config(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_ratio=2,
+        image_size=56,
+        patch_size=14,
+        out_features=["stage1"],
+    )
+    stock: Any = transformers.Dinov2Backbone(config).eval()
+    stock.save_pretrained(tmp_path / "backbone")
+    transformers.ViTImageProcessor(size={"height": 56, "width": 56}).save_pretrained(tmp_path / "backbone")
+    made = vconv.export(str(tmp_path / "backbone"), out=str(tmp_path / "out"))
+    assert {row["status"] for row in made["variants"]} == {"passed"}
+    images = images_of(tmp_path / "out")
+    with torch.no_grad():
+        (expected,) = stock(torch.from_numpy(images)).feature_maps
+    found = run(tmp_path / "out" / "model.onnx", images)
+    assert list(found) == ["feature_map_1"]
+    assert relative(found["feature_map_1"], expected.numpy()) < 1e-5
+    loaded: Any = transformers.Dinov2Backbone.from_pretrained(tmp_path / "out")
+    assert list(loaded.out_features) == ["stage1"]
+    assert vconv.bisect(tmp_path / "out", "onnx-fp32").passed
+    assert "import AutoImageProcessor, Dinov2Backbone" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_an_output_that_is_not_there_leaves_no_artifact(tmp_path: Path, refused: Refused) -> None:
     with refused(InputError, "no output feature_map_3", "block 3 of a network with the blocks 0 to 2"):
         workflows.export(shallow(DINOV2), "synthetic:1", tmp_path / "out", outputs="feature_map:3")
