@@ -61,7 +61,7 @@ class Library:
         run: runs a model on (B, 3, H, W) and returns the tokens and all other outputs of the library, by the
             names in :mod:`vconv.convert.architectures.outputs`.
         plain_attention: makes a model compute attention with plain operators while the context is open.
-        expose_attention: makes a model compute the attention of some of its blocks with a softmax that is an operator;
+        expose_attention: makes a model compute the attention of some of its blocks without a fused operator;
             returns for each the module that returns the probabilities, alone or last.
         symbolic_sizes: makes a model keep symbols of sizes while the context is open, where its library would
             make numbers of them and so fix the size of a graph.
