@@ -13,6 +13,8 @@ from typing import Any, cast
 import safetensors
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
 
 from vconv.convert.architectures.outputs import TOKENS
 from vconv.convert.libraries.base import Beyond, Library, parameters_without_data, quiet, shadowed, understood
@@ -109,12 +111,38 @@ def _tokens(model: Any, features: Tensor, pooled: Tensor) -> Tensor:
     return torch.cat([pooled.unsqueeze(1), patches], dim=1)
 
 
+class _Once(TorchFunctionMode):
+    """Computes a function of the same tensors only once, while it is active; then it returns that result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._results: dict[Any, Tensor] = {}
+        self._arguments: list[Any] = []  # kept, so that no other object gets the identity of one of them
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        leaves, form = tree_flatten((args, kwargs or {}))
+        values = (leaf if isinstance(leaf, int | float | str) else id(leaf) for leaf in leaves)
+        key = (func, form, *((type(leaf), value) for leaf, value in zip(leaves, values, strict=True)))
+        if key in self._results:
+            return self._results[key]
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self._results[key] = result
+            self._arguments.append(leaves)
+        return result
+
+
 def _observable(stock: Any, pixel_values: Tensor) -> Mapping[str, Tensor]:
-    """Run a model whose architecture is not declared; return what it gives as single tensors."""
+    """Run a model whose architecture is not declared; return what it gives as single tensors.
+
+    Its head gives two outputs, and is run for each. What both runs compute is computed once: it may have
+    GELUs, which would be counted twice, but which a graph has once.
+    """
     features = stock.forward_features(pixel_values)
-    found = {TOKENS: features, "pooled": stock.forward_head(features, pre_logits=True)}
-    if stock.num_classes:
-        found["logits"] = stock.forward_head(features)
+    with _Once():
+        found = {TOKENS: features, "pooled": stock.forward_head(features, pre_logits=True)}
+        if stock.num_classes:
+            found["logits"] = stock.forward_head(features)
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 

@@ -128,21 +128,13 @@ class Source:
         """How the outputs differ from those of the network that the checkpoint is from, if they do."""
         if not self.regrouped:
             return ()
-        theirs, ours = self.regrouped.stored.numbers, self.network
-        found = list(self.regrouped.losses)
-        numbers, has = ours.numbers, OUTPUTS["pooled"].has(ours)
-        if numbers.pooling != theirs.pooling and self.pool is None:
-            pooled = f"is {numbers.pooling}, not {theirs.pooling}" if has else "is left out"
-            found.append(f"the output pooled {pooled}")
-        if numbers.epsilon != theirs.epsilon:
-            found.append(f"every LayerNorm adds {numbers.epsilon:g} to the variance, not {theirs.epsilon:g}")
-        size = self.library.image_size(self.config, self.preprocessor)
-        if numbers.positions and not ours.registers and size != numbers.image:
-            found.append(
-                f"for images of {size[0]}x{size[1]}, {ours.library} resamples the position embedding "
-                f"of {numbers.image[0]}x{numbers.image[1]} in another way than {self.regrouped.home}"
-            )
-        return tuple(found)
+        changed = changed_outputs(self.stored, self.network, self.image_size, self.pool is None)
+        return (*self.regrouped.losses, *changed)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The (height, width) of the images that the image processor makes."""
+        return self.library.image_size(self.config, self.preprocessor)
 
     @property
     def stored_periods(self) -> tuple[float, ...] | None:
@@ -174,6 +166,29 @@ class Source:
         """Hash of both configurations; together with the hash of the weights, it identifies a model."""
         text = json.dumps([dict(self.config), dict(self.preprocessor)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def changed_outputs(theirs: Network, ours: Network, size: tuple[int, int], pooling: bool = True) -> list[str]:
+    """Return how the outputs of a network change if another home builds it with the same weights.
+
+    Args:
+        theirs: the network.
+        ours: the same network as the other home builds it.
+        size: (height, width) of the images.
+        pooling: whether another pooling counts.
+    """
+    before, after, found = theirs.numbers, ours.numbers, []
+    if after.pooling != before.pooling and pooling:
+        pooled = f"is {after.pooling}, not {before.pooling}" if OUTPUTS["pooled"].has(ours) else "is left out"
+        found.append(f"the output pooled {pooled}")
+    if after.epsilon != before.epsilon:
+        found.append(f"every LayerNorm adds {after.epsilon:g} to the variance, not {before.epsilon:g}")
+    if after.positions and not ours.registers and size != after.image:
+        found.append(
+            f"for images of {size[0]}x{size[1]}, {ours.library} resamples the position embedding "
+            f"of {after.image[0]}x{after.image[1]} in another way than {theirs.layout.home}"
+        )
+    return found
 
 
 def write_configurations(folder: Path, config: Config, preprocessor: Config) -> None:

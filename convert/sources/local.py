@@ -20,7 +20,7 @@ from vconv.convert.libraries import widening
 from vconv.convert.libraries.readers import refuse_unfit
 from vconv.convert.sources import configurations
 from vconv.convert.sources.base import STORED, Origin, Source, digest_of, write_configurations
-from vconv.convert.sources.regrouping import in_layout_of
+from vconv.convert.sources.recognised import in_layout_of
 from vconv.disk import require_space
 from vconv.errors import WeightsError
 from vconv.hashes import sha256_of

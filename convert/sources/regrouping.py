@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vconv.convert.architectures.base import Capability, Numbers, Part
+from vconv.convert.architectures.base import Part
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.layouts.base import Use
@@ -26,10 +26,10 @@ from vconv.convert.network import Network
 from vconv.convert.weights import values
 from vconv.convert.weights.checkpoint import WeightsPlan
 from vconv.convert.weights.ledger import ADDED, MatchedTensor, match_tensors
-from vconv.convert.weights.recognition import Fit, canonical, recognise, refusal
+from vconv.convert.weights.pieces import NARROW
+from vconv.convert.weights.recognition import Fit, canonical
 from vconv.convert.weights.regroup import regrouped, runs_of_parts
 from vconv.convert.weights.values import KINDS, Bias, Values
-from vconv.errors import WeightsError
 from vconv.types import WEIGHTS_FILE, Config, Say
 
 EPSILON = "layer_norm_eps"
@@ -77,7 +77,7 @@ class Regrouped:
 
 
 @dataclass
-class _Work:
+class Work:
     """What is decided about the parts of a network.
 
     Args:
@@ -105,60 +105,6 @@ class _Work:
         self.proofs[part] = why
 
 
-def in_layout_of(
-    config: dict[str, Any],
-    entries: Mapping[str, TensorEntry],
-    scratch: Path,
-    stated: str | None,
-    published: bool,
-    theirs: Numbers | None,
-    say: Say,
-) -> tuple[dict[str, Any], Regrouped | None]:
-    """Make weights in another layout into weights in that of a configuration, if they do not have it.
-
-    Args:
-        config: the configuration.
-        entries: the tensors.
-        scratch: the folder with the weights.
-        stated: the home of their layout; None to recognise it.
-        published: whether the configuration is the published one, so that the flags of biases in it say
-            nothing of these weights.
-        theirs: the numbers in the configuration of another library beside the weights; None without one.
-        say: receives progress lines.
-
-    Returns:
-        The configuration of the original, and how it was made; None if the weights have its layout.
-
-    Raises:
-        WeightsError: the weights have another layout than the stated one, or cannot be converted.
-    """
-    own = network(config, entries)
-    lack = own.lack(Capability.ROLES)
-    if lack and stated:
-        raise WeightsError(
-            "--weights-layout does not apply to this system",
-            got=lack,
-            expected="an architecture whose layouts are declared",
-            fix="omit --weights-layout",
-        )
-    if lack:
-        return config, None
-    shapes = {name: entry.shape for name, entry in entries.items()}
-    found = recognise(own, shapes, stated)
-    same = found.network.layout is own.layout
-    if same and (not published or found.network.tensors() == own.tensors()):
-        return config, None
-    if found.faults:
-        if same:
-            return config, None  # the conversion says what is wrong with them
-        raise refusal(found, own.layout, shapes)
-    if theirs and not same:
-        numbers = replace(found.network.numbers, epsilon=theirs.epsilon, pooling=theirs.pooling)
-        found = replace(found, network=replace(found.network, known=numbers))
-    regrouped = regroup(found, config, scratch, say)
-    return dict(regrouped.config), regrouped
-
-
 def regroup(found: Fit, config: Config, scratch: Path, say: Say) -> Regrouped:
     """Make a checkpoint into an original of the library of a configuration.
 
@@ -182,8 +128,8 @@ def regroup(found: Fit, config: Config, scratch: Path, say: Say) -> Regrouped:
     biases = values.biases(stored, by_key, masks)
     config, target = _fitted(config, stored, biases)
     say(f"converting from the layout of {stored.layout.family} to that of {target.layout.family}")
-    work = _decide(stored, target, by_key, biases)
-    added = _write_added(scratch / ADDED_FILE, work)
+    work = decide(stored, target, by_key, biases)
+    added = write_added(scratch / ADDED_FILE, work, parameters)
     matches = [
         *match_tensors(stored, parameters),
         *(MatchedTensor(name, "", name, entry, proof=work.added[name][1]) for name, entry in added.items()),
@@ -192,7 +138,7 @@ def regroup(found: Fit, config: Config, scratch: Path, say: Say) -> Regrouped:
     runs = runs_of_parts(stored)
     folded = {run.key for part in work.folded for run in runs[part]}
     placed = [replace(pair, folded=pair.canonical in folded) for pair in placed]
-    WeightsPlan(scratch / WEIGHTS_FILE, placed, dropped).write(say=say)
+    WeightsPlan(scratch / WEIGHTS_FILE, placed, dropped, keep=True).write(say=say)
     extras, periods = _extras(found, by_key)
     return Regrouped(
         stored=stored,
@@ -242,11 +188,11 @@ def _sizes(net: Network) -> dict[str, int]:
     return {part: size for group in net.groups() for part, size in group.parts.items() if size}
 
 
-def _decide(
+def decide(
     stored: Network, target: Network, by_key: Mapping[str, TensorEntry], biases: Mapping[str, Bias]
-) -> _Work:
+) -> Work:
     """Decide on every part that only one of two networks stores, or that is not stored as it is used."""
-    work, have, want = _Work(), _sizes(stored), _sizes(target)
+    work, have, want = Work(), _sizes(stored), _sizes(target)
     parts = target.layout.architecture.parts
     for part, size in want.items():
         bias = biases.get(_kind(part))
@@ -287,19 +233,23 @@ def _neutral(part: str, parts: Mapping[str, Part]) -> bool:
     return row.unused or _kind(part) in KINDS or part == "cls_position"
 
 
-def _write_added(path: Path, work: _Work) -> dict[str, TensorEntry]:
-    planned = [
-        PlannedTensor(name, "F32", value.shape, partial(_bytes, value))
-        for name, (value, _) in work.added.items()
-    ]
+def write_added(path: Path, work: Work, beside: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """Write the added tensors, each in the narrow type of the checkpoint's own if that holds its values.
+
+    Args:
+        path: the file to write; no file is written if there are none.
+        work: the tensors.
+        beside: the tensors of the checkpoint.
+    """
+    narrow = {entry.dtype for entry in beside.values()} & NARROW
+    planned = []
+    for name, (value, _) in work.added.items():
+        dtype, raw = values.exact_bytes(value, narrow)
+        planned.append(PlannedTensor(name, dtype, value.shape, partial(tuple, (raw,))))
     if not planned:
         return {}
     safetensors_file.write(path, planned)
     return safetensors_file.read_header(path)
-
-
-def _bytes(value: Values) -> tuple[bytes]:
-    return (np.ascontiguousarray(value, "<f4").tobytes(),)
 
 
 def _extras(

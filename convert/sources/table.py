@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from vconv.types import Say, silent
 DEFAULT_HUB = "huggingface"
 POOLS = ("cls", "avg")
 """Choices of the pooling of timm's systems."""
+_OR_ALLOW = "choose a system of another library, or accept the loss with --allow-lossy"
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
         source = _sized(source, request.size)
     if request.outputs:
         source = replace(source, outputs=asking(source.network, request.outputs).asked)
-    _refuse_losses(source, request)
+    refuse_losses(source.losses, request.allow_lossy, _OR_ALLOW)
     return _with_periods(source, request.periods) if request.periods else source
 
 
@@ -170,14 +171,18 @@ def _pooling_to_keep(source: Source, say: Say) -> str | None:
     return None
 
 
-def _refuse_losses(source: Source, request: Request) -> None:
-    """Refuse a conversion from another layout that changes outputs, unless the user allows it."""
-    if source.losses and not request.allow_lossy:
+def refuse_losses(losses: Sequence[str], allowed: bool, fix: str) -> None:
+    """Refuse a conversion to another layout that changes outputs, unless the user allows it.
+
+    Raises:
+        WeightsError: there are losses that are not allowed.
+    """
+    if losses and not allowed:
         raise WeightsError(
             "this conversion changes the outputs",
-            got="; ".join(source.losses),
+            got="; ".join(losses),
             expected="a conversion after which the network computes the same",
-            fix="choose a system of another library, or accept the loss with --allow-lossy",
+            fix=fix,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,6 +42,24 @@ def values_of(entry: TensorEntry) -> Values:
         WeightsError: a value is not finite.
     """
     return np.frombuffer(b"".join(checkpoint.widened(entry)), "<f4").reshape(entry.shape)
+
+
+def exact_bytes(value: Values, narrow: Collection[str]) -> tuple[str, bytes]:
+    """Return a tensor's bytes in the one narrow type that is given, if it holds every value; else in F32.
+
+    Returns:
+        The type, and the bytes.
+    """
+    exact = np.ascontiguousarray(value, "<f4")
+    if set(narrow) == {"BF16"}:
+        bits = exact.view("<u4")
+        if not (bits & 0xFFFF).any():
+            return "BF16", (bits >> 16).astype("<u2").tobytes()
+    elif set(narrow) == {"F16"}:
+        half = exact.astype("<f2")
+        if np.array_equal(half.astype("<f4"), exact):
+            return "F16", half.tobytes()
+    return "F32", exact.tobytes()
 
 
 def of_part(part: str, stored: Network, entries: Entries) -> Values:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from vconv import documents
 from vconv.artifact import schema1
 from vconv.artifact.records import (
+    AuthorsRecord,
     AxisRecord,
     ComplexityRecord,
     FileRecord,
@@ -45,8 +46,9 @@ class Manifest(Record):
     ``size`` is the (height, width) of the images that the image processor makes. ``without_weights`` means
     that export left the weights file out; the file's hash is still in ``files``, for ``vconv fill``.
     ``original`` is None in manifests of schema 1: the catalog describes their originals. ``complexity`` is
-    the complexity of the original; None if it was not counted. ``meanings`` says of each output of a single
-    block which block it is after, and whether it has the final norm.
+    the complexity of the original; None if it was not counted. ``authors`` describes the weights for the
+    authors' own code; None if there are none. ``meanings`` says of each output of a single block which
+    block it is after, and whether it has the final norm.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -63,6 +65,7 @@ class Manifest(Record):
     files: dict[Inside, FileRecord]
     without_weights: bool
     complexity: ComplexityRecord | None = None
+    authors: AuthorsRecord | None = None
     meanings: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("variants")

@@ -252,6 +252,19 @@ class ComplexityRecord(Record):
     activations: Count
 
 
+class AuthorsRecord(Record):
+    """A file with the same weights in the layout of the authors' repository, for the authors' own code.
+
+    ``ledger`` is the file with its ledger, ``family`` the name of the layout. ``losses`` says how the outputs
+    of the authors' code differ from the artifact's.
+    """
+
+    path: Inside
+    ledger: Inside
+    family: str
+    losses: tuple[str, ...] = ()
+
+
 class FileRecord(Record):
     """The hash and the size of one file."""
 

@@ -319,8 +319,9 @@ _CONVERTING = (
     ),
     click.option(
         "--layout",
-        type=click.Choice(["transformers", "timm"]),
-        help="Whose names and shapes the weights of the artifact get. The artifact is one of that library.  "
+        type=click.Choice(["transformers", "timm", "facebook"]),
+        help="Whose names and shapes the weights of the artifact get. The artifact is one of that library. "
+        "facebook adds facebook/model.safetensors, which the authors' own code loads.  "
         "[default: the library of the system]",
     ),
     click.option(

@@ -29,6 +29,7 @@ from vconv.validators.checks.integrity import (
 )
 from vconv.validators.checks.preprocessing import RecordedInputs, verify_preprocessing
 from vconv.validators.faults import classes
+from vconv.workflows import authors_weights
 from vconv.workflows.image_graph import check_image_graphs, skip_image_graphs
 
 
@@ -89,6 +90,7 @@ def check_artifact(
     verified()
     checks += [*verify_made_later(artifact), verify_variants(made)]
     checks.append(verify_ledger(artifact.ledger, artifact.entries, say))
+    checks += authors_weights.check_with_ledger(artifact, say)
     graphs = {}
     for record in made.variants:
         if record.engine in graph_engines():
@@ -136,4 +138,5 @@ def compare_with_original(artifact: Artifact, source: Source, say: Say = silent)
     return [
         verify_architecture(artifact.network, source.network),
         verify_tensors(artifact.ledger, original, artifact.entries, fault_of, say, source.matches),
+        *authors_weights.check_with_original(artifact, source, say),
     ]

@@ -45,7 +45,7 @@ from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.checks.integrity import verify_tensors
 from vconv.validators.faults import classes
 from vconv.validators.report.rows import VariantRow
-from vconv.workflows import candidates, card, originals
+from vconv.workflows import authors_weights, candidates, card, originals
 from vconv.workflows.background import in_background
 from vconv.workflows.export_manifest import assemble
 from vconv.workflows.image_graph import check_image_graphs
@@ -111,7 +111,8 @@ def export(
         outputs: the outputs of every variant, such as ``pooled,cls,feature_map:3,6,9,12,attention:12``, or a
             list of such texts; by default, those that the network has. See docs/weights.md.
         layout: whose names and shapes the artifact's weights get, ``transformers`` or ``timm``; by default,
-            those of the system's library. The artifact is then one of the other library's system.
+            those of the system's library. The artifact is then one of the other library's system. With
+            ``facebook``, it also gets the weights in the layout of the authors, for their own code.
         weights_layout: the layout of the weights, if it is not to be recognised: ``transformers``, ``timm``
             or ``facebook``.
         allow_lossy: whether a conversion from another layout may change the outputs.
@@ -138,6 +139,7 @@ def export(
     """
     start = time.perf_counter()
     _check_options(batch, opset, seed, bool(images), golden, out)
+    for_authors = authors_weights.wanted(layout, without_weights)
     sizes = _size_request(size)
     any_size = bool(sizes and sizes.dynamic)
     if any_size and gears:
@@ -150,7 +152,7 @@ def export(
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
     named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
-    system = counterpart(named, layout) if layout else named
+    system = counterpart(named, layout) if layout and not for_authors else named
     if place is None and system is not named:
         place = f"hub:{named.hub_id}"
     target = Path(DEFAULT_OUT) / system.name if out is None else Path(out)
@@ -174,12 +176,14 @@ def export(
         pixel_values, names = originals.sample(source.folder, photographs, seed, made_size)
         steps = _image_processing(source) if with_preprocessing else None
         prepared = prepare(folder, source, say, keep_dtype)
+        beside = authors_weights.planned(folder, source, keep_dtype, allow_lossy) if for_authors else None
         if order:
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
             passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size, steps)
             lines, sha256, tensors = writing()
+        authors, compared = authors_weights.written(beside, folder, say)
         conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
         if golden:
@@ -203,12 +207,11 @@ def export(
             for graph in (*GRAPHS, *([FROM_IMAGES] if steps else []))
             for fixed in (batch if graph.for_npu else None,)
         ]
-        checks = [tensors, *(check for graph in graphs for check in check_graph(graph))]
+        checks = [tensors, *compared, *(check for graph in graphs for check in check_graph(graph))]
         if order:
             offline_model.make(folder, stage.scratch, order, made_size, batch, say)
-        made = assemble(
-            system, source, conversion, made_size, graphs, reference, names, without_weights, folder, order
-        )
+        given = (system, source, conversion, made_size, graphs, reference, names, without_weights, folder)
+        made = assemble(*given, order, authors)
         artifact = Artifact(folder, made)
         rows: tuple[VariantRow, ...] = ()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

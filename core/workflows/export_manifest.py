@@ -10,6 +10,7 @@ from vconv._version import VERSION
 from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import ORIGINAL_FOLDER, Manifest
 from vconv.artifact.records import (
+    AuthorsRecord,
     ComplexityRecord,
     ContractRecord,
     FileRecord,
@@ -57,6 +58,7 @@ def assemble(
     without_weights: bool,
     folder: Path,
     order: CompileOrder | None = None,
+    authors: AuthorsRecord | None = None,
 ) -> Manifest:
     """Build the manifest of a finished artifact.
 
@@ -71,6 +73,7 @@ def assemble(
         without_weights: whether the weights file will be left out.
         folder: the folder with all files but the manifest.
         order: how the offline model is compiled; None without an offline model.
+        authors: the weights for the authors' code; None without them.
     """
     net, any_size = conversion.network, bool(source.size and source.size.dynamic)
     inspected = {graph.path.relative_to(folder).as_posix(): graph for graph in graphs}
@@ -158,6 +161,7 @@ def assemble(
         },
         without_weights=without_weights,
         complexity=ComplexityRecord(**asdict(complexity.measure(source.folder, source.network, size))),
+        authors=authors,
         meanings=meanings(net),
     )
 

@@ -21,10 +21,12 @@ from vconv.artifact.manifest import Manifest
 from vconv.artifact.records import PatchRecord, TensorRecord, VariantRecord
 from vconv.convert.architectures.base import Kind
 from vconv.convert.architectures.outputs import meanings
+from vconv.convert.layouts.table import LAYOUTS
 from vconv.convert.libraries.readers import network as describe
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches import qkv_bias, rope_periods, table
+from vconv.convert.sources.authors import AUTHORS_WEIGHTS
 from vconv.convert.sources.base import LIBRARYS, STORED, SYNTHETIC
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import Line
@@ -100,6 +102,18 @@ def _source(evidence: Evidence) -> str:
 def _golden(evidence: Evidence) -> str:
     recorded = any(name.startswith("golden/") for name in evidence.made.files)
     return _differs("whether a reference is recorded", evidence.made.golden is not None, recorded)
+
+
+def _authors(evidence: Evidence) -> str:
+    made = evidence.made
+    said = made.authors is not None
+    wrong = _differs("whether there are weights for the authors' code", said, AUTHORS_WEIGHTS in made.files)
+    if wrong or made.authors is None:
+        return wrong
+    layout = LAYOUTS.get(made.authors.family)
+    ours = evidence.artifact.network.layout.architecture
+    family = layout.family if layout and layout.architecture is ours else f"no layout of {ours.name}"
+    return _differs("the layout of the weights for the authors' code", made.authors.family, family)
 
 
 def _size(evidence: Evidence) -> str:
@@ -333,6 +347,7 @@ CLAIMS: Mapping[str, Claim] = {
     "system": Claim(_system, "the configuration and the weights describe this library, family and head"),
     "source": Claim(_source, "its kind says whether it is synthetic"),
     "golden": Claim(_golden, "there is a recording, or none"),
+    "authors": Claim(_authors, "there are weights for their code in a layout of this network, or none"),
     "size": Claim(_size, "the image processor makes images of this size"),
     "variants": Claim(_variants, "each variant that every artifact has is run from its own file"),
     "precision": Claim(_precision, "the types of the weights in the file and in each graph"),

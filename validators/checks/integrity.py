@@ -59,6 +59,7 @@ def verify_files(artifact: Artifact, say: Say = silent) -> Check:
     unlisted |= {variant.path for variant in manifest.variants if variant not in manifest.made_later}
     unlisted |= {manifest.golden.path} if manifest.golden else set()
     unlisted |= {variant.weights for variant in manifest.variants if variant.weights}
+    unlisted |= {manifest.authors.path, manifest.authors.ledger} if manifest.authors else set()
     unlisted |= set(manifest.original.configurations.values()) if manifest.original else set()
     unlisted -= manifest.files.keys()
     if unlisted:

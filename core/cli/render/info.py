@@ -56,6 +56,10 @@ def artifact(document: Document) -> None:
         marked("note", f"the weights were converted from the layout of {source['layout']}")
     for loss in source["losses"]:
         marked("warning", f"this conversion changed the outputs: {loss}")
+    if document["authors"]:
+        marked("note", f"{document['authors']['path']} has the weights for the authors' own code")
+        for loss in document["authors"]["losses"]:
+            marked("warning", f"with the authors' code, the outputs are not the artifact's: {loss}")
     show("")
     _variants(document)
     show("")

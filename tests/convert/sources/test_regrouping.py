@@ -13,6 +13,20 @@ import published_formulas as published
 import pytest
 import safetensors.torch
 import torch
+from layout_files import (
+    GATED,
+    TIMM2,
+    TIMM3,
+    TIMM_VIT,
+    TRANSFORMERS2,
+    TRANSFORMERS3,
+    VIT,
+    distance,
+    matching,
+    opened,
+    pictures,
+    stock_folder,
+)
 from published_formulas import DINOV2, DINOV3, WIDTH, State, drawn, tokens
 from torch import Tensor
 
@@ -32,29 +46,10 @@ from vconv.validators.accuracy import golden
 from vconv.validators.checks.integrity import verify_ledger, verify_tensors
 
 Refused = Callable[..., AbstractContextManager[None]]
-TRANSFORMERS3, TIMM3 = "dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m"
-TRANSFORMERS2, TIMM2 = "dinov2-large", "vit_small_patch14_reg4_dinov2.lvd142m"
-VIT, TIMM_VIT = "vit-base-patch16-224-in21k", "vit_base_patch16_224.orig_in21k"
 CASES = [(DINOV3, TRANSFORMERS3, 4), (DINOV3, TIMM3, 4), (DINOV2, TRANSFORMERS2, 0), (DINOV2, TIMM2, 4)]
 """The family, the system that it is converted for, and the number of registers."""
 each = pytest.mark.parametrize(("family", "name", "registers"), CASES)
 third = pytest.mark.parametrize("name", [TRANSFORMERS3, TIMM3])
-
-
-def small(name: str) -> System:
-    """Return the miniature of a system, with a position embedding for its own image size."""
-    system = miniature(SYSTEMS[name])
-    side = published.GRID * 14
-    return replace(system, config={**system.config, "image_size": side}) if name == TRANSFORMERS2 else system
-
-
-def opened(name: str, state: State, folder: Path, lines: list[str] | None = None, **options: Any) -> Source:
-    """Save a state dict as a file, and open it as weights of a system."""
-    folder.mkdir(parents=True)
-    (folder / "scratch").mkdir()
-    torch.save(state, folder / "weights.pth")
-    asked = Request(small(name), str(folder / "weights.pth"), **options)
-    return open_source(asked, folder / "scratch", silent if lines is None else lines.append)
 
 
 def made(source: Source, folder: Path) -> Conversion:
@@ -75,16 +70,6 @@ def outputs(source: Source, folder: Path, images: Tensor) -> tuple[dict[str, Any
     return reference, dict(zip(reference, (value.numpy() for value in found), strict=True))
 
 
-def pictures(family: str) -> Tensor:
-    side = published.GRID * published.PATCH[family]
-    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
-
-
-def distance(actual: Any, expected: Any) -> float:
-    actual, expected = np.float64(actual), np.float64(expected)
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
-
-
 @each
 def test_a_file_of_the_authors_gives_the_outputs_of_the_published_formulas(
     family: str, name: str, registers: int, tmp_path: Path
@@ -95,14 +80,6 @@ def test_a_file_of_the_authors_gives_the_outputs_of_the_published_formulas(
         assert distance(found["last_hidden_state"], expected) < 2e-6
         assert distance(found["pooled"], expected[:, 0]) < 2e-6
     assert np.abs(expected).max() > 1
-
-
-GATED = [
-    (DINOV3, "dinov3-vits16plus", {"gated": True}),
-    (DINOV3, "vit_small_plus_patch16_dinov3.lvd1689m", {"gated": True}),
-    (DINOV3, "dinov3-vit7b16", {"gated": True, "bias": None}),
-    (DINOV2, "vit_giant_patch14_reg4_dinov2.lvd142m", {"gated": True, "hidden": 96}),
-]
 
 
 @pytest.mark.parametrize(("family", "name", "options"), GATED)
@@ -354,30 +331,6 @@ FAMILIES = [
     ("dinov3-convnext-tiny", "convnext_tiny.dinov3_lvd1689m"),
 ]
 """The same networks in both libraries. timm's registers come first: on the way back, nothing is a sum."""
-
-
-def matching(name: str, other: str) -> dict[str, System]:
-    """Return the miniatures of two systems, with the same position embedding."""
-    systems = [miniature(SYSTEMS[name]), miniature(SYSTEMS[other])]
-    (side,) = (row.config["pretrained_cfg"]["input_size"][1] for row in systems if row.library == "timm")
-    return {
-        row.name: row if row.library == "timm" else replace(row, config={**row.config, "image_size": side})
-        for row in systems
-    }
-
-
-def stock_folder(system: System, folder: Path) -> State:
-    """Save what a library builds, with random values, as a user has it; return the tensors."""
-    folder.mkdir()
-    drawn_source = open_source(Request(system, "synthetic:3"), folder)
-    mapped = safetensors.torch.load_file(folder / "model.safetensors")
-    tensors = {name: value.clone() for name, value in mapped.items()}
-    for name, value in tensors.items():
-        if name.endswith(("q_proj.bias", "v_proj.bias")):
-            value += 0.1
-    safetensors.torch.save_file(tensors, folder / "model.safetensors")
-    assert drawn_source.regrouped is None
-    return tensors
 
 
 @pytest.mark.parametrize(("name", "other"), FAMILIES)

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from vconv.catalog.systems import System
+from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.convert.libraries import widening
 from vconv.convert.sources.base import Source
 from vconv.runtime.engines import onnxruntime
@@ -49,3 +49,17 @@ def test_an_artifact_keeps_bfloat16_and_its_graphs_compute_in_float32(
     assert {row.status for row in report.variants if not row.variant.startswith("original")} == {
         Status.PASSED
     }
+
+
+def test_weights_in_another_layout_stay_as_narrow_as_they_came(
+    small_system: System, narrow: Path, tmp_path: Path
+) -> None:
+    timm = miniature(SYSTEMS["vit_small_patch16_dinov3.lvd1689m"])
+    made = export(timm, narrow, tmp_path / "made", keep_dtype=True)
+    assert [row["status"] for row in made["variants"]] == ["passed"] * 3
+    tensors = safetensors.torch.load_file(tmp_path / "made" / WEIGHTS_FILE)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    assert validate(tmp_path / "made", narrow, quick=True).passed
+    given = safetensors.torch.load_file(narrow / WEIGHTS_FILE)
+    parts = [given[f"layer.1.attention.{name}_proj.weight"] for name in "qkv"]
+    assert torch.equal(tensors["blocks.1.attn.qkv.weight"], torch.cat(parts))

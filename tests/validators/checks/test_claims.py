@@ -103,6 +103,10 @@ LIES: dict[str, tuple[str, Lie]] = {
     "another IR version": ("graphs", lambda m: graphs(m, ir_version=10)),
     "other operators": ("graphs", lambda m: graphs(m, operators={"Conv": 1})),
     "a graph without a description": ("graphs", lambda m: each(m, graph=None)),
+    "weights for the authors' code that are not there": (
+        "authors",
+        lambda m: m.update(authors={"path": "config.json", "ledger": "ledger.json", "family": "dinov2"}),
+    ),
     "fewer tensors": ("ledger", lambda m: m["ledger"].update(tensors=1)),
     "fewer parameters": ("parameters", lambda m: m["complexity"].update(parameters=7)),
     "no patches": ("patches", lambda m: (m.update(patches=[]), without_patch(m, *PATCHES))),
