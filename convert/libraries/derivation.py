@@ -11,7 +11,7 @@ import functools
 import json
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vconv.convert.architectures.base import CLASSIFIER, Kind, Observed, Shapes
-from vconv.convert.architectures.outputs import OUTPUTS
+from vconv.convert.architectures.outputs import OUTPUTS, place_of
 from vconv.convert.layouts.derived import Stored, derived
 from vconv.convert.libraries import models
 from vconv.convert.libraries.base import understood
@@ -131,9 +131,10 @@ def integers(network: Network) -> dict[str, torch.Tensor]:
     with tempfile.TemporaryDirectory(prefix="vconv-") as name:
         (Path(name) / CONFIG_FILE).write_text(json.dumps(dict(network.config)))
         model = library.build(Path(name), network)
-    keys = library.beyond.stored(model)
-    found = model.state_dict().items()
-    return {keys[name]: tensor for name, tensor in found if not tensor.is_floating_point()}
+    whole = library.beyond.whole(network.config)
+    keys = library.beyond.stored(model, network.config)
+    found = (whole or model).state_dict().items()
+    return {name if whole else keys[name]: tensor for name, tensor in found if not tensor.is_floating_point()}
 
 
 def _names(seen: _Seen, held: Collection[str]) -> tuple[dict[str, str], str]:
@@ -188,9 +189,9 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
     plain = LIBRARIES[library].plain_attention(model, nothing)
     with models.caches_cleared(model), mode, torch.no_grad(), plain, understood(library, "outputs"), watch:
         given = LIBRARIES[library].run(model, nothing, torch.empty(_FRAMES, beyond.images(config)[0], *size))
-        found = {name: tuple(map(int, given[name].shape)) for name in OUTPUTS if name in given}
+        found = {name: tuple(map(int, given[name].shape)) for name in sorted(given, key=place_of)}
     _require_plain(library, watch, given)
-    stored = beyond.stored(model)
+    stored, whole = beyond.stored(model, config), beyond.whole(config)
     persistent = set(model.state_dict())
     tensors = tuple(
         _Tensor(
@@ -204,7 +205,24 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
         )
         for name, tensor in _state(model)
     )
+    if whole:
+        tensors = tuple(_with_unused(tensors, whole))
     return _Seen(tensors, found, watch.kernels, watch.spelled_out, beyond.is_one_of_several(model))
+
+
+def _with_unused(tensors: Iterable[_Tensor], whole: nn.Module) -> Iterator[_Tensor]:
+    """Yield the tensors of a whole network in its order: those of the part that runs, and the unused ones."""
+    known, persistent = {tensor.key: tensor for tensor in tensors}, set(whole.state_dict())
+    for name, tensor in _state(whole):
+        yield known.get(name) or _Tensor(
+            name,
+            name,
+            tuple(tensor.shape),
+            kind=_kind(tensor),
+            role=_role(whole, name),
+            persistent=name in persistent,
+            used=False,
+        )
 
 
 def _state(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
