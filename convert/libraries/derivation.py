@@ -218,7 +218,7 @@ def _with_unused(tensors: Iterable[_Tensor], whole: nn.Module) -> Iterator[_Tens
             name,
             name,
             tuple(tensor.shape),
-            kind=_kind(tensor),
+            kind=Kind.NOT_BUILT if tensor.is_floating_point() else Kind.INTEGER,
             role=_role(whole, name),
             persistent=name in persistent,
             used=False,
