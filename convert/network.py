@@ -80,6 +80,8 @@ class Network:
             what was observed of the network.
         head: ``pooler`` or ``classifier`` if the network has the tensors of that head, else empty.
         stored_periods: the RoPE periods that the original checkpoint stores; None if it stores none.
+        asked: the outputs that are asked for, in the order of :mod:`vconv.convert.architectures.outputs`;
+            empty for those that every network has.
     """
 
     layout: Layout
@@ -88,6 +90,7 @@ class Network:
     known: Numbers | Observed
     head: str
     stored_periods: tuple[float, ...] | None = None
+    asked: tuple[str, ...] = ()
 
     @property
     def numbers(self) -> Numbers:

@@ -18,6 +18,8 @@ GREATEST_SIDE = 8192
 """The greatest height or width of an image, in pixels, that vconv exports a graph for."""
 CLASSIFIER = "classifier"
 """The name of the classification head, and the flag of a configuration that asks for this head explicitly."""
+BACKBONE = "backbone"
+"""The flag of a network whose class returns feature maps of some blocks."""
 NO_CLS_POSITION = "no_embed_class"
 """The flag of a network whose class token has no learned position embedding, as timm calls it."""
 PLAIN_MLP, GATED_MLP = "plain_mlp", "gated_mlp"
@@ -26,6 +28,8 @@ POOLER = "pooler"
 """The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
 """Roles of the tensors that turn an image into tokens, before the first block."""
+FINAL_NORM = "norm"
+"""The name of the norm that is applied to the tokens after the last block."""
 BLOCK = "blocks.{i}"
 """Prefix of the names of the tensors of block ``i``."""
 STAGE = "stages.{s}"
@@ -313,7 +317,7 @@ def heads(pooler: bool = False) -> dict[str, Part]:
     applied after the pooling.
     """
     parts = {
-        **norm("norm"),
+        **norm(FINAL_NORM),
         **norm("pooled_norm"),
         **linear(CLASSIFIER, "head", "head_bias", ("labels", "width"), CLASSIFIER),
         **linear("wide_classifier", "head", "head_bias", ("labels", "double_width"), CLASSIFIER),

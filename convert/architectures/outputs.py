@@ -1,7 +1,7 @@
 """The table of outputs: their names and shapes, in the order that every graph and report uses.
 
 A new output needs one row here, and a library that returns it. An output that is a slice of the tokens needs
-only the row.
+only the row. Those of single blocks are in :mod:`.layer_outputs`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vconv.convert.architectures.base import CLASSIFIER, POOLER, Capability
+from vconv.convert.architectures.base import CLASSIFIER, FINAL_NORM, POOLER, Capability
+from vconv.convert.architectures.layer_outputs import (
+    ATTENTION_PARTS,
+    LAYER_OUTPUTS,
+    Grid,
+    find_layer,
+    layers_of,
+)
 from vconv.convert.network import Network
-from vconv.types import PATCHES_AXIS, TOKENS_AXIS
+from vconv.types import COLUMNS_AXIS, PATCHES_AXIS, ROWS_AXIS, TOKENS_AXIS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_COUNTS = (6, 35)
-"""Two numbers of patches, to see which axes of an output depend on it."""
+_GRIDS = (Grid(2, 3), Grid(5, 7))
+"""Two grids of patches, to see which axes of an output depend on them."""
 TOKENS = "last_hidden_state"
 """The tokens after the last block and the final norm: class token, registers, patches."""
 
@@ -29,13 +36,13 @@ class Output:
 
     Args:
         name: its name in every graph and report.
-        shape: returns its shape without the batch, from a network and its number of patches.
+        shape: returns its shape without the batch, from a network and its grid of patches.
         has: returns whether a network has this output.
         cut: slices it from the tokens (B, N, D); None if the library returns it under this name.
     """
 
     name: str
-    shape: Callable[[Network, int], tuple[int, ...]]
+    shape: Callable[[Network, Grid], tuple[int, ...]]
     has: Callable[[Network], bool]
     cut: Callable[[Tensor, Network], Tensor] | None = None
 
@@ -50,7 +57,7 @@ def _grid(network: Network) -> bool:
     return Capability.TOKEN_GRID in network.capabilities
 
 
-def _width(network: Network, patches: int) -> tuple[int, ...]:
+def _width(network: Network, grid: Grid) -> tuple[int, ...]:
     return (network.numbers.width,)
 
 
@@ -61,24 +68,24 @@ OUTPUTS: Mapping[str, Output] = {
         Output("cls", _width, _grid, lambda tokens, network: tokens[:, 0]),
         Output(
             "registers",
-            lambda network, patches: (network.registers, network.numbers.width),
+            lambda network, grid: (network.registers, network.numbers.width),
             lambda network: _grid(network) and network.registers > 0,
             lambda tokens, network: tokens[:, 1 : 1 + network.registers],
         ),
         Output(
             "patches",
-            lambda network, patches: (patches, network.numbers.width),
+            lambda network, grid: (grid.patches, network.numbers.width),
             _grid,
             lambda tokens, network: tokens[:, 1 + network.registers :],
         ),
         Output(
             TOKENS,
-            lambda network, patches: (1 + network.registers + patches, network.numbers.width),
+            lambda network, grid: (1 + network.registers + grid.patches, network.numbers.width),
             _grid,
         ),
         Output(
             "logits",
-            lambda network, patches: (network.known.labels,),
+            lambda network, grid: (network.known.labels,),
             lambda network: network.head == CLASSIFIER,
         ),
     )
@@ -86,11 +93,16 @@ OUTPUTS: Mapping[str, Output] = {
 """Every output, by name."""
 
 
-def output_names(network: Network) -> tuple[str, ...]:
-    """List the outputs of a network, in the order that every graph and session uses."""
+def own_outputs(network: Network) -> tuple[str, ...]:
+    """List the outputs that a network has by itself, without those of single blocks."""
     if network.observed:
         return network.observed.outputs
     return tuple(name for name, output in OUTPUTS.items() if output.has(network))
+
+
+def output_names(network: Network) -> tuple[str, ...]:
+    """List the outputs of a network, in the order that every graph and session uses."""
+    return network.asked or own_outputs(network)
 
 
 def output_shapes(network: Network, batch: int, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
@@ -98,27 +110,45 @@ def output_shapes(network: Network, batch: int, size: tuple[int, int]) -> dict[s
     if network.observed:
         return {name: (batch, *shape[1:]) for name, shape in network.observed.shapes_at(size).items()}
     side = network.numbers.patch
-    patches = (size[0] // side) * (size[1] // side) if side else 0
-    return {name: (batch, *OUTPUTS[name].shape(network, patches)) for name in output_names(network)}
+    grid = Grid(size[0] // side, size[1] // side) if side else Grid(0, 0)
+    return {name: (batch, *_shape(name)(network, grid)) for name in output_names(network)}
 
 
 def shapes_at_any_size(network: Network) -> dict[str, tuple[int | str, ...]]:
     """Return the shape that each output has for images of any size, without the batch.
 
-    Axes that depend on the size are named; a length that changes with the number of patches is one of them.
+    Axes that depend on the size are named: the rows, the columns or the number of patches; a length that
+    changes with the number of patches is that of the tokens.
     """
-    fewer, more = ({name: row.shape(network, count) for name, row in _rows(network)} for count in _COUNTS)
+    fewer, more = ({name: _shape(name)(network, grid) for name in output_names(network)} for grid in _GRIDS)
+    names = {
+        (_GRIDS[0].rows, _GRIDS[1].rows): ROWS_AXIS,
+        (_GRIDS[0].columns, _GRIDS[1].columns): COLUMNS_AXIS,
+        (_GRIDS[0].patches, _GRIDS[1].patches): PATCHES_AXIS,
+    }
 
     def named(few: int, many: int) -> int | str:
-        if few == many:
-            return few
-        return PATCHES_AXIS if (few, many) == _COUNTS else TOKENS_AXIS
+        return few if few == many else names.get((few, many), TOKENS_AXIS)
 
     return {name: tuple(map(named, fewer[name], more[name])) for name in fewer}
 
 
-def _rows(network: Network) -> list[tuple[str, Output]]:
-    return [(name, OUTPUTS[name]) for name in output_names(network)]
+def _shape(name: str) -> Callable[[Network, Grid], tuple[int, ...]]:
+    layer = find_layer(name)
+    return layer.kind.shape if layer else OUTPUTS[name].shape
+
+
+def place_of(name: str) -> tuple[int, int]:
+    """Return the place of an output in the order of all outputs; those of single blocks come last."""
+    layer = find_layer(name)
+    if layer is None:
+        return list(OUTPUTS).index(name), 0
+    return len(OUTPUTS) + list(LAYER_OUTPUTS).index(layer.kind.name), layer.block
+
+
+def meanings(network: Network) -> dict[str, str]:
+    """Return what each output of a single block is, in words: which block, and with the final norm or not."""
+    return {layer.name: layer.meaning(network) for layer in layers_of(network)}
 
 
 def named_outputs(network: Network, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -126,11 +156,77 @@ def named_outputs(network: Network, given: Mapping[str, Tensor]) -> dict[str, Te
 
     Args:
         network: the network that was run.
-        given: the tensors that the library returns, by name. The tokens (B, N, D) are under :data:`TOKENS`.
+        given: the tensors that the library returns, by name, and the outputs of single blocks. The tokens
+            (B, N, D) are under :data:`TOKENS`.
     """
     found = dict(given)
-    if _grid(network):
+    if _grid(network) and TOKENS in given:
         # Registers are sliced even if there are none. The exporter numbers every operator that it meets, and
         # the graph of a network must stay the same, byte for byte.
         found |= {name: row.cut(given[TOKENS], network) for name, row in OUTPUTS.items() if row.cut}
     return {name: found[name] for name in output_names(network)}
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What the outputs of a network need of it: the part of the network that its graphs compute.
+
+    Args:
+        blocks: the number of blocks whose tokens are needed.
+        attention: the numbers of the blocks whose attention is needed, from 1.
+        outputs: the outputs that come after the last block.
+        norm: whether the final norm is applied.
+    """
+
+    blocks: int
+    attention: frozenset[int]
+    outputs: frozenset[str]
+    norm: bool
+
+    @classmethod
+    def by(cls, network: Network) -> Needed:
+        """Return what the outputs of a network need."""
+        layers = layers_of(network)
+        after = frozenset(output_names(network)) - {layer.name for layer in layers}
+        deepest = max((layer.whole_blocks for layer in layers), default=0)
+        return cls(
+            blocks=network.blocks if after else deepest,
+            attention=frozenset(layer.block for layer in layers if layer.kind.cut is None),
+            outputs=after,
+            norm=bool(after) or any(layer.kind.normed for layer in layers),
+        )
+
+    def uses(self, part: str) -> bool:
+        """Return whether a part of the architecture is needed."""
+        first, _, rest = part.partition(".")
+        if first == "blocks":
+            number, _, rest = rest.partition(".")
+            own = int(number) + 1 in self.attention and rest.partition(".")[0] in ATTENTION_PARTS
+            return int(number) < self.blocks or own
+        return {
+            FINAL_NORM: self.norm,
+            "pooled_norm": bool({"pooled", "logits"} & self.outputs),
+            POOLER: "pooled" in self.outputs,
+            CLASSIFIER: "logits" in self.outputs,
+            "wide_classifier": "logits" in self.outputs,
+        }.get(first, True)
+
+
+def unused_tensors(network: Network) -> frozenset[str]:
+    """Return the keys on disk of the tensors that no output of a network needs."""
+    if not network.asked or network.observed:
+        return network.unused
+    needed = Needed.by(network)
+    return network.unused | {
+        network.stored_key(tensor)
+        for group in network.groups()
+        if not any(map(needed.uses, group.parts))
+        for tensor in group.stored
+    }
+
+
+def gelus_needed(network: Network) -> int:
+    """Return how often a graph of a network computes the exact GELU: once a block that its outputs need."""
+    if not network.asked or network.observed:
+        return network.gelus
+    return Needed.by(network).blocks if network.known.exact_gelu else 0

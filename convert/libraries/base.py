@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,8 @@ class Library:
         run: runs a model on (B, 3, H, W) and returns the tokens and all other outputs of the library, by the
             names in :mod:`vconv.convert.architectures.outputs`.
         plain_attention: makes a model compute attention with plain operators while the context is open.
+        expose_attention: makes a model compute the attention of some of its blocks without a fused operator;
+            returns for each the module that returns the probabilities, alone or last.
         symbolic_sizes: makes a model keep symbols of sizes while the context is open, where its library would
             make numbers of them and so fix the size of a graph.
         exact_gelus: returns the library's classes of the exact GELU.
@@ -79,6 +81,7 @@ class Library:
     build: Callable[[Path, Network], nn.Module]
     run: Callable[[nn.Module, Network, Tensor], Mapping[str, Tensor]]
     plain_attention: Callable[[nn.Module, Network], AbstractContextManager[None]]
+    expose_attention: Callable[[nn.Module, Sequence[nn.Module]], list[nn.Module]]
     symbolic_sizes: Callable[[nn.Module], AbstractContextManager[None]]
     exact_gelus: Callable[[], tuple[type[nn.Module], ...]]
     image_size: Callable[[Config, Config], tuple[int, int]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vconv.convert.architectures.layer_outputs import layers_of
 from vconv.convert.architectures.outputs import named_outputs
 from vconv.convert.libraries import widening
+from vconv.convert.libraries.layers import LayerReader, Seen
 from vconv.convert.libraries.table import library_of
+from vconv.convert.libraries.transformers_backbones import is_backbone
 from vconv.convert.network import Network
 
 
@@ -133,8 +136,31 @@ class Outputs(nn.Module):
         self.model = model
         self.network = network
         self._run = library_of(network).run
+        read = layers_of(network) and not is_backbone(network)
+        self.layers = LayerReader(model, network) if read else None
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """Run the model on (B, 3, H, W); return the outputs of :func:`.output_names`, in that order."""
-        given = self._run(self.model, self.network, pixel_values)
+        if self.layers is None:
+            return self.named(pixel_values, self.run(pixel_values))
+        with self.layers.reading() as seen:
+            given = self.run(pixel_values)
+        return self.named(pixel_values, given, seen)
+
+    def run(self, pixel_values: Tensor) -> Mapping[str, Tensor]:
+        """Run the model on (B, 3, H, W); return what its library returns, by name."""
+        return self._run(self.model, self.network, pixel_values)
+
+    def named(
+        self, pixel_values: Tensor, given: Mapping[str, Tensor], seen: Seen | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return the outputs of :func:`.output_names`, in that order.
+
+        Args:
+            pixel_values: the images.
+            given: what the library returned.
+            seen: what single blocks gave; None if no output of one is asked for.
+        """
+        if self.layers and seen:
+            given = {**given, **self.layers.named(pixel_values, seen)}
         return tuple(named_outputs(self.network, given).values())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from vconv.convert.architectures.base import CLASSIFIER, POOLER, Numbers
+from vconv.convert.architectures.base import BACKBONE, CLASSIFIER, POOLER, Numbers
 from vconv.convert.layouts import convnext, dinov2, dinov3_vit, timm_vit, vit
 from vconv.convert.layouts.base import Layout
 from vconv.convert.libraries import timm_config, transformers_config, transformers_options
+from vconv.convert.libraries.transformers_backbones import asks_for_backbone, outputs_of
 from vconv.convert.network import Network
 from vconv.errors import UnknownNameError, WeightsError
 from vconv.types import CONFIG_FILE, Config
@@ -39,6 +40,10 @@ class Reader:
         """Return whether a configuration names the class of transformers that has a classifier."""
         named = self.library == "transformers"
         return named and transformers_options.asks_for_classifier(config, self.family)
+
+    def asks_for_backbone(self, config: Config) -> bool:
+        """Return whether a configuration names the class of transformers that returns feature maps."""
+        return self.library == "transformers" and asks_for_backbone(config, self.family)
 
 
 def _transformers(layout: Layout, numbers: Callable[[Config], Numbers]) -> Reader:
@@ -133,6 +138,10 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
     if reader is None:
         return _derived(config, held)
     heads, numbers = reader.layout.heads, reader.numbers(config)
+    if reader.asks_for_backbone(config):
+        numbers = replace(numbers, flags=numbers.flags | {BACKBONE})
+        asked_for = outputs_of(config, reader.family, numbers)
+        return Network(reader.layout, reader.library, config, numbers, "", asked=asked_for)
     asked = not held and reader.asks_for_classifier(config)
     if CLASSIFIER in numbers.flags or asked or heads.get(CLASSIFIER) in held:
         head = CLASSIFIER

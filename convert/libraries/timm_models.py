@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -159,6 +159,14 @@ def _plain(model: nn.Module, network: Network) -> Iterator[None]:
             module.fused_attn = True
 
 
+def _expose_attention(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """Switch fused attention off in these blocks; return their dropouts, which follow the softmax."""
+    modules: list[Any] = [block.get_submodule("attn") for block in blocks]
+    for module in modules:
+        module.fused_attn = False
+    return [module.attn_drop for module in modules]
+
+
 @contextlib.contextmanager
 def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
     """Keep the symbols of a size where timm's grid for RoPE divides by ``float(size)``."""
@@ -239,6 +247,7 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    expose_attention=_expose_attention,
     symbolic_sizes=_symbolic_sizes,
     exact_gelus=exact_gelus,
     image_size=_image_size,

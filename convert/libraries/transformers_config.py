@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 from vconv.convert.architectures.base import (
     ANY_SIZE,
+    BACKBONE,
     CLASSIFIER,
     GATED_MLP,
     MLP_RATIO,
@@ -195,7 +196,7 @@ def read(
             fix="correct the number that differs from the published config.json",
         )
     flags = {name for name, value in config.items() if value is True}
-    flags -= {ANY_SIZE, ON_REQUEST, CLASSIFIER, NO_CLS_POSITION, GATED_MLP, PLAIN_MLP}
+    flags -= {ANY_SIZE, ON_REQUEST, BACKBONE, CLASSIFIER, NO_CLS_POSITION, GATED_MLP, PLAIN_MLP}
     flags.add(GATED_MLP if gates else PLAIN_MLP)
     flags |= {ANY_SIZE} if any_size else {ON_REQUEST} if on_request and height == width_of_image else set()
     return Numbers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from vconv.convert.libraries.base import (
     stock_transformers,
     understood,
 )
+from vconv.convert.libraries.transformers_backbones import BACKBONES, is_backbone, named_maps
 from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
@@ -34,6 +35,8 @@ _CLASSES = {**transformers_beyond.AUTO, POOLER: transformers_beyond.AUTO[""]}
 _PLAIN = "vconv_plain"
 _WHOLE = "torch_int"
 """The function of transformers that makes a whole number of a size."""
+_ATTENDS = "is_causal"
+"""The attribute of the modules of transformers that call a function of attention, and return its results."""
 _STRICTLY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False, "return_dict": True}
 """Arguments for reading a folder: no download, no code from the folder, and outputs with names."""
 
@@ -56,11 +59,15 @@ def _heads(network: Network) -> dict[str, bool]:
     return {"add_pooling_layer": False} if POOLER in network.layout.heads and not network.head else {}
 
 
+def _class(network: Network) -> str:
+    return BACKBONES[network.layout.family].name if is_backbone(network) else _CLASSES[network.head]
+
+
 def _load(folder: Path, network: Network) -> nn.Module:
     # Of the tensors that it does not use, the ledger and the error below speak.
     heard = quiet("transformers") if network.observed else contextlib.nullcontext()
     with understood("transformers"), stock_transformers() as transformers, _without_progress_bars(), heard:
-        factory = getattr(transformers, _CLASSES[network.head])
+        factory = getattr(transformers, _class(network))
         model, notes = factory.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **_heads(network), **_STRICTLY
         )
@@ -82,8 +89,11 @@ def _build(folder: Path, network: Network) -> nn.Module:
         return _build_undeclared(folder, network)
     with understood("transformers"), stock_transformers() as transformers, torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(folder, **_STRICTLY)
-        factory = getattr(transformers, _CLASSES[network.head])
-        model = cast("nn.Module", factory.from_config(config, trust_remote_code=False, **_heads(network)))
+        factory = getattr(transformers, _class(network))
+        if is_backbone(network):
+            model = cast("nn.Module", factory(config))
+        else:
+            model = cast("nn.Module", factory.from_config(config, trust_remote_code=False, **_heads(network)))
     for name, child in list(model.named_children()):
         if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
             setattr(model, name, type(child)(config))
@@ -135,6 +145,8 @@ def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[st
         return transformers_beyond.run(model, network, pixel_values)
     found: dict[str, Tensor] = {}
     options = _options(network, pixel_values)
+    if is_backbone(network):
+        return named_maps(network, model(pixel_values, **options))
     if network.head == CLASSIFIER:
         stock, classified = transformers_beyond.classified(model, pixel_values, options)
         found["logits"] = classified.logits
@@ -199,6 +211,13 @@ def _plain(model: nn.Module, network: Network) -> Iterator[None]:
         del ALL_ATTENTION_FUNCTIONS[_PLAIN]
 
 
+def _expose_attention(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """Set the eager attention of transformers in all blocks, as ``output_attentions`` needs it."""
+    stock: Any = model
+    stock.set_attn_implementation("eager")
+    return [next(part for part in block.modules() if hasattr(part, _ATTENDS)) for block in blocks]
+
+
 @contextlib.contextmanager
 def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
     """Keep the symbols of a size where transformers makes whole numbers of them (``torch_int``)."""
@@ -257,6 +276,7 @@ LIBRARY = Library(
     build=_build,
     run=_run,
     plain_attention=_plain,
+    expose_attention=_expose_attention,
     symbolic_sizes=_symbolic_sizes,
     exact_gelus=_exact_gelus,
     image_size=_image_size,

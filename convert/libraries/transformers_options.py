@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vconv.convert.libraries.transformers_backbones import BACKBONES, asks_for_backbone
 from vconv.errors import WeightsError
 from vconv.types import Config
 
@@ -50,13 +51,14 @@ def refuse_class(config: Config, family: str, classified: bool) -> None:
         WeightsError: the class is not exported, or the weights do not fit it.
     """
     known, named = CLASSES[family], config.get("architectures")
-    if not named:
+    if not named or (asks_for_backbone(config, family) and not classified):
         return
-    if not isinstance(named, list) or not set(map(str, named)) <= set(known):
+    backbones = [BACKBONES[family].name] if family in BACKBONES else []
+    if not isinstance(named, list) or not set(map(str, named)) <= {*known, *backbones}:
         raise WeightsError(
             f"config.json asks for a class of {family} that is not exported",
             got=f"architectures = {named!r:.120}",
-            expected=" or ".join(f"[{name!r}]" for name in known),
+            expected=" or ".join(f"[{name!r}]" for name in (*known, *backbones)),
             fix=f"to export the plain model of these weights instead, set architectures to [{known[0]!r}]",
         )
     asked = known[1:2] == tuple(named)
@@ -69,7 +71,7 @@ def refuse_class(config: Config, family: str, classified: bool) -> None:
         )
     if classified and not asked and known[1:]:
         raise WeightsError(
-            f"the weights have a classifier, but config.json asks for {known[0]}",
+            f"the weights have a classifier, but config.json asks for {named[0]}",
             got=f"classifier.weight beside architectures = {named!r}",
             expected="weights without a classifier, or the class that has one",
             fix=f"to export it, set architectures to [{known[1]!r}] and num_labels to its number of classes; "

@@ -81,6 +81,7 @@ class Source:
         state_dict: the entry of the file that holds the state dict; None if the file is one itself.
         size: the requested sizes of images; None for those of the image processor.
         given: both configurations before ``pool`` or ``size`` changed them; None if neither did.
+        outputs: the requested outputs; empty for those that the network has.
         regrouped: how the checkpoint was made into the original, if it has another layout.
     """
 
@@ -98,13 +99,14 @@ class Source:
     prefixes: tuple[str, ...] = ()
     state_dict: str | None = None
     size: SizeRequest | None = None
+    outputs: tuple[str, ...] = ()
     given: tuple[Config, Config] | None = None
     regrouped: Regrouped | None = None
 
     @functools.cached_property
     def network(self) -> Network:
         """The network that the weights belong to, in the layout of its library."""
-        return self.with_periods(network(self.config, self.original))
+        return self.with_requests(network(self.config, self.original))
 
     @property
     def stored(self) -> Network:
@@ -139,9 +141,9 @@ class Source:
         """The RoPE periods that the checkpoint stores; None if it stores none."""
         return self.regrouped.periods if self.regrouped else None
 
-    def with_periods(self, net: Network) -> Network:
-        """Return a network with the RoPE periods that the checkpoint stores."""
-        return replace(net, stored_periods=self.stored_periods)
+    def with_requests(self, net: Network) -> Network:
+        """Return a network with the RoPE periods that the checkpoint stores, and the requested outputs."""
+        return replace(net, stored_periods=self.stored_periods, asked=self.outputs or net.asked)
 
     @property
     def own_configurations(self) -> tuple[Config, Config]:

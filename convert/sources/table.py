@@ -12,6 +12,7 @@ from vconv.convert.architectures.base import Capability
 from vconv.convert.architectures.sizes import fixed_size
 from vconv.convert.hubs import table as hubs
 from vconv.convert.sources import local, synthetic
+from vconv.convert.sources.asked_outputs import asking
 from vconv.convert.sources.base import PERIODS, Origin, Source
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.errors import InputError, WeightsError
@@ -36,6 +37,7 @@ class Request:
         periods: the choice of the RoPE periods, of :data:`PERIODS`; None for those of the authors.
         offline: whether to look for a repository only in the cache.
         size: the sizes of images; None for those of the original's image processor.
+        outputs: the names of the outputs; empty for those that the network has.
         weights_layout: the home of the layout of the weights; None to recognise it.
         allow_lossy: whether a conversion from another layout may change the outputs.
         state_dict: the entry of a training checkpoint that has several state dicts; None for the only one.
@@ -48,6 +50,7 @@ class Request:
     periods: str | None = None
     offline: bool = False
     size: SizeRequest | None = None
+    outputs: tuple[str, ...] = ()
     weights_layout: str | None = None
     allow_lossy: bool = False
     state_dict: str | None = None
@@ -140,8 +143,8 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
 
     Raises:
         WeightsError: there are no such weights, or they are not valid.
-        InputError: the pooling of the library's models is fixed, the network has no RoPE, or it does not take
-            images of the requested size.
+        InputError: the pooling of the library's models is fixed, the network has no RoPE, it does not take
+            images of the requested size, or it has not a requested output.
     """
     weights = f"hub:{request.system.hub_id}" if request.weights is None else request.weights
     opener, match = next(
@@ -153,6 +156,8 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
         source = _pooled(source, pool)
     if request.size:
         source = _sized(source, request.size)
+    if request.outputs:
+        source = replace(source, outputs=asking(source.network, request.outputs).asked)
     refuse_losses(source.losses, request.allow_lossy, _OR_ALLOW)
     return _with_periods(source, request.periods) if request.periods else source
 

@@ -94,7 +94,8 @@ class Artifact:
         """
         self.require_weights()
         net, made = network(self.config, self.entries), self.manifest
-        return replace(net, stored_periods=made.rope_periods) if made.source.periods == STORED else net
+        stored = made.rope_periods if made.source.periods == STORED else None
+        return replace(net, stored_periods=stored, asked=made.source.outputs or net.asked)
 
     @functools.cached_property
     def ledger(self) -> tuple[Line, ...]:

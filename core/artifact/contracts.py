@@ -13,7 +13,17 @@ from vconv.convert.architectures.outputs import output_shapes, shapes_at_any_siz
 from vconv.convert.architectures.sizes import size_bounds
 from vconv.convert.graphs.image_input import GREATEST_IMAGE_SIDE
 from vconv.convert.network import Network
-from vconv.types import BATCH_AXIS, HEIGHT_AXIS, IMAGES, INPUT, PATCHES_AXIS, TOKENS_AXIS, WIDTH_AXIS
+from vconv.types import (
+    BATCH_AXIS,
+    COLUMNS_AXIS,
+    HEIGHT_AXIS,
+    IMAGES,
+    INPUT,
+    PATCHES_AXIS,
+    ROWS_AXIS,
+    TOKENS_AXIS,
+    WIDTH_AXIS,
+)
 
 Shape = tuple[int | str, ...]
 
@@ -86,9 +96,12 @@ class Interface:
             side = AxisRecord(least=sides.least, greatest=sides.greatest, multiple=sides.multiple)
             least, greatest = ((number // sides.multiple) ** 2 for number in (sides.least, sides.greatest))
             prefix = 1 + self.network.registers
+            rows = AxisRecord(least=sides.least // sides.multiple, greatest=sides.greatest // sides.multiple)
             known |= {
                 HEIGHT_AXIS: side,
                 WIDTH_AXIS: side,
+                ROWS_AXIS: rows,
+                COLUMNS_AXIS: rows,
                 PATCHES_AXIS: AxisRecord(least=least, greatest=greatest),
                 TOKENS_AXIS: AxisRecord(least=least + prefix, greatest=greatest + prefix),
             }

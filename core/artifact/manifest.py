@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from vconv import documents
 from vconv.artifact import schema1
@@ -47,7 +47,8 @@ class Manifest(Record):
     that export left the weights file out; the file's hash is still in ``files``, for ``vconv fill``.
     ``original`` is None in manifests of schema 1: the catalog describes their originals. ``complexity`` is
     the complexity of the original; None if it was not counted. ``authors`` describes the weights for the
-    authors' own code; None if there are none.
+    authors' own code; None if there are none. ``meanings`` says of each output of a single block which
+    block it is after, and whether it has the final norm.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -65,6 +66,7 @@ class Manifest(Record):
     without_weights: bool
     complexity: ComplexityRecord | None = None
     authors: AuthorsRecord | None = None
+    meanings: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("variants")
     @classmethod

@@ -69,6 +69,7 @@ class SourceRecord(Record):
     drew synthetic weights. ``pool`` is the pooling that replaces the library's default, and ``periods`` names
     the requested RoPE periods, or says that the weights store them. ``size`` is the requested (height, width)
     of the images, and ``dynamic_size`` says whether a graph for images of any size was requested.
+    ``outputs`` are the requested outputs; empty for those that the network has.
     ``from_catalog`` names the configuration files that came from the catalog, not with the weights.
     ``prefixes`` are those of training tools that were removed from the names of the tensors.
     ``layout`` is the home of the layout that the weights were converted from; None if they have that of the
@@ -88,6 +89,7 @@ class SourceRecord(Record):
     periods: str | None
     size: tuple[Side, Side] | None = None
     dynamic_size: bool = False
+    outputs: tuple[str, ...] = ()
     from_catalog: tuple[str, ...]
     prefixes: tuple[str, ...] = ()
     licence: str

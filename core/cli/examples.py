@@ -11,6 +11,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "dinov3-vits16 --weights FOLDER",
         "dinov2-large --weights hub:facebook/dinov2-large@main",
         "dinov3-vits16 --weights synthetic --batch 4 --out try",
+        "dinov2-small --weights FOLDER --outputs cls,feature_map:3,6,9,12",
     ),
     "validate": (
         f"{_DINOV3} --weights FOLDER",

@@ -64,7 +64,18 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "state_dict",
     ),
     "Results": (
-        *("out", "force", "layout", "size", "batch", "opset", "golden", "without_weights", "keep_dtype"),
+        *(
+            "out",
+            "force",
+            "layout",
+            "size",
+            "outputs",
+            "batch",
+            "opset",
+            "golden",
+            "without_weights",
+            "keep_dtype",
+        ),
         "with_preprocessing",
         *("lang", "reports"),
     ),
@@ -271,6 +282,13 @@ _CONVERTING = (
         metavar="H,W|dynamic",
         help="Height and width of the images in pixels, multiples of the patch.  [default: the image "
         "processor's]. With dynamic, or dynamic:H,W, model.onnx takes images of any size.",
+    ),
+    click.option(
+        "--outputs",
+        type=TEXT,
+        metavar="NAMES",
+        help="The outputs of every variant, such as pooled,cls,feature_map:3,6,9,12,attention:12. The "
+        "numbers are those of blocks, from 1.  [default: those that the network itself has]",
     ),
     click.option(
         "--opset",

@@ -37,6 +37,8 @@ from vconv.validators.validation import Candidate
 from vconv.workflows.checks import CheckedArtifact
 from vconv.workflows.originals import require_size
 
+FEATURES = ("pooled", "cls")
+"""The outputs that are one vector an image: the first that a network has is compared from image to image."""
 _LEFT_OUT = ("artifact", "original")
 """Fields of a variant's request that hold paths: they do not change the figures."""
 _Refer = Callable[[Array], dict[str, Array]]
@@ -113,7 +115,14 @@ def agree(
     key = _key(found, source, lanes, images)
     reports = results.reports_folder(found.artifact.folder)
     work = reports / f"{WORK_PREFIX}{key}"
-    feature = next(name for name in ("pooled", "cls") if name in outputs)
+    feature = next((name for name in FEATURES if name in outputs), "")
+    if not feature:
+        raise InputError(
+            "there is no output to compare a data set by",
+            got=", ".join(outputs),
+            expected=" or ".join(FEATURES),
+            fix=f"export with {FEATURES[1]} among --outputs",
+        )
     features = JournalTable("<f4", found.reference.outputs[feature].shape[1:])
     figures = JournalTable("<f8", (len(outputs), len(many_images.COLUMNS)))
     tables = {IMAGE: JournalTable("<i8"), REFERENCE: features}

@@ -23,6 +23,7 @@ from vconv.convert.conversion import Prepared, export_graphs, image_size, prepar
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.libraries.image_processing import IMAGE_PROCESSING, ImageProcessing
+from vconv.convert.sources.asked_outputs import read_outputs
 from vconv.convert.sources.base import Source, write_configurations
 from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.names import find_system
@@ -71,6 +72,7 @@ def export(
     pool: str | None = None,
     periods: str | None = None,
     size: str | Sequence[int] | None = None,
+    outputs: str | Sequence[str] | None = None,
     layout: str | None = None,
     weights_layout: str | None = None,
     allow_lossy: bool = False,
@@ -106,6 +108,8 @@ def export(
         size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
             the image processor makes. With ``dynamic``, or ``dynamic:H,W``, ``model.onnx`` takes images of
             any size, and all else has that size.
+        outputs: the outputs of every variant, such as ``pooled,cls,feature_map:3,6,9,12,attention:12``, or a
+            list of such texts; by default, those that the network has. See docs/weights.md.
         layout: whose names and shapes the artifact's weights get, ``transformers`` or ``timm``; by default,
             those of the system's library. The artifact is then one of the other library's system. With
             ``facebook``, it also gets the weights in the layout of the authors, for their own code.
@@ -162,6 +166,7 @@ def export(
             periods,
             offline,
             sizes,
+            _asked_outputs(outputs),
             weights_layout,
             allow_lossy=allow_lossy,
             state_dict=state_dict,
@@ -284,6 +289,12 @@ def _size_request(size: str | Sequence[int] | None) -> SizeRequest | None:
     if size is None:
         return None
     return SizeRequest.read(size if isinstance(size, str) else ",".join(map(str, size)))
+
+
+def _asked_outputs(outputs: str | Sequence[str] | None) -> tuple[str, ...]:
+    if outputs is None:
+        return ()
+    return read_outputs(outputs if isinstance(outputs, str) else ",".join(outputs))
 
 
 def _written(

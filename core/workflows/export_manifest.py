@@ -26,7 +26,7 @@ from vconv.artifact.records import (
     VariantRecord,
 )
 from vconv.catalog.systems import System
-from vconv.convert.architectures.outputs import output_names
+from vconv.convert.architectures.outputs import meanings, output_names
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
 from vconv.convert.graphs import tracing
@@ -137,6 +137,7 @@ def assemble(
             periods=source.periods,
             size=source.size.fixed if source.size else None,
             dynamic_size=any_size,
+            outputs=source.outputs,
             from_catalog=source.from_catalog,
             prefixes=source.prefixes,
             licence=source.licence,
@@ -161,6 +162,7 @@ def assemble(
         without_weights=without_weights,
         complexity=ComplexityRecord(**asdict(complexity.measure(source.folder, source.network, size))),
         authors=authors,
+        meanings=meanings(net),
     )
 
 

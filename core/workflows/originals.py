@@ -149,6 +149,7 @@ def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: b
         periods,
         offline,
         size,
+        origin.outputs,
         allow_lossy=bool(origin.losses),
         state_dict=origin.state_dict,
     )

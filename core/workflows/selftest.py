@@ -50,6 +50,9 @@ _SEED = "synthetic:1"
 ANY_SIZE = ("dinov3-vits16", "vit_small_patch14_reg4_dinov2.lvd142m")
 """Systems of which a miniature for images of any size is tested too, on the faults that only such graphs can
 have: one with RoPE, and one with a position embedding that is resampled with antialiasing."""
+OUTPUTS = {"dinov3-vits16": "cls,feature_map:1,raw_feature_map:1,attention:1"}
+"""Systems of which a miniature with outputs of single blocks is tested too, on the faults that only these can
+have, with the outputs."""
 _FIRST_IMAGE = 1000
 """The seed of the first image of the clean runs; an export does not use this seed by default."""
 
@@ -73,6 +76,23 @@ class TestedArtifact:
         """Whether one of its graphs takes images of any size."""
         return self.artifact.manifest.sides is not None
 
+    @property
+    def name(self) -> str:
+        """The name of its system, and what its graphs have more than those of others."""
+        more = ", any size" * self.any_size + ", outputs of blocks" * bool(self.artifact.manifest.meanings)
+        return self.artifact.name + more
+
+    def faults(self, given: bool) -> list[Fault]:
+        """List the faults to inject: into a miniature of a particular kind, only those of that kind.
+
+        Args:
+            given: whether a user gave the artifact; then all of them.
+        """
+        of_blocks = bool(self.artifact.manifest.meanings)
+        if given or not (self.any_size or of_blocks):
+            return list(FAULTS)
+        return [fault for fault in FAULTS if (fault.any_size if self.any_size else fault.of_blocks)]
+
 
 @checked_arguments
 @own_surroundings()
@@ -91,7 +111,7 @@ def selftest(
 
     Args:
         path: the artifact; faults are injected into a copy of it. By default, miniatures of one system of
-            each structure, and of some with graphs for images of any size.
+            each structure, of some with graphs for images of any size, and of one with outputs of blocks.
         weights: where the original's weights are; by default where the manifest says.
         within: ``strict``, ``card``, or a file of limits.
         engines: the engines that run graphs; ONNX Runtime by default.
@@ -119,16 +139,17 @@ def selftest(
     alarms: list[dict[str, Any]] = []
     lacking: list[dict[str, str]] = []
     artifacts = []
-    of_sizes = [fault for fault in FAULTS if fault.any_size]
     total = len(systems.structures() if path is None else (path,)) * (clean_runs + len(FAULTS))
-    total += len(ANY_SIZE if path is None else ()) * (clean_runs + len(of_sizes))
+    if path is None:
+        total += len(ANY_SIZE) * (clean_runs + sum(fault.any_size for fault in FAULTS))
+        total += len(OUTPUTS) * (clean_runs + sum(fault.of_blocks for fault in FAULTS))
     meter = ProgressMeter("faults and clean runs", total, say)
     with scratch_folder(say) as scratch:
         given = (
             _miniatures(scratch, say) if path is None else _given(path, weights, hub, offline, scratch, say)
         )
         for tested in given:
-            name = tested.artifact.name + ", any size" * tested.any_size
+            name = tested.name
             artifacts.append(
                 weights_named(f"{name}: {tested.source.origin.label}", tested.source.origin.synthetic)
             )
@@ -142,7 +163,7 @@ def selftest(
                 say(f"{name}: clean run {number + 1} of {clean_runs}: {document['status']}")
                 meter.add()
             shop = ArtifactCopy.open(tested.artifact, scratch / f"copy-{len(artifacts)}")
-            for fault in of_sizes if tested.any_size and path is None else FAULTS:
+            for fault in tested.faults(path is not None):
                 lacks = fault.skipped(shop)
                 if lacks:
                     lacking.append({"artifact": name, "fault": fault.name, "reason": lacks})
@@ -264,14 +285,18 @@ def _judged(
 
 
 def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
-    """Export miniatures of one system of each structure, and of some with graphs for any size, in turn."""
-    plain: list[tuple[System, str | None]] = [(system, None) for system in systems.structures().values()]
-    wanted = [*plain, *((systems.SYSTEMS[name], DYNAMIC) for name in ANY_SIZE)]
-    for number, (whole, size) in enumerate(wanted):
+    """Export miniatures of one system of each structure, and of some with particular graphs, in turn."""
+    wanted: list[tuple[System, dict[str, Any]]] = [
+        *((system, {}) for system in systems.structures().values()),
+        *((systems.SYSTEMS[name], {"size": DYNAMIC}) for name in ANY_SIZE),
+        *((systems.SYSTEMS[name], {"outputs": outputs}) for name, outputs in OUTPUTS.items()),
+    ]
+    for number, (whole, options) in enumerate(wanted):
         system = miniature(whole)
-        say(f"{system.name}: exporting a miniature" + " for images of any size" * bool(size))
+        told = "".join(f" with --{option} {value}" for option, value in options.items())
+        say(f"{system.name}: exporting a miniature{told}")
         folder, original = scratch / f"{number}", scratch / f"{number}-original"
-        export.export(system, _SEED, folder, size=size)
+        export.export(system, _SEED, folder, **options)
         original.mkdir()
         source = open_source(
             originals.request(Artifact.open(folder), _SEED, DEFAULT_HUB, True), original, say

@@ -144,7 +144,8 @@ def import_libraries(subject: OpenRequest, artifact: Artifact) -> None:
 def _network(subject: OpenRequest, artifact: Artifact) -> Network:
     if not subject.original:
         return artifact.network
-    return dataclasses.replace(network(read_config(Path(subject.original))), head=subject.head)
+    net = network(read_config(Path(subject.original)))
+    return dataclasses.replace(net, head=subject.head, asked=artifact.manifest.source.outputs or net.asked)
 
 
 def device_of(subject: OpenRequest) -> Device:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from vconv.convert.architectures.base import EMBEDDING_ROLES, Capability
+from vconv.convert.architectures.outputs import Needed
 from vconv.convert.network import Network, TensorSpec
 from vconv.errors import ArtifactError
 from vconv.precisions import FP32
@@ -35,6 +36,7 @@ class _Cut:
         of_shape: those of them that depend only on the shape of the images, such as RoPE's tables in a graph
             for images of any size.
         types: value -> its ONNX element type, where it is known.
+        head: the last stage.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -42,6 +44,7 @@ class _Cut:
     depends: frozenset[str]
     of_shape: frozenset[str]
     types: Mapping[str, int]
+    head: int
 
     def needed(self, stage: int) -> list[str]:
         """List the values that a stage takes from earlier stages."""
@@ -57,6 +60,9 @@ class _Cut:
         """
         needed = [name for name in self.needed(stage) if name not in self.of_shape]
         found = [name for name in needed if self.types.get(name, TensorProto.FLOAT) in _FLOATS]
+        if stage == self.head:
+            # It may also take the tokens after earlier blocks, for outputs of these.
+            found = [name for name in found if self.stages[name] == stage - 1]
         if len(found) != 1:
             raise ArtifactError(
                 "the graph cannot be cut into blocks",
@@ -69,7 +75,8 @@ class _Cut:
 
 def _cut(graph: onnx.GraphProto, network: Network) -> _Cut:
     """Find every value's stage: the latest stage of the weights and inputs that the value depends on."""
-    stages = {network.stored_key(tensor): _stage(tensor, network) for tensor in network.tensors().values()}
+    head = Needed.by(network).blocks + 1
+    stages = {network.stored_key(tensor): _stage(tensor, head) for tensor in network.tensors().values()}
     stages[INPUT] = 0
     depends, content = {INPUT}, {INPUT}
     for node in graph.node:
@@ -80,8 +87,8 @@ def _cut(graph: onnx.GraphProto, network: Network) -> _Cut:
             content.update(node.output)
     values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
     types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
-    stages |= dict.fromkeys(_after_blocks(graph, values, stages, network), network.blocks + 1)
-    return _Cut(tuple(graph.node), stages, frozenset(depends), frozenset(depends - content), types)
+    stages |= dict.fromkeys(_after_blocks(graph, values, stages, network, head - 1), head)
+    return _Cut(tuple(graph.node), stages, frozenset(depends), frozenset(depends - content), types, head)
 
 
 def _after_blocks(
@@ -89,6 +96,7 @@ def _after_blocks(
     values: Mapping[str, onnx.ValueInfoProto],
     stages: Mapping[str, int],
     network: Network,
+    last: int,
 ) -> set[str]:
     """List the values computed from the last block's tokens without weights: they belong to the head.
 
@@ -98,7 +106,7 @@ def _after_blocks(
     height, width = (side.dim_value for side in _dimensions(values[INPUT])[2:])
     patches = (height // network.numbers.patch) * (width // network.numbers.patch)
     count = 1 + network.registers + patches if patches else TOKENS_AXIS
-    made = [name for node in graph.node for name in node.output if stages[name] == network.blocks]
+    made = [name for node in graph.node for name in node.output if stages[name] == last]
     shapes = {name: _dimensions(values[name])[1:] for name in made if name in values}
     tokens = [count, network.numbers.width]
     whole = [
@@ -115,10 +123,10 @@ def _dimensions(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimens
     return list(value.type.tensor_type.shape.dim)
 
 
-def _stage(tensor: TensorSpec, network: Network) -> int:
+def _stage(tensor: TensorSpec, head: int) -> int:
     if tensor.block is not None:
-        return tensor.block + 1
-    return 0 if tensor.role in EMBEDDING_ROLES else network.blocks + 1
+        return min(tensor.block + 1, head)
+    return 0 if tensor.role in EMBEDDING_ROLES else head
 
 
 class GraphStages(Stages):
@@ -142,19 +150,18 @@ class GraphStages(Stages):
         self._folder, self._device, self._precision = path.parent, device, precision
         self._engine = ENGINES[engine]
         self._model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
-        self.names = stage_names(network.blocks)
         self._cut = _cut(self._model.graph, network)
+        self.names = stage_names(self._cut.head - 1)
         self._initializers = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._into = [INPUT, *(self._cut.tokens_into(stage) for stage in range(1, len(self.names)))]
         self._carried: dict[str, Array] = {}
         self._loaded: tuple[object, RunPiece] | None = None
 
     def _gives(self, stage: int) -> list[str]:
-        """List the values that a stage returns: those that later stages need; for the head, the outputs."""
+        """List the values that a stage returns: those that later stages need, and outputs of the graph."""
         stages, rest = self._cut.stages, range(stage + 1, len(self.names))
-        if not rest:
-            return [value.name for value in self._model.graph.output]
         later = dict.fromkeys(name for after in rest for name in self._cut.needed(after))
+        later |= dict.fromkeys(value.name for value in self._model.graph.output)
         return [name for name in later if stages[name] == stage]
 
     def run(self, stage: int, given: Arrays) -> dict[str, Array]:
@@ -163,13 +170,12 @@ class GraphStages(Stages):
         last = stage == len(self.names) - 1
         # If no norm follows the last block, the tokens that go into the head are also an output, unchanged.
         (whole,) = given.values()
-        passed = {self._into[stage]: whole} if last and self._into[stage] in wanted else {}
-        found = {**self._run(stage, given, [name for name in wanted if name not in passed]), **passed}
+        found = self._run(stage, given, wanted)
         if last:
-            return found
-        tokens = self._into[stage + 1]
-        self._carried |= {name: value for name, value in found.items() if name != tokens}
-        return {TOKENS: found[tokens]}
+            known = {**self._carried, self._into[stage]: whole, **found}
+            return {value.name: known[value.name] for value in self._model.graph.output}
+        self._carried |= found
+        return {TOKENS: found[self._into[stage + 1]]}
 
     def steps(self, stage: int, given: Arrays) -> list[Step]:
         """See :meth:`Stages.steps`."""
@@ -178,7 +184,7 @@ class GraphStages(Stages):
         values = self._run(stage, given, floats)
         weights = _weights_behind(self._model.graph.node, self._initializers)
         # A value that is not a float, such as a shape, is not a step: the steps it comes from replace it.
-        sources: dict[str, tuple[str, ...]] = {self._into[stage]: (TOKENS,)}
+        sources: dict[str, tuple[str, ...]] = {name: (TOKENS,) for name in self._tokens_into(stage)}
         steps = []
         for node in nodes:
             inputs = tuple(dict.fromkeys(one for name in node.input for one in sources.get(name, ())))
@@ -190,6 +196,12 @@ class GraphStages(Stages):
                 if name in values
             ]
         return steps
+
+    def _tokens_into(self, stage: int) -> list[str]:
+        """List the tokens that a stage takes: the head may take those after several blocks."""
+        needed = self._cut.needed(stage) if stage == self._cut.head else []
+        others = [name for name in needed if name not in self._cut.of_shape and self._is_float(name)]
+        return [self._into[stage], *others]
 
     def operators(self, stage: int) -> list[str]:
         """List the names of a stage's nodes that depend on the images, in order."""

@@ -9,33 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.layer_outputs import layers_of
+from vconv.convert.architectures.outputs import Needed
+from vconv.convert.libraries.layers import Seen, find_blocks
 from vconv.convert.libraries.table import library_of
-from vconv.convert.network import Network
 from vconv.runtime.engines.torch_model import TorchSession, autocast, torch_type
 from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
 from vconv.runtime.stages.recording import Recorder, as_array
 from vconv.types import Array, Arrays
 
 Pass = Callable[..., Tensor]
-
-
-def find_blocks(model: nn.Module, network: Network) -> list[nn.Module]:
-    """Return a model's transformer blocks, in order.
-
-    Raises:
-        RuntimeError: the model has no list with as many modules as the network has blocks.
-    """
-    lists = [
-        module
-        for module in model.modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == network.blocks
-    ]
-    if not lists:
-        raise RuntimeError(f"{type(model).__name__} has no list of {network.blocks} blocks")
-    return list(max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters())))
 
 
 class TorchStages(Stages):
@@ -53,7 +39,12 @@ class TorchStages(Stages):
         self._session, self._plain = session, plain
         self._model, self._network = session.outputs.model, session.outputs.network
         require(self._network, Capability.BLOCKS)
-        self._blocks = find_blocks(self._model, self._network)
+        self._layers = session.outputs.layers
+        self._blocks = find_blocks(self._model, self._network)[: Needed.by(self._network).blocks]
+        # The head needs the tokens after other blocks than the last only for outputs of these.
+        self._keeps = bool(layers_of(self._network))
+        self._after: dict[int, Tensor] = {}
+        self._seen = Seen()
         self.names = stage_names(len(self._blocks))
         self._beside: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._images, self._type = torch.empty(0), torch.float32
@@ -98,11 +89,12 @@ class TorchStages(Stages):
         ((_, array),) = given.items()
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._session.device.torch_name)
         with contextlib.ExitStack() as recording:
+            begin = functools.cache(recording.enter_context)
 
             def record(tensor: Tensor) -> Tensor:
                 if recorder:
                     recorder.start(tensor)
-                    recording.enter_context(recorder)
+                    begin(recorder)
                 return tensor
 
             if stage == 0:
@@ -112,7 +104,21 @@ class TorchStages(Stages):
                 return self._ended(tensor, record)
             arguments, options = self._beside[stage - 1]
             tokens = record(tensor.to(self._type))
-            return {TOKENS: as_array(self._blocks[stage - 1](tokens, *arguments, **options))}
+            with self._reading():
+                found = self._blocks[stage - 1](tokens, *arguments, **options)
+            if self._keeps:
+                self._after[stage] = found
+            return {TOKENS: as_array(found)}
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Keep what the running blocks give for outputs of single blocks: the head returns them."""
+        if self._layers is None:
+            yield
+            return
+        with self._layers.reading() as seen:
+            yield
+        self._seen.update(seen)
 
     def _embedded(self, recorder: Recorder | None) -> Tensor:
         """Run all but the blocks; return the first block's input, and store each block's other arguments."""
@@ -126,7 +132,7 @@ class TorchStages(Stages):
             return tokens
 
         with self._passed_by(passing):
-            self._session.outputs(self._images)
+            self._session.outputs.run(self._images)
         self._type = seen[0].dtype
         return seen[0]
 
@@ -134,11 +140,16 @@ class TorchStages(Stages):
         """Run the head: all but the blocks, with the given tokens as the last block's result."""
 
         def passing(index: int, before: Tensor, *arguments: Any, **options: Any) -> Tensor:
-            return record(tokens.to(self._type)) if index == len(self._blocks) - 1 else before
+            if index == len(self._blocks) - 1:
+                return record(tokens.to(self._type))
+            return record(self._after[index + 1]) if self._keeps else before
 
-        with self._passed_by(passing):
-            outputs = self._session.outputs(self._images)
-        return {name: as_array(value) for name, value in zip(self._session.names, outputs, strict=True)}
+        outputs, attention = self._session.outputs, dict(self._seen.attention)
+        with self._passed_by(passing), self._reading():
+            given = outputs.run(self._images)
+        self._seen.attention.update(attention)  # that of blocks which were skipped now
+        named = outputs.named(self._images, given, self._seen)
+        return {name: as_array(value) for name, value in zip(self._session.names, named, strict=True)}
 
     @contextlib.contextmanager
     def _passed_by(self, passing: Pass) -> Iterator[None]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vconv.convert.architectures.layer_outputs import FEATURE_MAP, Layer, find_layer
 from vconv.types import Array, Arrays, Check, Status
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.accuracy.limits import Limit
@@ -23,6 +24,11 @@ from vconv.validators.report.rows import VariantRow
 
 SHIFTED_SHARE = 0.9
 """If at least this share of the tokens is found at other places, the order of the tokens is wrong."""
+
+LEAST_TOKENS = 8
+"""The least number of tokens that show whether a LayerNorm is between two outputs."""
+NORM_RESIDUAL = 1e-3
+"""The greatest part of an output that a LayerNorm leaves unexplained: epsilon, and rounding to float16."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +97,63 @@ def _swapped_outputs(evidence: FailedVariant) -> str:
     return ""
 
 
+def _without_norm(evidence: FailedVariant) -> str:
+    """Find an output of a block that is the reference's before the final norm, or after it.
+
+    A LayerNorm makes a token's mean 0 and its variance 1, and then scales and shifts each channel. So the
+    output with the norm follows from the one without it by one factor and one shift a channel. The contrary
+    is not so: the mean and the variance differ from token to token.
+    """
+    for name in evidence.failed:
+        layer = find_layer(name)
+        if layer is None or layer.kind.cut is None or name not in evidence.actual:
+            continue
+        actual, expected = (
+            _tokens(one[name], layer) for one in (evidence.actual, evidence.reference.outputs)
+        )
+        if actual.shape != expected.shape or not np.isfinite(actual).all():
+            continue
+        before, after = (actual, expected) if layer.kind.normed else (expected, actual)
+        if _is_norm_of(before, after) and not _is_norm_of(after, before):
+            lack = "lacks the final norm" if layer.kind.normed else "has the final norm"
+            return f"{name} {lack}: it follows from the reference's by a LayerNorm, token by token"
+    return ""
+
+
+def _tokens(value: Array, layer: Layer) -> Array:
+    """Return an output as float64 tokens (N, D)."""
+    wide = value.astype(np.float64)
+    if layer.kind.name.endswith(FEATURE_MAP) and wide.ndim > 2:
+        wide = np.moveaxis(wide, 1, -1)
+    return wide.reshape(-1, wide.shape[-1])
+
+
+def _is_norm_of(before: Array, after: Array) -> bool:
+    """Return whether tokens (N, D) are others after a LayerNorm, with any scale and shift of each channel."""
+    if len(before) < LEAST_TOKENS:
+        return False
+    deviation = before.std(axis=1, keepdims=True)
+    normed = (before - before.mean(axis=1, keepdims=True)) / np.where(deviation, deviation, 1)
+    x, y = normed - normed.mean(axis=0), after - after.mean(axis=0)
+    power = np.square(x).sum(axis=0)
+    scale = (x * y).sum(axis=0) / np.where(power, power, 1)
+    return bool(np.linalg.norm(y - scale * x) <= NORM_RESIDUAL * np.linalg.norm(y))
+
+
 def _only_pooled(evidence: FailedVariant) -> str:
     tokens = {"cls", "patches", "last_hidden_state"}
     sound = evidence.verdicts.keys() - set(evidence.failed)
+    if any(map(find_layer, evidence.failed)):
+        return ""
     return "every token agrees, what is pooled from them does not" if tokens <= sound else ""
 
 
 def _shifted_tokens(evidence: FailedVariant) -> str:
     """Find the reference token that is nearest to each patch token of the variant."""
-    if evidence.failed != ["patches"] or "patches" not in evidence.actual:
+    tokens = evidence.reference.outputs.get("last_hidden_state")
+    if evidence.failed != ["patches"] or "patches" not in evidence.actual or tokens is None:
         return ""
-    actual, tokens = evidence.actual["patches"], evidence.reference.outputs["last_hidden_state"]
+    actual = evidence.actual["patches"]
     if actual.ndim != 3 or actual.shape[1] > tokens.shape[1] or actual.shape[2] != tokens.shape[2]:
         return ""
     if not np.isfinite(actual).all():
@@ -140,6 +192,7 @@ def _reversed(evidence: FailedVariant) -> str:
 
 HYPOTHESES: Mapping[str, Callable[[FailedVariant], str]] = {
     "output names": _swapped_outputs,
+    "final norm": _without_norm,
     "pooling": _only_pooled,
     "token order": _shifted_tokens,
     "rope periods": _stock,

@@ -149,9 +149,12 @@ def localise(
     rows: list[StageError] = []
     worst, into = 0, actual
     for place, (name, given, expected) in enumerate(traversed(reference, pixel_values)):
-        own = distance(variant.run(place, given), expected)
+        # The run on the reference's output is the last one: the head then gives the outputs of single blocks
+        # as each of these blocks alone computes them.
         actual = variant.run(place, actual)
-        rows.append(StageError(name, own, distance(actual, expected)))
+        total = distance(actual, expected)
+        own = distance(variant.run(place, given), expected)
+        rows.append(StageError(name, own, total))
         say(f"{name}: {own:.1e} in this stage alone, {rows[-1].total:.1e} accumulated")
         if own > rows[worst].own:
             worst, into = place, given

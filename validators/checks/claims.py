@@ -20,6 +20,7 @@ from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.records import PatchRecord, TensorRecord, VariantRecord
 from vconv.convert.architectures.base import Kind
+from vconv.convert.architectures.outputs import meanings
 from vconv.convert.layouts.table import LAYOUTS
 from vconv.convert.libraries.readers import network as describe
 from vconv.convert.libraries.table import library_of
@@ -197,6 +198,10 @@ def _contracts(evidence: Evidence) -> str:
     return _first(findings())
 
 
+def _meanings(evidence: Evidence) -> str:
+    return _differs("the meaning of the outputs", evidence.made.meanings, meanings(evidence.artifact.network))
+
+
 def _declared(tensor: TensorRecord) -> tuple[str, str, tuple[int | str, ...]]:
     return tensor.name, tensor.dtype, tensor.shape
 
@@ -347,6 +352,7 @@ CLAIMS: Mapping[str, Claim] = {
     "variants": Claim(_variants, "each variant that every artifact has is run from its own file"),
     "precision": Claim(_precision, "the types of the weights in the file and in each graph"),
     "contracts": Claim(_contracts, "the network's outputs at this size"),
+    "meanings": Claim(_meanings, "the names of the outputs say the block and whether there is a norm"),
     "graphs": Claim(_graphs, "opset, IR version and operators are counted in each graph"),
     "ledger": Claim(_ledger, "the lines of the ledger are counted"),
     "parameters": Claim(_parameters, "the elements of the source's tensors are counted in the ledger"),

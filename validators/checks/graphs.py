@@ -16,6 +16,8 @@ from onnx.external_data_helper import uses_external_data
 
 from vconv.artifact.records import ContractRecord, TensorRecord, VariantRecord
 from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.layer_outputs import layers_of
+from vconv.convert.architectures.outputs import gelus_needed, unused_tensors
 from vconv.convert.ascend import operators as cann
 from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
@@ -25,6 +27,7 @@ from vconv.disk import own_folders
 from vconv.printable import shortened
 from vconv.runtime.engines.runnable import broken_bound
 from vconv.types import Check, Status
+from vconv.validators.checks.final_norm import wrongly_normed
 from vconv.validators.checks.fusible_gelu import fusible_gelus
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
@@ -77,7 +80,7 @@ def _without_weights(subject: InspectedGraph) -> onnx.ModelProto:
 
 def _exact_gelu(subject: InspectedGraph) -> Wrong | None:
     operators = subject.operators
-    wanted = subject.network.gelus
+    wanted = gelus_needed(subject.network)
     if operators.get("Gelu") or operators.get("Erf", 0) != wanted:
         found = f"{operators.get('Erf', 0)} Erf and {operators.get('Gelu', 0)} Gelu"
         return Wrong(f"{found}, expected {wanted} and 0", "activation")
@@ -127,6 +130,11 @@ def _epsilon(subject: InspectedGraph) -> Wrong | None:
     return None
 
 
+def _final_norm(subject: InspectedGraph) -> Wrong | None:
+    wrong = wrongly_normed(subject)
+    return Wrong(wrong, "final norm") if wrong else None
+
+
 def _interface(subject: InspectedGraph) -> Wrong | None:
     graph = subject.model.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
@@ -163,7 +171,7 @@ def _misshapen(
     if network.lack(Capability.TOKEN_GRID):
         return "graph"
     registers = network.registers
-    tokens, patches = found["last_hidden_state"][1:2], found["patches"][1:2]
+    tokens, patches = (found.get(name, ())[1:2] for name in ("last_hidden_state", "patches"))
     if tokens and patches and (tokens[0], patches[0]) != (1 + registers + patches[0], patches[0]):
         return "registers"
     return "graph"
@@ -189,7 +197,7 @@ def _weights(subject: InspectedGraph) -> Wrong | None:
             return Wrong(detail, subject.fault_of(name))
         if value.uses() or value.is_graph_output():
             used.add(name)
-    spared = subject.network.unused
+    spared = unused_tensors(subject.network)
     unused = [name for name in subject.entries if name not in used and name not in spared]
     if unused:
         detail = f"the graph does not use {len(unused)} weights, such as {unused[0]}"
@@ -251,6 +259,7 @@ class GraphRule:
         meaning: the text of the check if nothing is wrong.
         static_only: whether the rule is only for static graphs, the ones for an NPU.
         any_size_only: whether the rule is only for graphs that take images of any size.
+        layers_only: whether the rule is only for graphs with outputs of single blocks.
         needs: the features of the network that must be known.
         spares: returns why a graph may break the rule; empty if it may not.
         otherwise: returns the text for a network that the meaning does not suit; empty if it does.
@@ -260,6 +269,7 @@ class GraphRule:
     meaning: str
     static_only: bool = False
     any_size_only: bool = False
+    layers_only: bool = False
     needs: tuple[Capability, ...] = ()
     spares: Callable[[InspectedGraph], str] = _never
     otherwise: Callable[[InspectedGraph], str] = _never
@@ -273,6 +283,11 @@ RULES: Mapping[str, GraphRule] = {
     ),
     "epsilon": GraphRule(
         _epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)
+    ),
+    "final norm": GraphRule(
+        _final_norm,
+        "the outputs of single blocks have the final norm, or none, as their names say",
+        layers_only=True,
     ),
     "inputs and outputs": GraphRule(_interface, "names, types and shapes are as declared"),
     "weights": GraphRule(_weights, "every weight is used, and points at its own tensor in its weights file"),
@@ -297,6 +312,7 @@ def check_graph(subject: InspectedGraph) -> list[Check]:
         for name, rule in RULES.items()
         if (subject.batch is not None or not rule.static_only)
         and (subject.any_size or not rule.any_size_only)
+        and (layers_of(subject.network) or not rule.layers_only)
     }
     return [_checked(subject, f"{subject.name}: {name}", rule) for name, rule in applying.items()]
 

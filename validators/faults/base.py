@@ -29,6 +29,7 @@ class Fault:
         lacks: returns why the fault cannot be injected into an artifact; empty if it can.
         patches: by name, the patches that are replaced while the variants are opened.
         needs: the features of the network that the fault requires.
+        of_blocks: whether only an artifact with outputs of single blocks can have the fault.
         any_size: whether only a graph for images of any size can have the fault.
         named_by: the features without which a validation catches the fault, but cannot name it.
     """
@@ -39,6 +40,7 @@ class Fault:
     lacks: Callable[[ArtifactCopy], str] = _everywhere
     patches: Mapping[str, Patch] = field(default_factory=dict)
     needs: tuple[Capability, ...] = ()
+    of_blocks: bool = False
     any_size: bool = False
     named_by: tuple[Capability, ...] = ()
 

@@ -16,6 +16,7 @@ CLASSES: Mapping[str, str] = {
     "traced size": "it computes only images of the size with which it was traced",
     "registers": "register tokens are missing, or are not the network's",
     "output names": "an output has another output's name",
+    "final norm": "an output of a block lacks the final norm, or has one that it should not have",
     "activation": "a GELU is not the exact one",
     "epsilon": "a LayerNorm has another epsilon",
     "position embedding": "the position embedding is not the network's",

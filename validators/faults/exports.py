@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vconv.artifact.artifact import read_config
 from vconv.convert.architectures.base import ANY_SIZE, Capability
+from vconv.convert.architectures.layer_outputs import find_layer
+from vconv.convert.architectures.outputs import own_outputs
 from vconv.convert.graphs import tracing
 from vconv.convert.libraries.readers import network
 from vconv.convert.patches import rope_periods, table
@@ -49,6 +52,9 @@ def export_again(
     """
     given = dict(read_config(shop.folder)) if config is None else config
     net = network(given, shop.entries)
+    kept = own_outputs(net)
+    asked = tuple(name for name in shop.network.asked if name in kept or find_layer(name))
+    net = replace(net, asked=asked)
     applied = {patch.name for patch in shop.made.patches if patch.applied}
     (opset,) = {record.graph.opset for record in shop.made.variants if record.graph and record.path == GRAPH}
     with tempfile.TemporaryDirectory() as name:

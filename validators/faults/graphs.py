@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -145,10 +146,18 @@ def _one_token_early(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     _instead_of(graph, "patches", helper.make_node("Slice", inputs, ["patches"], "slice_early"))
 
 
+def _swappable(shop: ArtifactCopy) -> tuple[str, str] | None:
+    """Return two outputs that differ, the first that there are; None without two."""
+    there = output_names(shop.network)
+    pairs = [("pooled", "cls")] if shop.network.numbers.pooling != "cls" else []
+    pairs += [("patches", "last_hidden_state"), *itertools.pairwise(there)]
+    return next((pair for pair in pairs if set(pair) <= set(there)), None)
+
+
 def _swapped_names(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     """Swap the names of two outputs that differ, together with their declared shapes."""
-    shared = shop.network.numbers.pooling == "cls" or _no_pooled(shop)
-    names = ("patches", "last_hidden_state") if shared else ("pooled", "cls")
+    names = _swappable(shop)
+    assert names
     swap = {names[0]: names[1], names[1]: names[0]}
     for node in graph.node:
         for values in (node.input, node.output):
@@ -230,16 +239,37 @@ def _one_operator(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     graph.CopyFrom(model.graph)
 
 
+def _lacking(shop: ArtifactCopy, *names: str) -> str:
+    lacking = next((name for name in names if name not in output_names(shop.network)), "")
+    return f"it has no output {lacking}" if lacking else ""
+
+
 def _no_pooled(shop: ArtifactCopy) -> str:
-    return "" if "pooled" in output_names(shop.network) else "it has no pooled output"
+    averaged = not shop.network.observed and shop.network.numbers.pooling == "avg"
+    return _lacking(shop, "pooled", "last_hidden_state" if averaged else "patches")
+
+
+def _no_patches(shop: ArtifactCopy) -> str:
+    return _lacking(shop, "patches", "last_hidden_state")
+
+
+def _one_output(shop: ArtifactCopy) -> str:
+    return "" if _swappable(shop) else "it has one output"
+
+
+def _not_in_graph(shop: ArtifactCopy, key: str) -> str:
+    there = {tensor.name for tensor in shop.graph(GRAPH).graph.initializer}
+    return "" if key in there else f"no output of its graph needs {key}"
 
 
 def _no_value_bias(shop: ArtifactCopy) -> str:
-    return "" if _value_bias(shop.network) else "it has no value bias"
+    key = _value_bias(shop.network)
+    return _not_in_graph(shop, key) if key else "it has no value bias"
 
 
 def _no_projection_bias(shop: ArtifactCopy) -> str:
-    return "" if _key(shop.network, "proj_bias") else "it has no projection bias"
+    key = _key(shop.network, "proj_bias")
+    return _not_in_graph(shop, key) if key else "it has no projection bias"
 
 
 def _no_positions(shop: ArtifactCopy) -> str:
@@ -269,8 +299,20 @@ FAULTS = (
     Fault("height and width swapped in a graph", "height and width", in_graph(_turned), _not_square),
     Fault("blue channel first in a graph", "channel order", in_graph(_blue_first)),
     Fault("another pooling in a graph", "pooling", in_graph(_another_pooling), _no_pooled, needs=_GRID),
-    Fault("patches one token early in a graph", "token order", in_graph(_one_token_early), needs=_GRID),
-    Fault("two output names swapped in a graph", "output names", in_graph(_swapped_names), needs=_GRID),
+    Fault(
+        "patches one token early in a graph",
+        "token order",
+        in_graph(_one_token_early),
+        _no_patches,
+        needs=_GRID,
+    ),
+    Fault(
+        "two output names swapped in a graph",
+        "output names",
+        in_graph(_swapped_names),
+        _one_output,
+        needs=_GRID,
+    ),
     Fault(
         "a value bias dropped from a graph",
         "bias",

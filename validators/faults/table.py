@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from vconv.validators.faults import checkpoints, exports, graphs, patches, sizes
+from vconv.validators.faults import checkpoints, exports, graphs, layers, patches, sizes
 
-FAULTS = (*graphs.FAULTS, *exports.FAULTS, *sizes.FAULTS, *patches.FAULTS, *checkpoints.FAULTS)
+FAULTS = (
+    *graphs.FAULTS,
+    *exports.FAULTS,
+    *sizes.FAULTS,
+    *layers.FAULTS,
+    *patches.FAULTS,
+    *checkpoints.FAULTS,
+)
 """All faults, in the order in which a self-test injects them."""

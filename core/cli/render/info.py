@@ -40,7 +40,7 @@ def artifact(document: Document) -> None:
                 *_origin(document),
                 ("input", f"{INPUT} {_shape(['batch', CHANNELS, *document['size']])}"),
                 *_sides(document["sides"]),
-                *_outputs(document["outputs"]),
+                *_outputs(document["outputs"], document["meanings"]),
                 *patched(document["patches"]),
                 ("recorded", _recorded(golden)),
             ]
@@ -130,11 +130,13 @@ def _sides(sides: list[Document] | None) -> Iterator[tuple[str, Cell]]:
         yield "", "any size in all but the static graph: " + ", ".join(dict.fromkeys(told))
 
 
-def _outputs(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
-    """Lay out the outputs; neighbouring outputs of equal shape share a row."""
+def _outputs(outputs: Mapping[str, Any], meanings: Mapping[str, str]) -> Iterator[tuple[str, Cell]]:
+    """Lay out the outputs; neighbouring outputs of equal shape share a row, unless they have a meaning."""
     title = "outputs"
-    for shape, names in groupby(outputs, lambda name: list(outputs[name])):
-        yield title, f"{', '.join(names)} {_shape(shape)}"
+    for (shape, meaning), names in groupby(
+        outputs, lambda name: (list(outputs[name]), meanings.get(name, ""))
+    ):
+        yield title, f"{', '.join(names)} {_shape(shape)}" + f": {meaning}" * bool(meaning)
         title = ""
 
 

@@ -61,7 +61,7 @@ def test_a_network_that_is_not_declared_has_the_outputs_that_were_observed() -> 
 def test_a_new_output_that_is_a_slice_of_the_tokens_needs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     last = Output(
         "last_patch",
-        lambda net, patches: (net.numbers.width,),
+        lambda net, grid: (net.numbers.width,),
         lambda net: True,
         lambda tokens, net: tokens[:, -1],
     )

@@ -34,8 +34,8 @@ def change(folder: Path, **more: Any) -> None:
 def test_another_class_is_refused_when_a_folder_is_opened(
     small_system: System, given: Path, scratch: Path, refused: Refused
 ) -> None:
-    change(given, architectures=["Dinov2Backbone"])
-    with refused(WeightsError, "a class of", "that is not exported", "['Dinov2Backbone']"):
+    change(given, architectures=["Dinov2PreTrainedModel"])
+    with refused(WeightsError, "a class of", "that is not exported", "['Dinov2PreTrainedModel']"):
         opened(small_system, given, scratch)
 
 

@@ -15,6 +15,7 @@ from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import System
 from vconv.convert.architectures.base import EMBEDDING_ROLES
+from vconv.convert.libraries.layers import find_blocks
 from vconv.errors import ArtifactError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
@@ -22,7 +23,7 @@ from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.stages.base import TOKENS, Stages, stage_names
 from vconv.runtime.stages.graph import GraphStages
-from vconv.runtime.stages.torch_model import TorchStages, find_blocks
+from vconv.runtime.stages.torch_model import TorchStages
 from vconv.types import INPUT, Array, Arrays
 
 PATCHED = "patched-torch-fp32"

@@ -24,12 +24,29 @@ def network(images: Array) -> dict[str, Array]:
     tokens = grown.reshape(len(images), 3, -1).swapaxes(1, 2) * np.array([1.0, 2.0, 5.0])
     before = np.stack([tokens.mean(1) * (3 + index) for index in range(1 + REGISTERS)], axis=1)
     whole = np.concatenate([before, tokens], axis=1).astype(np.float32)
+    grid = normed(tokens).swapaxes(1, 2).reshape(len(images), 3, SIDE, -1)
     return {
         "pooled": np.tanh(whole[:, 0]),
         "cls": whole[:, 0],
         "patches": whole[:, 1 + REGISTERS :],
         "last_hidden_state": whole,
+        "feature_map_1": grid.astype(np.float32),
+        "raw_patches_1": tokens.astype(np.float32),
     }
+
+
+def normed(tokens: Array) -> Array:
+    """Compute a LayerNorm over the last axis, with a scale and a shift of each channel."""
+    middle = tokens - tokens.mean(axis=-1, keepdims=True)
+    return middle / tokens.std(axis=-1, keepdims=True) * np.array([2.0, 0.5, 3.0]) + np.array(
+        [0.1, -1.0, 4.0]
+    )
+
+
+def without_norm(images: Array) -> Arrays:
+    found = network(images)
+    grid = found["raw_patches_1"].swapaxes(1, 2).reshape(found["feature_map_1"].shape)
+    return {**found, "feature_map_1": grid}
 
 
 STOCK = {name: value * np.float32(1.01) for name, value in network(IMAGES).items()}
@@ -59,6 +76,7 @@ def one_early(images: Array) -> Arrays:
 
 WRONG: dict[str, Callable[[Array], Arrays]] = {
     "output names": renamed,
+    "final norm": without_norm,
     "pooling": pooled_otherwise,
     "token order": one_early,
     "rope periods": lambda images: {
@@ -81,6 +99,15 @@ def test_a_fault_is_named_by_its_hypothesis_alone(fault: str) -> None:
 
 def test_every_hypothesis_has_a_wrong_variant_here() -> None:
     assert set(WRONG) == set(HYPOTHESES)
+
+
+def test_a_norm_that_should_not_be_there_is_named_too() -> None:
+    failed = evidence(
+        lambda images: {**network(images), "raw_patches_1": normed(network(images)["raw_patches_1"])}
+    )
+    assert [found.because for found in diagnose(failed)] == [
+        "raw_patches_1 has the final norm: it follows from the reference's by a LayerNorm, token by token"
+    ]
 
 
 def test_noise_is_explained_by_nothing() -> None:

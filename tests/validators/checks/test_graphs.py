@@ -317,8 +317,9 @@ def test_a_fault_is_caught_by_its_rule(name: str, copied: Path, made: Manifest) 
     assert caught == {mutation.rule} or not mutation.alone
 
 
-OF_ONE_SIZE = [name for name, rule in RULES.items() if not rule.any_size_only]
-"""The rules of a graph that takes images of one size; tests/core/workflows/test_any_size.py has others."""
+OF_ONE_SIZE = [name for name, rule in RULES.items() if not rule.any_size_only and not rule.layers_only]
+"""The rules of a graph that takes images of one size; tests/core/workflows/test_any_size.py and
+test_asked_outputs.py have others."""
 
 
 @pytest.mark.parametrize("rule", OF_ONE_SIZE)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.literature import HUGGING_FACE
+from vconv.convert.architectures.base import CLASSIFIER
 from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.libraries.transformers_backbones import BACKBONES
 from vconv.errors import UnknownNameError
 from vconv.printable import printable
 from vconv.types import Config
@@ -138,6 +140,17 @@ def _torch_npu(evidence: Sequence[DeviceEvidence]) -> str:
     return next((escaped(version) for version in reversed(found) if _VERSION.match(version)), "")
 
 
+def _is_backbone(made: Manifest) -> bool:
+    """Return whether the model is one of transformers' backbones: nobody asked for its outputs of blocks."""
+    return bool(made.meanings) and not made.source.outputs
+
+
+def _auto_class(made: Manifest) -> str:
+    if _is_backbone(made):
+        return BACKBONES[made.system.family].name
+    return "AutoModelForImageClassification" if made.system.head == CLASSIFIER else "AutoModel"
+
+
 def _scripts(
     made: Manifest,
     evidence: Sequence[DeviceEvidence],
@@ -154,7 +167,8 @@ def _scripts(
         "rope": made.rope_periods is not None,
         "asked": made.system.family in _ON_REQUEST and made.source.size is not None,
         "gelu": any(patch.name == "gelu-erf" and patch.applied for patch in made.patches),
-        "auto_class": "AutoModelForImageClassification" if classified else "AutoModel",
+        "auto_class": _auto_class(made),
+        "backbone": _is_backbone(made),
         "head_output": "logits" if classified else "pooled",
         "say": words.tables["comments"],
         "keeps_mode": False,

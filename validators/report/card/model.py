@@ -11,6 +11,7 @@ from vconv.artifact.manifest import Manifest
 from vconv.catalog import systems
 from vconv.catalog.literature import HUGGING_FACE, LICENCES, MODELSCOPE, Work
 from vconv.catalog.systems import System
+from vconv.convert.architectures.layer_outputs import Layer, find_layer
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
@@ -197,8 +198,18 @@ def model_table(made: Manifest, words: Words) -> str:
         written = code(f"{name} [B, {', '.join(map(str, shape[1:]))}]")
         pooled = name == "pooled" and made.system.pooling
         pooling = _bracketed(words.say("pooling", made.system.pooling), words) if pooled else ""
-        rows.append([words.say("model", "output"), written + pooling])
+        layer = find_layer(name)
+        told = _bracketed(_of_layer(layer, words), words) if layer and name in made.meanings else ""
+        rows.append([words.say("model", "output"), written + pooling + told])
     return table([words.say("headings", key) for key in ("what", "content")], rows)
+
+
+def _of_layer(layer: Layer, words: Words) -> str:
+    """Return which block an output is of, and whether it has the final norm."""
+    if layer.kind.cut is None:
+        return words.say("layers", "attention").format(block=layer.block)
+    place = words.say("layers", "after" if layer.block else "before").format(block=layer.block)
+    return words.say("layers", "normed" if layer.kind.normed else "raw").format(place=place)
 
 
 def patch_notes(made: Manifest, words: Words) -> list[str]:

@@ -1,0 +1,163 @@
+"""Outputs of single blocks, asked for by the number of the block: feature maps, tokens and attention.
+
+Block N is the Nth of all blocks, counted from 1; 0 stands for the tokens before the first block, which
+transformers' backbones call the stem. An output without ``raw_`` in its name has the network's final norm, as
+transformers' backbones (``apply_layernorm``) and timm's ``get_intermediate_layers(norm=True)`` give it. One
+with ``raw_`` has no norm, as timm's ``features_only`` gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from vconv.convert.network import Network
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RAW = "raw_"
+"""The first part of the name of an output without the final norm."""
+ATTENTION = "attention"
+"""The attention probabilities of a block."""
+FEATURE_MAP, CLS, PATCHES, TOKENS = "feature_map", "cls", "patches", "tokens"
+"""The patch tokens after a block as a grid; the class token, the patch tokens, and all tokens."""
+ATTENTION_PARTS = ("norm1", "query", "key")
+"""The parts of a block that its attention probabilities need."""
+_SEPARATOR = "_"
+
+
+class Grid(NamedTuple):
+    """The rows and columns of patches of an image. Their numbers are symbols in a graph for any size."""
+
+    rows: int
+    columns: int
+
+    @property
+    def patches(self) -> int:
+        """The number of patches."""
+        return self.rows * self.columns
+
+
+def _tokens(network: Network, grid: Grid) -> int:
+    return 1 + network.registers + grid.patches
+
+
+def _grid_of(tokens: Tensor, network: Network, grid: Grid) -> Tensor:
+    patches = tokens[:, 1 + network.registers :]
+    return patches.transpose(1, 2).reshape(patches.shape[0], patches.shape[2], *grid)
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """A kind of output that every block has.
+
+    Args:
+        name: its name, before the number of the block.
+        told: what it is, in words.
+        shape: returns its shape without the batch.
+        cut: takes it from the tokens (B, N, D); None for attention, which the library gives.
+        normed: whether the final norm is applied to the tokens first.
+    """
+
+    name: str
+    told: str
+    shape: Callable[[Network, Grid], tuple[int, ...]]
+    cut: Callable[[Tensor, Network, Grid], Tensor] | None
+    normed: bool
+
+
+_CUTS = (
+    LayerOutput(
+        FEATURE_MAP,
+        "the patch tokens as (D, rows, columns)",
+        lambda network, grid: (network.numbers.width, *grid),
+        _grid_of,
+        normed=True,
+    ),
+    LayerOutput(
+        CLS,
+        "the class token",
+        lambda network, grid: (network.numbers.width,),
+        lambda tokens, network, grid: tokens[:, 0],
+        normed=True,
+    ),
+    LayerOutput(
+        PATCHES,
+        "the patch tokens",
+        lambda network, grid: (grid.patches, network.numbers.width),
+        lambda tokens, network, grid: tokens[:, 1 + network.registers :],
+        normed=True,
+    ),
+    LayerOutput(
+        TOKENS,
+        "all tokens",
+        lambda network, grid: (_tokens(network, grid), network.numbers.width),
+        lambda tokens, network, grid: tokens,
+        normed=True,
+    ),
+)
+LAYER_OUTPUTS: Mapping[str, LayerOutput] = {
+    row.name: row
+    for row in (
+        *_CUTS,
+        *(LayerOutput(RAW + row.name, row.told, row.shape, row.cut, normed=False) for row in _CUTS),
+        LayerOutput(
+            ATTENTION,
+            "the attention probabilities",
+            lambda network, grid: (network.numbers.heads, *(_tokens(network, grid),) * 2),
+            None,
+            normed=False,
+        ),
+    )
+}
+"""Every kind, by name."""
+
+
+class Layer(NamedTuple):
+    """One output of one block.
+
+    Args:
+        kind: its kind.
+        block: the number of the block, from 1; 0 for the tokens before the first.
+    """
+
+    kind: LayerOutput
+    block: int
+
+    @property
+    def name(self) -> str:
+        """Its name in every graph and report."""
+        return named(self.kind.name, self.block)
+
+    @property
+    def whole_blocks(self) -> int:
+        """The number of blocks whose tokens it needs."""
+        return self.block - (self.kind.cut is None)
+
+    def meaning(self, network: Network) -> str:
+        """Return what it is, in words."""
+        if self.kind.cut is None:
+            return f"{self.kind.told} of block {self.block} of {network.blocks}"
+        place = f"after block {self.block} of {network.blocks}" if self.block else "before the first block"
+        norm = "with the final norm" if self.kind.normed else "without the final norm"
+        return f"{self.kind.told} {place}, {norm}"
+
+
+def named(kind: str, block: int) -> str:
+    """Return the name of an output of a block."""
+    return f"{kind}{_SEPARATOR}{block}"
+
+
+def find_layer(name: str) -> Layer | None:
+    """Return the output of a block that has this name; None if the name is not of this form."""
+    kind, _, number = name.rpartition(_SEPARATOR)
+    if kind not in LAYER_OUTPUTS or not number.isascii() or not number.isdigit():
+        return None
+    return Layer(LAYER_OUTPUTS[kind], int(number))
+
+
+def layers_of(network: Network) -> tuple[Layer, ...]:
+    """List the outputs of single blocks that a network is asked for."""
+    return tuple(filter(None, map(find_layer, network.asked)))

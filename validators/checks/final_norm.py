@@ -1,0 +1,58 @@
+"""Whether the outputs of single blocks have the final norm in a graph, as their names say."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from vconv.convert.architectures.base import FINAL_NORM
+from vconv.convert.architectures.layer_outputs import Layer, layers_of
+from vconv.validators.checks.inspected_graph import InspectedGraph
+
+_MOVES = frozenset(
+    {
+        "Cast",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators that move or choose values, and compute none."""
+_NORM = "LayerNormalization"
+
+
+def wrongly_normed(subject: InspectedGraph) -> str:
+    """Return which output lacks the final norm that its name says, or has one that it should not have.
+
+    Args:
+        subject: the graph.
+
+    Returns:
+        The first such output, in words; empty if there is none.
+    """
+    network, outputs = subject.network, {value.name: value for value in subject.model.graph.outputs}
+    names = {
+        network.stored_key(tensor)
+        for group in network.groups()
+        if f"{FINAL_NORM}.weight" in group.parts
+        for tensor in group.stored
+    }
+    layers = [layer for layer in layers_of(network) if layer.kind.cut and layer.name in outputs]
+    return next((wrong for one in layers if (wrong := _wrong(one, outputs[one.name], names))), "")
+
+
+def _wrong(layer: Layer, value: ir.Value, names: set[str]) -> str:
+    node = value.producer()
+    while node is not None and node.op_type in _MOVES and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    scale = node.inputs[1] if node is not None and node.op_type == _NORM else None
+    if (scale is not None and scale.name in names) is layer.kind.normed:
+        return ""
+    found = "no node" if node is None else f"{node.op_type} {node.name or ''}".rstrip()
+    with_norm = "the final norm" if layer.kind.normed else "no final norm"
+    return f"{layer.name} comes from {found}, expected {with_norm}"
