@@ -40,7 +40,6 @@ from trained_weights import GRAPH, LAST_HIDDEN_STATE, SYSTEM, fetched
 
 import vconv
 from vconv.catalog.systems import System, find
-from vconv.convert.sources import recipe
 from vconv.convert.sources.authors import AUTHORS_WEIGHTS
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.sizes import SizeRequest
@@ -283,6 +282,14 @@ def draw(folder: Path, scratch: Path, path: Path) -> None:
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
 
 
+def recipe_version() -> int:
+    """Return the version of the recipe that draws synthetic weights, as a manifest records it."""
+    with tempfile.TemporaryDirectory() as name:
+        artifact = Path(name) / "artifact"
+        vconv.export(SYSTEM, SYNTHETIC, artifact, golden=False)
+        return int(vconv.info(artifact)["source"]["recipe"])
+
+
 def main() -> None:
     """Fetch, draw, export, compare, predict."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -303,7 +310,8 @@ def main() -> None:
         result["layouts"] = recorded.get("layouts") or layouts(folder, Path(name), list(images.values())[:2])
     result["predicted_relative_error"] = predictions
     kinds = {"trained": folder}
-    kinds |= {f"{SYNTHETIC}, recipe {recipe.VERSION}": SYNTHETIC} if given.synthetic else {}
+    if given.synthetic:
+        kinds[f"{SYNTHETIC}, recipe {recipe_version()}"] = SYNTHETIC
     for weights, where in kinds.items():
         if weights not in predictions:
             predictions[weights] = predicted(where)

@@ -22,7 +22,6 @@ from trained_weights import SYSTEM, fetched
 
 import vconv
 from vconv.catalog.systems import find
-from vconv.convert.sources import recipe
 from vconv.convert.sources.table import Request, open_source
 from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import Array
@@ -71,7 +70,9 @@ def measured(name: str, images: dict[str, Image.Image], scratch: Path) -> dict[s
                 actual = graph(given)
                 kept[image_name] = min(cosine(actual[key], expected[key]) for key in expected)
     return {
-        "weights": "trained" if name == SYSTEM else f"{weights}, recipe {recipe.VERSION}",
+        "weights": "trained"
+        if name == SYSTEM
+        else f"{weights}, recipe {vconv.info(scratch / 'artifact')['source']['recipe']}",
         "least_cosine": cosines,
         "least_cosine_in_bgr": wrong,
     }
