@@ -89,8 +89,9 @@ def record(out: Path, name: str, exporter: str, cell: dict[str, Any]) -> None:
 def open_cells(document: dict[str, Any], options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Yield every model and exporter that has no result yet, or one to try again."""
     names = {"catalog": [CATALOG + name for name in SYSTEMS], "drawn": document["drawn"]}
-    for name in [name for part in options.parts for name in names[part]]:
-        if options.only and name not in options.only:
+    taken, of = options.share
+    for place, name in enumerate(name for part in options.parts for name in names[part]):
+        if place % of != taken - 1 or (options.only and name not in options.only):
             continue
         for exporter in options.exporters:
             known = document["rows"].get(name, {}).get(exporter)
@@ -126,6 +127,9 @@ def main() -> None:
     parser.add_argument("--optimum", type=Path, help="the folder of a virtual environment with optimum-onnx")
     parser.add_argument("--exporters", nargs="+", choices=EXPORTERS, default=[*EXPORTERS])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--share", type=int, nargs=2, default=(1, 1), metavar=("K", "N"), help="the K-th of every N rows"
+    )
     parser.add_argument("--most", type=int, help="the number of results to add in this run")
     parser.add_argument("--again", action="store_true", help="try again what did not work")
     parser.add_argument("--table", type=Path, help="a page of Markdown, to write the recorded table into")

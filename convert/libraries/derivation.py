@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -39,18 +40,22 @@ _FRAMES = 2
 
 
 class Watch(TorchDispatchMode):
-    """Counts exact GELUs, and notes which tensors are used, while it is active.
+    """Counts exact GELUs, and follows which tensors results depend on, while it is active.
 
     Args:
-        watched: the tensors of interest, by name.
+        watched: the tensors of interest, by name. A tensor with several names goes by the last, as it does
+            in a graph of torch.
     """
 
     def __init__(self, watched: Mapping[str, torch.Tensor] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.kernels = self.spelled_out = 0
-        self.used: set[str] = set()
         self.random = ""
         self._names = {id(tensor): name for name, tensor in (watched or {}).items()}
+        self._bits = {name: 1 << place for place, name in enumerate(self._names.values())}
+        self._from = {number: self._bits[name] for number, name in self._names.items()}
+        self._anywhere = 0
+        self._seen: list[torch.Tensor] = []  # kept, so that no other tensor gets the identity of one of them
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = func.overloadpacket.__name__
@@ -59,10 +64,25 @@ class Watch(TorchDispatchMode):
         self.spelled_out += named == "erf"
         if torch.Tag.nondeterministic_seeded in func.tags and "scaled_dot_product" not in named:
             self.random = self.random or named
-        for leaf in tree_leaves((args, kwargs)):
-            if id(leaf) in self._names:
-                self.used.add(self._names[id(leaf)])
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        given, made = self._tensors((args, kwargs)), self._tensors(result)
+        bits = functools.reduce(operator.or_, (self._from.get(id(one), 0) for one in given), 0)
+        for one in made:
+            self._from[id(one)] = self._from.get(id(one), 0) | bits
+        if func._schema.is_mutable:  # whatever shares memory with what was changed depends on it too
+            self._anywhere |= bits
+        self._seen += made
+        return result
+
+    @staticmethod
+    def _tensors(values: Any) -> list[torch.Tensor]:
+        return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+
+    def used_by(self, results: Any) -> set[str]:
+        """Return the names of the tensors that results depend on."""
+        found = (self._from.get(id(one), 0) for one in self._tensors(results))
+        bits = functools.reduce(operator.or_, found, self._anywhere)
+        return {name for name, bit in self._bits.items() if bits & bit}
 
 
 @dataclass(frozen=True)
@@ -125,16 +145,25 @@ def derive(config: Config, library: str, name: str, keys: Iterable[str] = ()) ->
     return Network(layout, library, config, known, CLASSIFIER if logits else "")
 
 
-def integers(network: Network) -> dict[str, torch.Tensor]:
-    """Return the whole numbers that a network stores, as its library computes them, by stored key."""
+def integers_and_tied(network: Network) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Build the model of a network without weights.
+
+    Returns:
+        The whole numbers that it stores, as its library computes them, by stored key; and, for every further
+        stored key of one and the same tensor, the first one.
+    """
     library = LIBRARIES[network.library]
     with tempfile.TemporaryDirectory(prefix="vconv-") as name:
         (Path(name) / CONFIG_FILE).write_text(json.dumps(dict(network.config)))
         model = library.build(Path(name), network)
-    whole = library.beyond.whole(network.config)
-    keys = library.beyond.stored(model, network.config)
-    found = (whole or model).state_dict().items()
-    return {name if whole else keys[name]: tensor for name, tensor in found if not tensor.is_floating_point()}
+    keys, whole = library.beyond.stored(model, network.config), library.beyond.whole(network.config)
+    if whole is not None:
+        model, keys = whole, {name: name for name in whole.state_dict()}
+    found = model.state_dict(keep_vars=True)
+    first: dict[int, str] = {}
+    tied = {keys[name]: first.setdefault(id(tensor), keys[name]) for name, tensor in found.items()}
+    integers = {keys[name]: tensor for name, tensor in found.items() if not tensor.is_floating_point()}
+    return integers, {key: other for key, other in tied.items() if key != other}
 
 
 def _names(seen: _Seen, held: Collection[str]) -> tuple[dict[str, str], str]:
@@ -190,6 +219,7 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
     with models.caches_cleared(model), mode, torch.no_grad(), plain, understood(library, "outputs"), watch:
         given = LIBRARIES[library].run(model, nothing, torch.empty(_FRAMES, beyond.images(config)[0], *size))
         found = {name: tuple(map(int, given[name].shape)) for name in sorted(given, key=place_of)}
+    used = watch.used_by([given[name] for name in found])
     _require_plain(library, watch, given)
     stored, whole = beyond.stored(model, config), beyond.whole(config)
     persistent = set(model.state_dict())
@@ -201,7 +231,7 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
             kind=_kind(tensor),
             role=_role(model, name),
             persistent=name in persistent,
-            used=name in watch.used,
+            used=name in used,
         )
         for name, tensor in _state(model)
     )

@@ -72,7 +72,8 @@ READERS: Mapping[str, Reader] = {
 
 
 _NAMED_BY: Mapping[str, str] = {"transformers": "model_type", "timm": "architecture"}
-"""Library -> the entry of its ``config.json`` that names the network. The last that is there counts."""
+"""Library -> the entry of its ``config.json`` that names the network. The first that is there counts: a model
+of timm in the wrapper of transformers names both, and timm does not read its configuration."""
 
 
 def find_reader(config: Config) -> Reader | None:
@@ -102,7 +103,7 @@ def library_of_config(config: Config) -> str:
         WeightsError: it names no network.
     """
     reader = find_reader(config)
-    return reader.library if reader else [name for name, key in _NAMED_BY.items() if config.get(key)][-1]
+    return reader.library if reader else next(name for name, key in _NAMED_BY.items() if config.get(key))
 
 
 def family_of(config: Config) -> str:

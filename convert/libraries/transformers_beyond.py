@@ -19,6 +19,7 @@ from vconv.convert.libraries.base import Beyond, stock_transformers
 from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.libraries.transformers_options import EXACT_GELU
 from vconv.convert.network import Network
+from vconv.errors import WeightsError
 from vconv.types import INPUT, Config
 
 AUTO = {"": "AutoModel", CLASSIFIER: "AutoModelForImageClassification"}
@@ -134,12 +135,21 @@ def _on_disk(model: Any, names: list[str]) -> list[str]:
     for name, tensor in model.state_dict().items():
         found = list(revert_weight_conversion(model, {name: tensor.to("meta")}))
         if len(found) != 1:
-            raise ValueError(f"{name} is stored as {len(found)} tensors")
+            raise _refused(model, f"{name} is stored as {len(found)} tensors")
         keys += found
     if len(set(keys)) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice} holds several tensors of the model")
+        raise _refused(model, f"{twice} holds several tensors of the model")
     return keys
+
+
+def _refused(model: Any, got: str) -> WeightsError:
+    return WeightsError(
+        f"the tensors of {model.config.model_type} cannot be named one by one",
+        got=got,
+        expected="one stored tensor for each tensor of the model in memory",
+        fix="none in this version: a graph refers to whole tensors of the weights file",
+    )
 
 
 def _is_one_of_several(model: Any) -> bool:

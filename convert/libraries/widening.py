@@ -97,8 +97,12 @@ def _widen(model: nn.Module, wide: Callable[[Tensor], Tensor]) -> list[Removable
             # It may use the weight of a layer without a call of the layer, as timm's _qkvb models do.
             layers = [child for child in module.children() if isinstance(child, nn.Linear)]
             handles += [handle for layer in layers for handle in _widened_while(module, layer, wide)]
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            tensor.data = wide(tensor.data) if tensor.is_floating_point() else tensor.data
+        for parameter in module.parameters(recurse=False):
+            parameter.data = wide(parameter.data) if parameter.is_floating_point() else parameter.data
+        # A run in inference mode may have left a buffer there whose data cannot be set.
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_floating_point():
+                setattr(module, name, wide(buffer))
     return handles
 
 

@@ -92,7 +92,8 @@ def _run(model: nn.Module, network: Network) -> None:
     channels, height, width = library_of(network).beyond.images(network.config)
     with models.caches_cleared(model), mode, torch.no_grad():
         images = torch.empty(2, channels, height, width, device=device)
-        functional_call(wrapper, _without_data(state, mode), (images,))
+        # With tie_weights, torch would leave a module that has two names without its own tensors.
+        functional_call(wrapper, _without_data(state, mode), (images,), tie_weights=False)
 
 
 def _without_data(state: Mapping[str, Tensor], mode: FakeTensorMode) -> dict[str, Tensor]:

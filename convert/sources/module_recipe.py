@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -65,15 +66,19 @@ def draw(tensor: TensorSpec, seed: int) -> Draw:
 
 
 def planned(network: Network, seed: int) -> Iterator[PlannedTensor]:
-    """Yield every tensor of a network; it is drawn when it is written. Its library computes whole numbers."""
-    whole = derivation.integers(network)
+    """Yield every tensor of a network; it is drawn when it is written. Its library computes whole numbers.
+
+    Stored tensors that are one tensor of the model get the same values.
+    """
+    whole, tied = derivation.integers_and_tied(network)
     for tensor in network.tensors().values():
         if tensor.kind is Kind.INTEGER:
             value = whole[tensor.key]
             make = partial(_bytes, value.numpy())
             yield PlannedTensor(tensor.key, _DTYPES[value.dtype], tensor.shape, make)
         else:
-            yield PlannedTensor(tensor.key, "F32", tensor.shape, partial(_drawn, tensor, seed))
+            drawn = replace(tensor, key=tied.get(tensor.key, tensor.key))
+            yield PlannedTensor(tensor.key, "F32", tensor.shape, partial(_drawn, drawn, seed))
 
 
 def _bytes(value: NDArray[np.generic]) -> tuple[bytes]:

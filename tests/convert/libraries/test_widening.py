@@ -195,3 +195,26 @@ def test_hooks_are_gone_after_an_error_in_double(model: nn.Module) -> None:
     with pytest.raises(ZeroDivisionError), widening.in_double(model):
         raise ZeroDivisionError
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in linear_layers(model))
+
+
+def test_a_buffer_that_a_run_has_replaced_is_widened() -> None:
+    class Caching(nn.Module):
+        """Keeps what it computes in a buffer, as a ConViT keeps its distances."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kept", torch.zeros(1), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(self.kept) != len(x):
+                self.kept = torch.arange(len(x)).to(x)
+            return x * self.kept.expand(2, -1)
+
+    model, ones = Caching(), torch.ones(3)
+    with torch.inference_mode():
+        expected = model(ones)
+    with widening.in_double(model), torch.inference_mode():
+        found = model(ones.double())
+    assert (model.kept.dtype, found.dtype) == (torch.float64, torch.float64)
+    assert torch.equal(found.float(), expected)
+    assert not model.state_dict()
