@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vconv.convert.architectures.base import CLASSIFIER, Capability, Kind, Numbers, Observed, Stage, sized
 from vconv.convert.layouts.base import Layout, Rule
@@ -91,6 +91,13 @@ class Network:
     head: str
     stored_periods: tuple[float, ...] | None = None
     asked: tuple[str, ...] = ()
+
+    def asking(self, names: tuple[str, ...]) -> Network:
+        """Return the network with the outputs that are asked for; as it is if none are.
+
+        A network whose architecture is not declared has the outputs that its library returns.
+        """
+        return replace(self, asked=names) if names and not self.observed else self
 
     @property
     def numbers(self) -> Numbers:

@@ -198,6 +198,9 @@ class Kind(StrEnum):
     """A buffer of floating type, such as the running mean of a BatchNorm. It is no parameter."""
     INTEGER = "integer"
     """A buffer of whole numbers, such as a table of positions. It is copied as it is."""
+    NOT_BUILT = "not built"
+    """A tensor of a part of the network that its library leaves out of the model, such as timm's
+    ``features_only``. It stays in the checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ ATTENTION = "attention"
 """The attention probabilities of a block."""
 FEATURE_MAP, CLS, PATCHES, TOKENS = "feature_map", "cls", "patches", "tokens"
 """The patch tokens after a block as a grid; the class token, the patch tokens, and all tokens."""
+WITHOUT = "without the final norm"
 ATTENTION_PARTS = ("norm1", "query", "key")
 """The parts of a block that its attention probabilities need."""
 _SEPARATOR = "_"
@@ -141,7 +142,7 @@ class Layer(NamedTuple):
         if self.kind.cut is None:
             return f"{self.kind.told} of block {self.block} of {network.blocks}"
         place = f"after block {self.block} of {network.blocks}" if self.block else "before the first block"
-        norm = "with the final norm" if self.kind.normed else "without the final norm"
+        norm = "with the final norm" if self.kind.normed else WITHOUT
         return f"{self.kind.told} {place}, {norm}"
 
 

@@ -14,6 +14,7 @@ from vconv.convert.architectures.base import CLASSIFIER, FINAL_NORM, POOLER, Cap
 from vconv.convert.architectures.layer_outputs import (
     ATTENTION_PARTS,
     LAYER_OUTPUTS,
+    WITHOUT,
     Grid,
     find_layer,
     layers_of,
@@ -148,6 +149,12 @@ def place_of(name: str) -> tuple[int, int]:
 
 def meanings(network: Network) -> dict[str, str]:
     """Return what each output of a single block is, in words: which block, and with the final norm or not."""
+    if network.observed:
+        levels = filter(None, map(find_layer, network.observed.outputs))
+        return {
+            layer.name: f"level {layer.block} of the feature maps of its library, {WITHOUT}"
+            for layer in levels
+        }
     return {layer.name: layer.meaning(network) for layer in layers_of(network)}
 
 

@@ -33,7 +33,9 @@ class Beyond:
         knows: returns whether the library has an image encoder of this name.
         head: returns the head that a configuration asks for; it selects the class.
         images: returns channels, height and width of the images that a configuration is made for.
-        stored: returns the stored key of each tensor of a model by its name in memory.
+        stored: returns the stored key of each tensor of a model and its configuration, by its name in memory.
+        whole: builds without data the whole network of whose checkpoint a model uses a part; None for a model
+            that is whole.
         is_one_of_several: returns whether a model is one encoder of a model of several, such as images and
             text. Its checkpoints may hold the others too.
         spelled_out: returns a configuration that asks for the exact GELU spelled out with ``erf``; the same
@@ -43,7 +45,8 @@ class Beyond:
     knows: Callable[[str], bool]
     head: Callable[[Config], str]
     images: Callable[[Config], tuple[int, int, int]]
-    stored: Callable[[nn.Module], Mapping[str, str]]
+    stored: Callable[[nn.Module, Config], Mapping[str, str]]
+    whole: Callable[[Config], nn.Module | None]
     is_one_of_several: Callable[[nn.Module], bool]
     spelled_out: Callable[[Config], Config]
 
@@ -72,6 +75,8 @@ class Library:
         beyond: what is needed for networks whose architecture is not declared.
         resized: returns both configurations, changed so that the model takes images of any size that it can,
             and the preprocessing makes images of a (height, width); None leaves the preprocessing as it is.
+        features: returns a configuration that asks for feature maps only, by their names; None if the library
+            has none of a network whose architecture is not declared.
         pooled_by: returns a configuration with another pooling; None if the library's models have only one.
     """
 
@@ -89,6 +94,7 @@ class Library:
     encoder: Callable[[Config], Config]
     beyond: Beyond
     resized: Callable[[Config, Config, tuple[int, int] | None], tuple[Config, Config]]
+    features: Callable[[Config, tuple[str, ...]], dict[str, Any]] | None = None
     pooled_by: Callable[[Config, str], dict[str, Any]] | None = None
 
 

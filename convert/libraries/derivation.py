@@ -12,7 +12,7 @@ import json
 import operator
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vconv.convert.architectures.base import CLASSIFIER, Kind, Observed, Shapes
-from vconv.convert.architectures.outputs import OUTPUTS
+from vconv.convert.architectures.outputs import OUTPUTS, place_of
 from vconv.convert.layouts.derived import Stored, derived
 from vconv.convert.libraries import models
 from vconv.convert.libraries.base import understood
@@ -156,11 +156,14 @@ def integers_and_tied(network: Network) -> tuple[dict[str, torch.Tensor], dict[s
     with tempfile.TemporaryDirectory(prefix="vconv-") as name:
         (Path(name) / CONFIG_FILE).write_text(json.dumps(dict(network.config)))
         model = library.build(Path(name), network)
-    keys, found = library.beyond.stored(model), model.state_dict(keep_vars=True)
+    keys, whole = library.beyond.stored(model, network.config), library.beyond.whole(network.config)
+    if whole is not None:
+        model, keys = whole, {name: name for name in whole.state_dict()}
+    found = model.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     tied = {keys[name]: first.setdefault(id(tensor), keys[name]) for name, tensor in found.items()}
-    whole = {keys[name]: tensor for name, tensor in found.items() if not tensor.is_floating_point()}
-    return whole, {key: other for key, other in tied.items() if key != other}
+    integers = {keys[name]: tensor for name, tensor in found.items() if not tensor.is_floating_point()}
+    return integers, {key: other for key, other in tied.items() if key != other}
 
 
 def _names(seen: _Seen, held: Collection[str]) -> tuple[dict[str, str], str]:
@@ -215,10 +218,10 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
     plain = LIBRARIES[library].plain_attention(model, nothing)
     with models.caches_cleared(model), mode, torch.no_grad(), plain, understood(library, "outputs"), watch:
         given = LIBRARIES[library].run(model, nothing, torch.empty(_FRAMES, beyond.images(config)[0], *size))
-        found = {name: tuple(map(int, given[name].shape)) for name in OUTPUTS if name in given}
+        found = {name: tuple(map(int, given[name].shape)) for name in sorted(given, key=place_of)}
     used = watch.used_by([given[name] for name in found])
     _require_plain(library, watch, given)
-    stored = beyond.stored(model)
+    stored, whole = beyond.stored(model, config), beyond.whole(config)
     persistent = set(model.state_dict())
     tensors = tuple(
         _Tensor(
@@ -232,7 +235,24 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
         )
         for name, tensor in _state(model)
     )
+    if whole:
+        tensors = tuple(_with_unused(tensors, whole))
     return _Seen(tensors, found, watch.kernels, watch.spelled_out, beyond.is_one_of_several(model))
+
+
+def _with_unused(tensors: Iterable[_Tensor], whole: nn.Module) -> Iterator[_Tensor]:
+    """Yield the tensors of a whole network in its order: those of the part that runs, and the unused ones."""
+    known, persistent = {tensor.key: tensor for tensor in tensors}, set(whole.state_dict())
+    for name, tensor in _state(whole):
+        yield known.get(name) or _Tensor(
+            name,
+            name,
+            tuple(tensor.shape),
+            kind=Kind.NOT_BUILT if tensor.is_floating_point() else Kind.INTEGER,
+            role=_role(whole, name),
+            persistent=name in persistent,
+            used=False,
+        )
 
 
 def _state(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:

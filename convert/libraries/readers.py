@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from vconv.convert.architectures.base import BACKBONE, CLASSIFIER, POOLER, Numbers
 from vconv.convert.layouts import convnext, dinov2, dinov3_vit, timm_vit, vit
 from vconv.convert.layouts.base import Layout
-from vconv.convert.libraries import timm_config, transformers_config, transformers_options
+from vconv.convert.libraries import timm_config, timm_features, transformers_config, transformers_options
 from vconv.convert.libraries.transformers_backbones import asks_for_backbone, outputs_of
 from vconv.convert.network import Network
 from vconv.errors import UnknownNameError, WeightsError
@@ -80,10 +80,20 @@ def find_reader(config: Config) -> Reader | None:
     """Choose the reader of a configuration; None if its architecture is not declared.
 
     Raises:
-        WeightsError: it names no network.
+        WeightsError: it names no network, or asks for a part of one that only the whole gives correctly.
     """
     require_named(config)
-    return next((reader for reader in READERS.values() if reader.describes(config)), None)
+    found = next((reader for reader in READERS.values() if reader.describes(config)), None)
+    if not timm_features.is_features_only(config):
+        return found
+    if found and found.layout is timm_vit.DINOV3:
+        raise WeightsError(
+            f"{CONFIG_FILE} asks timm for the features of a DINOv3 only",
+            got="features_only in model_args",
+            expected="the whole network: its RoPE periods are corrected",
+            fix="remove features_only and out_indices, and name the blocks with --outputs raw_feature_map:N",
+        )
+    return None
 
 
 def library_of_config(config: Config) -> str:

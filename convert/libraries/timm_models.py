@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 from vconv.convert.architectures.outputs import TOKENS
+from vconv.convert.libraries import timm_features
 from vconv.convert.libraries.base import Beyond, Library, parameters_without_data, quiet, shadowed, understood
 from vconv.convert.network import Network
 from vconv.errors import WeightsError
@@ -54,9 +55,9 @@ def _same_bits(loaded: Tensor, stored: Tensor) -> bool:
 def _load(folder: Path, network: Network) -> nn.Module:
     model = cast("nn.Module", _create(folder, pretrained=True).float())
     with safetensors.safe_open(folder / WEIGHTS_FILE, "pt") as file:
-        stored = set(file.keys())
+        stored, keys = set(file.keys()), _stored_names(model, network.config)
         for name, loaded in model.state_dict().items():
-            if name not in stored or not _same_bits(loaded, file.get_tensor(name)):
+            if keys[name] not in stored or not _same_bits(loaded, file.get_tensor(keys[name])):
                 raise WeightsError(
                     "timm does not load all of the weights",
                     got=f"{name} with values that are not from the file",
@@ -96,6 +97,8 @@ def describe(config: Config) -> nn.Module:
 
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
     stock: Any = model
+    if timm_features.is_features_only(network.config):
+        return timm_features.run(stock, pixel_values)
     if network.observed:
         return _observable(stock, pixel_values)
     features = stock.forward_features(pixel_values)
@@ -235,9 +238,16 @@ def _images(config: Config) -> tuple[int, int, int]:
     return int(channels), int(height), int(width)
 
 
-def _own_names(model: nn.Module) -> Mapping[str, str]:
-    """Return every name of a state dict as its own stored key: timm's names in memory are those on disk."""
-    return {name: name for name in model.state_dict()}
+def _stored_names(model: nn.Module, config: Config) -> Mapping[str, str]:
+    """Return the stored key of every tensor: its name in memory, unless timm kept a part of a network."""
+    complete = _whole(config)
+    if complete is None:
+        return {name: name for name in model.state_dict()}
+    return timm_features.stored_names(model, complete)
+
+
+def _whole(config: Config) -> nn.Module | None:
+    return describe(timm_features.whole(config)) if timm_features.is_features_only(config) else None
 
 
 LIBRARY = Library(
@@ -257,10 +267,12 @@ LIBRARY = Library(
         knows=_knows,
         head=lambda config: "",
         images=_images,
-        stored=_own_names,
+        stored=_stored_names,
+        whole=_whole,
         is_one_of_several=lambda model: False,
         spelled_out=lambda config: config,
     ),
     resized=_resized,
+    features=timm_features.asking,
     pooled_by=_pooled_by,
 )

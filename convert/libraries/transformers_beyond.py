@@ -111,7 +111,7 @@ def _images(config: Config) -> tuple[int, int, int]:
     return int(config.get("num_channels", 3)), height, width
 
 
-def _stored(model: Any) -> Mapping[str, str]:
+def _stored(model: Any, config: Config) -> Mapping[str, str]:
     """Return the stored key of each tensor, by which versions 4.57 and 5 load it.
 
     Version 5 renames modules in memory, and has the names on disk in its table of conversions.
@@ -205,6 +205,7 @@ BEYOND = Beyond(
     head=_head,
     images=_images,
     stored=_stored,
+    whole=lambda config: None,
     is_one_of_several=_is_one_of_several,
     spelled_out=_spelled_out,
 )

@@ -143,7 +143,7 @@ class Source:
 
     def with_requests(self, net: Network) -> Network:
         """Return a network with the RoPE periods that the checkpoint stores, and the requested outputs."""
-        return replace(net, stored_periods=self.stored_periods, asked=self.outputs or net.asked)
+        return replace(net, stored_periods=self.stored_periods).asking(self.outputs)
 
     @property
     def own_configurations(self) -> tuple[Config, Config]:

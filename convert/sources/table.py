@@ -11,6 +11,7 @@ from vconv.catalog.systems import System
 from vconv.convert.architectures.base import Capability
 from vconv.convert.architectures.sizes import fixed_size
 from vconv.convert.hubs import table as hubs
+from vconv.convert.libraries.timm_features import are_levels
 from vconv.convert.sources import local, synthetic
 from vconv.convert.sources.asked_outputs import asking
 from vconv.convert.sources.base import PERIODS, Origin, Source
@@ -157,9 +158,18 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
     if request.size:
         source = _sized(source, request.size)
     if request.outputs:
-        source = replace(source, outputs=asking(source.network, request.outputs).asked)
+        source = _with_outputs(source, request.outputs)
     refuse_losses(source.losses, request.allow_lossy, _OR_ALLOW)
     return _with_periods(source, request.periods) if request.periods else source
+
+
+def _with_outputs(source: Source, names: tuple[str, ...]) -> Source:
+    """Ask for outputs; of a network of timm whose blocks are not known, ask timm for its feature maps."""
+    network = source.network
+    if network.observed and source.library.features and are_levels(names):
+        asked = source.library.features(source.config, names)
+        return source.configured(asked, source.preprocessor, outputs=names)
+    return replace(source, outputs=asking(network, names).asked)
 
 
 def _pooling_to_keep(source: Source, say: Say) -> str | None:

@@ -95,7 +95,7 @@ class Artifact:
         self.require_weights()
         net, made = network(self.config, self.entries), self.manifest
         stored = made.rope_periods if made.source.periods == STORED else None
-        return replace(net, stored_periods=stored, asked=made.source.outputs or net.asked)
+        return replace(net, stored_periods=stored).asking(made.source.outputs)
 
     @functools.cached_property
     def ledger(self) -> tuple[Line, ...]:

@@ -144,8 +144,8 @@ def import_libraries(subject: OpenRequest, artifact: Artifact) -> None:
 def _network(subject: OpenRequest, artifact: Artifact) -> Network:
     if not subject.original:
         return artifact.network
-    net = network(read_config(Path(subject.original)))
-    return dataclasses.replace(net, head=subject.head, asked=artifact.manifest.source.outputs or net.asked)
+    net = dataclasses.replace(network(read_config(Path(subject.original))), head=subject.head)
+    return net.asking(artifact.manifest.source.outputs)
 
 
 def device_of(subject: OpenRequest) -> Device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 
+from vconv.convert.architectures.base import Capability
 from vconv.convert.architectures.layer_outputs import Layer, layers_of
 from vconv.convert.network import Network
 from vconv.validators.faults.base import Fault
@@ -35,6 +36,7 @@ FAULTS = (
         "final norm",
         in_graph(_without_norm),
         _none_is_normed,
+        needs=(Capability.BLOCKS,),
         of_blocks=True,
     ),
 )

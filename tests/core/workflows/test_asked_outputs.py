@@ -18,6 +18,7 @@ import pytest
 import timm
 import torch
 import transformers
+from timm.models import save_for_hf
 
 import vconv
 from vconv.artifact import manifest
@@ -278,6 +279,32 @@ def test_a_backbone_of_transformers_is_exported_as_what_it_is(tmp_path: Path) ->
     assert list(loaded.out_features) == ["stage1"]
     assert vconv.bisect(tmp_path / "out", "onnx-fp32").passed
     assert "import AutoImageProcessor, Dinov2Backbone" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_feature_maps_of_any_network_of_timm_are_asked_for_by_level(tmp_path: Path) -> None:
+    args: dict[str, Any] = dict(layers=(1, 1, 1, 1), channels=(8, 8, 16, 16))
+    save_for_hf(timm.create_model("resnet18", **args), str(tmp_path / "whole"), model_args=args)
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    config["pretrained_cfg"]["input_size"] = [3, 64, 64]
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "out"
+    made = vconv.export(str(tmp_path / "whole"), out=str(out), outputs="raw_feature_map:2,4")
+    assert {row["status"] for row in made["variants"]} == {"passed"}
+    images = images_of(out)
+    options: dict[str, Any] = dict(features_only=True, out_indices=[1, 3], pretrained=True)
+    stock: Any = timm.create_model(f"local-dir:{tmp_path / 'whole'}", **options).eval()
+    loaded: Any = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    found = run(out / "model.onnx", images)
+    assert list(found) == ["raw_feature_map_2", "raw_feature_map_4"]
+    with torch.no_grad():
+        pairs = zip(stock(torch.from_numpy(images)), loaded(torch.from_numpy(images)), strict=True)
+        for value, (expected, again) in zip(found.values(), pairs, strict=True):
+            assert relative(value, expected.numpy()) < 1e-5
+            assert torch.equal(expected, again)
+    made_of = manifest.load(out)
+    assert made_of.meanings["raw_feature_map_2"].endswith("of its library, without the final norm")
+    assert made_of.source.outputs == tuple(found)
+    assert vconv.validate(out, tmp_path / "whole", **QUICK).status == "passed"
 
 
 def test_an_output_that_is_not_there_leaves_no_artifact(tmp_path: Path, refused: Refused) -> None:

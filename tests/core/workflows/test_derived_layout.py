@@ -42,6 +42,7 @@ Refused = Callable[..., AbstractContextManager[None]]
 ROLES, BLOCKS, GRID = (capability.lack for capability in Capability)
 ONE_SIZE = "its graphs take one size"
 UNKNOWN = {
+    "a feature map without the final norm in a graph": "its division into blocks is not known",
     "wrong LayerNorm epsilon in a graph": ROLES,
     "another pooling in a graph": GRID,
     "patches one token early in a graph": GRID,

@@ -59,7 +59,6 @@ def test_weights_in_another_layout_stay_as_narrow_as_they_came(
     assert [row["status"] for row in made["variants"]] == ["passed"] * 3
     tensors = safetensors.torch.load_file(tmp_path / "made" / WEIGHTS_FILE)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
-    assert validate(tmp_path / "made", narrow, quick=True).passed
     given = safetensors.torch.load_file(narrow / WEIGHTS_FILE)
     parts = [given[f"layer.1.attention.{name}_proj.weight"] for name in "qkv"]
     assert torch.equal(tensors["blocks.1.attn.qkv.weight"], torch.cat(parts))

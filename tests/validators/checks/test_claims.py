@@ -107,6 +107,7 @@ LIES: dict[str, tuple[str, Lie]] = {
         "authors",
         lambda m: m.update(authors={"path": "config.json", "ledger": "ledger.json", "family": "dinov2"}),
     ),
+    "an output that has a meaning of its own": ("meanings", lambda m: m.update(meanings={"cls": "the mean"})),
     "fewer tensors": ("ledger", lambda m: m["ledger"].update(tensors=1)),
     "fewer parameters": ("parameters", lambda m: m["complexity"].update(parameters=7)),
     "no patches": ("patches", lambda m: (m.update(patches=[]), without_patch(m, *PATCHES))),

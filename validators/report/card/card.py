@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.literature import HUGGING_FACE
 from vconv.convert.architectures.base import CLASSIFIER
+from vconv.convert.libraries.readers import READERS
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.libraries.transformers_backbones import BACKBONES
 from vconv.errors import UnknownNameError
@@ -141,12 +142,12 @@ def _torch_npu(evidence: Sequence[DeviceEvidence]) -> str:
 
 
 def _is_backbone(made: Manifest) -> bool:
-    """Return whether the model is one of transformers' backbones: nobody asked for its outputs of blocks."""
-    return bool(made.meanings) and not made.source.outputs
+    """Return whether the library itself returns feature maps: then nobody asked, or no block is known."""
+    return bool(made.meanings) and (not made.source.outputs or made.system.family not in READERS)
 
 
 def _auto_class(made: Manifest) -> str:
-    if _is_backbone(made):
+    if _is_backbone(made) and made.system.family in BACKBONES:
         return BACKBONES[made.system.family].name
     return "AutoModelForImageClassification" if made.system.head == CLASSIFIER else "AutoModel"
 
