@@ -275,7 +275,10 @@ def library_of(name: str) -> str:
 
 
 def tried(name: str, exporter: str, scratch: Path, optimum: Path | None) -> dict[str, Any]:
-    """Export one model with one exporter into an empty folder, and judge it; empty if vconv draws no weights."""
+    """Export one model with one exporter into an empty folder, and judge it.
+
+    The result is empty if vconv draws no weights that another exporter could get.
+    """
     system = system_of(name, scratch)
     for folder in ("source", "work"):
         (scratch / folder).mkdir()
