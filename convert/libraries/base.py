@@ -142,7 +142,8 @@ def parameters_without_data() -> Iterator[None]:
     """Let the modules that are made have parameters without data; what they compute for buffers is real.
 
     Such parameters report the device ``cpu``. A buffer that is made beside one is therefore not on the meta
-    device, where it would have no values.
+    device, where it would have no values. torch draws a truncated normal distribution again until every value
+    is within its bounds, which needs values: such a parameter is left as it is.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
@@ -152,10 +153,17 @@ def parameters_without_data() -> Iterator[None]:
         with mode:
             return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
 
+    draw = nn.init._no_grad_trunc_normal_
+
+    def draw_with_data(tensor: Tensor, *given: Any, **named: Any) -> Tensor:
+        return tensor if isinstance(tensor, FakeTensor) else draw(tensor, *given, **named)
+
     handle = register_module_parameter_registration_hook(discard)  # type: ignore[arg-type]
+    nn.init._no_grad_trunc_normal_ = draw_with_data
     try:
         yield
     finally:
+        nn.init._no_grad_trunc_normal_ = draw
         handle.remove()
 
 

@@ -6,9 +6,12 @@ from contextlib import AbstractContextManager
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
-from vconv.convert.libraries.base import quiet, understood
+from vconv.convert.libraries.base import parameters_without_data, quiet, understood
 from vconv.errors import InputError, VconvError, WeightsError
 
 Refused = Callable[..., AbstractContextManager[None]]
@@ -25,6 +28,24 @@ def test_quiet_silences_warnings_and_restores_the_levels(caplog: pytest.LogCaptu
         raise RuntimeError("inside")
     assert caplog.messages == ["an error", "an error"]
     assert [logger.level for logger in loggers] == [logging.DEBUG, logging.NOTSET]
+
+
+def test_a_module_that_draws_its_parameters_from_a_truncated_normal_is_made_without_data() -> None:
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3, 4))
+            nn.init.trunc_normal_(self.weight, std=0.02)
+            self.register_buffer("table", nn.init.trunc_normal_(torch.zeros(1000), std=2.0))
+
+    with parameters_without_data():
+        module = Module()
+    assert isinstance(module.weight, FakeTensor)
+    assert module.weight.shape == (3, 4)
+    assert 1 < module.table.std() < 2
+    assert module.table.abs().max() <= 2
+    nn.init.trunc_normal_(weight := torch.zeros(100))
+    assert weight.any()
 
 
 @pytest.mark.parametrize(
