@@ -8,8 +8,8 @@ and gone through until enough have given an encoder:
   encoder by transformers' own tables: it has a backbone or a head for image classification, or it is the
   image encoder of a model of images and text.
 
-Each takes one tensor ``pixel_values`` of images in RGB and has at most 400 million parameters. Those whose
-architecture vconv declares are left out: the catalog has them.
+Each takes one tensor ``pixel_values`` of images in RGB: its library runs it on that alone. Each has at most
+400 million parameters. Those whose architecture vconv declares are left out: the catalog has them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,22 @@ def of_type(kind: str) -> str | None:
         return None
     config = transformers.CONFIG_MAPPING[kind]
     model = built(kind, lambda: transformers.AutoModel.from_config(config()))
-    return f"transformers/{kind}" if model and parameters(model) <= MOST_PARAMETERS else None
+    drawn = model and parameters(model) <= MOST_PARAMETERS and runs(config())
+    return f"transformers/{kind}" if drawn else None
+
+
+def runs(config: Any) -> bool:
+    """Return whether transformers runs the model of a configuration on an image alone."""
+    import transformers
+
+    image = torch.zeros(1, *BEYOND.images(config.to_dict()))
+    try:
+        with torch.inference_mode():
+            transformers.AutoModel.from_config(config).eval()(pixel_values=image)
+    except REFUSALS as error:
+        print(f"{config.model_type}: not drawn, it does not run on an image: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def encodes_images(kind: str) -> bool:

@@ -7,6 +7,7 @@ vconv's own graphs are judged by ``vconv validate``, by the same limit.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -16,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,21 +24,22 @@ import vconv
 from encoders import NO, OPTIMUM, TIMM, TRANSFORMERS, UNSUPPORTED, VCONV, YES
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, System, find, miniature
-from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import VconvError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.torch_kinds import PATCHED_FP32
 from vconv.runtime.engines.variants import open_variant
-from vconv.types import CHANNELS, Array, Arrays, Status
+from vconv.runtime.inputs.images import natural_images
+from vconv.runtime.inputs.preprocessing import preprocess
+from vconv.types import Array, Arrays, Status
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.metrics import measure
 from vconv.validators.accuracy.verdicts import judge
+from vconv.workflows.originals import SAMPLE_IMAGES
 
 LIMIT = STRICT["fp32", "fp32"]
 WEIGHTS = "synthetic:0"
-BATCH = 2
 _DEPTHS = ("num_hidden_layers", "depth", "depths")
 _UNKNOWN = (
     r"custom or unsupported architecture|does not recognize this architecture|[Uu]nrecognized model"
@@ -67,14 +68,10 @@ class Case:
     scratch: Path
     optimum: Path | None
 
-    @property
+    @functools.cached_property
     def images(self) -> Array:
-        """Images (B, 3, H, W) of random numbers."""
-        if self.system.family:
-            shape = (BATCH, CHANNELS, *self.system.input)
-        else:
-            shape = (BATCH, *LIBRARIES[self.system.library].beyond.images(self.system.config))
-        return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        """The images (B, 3, H, W) on which vconv judges its export."""
+        return preprocess(self.folder, natural_images(SAMPLE_IMAGES, 0))
 
     def stock(self, **options: Any) -> nn.Module:
         """Load the model as a user of its library does."""
@@ -278,12 +275,18 @@ def library_of(name: str) -> str:
 
 
 def tried(name: str, exporter: str, scratch: Path, optimum: Path | None) -> dict[str, Any]:
-    """Export one model with one exporter into an empty folder, and judge it."""
+    """Export one model with one exporter into an empty folder, and judge it.
+
+    The result is empty if vconv draws no weights that another exporter could get.
+    """
     system = system_of(name, scratch)
     for folder in ("source", "work"):
         (scratch / folder).mkdir()
     if exporter != VCONV:
-        open_source(Request(system, WEIGHTS), scratch / "source")
+        try:
+            open_source(Request(system, WEIGHTS), scratch / "source")
+        except VconvError:  # there are no weights to give to another exporter
+            return {}
     began = time.perf_counter()
     try:
         cell = EXPORTERS[exporter].export(Case(system, scratch / "source", scratch / "work", optimum))

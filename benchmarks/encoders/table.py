@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from encoders import NAMES, NO, UNSUPPORTED, VCONV, YES
+from encoders import NAMES, NO, UNSUPPORTED, YES
 from vconv.catalog.systems import SYSTEMS
 
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 """The lines of a page between which the tables are written."""
 CATALOG = "catalog/"
 """The first part of the names of rows that are systems of the catalog, shallow."""
-_LONGEST = 160
+_LONGEST = 200
 """Characters of a reason that are shown."""
 Cell = Mapping[str, Any]
 Rows = Mapping[str, Mapping[str, Cell]]
@@ -37,35 +37,36 @@ def counts(rows: Rows, names: Sequence[str], exporter: str) -> str:
 
 
 def summary(document: Mapping[str, Any]) -> str:
-    """Return a sentence about the drawn encoders and the catalog."""
-    rows = document["rows"]
-    catalog, drawn = parts(document).values()
-    others = ", ".join(f"{name} {counts(rows, drawn, name)}" for name in NAMES if name != VCONV)
-    return (
-        f"Of encoders that a rule draws, vconv exports {counts(rows, drawn, VCONV)}, {others}; "
-        f"of the catalog, vconv exports {counts(rows, catalog, VCONV)}."
-    )
+    """Return a sentence about the drawn encoders."""
+    rows, drawn = document["rows"], document["drawn"]
+    said = [f"{name} {counts(rows, drawn, name)}" for name in NAMES]
+    return f"Of {len(drawn)} encoders that a rule draws, these are exported right: {'; '.join(said)}."
 
 
 def text(document: Mapping[str, Any]) -> str:
     """Return the tables."""
-    return "\n".join(
-        line for title, names in parts(document).items() for line in _table(document, title, names)
-    )
+    tables = (_table(document, title, names) for title, names in parts(document).items())
+    return "\n".join(line for table in tables for line in table)
 
 
 def _table(document: Mapping[str, Any], title: str, names: Sequence[str]) -> Iterator[str]:
     rows: Rows = document["rows"]
-    yield from (f"### {title}", "", f"| model | {' | '.join(NAMES)} |", f"|---{'|---' * len(NAMES)}|")
-    for name in sorted(names):
-        cells = (_shown(rows.get(name, {}).get(exporter)) for exporter in NAMES)
+    run = sorted(name for name in names if name in rows)
+    yield from (f"### {title}", "")
+    if len(run) < len(names):
+        yield from (f"{len(names) - len(run)} of {len(names)} have not been run yet.", "")
+    if not run:
+        return
+    yield from (f"| model | {' | '.join(NAMES)} |", f"|---{'|---' * len(NAMES)}|")
+    for name in run:
+        cells = (_shown(rows[name].get(exporter)) for exporter in NAMES)
         yield f"| `{name.removeprefix(CATALOG)}` | {' | '.join(cells)} |"
     totals = (counts(rows, names, exporter) for exporter in NAMES)
-    yield from (f"| **all {len(names)}** | {' | '.join(totals)} |", "")
+    yield from (f"| **of {len(names)}** | {' | '.join(totals)} |", "")
     failed = [
         (name.removeprefix(CATALOG), exporter, cell)
-        for name in sorted(names)
-        for exporter, cell in rows.get(name, {}).items()
+        for name in run
+        for exporter, cell in rows[name].items()
         if cell["status"] == NO
     ]
     if failed:

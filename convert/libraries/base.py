@@ -208,7 +208,7 @@ def understood(
                 expected="docstrings, which transformers reads when it is imported",
                 fix="unset PYTHONOPTIMIZE, or set it to 1",
             ) from error
-        said = shortened(str(error).replace(str(folder), "the folder"))
+        said = shortened(str(error).replace(str(folder), "the folder") if folder else str(error))
         raise kind(
             f"{library} cannot make the {thing} that {file} describes",
             got=f"{type(error).__name__}: {said}",

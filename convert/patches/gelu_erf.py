@@ -28,6 +28,7 @@ from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches import gelu_calls
 from vconv.convert.patches.base import Carrier, Patch, Site, Undo
+from vconv.errors import WeightsError
 from vconv.types import Config
 
 _INVERSE_ROOT = 1.0 / math.sqrt(2.0)
@@ -111,16 +112,19 @@ def _edit(network: Network, config: dict[str, Any]) -> dict[str, Any]:
 
 def _carriers(network: Network) -> tuple[Carrier, ...]:
     if network.observed:
-        by_config = not _kernels(library_of(network).beyond.spelled_out(network.config))
+        by_config = _spelled_out_by(library_of(network).beyond.spelled_out(network.config))
     else:
         by_config = network.library == "transformers"
     return ("config", "graph") if by_config else ("graph", "vconv.load")
 
 
-def _kernels(config: Config) -> int:
-    """Return how many kernels of the exact GELU the model of a configuration runs."""
-    observed = read_network(config).observed
-    return observed.kernels if observed else 0
+def _spelled_out_by(config: Config) -> bool:
+    """Return whether the model of an edited configuration runs no kernel of the exact GELU."""
+    try:
+        observed = read_network(config).observed
+    except WeightsError:  # the model's code does not know the form that other models take from there
+        return False
+    return not (observed and observed.kernels)
 
 
 def _expected(network: Network) -> int:

@@ -170,9 +170,10 @@ def _whose(system: System) -> str:
 
 
 def _plain(content: Config) -> dict[str, Any]:
-    """Remove the names of code, and write two equal sides as one number, which means the same."""
+    """Remove the names of code; of a declared family, write two equal sides as one number, the same there."""
     plain = {key: value for key, value in content.items() if key != _CODE}
-    for name in _SIDES:
+    named = plain.get("model_type") or plain.get("architecture")
+    for name in _SIDES if named and find_reader(plain) else ():
         pair = plain.get(name)
         if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int) and pair[0] == pair[1]:
             plain[name] = pair[0]

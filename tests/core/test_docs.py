@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,3 +196,14 @@ def test_every_benchmark_is_in_the_list_of_benchmarks() -> None:
     folder = ROOT / "benchmarks"
     scripts = {path.name for path in folder.glob("*.py")} - {"record.py", "trained_weights.py"}
     assert set(re.findall(r"^\| `(\w+\.py)`", (folder / "README.md").read_text(), re.M)) == scripts
+
+
+def test_the_tables_of_exported_encoders_are_those_of_the_recorded_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    table = importlib.import_module("encoders.table")
+    document = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text())
+    page = (ROOT / "docs" / "coverage.md").read_text()
+    assert page.partition(table.BEGIN)[2].partition(table.END)[0].strip() == table.text(document).strip()
+    assert " ".join(table.summary(document).split()) in prose(README)

@@ -22,6 +22,7 @@ from vconv.artifact.records import PatchRecord, TensorRecord, VariantRecord
 from vconv.convert.architectures.base import Kind
 from vconv.convert.architectures.outputs import meanings
 from vconv.convert.layouts.table import LAYOUTS
+from vconv.convert.libraries import derivation
 from vconv.convert.libraries.readers import network as describe
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
@@ -229,9 +230,14 @@ def _ledger(evidence: Evidence) -> str:
 
 
 def _of_parameters(evidence: Evidence) -> Iterator[Line]:
-    """Yield the lines of the source's parameters: no statistics, no whole numbers, and no other encoder's."""
-    tensors = evidence.artifact.network.tensors().items()
-    others = {key for key, tensor in tensors if tensor.kind is not Kind.PARAMETER}
+    """Yield the lines of the source's parameters: no statistics, no whole numbers, and no other encoder's.
+
+    A tensor with several names has one line among them.
+    """
+    network = evidence.artifact.network
+    others = {key for key, tensor in network.tensors().items() if tensor.kind is not Kind.PARAMETER}
+    if network.observed:
+        others |= set(derivation.integers_and_tied(network)[1])
     for line in evidence.artifact.ledger:
         if line.target not in others and line.proof != ledger.NOT_OF_THE_ENCODER:
             yield line

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from vconv.convert.graphs.passes import (
+    col2im_as_conv_transpose,
     embed_weights,
     fix_batch,
     least_ir_version,
@@ -26,6 +27,7 @@ PASSES: Mapping[str, Pass] = {
         optimise.PASS,
         point_at_weights.PASS,
         resize_as_matmul.PASS,
+        col2im_as_conv_transpose.PASS,
         range_as_slice.PASS,
         remove_unused.PASS,
         strip_metadata.PASS,
@@ -43,6 +45,7 @@ TRACED = (
     "optimise",
     "point-at-weights",
     "resize-as-matmul",
+    "col2im-as-conv-transpose",
     "remove-unused",
     "strip-metadata",
     "least-ir-version",
@@ -52,6 +55,7 @@ TRACED_AT_ANY_SIZE = (
     "optimise",
     "point-at-weights",
     "resize-as-matmul",
+    "col2im-as-conv-transpose",
     "range-as-slice",
     "remove-unused",
     "strip-metadata",

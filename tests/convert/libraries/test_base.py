@@ -77,3 +77,8 @@ def test_a_python_without_docstrings_is_the_cause_of_what_fails_in_it(
     flags.optimize = 1
     with refused(WeightsError, "transformers cannot make the model"), understood("transformers"):
         raise AttributeError("another cause")
+
+
+def test_an_error_that_names_nothing_keeps_its_words() -> None:
+    with pytest.raises(WeightsError, match="'NoneType' object has no attribute 'device'"), understood("timm"):
+        raise AttributeError("'NoneType' object has no attribute 'device'")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from vconv.convert.libraries.readers import network
 from vconv.convert.patches import gelu_calls
 from vconv.convert.sources import module_recipe
 from vconv.errors import WeightsError
+from vconv.validators.checks import claims
 
 
 class TwoBranches(nn.Module):
@@ -70,6 +73,15 @@ def test_names_of_one_tensor_are_found_and_get_the_same_values(coat: tuple[nn.Mo
     for one in module_recipe.planned(net, 0):
         if tied.get(one.name) in drawn:
             assert b"".join(one.chunks()) == drawn[tied[one.name]]
+
+
+def test_a_tensor_with_several_names_counts_as_one_parameter(coat: tuple[nn.Module, Any]) -> None:
+    model, net = coat
+    lines = [SimpleNamespace(target=key, proof="", shape=one.shape) for key, one in net.tensors().items()]
+    evidence: Any = SimpleNamespace(artifact=SimpleNamespace(network=net, ledger=lines))
+    counted = sum(math.prod(line.shape) for line in claims._of_parameters(evidence))
+    assert counted == sum(parameter.numel() for parameter in model.parameters())
+    assert counted < sum(math.prod(line.shape) for line in lines)
 
 
 def test_a_search_for_gelus_leaves_a_module_with_two_names_its_tensors(coat: tuple[nn.Module, Any]) -> None:

@@ -296,3 +296,10 @@ def test_a_full_sized_timm_model_runs_twelve_patched_gelus_and_is_restored(
 def test_another_activation_in_timm_does_not_need_the_patch(system: System, act: str) -> None:
     config = {**system.config, "model_args": {"act_layer": act, "depth": 1}}
     assert not PATCH.applies(network(config))
+
+
+def test_a_network_that_cannot_be_built_from_the_edited_configuration_is_patched_elsewhere() -> None:
+    numbers = dict(depths=[1, 1, 1, 1], embed_dims=[8, 16, 16, 16], image_size=64)
+    net = network(transformers.SwiftFormerConfig(**numbers).to_dict())
+    assert PATCH.applies(net)
+    assert PATCH.carriers(net) == ("graph", "vconv.load")

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from vconv.catalog.systems import System
+from vconv.convert.sources import configurations
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.local import open_local
 from vconv.errors import WeightsError
@@ -181,3 +182,10 @@ def test_prefixes_of_training_tools_are_removed_and_told(
     assert lines[1:] == [
         "removed module. and _orig_mod. from the names of the tensors: training tools add them"
     ]
+
+
+def test_two_equal_sides_of_a_network_beyond_the_catalog_stay_two(tmp_path: Path) -> None:
+    """A Hiera of transformers 5 takes no other."""
+    config = {"model_type": "hiera", "image_size": [224, 224], "patch_size": [7, 7]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert configurations.own(tmp_path / "config.json") == config
