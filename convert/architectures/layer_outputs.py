@@ -8,6 +8,7 @@ with ``raw_`` has no norm, as timm's ``features_only`` gives it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +28,10 @@ WITHOUT = "without the final norm"
 ATTENTION_PARTS = ("norm1", "query", "key")
 """The parts of a block that its attention probabilities need."""
 _SEPARATOR = "_"
+DIGITS = 5
+"""The most digits of the number of a block."""
+_NUMBER = re.compile(rf"0|[1-9][0-9]{{0,{DIGITS - 1}}}")
+"""The number of a block as :func:`named` writes it, so that an output has one name only."""
 
 
 class Grid(NamedTuple):
@@ -154,7 +159,7 @@ def named(kind: str, block: int) -> str:
 def find_layer(name: str) -> Layer | None:
     """Return the output of a block that has this name; None if the name is not of this form."""
     kind, _, number = name.rpartition(_SEPARATOR)
-    if kind not in LAYER_OUTPUTS or not number.isascii() or not number.isdigit():
+    if kind not in LAYER_OUTPUTS or not _NUMBER.fullmatch(number):
         return None
     return Layer(LAYER_OUTPUTS[kind], int(number))
 

@@ -139,6 +139,11 @@ def _shape(name: str) -> Callable[[Network, Grid], tuple[int, ...]]:
     return layer.kind.shape if layer else OUTPUTS[name].shape
 
 
+def is_output(name: str) -> bool:
+    """Return whether there is an output of this name, in any network."""
+    return name in OUTPUTS or find_layer(name) is not None
+
+
 def place_of(name: str) -> tuple[int, int]:
     """Return the place of an output in the order of all outputs; those of single blocks come last."""
     layer = find_layer(name)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vconv.convert.architectures.layer_outputs import FEATURE_MAP, RAW, find_layer, named
 from vconv.errors import WeightsError
-from vconv.types import Config
+from vconv.types import CONFIG_FILE, Config
 
 _ARGUMENTS = "model_args"
 _ONLY, _INDICES = "features_only", "out_indices"
@@ -47,10 +47,22 @@ def are_levels(names: Iterable[str]) -> bool:
 
 
 def run(model: Any, pixel_values: Tensor) -> dict[str, Tensor]:
-    """Run a model on (B, 3, H, W); return its feature maps by name, in timm's own order of axes."""
+    """Run a model on (B, 3, H, W); return its feature maps by name, in timm's own order of axes.
+
+    Raises:
+        WeightsError: the levels are not in order. Some of timm's models then return them as they were asked
+            for, most in the order of the network, and nothing tells which.
+    """
     result = model(pixel_values)
     maps = list(result.values()) if isinstance(result, Mapping) else list(result)
     indices = [index % len(model.feature_info.info) for index in model.feature_info.out_indices]
+    if indices != sorted(set(indices)):
+        raise WeightsError(
+            f"{CONFIG_FILE} does not name the levels of the network in order",
+            got=f"{_INDICES} = {list(model.feature_info.out_indices)} in {_ARGUMENTS}",
+            expected="each level once, the first one first",
+            fix=f"sort {_INDICES}",
+        )
     return {named(RAW + FEATURE_MAP, at + 1): value for at, value in zip(indices, maps, strict=True)}
 
 

@@ -7,15 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from vconv.convert.architectures.base import FINAL_NORM, Capability
-from vconv.convert.architectures.layer_outputs import LAYER_OUTPUTS, RAW, Layer, find_layer, named
-from vconv.convert.architectures.outputs import OUTPUTS, Needed, own_outputs, place_of
+from vconv.convert.architectures.layer_outputs import DIGITS, LAYER_OUTPUTS, RAW, Layer, find_layer, named
+from vconv.convert.architectures.outputs import OUTPUTS, Needed, is_output, own_outputs, place_of
 from vconv.convert.network import Network
 from vconv.errors import InputError, UnknownNameError, VconvError
 
 _OPTION = "--outputs"
 _EXAMPLE = "such as pooled,cls,feature_map:3,6,9,12"
-_DIGITS = 5
-"""The most digits of the number of a block."""
 
 
 def read_outputs(text: str) -> tuple[str, ...]:
@@ -50,7 +48,7 @@ def _names(text: str) -> Iterator[str]:
             yield _of_block(kind, number)
             continue
         kind = ""
-        if name not in OUTPUTS and find_layer(name) is None:
+        if not is_output(name):
             raise _unknown(name, text)
         yield name
 
@@ -58,7 +56,7 @@ def _names(text: str) -> Iterator[str]:
 def _of_block(kind: str, number: str) -> str:
     if kind not in LAYER_OUTPUTS:
         raise UnknownNameError("output of a block", kind, LAYER_OUTPUTS, fix="name one of those")
-    if not re.fullmatch(rf"[0-9]{{1,{_DIGITS}}}", number):
+    if not re.fullmatch(rf"[0-9]{{1,{DIGITS}}}", number):
         raise _without_number(kind, f"{kind}:{number}")
     return named(kind, int(number))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from vconv.artifact import manifest
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.records import VariantRecord
 from vconv.catalog import systems
+from vconv.convert.architectures.outputs import is_output
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
@@ -31,6 +32,17 @@ INSIDE = "a place inside the artifact, whose files are all listed"
 def is_inside(place: str | Path, folder: Path) -> bool:
     """Return whether a place, which need not exist, is an artifact's folder or in it, also through links."""
     return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder))
+
+
+def _require_known(outputs: Sequence[str]) -> None:
+    wrong = [name for name in outputs if not is_output(name) or outputs.count(name) > 1]
+    if wrong:
+        raise ArtifactError(
+            "the manifest does not name outputs",
+            got=f"source.outputs with {wrong[0]!r:.80}",
+            expected="names of outputs, each once",
+            fix="export the artifact again, or fetch it again",
+        )
 
 
 @dataclass(frozen=True)
@@ -89,10 +101,12 @@ class Artifact:
         """The patched network, which the artifact's own configuration and weights describe.
 
         Raises:
-            ArtifactError: the artifact has no weights, or its configuration is not a JSON object.
+            ArtifactError: the artifact has no weights, its configuration is not a JSON object, or its
+                manifest names an output that there is not, or one twice.
             WeightsError: the weights are damaged.
         """
         self.require_weights()
+        _require_known(self.manifest.source.outputs)
         net, made = network(self.config, self.entries), self.manifest
         stored = made.rope_periods if made.source.periods == STORED else None
         return replace(net, stored_periods=stored).asking(made.source.outputs)

@@ -27,7 +27,7 @@ from vconv.convert.libraries.readers import network as describe
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches import qkv_bias, rope_periods, table
-from vconv.convert.sources.authors import AUTHORS_WEIGHTS
+from vconv.convert.sources.authors import AUTHORS_LEDGER, AUTHORS_WEIGHTS
 from vconv.convert.sources.base import LIBRARYS, STORED, SYNTHETIC
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import Line
@@ -110,6 +110,10 @@ def _authors(evidence: Evidence) -> str:
     said = made.authors is not None
     wrong = _differs("whether there are weights for the authors' code", said, AUTHORS_WEIGHTS in made.files)
     if wrong or made.authors is None:
+        return wrong
+    places = made.authors.path, made.authors.ledger
+    wrong = _differs("the files for the authors' code", places, (AUTHORS_WEIGHTS, AUTHORS_LEDGER))
+    if wrong:
         return wrong
     layout = LAYOUTS.get(made.authors.family)
     ours = evidence.artifact.network.layout.architecture

@@ -51,8 +51,14 @@ def _wrong(layer: Layer, value: ir.Value, names: set[str]) -> str:
     while node is not None and node.op_type in _MOVES and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     scale = node.inputs[1] if node is not None and node.op_type == _NORM else None
-    if (scale is not None and scale.name in names) is layer.kind.normed:
+    if (scale is not None and _stored(scale).name in names) is layer.kind.normed:
         return ""
     found = "no node" if node is None else f"{node.op_type} {node.name or ''}".rstrip()
     with_norm = "the final norm" if layer.kind.normed else "no final norm"
     return f"{layer.name} comes from {found}, expected {with_norm}"
+
+
+def _stored(value: ir.Value) -> ir.Value:
+    """Return the tensor of the weights file that a value is; a narrow one is widened first."""
+    node = value.producer()
+    return node.inputs[0] or value if node is not None and node.op_type == "Cast" else value

@@ -110,6 +110,17 @@ def test_levels_are_asked_for_as_outputs(name: str, tmp_path: Path, refused: Ref
         network(beyond.config)
 
 
+@pytest.mark.parametrize("indices", [[3, 1], [-1, 0]], ids=str)
+def test_levels_in_another_order_are_refused_as_their_maps_could_be_swapped(
+    indices: list[int], refused: Refused
+) -> None:
+    args = {**NETWORKS["resnet18"][0], "features_only": True, "out_indices": indices}
+    with refused(WeightsError, "does not name the levels of the network in order", "sort out_indices"):
+        network(
+            {"architecture": "resnet18", "model_args": args, "pretrained_cfg": {"input_size": [3, 64, 64]}}
+        )
+
+
 def test_a_model_that_is_taken_apart_in_another_way_is_refused(refused: Refused) -> None:
     with refused(WeightsError, "timm takes this network apart in a way", "got odd.weight"):
         stored_names(nn.ModuleDict({"odd": nn.Linear(1, 1)}), nn.Linear(1, 1))

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import safetensors.torch
 import timm
 import torch
 import transformers
@@ -24,8 +25,8 @@ import vconv
 from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, System, miniature
-from vconv.convert.sources.table import DEFAULT_HUB, open_source
-from vconv.errors import InputError
+from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
+from vconv.errors import ArtifactError, InputError
 from vconv.types import Array
 from vconv.validators.accuracy import golden
 from vconv.validators.checks.graphs import check_graph
@@ -207,6 +208,36 @@ def test_a_false_meaning_is_caught(artifact: Path, tmp_path: Path) -> None:
     (copy / "vconv.json.sha256").write_text(f"{digest}  vconv.json\n")
     result = vconv.validate(copy, **QUICK)
     assert [check.name for check in result.checks if check.status == "failed"] == ["manifest: meanings"]
+
+
+@pytest.mark.parametrize("name", [DINOV2])
+@pytest.mark.parametrize("said", [["nonsense"], ["cls", "cls"], ["feature_map_01"]], ids=str)
+def test_a_manifest_that_names_no_output_is_an_error_in_one_line(
+    said: list[str], artifact: Path, tmp_path: Path, refused: Refused
+) -> None:
+    copy = shutil.copytree(artifact, tmp_path / "copy")
+    document = json.loads((copy / "vconv.json").read_text())
+    document["source"]["outputs"] = said
+    text = json.dumps(document)
+    (copy / "vconv.json").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (copy / "vconv.json.sha256").write_text(f"{digest}  vconv.json\n")
+    with refused(ArtifactError, "the manifest does not name outputs", said[-1]):
+        vconv.validate(copy, **QUICK)
+
+
+def test_weights_that_stay_narrow_have_a_final_norm_too(tmp_path: Path) -> None:
+    system = shallow(DINOV2)
+    source = tmp_path / "source"
+    source.mkdir()
+    open_source(Request(system, "synthetic:1"), source)
+    tensors = safetensors.torch.load_file(source / "model.safetensors")
+    narrow = {key: value.bfloat16() for key, value in tensors.items()}
+    (source / "model.safetensors").unlink()
+    safetensors.torch.save_file(narrow, source / "model.safetensors", metadata={"format": "pt"})
+    made = workflows.export(system, source, tmp_path / "out", keep_dtype=True, outputs=ASKED)
+    checks = {check["name"]: check["status"] for check in made["checks"]}
+    assert checks["model.onnx: final norm"] == checks["model.npu.onnx: final norm"] == "passed"
 
 
 @pytest.mark.parametrize("name", [DINOV2])

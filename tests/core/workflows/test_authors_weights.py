@@ -116,6 +116,18 @@ def test_a_file_that_was_changed_with_its_hash_fails_the_validation(made: Path, 
     assert not validate(made, given, quick=True).passed
 
 
+def test_a_manifest_that_names_other_files_than_those_is_found(made: Path, given: Path) -> None:
+    tensors = safetensors.torch.load_file(made / AUTHORS_WEIGHTS)
+    tensors["norm.bias"][7] += 1e-3
+    safetensors.torch.save_file(tensors, made / AUTHORS_WEIGHTS, {"format": "pt"})
+    content = json.loads((made / "vconv.json").read_text())
+    content["authors"].update(path=WEIGHTS_FILE, ledger="ledger.json")
+    (made / "vconv.json").write_text(json.dumps(content))
+    rehashed(made, AUTHORS_WEIGHTS)
+    failed = {check.name for check in validate(made, given, quick=True).checks if check.status == "failed"}
+    assert "manifest: authors" in failed
+
+
 def test_a_ledger_that_drops_what_the_authors_code_needs_is_found(
     made: Path, given: Path, tmp_path: Path
 ) -> None:
