@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vconv.convert.architectures.layer_outputs import FEATURE_MAP, RAW, find_layer, named
-from vconv.errors import WeightsError
+from vconv.errors import InputError, WeightsError
 from vconv.types import CONFIG_FILE, Config
 
 _ARGUMENTS = "model_args"
@@ -23,9 +23,9 @@ _WRAPPED = "model."
 
 
 def is_features_only(config: Config) -> bool:
-    """Return whether a configuration asks timm for the features of a network only."""
+    """Return whether a configuration of timm asks for the features of a network only."""
     given = config.get(_ARGUMENTS)
-    return isinstance(given, Mapping) and bool(given.get(_ONLY))
+    return "architecture" in config and isinstance(given, Mapping) and bool(given.get(_ONLY))
 
 
 def whole(config: Config) -> dict[str, Any]:
@@ -34,9 +34,27 @@ def whole(config: Config) -> dict[str, Any]:
     return {**config, _ARGUMENTS: kept}
 
 
-def asking(config: Config, names: Iterable[str]) -> dict[str, Any]:
-    """Return a configuration that asks timm for these feature maps; the first level has the number 1."""
+def asking(config: Config, names: Iterable[str], levels: int) -> dict[str, Any]:
+    """Return a configuration that asks timm for these feature maps; the first level has the number 1.
+
+    Raises:
+        InputError: the network has fewer levels, or the configuration asks for other feature maps already.
+    """
     indices = [layer.block - 1 for layer in map(find_layer, names) if layer]
+    if is_features_only(config) and config[_ARGUMENTS].get(_INDICES) != indices:
+        raise InputError(
+            f"--outputs does not apply where {CONFIG_FILE} asks for features only",
+            got=", ".join(names),
+            expected=f"the levels of {_INDICES} in {_ARGUMENTS}: {config[_ARGUMENTS].get(_INDICES)}",
+            fix=f"leave --outputs out, or change {_INDICES}",
+        )
+    if max(indices) >= levels:
+        raise InputError(
+            f"the network has no level {max(indices) + 1}",
+            got=", ".join(names),
+            expected=f"{RAW}{FEATURE_MAP}:N, N from 1 to {levels}",
+            fix="name other levels",
+        )
     return {**config, _ARGUMENTS: {**config.get(_ARGUMENTS, {}), _ONLY: True, _INDICES: indices}}
 
 

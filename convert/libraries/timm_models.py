@@ -246,6 +246,11 @@ def _stored_names(model: nn.Module, config: Config) -> Mapping[str, str]:
     return timm_features.stored_names(model, complete)
 
 
+def _features(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
+    complete: Any = _whole(config) or describe(config)
+    return timm_features.asking(config, names, len(getattr(complete, "feature_info", ())))
+
+
 def _whole(config: Config) -> nn.Module | None:
     return describe(timm_features.whole(config)) if timm_features.is_features_only(config) else None
 
@@ -273,6 +278,6 @@ LIBRARY = Library(
         spelled_out=lambda config: config,
     ),
     resized=_resized,
-    features=timm_features.asking,
+    features=_features,
     pooled_by=_pooled_by,
 )

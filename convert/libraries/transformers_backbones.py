@@ -99,7 +99,7 @@ def _stages(config: Config, blocks: int) -> list[int]:
 
 def _places(given: Any, known: Mapping[Any, int]) -> list[int]:
     """Return the stages of a list in their order; none if it is no list of known ones, each once."""
-    if not isinstance(given, list | tuple) or not all(isinstance(one, str | int) for one in given):
+    if not isinstance(given, list | tuple) or not all(type(one) in (str, int) for one in given):
         return []
     found = sorted({known[one] for one in given if one in known})
     return found if len(found) == len(given) else []

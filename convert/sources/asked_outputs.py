@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from vconv.convert.architectures.base import FINAL_NORM, Capability
-from vconv.convert.architectures.layer_outputs import DIGITS, LAYER_OUTPUTS, RAW, Layer, find_layer, named
+from vconv.convert.architectures.layer_outputs import DIGITS, FEATURE_MAP, LAYER_OUTPUTS, RAW, Layer, find_layer, named
 from vconv.convert.architectures.outputs import OUTPUTS, Needed, is_output, own_outputs, place_of
+from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.errors import InputError, UnknownNameError, VconvError
 
@@ -96,7 +97,7 @@ def asking(network: Network, names: Iterable[str]) -> Network:
             raise InputError(
                 f"the network has no output {name}",
                 got=lack,
-                expected=f"one of {', '.join(own)}, or an output of a block",
+                expected=f"one of {', '.join(own)}, or {_further(network)}",
                 fix=f"leave it out of {_OPTION}",
             )
     if network.observed:
@@ -111,6 +112,13 @@ def asking(network: Network, names: Iterable[str]) -> Network:
             fix="name a further output",
         )
     return asked
+
+
+def _further(network: Network) -> str:
+    """Return in words which outputs a network has besides its own."""
+    if network.observed and library_of(network).features:
+        return f"{RAW}{FEATURE_MAP}:N alone, the levels of timm's features_only"
+    return "an output of a block"
 
 
 def _backbone(network: Network, names: tuple[str, ...]) -> Network:

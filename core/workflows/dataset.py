@@ -121,7 +121,7 @@ def agree(
             "there is no output to compare a data set by",
             got=", ".join(outputs),
             expected=" or ".join(FEATURES),
-            fix=f"export with {FEATURES[1]} among --outputs",
+            fix=f"export the plain model, with {FEATURES[1]} among its outputs",
         )
     features = JournalTable("<f4", found.reference.outputs[feature].shape[1:])
     figures = JournalTable("<f8", (len(outputs), len(many_images.COLUMNS)))

@@ -105,9 +105,25 @@ def test_levels_are_asked_for_as_outputs(name: str, tmp_path: Path, refused: Ref
     assert "features_only" not in source.own_configurations[0]["model_args"]
     with refused(InputError, "its division into blocks is not known"):
         opened(folder, tmp_path / "second", ("feature_map_1",))
-    beyond = opened(folder, tmp_path / "third", ("raw_feature_map_9",))
-    with refused(WeightsError, "timm cannot make the model"):
-        network(beyond.config)
+    with refused(InputError, "no level 9", "N from 1 to 5"):
+        opened(folder, tmp_path / "third", ("raw_feature_map_9",))
+
+
+def test_the_levels_of_a_configuration_that_names_some_stay_as_they_are(
+    tmp_path: Path, refused: Refused
+) -> None:
+    folder = saved("resnet18", tmp_path / "saved")
+    numbers = [index + 1 for index in NETWORKS["resnet18"][1]]
+    same = tuple(f"raw_feature_map_{number}" for number in numbers)
+    assert opened(folder, tmp_path / "same", same).outputs == same
+    with refused(InputError, "asks for features only", "leave --outputs out"):
+        opened(folder, tmp_path / "other", same[:1])
+
+
+def test_a_configuration_of_transformers_asks_timm_for_nothing() -> None:
+    config = SYSTEMS["dinov2-small"].config
+    stray = {**config, "model_args": {"features_only": True}}
+    assert network(stray).layout == network(config).layout
 
 
 @pytest.mark.parametrize("indices", [[3, 1], [-1, 0]], ids=str)
