@@ -7,7 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from vconv.convert.architectures.base import FINAL_NORM, Capability
-from vconv.convert.architectures.layer_outputs import DIGITS, FEATURE_MAP, LAYER_OUTPUTS, RAW, Layer, find_layer, named
+from vconv.convert.architectures.layer_outputs import (
+    DIGITS,
+    FEATURE_MAP,
+    LAYER_OUTPUTS,
+    RAW,
+    Layer,
+    find_layer,
+    named,
+)
 from vconv.convert.architectures.outputs import OUTPUTS, Needed, is_output, own_outputs, place_of
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
