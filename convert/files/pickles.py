@@ -30,7 +30,7 @@ from vconv.convert.files.text import BEGINNING_BYTES, refuse_text
 from vconv.disk import require_space
 from vconv.errors import WeightsError
 
-PICKLE_SUFFIXES = (".bin", ".pth", ".pt")
+PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".pth.tar")
 
 WRAPPERS = (
     *("state_dict", "model", "module", "teacher", "student", "model_state_dict"),

@@ -121,6 +121,10 @@ _SUFFIXES = {".safetensors": FORMATS[0], **dict.fromkeys(pickles.PICKLE_SUFFIXES
 """Formats by suffix, for a file with another name."""
 
 
+def _by_suffix(path: Path) -> Format | None:
+    return next((form for suffix, form in _SUFFIXES.items() if path.name.endswith(suffix)), None)
+
+
 def find_weights(path: Path, fix: str) -> tuple[Path, Format]:
     """Find the weights file, or the index of its shards, and its format.
 
@@ -133,7 +137,7 @@ def find_weights(path: Path, fix: str) -> tuple[Path, Format]:
     """
     if path.is_file():
         known = {form.name: form for form in FORMATS}
-        form = known.get(path.name) or _SUFFIXES.get(path.suffix)
+        form = known.get(path.name) or _by_suffix(path)
         if form:
             return path, form
         raise WeightsError(
@@ -152,9 +156,10 @@ def find_weights(path: Path, fix: str) -> tuple[Path, Format]:
     for form in FORMATS:
         if os.path.lexists(path / form.name):
             return _regular(path / form.name), form
-    others = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and not file.is_dir())
-    if len(others) == 1:
-        return _regular(others[0]), _SUFFIXES[others[0].suffix]
+    others = sorted(file for file in path.iterdir() if _by_suffix(file) and not file.is_dir())
+    form = _by_suffix(others[0]) if len(others) == 1 else None
+    if form:
+        return _regular(others[0]), form
     raise WeightsError(
         f"no weights in {path}",
         got=f"several: {', '.join(file.name for file in others)}" if others else f"no {WEIGHTS_FILE}",

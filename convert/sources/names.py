@@ -7,7 +7,9 @@ unless others are named.
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +22,8 @@ from vconv.convert.hubs import table as hubs
 from vconv.convert.libraries.base import parameters_without_data, understood
 from vconv.convert.libraries.readers import library_of_config
 from vconv.convert.sources import configurations, local
-from vconv.errors import UnknownNameError
+from vconv.errors import UnknownNameError, WeightsError
+from vconv.regular_files import kind_of
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
 
 TIMM = "timm/"
@@ -58,6 +61,14 @@ def find_system(
     if folder.is_dir():
         # The label of a folder's weights never names the folder: a report is for other machines too.
         return _of_folder(folder, _safe(folder.absolute().name), ""), name if weights is None else weights
+    hub_ids = [system.hub_id for system in SYSTEMS.values()]
+    if len(folder.parts) > 1 and not difflib.get_close_matches(name, hub_ids):
+        raise WeightsError(
+            f"there is no folder {name}",
+            got=kind_of(folder) or "a file" if os.path.lexists(folder) else "nothing of that name",
+            expected=f"a folder with a {CONFIG_FILE}, or a name of `vconv list`",
+            fix="check the path",
+        )
     return systems.find(name), weights
 
 
@@ -76,6 +87,13 @@ def _of_repository(
 
 
 def _of_folder(folder: Path, name: str, hub_id: str) -> System:
+    if not os.path.lexists(folder / CONFIG_FILE):
+        raise WeightsError(
+            f"{folder} does not describe a network",
+            got=f"a folder without {CONFIG_FILE}",
+            expected=f"the {CONFIG_FILE} of transformers or timm beside the weights",
+            fix="name the folder that has it, or a system of `vconv list` with these weights as --weights",
+        )
     config = configurations.encoder_of(folder / CONFIG_FILE)
     library = library_of_config(config)
     beside = folder / PREPROCESSOR_FILE

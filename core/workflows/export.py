@@ -227,7 +227,7 @@ def export(
     return {
         "artifact": str(target),
         "weights": source.origin.label,
-        "weights_given": None if weights is None else str(weights),
+        "weights_given": place if place and not place.startswith("hub:") else None,
         "weights_found_again": made.source.found_again,
         "synthetic": source.origin.synthetic,
         "without_weights": without_weights,

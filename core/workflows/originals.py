@@ -14,6 +14,8 @@ from PIL import Image
 from vconv.artifact.artifact import Artifact
 from vconv.catalog import systems
 from vconv.catalog.systems import System
+from vconv.convert.architectures.layer_outputs import find_layer
+from vconv.convert.architectures.outputs import output_names
 from vconv.convert.sources import recipe
 from vconv.convert.sources.base import STORED, SYNTHETIC, Source
 from vconv.convert.sources.sizes import SizeRequest
@@ -201,12 +203,29 @@ def live_source(
     if asked.weights is None:
         return None, f"the original came from a {origin.kind}: --weights says where it is"
     try:
-        return open_source(asked, scratch, say), ""
+        found = open_source(asked, scratch, say)
     except WeightsError as error:
         if weights or origin.synthetic:
             raise
         say(f"the original cannot be had: {error.what}")
         return None, f"{error.what}, got {error.got}"
+    except InputError as error:
+        if not (weights and origin.outputs):
+            raise
+        raise _of_another_network(f"{error.what}: {error.got}") from error
+    theirs = output_names(found.network)
+    if any(map(find_layer, artifact.manifest.outputs.keys() ^ set(theirs))):
+        raise _of_another_network(f"the outputs {', '.join(theirs)}")
+    return found, ""
+
+
+def _of_another_network(got: str) -> WeightsError:
+    return WeightsError(
+        "the weights are of another network than the artifact's",
+        got=got,
+        expected="the outputs of the artifact",
+        fix="give --weights what the artifact was exported from",
+    )
 
 
 def inputs(

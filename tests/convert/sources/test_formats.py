@@ -181,7 +181,7 @@ def test_a_conversion_of_every_format_is_the_same(
 
 
 @one_system
-@pytest.mark.parametrize("name", ["mine.safetensors", "mine.bin", "mine.pth", "mine.pt"])
+@pytest.mark.parametrize("name", ["mine.safetensors", "mine.bin", "mine.pth", "mine.pt", "mine.pth.tar"])
 def test_weights_of_another_name_are_found_alone_in_a_folder(
     small_system: System, small_source: Source, given: Path, scratch: Path, name: str
 ) -> None:

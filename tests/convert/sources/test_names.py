@@ -87,10 +87,20 @@ def test_a_name_of_the_catalog_is_not_a_folder(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_folder_without_a_configuration_is_refused(tmp_path: Path, refused: Refused) -> None:
-    with refused(WeightsError, "config.json"):
+    with refused(WeightsError, "does not describe a network", "a folder without config.json"):
         find_system(str(tmp_path), HUB, None)
     with refused(WeightsError, "does not say which network"):
         find_system(str(folder_of(tmp_path / "empty", {})), HUB, None)
+
+
+def test_a_path_that_is_no_folder_is_refused_as_one(tmp_path: Path, refused: Refused) -> None:
+    with refused(WeightsError, "there is no folder", "nothing of that name"):
+        find_system(str(tmp_path / "typo"), HUB, None)
+    (tmp_path / "config.json").write_text("{}")
+    with refused(WeightsError, "there is no folder", "got a file"):
+        find_system(str(tmp_path / "config.json"), HUB, None)
+    with refused(UnknownNameError, "dinov3-vits16-pretrain"):
+        find_system("facebook/dinov3-vits16-pretrained-lvd1689m", HUB, None)
 
 
 @pytest.mark.parametrize("weights", [None, "synthetic"])

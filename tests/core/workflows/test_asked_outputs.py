@@ -26,7 +26,7 @@ from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
-from vconv.errors import ArtifactError, InputError
+from vconv.errors import ArtifactError, InputError, WeightsError
 from vconv.types import Array
 from vconv.validators.accuracy import golden
 from vconv.validators.checks.graphs import check_graph
@@ -310,6 +310,12 @@ def test_a_backbone_of_transformers_is_exported_as_what_it_is(tmp_path: Path) ->
     assert list(loaded.out_features) == ["stage1"]
     assert vconv.bisect(tmp_path / "out", "onnx-fp32").passed
     assert "import AutoImageProcessor, Dinov2Backbone" in (tmp_path / "out" / "README.md").read_text()
+    assert made["weights_given"] == str(tmp_path / "backbone")
+    document = json.loads((tmp_path / "backbone" / "config.json").read_text())
+    plain = {**document, "architectures": ["Dinov2Model"]}
+    (tmp_path / "backbone" / "config.json").write_text(json.dumps(plain))
+    with pytest.raises(WeightsError, match="of another network"):
+        vconv.validate(tmp_path / "out", weights=str(tmp_path / "backbone"), quick=True)
 
 
 def test_feature_maps_of_any_network_of_timm_are_asked_for_by_level(tmp_path: Path) -> None:
