@@ -30,6 +30,8 @@ from vconv.convert.files.text import BEGINNING_BYTES, refuse_text
 from vconv.disk import require_space
 from vconv.errors import WeightsError
 
+_TEACHER = "teacher"
+"""The state dict that self-distillation, such as DINO, evaluates."""
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".pth.tar")
 
 WRAPPERS = (
@@ -247,11 +249,12 @@ def _unwrapped(path: Path, content: Mapping[Any, Any], entry: str | None) -> tup
     known = _bare(held[wrappers[0]])
     rivals = [name for name in held if name in wrappers or not known.isdisjoint(_bare(held[name]))]
     if len(rivals) > 1:
+        likely = _TEACHER if _TEACHER in rivals else rivals[0]
         raise WeightsError(
             f"several state dicts in {path.name}",
             got=", ".join(map(repr, rivals)),
             expected="one",
-            fix=f"choose with --state-dict, such as --state-dict {rivals[0]}",
+            fix=f"choose with --state-dict, such as --state-dict {likely}",
         )
     return wrappers[0], held[wrappers[0]]
 

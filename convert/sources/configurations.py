@@ -21,6 +21,8 @@ _CODE = "auto_map"
 """The entry of a configuration that names Python code for transformers to run; it is removed."""
 _SIDES = ("image_size", "patch_size")
 """Entries that may be two numbers. Not every version of transformers takes two in every family."""
+_WHOLE = ("architecture", "num_classes", "num_features", "global_pool", "model_args")
+"""Entries of timm's ``config.json`` beside ``pretrained_cfg``."""
 _SILU = ("silu", "swish")
 """Names of the activation of every published gated MLP."""
 _ADAPTERS = (ADAPTER_FILE, "adapter_model.safetensors", "adapter_model.bin")
@@ -171,13 +173,23 @@ def _whose(system: System) -> str:
 
 def _plain(content: Config) -> dict[str, Any]:
     """Remove the names of code; of a declared family, write two equal sides as one number, the same there."""
-    plain = {key: value for key, value in content.items() if key != _CODE}
+    plain = _in_parts({key: value for key, value in content.items() if key != _CODE})
     named = plain.get("model_type") or plain.get("architecture")
     for name in _SIDES if named and find_reader(plain) else ():
         pair = plain.get(name)
         if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int) and pair[0] == pair[1]:
             plain[name] = pair[0]
     return plain
+
+
+def _in_parts(content: dict[str, Any]) -> dict[str, Any]:
+    """Write a flat configuration of timm in the form with ``pretrained_cfg``, as timm itself reads it."""
+    if "architecture" not in content or content.keys() & {"pretrained_cfg", "model_type"}:
+        return content
+    settings = {key: value for key, value in content.items() if key not in _WHOLE}
+    if "labels" in settings:
+        settings["label_names"] = settings.pop("labels")
+    return {key: content[key] for key in _WHOLE if key in content} | {"pretrained_cfg": settings}
 
 
 def _warn(config: Config, say: Say) -> None:

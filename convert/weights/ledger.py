@@ -108,8 +108,8 @@ NOT_OF_THE_ENCODER = "it is not part of the image encoder"
 """The proof for leaving out a tensor of another part of a model of several encoders."""
 _FIX = "check that the weights belong to this system and to this config.json"
 _OTHER_HEAD = (
-    "set num_labels, or id2label, to the number of classes of these weights; if the classifier is left over "
-    "from another use, remove it from the weights"
+    "set num_labels or id2label (num_classes of timm) in a config.json beside the weights to their number of "
+    "classes; if the classifier is left over from another use, remove it from the weights"
 )
 _MASK = "mask_token"
 """The end of the name of a tensor that training uses, and inference does not, in every family."""

@@ -13,6 +13,7 @@ import timm
 
 from vconv.catalog.systems import SYSTEMS
 from vconv.convert.hubs.base import Snapshot
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources import names
 from vconv.convert.sources.names import find_system
 from vconv.errors import UnknownNameError, WeightsError
@@ -91,6 +92,21 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path: Path, refused: Re
         find_system(str(tmp_path), HUB, None)
     with refused(WeightsError, "does not say which network"):
         find_system(str(folder_of(tmp_path / "empty", {})), HUB, None)
+
+
+def test_a_flat_configuration_of_timm_is_read_as_timm_reads_it(tmp_path: Path) -> None:
+    flat = {"architecture": "vit_tiny_patch16_224", "num_classes": 10, "input_size": [3, 64, 64]}
+    system, _ = find_system(str(folder_of(tmp_path / "flat", flat)), HUB, None)
+    assert system.config == {
+        **{"architecture": "vit_tiny_patch16_224", "num_classes": 10},
+        "pretrained_cfg": {"input_size": [3, 64, 64]},
+    }
+    net = network(system.config)
+    stock = timm.create_model(f"local-dir:{tmp_path / 'flat'}", pretrained=False)
+    assert net.known.labels == stock.num_classes == 10
+    assert {key: spec.shape for key, spec in net.tensors().items()} == {
+        key: tuple(value.shape) for key, value in stock.state_dict().items()
+    }
 
 
 def test_a_path_that_is_no_folder_is_refused_as_one(tmp_path: Path, refused: Refused) -> None:
