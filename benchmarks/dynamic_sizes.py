@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from record import finish, out_option
+from shallow import shallow
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import AxisRecord
 from vconv.catalog import systems
-from vconv.catalog.systems import System, miniature
+from vconv.catalog.systems import System
 from vconv.convert.sources.sizes import DYNAMIC
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.variants import open_variant
@@ -32,16 +32,6 @@ BATCHES = (1, 3)
 ENGINES = ("onnxruntime", "openvino")
 GREATEST = 1e-5
 """The greatest vector relative error of any output."""
-_DEPTHS = ("num_hidden_layers", "depth", "depths")
-
-
-def shallow(system: System) -> System:
-    """Return a system in its true width, with the blocks of its miniature."""
-    small = miniature(system).config
-    if system.library == "timm":
-        depth = {key: value for key, value in small["model_args"].items() if key in _DEPTHS}
-        return replace(system, config={**system.config, "model_args": depth})
-    return replace(system, config={**system.config, **{key: small[key] for key in _DEPTHS if key in small}})
 
 
 def error(actual: Array, expected: Array) -> float:

@@ -13,17 +13,18 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from shallow import shallow
 from torch import nn
 
 import vconv
 from encoders import NO, OPTIMUM, TIMM, TRANSFORMERS, UNSUPPORTED, VCONV, YES
 from vconv.artifact.artifact import Artifact
-from vconv.catalog.systems import SYSTEMS, System, find, miniature
+from vconv.catalog.systems import SYSTEMS, System, find
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import VconvError
@@ -40,7 +41,6 @@ from vconv.workflows.originals import SAMPLE_IMAGES
 
 LIMIT = STRICT["fp32", "fp32"]
 WEIGHTS = "synthetic:0"
-_DEPTHS = ("num_hidden_layers", "depth", "depths")
 _UNKNOWN = (
     r"custom or unsupported architecture|does not recognize this architecture|[Uu]nrecognized model"
     r"|model type .* is not supported|not supported yet"
@@ -98,15 +98,6 @@ def system_of(name: str, folder: Path) -> System:
     (folder / rest).mkdir()
     transformers.CONFIG_MAPPING[rest]().save_pretrained(folder / rest)
     return find_system(str(folder / rest), "huggingface", WEIGHTS)[0]
-
-
-def shallow(system: System) -> System:
-    """Return a system in its true width, with the blocks of its miniature."""
-    small = miniature(system).config
-    if system.library == "timm":
-        depth = {key: value for key, value in small["model_args"].items() if key in _DEPTHS}
-        return replace(system, config={**system.config, "model_args": depth})
-    return replace(system, config={**system.config, **{key: small[key] for key in _DEPTHS if key in small}})
 
 
 def tensors(given: Any) -> Arrays:
@@ -225,7 +216,7 @@ def by_timm(case: Case) -> dict[str, Any]:
 
 
 def by_optimum(case: Case) -> dict[str, Any]:
-    """Export with ``optimum-cli``, in a virtual environment of its own."""
+    """Export with ``optimum-cli``, in a separate virtual environment."""
     assert case.optimum is not None
     target = case.scratch / "exported"
     task = "image-classification" if case.system.classes else "feature-extraction"

@@ -66,7 +66,7 @@ def find_system(
         raise WeightsError(
             f"there is no folder {name}",
             got=kind_of(folder) or "a file" if os.path.lexists(folder) else "nothing of that name",
-            expected=f"a folder with a {CONFIG_FILE}, or a name of `vconv list`",
+            expected=f"a folder with a {CONFIG_FILE}, {TIMM}NAME, hub:OWNER/NAME, or a name of `vconv list`",
             fix="check the path",
         )
     return systems.find(name), weights
