@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from encoders.shallow import shallow
 from record import finish, out_option
-from shallow import shallow
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import AxisRecord

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shallow import shallow
 from torch import nn
 
 import vconv
 from encoders import NO, OPTIMUM, TIMM, TRANSFORMERS, UNSUPPORTED, VCONV, YES
+from encoders.shallow import shallow
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, System, find
 from vconv.convert.sources.names import find_system
