@@ -49,7 +49,8 @@ def find_system(
 
     Raises:
         UnknownNameError: there is no such system; the message lists the nearest names.
-        WeightsError: the repository or its configuration cannot be used.
+        WeightsError: the name is a path without a folder, or the folder, the repository or its configuration
+            cannot be used.
     """
     if any(name in (system.name, system.hub_id) for system in SYSTEMS.values()):
         return systems.find(name), weights
