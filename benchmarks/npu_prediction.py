@@ -1,6 +1,6 @@
 """What the simulated NPU predicts over eight seeds of synthetic weights, beside what hardware gave.
 
-Every system in full size, weights of seeds 0 to 7 by the committed recipe (convert/sources/recipe.py), which
+Every system in full size, weights of seeds 0 to 7 by the committed recipe (convert/sources/recipes), which
 was fixed before anything was measured here, two made-up images. The profile is 910b: GELU in its tanh form,
 convolutions in HF32, matrix products in float32. A figure is the relative error mean|a - e| / mean|e| of the
 worse image, against the same model on the CPU.

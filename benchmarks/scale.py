@@ -32,8 +32,8 @@ from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor
 from vconv.convert.files.shards import SAFETENSORS_INDEX
 from vconv.convert.libraries.readers import network
-from vconv.convert.sources import recipe
 from vconv.convert.sources.base import write_configurations
+from vconv.convert.sources.recipes.table import LATEST, RECIPES
 from vconv.types import WEIGHTS_FILE
 
 SYSTEMS = ("dinov3-vits16", "dinov3-vitb16", "dinov3-vitl16", "dinov3-vith16plus", "dinov3-vit7b16")
@@ -92,7 +92,7 @@ def draw(name: str, folder: Path) -> int:
     """Write synthetic weights in bfloat16, in shards; return their number of bytes."""
     system = systems.find(name)
     shards: list[list[PlannedTensor]] = [[]]
-    for tensor in recipe.planned(network(system.config), 0):
+    for tensor in RECIPES[LATEST].planned(network(system.config), 0):
         if sum(one.nbytes for one in shards[-1]) + tensor.nbytes // 2 > SHARD_BYTES:
             shards.append([])
         narrow = PlannedTensor(tensor.name, "BF16", tensor.shape, lambda tensor=tensor: narrowed(tensor))
@@ -199,7 +199,7 @@ def main() -> None:
             flush=True,
         )
     print("; ".join(failures) or "every target is met")
-    finish({"recipe": recipe.VERSION, "systems": rows}, passed=not failures, out=options.out)
+    finish({"recipe": LATEST, "systems": rows}, passed=not failures, out=options.out)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ PLAIN_MLP, GATED_MLP = "plain_mlp", "gated_mlp"
 """The flags of networks whose MLPs are fc2(act(fc1(x))), and down(act(gate(x)) * up(x)) (SwiGLU)."""
 POOLER = "pooler"
 """The name of the head that computes the pooled output with a linear layer."""
-EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "token"})
+EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "class_token", "token"})
 """Roles of the tensors that turn an image into tokens, before the first block."""
 FINAL_NORM = "norm"
 """The name of the norm that is applied to the tokens after the last block."""
@@ -208,7 +208,7 @@ class Part:
     """One tensor of an architecture, or one tensor per block if its name contains ``{i}``.
 
     Args:
-        role: the function of the tensor, which decides how :mod:`vconv.convert.sources.recipe` draws
+        role: the function of the tensor, which decides how :mod:`vconv.convert.sources.recipes` draws
             synthetic weights; empty if it is not known.
         shape: dimensions, as numbers or as names of fields of :class:`Numbers`.
         head: the head that the tensor belongs to; empty for the backbone.
@@ -263,7 +263,7 @@ def linear(
 def embeddings(learned_positions: bool = False, registers: bool = True) -> dict[str, Part]:
     """List the tensors that turn an image into tokens."""
     parts = {
-        "cls_token": Part("token", (1, 1, "width")),
+        "cls_token": Part("class_token", (1, 1, "width")),
         "mask_token": Part("token", (1, 1, "width"), unused=True),
         "patch.weight": Part("patch", ("width", "channels", "patch", "patch")),
         "patch.bias": Part("patch_bias", ("width",)),
@@ -297,7 +297,10 @@ def block(
         **linear(f"{BLOCK}.fc2", "fc2", "fc2_bias", ("width", "hidden")),
     }
     if layer_scale:
-        parts |= {f"{BLOCK}.scale{place}": Part("layer_scale", ("width",)) for place in (1, 2)}
+        parts |= {
+            f"{BLOCK}.scale1": Part("attention_scale", ("width",)),
+            f"{BLOCK}.scale2": Part("mlp_scale", ("width",)),
+        }
     return parts
 
 

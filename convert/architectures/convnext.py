@@ -34,7 +34,7 @@ ARCHITECTURE = Architecture(
         **norm(f"{_BLOCK}.norm"),
         **linear(f"{_BLOCK}.fc1", "fc1", "fc1_bias", ("hidden", "width")),
         **linear(f"{_BLOCK}.fc2", "fc2", "fc2_bias", ("width", "hidden")),
-        f"{_BLOCK}.scale": Part("layer_scale", ("width",)),
+        f"{_BLOCK}.scale": Part("mlp_scale", ("width",)),
         **norm("norm"),
         **linear(CLASSIFIER, "head", "head_bias", ("labels", "width"), CLASSIFIER),
     },

@@ -43,11 +43,13 @@ class Origin:
         kind: ``synthetic``, ``file``, ``folder``, or the name of a hub.
         identity: the seed, the hash of the files, or the repository.
         revision: the commit of a repository; empty for the other kinds.
+        recipe: the version of the recipe of synthetic weights; None for the other kinds.
     """
 
     kind: str
     identity: str
     revision: str = ""
+    recipe: int | None = None
 
     @property
     def label(self) -> str:

@@ -1,4 +1,4 @@
-"""Weights from a seed: the true architecture, drawn by :mod:`vconv.convert.sources.recipe`."""
+"""Weights from a seed: the true architecture, drawn by :mod:`vconv.convert.sources.recipes`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from vconv.convert.files import safetensors_file
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
-from vconv.convert.sources import module_recipe, recipe
+from vconv.convert.sources import module_recipe
 from vconv.convert.sources.base import SYNTHETIC, Origin, Source, write_configurations
 from vconv.convert.sources.class_names import published_config
+from vconv.convert.sources.recipes.table import RECIPES
 from vconv.disk import require_space
 from vconv.types import PREPROCESSOR_FILE, WEIGHTS_FILE, Config, Say
 
@@ -30,25 +31,26 @@ _PROCESSOR: Config = {
 """The image processor of synthetic weights that come without one. Trained weights need their own."""
 
 
-def draw(system: System, seed: int, scratch: Path, say: Say) -> Source:
+def draw(system: System, seed: int, recipe: int, scratch: Path, say: Say) -> Source:
     """Draw the weights of a system into an empty folder.
 
     Args:
         system: the catalog row.
         seed: 0 or greater.
+        recipe: the version of the recipe.
         scratch: the folder.
         say: receives progress lines.
     """
     say(f"drawing synthetic weights from seed {seed}")
     net = network(system.config)
-    rules = module_recipe if net.observed else recipe
-    path, planned = scratch / WEIGHTS_FILE, list(rules.planned(net, seed))
+    plan = module_recipe.planned if net.observed else RECIPES[recipe].planned
+    path, planned = scratch / WEIGHTS_FILE, list(plan(net, seed))
     require_space(scratch, sum(tensor.nbytes for tensor in planned))
     sha256 = safetensors_file.write(path, planned, say)
     config, preprocessor = published_config(system), _preprocessor(system, net, say)
     write_configurations(scratch, config, preprocessor)
     return Source(
-        origin=Origin(SYNTHETIC, str(seed)),
+        origin=Origin(SYNTHETIC, str(seed), recipe=recipe),
         folder=scratch,
         entries=safetensors_file.read_header(path),
         config=config,

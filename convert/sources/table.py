@@ -15,6 +15,7 @@ from vconv.convert.libraries.timm_features import are_levels
 from vconv.convert.sources import local, synthetic
 from vconv.convert.sources.asked_outputs import asking
 from vconv.convert.sources.base import PERIODS, Origin, Source
+from vconv.convert.sources.recipes.table import LATEST
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.errors import InputError, WeightsError
 from vconv.types import Say, silent
@@ -42,6 +43,7 @@ class Request:
         weights_layout: the home of the layout of the weights; None to recognise it.
         allow_lossy: whether a conversion from another layout may change the outputs.
         state_dict: the entry of a training checkpoint that has several state dicts; None for the only one.
+        recipe: the version of the recipe of synthetic weights.
     """
 
     system: System
@@ -55,6 +57,7 @@ class Request:
     weights_layout: str | None = None
     allow_lossy: bool = False
     state_dict: str | None = None
+    recipe: int = LATEST
 
 
 def ways(system: System) -> str:
@@ -76,7 +79,7 @@ def _open_synthetic(request: Request, match: re.Match[str], scratch: Path, say: 
             expected="synthetic:SEED, a whole number",
             fix="try synthetic:0",
         )
-    return synthetic.draw(request.system, int(seed), scratch, say)
+    return synthetic.draw(request.system, int(seed), request.recipe, scratch, say)
 
 
 def _open_hub(request: Request, match: re.Match[str], scratch: Path, say: Say) -> Source:

@@ -34,7 +34,6 @@ from vconv.convert.graphs.passes import table as passes
 from vconv.convert.libraries import complexity
 from vconv.convert.network import Network
 from vconv.convert.patches import rope_periods
-from vconv.convert.sources import recipe
 from vconv.convert.sources.base import Source
 from vconv.convert.weights import ledger
 from vconv.hashes import sha256_of
@@ -130,7 +129,7 @@ def assemble(
             identity=source.origin.identity,
             revision=source.origin.revision,
             synthetic=source.origin.synthetic,
-            recipe=recipe.VERSION if source.origin.synthetic else None,
+            recipe=source.origin.recipe,
             files=dict(source.files),
             configuration_sha256=source.configuration_sha256,
             pool=source.pool,

@@ -16,8 +16,8 @@ from vconv.catalog import systems
 from vconv.catalog.systems import System
 from vconv.convert.architectures.layer_outputs import find_layer
 from vconv.convert.architectures.outputs import output_names
-from vconv.convert.sources import recipe
 from vconv.convert.sources.base import STORED, SYNTHETIC, Source
+from vconv.convert.sources.recipes.table import LATEST, RECIPES
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
@@ -154,6 +154,7 @@ def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: b
         origin.outputs,
         allow_lossy=bool(origin.losses),
         state_dict=origin.state_dict,
+        recipe=(origin.recipe or 1) if origin.synthetic else LATEST,
     )
     if given:
         return asked
@@ -194,11 +195,10 @@ def live_source(
         WeightsError: the given or synthetic weights cannot be used.
     """
     asked, origin = request(artifact, weights, hub, offline), artifact.manifest.source
-    drawn_by = origin.recipe or 1
-    if origin.synthetic and not weights and drawn_by != recipe.VERSION:
-        return (
-            None,
-            f"its weights were drawn by recipe {drawn_by}, and this version has recipe {recipe.VERSION}",
+    if origin.synthetic and asked.recipe not in RECIPES:
+        return None, (
+            f"its weights were drawn by version {asked.recipe} of the recipe, and this vconv has up to "
+            f"version {max(RECIPES)}"
         )
     if asked.weights is None:
         return None, f"the original came from a {origin.kind}: --weights says where it is"

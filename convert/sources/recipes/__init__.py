@@ -1,0 +1,1 @@
+"""Recipes of sensitised synthetic weights, by version."""
