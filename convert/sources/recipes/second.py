@@ -36,28 +36,28 @@ Wide = NDArray[np.float64]
 FITTED_WIDTH = 384
 """The width of the network that the numbers were measured in. Single channels of great magnitude have the
 same share of a token's norm in networks of any width."""
-KEPT_OF, LEAST_KEPT = 8, 20
+KEPT_OF, LEAST_KEPT = 8, 30
 """One channel in eight is kept, and more of them where there would be fewer than this number."""
 ADDED = 0.05
 """Factor on what blocks add to the kept channels and to the class token's channel."""
 UNKEPT = 0.1
 """Factor on the weights with which queries and keys read the other channels."""
+CALM = 0.25
 FREQUENCIES = 6.0
 """The greatest frequency of a patch filter, in half periods per side of the patch."""
-PATCH, PATCH_BIAS = 0.26, 0.04
+PATCH, PATCH_BIAS = 0.21, 0.03
 TOKEN = 0.03
 KEPT_POSITION, POSITION = 0.13, 0.003
 """Standard deviation of the position embedding in the kept channels, and in the others."""
 CLASS_CHANNEL, CLASS_TOKEN = 278, 0.75
 """The class token's channel, and its value there in the embedding."""
-CLASS_NORM = 0.75
 SEEKERS, SLOPE, BELOW = 4, 1.0, 3.0
 """Number of hidden channels that look for the class token, their weight on its channel, minus their bias."""
 LAST = ((CLASS_CHANNEL, -22.0), (79, -19.0))
 """Channels of great magnitude at the end, each with the value that the last attention adds."""
-LAST_NORM = 0.3
-"""Factor on the final norm's weights for these channels."""
-AIMED = 2.7
+CLASS_NORM, LAST_NORM = 0.75, 0.2
+"""Weights of the norms for the class token's channel, and for those of great magnitude at the end."""
+AIMED = 2.4
 """How strongly the MLP's second weight reads the direction in which the forms of GELU differ."""
 SCALE_SPREAD, NORM_SPREAD = 0.25, 0.2
 """Standard deviations of the logarithms of LayerScale and of the norms' weights."""
@@ -137,7 +137,8 @@ def _position(n: Draw, _: Context) -> Draw:
 
 def _query_key(noise: Wide | Draw, context: Context) -> Wide:
     width = noise.shape[-1]
-    factors: Wide = noise * _reads(width) * (_depth(context).query_key / math.sqrt(width))
+    calm = min(1.0, (width / FITTED_WIDTH) ** CALM)
+    factors: Wide = noise * _reads(width) * (_depth(context).query_key * calm / math.sqrt(width))
     return factors
 
 
@@ -326,11 +327,12 @@ def _mlp_scale(n: Draw, context: Context) -> Draw:
 
 def _norm(n: Draw, context: Context) -> Draw:
     weight, width = np.exp(NORM_SPREAD * n.astype(np.float64)), len(n)
-    if _has_class_token(context) and context.tensor.block is not None:
-        weight[_channel(CLASS_CHANNEL, width)] = CLASS_NORM
-    elif _has_class_token(context):
+    if not _has_class_token(context):
+        return weight.astype(np.float32)
+    weight[_channel(CLASS_CHANNEL, width)] = CLASS_NORM
+    if context.tensor.block is None or context.last:
         for channel, _ in LAST:
-            weight[_channel(channel, width)] *= LAST_NORM
+            weight[_channel(channel, width)] = LAST_NORM
     return weight.astype(np.float32)
 
 
