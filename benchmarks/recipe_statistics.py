@@ -12,8 +12,8 @@ Every figure is a ratio, synthetic to trained:
 - errors of the output, mean|a - e| / mean|e|, of class token and patches: with the tanh GELU, in float16 and
   in bfloat16.
 
-``--fit`` fits the numbers of :mod:`vconv.convert.sources.recipes.profile` to the trained statistics, block
-after block, and prints them.
+``--fit`` fits the numbers of :mod:`vconv.convert.sources.recipes.second.profile` to the trained statistics,
+block after block, and prints them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from trained_weights import SYSTEM, fetched
 
 from vconv.catalog.systems import find
 from vconv.convert.libraries.readers import network
-from vconv.convert.sources.recipes import profile
 from vconv.convert.sources.recipes.base import Recipe
+from vconv.convert.sources.recipes.second import profile
+from vconv.convert.sources.recipes.second.channels import CLASS_CHANNEL, CLASS_TOKEN, FITTED_WIDTH, LAST
 from vconv.convert.sources.recipes.table import LATEST, RECIPES
 from vconv.runtime.inputs.preprocessing import preprocess
 
@@ -51,6 +52,16 @@ TOLERANCE = 1.5
 APART = ("float16", "bfloat16")
 """Errors that are measured beside the others: nothing is asked of them but the limits."""
 ROUNDS = 4
+"""How often the fit measures each block again."""
+SHARES = (0.74, 0.7, 0.7, 0.75, 0.85, *(1.0,) * 7)
+"""By block: the share of the trained size of what attention and the MLP add that is fitted. Trained blocks at
+the start cancel each other more than noise can; smaller ones give the residual stream its size."""
+DEVIATIONS = {0: 0.8, 11: 1.2}
+"""By block: the share of the trained deviation before the GELU, whose trained values are not normal there."""
+MOST_LOGITS = 8.0
+"""The greatest deviation of attention logits that is fitted, before ``--logits``."""
+LIMIT = 0.95
+"""The greatest share of a weight that takes away what the block read."""
 Weights = Mapping[str, Tensor]
 Statistics = list[dict[str, float]]
 
@@ -106,7 +117,7 @@ def run(
                 "greatest value": float(after.abs().max()),
                 "_attention against": _cosine(attention.mean((0, 1)), tokens.mean((0, 1))),
                 "_mlp against": _cosine(mlp, between),
-                "_grown": float((after - between)[:, 0, 278].mean()),
+                "_grown": float((after - between)[:, 0, CLASS_CHANNEL].mean()),
             }
         )
         tokens = after
@@ -193,10 +204,9 @@ def _nearer(
     row, share = rows[number], SHARES[number]
     mean, deviation = "before the GELU, mean", "before the GELU, deviation"
     spread = wanted[deviation] * DEVIATIONS.get(number, 1.0)
-    greatest = 8.0 * logits
-    ratio = min(wanted["attention logits"] * logits, greatest) / found["attention logits"]
-    last = sum(amount**2 for _, amount in LAST) / 384 if number == BLOCKS - 1 else 0.0
-    grown = row.class_token - (rows[number - 1].class_token if number else 0.75)
+    ratio = min(wanted["attention logits"], MOST_LOGITS) * logits / found["attention logits"]
+    last = sum(amount**2 for _, amount in LAST) / FITTED_WIDTH if number == BLOCKS - 1 else 0.0
+    grown = row.class_token - (rows[number - 1].class_token if number else CLASS_TOKEN)
     attention = math.sqrt(
         max(0.1, (share * wanted["attention"]) ** 2 - last) / max(0.01, found["attention"] ** 2 - last)
     )
@@ -218,12 +228,7 @@ def _nearer(
 
 
 def _within(share: float) -> float:
-    return float(np.clip(share, -0.95, 0.95))
-
-
-LAST = ((278, -22.0), (79, -19.0))
-SHARES = (0.74, 0.7, 0.7, 0.75, 0.85, *(1.0,) * 7)
-DEVIATIONS = {0: 0.8, 11: 1.2}
+    return float(np.clip(share, -LIMIT, LIMIT))
 
 
 def main() -> None:

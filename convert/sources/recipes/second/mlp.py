@@ -1,0 +1,166 @@
+"""MLPs in version 2 of the recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vconv.convert.sources.recipes.base import Context, Draw
+from vconv.convert.sources.recipes.second import profile
+from vconv.convert.sources.recipes.second.branch import depth_of, mixed, scales
+from vconv.convert.sources.recipes.second.channels import (
+    CLASS_CHANNEL,
+    CLASS_TOKEN,
+    FITTED_WIDTH,
+    Wide,
+    adds,
+    channel_of,
+    great,
+    has_class_token,
+)
+
+SEEKERS, SLOPE, BELOW = 4, 1.0, 3.0
+"""Number of hidden channels that look for the class token, their weight on its channel, minus their bias."""
+SEEKER_NOISE = 0.05
+"""Factor on their other weights."""
+AIMED = 2.4
+"""How strongly the MLP's second weight reads the direction in which the forms of GELU differ."""
+BIAS, UP_BIAS = 0.5, 0.5
+"""Standard deviations of the biases of the output and of the gated channels."""
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """The hidden channels of an MLP: means and standard deviations of their values before the activation."""
+
+    mean: Wide
+    std: Wide
+
+    def moments(self, power: int, activation: Callable[[Wide], Wide]) -> Wide:
+        """Return the mean of a power of the activation of each channel, by Gauss-Hermite quadrature."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+        values = activation(self.mean[:, None] + self.std[:, None] * nodes) ** power
+        return np.asarray(values @ (weights / weights.sum()))
+
+
+def _gelu(approximate: str) -> Callable[[Wide], Wide]:
+    return lambda x: np.asarray(torch.nn.functional.gelu(torch.from_numpy(x), approximate=approximate))
+
+
+def _silu(x: Wide) -> Wide:
+    return x / (1 + np.exp(-x))
+
+
+def _hidden(context: Context, weight: str, bias: str, channels: int) -> _Hidden:
+    """Return the hidden channels whose weight and bias have these roles."""
+    depth = depth_of(context)
+    spread = np.exp(depth.uneven * context.more_noise("range", (channels,), weight).astype(np.float64))
+    std = depth.hidden * spread / math.sqrt(np.mean(spread**2))
+    mean = std * (depth.middle + depth.middle_spread * context.noise_of(bias)[:channels])
+    return _Hidden(mean, std)
+
+
+def _seekers(channels: int) -> NDArray[np.int_]:
+    """Return the hidden channels that look for the class token."""
+    return (np.arange(SEEKERS) * channels) // SEEKERS + channels // (2 * SEEKERS)
+
+
+def fc1(n: Draw, context: Context) -> Draw:
+    """Scale the first weight, in which some hidden channels look for the class token."""
+    channels, width = n.shape
+    hidden = _hidden(context, "fc1", "fc1_bias", channels)
+    weight = n * (hidden.std / math.sqrt(width))[:, None]
+    if has_class_token(context):
+        seekers = _seekers(channels)
+        weight[seekers] *= SEEKER_NOISE
+        weight[seekers, channel_of(CLASS_CHANNEL, width)] = SLOPE * math.sqrt(FITTED_WIDTH / width)
+    return weight.astype(np.float32)
+
+
+def fc1_bias(n: Draw, context: Context) -> Draw:
+    """Set the means of the hidden channels."""
+    bias = _hidden(context, "fc1", "fc1_bias", len(n)).mean
+    if has_class_token(context):
+        bias[_seekers(len(n))] = -BELOW
+    return bias.astype(np.float32)
+
+
+def fc2(n: Draw, context: Context) -> Draw:
+    """Scale the second weight, which cancels the mean of the GELU, not that of what its forms differ by."""
+    depth, (width, channels) = depth_of(context), n.shape
+    hidden = _hidden(context, "fc1", "fc1_bias", channels)
+    against = 0.0 if context.network.stages else depth.mlp_against
+    weight = mixed(-context.noise_of("fc1").T, n, against) / math.sqrt(channels)
+    mean = hidden.moments(1, _gelu("none"))
+    aim = hidden.moments(1, _gelu("tanh")) - mean
+    aim -= aim @ mean / (mean @ mean) * mean
+    weight -= np.outer(weight @ mean, mean / (mean @ mean))
+    weight += np.outer(context.more_noise("aim", (width,)), aim / np.linalg.norm(aim)) * (
+        AIMED / math.sqrt(channels)
+    )
+    weight /= math.sqrt(np.mean(hidden.moments(2, _gelu("none")) - mean**2))
+    return _into_stream(weight, context, depth)
+
+
+def _into_stream(weight: Wide, context: Context, depth: profile.Depth) -> Draw:
+    """Scale the second weight of an MLP, and let the class token's channel grow."""
+    width, channels = weight.shape
+    if not has_class_token(context):
+        return weight.astype(np.float32)
+    scale, factor = scales(context, depth.mlp)
+    weight *= (adds(width) * factor)[:, None]
+    if context.tensor.role == "fc2":
+        seekers, block = _seekers(channels), context.tensor.block
+        before = profile.at(block - 1, context.blocks).class_token if block else CLASS_TOKEN
+        grown = great(depth.class_token - before, width)
+        weight[:, seekers] = 0.0
+        weight[channel_of(CLASS_CHANNEL, width), seekers] = grown / (SEEKERS * depth.found * scale)
+    return weight.astype(np.float32)
+
+
+def bias(n: Draw, context: Context) -> Draw:
+    """Scale the bias of the output."""
+    if not has_class_token(context):
+        return n * np.float32(BIAS)
+    _, factor = scales(context, depth_of(context).mlp)
+    return (BIAS * n * adds(len(n)) * factor).astype(np.float32)
+
+
+def gate(n: Draw, context: Context) -> Draw:
+    """Scale the weight of a gate."""
+    hidden = _hidden(context, "gate", "gate_bias", len(n))
+    return (n * (hidden.std / math.sqrt(n.shape[1]))[:, None]).astype(np.float32)
+
+
+def gate_bias(n: Draw, context: Context) -> Draw:
+    """Set the means of the gates."""
+    return _hidden(context, "gate", "gate_bias", len(n)).mean.astype(np.float32)
+
+
+def gate_up(n: Draw, context: Context) -> Draw:
+    """Scale a packed gate and up weight: each half as if it were a separate tensor."""
+    gate, up = np.split(n, 2)
+    hidden = _hidden(context, "gate_up", "gate_up_bias", len(gate))
+    root = math.sqrt(n.shape[1])
+    return np.concatenate([gate * (hidden.std / root)[:, None], up / root]).astype(np.float32)
+
+
+def gate_up_bias(n: Draw, context: Context) -> Draw:
+    """Set a packed gate and up bias: each half as if it were a separate tensor."""
+    gate, up = np.split(n, 2)
+    mean = _hidden(context, "gate_up", "gate_up_bias", len(gate)).mean
+    return np.concatenate([mean, UP_BIAS * up]).astype(np.float32)
+
+
+def down(n: Draw, context: Context) -> Draw:
+    """Scale the second weight of a gated MLP."""
+    channels = n.shape[1]
+    weight = "gate_up" if context.has("gate_up") else "gate"
+    hidden = _hidden(context, weight, f"{weight}_bias", channels)
+    spread = math.sqrt(np.mean(hidden.moments(2, _silu)) * (1 + UP_BIAS**2))
+    return _into_stream(n / (math.sqrt(channels) * spread), context, depth_of(context))
