@@ -16,7 +16,7 @@ from vconv.convert.layouts.table import LAYOUTS
 from vconv.convert.libraries import readers
 from vconv.convert.libraries.readers import READERS, Reader, network
 from vconv.convert.sources import synthetic
-from vconv.convert.sources.recipe import RECIPE
+from vconv.convert.sources.recipes.table import LATEST, RECIPES
 from vconv.convert.weights.ledger import match_tensors
 from vconv.types import Config, silent
 
@@ -35,7 +35,7 @@ def test_every_part_has_a_role_that_the_recipe_knows_and_is_stored_somewhere() -
     for architecture in ARCHITECTURES.values():
         layouts = [layout for layout in LAYOUTS.values() if layout.architecture is architecture]
         stored = {part for layout in layouts for rule in layout.rules for part in rule.parts}
-        assert {part.role for part in architecture.parts.values()} <= set(RECIPE)
+        assert {part.role for part in architecture.parts.values()} <= set(RECIPES[LATEST].rules)
         assert stored <= set(architecture.parts)
 
 
@@ -84,7 +84,7 @@ def test_a_new_architecture_needs_its_parts_a_layout_and_a_reader(
         "t": (1, 1, 4), "b.0.mix": (6, 4), "b.1.mix": (6, 4), "n.weight": (4,), "n.bias": (4,),
     }  # fmt: skip
     assert net.capabilities == frozenset(Capability)
-    source = synthetic.draw(System("toy", "me/toy", "timm", config, "mit"), 1, tmp_path, silent)
+    source = synthetic.draw(System("toy", "me/toy", "timm", config, "mit"), 1, LATEST, tmp_path, silent)
     assert [match.target for match in match_tensors(source.network, source.entries)] == list(source.entries)
     drawn = np.frombuffer(b"".join(read_header(tmp_path / "model.safetensors")["b.1.mix"].chunks()), "<f4")
     assert drawn.std() > 0

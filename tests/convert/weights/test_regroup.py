@@ -22,7 +22,7 @@ from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.layouts.base import Layout, Rule, one
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
-from vconv.convert.sources import recipe
+from vconv.convert.sources.recipes.table import LATEST, RECIPES
 from vconv.convert.weights import checkpoint, ledger
 from vconv.convert.weights.checkpoint import WeightsPlan
 from vconv.convert.weights.ledger import Line, match_tensors
@@ -269,7 +269,7 @@ def test_a_dinov2_is_fused_from_transformers_to_timm_and_split_again(tmp_path: P
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(dict(config)))
     files = [folder / "model.safetensors" for folder in folders]
-    digest = safetensors_file.write(files[0], recipe.planned(theirs, 5))
+    digest = safetensors_file.write(files[0], RECIPES[LATEST].planned(theirs, 5))
     lines, _ = carried(files[0], theirs, ours, files[1])
     assert {line.action for line in lines} == {"renamed", "fused"}
     _, again = carried(files[1], ours, theirs, files[2])
@@ -292,7 +292,7 @@ def test_a_dinov3_is_split_from_timm_to_transformers_and_fused_again(tmp_path: P
     bare = network({**config, "query_bias": False, "value_bias": False})
     arguments = {"num_classes": 0, "model_args": {"depth": 2}, "pretrained_cfg": {}}
     ours = network({"architecture": "vit_small_patch16_dinov3", **arguments})
-    safetensors_file.write(tmp_path / "a", recipe.planned(bare, 5))
+    safetensors_file.write(tmp_path / "a", RECIPES[LATEST].planned(bare, 5))
     first, _ = carried(tmp_path / "a", bare, ours, tmp_path / "b")
     assert [line.source for line in first if line.action == "dropped"] == ["embeddings.mask_token"]
     model = timm.create_model("vit_small_patch16_dinov3", num_classes=0, depth=2)
@@ -325,7 +325,7 @@ def test_timm_to_transformers_and_back_gives_the_same_bits(
 ) -> None:
     ours = network(miniature(SYSTEMS[name]).config)
     theirs = network({**miniature(SYSTEMS[counterpart]).config, **more})
-    digest = safetensors_file.write(tmp_path / "timm", recipe.planned(ours, 5))
+    digest = safetensors_file.write(tmp_path / "timm", RECIPES[LATEST].planned(ours, 5))
     lines, _ = carried(tmp_path / "timm", ours, theirs, tmp_path / "transformers")
     assert "dropped" not in {line.action for line in lines}
     names = set(read_header(tmp_path / "transformers"))

@@ -28,7 +28,7 @@ SEEKERS, SLOPE, BELOW = 4, 1.0, 3.0
 """Number of hidden channels that look for the class token, their weight on its channel, minus their bias."""
 SEEKER_NOISE = 0.05
 """Factor on their other weights."""
-AIMED = 2.4
+AIMED = 2.6
 """How strongly the MLP's second weight reads the direction in which the forms of GELU differ."""
 BIAS, UP_BIAS = 0.5, 0.5
 """Standard deviations of the biases of the output and of the gated channels."""
@@ -49,20 +49,21 @@ class _Hidden:
 
 
 def _gelu(approximate: str) -> Callable[[Wide], Wide]:
-    return lambda x: np.asarray(torch.nn.functional.gelu(torch.from_numpy(x), approximate=approximate))
+    return lambda x: torch.nn.functional.gelu(torch.from_numpy(x), approximate=approximate).numpy()
 
 
 def _silu(x: Wide) -> Wide:
-    return x / (1 + np.exp(-x))
+    return np.asarray(x / (1 + np.exp(-x)))
 
 
-def _hidden(context: Context, weight: str, bias: str, channels: int) -> _Hidden:
-    """Return the hidden channels whose weight and bias have these roles."""
+def _hidden(context: Context, role: str, channels: int) -> _Hidden:
+    """Return the hidden channels of the block whose first weight has this role."""
     depth = depth_of(context)
-    spread = np.exp(depth.uneven * context.more_noise("range", (channels,), weight).astype(np.float64))
+    spread = np.exp(depth.uneven * context.more_noise("range", (channels,), role).astype(np.float64))
     std = depth.hidden * spread / math.sqrt(np.mean(spread**2))
-    mean = std * (depth.middle + depth.middle_spread * context.noise_of(bias)[:channels])
-    return _Hidden(mean, std)
+    return _Hidden(
+        std * (depth.middle + depth.middle_spread * context.more_noise("middle", (channels,), role)), std
+    )
 
 
 def _seekers(channels: int) -> NDArray[np.int_]:
@@ -73,7 +74,7 @@ def _seekers(channels: int) -> NDArray[np.int_]:
 def fc1(n: Draw, context: Context) -> Draw:
     """Scale the first weight, in which some hidden channels look for the class token."""
     channels, width = n.shape
-    hidden = _hidden(context, "fc1", "fc1_bias", channels)
+    hidden = _hidden(context, "fc1", channels)
     weight = n * (hidden.std / math.sqrt(width))[:, None]
     if has_class_token(context):
         seekers = _seekers(channels)
@@ -84,7 +85,7 @@ def fc1(n: Draw, context: Context) -> Draw:
 
 def fc1_bias(n: Draw, context: Context) -> Draw:
     """Set the means of the hidden channels."""
-    bias = _hidden(context, "fc1", "fc1_bias", len(n)).mean
+    bias = _hidden(context, "fc1", len(n)).mean
     if has_class_token(context):
         bias[_seekers(len(n))] = -BELOW
     return bias.astype(np.float32)
@@ -93,7 +94,7 @@ def fc1_bias(n: Draw, context: Context) -> Draw:
 def fc2(n: Draw, context: Context) -> Draw:
     """Scale the second weight, which cancels the mean of the GELU, not that of what its forms differ by."""
     depth, (width, channels) = depth_of(context), n.shape
-    hidden = _hidden(context, "fc1", "fc1_bias", channels)
+    hidden = _hidden(context, "fc1", channels)
     against = 0.0 if context.network.stages else depth.mlp_against
     weight = mixed(-context.noise_of("fc1").T, n, against) / math.sqrt(channels)
     mean = hidden.moments(1, _gelu("none"))
@@ -107,13 +108,13 @@ def fc2(n: Draw, context: Context) -> Draw:
     return _into_stream(weight, context, depth)
 
 
-def _into_stream(weight: Wide, context: Context, depth: profile.Depth) -> Draw:
+def _into_stream(weight: Wide | Draw, context: Context, depth: profile.Depth) -> Draw:
     """Scale the second weight of an MLP, and let the class token's channel grow."""
     width, channels = weight.shape
     if not has_class_token(context):
         return weight.astype(np.float32)
     scale, factor = scales(context, depth.mlp)
-    weight *= (adds(width) * factor)[:, None]
+    weight = weight * (adds(width) * factor)[:, None]
     if context.tensor.role == "fc2":
         seekers, block = _seekers(channels), context.tensor.block
         before = profile.at(block - 1, context.blocks).class_token if block else CLASS_TOKEN
@@ -133,19 +134,19 @@ def bias(n: Draw, context: Context) -> Draw:
 
 def gate(n: Draw, context: Context) -> Draw:
     """Scale the weight of a gate."""
-    hidden = _hidden(context, "gate", "gate_bias", len(n))
+    hidden = _hidden(context, "gate", len(n))
     return (n * (hidden.std / math.sqrt(n.shape[1]))[:, None]).astype(np.float32)
 
 
 def gate_bias(n: Draw, context: Context) -> Draw:
     """Set the means of the gates."""
-    return _hidden(context, "gate", "gate_bias", len(n)).mean.astype(np.float32)
+    return _hidden(context, "gate", len(n)).mean.astype(np.float32)
 
 
 def gate_up(n: Draw, context: Context) -> Draw:
     """Scale a packed gate and up weight: each half as if it were a separate tensor."""
     gate, up = np.split(n, 2)
-    hidden = _hidden(context, "gate_up", "gate_up_bias", len(gate))
+    hidden = _hidden(context, "gate_up", len(gate))
     root = math.sqrt(n.shape[1])
     return np.concatenate([gate * (hidden.std / root)[:, None], up / root]).astype(np.float32)
 
@@ -153,7 +154,7 @@ def gate_up(n: Draw, context: Context) -> Draw:
 def gate_up_bias(n: Draw, context: Context) -> Draw:
     """Set a packed gate and up bias: each half as if it were a separate tensor."""
     gate, up = np.split(n, 2)
-    mean = _hidden(context, "gate_up", "gate_up_bias", len(gate)).mean
+    mean = _hidden(context, "gate_up", len(gate)).mean
     return np.concatenate([mean, UP_BIAS * up]).astype(np.float32)
 
 
@@ -161,6 +162,6 @@ def down(n: Draw, context: Context) -> Draw:
     """Scale the second weight of a gated MLP."""
     channels = n.shape[1]
     weight = "gate_up" if context.has("gate_up") else "gate"
-    hidden = _hidden(context, weight, f"{weight}_bias", channels)
+    hidden = _hidden(context, weight, channels)
     spread = math.sqrt(np.mean(hidden.moments(2, _silu)) * (1 + UP_BIAS**2))
     return _into_stream(n / (math.sqrt(channels) * spread), context, depth_of(context))

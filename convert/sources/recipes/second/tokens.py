@@ -19,7 +19,7 @@ from vconv.convert.sources.recipes.second.channels import (
 
 FREQUENCIES = 6.0
 """The greatest frequency of a patch filter, in half periods per side of the patch."""
-PATCH, PATCH_BIAS = 0.21, 0.03
+PATCH, PATCH_BIAS = 0.18, 0.02
 TOKEN = 0.03
 KEPT_POSITION, POSITION = 0.13, 0.003
 """Standard deviation of the position embedding in the kept channels, and in the others, about."""
@@ -38,12 +38,16 @@ def patch(n: Draw, context: Context) -> Draw:
     radius = np.hypot(places[:, None], places)
     gain = np.where(radius <= FREQUENCIES, radius + 0.5, 0.0)
     filters = np.einsum("wcuv,yu,xv->wcyx", n * gain, cosines, cosines)
-    return (filters * (PATCH / side / math.sqrt(n.shape[1] * np.count_nonzero(gain)))).astype(np.float32)
+    scaled: Draw = (filters * (PATCH / side / math.sqrt(n.shape[1] * np.count_nonzero(gain)))).astype(
+        np.float32
+    )
+    return scaled
 
 
 def class_token(n: Draw, _: Context) -> Draw:
     """Scale the class token, and set its own channel."""
-    token, width = n * np.float32(TOKEN), n.shape[-1]
+    token: Draw = n * np.float32(TOKEN)
+    width = n.shape[-1]
     token[..., channel_of(CLASS_CHANNEL, width)] = great(CLASS_TOKEN, width)
     return token
 
