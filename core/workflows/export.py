@@ -139,7 +139,6 @@ def export(
     """
     start = time.perf_counter()
     _check_options(batch, opset, seed, bool(images), golden, out)
-    for_authors = authors_weights.wanted(layout, without_weights)
     sizes = _size_request(size)
     any_size = bool(sizes and sizes.dynamic)
     if any_size and gears:
@@ -152,6 +151,7 @@ def export(
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
     named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
+    for_authors = authors_weights.wanted(layout, without_weights, named)
     system = counterpart(named, layout) if layout and not for_authors else named
     if place is None and system is not named:
         place = f"hub:{named.hub_id}"

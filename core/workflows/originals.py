@@ -218,7 +218,9 @@ def live_source(
         say(f"the original cannot be had: {error.what}")
         return None, f"{error.what}, got {error.got}"
     except OutputsError as error:
-        raise _of_another_network(f"{error.what}: {error.got}", f"the outputs {', '.join(outputs)}") from error
+        raise _of_another_network(
+            f"{error.what}: {error.got}", f"the outputs {', '.join(outputs)}"
+        ) from error
     theirs = output_names(found.network)
     if any(map(find_layer, artifact.manifest.outputs.keys() ^ set(theirs))):
         raise _of_another_network(f"the outputs {', '.join(theirs)}", "the outputs of the artifact")

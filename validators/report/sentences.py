@@ -84,7 +84,7 @@ def short_name(row: PlacedVariant) -> str:
 
 
 def from_images(checks: Iterable[CheckedPart]) -> str:
-    """Say how the graph that takes images was judged, which is not run beside the others; empty without one."""
+    """Say how the graph that takes images was judged, apart from the others; empty without one."""
     found = [check.status for check in checks if check.name.startswith(f"{FROM_IMAGES.path}: ")]
     if not found:
         return ""

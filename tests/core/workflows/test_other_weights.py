@@ -20,7 +20,12 @@ from vconv.workflows import originals
 
 Refused = Callable[..., Any]
 NUMBERS: dict[str, Any] = dict(
-    hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, patch_size=8
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=48,
+    image_size=32,
+    patch_size=8,
 )
 
 
@@ -61,7 +66,9 @@ def test_a_tensor_of_another_shape_is_named(
     config = transformers.ViTConfig(**NUMBERS | {"intermediate_size": 72}, num_labels=5)
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "given")
     shutil.copy(classifiers[5] / "preprocessor_config.json", tmp_path / "given")
-    with refused(WeightsError, "another network than the artifact's", "as [72]", "as [48], as in the artifact"):
+    with refused(
+        WeightsError, "another network than the artifact's", "as [72]", "as [48], as in the artifact"
+    ):
         vconv.validate(artifact, tmp_path / "given", quick=True)
 
 
@@ -70,7 +77,9 @@ def test_a_tensor_of_another_shape_is_named(
 def test_synthetic_weights_are_not_those_of_a_folder(
     command: Callable[..., Any], given: str, artifact: Path, refused: Refused
 ) -> None:
-    with refused(WeightsError, "not the weights that the artifact was made from", f"got {given} |", "folder:"):
+    with refused(
+        WeightsError, "not the weights that the artifact was made from", f"got {given} |", "folder:"
+    ):
         command(artifact, weights=given)
     assert not (artifact / "reports").exists()
 
@@ -106,7 +115,9 @@ def test_outputs_that_the_network_lacks_are_the_manifests_fault(
     document = json.loads((artifact / MANIFEST_FILE).read_text())
     document["source"]["outputs"] = ["cls", "feature_map_9"]
     manifest.Manifest.model_validate(document).save(artifact)
-    with refused(ArtifactError, "the manifest does not name outputs of its network", "feature_map_9", "fix: export"):
+    with refused(
+        ArtifactError, "the manifest does not name outputs of its network", "feature_map_9", "fix: export"
+    ):
         command(artifact, weights=str(classifiers[5]))
 
 

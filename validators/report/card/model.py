@@ -197,7 +197,9 @@ def model_table(made: Manifest, words: Words) -> str:
         if variant.contract.preprocessing:
             given = variant.contract.input
             taken = code(f"{given.name} [{', '.join(map(str, given.shape))}]")
-            told = words.say("model", "from_images").format(graph=variant.path, images=taken, type=given.dtype)
+            told = words.say("model", "from_images").format(
+                graph=variant.path, images=taken, type=given.dtype
+            )
             rows.append([words.say("model", "input"), told])
     for name, shape in made.outputs.items():
         written = code(f"{name} [B, {', '.join(map(str, shape[1:]))}]")
