@@ -8,16 +8,13 @@ from pathlib import Path
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import AuthorsRecord
-from vconv.catalog.systems import System
 from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.libraries.readers import network
 from vconv.convert.sources.authors import (
     AUTHORS_LEDGER,
     AUTHORS_WEIGHTS,
     HOME,
     ForAuthors,
     for_authors,
-    layout_of,
 )
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import refuse_losses
@@ -29,12 +26,11 @@ from vconv.types import Check, Say, silent
 from vconv.validators.checks.integrity import verify_ledger, verify_tensors
 
 
-def wanted(layout: str | None, without_weights: bool, system: System) -> bool:
+def wanted(layout: str | None, without_weights: bool) -> bool:
     """Return whether the requested layout is that of the authors.
 
     Raises:
-        InputError: it is, and the artifact is to be made without weights, or the authors' layout of the
-            system is not declared.
+        InputError: it is, and the artifact is to be made without weights.
     """
     if layout == HOME and without_weights:
         raise InputError(
@@ -43,8 +39,6 @@ def wanted(layout: str | None, without_weights: bool, system: System) -> bool:
             expected="one of them: fill makes only the artifact's own weights",
             fix="leave one of them out",
         )
-    if layout == HOME:
-        layout_of(network(system.config))
     return layout == HOME
 
 

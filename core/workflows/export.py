@@ -23,7 +23,9 @@ from vconv.convert.conversion import Prepared, export_graphs, image_size, prepar
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.libraries.image_processing import IMAGE_PROCESSING, ImageProcessing
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources.asked_outputs import read_outputs
+from vconv.convert.sources.authors import layout_of
 from vconv.convert.sources.base import Source, write_configurations
 from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.names import find_system
@@ -139,6 +141,7 @@ def export(
     """
     start = time.perf_counter()
     _check_options(batch, opset, seed, bool(images), golden, out)
+    for_authors = authors_weights.wanted(layout, without_weights)
     sizes = _size_request(size)
     any_size = bool(sizes and sizes.dynamic)
     if any_size and gears:
@@ -151,7 +154,8 @@ def export(
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
     named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
-    for_authors = authors_weights.wanted(layout, without_weights, named)
+    if for_authors:
+        layout_of(network(named.config))  # refused before any weight is drawn or downloaded
     system = counterpart(named, layout) if layout and not for_authors else named
     if place is None and system is not named:
         place = f"hub:{named.hub_id}"
