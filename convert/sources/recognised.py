@@ -10,6 +10,7 @@ from vconv.convert.architectures.base import Capability, Numbers
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
+from vconv.convert.sources.nearest import has_registers, nearest
 from vconv.convert.weights.recognition import Fit, recognise, refusal
 from vconv.errors import WeightsError
 
@@ -51,12 +52,14 @@ def recognised(
     shapes = {name: entry.shape for name, entry in entries.items()}
     found = recognise(own, shapes, stated)
     same = found.network.layout is own.layout
+    if found.faults or has_registers(found.network) != has_registers(own):
+        near = nearest(shapes)
+        other = near if near and near.explains(found, own) else None
+        if same and not other:
+            return own, None  # the conversion says what is wrong with them
+        raise other.refusal(own) if other else refusal(found, own.layout, shapes)
     if same and (not published or found.network.tensors() == own.tensors()):
         return own, None
-    if found.faults:
-        if same:
-            return own, None  # the conversion says what is wrong with them
-        raise refusal(found, own.layout, shapes)
     if theirs and not same:
         numbers = replace(found.network.numbers, epsilon=theirs.epsilon, pooling=theirs.pooling)
         found = replace(found, network=replace(found.network, known=numbers))
