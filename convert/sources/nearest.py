@@ -32,10 +32,10 @@ class Nearest:
     fit: Fit
 
     def explains(self, found: Fit, own: Network) -> bool:
-        """Return whether weights are of one of these systems rather than of their own.
+        """Return whether these systems say more of weights than the one that they were given for.
 
         Args:
-            found: how the weights fit their own system best.
+            found: how the weights fit the system that they were given for.
             own: the network of that system.
         """
         theirs, faults = self.fit.network.layout.architecture, self.fit.faults

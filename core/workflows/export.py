@@ -49,7 +49,7 @@ from vconv.validators.faults import classes
 from vconv.validators.report.rows import VariantRow
 from vconv.workflows import authors_weights, candidates, card, originals
 from vconv.workflows.background import in_background
-from vconv.workflows.export_manifest import assemble
+from vconv.workflows.export_manifest import Exported, assemble
 from vconv.workflows.image_graph import check_image_graphs
 from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 
@@ -214,8 +214,10 @@ def export(
         checks = [tensors, *compared, *(check for graph in graphs for check in check_graph(graph))]
         if order:
             offline_model.make(folder, stage.scratch, order, made_size, batch, say)
-        given = (system, source, conversion, made_size, graphs, reference, names, without_weights, folder)
-        made = assemble(*given, order, authors)
+        done = Exported(
+            folder, system, source, conversion, made_size, graphs, reference, names, order, authors
+        )
+        made = assemble(done, without_weights)
         artifact = Artifact(folder, made)
         rows: tuple[VariantRow, ...] = ()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
