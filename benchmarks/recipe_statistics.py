@@ -269,11 +269,7 @@ def main() -> None:
         }
         for name, values in ratios.items():
             outside = "" if min(values) >= 1 / TOLERANCE and max(values) <= TOLERANCE else "  outside"
-            at = [values.index(pick(values)) % BLOCKS for pick in (min, max)]
-            print(
-                f"recipe {version}: {name:<42} {min(values):.2f} to {max(values):.2f}{outside} {at}",
-                flush=True,
-            )
+            print(f"recipe {version}: {name:<42} {min(values):.2f} to {max(values):.2f}{outside}", flush=True)
     latest = result["recipes"].get(str(LATEST), {})
     result["outside"] = sorted(
         name
