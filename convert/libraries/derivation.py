@@ -28,7 +28,6 @@ from vconv.convert.architectures.base import CLASSIFIER, Kind, Observed, Shapes
 from vconv.convert.architectures.outputs import OUTPUTS, place_of
 from vconv.convert.layouts.derived import Stored, derived
 from vconv.convert.libraries import models
-from vconv.convert.libraries.base import understood
 from vconv.convert.libraries.module_kinds import kind_of
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
@@ -215,8 +214,7 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
         (Path(name) / CONFIG_FILE).write_text(text)
         model = models.without_weights(Path(name), nothing, mode)
     watch = Watch(dict(_state(model)))
-    plain = LIBRARIES[library].plain_attention(model, nothing)
-    with models.caches_cleared(model), mode, torch.no_grad(), plain, understood(library, "outputs"), watch:
+    with models.running_without_data(model, nothing, mode), watch:
         given = LIBRARIES[library].run(model, nothing, torch.empty(_FRAMES, beyond.images(config)[0], *size))
         found = {name: tuple(map(int, given[name].shape)) for name in sorted(given, key=place_of)}
     used = watch.used_by([given[name] for name in found])
