@@ -42,17 +42,19 @@ class Tape:
     """What a run called.
 
     Args:
-        tensors: the tensors that the network stores, by stored key.
+        tensors: the tensors of the network, each with its stored key.
         images: the images that it was run on.
         steps: the calls, in order.
     """
 
-    tensors: Mapping[str, torch.Tensor]
+    tensors: tuple[tuple[str, torch.Tensor], ...]
     images: torch.Tensor
     steps: tuple[Step, ...]
 
 
-class _Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):
+    """Records every call of an operator while it is active."""
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
@@ -74,7 +76,7 @@ def record(network: Network) -> Tape:
     keys, state = library.beyond.stored(model, network.config), model.state_dict(keep_vars=True)
     with mode:
         images = torch.empty(1, *library.beyond.images(network.config))
-    recorder = _Recorder()
+    recorder = Recorder()
     with models.running_without_data(model, network, mode), recorder:
         library.run(model, network, images)
-    return Tape({keys[name]: tensor for name, tensor in state.items()}, images, tuple(recorder.steps))
+    return Tape(tuple((keys[name], tensor) for name, tensor in state.items()), images, tuple(recorder.steps))

@@ -12,7 +12,7 @@ elements is applied to them as it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class _Values:
     def __init__(self, tape: Tape, rules: Mapping[str, Rule]) -> None:
         self.normalised: dict[str, float] = {}
         self._noise = np.random.Generator(np.random.PCG64(0))
-        self._keys = {id(tensor): key for key, tensor in reversed([*tape.tensors.items()])}
+        self._keys = {id(tensor): key for key, tensor in reversed(tape.tensors)}
         self._of = {number: self._drawn(rules[key]) for number, key in self._keys.items() if key in rules}
         self._of[id(tape.images)] = self._drawn(lambda noise: noise)
 
