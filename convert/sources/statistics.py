@@ -34,6 +34,9 @@ _WEIGHT: Mapping[str, int] = {"native_layer_norm": 2, "native_group_norm": 1, "_
 """By norm: the place of its weight among the arguments; the bias follows."""
 _DIVISOR: Mapping[str, int] = {"div": 1, "reciprocal": 0, "rsqrt": 0}
 """By operator: the argument that it divides by. A divisor is near no 0 in a network."""
+_SUMS = {"mean", "sum", "var", "linalg_vector_norm"}
+_PLACES: Mapping[int, tuple[list[int], ...]] = {3: ([1],), 4: ([1, 2], [2, 3])}
+"""By number of axes: those of the places in an image. Values of one channel are alike at all places."""
 _NO_SCALE = {"_softmax", "_safe_softmax"}
 
 
@@ -94,6 +97,8 @@ class _Values:
             return self._scaled(given / _mean_square(given) ** 0.5, scale, shift)
         if name in ("cat", "stack"):
             return torch.cat(known)[:: len(known)]
+        if name in _SUMS:
+            return self._reduced(name, step, known[0])
         if name.startswith("max_pool"):
             return torch.stack([known[0].roll(place) for place in range(_IN_A_WINDOW)]).amax(0)
         tensors = [leaf for leaf in tree_leaves(step.given) if isinstance(leaf, Tensor)]
@@ -124,6 +129,21 @@ class _Values:
         size = np.float32(_mean_square(greatest) ** 0.5)
         made = self._drawn(lambda noise: noise * size)
         return self._scaled(made, None, None if bias is None else given[bias])
+
+    def _reduced(self, name: str, step: Step, values: Tensor) -> Tensor:
+        """Reduce axes: values are independent of each other, unless they are of the places in an image."""
+        given, made = step.given[0], step.results[0]
+        count = given.numel() / made.numel()
+        if name == "var":
+            return values.var().expand(_COUNT)
+        if name == "linalg_vector_norm":
+            return (count * values.square().mean()).sqrt().expand(_COUNT)
+        axes = [axis % given.ndim for axis in (step.given[1] or [])] if step.given[1:] else []
+        middle = values.mean()
+        if sorted(axes) not in _PLACES.get(given.ndim, ()):
+            spread = np.float32((_mean_square(values - middle) / count) ** 0.5)
+            values = middle + self._drawn(lambda noise: noise * spread)
+        return values if name == "mean" else count * values
 
     def _pointwise(self, name: str, step: Step) -> Tensor | None:
         given = [tree_map(lambda leaf: self._of.get(id(leaf), leaf), one) for one in step.given]

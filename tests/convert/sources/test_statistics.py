@@ -70,6 +70,13 @@ STEPS = {
     "a branch with LayerScale": (lambda net, x: x + net.gamma * net.second(x), 1.0),
     "a quotient": (lambda net, x: x / 4, 1 / 16),
     "a root": (lambda net, x: x * x.square().mean().rsqrt() * 2, 4.0),
+    "a norm by hand": (
+        lambda net, x: 8 * (x - x.mean(1, keepdim=True)) * x.var(1, keepdim=True).rsqrt(),
+        64.0,
+    ),
+    "unit vectors": (lambda net, x: functional.normalize(x.flatten(1)).reshape(x.shape), 1 / 256),
+    "a sum over channels": (lambda net, x: x + x.sum(1, keepdim=True), 4.0),
+    "a mean of the places": (lambda net, x: x.mean((2, 3), keepdim=True) * 2, 4.0),
     "a norm": (lambda net, x: 8 * functional.layer_norm(x, x.shape[1:]), 64.0),
     "concatenated": (lambda net, x: torch.cat([3 * x, x], 1)[:, 2:6], 4.0),
     "a max pooling of what is rectified": (lambda net, x: functional.max_pool2d(x.relu(), 3), 1.0),
