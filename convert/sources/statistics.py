@@ -68,11 +68,12 @@ class _Values:
     def follow(self, step: Step) -> None:
         """Work out the values of the results of an operator."""
         values = self._result(step.operator.overloadpacket.__name__.rstrip("_"), step)
+        usable = values is not None and 0 < _mean_square(values) < math.inf
         for result in step.results:
-            if values is None:
-                self._of.pop(id(result), None)
-            else:
+            if values is not None and usable and result.is_floating_point():
                 self._of[id(result)] = values
+            else:
+                self._of.pop(id(result), None)
 
     def _drawn(self, rule: Rule) -> Tensor:
         return torch.from_numpy(rule(self._noise.standard_normal(_COUNT, dtype=np.float32))).double()
@@ -109,12 +110,14 @@ class _Values:
     def _batch_norm(self, given: Any, weight: Any, bias: Any, mean: Any, variance: Any) -> Tensor | None:
         """Note what it gets, and apply it as if its statistics had been drawn for that."""
         values = self._of.get(id(given))
-        if values is None or mean is None:
+        if values is None:
             return None
         square = _mean_square(values)
-        for statistic in (mean, variance):
-            self.normalised.setdefault(self._keys[id(statistic)], square)
-        values = (values / square**0.5 - self._of[id(mean)]) / self._of[id(variance)] ** 0.5
+        values = values / square**0.5
+        if {id(mean), id(variance)} <= self._keys.keys():
+            for statistic in (mean, variance):
+                self.normalised.setdefault(self._keys[id(statistic)], square)
+            values = (values - self._of[id(mean)]) / self._of[id(variance)] ** 0.5
         return self._scaled(values, weight, bias)
 
     def _scaled(self, values: Tensor, scale: Any, shift: Any) -> Tensor:

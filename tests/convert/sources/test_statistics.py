@@ -82,6 +82,8 @@ STEPS = {
     "a max pooling of what is rectified": (lambda net, x: functional.max_pool2d(x.relu(), 3), 1.0),
     "attention": (attention, 1.0),
     "a gate": (lambda net, x: x * torch.sigmoid(net.second(x)), 0.25),
+    "batch statistics": (lambda net, x: 2 * functional.instance_norm(x), 4.0),
+    "whole numbers": (lambda net, x: x * ((x > 0).long() | 1), 1.0),
     "a constant": (lambda net, x: x + torch.zeros(4, 1, 1), 1.0),
 }
 
@@ -90,6 +92,11 @@ STEPS = {
 def test_the_mean_square_follows_what_a_network_computes(step: Any, square: float) -> None:
     found = estimated(Net(step).eval(), torch.ones(1, 4, 8, 8))
     assert found == {"norm.running_mean": square, "norm.running_var": square}
+
+
+@pytest.mark.parametrize("step", [lambda net, x: 0 * x, lambda net, x: torch.ones(x.shape)])
+def test_what_has_no_size_is_left_out(step: Any) -> None:
+    assert estimated(Net(step).eval(), torch.ones(1, 4, 8, 8)) == {}
 
 
 def test_a_batch_norm_is_followed_by_values_of_one() -> None:
