@@ -121,8 +121,8 @@ class _Values:
         return self._scaled(values, weight, bias)
 
     def _scaled(self, values: Tensor, scale: Any, shift: Any) -> Tensor:
-        values = values * self._of.get(id(scale), 1.0)
-        return values + self._of.get(id(shift), 0.0)
+        scaled: Tensor = values * self._of.get(id(scale), 1.0) + self._of.get(id(shift), 0.0)
+        return scaled
 
     def _product(self, given: Sequence[Any], bias: int | None) -> Tensor | None:
         factors = [one for place, one in enumerate(given) if place != bias]
@@ -140,7 +140,7 @@ class _Values:
         if name == "var":
             return values.var().expand(_COUNT)
         if name == "linalg_vector_norm":
-            return (count * values.square().mean()).sqrt().expand(_COUNT)
+            return torch.full((_COUNT,), (count * _mean_square(values)) ** 0.5, dtype=values.dtype)
         axes = [axis % given.ndim for axis in (step.given[1] or [])] if step.given[1:] else []
         middle = values.mean()
         if sorted(axes) not in _PLACES.get(given.ndim, ()):
