@@ -1,6 +1,7 @@
 """Synthetic weights of networks whose architecture is not declared, by the kind of module that owns a tensor.
 
-A product keeps the variance of what it multiplies, so that a network of any depth stays finite. Norms, scales
+A product keeps the variance of what it multiplies, so that a network of any depth stays finite. For the same
+end, the statistics of a BatchNorm fit what the network gives it: see :mod:`.statistics`. Norms, scales
 and biases differ from channel to channel, so that a dropped one is seen. A GELU then gets values with a
 standard deviation of about 1, where its tanh form differs: LayerScales have the size of trained ones, not the
 1e-5 of fresh ones.
