@@ -63,6 +63,10 @@ class InputError(VconvError):
     """Input images or option values that cannot be used."""
 
 
+class OutputsError(InputError):
+    """Outputs that a network does not have, or cannot be exported with."""
+
+
 class PatchError(VconvError):
     """A patch that did not change what it must change in this architecture."""
 

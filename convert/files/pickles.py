@@ -15,8 +15,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -103,7 +102,13 @@ def _nbytes(tensor: Tensor) -> int:
     return math.prod(tensor.shape) * tensor.element_size()
 
 
-def rewrite(path: Path, target: Path, rename: Rename = peel, entry: str | None = None) -> Rewritten:
+Read = Callable[[str, str, str, Iterable[bytes]], Iterable[bytes]]
+"""Passes on the bytes of a tensor, given its name in the file, its new name and its type."""
+
+
+def rewrite(
+    path: Path, target: Path, rename: Rename = peel, entry: str | None = None, read: Read | None = None
+) -> Rewritten:
     """Rewrite a PyTorch checkpoint as a safetensors file, tensor by tensor; no pickled code is run.
 
     Args:
@@ -111,6 +116,7 @@ def rewrite(path: Path, target: Path, rename: Rename = peel, entry: str | None =
         target: the file to write; it must not exist.
         rename: gives the tensors their new names; by default, without the prefixes of training tools.
         entry: the entry with the state dict, if the file has several; a file without entries has no choice.
+        read: sees the bytes of every tensor.
 
     Returns:
         The prefixes that were removed, and the entry that was read.
@@ -133,12 +139,18 @@ def rewrite(path: Path, target: Path, rename: Rename = peel, entry: str | None =
         )
     require_space(target.parent, total)
     new, removed = rename(tensors)
-    safetensors_file.write(target, [_planned(new[name], tensor) for name, tensor in tensors.items()])
+    planned = [_planned(name, new[name], tensor, read) for name, tensor in tensors.items()]
+    safetensors_file.write(target, planned)
     return Rewritten(removed, held)
 
 
-def _planned(name: str, tensor: Tensor) -> PlannedTensor:
-    return PlannedTensor(name, DTYPES[tensor.dtype], tuple(tensor.shape), partial(_chunks, tensor))
+def _planned(name: str, new: str, tensor: Tensor, read: Read | None) -> PlannedTensor:
+    dtype = DTYPES[tensor.dtype]
+
+    def chunks() -> Iterable[bytes]:
+        return read(name, new, dtype, _chunks(tensor)) if read else _chunks(tensor)
+
+    return PlannedTensor(new, dtype, tuple(tensor.shape), chunks)
 
 
 def _chunks(tensor: Tensor) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ class Beyond:
 
     Args:
         knows: returns whether the library has an image encoder of this name.
+        names: returns the names of all models of the library, also of those that are no image encoders.
         head: returns the head that a configuration asks for; it selects the class.
         images: returns channels, height and width of the images that a configuration is made for.
         stored: returns the stored key of each tensor of a model and its configuration, by its name in memory.
@@ -44,6 +45,7 @@ class Beyond:
     """
 
     knows: Callable[[str], bool]
+    names: Callable[[], Collection[str]]
     head: Callable[[Config], str]
     images: Callable[[Config], tuple[int, int, int]]
     stored: Callable[[nn.Module, Config], Mapping[str, str]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -70,7 +71,8 @@ READERS: Mapping[str, Reader] = {
 }
 """Every reader, by family."""
 
-
+_NEAR = 6
+"""Number of near names that are looked at: not all of them are of image encoders."""
 _NAMED_BY: Mapping[str, str] = {"transformers": "model_type", "timm": "architecture"}
 """Library -> the entry of its ``config.json`` that names the network. The first that is there counts: a model
 of timm in the wrapper of transformers names both, and timm does not read its configuration."""
@@ -166,14 +168,36 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
 def _derived(config: Config, keys: frozenset[str]) -> Network:
     """Return a network whose architecture is not declared, from what its library builds."""
     from vconv.convert.libraries import derivation
+
+    require_encoder(config)
+    library = library_of_config(config)
+    return derivation.derive(config, library, family_of(config), keys)
+
+
+def require_encoder(config: Config) -> None:
+    """Check that a configuration names an image encoder of its library.
+
+    Raises:
+        UnknownNameError: its library has no model of this name; the message lists the nearest encoders.
+        WeightsError: the model of this name is no image encoder, such as a model of text.
+    """
     from vconv.convert.libraries.table import LIBRARIES
 
     library = library_of_config(config)
-    name = str(config[_NAMED_BY[library]])
-    if not LIBRARIES[library].beyond.knows(name):
-        fix = f"give an image encoder that the installed {library} has, or a checkpoint of a listed family"
-        raise UnknownNameError("architecture", name, READERS, fix=fix)
-    return derivation.derive(config, library, family_of(config), keys)
+    key, beyond = _NAMED_BY[library], LIBRARIES[library].beyond
+    name = str(config.get(key))
+    if find_reader(config) or beyond.knows(name):
+        return
+    fix = f"give an image encoder that the installed {library} has, or a checkpoint of a listed family"
+    if name in beyond.names():
+        raise WeightsError(
+            f"{CONFIG_FILE} describes no image encoder",
+            got=f"{key} {name!r}, a model of {library} that does not take images alone",
+            expected="a network that takes pixel values and nothing else",
+            fix=fix,
+        )
+    near = [one for one in difflib.get_close_matches(name, beyond.names(), n=_NEAR) if beyond.knows(one)]
+    raise UnknownNameError("architecture", name, near or READERS, fix=fix)
 
 
 def refuse_unfit(config: Config, keys: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -233,6 +233,13 @@ def _knows(name: str) -> bool:
     return bool(timm.is_model(name))
 
 
+def _names() -> Collection[str]:
+    import timm
+
+    names: list[str] = timm.list_models()
+    return names
+
+
 def _images(config: Config) -> tuple[int, int, int]:
     channels, height, width = preprocessing(config)["input_size"]
     return int(channels), int(height), int(width)
@@ -270,6 +277,7 @@ LIBRARY = Library(
     encoder=lambda config: config,
     beyond=Beyond(
         knows=_knows,
+        names=_names,
         head=lambda config: "",
         images=_images,
         stored=_stored_names,

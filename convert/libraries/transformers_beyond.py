@@ -7,7 +7,7 @@ converted, which has another class and another ``model_type``: ``CLIPVisionModel
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -97,6 +97,11 @@ def _knows(name: str) -> bool:
         if parameter.default is inspect.Parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     return set(needed) <= {"self", INPUT}
+
+
+def _names() -> Collection[str]:
+    with stock_transformers() as transformers:
+        return tuple(transformers.CONFIG_MAPPING.keys())
 
 
 def _head(config: Config) -> str:
@@ -207,6 +212,7 @@ def run(model: Any, network: Network, pixel_values: Tensor) -> Mapping[str, Tens
 
 BEYOND = Beyond(
     knows=_knows,
+    names=_names,
     head=_head,
     images=_images,
     stored=_stored,

@@ -19,7 +19,7 @@ from vconv.convert.architectures.layer_outputs import (
 from vconv.convert.architectures.outputs import OUTPUTS, Needed, is_output, own_outputs, place_of
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
-from vconv.errors import InputError, UnknownNameError, VconvError
+from vconv.errors import InputError, OutputsError, UnknownNameError, VconvError
 
 _OPTION = "--outputs"
 _EXAMPLE = "such as pooled,cls,feature_map:3,6,9,12"
@@ -94,7 +94,7 @@ def asking(network: Network, names: Iterable[str]) -> Network:
     """Return a network with the outputs that are asked for.
 
     Raises:
-        InputError: it has not all of them, or needs no block for any.
+        OutputsError: it has not all of them, or needs no block for any.
     """
     own, names = own_outputs(network), tuple(names)
     if network.asked:
@@ -102,7 +102,7 @@ def asking(network: Network, names: Iterable[str]) -> Network:
     for name in names:
         lack = _lack(network, name, own)
         if lack:
-            raise InputError(
+            raise OutputsError(
                 f"the network has no output {name}",
                 got=lack,
                 expected=f"one of {', '.join(own)}, or {_further(network)}",
@@ -113,7 +113,7 @@ def asking(network: Network, names: Iterable[str]) -> Network:
     asked = replace(network, asked=names)
     needed = Needed.by(asked)
     if not needed.blocks and not needed.attention:
-        raise InputError(
+        raise OutputsError(
             f"{_OPTION} names nothing that a block computes",
             got=", ".join(names),
             expected="an output after the first block",
@@ -132,7 +132,7 @@ def _further(network: Network) -> str:
 def _backbone(network: Network, names: tuple[str, ...]) -> Network:
     if names == network.asked:
         return network
-    raise InputError(
+    raise OutputsError(
         f"{_OPTION} does not apply to a backbone, which is exported as it is",
         got=", ".join(names),
         expected=f"the feature maps that config.json names: {', '.join(network.asked)}",
@@ -143,7 +143,7 @@ def _backbone(network: Network, names: tuple[str, ...]) -> Network:
 def _all_of(network: Network, names: tuple[str, ...], own: tuple[str, ...]) -> Network:
     if set(names) == set(own):
         return network
-    raise InputError(
+    raise OutputsError(
         f"{_OPTION} cannot leave outputs of this system out",
         got=f"{', '.join(names)}: {network.lack(Capability.ROLES)}",
         expected=f"all that its library returns: {', '.join(own)}",
@@ -153,10 +153,11 @@ def _all_of(network: Network, names: tuple[str, ...], own: tuple[str, ...]) -> N
 
 def _lack(network: Network, name: str, own: tuple[str, ...]) -> str:
     """Return why a network has not an output; empty if it has."""
+    if name in own:
+        return ""
     layer = find_layer(name)
     if layer is None:
-        head = network.head or "no head"
-        return "" if name in own else f"a {network.layout.family} with {head}"
+        return f"a {network.layout.family} with {network.head or 'no head'}"
     return network.lack(Capability.BLOCKS, Capability.TOKEN_GRID) or _lack_of_layer(network, layer)
 
 

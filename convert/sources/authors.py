@@ -70,7 +70,7 @@ def for_authors(source: Source, path: Path, keep_dtype: bool = False) -> ForAuth
         InputError: the authors' layout of this network is not declared.
         WeightsError: the layout has no place for a tensor that inference uses.
     """
-    layout, stored = _layout(source), source.stored
+    layout, stored = layout_of(source.network), source.stored
     given = {name: entry for name, entry in source.entries.items() if not name.startswith(ADDED)}
     by_key = {canonical(stored.layout, name): entry for name, entry in given.items()}
     own = {key: entry for key, entry in by_key.items() if key in extras_of(stored)}
@@ -106,8 +106,12 @@ def _new(path: Path) -> Path:
     return path
 
 
-def _layout(source: Source) -> Layout:
-    net = source.network
+def layout_of(net: Network) -> Layout:
+    """Return the layout in which the authors of a network store it.
+
+    Raises:
+        InputError: it is not declared.
+    """
     lack = net.lack(Capability.ROLES)
     found = () if lack else LAYOUTS.values()
     for layout in found:

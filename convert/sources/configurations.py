@@ -10,7 +10,13 @@ from vconv import documents
 from vconv.catalog.systems import System
 from vconv.convert.architectures import dinov2
 from vconv.convert.architectures.base import GATED_MLP, Numbers
-from vconv.convert.libraries.readers import family_of, find_reader, library_of_config, require_named
+from vconv.convert.libraries.readers import (
+    family_of,
+    find_reader,
+    library_of_config,
+    require_encoder,
+    require_named,
+)
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.sources.class_names import published_config
 from vconv.documents import CONFIGURATION
@@ -164,7 +170,9 @@ def encoder_of(path: Path) -> dict[str, Any]:
 
 
 def _encoder(config: Config) -> dict[str, Any]:
-    return dict(LIBRARIES[library_of_config(config)].encoder(config))
+    encoder = dict(LIBRARIES[library_of_config(config)].encoder(config))
+    require_encoder(encoder)
+    return encoder
 
 
 def _whose(system: System) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,19 +20,18 @@ from vconv.convert.libraries import widening
 from vconv.convert.libraries.readers import refuse_unfit
 from vconv.convert.sources import configurations
 from vconv.convert.sources.base import STORED, Origin, Source, digest_of, write_configurations
-from vconv.convert.sources.recognised import in_layout_of
+from vconv.convert.sources.licences import licence_files, licence_of
+from vconv.convert.sources.recognised import recognised
+from vconv.convert.sources.regrouping import regroup
+from vconv.convert.weights.finite import NotFinite
 from vconv.disk import require_space
 from vconv.errors import WeightsError
-from vconv.hashes import sha256_of
+from vconv.hashes import chunks_of, sha256_of_chunks
 from vconv.progress import megabytes
 from vconv.regular_files import A_FILE, kind_of
 from vconv.types import CONFIG_FILE, MANIFEST_FILE, PICKLE_FILE, WEIGHTS_FILE, Say
 
-_LICENCES = re.compile(r"(LICEN[CS]E|NOTICE)[\w.-]*", re.IGNORECASE)
-_LICENCE_BYTES = 1_000_000
-"""Greatest size of a licence text."""
 _SAFE_PICKLES = "2.10"
-_CARD_LICENCE = re.compile(r"^(license(?:_name)?):[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
 def _alone(file: Path) -> tuple[Path, ...]:
@@ -44,48 +43,52 @@ Placed = tuple[dict[str, TensorEntry], tuple[str, ...], str]
 entry of the file that held them; empty if the file has no entries."""
 
 
-def _link(file: Path, scratch: Path, entry: str | None) -> Placed:
+def _link(file: Path, scratch: Path, entry: str | None, faulty: NotFinite) -> Placed:
     entries = safetensors_file.read_header(file)
     if peel(entries)[1]:
-        return _written(entries, scratch)
+        return _written(entries, scratch, faulty)
     (scratch / WEIGHTS_FILE).symlink_to(file.resolve())
     return safetensors_file.read_header(scratch / WEIGHTS_FILE), (), ""
 
 
-def _rewrite(file: Path, scratch: Path, entry: str | None) -> Placed:
-    removed, held = pickles.rewrite(file, scratch / WEIGHTS_FILE, entry=entry)
+def _rewrite(file: Path, scratch: Path, entry: str | None, faulty: NotFinite) -> Placed:
+    read = partial(faulty.read, file.name)
+    removed, held = pickles.rewrite(file, scratch / WEIGHTS_FILE, entry=entry, read=read)
     return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed, held
 
 
-def _merge(index: Path, scratch: Path, entry: str | None) -> Placed:
+def _merge(index: Path, scratch: Path, entry: str | None, faulty: NotFinite) -> Placed:
     """Write the tensors of all shards into one file: timm cannot read shards.
 
     Weights that are mapped when they are loaded are not copied: see :mod:`vconv.convert.libraries.widening`.
     """
     entries = shards.read_shards(index)
     if not widening.too_large(entries) or peel(entries)[1]:
-        return _written(entries, scratch)
+        return _written(entries, scratch, faulty)
     (scratch / shards.SAFETENSORS_INDEX).symlink_to(index.resolve())
     for shard in shards.read_index(index):
         (scratch / shard.name).symlink_to(shard.resolve())
     return shards.read_shards(scratch / shards.SAFETENSORS_INDEX), (), ""
 
 
-def _rewrite_shards(index: Path, scratch: Path, entry: str | None) -> Placed:
+def _rewrite_shards(index: Path, scratch: Path, entry: str | None, faulty: NotFinite) -> Placed:
     with tempfile.TemporaryDirectory(dir=scratch) as name:
 
         def read(shard: Path) -> dict[str, TensorEntry]:
             pickles.rewrite(shard, Path(name) / shard.name, keep)
             return safetensors_file.read_header(Path(name) / shard.name)
 
-        return _written(shards.read_shards(index, read), scratch)
+        return _written(shards.read_shards(index, read), scratch, faulty)
 
 
-def _written(entries: Mapping[str, TensorEntry], scratch: Path) -> Placed:
+def _written(entries: Mapping[str, TensorEntry], scratch: Path, faulty: NotFinite) -> Placed:
     new, removed = peel(entries)
     require_space(scratch, sum(entry.nbytes for entry in entries.values()))
     planned = [
-        PlannedTensor(new[name], entry.dtype, entry.shape, entry.chunks) for name, entry in entries.items()
+        PlannedTensor(
+            new[name], entry.dtype, entry.shape, partial(faulty.entry, entry, new[name], entry.path.name)
+        )
+        for name, entry in entries.items()
     ]
     safetensors_file.write(scratch / WEIGHTS_FILE, planned)
     return safetensors_file.read_header(scratch / WEIGHTS_FILE), removed, ""
@@ -98,14 +101,15 @@ class Format:
     Args:
         name: the name of the weights file, or of the index, in a folder.
         files: takes that file; returns all files that belong to it.
-        place: puts the weights into an empty folder as one file that a library loads.
+        place: puts the weights into an empty folder as one file that a library loads, and notes those that
+            are not finite if it copies them.
         copies: whether that needs disk space for all files, which must be free before.
         pickled: whether the files are pickles.
     """
 
     name: str
     files: Callable[[Path], tuple[Path, ...]]
-    place: Callable[[Path, Path, str | None], Placed]
+    place: Callable[[Path, Path, str | None, NotFinite], Placed]
     copies: bool = True
     pickled: bool = False
 
@@ -226,19 +230,21 @@ def open_local(
     say(f"reading {file.name}" + f", {len(parts)} shards" * (len(parts) > 1))
     if form.copies:
         require_space(scratch, 2 * sum(part.stat().st_size for part in parts))
-    entries, prefixes, held = form.place(file, scratch, state_dict)
+    faulty = NotFinite()
+    entries, prefixes, held = form.place(file, scratch, state_dict, faulty)
     if held:
         say(f"the weights are those of the entry {held}")
     if prefixes:
         say(f"removed {' and '.join(prefixes)} from the names of the tensors: training tools add them")
     published = CONFIG_FILE in from_catalog
-    config, regrouped = in_layout_of(config, entries, scratch, stated, published, theirs, say)
-    if regrouped:
-        entries = dict(regrouped.entries)
-    else:
+    network, fit = recognised(config, entries, stated, published, theirs)
+    if not fit:
         refuse_unfit(config, entries)
-    meter = megabytes("hashed", sum(part.stat().st_size for part in parts), say)
-    files = {part.name: sha256_of(part, meter.add) for part in parts}
+    files = _hashed(parts, entries, faulty, say)
+    faulty.refuse(fit.network if fit else network)
+    regrouped = regroup(fit, config, scratch, say) if fit else None
+    if regrouped:
+        config, entries = dict(regrouped.config), dict(regrouped.entries)
     write_configurations(scratch, config, preprocessor)
     own = Origin("folder" if path.is_dir() else "file", digest_of(files))
     return Source(
@@ -250,7 +256,7 @@ def open_local(
         files=files,
         licence=(licence_of(home) if of_model else "") or system.licence,
         from_catalog=from_catalog,
-        licence_files=_licence_files(home, say) if of_model else (),
+        licence_files=licence_files(home, say) if of_model else (),
         prefixes=prefixes,
         state_dict=held or None,
         regrouped=regrouped,
@@ -258,32 +264,15 @@ def open_local(
     )
 
 
-def _licence_files(folder: Path, say: Say) -> tuple[Path, ...]:
-    """List the licence texts of a folder, without links that lead out of it."""
-    found = sorted(file for file in folder.iterdir() if file.is_file() and _LICENCES.fullmatch(file.name))
-    homes = [folder.resolve()]
-    if (
-        homes[0].parent.name == "snapshots"
-    ):  # in the cache of Hugging Face, where every file is a link to a blob
-        homes.append(homes[0].parent.parent / "blobs")
-    kept = []
-    for file in found:
-        if not any(file.resolve().is_relative_to(home) for home in homes):
-            say(f"{file.name} is skipped: it is a link that leads out of the folder")
-        elif file.stat().st_size > _LICENCE_BYTES:
-            say(f"{file.name} is skipped: it is larger than {_LICENCE_BYTES} bytes")
-        else:
-            kept.append(file)
-    return tuple(kept)
-
-
-def licence_of(folder: Path) -> str:
-    """Return the licence in the front matter of a folder's model card; empty if there is none.
-
-    ``huggingface_hub.ModelCard`` reads it too, but refuses the whole card for any error in its YAML.
-    """
-    card = folder / "README.md"
-    text = card.read_text("utf-8", "replace") if card.is_file() else ""
-    front = text.split("---", 2)[1] if text.startswith("---") else ""
-    names: dict[str, str] = dict(_CARD_LICENCE.findall(front))
-    return names.get("license_name") or names.get("license", "")
+def _hashed(
+    parts: Sequence[Path], entries: Mapping[str, TensorEntry], faulty: NotFinite, say: Say
+) -> dict[str, str]:
+    """Return the sha256 of every file by its name; look into the tensors of files that were not copied."""
+    meter = megabytes("hashed", sum(part.stat().st_size for part in parts), say)
+    linked = {path.resolve(): path for path in {one.path for one in entries.values()} if path.is_symlink()}
+    found = {}
+    for part in parts:
+        own = [entry for entry in entries.values() if entry.path == linked.get(part.resolve())]
+        chunks = faulty.content(part, own) if own else chunks_of(part)
+        found[part.name] = sha256_of_chunks(chunks, meter.add)
+    return found

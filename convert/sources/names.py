@@ -21,7 +21,8 @@ from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.hubs import table as hubs
 from vconv.convert.libraries.base import parameters_without_data, understood
 from vconv.convert.libraries.readers import library_of_config
-from vconv.convert.sources import configurations, local
+from vconv.convert.sources import configurations
+from vconv.convert.sources.licences import licence_of
 from vconv.errors import UnknownNameError, WeightsError
 from vconv.regular_files import kind_of
 from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
@@ -103,7 +104,7 @@ def _of_folder(folder: Path, name: str, hub_id: str) -> System:
         hub_id=hub_id,
         library=library,
         config=config,
-        licence=local.licence_of(folder) or UNSTATED,
+        licence=licence_of(folder) or UNSTATED,
         preprocessor=configurations.own(beside) if beside.is_file() else {},
     )
 

@@ -30,6 +30,16 @@ def values(chunk: bytes, dtype: str) -> NDArray[np.float32]:
         return stored.astype(np.float32, copy=False)
 
 
+def not_finite(file: str, key: str, dtype: str) -> WeightsError:
+    """Return the error for a tensor of a file that holds NaN or Inf."""
+    return WeightsError(
+        f"a weight is not finite in {file}",
+        got=f"NaN or Inf in {key}" + ", as float32" * (dtype == "F64"),
+        expected="finite weights",
+        fix="use a checkpoint that was saved before training diverged",
+    )
+
+
 def stored(entry: TensorEntry, dtype: str) -> Iterator[bytes]:
     """Yield the bytes of a tensor as an artifact stores them, and raise an error at NaN or Inf.
 
@@ -46,12 +56,7 @@ def stored(entry: TensorEntry, dtype: str) -> Iterator[bytes]:
     for chunk in entry.chunks():
         block = values(chunk, entry.dtype)
         if not np.isfinite(block).all():
-            raise WeightsError(
-                f"a weight is not finite in {entry.path.name}",
-                got=f"NaN or Inf in {entry.name}" + ", as float32" * (entry.dtype == "F64"),
-                expected="finite weights",
-                fix="use a checkpoint that was saved before training diverged",
-            )
+            raise not_finite(entry.path.name, entry.name, entry.dtype)
         yield chunk if entry.dtype == dtype else block.tobytes()
 
 

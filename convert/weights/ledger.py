@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -178,6 +178,11 @@ def _misfit(
         fix = "inference does not use it: " + (f"set {flag} to {on} in config.json" if flag else change)
     elif not wrong["missing"] and not wrong["double"]:
         fix = f"remove what belongs to a head that is not exported; else {fix}"
+    elif [*map(len, wrong.values())] == [1, 1, 0]:
+        fix = f"rename {wrong['unknown'][0]} to {wrong['missing'][0]} if it is that tensor; else {fix}"
+    elif not wrong["unknown"] and not wrong["double"]:
+        whole = _whole_blocks(network, wrong["missing"]) or "the weights are not whole"
+        fix = f"{whole}: save or download them again; else {fix}"
     return WeightsError(
         what,
         got="; ".join(
@@ -190,6 +195,16 @@ def _misfit(
         expected=f"exactly the {len(network.tensors())} tensors that config.json requires",
         fix=fix,
     )
+
+
+def _whole_blocks(network: Network, missing: Collection[str]) -> str:
+    """Say how many blocks the weights have if just those of others are missing; else return nothing."""
+    blocks = {key: tensor.block for key, tensor in network.tensors().items()}
+    without = {blocks[key] for key in missing}
+    there = {block for key, block in blocks.items() if key not in missing} - {None}
+    if None in without or without & there:
+        return ""
+    return f"the weights have {len(there)} of the {len(there) + len(without)} blocks of config.json"
 
 
 def renamed(

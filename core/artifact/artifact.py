@@ -19,14 +19,16 @@ from vconv.convert.architectures.outputs import is_output
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
+from vconv.convert.sources.asked_outputs import asking
 from vconv.convert.sources.base import STORED
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE, Line
 from vconv.disk import require_utf8
-from vconv.errors import ArtifactError, UnknownNameError
+from vconv.errors import ArtifactError, OutputsError, UnknownNameError
 from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
 INSIDE = "a place inside the artifact, whose files are all listed"
+AGAIN = "export the artifact again, or fetch it again"
 
 
 def is_inside(place: str | Path, folder: Path) -> bool:
@@ -41,8 +43,21 @@ def _require_known(outputs: Sequence[str]) -> None:
             "the manifest does not name outputs",
             got=f"source.outputs with {wrong[0]!r:.80}",
             expected="names of outputs, each once",
-            fix="export the artifact again, or fetch it again",
+            fix=AGAIN,
         )
+
+
+def _asked(net: Network, outputs: Sequence[str]) -> Network:
+    """Return a network with the outputs that the manifest says were asked for."""
+    try:
+        return asking(net, outputs) if outputs else net
+    except OutputsError as error:
+        raise ArtifactError(
+            "the manifest does not name outputs of its network",
+            got=f"source.outputs with {', '.join(outputs)}: {error.got}",
+            expected=error.expected,
+            fix=AGAIN,
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -102,14 +117,14 @@ class Artifact:
 
         Raises:
             ArtifactError: the artifact has no weights, its configuration is not a JSON object, or its
-                manifest names an output that there is not, or one twice.
+                manifest names an output that its network does not have, or one twice.
             WeightsError: the weights are damaged.
         """
         self.require_weights()
         _require_known(self.manifest.source.outputs)
         net, made = network(self.config, self.entries), self.manifest
         stored = made.rope_periods if made.source.periods == STORED else None
-        return replace(net, stored_periods=stored).asking(made.source.outputs)
+        return _asked(replace(net, stored_periods=stored), made.source.outputs)
 
     @functools.cached_property
     def ledger(self) -> tuple[Line, ...]:

@@ -15,6 +15,7 @@ from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.staging import scratch_folder
 from vconv.convert.patches.base import Patch
+from vconv.convert.sources.authors import AUTHORS_WEIGHTS
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError, VconvError
@@ -24,7 +25,7 @@ from vconv.runtime.engines.variants import DEFAULT_VARIANT
 from vconv.runtime.inputs.images import open_images, require_seed
 from vconv.runtime.stages.torch_model import TorchStages
 from vconv.surroundings import own_surroundings
-from vconv.types import Array, Say, Status, silent
+from vconv.types import FROM_IMAGES, Array, Say, Status, silent
 from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.bisect.chart import error_against_depth
 from vconv.validators.bisect.hypotheses import conclude, diagnosis
@@ -41,6 +42,8 @@ from vconv.workflows.checks import CheckedArtifact, compare_with_original
 
 _APART = ("files", "source", "variants", "golden", "preprocessing")
 """Checks that cannot explain the failure of a variant: no variant uses the data that they check."""
+_APART_FILES = (f"{FROM_IMAGES.path}: ", f"{AUTHORS_WEIGHTS}: ")
+"""Beginnings of further such checks: of a graph that they alone judge, and of weights of no variant."""
 
 
 @checked_arguments
@@ -201,7 +204,7 @@ def explain_failures(
     """
     known = conclude(found.checks, rows)
     failing = [check for check in found.checks if check.status is Status.FAILED]
-    told = any(check.name not in _APART for check in failing)
+    told = any(check.name not in _APART and not check.name.startswith(_APART_FILES) for check in failing)
     failed = [
         row
         for row in rows

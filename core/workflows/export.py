@@ -23,7 +23,9 @@ from vconv.convert.conversion import Prepared, export_graphs, image_size, prepar
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
 from vconv.convert.libraries.image_processing import IMAGE_PROCESSING, ImageProcessing
+from vconv.convert.libraries.readers import network
 from vconv.convert.sources.asked_outputs import read_outputs
+from vconv.convert.sources.authors import layout_of
 from vconv.convert.sources.base import Source, write_configurations
 from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.names import find_system
@@ -47,7 +49,7 @@ from vconv.validators.faults import classes
 from vconv.validators.report.rows import VariantRow
 from vconv.workflows import authors_weights, candidates, card, originals
 from vconv.workflows.background import in_background
-from vconv.workflows.export_manifest import assemble
+from vconv.workflows.export_manifest import Exported, assemble
 from vconv.workflows.image_graph import check_image_graphs
 from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 
@@ -152,6 +154,8 @@ def export(
     order = offline_order(format, soc, gears, om_precision, without_weights, opset)
     photographs = open_images(images, say) if images else []
     named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
+    if for_authors:
+        layout_of(network(named.config))  # refused before any weight is drawn or downloaded
     system = counterpart(named, layout) if layout and not for_authors else named
     if place is None and system is not named:
         place = f"hub:{named.hub_id}"
@@ -210,8 +214,10 @@ def export(
         checks = [tensors, *compared, *(check for graph in graphs for check in check_graph(graph))]
         if order:
             offline_model.make(folder, stage.scratch, order, made_size, batch, say)
-        given = (system, source, conversion, made_size, graphs, reference, names, without_weights, folder)
-        made = assemble(*given, order, authors)
+        done = Exported(
+            folder, system, source, conversion, made_size, graphs, reference, names, order, authors
+        )
+        made = assemble(done, without_weights)
         artifact = Artifact(folder, made)
         rows: tuple[VariantRow, ...] = ()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

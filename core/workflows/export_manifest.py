@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vconv._version import VERSION
@@ -47,22 +47,12 @@ FLOAT32 = "float32"
 """The type of every input and output of a torch model."""
 
 
-def assemble(
-    system: System,
-    source: Source,
-    conversion: Conversion,
-    size: tuple[int, int],
-    graphs: Sequence[InspectedGraph],
-    reference: Reference | None,
-    images: tuple[str, ...],
-    without_weights: bool,
-    folder: Path,
-    order: CompileOrder | None = None,
-    authors: AuthorsRecord | None = None,
-) -> Manifest:
-    """Build the manifest of a finished artifact.
+@dataclass(frozen=True)
+class Exported:
+    """What an export has made, all but the manifest.
 
     Args:
+        folder: the folder with all files but the manifest.
         system: the artifact's system, as the catalog has it.
         source: the source weights.
         conversion: the converted checkpoint.
@@ -70,13 +60,32 @@ def assemble(
         graphs: the graphs of the artifact.
         reference: the recorded reference; None if none was recorded.
         images: what each recorded image is.
-        without_weights: whether the weights file will be left out.
-        folder: the folder with all files but the manifest.
         order: how the offline model is compiled; None without an offline model.
         authors: the weights for the authors' code; None without them.
     """
+
+    folder: Path
+    system: System
+    source: Source
+    conversion: Conversion
+    size: tuple[int, int]
+    graphs: Sequence[InspectedGraph]
+    reference: Reference | None
+    images: tuple[str, ...]
+    order: CompileOrder | None
+    authors: AuthorsRecord | None
+
+
+def assemble(done: Exported, without_weights: bool) -> Manifest:
+    """Build the manifest of a finished artifact.
+
+    Args:
+        done: what the export has made.
+        without_weights: whether the weights file will be left out.
+    """
+    system, source, conversion = done.system, done.source, done.conversion
     net, any_size = conversion.network, bool(source.size and source.size.dynamic)
-    inspected = {graph.path.relative_to(folder).as_posix(): graph for graph in graphs}
+    inspected = {graph.path.relative_to(done.folder).as_posix(): graph for graph in done.graphs}
     applied = tuple(patch.name for patch in conversion.patches)
     variants = [
         VariantRecord(
@@ -86,15 +95,15 @@ def assemble(
             weights=WEIGHTS_FILE,
             precision=variant.precision,
             patches=applied,
-            contract=_contract(inspected.get(variant.path), net, size, any_size),
+            contract=_contract(inspected.get(variant.path), net, done.size, any_size),
             graph=_graph(inspected[variant.path], conversion.passes[variant.path])
             if variant.path in inspected
             else None,
         )
         for variant in (*VARIANTS, *([FROM_IMAGES] if FROM_IMAGES.path in inspected else []))
     ]
-    if order:
-        variants.append(_offline(order, size, conversion, inspected))
+    if done.order:
+        variants.append(_offline(done.order, done.size, conversion, inspected))
     patches = tuple(
         PatchRecord(
             name=decision.patch.name,
@@ -145,23 +154,23 @@ def assemble(
             losses=source.losses,
             state_dict=source.state_dict,
         ),
-        size=size,
+        size=done.size,
         ledger=ledger.summary(conversion.lines),
         patches=patches,
         rope_periods=tuple(rope_periods.of(net).tolist()) if corrected else None,
         variants=tuple(variants),
-        golden=_recorded(reference, images) if reference else None,
+        golden=_recorded(done.reference, done.images) if done.reference else None,
         files={
-            path.relative_to(folder).as_posix(): FileRecord(
-                sha256=conversion.sha256 if path == folder / WEIGHTS_FILE else sha256_of(path),
+            path.relative_to(done.folder).as_posix(): FileRecord(
+                sha256=conversion.sha256 if path == done.folder / WEIGHTS_FILE else sha256_of(path),
                 nbytes=path.stat().st_size,
             )
-            for path in sorted(folder.rglob("*"))
+            for path in sorted(done.folder.rglob("*"))
             if path.is_file()
         },
         without_weights=without_weights,
-        complexity=ComplexityRecord(**asdict(complexity.measure(source.folder, source.network, size))),
-        authors=authors,
+        complexity=ComplexityRecord(**asdict(complexity.measure(source.folder, source.network, done.size))),
+        authors=done.authors,
         meanings=meanings(net),
     )
 

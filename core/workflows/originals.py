@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from vconv.artifact.artifact import Artifact
+from vconv.artifact.records import SourceRecord
 from vconv.catalog import systems
 from vconv.catalog.systems import System
 from vconv.convert.architectures.layer_outputs import find_layer
@@ -20,7 +22,8 @@ from vconv.convert.sources import recipe
 from vconv.convert.sources.base import STORED, SYNTHETIC, Source
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import Request, open_source
-from vconv.errors import InputError, WeightsError
+from vconv.convert.weights import ledger
+from vconv.errors import InputError, OutputsError, WeightsError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.inputs.images import Photographs, natural_images
 from vconv.runtime.inputs.preprocessing import load_processor, preprocess
@@ -41,6 +44,8 @@ TIMED_IMAGES = 5
 """The number of images over which preprocessing is timed."""
 SAMPLE_IMAGES = 2
 """The number of made-up images, if no photographs are given."""
+FIX = "give --weights what the artifact was exported from"
+"""The remedy for weights of another network."""
 
 
 def sample(
@@ -191,7 +196,8 @@ def live_source(
         The source and an empty string; or None and the reason why the weights are not available.
 
     Raises:
-        WeightsError: the given or synthetic weights cannot be used.
+        ArtifactError: the manifest names outputs that its network does not have.
+        WeightsError: the given or synthetic weights cannot be used, or are not the artifact's.
     """
     asked, origin = request(artifact, weights, hub, offline), artifact.manifest.source
     drawn_by = origin.recipe or 1
@@ -202,6 +208,8 @@ def live_source(
         )
     if asked.weights is None:
         return None, f"the original came from a {origin.kind}: --weights says where it is"
+    _refuse_other_seed(asked.weights, origin)
+    outputs = artifact.network.asked
     try:
         found = open_source(asked, scratch, say)
     except WeightsError as error:
@@ -209,22 +217,50 @@ def live_source(
             raise
         say(f"the original cannot be had: {error.what}")
         return None, f"{error.what}, got {error.got}"
-    except InputError as error:
-        if not (weights and origin.outputs):
-            raise
-        raise _of_another_network(f"{error.what}: {error.got}") from error
+    except OutputsError as error:
+        raise _of_another_network(
+            f"{error.what}: {error.got}", f"the outputs {', '.join(outputs)}"
+        ) from error
     theirs = output_names(found.network)
     if any(map(find_layer, artifact.manifest.outputs.keys() ^ set(theirs))):
-        raise _of_another_network(f"the outputs {', '.join(theirs)}")
+        raise _of_another_network(f"the outputs {', '.join(theirs)}", "the outputs of the artifact")
+    if weights:
+        _require_same_shapes(artifact, found)
     return found, ""
 
 
-def _of_another_network(got: str) -> WeightsError:
+def _refuse_other_seed(weights: str, origin: SourceRecord) -> None:
+    """Refuse synthetic weights that the artifact was not made from: their name says it."""
+    seed = re.fullmatch(rf"{SYNTHETIC}(?::(\d{{1,9}}))?", weights)
+    if seed and not (origin.synthetic and origin.identity == str(int(seed[1] or 0))):
+        raise WeightsError(
+            "these are not the weights that the artifact was made from",
+            got=weights,
+            expected=origin.label,
+            fix="leave --weights out: they are drawn again" if origin.synthetic else FIX,
+        )
+
+
+def _require_same_shapes(artifact: Artifact, source: Source) -> None:
+    """Refuse weights with a tensor of another shape than the ledger has."""
+    theirs = ledger.renamed(artifact.ledger, source.stored, source.entries)
+    pairs = [(line, theirs[line.source].shape) for line in artifact.ledger if line.source in theirs]
+    differing = [(line, shape) for line, shape in pairs if line.shape != shape]
+    if not differing:
+        return
+    labels, (first, shape) = artifact.network.known.labels, differing[0]
+    if all(line.shape[:1] == (labels,) and line.shape[1:] == shape[1:] for line, shape in differing):
+        raise _of_another_network(
+            f"{shape[0]} classes: {first.source} is {list(shape)}", f"{labels} classes, as in the artifact"
+        )
+    raise _of_another_network(
+        f"{first.source} as {list(shape)}", f"{first.source} as {list(first.shape)}, as in the artifact"
+    )
+
+
+def _of_another_network(got: str, expected: str) -> WeightsError:
     return WeightsError(
-        "the weights are of another network than the artifact's",
-        got=got,
-        expected="the outputs of the artifact",
-        fix="give --weights what the artifact was exported from",
+        "the weights are of another network than the artifact's", got=got, expected=expected, fix=FIX
     )
 
 

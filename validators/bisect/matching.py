@@ -14,19 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vconv.convert.graphs.moves import ONNX_MOVES, TORCH_MOVES
 from vconv.runtime.stages.base import TOKENS, Step
 
 FAR = 0.5
 """Two values with a greater vector relative error are not regarded as counterparts."""
-_LAYOUT = frozenset(
-    (
-        *("Cast", "Expand", "Flatten", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose"),
-        *("Unsqueeze", "_to_copy", "_unsafe_view", "alias", "clone", "detach", "expand", "permute"),
-        *("reshape", "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose"),
-        *("unbind", "unsqueeze", "view"),
-    )
-)
-"""Operators, of ONNX and of torch, whose output may equal their input: they only move data."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +106,7 @@ def match_operators(
     reached: list[int] = []
     for place, step in enumerate(steps):
         past = max((reached[source] for source in inputs[place]), default=-1)
-        least = past if step.operator in _LAYOUT else past + 1
+        least = past if step.operator in ONNX_MOVES | TORCH_MOVES else past + 1
         further = [near for near in neighbours.found[place] if near.place >= least]
         nearest.append(min(further, key=lambda near: near.error, default=None))
         reached.append(min((near.place for near in further if near.error <= tolerance), default=past))

@@ -6,23 +6,9 @@ import onnx_ir as ir
 
 from vconv.convert.architectures.base import FINAL_NORM
 from vconv.convert.architectures.layer_outputs import Layer, layers_of
+from vconv.convert.graphs.moves import ONNX_MOVES
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
-_MOVES = frozenset(
-    {
-        "Cast",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-"""Operators that move or choose values, and compute none."""
 _NORM = "LayerNormalization"
 
 
@@ -48,7 +34,7 @@ def wrongly_normed(subject: InspectedGraph) -> str:
 
 def _wrong(layer: Layer, value: ir.Value, names: set[str]) -> str:
     node = value.producer()
-    while node is not None and node.op_type in _MOVES and node.inputs[0] is not None:
+    while node is not None and node.op_type in ONNX_MOVES and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     scale = node.inputs[1] if node is not None and node.op_type == _NORM else None
     if (scale is not None and _stored(scale).name in names) is layer.kind.normed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vconv.validators.report.document import Ranking, RankRow, ReferenceRow, Winner
     from vconv.validators.report.rows import VariantName, VariantRow
 from vconv.runtime.engines.table import Runs, engines_of, is_usual
-from vconv.types import Status
+from vconv.types import FROM_IMAGES, Status
 
 REFERENCES = {
     "live": "run here on the original's weights",
@@ -43,6 +43,18 @@ class NamedVariant(Protocol):
         """The engine that runs the variant."""
 
 
+class CheckedPart(Protocol):
+    """The result of a check."""
+
+    @property
+    def name(self) -> str:
+        """The name of the check."""
+
+    @property
+    def status(self) -> Status:
+        """Its status."""
+
+
 class PlacedVariant(NamedVariant, Protocol):
     """An object with a variant, an engine and a device."""
 
@@ -69,6 +81,15 @@ def short_name(row: PlacedVariant) -> str:
     engine = "" if is_usual(row.engine) else f" {row.engine}"
     device = "" if row.device == "cpu" else f" {row.device}"
     return f"{row.variant}{engine}{device}{' (simulated)' if row.simulated else ''}"
+
+
+def from_images(checks: Iterable[CheckedPart]) -> str:
+    """Say how the graph that takes images was judged, apart from the others; empty without one."""
+    found = [check.status for check in checks if check.name.startswith(f"{FROM_IMAGES.path}: ")]
+    if not found:
+        return ""
+    worst = next((one for one in (Status.FAILED, Status.SKIPPED) if one in found), Status.PASSED)
+    return f"{FROM_IMAGES.name}: {worst}, by {len(found)} checks; it is not timed"
 
 
 def named(row: NamedVariant) -> str:

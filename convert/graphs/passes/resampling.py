@@ -77,7 +77,7 @@ def counted(
 
 
 @dataclass(frozen=True)
-class Filter:
+class CubicFilter:
     """A cubic filter.
 
     Args:
@@ -90,7 +90,9 @@ class Filter:
     antialiased: bool
 
 
-def resampling_matrix(build: Builder, size: int, resized: ir.Value, kind: Filter, greatest: int) -> ir.Value:
+def resampling_matrix(
+    build: Builder, size: int, resized: ir.Value, kind: CubicFilter, greatest: int
+) -> ir.Value:
     """Return the matrix, float32 (resized, size), that resamples a row by cubic convolution.
 
     It has the values of ``cubic_matrix`` and ``antialiased_matrix`` in

@@ -26,7 +26,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
-from vconv.convert.graphs.passes.resampling import KEYS_ANTIALIASED, Builder, Filter, resampling_matrix
+from vconv.convert.graphs.passes.resampling import KEYS_ANTIALIASED, Builder, CubicFilter, resampling_matrix
 
 _WANTED = {"mode": "cubic", "keep_aspect_ratio_policy": "stretch"}
 _DEFAULTS = {
@@ -159,7 +159,7 @@ def _replace_for_any(graph: ir.Graph, node: ir.Node, name: str, greatest: int) -
     value, output, build = node.inputs[0], node.outputs[0], Builder(graph, name)
     assert value is not None and node.inputs[3] is not None
     a = float(_attribute(node, "cubic_coeff_a"))  # type: ignore[arg-type]
-    kind = Filter(a, False) if _plain(node) else Filter(KEYS_ANTIALIASED, True)
+    kind = CubicFilter(a, False) if _plain(node) else CubicFilter(KEYS_ANTIALIASED, True)
     matrices = []
     for axis in (2, 3):
         first, end, along = np.array([axis]), np.array([axis + 1]), np.array([0])

@@ -9,6 +9,7 @@ from vconv.cli.render.base import Cell, Document, FoldedText, pairs, show, sized
 from vconv.cli.render.commands import command, next_command
 from vconv.cli.render.validation import variants
 from vconv.types import weights_named
+from vconv.validators.report.document import CheckRow
 from vconv.validators.report.rows import VariantRow
 
 
@@ -67,7 +68,10 @@ def exported(document: Document) -> None:
         "",
     )
     if document["variants"]:
-        variants([VariantRow.model_validate(row) for row in document["variants"]])
+        variants(
+            [VariantRow.model_validate(row) for row in document["variants"]],
+            [CheckRow.model_validate(row) for row in document["checks"]],
+        )
     else:
         show("no variant was run: --golden none leaves the reference and its checks out")
     next_command("next:", "fill" if document["without_weights"] else "validate", document)

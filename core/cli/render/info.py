@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from vconv.artifact.records import AxisRecord
 from vconv.artifact.results import TIME
 from vconv.cli.render.artifacts import patched
 from vconv.cli.render.base import (
@@ -26,7 +27,15 @@ from vconv.cli.render.base import (
     wrapped,
 )
 from vconv.cli.render.commands import next_command
-from vconv.types import CHANNELS, INPUT, WEIGHTS_FILE, weights_named
+from vconv.types import (
+    BATCH_AXIS,
+    CHANNELS,
+    HEIGHT_AXIS,
+    INPUT,
+    WEIGHTS_FILE,
+    WIDTH_AXIS,
+    weights_named,
+)
 
 
 def artifact(document: Document) -> None:
@@ -38,9 +47,8 @@ def artifact(document: Document) -> None:
         pairs(
             [
                 *_origin(document),
-                ("input", f"{INPUT} {_shape(['batch', CHANNELS, *document['size']])}"),
-                *_sides(document["sides"]),
-                *_outputs(document["outputs"], document["meanings"]),
+                *_inputs(document),
+                *_outputs(_shapes(document), document["meanings"]),
                 *patched(document["patches"]),
                 ("recorded", _recorded(golden)),
             ]
@@ -123,11 +131,28 @@ def _shape(shape: list[Any]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def _sides(sides: list[Document] | None) -> Iterator[tuple[str, Cell]]:
-    """Lay out the bounds of height and width of the variants that take images of any size."""
+def _inputs(document: Document) -> Iterator[tuple[str, Cell]]:
+    """Lay out what the variants take: pixel values of one size or of any, or images."""
+    sides = [AxisRecord.model_validate(one).told for one in document["sides"] or ()]
+    axes = [HEIGHT_AXIS, WIDTH_AXIS] if sides else document["size"]
+    yield "input", f"{INPUT} {_shape([BATCH_AXIS, CHANNELS, *axes])}"
     if sides:
-        told = (f"multiples of {one['multiple']} from {one['least']} to {one['greatest']}" for one in sides)
-        yield "", "any size in all but the static graph: " + ", ".join(dict.fromkeys(told))
+        height, width = document["size"]
+        told = " and ".join(dict.fromkeys(sides))
+        yield "", f"height and width: {told}; {height} and {width} in the static graph"
+    for variant in document["variants"]:
+        if variant["contract"]["preprocessing"]:
+            taken = variant["contract"]["input"]
+            shape = f"{taken['name']} {_shape(taken['shape'])}, {taken['dtype']}"
+            yield "", f"{shape}: images of any size, in {variant['variant']}"
+
+
+def _shapes(document: Document) -> Mapping[str, Any]:
+    """Return the shape of every output; with symbols where a variant takes pixel values of any size."""
+    contracts = [variant["contract"] for variant in document["variants"]]
+    free = [one for one in contracts if HEIGHT_AXIS in one["axes"] and not one["preprocessing"]]
+    fixed: Mapping[str, Any] = document["outputs"]
+    return {name: free[0]["outputs"][name]["shape"] for name in fixed} if free else fixed
 
 
 def _outputs(outputs: Mapping[str, Any], meanings: Mapping[str, str]) -> Iterator[tuple[str, Cell]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from vconv.cli.render.base import Cell, coloured, marked, pairs, show, table, wrapped
 from vconv.cli.render.dataset import dataset
@@ -11,7 +11,7 @@ from vconv.cli.render.published import published
 from vconv.types import Status, weights_named
 from vconv.validators.report import sentences
 from vconv.validators.report.comparison import Comparison, ComparisonRow
-from vconv.validators.report.document import Report, ValidationResult
+from vconv.validators.report.document import CheckRow, DiagnosisRow, Report, ValidationResult
 from vconv.validators.report.rows import LatencyRow, OutputRow, VariantRow
 
 
@@ -31,14 +31,20 @@ def _figure(value: float | None, style: str) -> str:
 _ACCURACY = (("floor", ".0e"), ("vector_relative_error", ".1e"), ("limit", ".2g"))
 
 
-def variants(found: Sequence[VariantRow]) -> None:
-    """Draw the accuracy of the variants: one row per variant, with its worst output."""
+def variants(found: Sequence[VariantRow], checks: Sequence[CheckRow]) -> None:
+    """Draw the accuracy of the variants: one row per variant, with its worst output.
+
+    Args:
+        found: the variants.
+        checks: the checks; those of the graph that takes images judge this variant.
+    """
     rows: list[list[Cell]] = []
     for variant in found:
         output, row = _worst_output(variant.outputs)
         figures = [_figure(getattr(row, key, None), style) for key, style in _ACCURACY]
         rows.append([sentences.short_name(variant), output, *figures, coloured(sentences.standing(variant))])
     show(table(["variant"], ["<worst output", "floor", "error", "limit", "<status"], rows))
+    wrapped(*filter(None, [sentences.from_images(checks)]))
 
 
 def latencies(document: Report) -> None:
@@ -88,11 +94,13 @@ def validated(document: ValidationResult) -> None:
             ]
         )
     )
-    for check in document.checks:
-        if check.status is Status.FAILED:
-            marked("failed", f"{check.name}: {check.detail}")
+    failed = {check.name: check for check in document.checks if check.status is Status.FAILED}
+    for check in failed.values():
+        marked("failed", f"{check.name}: {check.detail}")
+    # What explains every figure below comes before them.
+    _diagnosed(row for row in document.diagnosis if row.where in failed)
     if document.variants:
-        variants(document.variants)
+        variants(document.variants, document.checks)
     else:
         show("nothing was recorded, and the original is not here: give --weights WHERE")
     for variant in document.variants:
@@ -128,10 +136,15 @@ def _conclusion(document: ValidationResult) -> None:
     for check in document.checks:
         if check.status is Status.SKIPPED:
             marked("skipped", f"{check.name}: {check.detail}")
-    for row in document.diagnosis:
-        wrapped(f"diagnosis: {row.fault}: {row.meaning} ({row.where}: {row.because})")
+    failed = {check.name for check in document.checks if check.status is Status.FAILED}
+    _diagnosed(row for row in document.diagnosis if row.where not in failed)
     wrapped(f"report: {document.report}", f"page: {document.page}")
     show(coloured(document.status))
+
+
+def _diagnosed(rows: Iterable[DiagnosisRow]) -> None:
+    for row in rows:
+        wrapped(f"diagnosis: {row.fault}: {row.meaning} ({row.where}: {row.because})")
 
 
 def _word(row: ComparisonRow) -> str:

@@ -309,6 +309,21 @@ def test_an_unknown_model_type_names_the_nearest(system: System, refused: Refuse
 
 
 @pytest.mark.parametrize(
+    ("config", "near"),
+    [
+        ({"model_type": "convnxt"}, "one of convnext, convnextv2"),
+        ({"model_type": "swinv22"}, "one of swinv2, swin"),
+        ({"architecture": "resnet5", "pretrained_cfg": {}}, "one of resnet5"),
+    ],
+)
+def test_a_typing_error_names_the_nearest_encoders_of_the_library(
+    config: Config, near: str, refused: Refused
+) -> None:
+    with refused(UnknownNameError, "unknown architecture", near):
+        network(config)
+
+
+@pytest.mark.parametrize(
     "architecture", ["vit_small_patch16_dinov3_x", "vit_small_patch16_224_x", "xvit_small_dinov3"]
 )
 def test_an_architecture_that_timm_does_not_have_is_refused(architecture: str, refused: Refused) -> None:

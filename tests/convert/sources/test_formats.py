@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -276,3 +278,24 @@ def test_a_folder_may_be_moved_once_it_has_been_read_from_shards(
     source = opened(small_system, given, scratch)
     shutil.rmtree(given)
     assert len(tensors_of(source.folder)) == len(source.entries)
+
+
+@one_system
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("form", LAID)
+def test_the_users_file_and_the_name_in_it_are_told_in_every_format(
+    form: str, prefix: str, value: float, small_system: System, given: Path, scratch: Path, refused: Refused
+) -> None:
+    tensors = tensors_of(given)
+    name = sorted(name for name, tensor in tensors.items() if tensor.ndim == 1)[-1]
+    tensors[name][-1] = value
+    (given / "model.safetensors").unlink()
+    laid = LAID[form](given, {prefix + key: tensor for key, tensor in tensors.items()})
+    files = [laid.name]
+    if laid.suffix == ".json":
+        files = [json.loads(laid.read_text())["weight_map"][prefix + name]]
+    with refused(
+        WeightsError, f"a weight is not finite in {files[0]} |", f"got NaN or Inf in {prefix}{name} |"
+    ):
+        opened(small_system, given, scratch)

@@ -140,3 +140,12 @@ def test_the_image_encoder_of_a_model_of_images_and_text_is_the_system(tmp_path:
     clip = {"model_type": "clip", "vision_config": {"hidden_size": 32}, "text_config": {"hidden_size": 16}}
     system, _ = find_system(str(folder_of(tmp_path / "clip", clip)), HUB, None)
     assert system.config == {"model_type": "clip_vision_model", "hidden_size": 32}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "clip_text_model"])
+def test_a_folder_with_a_model_of_text_is_no_image_encoder(
+    model_type: str, tmp_path: Path, refused: Refused
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with refused(WeightsError, "describes no image encoder", f"model_type '{model_type}'"):
+        find_system(str(tmp_path), HUB, None)

@@ -296,3 +296,31 @@ def test_a_layout_is_recognised_by_all_of_its_telling_names(row: ForeignLayout) 
     wanted = next(layout for layout in theirs if layout.architecture.name not in row.architectures)
     assert recognise([*row.telling, "more"], wanted) == row
     assert recognise(row.telling[:1], wanted) is None
+
+
+def test_a_file_that_is_not_whole_is_to_be_fetched_again(small_source: Source, refused: Refused) -> None:
+    entries = dict(small_source.entries)
+    entries.pop(sorted(name for name in entries if "mask_token" not in name)[0])
+    with refused(WeightsError, "the missing tensor", "fix: the weights are not whole: save or download them"):
+        ledger.match_tensors(net(small_source), entries)
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16", "vit_base_patch16_224.orig_in21k"], indirect=True)
+def test_blocks_that_the_weights_lack_are_counted(small_source: Source, refused: Refused) -> None:
+    network = net(small_source)
+    last = {network.stored_key(one) for one in network.tensors().values() if one.block == network.blocks - 1}
+    entries = {name: entry for name, entry in small_source.entries.items() if name not in last}
+    assert len(entries) < len(small_source.entries)
+    told = f"the weights have {network.blocks - 1} of the {network.blocks} blocks of config.json"
+    with refused(WeightsError, "missing tensors", told):
+        ledger.match_tensors(network, entries)
+
+
+def test_the_one_missing_and_the_one_unknown_tensor_may_be_the_same(
+    small_source: Source, refused: Refused
+) -> None:
+    entries = dict(small_source.entries)
+    name = next(name for name in entries if "norm" in name)
+    entries["another.name"] = entries.pop(name)
+    with refused(WeightsError, "the missing tensor", "the unknown tensor", "fix: rename another.name to "):
+        ledger.match_tensors(net(small_source), entries)

@@ -22,6 +22,7 @@ from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import System
+from vconv.cli import render
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import Request, open_source
@@ -253,7 +254,21 @@ def test_a_graph_for_any_size_is_bisected_and_described(any_size: Path, tmp_path
     sides = vconv.info(any_size)["sides"]
     assert sides is not None
     text = f"multiples of {sides[0]['multiple']} pixels from {sides[0]['least']} to {sides[0]['greatest']}"
-    assert text in (any_size / "README.md").read_text()
+    card = (any_size / "README.md").read_text()
+    assert text in card
+    assert "the graphs take no other size, except `model.onnx`" in card
+    assert "|  |" not in card
+
+
+def test_the_description_shows_no_fixed_shape(any_size: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = vconv.info(any_size)
+    render.artifact(document)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "pixel_values [batch, 3, height, width]" in told
+    height, width = document["size"]
+    assert f"{document['sides'][0]['greatest']}; {height} and {width} in the static graph" in told
+    assert "patches [batch, patches, " in told
+    assert "last_hidden_state [batch, tokens, " in told
 
 
 def test_gears_are_refused_beside_any_size(tmp_path: Path) -> None:

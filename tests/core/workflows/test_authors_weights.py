@@ -158,3 +158,12 @@ def test_an_output_that_the_authors_code_computes_otherwise_needs_consent(
 def test_weights_for_the_authors_code_are_not_left_out(tmp_path: Path, refused: Refused) -> None:
     with refused(InputError, "--without-weights is not used with --layout facebook"):
         export(TRANSFORMERS3, "synthetic:1", tmp_path, layout="facebook", without_weights=True)
+
+
+@pytest.mark.parametrize("name", ["vit-base-patch16-224", "timm/resnet18"])
+def test_a_network_without_such_a_layout_is_refused_before_its_weights_are_drawn(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.setattr("vconv.workflows.export.open_source", None)
+    with refused(InputError, "--layout facebook does not apply to this network", "fix: omit --layout"):
+        export(name, "synthetic", tmp_path / "made", layout="facebook")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,13 @@ import vconv
 from vconv.artifact.artifact import Artifact
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, UnknownNameError
+from vconv.runtime.devices.table import find_device
+from vconv.types import Check, Status, silent
 from vconv.validators.faults.operators import alter
 from vconv.validators.faults.workshop import ArtifactCopy
 from vconv.validators.report.document import InputsRow
+from vconv.workflows.bisect import explain_failures
+from vconv.workflows.checks import CheckedArtifact
 
 ONE = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 
@@ -137,3 +142,39 @@ def test_photographs_are_looked_at_where_they_are_given(copied: Path, photograph
     document = vconv.bisect(copied, images=photographs)
     assert document.inputs == InputsRow(source="photographs", images=("one.png", "two.jpg"))
     assert document.passed
+
+
+@ONE
+@pytest.mark.parametrize(
+    ("check", "looks"),
+    [
+        ("model.uint8.onnx: preprocessing", True),
+        ("facebook/model.safetensors: tensors", True),
+        ("golden", True),
+        ("model.onnx: GELU", False),
+        ("tensors", False),
+    ],
+)
+def test_a_check_of_what_no_variant_uses_does_not_explain_a_failure(
+    check: str, looks: bool, small: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    located: list[object] = []
+
+    def locate(*given: object) -> list[object]:
+        located.append(given)
+        return []
+
+    monkeypatch.setattr("vconv.workflows.bisect._located", locate)
+    failed = Check(check, Status.FAILED, "it differs", "graph")
+    found: Any = CheckedArtifact(small, SimpleNamespace(), SimpleNamespace(), {}, (failed,))  # type: ignore[arg-type]
+    row: Any = SimpleNamespace(
+        variant="onnx-fp32",
+        device="cpu",
+        status=Status.FAILED,
+        limit="a limit",
+        diagnosis=(),
+        simulated=False,
+    )
+    row.outputs = {}
+    explain_failures(found, [row], silent, [find_device("cpu")])
+    assert bool(located) is looks

@@ -16,6 +16,7 @@ from PIL import Image
 import vconv
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import System
+from vconv.cli import render
 from vconv.errors import InputError, UnavailableError, UnknownNameError
 from vconv.runtime.inputs.images import natural_image
 from vconv.types import Array, Status
@@ -59,6 +60,18 @@ def test_an_artifact_with_preprocessing_passes_and_says_what_it_takes(exported: 
     assert (contract["preprocessing"], contract["layout"]) == (True, "NHWC")
     assert contract["input"] == {"name": "images", "dtype": "uint8", "shape": ["batch", "height", "width", 3]}
     assert "mean_chn_0: 123" in (exported / "aipp.cfg").read_text()
+
+
+def test_every_table_shows_it(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    render.artifact(vconv.info(exported))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "images [batch, height, width, 3], uint8: images of any size, in onnx-fp32-uint8" in told
+    render.validated(validate(exported, quick=True, budget=1e-3))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "onnx-fp32-uint8: passed, by " in told
+    card = (exported / "README.md").read_text()
+    assert f"`{NAME}` takes `images [batch, height, width, 3]`, uint8 images in RGB of any size" in card
+    assert f"the graphs take no other size, except `{NAME}`" in card
 
 
 def cosine(one: Array, other: Array) -> float:

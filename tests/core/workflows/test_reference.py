@@ -20,7 +20,9 @@ from safetensors import safe_open
 
 import vconv
 from vconv.artifact import manifest
+from vconv.catalog.systems import System
 from vconv.cli import main
+from vconv.convert.sources.table import Request, open_source
 from vconv.errors import ArtifactError, InputError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
@@ -305,10 +307,12 @@ def test_a_reference_that_may_not_be_read_says_so(
         vconv.validate(small_artifact, reference=file)
 
 
-def test_other_weights_are_refused(small_artifact: Path, tmp_path: Path) -> None:
+def test_other_weights_are_refused(small_artifact: Path, small_system: System, tmp_path: Path) -> None:
     out = tmp_path / "reference.safetensors"
+    (tmp_path / "given").mkdir()
+    open_source(Request(small_system, "synthetic:2"), tmp_path / "given")
     with pytest.raises(InputError, match="these are not the weights that the artifact was made of"):
-        vconv.reference(small_artifact, "synthetic:2", out=out)
+        vconv.reference(small_artifact, tmp_path / "given", out=out)
     assert not out.exists()
 
 

@@ -71,6 +71,7 @@ def render(
         "family": words.say("families", model.family(made)),
         "verdicts": [measured.verdict(one, words) for one in evidence if one.asked],
         "model_table": model.model_table(made, words),
+        "other_sizes": model.of_other_sizes(made, words),
         "geometry": model.geometry(made),
         "source_named": model.source_named(made),
         "licence": model.licence(system.licence if made.source.synthetic else made.source.licence),

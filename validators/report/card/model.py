@@ -194,6 +194,13 @@ def model_table(made: Manifest, words: Words) -> str:
         if sides and variant.graph:
             told = words.say("model", "any_size").format(graph=variant.path, **sides[0].model_dump())
             rows.append([words.say("model", "input"), told])
+        if variant.contract.preprocessing:
+            given = variant.contract.input
+            taken = code(f"{given.name} [{', '.join(map(str, given.shape))}]")
+            told = words.say("model", "from_images").format(
+                graph=variant.path, images=taken, type=given.dtype
+            )
+            rows.append([words.say("model", "input"), told])
     for name, shape in made.outputs.items():
         written = code(f"{name} [B, {', '.join(map(str, shape[1:]))}]")
         pooled = name == "pooled" and made.system.pooling
@@ -202,6 +209,13 @@ def model_table(made: Manifest, words: Words) -> str:
         told = _bracketed(_of_layer(layer, words), words) if layer and name in made.meanings else ""
         rows.append([words.say("model", "output"), written + pooling + told])
     return table([words.say("headings", key) for key in ("what", "content")], rows)
+
+
+def of_other_sizes(made: Manifest, words: Words) -> str:
+    """List the graphs that take images of other sizes than the image processor makes; empty if none does."""
+    found = [one for one in made.variants if one.graph and not one.offline]
+    free = [one.path for one in found if one.contract.sides or one.contract.preprocessing]
+    return _listed([code(path) for path in free], words) if free else ""
 
 
 def _of_layer(layer: Layer, words: Words) -> str:
@@ -234,10 +248,11 @@ def _listed(names: Sequence[str], words: Words) -> str:
 def files(made: Manifest, words: Words) -> str:
     """Lay out the files that the manifest lists."""
     graphs = {variant.path: variant.graph for variant in made.variants if variant.offline is None}
+    recorded = {one.path: made.golden.path for one in made.golden.elsewhere} if made.golden else {}
     rows = []
     for name, record in made.files.items():
         size = f"{record.nbytes / 1e6:.2f} MB" if record.nbytes >= 1e5 else f"{record.nbytes / 1e3:.2f} kB"
-        meaning = words.tables["files"].get(name, "")
+        meaning = words.tables["files"].get(recorded.get(name, name), "")
         if graph := graphs.get(name):
             meaning += words.say("marks", "graph").format(
                 opset=graph.opset, ir=graph.ir_version, nodes=sum(graph.operators.values())

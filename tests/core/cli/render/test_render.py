@@ -465,3 +465,20 @@ def test_without_a_ratio_there_is_no_column_of_speed_ups(
     document["speed_up_baseline"] = "original-torch-fp32 on cpu"
     text = drawn(Drawn(draw_validated, document, (), ()), io.StringIO(), monkeypatch)
     assert "p50 ms" in text and "speed-up" not in text
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+def test_what_explains_every_figure_comes_before_the_figures(
+    documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = copy.deepcopy(documents["validated"])
+    document["checks"] += [
+        {"name": "tensors", "status": "failed", "detail": "187 wrong", "fault": "weights"},
+    ]
+    document["diagnosis"] = [
+        {"class": "weights", "meaning": "other weights", "where": where, "because": "187 wrong"}
+        for where in ("tensors", "onnx-fp32")
+    ]
+    text = drawn(Drawn(draw_validated, document, (), ()), io.StringIO(), monkeypatch)
+    places = [text.index(part) for part in ("(tensors: 187", "worst output", "(onnx-fp32: 187")]
+    assert places == sorted(places)
