@@ -202,6 +202,22 @@ class Network:
         """Return every tensor that the configuration requires, by stored key without prefix."""
         return {tensor.key: tensor for group in self.groups() for tensor in group.stored}
 
+    def divided(self) -> dict[str, dict[str, int]]:
+        """Return the stored tensors that a library divides in memory, where the architecture is not declared.
+
+        Returns:
+            By stored key: the tensors in memory, in order, each with its number of rows.
+        """
+        if not self.observed:
+            return {}
+        return {
+            group.stored[0].key: {
+                name: size // math.prod(group.stored[0].shape[1:]) for name, size in group.parts.items()
+            }
+            for group in self.groups()
+            if len(group.parts) > 1
+        }
+
     def stored_key(self, tensor: TensorSpec) -> str:
         """Return a tensor's key on disk, prefix included."""
         return tensor.key if tensor.head == CLASSIFIER else self.prefix + tensor.key

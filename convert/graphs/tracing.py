@@ -136,6 +136,10 @@ def trace(
         context = PassContext(
             entries,
             lambda name: network.layout.disk_key(name.removeprefix(_MODEL)),
+            {
+                key: {_MODEL + name: rows for name, rows in parts.items()}
+                for key, parts in network.divided().items()
+            },
             opset=opset,
             greatest_grid=bounds.greatest // bounds.multiple if bounds else 0,
         )

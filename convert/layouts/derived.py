@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vconv.convert.architectures.base import Architecture, Kind, Part
-from vconv.convert.layouts.base import Layout, one
+from vconv.convert.layouts.base import Layout, Rule
 
 DERIVED = "derived"
 """The name of the architecture of every derived layout."""
@@ -22,6 +22,8 @@ class Stored:
         unused: whether inference does not use it.
         kind: what it is.
         role: what it is by its module: see :mod:`vconv.convert.libraries.module_kinds`.
+        parts: the tensors that the library makes of it in memory, which are its rows in this order, each with
+            its dimensions; empty if it stays one tensor.
     """
 
     key: str
@@ -29,6 +31,7 @@ class Stored:
     unused: bool = False
     kind: Kind = Kind.PARAMETER
     role: str = ""
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def derived(
@@ -49,9 +52,14 @@ def derived(
     """
     tensors = tuple(tensors)
     parts = {
-        tensor.key: Part(tensor.role, tensor.shape, unused=tensor.unused, kind=tensor.kind)
+        name: Part(tensor.role, shape, unused=tensor.unused, kind=tensor.kind)
         for tensor in tensors
+        for name, shape in _parts(tensor).items()
     }
     architecture = Architecture(DERIVED, parts, frozenset())
-    rules = tuple(one(key, key) for key in parts)
+    rules = tuple(Rule((tensor.key,), tuple(_parts(tensor))) for tensor in tensors)
     return Layout(family, home, architecture, rules, renamed=renamed or {}, left_out=left_out)
+
+
+def _parts(tensor: Stored) -> Mapping[str, tuple[int, ...]]:
+    return tensor.parts or {tensor.key: tensor.shape}

@@ -35,6 +35,7 @@ class Beyond:
         head: returns the head that a configuration asks for; it selects the class.
         images: returns channels, height and width of the images that a configuration is made for.
         stored: returns the stored key of each tensor of a model and its configuration, by its name in memory.
+            Tensors of one key are the rows of the stored tensor, in this order.
         whole: builds without data the whole network of whose checkpoint a model uses a part; None for a model
             that is whole.
         is_one_of_several: returns whether a model is one encoder of a model of several, such as images and

@@ -28,7 +28,6 @@ from vconv.convert.architectures.base import CLASSIFIER, Kind, Observed, Shapes
 from vconv.convert.architectures.outputs import OUTPUTS, place_of
 from vconv.convert.layouts.derived import Stored, derived
 from vconv.convert.libraries import models
-from vconv.convert.libraries.base import understood
 from vconv.convert.libraries.module_kinds import kind_of
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
@@ -138,11 +137,23 @@ def derive(config: Config, library: str, name: str, keys: Iterable[str] = ()) ->
     layout = derived(
         name,
         library,
-        (Stored(tensor.key, tensor.shape, not tensor.used, tensor.kind, tensor.role) for tensor in kept),
+        _stored(kept),
         renamed,
         left_out,
     )
     return Network(layout, library, config, known, CLASSIFIER if logits else "")
+
+
+def _stored(tensors: Iterable[_Tensor]) -> Iterator[Stored]:
+    """Yield the stored tensors; several in memory with one stored key are its rows."""
+    held: dict[str, list[_Tensor]] = {}
+    for tensor in tensors:
+        held.setdefault(tensor.key, []).append(tensor)
+    for key, parts in held.items():
+        first, unused = parts[0], not any(part.used for part in parts)
+        shape = (sum(part.shape[0] for part in parts), *first.shape[1:]) if parts[1:] else first.shape
+        shapes = {part.name: part.shape for part in parts} if parts[1:] else {}
+        yield Stored(key, shape, unused, first.kind, first.role, shapes)
 
 
 def integers_and_tied(network: Network) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -215,14 +226,14 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
         (Path(name) / CONFIG_FILE).write_text(text)
         model = models.without_weights(Path(name), nothing, mode)
     watch = Watch(dict(_state(model)))
-    plain = LIBRARIES[library].plain_attention(model, nothing)
-    with models.caches_cleared(model), mode, torch.no_grad(), plain, understood(library, "outputs"), watch:
+    with models.running_without_data(model, nothing, mode), watch:
         given = LIBRARIES[library].run(model, nothing, torch.empty(_FRAMES, beyond.images(config)[0], *size))
         found = {name: tuple(map(int, given[name].shape)) for name in sorted(given, key=place_of)}
     used = watch.used_by([given[name] for name in found])
     _require_plain(library, watch, given)
     stored, whole = beyond.stored(model, config), beyond.whole(config)
-    persistent = set(model.state_dict())
+    persistent, state = set(model.state_dict()), dict(_state(model))
+    in_order = {**{name: state[name] for name in stored}, **state}
     tensors = tuple(
         _Tensor(
             name,
@@ -233,7 +244,7 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
             persistent=name in persistent,
             used=name in used,
         )
-        for name, tensor in _state(model)
+        for name, tensor in in_order.items()
     )
     if whole:
         tensors = tuple(_with_unused(tensors, whole))

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vconv.convert.architectures.layer_outputs import layers_of
 from vconv.convert.architectures.outputs import named_outputs
 from vconv.convert.libraries import widening
+from vconv.convert.libraries.base import understood
 from vconv.convert.libraries.layers import LayerReader, Seen
 from vconv.convert.libraries.table import library_of
 from vconv.convert.libraries.transformers_backbones import is_backbone
@@ -78,6 +79,21 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
         parameters = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in stored.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def running_without_data(model: nn.Module, network: Network, mode: FakeTensorMode) -> Iterator[None]:
+    """Let a model that was built without weights run, with plain attention, while the context is open.
+
+    Args:
+        model: the model.
+        network: the network that it implements.
+        mode: the fake mode that its parameters belong to.
+    """
+    library = library_of(network)
+    plain = library.plain_attention(model, network)
+    with caches_cleared(model), mode, torch.no_grad(), plain, understood(library.name, "outputs"):
+        yield
 
 
 class _MeanOfGrid(nn.Module):

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vconv.convert.architectures.base import CLASSIFIER
@@ -121,31 +122,35 @@ def _stored(model: Any, config: Config) -> Mapping[str, str]:
 
     Version 5 renames modules in memory, and has the names on disk in its table of conversions.
     """
-    names = list(model.state_dict())
-    on_disk = _on_disk(model, names)
+    on_disk = _on_disk(model)
     under = (
         f"{_VISION_MODEL}." if _is_one_of_several(model) and _dropped_prefix(model) == _VISION_MODEL else ""
     )
-    return {
-        name: key if key.startswith(under) else under + key for name, key in zip(names, on_disk, strict=True)
-    }
+    return {name: key if key.startswith(under) else under + key for name, key in on_disk.items()}
 
 
-def _on_disk(model: Any, names: list[str]) -> list[str]:
+def _on_disk(model: Any) -> dict[str, str]:
+    """Return the name on disk of each tensor in memory; tensors of one name are in the order of its rows."""
+    state = model.state_dict()
     try:
         from transformers.core_model_loading import revert_weight_conversion
     except ImportError:  # version 4 has the same names in memory and on disk
-        return names
-    keys = []
-    for name, tensor in model.state_dict().items():
+        return {name: name for name in state}
+    held: dict[str, list[str]] = {}
+    for name, tensor in state.items():
         found = list(revert_weight_conversion(model, {name: tensor.to("meta")}))
         if len(found) != 1:
             raise _refused(model, f"{name} is stored as {len(found)} tensors")
-        keys += found
-    if len(set(keys)) != len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _refused(model, f"{twice} holds several tensors of the model")
-    return keys
+        held.setdefault(found[0], []).append(name)
+    for key, names in held.items():
+        if len(names) > 1:
+            # Each stands for itself as one row that holds its place among the names.
+            rows = {name: torch.full((1,) * state[name].ndim, place) for place, name in enumerate(names)}
+            whole = revert_weight_conversion(model, rows)
+            if list(whole) != [key] or whole[key].shape != (len(names), *(1,) * (state[names[0]].ndim - 1)):
+                raise _refused(model, f"{key} holds several tensors of the model, and not as its rows")
+            held[key] = [names[place] for place in whole[key].flatten().tolist()]
+    return {name: key for key, names in held.items() for name in names}
 
 
 def _refused(model: Any, got: str) -> WeightsError:

@@ -7,6 +7,7 @@ one layer at a time, it computes the same numbers in the memory of one layer.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -62,11 +63,12 @@ def map_weights(model: nn.Module, network: Network, entries: Mapping[str, Tensor
         network.layout.disk_key(name.removeprefix(network.prefix)): entry for name, entry in entries.items()
     }
     wanted = {name: network.layout.disk_key(name) for name in model.state_dict()}
+    rows = _rows(network)
     wrong = sorted({*wanted.values()} ^ {*places})
     wrong += [
         key
         for name, key in wanted.items()
-        if not wrong and tuple(model.get_parameter(name).shape) != places[key].shape
+        if not wrong and tuple(model.get_parameter(name).shape) != _shape(places[key].shape, rows.get(name))
     ]
     if wrong:
         raise WeightsError(
@@ -79,11 +81,25 @@ def map_weights(model: nn.Module, network: Network, entries: Mapping[str, Tensor
     with contextlib.ExitStack() as files:
         opened = {path: files.enter_context(safetensors.safe_open(path, "pt")) for path in paths}
         tensors = {
-            name: opened[places[key].path].get_tensor(places[key].name) for name, key in wanted.items()
+            name: opened[places[key].path].get_tensor(places[key].name)[rows.get(name, ...)]
+            for name, key in wanted.items()
         }
     model.load_state_dict(tensors, assign=True)
     _widen(model, lambda tensor: tensor.float())
     return model
+
+
+def _rows(network: Network) -> dict[str, slice]:
+    """Return the rows of its stored tensor that each tensor in memory is, where the library divides one."""
+    found: dict[str, slice] = {}
+    for parts in network.divided().values():
+        ends = [*itertools.accumulate(parts.values(), initial=0)]
+        found |= {name: slice(*ends[place : place + 2]) for place, name in enumerate(parts)}
+    return found
+
+
+def _shape(stored: tuple[int, ...], rows: slice | None) -> tuple[int, ...]:
+    return (rows.stop - rows.start, *stored[1:]) if rows else stored
 
 
 def _widen(model: nn.Module, wide: Callable[[Tensor], Tensor]) -> list[RemovableHandle]:

@@ -151,6 +151,7 @@ class TorchSession(Session):
         self.gelu = gelu
         self.names = output_names(network)
         self.device, self.precision = device, precision
+        self._ran: set[tuple[int, ...]] = set()
         with self.refusals(), contextlib.ExitStack() as undone:
             undone.callback(models.discard, model)
             # Apply patches last: a change of type rebuilds the buffers of transformers and timm.
@@ -169,7 +170,8 @@ class TorchSession(Session):
 
     def launches(self, pixel_values: Array) -> Launches | None:
         """See :meth:`Session.launches`."""
-        return launches.count(self._forward(pixel_values, torch.no_grad), self.device)
+        forward = self._forward(pixel_values, torch.no_grad)
+        return launches.count(forward, self.device, ran=pixel_values.shape in self._ran)
 
     def _forward(
         self, pixel_values: Array, without_gradients: Callable[[], AbstractContextManager[Any]]
@@ -179,7 +181,9 @@ class TorchSession(Session):
 
         def forward() -> Any:
             with self._running(without_gradients):
-                return self.outputs(images)
+                made = self.outputs(images)
+            self._ran.add(pixel_values.shape)
+            return made
 
         return forward
 

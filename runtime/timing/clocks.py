@@ -121,11 +121,13 @@ class Task:
         batch: images per run.
         run: runs one batch, whose inputs are on the device already.
         synchronize: waits for the device.
+        warmed: the seconds that it has run before, which count as warm-ups.
     """
 
     batch: int
     run: Callable[[], Any]
     synchronize: Callable[[], None]
+    warmed: float = 0.0
 
     def seconds(self) -> float:
         """Run once; return the seconds that the run took."""
@@ -148,11 +150,11 @@ def interleaved(tasks: Mapping[Key, Task], plan: TimingPlan, say: Say = silent) 
         so the sample at index r of any task is from round r, and samples can be paired by index.
     """
     for task in counted(tasks.values(), len(tasks), "warmed up", say):
-        spent = 0.0
+        spent = task.warmed
         for _ in range(plan.warmups):
-            spent += task.seconds()
             if plan.budget_seconds is not None and spent > plan.budget_seconds * WARMING_SHARE:
                 break
+            spent += task.seconds()
     samples: dict[Key, list[float]] = {name: [] for name in tasks}
     names, order = list(tasks), np.random.default_rng(_ORDER_SEED)
 

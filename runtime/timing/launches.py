@@ -77,16 +77,18 @@ def _memory(tensor: Tensor) -> int:
     return memory
 
 
-def count(forward: Callable[[], object], device: Device) -> Launches:
+def count(forward: Callable[[], object], device: Device, ran: bool = False) -> Launches:
     """Count the launches of one forward pass, after a first pass that fills the model's caches.
 
     Args:
         forward: runs the forward pass; it must not turn on inference mode, which does not split composed
             operators.
         device: the device that it runs on.
+        ran: whether the model has run on images of this shape, so that its caches are full.
     """
-    with torch.no_grad():
-        forward()
+    if not ran:
+        with torch.no_grad():
+            forward()
     with torch.no_grad(), _Counting() as counting:
         forward()
     operators = dict(counting.operators.most_common())

@@ -125,7 +125,9 @@ def _time_batches(runners: Mapping[int, Runner], plan: TimingPlan, say: Say, par
                 continue
             forward = runner.prepare(batch)
             if forward is not None:
-                tasks[key] = Task(batch, runner.tolerant(batch, forward), runner.device.synchronize)
+                tasks[key] = Task(
+                    batch, runner.tolerant(batch, forward), runner.device.synchronize, runner.seconds
+                )
         if tasks:
             seconds = sum(plan.lasts(runners[key].seconds) for key in tasks)
             say(f"timing {len(tasks)} variants in turn at batch {batch}, for about {seconds:.0f} s")

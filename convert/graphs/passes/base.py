@@ -36,6 +36,8 @@ class PassContext:
     Args:
         entries: the header of the weights file, by stored key.
         stored_key: returns the key in the weights file for the name of an initializer.
+        divided: the initializers that are rows of one stored tensor, in order, each with their number; by
+            stored key.
         batch: the batch size of a static graph; None for a dynamic batch.
         patch: side of a patch, in pixels, in a graph for images of any size; else 0.
         greatest_grid: the greatest number of rows or columns of patches in such a graph; else 0.
@@ -46,6 +48,7 @@ class PassContext:
 
     entries: Mapping[str, TensorEntry] = field(default_factory=dict)
     stored_key: Callable[[str], str] = _same
+    divided: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     batch: int | None = None
     patch: int = 0
     greatest_grid: int = 0

@@ -6,12 +6,13 @@ Case 2: an initializer without data whose name maps to no tensor: an error, beca
 Case 3: an initializer without data whose shape differs from the tensor's: an error.
 Case 4: an initializer of float32 whose tensor is stored in float16 or bfloat16: a ``Cast`` follows it.
 Case 5: an initializer without data whose type differs otherwise from the tensor's: an error.
-Case 6: an initializer with data (a constant of the graph): it stays as it is.
+Case 6: several initializers without data that are the rows of one tensor: the tensor, and a ``Split``.
+Case 7: an initializer with data (a constant of the graph): it stays as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir as ir
 
@@ -40,7 +41,10 @@ def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
 
 
 def point_at_weights(
-    graph: ir.Graph, entries: Mapping[str, TensorEntry], stored_key: Callable[[str], str]
+    graph: ir.Graph,
+    entries: Mapping[str, TensorEntry],
+    stored_key: Callable[[str], str],
+    divided: Iterable[Mapping[str, int]] = (),
 ) -> bool:
     """Make every initializer without data refer to its tensor in the weights file.
 
@@ -48,6 +52,7 @@ def point_at_weights(
         graph: the graph to change.
         entries: the weights file's header.
         stored_key: returns the name of the tensor in the file for the name of an initializer.
+        divided: initializers that are the rows of one tensor, in order, each with their number.
 
     Returns:
         Whether there was such an initializer.
@@ -55,6 +60,8 @@ def point_at_weights(
     Raises:
         ValueError: a weight is not in the file, or has another shape or type there.
     """
+    for parts in divided:
+        _join(graph, parts)
     weights = [name for name, value in graph.initializers.items() if value.const_value is None]
     casts = []
     for name in weights:
@@ -94,8 +101,32 @@ def point_at_weights(
     return bool(weights)
 
 
+def _join(graph: ir.Graph, parts: Mapping[str, int]) -> None:
+    """Make one initializer of several, under the name of the first, and divide it by a ``Split``."""
+    found = {name: graph.initializers.pop(name) for name in parts if name in graph.initializers}
+    if not found:
+        return
+    name, first = next(iter(found.items()))
+    assert first.shape is not None
+    rest = first.shape.numpy()[1:]
+    whole = ir.Value(name=name, shape=ir.Shape([sum(parts.values()), *rest]), type=first.type)
+    rows = ir.tensor([*parts.values()], ir.DataType.INT64, name=f"{name}_rows")
+    sizes = ir.Value(
+        name=rows.name, shape=ir.Shape([len(parts)]), type=ir.TensorType(rows.dtype), const_value=rows
+    )
+    split = ir.node("Split", [whole, sizes], {"axis": 0}, num_outputs=len(parts), name=f"{name}_split")
+    for output, part in zip(split.outputs, parts, strict=True):
+        output.name, output.type = f"{part}_of_{len(parts)}", first.type
+        output.shape = ir.Shape([parts[part], *rest])
+        if part in found:
+            ir.convenience.replace_all_uses_with(found[part], output)
+    graph.initializers[name] = whole
+    graph.register_initializer(sizes)
+    graph.insert_before(graph[0], split)
+
+
 def _run(model: ir.Model, context: PassContext) -> bool:
-    return point_at_weights(model.graph, context.entries, context.stored_key)
+    return point_at_weights(model.graph, context.entries, context.stored_key, context.divided.values())
 
 
 def _without_data(model: ir.Model, context: PassContext) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 import transformers
 from torch import nn
 
+import vconv
+from vconv.convert.libraries import models, widening
 from vconv.convert.libraries.derivation import Watch, integers_and_tied
 from vconv.convert.libraries.readers import network
 from vconv.convert.patches import gelu_calls
@@ -101,8 +106,58 @@ def test_a_model_of_timm_in_the_wrapper_of_transformers_is_built_by_transformers
 
 
 @pytest.mark.skipif("tipsv2_vision_model" not in transformers.CONFIG_MAPPING, reason="an older transformers")
-def test_a_network_whose_stored_tensors_hold_several_is_refused() -> None:
-    numbers = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
-    config = transformers.CONFIG_MAPPING["tipsv2_vision_model"](**numbers).to_dict()
-    with pytest.raises(WeightsError, match="cannot be named one by one.*holds several tensors"):
-        network(config)
+class TestATensorThatItsLibraryDivides:
+    @pytest.fixture
+    def config(self) -> Any:
+        numbers = dict(
+            hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+        )
+        return transformers.CONFIG_MAPPING["tipsv2_vision_model"](**numbers).to_dict()
+
+    def test_is_one_tensor_of_the_layout(self, config: Any) -> None:
+        net = network(config)
+        assert net.tensors()["blocks.0.attn.qkv.weight"].shape == (96, 32)
+        layer = "encoder.layer.0.attention"
+        assert net.divided()["blocks.0.attn.qkv.weight"] == {
+            f"{layer}.{name}_proj.weight": 32 for name in ("q", "k", "v")
+        }
+
+    def test_is_exported_and_agrees_with_the_library(self, config: Any, tmp_path: Path) -> None:
+        source = tmp_path / "source"
+        source.mkdir()
+        (source / "config.json").write_text(json.dumps(config))
+        vconv.export(str(source), "synthetic", tmp_path / "made")
+        assert vconv.validate(tmp_path / "made", quick=True, budget=1.0).status == "passed"
+
+    def test_takes_mapped_weights(self, config: Any, tmp_path: Path, monkeypatch: Any) -> None:
+        found = []
+        for greatest in (2**40, 0):
+            monkeypatch.setattr(widening, "GREATEST_WIDENED", greatest)
+            found.append(self._run(config, tmp_path / str(greatest)))
+        assert torch.allclose(*found, atol=1e-5)  # one computes attention with a fused operator
+
+    def _run(self, config: Any, folder: Path) -> torch.Tensor:
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+        net = network(config)
+        drawn = {key: module_recipe.draw(tensor, 0) for key, tensor in net.tensors().items()}
+        tensors = {name: torch.from_numpy(value).bfloat16() for name, value in drawn.items()}
+        safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        with torch.inference_mode():
+            return models.Outputs(models.load(folder, net), net)(torch.ones(1, 3, 28, 28))[0]
+
+    def test_is_refused_if_what_it_becomes_are_not_its_rows(self, config: Any, monkeypatch: Any) -> None:
+        from transformers import core_model_loading
+
+        stock = core_model_loading.revert_weight_conversion
+
+        def mixed(model: nn.Module, state: Any) -> Any:
+            found = stock(model, state)
+            return {
+                key: value.repeat_interleave(2, 0) if len(state) > 1 else value
+                for key, value in found.items()
+            }
+
+        monkeypatch.setattr(core_model_loading, "revert_weight_conversion", mixed)
+        with pytest.raises(WeightsError, match="cannot be named one by one.*and not as its rows"):
+            network({**config, "num_hidden_layers": 2})

@@ -172,6 +172,18 @@ def test_two_counts_of_one_session_are_equal_and_leave_its_outputs_alone(
     assert all(np.array_equal(after[name], before[name]) for name in before)
 
 
+def test_a_session_that_has_run_counts_in_one_pass(
+    original: Callable[..., TorchSession], size: tuple[int, int]
+) -> None:
+    with original() as session:
+        passes: list[object] = []
+        session.outputs.register_forward_hook(lambda *_: passes.append(None))
+        first = session.launches(images(size))
+        assert len(passes) == 2
+        assert session.launches(images(size)) == first
+        assert len(passes) == 3
+
+
 def test_a_linear_layer_of_a_session_is_taken_apart_as_on_a_device(
     original: Callable[..., TorchSession], size: tuple[int, int]
 ) -> None:

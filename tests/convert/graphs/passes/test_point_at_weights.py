@@ -101,6 +101,29 @@ def test_a_narrow_weight_is_cast_before_it_is_used(dtype: torch.dtype, tmp_path:
     np.testing.assert_array_equal(found, (weight.float() + 10 + 1).numpy())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_rows_of_one_tensor_become_that_tensor(dtype: torch.dtype, tmp_path: Path) -> None:
+    weight = torch.arange(15).reshape(5, 3).to(dtype)
+    safetensors.torch.save_file({"disk.weight": weight}, tmp_path / "model.safetensors")
+    kind = ir.TensorType(ir.DataType.FLOAT)
+    weights = [ir.Value(name=f"memory.{n}", shape=ir.Shape([n, 3]), type=kind) for n in (3, 2)]
+    made = [ir.Value(name=f"made{n}", shape=ir.Shape([n, 3]), type=kind) for n in (3, 2)]
+    given = ir.Value(name="x", shape=ir.Shape([1, 3]), type=kind)
+    nodes = [
+        ir.Node("", "Add", [given, *pair[:1]], outputs=[pair[1]]) for pair in zip(weights, made, strict=True)
+    ]
+    graph = ir.Graph([given], made, nodes=nodes, initializers=weights, opset_imports={"": 18}, name="g")
+    entries = read_header(tmp_path / "model.safetensors")
+    point_at_weights(graph, entries, lambda name: "disk.weight", [{"memory.2": 2, "memory.3": 3}])
+    references = [v.name for v in graph.initializers.values() if isinstance(v.const_value, ir.ExternalTensor)]
+    assert references == ["disk.weight"]
+    ir.save(ir.Model(graph, ir_version=8), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    three, two = session.run(None, {"x": np.ones((1, 3), np.float32)})
+    np.testing.assert_array_equal(two, weight.float()[:2] + 1)
+    np.testing.assert_array_equal(three, weight.float()[2:] + 1)
+
+
 def test_a_weight_without_a_shape_is_an_error(entries: dict[str, TensorEntry]) -> None:
     graph = graph_of(2, 3)
     graph.initializers["memory.weight"].shape = None
