@@ -62,6 +62,8 @@ RULES: Mapping[str, Callable[[Draw], Draw]] = {
 
 _POWERS: Mapping[str, float] = {ModuleKind.RUNNING_MEAN: 0.5, ModuleKind.RUNNING_VARIANCE: 1.0}
 """By kind of statistic: the power of the mean square of the values that it describes."""
+FITTED_STATISTICS = 2
+"""The first version of the recipe that fits the statistics of BatchNorms to what they normalise."""
 
 
 def draw(tensor: TensorSpec, seed: int, mean_square: float = 1.0) -> Draw:
@@ -78,12 +80,13 @@ def draw(tensor: TensorSpec, seed: int, mean_square: float = 1.0) -> Draw:
     return np.ascontiguousarray(size * RULES[tensor.role](noise))
 
 
-def planned(network: Network, seed: int) -> Iterator[PlannedTensor]:
+def planned(network: Network, seed: int, version: int) -> Iterator[PlannedTensor]:
     """Yield every tensor of a network; it is drawn when it is written. Its library computes whole numbers.
 
-    Stored tensors that are one tensor of the model get the same values.
+    Stored tensors that are one tensor of the model get the same values. Before version 2 of the recipe,
+    BatchNorms got statistics near 1, whatever they normalise.
     """
-    squares = _statistics(network)
+    squares = _statistics(network) if version >= FITTED_STATISTICS else {}
     whole, tied = derivation.integers_and_tied(network)
     for tensor in network.tensors().values():
         if tensor.kind is Kind.INTEGER:

@@ -43,8 +43,9 @@ def draw(system: System, seed: int, recipe: int, scratch: Path, say: Say) -> Sou
     """
     say(f"drawing synthetic weights from seed {seed}")
     net = network(system.config)
-    plan = module_recipe.planned if net.observed else RECIPES[recipe].planned
-    path, planned = scratch / WEIGHTS_FILE, list(plan(net, seed))
+    observed = net.observed is not None
+    drawn = module_recipe.planned(net, seed, recipe) if observed else RECIPES[recipe].planned(net, seed)
+    path, planned = scratch / WEIGHTS_FILE, list(drawn)
     require_space(scratch, sum(tensor.nbytes for tensor in planned))
     sha256 = safetensors_file.write(path, planned, say)
     config, preprocessor = published_config(system), _preprocessor(system, net, say)

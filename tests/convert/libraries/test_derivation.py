@@ -21,6 +21,7 @@ from vconv.convert.libraries.derivation import Watch, integers_and_tied
 from vconv.convert.libraries.readers import network
 from vconv.convert.patches import gelu_calls
 from vconv.convert.sources import module_recipe
+from vconv.convert.sources.recipes.table import LATEST
 from vconv.errors import WeightsError
 from vconv.validators.checks import claims
 
@@ -73,9 +74,13 @@ def test_names_of_one_tensor_are_found_and_get_the_same_values(coat: tuple[nn.Mo
     assert tied
     assert all(state[name] is state[first] and name != first for name, first in tied.items())
     assert len({id(tensor) for tensor in state.values()}) == len(state) - len(tied)
-    drawn = {one.name: b"".join(one.chunks()) for one in module_recipe.planned(net, 0) if "cpe1" in one.name}
+    drawn = {
+        one.name: b"".join(one.chunks())
+        for one in module_recipe.planned(net, 0, LATEST)
+        if "cpe1" in one.name
+    }
     assert drawn
-    for one in module_recipe.planned(net, 0):
+    for one in module_recipe.planned(net, 0, LATEST):
         if tied.get(one.name) in drawn:
             assert b"".join(one.chunks()) == drawn[tied[one.name]]
 

@@ -18,6 +18,7 @@ from vconv.convert.libraries.module_kinds import ModuleKind, kind_of
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.tape import Recorder, Tape
 from vconv.convert.sources import module_recipe
+from vconv.convert.sources.recipes.table import LATEST
 from vconv.convert.sources.statistics import mean_squares
 
 _DRAWN = set(module_recipe.RULES) - {ModuleKind.WEIGHT}
@@ -121,7 +122,7 @@ def test_values_keep_their_size_in_a_deep_network(name: str, numbers: dict[str, 
     config = {"architecture": name, "model_args": numbers, "pretrained_cfg": settings}
     (tmp_path / "config.json").write_text(json.dumps(config))
     net = network(config)
-    safetensors_file.write(tmp_path / "model.safetensors", [*module_recipe.planned(net, 0)])
+    safetensors_file.write(tmp_path / "model.safetensors", [*module_recipe.planned(net, 0, LATEST)])
     model = models.load(tmp_path, net)
     found: dict[str, float] = {}
     for path, module in model.named_modules():
@@ -135,3 +136,21 @@ def test_values_keep_their_size_in_a_deep_network(name: str, numbers: dict[str, 
         model(torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)))
     assert len(found) > 25
     assert {path: ratio for path, ratio in found.items() if not 1 / 16 < ratio < 16} == {}
+
+
+@pytest.mark.parametrize(("version", "near_1"), [(1, True), (LATEST, False)])
+def test_before_version_2_of_the_recipe_all_variances_are_near_1(
+    version: int, near_1: bool, tmp_path: Path
+) -> None:
+    settings = {"input_size": [3, 64, 64]}
+    net = network(
+        {"architecture": "resnet18", "model_args": NETWORKS["resnet18"], "pretrained_cfg": settings}
+    )
+    safetensors_file.write(tmp_path / "drawn", [*module_recipe.planned(net, 0, version)])
+    means = [
+        np.frombuffer(b"".join(entry.chunks()), np.float32).mean()
+        for name, entry in safetensors_file.read_header(tmp_path / "drawn").items()
+        if name.endswith("running_var")
+    ]
+    assert len(means) > 25
+    assert all(0.8 < mean < 1.25 for mean in means) is near_1
