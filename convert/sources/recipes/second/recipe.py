@@ -11,7 +11,7 @@ class token and patches compare, and how fast rounding errors grow. This recipe 
 - Attention and MLPs take away a part of what they read, as trained ones do, most of all in the first blocks.
 - Hidden channels differ in their range and in how often they are active. The MLP's second weight cancels the
   mean output of the GELU, as trained biases do, but not the mean difference of GELU's two forms.
-- The class token has a channel of its own, in which hidden channels that find it there let it grow. The last
+- The class token has one channel to itself, in which hidden channels that find it there let it grow. The last
   attention writes two channels of great magnitude into every token.
 
 :mod:`vconv.convert.sources.recipes.second.profile` has the numbers of each depth. A network without a class
