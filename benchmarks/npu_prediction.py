@@ -1,9 +1,9 @@
 """What the simulated NPU predicts over eight seeds of synthetic weights, beside what hardware gave.
 
-Every system in full size, weights of seeds 0 to 7 by the committed recipe (convert/sources/recipes), which
-was fixed before anything was measured here, two made-up images. The profile is 910b: GELU in its tanh form,
-convolutions in HF32, matrix products in float32. A figure is the relative error mean|a - e| / mean|e| of the
-worse image, against the same model on the CPU.
+Every system in full size, weights of seeds 0 to 7 by the latest version of the recipe, and two made-up
+images. The recipe was calibrated on activations of trained weights, not on figures of hardware. The profile
+is 910b: GELU in its tanh form, convolutions in HF32, matrix products in float32. A figure is the relative
+error mean|a - e| / mean|e| of the worse image, against the same model on the CPU.
 
 Targets, for dinov2-large: the patched prediction is greatest at less than twice its least, so that it may
 be called a prediction; with HF32 off it is below 1e-5; and the original's is at least three times that of the
