@@ -24,6 +24,7 @@ from typing import Any
 from record import finish, out_option
 
 from vconv.catalog import systems
+from vconv.convert.sources.recipes.table import LATEST
 from vconv.types import Array
 from vconv.validators.accuracy.metrics import measure
 
@@ -158,7 +159,7 @@ def main() -> None:
         and one["original over patched, least"] >= LEAST_WORSE
         for one in targets.values()
     )
-    finish({"targets": targets, "systems": found}, passed, out)
+    finish({"recipe": LATEST, "targets": targets, "systems": found}, passed, out)
 
 
 if __name__ == "__main__":
