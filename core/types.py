@@ -39,6 +39,12 @@ ROWS_AXIS, COLUMNS_AXIS = "rows", "columns"
 PATCHES_AXIS, TOKENS_AXIS = "patches", "tokens"
 """The names of the axes of an output that follow from them: rows times columns, and prefix tokens added."""
 
+
+def finer_axis(axis: str, cells: int) -> str:
+    """Return the name of an axis with so many cells for each row, or column, of patches."""
+    return axis if cells == 1 else f"{axis}_x{cells}"
+
+
 WEIGHTS_FILE = "model.safetensors"
 """The one weights file of an artifact, in its library's stock layout."""
 

@@ -17,10 +17,12 @@ from vconv.convert.architectures.layer_outputs import (
     WITHOUT,
     Grid,
     find_layer,
+    finer,
     layers_of,
+    levels_of,
 )
 from vconv.convert.network import Network
-from vconv.types import COLUMNS_AXIS, PATCHES_AXIS, ROWS_AXIS, TOKENS_AXIS
+from vconv.types import COLUMNS_AXIS, PATCHES_AXIS, ROWS_AXIS, TOKENS_AXIS, finer_axis
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +114,7 @@ def output_shapes(network: Network, batch: int, size: tuple[int, int]) -> dict[s
         return {name: (batch, *shape[1:]) for name, shape in network.observed.shapes_at(size).items()}
     side = network.numbers.patch
     grid = Grid(size[0] // side, size[1] // side) if side else Grid(0, 0)
-    return {name: (batch, *_shape(name)(network, grid)) for name in output_names(network)}
+    return {name: (batch, *_shape(name, network, grid)) for name in output_names(network)}
 
 
 def shapes_at_any_size(network: Network) -> dict[str, tuple[int | str, ...]]:
@@ -121,12 +123,11 @@ def shapes_at_any_size(network: Network) -> dict[str, tuple[int | str, ...]]:
     Axes that depend on the size are named: the rows, the columns or the number of patches; a length that
     changes with the number of patches is that of the tokens.
     """
-    fewer, more = ({name: _shape(name)(network, grid) for name in output_names(network)} for grid in _GRIDS)
-    names = {
-        (_GRIDS[0].rows, _GRIDS[1].rows): ROWS_AXIS,
-        (_GRIDS[0].columns, _GRIDS[1].columns): COLUMNS_AXIS,
-        (_GRIDS[0].patches, _GRIDS[1].patches): PATCHES_AXIS,
-    }
+    fewer, more = ({name: _shape(name, network, grid) for name in output_names(network)} for grid in _GRIDS)
+    names = {(_GRIDS[0].patches, _GRIDS[1].patches): PATCHES_AXIS}
+    for cells in {finer(network, layer.block) if network.stages else 1 for layer in layers_of(network)}:
+        for axis, few, many in zip((ROWS_AXIS, COLUMNS_AXIS), *_GRIDS, strict=True):
+            names[few * cells, many * cells] = finer_axis(axis, cells)
 
     def named(few: int, many: int) -> int | str:
         return few if few == many else names.get((few, many), TOKENS_AXIS)
@@ -134,9 +135,9 @@ def shapes_at_any_size(network: Network) -> dict[str, tuple[int | str, ...]]:
     return {name: tuple(map(named, fewer[name], more[name])) for name in fewer}
 
 
-def _shape(name: str) -> Callable[[Network, Grid], tuple[int, ...]]:
-    layer = find_layer(name)
-    return layer.kind.shape if layer else OUTPUTS[name].shape
+def _shape(name: str, network: Network, grid: Grid) -> tuple[int, ...]:
+    layer = find_layer(name, levels_of(network))
+    return layer.kind.shape(network, grid, layer.block) if layer else OUTPUTS[name].shape(network, grid)
 
 
 def is_output(name: str) -> bool:
@@ -184,12 +185,16 @@ class Needed:
     """What the outputs of a network need of it: the part of the network that its graphs compute.
 
     Args:
+        part: the first name of the parts of a block, or of a stage.
+        levels: the number of blocks, or stages, whose tokens are needed.
         blocks: the number of blocks whose tokens are needed.
         attention: the numbers of the blocks whose attention is needed, from 1.
         outputs: the outputs that come after the last block.
         norm: whether the final norm is applied.
     """
 
+    part: str
+    levels: int
     blocks: int
     attention: frozenset[int]
     outputs: frozenset[str]
@@ -200,9 +205,13 @@ class Needed:
         """Return what the outputs of a network need."""
         layers = layers_of(network)
         after = frozenset(output_names(network)) - {layer.name for layer in layers}
+        levels = levels_of(network)
         deepest = max((layer.whole_blocks for layer in layers), default=0)
+        count = levels.count(network) if after else deepest
         return cls(
-            blocks=network.blocks if after else deepest,
+            part=levels.part,
+            levels=count,
+            blocks=levels.blocks(network, count),
             attention=frozenset(layer.block for layer in layers if layer.kind.cut is None),
             outputs=after,
             norm=bool(after) or any(layer.kind.normed for layer in layers),
@@ -211,10 +220,10 @@ class Needed:
     def uses(self, part: str) -> bool:
         """Return whether a part of the architecture is needed."""
         first, _, rest = part.partition(".")
-        if first == "blocks":
+        if first == self.part:
             number, _, rest = rest.partition(".")
             own = int(number) + 1 in self.attention and rest.partition(".")[0] in ATTENTION_PARTS
-            return int(number) < self.blocks or own
+            return int(number) < self.levels or own
         return {
             FINAL_NORM: self.norm,
             "pooled_norm": bool({"pooled", "logits"} & self.outputs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vconv.convert.architectures import convnext
-from vconv.convert.architectures.base import STAGE
+from vconv.convert.architectures.base import FINAL_NORM, STAGE
 from vconv.convert.layouts.base import Layout, linear, norm, one
 
 _PART = f"{STAGE}.blocks.{{i}}"
@@ -26,7 +26,7 @@ DINOV3 = Layout(
         *norm(f"{_LAYER}.layer_norm", f"{_PART}.norm"),
         *linear(f"{_LAYER}.pointwise_conv1", f"{_PART}.fc1"),
         *linear(f"{_LAYER}.pointwise_conv2", f"{_PART}.fc2"),
-        *norm("layer_norm", "norm"),
+        *norm("layer_norm", "norm", when=FINAL_NORM),
     ),
 )
 

@@ -11,24 +11,26 @@ from typing import Any
 from torch import Tensor, nn
 
 from vconv.convert.architectures.base import FINAL_NORM
-from vconv.convert.architectures.layer_outputs import Grid, layers_of
+from vconv.convert.architectures.layer_outputs import Grid, layers_of, levels_of
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 
 
 def find_blocks(model: nn.Module, network: Network) -> list[nn.Module]:
-    """Return a model's transformer blocks, in order.
+    """Return a model's transformer blocks, in order; or its stages, if its width changes.
 
     Raises:
         RuntimeError: the model has no list with as many modules as the network has blocks.
     """
+    levels = levels_of(network)
+    count = levels.count(network)
     lists = [
         module
         for module in model.modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == network.blocks
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == count
     ]
     if not lists:
-        raise RuntimeError(f"{type(model).__name__} has no list of {network.blocks} blocks")
+        raise RuntimeError(f"{type(model).__name__} has no list of {count} {levels.name}s")
     return list(max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters())))
 
 

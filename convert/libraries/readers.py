@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from vconv.convert.architectures.base import BACKBONE, CLASSIFIER, POOLER, Numbers
+from vconv.convert.architectures.base import BACKBONE, CLASSIFIER, FINAL_NORM, POOLER, Numbers
 from vconv.convert.layouts import convnext, dinov2, dinov3_vit, timm_vit, vit
 from vconv.convert.layouts.base import Layout
 from vconv.convert.libraries import timm_config, timm_features, transformers_config, transformers_options
@@ -52,7 +52,8 @@ def _transformers(layout: Layout, numbers: Callable[[Config], Numbers]) -> Reade
 
 
 def _timm(layout: Layout, pattern: str, numbers: Callable[[Config], Numbers] = timm_config.read) -> Reader:
-    return Reader(layout, "timm", timm_config.names(pattern), numbers)
+    names = timm_config.names(pattern)
+    return Reader(layout, "timm", names, lambda config: numbers(timm_features.whole(config)))
 
 
 READERS: Mapping[str, Reader] = {
@@ -86,14 +87,14 @@ def find_reader(config: Config) -> Reader | None:
     """
     require_named(config)
     found = next((reader for reader in READERS.values() if reader.describes(config)), None)
-    if not timm_features.is_features_only(config):
+    if not timm_features.is_features_only(config) or timm_features.gives_blocks(config):
         return found
     if found and found.layout is timm_vit.DINOV3:
         raise WeightsError(
             f"{CONFIG_FILE} asks timm for the features of a DINOv3 only",
-            got="features_only in model_args",
-            expected="the whole network: its RoPE periods are corrected",
-            fix="remove features_only and out_indices, and name the blocks with --outputs raw_feature_map:N",
+            got="feature_cls in model_args, by which timm takes it apart in another way",
+            expected="none: its RoPE periods are corrected",
+            fix="remove feature_cls",
         )
     return None
 
@@ -152,7 +153,9 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
         return _derived(config, held)
     heads, numbers = reader.layout.heads, reader.numbers(config)
     if reader.asks_for_backbone(config):
-        numbers = replace(numbers, flags=numbers.flags | {BACKBONE})
+        final = {key for rule in reader.layout.rules if rule.when == FINAL_NORM for key in rule.stored}
+        lacks = frozenset() if final and final <= held else {FINAL_NORM}
+        numbers = replace(numbers, flags=(numbers.flags | {BACKBONE}) - lacks)
         asked_for = outputs_of(config, reader.family, numbers)
         return Network(reader.layout, reader.library, config, numbers, "", asked=asked_for)
     asked = not held and reader.asks_for_classifier(config)
@@ -162,7 +165,8 @@ def network(config: Config, keys: Iterable[str] = ()) -> Network:
         pooler = heads.get(POOLER, "").removesuffix("weight")
         has = any(key.removeprefix(reader.layout.prefix).startswith(pooler) for key in held)
         head = POOLER if pooler and (has or not held) else ""
-    return Network(reader.layout, reader.library, config, numbers, head)
+    maps = timm_config.feature_maps(config) if timm_features.is_features_only(config) else ()
+    return Network(reader.layout, reader.library, config, numbers, head, asked=maps)
 
 
 def _derived(config: Config, keys: frozenset[str]) -> Network:

@@ -123,6 +123,22 @@ def _read(text: str) -> Numbers:
     )
 
 
+def feature_maps(config: Config) -> tuple[str, ...]:
+    """Return the names of the feature maps that a configuration with ``features_only`` asks for.
+
+    Raises:
+        WeightsError: timm cannot build the model, or its levels are not in order.
+    """
+    return _feature_maps(json.dumps(dict(config), sort_keys=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _feature_maps(text: str) -> tuple[str, ...]:
+    from vconv.convert.libraries import timm_features, timm_models
+
+    return timm_features.names_of(timm_models.describe(json.loads(text)))
+
+
 def read_convnext(config: Config) -> Numbers:
     """Read a configuration of a ConvNeXt.
 

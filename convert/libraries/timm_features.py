@@ -17,7 +17,7 @@ from vconv.errors import InputError, WeightsError
 from vconv.types import CONFIG_FILE, Config
 
 _ARGUMENTS = "model_args"
-_ONLY, _INDICES = "features_only", "out_indices"
+_ONLY, _INDICES, _CLASS = "features_only", "out_indices", "feature_cls"
 _WRAPPED = "model."
 """The first part of the names of tensors in a model that timm wraps, and does not take apart."""
 
@@ -28,10 +28,42 @@ def is_features_only(config: Config) -> bool:
     return "architecture" in config and isinstance(given, Mapping) and bool(given.get(_ONLY))
 
 
+def gives_blocks(config: Config) -> bool:
+    """Return whether the levels of a declared network are what its blocks, or stages, give.
+
+    timm does so unless ``feature_cls`` asks it for another way to take the network apart.
+    """
+    return _CLASS not in config[_ARGUMENTS]
+
+
+WHOLE: Mapping[str, Any] = {_ONLY: False, _INDICES: None}
+"""Arguments with which timm builds the whole network, whatever a configuration asks for."""
+
+
 def whole(config: Config) -> dict[str, Any]:
-    """Return the configuration of the whole network."""
+    """Return the configuration of the whole network; as it is if it asks for that."""
+    if not is_features_only(config):
+        return dict(config)
     kept = {key: value for key, value in config[_ARGUMENTS].items() if key not in (_ONLY, _INDICES)}
     return {**config, _ARGUMENTS: kept}
+
+
+def names_of(model: Any) -> tuple[str, ...]:
+    """Return the names of the feature maps of a features_only model.
+
+    Raises:
+        WeightsError: the levels are not in order. Some of timm's models then return them as they were asked
+            for, most in the order of the network, and nothing tells which.
+    """
+    indices = [index % len(model.feature_info.info) for index in model.feature_info.out_indices]
+    if indices != sorted(set(indices)):
+        raise WeightsError(
+            f"{CONFIG_FILE} does not name the levels of the network in order",
+            got=f"{_INDICES} = {list(model.feature_info.out_indices)} in {_ARGUMENTS}",
+            expected="each level once, the first one first",
+            fix=f"sort {_INDICES}",
+        )
+    return tuple(named(RAW + FEATURE_MAP, index + 1) for index in indices)
 
 
 def asking(config: Config, names: Iterable[str], levels: int) -> dict[str, Any]:
@@ -68,20 +100,11 @@ def run(model: Any, pixel_values: Tensor) -> dict[str, Tensor]:
     """Run a model on (B, 3, H, W); return its feature maps by name, in timm's own order of axes.
 
     Raises:
-        WeightsError: the levels are not in order. Some of timm's models then return them as they were asked
-            for, most in the order of the network, and nothing tells which.
+        WeightsError: the levels are not in order.
     """
     result = model(pixel_values)
     maps = list(result.values()) if isinstance(result, Mapping) else list(result)
-    indices = [index % len(model.feature_info.info) for index in model.feature_info.out_indices]
-    if indices != sorted(set(indices)):
-        raise WeightsError(
-            f"{CONFIG_FILE} does not name the levels of the network in order",
-            got=f"{_INDICES} = {list(model.feature_info.out_indices)} in {_ARGUMENTS}",
-            expected="each level once, the first one first",
-            fix=f"sort {_INDICES}",
-        )
-    return {named(RAW + FEATURE_MAP, at + 1): value for at, value in zip(indices, maps, strict=True)}
+    return dict(zip(names_of(model), maps, strict=True))
 
 
 def stored_names(model: nn.Module, complete: nn.Module) -> dict[str, str]:

@@ -38,11 +38,20 @@ def exact_gelus() -> tuple[type[nn.Module], ...]:
     return nn.GELU, GELU
 
 
-def _create(folder: Path, pretrained: bool) -> Any:
+def _create(folder: Path, pretrained: bool, **options: Any) -> Any:
     import timm
 
     with quiet("timm"), understood("timm"):
-        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
+        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **options)
+
+
+def _whole_if_declared(network: Network) -> Mapping[str, Any]:
+    """Return the arguments for the whole of a declared network, of which only feature maps may be asked for.
+
+    Their values are then read from its blocks, or stages.
+    """
+    only = not network.observed and timm_features.is_features_only(network.config)
+    return timm_features.WHOLE if only else {}
 
 
 def _same_bits(loaded: Tensor, stored: Tensor) -> bool:
@@ -53,11 +62,13 @@ def _same_bits(loaded: Tensor, stored: Tensor) -> bool:
 
 
 def _load(folder: Path, network: Network) -> nn.Module:
-    model = cast("nn.Module", _create(folder, pretrained=True).float())
+    model = cast("nn.Module", _create(folder, True, **_whole_if_declared(network)).float())
     with safetensors.safe_open(folder / WEIGHTS_FILE, "pt") as file:
-        stored, keys = set(file.keys()), _stored_names(model, network.config)
+        stored = set(file.keys())
+        keys = _stored_names(model, network.config) if network.observed else {}
         for name, loaded in model.state_dict().items():
-            if keys[name] not in stored or not _same_bits(loaded, file.get_tensor(keys[name])):
+            key = keys.get(name, name)
+            if key not in stored or not _same_bits(loaded, file.get_tensor(key)):
                 raise WeightsError(
                     "timm does not load all of the weights",
                     got=f"{name} with values that are not from the file",
@@ -72,7 +83,7 @@ def _build(folder: Path, network: Network) -> nn.Module:
         with parameters_without_data():
             return cast("nn.Module", _create(folder, pretrained=False))
     with torch.device("meta"):
-        model = cast("nn.Module", _create(folder, pretrained=False))
+        model = cast("nn.Module", _create(folder, False, **_whole_if_declared(network)))
     rope: Any = getattr(model, "rope", None)
     if rope is not None:
         rope.to_empty(device="cpu").reset_parameters()
@@ -97,10 +108,9 @@ def describe(config: Config) -> nn.Module:
 
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
     stock: Any = model
-    if timm_features.is_features_only(network.config):
-        return timm_features.run(stock, pixel_values)
     if network.observed:
-        return _observable(stock, pixel_values)
+        only = timm_features.is_features_only(network.config)
+        return (timm_features.run if only else _observable)(stock, pixel_values)
     features = stock.forward_features(pixel_values)
     pooled = stock.forward_head(features, pre_logits=True)
     logits = stock.forward_head(features) if network.head == "classifier" else pooled
@@ -207,7 +217,7 @@ def _resized(config: Config, preprocessor: Config, size: tuple[int, int] | None)
 
     The positions of the checkpoint keep their own grid: ``img_size`` is that of the weights.
     """
-    stock: Any = describe(config)
+    stock: Any = describe(timm_features.whole(config))
     if hasattr(stock, "dynamic_img_size"):
         own = list(stock.patch_embed.img_size)
         config = _switched(config, {"dynamic_img_size": True, "img_size": own})
@@ -220,7 +230,7 @@ def _resized(config: Config, preprocessor: Config, size: tuple[int, int] | None)
 
 def _pooled_by(config: Config, pool: str) -> dict[str, Any]:
     """Set timm's pooling, but keep the norms of the checkpoint, which timm would move with the pooling."""
-    stock: Any = describe(config)
+    stock: Any = describe(timm_features.whole(config))
     normed = not isinstance(stock.fc_norm, nn.Identity)
     word = next(theirs for theirs, ours in POOLING.items() if ours == pool)
     flags = {"global_pool": word, _NORM_FLAGS[type(stock).__name__]: normed}

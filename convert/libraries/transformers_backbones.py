@@ -1,7 +1,8 @@
 """transformers' backbones: classes that return feature maps after the blocks that a configuration names.
 
-A backbone has the weights of the plain model. ``out_features`` or ``out_indices`` name its stages: the stem,
-which is the tokens before the first block, and a stage for each block.
+A backbone has the weights of the plain model; that of a ConvNeXt lacks the final norm. ``out_features`` or
+``out_indices`` name its stages: the stem, which is the tokens before the first block, and a stage for each
+block. The stages of a ConvNeXt are its own, and its stem is the image itself, which is no output.
 """
 
 from __future__ import annotations
@@ -28,17 +29,20 @@ class Backbone:
         last_is_normed: whether its last stage has the final norm even if the configuration asks for none.
         flat: the kind of output that its feature maps are if they are not reshaped into a grid.
         gives_cls: whether it can return the class token of each stage too.
+        normed: whether it has the final norm, if the configuration does not refuse it.
     """
 
     name: str
     last_is_normed: bool = False
     flat: str = TOKENS
     gives_cls: bool = False
+    normed: bool = True
 
 
 BACKBONES: Mapping[str, Backbone] = {
     "dinov2": Backbone("Dinov2Backbone"),
     "dinov2_with_registers": Backbone("Dinov2WithRegistersBackbone"),
+    "dinov3_convnext": Backbone("DINOv3ConvNextBackbone", normed=False),
     "dinov3_vit": Backbone("DINOv3ViTBackbone", last_is_normed=True, flat=PATCHES, gives_cls=True),
 }
 """The backbones that are exported, by family."""
@@ -65,11 +69,12 @@ def outputs_of(config: Config, family: str, numbers: Numbers) -> tuple[str, ...]
     kinds = [FEATURE_MAP if grid else backbone.flat]
     if backbone.gives_cls and config.get("return_class_token"):
         kinds.append(CLS)
-    stages = _stages(config, numbers.blocks)
+    count = len(numbers.stages) or numbers.blocks
+    stages = _stages(config, count, first=min(1, len(numbers.stages)))
 
     def name(kind: str, stage: int) -> str:
-        forced = backbone.last_is_normed and stage == numbers.blocks
-        normed = config.get("apply_layernorm", True) or forced
+        forced = backbone.last_is_normed and stage == count
+        normed = not backbone.normed or config.get("apply_layernorm", True) or forced
         return named(kind if normed else RAW + kind, stage)
 
     from vconv.convert.architectures.outputs import place_of
@@ -77,21 +82,25 @@ def outputs_of(config: Config, family: str, numbers: Numbers) -> tuple[str, ...]
     return tuple(sorted((name(kind, stage) for kind in kinds for stage in stages), key=place_of))
 
 
-def _stages(config: Config, blocks: int) -> list[int]:
+def _stages(config: Config, count: int, first: int) -> list[int]:
     """Return the numbers of the stages that a configuration names; the last one if it names none."""
-    names = [_STEM, *(f"{_STAGE}{number}" for number in range(1, blocks + 1))]
+    names = [_STEM, *(f"{_STAGE}{number}" for number in range(1, count + 1))]
     features, indices = config.get("out_features"), config.get("out_indices")
     if features is None and indices is None:
-        return [blocks]
+        return [count]
     by_name = None if features is None else _places(features, {name: at for at, name in enumerate(names)})
     places = {at: at % len(names) for at in range(-len(names), len(names))}
     by_index = None if indices is None else _places(indices, places)
     found = by_name if by_index is None else by_index
-    if not found or (by_name is not None and by_index is not None and by_name != by_index):
+    if (
+        not found
+        or found[0] < first
+        or (by_name is not None and by_index is not None and by_name != by_index)
+    ):
         raise WeightsError(
             "config.json names stages that the backbone has not",
             got=f"out_features = {features!r:.120}, out_indices = {indices!r:.120}",
-            expected=f"{_STEM}, {_STAGE}1 to {_STAGE}{blocks}, or 0 to {blocks}; the same in both",
+            expected=f"{', '.join(names[first:2])} to {names[-1]}, or {first} to {count}; the same in both",
             fix="correct out_features, and remove out_indices",
         )
     return found

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vconv.convert.architectures.base import CLASSIFIER, ON_REQUEST, POOLER
-from vconv.convert.architectures.outputs import OUTPUTS, TOKENS
+from vconv.convert.architectures.outputs import OUTPUTS, TOKENS, unused_tensors
 from vconv.convert.libraries import transformers_beyond
 from vconv.convert.libraries.base import (
     Library,
@@ -73,6 +73,8 @@ def _load(folder: Path, network: Network) -> nn.Module:
         )
     if network.observed:  # the ledger judges every tensor of the file that the network does not have
         notes.pop("unexpected_keys", None)
+    if is_backbone(network):  # that of a ConvNeXt leaves the final norm of a whole checkpoint out
+        notes["unexpected_keys"] = set(notes["unexpected_keys"]) - unused_tensors(network)
     wrong = {kind: sorted(map(str, found)) for kind, found in notes.items() if found}
     if wrong:
         raise WeightsError(

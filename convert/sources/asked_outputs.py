@@ -14,6 +14,7 @@ from vconv.convert.architectures.layer_outputs import (
     RAW,
     Layer,
     find_layer,
+    levels_of,
     named,
 )
 from vconv.convert.architectures.outputs import OUTPUTS, Needed, is_output, own_outputs, place_of
@@ -126,7 +127,7 @@ def _further(network: Network) -> str:
     """Return in words which outputs a network has besides its own."""
     if network.observed and library_of(network).features:
         return f"{RAW}{FEATURE_MAP}:N alone, the levels of timm's features_only"
-    return "an output of a block"
+    return f"an output of a {levels_of(network).name}"
 
 
 def _backbone(network: Network, names: tuple[str, ...]) -> Network:
@@ -136,7 +137,7 @@ def _backbone(network: Network, names: tuple[str, ...]) -> Network:
         f"{_OPTION} does not apply to a backbone, which is exported as it is",
         got=", ".join(names),
         expected=f"the feature maps that config.json names: {', '.join(network.asked)}",
-        fix=f"leave {_OPTION} out, or name the plain model in architectures of config.json",
+        fix=f"leave {_OPTION} out, or let config.json name the plain model",
     )
 
 
@@ -155,16 +156,20 @@ def _lack(network: Network, name: str, own: tuple[str, ...]) -> str:
     """Return why a network has not an output; empty if it has."""
     if name in own:
         return ""
-    layer = find_layer(name)
-    if layer is None:
-        return f"a {network.layout.family} with {network.head or 'no head'}"
-    return network.lack(Capability.BLOCKS, Capability.TOKEN_GRID) or _lack_of_layer(network, layer)
+    levels = levels_of(network)
+    layer = find_layer(name, levels)
+    if layer:
+        return network.lack(*levels.needs) or _lack_of_layer(network, layer)
+    if find_layer(name):
+        return f"a network whose stages have {' and '.join(levels.kinds)}"
+    return f"a {network.layout.family} with {network.head or 'no head'}"
 
 
 def _lack_of_layer(network: Network, layer: Layer) -> str:
-    first = int(layer.kind.cut is None)
-    if not first <= layer.block <= network.blocks:
-        return f"block {layer.block} of a network with the blocks {first} to {network.blocks}"
+    levels, first = levels_of(network), int(layer.kind.cut is None or bool(network.stages))
+    if not first <= layer.block <= levels.count(network):
+        one = levels.name
+        return f"{one} {layer.block} of a network with the {one}s {first} to {levels.count(network)}"
     if layer.kind.normed and not any(f"{FINAL_NORM}.weight" in group.parts for group in network.groups()):
         return f"no final norm of its tokens; {RAW}{layer.kind.name}:{layer.block} has none"
     return ""

@@ -23,6 +23,7 @@ from vconv.types import (
     ROWS_AXIS,
     TOKENS_AXIS,
     WIDTH_AXIS,
+    finer_axis,
 )
 
 Shape = tuple[int | str, ...]
@@ -100,8 +101,13 @@ class Interface:
             known |= {
                 HEIGHT_AXIS: side,
                 WIDTH_AXIS: side,
-                ROWS_AXIS: rows,
-                COLUMNS_AXIS: rows,
+                **{
+                    finer_axis(axis, cells): AxisRecord(
+                        least=rows.least * cells, greatest=(rows.greatest or 0) * cells, multiple=cells
+                    )
+                    for axis in (ROWS_AXIS, COLUMNS_AXIS)
+                    for cells in (2**halved for halved in range(max(1, len(self.network.stages))))
+                },
                 PATCHES_AXIS: AxisRecord(least=least, greatest=greatest),
                 TOKENS_AXIS: AxisRecord(least=least + prefix, greatest=greatest + prefix),
             }

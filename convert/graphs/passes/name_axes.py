@@ -27,6 +27,7 @@ from vconv.types import (
     ROWS_AXIS,
     TOKENS_AXIS,
     WIDTH_AXIS,
+    finer_axis,
 )
 
 _INPUT = {0: BATCH_AXIS, 2: HEIGHT_AXIS, 3: WIDTH_AXIS}
@@ -45,7 +46,7 @@ def name_axes(graph: ir.Graph, patch: int) -> bool:
     """
     batch, height, width = (_expression(str(dim.value)) for dim in _symbolic(graph))
     names = _Names(batch, height / patch, width / patch)
-    names.add_tokens(dim for value in graph.outputs for dim in value.shape or ())
+    names.add(dim for value in graph.outputs for dim in value.shape or ())
     (given,) = graph.inputs
     outputs, modified = set(graph.outputs), False
     for value in shaped(graph):
@@ -70,9 +71,18 @@ class _Names:
         self._patches = rows * columns
         self._known = {batch: BATCH_AXIS, rows: ROWS_AXIS, columns: COLUMNS_AXIS, self._patches: PATCHES_AXIS}
 
-    def add_tokens(self, dims: Iterable[int | ir.SymbolicDim]) -> None:
-        """Find the number of tokens among the axes of the outputs: patches and a number of prefix tokens."""
+    def add(self, dims: Iterable[int | ir.SymbolicDim]) -> None:
+        """Find among the axes of the outputs those of finer grids, and the number of tokens.
+
+        A finer grid has some cells for each row of patches. The tokens are patches and a number of prefix
+        tokens.
+        """
         found = {expression for dim in dims if (expression := _read(dim)) is not None}
+        for side, name in list(self._known.items()):
+            cells = {one / side for one in found} if name in (ROWS_AXIS, COLUMNS_AXIS) else set()
+            self._known |= {
+                side * one: finer_axis(name, int(one)) for one in cells if one.is_Integer and one > 1
+            }
         tokens = [one for one in found if (one - self._patches).is_Integer and one - self._patches > 0]
         if len(tokens) > 1:
             raise ValueError(f"the outputs have different numbers of tokens: {', '.join(map(str, tokens))}")

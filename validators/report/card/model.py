@@ -206,7 +206,8 @@ def model_table(made: Manifest, words: Words) -> str:
         pooled = name == "pooled" and made.system.pooling
         pooling = _bracketed(words.say("pooling", made.system.pooling), words) if pooled else ""
         layer = find_layer(name)
-        told = _bracketed(_of_layer(layer, words), words) if layer and name in made.meanings else ""
+        meaning = made.meanings.get(name, "")
+        told = _bracketed(_of_layer(layer, meaning, words), words) if layer and meaning else ""
         rows.append([words.say("model", "output"), written + pooling + told])
     return table([words.say("headings", key) for key in ("what", "content")], rows)
 
@@ -218,8 +219,11 @@ def of_other_sizes(made: Manifest, words: Words) -> str:
     return _listed([code(path) for path in free], words) if free else ""
 
 
-def _of_layer(layer: Layer, words: Words) -> str:
-    """Return which block an output is of, and whether it has the final norm."""
+def _of_layer(layer: Layer, meaning: str, words: Words) -> str:
+    """Return which block, stage or level an output is of, and whether it has the final norm."""
+    for other in ("stage", "level"):
+        if f"{other} {layer.block} of " in meaning:
+            return words.say("layers", other).format(number=layer.block)
     if layer.kind.cut is None:
         return words.say("layers", "attention").format(block=layer.block)
     place = words.say("layers", "after" if layer.block else "before").format(block=layer.block)
