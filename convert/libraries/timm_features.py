@@ -36,10 +36,6 @@ def gives_blocks(config: Config) -> bool:
     return _CLASS not in config[_ARGUMENTS]
 
 
-WHOLE: Mapping[str, Any] = {_ONLY: False, _INDICES: None}
-"""Arguments with which timm builds the whole network, whatever a configuration asks for."""
-
-
 def whole(config: Config) -> dict[str, Any]:
     """Return the configuration of the whole network; as it is if it asks for that."""
     if not is_features_only(config):

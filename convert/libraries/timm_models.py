@@ -38,20 +38,27 @@ def exact_gelus() -> tuple[type[nn.Module], ...]:
     return nn.GELU, GELU
 
 
-def _create(folder: Path, pretrained: bool, **options: Any) -> Any:
+def _create(folder: Path, pretrained: bool) -> Any:
     import timm
 
     with quiet("timm"), understood("timm"):
-        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **options)
+        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
 
 
-def _whole_if_declared(network: Network) -> Mapping[str, Any]:
-    """Return the arguments for the whole of a declared network, of which only feature maps may be asked for.
+@contextlib.contextmanager
+def _whole_if_declared(folder: Path, network: Network) -> Iterator[Path]:
+    """Return a folder from which timm makes the whole of a declared network.
 
-    Their values are then read from its blocks, or stages.
+    A configuration may ask for feature maps only. They are then read from the blocks, or stages, of the whole.
     """
-    only = not network.observed and timm_features.is_features_only(network.config)
-    return timm_features.WHOLE if only else {}
+    if network.observed or not timm_features.is_features_only(network.config):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="vconv-") as name:
+        found = Path(name)
+        (found / CONFIG_FILE).write_text(json.dumps(timm_features.whole(network.config)))
+        (found / WEIGHTS_FILE).symlink_to((folder / WEIGHTS_FILE).resolve())
+        yield found
 
 
 def _same_bits(loaded: Tensor, stored: Tensor) -> bool:
@@ -62,7 +69,8 @@ def _same_bits(loaded: Tensor, stored: Tensor) -> bool:
 
 
 def _load(folder: Path, network: Network) -> nn.Module:
-    model = cast("nn.Module", _create(folder, True, **_whole_if_declared(network)).float())
+    with _whole_if_declared(folder, network) as found:
+        model = cast("nn.Module", _create(found, pretrained=True).float())
     with safetensors.safe_open(folder / WEIGHTS_FILE, "pt") as file:
         stored = set(file.keys())
         keys = _stored_names(model, network.config) if network.observed else {}
@@ -82,8 +90,8 @@ def _build(folder: Path, network: Network) -> nn.Module:
     if network.observed:
         with parameters_without_data():
             return cast("nn.Module", _create(folder, pretrained=False))
-    with torch.device("meta"):
-        model = cast("nn.Module", _create(folder, False, **_whole_if_declared(network)))
+    with torch.device("meta"), _whole_if_declared(folder, network) as found:
+        model = cast("nn.Module", _create(found, pretrained=False))
     rope: Any = getattr(model, "rope", None)
     if rope is not None:
         rope.to_empty(device="cpu").reset_parameters()

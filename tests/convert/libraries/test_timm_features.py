@@ -15,10 +15,11 @@ from timm.models import save_for_hf
 from torch import nn
 
 from vconv.catalog.systems import SYSTEMS
-from vconv.convert.architectures.outputs import meanings, output_names, output_shapes
+from vconv.convert.architectures.outputs import meanings, output_names, output_shapes, unused_tensors
 from vconv.convert.libraries import models
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.timm_features import stored_names
+from vconv.convert.sources.asked_outputs import asking
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, WeightsError
@@ -28,6 +29,16 @@ SIDE = 64
 NETWORKS: dict[str, tuple[dict[str, Any], list[int], str]] = {
     "resnet18": (dict(layers=(1, 1, 1, 1), channels=(8, 8, 16, 16)), [1, 3], "FeatureListNet"),
     "convnext_tiny": (dict(depths=(1, 1, 1, 1), dims=(8, 8, 16, 16)), [0, 2], "FeatureListNet"),
+    "vit_small_patch16_dinov3": (
+        dict(embed_dim=32, depth=3, num_heads=2, img_size=SIDE),
+        [0, 1],
+        "FeatureGetterNet",
+    ),
+    "vit_small_patch14_reg4_dinov2": (
+        dict(embed_dim=24, depth=3, num_heads=2, img_size=SIDE, patch_size=16),
+        [0, 1],
+        "FeatureGetterNet",
+    ),
     "vit_tiny_patch16_224": (
         dict(embed_dim=24, depth=3, num_heads=2, img_size=SIDE),
         [0, 1],
@@ -91,7 +102,7 @@ def test_every_tensor_of_the_whole_network_is_accounted_for(name: str, tmp_path:
     source = opened(folder, tmp_path / "scratch")
     stored = set(source.network.tensors())
     assert stored == set(source.entries)
-    used = stored - source.network.unused
+    used = stored - unused_tensors(source.network)
     assert used
     assert used < stored, "the classifier is not used, at least"
 
@@ -142,7 +153,26 @@ def test_a_model_that_is_taken_apart_in_another_way_is_refused(refused: Refused)
         stored_names(nn.ModuleDict({"odd": nn.Linear(1, 1)}), nn.Linear(1, 1))
 
 
-def test_features_of_a_dinov3_are_asked_for_as_outputs_of_blocks(refused: Refused) -> None:
-    config = SYSTEMS["vit_small_patch16_dinov3.lvd1689m"].config
-    with refused(WeightsError, "features of a DINOv3 only", "--outputs raw_feature_map:N"):
-        network({**config, "model_args": {"features_only": True, "out_indices": [1]}})
+DINOV3 = "vit_small_patch16_dinov3.lvd1689m"
+
+
+def test_features_of_a_dinov3_that_is_taken_apart_in_another_way_are_refused(refused: Refused) -> None:
+    args = {"features_only": True, "out_indices": [1], "feature_cls": "hook"}
+    with refused(WeightsError, "features of a DINOv3 only", "remove feature_cls"):
+        network({**SYSTEMS[DINOV3].config, "model_args": args})
+
+
+@pytest.mark.parametrize(
+    "name", [DINOV3, "vit_small_patch14_reg4_dinov2.lvd142m", "convnext_tiny.dinov3_lvd1689m"]
+)
+def test_features_of_a_declared_network_are_outputs_of_its_blocks(name: str) -> None:
+    config = SYSTEMS[name].config
+    args = {**config.get("model_args", {}), "features_only": True, "out_indices": [0, 2]}
+    net = network({**config, "model_args": args})
+    assert net.observed is None
+    assert net.asked == ("raw_feature_map_1", "raw_feature_map_3")
+    count = len(net.stages) or net.blocks
+    assert f"1 of {count}, without the final norm" in meanings(net)["raw_feature_map_1"]
+    assert asking(net, net.asked) == net
+    with pytest.raises(InputError, match="exported as it is"):
+        asking(net, ("cls",))

@@ -88,7 +88,9 @@ LACKING = [
     (DINOV2, ("feature_map_13",), "block 13 of a network with the blocks 0 to 12"),
     (DINOV2, ("attention_0",), "block 0 of a network with the blocks 1 to 12"),
     (DINOV2, ("feature_map_0",), "names nothing that a block computes"),
-    ("dinov3-convnext-tiny", ("feature_map_1",), "its blocks are in stages"),
+    ("dinov3-convnext-tiny", ("feature_map_5",), "stage 5 of a network with the stages 1 to 4"),
+    ("dinov3-convnext-tiny", ("feature_map_0",), "stage 0 of a network with the stages 1 to 4"),
+    ("dinov3-convnext-tiny", ("tokens_1",), "stages have feature_map and raw_feature_map"),
 ]
 
 
