@@ -49,7 +49,7 @@ def _create(folder: Path, pretrained: bool) -> Any:
 def _whole_if_declared(folder: Path, network: Network) -> Iterator[Path]:
     """Return a folder from which timm makes the whole of a declared network.
 
-    A configuration may ask for feature maps only. They are then read from the blocks, or stages, of the whole.
+    A configuration may ask for feature maps only. They are then read from its blocks, or stages.
     """
     if network.observed or not timm_features.is_features_only(network.config):
         yield folder

@@ -42,7 +42,7 @@ class Backbone:
 BACKBONES: Mapping[str, Backbone] = {
     "dinov2": Backbone("Dinov2Backbone"),
     "dinov2_with_registers": Backbone("Dinov2WithRegistersBackbone"),
-    "dinov3_convnext": Backbone("DINOv3ConvNextBackbone", normed=False),
+    "dinov3_convnext": Backbone("DINOv3ConvNextBackbone", flat=FEATURE_MAP, normed=False),
     "dinov3_vit": Backbone("DINOv3ViTBackbone", last_is_normed=True, flat=PATCHES, gives_cls=True),
 }
 """The backbones that are exported, by family."""

@@ -14,12 +14,13 @@ from examples import EXAMPLES
 from timm.utils import AttentionExtract
 from torch import Tensor
 
-from vconv.catalog.systems import System
-from vconv.convert.architectures.outputs import output_names
+from vconv.catalog.systems import SYSTEMS, System, miniature
+from vconv.convert.architectures.outputs import meanings, output_names
 from vconv.convert.libraries import models
 from vconv.convert.libraries.readers import network
 from vconv.convert.sources.asked_outputs import asking
 from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import Request, open_source
 
 WITH_BLOCKS = [name for name, system in EXAMPLES.items() if not network(system.config).stages]
 with_blocks = pytest.mark.parametrize("system", WITH_BLOCKS, indirect=True)
@@ -126,3 +127,31 @@ def test_a_network_that_is_asked_for_nothing_has_no_hook(small_source: Source, p
     with torch.no_grad():
         read(pixel_values)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in read.model.modules())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dinov3-convnext-tiny", "convnext_tiny.dinov3_lvd1689m"],
+)
+def test_stages_of_a_convnext_are_those_of_the_stock_library(
+    name: str, tmp_path: Path, distance: Any
+) -> None:
+    source = open_source(Request(miniature(SYSTEMS[name]), "synthetic:1"), tmp_path)
+    side = 2 * source.network.numbers.patch
+    images = torch.randn(2, 3, side, side + 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        if source.network.library == "timm":
+            options: dict[str, Any] = dict(features_only=True, out_indices=[0, 1, 2, 3], pretrained=True)
+            expected = timm.create_model(f"local-dir:{source.folder}", **options).eval()(images)
+        else:
+            whole: Any = transformers.AutoModel.from_pretrained(source.folder).eval()
+            expected = whole(images, output_hidden_states=True).hidden_states[-4:]
+    for kind in ("feature_map", "raw_feature_map"):
+        asked = tuple(f"{kind}_{number}" for number in (1, 2, 3, 4))
+        found = ours(source, asked, images)
+        for output, value in zip(asked, expected, strict=True):
+            assert found[output].shape == value.shape
+            assert distance(found[output], value) < 1e-5, output
+    assert set(meanings(asking(source.network, ("feature_map_2",))).values()) == {
+        "the feature map after stage 2 of 4, without the final norm"
+    }

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from vconv.convert.architectures.outputs import meanings, output_names, output_shapes
+from vconv.convert.architectures.outputs import meanings, output_names, output_shapes, unused_tensors
 from vconv.convert.libraries import models
 from vconv.convert.libraries.readers import network, refuse_unfit
 from vconv.convert.sources.asked_outputs import asking
@@ -33,8 +33,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Dinov2WithRegistersBackbone": ("dinov2_with_registers", dict(mlp_ratio=2, num_register_tokens=2)),
     "DINOv3ViTBackbone": ("dinov3_vit", dict(intermediate_size=48, num_register_tokens=2)),
 }
+CONVNEXT = "DINOv3ConvNextBackbone"
+STAGES: dict[str, Any] = dict(hidden_sizes=[8, 8, 16, 24], depths=[1, 2, 1, 1], image_size=64)
+"""Numbers of a small ConvNeXt, whose image is of two patches."""
+FAMILIES[CONVNEXT] = ("dinov3_convnext", {**STAGES, "out_features": ["stage1", "stage4"]})
 THERE = [name for name in FAMILIES if hasattr(transformers, name)]
 """Version 4.57 has no backbone of DINOv3."""
+needs_convnext = pytest.mark.skipif(CONVNEXT not in THERE, reason="transformers 4.57 has no such class")
 ASKED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("Dinov2Backbone", {}, ("feature_map_1", "feature_map_3")),
     ("Dinov2Backbone", {"out_features": None}, ("feature_map_3",)),
@@ -46,6 +51,9 @@ ASKED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("Dinov2WithRegistersBackbone", {}, ("feature_map_1", "feature_map_3")),
     ("DINOv3ViTBackbone", {"apply_layernorm": False}, ("feature_map_3", "raw_feature_map_1")),
     ("DINOv3ViTBackbone", {"reshape_hidden_states": False}, ("patches_1", "patches_3")),
+    (CONVNEXT, {}, ("feature_map_1", "feature_map_4")),
+    (CONVNEXT, {"out_features": None}, ("feature_map_4",)),
+    (CONVNEXT, {"out_features": None, "out_indices": [2, -1]}, ("feature_map_2", "feature_map_4")),
     (
         "DINOv3ViTBackbone",
         {"return_class_token": True},
@@ -101,7 +109,8 @@ def test_the_original_is_the_stock_backbone(
     (tmp_path / "scratch").mkdir()
     system, weights = find_system(str(path), "huggingface", None)
     source = open_source(Request(system, weights), tmp_path / "scratch")
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    side = 2 * source.network.numbers.patch if source.network.stages else 32
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
     model = models.load(source.folder, source.network)
     assert type(model).__name__ == name
     with torch.no_grad():
@@ -112,7 +121,7 @@ def test_the_original_is_the_stock_backbone(
     by_block = sorted(found, key=lambda one: int(one.rpartition("_")[2]))
     for output, value in zip(by_block, expected, strict=True):
         assert distance(found[output], value) < 1e-6, output
-    shapes = output_shapes(source.network, 2, (32, 32))
+    shapes = output_shapes(source.network, 2, (side, side))
     assert {output: tuple(value.shape) for output, value in found.items()} == shapes
 
 
@@ -142,3 +151,28 @@ def test_a_backbone_is_exported_as_what_it_is(refused: Refused) -> None:
         refuse_unfit(config, ["classifier.weight"])
     with refused(WeightsError, "ViTBackbone"):
         refuse_unfit({**config, "model_type": "vit", "architectures": ["ViTBackbone"]}, [])
+
+
+def test_the_stem_of_a_convnext_is_the_image_and_no_output(refused: Refused) -> None:
+    with refused(WeightsError, "names stages that the backbone has not", "stage1 to stage4, or 1 to 4"):
+        network(configuration(CONVNEXT, out_features=["stem", "stage4"]))
+
+
+@needs_convnext
+def test_the_final_norm_of_a_whole_convnext_is_kept_but_not_used(
+    folder: Callable[..., Path], tmp_path: Path, distance: Any
+) -> None:
+    path = folder(CONVNEXT)
+    whole: Any = transformers.DINOv3ConvNextModel(transformers.DINOv3ConvNextConfig(**STAGES))
+    whole.save_pretrained(tmp_path / "whole")
+    (path / "model.safetensors").write_bytes((tmp_path / "whole" / "model.safetensors").read_bytes())
+    (tmp_path / "scratch").mkdir()
+    system, weights = find_system(str(path), "huggingface", None)
+    source = open_source(Request(system, weights), tmp_path / "scratch")
+    assert unused_tensors(source.network) == {"layer_norm.weight", "layer_norm.bias"}
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = models.Outputs(models.load(source.folder, source.network), source.network)(images)
+        expected = getattr(transformers, CONVNEXT).from_pretrained(path).eval()(images).feature_maps
+    for one, value in zip(found, expected, strict=True):
+        assert distance(one, value) < 1e-6

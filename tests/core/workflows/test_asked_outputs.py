@@ -372,3 +372,99 @@ def test_an_output_that_is_not_there_leaves_no_artifact(tmp_path: Path, refused:
     with refused(InputError, "no output feature_map_3", "block 3 of a network with the blocks 0 to 2"):
         workflows.export(shallow(DINOV2), "synthetic:1", tmp_path / "out", outputs="feature_map:3")
     assert not (tmp_path / "out").exists()
+
+
+STAGED = "pooled,cls,patches,feature_map:1,2,3,4"
+
+
+def stages_of_stock(folder: Path, images: Array) -> list[Array]:
+    """Return the feature maps of all four stages that the stock library gives."""
+    with torch.no_grad():
+        if manifest.load(folder).system.library == "timm":
+            options: dict[str, Any] = dict(features_only=True, out_indices=[0, 1, 2, 3], pretrained=True)
+            found = timm.create_model(f"local-dir:{folder}", **options).eval()(torch.from_numpy(images))
+        else:
+            whole: Any = transformers.AutoModel.from_pretrained(folder).eval()
+            found = whole(torch.from_numpy(images), output_hidden_states=True).hidden_states[-4:]
+    return [one.numpy() for one in found]
+
+
+@pytest.mark.parametrize("name", ["dinov3-convnext-tiny", "convnext_tiny.dinov3_lvd1689m"])
+def test_stages_of_a_convnext_are_outputs_at_any_size(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made = workflows.export(miniature(SYSTEMS[name]), "synthetic:1", out, outputs=STAGED, size="dynamic")
+    assert {row["status"] for row in made["variants"]} == {"passed"}
+    document = manifest.load(out)
+    contract = Artifact.open(out).variant("onnx-fp32").contract
+    assert contract.outputs["feature_map_1"].shape[2:] == ("rows_x8", "columns_x8")
+    assert contract.outputs["feature_map_4"].shape[2:] == ("rows", "columns")
+    assert contract.axes["rows_x8"].multiple == 8
+    images = images_of(out)
+    for given in (images, np.concatenate([images, images[..., :32]], axis=-1)):
+        found = run(out / "model.onnx", given)
+        for number, expected in enumerate(stages_of_stock(out, given), 1):
+            assert found[f"feature_map_{number}"].shape == expected.shape
+            assert relative(found[f"feature_map_{number}"], expected) < 1e-5
+    told = "the feature map after stage 2 of 4, without the final norm"
+    assert document.meanings["feature_map_2"] == vconv.info(out)["meanings"]["feature_map_2"] == told
+    assert "(the feature map after stage 2, without the final norm)" in (out / "README.md").read_text()
+    assert vconv.validate(out, **QUICK).status == "passed"
+
+
+@pytest.mark.parametrize("name", ["dinov3-convnext-tiny"])
+def test_a_graph_computes_only_the_stages_that_its_outputs_need(name: str, tmp_path: Path) -> None:
+    system = miniature(SYSTEMS[name])
+    workflows.export(system, "synthetic:1", tmp_path / "out", outputs="raw_feature_map:2")
+    blocks = sum(system.config["depths"][:2])
+    document = json.loads((tmp_path / "out" / "vconv.json").read_text())
+    assert document["variants"][1]["graph"]["operators"]["Erf"] == blocks
+    assert vconv.validate(tmp_path / "out", **QUICK).status == "passed"
+
+
+@pytest.mark.skipif(not hasattr(transformers, "DINOv3ConvNextBackbone"), reason="transformers 4.57")
+def test_a_convnext_backbone_is_exported_as_what_it_is(tmp_path: Path) -> None:
+    folder, out = tmp_path / "backbone", tmp_path / "out"
+    numbers: dict[str, Any] = dict(hidden_sizes=[8, 8, 16, 24], depths=[1, 2, 1, 1], image_size=64)
+    config = transformers.DINOv3ConvNextConfig(**numbers, out_features=["stage1", "stage3"])
+    torch.manual_seed(0)
+    stock: Any = transformers.DINOv3ConvNextBackbone(config).eval()
+    stock.save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    made = vconv.export(str(folder), out=out)
+    assert {row["status"] for row in made["variants"]} == {"passed"}
+    images = images_of(out)
+    with torch.no_grad():
+        expected = stock(torch.from_numpy(images)).feature_maps
+    found = run(out / "model.onnx", images)
+    assert list(found) == ["feature_map_1", "feature_map_3"]
+    for value, wanted in zip(found.values(), expected, strict=True):
+        assert relative(value, wanted.numpy()) < 1e-5
+    assert "import AutoImageProcessor, DINOv3ConvNextBackbone" in (out / "README.md").read_text()
+    assert vconv.validate(out, folder, **QUICK).status == "passed"
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3.lvd1689m", TIMM, "convnext_tiny.dinov3_lvd1689m"])
+def test_features_only_of_a_declared_network_is_exported_as_what_it_is(name: str, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    convolutional = name.startswith("convnext")
+    system = miniature(SYSTEMS[name]) if convolutional else shallow(name, 3)
+    open_source(Request(system, "synthetic:1"), source)
+    config = json.loads((source / "config.json").read_text())
+    config["model_args"] |= {"features_only": True, "out_indices": [0, 1]}
+    (source / "config.json").write_text(json.dumps(config))
+    asked: dict[str, Any] = {"periods": "library"} if "dinov3" in name and not convolutional else {}
+    made = vconv.export(str(source), out=out, **asked)
+    assert {row["status"] for row in made["variants"]} == {"passed"}
+    images = images_of(out)
+    found = run(out / "model.onnx", images)
+    assert list(found) == ["raw_feature_map_1", "raw_feature_map_2"]
+    for folder in (source, out):
+        stock: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        with torch.no_grad():
+            for value, wanted in zip(found.values(), stock(torch.from_numpy(images)), strict=True):
+                assert relative(value, wanted.numpy()) < 1e-5
+    assert (source / "model.safetensors").stat().st_size == (out / "model.safetensors").stat().st_size
+    assert vconv.validate(out, source, **QUICK).status == "passed"
+    if not convolutional:
+        assert vconv.bisect(out, "onnx-fp32").passed
