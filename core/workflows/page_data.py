@@ -12,6 +12,7 @@ from vconv.artifact.artifact import Artifact
 from vconv.convert.architectures.base import Capability
 from vconv.runtime.devices.base import Device
 from vconv.runtime.inputs.preprocessing import denormalised
+from vconv.runtime.stages.base import undivided
 from vconv.runtime.stages.table import SIMULATED
 from vconv.runtime.stages.torch_model import TorchStages
 from vconv.types import CHANNELS, Say
@@ -49,7 +50,7 @@ def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: S
         return Depths(reason=QUICK if quick else NO_ORIGINAL)
     if all(place.simulated for place in places):
         return Depths(reason=SIMULATED)
-    lack = found.source.network.lack(Capability.BLOCKS)
+    lack = undivided(found.source.network)
     if lack:
         return Depths(reason=lack)
     say("running the reference stage by stage")

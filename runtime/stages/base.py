@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.outputs import Needed
 from vconv.convert.network import Network
 from vconv.errors import ArtifactError
 from vconv.types import Array, Arrays
@@ -24,18 +25,29 @@ def stage_names(blocks: int) -> tuple[str, ...]:
     return (EMBEDDINGS, *(f"block {index}" for index in range(blocks)), HEAD)
 
 
-def require(network: Network, *needed: Capability) -> None:
+def undivided(network: Network, *further: Capability) -> str:
+    """Return why a network cannot be split into stages; empty if it can.
+
+    Args:
+        network: the network.
+        further: what must be known of it, besides its blocks.
+    """
+    lack = network.lack(*further, Capability.BLOCKS)
+    return lack or ("" if Needed.by(network).blocks else "its outputs need no whole block")
+
+
+def require(network: Network, *further: Capability) -> None:
     """Check that a network can be split into stages.
 
     Raises:
-        ArtifactError: the network's architecture lacks one of the needed capabilities.
+        ArtifactError: it cannot.
     """
-    lack = network.lack(*needed)
+    lack = undivided(network, *further)
     if lack:
         raise ArtifactError(
             f"{network.layout.family} cannot be taken apart into blocks",
             got=lack,
-            expected="a network of a declared architecture",
+            expected="a network of a declared architecture, and an output after its first block",
             fix="compare its outputs as a whole: `vconv validate`",
         )
 

@@ -146,7 +146,7 @@ class GraphStages(Stages):
     def __init__(
         self, path: Path, network: Network, device: Device, engine: str, precision: str = FP32
     ) -> None:
-        require(network, Capability.ROLES, Capability.BLOCKS)
+        require(network, Capability.ROLES)
         self._folder, self._device, self._precision = path.parent, device, precision
         self._engine = ENGINES[engine]
         self._model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))

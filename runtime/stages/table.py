@@ -9,7 +9,7 @@ from vconv.runtime.engines.base import GraphSession, Session
 from vconv.runtime.engines.capture import CapturedSession
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.simulation.session import Simulated
-from vconv.runtime.stages.base import Stages
+from vconv.runtime.stages.base import Stages, undivided
 from vconv.runtime.stages.graph import GraphStages
 from vconv.runtime.stages.torch_model import TorchStages
 
@@ -38,8 +38,8 @@ def in_stages(session: Session, device: Device, network: Network) -> Stages | st
     if isinstance(session, CapturedSession):
         return CAPTURED
     if isinstance(session, TorchSession):
-        return session.outputs.network.lack(Capability.BLOCKS) or TorchStages(session, plain=False)
+        return undivided(session.outputs.network) or TorchStages(session, plain=False)
     if isinstance(session, GraphSession):
-        lack = network.lack(Capability.ROLES, Capability.BLOCKS)
+        lack = undivided(network, Capability.ROLES)
         return lack or GraphStages(session.path, network, device, session.engine, session.precision)
     return COMPILED

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vconv.convert.architectures.base import Capability
 from vconv.convert.architectures.layer_outputs import layers_of
 from vconv.convert.architectures.outputs import Needed
 from vconv.convert.libraries.layers import Seen, find_blocks
@@ -38,7 +37,7 @@ class TorchStages(Stages):
     def __init__(self, session: TorchSession, plain: bool) -> None:
         self._session, self._plain = session, plain
         self._model, self._network = session.outputs.model, session.outputs.network
-        require(self._network, Capability.BLOCKS)
+        require(self._network)
         self._layers = session.outputs.layers
         self._blocks = find_blocks(self._model, self._network)[: Needed.by(self._network).blocks]
         # The head needs the tokens after other blocks than the last only for outputs of these.

@@ -11,7 +11,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from vconv.convert.architectures.base import Capability
-from vconv.convert.architectures.outputs import output_names
+from vconv.convert.architectures.layer_outputs import layers_of
+from vconv.convert.architectures.outputs import gelus_needed, output_names, output_shapes
 from vconv.convert.network import Network
 from vconv.types import INPUT, Array
 from vconv.validators.faults.base import Fault
@@ -148,10 +149,18 @@ def _one_token_early(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
 
 def _swappable(shop: ArtifactCopy) -> tuple[str, str] | None:
     """Return two outputs that differ, the first that there are; None without two."""
-    there = output_names(shop.network)
-    pairs = [("pooled", "cls")] if shop.network.numbers.pooling != "cls" else []
-    pairs += [("patches", "last_hidden_state"), *itertools.pairwise(there)]
-    return next((pair for pair in pairs if set(pair) <= set(there)), None)
+    network = shop.network
+    shapes = output_shapes(network, 1, shop.made.size)
+    layers = {one.name: (one.block, one.kind.normed) for one in layers_of(network)}
+
+    def differ(one: str, other: str) -> bool:
+        of_layers = one in layers and other in layers and layers[one] != layers[other]
+        return of_layers or shapes[one] != shapes[other]
+
+    pairs = [("pooled", "cls")] if network.numbers.pooling != "cls" else []
+    pairs += [("patches", "last_hidden_state")]
+    pairs += [pair for pair in itertools.combinations(shapes, 2) if differ(*pair)]
+    return next((pair for pair in pairs if set(pair) <= set(shapes)), None)
 
 
 def _swapped_names(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
@@ -282,7 +291,7 @@ def _not_square(shop: ArtifactCopy) -> str:
 
 
 def _not_exact(shop: ArtifactCopy) -> str:
-    return "" if shop.network.known.exact_gelu else "it has no exact GELU"
+    return "" if gelus_needed(shop.network) else "no output of it needs an exact GELU"
 
 
 def _no_softmax(shop: ArtifactCopy) -> str:

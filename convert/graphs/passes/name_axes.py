@@ -2,10 +2,12 @@
 
 Case 1: an axis of the input that is symbolic: it becomes ``batch``, ``height`` or ``width``.
 Case 2: an axis of an output that is an expression of these: it becomes ``batch``, or ``patches`` (rows times
-        columns), ``tokens`` (the same and the prefix tokens), ``rows`` or ``columns``.
+        columns), ``tokens`` (the same and the prefix tokens), ``rows`` or ``columns``, or ``rows_x2`` and
+        so on, of a grid with more cells than patches.
 Case 3: an axis of an output that is another expression: an error, because it would have no name.
-Case 4: an axis of any other value: as case 2, if its length is that of an axis of an output. If it is another
-        expression, it loses its name, which ONNX allows: an engine may take equal names for equal lengths.
+Case 4: an axis of any other value: as case 2, if its length is that of an axis of an output, or is the one
+        number of tokens where no output has it. If it is another expression, it loses its name, which ONNX
+        allows: an engine may take equal names for equal lengths.
 Case 5: an axis of the input that should be symbolic and is a number: an error, because the trace fixed it.
 """
 
@@ -47,6 +49,7 @@ def name_axes(graph: ir.Graph, patch: int) -> bool:
     batch, height, width = (_expression(str(dim.value)) for dim in _symbolic(graph))
     names = _Names(batch, height / patch, width / patch)
     names.add(dim for value in graph.outputs for dim in value.shape or ())
+    names.add_inner_tokens(dim for value in shaped(graph) for dim in value.shape or ())
     (given,) = graph.inputs
     outputs, modified = set(graph.outputs), False
     for value in shaped(graph):
@@ -83,10 +86,20 @@ class _Names:
             self._known |= {
                 side * one: finer_axis(name, int(one)) for one in cells if one.is_Integer and one > 1
             }
-        tokens = [one for one in found if (one - self._patches).is_Integer and one - self._patches > 0]
+        tokens = self._tokens(found)
         if len(tokens) > 1:
             raise ValueError(f"the outputs have different numbers of tokens: {', '.join(map(str, tokens))}")
         self._known |= dict.fromkeys(tokens, TOKENS_AXIS)
+
+    def add_inner_tokens(self, dims: Iterable[int | ir.SymbolicDim]) -> None:
+        """Find the number of tokens among the axes of all values, if no output has it."""
+        found = {expression for dim in dims if (expression := _read(dim)) is not None}
+        tokens = self._tokens(found)
+        if TOKENS_AXIS not in self._known.values() and len(tokens) == 1:
+            self._known[tokens[0]] = TOKENS_AXIS
+
+    def _tokens(self, found: Iterable[sympy.Expr]) -> list[sympy.Expr]:
+        return [one for one in found if (one - self._patches).is_Integer and one - self._patches > 0]
 
     def of(self, dim: ir.SymbolicDim) -> str | None:
         """Return the name of an axis; None if it has none."""

@@ -19,6 +19,7 @@ import safetensors.torch
 import timm
 import torch
 import transformers
+from PIL import Image
 from timm.models import save_for_hf
 
 import vconv
@@ -32,6 +33,7 @@ from vconv.validators.accuracy import golden
 from vconv.validators.checks.graphs import check_graph
 from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.faults import layers
+from vconv.validators.faults.table import FAULTS
 from vconv.validators.faults.workshop import ArtifactCopy
 from vconv.workflows import export as workflows
 from vconv.workflows import originals
@@ -468,3 +470,55 @@ def test_features_only_of_a_declared_network_is_exported_as_what_it_is(name: str
     assert vconv.validate(out, source, **QUICK).status == "passed"
     if not convolutional:
         assert vconv.bisect(out, "onnx-fp32").passed
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [(DINOV2, "pooled,cls,patches,feature_map:1"), ("dinov3-convnext-tiny", STAGED)],
+    ids=["blocks", "stages"],
+)
+def test_outputs_of_blocks_pass_on_a_simulated_npu_and_on_a_data_set_at_any_size_from_images(
+    name: str, outputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, photographs = tmp_path / "out", tmp_path / "photographs"
+    system = shallow(name) if name == DINOV2 else miniature(SYSTEMS[name])
+    options: dict[str, Any] = dict(outputs=outputs, size="dynamic", with_preprocessing=True)
+    workflows.export(system, "synthetic:1", out, **options)
+    names = tuple(manifest.load(out).outputs)
+    photographs.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (90, 120 + number, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(photographs / f"{number}.png")
+    simulated = vconv.validate(out, device="npu-sim", **QUICK)
+    assert simulated.status == "passed"
+    assert {tuple(row.outputs) for row in simulated.variants} == {names}
+    assert {row.status for row in simulated.variants if row.variant.startswith("onnx")} == {"passed"}
+    measured = vconv.validate(out, dataset=photographs, **QUICK)
+    assert measured.status == "passed"
+    assert measured.dataset is not None
+    assert vconv.compare([out], **QUICK).as_json()["status"] == "passed"
+    swapped = next(fault for fault in FAULTS if fault.name == "two output names swapped in a graph")
+    monkeypatch.setattr("vconv.workflows.selftest.FAULTS", (swapped,))
+    document = vconv.selftest(out, clean_runs=1)
+    assert document["alarms"] == []
+    assert [row["class"] for row in document["faults"]] == ["output names"]
+
+
+def test_attention_of_the_first_block_alone_is_judged_but_not_taken_apart(
+    make: Callable[..., Path], tmp_path: Path, refused: Refused
+) -> None:
+    copy = shutil.copytree(make(DINOV2, "attention:1"), tmp_path / "copy")
+    with refused(ArtifactError, "its outputs need no whole block"):
+        vconv.bisect(copy, "onnx-fp32")
+    assert vconv.validate(copy, budget=1e-3).status == "passed"
+    made = Artifact.open(copy)
+    shop = ArtifactCopy.open(made, tmp_path / "shop")
+    lacking = {fault.name: fault.skipped(shop) for fault in FAULTS}
+    assert lacking["tanh GELU by a patch"] == "no output of it needs an exact GELU"
+    assert lacking["two output names swapped in a graph"] == "it has one output"
+
+
+def test_a_graph_for_any_size_whose_outputs_have_no_tokens_is_taken_apart(tmp_path: Path) -> None:
+    system, out = shallow("vit_small_patch16_dinov3.lvd1689m"), tmp_path / "out"
+    workflows.export(system, "synthetic:1", out, outputs="raw_feature_map:1,2", size="dynamic")
+    assert vconv.bisect(out, "onnx-fp32").passed
