@@ -160,6 +160,7 @@ def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: b
         allow_lossy=bool(origin.losses),
         state_dict=origin.state_dict,
         recipe=(origin.recipe or 1) if origin.synthetic else LATEST,
+        positions=origin.positions,
     )
     if given:
         return asked
