@@ -85,7 +85,8 @@ def with_positions(source: Source, positions: str) -> Source:
     if kernel is None:
         raise InputError(
             "--positions does not apply to this system",
-            got=f"the architecture {net.layout.family}" + " with registers" * _has_registers(net),
+            got=f"the architecture {net.layout.family}"
+            + " with registers" * bool(net.layout.architecture.kernel),
             expected="a DINOv2 without registers, whose authors resample in another way than its library",
             fix="omit --positions",
         )
@@ -119,7 +120,3 @@ def with_positions(source: Source, positions: str) -> Source:
     matches = source.matches or match_tensors(net, source.original)
     made = resample(net, matches, how, config, source.folder)
     return replace(source, positions=positions, resampled=made, entries={**source.entries, **made.entries})
-
-
-def _has_registers(net: Network) -> bool:
-    return not net.observed and net.registers > 0

@@ -345,7 +345,7 @@ def _positions(evidence: Evidence) -> str:
             return wrong
         original, kernel, patch = _original(evidence), authors_kernel(net), net.numbers.patch
         if kernel is None:
-            return f"the authors' kernel was asked for, and a {net.layout.family} has none of its own"
+            return f"the authors' kernel was asked for, but a {net.layout.family} has no such choice"
         stored, grid = grid_of(original.numbers.image, patch), grid_of(made.size, patch)
         how = Resampling(AUTHORS, kernel, stored, grid)
     said = made.positions.model_dump() if made.positions else None
