@@ -13,13 +13,14 @@ import timm
 import torch
 import transformers
 from click.testing import CliRunner
-from published_formulas import DINOV2, drawn, tokens
+from published_formulas import DINOV2, drawn, resampled_positions, tokens
 
 import vconv
 from vconv.artifact import manifest
 from vconv.catalog.systems import SYSTEMS, miniature
 from vconv.cli import main
 from vconv.convert.sources import resampled
+from vconv.convert.sources.table import Request, open_source
 
 TRANSFORMERS, TIMM = "dinov2-small", "vit_small_patch14_dinov2.lvd142m"
 SIDES = {TRANSFORMERS: 5, TIMM: 4}
@@ -143,3 +144,25 @@ def test_the_weights_for_the_authors_own_code_keep_the_embedding_that_their_code
     assert manifest.load(out).authors.losses == ()  # type: ignore[union-attr]
     assert vconv.validate(out, quick=True, budget=1e-3).status == "passed"
     assert json.loads((out / "config.json").read_text())["model_args"]["img_size"] == [84, 42]
+
+
+@pytest.mark.parametrize("name", [TRANSFORMERS])
+def test_narrow_weights_with_a_classifier_keep_their_type_beside_the_embedding(
+    name: str, given: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "source").mkdir()
+    folder = open_source(Request(miniature(SYSTEMS[name]), "synthetic:2"), tmp_path / "source").folder
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    weights = {f"dinov2.{key}": value.bfloat16().clone() for key, value in tensors.items()}
+    weights |= {"classifier.weight": torch.randn(7, 192).bfloat16(), "classifier.bias": torch.ones(7)}
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_labels": 7, "architectures": ["Dinov2ForImageClassification"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    vconv.export(name, folder, tmp_path / "out", size=(84, 84), positions="authors", keep_dtype=True)
+    found = safetensors.torch.load_file(tmp_path / "out" / "model.safetensors")
+    position = found["dinov2.embeddings.position_embeddings"]
+    expected = resampled_positions(weights["dinov2.embeddings.position_embeddings"].float(), 6, 6)
+    torch.testing.assert_close(position, expected, rtol=0, atol=1e-6)
+    assert found["dinov2.embeddings.cls_token"].dtype is torch.bfloat16
+    assert vconv.validate(tmp_path / "out", folder, quick=True, budget=1e-3).status == "passed"
