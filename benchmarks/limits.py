@@ -1,14 +1,16 @@
 """Measure what the limits stand on: how far clean variants lie from their reference, and how far faults.
 
-Synthetic weights in the true architectures, two made-up images. A distance is that of the worst output and
-image, in float32 on the CPU unless another arithmetic is named.
+Synthetic weights in the true architectures, and the trained weights of DINOv2-small (:mod:`trained_weights`),
+with two made-up images. A distance is that of the worst output and image, in float32 on the CPU unless
+another arithmetic is named.
 
 - fp32: the patched checkpoint in torch, both graphs in ONNX Runtime and OpenVINO.
 - hf32, and fp32 on fp16: the patched checkpoint and both graphs on the simulated NPU, profiles 910b, whose
   convolutions take HF32 operands, and 310p, whose products all take float16 ones. Simulated.
 - fp16, bf16: the patched checkpoint in torch, its weights in that type or under autocast.
 - int8: every Linear with its weight quantised symmetrically and its input asymmetrically, each by one scale,
-  the input's chosen for each image: dynamic quantisation by tensor, simulated.
+  the input's chosen for each image: dynamic quantisation by tensor, simulated. Of trained weights alone: it
+  depends on how values are distributed, which synthetic weights have not from training.
 - faults: see FAULTS. Of one that can be put into any one block, the block where it shows least.
 
 Every clean variant must pass the strict limit of its precision and arithmetic, and every fault that is to be
@@ -31,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from record import finish
 from torch import Tensor, nn
+from trained_weights import SYSTEM, fetched
 
 from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
@@ -38,6 +41,7 @@ from vconv.catalog.systems import SYSTEMS, find
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import corrections, models
 from vconv.convert.sources.base import Source
+from vconv.convert.sources.recipes.table import LATEST
 from vconv.convert.sources.table import Request, open_source
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Settings
@@ -170,6 +174,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "images in BGR": Fault(lambda model: [bgr], (FP32, HF32, CUBE_FP16, FP16, BF16, INT8)),
 }
+TRAINED = f"{SYSTEM}, trained"
 STOCK = "float32 RoPE periods"
 """The stock DINOv3, which the reference corrects: a fault that the artifact must not have."""
 STOCK_CAUGHT = (FP32, HF32)
@@ -206,7 +211,7 @@ def clean(folder: Path, made: Any, against: Reference) -> Iterator[dict[str, Any
 
 
 def altered(source: Source, against: Reference) -> Iterator[dict[str, Any]]:
-    """Run the reference in simulated arithmetic, and with every fault."""
+    """Run the reference with every fault, and with trained weights in simulated arithmetic."""
     network, expected = source.network, against.outputs
     model = models.load(source.folder, network)
     names = output_names(network)
@@ -225,24 +230,29 @@ def altered(source: Source, against: Reference) -> Iterator[dict[str, Any]]:
     if corrections.correct(model, network.layout.family, source.config) != "original":
         for pair in STOCK_CAUGHT:
             yield row(STOCK, pair, stock)
+    apart = {INT8} if source.origin.synthetic else set()
     for what, (pair, change) in SIMULATED.items():
-        yield row(what, pair, run(change))
+        if pair not in apart:
+            yield row(what, pair, run(change))
     for what, fault in FAULTS.items():
         found = [run(change) for change in fault.ways(model)]
         if found:
             least = min(found, key=lambda actual: distances(actual, expected)["vector_relative_error"])
             for pair in fault.caught:
-                yield row(what, pair, least)
+                if pair not in apart:
+                    yield row(what, pair, least)
 
 
 def of_system(name: str) -> list[dict[str, Any]]:
-    """Measure one system."""
+    """Measure one system, with synthetic weights unless it is the trained one."""
+    given = str(fetched()) if name == TRAINED else "synthetic:0"
+    name = SYSTEM if name == TRAINED else name
     with tempfile.TemporaryDirectory() as place:
         folder, weights = Path(place) / "artifact", Path(place) / "weights"
         weights.mkdir()
-        export.export(name, "synthetic:0", folder)
+        export.export(name, given, folder)
         made = manifest.load(folder)
-        source = open_source(Request(find(name), "synthetic:0"), weights)
+        source = open_source(Request(find(name), given), weights)
         against = Reference("recorded", *golden.load(folder / made.golden.path), {}, {})
         floor = max(made.golden.floor.values())
         rows = [
@@ -257,6 +267,8 @@ def ranges(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for pair, limit in STRICT.items():
         key, bound = ".".join(pair), limit.bounds["vector_relative_error"]
         here = [row for row in rows if row.get("limit") == key]
+        if not here:
+            continue
         faulty = [row for row in here if row["what"] in (*FAULTS, STOCK)]
         good = [row["vector_relative_error"] for row in here if row not in faulty]
         bad = min(faulty, key=lambda row: row["vector_relative_error"])
@@ -275,11 +287,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, help="a JSON file to record the result in")
     parser.add_argument(
-        "--system", action="append", choices=sorted(SYSTEMS), help="repeatable; all by default"
+        "--system", action="append", choices=[TRAINED, *sorted(SYSTEMS)], help="repeatable; all by default"
     )
     options = parser.parse_args()
     systems: dict[str, list[dict[str, Any]]] = {}
-    for name in options.system or SYSTEMS:
+    for name in options.system or (TRAINED, *SYSTEMS):
         start = time.perf_counter()
         systems[name] = of_system(name)
         print(f"{name}, {time.perf_counter() - start:.0f} s", flush=True)
@@ -300,7 +312,7 @@ def main() -> None:
     print(
         "; ".join(f"{row['what']} {row['limit']}" for row in wrong) or "every limit tells clean from faulty"
     )
-    result = {"weights": "synthetic:0", "limits": summary, "systems": systems}
+    result = {"weights": "synthetic:0", "recipe": LATEST, "limits": summary, "systems": systems}
     finish(result, passed=not wrong, out=options.out)
 
 

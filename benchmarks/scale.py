@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,13 +175,50 @@ def missed(name: str, found: dict[str, Any]) -> list[str]:
     return [f"{name}: {what} {value:.3g}" for what, (value, bound) in bounds.items() if value > bound]
 
 
+KINDS = {
+    "graphs": ("checkpoint and graphs", "peak_rss_bytes"),
+    "reference": ("reference in fp32 and fp64", "peak_anonymous_bytes"),
+    "onnxruntime": ("graph in ONNX Runtime", "peak_anonymous_bytes"),
+}
+"""By measured process: its name in the plot, and the peak that has a target: resident or anonymous memory."""
+
+
+def draw_plot(systems: Mapping[str, dict[str, Any]], picture: Path) -> None:
+    """Draw memory and time of each process over the size of the weights."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    memory, time_ = figure.subplots(1, 2)
+    sizes = [found["source_bytes"] / 1e9 for found in systems.values()]
+    for kind, (label, peak) in KINDS.items():
+        costs = [found[kind] for found in systems.values()]
+        kept = "resident" if peak == "peak_rss_bytes" else "anonymous"
+        memory.plot(sizes, [cost[peak] / 1e9 for cost in costs], "o-", label=f"{label} ({kept})")
+        time_.plot(sizes, [cost["seconds"] for cost in costs], "o-", label=label)
+    memory.plot(sizes, sizes, ":", color="grey", label="the weights themselves")
+    for axes, what in ((memory, "peak memory, GB"), (time_, "seconds")):
+        axes.set(xscale="log", yscale="log", xlabel="weights in bfloat16, GB", ylabel=what)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    for name, size in zip(systems, sizes, strict=True):
+        place = (size, memory.get_ylim()[0] * 1.15)
+        memory.annotate(
+            name.removeprefix("dinov3-"), place, rotation=90, fontsize="small", ha="center", va="bottom"
+        )
+    figure.savefig(picture, dpi=110)
+
+
 def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, help="a JSON file to record the result in")
     parser.add_argument("--systems", nargs="+", default=SYSTEMS, help="the systems to measure")
     parser.add_argument("--scratch", type=Path, help="a folder with 30 GB of free space for 7B")
+    parser.add_argument("--picture", type=Path, help="draw the plot of what --out has, instead of measuring")
     options = parser.parse_args()
+    if options.picture:
+        draw_plot(json.loads(options.out.read_text())["systems"], options.picture)
+        return
     rows, failures = {}, []
     for name in options.systems:
         with tempfile.TemporaryDirectory(dir=options.scratch) as folder:

@@ -29,8 +29,15 @@ from vconv.validators.accuracy import golden
 
 IMAGES = 20
 LEAST = 0.9999
-SYSTEMS = (SYSTEM,)
-"""The first has trained weights. Any other system of the catalog may follow, and gets synthetic ones."""
+SYSTEMS = (
+    SYSTEM,
+    "dinov3-vits16",
+    "vit_small_patch16_dinov3.lvd1689m",
+    "vit_small_patch14_reg4_dinov2.lvd142m",
+    "vit-base-patch16-224",
+    "dinov3-convnext-tiny",
+)
+"""One of each family. The first has trained weights, the others have synthetic ones."""
 
 
 def odd(images: dict[str, Image.Image]) -> dict[str, Image.Image]:

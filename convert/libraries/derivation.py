@@ -222,9 +222,7 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
     blank = Observed(0, 0, False, (), 0, 0, lambda size: MappingProxyType({}))
     nothing = Network(derived("", library, ()), library, config, blank, beyond.head(config))
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with tempfile.TemporaryDirectory(prefix="vconv-") as name:
-        (Path(name) / CONFIG_FILE).write_text(text)
-        model = models.without_weights(Path(name), nothing, mode)
+    model = models.built_without_weights(config, nothing, mode)
     watch = Watch(dict(_state(model)))
     with models.running_without_data(model, nothing, mode), watch:
         given = LIBRARIES[library].run(model, nothing, torch.empty(_FRAMES, beyond.images(config)[0], *size))

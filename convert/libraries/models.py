@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from copy import copy
 from pathlib import Path
@@ -21,6 +23,7 @@ from vconv.convert.libraries.layers import LayerReader, Seen
 from vconv.convert.libraries.table import library_of
 from vconv.convert.libraries.transformers_backbones import is_backbone
 from vconv.convert.network import Network
+from vconv.types import CONFIG_FILE, Config
 
 
 def load(folder: Path, network: Network) -> nn.Module:
@@ -52,6 +55,13 @@ def discard(model: nn.Module) -> None:
     until Python's garbage collector runs, beside the weights of the next model.
     """
     nn.Module.to(model, "meta")
+
+
+def built_without_weights(config: Config, network: Network, mode: FakeTensorMode) -> nn.Module:
+    """Build the model of a configuration as :func:`without_weights` does."""
+    with tempfile.TemporaryDirectory(prefix="vconv-") as name:
+        (Path(name) / CONFIG_FILE).write_text(json.dumps(dict(config)))
+        return without_weights(Path(name), network, mode)
 
 
 def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.Module:

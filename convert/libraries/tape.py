@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 from vconv.convert.libraries import models
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
-from vconv.types import CONFIG_FILE
 
 
 @dataclass(frozen=True)
@@ -70,9 +66,7 @@ def record(network: Network) -> Tape:
     """Build a network whose architecture is not declared without weights, run it, and record the run."""
     library = LIBRARIES[network.library]
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with tempfile.TemporaryDirectory(prefix="vconv-") as name:
-        (Path(name) / CONFIG_FILE).write_text(json.dumps(dict(network.config)))
-        model = models.without_weights(Path(name), network, mode)
+    model = models.built_without_weights(network.config, network, mode)
     keys, state = library.beyond.stored(model, network.config), model.state_dict(keep_vars=True)
     with mode:
         images = torch.empty(1, *library.beyond.images(network.config))

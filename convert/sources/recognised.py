@@ -13,6 +13,7 @@ from vconv.convert.network import Network
 from vconv.convert.sources.nearest import has_registers, nearest
 from vconv.convert.weights.recognition import Fit, recognise, refusal
 from vconv.errors import WeightsError
+from vconv.types import CONFIG_FILE
 
 
 def recognised(
@@ -57,10 +58,26 @@ def recognised(
         other = near if near and near.explains(found, own) else None
         if same and not other:
             return own, None  # the conversion says what is wrong with them
-        raise other.refusal(own) if other else refusal(found, own.layout, shapes)
+        if other:
+            raise other.refusal(own)
+        raise refusal(found, own.layout, shapes) if found.faults else _other_registers(own)
     if same and (not published or found.network.tensors() == own.tensors()):
         return own, None
     if theirs and not same:
         numbers = replace(found.network.numbers, epsilon=theirs.epsilon, pooling=theirs.pooling)
         found = replace(found, network=replace(found.network, known=numbers))
     return own, found
+
+
+def _other_registers(own: Network) -> WeightsError:
+    wanted = (
+        f"the {own.registers} registers of {CONFIG_FILE}"
+        if has_registers(own)
+        else f"none, as in {CONFIG_FILE}"
+    )
+    return WeightsError(
+        "the checkpoint is of another network, which differs in its registers",
+        got="registers" if not has_registers(own) else "no registers",
+        expected=wanted,
+        fix=f"give the weights of this network, or the {CONFIG_FILE} that belongs to these weights",
+    )

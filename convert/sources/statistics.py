@@ -12,6 +12,8 @@ elements is applied to them as it is.
 from __future__ import annotations
 
 import math
+import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -43,7 +45,8 @@ _NO_SCALE = {"_softmax", "_safe_softmax"}
 def mean_squares(tape: Tape, rules: Mapping[str, Rule]) -> dict[str, float]:
     """Estimate the mean square of the values that running means and variances describe, by stored key.
 
-    It is rounded to a power of 2: a library that computes the same in another order gets the same.
+    It is rounded to a power of 2, so that small differences of the estimate seldom show, such as those of
+    libraries that compute the same in another way.
 
     Args:
         tape: the operators of the network.
@@ -60,10 +63,12 @@ class _Values:
 
     def __init__(self, tape: Tape, rules: Mapping[str, Rule]) -> None:
         self.normalised: dict[str, float] = {}
-        self._noise = np.random.Generator(np.random.PCG64(0))
+        self._streams: Counter[str] = Counter()
         self._keys = {id(tensor): key for key, tensor in reversed(tape.tensors)}
-        self._of = {number: self._drawn(rules[key]) for number, key in self._keys.items() if key in rules}
-        self._of[id(tape.images)] = self._drawn(lambda noise: noise)
+        self._of = {
+            number: self._drawn(rules[key], key) for number, key in self._keys.items() if key in rules
+        }
+        self._of[id(tape.images)] = self._drawn(lambda noise: noise, "images")
 
     def follow(self, step: Step) -> None:
         """Work out the values of the results of an operator."""
@@ -75,8 +80,12 @@ class _Values:
             else:
                 self._of.pop(id(result), None)
 
-    def _drawn(self, rule: Rule) -> Tensor:
-        return torch.from_numpy(rule(self._noise.standard_normal(_COUNT, dtype=np.float32))).double()
+    def _drawn(self, rule: Rule, stream: str) -> Tensor:
+        """Draw values from a stream of noise, which gives others each time."""
+        seed = [zlib.crc32(stream.encode()), self._streams[stream]]
+        self._streams[stream] += 1
+        noise = np.random.Generator(np.random.PCG64(seed)).standard_normal(_COUNT, dtype=np.float32)
+        return torch.from_numpy(rule(noise)).double()
 
     def _known(self, given: Any) -> list[Tensor]:
         return [self._of[id(leaf)] for leaf in tree_leaves(given) if id(leaf) in self._of]
@@ -130,7 +139,8 @@ class _Values:
         if greatest is None:
             return None
         size = np.float32(_mean_square(greatest) ** 0.5)
-        made = self._drawn(lambda noise: noise * size)
+        key = next((self._keys[id(one)] for one in factors if id(one) in self._keys), "product")
+        made = self._drawn(lambda noise: noise * size, key)
         return self._scaled(made, None, None if bias is None else given[bias])
 
     def _reduced(self, name: str, step: Step, values: Tensor) -> Tensor:
@@ -145,7 +155,7 @@ class _Values:
         middle = values.mean()
         if sorted(axes) not in _PLACES.get(given.ndim, ()):
             spread = np.float32((_mean_square(values - middle) / count) ** 0.5)
-            values = middle + self._drawn(lambda noise: noise * spread)
+            values = middle + self._drawn(lambda noise: noise * spread, name)
         return values if name == "mean" else count * values
 
     def _pointwise(self, name: str, step: Step) -> Tensor | None:

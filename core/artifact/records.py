@@ -83,7 +83,7 @@ class SourceRecord(Record):
     identity: str
     revision: str
     synthetic: bool
-    recipe: int | None = None
+    recipe: int | None = Field(default=None, ge=1)
     files: dict[str, str]
     configuration_sha256: str
     pool: str | None

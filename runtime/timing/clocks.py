@@ -121,7 +121,7 @@ class Task:
         batch: images per run.
         run: runs one batch, whose inputs are on the device already.
         synchronize: waits for the device.
-        warmed: the seconds that it has run before, which count as warm-ups.
+        warmed: the seconds that it has run before, which count as warm-ups; one more always follows.
     """
 
     batch: int
@@ -152,9 +152,9 @@ def interleaved(tasks: Mapping[Key, Task], plan: TimingPlan, say: Say = silent) 
     for task in counted(tasks.values(), len(tasks), "warmed up", say):
         spent = task.warmed
         for _ in range(plan.warmups):
+            spent += task.seconds()
             if plan.budget_seconds is not None and spent > plan.budget_seconds * WARMING_SHARE:
                 break
-            spent += task.seconds()
     samples: dict[Key, list[float]] = {name: [] for name in tasks}
     names, order = list(tasks), np.random.default_rng(_ORDER_SEED)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,6 +22,7 @@ from vconv.convert.files.safetensors_file import PlannedTensor
 from vconv.convert.network import Network, TensorSpec
 
 Draw = NDArray[np.float32]
+Wide = NDArray[np.float64]
 _SCALES = ("attention_scale", "mlp_scale")
 _FUSED = ("query", "key", "value")
 """The parts of a tensor of the role ``qkv``, in order."""
@@ -79,8 +81,9 @@ class _Seeded:
 
     @cached_property
     def by_place(self) -> dict[tuple[int | None, str], TensorSpec]:
-        """Every tensor of a block that is the only one of its role there, by block and role."""
-        return {(tensor.block, tensor.role): tensor for tensor in self.tensors}
+        """Every tensor that is the only one of its role in its block, by block and role."""
+        counts = Counter((tensor.block, tensor.role) for tensor in self.tensors)
+        return {place: tensor for tensor in self.tensors if counts[place := (tensor.block, tensor.role)] == 1}
 
     def noise(self, tensor: TensorSpec, of: str = "", shape: tuple[int, ...] | None = None) -> Draw:
         """Return standard normal noise that the seed and the tensor's key determine; ``of`` names another."""
@@ -155,7 +158,12 @@ def by_fan_in(gain: float = 1.0) -> Callable[[Draw, Context], Draw]:
     return lambda n, context: n * np.float32(gain / math.sqrt(context.fan_in))
 
 
-def smooth_over_grid(n: Draw, amplitude: float) -> NDArray[np.float64]:
+def settled(values: Wide) -> Wide:
+    """Round values to float32: what processors compute differently in the last bits is then the same."""
+    return values.astype(np.float32).astype(np.float64)
+
+
+def smooth_over_grid(n: Draw, amplitude: float) -> Wide:
     """Return noise of a few cosines per side on a grid of patches, so that neighbours are similar.
 
     Args:
@@ -166,8 +174,8 @@ def smooth_over_grid(n: Draw, amplitude: float) -> NDArray[np.float64]:
         float64 of (patches, width).
     """
     side = math.isqrt(n.shape[1])
-    waves = max(2, side // 4)
+    waves = min(side, max(2, side // 4))
     basis = np.cos(np.pi * np.outer(np.arange(side) + 0.5, np.arange(waves)) / side)
     coarse = n[0, : waves * waves].astype(np.float64).reshape(waves, waves, -1) / waves
-    smooth: NDArray[np.float64] = np.einsum("ya,xb,abd->yxd", basis, basis, coarse)
+    smooth: Wide = np.einsum("ya,xb,abd->yxd", basis, basis, coarse)
     return amplitude * smooth.reshape(side * side, -1)

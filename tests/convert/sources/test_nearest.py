@@ -63,6 +63,16 @@ def test_what_is_near_to_no_system_is_refused_by_the_layouts_of_its_own(refused:
         open_as("vit-base-patch16-224", shapes)
 
 
+def test_weights_without_the_registers_of_their_configuration_are_refused_by_that(refused: Refused) -> None:
+    sizes = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
+    without = network({**SYSTEMS["dinov2-small"].config, **sizes})
+    shapes = {without.stored_key(tensor): tensor.shape for tensor in without.tensors().values()}
+    entries = {key: SimpleNamespace(shape=shape) for key, shape in shapes.items()}
+    config = {**SYSTEMS["dinov2-with-registers-small"].config, **sizes}
+    with refused(WeightsError, "differs in its registers", "no registers", "the 4 registers of config.json"):
+        recognised(config, entries, None, False, None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["dinov2-small", "dinov3-vits16"])
 def test_its_own_weights_are_not_of_another_system(name: str) -> None:
     assert open_as(name, shapes_of(name)) is None

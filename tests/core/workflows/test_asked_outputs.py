@@ -318,6 +318,30 @@ def test_a_backbone_of_transformers_is_exported_as_what_it_is(tmp_path: Path) ->
         vconv.validate(tmp_path / "out", weights=str(tmp_path / "backbone"), quick=True)
 
 
+def test_a_dinov3_backbone_is_exported_with_the_feature_maps_of_the_stock_class(tmp_path: Path) -> None:
+    folder, out = tmp_path / "backbone", tmp_path / "out"
+    config = transformers.DINOv3ViTConfig(
+        **dict(
+            hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, image_size=64
+        ),
+        **dict(num_register_tokens=2, out_features=["stage1", "stage3"]),
+    )
+    torch.manual_seed(0)
+    stock: Any = transformers.DINOv3ViTBackbone(config).eval()
+    stock.save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    made = vconv.export(str(folder), out=out, periods="library")
+    assert {row["status"] for row in made["variants"]} == {"passed"}
+    images = images_of(out)
+    with torch.no_grad():
+        expected = stock(torch.from_numpy(images)).feature_maps
+    found = run(out / "model.onnx", images)
+    assert list(found) == ["feature_map_1", "feature_map_3"]
+    for value, wanted in zip(found.values(), expected, strict=True):
+        assert relative(value, wanted.numpy()) < 1e-5
+    assert relative(found["feature_map_1"], found["feature_map_3"]) > 0.01
+
+
 def test_feature_maps_of_any_network_of_timm_are_asked_for_by_level(tmp_path: Path) -> None:
     args: dict[str, Any] = dict(layers=(1, 1, 1, 1), channels=(8, 8, 16, 16))
     save_for_hf(timm.create_model("resnet18", **args), str(tmp_path / "whole"), model_args=args)

@@ -6,12 +6,11 @@ import math
 
 import numpy as np
 
-from vconv.convert.sources.recipes.base import Context, Draw
+from vconv.convert.sources.recipes.base import Context, Draw, Wide
 from vconv.convert.sources.recipes.second.branch import depth_of, mixed, scales
 from vconv.convert.sources.recipes.second.channels import (
     FITTED_WIDTH,
     LAST,
-    Wide,
     adds,
     channel_of,
     great,

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from vconv.convert.sources.recipes.base import Context, Draw
+from vconv.convert.sources.recipes.base import Context, Draw, Wide
 from vconv.convert.sources.recipes.second import profile
-from vconv.convert.sources.recipes.second.channels import CLASS_CHANNEL, LAST, Wide, channel_of
+from vconv.convert.sources.recipes.second.channels import CLASS_CHANNEL, LAST, channel_of
 
 SCALE_SPREAD = 0.25
 """Standard deviation of the logarithm of LayerScale."""

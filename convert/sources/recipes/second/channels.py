@@ -7,9 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from vconv.convert.sources.recipes.base import Context
-
-Wide = NDArray[np.float64]
+from vconv.convert.sources.recipes.base import Context, Wide
 
 FITTED_WIDTH = 384
 """The width of the network that the numbers were measured in. Single channels of great magnitude have the

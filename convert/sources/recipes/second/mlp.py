@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vconv.convert.sources.recipes.base import Context, Draw
+from vconv.convert.sources.recipes.base import Context, Draw, Wide, settled
 from vconv.convert.sources.recipes.second import profile
 from vconv.convert.sources.recipes.second.branch import depth_of, mixed, scales
 from vconv.convert.sources.recipes.second.channels import (
     CLASS_CHANNEL,
     CLASS_TOKEN,
     FITTED_WIDTH,
-    Wide,
     adds,
     channel_of,
     great,
@@ -45,7 +44,7 @@ class _Hidden:
         """Return the mean of a power of the activation of each channel, by Gauss-Hermite quadrature."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(40)
         values = activation(self.mean[:, None] + self.std[:, None] * nodes) ** power
-        return np.asarray(values @ (weights / weights.sum()))
+        return settled((values * (weights / weights.sum())).sum(axis=1))
 
 
 def _gelu(approximate: str) -> Callable[[Wide], Wide]:
@@ -60,10 +59,9 @@ def _hidden(context: Context, role: str, channels: int) -> _Hidden:
     """Return the hidden channels of the block whose first weight has this role."""
     depth = depth_of(context)
     spread = np.exp(depth.uneven * context.more_noise("range", (channels,), role).astype(np.float64))
-    std = depth.hidden * spread / math.sqrt(np.mean(spread**2))
-    return _Hidden(
-        std * (depth.middle + depth.middle_spread * context.more_noise("middle", (channels,), role)), std
-    )
+    std = settled(depth.hidden * spread / math.sqrt(np.mean(spread**2)))
+    middle = depth.middle + depth.middle_spread * context.more_noise("middle", (channels,), role)
+    return _Hidden(std * middle, std)
 
 
 def _seekers(channels: int) -> NDArray[np.int_]:
@@ -98,10 +96,11 @@ def fc2(n: Draw, context: Context) -> Draw:
     against = 0.0 if context.network.stages else depth.mlp_against
     weight = mixed(-context.noise_of("fc1").T, n, against) / math.sqrt(channels)
     mean = hidden.moments(1, _gelu("none"))
-    aim = hidden.moments(1, _gelu("tanh")) - mean
-    aim -= aim @ mean / (mean @ mean) * mean
-    weight -= np.outer(weight @ mean, mean / (mean @ mean))
-    weight += np.outer(context.more_noise("aim", (width,)), aim / np.linalg.norm(aim)) * (
+    square = np.sum(mean * mean)
+    aim = settled(hidden.moments(1, _gelu("tanh")) - mean)
+    aim -= np.sum(aim * mean) / square * mean
+    weight -= np.outer(np.sum(weight * mean, axis=1), mean / square)
+    weight += np.outer(context.more_noise("aim", (width,)), aim / math.sqrt(np.sum(aim * aim))) * (
         AIMED / math.sqrt(channels)
     )
     weight /= math.sqrt(np.mean(hidden.moments(2, _gelu("none")) - mean**2))

@@ -8,10 +8,11 @@ class token and patches compare, and how fast rounding errors grow. This recipe 
 - Blocks hardly add to some channels of the residual stream, the kept ones. Queries and keys read mostly
   these, so that rounding errors that blocks add do not change what a token attends to. Positions are there.
 - Keys are like queries: a token attends to those like it.
-- Attention and MLPs take away a part of what they read, as trained ones do, most of all in the first blocks.
+- Attention and MLPs take away a part of what they read, as trained ones do: the first MLP above all, and
+  attention in the blocks after it and in the middle.
 - Hidden channels differ in their range and in how often they are active. The MLP's second weight cancels the
   mean output of the GELU, as trained biases do, but not the mean difference of GELU's two forms.
-- The class token has a channel of its own, in which hidden channels that find it there let it grow. The last
+- The class token has one channel to itself, in which hidden channels that find it there let it grow. The last
   attention writes two channels of great magnitude into every token.
 
 :mod:`vconv.convert.sources.recipes.second.profile` has the numbers of each depth. A network without a class

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vconv.convert.sources.recipes.base import Context, Draw, smooth_over_grid
+from vconv.convert.sources.recipes.base import Context, Draw, Wide, settled, smooth_over_grid
 from vconv.convert.sources.recipes.second.channels import (
     CLASS_CHANNEL,
     CLASS_TOKEN,
@@ -33,15 +33,21 @@ def patch(n: Draw, context: Context) -> Draw:
     """Draw filters in the cosine domain, with a gain that evens out the spectrum of photographs."""
     side = n.shape[-1]
     places = np.arange(side)
-    cosines = np.cos(np.pi * np.outer(places + 0.5, places) / side) * math.sqrt(2 / side)
-    cosines[:, 0] *= math.sqrt(0.5)
+    cosines = settled(np.cos(np.pi * np.outer(places, places + 0.5) / side) * math.sqrt(2 / side))
+    cosines[0] *= math.sqrt(0.5)
     radius = np.hypot(places[:, None], places)
     gain = np.where(radius <= FREQUENCIES, radius + 0.5, 0.0)
-    filters = np.einsum("wcuv,yu,xv->wcyx", n * gain, cosines, cosines)
-    scaled: Draw = (filters * (PATCH / side / math.sqrt(n.shape[1] * np.count_nonzero(gain)))).astype(
-        np.float32
-    )
-    return scaled
+    size = PATCH / side / math.sqrt(n.shape[1] * np.count_nonzero(gain))
+    filters = _waves(_waves(n * (gain * size), cosines).swapaxes(2, 3), cosines).swapaxes(2, 3)
+    return filters.astype(np.float32)
+
+
+def _waves(amplitudes: Wide, cosines: Wide) -> Wide:
+    """Sum waves along the last axis, in this order on every processor."""
+    found = np.zeros_like(amplitudes)
+    for frequency, wave in enumerate(cosines):
+        found += amplitudes[..., frequency, None] * wave
+    return found
 
 
 def class_token(n: Draw, _: Context) -> Draw:

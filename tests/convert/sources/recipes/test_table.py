@@ -25,8 +25,9 @@ Named = Callable[[Any, Tensor], dict[str, Tensor]]
 each_recipe = pytest.mark.parametrize(
     "recipe", RECIPES.values(), ids=[f"recipe {number}" for number in RECIPES]
 )
-FIRST = json.loads((Path(__file__).parents[3] / "data" / "recipe-1.json").read_text())
-"""Sums of version 1's tensors from seed 3, outside the blocks and in block 1, as vconv 0.1.0 drew them."""
+DATA = Path(__file__).parents[3] / "data"
+RECORDED = {number: json.loads((DATA / f"recipe-{number}.json").read_text()) for number in RECIPES}
+"""By version: sums of the tensors that it draws from seed 3, outside the blocks and in block 1."""
 UNUSED = ("embeddings.mask_token", "q_proj.bias", "v_proj.bias")
 """Used in training only, or zero by the recipe, as in the files that the authors released."""
 
@@ -53,16 +54,17 @@ def test_the_latest_version_has_the_greatest_number() -> None:
     }
 
 
-@pytest.mark.parametrize("name", FIRST)
-def test_version_1_draws_what_it_always_did(name: str) -> None:
-    net = network(miniature(SYSTEMS[name]).config)
+@pytest.mark.parametrize("name", RECORDED[1])
+@each_recipe
+def test_a_version_draws_what_it_always_did(recipe: Recipe, name: str) -> None:
+    net, recorded = network(miniature(SYSTEMS[name]).config), RECORDED[recipe.version][name]
     found = {}
     for key, tensor in net.tensors().items():
         if tensor.block in (None, 1):
-            weight = RECIPES[1].draw(tensor, net, 3).astype(np.float64).ravel()
+            weight = recipe.draw(tensor, net, 3).astype(np.float64).ravel()
             found[key] = [np.abs(weight).sum(), weight @ np.cos(np.arange(weight.size))]
-    assert found.keys() == FIRST[name].keys()
-    for key, sums in FIRST[name].items():
+    assert found.keys() == recorded.keys()
+    for key, sums in recorded.items():
         assert found[key] == pytest.approx(sums, rel=1e-5, abs=1e-4), key
 
 
