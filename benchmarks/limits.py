@@ -10,7 +10,7 @@ another arithmetic is named.
 - fp16, bf16: the patched checkpoint in torch, its weights in that type or under autocast.
 - int8: every Linear with its weight quantised symmetrically and its input asymmetrically, each by one scale,
   the input's chosen for each image: dynamic quantisation by tensor, simulated. Of trained weights alone: it
-  depends on how values are distributed, which synthetic weights have not from training.
+  depends on how values are distributed, which training decides.
 - faults: see FAULTS. Of one that can be put into any one block, the block where it shows least.
 
 Every clean variant must pass the strict limit of its precision and arithmetic, and every fault that is to be

@@ -25,6 +25,7 @@ from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch, WeightsFinding, applied, find_sites
 from vconv.convert.sources.base import LIBRARYS, Source, write_configurations
+from vconv.convert.sources.positions import with_how
 from vconv.convert.weights import checkpoint, ledger, regroup
 from vconv.convert.weights.ledger import LEDGER_FILE, Line, MatchedTensor
 from vconv.disk import require_space
@@ -168,7 +169,7 @@ def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) ->
     findings = [(patch, _found(patch, source, matches)) for patch in table.called_for(before)]
     decisions = [Decision(patch, finding.apply, finding.proof) for patch, finding in findings]
     dropped = {key: finding.proof for _, finding in findings for key in finding.drops}
-    config: dict[str, Any] = dict(source.config)
+    config: dict[str, Any] = dict(source.stored_config)
     for decision in decisions:
         if decision.applied:
             config = decision.patch.edit_config(before, config)
@@ -180,6 +181,7 @@ def prepare(folder: Path, source: Source, say: Say, keep_dtype: bool = False) ->
         shutil.copyfile(path, folder / path.name)
     if source.regrouped:
         matches, dropped = regroup.without(source.regrouped.matches, dropped)
+    matches = with_how(source, matches)
     plan = checkpoint.WeightsPlan(folder / WEIGHTS_FILE, matches, dropped, keep_dtype)
     require_space(folder, plan.nbytes)
     others = ", the others dropped with proof" * bool(dropped)

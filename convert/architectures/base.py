@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from vconv.convert.architectures.positions import Kernel
+
 ANY_SIZE = "any size"
 """The flag of a network that takes images of any size."""
 ON_REQUEST = "any size on request"
@@ -232,12 +234,15 @@ class Architecture:
         parts: every tensor that it can have, by name. The layout decides which of them a network has.
         capabilities: the properties that vconv knows of it.
         lacks: why it has not a capability, where there is more to say than that it is not known.
+        kernel: the kernel by which the authors resample the learned positions of a network without
+            registers, if a library has another one; else None.
     """
 
     name: str
     parts: Mapping[str, Part]
     capabilities: frozenset[Capability] = frozenset(Capability)
     lacks: Mapping[Capability, str] = field(default_factory=dict)
+    kernel: Kernel | None = None
 
 
 def sized(shape: tuple[str | int, ...], numbers: Known) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vconv.convert.architectures.base import BLOCK, GATED_MLP, QUERY_KEY_VALUE, Architecture
+from vconv.convert.architectures.positions import Kernel
 
 _ATTENTION_BIASES = frozenset(f"{name}.bias" for name in QUERY_KEY_VALUE)
 _STORED_BLOCK = "{i}."
@@ -110,6 +111,8 @@ class Layout:
         pooling: how ``pooled`` is computed in this home, unless a configuration says otherwise.
         epsilon: what LayerNorms add to the variance in this home, unless a configuration says otherwise.
         options: the option of the library's configuration for a flag, if it has another name.
+        kernel: how the library resamples learned positions when a model runs; None if there are none, or if
+            that is not declared.
     """
 
     family: str
@@ -124,6 +127,7 @@ class Layout:
     pooling: str = ""
     epsilon: float | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    kernel: Kernel | None = None
 
     @property
     def biases(self) -> Mapping[str, str]:

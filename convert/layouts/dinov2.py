@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vconv.convert.architectures import dinov2
 from vconv.convert.architectures.base import BLOCK, PLAIN_MLP
+from vconv.convert.architectures.positions import Kernel
 from vconv.convert.layouts.base import (
     Layout,
     Rule,
@@ -47,7 +48,7 @@ _BLOCKS_AND_HEAD = (
 )
 
 
-def _layout(family: str, *tokens: Rule) -> Layout:
+def _layout(family: str, kernel: Kernel, *tokens: Rule) -> Layout:
     return Layout(
         family,
         "transformers",
@@ -57,12 +58,18 @@ def _layout(family: str, *tokens: Rule) -> Layout:
         epsilon=1e-6,
         prefix=f"{family}.",
         in_memory=_IN_MEMORY,
+        kernel=kernel,
     )
 
 
-LAYOUT = _layout("dinov2", one("embeddings.mask_token", "mask_token", "use_mask_token", shape=(1, "width")))
+LAYOUT = _layout(
+    "dinov2",
+    Kernel(antialias=False),
+    one("embeddings.mask_token", "mask_token", "use_mask_token", shape=(1, "width")),
+)
 WITH_REGISTERS = _layout(
     "dinov2_with_registers",
+    Kernel(antialias=True),
     one("embeddings.mask_token", "mask_token", shape=(1, "width")),
     one("embeddings.register_tokens", "registers"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vconv.convert.architectures import dinov2, dinov3, vit
 from vconv.convert.architectures.base import BLOCK, PLAIN_MLP
+from vconv.convert.architectures.positions import Kernel
 from vconv.convert.layouts.base import (
     Layout,
     Rule,
@@ -57,6 +58,7 @@ DINOV2 = Layout(
     family="timm dinov2",
     home="timm",
     architecture=dinov2.ARCHITECTURE,
+    kernel=Kernel(antialias=True),
     pooling="cls",
     epsilon=1e-6,
     rules=(
@@ -80,6 +82,7 @@ VIT = Layout(
     family="timm vit",
     home="timm",
     architecture=vit.ARCHITECTURE,
+    kernel=Kernel(antialias=True),
     pooling="cls",
     epsilon=1e-6,
     rules=(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vconv.convert.architectures import vit
 from vconv.convert.architectures.base import BLOCK
+from vconv.convert.architectures.positions import Kernel
 from vconv.convert.layouts.base import Layout, linear, mlp, norm, one, positions, separate_attention
 
 _BLOCK = "encoder.layer.{i}"
@@ -16,6 +17,7 @@ LAYOUT = Layout(
     pooling="pooler",
     epsilon=1e-12,
     prefix="vit.",
+    kernel=Kernel(antialias=False),
     in_memory=(
         (r"(^|\.)layers\.(\d+)\.", r"\1encoder.layer.\2."),
         (r"\.attention\.q_proj\.", ".attention.attention.query."),

@@ -78,6 +78,8 @@ class Library:
         beyond: what is needed for networks whose architecture is not declared.
         resized: returns both configurations, changed so that the model takes images of any size that it can,
             and the preprocessing makes images of a (height, width); None leaves the preprocessing as it is.
+        stored_for: returns a configuration whose position embedding is stored for images of a
+            (height, width); None if no configuration of the library describes it.
         features: returns a configuration that asks for feature maps only, by their names; None if the library
             has none of a network whose architecture is not declared.
         pooled_by: returns a configuration with another pooling; None if the library's models have only one.
@@ -97,6 +99,7 @@ class Library:
     encoder: Callable[[Config], Config]
     beyond: Beyond
     resized: Callable[[Config, Config, tuple[int, int] | None], tuple[Config, Config]]
+    stored_for: Callable[[Config, tuple[int, int]], dict[str, Any] | None]
     features: Callable[[Config, tuple[str, ...]], dict[str, Any]] | None = None
     pooled_by: Callable[[Config, str], dict[str, Any]] | None = None
 

@@ -1,11 +1,13 @@
-"""The reference for a corrective patch: the original model plus one plain buffer assignment.
+"""The reference for what is corrected: the original model plus one plain assignment.
 
-This file shares no code with the patch: it uses NumPy instead of torch, and rounds in another way. A wrong
-patch therefore disagrees with the reference.
+This file shares no code with the patch of RoPE periods: it uses NumPy instead of torch, and rounds in another
+way. It shares none with the resampling of positions either, which uses matrices instead of torch. A wrong
+correction therefore disagrees with the reference.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
 
 from vconv.types import Config
 
@@ -73,3 +76,39 @@ def correct(model: nn.Module, family: str, config: Config, periods: Sequence[flo
         return "original"
     _CORRECTIONS[family](model, config, None if periods is None else np.array(periods, np.float32))
     return "original + authors' periods" if periods is None else "original + its checkpoint's periods"
+
+
+_POSITIONS = ("position_embeddings", "pos_embed")
+"""Names of the position embedding, in transformers and in timm."""
+_OFFSET = 0.1
+
+
+def resample_positions(model: nn.Module, grid: tuple[int, int]) -> str:
+    """Resample the positions of a DINOv2 without registers as its authors do, in place.
+
+    ``interpolate_pos_encoding`` (facebookresearch/dinov2, ``dinov2/models/vision_transformer.py``) resamples
+    the patches' positions, a square of N rows, with ``torch.nn.functional.interpolate``: mode ``bicubic``,
+    without antialias, and for n rows with the scale factor (n + 0.1) / N, likewise for columns. The number
+    0.1 is their ``interpolate_offset``. The position of the class token stays as it is.
+
+    Args:
+        model: the original, on CPU in float32.
+        grid: (rows, columns) of the patches of an image.
+
+    Returns:
+        The name of the reference in reports.
+    """
+    holder: Any
+    holder, name = next(
+        (module, name) for module in model.modules() for name in _POSITIONS if hasattr(module, name)
+    )
+    stored = getattr(holder, name).detach()
+    side = math.isqrt(stored.shape[1] - 1)
+    image = stored[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    scale = tuple((count + _OFFSET) / side for count in grid)
+    patches = functional.interpolate(image, scale_factor=scale, mode="bicubic", antialias=False)
+    made = torch.cat([stored[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
+    setattr(holder, name, nn.Parameter(made, requires_grad=False))
+    if name == "pos_embed":
+        holder.patch_embed.grid_size = grid  # from which timm resamples: to the same grid it does nothing
+    return "original + positions by the authors' kernel"

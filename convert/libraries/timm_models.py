@@ -236,6 +236,11 @@ def _resized(config: Config, preprocessor: Config, size: tuple[int, int] | None)
     return config, preprocessor
 
 
+def _stored_for(config: Config, size: tuple[int, int]) -> dict[str, Any] | None:
+    """Set the one size of images that the model takes, so that timm resamples no positions."""
+    return _switched(config, {"dynamic_img_size": False, "img_size": list(size)})
+
+
 def _pooled_by(config: Config, pool: str) -> dict[str, Any]:
     """Set timm's pooling, but keep the norms of the checkpoint, which timm would move with the pooling."""
     stock: Any = describe(timm_features.whole(config))
@@ -304,6 +309,7 @@ LIBRARY = Library(
         spelled_out=lambda config: config,
     ),
     resized=_resized,
+    stored_for=_stored_for,
     features=_features,
     pooled_by=_pooled_by,
 )

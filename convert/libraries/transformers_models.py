@@ -271,6 +271,11 @@ def _resized(config: Config, preprocessor: Config, size: tuple[int, int] | None)
     return config, {**preprocessor, "size": plain or grown(scaled), "crop_size": sides}
 
 
+def _stored_for(config: Config, size: tuple[int, int]) -> dict[str, Any] | None:
+    """Set the size of the position embedding, which transformers resamples from a square."""
+    return {**config, "image_size": size[0]} if size[0] == size[1] else None
+
+
 LIBRARY = Library(
     name="transformers",
     files=(CONFIG_FILE, PREPROCESSOR_FILE),
@@ -286,4 +291,5 @@ LIBRARY = Library(
     encoder=transformers_beyond.image_encoder,
     beyond=transformers_beyond.BEYOND,
     resized=_resized,
+    stored_for=_stored_for,
 )

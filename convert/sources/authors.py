@@ -20,7 +20,7 @@ from vconv.convert.layouts.base import Extra, Layout, Use
 from vconv.convert.layouts.table import LAYOUTS
 from vconv.convert.network import Network
 from vconv.convert.patches import rope_periods
-from vconv.convert.sources.base import LIBRARYS, Source, changed_outputs
+from vconv.convert.sources.base import AUTHORS, LIBRARYS, Source, changed_outputs
 from vconv.convert.sources.regrouping import GIVEN_FILE, decide, write_added
 from vconv.convert.weights import values
 from vconv.convert.weights.checkpoint import WeightsPlan
@@ -96,7 +96,10 @@ def for_authors(source: Source, path: Path, keep_dtype: bool = False) -> ForAuth
     plan = WeightsPlan(path, placed, dropped, keep_dtype)
     if stored.layout is layout:
         return ForAuthors(layout.family, plan, {**given, **added}, ())
-    losses = (*work.losses, *changed_outputs(source.network, target, source.image_size))
+    losses = (
+        *work.losses,
+        *changed_outputs(source.network, target, source.image_size, positions=source.positions != AUTHORS),
+    )
     return ForAuthors(layout.family, plan, {**given, **added}, losses)
 
 

@@ -21,8 +21,9 @@ from vconv.convert.libraries.readers import library_of_config, network
 from vconv.convert.libraries.table import LIBRARIES, library_of
 from vconv.convert.network import Network
 from vconv.convert.sources.regrouping import Regrouped
+from vconv.convert.sources.resampled import Resampled
 from vconv.convert.sources.sizes import SizeRequest
-from vconv.convert.weights.ledger import MatchedTensor
+from vconv.convert.weights.ledger import ADDED, MatchedTensor
 from vconv.types import Config
 
 SYNTHETIC = "synthetic"
@@ -79,12 +80,15 @@ class Source:
         pool: the requested pooling; None for the library's default.
         periods: the requested RoPE periods, of :data:`PERIODS`; :data:`STORED` if the checkpoint stores
             them; None for the authors'.
+        positions: whose kernel was requested to resample the position embedding, of
+            :data:`vconv.convert.sources.positions.POSITIONS`; None for the library's.
         prefixes: prefixes of training tools that were removed from the names of the tensors.
         state_dict: the entry of the file that holds the state dict; None if the file is one itself.
         size: the requested sizes of images; None for those of the image processor.
         given: both configurations before ``pool`` or ``size`` changed them; None if neither did.
         outputs: the requested outputs; empty for those that the network has.
         regrouped: how the checkpoint was made into the original, if it has another layout.
+        resampled: the position embedding that the artifact stores, if it is not the original's.
     """
 
     origin: Origin
@@ -98,12 +102,14 @@ class Source:
     licence_files: tuple[Path, ...] = ()
     pool: str | None = None
     periods: str | None = None
+    positions: str | None = None
     prefixes: tuple[str, ...] = ()
     state_dict: str | None = None
     size: SizeRequest | None = None
     outputs: tuple[str, ...] = ()
     given: tuple[Config, Config] | None = None
     regrouped: Regrouped | None = None
+    resampled: Resampled | None = None
 
     @functools.cached_property
     def network(self) -> Network:
@@ -118,19 +124,38 @@ class Source:
     @property
     def original(self) -> Mapping[str, TensorEntry]:
         """Every tensor by its name in the layout of the library."""
-        return self.regrouped.original if self.regrouped else self.entries
+        if self.regrouped:
+            return self.regrouped.original
+        return {name: entry for name, entry in self.entries.items() if not name.startswith(ADDED)}
 
     @property
     def matches(self) -> tuple[MatchedTensor, ...]:
-        """Every tensor with its place in the layout of the library; empty if the checkpoint has it."""
-        return self.regrouped.matches if self.regrouped else ()
+        """Every tensor that is not where the checkpoint has it, with its place in the artifact.
+
+        All of them, if the checkpoint has another layout than the library; that which is resampled, with its
+        replacement.
+        """
+        matches = self.regrouped.matches if self.regrouped else ()
+        return tuple(self.resampled.placed(matches)) if self.resampled else matches
+
+    @property
+    def stored_config(self) -> Config:
+        """The original's configuration, for the size of the position embedding that the artifact stores."""
+        return self.resampled.config if self.resampled else self.config
+
+    @property
+    def artifact_network(self) -> Network:
+        """The network that the artifact stores, before any patch: the original's, but for the positions."""
+        return self.with_requests(network(self.stored_config, self.original))
 
     @property
     def losses(self) -> tuple[str, ...]:
         """How the outputs differ from those of the network that the checkpoint is from, if they do."""
         if not self.regrouped:
             return ()
-        changed = changed_outputs(self.stored, self.network, self.image_size, self.pool is None)
+        changed = changed_outputs(
+            self.stored, self.network, self.image_size, self.pool is None, self.positions != AUTHORS
+        )
         return (*self.regrouped.losses, *changed)
 
     @property
@@ -170,7 +195,13 @@ class Source:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def changed_outputs(theirs: Network, ours: Network, size: tuple[int, int], pooling: bool = True) -> list[str]:
+def changed_outputs(
+    theirs: Network,
+    ours: Network,
+    size: tuple[int, int],
+    pooling: bool = True,
+    positions: bool = True,
+) -> list[str]:
     """Return how the outputs of a network change if another home builds it with the same weights.
 
     Args:
@@ -178,6 +209,7 @@ def changed_outputs(theirs: Network, ours: Network, size: tuple[int, int], pooli
         ours: the same network as the other home builds it.
         size: (height, width) of the images.
         pooling: whether another pooling counts.
+        positions: whether it counts that position embeddings are resampled in another way.
     """
     before, after, found = theirs.numbers, ours.numbers, []
     if after.pooling != before.pooling and pooling:
@@ -185,7 +217,7 @@ def changed_outputs(theirs: Network, ours: Network, size: tuple[int, int], pooli
         found.append(f"the output pooled {pooled}")
     if after.epsilon != before.epsilon:
         found.append(f"every LayerNorm adds {after.epsilon:g} to the variance, not {before.epsilon:g}")
-    if after.positions and not ours.registers and size != after.image:
+    if positions and after.positions and not ours.registers and size != after.image:
         found.append(
             f"for images of {size[0]}x{size[1]}, {ours.library} resamples the position embedding "
             f"of {after.image[0]}x{after.image[1]} in another way than {theirs.layout.home}"

@@ -15,6 +15,7 @@ from vconv.convert.libraries.timm_features import are_levels
 from vconv.convert.sources import local, synthetic
 from vconv.convert.sources.asked_outputs import asking
 from vconv.convert.sources.base import PERIODS, Origin, Source
+from vconv.convert.sources.positions import resampled_otherwise, with_positions
 from vconv.convert.sources.recipes.table import LATEST
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.errors import InputError, WeightsError
@@ -44,6 +45,8 @@ class Request:
         allow_lossy: whether a conversion from another layout may change the outputs.
         state_dict: the entry of a training checkpoint that has several state dicts; None for the only one.
         recipe: the version of the recipe of synthetic weights.
+        positions: whose kernel resamples the position embedding, of
+            :data:`vconv.convert.sources.positions.POSITIONS`; None for the library's.
     """
 
     system: System
@@ -58,6 +61,7 @@ class Request:
     allow_lossy: bool = False
     state_dict: str | None = None
     recipe: int = LATEST
+    positions: str | None = None
 
 
 def ways(system: System) -> str:
@@ -162,7 +166,10 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
         source = _sized(source, request.size)
     if request.outputs:
         source = _with_outputs(source, request.outputs)
-    refuse_losses(source.losses, request.allow_lossy, _OR_ALLOW)
+    if request.positions:
+        source = with_positions(source, request.positions)
+    fix = f"give --positions authors, {_OR_ALLOW}" if resampled_otherwise(source) else _OR_ALLOW
+    refuse_losses(source.losses, request.allow_lossy, fix)
     return _with_periods(source, request.periods) if request.periods else source
 
 

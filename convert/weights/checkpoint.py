@@ -147,8 +147,7 @@ class WeightsPlan:
         if pair.canonical in self.dropped or not pair.kept:
             digest = _sha256(entry.chunks())
             proof = self.dropped.get(pair.canonical, pair.proof)
-            action: Action = "folded" if pair.folded else "dropped"
-            return Line(pair.source, "", action, entry.dtype, entry.shape, digest, proof)
+            return Line(pair.source, "", pair.left_out, entry.dtype, entry.shape, digest, proof)
         # A tensor that was written as one run has its digest already. A split tensor is read again, in order.
         runs = kept_runs(entry, pair.pieces)
         (dtype,) = {dtypes[piece.target] for piece in pair.pieces if piece.target} or {dtypes[pair.target]}

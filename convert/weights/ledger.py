@@ -23,10 +23,10 @@ from vconv.errors import WeightsError
 LEDGER_FILE = "ledger.json"
 ADDED = "added:"
 """Prefix of the source names of tensors that vconv makes because the artifact's layout stores them."""
-Action = Literal["copied", "renamed", "cast", "split", "fused", "folded", "added", "dropped"]
+Action = Literal["copied", "renamed", "cast", "split", "fused", "folded", "resampled", "added", "dropped"]
 ACTIONS: tuple[Action, ...] = ("copied", "renamed", "cast", "dropped")
 """Actions that every summary counts."""
-REGROUPING: tuple[Action, ...] = ("split", "fused", "folded", "added")
+REGROUPING: tuple[Action, ...] = ("split", "fused", "folded", "resampled", "added")
 """Actions that a summary counts only if they occur."""
 
 CASTABLE = ("F16", "BF16", "F64")
@@ -43,7 +43,8 @@ class Line:
         target: its name in the artifact; empty if it was dropped, or split into several tensors.
         action: ``copied``, ``renamed``, ``cast`` (to F32; only F64 changes values), ``split`` (into several
             tensors), ``fused`` (with others into one tensor), ``folded`` (its values are used to compute
-            another tensor), ``added`` (made by vconv, not in the source) or ``dropped``.
+            another tensor), ``resampled`` (for another size of images, as another tensor), ``added`` (made by
+            vconv, not in the source) or ``dropped``.
         dtype: its dtype in the source.
         shape: its dimensions.
         sha256: SHA-256 of its bytes in the artifact, its pieces concatenated; of its bytes in the source if
@@ -88,6 +89,7 @@ class MatchedTensor:
             same shape.
         proof: why it, or a piece of it, is dropped; or what it is folded or added for.
         folded: whether its values are used to compute another tensor.
+        resampled: whether it is resampled to another tensor.
     """
 
     source: str
@@ -97,11 +99,17 @@ class MatchedTensor:
     pieces: tuple[Piece, ...] = ()
     proof: str = ""
     folded: bool = False
+    resampled: bool = False
 
     @property
     def kept(self) -> bool:
         """Whether the artifact has elements of it."""
         return bool(self.target) or any(piece.target for piece in self.pieces)
+
+    @property
+    def left_out(self) -> Action:
+        """The action on a tensor of which the artifact has no elements."""
+        return "resampled" if self.resampled else "folded" if self.folded else "dropped"
 
 
 NOT_OF_THE_ENCODER = "it is not part of the image encoder"

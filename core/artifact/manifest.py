@@ -21,6 +21,7 @@ from vconv.artifact.records import (
     Inside,
     OriginalRecord,
     PatchRecord,
+    PositionsRecord,
     Record,
     Side,
     SourceRecord,
@@ -48,7 +49,8 @@ class Manifest(Record):
     ``original`` is None in manifests of schema 1: the catalog describes their originals. ``complexity`` is
     the complexity of the original; None if it was not counted. ``authors`` describes the weights for the
     authors' own code; None if there are none. ``meanings`` says of each output of a single block which
-    block it is after, and whether it has the final norm.
+    block it is after, and whether it has the final norm. ``positions`` says how the position embedding is
+    resampled; None if there is none, or if it is stored for images of this size.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -67,6 +69,7 @@ class Manifest(Record):
     complexity: ComplexityRecord | None = None
     authors: AuthorsRecord | None = None
     meanings: dict[str, str] = Field(default_factory=dict)
+    positions: PositionsRecord | None = None
 
     @field_validator("variants")
     @classmethod

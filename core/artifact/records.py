@@ -5,7 +5,7 @@ Names of engines, precisions, patches, passes and outputs are plain text here; o
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -67,7 +67,8 @@ class SourceRecord(Record):
     ``kind`` is synthetic, file, folder, or a hub; ``identity`` is the seed, a hash, or the repository.
     ``files`` has the sha256 of each weights file of the source. ``recipe`` is the version of the recipe that
     drew synthetic weights. ``pool`` is the pooling that replaces the library's default, and ``periods`` names
-    the requested RoPE periods, or says that the weights store them. ``size`` is the requested (height, width)
+    the requested RoPE periods, or says that the weights store them. ``positions`` says whose kernel was
+    requested for the position embedding; None for the library's. ``size`` is the requested (height, width)
     of the images, and ``dynamic_size`` says whether a graph for images of any size was requested.
     ``outputs`` are the requested outputs; empty for those that the network has.
     ``from_catalog`` names the configuration files that came from the catalog, not with the weights.
@@ -87,6 +88,7 @@ class SourceRecord(Record):
     configuration_sha256: str
     pool: str | None
     periods: str | None
+    positions: str | None = None
     size: tuple[Side, Side] | None = None
     dynamic_size: bool = False
     outputs: tuple[str, ...] = ()
@@ -101,6 +103,21 @@ class SourceRecord(Record):
     def found_again(self) -> bool:
         """Whether the weights are found without being given: drawn again, or in a repository's revision."""
         return bool(self.synthetic or self.revision)
+
+
+class PositionsRecord(Record):
+    """How the position embedding comes from the grid of patches that it is stored for to that of the images.
+
+    ``by`` is whose ``kernel`` it is: that of the authors, or of the library. ``stored`` and ``grid`` are the
+    (rows, columns) of the original's embedding and of the images. ``at`` is ``export`` if the artifact stores
+    the resampled embedding, and ``run`` if the library resamples it whenever it runs.
+    """
+
+    by: str
+    kernel: str
+    stored: tuple[Side, Side]
+    grid: tuple[Side, Side]
+    at: Literal["export", "run"]
 
 
 class PatchRecord(Record):

@@ -81,8 +81,8 @@ def list_systems(as_json: bool) -> None:
 @click.option(
     "--ledger",
     is_flag=True,
-    help="Also show every tensor of the source: copied, renamed, cast, split, fused, folded into others, or "
-    "dropped and why.",
+    help="Also show every tensor of the source: copied, renamed, cast, split, fused, folded into others, "
+    "resampled, or dropped and why.",
 )
 @JSON
 def info(path: str, as_json: bool, ledger: bool) -> None:

@@ -59,6 +59,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "reference",
         "pool",
         "periods",
+        "positions",
         "weights_layout",
         "allow_lossy",
         "state_dict",
@@ -316,6 +317,13 @@ _CONVERTING = (
         type=click.Choice(["authors", "library"]),
         help="The RoPE periods of a DINOv3. authors: in bfloat16, as in the authors' files. library: in "
         "float32, for a model that was trained further with a library.  [default: authors]",
+    ),
+    click.option(
+        "--positions",
+        type=click.Choice(["authors", "library"]),
+        help="Whose kernel resamples the position embedding of a DINOv2 without registers for images of "
+        "another size. library: when the model runs. authors: once, and the artifact stores it for this "
+        "size.  [default: library]",
     ),
     click.option(
         "--layout",

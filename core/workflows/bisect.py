@@ -124,7 +124,7 @@ def bisect(
         checks = [files, *(compare_with_original(artifact, source) if source else ())]
     notes = [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
     if chosen.kind == "original" and named != "original":
-        notes.append("the reference corrects the periods of the stock original, so that the two differ")
+        notes.append(f"the reference is the {named}, so that the stock original differs from it")
     status = Status.FAILED if found.departs else Status.PASSED
     title = f"{made.system.name}: {variant} against {named}"
     operators = tuple(OperatorRow.model_validate(match) for match in found.matches)

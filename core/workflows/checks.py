@@ -136,7 +136,7 @@ def compare_with_original(artifact: Artifact, source: Source, say: Say = silent)
     original = ledger.renamed(artifact.ledger, source.stored, source.entries)
     fault_of = partial(classes.of_tensor, artifact.network)
     return [
-        verify_architecture(artifact.network, source.network),
+        verify_architecture(artifact.network, source.artifact_network),
         verify_tensors(artifact.ledger, original, artifact.entries, fault_of, say, source.matches),
         *authors_weights.check_with_original(artifact, source, say),
     ]

@@ -172,7 +172,12 @@ def _key(found: CheckedArtifact, source: Source, lanes: Sequence[DatasetVariant]
         {
             "artifact": [sha256_of(path) for path in present],
             "images": hashlib.sha256(names).hexdigest(),
-            "original": [*origin, source.periods, found.reference.name if found.reference else ""],
+            "original": [
+                *origin,
+                source.periods,
+                source.positions,
+                found.reference.name if found.reference else "",
+            ],
             "variants": [_described(lane) for lane in lanes],
             "environment": saving.environment(),
             "threads": [torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS", "")],

@@ -73,6 +73,7 @@ def export(
     offline: bool = False,
     pool: str | None = None,
     periods: str | None = None,
+    positions: str | None = None,
     size: str | Sequence[int] | None = None,
     outputs: str | Sequence[str] | None = None,
     layout: str | None = None,
@@ -107,6 +108,8 @@ def export(
         pool: ``cls`` or ``avg``, to replace timm's default pooling.
         periods: the RoPE periods: ``authors``, the default, or ``library`` for a DINOv3 that was trained
             further with the periods of its library.
+        positions: whose kernel resamples the position embedding of a DINOv2 without registers for images of
+            another size than its own: ``library``, the default, when the model runs, or ``authors``, once.
         size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
             the image processor makes. With ``dynamic``, or ``dynamic:H,W``, ``model.onnx`` takes images of
             any size, and all else has that size.
@@ -174,6 +177,7 @@ def export(
             weights_layout,
             allow_lossy=allow_lossy,
             state_dict=state_dict,
+            positions=positions,
         )
         source = open_source(asked, stage.scratch, say)
         made_size = image_size(source)

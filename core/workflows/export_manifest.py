@@ -19,6 +19,7 @@ from vconv.artifact.records import (
     OfflineRecord,
     OriginalRecord,
     PatchRecord,
+    PositionsRecord,
     SizedGoldenRecord,
     SourceRecord,
     SystemRecord,
@@ -35,6 +36,7 @@ from vconv.convert.libraries import complexity
 from vconv.convert.network import Network
 from vconv.convert.patches import rope_periods
 from vconv.convert.sources.base import Source
+from vconv.convert.sources.positions import librarys_resampling
 from vconv.convert.weights import ledger
 from vconv.hashes import sha256_of
 from vconv.types import FROM_IMAGES, INPUT, VARIANTS, WEIGHTS_FILE
@@ -143,6 +145,7 @@ def assemble(done: Exported, without_weights: bool) -> Manifest:
             configuration_sha256=source.configuration_sha256,
             pool=source.pool,
             periods=source.periods,
+            positions=source.positions,
             size=source.size.fixed if source.size else None,
             dynamic_size=any_size,
             outputs=source.outputs,
@@ -171,7 +174,13 @@ def assemble(done: Exported, without_weights: bool) -> Manifest:
         complexity=ComplexityRecord(**asdict(complexity.measure(source.folder, source.network, done.size))),
         authors=done.authors,
         meanings=meanings(net),
+        positions=_positions(source, done.size),
     )
+
+
+def _positions(source: Source, size: tuple[int, int]) -> PositionsRecord | None:
+    how = source.resampled.how if source.resampled else librarys_resampling(source.network, size)
+    return PositionsRecord.model_validate(how.as_record) if how else None
 
 
 def _contract(

@@ -159,6 +159,7 @@ def request(artifact: Artifact, weights: str | Path | None, hub: str, offline: b
         origin.outputs,
         allow_lossy=bool(origin.losses),
         state_dict=origin.state_dict,
+        positions=origin.positions,
         recipe=(1 if origin.recipe is None else origin.recipe) if origin.synthetic else LATEST,
     )
     if given:

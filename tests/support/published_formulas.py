@@ -6,7 +6,9 @@ learned positions. With registers (arXiv 2309.16588), they follow the class toke
 likewise for columns; each period turns a pair of channels by 2 pi coordinate / period. The bias of query, key
 and value is multiplied by its mask. Some sizes have the MLP down(SiLU(gate x) * up x) (SwiGLU,
 arXiv 2002.05202). A ConvNeXt (arXiv 2201.03545) has a stem of 4x4 patches and stages of depthwise
-convolutions of 7x7; DINOv3 takes the mean of its last patches as the class token.
+convolutions of 7x7; DINOv3 takes the mean of its last patches as the class token. For images of another size,
+DINOv2 without registers resamples its positions with a cubic kernel (``interpolate_pos_encoding`` of
+facebookresearch/dinov2): n rows from N, with the scale (n + 0.1) / N.
 """
 
 from __future__ import annotations
@@ -104,6 +106,8 @@ def tokens(family: str, state: State, images: Tensor) -> Tensor:
     first = float32["cls_token"].expand(count, -1, -1)
     if family == DINOV2:
         positions = float32["pos_embed"]
+        if "register_tokens" not in float32:
+            positions = resampled_positions(positions, rows, columns)
         first, patches = first + positions[:, :1], patches + positions[:, 1:]
     registers = float32.get("storage_tokens", float32.get("register_tokens", first[:1, :0]))
     x = torch.cat([first, registers.expand(count, -1, -1), patches], dim=1)
@@ -113,6 +117,33 @@ def tokens(family: str, state: State, images: Tensor) -> Tensor:
             x, {name.removeprefix(f"blocks.{i}."): value for name, value in float32.items()}, turn, family
         )
     return _norm(x, float32, "norm", family)
+
+
+def resampled_positions(stored: Tensor, rows: int, columns: int) -> Tensor:
+    """Resample the positions of a class token and a square of patches for another grid, in float64.
+
+    A new place i stands at (i + 1/2) / scale - 1/2 of the old ones, and takes the four nearest of them; those
+    beyond the border have the values at the border.
+    """
+    side = math.isqrt(stored.shape[1] - 1)
+    if (rows, columns) == (side, side):
+        return stored
+    square = stored[0, 1:].double().unflatten(0, (side, side))
+    for axis, count in enumerate((rows, columns)):
+        lines = []
+        for place in range(count):
+            at = (place + 0.5) * side / (count + 0.1) - 0.5
+            near = [math.floor(at) + step for step in (-1, 0, 1, 2)]
+            taken = [square.select(axis, min(max(one, 0), side - 1)) * _cubic(at - one) for one in near]
+            lines.append(torch.stack(taken).sum(0))
+        square = torch.stack(lines, axis)
+    return torch.cat([stored[:, :1], square.flatten(0, 1)[None].float()], dim=1)
+
+
+def _cubic(distance: float) -> float:
+    """Return the cubic convolution kernel (Keys 1981) with the parameter -3/4."""
+    x = abs(distance)
+    return 1.25 * x**3 - 2.25 * x**2 + 1 if x < 1 else -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
 
 
 def _turns(periods: Tensor, rows: int, columns: int) -> Tensor:

@@ -43,7 +43,7 @@ class Reference:
     """The inputs and the outputs of the reference, in fp32.
 
     Args:
-        name: the name of the reference: ``original``, or the original with the authors' periods.
+        name: the name of the reference: ``original``, or the original with the authors' periods or positions.
         pixel_values: float32 (N, 3, H, W).
         outputs: the reference's outputs (N, ...), by name.
         floor: by output, the vector relative error of its fp32 result against its float64 result. No limit
@@ -89,7 +89,9 @@ def _distance(actual: Arrays, expected: Arrays) -> dict[str, float]:
 
 
 def correct(model: torch.nn.Module, source: Source) -> str:
-    """Correct an original in place if its weights require it; return the name of the reference."""
+    """Correct an original in place if its weights or the request require it; return the reference's name."""
+    if source.resampled:
+        return corrections.resample_positions(model, source.resampled.how.grid)
     family = "" if source.periods == LIBRARYS else source.network.layout.family
     return corrections.correct(model, family, source.config, source.stored_periods)
 

@@ -29,7 +29,7 @@ _UNREADABLE = (
     *(ArtifactError, OSError, KeyError, TypeError, ValueError, AttributeError),
     safetensors.SafetensorError,
 )
-_SAME = ("files", "configuration_sha256", "pool", "periods")
+_SAME = ("files", "configuration_sha256", "pool", "periods", "positions")
 """Keys of the source that must be equal: the weights, their configuration, and the requested options."""
 
 

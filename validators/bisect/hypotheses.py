@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -169,10 +170,10 @@ def _shifted_tokens(evidence: FailedVariant) -> str:
     return f"{share:.0%} of the patches are other tokens of the reference" if share >= SHIFTED_SHARE else ""
 
 
-def _stock(evidence: FailedVariant) -> str:
-    stock = evidence.reference.stock
+def _stock(evidence: FailedVariant, corrected: str) -> str:
+    stock = evidence.reference.stock if corrected in evidence.reference.name else {}
     agrees = bool(stock) and evidence.agrees(evidence.actual, stock)
-    return "it agrees with the stock original, whose periods were not corrected" if agrees else ""
+    return f"it agrees with the stock original, whose {corrected} were not corrected" if agrees else ""
 
 
 def _turned(evidence: FailedVariant) -> str:
@@ -195,7 +196,8 @@ HYPOTHESES: Mapping[str, Callable[[FailedVariant], str]] = {
     "final norm": _without_norm,
     "pooling": _only_pooled,
     "token order": _shifted_tokens,
-    "rope periods": _stock,
+    "rope periods": partial(_stock, corrected="periods"),
+    "position embedding": partial(_stock, corrected="positions"),
     "height and width": _turned,
     "channel order": _reversed,
 }

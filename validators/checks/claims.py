@@ -28,7 +28,9 @@ from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches import qkv_bias, rope_periods, table
 from vconv.convert.sources.authors import AUTHORS_LEDGER, AUTHORS_WEIGHTS
-from vconv.convert.sources.base import LIBRARYS, STORED, SYNTHETIC
+from vconv.convert.sources.base import AUTHORS, LIBRARYS, STORED, SYNTHETIC
+from vconv.convert.sources.positions import authors_kernel, grid_of, librarys_resampling
+from vconv.convert.sources.resampled import Resampling
 from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import Line
 from vconv.convert.weights.pieces import NARROW, WHOLE
@@ -246,7 +248,8 @@ def _of_parameters(evidence: Evidence) -> Iterator[Line]:
 def _parameters(evidence: Evidence) -> str:
     said = evidence.made.complexity
     if evidence.made.source.layout is None:
-        found = sum(math.prod(line.shape) for line in _of_parameters(evidence))
+        own = (line for line in _of_parameters(evidence) if not line.source.startswith(ledger.ADDED))
+        found = sum(math.prod(line.shape) for line in own)
     else:
         tensors = _original(evidence).tensors().values()
         found = sum(math.prod(tensor.shape) for tensor in tensors)
@@ -326,6 +329,29 @@ def _periods(evidence: Evidence) -> str:
     return _first(findings())
 
 
+def _positions(evidence: Evidence) -> str:
+    made, net = evidence.made, evidence.artifact.network
+    asked = made.source.positions == AUTHORS
+    resampled = [line for line in evidence.artifact.ledger if line.action == "resampled"]
+    if wrong := _differs("whether the authors' kernel was asked for", asked, bool(resampled)):
+        return wrong
+    if made.positions is None and not asked:
+        return ""  # as in manifests of earlier versions, which do not say it
+    how = librarys_resampling(net, made.size)
+    if asked:
+        if wrong := _differs(
+            "the size that the embedding is stored for", tuple(made.size), net.numbers.image
+        ):
+            return wrong
+        original, kernel, patch = _original(evidence), authors_kernel(net), net.numbers.patch
+        if kernel is None:
+            return f"the authors' kernel was asked for, but a {net.layout.family} has no such choice"
+        stored, grid = grid_of(original.numbers.image, patch), grid_of(made.size, patch)
+        how = Resampling(AUTHORS, kernel, stored, grid)
+    said = made.positions.model_dump() if made.positions else None
+    return _differs("how the position embedding is resampled", said, how.as_record if how else None)
+
+
 def _in_ledger(periods: tuple[float, ...] | None, evidence: Evidence) -> bool:
     """Return whether a tensor whose values were used elsewhere has the bytes of these periods."""
     exact = np.array(periods or (), np.float32)
@@ -367,6 +393,9 @@ CLAIMS: Mapping[str, Claim] = {
     "ledger": Claim(_ledger, "the lines of the ledger are counted"),
     "parameters": Claim(_parameters, "the elements of the source's tensors are counted in the ledger"),
     "patches": Claim(_patches, "the network calls for them; configuration and ledger carry them"),
+    "positions": Claim(
+        _positions, "the sizes in both configurations, the library's kernel, and what the ledger says"
+    ),
     "periods": Claim(
         _periods, "the periods are computed again from the configuration, and the graphs' tables from them"
     ),

@@ -173,7 +173,7 @@ def _differs(
     entry = source.get(line.source)
     if entry is None:
         return f"{line.source} is not in the source"
-    if line.action in ("dropped", "folded"):
+    if line.action in ("dropped", "folded", "resampled"):
         return _not_dropped(line, entry, artifact, match)
     if any(not piece.target for piece in line.pieces) and (match is None or match.proof not in line.proof):
         return f"a piece of {line.source} was dropped without proof"
@@ -202,12 +202,12 @@ def _not_dropped(
     """
     if line.targets or (line.source in artifact and match is None):
         return f"{line.source} is dropped according to the ledger, but the artifact has it"
-    if line.action == "folded" and _sha256(entry.chunks()) != line.sha256:
+    if line.action != "dropped" and _sha256(entry.chunks()) != line.sha256:
         return f"{line.source} has other values in the source"
     if match and not match.kept:
         return (
             ""
-            if (match.proof, match.folded) == (line.proof, line.action == "folded")
+            if (match.proof, match.left_out) == (line.proof, line.action)
             else (f"{line.source} was dropped for a reason that the source does not prove: {line.proof}")
         )
     if line.proof == NOT_OF_THE_ENCODER:

@@ -62,6 +62,8 @@ def artifact(document: Document) -> None:
         marked("note", f"the weights are the entry {source['state_dict']} of a training checkpoint")
     if source["layout"]:
         marked("note", f"the weights were converted from the layout of {source['layout']}")
+    if document["positions"]:
+        marked("note", _positions(document["positions"]))
     for loss in source["losses"]:
         marked("warning", f"this conversion changed the outputs: {loss}")
     if document["authors"]:
@@ -87,6 +89,14 @@ def _tensors(lines: Sequence[Document]) -> None:
         to = f" -> {', '.join(line['targets'])}" if line["targets"] else ""
         why = f": {line['proof']}" if line["proof"] else ""
         wrapped(f"{line['action']:{longest}} {line['source']} {shape}{to}{why}")
+
+
+def _positions(found: Document) -> str:
+    grids = " to ".join("{}x{}".format(*found[name]) for name in ("stored", "grid"))
+    when = "once, in this artifact" if found["at"] == "export" else "whenever the model runs"
+    whose = {"authors": "the authors"}.get(found["by"], found["by"])
+    what = f"the position embedding is resampled from {grids} patches {when}"
+    return f"{what}, by the kernel of {whose}: {found['kernel']}"
 
 
 def _headline(document: Document) -> None:

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from published_formulas import resampled_positions
 from torch import Tensor
 
-from vconv.catalog.systems import System
+from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.convert.layouts.table import LAYOUTS
-from vconv.convert.libraries import corrections
+from vconv.convert.libraries import corrections, models
 from vconv.convert.libraries.readers import network
 from vconv.convert.patches import rope_periods, table
 from vconv.convert.patches.base import applied
 from vconv.convert.sources.base import Source
+from vconv.convert.sources.sizes import SizeRequest
+from vconv.convert.sources.table import Request, open_source
 
 Distance = Callable[[Any, Any], float]
 Named = Callable[[Any, Tensor], dict[str, Tensor]]
@@ -155,3 +158,39 @@ def test_every_family_with_a_corrective_patch_has_a_reference(system: System) ->
 def test_every_correction_belongs_to_a_known_family() -> None:
     assert set(corrections._CORRECTIONS) == set(PLACES)
     assert set(PLACES) <= set(LAYOUTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [("dinov2-small", (3, 3)), *(("vit_small_patch14_dinov2.lvd142m", grid) for grid in ((3, 3), (6, 3)))],
+)
+def test_the_reference_of_the_authors_kernel_is_the_stock_model_with_their_positions(
+    name: str, grid: tuple[int, int], tmp_path: Path, distance: Distance
+) -> None:
+    """The published formula, restated on the same weights, gives every position and every token."""
+    size = (14 * grid[0], 14 * grid[1])
+    source = open_source(Request(miniature(SYSTEMS[name]), "synthetic:1", size=SizeRequest(size)), tmp_path)
+    model: Any = models.load(source.folder, source.network)
+    holder, key = (
+        (model.embeddings, "position_embeddings") if name == "dinov2-small" else (model, "pos_embed")
+    )
+    before = getattr(holder, key).clone()
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    run = models.Outputs(model, source.network)
+    with torch.inference_mode():
+        stock = run(images)[-1]
+        assert corrections.resample_positions(model, grid) == "original + positions by the authors' kernel"
+        after, found = getattr(holder, key), run(images)[-1]
+    expected = resampled_positions(before, *grid)
+    assert after.shape == expected.shape
+    assert distance(after, expected) < 1e-6
+    assert distance(found, stock) > 1e-3
+    seen: list[Tensor] = []
+    first = model.encoder.layer[0] if hasattr(model, "encoder") else model.blocks[0]
+    handle = first.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    with torch.inference_mode():
+        run(images)
+        setattr(holder, key, torch.nn.Parameter(torch.zeros_like(after)))
+        run(images)
+    handle.remove()
+    assert distance(seen[0] - seen[1], expected.expand(2, -1, -1)) < 1e-5

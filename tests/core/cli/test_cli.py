@@ -145,6 +145,10 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
             ["export", "vit-base-patch16-224-in21k", "--weights", "synthetic", "--periods", "library"],
             "--periods does not apply to this system",
         ),
+        (
+            ["export", "dinov3-vits16", "--weights", "synthetic", "--positions", "authors"],
+            "--positions does not apply to this system",
+        ),
         (["export", "dinov3-vits16", "--images", "x.png"], "cannot use the image x.png | got no such file"),
         (
             ["export", "dinov3-vits16", "--images", "x.png", "--golden", "none"],

@@ -247,7 +247,9 @@ def test_weights_without_a_preprocessor_are_refused(weights: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["resnet18"])
-@pytest.mark.parametrize("option", [{"pool": "avg"}, {"periods": "library"}, {"size": "64,64"}])
+@pytest.mark.parametrize(
+    "option", [{"pool": "avg"}, {"periods": "library"}, {"positions": "authors"}, {"size": "64,64"}]
+)
 def test_an_option_that_needs_to_know_more_is_refused(
     option: dict[str, str], weights: Path, tmp_path: Path, refused: Refused
 ) -> None:

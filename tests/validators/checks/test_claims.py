@@ -127,6 +127,7 @@ LIES: dict[str, tuple[str, Lie]] = {
     ),
     "biases said to be kept": ("patches", lambda m: m["patches"][2].update(applied=False)),
     "a variant without its patches": ("patches", lambda m: m["variants"][1].update(patches=[])),
+    "positions by another kernel": ("positions", lambda m: m["source"].update(positions="authors")),
     "other periods": ("periods", lambda m: m.update(rope_periods=[1.0, 2.0])),
     "no periods": ("periods", lambda m: m.update(rope_periods=None)),
     "the library's periods in graphs that hold the authors'": ("periods", library_periods),

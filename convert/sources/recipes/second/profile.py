@@ -61,15 +61,21 @@ PROFILE: tuple[Depth, ...] = (
 ``likeness``, ``middle_spread``, ``uneven`` and ``class_token`` follow what was measured in its weights and
 activations, in round numbers. The others were fitted so that the statistics of its activations come out.
 """
+DEEP = 0.5
+"""The power of the share by which queries and keys of a deeper network are smaller."""
 
 
 def at(block: int, blocks: int) -> Depth:
     """Return the numbers of a block, interpolated over the depth.
 
-    A network adds as much to the residual stream in total, however many blocks do it.
+    A network adds as much to the residual stream in total, however many blocks do it. Queries and keys shrink
+    in a deeper network, where rounding errors add up over more blocks.
     """
     place = block / max(1, blocks - 1) * (len(PROFILE) - 1)
     rows = np.array([astuple(depth) for depth in PROFILE])
     values = [float(np.interp(place, np.arange(len(rows)), column)) for column in rows.T]
     found, share = Depth(*values), math.sqrt(len(PROFILE) / blocks)
-    return replace(found, attention=found.attention * share, mlp=found.mlp * share)
+    calm = min(1.0, share) ** DEEP
+    return replace(
+        found, query_key=found.query_key * calm, attention=found.attention * share, mlp=found.mlp * share
+    )
