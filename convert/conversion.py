@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vconv.convert.architectures.base import ANY_SIZE, GREATEST_SIDE, ON_REQUEST
+from vconv.convert.architectures.base import GREATEST_SIDE
+from vconv.convert.architectures.sizes import fixed_size, unasked_size
 from vconv.convert.ascend import aipp, operators
 from vconv.convert.ascend.aipp import AIPP_FILE
 from vconv.convert.graphs import tracing
@@ -123,13 +124,7 @@ def image_size(source: Source) -> tuple[int, int]:
             expected=f"{CHANNELS} channels: red, green and blue",
             fix="use a checkpoint for colour images; others are not supported",
         )
-    if network.observed:
-        if max(height, width) <= GREATEST_SIDE:
-            network.observed.shapes_at((height, width))
-            return height, width
-        patch = 1
-    else:
-        patch = network.numbers.patch
+    patch = 1 if network.observed else network.numbers.patch
     if not all(patch <= side <= GREATEST_SIDE and side % patch == 0 for side in (height, width)):
         raise InputError(
             "the image size does not fit the patches",
@@ -137,15 +132,18 @@ def image_size(source: Source) -> tuple[int, int]:
             expected=f"multiples of {patch}, at most {GREATEST_SIDE}",
             fix=f"set another size in {library.files[-1]}",
         )
-    numbers, asked = network.numbers, source.size is not None and ON_REQUEST in network.numbers.flags
-    if ANY_SIZE not in numbers.flags and not asked and (height, width) != numbers.image:
+    on_request = unasked_size(network)
+    own = on_request or (network.numbers.image if not network.observed and fixed_size(network) else None)
+    if own and (height, width) != own and not (on_request and source.size):
         raise InputError(
             "the image size does not fit the position embedding",
             got=f"{height}x{width}",
-            expected=f"{numbers.image[0]}x{numbers.image[1]}",
+            expected=f"{own[0]}x{own[1]}",
             fix=f"set that size in {library.files[-1]}"
-            + f", or give --size {height},{width}" * (ON_REQUEST in numbers.flags),
+            + f", or give --size {height},{width}" * bool(on_request),
         )
+    if network.observed:
+        network.observed.shapes_at((height, width))
     return height, width
 
 

@@ -107,12 +107,15 @@ class Observed(Known):
         kernels: how many of these calls use the kernel.
         shapes_at: returns the shapes of the outputs for one image of (height, width). It raises an InputError
             if the network does not take this size.
+        unasked_size: the one (height, width) of images for which the library need not be asked to resample
+            the positions; None if it is never asked.
     """
 
     outputs: tuple[str, ...]
     gelus: int
     kernels: int
     shapes_at: Callable[[tuple[int, int]], Shapes] = field(compare=False, repr=False)
+    unasked_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,16 @@ def size_bounds(network: Network) -> SideBounds:
     return SideBounds(_LEAST_PATCHES * patch, GREATEST_SIDE // patch * patch, patch)
 
 
+def unasked_size(network: Network) -> tuple[int, int] | None:
+    """Return the one (height, width) at which a library runs a network without being asked for the size.
+
+    None if it is never asked. It is asked when the model is called: see ``vconv.convert.libraries``.
+    """
+    if network.observed:
+        return network.observed.unasked_size
+    return network.numbers.image if ON_REQUEST in network.numbers.flags else None
+
+
 def fixed_size(network: Network) -> str:
     """Return why a network takes images of one size only; empty if it takes any."""
     lack = network.lack(Capability.TOKEN_GRID)

@@ -42,6 +42,10 @@ class Beyond:
             text. Its checkpoints may hold the others too.
         spelled_out: returns a configuration that asks for the exact GELU spelled out with ``erf``; the same
             configuration if the library has no such option.
+        resized: yields both configurations, changed so that a network may take images of a (height, width),
+            and the preprocessing makes them, in every way that the library has, the first one to try first.
+        unasked_size: returns the one (height, width) of images for which a model need not be asked to
+            resample its positions; None if it is never asked.
     """
 
     knows: Callable[[str], bool]
@@ -52,6 +56,8 @@ class Beyond:
     whole: Callable[[Config], nn.Module | None]
     is_one_of_several: Callable[[nn.Module], bool]
     spelled_out: Callable[[Config], Config]
+    resized: Callable[[Config, Config, tuple[int, int]], Iterable[tuple[Config, Config]]]
+    unasked_size: Callable[[nn.Module], tuple[int, int] | None]
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ class _Seen:
     kernels: int
     spelled_out: int
     one_of_several: bool
+    unasked_size: tuple[int, int] | None
 
 
 def derive(config: Config, library: str, name: str, keys: Iterable[str] = ()) -> Network:
@@ -131,16 +132,10 @@ def derive(config: Config, library: str, name: str, keys: Iterable[str] = ()) ->
         gelus=seen.kernels + seen.spelled_out,
         kernels=seen.kernels,
         shapes_at=functools.partial(_shapes_at, text, library),
+        unasked_size=seen.unasked_size,
     )
     kept = [tensor for tensor in seen.tensors if tensor.persistent or tensor.key in held]
-    renamed, left_out = _names(seen, held)
-    layout = derived(
-        name,
-        library,
-        _stored(kept),
-        renamed,
-        left_out,
-    )
+    layout = derived(name, library, _stored(kept), *_names(seen, held))
     return Network(layout, library, config, known, CLASSIFIER if logits else "")
 
 
@@ -246,7 +241,8 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
     )
     if whole:
         tensors = tuple(_with_unused(tensors, whole))
-    return _Seen(tensors, found, watch.kernels, watch.spelled_out, beyond.is_one_of_several(model))
+    several, unasked = beyond.is_one_of_several(model), beyond.unasked_size(model)
+    return _Seen(tensors, found, watch.kernels, watch.spelled_out, several, unasked)
 
 
 def _with_unused(tensors: Iterable[_Tensor], whole: nn.Module) -> Iterator[_Tensor]:

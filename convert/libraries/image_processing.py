@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from vconv.convert.libraries import timm_models
+from vconv.convert.libraries import timm_described
 from vconv.convert.libraries.base import quiet, stock_transformers
 from vconv.errors import InputError
 from vconv.types import CHANNELS, PREPROCESSOR_FILE, Config
@@ -91,7 +91,7 @@ def stock_transform(config: Config) -> Any:
     from timm.data import transforms_factory
 
     create: Any = transforms_factory.create_transform
-    return create(**timm_models.preprocessing(config))
+    return create(**timm_described.preprocessing(config))
 
 
 _SCALED_FIRST = "DINOv3ViTImageProcessor"

@@ -77,11 +77,11 @@ def _refuse_excess(config: Config) -> None:
 @functools.lru_cache(maxsize=64)
 def _read(text: str) -> Numbers:
     """Read a configuration from its JSON text. Results are cached: timm takes 0.25 s to build a model."""
-    from vconv.convert.libraries import timm_models
+    from vconv.convert.libraries import timm_described, timm_models
 
     config: Config = json.loads(text)
     _refuse_excess(config)
-    model: Any = timm_models.describe(config)
+    model: Any = timm_described.describe(config)
     if not len(model.blocks):
         raise WeightsError(
             "config.json does not make sense",
@@ -134,9 +134,9 @@ def feature_maps(config: Config) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _feature_maps(text: str) -> tuple[str, ...]:
-    from vconv.convert.libraries import timm_features, timm_models
+    from vconv.convert.libraries import timm_described, timm_features
 
-    return timm_features.names_of(timm_models.describe(json.loads(text)))
+    return timm_features.names_of(timm_described.describe(json.loads(text)))
 
 
 def read_convnext(config: Config) -> Numbers:
@@ -150,11 +150,11 @@ def read_convnext(config: Config) -> Numbers:
 
 @functools.lru_cache(maxsize=64)
 def _read_convnext(text: str) -> Numbers:
-    from vconv.convert.libraries import timm_models
+    from vconv.convert.libraries import timm_described
 
     config: Config = json.loads(text)
     _refuse_excess(config)
-    model: Any = timm_models.describe(config)
+    model: Any = timm_described.describe(config)
     stages = tuple(Stage(stage.blocks[0].conv_dw.out_channels, len(stage.blocks)) for stage in model.stages)
     block = model.stages[0].blocks[0]
     act = _activation(block.mlp)
@@ -188,7 +188,7 @@ def _read_convnext(text: str) -> Numbers:
         registers=0,
         positions=0,
         labels=model.num_classes,
-        image=tuple(timm_models.preprocessing(config)["input_size"][1:]),
+        image=tuple(timm_described.preprocessing(config)["input_size"][1:]),
         flags=frozenset({ANY_SIZE} | ({CLASSIFIER} if model.num_classes else set())),
         exact_gelu=_is_exact(act),
         epsilon=float(block.norm.eps),

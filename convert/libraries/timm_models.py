@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,11 +16,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 from vconv.convert.architectures.outputs import TOKENS
-from vconv.convert.libraries import timm_features
-from vconv.convert.libraries.base import Beyond, Library, parameters_without_data, quiet, shadowed, understood
+from vconv.convert.libraries import timm_described, timm_features, timm_sizes
+from vconv.convert.libraries.base import Beyond, Library, parameters_without_data, shadowed
+from vconv.convert.libraries.timm_described import describe, preprocessing, switched
 from vconv.convert.network import Network
 from vconv.errors import WeightsError
-from vconv.types import CHANNELS, CONFIG_FILE, WEIGHTS_FILE, Config
+from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
 
 POOLING = {"token": "cls", "avg": "avg"}
 """vconv's name of each pooling by timm's name; other poolings keep timm's name."""
@@ -36,13 +36,6 @@ def exact_gelus() -> tuple[type[nn.Module], ...]:
     from timm.layers.activations import GELU
 
     return nn.GELU, GELU
-
-
-def _create(folder: Path, pretrained: bool) -> Any:
-    import timm
-
-    with quiet("timm"), understood("timm"):
-        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
 
 
 @contextlib.contextmanager
@@ -70,7 +63,7 @@ def _same_bits(loaded: Tensor, stored: Tensor) -> bool:
 
 def _load(folder: Path, network: Network) -> nn.Module:
     with _whole_if_declared(folder, network) as found:
-        model = cast("nn.Module", _create(found, pretrained=True).float())
+        model = cast("nn.Module", timm_described.create(found, pretrained=True).float())
     with safetensors.safe_open(folder / WEIGHTS_FILE, "pt") as file:
         stored = set(file.keys())
         keys = _stored_names(model, network.config) if network.observed else {}
@@ -89,9 +82,9 @@ def _load(folder: Path, network: Network) -> nn.Module:
 def _build(folder: Path, network: Network) -> nn.Module:
     if network.observed:
         with parameters_without_data():
-            return cast("nn.Module", _create(folder, pretrained=False))
+            return cast("nn.Module", timm_described.create(folder, pretrained=False))
     with torch.device("meta"), _whole_if_declared(folder, network) as found:
-        model = cast("nn.Module", _create(found, pretrained=False))
+        model = cast("nn.Module", timm_described.create(found, pretrained=False))
     rope: Any = getattr(model, "rope", None)
     if rope is not None:
         rope.to_empty(device="cpu").reset_parameters()
@@ -100,18 +93,6 @@ def _build(folder: Path, network: Network) -> nn.Module:
             if name == _ZERO_BUFFER and buffer.is_meta:
                 setattr(module, name, torch.zeros(buffer.shape))
     return model
-
-
-def describe(config: Config) -> nn.Module:
-    """Build the model of a configuration without data, to read its numbers from it.
-
-    Raises:
-        WeightsError: timm cannot build the model.
-    """
-    with tempfile.TemporaryDirectory(prefix="vconv-") as name, parameters_without_data():
-        folder = Path(name)
-        (folder / CONFIG_FILE).write_text(json.dumps(dict(config)))
-        return cast("nn.Module", _create(folder, pretrained=False))
 
 
 def _run(model: nn.Module, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
@@ -197,57 +178,13 @@ def _symbolic_sizes(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
-    height, width = preprocessing(config)["input_size"][1:]
-    return int(height), int(width)
-
-
-def preprocessing(config: Config) -> dict[str, Any]:
-    """Return the preprocessing that timm uses for the model of a configuration."""
-    return dict(_preprocessing(json.dumps(dict(config), sort_keys=True)))
-
-
-@functools.lru_cache(maxsize=64)
-def _preprocessing(text: str) -> Mapping[str, Any]:
-    """Return timm's preprocessing for a configuration in JSON text. timm builds the model for this."""
-    from timm.data import config as data_config
-
-    resolve: Any = data_config.resolve_model_data_config
-    return dict(resolve(describe(json.loads(text))))
-
-
-def _switched(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config, "model_args": {**config.get("model_args", {}), **flags}}
-
-
-def _resized(config: Config, preprocessor: Config, size: tuple[int, int] | None) -> tuple[Config, Config]:
-    """Let timm resample the positions at run time, and set the size that its preprocessing makes.
-
-    The positions of the checkpoint keep their own grid: ``img_size`` is that of the weights.
-    """
-    stock: Any = describe(timm_features.whole(config))
-    if hasattr(stock, "dynamic_img_size"):
-        own = list(stock.patch_embed.img_size)
-        config = _switched(config, {"dynamic_img_size": True, "img_size": own})
-    if size is not None:
-        nested = "pretrained_cfg" in config
-        settings = {**(config["pretrained_cfg"] if nested else config), "input_size": [CHANNELS, *size]}
-        config = {**config, "pretrained_cfg": settings} if nested else settings
-    return config, preprocessor
-
-
-def _stored_for(config: Config, size: tuple[int, int]) -> dict[str, Any] | None:
-    """Set the one size of images that the model takes, so that timm resamples no positions."""
-    return _switched(config, {"dynamic_img_size": False, "img_size": list(size)})
-
-
 def _pooled_by(config: Config, pool: str) -> dict[str, Any]:
     """Set timm's pooling, but keep the norms of the checkpoint, which timm would move with the pooling."""
     stock: Any = describe(timm_features.whole(config))
     normed = not isinstance(stock.fc_norm, nn.Identity)
     word = next(theirs for theirs, ours in POOLING.items() if ours == pool)
     flags = {"global_pool": word, _NORM_FLAGS[type(stock).__name__]: normed}
-    return {**_switched(config, flags), "global_pool": word}
+    return {**switched(config, flags), "global_pool": word}
 
 
 def _knows(name: str) -> bool:
@@ -295,8 +232,8 @@ LIBRARY = Library(
     expose_attention=_expose_attention,
     symbolic_sizes=_symbolic_sizes,
     exact_gelus=exact_gelus,
-    image_size=_image_size,
-    switched=_switched,
+    image_size=timm_sizes.image_size,
+    switched=switched,
     encoder=lambda config: config,
     beyond=Beyond(
         knows=_knows,
@@ -307,9 +244,11 @@ LIBRARY = Library(
         whole=_whole,
         is_one_of_several=lambda model: False,
         spelled_out=lambda config: config,
+        resized=timm_sizes.resized_beyond,
+        unasked_size=lambda model: None,
     ),
-    resized=_resized,
-    stored_for=_stored_for,
+    resized=timm_sizes.resized,
+    stored_for=timm_sizes.stored_for,
     features=_features,
     pooled_by=_pooled_by,
 )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vconv.convert.architectures.base import CLASSIFIER
 from vconv.convert.architectures.outputs import TOKENS
+from vconv.convert.libraries import transformers_sizes
 from vconv.convert.libraries.base import Beyond, stock_transformers
 from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.libraries.transformers_options import EXACT_GELU
@@ -200,7 +201,11 @@ def classified(model: Any, pixel_values: Tensor, options: Mapping[str, Any]) -> 
 
 def run(model: Any, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
     """Run a model whose architecture is not declared; return what it gives as single tensors."""
-    results = classified(model, pixel_values, {}) if network.head == CLASSIFIER else (model(pixel_values),)
+    options = transformers_sizes.asking(transformers_sizes.unasked_size(model), pixel_values)
+    if network.head == CLASSIFIER:
+        results = classified(model, pixel_values, options)
+    else:
+        results = (model(pixel_values, **options),)
     found: dict[str, Tensor] = {}
     for result in results:
         for theirs, ours in _OUTPUTS.items():
@@ -219,4 +224,6 @@ BEYOND = Beyond(
     whole=lambda config: None,
     is_one_of_several=_is_one_of_several,
     spelled_out=_spelled_out,
+    resized=transformers_sizes.resized_beyond,
+    unasked_size=transformers_sizes.unasked_size,
 )

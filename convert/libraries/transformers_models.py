@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from vconv.convert.architectures.base import CLASSIFIER, ON_REQUEST, POOLER
+from vconv.convert.architectures.base import CLASSIFIER, POOLER
 from vconv.convert.architectures.outputs import OUTPUTS, TOKENS, unused_tensors
-from vconv.convert.libraries import transformers_beyond
+from vconv.convert.architectures.sizes import unasked_size
+from vconv.convert.libraries import transformers_beyond, transformers_sizes
 from vconv.convert.libraries.base import (
     Library,
     parameters_without_data,
@@ -25,10 +24,9 @@ from vconv.convert.libraries.base import (
     understood,
 )
 from vconv.convert.libraries.transformers_backbones import BACKBONES, is_backbone, named_maps
-from vconv.convert.libraries.transformers_config import sides
 from vconv.convert.network import Network
-from vconv.errors import InputError, WeightsError
-from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config
+from vconv.errors import WeightsError
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE
 
 _CLASSES = {**transformers_beyond.AUTO, POOLER: transformers_beyond.AUTO[""]}
 """The class that loads a model in stock transformers, by the head of the network."""
@@ -165,9 +163,7 @@ def _options(network: Network, pixel_values: Tensor) -> Mapping[str, bool]:
     A ViT of transformers resamples its positions if it is asked to. At its own size it is not asked, as users
     call it. While a graph for any size is traced, a side is a symbol and not a number.
     """
-    sides = tuple(pixel_values.shape[2:])
-    own = all(isinstance(side, int) for side in sides) and sides == network.numbers.image
-    return {} if own or ON_REQUEST not in network.numbers.flags else {"interpolate_pos_encoding": True}
+    return transformers_sizes.asking(unasked_size(network), pixel_values)
 
 
 def _plain_attention(
@@ -234,48 +230,6 @@ def _exact_gelus() -> tuple[type[nn.Module], ...]:
     return (GELUActivation, nn.GELU)
 
 
-def _image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
-    cropped = preprocessor.get("do_center_crop") and preprocessor.get("crop_size")
-    given = cropped or preprocessor.get("size", {})
-    if given == {}:
-        return sides(config, "image_size")
-    if isinstance(given, Mapping) and "crop_pct" in preprocessor:
-        given = given.get("shortest_edge")  # ConvNeXt's processor crops to a square of this side
-    both: list[Any] = [given.get("height"), given.get("width")] if isinstance(given, Mapping) else [given] * 2
-    if not all(isinstance(side, int) for side in both):
-        raise InputError(
-            "the preprocessing does not give a valid image size",
-            got=repr(given),
-            expected="a height and a width",
-            fix=f"set size, or crop_size, to {{height, width}} in {PREPROCESSOR_FILE}",
-        )
-    return both[0], both[1]
-
-
-def _resized(config: Config, preprocessor: Config, size: tuple[int, int] | None) -> tuple[Config, Config]:
-    """Set the size of the images that the processor makes.
-
-    If it resizes the shorter side and then crops, the two keep their ratio for the longer side of the crop.
-    """
-    if size is None:
-        return config, preprocessor
-    sides, scaled = dict(zip(("height", "width"), size, strict=True)), preprocessor.get("size")
-    if not (preprocessor.get("do_center_crop") and preprocessor.get("crop_size")):
-        return config, {**preprocessor, "size": sides}
-    ratio = max(Fraction(new, old) for new, old in zip(size, _image_size(config, preprocessor), strict=True))
-
-    def grown(number: Any) -> Any:
-        return math.ceil(number * ratio) if isinstance(number, int) else number
-
-    plain = {name: grown(side) for name, side in scaled.items()} if isinstance(scaled, Mapping) else None
-    return config, {**preprocessor, "size": plain or grown(scaled), "crop_size": sides}
-
-
-def _stored_for(config: Config, size: tuple[int, int]) -> dict[str, Any] | None:
-    """Set the size of the position embedding, which transformers resamples from a square."""
-    return {**config, "image_size": size[0]} if size[0] == size[1] else None
-
-
 LIBRARY = Library(
     name="transformers",
     files=(CONFIG_FILE, PREPROCESSOR_FILE),
@@ -286,10 +240,10 @@ LIBRARY = Library(
     expose_attention=_expose_attention,
     symbolic_sizes=_symbolic_sizes,
     exact_gelus=_exact_gelus,
-    image_size=_image_size,
+    image_size=transformers_sizes.image_size,
     switched=lambda config, flags: {**config, **flags},
     encoder=transformers_beyond.image_encoder,
     beyond=transformers_beyond.BEYOND,
-    resized=_resized,
-    stored_for=_stored_for,
+    resized=transformers_sizes.resized,
+    stored_for=transformers_sizes.stored_for,
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from vconv.catalog.systems import System
 from vconv.convert.architectures.base import Capability
-from vconv.convert.architectures.sizes import fixed_size
 from vconv.convert.hubs import table as hubs
 from vconv.convert.libraries.timm_features import are_levels
 from vconv.convert.sources import local, synthetic
@@ -17,6 +16,7 @@ from vconv.convert.sources.asked_outputs import asking
 from vconv.convert.sources.base import PERIODS, Origin, Source
 from vconv.convert.sources.positions import resampled_otherwise, with_positions
 from vconv.convert.sources.recipes.table import LATEST
+from vconv.convert.sources.sized import sized
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.errors import InputError, WeightsError
 from vconv.types import Say, silent
@@ -163,7 +163,7 @@ def open_source(request: Request, scratch: Path, say: Say = silent) -> Source:
     if pool:
         source = _pooled(source, pool)
     if request.size:
-        source = _sized(source, request.size)
+        source = sized(source, request.size)
     if request.outputs:
         source = _with_outputs(source, request.outputs)
     if request.positions:
@@ -225,27 +225,6 @@ def _pooled(source: Source, pool: str) -> Source:
             "--pool does not apply to this system", got=lack, expected="a class token", fix="omit --pool"
         )
     return source.configured(library.pooled_by(source.config, pool), source.preprocessor, pool=pool)
-
-
-def _sized(source: Source, size: SizeRequest) -> Source:
-    """Let the original's own library make and take images of the requested sizes."""
-    network = source.network
-    lack = network.lack(Capability.TOKEN_GRID)
-    if lack:
-        raise InputError(
-            "--size does not apply to this system", got=lack, expected="a grid of patches", fix="omit --size"
-        )
-    size.require_fitting(network.numbers.patch)
-    config, preprocessor = source.library.resized(source.config, source.preprocessor, size.fixed)
-    sized = source.configured(config, preprocessor, size=size)
-    if lack := fixed_size(sized.network):
-        raise InputError(
-            "--size does not apply to this system",
-            got=lack,
-            expected="an architecture that its library runs at other sizes",
-            fix="omit --size",
-        )
-    return sized
 
 
 def _with_periods(source: Source, periods: str) -> Source:

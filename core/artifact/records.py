@@ -70,6 +70,8 @@ class SourceRecord(Record):
     the requested RoPE periods, or says that the weights store them. ``positions`` says whose kernel was
     requested for the position embedding; None for the library's. ``size`` is the requested (height, width)
     of the images, and ``dynamic_size`` says whether a graph for images of any size was requested.
+    ``resampling_asked`` says whether the library is asked, in every call of the original at this size, to
+    resample the position embedding.
     ``outputs`` are the requested outputs; empty for those that the network has.
     ``from_catalog`` names the configuration files that came from the catalog, not with the weights.
     ``prefixes`` are those of training tools that were removed from the names of the tensors.
@@ -91,6 +93,7 @@ class SourceRecord(Record):
     positions: str | None = None
     size: tuple[Side, Side] | None = None
     dynamic_size: bool = False
+    resampling_asked: bool = False
     outputs: tuple[str, ...] = ()
     from_catalog: tuple[str, ...]
     prefixes: tuple[str, ...] = ()

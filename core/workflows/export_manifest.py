@@ -28,6 +28,7 @@ from vconv.artifact.records import (
 )
 from vconv.catalog.systems import System
 from vconv.convert.architectures.outputs import meanings, output_names
+from vconv.convert.architectures.sizes import unasked_size
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.conversion import Conversion
 from vconv.convert.graphs import tracing
@@ -148,6 +149,7 @@ def assemble(done: Exported, without_weights: bool) -> Manifest:
             positions=source.positions,
             size=source.size.fixed if source.size else None,
             dynamic_size=any_size,
+            resampling_asked=unasked_size(source.network) not in (None, done.size),
             outputs=source.outputs,
             from_catalog=source.from_catalog,
             prefixes=source.prefixes,

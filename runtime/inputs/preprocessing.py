@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vconv.artifact.artifact import read_config
-from vconv.convert.libraries import timm_models
+from vconv.convert.libraries import timm_described
 from vconv.convert.libraries.base import understood
 from vconv.convert.libraries.image_processing import (
     UNCHANGED,
@@ -55,7 +55,7 @@ def _transformers(folder: Path) -> tuple[_One, Normalisation]:
 
 def _timm(folder: Path) -> tuple[_One, Normalisation]:
     config = read_config(folder)
-    settings, transform = timm_models.preprocessing(config), stock_transform(config)
+    settings, transform = timm_described.preprocessing(config), stock_transform(config)
 
     def one(image: Image.Image) -> Array:
         pixel_values: Array = transform(image.convert("RGB")).numpy()  # as timm's ImageDataset does

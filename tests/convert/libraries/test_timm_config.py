@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.convert.architectures.base import ANY_SIZE, GATED_MLP, PLAIN_MLP
-from vconv.convert.libraries import timm_config, timm_models
+from vconv.convert.libraries import timm_config, timm_described
 from vconv.convert.libraries.readers import network
 from vconv.errors import WeightsError
 
@@ -193,8 +193,8 @@ def test_timm_builds_one_model_per_configuration(
 
 def test_a_caller_may_change_the_returned_preprocessing() -> None:
     config = {"architecture": "vit_small_patch16_dinov3", "pretrained_cfg": {}}
-    timm_models.preprocessing(config)["mean"] = "changed"
-    assert timm_models.preprocessing(config)["mean"] != "changed"
+    timm_described.preprocessing(config)["mean"] = "changed"
+    assert timm_described.preprocessing(config)["mean"] != "changed"
 
 
 @each

@@ -15,7 +15,7 @@ from timm.data import config as data_config
 from torch import Tensor, nn
 
 from vconv.catalog.systems import System
-from vconv.convert.libraries import models, timm_models
+from vconv.convert.libraries import models, timm_described
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.timm_models import LIBRARY
 from vconv.convert.sources.base import Source
@@ -132,7 +132,7 @@ def test_preprocessing_is_that_of_the_loaded_stock_model(
     small_source: Source, stock: Callable[[Path], Any]
 ) -> None:
     resolve: Any = data_config.resolve_model_data_config
-    assert timm_models.preprocessing(small_source.config) == resolve(stock(small_source.folder))
+    assert timm_described.preprocessing(small_source.config) == resolve(stock(small_source.folder))
 
 
 def test_flags_are_switched_in_a_copy(small_system: System) -> None:

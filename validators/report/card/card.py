@@ -167,7 +167,8 @@ def _scripts(
     context: dict[str, Any] = {
         "library": made.system.library,
         "rope": made.rope_periods is not None,
-        "asked": made.system.family in _ON_REQUEST and made.source.size is not None,
+        "asked": made.source.resampling_asked
+        or (made.system.family in _ON_REQUEST and made.source.size is not None),
         "gelu": any(patch.name == "gelu-erf" and patch.applied for patch in made.patches),
         "auto_class": _auto_class(made),
         "backbone": _is_backbone(made),

@@ -1,0 +1,98 @@
+"""timm: the size of images in a configuration, and the options by which a network takes another one.
+
+A network takes another size by one of timm's own options, or as it is. The options are in ``model_args`` of
+the artifact's ``config.json``, so that stock timm builds the same network.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vconv.convert.libraries import timm_features
+from vconv.convert.libraries.timm_described import describe, preprocessing, switched
+from vconv.types import CHANNELS, Config
+
+_FIXED = "fixed_input_size"
+"""The entry of timm's settings that says that a network is built for one size."""
+_BUILT_FOR = "img_size"
+"""The argument of the constructor that is this size."""
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way in which networks of timm take images of another size.
+
+    Args:
+        argument: the argument of the constructor by which these networks are known; empty for any network
+            that timm does not build for one size.
+        options: returns ``model_args`` from the model as it came and (height, width).
+    """
+
+    argument: str
+    options: Callable[[Any, tuple[int, int]], Options]
+
+
+def _dynamic(stock: Any, size: tuple[int, ...] = ()) -> Options:
+    """Let timm resample the positions whenever the model runs: ``img_size`` is that of the weights."""
+    return {"dynamic_img_size": True, _BUILT_FOR: list(stock.patch_embed.img_size)}
+
+
+def _built(stock: Any, size: tuple[int, int]) -> Options:
+    return {_BUILT_FOR: list(size)}
+
+
+WAYS = (
+    _Way("strict_img_size", _built),
+    _Way("dynamic_img_size", _dynamic),
+    _Way("", lambda stock, size: {}),
+    _Way(_BUILT_FOR, _built),
+)
+"""The ways, in the order in which they are tried. A network of windows (``strict_img_size``) is built for its
+size, which decides where windows are shifted."""
+
+
+def image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
+    """Return the (height, width) of the images that timm's preprocessing makes."""
+    height, width = preprocessing(config)["input_size"][1:]
+    return int(height), int(width)
+
+
+def resized(config: Config, preprocessor: Config, size: tuple[int, int] | None) -> tuple[Config, Config]:
+    """Let timm resample the positions at run time, and set the size that its preprocessing makes.
+
+    The positions of the checkpoint keep their own grid: ``img_size`` is that of the weights.
+    """
+    stock: Any = describe(timm_features.whole(config))
+    if hasattr(stock, "dynamic_img_size"):
+        config = switched(config, _dynamic(stock))
+    return config if size is None else _making(config, size), preprocessor
+
+
+def resized_beyond(
+    config: Config, preprocessor: Config, size: tuple[int, int]
+) -> Iterator[tuple[Config, Config]]:
+    """Yield both configurations for a size, in every way of :data:`WAYS` that may be for this network."""
+    stock: Any = describe(timm_features.whole(config))
+    given = {name for kind in type(stock).__mro__ for name in inspect.signature(kind.__init__).parameters}
+    if not (stock.pretrained_cfg.get(_FIXED) and _BUILT_FOR in given):
+        given.add("")
+    for way in WAYS:
+        if way.argument in given:
+            options = way.options(stock, size)
+            yield _making(switched(config, options) if options else config, size), preprocessor
+
+
+def _making(config: Config, size: tuple[int, int]) -> Config:
+    """Set the size of the images that timm's preprocessing makes."""
+    nested = "pretrained_cfg" in config
+    settings = {**(config["pretrained_cfg"] if nested else config), "input_size": [CHANNELS, *size]}
+    return {**config, "pretrained_cfg": settings} if nested else settings
+
+
+def stored_for(config: Config, size: tuple[int, int]) -> dict[str, Any] | None:
+    """Set the one size of images that the model takes, so that timm resamples no positions."""
+    return switched(config, {"dynamic_img_size": False, "img_size": list(size)})
