@@ -136,17 +136,17 @@ def shadowed(modules: Iterable[ModuleType], name: str, convert: Callable[[Any], 
 
 
 @contextlib.contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Silence warnings of the named loggers, and restore their levels on exit."""
+def quiet(*names: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Silence what the named loggers say below a level: warnings. Restore their levels on exit."""
     loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
+    before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(level)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for logger, former in zip(loggers, before, strict=True):
+            logger.setLevel(former)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vconv.convert.architectures.layer_outputs import layers_of
 from vconv.convert.architectures.outputs import named_outputs
 from vconv.convert.libraries import widening
-from vconv.convert.libraries.base import understood
+from vconv.convert.libraries.base import quiet, understood
 from vconv.convert.libraries.layers import LayerReader, Seen
 from vconv.convert.libraries.table import library_of
 from vconv.convert.libraries.transformers_backbones import is_backbone
@@ -102,7 +103,8 @@ def running_without_data(model: nn.Module, network: Network, mode: FakeTensorMod
     """
     library = library_of(network)
     plain = library.plain_attention(model, network)
-    with caches_cleared(model), mode, torch.no_grad(), plain, understood(library.name, "outputs"):
+    silent = quiet("torch._subclasses.fake_tensor", level=logging.CRITICAL)  # it logs what it then raises
+    with caches_cleared(model), mode, torch.no_grad(), plain, understood(library.name, "outputs"), silent:
         yield
 
 

@@ -7,8 +7,7 @@ the artifact's ``config.json``, so that stock timm builds the same network.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vconv.convert.libraries import timm_features
@@ -19,40 +18,27 @@ _FIXED = "fixed_input_size"
 """The entry of timm's settings that says that a network is built for one size."""
 _BUILT_FOR = "img_size"
 """The argument of the constructor that is this size."""
-Options = dict[str, Any]
+_Way = Callable[[Any, tuple[int, int]], dict[str, Any]]
+"""Returns ``model_args`` for (height, width) from the model as it came."""
 
 
-@dataclass(frozen=True)
-class _Way:
-    """A way in which networks of timm take images of another size.
-
-    Args:
-        argument: the argument of the constructor by which these networks are known; empty for any network
-            that timm does not build for one size.
-        options: returns ``model_args`` from the model as it came and (height, width).
-    """
-
-    argument: str
-    options: Callable[[Any, tuple[int, int]], Options]
-
-
-def _dynamic(stock: Any, size: tuple[int, ...] = ()) -> Options:
+def _dynamic(stock: Any, size: tuple[int, ...] = ()) -> dict[str, Any]:
     """Let timm resample the positions whenever the model runs: ``img_size`` is that of the weights."""
     return {"dynamic_img_size": True, _BUILT_FOR: list(stock.patch_embed.img_size)}
 
 
-def _built(stock: Any, size: tuple[int, int]) -> Options:
+def _built(stock: Any, size: tuple[int, int]) -> dict[str, Any]:
     return {_BUILT_FOR: list(size)}
 
 
-WAYS = (
-    _Way("strict_img_size", _built),
-    _Way("dynamic_img_size", _dynamic),
-    _Way("", lambda stock, size: {}),
-    _Way(_BUILT_FOR, _built),
-)
-"""The ways, in the order in which they are tried. A network of windows (``strict_img_size``) is built for its
-size, which decides where windows are shifted."""
+def _as_it_is(stock: Any, size: tuple[int, int]) -> dict[str, Any]:
+    return {}
+
+
+WAYS: Mapping[str, _Way] = {"strict_img_size": _built, "dynamic_img_size": _dynamic}
+"""The ways in which networks take images of another size, by the argument of their constructor, in the order
+in which they are tried. A network of windows (``strict_img_size``) is built for its size, which decides where
+windows are shifted. A network with neither argument is built for its size if timm does so, or taken as it is."""
 
 
 def image_size(config: Config, preprocessor: Config) -> tuple[int, int]:
@@ -77,13 +63,12 @@ def resized_beyond(
 ) -> Iterator[tuple[Config, Config]]:
     """Yield both configurations for a size, in every way of :data:`WAYS` that may be for this network."""
     stock: Any = describe(timm_features.whole(config))
-    given = {name for kind in type(stock).__mro__ for name in inspect.signature(kind.__init__).parameters}
-    if not (stock.pretrained_cfg.get(_FIXED) and _BUILT_FOR in given):
-        given.add("")
-    for way in WAYS:
-        if way.argument in given:
-            options = way.options(stock, size)
-            yield _making(switched(config, options) if options else config, size), preprocessor
+    makers = [vars(kind)["__init__"] for kind in type(stock).__mro__ if "__init__" in vars(kind)]
+    given = {name for make in makers for name in inspect.signature(make).parameters}
+    built = _BUILT_FOR in given and stock.pretrained_cfg.get(_FIXED)
+    for way in [way for name, way in WAYS.items() if name in given] or [_built if built else _as_it_is]:
+        options = way(stock, size)
+        yield _making(switched(config, options) if options else config, size), preprocessor
 
 
 def _making(config: Config, size: tuple[int, int]) -> Config:

@@ -203,7 +203,7 @@ def run(model: Any, network: Network, pixel_values: Tensor) -> Mapping[str, Tens
     """Run a model whose architecture is not declared; return what it gives as single tensors."""
     options = transformers_sizes.asking(transformers_sizes.unasked_size(model), pixel_values)
     if network.head == CLASSIFIER:
-        results = classified(model, pixel_values, options)
+        results: tuple[Any, ...] = classified(model, pixel_values, options)
     else:
         results = (model(pixel_values, **options),)
     found: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Replace the cubic resampling of a position embedding by two matrix products.
+"""Replace the resampling of a position embedding by two matrix products.
 
 OpenVINO computes some cubic resizings wrongly, and NPU compilers differ in the modes that they support.
 Matrix products work everywhere. The weights stay in the checkpoint; only the two small matrices are in the
@@ -11,9 +11,11 @@ Case 2: the same with antialiasing: it becomes matrix products with the filter o
         2.9 writes that of the filter without antialiasing.
 Case 3: the same to a height or width that only the run knows: the matrices are computed in the graph, by
         :mod:`vconv.convert.graphs.passes.resampling`.
-Case 4: any other ``Resize`` that is cubic and has antialiasing, or is to a size that only the run knows: an
+Case 4: a linear ``Resize`` of (1, C, H, W), which is a table and no batch of features, to a known height and
+        width, with half-pixel centres and without antialiasing: it becomes two matrix products too.
+Case 5: any other ``Resize`` that is cubic and has antialiasing, or is to a size that only the run knows: an
         error, because engines compute it differently.
-Case 5: any other ``Resize``: it stays as it is. This includes a ``Resize`` by scales, because scales may
+Case 6: any other ``Resize``: it stays as it is. This includes a ``Resize`` by scales, because scales may
         differ from the ratio of the sizes.
 """
 
@@ -28,12 +30,12 @@ from numpy.typing import NDArray
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 from vconv.convert.graphs.passes.resampling import KEYS_ANTIALIASED, Builder, CubicFilter, resampling_matrix
 
-_WANTED = {"mode": "cubic", "keep_aspect_ratio_policy": "stretch"}
+_STRETCH = "stretch"
 _DEFAULTS = {
     "mode": "nearest",
     "coordinate_transformation_mode": "half_pixel",
     "cubic_coeff_a": -0.75,
-    "keep_aspect_ratio_policy": "stretch",
+    "keep_aspect_ratio_policy": _STRETCH,
 }
 """ONNX's defaults of attributes that a node does not have; 0 for all other attributes."""
 
@@ -48,6 +50,17 @@ def cubic_matrix(size: int, resized: int, a: float = -0.75) -> NDArray[np.float3
     matrix = np.zeros((resized, size))
     for tap in range(-1, 3):
         weight = _keys(centres - (first + tap), a)
+        np.add.at(matrix, (np.arange(resized), np.clip(first + tap, 0, size - 1)), weight)
+    return matrix.astype(np.float32)
+
+
+def linear_matrix(size: int, resized: int) -> NDArray[np.float32]:
+    """Return the matrix (resized, size) that resamples a row linearly, edges repeated."""
+    centres = (np.arange(resized) + 0.5) * size / resized - 0.5
+    first = np.floor(centres).astype(int)
+    matrix = np.zeros((resized, size))
+    for tap in range(2):
+        weight = 1 - np.abs(centres - (first + tap))
         np.add.at(matrix, (np.arange(resized), np.clip(first + tap, 0, size - 1)), weight)
     return matrix.astype(np.float32)
 
@@ -73,16 +86,16 @@ def _keys(distances: NDArray[np.float64], a: float) -> NDArray[np.float64]:
 
 
 def resize_as_matmul(graph: ir.Graph, greatest: int = 0) -> int:
-    """Replace every ``Resize`` of cases 1 to 3, in place; return how many there were.
+    """Replace every ``Resize`` of cases 1 to 4, in place; return how many there were.
 
     Args:
         graph: the graph.
         greatest: the greatest height or width of an output that only the run knows; 0 if there is none.
     """
-    found = [node for node in graph if node.op_type == "Resize" and (_cubic(node) or _cubic_to_any(node))]
+    found = [node for node in graph if node.op_type == "Resize" and (_fixed(node) or _cubic_to_any(node))]
     for number, node in enumerate(found):
         name = f"resample_{number}"
-        if _cubic(node):
+        if _fixed(node):
             _replace(graph, node, name)
         else:
             _replace_for_any(graph, node, name, greatest)
@@ -110,21 +123,29 @@ def _known(sides: tuple[object, ...]) -> bool:
     return len(sides) == 2 and all(isinstance(side, int) for side in sides)
 
 
-def _cubic(node: ir.Node) -> bool:
+def _fixed(node: ir.Node) -> bool:
+    """Return whether a node is of case 1, 2 or 4."""
+    return _to_known(node, "cubic") or (
+        _to_known(node, "linear") and _plain(node) and _dimensions(node.inputs[0])[0] == 1
+    )
+
+
+def _to_known(node: ir.Node, mode: str) -> bool:
     after = _static(node.outputs[0])
-    return bool(after) and _half_pixel(node, after) and _torchs(node)
+    return bool(after) and _half_pixel(node, after) and _torchs(node, mode)
 
 
 def _cubic_to_any(node: ir.Node) -> bool:
     """Return whether a node is of case 3. From two pixels on, both kinds of half pixels are the same."""
-    return not _static(node.outputs[0]) and _half_pixel(node, (2, 2)) and _torchs(node)
+    return not _static(node.outputs[0]) and _half_pixel(node, (2, 2)) and _torchs(node, "cubic")
 
 
-def _torchs(node: ir.Node) -> bool:
-    """Return whether a node is torch's cubic interpolation of a height and width that are known."""
+def _torchs(node: ir.Node, mode: str) -> bool:
+    """Return whether a node is torch's interpolation of a height and width that are known, in this mode."""
     before, after = _dimensions(node.inputs[0]), _dimensions(node.outputs[0])
     by_size = len(node.inputs) > 3 and node.inputs[3] is not None and "axes" not in node.attributes
-    same = by_size and all(_attribute(node, name) == value for name, value in _WANTED.items())
+    same = by_size and _attribute(node, "mode") == mode
+    same = same and _attribute(node, "keep_aspect_ratio_policy") == _STRETCH
     same = same and not (_plain(node) and _attribute(node, "exclude_outside"))
     return same and bool(after) and _known(before[2:]) and before[:2] == after[:2]
 
@@ -144,6 +165,8 @@ def _replace(graph: ir.Graph, node: ir.Node, name: str) -> None:
     (height, width), (new_height, new_width) = _static(value), _static(output)
     a = float(_attribute(node, "cubic_coeff_a"))  # type: ignore[arg-type]
     matrix = partial(cubic_matrix, a=a) if _plain(node) else antialiased_matrix
+    if _attribute(node, "mode") == "linear":
+        matrix = linear_matrix
     rows = _constant(graph, f"{name}_rows", matrix(height, new_height))
     columns = _constant(graph, f"{name}_columns", matrix(width, new_width).T.copy())
     high = ir.node("MatMul", [rows, value])
@@ -181,9 +204,9 @@ def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Valu
 
 
 def _uncertain(node: ir.Node) -> bool:
-    """Return whether a ``Resize`` is of case 4, or of a case that is replaced."""
+    """Return whether a ``Resize`` is of case 5, or of a case that is replaced."""
     antialiased = _attribute(node, "mode") == "cubic" and not _plain(node)
-    return _cubic(node) or antialiased or not _known(_dimensions(node.outputs[0])[2:])
+    return _fixed(node) or antialiased or not _known(_dimensions(node.outputs[0])[2:])
 
 
 def _uncertain_left(model: ir.Model, context: PassContext) -> str:

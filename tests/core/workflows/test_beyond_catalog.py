@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 import transformers
+from narrow import PROCESSOR, SMALL, scattered
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
@@ -28,14 +29,6 @@ from vconv.types import WEIGHTS_FILE
 from vconv.validators.faults.table import FAULTS
 
 Refused = Callable[..., AbstractContextManager[None]]
-SMALL: dict[str, Any] = dict(
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=64,
-    image_size=32,
-    patch_size=16,
-)
 TEXT = dict(
     hidden_size=16,
     num_hidden_layers=1,
@@ -70,30 +63,9 @@ GELUS = {
     **{"clip": 2, "beit": 2, "convnext": 4},
 }
 """Calls of the exact GELU: one a block, by the papers of these networks; ResNet has ReLU."""
-PROCESSOR = {
-    "image_processor_type": "ViTImageProcessor",
-    "size": {"height": 32, "width": 32},
-    "image_mean": [0.5, 0.4, 0.3],
-    "image_std": [0.2, 0.3, 0.25],
-}
 SKIPPED = {f"{graph}: epsilon" for graph in ("model.onnx", "model.npu.onnx")}
 EACH = pytest.mark.parametrize("kind", GELUS)
 WITH_GELU = pytest.mark.parametrize("kind", [kind for kind, calls in GELUS.items() if calls])
-
-
-def scattered(model: nn.Module) -> nn.Module:
-    """Give a fresh model biases, LayerScales and running statistics as a trained one has them."""
-    torch.manual_seed(0)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if not tensor.is_floating_point():
-            continue
-        if "table" in name or tensor.dim() <= 1:
-            tensor.data = 0.3 * torch.randn(tensor.shape) + ("bias" not in name)
-        else:
-            tensor.data = torch.randn(tensor.shape) / tensor[0].numel() ** 0.5
-        if "running_var" in name:
-            tensor.data = tensor.data.abs() + 0.5
-    return model.eval()
 
 
 def save(kind: str, folder: Path) -> None:
@@ -248,7 +220,7 @@ def test_weights_without_a_preprocessor_are_refused(weights: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("kind", ["resnet18"])
 @pytest.mark.parametrize(
-    "option", [{"pool": "avg"}, {"periods": "library"}, {"positions": "authors"}, {"size": "64,64"}]
+    "option", [{"pool": "avg"}, {"periods": "library"}, {"positions": "authors"}, {"size": "dynamic"}]
 )
 def test_an_option_that_needs_to_know_more_is_refused(
     option: dict[str, str], weights: Path, tmp_path: Path, refused: Refused

@@ -193,7 +193,8 @@ def test_a_resize_that_is_the_graphs_output_keeps_its_name(tmp_path: Path, dista
 @pytest.mark.parametrize(
     "change",
     [
-        {"mode": "linear"},
+        {"mode": "linear", "antialias": 1},
+        {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
         {"mode": "nearest"},
         {"coordinate_transformation_mode": "align_corners"},
         {"coordinate_transformation_mode": "asymmetric"},
@@ -223,6 +224,27 @@ def test_torchs_own_half_pixels_are_the_same_but_for_a_side_of_one(
     (expected,), (found,) = (run(graph, images, tmp_path / f"{id(graph)}.onnx") for graph in graphs)
     assert distance(found, expected) < 1e-6
     assert resize_as_matmul(resize_graph((1, 2, 5, 5), (1, 2, 1, 3), **own)) == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((5, 5), (4, 3)), ((3, 7), (9, 7)), ((1, 6), (4, 2)), ((27, 27), (31, 23))]
+)
+def test_a_linear_resize_of_a_table_becomes_products_that_give_what_torch_gives(
+    before: tuple[int, int], after: tuple[int, int], tmp_path: Path, distance: Distance
+) -> None:
+    images = images_of(1, 2, *before)
+    linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    graph = resize_graph((1, 2, *before), (1, 2, *after), **linear)
+    assert resize_as_matmul(graph) == 1
+    (found,) = run(graph, images, tmp_path / "graph.onnx")
+    expected = torch.nn.functional.interpolate(torch.from_numpy(images), size=after, mode="bilinear")
+    assert distance(found, 2 * expected) < 1e-6
+
+
+def test_a_linear_resize_of_features_is_left_as_it_is() -> None:
+    linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    for batch in (2, "batch"):
+        assert resize_as_matmul(resize_graph((batch, 2, 5, 5), (batch, 2, 4, 3), **linear)) == 0
 
 
 def test_a_resize_without_attributes_is_not_cubic() -> None:

@@ -1,0 +1,255 @@
+"""Other image sizes of backbones beyond the catalog, the whole way through, against the stock libraries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import transformers
+from narrow import PROCESSOR, SMALL, scattered
+from timm.models import save_for_hf
+from torch import Tensor, nn
+
+import vconv
+from vconv.artifact import manifest
+from vconv.errors import InputError
+from vconv.runtime.inputs.images import natural_images
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE
+
+Refused = Callable[..., AbstractContextManager[None]]
+ASKED = {"interpolate_pos_encoding": True}
+VIT: dict[str, Any] = dict(embed_dim=48, depth=2, num_heads=2)
+SWIN: dict[str, Any] = dict(embed_dim=16, depths=(2,), num_heads=(2,), img_size=28)
+"""One window in each image: at another size there are several, which are shifted if it is built for them."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A narrow network, and how its own library runs it at another size.
+
+    Args:
+        size: (height, width), not square where its processor allows it.
+        model_args: timm's, as the weights are saved; None for a model of transformers.
+        make: makes the model of transformers.
+        stock: timm's options for the size, or the arguments of the call of a model of transformers.
+        chosen: what the artifact's ``model_args`` have for the size.
+        processor: further settings of the processor of transformers.
+    """
+
+    size: tuple[int, int]
+    model_args: Mapping[str, Any] | None = None
+    make: Callable[[], nn.Module] | None = None
+    stock: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
+
+
+def timms(size: tuple[int, int], args: Mapping[str, Any], **options: Any) -> Kind:
+    return Kind(size, args, stock=options, chosen=options)
+
+
+KINDS = {
+    "resnet18": timms((40, 72), dict(layers=(1, 1, 1, 1), channels=(16, 16, 32, 32))),
+    "deit3_small_patch16_224": timms(
+        (32, 80), {**VIT, "img_size": 48}, dynamic_img_size=True, img_size=[48, 48]
+    ),
+    "eva02_tiny_patch14_224": timms(
+        (70, 28), {**VIT, "img_size": 42}, dynamic_img_size=True, img_size=[42, 42]
+    ),
+    "swin_tiny_patch4_window7_224": timms((56, 28), SWIN, img_size=[56, 28]),
+    "clip": Kind(
+        (80, 48),
+        make=lambda: transformers.CLIPVisionModel(
+            transformers.CLIPVisionConfig(**SMALL)  # type: ignore[arg-type]
+        ),
+        stock=ASKED,
+        processor={
+            **{"image_processor_type": "CLIPImageProcessor", "do_center_crop": True},
+            **{"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
+        },
+    ),
+    "siglip": Kind(
+        (48, 64),
+        make=lambda: transformers.SiglipVisionModel(
+            transformers.SiglipVisionConfig(**SMALL)  # type: ignore[arg-type]
+        ),
+        stock=ASKED,
+    ),
+    "deit": Kind(
+        (48, 64),
+        make=lambda: transformers.DeiTModel(transformers.DeiTConfig(**SMALL)),
+        stock=ASKED,
+    ),
+    "beit": Kind(
+        (64, 48),
+        make=lambda: transformers.BeitForImageClassification(
+            transformers.BeitConfig(**SMALL, use_relative_position_bias=True, num_labels=5)
+        ),
+    ),
+    "swin": Kind(
+        (80, 40),
+        make=lambda: transformers.SwinModel(
+            transformers.SwinConfig(image_size=32, embed_dim=16, depths=[2], num_heads=[2], window_size=4)
+        ),
+    ),
+    "convnext": Kind(
+        (64, 64),
+        make=lambda: transformers.ConvNextModel(
+            transformers.ConvNextConfig(hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1], image_size=32)
+        ),
+        processor={
+            **{"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.875},
+            "size": {"shortest_edge": 32},
+        },
+    ),
+}
+EACH = pytest.mark.parametrize("kind", KINDS)
+
+
+def save(kind: str, folder: Path) -> None:
+    made = KINDS[kind]
+    if made.make is None:
+        args = dict(made.model_args or {})
+        side = args.get("img_size", 224)
+        overlay = {"input_size": (3, side, side)}
+        model = scattered(timm.create_model(kind, pretrained_cfg_overlay=overlay, **args))
+        save_for_hf(model, folder, model_args=args, safe_serialization=True)
+        return
+    scattered(made.make()).save_pretrained(folder)  # type: ignore[operator]
+    (folder / PREPROCESSOR_FILE).write_text(json.dumps({**PROCESSOR, **made.processor}))
+
+
+@pytest.fixture
+def weights(kind: str, once: Callable[..., Path]) -> Path:
+    return once(f"sized-weights-{kind}", lambda path: save(kind, path / kind)) / kind
+
+
+@pytest.fixture
+def artifact(kind: str, weights: Path, once: Callable[..., Path]) -> Path:
+    """The artifact of these weights at the other size; it must not be changed."""
+    size = KINDS[kind].size
+    return once(f"sized-{kind}", lambda path: vconv.export(str(weights), out=path / kind, size=size)) / kind
+
+
+def loaded(kind: str, folder: Path, **options: Any) -> Any:
+    if KINDS[kind].make is None:
+        return timm.create_model(f"local-dir:{folder}", pretrained=True, **options).eval()
+    classified = kind == "beit"
+    factory = transformers.AutoModelForImageClassification if classified else transformers.AutoModel
+    return factory.from_pretrained(folder, attn_implementation="eager").eval()
+
+
+@torch.no_grad()
+def given_by(kind: str, model: Any, pixel_values: Tensor) -> dict[str, Tensor]:
+    """What a stock model itself gives for pixel values, by vconv's names."""
+    if KINDS[kind].make is None:
+        features = model.forward_features(pixel_values)
+        logits = {"logits": model.forward_head(features)} if model.num_classes else {}
+        return {"last_hidden_state": features, **logits}
+    result = model(pixel_values, **KINDS[kind].stock)
+    names = {"last_hidden_state": "last_hidden_state", "pooler_output": "pooled", "logits": "logits"}
+    found = {ours: getattr(result, theirs, None) for theirs, ours in names.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def pixel_values_of(kind: str) -> Any:
+    return np.random.default_rng(0).normal(size=(3, 3, *KINDS[kind].size)).astype(np.float32)
+
+
+@EACH
+@pytest.mark.parametrize("variant", ["onnx-fp32", "patched-torch-fp32"])
+def test_a_variant_gives_what_the_stock_library_gives_at_that_size(
+    kind: str, variant: str, weights: Path, artifact: Path
+) -> None:
+    options = KINDS[kind].stock if KINDS[kind].make is None else {}
+    pixel_values = pixel_values_of(kind)
+    expected = given_by(kind, loaded(kind, weights, **options), torch.from_numpy(pixel_values))
+    with vconv.load(artifact, variant=variant) as session:
+        assert session.size == KINDS[kind].size
+        actual = session(pixel_values)
+    assert expected and set(expected) <= set(actual)
+    for name, value in expected.items():
+        assert actual[name].shape == value.shape
+        difference = np.linalg.norm(actual[name].astype(np.float64) - value.numpy())
+        assert difference < 1e-5 * np.linalg.norm(value.numpy()), name
+
+
+@EACH
+def test_the_stock_library_runs_the_artifact_at_that_size(kind: str, weights: Path, artifact: Path) -> None:
+    options = KINDS[kind].stock if KINDS[kind].make is None else {}
+    pixel_values = torch.from_numpy(pixel_values_of(kind))
+    expected = given_by(kind, loaded(kind, weights, **options), pixel_values)
+    actual = given_by(kind, loaded(kind, artifact), pixel_values)
+    for name, value in expected.items():
+        assert torch.linalg.vector_norm(actual[name] - value) < 1e-5 * torch.linalg.vector_norm(value)
+    args = json.loads((artifact / CONFIG_FILE).read_text()).get("model_args", {})
+    assert {key: args.get(key) for key in KINDS[kind].chosen} == KINDS[kind].chosen
+
+
+@EACH
+def test_the_size_is_recorded_and_the_original_is_found_again(
+    kind: str, weights: Path, artifact: Path, tmp_path: Path
+) -> None:
+    made, size = manifest.load(artifact), KINDS[kind].size
+    assert (made.size, made.source.size) == (size, size)
+    assert made.source.resampling_asked is (KINDS[kind].stock == ASKED)
+    card = (artifact / "README.md").read_text()
+    assert ("interpolate_pos_encoding=True" in card) is made.source.resampling_asked
+    original = json.loads((artifact / "original" / CONFIG_FILE).read_text())
+    assert original == json.loads((weights / CONFIG_FILE).read_text())
+    path = shutil.copytree(artifact, tmp_path / "copied")
+    assert vconv.validate(path, weights, quick=True).status == "passed"
+
+
+@EACH
+def test_images_are_prepared_at_that_size_and_no_resize_is_left(kind: str, artifact: Path) -> None:
+    stock = {record.variant: record.graph for record in manifest.load(artifact).variants if record.graph}
+    assert all("Resize" not in graph.operators for graph in stock.values())
+    with vconv.load(artifact, variant="onnx-fp32") as session:
+        assert np.isfinite(session(natural_images(1, 5))["last_hidden_state"]).all()
+
+
+@pytest.mark.parametrize("kind", ["deit3_small_patch16_224", "clip"])
+def test_weights_that_were_left_out_are_filled_in_again(kind: str, weights: Path, tmp_path: Path) -> None:
+    vconv.export(str(weights), out=tmp_path / "made", size=KINDS[kind].size, without_weights=True)
+    vconv.fill(tmp_path / "made", weights)
+    with vconv.load(tmp_path / "made", variant="onnx-fp32") as session:
+        assert session.size == KINDS[kind].size
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "fragments"),
+    [
+        ("resnet18", "dynamic", ("whether its tokens form a grid", "fix: give one size")),
+        ("resnet18", "9000,64", ("--size is out of range", "1 to 8192")),
+        ("deit3_small_patch16_224", "50,48", ("Input height (50) should be divisible by patch size (16)",)),
+        ("swin", "0,8", ("--size is out of range",)),
+        ("convnext", "64,32", ("got 64,32", "expected a square", "give --size 64,64 or --size 32,32")),
+    ],
+)
+def test_a_size_that_the_library_does_not_run_is_refused(
+    kind: str, size: str, fragments: tuple[str, ...], weights: Path, tmp_path: Path, refused: Refused
+) -> None:
+    with refused(InputError, *fragments):
+        vconv.export(str(weights), out=tmp_path / "out", size=size)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["clip"])
+def test_without_the_option_a_size_that_needs_to_be_asked_for_is_refused(
+    weights: Path, tmp_path: Path, refused: Refused
+) -> None:
+    path = shutil.copytree(weights, tmp_path / "other")
+    settings = {**PROCESSOR, "size": {"height": 48, "width": 64}}
+    (path / PREPROCESSOR_FILE).write_text(json.dumps(settings))
+    with refused(InputError, "does not fit the position embedding", "or give --size 48,64"):
+        vconv.export(str(path), out=tmp_path / "out")
