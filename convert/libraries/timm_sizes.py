@@ -38,7 +38,8 @@ def _as_it_is(stock: Any, size: tuple[int, int]) -> dict[str, Any]:
 WAYS: Mapping[str, _Way] = {"strict_img_size": _built, "dynamic_img_size": _dynamic}
 """The ways in which networks take images of another size, by the argument of their constructor, in the order
 in which they are tried. A network of windows (``strict_img_size``) is built for its size, which decides where
-windows are shifted. A network with neither argument is built for its size if timm does so, or taken as it is."""
+windows are shifted. A network with neither argument is built for its size if timm does so, or left as it is.
+"""
 
 
 def image_size(config: Config, preprocessor: Config) -> tuple[int, int]:

@@ -18,6 +18,8 @@ _ASK = "interpolate_pos_encoding"
 """The argument that asks a model to resample its position embedding for the size of the images."""
 _LEARNED = "position_embed"
 """Part of the name of every learned position embedding that this argument is for."""
+_SIDE = "image_size"
+"""The entry of a configuration with the size that the position embedding is stored for."""
 _SQUARE = "crop_pct"
 """The setting of processors of ConvNeXt's kind, which make squares unless they have a size of the crop."""
 
@@ -29,9 +31,10 @@ def unasked_size(model: Any) -> tuple[int, int] | None:
     """
     stock: nn.Module = model
     learned = any(_LEARNED in name for name, _ in stock.named_parameters())
-    if not learned or _ASK not in inspect.signature(stock.forward).parameters:
+    config: Config = model.config.to_dict()
+    if not learned or _SIDE not in config or _ASK not in inspect.signature(stock.forward).parameters:
         return None
-    return sides(model.config.to_dict(), "image_size")
+    return sides(config, _SIDE)
 
 
 def asking(own: tuple[int, int] | None, pixel_values: Tensor) -> Mapping[str, bool]:

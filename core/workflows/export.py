@@ -110,9 +110,10 @@ def export(
             further with the periods of its library.
         positions: whose kernel resamples the position embedding of a DINOv2 without registers for images of
             another size than its own: ``library``, the default, when the model runs, or ``authors``, once.
-        size: ``H,W`` or (height, width) of the images, both multiples of the patch; by default, the size that
-            the image processor makes. With ``dynamic``, or ``dynamic:H,W``, ``model.onnx`` takes images of
-            any size, and all else has that size.
+        size: ``H,W`` or (height, width) of the images, both multiples of the patch, or any that the library
+            runs where no grid of patches is known; by default, the size that the image processor makes. With
+            ``dynamic``, or ``dynamic:H,W``, ``model.onnx`` takes images of any size, and all else has that
+            size.
         outputs: the outputs of every variant, such as ``pooled,cls,feature_map:3,6,9,12,attention:12``, or a
             list of such texts; by default, those that the network has. See docs/weights.md.
         layout: whose names and shapes the artifact's weights get, ``transformers`` or ``timm``; by default,

@@ -128,6 +128,11 @@ def save(kind: str, folder: Path) -> None:
     (folder / PREPROCESSOR_FILE).write_text(json.dumps({**PROCESSOR, **made.processor}))
 
 
+def saved(kind: str, folder: Path) -> Path:
+    save(kind, folder / kind)
+    return folder / kind
+
+
 @pytest.fixture
 def weights(kind: str, once: Callable[..., Path]) -> Path:
     return once(f"sized-weights-{kind}", lambda path: save(kind, path / kind)) / kind
@@ -242,6 +247,52 @@ def test_a_size_that_the_library_does_not_run_is_refused(
     with refused(InputError, *fragments):
         vconv.export(str(weights), out=tmp_path / "out", size=size)
     assert not (tmp_path / "out").exists()
+
+
+BARE: dict[str, tuple[dict[str, Any], str]] = {
+    "timm": (
+        {
+            "architecture": "beit_base_patch16_224",
+            "model_args": {**VIT, "img_size": 48},
+            "pretrained_cfg": {"input_size": [3, 48, 48], "fixed_input_size": True},
+        },
+        "it has another shape of blocks.0.attn.relative_position_bias_table",
+    ),
+    "transformers": (
+        transformers.LevitConfig(
+            image_size=64, hidden_sizes=[16, 16, 16], num_attention_heads=[1, 1, 1], depths=[1, 1, 1]
+        ).to_dict(),
+        "got 96x64: RuntimeError",
+    ),
+}
+"""Configurations of networks that the library runs with the same weights at one size only."""
+
+
+@pytest.mark.parametrize("library", BARE)
+def test_a_network_for_one_size_is_refused_in_one_line_and_nothing_else_is_said(
+    library: str, tmp_path: Path, refused: Refused, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config, reason = BARE[library]
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    (folder / PREPROCESSOR_FILE).write_text(json.dumps({**PROCESSOR, "size": {"height": 64, "width": 64}}))
+    with refused(InputError, "--size does not apply to this system", reason, f"{library} runs it", "omit"):
+        vconv.export(str(folder), "synthetic:0", tmp_path / "out", size="96,64")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_feature_maps_of_timm_are_those_of_the_size(tmp_path: Path) -> None:
+    """Both options are in the artifact's configuration."""
+    args = {"layers": (1, 1, 1, 1), "channels": (16, 16, 32, 32)}
+    vconv.export(
+        str(saved("resnet18", tmp_path)), out=tmp_path / "out", size="40,72", outputs="raw_feature_map:3,5"
+    )
+    model = timm.create_model("resnet18", features_only=True, out_indices=(2, 4), **args)
+    shapes = [tuple(one.shape[1:]) for one in model(torch.zeros(1, 3, 40, 72))]
+    with vconv.load(tmp_path / "out", variant="onnx-fp32") as session:
+        found = session(np.zeros((1, 3, 40, 72), np.float32))
+    assert [one.shape[1:] for one in found.values()] == shapes
 
 
 @pytest.mark.parametrize("kind", ["clip"])
