@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from vconv.errors import InputError
 from vconv.printable import printable
 from vconv.runtime.inputs.pictures import UnreadableError, open_picture
-from vconv.types import Say, silent
+from vconv.types import Array, Say, silent
 
 GREATEST_COUNT = 64
 """The most photographs of one run: their pixel values and all outputs are held in memory."""
@@ -150,6 +151,12 @@ def natural_image(seed: int) -> Image.Image:
         InputError: the seed is negative.
     """
     require_seed(seed)
+    return Image.fromarray(_natural_levels(seed))
+
+
+@functools.lru_cache(maxsize=8)  # one validation asks for the same few images again and again
+def _natural_levels(seed: int) -> Array:
+    """Return the levels (H, W, 3) of a made-up image; they cannot be changed."""
     height, width = NATURAL_SIZE
     generator = np.random.Generator(np.random.PCG64([seed, 1987]))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
@@ -159,7 +166,9 @@ def natural_image(seed: int) -> Image.Image:
     planes /= planes.std(axis=(1, 2), keepdims=True)
     channels = 0.9 * planes[:1] + 0.45 * planes[1:]
     pixels = np.clip(115.0 + 60.0 * channels, 0, 255).round().astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    levels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    levels.flags.writeable = False
+    return levels
 
 
 def natural_images(count: int, seed: int) -> list[Image.Image]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable, Mapping
 
@@ -17,6 +18,11 @@ WIDE = (90, 60)
 
 
 def colours() -> Image.Image:
+    return _colours().copy()
+
+
+@functools.cache
+def _colours() -> Image.Image:
     return natural_image(2).resize(WIDE)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vconv.errors import InputError
+from vconv.runtime.inputs import images
 from vconv.runtime.inputs.images import (
     GREATEST_COUNT,
     NATURAL_SIZE,
@@ -43,7 +44,16 @@ def test_the_amplitude_of_a_made_up_image_falls_as_one_over_frequency(seed: int,
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_one_seed_gives_one_image(seed: int) -> None:
-    assert natural_image(seed).tobytes() == natural_image(seed).tobytes()
+    first = natural_image(seed).tobytes()
+    images._natural_levels.cache_clear()
+    assert natural_image(seed).tobytes() == first
+
+
+def test_who_draws_into_an_image_does_not_change_the_next_one() -> None:
+    first = natural_image(0)
+    before = first.tobytes()
+    first.paste((255, 0, 0), (0, 0, 100, 100))
+    assert natural_image(0).tobytes() == before != first.tobytes()
 
 
 def test_different_seeds_give_images_that_have_nothing_in_common() -> None:
@@ -54,6 +64,7 @@ def test_different_seeds_give_images_that_have_nothing_in_common() -> None:
 def test_the_generator_of_numpy_is_left_alone() -> None:
     np.random.seed(5)
     expected = np.random.get_state()[1].tobytes()
+    images._natural_levels.cache_clear()
     natural_image(0)
     assert np.random.get_state()[1].tobytes() == expected
 

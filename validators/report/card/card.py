@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -96,6 +97,7 @@ def render(
     return _tidied(environment.get_template(f"card.{language}.md").render(context))
 
 
+@functools.cache  # to compile the templates takes longer than to render them
 def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 

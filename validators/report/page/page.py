@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vconv.validators.report.document import Report
 from vconv.validators.report.page.gallery import Gallery
 from vconv.validators.report.page.views import agreement, insight, provenance, speed
 from vconv.validators.report.page.views.verdict import verdict
 from vconv.validators.report.saving import ReportFile
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _PAGE = "page.html"
@@ -29,6 +33,15 @@ def render(report: Report, saved: ReportFile, gallery: Gallery) -> bytes:
         saved: its JSON file.
         gallery: the images of the validation, and the maps of the variants.
     """
+    from markupsafe import Markup
+
+    environment = _environment()
+    style = Markup((_TEMPLATES / "page.css").read_text("utf-8"))
+    return environment.get_template(_PAGE).render(style=style, **sections(report, saved, gallery)).encode()
+
+
+@functools.cache  # to compile the templates takes longer than to render them
+def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
 
@@ -44,8 +57,7 @@ def render(report: Report, saved: ReportFile, gallery: Gallery) -> bytes:
         _FIGURE.sub(r'<span class="unbroken">\g<0></span>', str(escape(text)))
     )
     environment.globals["glyphs"] = GLYPHS
-    style = Markup((_TEMPLATES / "page.css").read_text("utf-8"))
-    return environment.get_template(_PAGE).render(style=style, **sections(report, saved, gallery)).encode()
+    return environment
 
 
 def sections(report: Report, saved: ReportFile, gallery: Gallery) -> dict[str, Any]:
