@@ -126,6 +126,15 @@ def no_bias(bias: Tensor, _: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def no_biases(biases: Sequence[Tensor], model: nn.Module) -> Iterator[None]:
+    """Drop several biases."""
+    with contextlib.ExitStack() as dropped:
+        for bias in biases:
+            dropped.enter_context(no_bias(bias, model))
+        yield
+
+
+@contextlib.contextmanager
 def bgr(model: nn.Module) -> Iterator[None]:
     """Take the images' channels in reverse."""
     (first,) = (module for module in model.modules() if isinstance(module, nn.Conv2d))
@@ -169,8 +178,10 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "tanh GELU, all blocks": Fault(lambda model: [partial(tanh_gelu, activations(model))], (FP32,)),
     "value bias dropped, one block": Fault(
-        lambda model: [partial(no_bias, bias) for bias in value_biases(model)],
-        (FP32, HF32, CUBE_FP16, FP16, BF16),
+        lambda model: [partial(no_bias, bias) for bias in value_biases(model)], (FP32, HF32, CUBE_FP16, FP16)
+    ),
+    "value bias dropped, all blocks": Fault(
+        lambda model: [partial(no_biases, found)] if (found := value_biases(model)) else [], (BF16,)
     ),
     "images in BGR": Fault(lambda model: [bgr], (FP32, HF32, CUBE_FP16, FP16, BF16, INT8)),
 }
