@@ -119,6 +119,7 @@ def trace(
     ):
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, (images,), strict=False, dynamic_shapes=(dynamic,))
+        _mean_over_rows(program)
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -144,6 +145,18 @@ def trace(
             greatest_grid=bounds.greatest // bounds.multiple if bounds else 0,
         )
         return _passed(traced, passes.TRACED_AT_ANY_SIZE if bounds else passes.TRACED, context)
+
+
+def _mean_over_rows(program: torch.export.ExportedProgram) -> None:
+    """Write the pooling of rows to one value as a mean, in place.
+
+    torch takes it apart into a mean and ``as_strided``, which becomes a loop in graphs of torch 2.9, and a
+    ``Gather`` in those of later versions.
+    """
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.adaptive_avg_pool1d.default and list(node.args[1]) == [1]:
+            node.target, node.args = torch.ops.aten.mean.dim, (node.args[0], [-1], True)
+    program.graph_module.recompile()
 
 
 def write_graph(

@@ -382,3 +382,20 @@ def test_an_export_that_returns_no_program_is_an_error(
     monkeypatch.setattr(tracing.torch.onnx, "export", lambda *_, **__: None)
     with pytest.raises(RuntimeError, match=r"torch\.onnx\.export returned no program"):
         again(exported_small, copied(exported_small.folder, tmp_path / "none"))
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_pooling_rows_to_one_value_is_a_mean_and_any_other_pooling_stays(length: int) -> None:
+    class Pooling(torch.nn.Module):
+        def forward(self, rows: Tensor) -> Tensor:
+            return torch.nn.functional.adaptive_avg_pool1d(rows.transpose(1, 2), length)
+
+    rows = torch.randn(3, 8, 5)
+    program = torch.export.export(Pooling(), (rows,), strict=False)
+    tracing._mean_over_rows(program)
+    pooled = program.run_decompositions()
+    targets = {node.target for node in pooled.graph.nodes}
+    assert torch.ops.aten.as_strided.default not in targets
+    assert (torch.ops.aten.mean.dim in targets) == (length == 1)
+    expected = rows.reshape(3, length, -1, 5).mean(2).transpose(1, 2)
+    torch.testing.assert_close(pooled.module()(rows), expected, rtol=0, atol=1e-6)
