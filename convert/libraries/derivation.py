@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import functools
 import json
-import operator
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from vconv.convert.architectures.base import CLASSIFIER, Kind, Observed, Shapes
 from vconv.convert.architectures.outputs import OUTPUTS, place_of
@@ -30,58 +26,13 @@ from vconv.convert.layouts.derived import Stored, derived
 from vconv.convert.libraries import models
 from vconv.convert.libraries.module_kinds import kind_of
 from vconv.convert.libraries.table import LIBRARIES
+from vconv.convert.libraries.watch import Watch
 from vconv.convert.network import Network
 from vconv.errors import InputError, WeightsError
-from vconv.types import CONFIG_FILE, Config
+from vconv.types import CHANNELS, CONFIG_FILE, Config
 
 _FRAMES = 2
 """Images of the batch that a model is run on: one image may be treated in another way."""
-
-
-class Watch(TorchDispatchMode):
-    """Counts exact GELUs, and follows which tensors results depend on, while it is active.
-
-    Args:
-        watched: the tensors of interest, by name. A tensor with several names goes by the last, as it does
-            in a graph of torch.
-    """
-
-    def __init__(self, watched: Mapping[str, torch.Tensor] | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.kernels = self.spelled_out = 0
-        self.random = ""
-        self._names = {id(tensor): name for name, tensor in (watched or {}).items()}
-        self._bits = {name: 1 << place for place, name in enumerate(self._names.values())}
-        self._from = {number: self._bits[name] for number, name in self._names.items()}
-        self._anywhere = 0
-        self._seen: list[torch.Tensor] = []  # kept, so that no other tensor gets the identity of one of them
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = func.overloadpacket.__name__
-        if named == "gelu" and (kwargs or {}).get("approximate", "none") == "none":
-            self.kernels += 1
-        self.spelled_out += named == "erf"
-        if torch.Tag.nondeterministic_seeded in func.tags and "scaled_dot_product" not in named:
-            self.random = self.random or named
-        result = func(*args, **(kwargs or {}))
-        given, made = self._tensors((args, kwargs)), self._tensors(result)
-        bits = functools.reduce(operator.or_, (self._from.get(id(one), 0) for one in given), 0)
-        for one in made:
-            self._from[id(one)] = self._from.get(id(one), 0) | bits
-        if func._schema.is_mutable:  # whatever shares memory with what was changed depends on it too
-            self._anywhere |= bits
-        self._seen += made
-        return result
-
-    @staticmethod
-    def _tensors(values: Any) -> list[torch.Tensor]:
-        return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
-
-    def used_by(self, results: Any) -> set[str]:
-        """Return the names of the tensors that results depend on."""
-        found = (self._from.get(id(one), 0) for one in self._tensors(results))
-        bits = functools.reduce(operator.or_, found, self._anywhere)
-        return {name for name, bit in self._bits.items() if bits & bit}
 
 
 @dataclass(frozen=True)
@@ -105,6 +56,7 @@ class _Seen:
     spelled_out: int
     one_of_several: bool
     unasked_size: tuple[int, int] | None
+    cut_off: int
 
 
 def derive(config: Config, library: str, name: str, keys: Iterable[str] = ()) -> Network:
@@ -209,6 +161,11 @@ def _shapes_at(text: str, library: str, size: tuple[int, int]) -> Shapes:
         ) from error
 
 
+def cut_off(network: Network, size: tuple[int, int]) -> int:
+    """Return the side of the patches that images of a size are cut into if a rest is left; else 0."""
+    return _seen(json.dumps(dict(network.config), sort_keys=True), network.library, size).cut_off
+
+
 @functools.lru_cache(maxsize=64)
 def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
     """Build the model of a configuration without weights, and run it once without data."""
@@ -218,6 +175,10 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
     nothing = Network(derived("", library, ()), library, config, blank, beyond.head(config))
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     model = models.built_without_weights(config, nothing, mode)
+    unasked = beyond.unasked_size(model)
+    if unasked and _runs(model, nothing, mode, (2 * unasked[0], unasked[1])):
+        unasked = None
+    nothing = replace(nothing, known=replace(blank, unasked_size=unasked))
     watch = Watch(dict(_state(model)))
     with models.running_without_data(model, nothing, mode), watch:
         given = LIBRARIES[library].run(model, nothing, torch.empty(_FRAMES, beyond.images(config)[0], *size))
@@ -241,8 +202,18 @@ def _seen(text: str, library: str, size: tuple[int, int]) -> _Seen:
     )
     if whole:
         tensors = tuple(_with_unused(tensors, whole))
-    several, unasked = beyond.is_one_of_several(model), beyond.unasked_size(model)
-    return _Seen(tensors, found, watch.kernels, watch.spelled_out, several, unasked)
+    several = beyond.is_one_of_several(model)
+    return _Seen(tensors, found, watch.kernels, watch.spelled_out, several, unasked, watch.cut_off)
+
+
+def _runs(model: nn.Module, network: Network, mode: FakeTensorMode, size: tuple[int, int]) -> bool:
+    """Return whether a library runs a model on images of a size as it is, without being asked to."""
+    try:
+        with models.running_without_data(model, network, mode):
+            LIBRARIES[network.library].run(model, network, torch.empty(1, CHANNELS, *size))
+    except WeightsError:
+        return False
+    return True
 
 
 def _with_unused(tensors: Iterable[_Tensor], whole: nn.Module) -> Iterator[_Tensor]:

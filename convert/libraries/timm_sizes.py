@@ -12,6 +12,7 @@ from typing import Any
 
 from vconv.convert.libraries import timm_features
 from vconv.convert.libraries.timm_described import describe, preprocessing, switched
+from vconv.errors import WeightsError
 from vconv.types import CHANNELS, Config
 
 _FIXED = "fixed_input_size"
@@ -69,7 +70,22 @@ def resized_beyond(
     built = _BUILT_FOR in given and stock.pretrained_cfg.get(_FIXED)
     for way in [way for name, way in WAYS.items() if name in given] or [_built if built else _as_it_is]:
         options = way(stock, size)
+        if way is _built and not _same_weights(config, stock, (2 * size[0], size[1])):
+            continue
         yield _making(switched(config, options) if options else config, size), preprocessor
+
+
+def _same_weights(config: Config, stock: Any, size: tuple[int, int]) -> bool:
+    """Return whether a network has the same parameters if it is built for a size with more tokens.
+
+    If not, equal shapes prove nothing: a table may have as many rows at another size, in another order.
+    """
+    try:
+        built = describe(timm_features.whole(switched(config, _built(stock, size))))
+    except WeightsError:
+        return False
+    shapes, own = ({key: one.shape for key, one in net.named_parameters()} for net in (built, stock))
+    return shapes == own
 
 
 def _making(config: Config, size: tuple[int, int]) -> Config:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vconv.convert.architectures.base import CLASSIFIER
 from vconv.convert.architectures.outputs import TOKENS
+from vconv.convert.architectures.sizes import unasked_size
 from vconv.convert.libraries import transformers_sizes
 from vconv.convert.libraries.base import Beyond, stock_transformers
 from vconv.convert.libraries.transformers_config import sides
@@ -201,7 +202,7 @@ def classified(model: Any, pixel_values: Tensor, options: Mapping[str, Any]) -> 
 
 def run(model: Any, network: Network, pixel_values: Tensor) -> Mapping[str, Tensor]:
     """Run a model whose architecture is not declared; return what it gives as single tensors."""
-    options = transformers_sizes.asking(transformers_sizes.unasked_size(model), pixel_values)
+    options = transformers_sizes.asking(unasked_size(network), pixel_values)
     if network.head == CLASSIFIER:
         results: tuple[Any, ...] = classified(model, pixel_values, options)
     else:

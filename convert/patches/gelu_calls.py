@@ -22,8 +22,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from vconv.convert.libraries import models
-from vconv.convert.libraries.derivation import Watch
 from vconv.convert.libraries.table import library_of
+from vconv.convert.libraries.watch import Watch
 from vconv.convert.network import Network
 from vconv.convert.patches.base import Site, Undo
 

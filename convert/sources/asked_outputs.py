@@ -111,6 +111,7 @@ def asking(network: Network, names: Iterable[str]) -> Network:
             )
     if network.observed:
         return _all_of(network, names, own)
+    _require_different(network, names)
     asked = replace(network, asked=names)
     needed = Needed.by(asked)
     if not needed.blocks and not needed.attention:
@@ -121,6 +122,18 @@ def asking(network: Network, names: Iterable[str]) -> Network:
             fix="name a further output",
         )
     return asked
+
+
+def _require_different(network: Network, names: tuple[str, ...]) -> None:
+    """Refuse two names of the same feature map: no final norm tells the stages of a ConvNeXt apart."""
+    same = [name for name in names if network.stages and f"{RAW}{name}" in names]
+    if same:
+        raise OutputsError(
+            f"{_OPTION} names the same output twice",
+            got=f"{same[0]} and {RAW}{same[0]}, which are the same for a {network.layout.family}",
+            expected="each output once",
+            fix="leave one of them out",
+        )
 
 
 def _further(network: Network) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vconv.convert.architectures.base import GREATEST_SIDE, Capability
 from vconv.convert.architectures.outputs import output_shapes
 from vconv.convert.architectures.sizes import fixed_size
+from vconv.convert.libraries import derivation
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
 from vconv.convert.sources.base import Source
@@ -58,11 +59,15 @@ def _sized_beyond(source: Source, size: SizeRequest) -> Source:
     for config, preprocessor in source.library.beyond.resized(source.config, source.preprocessor, size.fixed):
         refusal = _refusal(source, config, size.fixed)
         if not refusal:
-            return source.configured(config, preprocessor, size=size)
+            made = source.configured(config, preprocessor, size=size)
+            patch = derivation.cut_off(made.network, size.fixed) if size.fixed != source.image_size else 0
+            size.require_fitting(patch or 1)
+            return made
         refusals.append(refusal)
     own = "{}x{}".format(*source.image_size)
+    refusals = refusals or ["a network that is built for one size, which decides the shape of its tensors"]
     raise InputError(
-        _REFUSED,
+        f"{source.library.name} does not run this network at this size",
         got="; ".join(dict.fromkeys(refusals)),
         expected=f"a size at which {source.library.name} runs it with the same weights, such as {own}",
         fix="omit --size, or give another size",
@@ -75,7 +80,7 @@ def _refusal(source: Source, config: Config, size: tuple[int, int]) -> str:
         made = network(config, source.original)
         output_shapes(made, 1, size)
     except VconvError as error:
-        return str(error.got)
+        return str(error.got).rstrip(": ")
     before, after = _shapes(source.network), _shapes(made)
     changed = next((key for key in {**before, **after} if after.get(key) != before.get(key)), "")
     return f"built for {size[0]}x{size[1]}, it has another shape of {changed}" if changed else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +27,9 @@ PERCENTILES = (
     "percentile, and it would be the slowest run alone"
 )
 """Why a percentile is missing: see :data:`vconv.runtime.timing.clocks.LEAST_FOR`."""
+
+_IMAGES_CHECKED = f"{FROM_IMAGES.path}: preprocessing"
+"""The check of a graph that takes images that is skipped if the graph was not run."""
 
 IS_REFERENCE = "not judged: it is the reference"
 """How the reason of the original begins where variants are compared with it as it is."""
@@ -85,11 +89,14 @@ def short_name(row: PlacedVariant) -> str:
 
 def from_images(checks: Iterable[CheckedPart]) -> str:
     """Say how the graph that takes images was judged, apart from the others; empty without one."""
-    found = [check.status for check in checks if check.name.startswith(f"{FROM_IMAGES.path}: ")]
+    found = {check.name: check.status for check in checks if check.name.startswith(f"{FROM_IMAGES.path}: ")}
     if not found:
         return ""
-    worst = next((one for one in (Status.FAILED, Status.SKIPPED) if one in found), Status.PASSED)
-    return f"{FROM_IMAGES.name}: {worst}, by {len(found)} checks; it is not timed"
+    counts = Counter(found.values())
+    status = Status.FAILED if counts[Status.FAILED] else found.get(_IMAGES_CHECKED, Status.PASSED)
+    skipped = f"; {counts[Status.SKIPPED]} skipped" if counts[Status.SKIPPED] else ""
+    run = len(found) - counts[Status.SKIPPED]
+    return f"{FROM_IMAGES.name}: {status}, by {run} checks{skipped}; it is not timed"
 
 
 def named(row: NamedVariant) -> str:

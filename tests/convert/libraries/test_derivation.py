@@ -17,8 +17,9 @@ from torch import nn
 
 import vconv
 from vconv.convert.libraries import models, widening
-from vconv.convert.libraries.derivation import Watch, integers_and_tied
+from vconv.convert.libraries.derivation import integers_and_tied
 from vconv.convert.libraries.readers import network
+from vconv.convert.libraries.watch import Watch
 from vconv.convert.patches import gelu_calls
 from vconv.convert.sources import module_recipe
 from vconv.convert.sources.recipes.table import LATEST

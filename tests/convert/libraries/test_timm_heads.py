@@ -11,9 +11,9 @@ import torch
 from examples import EXAMPLES
 
 from vconv.convert.architectures.base import Observed
-from vconv.convert.libraries.derivation import Watch
 from vconv.convert.libraries.readers import network
 from vconv.convert.libraries.timm_models import LIBRARY
+from vconv.convert.libraries.watch import Watch
 
 MODELS: dict[str, dict[str, Any]] = {
     "mambaout_femto": dict(depths=(1, 1, 1, 1), dims=(8, 16, 16, 16)),

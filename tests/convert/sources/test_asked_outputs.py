@@ -14,7 +14,7 @@ from vconv.convert.layouts.derived import Stored, derived
 from vconv.convert.libraries.readers import network
 from vconv.convert.network import Network
 from vconv.convert.sources.asked_outputs import asking, read_outputs
-from vconv.errors import InputError, UnknownNameError
+from vconv.errors import InputError, OutputsError, UnknownNameError
 
 Refused = Callable[..., Any]
 
@@ -145,3 +145,9 @@ def test_only_what_outputs_need_must_be_in_a_graph() -> None:
         ("feature_map_5", "attention_4"): 5,
     }
     assert {asked: gelus_needed(asking(net, asked)) for asked in counts} == counts
+
+
+@pytest.mark.parametrize("system", ["dinov3-convnext-tiny"], indirect=True)
+def test_the_same_feature_map_under_two_names_is_refused(system: System, refused: Refused) -> None:
+    with refused(OutputsError, "the same output twice", "feature_map_2 and raw_feature_map_2", "leave one"):
+        asking(network(system.config), ("feature_map_2", "raw_feature_map_1", "raw_feature_map_2"))

@@ -88,6 +88,12 @@ KINDS = {
             transformers.BeitConfig(**SMALL, use_relative_position_bias=True, num_labels=5)
         ),
     ),
+    "beit with a position embedding": Kind(
+        (64, 48),
+        make=lambda: transformers.BeitModel(
+            transformers.BeitConfig(**SMALL, use_absolute_position_embeddings=True)
+        ),
+    ),
     "swin": Kind(
         (80, 40),
         make=lambda: transformers.SwinModel(
@@ -232,6 +238,8 @@ def test_weights_that_were_left_out_are_filled_in_again(kind: str, weights: Path
         ("resnet18", "9000,64", ("--size is out of range", "1 to 8192")),
         ("deit3_small_patch16_224", "50,48", ("Input height (50) should be divisible by patch size (16)",)),
         ("swin", "0,8", ("--size is out of range",)),
+        ("clip", "33,32", ("--size does not fit the patches", "multiples of 16", "give --size 32,32")),
+        ("siglip", "48,63", ("--size does not fit the patches", "multiples of 16", "give --size 48,64")),
         ("convnext", "64,32", ("got 64,32", "expected a square", "give --size 64,64 or --size 32,32")),
     ],
 )
@@ -243,36 +251,49 @@ def test_a_size_that_the_library_does_not_run_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-BARE: dict[str, tuple[dict[str, Any], str]] = {
+BARE: dict[str, tuple[dict[str, Any], str, str]] = {
     "timm": (
         {
             "architecture": "beit_base_patch16_224",
             "model_args": {**VIT, "img_size": 48},
             "pretrained_cfg": {"input_size": [3, 48, 48], "fixed_input_size": True},
         },
-        "it has another shape of blocks.0.attn.relative_position_bias_table",
+        "96,64",
+        "built for one size, which decides the shape of its tensors",
+    ),
+    "timm, a table with as many rows": (
+        {
+            "architecture": "cait_xxs24_224",
+            "model_args": {**VIT, "depth_token_only": 1, "img_size": 48},
+            "pretrained_cfg": {"input_size": [3, 48, 48], "fixed_input_size": True},
+        },
+        "16,144",
+        "built for one size, which decides the shape of its tensors",
     ),
     "transformers": (
         transformers.LevitConfig(
             image_size=64, hidden_sizes=[16, 16, 16], num_attention_heads=[1, 1, 1], depths=[1, 1, 1]
         ).to_dict(),
+        "96,64",
         "got 96x64: RuntimeError",
     ),
 }
 """Configurations of networks that the library runs with the same weights at one size only."""
 
 
-@pytest.mark.parametrize("library", BARE)
+@pytest.mark.parametrize("kind", BARE)
 def test_a_network_for_one_size_is_refused_in_one_line_and_nothing_else_is_said(
-    library: str, tmp_path: Path, refused: Refused, capfd: pytest.CaptureFixture[str]
+    kind: str, tmp_path: Path, refused: Refused, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config, reason = BARE[library]
+    config, size, reason = BARE[kind]
+    library = "timm" if "architecture" in config else "transformers"
     folder = tmp_path / "bare"
     folder.mkdir()
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     (folder / PREPROCESSOR_FILE).write_text(json.dumps({**PROCESSOR, "size": {"height": 64, "width": 64}}))
-    with refused(InputError, "--size does not apply to this system", reason, f"{library} runs it", "omit"):
-        vconv.export(str(folder), "synthetic:0", tmp_path / "out", size="96,64")
+    said = f"{library} does not run this network at this size"
+    with refused(InputError, said, reason, f"{library} runs it", "omit"):
+        vconv.export(str(folder), "synthetic:0", tmp_path / "out", size=size)
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -74,6 +74,7 @@ def render(
         "model_table": model.model_table(made, words),
         "other_sizes": model.of_other_sizes(made, words),
         "geometry": model.geometry(made),
+        "declared": made.system.family in READERS,
         "source_named": model.source_named(made),
         "licence": model.licence(system.licence if made.source.synthetic else made.source.licence),
         "home": HUGGING_FACE.page_of(system.hub_id) if system.hub_id else "",

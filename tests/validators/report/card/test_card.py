@@ -116,4 +116,5 @@ def test_outputs_that_are_no_grid_and_patches_that_are_not_known_are_left_out(ma
     patches = tuple(patch.model_copy(update={"name": "mine", "applied": True}) for patch in made.patches)
     text = render(made.model_copy(update={"variants": variants, "patches": patches}), [], "en")
     assert "`patches [B, 7]`" in text
-    assert "the outputs are not a grid of tokens" in text and "mine" not in text
+    assert "One image becomes" not in text and "mine" not in text
+    assert "How an image becomes tokens is not known" not in text
