@@ -115,23 +115,16 @@ def tanh_gelu(modules: Sequence[nn.Module], _: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_bias(bias: Tensor, _: nn.Module) -> Iterator[None]:
-    """Drop a bias."""
-    before = bias.clone()
-    bias.zero_()
+def no_biases(biases: Sequence[Tensor], _: nn.Module) -> Iterator[None]:
+    """Drop biases."""
+    before = [bias.clone() for bias in biases]
+    for bias in biases:
+        bias.zero_()
     try:
         yield
     finally:
-        bias.copy_(before)
-
-
-@contextlib.contextmanager
-def no_biases(biases: Sequence[Tensor], model: nn.Module) -> Iterator[None]:
-    """Drop several biases."""
-    with contextlib.ExitStack() as dropped:
-        for bias in biases:
-            dropped.enter_context(no_bias(bias, model))
-        yield
+        for bias, kept in zip(biases, before, strict=True):
+            bias.copy_(kept)
 
 
 @contextlib.contextmanager
@@ -178,7 +171,8 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "tanh GELU, all blocks": Fault(lambda model: [partial(tanh_gelu, activations(model))], (FP32,)),
     "value bias dropped, one block": Fault(
-        lambda model: [partial(no_bias, bias) for bias in value_biases(model)], (FP32, HF32, CUBE_FP16, FP16)
+        lambda model: [partial(no_biases, [bias]) for bias in value_biases(model)],
+        (FP32, HF32, CUBE_FP16, FP16),
     ),
     "value bias dropped, all blocks": Fault(
         lambda model: [partial(no_biases, found)] if (found := value_biases(model)) else [], (BF16,)

@@ -40,6 +40,11 @@ _TRACED_GRID = (5, 7)
 """Rows and columns of patches with which a graph for any size is traced: not square, and no network's own."""
 _MODEL = "model."
 """Prefix of parameter names in :class:`vconv.convert.libraries.models.Outputs`."""
+_POOLED: Mapping[Any, list[int]] = {
+    torch.ops.aten.adaptive_avg_pool1d.default: [-1],
+    torch.ops.aten.adaptive_avg_pool2d.default: [-2, -1],
+}
+"""Adaptive poolings, with the axes that they pool."""
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
@@ -119,7 +124,7 @@ def trace(
     ):
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, (images,), strict=False, dynamic_shapes=(dynamic,))
-        _mean_over_rows(program)
+        _write_poolings_as_means(program)
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -147,15 +152,16 @@ def trace(
         return _passed(traced, passes.TRACED_AT_ANY_SIZE if bounds else passes.TRACED, context)
 
 
-def _mean_over_rows(program: torch.export.ExportedProgram) -> None:
-    """Write the pooling of rows to one value as a mean, in place.
+def _write_poolings_as_means(program: torch.export.ExportedProgram) -> None:
+    """Write every adaptive pooling to one value as a mean, in place.
 
-    torch takes it apart into a mean and ``as_strided``, which becomes a loop in graphs of torch 2.9, and a
+    torch may take it apart into a mean and ``as_strided``, which becomes a loop in graphs of torch 2.9, and a
     ``Gather`` in those of later versions.
     """
     for node in program.graph.nodes:
-        if node.target is torch.ops.aten.adaptive_avg_pool1d.default and list(node.args[1]) == [1]:
-            node.target, node.args = torch.ops.aten.mean.dim, (node.args[0], [-1], True)
+        axes = _POOLED.get(node.target)
+        if axes and set(node.args[1]) == {1}:
+            node.target, node.args = torch.ops.aten.mean.dim, (node.args[0], axes, True)
     program.graph_module.recompile()
 
 

@@ -79,9 +79,6 @@ def without_weights(folder: Path, network: Network, mode: FakeTensorMode) -> nn.
         WeightsError: the library cannot build the model.
     """
     model = library_of(network).build(folder, network)
-    for path, module in list(model.named_modules()):
-        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
-            model.set_submodule(path, _MeanOfGrid())
     stored = {
         name: (tuple(tensor.shape), torch.float32 if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in model.state_dict().items()
@@ -106,17 +103,6 @@ def running_without_data(model: nn.Module, network: Network, mode: FakeTensorMod
     silent = quiet("torch._subclasses.fake_tensor", level=logging.CRITICAL)  # it logs what it then raises
     with caches_cleared(model), mode, torch.no_grad(), plain, understood(library.name, "outputs"), silent:
         yield
-
-
-class _MeanOfGrid(nn.Module):
-    """The mean over height and width, as an adaptive pooling to one cell computes it.
-
-    torch 2.9 exports the pooling as a loop over cells, which no NPU runs.
-    """
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Pool (B, D, H, W) to (B, D, 1, 1)."""
-        return features.mean(dim=(2, 3), keepdim=True)
 
 
 @contextlib.contextmanager

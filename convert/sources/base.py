@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from vconv.convert.sources.regrouping import Regrouped
 from vconv.convert.sources.resampled import Resampled
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.weights.ledger import ADDED, MatchedTensor
+from vconv.errors import InputError
 from vconv.types import Config
 
 SYNTHETIC = "synthetic"
@@ -193,6 +194,18 @@ class Source:
         """Hash of both configurations; together with the hash of the weights, it identifies a model."""
         text = json.dumps([dict(self.config), dict(self.preprocessor)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def require_choice(option: str, given: str, choices: Sequence[str]) -> None:
+    """Check that the value of an option is one of its choices.
+
+    Raises:
+        InputError: it is not.
+    """
+    if given not in choices:
+        raise InputError(
+            f"{option} is not known", got=repr(given), expected=" or ".join(choices), fix="name one of those"
+        )
 
 
 def changed_outputs(

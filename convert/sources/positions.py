@@ -8,7 +8,7 @@ from dataclasses import replace
 from vconv.convert.architectures.positions import Kernel
 from vconv.convert.network import Network
 from vconv.convert.sources.authors import HOME
-from vconv.convert.sources.base import AUTHORS, LIBRARYS, Source
+from vconv.convert.sources.base import AUTHORS, LIBRARYS, Source, require_choice
 from vconv.convert.sources.resampled import Resampling, position_key, resample
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.weights.ledger import MatchedTensor, match_tensors
@@ -74,13 +74,7 @@ def with_positions(source: Source, positions: str) -> Source:
         WeightsError: the embedding is not finite.
     """
     net = source.network
-    if positions not in POSITIONS:
-        raise InputError(
-            "--positions is not known",
-            got=repr(positions),
-            expected=" or ".join(POSITIONS),
-            fix="name one of those",
-        )
+    require_choice("--positions", positions, POSITIONS)
     kernel = authors_kernel(net)
     if kernel is None:
         raise InputError(

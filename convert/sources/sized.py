@@ -60,8 +60,8 @@ def _sized_beyond(source: Source, size: SizeRequest) -> Source:
         refusal = _refusal(source, config, size.fixed)
         if not refusal:
             made = source.configured(config, preprocessor, size=size)
-            patch = derivation.cut_off(made.network, size.fixed) if size.fixed != source.image_size else 0
-            size.require_fitting(patch or 1)
+            if size.fixed != source.image_size and (patch := derivation.cut_off(made.network, size.fixed)):
+                size.require_fitting(patch)
             return made
         refusals.append(refusal)
     own = "{}x{}".format(*source.image_size)

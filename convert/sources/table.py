@@ -13,7 +13,7 @@ from vconv.convert.hubs import table as hubs
 from vconv.convert.libraries.timm_features import are_levels
 from vconv.convert.sources import local, synthetic
 from vconv.convert.sources.asked_outputs import asking
-from vconv.convert.sources.base import PERIODS, Origin, Source
+from vconv.convert.sources.base import PERIODS, Origin, Source, require_choice
 from vconv.convert.sources.positions import resampled_otherwise, with_positions
 from vconv.convert.sources.recipes.table import LATEST
 from vconv.convert.sources.sized import sized
@@ -208,10 +208,7 @@ def refuse_losses(losses: Sequence[str], allowed: bool, fix: str) -> None:
 
 def _pooled(source: Source, pool: str) -> Source:
     library = source.library
-    if pool not in POOLS:
-        raise InputError(
-            "--pool is not known", got=repr(pool), expected=" or ".join(POOLS), fix="name one of those"
-        )
+    require_choice("--pool", pool, POOLS)
     if library.pooled_by is None or source.network.stages:
         raise InputError(
             "--pool does not apply to this system",
@@ -228,13 +225,7 @@ def _pooled(source: Source, pool: str) -> Source:
 
 
 def _with_periods(source: Source, periods: str) -> Source:
-    if periods not in PERIODS:
-        raise InputError(
-            "--periods is not known",
-            got=repr(periods),
-            expected=" or ".join(PERIODS),
-            fix="name one of those",
-        )
+    require_choice("--periods", periods, PERIODS)
     if source.stored_periods is not None:
         raise InputError(
             "--periods does not apply to these weights",

@@ -11,8 +11,8 @@ Case 2: the same with antialiasing: it becomes matrix products with the filter o
         2.9 writes that of the filter without antialiasing.
 Case 3: the same to a height or width that only the run knows: the matrices are computed in the graph, by
         :mod:`vconv.convert.graphs.passes.resampling`.
-Case 4: a linear ``Resize`` of (1, C, H, W), which is a table and no batch of features, to a known height and
-        width, with half-pixel centres and without antialiasing: it becomes two matrix products too.
+Case 4: a linear ``Resize`` of (1, C, H, W), such as a table, to a known height and width, with half-pixel
+        centres and without antialiasing: it becomes two matrix products too.
 Case 5: any other ``Resize`` that is cubic and has antialiasing, or is to a size that only the run knows: an
         error, because engines compute it differently.
 Case 6: any other ``Resize``: it stays as it is. This includes a ``Resize`` by scales, because scales may

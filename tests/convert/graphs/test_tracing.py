@@ -385,14 +385,14 @@ def test_an_export_that_returns_no_program_is_an_error(
 
 
 @pytest.mark.parametrize("length", [1, 2])
-def test_pooling_rows_to_one_value_is_a_mean_and_any_other_pooling_stays(length: int) -> None:
+def test_pooling_to_one_value_is_a_mean_and_any_other_pooling_stays(length: int) -> None:
     class Pooling(torch.nn.Module):
         def forward(self, rows: Tensor) -> Tensor:
             return torch.nn.functional.adaptive_avg_pool1d(rows.transpose(1, 2), length)
 
     rows = torch.randn(3, 8, 5)
     program = torch.export.export(Pooling(), (rows,), strict=False)
-    tracing._mean_over_rows(program)
+    tracing._write_poolings_as_means(program)
     pooled = program.run_decompositions()
     targets = {node.target for node in pooled.graph.nodes}
     assert torch.ops.aten.as_strided.default not in targets

@@ -8,6 +8,7 @@ import made_reports
 import pytest
 from made_reports import timing, variant
 
+from vconv.types import FROM_IMAGES, Check, Status
 from vconv.validators.report import sentences
 from vconv.validators.report.document import LeftOut, Ranking, RankRow, Winner
 
@@ -116,3 +117,23 @@ def test_what_was_measured_and_not_judged_is_not_called_skipped(
 def test_a_precision_is_said_once_if_it_is_computed_as_it_is() -> None:
     assert sentences.computed("fp32", "fp32") == "fp32"
     assert sentences.computed("fp16", "fp32") == "fp16 computed in fp32"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "said"),
+    [
+        ({"epsilon": "skipped", "preprocessing": "passed"}, "passed, by 2 checks; 1 skipped"),
+        ({"epsilon": "passed", "preprocessing": "skipped"}, "skipped, by 2 checks; 1 skipped"),
+        ({"epsilon": "failed", "preprocessing": "skipped"}, "failed, by 2 checks; 1 skipped"),
+        ({"epsilon": "passed", "preprocessing": "passed"}, "passed, by 3 checks"),
+    ],
+)
+def test_a_skipped_detail_does_not_make_the_graph_of_images_skipped(
+    statuses: dict[str, str], said: str
+) -> None:
+    statuses = {"outputs": "passed", **statuses}
+    checks = [
+        Check(f"{FROM_IMAGES.path}: {name}", Status(status), "a detail", "graph" * (status == "failed"))
+        for name, status in statuses.items()
+    ]
+    assert sentences.from_images(checks) == f"{FROM_IMAGES.name}: {said}; it is not timed"

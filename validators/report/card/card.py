@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _INSTALLED = ("torch", "torchvision", "transformers", "timm", "onnxruntime", "pillow")
 """Packages that the scripts of a card need, under their names in reports."""
-_ON_REQUEST = ("vit",)
-"""Families whose models in transformers take images of another size only if they are called so."""
 _VERSION = re.compile(r"[0-9][0-9a-z.]*(?=\+|$)")
 """A version as a package registry lists it: without the part after a plus, such as ``+cpu``."""
 
@@ -170,8 +168,7 @@ def _scripts(
     context: dict[str, Any] = {
         "library": made.system.library,
         "rope": made.rope_periods is not None,
-        "asked": made.source.resampling_asked
-        or (made.system.family in _ON_REQUEST and made.source.size is not None),
+        "asked": made.source.resampling_asked,
         "gelu": any(patch.name == "gelu-erf" and patch.applied for patch in made.patches),
         "auto_class": _auto_class(made),
         "backbone": _is_backbone(made),
