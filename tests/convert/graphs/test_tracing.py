@@ -385,17 +385,16 @@ def test_an_export_that_returns_no_program_is_an_error(
 
 
 @pytest.mark.parametrize("length", [1, 2])
-def test_pooling_to_one_value_is_a_mean_and_any_other_pooling_stays(length: int) -> None:
-    class Pooling(torch.nn.Module):
-        def forward(self, rows: Tensor) -> Tensor:
-            return torch.nn.functional.adaptive_avg_pool1d(rows.transpose(1, 2), length)
-
-    rows = torch.randn(3, 8, 5)
-    program = torch.export.export(Pooling(), (rows,), strict=False)
+@pytest.mark.parametrize("axes", [1, 2], ids=["rows", "images"])
+def test_pooling_to_one_value_is_a_mean_and_any_other_pooling_stays(length: int, axes: int) -> None:
+    pooling = {1: torch.nn.AdaptiveAvgPool1d, 2: torch.nn.AdaptiveAvgPool2d}[axes](length)
+    values = torch.randn(3, 5, *[8] * axes, generator=torch.Generator().manual_seed(0))
+    program = torch.export.export(pooling, (values,), strict=False)
     tracing._write_poolings_as_means(program)
     pooled = program.run_decompositions()
     targets = {node.target for node in pooled.graph.nodes}
     assert torch.ops.aten.as_strided.default not in targets
     assert (torch.ops.aten.mean.dim in targets) == (length == 1)
-    expected = rows.reshape(3, length, -1, 5).mean(2).transpose(1, 2)
-    torch.testing.assert_close(pooled.module()(rows), expected, rtol=0, atol=1e-6)
+    parts = values.reshape(3, 5, *[length, 8 // length] * axes)
+    expected = parts.mean([3 + 2 * axis for axis in range(axes)])
+    torch.testing.assert_close(pooled.module()(values), expected, rtol=0, atol=1e-6)

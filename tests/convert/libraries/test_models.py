@@ -46,11 +46,6 @@ def named_outputs(source: Source, images: Tensor) -> dict[str, Tensor]:
         return dict(zip(output_names(net), model(images), strict=True))
 
 
-def test_a_pooling_to_one_cell_is_traced_as_a_mean() -> None:
-    images = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(models._MeanOfGrid()(images), torch.nn.AdaptiveAvgPool2d(1)(images))
-
-
 def test_a_loaded_model_holds_the_files_weights_and_is_ready_for_inference(small_source: Source) -> None:
     net = small_source.network
     model = models.load(small_source.folder, net)
