@@ -79,6 +79,7 @@ def render(
         "gated": system.gated,
         "mirrors": [(mirror.name, mirror.page_of(system.hub_id)) for mirror in system.mirrors],
         "routes": model.routes(made, bool(unlike)),
+        "export_options": model.export_options(made),
         "works": system.works,
         "published_weights": model.published_weights(made),
         "trained_on": system.trained_on,

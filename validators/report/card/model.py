@@ -12,6 +12,8 @@ from vconv.catalog import systems
 from vconv.catalog.literature import HUGGING_FACE, LICENCES, MODELSCOPE, Work
 from vconv.catalog.systems import System
 from vconv.convert.architectures.layer_outputs import Layer, find_layer
+from vconv.convert.sources.base import STORED
+from vconv.convert.sources.sizes import DYNAMIC
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
@@ -148,6 +150,25 @@ def routes(made: Manifest, unlike: bool = False) -> list[dict[str, str]]:
     )
     folder = f"weights/{made.system.name}"
     return [{"name": way.name, "needs": way.needs, "command": way.command_of(named, folder)} for way in ways]
+
+
+def export_options(made: Manifest) -> str:
+    """Return the options of ``vconv export`` for the same network, sizes and outputs; empty for its defaults."""
+    source = made.source
+    size = ",".join(map(str, source.size or ()))
+    if source.dynamic_size:
+        size = f"{DYNAMIC}:{size}".removesuffix(":")
+    values = {
+        "pool": source.pool,
+        "periods": None if source.periods == STORED else source.periods,
+        "positions": source.positions,
+        "size": size,
+        "outputs": ",".join(source.outputs),
+    }
+    options = [f"--{name} {value}" for name, value in values.items() if value]
+    if any(variant.contract.preprocessing for variant in made.variants):
+        options.append("--with-preprocessing")
+    return " ".join(options)
 
 
 def geometry(made: Manifest) -> dict[str, int] | None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from huggingface_hub import ModelCard
 
 from vconv.artifact.manifest import Manifest
@@ -56,6 +59,29 @@ def test_a_network_of_another_size_is_based_on_a_repository_only_if_its_weights_
         assert "base_model" in model.front_matter(found)
         assert ("base_model" in model.front_matter(found, unlike=True)) is bool(revision)
         assert bool(model.routes(found, unlike=True)) is bool(revision)
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ({}, ""),
+        ({"periods": "stored"}, ""),
+        ({"size": (336, 224)}, " --size 336,224"),
+        ({"dynamic_size": True}, " --size dynamic"),
+        ({"dynamic_size": True, "size": (336, 224)}, " --size dynamic:336,224"),
+        (
+            {"pool": "avg", "periods": "library", "positions": "authors", "outputs": ("cls", "attention:1")},
+            " --pool avg --periods library --positions authors --outputs cls,attention:1",
+        ),
+    ],
+)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_command_in_a_card_asks_for_what_the_artifact_was_asked_for(
+    made: Manifest, system: System, asked: dict[str, Any], options: str, language: str
+) -> None:
+    found = made.model_copy(update={"source": made.source.model_copy(update=asked)})
+    command = f"vconv export {system.name} --weights weights/{system.name}{options}"
+    assert command in render(found, [], language).splitlines()
 
 
 def test_an_image_is_as_many_tokens_as_the_outputs_say(made: Manifest) -> None:
