@@ -153,7 +153,7 @@ def routes(made: Manifest, unlike: bool = False) -> list[dict[str, str]]:
 
 
 def export_options(made: Manifest) -> str:
-    """Return the options of ``vconv export`` for the same network, sizes and outputs; empty for its defaults."""
+    """Return the options of ``vconv export`` for the same network, sizes and outputs, if not its defaults."""
     source = made.source
     size = ",".join(map(str, source.size or ()))
     if source.dynamic_size:
