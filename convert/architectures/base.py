@@ -61,7 +61,7 @@ class Capability(StrEnum):
 _LACKS: Mapping[Capability, str] = {
     Capability.ROLES: "the roles of its weights are not known",
     Capability.BLOCKS: "its division into blocks is not known",
-    Capability.TOKEN_GRID: "it is not known whether its tokens form a grid of patches",
+    Capability.TOKEN_GRID: "the grid of patches in its tokens is not known",
 }
 
 
