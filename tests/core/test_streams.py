@@ -59,7 +59,8 @@ main(["validated"])
 
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 @pytest.mark.parametrize(
-    "redirection", [pytest.param("2>&-", marks=pytest.mark.full), "<&- >&- 2>&-", "2>/dev/full"]
+    "redirection",
+    ["<&- >&- 2>&-", *(pytest.param(one, marks=pytest.mark.full) for one in ("2>&-", "2>/dev/full"))],
 )
 def test_a_validation_with_closed_streams_passes_and_says_so(redirection: str, copied: Path) -> None:
     status, out, _ = shell(redirection, "validate", copied, "--quick", "--json")

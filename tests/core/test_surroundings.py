@@ -257,6 +257,7 @@ def nobody(tmp_path: Path, *arguments: str | Path) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 def test_a_user_without_a_home_opens_an_engine_that_needs_one(small_artifact: Path, tmp_path: Path) -> None:
     script = f"import vconv\nprint(vconv.load({str(small_artifact)!r}, engine='openvino').engine)"
     done = nobody(tmp_path, "-c", script)

@@ -247,7 +247,12 @@ def test_an_error_of_the_system_that_names_no_file_is_a_bug(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["Ctrl-C", "terminate", "hang up"]
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, id="terminate"),
+        pytest.param(signal.SIGHUP, id="hang up", marks=pytest.mark.full),
+    ],
 )
 def test_an_interrupted_export_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     command = [

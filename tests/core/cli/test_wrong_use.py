@@ -379,7 +379,7 @@ def test_two_exports_to_one_target_do_not_mix(tmp_path: Path, forked: Callable[.
     assert report.passed
 
 
-@pytest.mark.parametrize("after", [0.5, 1.5])
+@pytest.mark.parametrize("after", [pytest.param(0.5, marks=pytest.mark.full), 1.5])
 def test_a_kill_leaves_no_artifact_and_the_retry_is_whole(
     after: float, weights: Path, tmp_path: Path
 ) -> None:

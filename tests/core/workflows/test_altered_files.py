@@ -345,7 +345,7 @@ def test_more_than_a_gigabyte_is_noticed() -> None:
 
 
 @ONE
-@pytest.mark.parametrize("examples", [300, pytest.param(5_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("examples", [100, pytest.param(5_000, marks=pytest.mark.full)])
 def test_no_altered_file_gives_more_than_a_sentence(
     kept: Kept, examples: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

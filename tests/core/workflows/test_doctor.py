@@ -78,7 +78,7 @@ def test_a_device_that_is_not_there_is_a_finding_among_the_others() -> None:
     assert "there is no cuda" in row["found"] and row["fix"]
 
 
-@pytest.mark.parametrize("library", ["torch", "onnx", "onnxruntime"])
+@pytest.mark.parametrize("library", ["torch", pytest.param("onnx", marks=pytest.mark.full), "onnxruntime"])
 def test_what_is_broken_is_told_and_nothing_heavy_is_imported_to_tell_it(
     library: str, stand_ins: StandIns
 ) -> None:

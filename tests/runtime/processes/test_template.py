@@ -65,7 +65,11 @@ def test_every_variant_has_a_process_of_its_own_and_those_of_a_library_one_paren
 
 @pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize(
-    ("number", "said"), [(signal.SIGKILL, "was killed: most likely"), (signal.SIGSEGV, "ended by SIGSEGV")]
+    ("number", "said"),
+    [
+        (signal.SIGKILL, "was killed: most likely"),
+        pytest.param(signal.SIGSEGV, "ended by SIGSEGV", marks=pytest.mark.full),
+    ],
 )
 def test_a_variant_whose_process_dies_has_the_reason_and_the_others_their_memory(
     number: int, said: str
