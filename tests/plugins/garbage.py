@@ -6,7 +6,7 @@ import gc
 
 
 def pytest_collection_finish() -> None:
-    """Leave out what is loaded by now. With Python's own thresholds, a fifth of the time goes into searches."""
+    """Leave out what is loaded by now: with Python's own thresholds, a fifth of the time goes there."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
