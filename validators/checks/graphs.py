@@ -19,6 +19,7 @@ from vconv.convert.architectures.base import Capability
 from vconv.convert.architectures.layer_outputs import layers_of
 from vconv.convert.architectures.outputs import gelus_needed, unused_tensors
 from vconv.convert.ascend import operators as cann
+from vconv.convert.ascend.fusions import table as fusions
 from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.graphs.passes.remove_unused import unused
@@ -28,7 +29,6 @@ from vconv.printable import shortened
 from vconv.runtime.engines.runnable import broken_bound
 from vconv.types import Check, Status
 from vconv.validators.checks.final_norm import wrongly_normed
-from vconv.validators.checks.fusible_gelu import fusible_gelus
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
 INLINE_ELEMENTS = FOLD_ELEMENTS
@@ -87,20 +87,25 @@ def _exact_gelu(subject: InspectedGraph) -> Wrong | None:
     return None
 
 
-def _not_fused(subject: InspectedGraph) -> Wrong | None:
-    found = fusible_gelus(subject.model)
-    if found:
-        return Wrong(
-            f"{len(found)} divide by sqrt(2) before an Erf, such as that of {found[0]}", "activation"
-        )
+def _unfused(subject: InspectedGraph) -> Wrong | None:
+    for name, matches in fusions.harmful(subject.model).items():
+        fusion, place = fusions.FUSIONS[name], matches[0].place
+        what = f"{name} of CANN puts {fusion.becomes} in {len(matches)} places, such as {place}"
+        kind = "activation" if fusion.becomes == fusions.GELU else "graph"
+        return Wrong(f"{what}: {fusion.numbers}", kind)
     return None
+
+
+def _harmless_fusions(subject: InspectedGraph) -> str:
+    """Name the passes that would fire, all of which keep the function."""
+    found = ", ".join(f"{name} in {len(places)}" for name, places in fusions.firing(subject.model).items())
+    return f"no pass of CANN changes a result; places where one rounds otherwise: {found}" if found else ""
 
 
 def _fused_by_right(subject: InspectedGraph) -> str:
     if not subject.old and subject.network.known.exact_gelu:
         return ""
-    made = "version 0.1.0 made this graph" if subject.old else "its library wrote it"
-    return f"{made}; CANN may compute them in the tanh form"
+    return "version 0.1.0 made this graph" if subject.old else "its library wrote it"
 
 
 def _all_used(subject: InspectedGraph) -> Wrong | None:
@@ -278,8 +283,11 @@ class GraphRule:
 RULES: Mapping[str, GraphRule] = {
     "valid ONNX": GraphRule(_valid, "onnx.checker accepts it"),
     "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf", otherwise=_without_gelu),
-    "no GELU that CANN fuses": GraphRule(
-        _not_fused, "no GELU has the form that CANN replaces by its tanh form", spares=_fused_by_right
+    "fusions": GraphRule(
+        _unfused,
+        "no published pass of CANN's compiler fires in it",
+        spares=_fused_by_right,
+        otherwise=_harmless_fusions,
     ),
     "epsilon": GraphRule(
         _epsilon, "every LayerNorm has the configuration's epsilon", needs=(Capability.ROLES,)

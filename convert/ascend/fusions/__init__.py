@@ -1,0 +1,1 @@
+"""Published passes by which CANN's graph compiler replaces nodes, and where they would fire."""
