@@ -82,7 +82,18 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Offline model": ("format", "soc", "gears", "om_precision"),
     "Execution": (
-        *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "probed"),
+        *(
+            "device",
+            "variant",
+            "engine",
+            "engines",
+            "precision",
+            "capture",
+            "hf32",
+            "profile",
+            "fusions",
+            "probed",
+        ),
     ),
     "Limits and checks": ("within", "clean_runs"),
     "Timing": ("quick", "full", "budget"),
@@ -163,6 +174,11 @@ PROFILE = click.option(
     type=TEXT,
     metavar="NAME",
     help="The NPU that npu-sim imitates: 910b, or 310p, which computes products in float16.  [default: 910b]",
+)
+FUSIONS = click.option(
+    "--fusions",
+    type=click.Choice(["on", "off"]),
+    help="Whether npu-sim runs the published fusion passes of CANN's compiler on graphs.  [default: off]",
 )
 WITHIN = click.option(
     "--within",
@@ -260,7 +276,20 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
         f"The device: {', '.join(kind.shown for kind in KINDS.values())}, or {ALL}, which is every "
         f"device except {' and '.join(kind.name for kind in KINDS.values() if kind.simulated)}."
     )
-    for option in (BUDGET, FULL, QUICK, ENGINE, WITHIN, CAPTURE, PRECISION, PROFILE, HF32, anywhere, OFFLINE):
+    for option in (
+        BUDGET,
+        FULL,
+        QUICK,
+        ENGINE,
+        WITHIN,
+        CAPTURE,
+        PRECISION,
+        FUSIONS,
+        PROFILE,
+        HF32,
+        anywhere,
+        OFFLINE,
+    ):
         command = option(command)
     return command
 

@@ -40,6 +40,7 @@ def compare(
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
     profile: str | None = None,
+    fusions: str | None = None,
     within: str | Path = "strict",
     engines: Sequence[str] | None = None,
     precision: Sequence[str] = (AUTO,),
@@ -63,6 +64,7 @@ def compare(
         device: see :func:`vconv.validate`, and likewise the other arguments.
         hf32: see :func:`vconv.validate`.
         profile: see :func:`vconv.validate`.
+        fusions: see :func:`vconv.validate`.
         within: see :func:`vconv.validate`.
         engines: see :func:`vconv.validate`.
         precision: see :func:`vconv.validate`.
@@ -87,7 +89,7 @@ def compare(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    trial = RunPlan.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
+    trial = RunPlan.on(device, Settings.of(hf32, profile, fusions), engines, precision, capture, log.say)
     limits = open_limits(within)
     require_seed(seed)
     folders = [Path(path) for path in paths]

@@ -32,6 +32,7 @@ def load(
     engine: str | None = None,
     hf32: Sequence[str] | None = None,
     profile: str | None = None,
+    fusions: str | None = None,
 ) -> Session:
     """Open a variant of an artifact, ready to run.
 
@@ -50,6 +51,8 @@ def load(
         hf32: the operations that an NPU may compute in HF32, ``conv`` and ``matmul``; by default ``conv``, as
             in torch_npu.
         profile: the NPU to simulate: ``910b``, the default, or ``310p``.
+        fusions: whether a simulated NPU runs the published fusion passes of CANN on graphs: ``on``, or
+            ``off``, the default.
 
     Returns:
         A session: call it with float32 (B, 3, H, W), or with a list of images; it returns named arrays. Its
@@ -59,7 +62,7 @@ def load(
         VconvError: the artifact, the device, the variant or the engine is not available.
     """
     artifact = Artifact.open(path)
-    place = find_device(device, Settings.of(hf32, profile))
+    place = find_device(device, Settings.of(hf32, profile, fusions))
     if variant is None and engine is None:
         for winner in _winners(artifact, place):
             with contextlib.suppress(UnavailableError):

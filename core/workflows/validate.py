@@ -64,6 +64,7 @@ def validate(
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
     profile: str | None = None,
+    fusions: str | None = None,
     within: str | Path = "strict",
     images: Sequence[str | Path] = (),
     dataset: str | Path | None = None,
@@ -92,6 +93,8 @@ def validate(
         hf32: the operations that an NPU may compute in HF32, ``conv`` and ``matmul``; by default ``conv``, as
             in torch_npu.
         profile: the NPU to simulate: ``910b``, the default, or ``310p``.
+        fusions: whether a simulated NPU runs the published fusion passes of CANN on graphs: ``on``, or
+            ``off``, the default.
         within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict limits.
         images: photographs to judge on; the recorded inputs by default.
         dataset: a folder with any number of images, on which every variant is judged as well, image by
@@ -120,7 +123,7 @@ def validate(
     """
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
-    trial = RunPlan.on(device, Settings.of(hf32, profile), engines, precision, capture, log.say)
+    trial = RunPlan.on(device, Settings.of(hf32, profile, fusions), engines, precision, capture, log.say)
     limits = open_limits(within)
     require_seed(seed)
     photographs = open_images(images, log.say) if images else []

@@ -18,20 +18,26 @@ class Settings:
     Args:
         hf32: which of ``conv`` and ``matmul`` an NPU may compute in HF32; None for the default of torch_npu.
         profile: which NPU is simulated; empty for the default.
+        fusions: whether a simulated NPU runs the published fusion passes of its compiler on graphs: ``on``
+            or ``off``; empty for the default, off.
     """
 
     hf32: tuple[str, ...] | None = None
     profile: str = ""
+    fusions: str = ""
 
     @classmethod
-    def of(cls, hf32: Iterable[str] | None, profile: str | None = None) -> Settings:
+    def of(
+        cls, hf32: Iterable[str] | None, profile: str | None = None, fusions: str | None = None
+    ) -> Settings:
         """Make settings from a caller's arguments. None leaves a setting to the device."""
-        return cls(None if hf32 is None else tuple(hf32), profile or "")
+        return cls(None if hf32 is None else tuple(hf32), profile or "", fusions or "")
 
     @property
     def given(self) -> list[str]:
         """The names of the settings that were given."""
-        return [name for name, given in (("hf32", self.hf32 is not None), ("profile", self.profile)) if given]
+        given = {"hf32": self.hf32 is not None, "profile": self.profile, "fusions": self.fusions}
+        return [name for name, value in given.items() if value]
 
     def only(self, names: Collection[str]) -> Settings:
         """Return a copy that keeps only the settings with these names."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from vconv.errors import UnknownNameError
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.memory import free_memory, growth_of
 from vconv.runtime.devices.npu import allowed_hf32
-from vconv.runtime.simulation.arithmetic import DEFAULT_PROFILE, PROFILES, Arithmetic, describe, with_hf32
+from vconv.runtime.simulation.arithmetic import (
+    DEFAULT_PROFILE,
+    OFF,
+    ON_OR_OFF,
+    PROFILES,
+    Arithmetic,
+    describe,
+    with_hf32,
+)
 from vconv.runtime.simulation.device import lack
 
 SIMULATED = "npu-sim"
@@ -34,7 +43,7 @@ def make(index: int, settings: Settings) -> Device:
     """Describe the simulated NPU: torch variants run in a separate process each, graphs on the CPU.
 
     Raises:
-        UnknownNameError: there is no such profile.
+        UnknownNameError: there is no such profile, or the fusions are neither on nor off.
         InputError: HF32 is asked for, but the profile does not have it.
     """
     profile = settings.profile or DEFAULT_PROFILE
@@ -44,6 +53,10 @@ def make(index: int, settings: Settings) -> Device:
     allowed = allowed_hf32(settings, f"the simulated {profile}", arithmetic.float32_is)
     if settings.hf32 is not None:
         arithmetic = with_hf32(profile, allowed)
+    fusions = settings.fusions or OFF
+    if fusions not in ON_OR_OFF:
+        raise UnknownNameError("--fusions", fusions, ON_OR_OFF, fix="give one of those")
+    arithmetic = replace(arithmetic, fusions=fusions)
     return Device(
         name=SIMULATED,
         kind=SIMULATED,

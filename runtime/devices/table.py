@@ -79,7 +79,13 @@ KINDS: Mapping[str, DeviceKind] = {
         DeviceKind("cpu", f"{_HERE}.cpu", numbered=False),
         DeviceKind("cuda", f"{_HERE}.cuda"),
         DeviceKind("npu", f"{_HERE}.npu", takes=("hf32",)),
-        DeviceKind("npu-sim", f"{_HERE}.npu_sim", takes=("hf32", "profile"), numbered=False, simulated=True),
+        DeviceKind(
+            "npu-sim",
+            f"{_HERE}.npu_sim",
+            takes=("hf32", "profile", "fusions"),
+            numbered=False,
+            simulated=True,
+        ),
     )
 }
 """Every kind of device, by name."""

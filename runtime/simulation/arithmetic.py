@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-GELU, CONVOLUTION, MATMUL = "gelu", "convolution", "matmul"
-CAUSES = (GELU, CONVOLUTION, MATMUL)
+GELU, CONVOLUTION, MATMUL, FUSIONS = "gelu", "convolution", "matmul", "fusions"
+CAUSES = (GELU, CONVOLUTION, MATMUL, FUSIONS)
 """What the device computes differently from a CPU; each cause is one field of :class:`Arithmetic`."""
+ON_OR_OFF = ON, OFF = ("on", "off")
 HF32_DROPPED = 12
 """How many of float32's 23 bits of fraction HF32 drops."""
 
@@ -31,14 +32,17 @@ class Arithmetic:
         gelu: how the exact GELU is computed: ``erf``, its exact form, or ``tanh``.
         convolution: what the operands of convolutions are rounded to: ``fp32``, ``hf32`` or ``fp16``.
         matmul: what the operands of matrix products are rounded to, likewise.
+        fusions: whether the device's compiler runs the published fusion passes on a graph: ``on`` or ``off``.
     """
 
     gelu: str = "erf"
     convolution: str = "fp32"
     matmul: str = "fp32"
+    fusions: str = OFF
 
     def __post_init__(self) -> None:
-        if self.gelu not in ("erf", "tanh") or not {self.convolution, self.matmul} <= set(ROUNDINGS):
+        known = self.gelu in ("erf", "tanh") and self.fusions in ON_OR_OFF
+        if not known or not {self.convolution, self.matmul} <= set(ROUNDINGS):
             raise ValueError(f"no such arithmetic: {self}")
 
     @property
@@ -157,5 +161,6 @@ def adjusted(
 
 
 def describe(arithmetic: Arithmetic) -> dict[str, str]:
-    """Return an arithmetic as a dictionary, for a report."""
-    return {field.name: getattr(arithmetic, field.name) for field in fields(arithmetic)}
+    """Return an arithmetic as a dictionary, for a report; without fusions that are off."""
+    found = {field.name: getattr(arithmetic, field.name) for field in fields(arithmetic)}
+    return {name: how for name, how in found.items() if how != OFF}

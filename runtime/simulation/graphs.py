@@ -14,7 +14,16 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from vconv.runtime.simulation.arithmetic import CONVOLUTION, GELU, HF32_DROPPED, MATMUL, Arithmetic
+from vconv.runtime.simulation.arithmetic import (
+    CONVOLUTION,
+    FUSIONS,
+    GELU,
+    HF32_DROPPED,
+    MATMUL,
+    ON,
+    Arithmetic,
+)
+from vconv.runtime.simulation.fusions import fused
 
 _CAUSES = {"MatMul": MATMUL, "Gemm": MATMUL, "Conv": CONVOLUTION}
 _OPERANDS = (0, 1)
@@ -46,8 +55,8 @@ _ROUNDINGS: Mapping[str, Callable[[str, str], list[NodeProto]]] = {"hf32": _hf32
 def rewritten(model: onnx.ModelProto, arithmetic: Arithmetic) -> tuple[onnx.ModelProto, Counter[str]]:
     """Write an arithmetic into a graph.
 
-    A GELU that is composed with Erf stays unchanged. Only the operator Gelu, whose form the device chooses,
-    changes to its tanh form.
+    A GELU that is composed with Erf stays unchanged, unless the arithmetic has fusions and one of them would
+    replace it. The operator Gelu, whose form the device chooses, changes to its tanh form.
 
     Args:
         model: a graph in float32; it stays unchanged.
@@ -57,6 +66,8 @@ def rewritten(model: onnx.ModelProto, arithmetic: Arithmetic) -> tuple[onnx.Mode
         The new graph, with the same references to its weights, and how many nodes each cause changed.
     """
     changed: Counter[str] = Counter()
+    if arithmetic.fusions == ON:
+        model, changed[FUSIONS] = fused(model)
     nodes: list[NodeProto] = []
     made: set[str] = set()
     for original in model.graph.node:

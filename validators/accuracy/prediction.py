@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vconv.errors import EngineError
-from vconv.runtime.simulation.arithmetic import CAUSES, CONVOLUTION, EXACT, MATMUL, Arithmetic, describe
+from vconv.runtime.simulation.arithmetic import CONVOLUTION, EXACT, MATMUL, Arithmetic, describe
 from vconv.runtime.simulation.session import Simulated
 from vconv.types import Arrays
 from vconv.validators.accuracy.metrics import measure
@@ -91,7 +91,7 @@ def _measured(
     counts = session.counts()
     return _Measured(
         executed=sum(counts.executed.values()),
-        changed={cause: counts.changed.get(cause, 0) for cause in CAUSES},
+        changed={cause: counts.changed.get(cause, 0) for cause in describe(arithmetic)},
         outputs=_errors(actual, expected),
     )
 
