@@ -15,6 +15,7 @@ Sources: Huawei's "ATC Tool User Guide", below https://www.hiascend.com/document
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE, switch_file
 from vconv.errors import EngineError, InputError, UnknownNameError
 from vconv.types import CHANNELS, GRAPHS, INPUT
 
@@ -151,7 +153,7 @@ class CompileOrder:
 
     def settings(self) -> dict[str, str]:
         """Return the contents of the files that ATC's options refer to, by file name."""
-        files = {}
+        files = {SWITCH_FILE: switch_file()}
         if self.precision.keeps:
             files[KEEP_DTYPE_FILE] = "".join(f"OpType::{kind}\n" for kind in self.precision.keeps)
         if self.precision.limits == "fp32" and _HAS_HF32.match(self.soc):
@@ -178,6 +180,7 @@ class CompileOrder:
             "precision_mode_v2": self.precision.name,
             "keep_dtype": KEEP_DTYPE_FILE if KEEP_DTYPE_FILE in settings else "",
             "op_precision_mode": OP_PRECISION_FILE if OP_PRECISION_FILE in settings else "",
+            "fusion_switch_file": SWITCH_FILE,
             "output_type": "FP32",
             "log": "error",
         }
@@ -208,9 +211,13 @@ def script(command: Sequence[str], settings: Sequence[str]) -> str:
             'work=$(mktemp -d "$here/../.atc.XXXXXX")',
             "trap 'rm -rf \"$work\"' EXIT",
             "trap 'exit 130' HUP INT TERM",
+            "unset ASCEND_WORK_PATH  # for ATC to leave its report here",
             'cd "$work"',
             f"ln -s {needed} .",
             " \\\n  ".join(map(shlex.quote, command)),
+            f"if [ -f {RESULT_FILE} ]; then",
+            f'  mv {RESULT_FILE} "$here"/{RESULT_FILE}',
+            "fi",
             f'mv {MODEL_FILE} "$here"/{MODEL_FILE}',
             "",
         ]
@@ -236,6 +243,7 @@ def compile_model(place: Path, command: Sequence[str]) -> None:
     done = subprocess.run(
         command,
         cwd=place,
+        env={name: value for name, value in os.environ.items() if name != "ASCEND_WORK_PATH"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

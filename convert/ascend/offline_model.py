@@ -11,10 +11,12 @@ import onnx_ir as ir
 
 from vconv.convert.ascend import atc, operators
 from vconv.convert.ascend.atc import FOLDER, GRAPH_FILE, MODEL_FILE, SCRIPT_FILE, CompileOrder
+from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE, effects, harmful_effects
+from vconv.convert.ascend.fusions.table import FUSIONS
 from vconv.convert.graphs.passes import table as passes
 from vconv.convert.graphs.passes.base import PassContext, run_passes
 from vconv.disk import require_space
-from vconv.errors import ArtifactError, InputError
+from vconv.errors import ArtifactError, EngineError, InputError
 from vconv.types import Say
 
 GREATEST_BYTES = 2**31 - 1
@@ -58,7 +60,7 @@ def make(
 
     Raises:
         ArtifactError: CANN does not support an operator of the graph, or the disk has too little free space.
-        EngineError: ATC fails.
+        EngineError: ATC fails, or replaces operators by others that compute something else.
     """
     place = scratch / FOLDER
     place.mkdir()
@@ -72,6 +74,9 @@ def make(
         say(f"{order.file}: {' '.join(command)}")
         atc.compile_model(place, (found, *command[1:]))
         kept.append(MODEL_FILE)
+        if (place / RESULT_FILE).is_file():
+            _require_unfused(place / RESULT_FILE)
+            kept.append(RESULT_FILE)
     else:
         path = place / SCRIPT_FILE
         path.write_text(atc.script(command, [*settings]))
@@ -82,6 +87,31 @@ def make(
     (folder / FOLDER).mkdir()
     for name in kept:
         (place / name).rename(folder / FOLDER / name)
+
+
+def _require_unfused(path: Path) -> None:
+    """Check that no pass of the compiler changed a result or a precision.
+
+    Raises:
+        EngineError: one did, or the file cannot be read.
+    """
+    try:
+        found = harmful_effects(effects(path.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(
+            "cannot read which fusion passes atc ran",
+            got=f"{RESULT_FILE} with {type(error).__name__}: {error}",
+            expected="one of the forms that are known of CANN 8 and 9",
+            fix="report this form; without atc on PATH, the export gives a graph and a script",
+        ) from error
+    if found:
+        name, count = next(iter(found.items()))
+        raise EngineError(
+            "atc replaced operators of the graph by others that compute something else",
+            got=f"{name}, {count} times: {FUSIONS[name].numbers}",
+            expected=f"none, as {SWITCH_FILE} asks",
+            fix="report this version of CANN; without atc on PATH, the export gives a graph and a script",
+        )
 
 
 def _write_graph(source: Path, target: Path) -> None:

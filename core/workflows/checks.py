@@ -16,6 +16,7 @@ from vconv.types import Check, Say, Status, silent
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.checks.claims import Evidence, check_claims
+from vconv.validators.checks.compiled import check_compiled
 from vconv.validators.checks.graphs import check_bounds, check_contract, check_graph
 from vconv.validators.checks.inspected_graph import InspectedGraph, open_graph
 from vconv.validators.checks.integrity import (
@@ -99,6 +100,7 @@ def check_artifact(
             if bounds.status is Status.PASSED:
                 graph = graphs[record.path] = _opened(artifact, record)
                 checks += [*check_graph(graph), check_contract(graph, record.contract)]
+    checks += check_compiled(artifact)
     checks += check_claims(Evidence(artifact, graphs))
     source, missing = original()
     if source is None:

@@ -100,5 +100,5 @@ def _replace(graph: ir.Graph, match: Match, nodes: list[ir.Node], new: ir.Value)
         if not value.uses() and not value.is_graph_output():
             graph.remove(node, safe=True)
     for value in read:  # engines warn of a constant that no node reads
-        if value.name in graph.initializers and not value.uses():
+        if value.name and value.name in graph.initializers and not value.uses():
             del graph.initializers[value.name]

@@ -1,6 +1,9 @@
 """ATC's stand-in: it checks its command line and its input as ATC would, and makes what the other one reads.
 
 ``ATC_FAILS`` in the environment lets it fail, in words that ATC has: ``code``, ``silent``, or ``no model``.
+``ATC_FUSES`` lets it report that a pass fired although the switch file turns it off (``fired``), or that it
+found its pattern and changed nothing (``matched``), or write no report (``silent``). The report has the form of
+public files of CANN 8. The page atlasatcparam_16_0098 of the ATC guide says where it lies.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import onnx
 OPTIONS = {
     *("framework", "model", "output", "soc_version", "input_format", "input_shape", "dynamic_batch_size"),
     *("precision_mode_v2", "keep_dtype", "op_precision_mode", "output_type", "log"),
+    "fusion_switch_file",
 }
 PRECISIONS = {"fp16", "origin", "cube_fp16in_fp32out", "mixed_float16"}
 MAGIC = b"stand-in om\n"
@@ -25,6 +29,26 @@ def fail(words: str) -> None:
     print(words)
     print("        TraceBack (most recent call last):")
     sys.exit(255)
+
+
+def report(switches: Path) -> None:
+    """Write which passes fired: not those that the switch file turns off, as its page (0053) says."""
+    switch = json.loads(switches.read_text())["Switch"]
+    if not {"GraphFusion", "UBFusion"} <= switch.keys() or {*switch["GraphFusion"].values()} - {"on", "off"}:
+        fail("E10055: [--fusion_switch_file] has another form")
+    off = {name for name, value in switch["GraphFusion"].items() if value == "off"}
+    fuses = os.environ.get("ATC_FUSES", "")
+    counts = {"MatMulBiasAddFusionPass": ("3", "3")}
+    if fuses == "fired" or "GeluONNXFusionPass" not in off:
+        counts["GeluONNXFusionPass"] = ("2", "2")
+    if fuses == "matched":
+        counts["GeluONNXFusionPass"] = ("0", "2")
+    passes = {name: {"effect_times": done, "match_times": found} for name, (done, found) in counts.items()}
+    place = Path(os.environ["ASCEND_WORK_PATH"], "FE") if "ASCEND_WORK_PATH" in os.environ else Path()
+    if fuses != "silent":
+        place.mkdir(parents=True, exist_ok=True)
+        of_graph = {"graph_fusion": passes, "ub_fusion": {}}
+        (place / "fusion_result.json").write_text(json.dumps({"session_and_graph_id_0_0": of_graph}))
 
 
 def main() -> None:
@@ -38,7 +62,7 @@ def main() -> None:
             fail(f"E10007: [--{required}] is required.")
     if given["framework"] != "5" or given["precision_mode_v2"] not in PRECISIONS:
         fail(f"E10001: Value [{given['precision_mode_v2']}] for parameter [--precision_mode_v2] is invalid.")
-    for option in ("keep_dtype", "op_precision_mode"):
+    for option in ("keep_dtype", "op_precision_mode", "fusion_switch_file"):
         if option in given and not Path(given[option]).is_file():
             fail(f"E10051: [--{option}] names no file")
     model = onnx.load(given["model"], load_external_data=False)
@@ -59,7 +83,7 @@ def main() -> None:
     if fails == "silent":
         sys.exit(3)
     Path("kernel_meta").mkdir()
-    Path("fusion_result.json").write_text("{}")
+    report(Path(given["fusion_switch_file"]))
     if fails != "no model":
         header = {"gears": gears, "shape": dims, "output_type": "float32", "options": given}
         content = MAGIC + json.dumps(header).encode() + b"\n" + model.SerializeToString()

@@ -63,6 +63,7 @@ class Fusion:
         chips: on which processors it is known to be on.
         source: where this was published.
         find: returns the places in a graph where it would fire.
+        worst: the worst effect that it can have.
         closable: whether a switch file can turn it off.
     """
 
@@ -74,4 +75,5 @@ class Fusion:
     chips: str
     source: str
     find: Callable[[ir.Model], Iterator[Match]]
+    worst: Effect = Effect.ROUNDING
     closable: bool = True

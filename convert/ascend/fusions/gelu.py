@@ -126,6 +126,7 @@ FUSIONS = (
         "on by default, but for Ascend950; seen to fire on a 310P",
         f"{_SOURCE}/gelu_onnx_fusion_pass.cc; hicann/opbase, support_fusion_pass.json",
         _from_erf,
+        Effect.RESULT,
     ),
     Fusion(
         "GeluFusionPass",
@@ -136,5 +137,6 @@ FUSIONS = (
         "on by default, but for Ascend950",
         f"{_SOURCE}/gelu_fusion_pass.cc; hiascend.com, Graph Fusion and UB Fusion Patterns, GeluFusionPass",
         _from_tanh,
+        Effect.RESULT,
     ),
 )

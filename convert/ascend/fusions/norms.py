@@ -91,5 +91,6 @@ FUSIONS = (
         "A2 and 950",
         "hiascend.com, Graph Fusion and UB Fusion Patterns, AddLayerNormFusionPass",
         _with_sum,
+        Effect.PRECISION,
     ),
 )

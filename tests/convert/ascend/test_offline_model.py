@@ -50,9 +50,11 @@ def test_without_atc_the_artifact_gets_graph_settings_and_script_and_the_user_se
     order = CompileOrder.of("Ascend910B4", "fp16")
     offline_model.make(copied, scratch, order, size, BATCH, said.append)
     made = copied / "om"
-    assert names(made) == ["atc.sh", "keep_dtype.cfg", "model.onnx"]
+    assert names(made) == ["atc.sh", "fusion_switch.json", "keep_dtype.cfg", "model.onnx"]
     assert os.access(made / "atc.sh", os.X_OK)
-    assert (made / "atc.sh").read_text() == atc.script(order.command(size, BATCH), ["keep_dtype.cfg"])
+    assert (made / "atc.sh").read_text() == atc.script(
+        order.command(size, BATCH), ["fusion_switch.json", "keep_dtype.cfg"]
+    )
     assert said == [
         "om/model.om is not made, because atc is not on PATH: run om/atc.sh on a machine with CANN"
     ]
@@ -84,7 +86,12 @@ def test_with_atc_the_artifact_gets_the_model_and_the_settings_and_no_graph(
     said: list[str] = []
     order = CompileOrder.of("Ascend910B4", "origin", gears)
     offline_model.make(copied, scratch, order, size, BATCH, said.append)
-    assert names(copied / "om") == ["model.om", "op_precision.ini"]
+    assert names(copied / "om") == [
+        "fusion_result.json",
+        "fusion_switch.json",
+        "model.om",
+        "op_precision.ini",
+    ]
     assert said == [f"om/model.om: {' '.join(order.command(size, BATCH))}"]
 
 

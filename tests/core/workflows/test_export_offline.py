@@ -29,7 +29,7 @@ from vconv.workflows import validate
 
 SOC = "Ascend910B4"
 GEARS = (1, 2)
-LATER = ["om/atc.sh", "om/keep_dtype.cfg", "om/model.onnx"]
+LATER = ["om/atc.sh", "om/fusion_switch.json", "om/keep_dtype.cfg", "om/model.onnx"]
 
 
 @pytest.fixture
@@ -158,11 +158,77 @@ def test_a_compiled_model_is_hashed_and_judged_at_its_batch_in_float32(
     folder, document = compiled
     assert document["om"]["compiled"] and document["om"]["variant"] == "om-fp32"
     held = [name for name in document["files"] if name.startswith("om/")]
-    assert held == ["om/model.om", "om/op_precision.ini"]
+    assert held == [
+        "om/fusion_result.json",
+        "om/fusion_switch.json",
+        "om/model.om",
+        "om/op_precision.ini",
+    ]
     report = validate.validate(folder, quick=True, device="npu")
     row = row_of(report, "om-fp32")
     assert (row.status, row.batches, row.arithmetic) == ("passed", (2,), "fp32")
     assert "om/model.om" not in {check.name for check in report.checks}
+
+
+def test_what_atc_fused_is_read_and_said(compiled: tuple[Path, dict[str, Any]]) -> None:
+    check = check_of(validate.validate(compiled[0], quick=True), "om/model.om: fusions")
+    assert check.status == "passed" and check.detail.endswith("it ran MatMulBiasAddFusionPass 3 times")
+
+
+@pytest.mark.parametrize(
+    ("fuses", "status", "said", "fault"),
+    [
+        ("fired", "failed", "GeluONNXFusionPass put Gelu in 2 places: the exact GELU becomes", "activation"),
+        ("matched", "passed", "it ran MatMulBiasAddFusionPass 3 times", None),
+        ("silent", "skipped", "atc left no fusion_result.json", None),
+    ],
+)
+def test_a_model_in_which_a_gelu_was_fused_fails(
+    pending: tuple[Path, dict[str, Any]],
+    atc: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    fuses: str,
+    status: str,
+    said: str,
+    fault: str | None,
+) -> None:
+    monkeypatch.setenv("ATC_FUSES", fuses)
+    monkeypatch.setenv("ASCEND_WORK_PATH", str(tmp_path / "elsewhere"))
+    subprocess.run([pending[0] / "om" / "atc.sh"], check=True, stdout=subprocess.DEVNULL)
+    report = validate.validate(pending[0], quick=True)
+    check = check_of(report, "om/model.om: fusions")
+    assert (check.status, check.fault or None) == (status, fault)
+    assert said in check.detail
+    assert (report.status == "failed") == (fuses == "fired")
+    assert check_of(report, "files").status == "passed"
+
+
+def test_an_export_whose_gelu_atc_fused_is_refused_in_one_line(
+    small_name: str, atc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATC_FUSES", "fired")
+    home = tmp_path / "home"
+    home.mkdir()
+    arguments = ["--weights", "synthetic:1", "--out", str(home / "out"), "--format", "om", "--soc", SOC]
+    result = CliRunner().invoke(main, ["export", small_name, *arguments])
+    last = result.stderr.splitlines()[-1]
+    assert result.exit_code == 1
+    assert "by others that compute something else | got GeluONNXFusionPass, 2 times: the exact GELU" in last
+    assert [*home.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1]", '{"a": {"graph_fusion": {"GeluONNXFusionPass": {}}}}', "[" * 99_999],
+    ids=["nothing", "a number", "no counts", "without end"],
+)
+def test_a_report_of_atc_that_cannot_be_read_fails(pending: tuple[Path, dict[str, Any]], text: str) -> None:
+    om = pending[0] / "om"
+    (om / "model.om").write_bytes(b"not judged on a CPU")
+    (om / "fusion_result.json").write_text(text)
+    check = check_of(validate.validate(pending[0], quick=True), "om/model.om: fusions")
+    assert check.status == "failed" and "om/fusion_result.json cannot be read" in check.detail
 
 
 def test_a_compiled_model_that_was_changed_is_refused(compiled: tuple[Path, dict[str, Any]]) -> None:
@@ -175,9 +241,9 @@ def test_a_compiled_model_that_was_changed_is_refused(compiled: tuple[Path, dict
 def test_what_lies_beside_the_model_and_no_script_makes_fails_the_files(
     pending: tuple[Path, dict[str, Any]],
 ) -> None:
-    (pending[0] / "om" / "fusion_result.json").write_text("{}")
+    (pending[0] / "om" / "kernel_meta.json").write_text("{}")
     check = check_of(validate.validate(pending[0], quick=True), "files")
-    assert check.status == "failed" and "om/fusion_result.json" in check.detail
+    assert check.status == "failed" and "om/kernel_meta.json" in check.detail
 
 
 @pytest.mark.usefixtures("acl", "one_npu")
