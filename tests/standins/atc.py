@@ -2,8 +2,8 @@
 
 ``ATC_FAILS`` in the environment lets it fail, in words that ATC has: ``code``, ``silent``, or ``no model``.
 ``ATC_FUSES`` lets it report that a pass fired although the switch file turns it off (``fired``), or that it
-found its pattern and changed nothing (``matched``), or write no report (``silent``). The report has the form of
-public files of CANN 8. The page atlasatcparam_16_0098 of the ATC guide says where it lies.
+found its pattern and changed nothing (``matched``), or write no report (``silent``). The report has the form
+of public files of CANN 8. The page atlasatcparam_16_0098 of the ATC guide says where it lies.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def _checked(artifact: Artifact, name: str) -> Check:
         with open_regular(path) as file:
             found = effects(file.read(GREATEST_BYTES).decode())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        detail = f"{FOLDER}/{RESULT_FILE} cannot be read: {type(error).__name__}: {str(error):.120}"
+        detail = f"{FOLDER}/{RESULT_FILE} cannot be read: {type(error).__name__}: {error!s:.120}"
         return Check(name, Status.FAILED, detail, "files")
     harmful = harmful_effects(found)
     if harmful:
