@@ -109,10 +109,12 @@ class Looks:
     Args:
         depth: measures the error after each stage.
         patch_maps: measures the error of each patch.
+        profile: profiles the variant.
     """
 
     depth: DepthLook | None = None
     patch_maps: MapLook | None = None
+    profile: Callable[[Candidate, Session], None] | None = None
 
 
 def run(
@@ -269,6 +271,8 @@ def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:
     )
     maps = looks.patch_maps(candidate, session, runs[0]) if looks.patch_maps else Looked()
     depth = looks.depth(candidate, session, runs[0]) if looks.depth else Looked()
+    if looks.profile:
+        looks.profile(candidate, session)
     return replace(
         outcome,
         status=status if limit else Status.SKIPPED,

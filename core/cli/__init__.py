@@ -138,6 +138,13 @@ def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> Non
     metavar="FILE",
     help="A reference that `vconv reference` recorded on another machine.",
 )
+@click.option(
+    "--profile-npu",
+    type=TEXT,
+    metavar="FOLDER",
+    help="Profile every torch variant on an NPU by torch_npu's profiler. The traces and the cost of every "
+    "operator go into this folder, which must be empty.",
+)
 @measuring
 @SEED
 @REPORTS

@@ -51,6 +51,7 @@ from vconv.workflows import card, originals, page_data
 from vconv.workflows.bisect import explain_failures
 from vconv.workflows.checks import CheckedArtifact, check_artifact
 from vconv.workflows.dataset import Agreed, agree, require_original
+from vconv.workflows.npu_profile import profiler
 from vconv.workflows.reference import read_reference
 from vconv.workflows.run_plan import RunPlan, timing_plan
 
@@ -65,6 +66,7 @@ def validate(
     hf32: Sequence[str] | None = None,
     profile: str | None = None,
     fusions: str | None = None,
+    profile_npu: str | Path | None = None,
     within: str | Path = "strict",
     images: Sequence[str | Path] = (),
     dataset: str | Path | None = None,
@@ -95,6 +97,7 @@ def validate(
         profile: the NPU to simulate: ``910b``, the default, or ``310p``.
         fusions: whether a simulated NPU runs the published fusion passes of CANN on graphs: ``on``, or
             ``off``, the default.
+        profile_npu: an empty folder for profiles of the torch variants on an NPU, by torch_npu's profiler.
         within: the limits: ``strict``, ``card``, or a TOML file that replaces some of the strict limits.
         images: photographs to judge on; the recorded inputs by default.
         dataset: a folder with any number of images, on which every variant is judged as well, image by
@@ -124,6 +127,7 @@ def validate(
     log = textlog.Log(say)
     plan = timing_plan(quick, full, budget)
     trial = RunPlan.on(device, Settings.of(hf32, profile, fusions), engines, precision, capture, log.say)
+    profiled = profiler(profile_npu, trial.devices, log.say)
     limits = open_limits(within)
     require_seed(seed)
     photographs = open_images(images, log.say) if images else []
@@ -165,7 +169,7 @@ def validate(
             require_original(found.source)
         gallery, depths = page_data.gallery(found), page_data.depths(found, quick, trial.devices, log.say)
         candidates = trial.candidates(found)
-        looks = Looks(depth=depths.look, patch_maps=gallery.look)
+        looks = Looks(depth=depths.look, patch_maps=gallery.look, profile=profiled.look if profiled else None)
         run = validation.run(candidates, limits, plan, log.say, measurer, looks)
         rows = run.rows
         diagnosis = explain_failures(found, rows, log.say, [*trial.devices, find_device("cpu")])
