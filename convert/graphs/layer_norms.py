@@ -58,16 +58,15 @@ def _spelled_out(scaled: ir.Node, place: int) -> LayerNorm | None:
     variance = _maker(_input(added, 0), "ReduceMean")
     square = _maker(_input(variance, 0), "Mul")
     mean = _maker(_input(difference, 1), "ReduceMean")
-    nodes = (mean, difference, square, variance, added, root, divided)
-    epsilon = ir.convenience.get_const_tensor(added.inputs[1]) if added and added.inputs[1] else None
-    if None in nodes or epsilon is None or epsilon.size != 1:
+    small = _input(added, 1)
+    epsilon = ir.convenience.get_const_tensor(small) if small is not None else None
+    if not (mean and difference and square and variance and added and root and divided) or epsilon is None:
         return None
-    found = tuple(node for node in nodes if node is not None)
-    if {*square.inputs} != {difference.outputs[0]} or mean.inputs[0] is not difference.inputs[0]:
+    given = difference.inputs[0]
+    if {*square.inputs} != {difference.outputs[0]} or mean.inputs[0] is not given or epsilon.size != 1:
         return None
-    return LayerNorm(
-        difference.inputs[0], scaled.inputs[1 - place], float(epsilon.numpy().item()), (*found, scaled)
-    )
+    nodes = (mean, difference, square, variance, added, root, divided, scaled)
+    return LayerNorm(given, scaled.inputs[1 - place], float(epsilon.numpy().item()), nodes)
 
 
 def _maker(value: ir.Value | None, operator: str) -> ir.Node | None:

@@ -104,10 +104,15 @@ def _split(node: ir.Node, build: Builder) -> Sequence[ir.Value] | None:
 def _reduction(node: ir.Node, build: Builder) -> ir.Value:
     """Write the axes in an attribute, as all reductions but ``ReduceSum`` have them before opset 18."""
     axes = _numbers(node, 1, "has axes that the graph computes")
-    if axes is not None and not axes and node.attributes.get_int("noop_with_empty_axes", 0):
+    keepdims = node.attributes.get_int("keepdims", 1)
+    none: int = node.attributes.get_int("noop_with_empty_axes", 0)
+    if none and not axes:
+        if node.op_type not in _WITHOUT_STEPS:
+            raise NoOlderForm("reduces no axis")
         return build.node("Identity", node.inputs[0])
-    kept = {"keepdims": node.attributes.get_int("keepdims", 1)}
-    return build.node(node.op_type, node.inputs[0], **({"axes": tuple(axes), **kept} if axes else kept))
+    if not axes:
+        return build.node(node.op_type, node.inputs[0], keepdims=keepdims)
+    return build.node(node.op_type, node.inputs[0], axes=tuple(axes), keepdims=keepdims)
 
 
 def _pad(node: ir.Node, build: Builder) -> ir.Value | None:
@@ -175,6 +180,9 @@ _REDUCTIONS = (
     *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"),
     *("ReduceProd", "ReduceSumSquare"),
 )
+
+_WITHOUT_STEPS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
+"""Reductions that give back what they take if they reduce no axis; the others square it, for example."""
 
 OLDER_FORMS: Mapping[tuple[str, int], Rewrite] = {
     **dict.fromkeys(_SAME, _itself),

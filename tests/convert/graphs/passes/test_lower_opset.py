@@ -225,6 +225,10 @@ REFUSED = {
     "axes that the graph computes": (
         Case("ReduceMean", [IMAGES, (1,)]), 17, "ReduceMean", "has axes that the graph computes", 18,
     ),
+    "squares of no axis": (
+        Case("ReduceSumSquare", [IMAGES, whole()], {"noop_with_empty_axes": 1}),
+        17, "ReduceSumSquare", "reduces no axis", 18,
+    ),
     "an empty tensor": (
         Case("Reshape", [(0, 4), whole(4, 0)], {"allowzero": 1}), 13, "Reshape", "makes an empty tensor", 15,
     ),
