@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from vconv.convert.architectures.base import EMBEDDING_ROLES, Capability
 from vconv.convert.architectures.outputs import Needed
-from vconv.convert.graphs.layer_norms import layer_norms
+from vconv.convert.graphs.layer_norms import NORM
 from vconv.convert.network import Network, TensorSpec
 from vconv.errors import ArtifactError
 from vconv.precisions import FP32
@@ -22,6 +21,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.table import ENGINES
 from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
+from vconv.runtime.stages.unweighted import stages_by_use
 from vconv.types import INPUT, TOKENS_AXIS, Array, Arrays
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -75,9 +75,8 @@ class _Cut:
         return found[0]
 
 
-def _cut(model: onnx.ModelProto, network: Network) -> _Cut:
+def _cut(graph: onnx.GraphProto, network: Network) -> _Cut:
     """Find every value's stage: the latest stage of the weights and inputs that the value depends on."""
-    graph = model.graph
     head = Needed.by(network).blocks + 1
     stages = {network.stored_key(tensor): _stage(tensor, head) for tensor in network.tensors().values()}
     stages[INPUT] = 0
@@ -88,10 +87,9 @@ def _cut(model: onnx.ModelProto, network: Network) -> _Cut:
             depends.update(node.output)
         if node.op_type not in ("Shape", "Size") and not content.isdisjoint(node.input):
             content.update(node.output)
-    for norm in layer_norms(ir.from_proto(model)):
-        # All of a LayerNorm that is spelled out belongs to the block of its scale, not to the block before.
-        *before, scaled = (node.outputs[0].name or "" for node in norm.nodes)
-        stages |= dict.fromkeys(before, stages[scaled])
+    if not any(node.op_type == NORM for node in graph.node):
+        weights = {network.stored_key(tensor) for tensor in network.tensors().values()}
+        stages = stages_by_use(graph.node, stages, weights, content)
     values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
     types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
     stages |= dict.fromkeys(_after_blocks(graph, values, stages, network, head - 1), head)
@@ -157,7 +155,7 @@ class GraphStages(Stages):
         self._folder, self._device, self._precision = path.parent, device, precision
         self._engine = ENGINES[engine]
         self._model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
-        self._cut = _cut(self._model, network)
+        self._cut = _cut(self._model.graph, network)
         self.names = stage_names(self._cut.head - 1)
         self._initializers = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._into = [INPUT, *(self._cut.tokens_into(stage) for stage in range(1, len(self.names)))]

@@ -68,7 +68,7 @@ def test_a_graph_in_every_opset_agrees_with_the_stock_library_and_fits_its_schem
 
 
 def assert_fits(path: Path, opset: int, epsilon: float) -> None:
-    """Assert that a file declares an opset, and that ONNX's own schemas of this opset have all that it uses."""
+    """Assert that a file declares an opset, and that ONNX's own schemas of it have all that it uses."""
     onnx.checker.check_model(str(path), full_check=True)
     proto = onnx.load(path, load_external_data=False)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", opset)]

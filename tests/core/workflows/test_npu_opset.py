@@ -22,9 +22,13 @@ from vconv.cli import main
 from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.errors import InputError
 from vconv.runtime.simulation.device import lack
+from vconv.types import WEIGHTS_FILE
+from vconv.validators.checks.final_norm import wrongly_normed
 from vconv.validators.checks.fusible_gelu import fusible_gelus
+from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.faults.operators import alter
 from vconv.validators.faults.workshop import ArtifactCopy
+from vconv.validators.report.card.model import export_options
 
 GRAPH, NAME = "model.npu.onnx", "onnx-fp32-npu"
 SYSTEM = "dinov3-vits16"
@@ -80,18 +84,23 @@ def test_it_validates_and_taken_apart_each_stage_keeps_to_its_reference(at_13: P
     assert all(row.own <= document.bound for row in document.stages)
 
 
-@pytest.mark.parametrize("operator", ["Softmax", "Sqrt"])
-def test_a_wrong_operator_is_found_also_inside_a_norm(operator: str, at_13: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("operator", "place", "stage"), [("Softmax", 1, "block 1"), ("Sqrt", 2, "block 1"), ("Sqrt", -1, "head")]
+)
+def test_a_wrong_operator_is_found_also_inside_a_norm(
+    operator: str, place: int, stage: str, at_13: Path, tmp_path: Path
+) -> None:
     shop = ArtifactCopy.open(Artifact.open(at_13), tmp_path / "shop")
     model = shop.graph(GRAPH)
-    norms = 2 if operator == "Sqrt" else 1
-    node = [node.name for node in model.graph.node if node.op_type == operator][norms]
+    # A block has two norms, and one softmax.
+    node = [node.name for node in model.graph.node if node.op_type == operator][place]
     alter(model, node, shop.value_of)
     shop.save_graph(GRAPH, model)
     shop.rehash()
     document = vconv.bisect(shop.folder, NAME)
-    assert (document.passed, document.worst_stage) == (False, "block 1")
-    assert document.culprit.node == node
+    assert (document.passed, document.worst_stage) == (False, stage)
+    # The reference has the values of whole norms, not of their parts: the norm is named.
+    assert document.culprit.node.split("_opset13_")[0] == node.split("_opset13_")[0]
 
 
 def test_a_wrong_epsilon_of_a_norm_that_is_spelled_out_fails_the_check(at_13: Path, tmp_path: Path) -> None:
@@ -113,6 +122,26 @@ def test_a_wrong_epsilon_of_a_norm_that_is_spelled_out_fails_the_check(at_13: Pa
     assert re.match(r"1 of \d+ LayerNorms with ", check.detail)
 
 
+def test_the_outputs_of_single_blocks_keep_their_final_norm(small_system: System, tmp_path: Path) -> None:
+    outputs = "pooled,feature_map:1,3,raw_feature_map:2"
+    vconv.export(small_system, "synthetic:1", tmp_path / "a", outputs=outputs, npu_opset=13)
+    checks = {check.name: check for check in vconv.validate(tmp_path / "a", quick=True, budget=1e-3).checks}
+    assert checks[f"{GRAPH}: final norm"].status == "passed"
+    assert vconv.bisect(tmp_path / "a", NAME).status == "passed"
+    path = tmp_path / "a" / GRAPH
+    model = ir.load(path)
+    # Without its norm, the output comes from what the norm would have taken.
+    for norm in layer_norms(model):
+        if norm.scale is layer_norms(model)[-1].scale and norm.given is not None:
+            last = next(iter(norm.nodes[-1].outputs[0].uses())).node.outputs[0]
+            last.replace_all_uses_with(norm.given)
+    ir.save(model, path)
+    subject = open_graph(
+        tmp_path / "a", GRAPH, WEIGHTS_FILE, Artifact.open(tmp_path / "a").network, (1, 1), 1
+    )
+    assert wrongly_normed(subject).startswith("feature_map_1 comes from ")
+
+
 @pytest.mark.skipif(bool(lack()), reason=lack())
 def test_the_simulated_npu_computes_it(at_13: Path) -> None:
     report = vconv.validate(at_13, device="npu-sim", quick=True, budget=1e-3)
@@ -120,10 +149,11 @@ def test_the_simulated_npu_computes_it(at_13: Path) -> None:
     assert row.status == "passed" and row.device.startswith("npu")
 
 
-def test_its_opset_is_shown_and_the_card_names_the_option(at_13: Path) -> None:
+def test_its_opset_is_shown_and_the_card_names_it_and_the_option(at_13: Path) -> None:
     shown = CliRunner().invoke(main, ["info", str(at_13)]).stdout
     assert "13, 7" in shown
-    assert "--npu-opset 13" in (at_13 / "README.md").read_text()
+    assert "opset 13, IR 7" in (at_13 / "README.md").read_text()
+    assert export_options(manifest.load(at_13)) == "--npu-opset 13"
 
 
 def test_an_artifact_of_before_whose_graph_has_opset_18_is_still_judged(
@@ -136,7 +166,7 @@ def test_an_artifact_of_before_whose_graph_has_opset_18_is_still_judged(
 
 def test_by_default_the_graph_for_an_npu_has_opset_17(small_artifact: Path) -> None:
     assert opset_of(small_artifact / GRAPH) == 17
-    assert "--npu-opset" not in (small_artifact / "README.md").read_text()
+    assert export_options(manifest.load(small_artifact)) == ""
 
 
 @pytest.mark.parametrize("wrong", [9, 14, 19])
