@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from vconv.convert.ascend import atc, operators
 from vconv.convert.ascend.atc import FOLDER, GRAPH_FILE, MODEL_FILE, SCRIPT_FILE, CompileOrder
+from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.convert.graphs.passes import table as passes
 from vconv.convert.graphs.passes.base import PassContext, run_passes
 from vconv.disk import require_space
@@ -55,12 +56,14 @@ class CompiledGraph:
         ir_version: its IR version.
         operators: the number of its nodes of each operator.
         passes: the passes that made it from a graph of the artifact.
+        norms: the names of the nodes of LayerNorms that are spelled out.
     """
 
     opset: int
     ir_version: int
     operators: Mapping[str, int]
     passes: tuple[str, ...]
+    norms: tuple[str, ...]
 
 
 def make(
@@ -94,7 +97,7 @@ def make(
     place = scratch / FOLDER
     place.mkdir()
     compiled = _write_graph(folder / order.source, place / GRAPH_FILE, npu_opset)
-    settings, command = order.settings(), order.command(size, batch)
+    settings, command = order.settings(compiled.norms), order.command(size, batch)
     for name, text in settings.items():
         (place / name).write_text(text)
     found = atc.compiler()
@@ -132,4 +135,10 @@ def _write_graph(source: Path, target: Path, npu_opset: int) -> CompiledGraph:
     run_passes(model, passes.named(passes.COMPILED), PassContext(opset=npu_opset))
     ir.save(model, target)
     counted = Counter(node.op_type for node in model.graph.all_nodes())
-    return CompiledGraph(npu_opset, model.ir_version, dict(sorted(counted.items())), passes.COMPILED)
+    return CompiledGraph(
+        npu_opset,
+        model.ir_version,
+        dict(sorted(counted.items())),
+        passes.COMPILED,
+        tuple(node.name or "" for norm in layer_norms(model) if len(norm.nodes) > 1 for node in norm.nodes),
+    )
