@@ -249,6 +249,7 @@ def export_graphs(
     say: Say,
     any_size: bool = False,
     image_processing: ImageProcessing | None = None,
+    npu_opset: int = operators.DEFAULT_NPU_OPSET,
 ) -> dict[str, tuple[str, ...]]:
     """Export an artifact's graphs beside its checkpoint, which may be written at the same time.
 
@@ -261,6 +262,10 @@ def export_graphs(
         say: receives progress messages.
         any_size: whether the dynamic graph takes images of any size.
         image_processing: the steps of the image processor, to also export a graph that does them first.
+        npu_opset: the opset of the static graph, which is for an NPU.
+
+    Raises:
+        InputError: the network has an operator that has no form in the opset for the NPU.
 
     Returns:
         The names of the passes that were run on each graph, by graph file.
@@ -269,14 +274,15 @@ def export_graphs(
     passes: dict[str, tuple[str, ...]] = {}
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
-        fixed, version = (batch, operators.GREATEST_OPSET) if graph.for_npu else (None, opset)
-        key = version, any_size and not fixed
+        fixed, version = (batch, npu_opset) if graph.for_npu else (None, opset)
+        key = max(version, tracing.LEAST_OPSET), any_size and not fixed
         axes = "dynamic batch, height and width" if key[1] else f"batch {fixed}" if fixed else "dynamic batch"
         say(f"{graph.path}: {axes}, opset {version}")
         if key not in traced:
-            traced[key] = tracing.trace(folder, network, patches, size, version, entries, key[1])
+            traced[key] = tracing.trace(folder, network, patches, size, key[0], entries, key[1])
         patch = network.numbers.patch if key[1] else 0
-        passes[graph.path] = tracing.write_graph(folder / graph.path, traced[key], fixed, patch).passes
+        made = tracing.write_graph(folder / graph.path, traced[key], fixed, patch, npu_opset=npu_opset)
+        passes[graph.path] = made.passes
     if image_processing:
         path, key = folder / FROM_IMAGES.path, (opset, False)
         say(f"{path.name}: images of any size, dynamic batch, opset {opset}")

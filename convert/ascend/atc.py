@@ -151,11 +151,17 @@ class CompileOrder:
         """The graph that is compiled: with gears the dynamic graph, else the static graph."""
         return next(graph.path for graph in GRAPHS if graph.for_npu == (not self.gears))
 
-    def settings(self) -> dict[str, str]:
-        """Return the contents of the files that ATC's options refer to, by file name."""
+    def settings(self, norms: Sequence[str] = ()) -> dict[str, str]:
+        """Return the contents of the files that ATC's options refer to, by file name.
+
+        Args:
+            norms: the names of the nodes of LayerNorms that are spelled out. No type of operator stands for
+                them, so that they are listed one by one where LayerNorms stay in float32.
+        """
         files = {SWITCH_FILE: switch_file()}
         if self.precision.keeps:
-            files[KEEP_DTYPE_FILE] = "".join(f"OpType::{kind}\n" for kind in self.precision.keeps)
+            lines = [*(f"OpType::{kind}" for kind in self.precision.keeps), *norms]
+            files[KEEP_DTYPE_FILE] = "".join(f"{line}\n" for line in lines)
         if self.precision.limits == "fp32" and _HAS_HF32.match(self.soc):
             files[OP_PRECISION_FILE] = "[ByOpType]\nConv2D=enable_float_32_execution\n"
         return files

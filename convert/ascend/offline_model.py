@@ -5,6 +5,9 @@ ATC does not read weights from a safetensors file. So it gets a graph with embed
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,6 +16,7 @@ from vconv.convert.ascend import atc, operators
 from vconv.convert.ascend.atc import FOLDER, GRAPH_FILE, MODEL_FILE, SCRIPT_FILE, CompileOrder
 from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE, effects, harmful_effects
 from vconv.convert.ascend.fusions.table import FUSIONS
+from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.convert.graphs.passes import table as passes
 from vconv.convert.graphs.passes.base import PassContext, run_passes
 from vconv.disk import require_space
@@ -45,9 +49,34 @@ def require_fitting(nbytes: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class CompiledGraph:
+    """The graph that ATC compiles, as far as a manifest describes it.
+
+    Args:
+        opset: its opset.
+        ir_version: its IR version.
+        operators: the number of its nodes of each operator.
+        passes: the passes that made it from a graph of the artifact.
+        norms: the names of the nodes of LayerNorms that are spelled out.
+    """
+
+    opset: int
+    ir_version: int
+    operators: Mapping[str, int]
+    passes: tuple[str, ...]
+    norms: tuple[str, ...]
+
+
 def make(
-    folder: Path, scratch: Path, order: CompileOrder, size: tuple[int, int], batch: int, say: Say
-) -> None:
+    folder: Path,
+    scratch: Path,
+    order: CompileOrder,
+    size: tuple[int, int],
+    batch: int,
+    say: Say,
+    npu_opset: int = operators.DEFAULT_NPU_OPSET,
+) -> CompiledGraph:
     """Add an offline model to an artifact. Without ATC, add the graph, the settings and a script instead.
 
     Args:
@@ -57,15 +86,20 @@ def make(
         size: (height, width) of the images.
         batch: the batch size of the static graph.
         say: receives progress messages.
+        npu_opset: the opset of the graph that is compiled.
+
+    Returns:
+        The graph that is compiled.
 
     Raises:
+        InputError: the network has an operator that has no form in that opset.
         ArtifactError: CANN does not support an operator of the graph, or the disk has too little free space.
         EngineError: ATC fails, or replaces operators by others that compute something else.
     """
     place = scratch / FOLDER
     place.mkdir()
-    _write_graph(folder / order.source, place / GRAPH_FILE)
-    settings, command = order.settings(), order.command(size, batch)
+    compiled = _write_graph(folder / order.source, place / GRAPH_FILE, npu_opset)
+    settings, command = order.settings(compiled.norms), order.command(size, batch)
     for name, text in settings.items():
         (place / name).write_text(text)
     found = atc.compiler()
@@ -87,6 +121,7 @@ def make(
     (folder / FOLDER).mkdir()
     for name in kept:
         (place / name).rename(folder / FOLDER / name)
+    return compiled
 
 
 def _require_unfused(path: Path) -> None:
@@ -114,8 +149,8 @@ def _require_unfused(path: Path) -> None:
         )
 
 
-def _write_graph(source: Path, target: Path) -> None:
-    """Write a copy of a graph with embedded weights."""
+def _write_graph(source: Path, target: Path, npu_opset: int) -> CompiledGraph:
+    """Write a copy of a graph in an opset for the NPU, with embedded weights."""
     model = ir.load(source)
     unlisted = sorted({node.op_type for node in model.graph.all_nodes()} - operators.SUPPORTED)
     if unlisted or model.opset_imports.get("", 0) > operators.GREATEST_OPSET:
@@ -127,5 +162,13 @@ def _write_graph(source: Path, target: Path) -> None:
         )
     weights = (value.const_value for value in model.graph.initializers.values())
     require_space(target.parent, sum(tensor.nbytes for tensor in weights if tensor is not None))
-    run_passes(model, passes.named(passes.ALONE), PassContext())
+    run_passes(model, passes.named(passes.COMPILED), PassContext(opset=npu_opset))
     ir.save(model, target)
+    counted = Counter(node.op_type for node in model.graph.all_nodes())
+    return CompiledGraph(
+        npu_opset,
+        model.ir_version,
+        dict(sorted(counted.items())),
+        passes.COMPILED,
+        tuple(node.name or "" for norm in layer_norms(model) if len(norm.nodes) > 1 for node in norm.nodes),
+    )

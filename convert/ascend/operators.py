@@ -9,7 +9,16 @@ opsets up to 18 (repository hicann/ops-nn, ``*_onnx_plugin.cpp``).
 
 from __future__ import annotations
 
-GREATEST_OPSET = 18
+NPU_OPSETS = (13, 15, 17, 18)
+"""The opsets in which a graph for NPUs can be written.
+
+13 is the greatest of CANN 5.0 and 6.0, and 18 that of CANN 7.0 and 9.1, by Huawei's pages on what ATC reads:
+"Supported ONNX operators" of the commercial editions 5.0.4, 6.0.1 and 7.0, and the option ``--framework`` in
+the documents of Graph Engine (repository cann/ge) for 9.1.
+"""
+DEFAULT_NPU_OPSET = 17
+"""The least opset that has ``LayerNormalization``; installations that stop below 18 may still read it."""
+GREATEST_OPSET = NPU_OPSETS[-1]
 GREATEST_IR_VERSION = 8
 
 # fmt: off

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.architectures.sizes import size_bounds
+from vconv.convert.ascend.operators import DEFAULT_NPU_OPSET
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes import table as passes
 from vconv.convert.graphs.passes.base import PassContext, run_passes
@@ -171,6 +172,7 @@ def write_graph(
     batch: int | None,
     patch: int = 0,
     image_processing: ImageProcessing | None = None,
+    npu_opset: int = DEFAULT_NPU_OPSET,
 ) -> TracedGraph:
     """Write a traced graph with a fixed or a dynamic batch.
 
@@ -180,9 +182,13 @@ def write_graph(
         batch: the batch size of a static graph; None for a dynamic batch.
         patch: side of a patch, in pixels, if the graph was traced for images of any size; else 0.
         image_processing: the steps that the graph does first, if it takes uint8 images.
+        npu_opset: the opset of a static graph, which is for an NPU; any other keeps the opset of its trace.
 
     Returns:
         The graph as written.
+
+    Raises:
+        InputError: the network has an operator that has no form in that opset.
     """
     names: tuple[str, ...] = passes.DYNAMIC_SIZE if patch else passes.DYNAMIC
     if image_processing:
@@ -190,7 +196,7 @@ def write_graph(
     elif batch is not None:
         names = passes.STATIC
     with quiet(*_LOGGERS):
-        context = PassContext(batch=batch, patch=patch, image_processing=image_processing)
+        context = PassContext(batch=batch, patch=patch, opset=npu_opset, image_processing=image_processing)
         made = traced.followed_by(names, context)
     ir.save(made.model, path)
     return made

@@ -73,6 +73,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
             "outputs",
             "batch",
             "opset",
+            "npu_opset",
             "golden",
             "without_weights",
             "keep_dtype",
@@ -316,6 +317,14 @@ _CONVERTING = (
         show_default=True,
         metavar="N",
         help="ONNX opset of the dynamic graph, from 18 to 22.",
+    ),
+    click.option(
+        "--npu-opset",
+        default=17,
+        show_default=True,
+        metavar="N",
+        help="ONNX opset of the graphs for an NPU: 13, 15, 17 or 18. CANN 7.0 and later read up to 18, CANN "
+        "5 and 6.0 up to 13. 17 is the first that has LayerNormalization.",
     ),
     images("to record and compare on"),
     click.option(

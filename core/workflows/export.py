@@ -17,8 +17,9 @@ from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
 from vconv.catalog.systems import System
-from vconv.convert.ascend import offline_model
+from vconv.convert.ascend import offline_model, operators
 from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION
+from vconv.convert.ascend.offline_model import CompiledGraph
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
@@ -66,6 +67,7 @@ def export(
     force: bool = False,
     batch: int = 1,
     opset: int = tracing.DEFAULT_OPSET,
+    npu_opset: int = operators.DEFAULT_NPU_OPSET,
     images: Sequence[str | Path] = (),
     golden: bool = True,
     seed: int = 0,
@@ -100,6 +102,8 @@ def export(
         force: whether to replace an existing artifact.
         batch: the batch of the static graph.
         opset: the opset of the dynamic graph.
+        npu_opset: the opset of the graphs for an NPU, the static one and that of an offline model: 13, 15, 17
+            or 18.
         images: photographs to record and check on; made-up images by default.
         golden: whether to run the reference, record it, and compare every variant with it.
         seed: the seed of the made-up images.
@@ -144,7 +148,7 @@ def export(
         VconvError: an error that the user can fix; no artifact is left behind.
     """
     start = time.perf_counter()
-    _check_options(batch, opset, seed, bool(images), golden, out)
+    _check_options(batch, opset, npu_opset, seed, bool(images), golden, out)
     for_authors = authors_weights.wanted(layout, without_weights)
     sizes = _size_request(size)
     any_size = bool(sizes and sizes.dynamic)
@@ -190,7 +194,7 @@ def export(
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size, steps)
+            passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size, steps, npu_opset)
             lines, sha256, tensors = writing()
         authors, compared = authors_weights.written(beside, folder, say)
         conversion = prepared.written(lines, sha256, passes)
@@ -217,10 +221,11 @@ def export(
             for fixed in (batch if graph.for_npu else None,)
         ]
         checks = [tensors, *compared, *(check for graph in graphs for check in check_graph(graph))]
+        compiled: CompiledGraph | None = None
         if order:
-            offline_model.make(folder, stage.scratch, order, made_size, batch, say)
+            compiled = offline_model.make(folder, stage.scratch, order, made_size, batch, say, npu_opset)
         done = Exported(
-            folder, system, source, conversion, made_size, graphs, reference, names, order, authors
+            folder, system, source, conversion, made_size, graphs, reference, names, order, authors, compiled
         )
         made = assemble(done, without_weights)
         artifact = Artifact(folder, made)
@@ -267,7 +272,13 @@ def _found(
 
 
 def _check_options(
-    batch: int, opset: int, seed: int, photographs: bool, golden: bool, out: str | Path | None
+    batch: int,
+    opset: int,
+    npu_opset: int,
+    seed: int,
+    photographs: bool,
+    golden: bool,
+    out: str | Path | None,
 ) -> None:
     """Refuse options that cannot be met, before any file is read or made."""
     if not 1 <= batch <= tracing.GREATEST_BATCH:
@@ -293,6 +304,13 @@ def _check_options(
             got=opset,
             expected=f"{tracing.LEAST_OPSET} to {tracing.GREATEST_OPSET}",
             fix="leave --opset out",
+        )
+    if npu_opset not in operators.NPU_OPSETS:
+        raise InputError(
+            "the opset for the NPU is not supported",
+            got=npu_opset,
+            expected=f"one of {', '.join(map(str, operators.NPU_OPSETS))}",
+            fix="leave --npu-opset out",
         )
 
 

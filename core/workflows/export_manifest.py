@@ -30,9 +30,9 @@ from vconv.catalog.systems import System
 from vconv.convert.architectures.outputs import meanings, output_names
 from vconv.convert.architectures.sizes import unasked_size
 from vconv.convert.ascend.atc import CompileOrder
+from vconv.convert.ascend.offline_model import CompiledGraph
 from vconv.convert.conversion import Conversion
 from vconv.convert.graphs import tracing
-from vconv.convert.graphs.passes import table as passes
 from vconv.convert.libraries import complexity
 from vconv.convert.network import Network
 from vconv.convert.patches import rope_periods
@@ -64,6 +64,7 @@ class Exported:
         images: what each recorded image is.
         order: how the offline model is compiled; None without an offline model.
         authors: the weights for the authors' code; None without them.
+        compiled: the graph that the offline model is compiled from; None without an offline model.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Exported:
     images: tuple[str, ...]
     order: CompileOrder | None
     authors: AuthorsRecord | None
+    compiled: CompiledGraph | None
 
 
 def assemble(done: Exported, without_weights: bool) -> Manifest:
@@ -104,8 +106,8 @@ def assemble(done: Exported, without_weights: bool) -> Manifest:
         )
         for variant in (*VARIANTS, *([FROM_IMAGES] if FROM_IMAGES.path in inspected else []))
     ]
-    if done.order:
-        variants.append(_offline(done.order, done.size, conversion, inspected))
+    if done.order and done.compiled:
+        variants.append(_offline(done.order, done.compiled, done.size, conversion, inspected))
     patches = tuple(
         PatchRecord(
             name=decision.patch.name,
@@ -221,7 +223,11 @@ def _graph(graph: InspectedGraph, passes: tuple[str, ...]) -> GraphRecord:
 
 
 def _offline(
-    order: CompileOrder, size: tuple[int, int], conversion: Conversion, graphs: Mapping[str, InspectedGraph]
+    order: CompileOrder,
+    compiled: CompiledGraph,
+    size: tuple[int, int],
+    conversion: Conversion,
+    graphs: Mapping[str, InspectedGraph],
 ) -> VariantRecord:
     static = next(graph for graph in graphs.values() if graph.batch)
     source = graphs[order.source]
@@ -233,7 +239,12 @@ def _offline(
         precision=order.precision.limits,
         patches=tuple(patch.name for patch in conversion.patches),
         contract=_contract(source, source.network, size, any_size=False),
-        graph=_graph(source, (*conversion.passes[order.source], *passes.ALONE)),
+        graph=GraphRecord(
+            opset=compiled.opset,
+            ir_version=compiled.ir_version,
+            operators=dict(compiled.operators),
+            passes=(*conversion.passes[order.source], *compiled.passes),
+        ),
         offline=OfflineRecord(
             soc=order.soc,
             precision_mode=order.precision.name,

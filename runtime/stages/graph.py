@@ -13,6 +13,7 @@ from onnx.external_data_helper import uses_external_data
 
 from vconv.convert.architectures.base import EMBEDDING_ROLES, Capability
 from vconv.convert.architectures.outputs import Needed
+from vconv.convert.graphs.layer_norms import NORM
 from vconv.convert.network import Network, TensorSpec
 from vconv.errors import ArtifactError
 from vconv.precisions import FP32
@@ -20,6 +21,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.table import ENGINES
 from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
+from vconv.runtime.stages.unweighted import stages_by_use
 from vconv.types import INPUT, TOKENS_AXIS, Array, Arrays
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -85,6 +87,9 @@ def _cut(graph: onnx.GraphProto, network: Network) -> _Cut:
             depends.update(node.output)
         if node.op_type not in ("Shape", "Size") and not content.isdisjoint(node.input):
             content.update(node.output)
+    if not any(node.op_type == NORM for node in graph.node):
+        weights = {network.stored_key(tensor) for tensor in network.tensors().values()}
+        stages = stages_by_use(graph.node, stages, weights, content)
     values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
     types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
     stages |= dict.fromkeys(_after_blocks(graph, values, stages, network, head - 1), head)

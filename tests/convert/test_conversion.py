@@ -373,8 +373,8 @@ def test_graphs_are_named_with_their_batch_and_each_opset_is_traced_once(
         traced.append(given)
         return f"opset {given[4]}"
 
-    def write_graph(path: Path, trace: str, batch: int | None, patch: int) -> TracedGraph:
-        assert patch == 0
+    def write_graph(path: Path, trace: str, batch: int | None, patch: int, npu_opset: int) -> TracedGraph:
+        assert (patch, npu_opset) == (0, 15)
         written.append((path, trace, batch))
         return TracedGraph(ir.Model(ir.Graph([], [], nodes=[]), ir_version=8), (trace, f"batch {batch}"))
 
@@ -382,7 +382,7 @@ def test_graphs_are_named_with_their_batch_and_each_opset_is_traced_once(
     monkeypatch.setattr(conversion.tracing, "write_graph", write_graph)
     lines: list[str] = []
     found, folder = converted.conversion, converted.folder
-    passes = conversion.export_graphs(folder, found, size, 4, opset, lines.append)
+    passes = conversion.export_graphs(folder, found, size, 4, opset, lines.append, npu_opset=15)
     assert passes == {
         "model.onnx": (f"opset {opset}", "batch None"),
         "model.npu.onnx": ("opset 18", "batch 4"),
@@ -396,7 +396,7 @@ def test_graphs_are_named_with_their_batch_and_each_opset_is_traced_once(
         (folder / "model.onnx", f"opset {opset}", None),
         (folder / "model.npu.onnx", "opset 18", 4),
     ]
-    assert lines == [f"model.onnx: dynamic batch, opset {opset}", "model.npu.onnx: batch 4, opset 18"]
+    assert lines == [f"model.onnx: dynamic batch, opset {opset}", "model.npu.onnx: batch 4, opset 15"]
 
 
 def test_preparing_writes_all_files_except_the_weights_and_knows_their_positions(

@@ -12,7 +12,6 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from onnx.external_data_helper import uses_external_data
 
 from vconv.artifact.records import ContractRecord, TensorRecord, VariantRecord
 from vconv.convert.architectures.base import Capability
@@ -20,9 +19,11 @@ from vconv.convert.architectures.layer_outputs import layers_of
 from vconv.convert.architectures.outputs import gelus_needed, unused_tensors
 from vconv.convert.ascend import operators as cann
 from vconv.convert.ascend.fusions import table as fusions
+from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.graphs.passes.remove_unused import unused
+from vconv.convert.graphs.schemas import misfit
 from vconv.convert.network import Network
 from vconv.disk import own_folders
 from vconv.printable import shortened
@@ -36,8 +37,6 @@ INLINE_ELEMENTS = FOLD_ELEMENTS
 UNCERTAIN = frozenset({"If", "Loop", "Range", "Resize", "Scan", "SplitToSequence", "Upsample"})
 """Operators that a graph for images of any size does without: OpenVINO computes an antialiased ``Resize``
 wrongly, without a word, and refuses sequences; NPU compilers avoid the others."""
-LAYER_NORM_EPSILON = 1e-5
-"""ONNX's default epsilon of LayerNormalization."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +54,17 @@ class Wrong:
 
 def _valid(subject: InspectedGraph) -> Wrong | None:
     try:
-        onnx.checker.check_model(_without_weights(subject) if _is_linked(subject) else str(subject.path))
+        if not _is_linked(subject):
+            onnx.checker.check_model(str(subject.path))
     except (onnx.checker.ValidationError, ValueError) as error:
         return Wrong(shortened(str(error)))
-    return None
+    wrong = misfit(onnx.load(subject.path, load_external_data=False))
+    return Wrong(shortened(wrong)) if wrong else None
 
 
 def _is_linked(subject: InspectedGraph) -> bool:
     """Return whether the weights file is a link, as in a hub's cache, which the checker would refuse."""
     return subject.weights is not None and subject.weights.is_symlink()
-
-
-def _without_weights(subject: InspectedGraph) -> onnx.ModelProto:
-    """Return the graph with its external weights as inputs; the rule *weights* checks where they are."""
-    model = onnx.load(subject.path, load_external_data=False)
-    external = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
-    for tensor in external:
-        model.graph.input.append(
-            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        )
-        model.graph.initializer.remove(tensor)
-    return model
 
 
 def _exact_gelu(subject: InspectedGraph) -> Wrong | None:
@@ -125,10 +114,9 @@ def _never(subject: InspectedGraph) -> str:
 def _epsilon(subject: InspectedGraph) -> Wrong | None:
     """Check the epsilon of every LayerNorm in the graph: its effect on the output is too small to measure."""
     wanted = subject.network.numbers.epsilon
-    norms = [node for node in subject.model.graph.all_nodes() if node.op_type == "LayerNormalization"]
-    found = [node.attributes.get_float("epsilon", LAYER_NORM_EPSILON) for node in norms]
-    # Attributes are float32.
-    wrong = [epsilon for epsilon in found if not math.isclose(epsilon, wanted, rel_tol=1e-6)]
+    norms = layer_norms(subject.model)
+    # Attributes and constants are float32.
+    wrong = [norm.epsilon for norm in norms if not math.isclose(norm.epsilon, wanted, rel_tol=1e-6)]
     if wrong or not norms:
         given = f"{len(wrong)} of {len(norms)} LayerNorms with {wrong[0]:.3g}" if wrong else "no LayerNorm"
         return Wrong(f"{given}, expected {wanted:.3g} in all", "epsilon")
@@ -281,7 +269,9 @@ class GraphRule:
 
 
 RULES: Mapping[str, GraphRule] = {
-    "valid ONNX": GraphRule(_valid, "onnx.checker accepts it"),
+    "valid ONNX": GraphRule(
+        _valid, "onnx.checker accepts it, and its opset has every operator with these types"
+    ),
     "exact GELU": GraphRule(_exact_gelu, "every GELU is spelled out with Erf", otherwise=_without_gelu),
     "fusions": GraphRule(
         _unfused,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from onnx_ir.tape import Tape
 
 KEYS_ANTIALIASED = -0.5
 """The coefficient of torch's antialiased cubic filter, which is Keys' own."""
+
+Given = ir.Value | float | np.ndarray | None
+"""An input of a node; None stands for an optional input that is left out."""
 
 
 class Builder:
@@ -30,15 +33,27 @@ class Builder:
         return list(self._tape.nodes)
 
     def node(
-        self, operator: str, *inputs: ir.Value | float | np.ndarray, **attributes: int | tuple[int, ...]
+        self, operator: str, *inputs: Given, **attributes: int | float | str | tuple[int, ...]
     ) -> ir.Value:
         """Add a node; numbers and arrays among its inputs become constants of the graph."""
-        given = [one if isinstance(one, ir.Value) else self.constant(one) for one in inputs]
-        value = self._tape.op(operator, given, attributes or None)
+        (value,) = self.several(operator, 1, *inputs, **attributes)
         value.name = f"{self._name}_{len(self._tape.nodes)}"
-        assert value.producer() is not None
-        value.producer().name = value.name  # type: ignore[union-attr]
         return value
+
+    def several(
+        self,
+        operator: str,
+        count: int,
+        *inputs: Given,
+        **attributes: int | float | str | tuple[int, ...],
+    ) -> Sequence[ir.Value]:
+        """Add a node with several outputs, which the caller names: see :meth:`node`."""
+        given = [one if isinstance(one, ir.Value | None) else self.constant(one) for one in inputs]
+        made = self._tape.op_multi_out(operator, given, attributes or None, num_outputs=count)
+        node = made[0].producer()
+        assert node is not None
+        node.name = f"{self._name}_{len(self._tape.nodes)}"
+        return made
 
     def constant(self, value: float | np.ndarray) -> ir.Value:
         """Add a constant; the same constant of this computation is added once."""

@@ -9,6 +9,7 @@ from vconv.convert.graphs.passes import (
     embed_weights,
     fix_batch,
     least_ir_version,
+    lower_opset,
     name_axes,
     name_batch,
     optimise,
@@ -35,6 +36,7 @@ PASSES: Mapping[str, Pass] = {
         name_batch.PASS,
         name_axes.PASS,
         fix_batch.PASS,
+        lower_opset.PASS,
         take_images.PASS,
         embed_weights.PASS,
     )
@@ -66,12 +68,14 @@ DYNAMIC = ("name-batch", "strip-metadata")
 """Passes that then make the graph with a dynamic batch."""
 DYNAMIC_SIZE = ("name-axes", "strip-metadata")
 """Passes that then make the graph with a dynamic batch, height and width."""
-STATIC = ("fix-batch", "strip-metadata")
-"""Passes that then make the graph with a fixed batch."""
+FOR_NPU = ("lower-opset", "remove-unused", "least-ir-version")
+"""Passes that write a graph in the opset for the NPU."""
+STATIC = ("fix-batch", *FOR_NPU, "strip-metadata")
+"""Passes that then make the graph with a fixed batch, for an NPU."""
 FROM_IMAGES = ("name-batch", "take-images", "strip-metadata")
 """Passes that then make the graph that takes uint8 images."""
-ALONE = ("embed-weights",)
-"""Passes that embed the weights in a dynamic or static graph."""
+COMPILED = (*FOR_NPU, "embed-weights")
+"""Passes that then make the graph, dynamic or static, that ATC compiles."""
 
 
 def named(names: Iterable[str]) -> list[Pass]:

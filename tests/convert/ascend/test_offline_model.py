@@ -78,6 +78,21 @@ def test_the_graph_for_atc_computes_the_same_as_the_artifacts_graph_without_a_we
     assert not any(value.external_data for value in graph.initializer)
 
 
+@pytest.mark.usefixtures("without_atc")
+def test_norms_that_are_spelled_out_stay_in_float32_by_their_names(
+    copied: Path, scratch: Path, size: tuple[int, int]
+) -> None:
+    order = CompileOrder.of("Ascend910B4", "fp16", (1, 4))
+    compiled = offline_model.make(copied, scratch, order, size, BATCH, silent, npu_opset=13)
+    model = onnx.load(copied / "om" / "model.onnx", load_external_data=False)
+    names = {node.name: node.op_type for node in model.graph.node}
+    kept = (copied / "om" / "keep_dtype.cfg").read_text().splitlines()
+    assert kept == [*(f"OpType::{kind}" for kind in atc.SENSITIVE), *compiled.norms]
+    held = [names[name] for name in compiled.norms]
+    assert held.count("Sqrt") == list(names.values()).count("Sqrt") > 0
+    assert (compiled.opset, compiled.ir_version) == (13, 7)
+
+
 @pytest.mark.usefixtures("atc")
 @pytest.mark.parametrize("gears", [(), (1, 4)], ids=["one batch", "gears"])
 def test_with_atc_the_artifact_gets_the_model_and_the_settings_and_no_graph(

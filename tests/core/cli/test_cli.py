@@ -132,6 +132,7 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
             "--batch is out of range | got 0",
         ),
         (["export", "dinov3-vits16", "--weights", "synthetic", "--opset", "9"], "the opset is not supported"),
+        (["export", "dinov3-vits16", "--npu-opset", "19"], "the opset for the NPU is not supported | got 19"),
         (["export", "dinov3-vits16", "--batch", "x"], "wrong use of vconv export | got Invalid value"),
         (["export", "dinov3-vits16", "--batch", "100000"], "--batch is out of range | got 100000"),
         (["export", "dinov3-vits16", "--out", ""], "'--out': an empty string"),

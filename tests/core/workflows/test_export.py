@@ -221,7 +221,7 @@ def test_the_npu_graph_is_static_and_plain(either: Path) -> None:
     operators = {node.op_type for node in model.graph.node}
     assert operators.isdisjoint({"If", "Loop", "Scan", "Range", "Gelu"})
     assert model.ir_version <= 8
-    assert max(entry.version for entry in model.opset_import) <= 18
+    assert [entry.version for entry in model.opset_import] == [17]
     dims = [
         dim for value in (*model.graph.input, *model.graph.output) for dim in value.type.tensor_type.shape.dim
     ]
@@ -399,6 +399,7 @@ def test_a_size_is_that_of_everything_in_the_artifact(
         ({"size": [224]}, "--size is not a size .* such as 336,224"),
         ({"batch": 0}, "--batch is out of range"),
         ({"opset": 17}, "opset is not supported .* 18 to"),
+        ({"npu_opset": 14}, "opset for the NPU is not supported .*one of 13, 15, 17, 18"),
         ({"images": ["nowhere.png"]}, "cannot use the image nowhere.png"),
         ({"seed": -1}, "the seed is out of range"),
     ],
@@ -418,7 +419,7 @@ def test_an_older_opset_default_can_be_raised(small_name: str, tmp_path: Path) -
     vconv.export(small_name, "synthetic", tmp_path / "a", opset=20)
     variants = manifest.load(tmp_path / "a").variants
     opsets = {record.variant: record.graph.opset if record.graph else None for record in variants}
-    assert opsets == {"patched-torch-fp32": None, "onnx-fp32": 20, "onnx-fp32-npu": 18}
+    assert opsets == {"patched-torch-fp32": None, "onnx-fp32": 20, "onnx-fp32-npu": 17}
     assert vconv.validate(tmp_path / "a", quick=True).passed
 
 

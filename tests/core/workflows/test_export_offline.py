@@ -112,7 +112,7 @@ def test_without_atc_the_artifact_is_complete_and_says_what_is_to_be_made(
         soc=SOC, precision_mode="fp16", gears=GEARS, command=tuple(om["command"])
     )
     assert (record.engine, record.precision, record.batch) == ("acl", "fp16", None)
-    assert record.graph is not None and record.graph.opset == 18
+    assert record.graph is not None and record.graph.opset == 17
 
 
 def test_on_a_cpu_a_validation_passes_and_says_why_the_offline_model_was_not_run(

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
+from vconv.convert.graphs.passes.lower_opset import lower_opset
 from vconv.types import WEIGHTS_FILE, Status
 from vconv.validators.checks.graphs import (
     INLINE_ELEMENTS,
@@ -185,6 +187,25 @@ def add_a_node(model: ir.Model, operator: str) -> None:
     model.graph.append(node)
 
 
+def declare(model: ir.Model, opset: int) -> None:
+    model.opset_imports[""] = opset
+
+
+def allow_zero_at_13(model: ir.Model) -> None:
+    """Declare opset 13 and spell LayerNorms out, but let a Reshape have the attribute of opset 14."""
+    lower_opset(model, 13)
+    RemoveUnusedNodesPass()(model)
+    next(nodes(model, "Reshape")).attributes["allowzero"] = ir.AttrInt64("allowzero", 1)
+
+
+def add_a_root_of_whole_numbers(model: ir.Model) -> None:
+    value = ir.Value(name="whole", const_value=ir.tensor(np.ones(1, np.int64), name="whole"))
+    model.graph.register_initializer(value)
+    root = ir.node("Sqrt", [value])
+    root.outputs[0].name = "root_of_whole"
+    model.graph.append(root)
+
+
 def unsort(model: ir.Model) -> None:
     first = model.graph[0]
     model.graph.remove(first)
@@ -221,6 +242,14 @@ class Mutation:
 MUTATIONS = {
     "an operator that does not exist": Mutation("valid ONNX", DYNAMIC, lambda m: add_a_node(m, "Nonsense")),
     "nodes in the wrong order": Mutation("valid ONNX", DYNAMIC, unsort),
+    "an opset that lacks an operator": Mutation("valid ONNX", STATIC, lambda m: declare(m, 16)),
+    "an opset that lacks an attribute": Mutation("valid ONNX", STATIC, allow_zero_at_13),
+    "an operator of a type that it does not take": Mutation(
+        "valid ONNX", STATIC, add_a_root_of_whole_numbers
+    ),
+    "an IR version that cannot hold the opset": Mutation(
+        "valid ONNX", STATIC, lambda m: setattr(m, "ir_version", 7)
+    ),
     "one GELU spelled with Tanh": Mutation(
         "exact GELU", DYNAMIC, spell_one_gelu_with_tanh, fault="activation"
     ),
@@ -272,7 +301,9 @@ MUTATIONS = {
         "NPU operators", STATIC, lambda m: m.opset_imports.update({"": 20}), alone=False
     ),
     "IR 9 in a static graph": Mutation("NPU operators", STATIC, lambda m: setattr(m, "ir_version", 9)),
-    "an operator that CANN does not list": Mutation("NPU operators", STATIC, lambda m: add_a_node(m, "Mish")),
+    "an operator that CANN does not list": Mutation(
+        "NPU operators", STATIC, lambda m: add_a_node(m, "Bernoulli")
+    ),
     "a note on the model": Mutation("no traces", DYNAMIC, note),
     "a note on the graph": Mutation("no traces", DYNAMIC, lambda m: note(m.graph)),
     "a note on a node": Mutation("no traces", DYNAMIC, lambda m: note(m.graph[5])),

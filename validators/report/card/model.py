@@ -12,8 +12,10 @@ from vconv.catalog import systems
 from vconv.catalog.literature import HUGGING_FACE, LICENCES, MODELSCOPE, Work
 from vconv.catalog.systems import System
 from vconv.convert.architectures.layer_outputs import Layer, find_layer
+from vconv.convert.ascend.operators import DEFAULT_NPU_OPSET
 from vconv.convert.sources.base import STORED
 from vconv.convert.sources.sizes import DYNAMIC
+from vconv.types import GRAPHS
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
@@ -153,7 +155,10 @@ def routes(made: Manifest, unlike: bool = False) -> list[dict[str, str]]:
 
 
 def export_options(made: Manifest) -> str:
-    """Return the options of ``vconv export`` for the same network, sizes and outputs, if not its defaults."""
+    """Return the options of ``vconv export`` for the same network, sizes, outputs and graph for an NPU.
+
+    Options that have their defaults are left out.
+    """
     source = made.source
     size = ",".join(map(str, source.size or ()))
     if source.dynamic_size:
@@ -164,11 +169,19 @@ def export_options(made: Manifest) -> str:
         "positions": source.positions,
         "size": size,
         "outputs": ",".join(source.outputs),
+        "npu-opset": npu_opset(made),
     }
     options = [f"--{name} {value}" for name, value in values.items() if value]
     if any(variant.contract.preprocessing for variant in made.variants):
         options.append("--with-preprocessing")
     return " ".join(options)
+
+
+def npu_opset(made: Manifest) -> int | None:
+    """Return the opset of the graph for an NPU; None if it is the default, or there is no such graph."""
+    names = [graph.name for graph in GRAPHS if graph.for_npu]
+    found = [record.graph.opset for record in made.variants if record.graph and record.variant in names]
+    return next((opset for opset in found if opset != DEFAULT_NPU_OPSET), None)
 
 
 def geometry(made: Manifest) -> dict[str, int] | None:

@@ -8,7 +8,7 @@ import pytest
 from vconv.convert.graphs.passes import table
 from vconv.convert.graphs.passes.base import Pass, PassContext, PassError, run_passes
 from vconv.convert.graphs.passes.table import (
-    ALONE,
+    COMPILED,
     DYNAMIC,
     DYNAMIC_SIZE,
     FROM_IMAGES,
@@ -20,7 +20,7 @@ from vconv.convert.graphs.passes.table import (
 )
 
 FOLDER = Path(table.__file__).parent
-SHARED = {"__init__", "base", "table", "resampling"}
+SHARED = {"__init__", "base", "table", "resampling", "older_forms"}
 
 
 def test_every_pass_is_one_file_and_one_row() -> None:
@@ -38,7 +38,7 @@ def test_every_file_lists_its_cases_and_has_its_tests() -> None:
 
 def test_every_pass_is_in_a_pipeline_and_pipelines_name_passes() -> None:
     traced = {*TRACED, *TRACED_AT_ANY_SIZE}
-    assert {*traced, *DYNAMIC, *DYNAMIC_SIZE, *STATIC, *FROM_IMAGES, *ALONE} == set(PASSES)
+    assert {*traced, *DYNAMIC, *DYNAMIC_SIZE, *STATIC, *FROM_IMAGES, *COMPILED} == set(PASSES)
     assert [one.name for one in named(TRACED)] == list(TRACED)
 
 
