@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vconv.convert.ascend import chips
 from vconv.errors import EngineError, InputError, UnknownNameError
 from vconv.types import CHANNELS, GRAPHS, INPUT
 
@@ -37,9 +38,6 @@ LEAST_GEARS, GREATEST_GEARS, GREATEST_GEAR = 2, 100, 1024
 
 ATC allows a batch of 2048, but the dynamic graph is traced for at most 1024.
 """
-_SOC = re.compile(r"Ascend\w+")
-_HAS_HF32 = re.compile(r"Ascend910(B\d|_93)")
-"""The processors of Atlas A2 and A3, which have HF32 and a setting to turn it off."""
 _ERROR_CODE = re.compile(r"\bE[A-Z0-9]\d{4}: ?.*")
 """The beginning of a line with an error of ATC: ``E10054: ...``, ``EZ3003: ...``."""
 _SHOWN = 300
@@ -54,34 +52,21 @@ class OfflinePrecision:
         name: its name in ATC.
         variant: the name of its variant in vconv.
         limits: the precision whose limits validation applies.
-        keeps: operator types, under their names in CANN, that stay in float32.
+        keeps: whether the processor's sensitive operators stay in float32: see :data:`chips.SENSITIVE`.
     """
 
     name: str
     variant: str
     limits: Literal["fp32", "fp16"]
-    keeps: tuple[str, ...] = ()
+    keeps: bool = False
 
-
-SENSITIVE = ("LayerNorm", "SoftmaxV2", "Erf")
-"""Operator types that stay in float32 when other operators are converted to float16.
-
-LayerNorm sums the squares of a token's channels. If the norm of the token is 256 or more, this sum exceeds
-65504, the greatest float16 number. Large vision transformers have outlier tokens with such norms (arXiv
-2309.16588). SoftmaxV2 sums a whole row of exponentials. Erf makes the GELU exact, and the rounding of float16
-near 1 is as large as the error of the tanh form. The effect was measured on dinov3-vits16 with synthetic
-weights: with only matrix products and convolutions in float16, the error against the reference is 8.7e-4;
-with all operators in float16, it is 1.5e-3. CANN's parser turns ONNX's Softmax into SoftmaxV2, and
-LayerNormalization into LayerNorm and other operators, and renames the nodes (repository hicann/ops-nn, the
-ONNX plugins of both). So this list holds types instead of node names.
-"""
 
 OFFLINE_PRECISIONS: Mapping[str, OfflinePrecision] = {
     precision.name: precision
     for precision in (
         OfflinePrecision("origin", "om-fp32", "fp32"),
-        OfflinePrecision("fp16", "om-fp16", "fp16", SENSITIVE),
-        OfflinePrecision("mixed_float16", "om-mixed-fp16", "fp16", SENSITIVE),
+        OfflinePrecision("fp16", "om-fp16", "fp16", keeps=True),
+        OfflinePrecision("mixed_float16", "om-mixed-fp16", "fp16", keeps=True),
         OfflinePrecision("cube_fp16in_fp32out", "om-cube-fp16", "fp16"),
     )
 }
@@ -90,7 +75,6 @@ OFFLINE_PRECISIONS: Mapping[str, OfflinePrecision] = {
 ``origin`` ignores a list of operators to keep. ``cube_fp16in_fp32out`` needs no list, because it converts
 only the operands of products.
 """
-DEFAULT_OFFLINE_PRECISION = "origin"
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,7 @@ class CompileOrder:
     """The settings of a compilation. Create it with :meth:`of`, which checks the values.
 
     Args:
-        soc: the processor, as for ``--soc_version``: ``Ascend`` and the name that ``npu-smi info`` shows.
+        soc: the name of the processor, as for ``--soc_version``.
         precision: the precision of the computation.
         gears: the batch sizes that the model supports; empty for the batch of the static graph.
     """
@@ -108,24 +92,22 @@ class CompileOrder:
     gears: tuple[int, ...] = ()
 
     @classmethod
-    def of(
-        cls, soc: str, precision: str = DEFAULT_OFFLINE_PRECISION, gears: Sequence[int] = ()
-    ) -> CompileOrder:
+    def of(cls, soc: str, precision: str | None = None, gears: Sequence[int] = ()) -> CompileOrder:
         """Check the requested settings.
+
+        Args:
+            soc: the name of the processor.
+            precision: the precision; by default the one that is nearest to float32 on this processor.
+            gears: the batch sizes that the model supports.
 
         Raises:
             UnknownNameError: there is no such precision.
-            InputError: the name of the processor is invalid, or ATC does not support the gears.
+            InputError: no processor has this name, it cannot compute in this precision, or ATC does not
+                support the gears.
         """
-        if not _SOC.fullmatch(soc):
-            raise InputError(
-                "--soc is not the name of a processor",
-                got=repr(soc),
-                expected="a name such as Ascend910B4 or Ascend310P3",
-                fix="put Ascend before the name that `npu-smi info` shows",
-            )
-        if precision not in OFFLINE_PRECISIONS:
+        if precision is not None and precision not in OFFLINE_PRECISIONS:
             raise UnknownNameError("--om-precision", precision, OFFLINE_PRECISIONS, fix="choose one of those")
+        chosen = chips.chosen_precision(soc, precision)
         ordered = tuple(sorted(set(gears)))
         fits = (
             LEAST_GEARS <= len(ordered) <= GREATEST_GEARS and 1 <= ordered[0] <= ordered[-1] <= GREATEST_GEAR
@@ -137,7 +119,7 @@ class CompileOrder:
                 expected=f"{LEAST_GEARS} to {GREATEST_GEARS} different batches from 1 to {GREATEST_GEAR}",
                 fix="give several, such as 1,2,4,8, or use --batch instead of --gears",
             )
-        return cls(soc, OFFLINE_PRECISIONS[precision], ordered)
+        return cls(soc, OFFLINE_PRECISIONS[chosen], ordered)
 
     @property
     def file(self) -> str:
@@ -151,10 +133,10 @@ class CompileOrder:
 
     def settings(self) -> dict[str, str]:
         """Return the contents of the files that ATC's options refer to, by file name."""
-        files = {}
-        if self.precision.keeps:
-            files[KEEP_DTYPE_FILE] = "".join(f"OpType::{kind}\n" for kind in self.precision.keeps)
-        if self.precision.limits == "fp32" and _HAS_HF32.match(self.soc):
+        chip, files = chips.chip_of(self.soc), {}
+        if self.precision.keeps and chip.keeps:
+            files[KEEP_DTYPE_FILE] = "".join(f"OpType::{kind}\n" for kind in chip.keeps)
+        if self.precision.limits == "fp32" and chip.hf32:
             files[OP_PRECISION_FILE] = "[ByOpType]\nConv2D=enable_float_32_execution\n"
         return files
 

@@ -207,7 +207,10 @@ FORMAT = click.option(
     "installed, om makes a script that compiles the model later.",
 )
 SOC = click.option(
-    "--soc", type=TEXT, metavar="NAME", help="The processor of the offline model, such as Ascend910B4."
+    "--soc",
+    type=TEXT,
+    metavar="NAME",
+    help="The processor of the offline model, such as Ascend910B4, Ascend910_9391 or Ascend310P3.",
 )
 GEARS = click.option(
     "--gears",
@@ -217,9 +220,8 @@ GEARS = click.option(
 OM_PRECISION = click.option(
     "--om-precision",
     type=click.Choice(["origin", "fp16", "mixed_float16", "cube_fp16in_fp32out"]),
-    default="origin",
-    show_default=True,
-    help="The precision of the offline model: a value of atc's --precision_mode_v2.",
+    help="The precision of the offline model: a value of atc's --precision_mode_v2.  [default: origin if the "
+    "processor computes float32, else cube_fp16in_fp32out]",
 )
 
 

@@ -18,7 +18,6 @@ from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
 from vconv.catalog.systems import System
 from vconv.convert.ascend import offline_model
-from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
@@ -86,7 +85,7 @@ def export(
     format: str = ONNX,
     soc: str | None = None,
     gears: Sequence[int] = (),
-    om_precision: str = DEFAULT_OFFLINE_PRECISION,
+    om_precision: str | None = None,
     say: Say = silent,
 ) -> dict[str, Any]:
     """Make an artifact: a patched checkpoint, its graphs, and the proof that they agree with the original.
@@ -129,9 +128,10 @@ def export(
         with_preprocessing: whether to also export a graph that takes uint8 images of any size, and an AIPP
             configuration for ATC.
         format: ``onnx``, or ``om`` for the graphs and an offline model.
-        soc: the processor to compile the offline model for, such as ``Ascend910B4``.
+        soc: the processor to compile the offline model for, such as ``Ascend910B4``: see docs/ascend.md.
         gears: the batches of the offline model; by default the batch of the static graph.
         om_precision: the precision of the offline model: ``origin``, ``fp16``, ``mixed_float16`` or
+            ``cube_fp16in_fp32out``; by default ``origin`` if the processor computes float32, else
             ``cube_fp16in_fp32out``.
         say: receives progress lines.
 
@@ -155,7 +155,7 @@ def export(
             expected="one of them: an offline model has one image size, and its own batches",
             fix="leave --gears out; --batch is then the batch of the offline model",
         )
-    order = offline_order(format, soc, gears, om_precision, without_weights, opset)
+    order = offline_order(format, soc, gears, om_precision, without_weights, opset, say)
     photographs = open_images(images, say) if images else []
     named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
     if for_authors:

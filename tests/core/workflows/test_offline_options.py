@@ -15,7 +15,7 @@ from vconv.workflows.offline_options import FORMATS, offline_order
 
 
 def order(**given: Any) -> CompileOrder | None:
-    usual = {"format": "om", "soc": "Ascend910B4", "gears": (), "precision": "origin"}
+    usual = {"format": "om", "soc": "Ascend910B4", "gears": (), "precision": None}
     return offline_order(**{**usual, "without_weights": False, "opset": 18, **given})
 
 
@@ -49,6 +49,16 @@ def test_gears_need_a_dynamic_graph_that_atc_takes_and_one_batch_does_not() -> N
     assert order(opset=20) == order()
 
 
+def test_the_default_precision_is_that_of_the_processor_and_is_said() -> None:
+    said: list[str] = []
+    orders = [order(soc=soc, say=said.append) for soc in ("Ascend910B4", "Ascend310P3")]
+    assert [found.precision.name for found in orders if found] == ["origin", "cube_fp16in_fp32out"]
+    assert said == [
+        "--om-precision origin: the default for Ascend910B4, of the family 910B",
+        "--om-precision cube_fp16in_fp32out: the default for Ascend310P3, of the family 310P",
+    ]
+
+
 def test_an_unknown_format_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UnknownNameError, match="unknown format .*om"):
         order(format="tflite")
@@ -66,6 +76,10 @@ def test_the_command_line_offers_every_format_and_precision() -> None:
     [
         (["--format", "om"], "--format om needs the name of a processor"),
         (["--format", "om", "--soc", "910B4"], "--soc is not the name of a processor"),
+        (
+            ["--format", "om", "--soc", "Ascend310P3", "--om-precision", "origin"],
+            "--om-precision origin is not for Ascend310P3",
+        ),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", "1;2"], "--gears takes whole numbers"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", ""], "separated by commas, not ''"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", "4"], "--gears cannot be used"),
