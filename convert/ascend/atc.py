@@ -10,6 +10,8 @@ Sources: Huawei's "ATC Tool User Guide", below https://www.hiascend.com/document
   off.
 - --keep_dtype: zh/CANNCommunityEdition/910/devaids/atctool/atlasatcparam_16_0074.html
 - --dynamic_batch_size: zh/canncommercial/800/devaids/devtools/atc/atlasatcparam_16_0018.html
+- --dynamic_image_size: repository github.com/mirror-cann/ge,
+  ``docs/zh/user_guides/atc_tools/CLI_options/--dynamic_image_size.md``
 - --output_type: zh/canncommercial/900/devaids/atctool/atlasatcparam_16_0030.html
 """
 
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 from vconv.convert.ascend import chips
+from vconv.convert.ascend.gears import Size, batch_gears, size_gears, told
 from vconv.errors import EngineError, InputError, UnknownNameError
 from vconv.types import CHANNELS, GRAPHS, INPUT
 
@@ -33,11 +36,6 @@ FOLDER = "om"
 """The folder of an artifact with all files of its offline model."""
 GRAPH_FILE, MODEL_FILE, SCRIPT_FILE = "model.onnx", "model.om", "atc.sh"
 KEEP_DTYPE_FILE, OP_PRECISION_FILE = "keep_dtype.cfg", "op_precision.ini"
-LEAST_GEARS, GREATEST_GEARS, GREATEST_GEAR = 2, 100, 1024
-"""Limits for gears: the least and the greatest number of gears in ATC, and the greatest batch of one gear.
-
-ATC allows a batch of 2048, but the dynamic graph is traced for at most 1024.
-"""
 _ERROR_CODE = re.compile(r"\bE[A-Z0-9]\d{4}: ?.*")
 """The beginning of a line with an error of ATC: ``E10054: ...``, ``EZ3003: ...``."""
 _SHOWN = 300
@@ -85,20 +83,29 @@ class CompileOrder:
         soc: the name of the processor, as for ``--soc_version``.
         precision: the precision of the computation.
         gears: the batch sizes that the model supports; empty for the batch of the static graph.
+        gears_size: the (height, width) that the model supports; empty for the size of the static graph.
     """
 
     soc: str
     precision: OfflinePrecision
     gears: tuple[int, ...] = ()
+    gears_size: tuple[Size, ...] = ()
 
     @classmethod
-    def of(cls, soc: str, precision: str | None = None, gears: Sequence[int] = ()) -> CompileOrder:
+    def of(
+        cls,
+        soc: str,
+        precision: str | None = None,
+        gears: Sequence[int] = (),
+        gears_size: Sequence[Size] = (),
+    ) -> CompileOrder:
         """Check the requested settings.
 
         Args:
             soc: the name of the processor.
             precision: the precision; by default the one that is nearest to float32 on this processor.
             gears: the batch sizes that the model supports.
+            gears_size: the (height, width) that the model supports.
 
         Raises:
             UnknownNameError: there is no such precision.
@@ -108,18 +115,15 @@ class CompileOrder:
         if precision is not None and precision not in OFFLINE_PRECISIONS:
             raise UnknownNameError("--om-precision", precision, OFFLINE_PRECISIONS, fix="choose one of those")
         chosen = chips.chosen_precision(soc, precision)
-        ordered = tuple(sorted(set(gears)))
-        fits = (
-            LEAST_GEARS <= len(ordered) <= GREATEST_GEARS and 1 <= ordered[0] <= ordered[-1] <= GREATEST_GEAR
-        )
-        if gears and not fits:
+        if gears and gears_size:
             raise InputError(
-                "--gears cannot be used",
-                got=",".join(map(str, gears)),
-                expected=f"{LEAST_GEARS} to {GREATEST_GEARS} different batches from 1 to {GREATEST_GEAR}",
-                fix="give several, such as 1,2,4,8, or use --batch instead of --gears",
+                "--gears and --gears-size exclude each other",
+                got="both",
+                expected="one of them: ATC refuses --dynamic_batch_size beside --dynamic_image_size (E10009)",
+                fix="leave --gears out; --batch is then the batch at every size",
             )
-        return cls(soc, OFFLINE_PRECISIONS[chosen], ordered)
+        chip = chips.chip_of(soc)
+        return cls(soc, OFFLINE_PRECISIONS[chosen], batch_gears(gears, chip), size_gears(gears_size, chip))
 
     @property
     def file(self) -> str:
@@ -129,7 +133,8 @@ class CompileOrder:
     @property
     def source(self) -> str:
         """The graph that is compiled: with gears the dynamic graph, else the static graph."""
-        return next(graph.path for graph in GRAPHS if graph.for_npu == (not self.gears))
+        fixed = not self.gears and not self.gears_size
+        return next(graph.path for graph in GRAPHS if graph.for_npu == fixed)
 
     def settings(self) -> dict[str, str]:
         """Return the contents of the files that ATC's options refer to, by file name."""
@@ -145,10 +150,11 @@ class CompileOrder:
 
         Args:
             size: (height, width) of the images.
-            batch: the batch size of the static graph.
+            batch: the batch size of the static graph, and of a model with gears by size.
         """
         settings = self.settings()
-        shape = (-1 if self.gears else batch, CHANNELS, *size)
+        sides = (-1, -1) if self.gears_size else size
+        shape = (-1 if self.gears else batch, CHANNELS, *sides)
         options = {
             "framework": "5",  # ONNX
             "model": GRAPH_FILE,
@@ -157,6 +163,7 @@ class CompileOrder:
             "input_format": "NCHW",
             "input_shape": f"{INPUT}:{','.join(map(str, shape))}",
             "dynamic_batch_size": ",".join(map(str, self.gears)),
+            "dynamic_image_size": told(self.gears_size),
             "precision_mode_v2": self.precision.name,
             "keep_dtype": KEEP_DTYPE_FILE if KEEP_DTYPE_FILE in settings else "",
             "op_precision_mode": OP_PRECISION_FILE if OP_PRECISION_FILE in settings else "",

@@ -9,6 +9,7 @@ from vconv.artifact.manifest import Manifest
 from vconv.convert.ascend import operators
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.ascend.chips import HOW_NAMED, remarks
+from vconv.convert.ascend.gears import Size
 from vconv.errors import InputError, UnknownNameError
 from vconv.types import Say, silent
 
@@ -24,6 +25,8 @@ def offline_order(
     without_weights: bool,
     opset: int,
     say: Say = silent,
+    gears_size: Sequence[Size] = (),
+    any_size: bool = False,
 ) -> CompileOrder | None:
     """Return how to compile the offline model; None if none is requested.
 
@@ -35,6 +38,8 @@ def offline_order(
         without_weights: whether the weights file is left out.
         opset: the opset of the dynamic graph.
         say: receives the default precision, and a doubt whether the processor computes in it.
+        gears_size: the sizes of images of the offline model.
+        any_size: whether the dynamic graph takes images of any size.
 
     Raises:
         InputError: an option is missing, out of range, or conflicts with another option.
@@ -42,7 +47,8 @@ def offline_order(
     """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS, fix="choose one of those")
-    given = {"--soc": soc, "--gears": gears, "--om-precision": precision}
+    given: dict[str, object] = {"--soc": soc, "--gears": gears, "--gears-size": gears_size}
+    given |= {"--om-precision": precision}
     named = [name for name, value in given.items() if value]
     if format == ONNX and named:
         raise InputError(
@@ -67,14 +73,28 @@ def offline_order(
             expected="one of them: an offline model contains its weights",
             fix="leave one of them out",
         )
-    if gears and opset > operators.GREATEST_OPSET:
+    if any_size and gears and not gears_size:
         raise InputError(
-            "--gears needs an opset that ATC can compile",
+            "--gears is not used with --size dynamic",
+            got="both",
+            expected="one of them: ATC takes gears of batches or of sizes, not both",
+            fix="leave --gears out, or give --gears-size instead",
+        )
+    if gears_size and not any_size:
+        raise InputError(
+            "--gears-size needs a graph for images of any size",
+            got="no --size dynamic",
+            expected="the graph that --size dynamic makes: every gear is compiled from it",
+            fix="add --size dynamic",
+        )
+    if (gears or gears_size) and opset > operators.GREATEST_OPSET:
+        raise InputError(
+            f"--gears{'-size' * bool(gears_size)} needs an opset that ATC can compile",
             got=f"--opset {opset}",
             expected=f"{operators.GREATEST_OPSET} at most",
             fix="leave --opset out",
         )
-    order = CompileOrder.of(soc, precision, gears)
+    order = CompileOrder.of(soc, precision, gears, gears_size)
     for remark in remarks(soc, precision):
         say(remark)
     return order

@@ -26,7 +26,12 @@ def test_graphs_alone_are_exported_unless_more_is_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("given", "option"),
-    [({"soc": "Ascend910B4"}, "--soc"), ({"gears": (1, 2)}, "--gears"), ({"precision": "fp16"}, "--om-prec")],
+    [
+        ({"soc": "Ascend910B4"}, "--soc"),
+        ({"gears": (1, 2)}, "--gears"),
+        ({"gears_size": ((32, 32), (64, 64))}, "--gears-size"),
+        ({"precision": "fp16"}, "--om-prec"),
+    ],
 )
 def test_an_option_of_offline_models_alone_is_refused(given: dict[str, Any], option: str) -> None:
     with pytest.raises(InputError, match=f"{option}.* is only for an offline model .*add --format om"):
@@ -59,6 +64,28 @@ def test_the_default_precision_is_that_of_the_processor_and_is_said() -> None:
     ]
 
 
+SIZES = ((224, 224), (448, 448))
+
+
+def test_gears_by_size_are_compiled_from_the_graph_for_any_size() -> None:
+    found = order(gears_size=SIZES, any_size=True)
+    assert found == CompileOrder.of("Ascend910B4", gears_size=SIZES)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "--gears-size needs a graph for images of any size .*add --size dynamic"),
+        ({"any_size": True, "gears": (1, 2)}, "--gears and --gears-size exclude each other .*E10009"),
+        ({"any_size": True, "opset": 20}, "--gears-size needs an opset .*got --opset 20"),
+        ({"any_size": True, "gears": (1, 2), "gears_size": ()}, "--gears is not used with --size dynamic"),
+    ],
+)
+def test_gears_by_size_that_cannot_be_compiled_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        order(**{"gears_size": SIZES, **given})
+
+
 def test_an_unknown_format_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UnknownNameError, match="unknown format .*om"):
         order(format="tflite")
@@ -84,6 +111,8 @@ def test_the_command_line_offers_every_format_and_precision() -> None:
         (["--format", "om", "--soc", "Ascend910B4", "--gears", ""], "separated by commas, not ''"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", "4"], "--gears cannot be used"),
         (["--soc", "Ascend910B4"], "--soc is only for an offline model"),
+        (["--gears-size", "224,224;448,448"], "--gears-size is only for an offline model"),
+        (["--gears-size", "224"], "--gears-size is not a list of sizes"),
     ],
 )
 def test_wrong_use_is_one_line_before_anything_is_made(
