@@ -14,8 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vconv.convert.architectures.base import GREATEST_SIDE
 from vconv.convert.architectures.sizes import fixed_size, unasked_size
-from vconv.convert.ascend import aipp, operators
-from vconv.convert.ascend.aipp import AIPP_FILE
+from vconv.convert.ascend import operators
 from vconv.convert.graphs import tracing
 from vconv.convert.graphs.tracing import TracedGraph
 from vconv.convert.libraries import models
@@ -290,5 +289,4 @@ def export_graphs(
             traced[key] = tracing.trace(folder, network, patches, size, opset, entries)
         made = tracing.write_graph(path, traced[key], None, image_processing=image_processing)
         passes[path.name] = made.passes
-        (folder / AIPP_FILE).write_text(aipp.configuration(image_processing, size))
     return passes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vconv.errors import EngineError, MemoryShortError
-from vconv.runtime.engines.base import Session
+from vconv.runtime.engines.base import Session, in_batches
 from vconv.validators.accuracy.limits import Limit
 from vconv.validators.accuracy.other_sizes import SizedReference
 from vconv.validators.accuracy.verdicts import judge
@@ -24,15 +24,21 @@ def judged_at(references: Sequence[SizedReference], session: Session, limit: Lim
         limit: the bounds on the metrics.
 
     Yields:
-        One row a size. A size that the engine refuses has failed.
+        One row a size. A size that the engine refuses has failed; one that is no gear of an offline model is
+        skipped, with the reason.
 
     Raises:
         MemoryShortError: the engine has too little memory.
     """
     for one in references:
         row = SizeRow(size=one.size, batch=len(one.pixel_values), vector_relative_error=None)
+        if session.size_gears and one.size not in session.size_gears:
+            gears = ", ".join("{}x{}".format(*gear) for gear in session.size_gears)
+            yield row.model_copy(update={"skipped": f"skipped: the model was compiled for {gears} only"})
+            continue
+        batch = session.batch or len(one.pixel_values)
         try:
-            verdicts = judge(session.run(one.pixel_values), one.outputs, limit)
+            verdicts = judge(in_batches(session.run, one.pixel_values, batch), one.outputs, limit)
         except MemoryShortError:
             raise
         except EngineError as error:

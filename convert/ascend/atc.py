@@ -10,6 +10,8 @@ Sources: Huawei's "ATC Tool User Guide", below https://www.hiascend.com/document
   off.
 - --keep_dtype: zh/CANNCommunityEdition/910/devaids/atctool/atlasatcparam_16_0074.html
 - --dynamic_batch_size: zh/canncommercial/800/devaids/devtools/atc/atlasatcparam_16_0018.html
+- --dynamic_image_size: repository github.com/mirror-cann/ge,
+  ``docs/zh/user_guides/atc_tools/CLI_options/--dynamic_image_size.md``
 - --output_type: zh/canncommercial/900/devaids/atctool/atlasatcparam_16_0030.html
 """
 
@@ -25,7 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vconv.convert.ascend import chips
 from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE, switch_file
+from vconv.convert.ascend.gears import Size, batch_gears, size_gears, told
 from vconv.errors import EngineError, InputError, UnknownNameError
 from vconv.types import CHANNELS, GRAPHS, INPUT
 
@@ -34,14 +38,6 @@ FOLDER = "om"
 """The folder of an artifact with all files of its offline model."""
 GRAPH_FILE, MODEL_FILE, SCRIPT_FILE = "model.onnx", "model.om", "atc.sh"
 KEEP_DTYPE_FILE, OP_PRECISION_FILE = "keep_dtype.cfg", "op_precision.ini"
-LEAST_GEARS, GREATEST_GEARS, GREATEST_GEAR = 2, 100, 1024
-"""Limits for gears: the least and the greatest number of gears in ATC, and the greatest batch of one gear.
-
-ATC allows a batch of 2048, but the dynamic graph is traced for at most 1024.
-"""
-_SOC = re.compile(r"Ascend\w+")
-_HAS_HF32 = re.compile(r"Ascend910(B\d|_93)")
-"""The processors of Atlas A2 and A3, which have HF32 and a setting to turn it off."""
 _ERROR_CODE = re.compile(r"\bE[A-Z0-9]\d{4}: ?.*")
 """The beginning of a line with an error of ATC: ``E10054: ...``, ``EZ3003: ...``."""
 _SHOWN = 300
@@ -56,34 +52,21 @@ class OfflinePrecision:
         name: its name in ATC.
         variant: the name of its variant in vconv.
         limits: the precision whose limits validation applies.
-        keeps: operator types, under their names in CANN, that stay in float32.
+        keeps: whether the processor's sensitive operators stay in float32: see :data:`chips.SENSITIVE`.
     """
 
     name: str
     variant: str
     limits: Literal["fp32", "fp16"]
-    keeps: tuple[str, ...] = ()
+    keeps: bool = False
 
-
-SENSITIVE = ("LayerNorm", "SoftmaxV2", "Erf")
-"""Operator types that stay in float32 when other operators are converted to float16.
-
-LayerNorm sums the squares of a token's channels. If the norm of the token is 256 or more, this sum exceeds
-65504, the greatest float16 number. Large vision transformers have outlier tokens with such norms (arXiv
-2309.16588). SoftmaxV2 sums a whole row of exponentials. Erf makes the GELU exact, and the rounding of float16
-near 1 is as large as the error of the tanh form. The effect was measured on dinov3-vits16 with synthetic
-weights: with only matrix products and convolutions in float16, the error against the reference is 8.7e-4;
-with all operators in float16, it is 1.5e-3. CANN's parser turns ONNX's Softmax into SoftmaxV2, and
-LayerNormalization into LayerNorm and other operators, and renames the nodes (repository hicann/ops-nn, the
-ONNX plugins of both). So this list holds types instead of node names.
-"""
 
 OFFLINE_PRECISIONS: Mapping[str, OfflinePrecision] = {
     precision.name: precision
     for precision in (
         OfflinePrecision("origin", "om-fp32", "fp32"),
-        OfflinePrecision("fp16", "om-fp16", "fp16", SENSITIVE),
-        OfflinePrecision("mixed_float16", "om-mixed-fp16", "fp16", SENSITIVE),
+        OfflinePrecision("fp16", "om-fp16", "fp16", keeps=True),
+        OfflinePrecision("mixed_float16", "om-mixed-fp16", "fp16", keeps=True),
         OfflinePrecision("cube_fp16in_fp32out", "om-cube-fp16", "fp16"),
     )
 }
@@ -92,7 +75,6 @@ OFFLINE_PRECISIONS: Mapping[str, OfflinePrecision] = {
 ``origin`` ignores a list of operators to keep. ``cube_fp16in_fp32out`` needs no list, because it converts
 only the operands of products.
 """
-DEFAULT_OFFLINE_PRECISION = "origin"
 
 
 @dataclass(frozen=True)
@@ -100,46 +82,50 @@ class CompileOrder:
     """The settings of a compilation. Create it with :meth:`of`, which checks the values.
 
     Args:
-        soc: the processor, as for ``--soc_version``: ``Ascend`` and the name that ``npu-smi info`` shows.
+        soc: the name of the processor, as for ``--soc_version``.
         precision: the precision of the computation.
         gears: the batch sizes that the model supports; empty for the batch of the static graph.
+        gears_size: the (height, width) that the model supports; empty for the size of the static graph.
     """
 
     soc: str
     precision: OfflinePrecision
     gears: tuple[int, ...] = ()
+    gears_size: tuple[Size, ...] = ()
 
     @classmethod
     def of(
-        cls, soc: str, precision: str = DEFAULT_OFFLINE_PRECISION, gears: Sequence[int] = ()
+        cls,
+        soc: str,
+        precision: str | None = None,
+        gears: Sequence[int] = (),
+        gears_size: Sequence[Size] = (),
     ) -> CompileOrder:
         """Check the requested settings.
 
+        Args:
+            soc: the name of the processor.
+            precision: the precision; by default the one that is nearest to float32 on this processor.
+            gears: the batch sizes that the model supports.
+            gears_size: the (height, width) that the model supports.
+
         Raises:
             UnknownNameError: there is no such precision.
-            InputError: the name of the processor is invalid, or ATC does not support the gears.
+            InputError: no processor has this name, it cannot compute in this precision, or ATC does not
+                support the gears.
         """
-        if not _SOC.fullmatch(soc):
-            raise InputError(
-                "--soc is not the name of a processor",
-                got=repr(soc),
-                expected="a name such as Ascend910B4 or Ascend310P3",
-                fix="put Ascend before the name that `npu-smi info` shows",
-            )
-        if precision not in OFFLINE_PRECISIONS:
+        if precision is not None and precision not in OFFLINE_PRECISIONS:
             raise UnknownNameError("--om-precision", precision, OFFLINE_PRECISIONS, fix="choose one of those")
-        ordered = tuple(sorted(set(gears)))
-        fits = (
-            LEAST_GEARS <= len(ordered) <= GREATEST_GEARS and 1 <= ordered[0] <= ordered[-1] <= GREATEST_GEAR
-        )
-        if gears and not fits:
+        chosen = chips.chosen_precision(soc, precision)
+        if gears and gears_size:
             raise InputError(
-                "--gears cannot be used",
-                got=",".join(map(str, gears)),
-                expected=f"{LEAST_GEARS} to {GREATEST_GEARS} different batches from 1 to {GREATEST_GEAR}",
-                fix="give several, such as 1,2,4,8, or use --batch instead of --gears",
+                "--gears and --gears-size exclude each other",
+                got="both",
+                expected="one of them: ATC refuses --dynamic_batch_size beside --dynamic_image_size (E10009)",
+                fix="leave --gears out; --batch is then the batch at every size",
             )
-        return cls(soc, OFFLINE_PRECISIONS[precision], ordered)
+        chip = chips.chip_of(soc)
+        return cls(soc, OFFLINE_PRECISIONS[chosen], batch_gears(gears, chip), size_gears(gears_size, chip))
 
     @property
     def file(self) -> str:
@@ -149,7 +135,8 @@ class CompileOrder:
     @property
     def source(self) -> str:
         """The graph that is compiled: with gears the dynamic graph, else the static graph."""
-        return next(graph.path for graph in GRAPHS if graph.for_npu == (not self.gears))
+        fixed = not self.gears and not self.gears_size
+        return next(graph.path for graph in GRAPHS if graph.for_npu == fixed)
 
     def settings(self, norms: Sequence[str] = ()) -> dict[str, str]:
         """Return the contents of the files that ATC's options refer to, by file name.
@@ -158,11 +145,11 @@ class CompileOrder:
             norms: the names of the nodes of LayerNorms that are spelled out. No type of operator stands for
                 them, so that they are listed one by one where LayerNorms stay in float32.
         """
-        files = {SWITCH_FILE: switch_file()}
-        if self.precision.keeps:
-            lines = [*(f"OpType::{kind}" for kind in self.precision.keeps), *norms]
+        chip, files = chips.chip_of(self.soc), {SWITCH_FILE: switch_file()}
+        if self.precision.keeps and chip.keeps:
+            lines = [*(f"OpType::{kind}" for kind in chip.keeps), *norms]
             files[KEEP_DTYPE_FILE] = "".join(f"{line}\n" for line in lines)
-        if self.precision.limits == "fp32" and _HAS_HF32.match(self.soc):
+        if self.precision.limits == "fp32" and chip.hf32:
             files[OP_PRECISION_FILE] = "[ByOpType]\nConv2D=enable_float_32_execution\n"
         return files
 
@@ -171,10 +158,11 @@ class CompileOrder:
 
         Args:
             size: (height, width) of the images.
-            batch: the batch size of the static graph.
+            batch: the batch size of the static graph, and of a model with gears by size.
         """
         settings = self.settings()
-        shape = (-1 if self.gears else batch, CHANNELS, *size)
+        sides = (-1, -1) if self.gears_size else size
+        shape = (-1 if self.gears else batch, CHANNELS, *sides)
         options = {
             "framework": "5",  # ONNX
             "model": GRAPH_FILE,
@@ -183,6 +171,7 @@ class CompileOrder:
             "input_format": "NCHW",
             "input_shape": f"{INPUT}:{','.join(map(str, shape))}",
             "dynamic_batch_size": ",".join(map(str, self.gears)),
+            "dynamic_image_size": told(self.gears_size),
             "precision_mode_v2": self.precision.name,
             "keep_dtype": KEEP_DTYPE_FILE if KEEP_DTYPE_FILE in settings else "",
             "op_precision_mode": OP_PRECISION_FILE if OP_PRECISION_FILE in settings else "",

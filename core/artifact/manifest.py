@@ -98,6 +98,12 @@ class Manifest(Record):
         return next(filter(None, (variant.contract.sides for variant in self.variants)), None)
 
     @property
+    def gears_size(self) -> tuple[tuple[int, int], ...]:
+        """The (height, width) that an offline model was compiled for; empty without gears by size."""
+        found = (variant.offline.gears_size for variant in self.variants if variant.offline)
+        return next(found, ())
+
+    @property
     def made_later(self) -> tuple[VariantRecord, ...]:
         """Variants whose file did not exist when export wrote the manifest, which has no hash of the file."""
         return tuple(

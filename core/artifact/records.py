@@ -210,12 +210,14 @@ class OfflineRecord(Record):
 
     ``command`` runs in a folder with the settings and the graph: one of the artifact's graphs, with its
     weights inside. If export had ATC, this graph is not kept. If export had no ATC, the manifest has no hash
-    of the model's file, and a script beside that file makes the model later.
+    of the model's file, and a script beside that file makes the model later. ``gears`` are the batches that
+    the model takes, ``gears_size`` the (height, width); either is empty for that of the static graph.
     """
 
     soc: str
     precision_mode: str
     gears: tuple[int, ...]
+    gears_size: tuple[tuple[Side, Side], ...] = ()
     command: tuple[str, ...]
 
 

@@ -78,10 +78,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
             "without_weights",
             "keep_dtype",
         ),
-        "with_preprocessing",
+        *("with_preprocessing", "aipp"),
         *("lang", "reports"),
     ),
-    "Offline model": ("format", "soc", "gears", "om_precision"),
+    "Offline model": ("format", "soc", "gears", "gears_size", "om_precision"),
     "Execution": (
         *("device", "variant", "engine", "engines", "precision", "capture", "hf32", "profile", "fusions"),
         *("probed", "profile_npu"),
@@ -214,25 +214,33 @@ FORMAT = click.option(
     "installed, om makes a script that compiles the model later.",
 )
 SOC = click.option(
-    "--soc", type=TEXT, metavar="NAME", help="The processor of the offline model, such as Ascend910B4."
+    "--soc",
+    type=TEXT,
+    metavar="NAME",
+    help="The processor of the offline model, such as Ascend910B4, Ascend910_9391 or Ascend310P3.",
 )
 GEARS = click.option(
     "--gears",
     metavar="N,N...",
     help="Batch sizes that the offline model has, such as 1,2,4,8.  [default: only --batch]",
 )
+GEARS_SIZE = click.option(
+    "--gears-size",
+    metavar='"H,W;H,W..."',
+    help="Sizes of images that the offline model has, such as 224,224;448,448 in quotes; needs --size "
+    "dynamic, whose size must be one of them.  [default: only the size of model.npu.onnx]",
+)
 OM_PRECISION = click.option(
     "--om-precision",
     type=click.Choice(["origin", "fp16", "mixed_float16", "cube_fp16in_fp32out"]),
-    default="origin",
-    show_default=True,
-    help="The precision of the offline model: a value of atc's --precision_mode_v2.",
+    help="The precision of the offline model: a value of atc's --precision_mode_v2.  [default: origin if the "
+    "processor computes float32, else cube_fp16in_fp32out]",
 )
 
 
 def offline_model(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of offline models to a command."""
-    for option in (OM_PRECISION, GEARS, SOC, FORMAT):
+    for option in (OM_PRECISION, GEARS_SIZE, GEARS, SOC, FORMAT):
         command = option(command)
     return command
 
@@ -393,6 +401,12 @@ _CONVERTING = (
         is_flag=True,
         help="Add model.uint8.onnx, which takes uint8 images of any size and resizes, crops and normalises "
         "them itself; and aipp.cfg, an AIPP configuration for ATC.",
+    ),
+    click.option(
+        "--aipp",
+        type=click.Choice(["static", "dynamic"]),
+        help="Whether aipp.cfg has the numbers of the preprocessing, or a program sets them before each "
+        "run.  [default: static]",
     ),
     click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the generated images."),
 )

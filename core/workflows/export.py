@@ -17,8 +17,10 @@ from vconv.artifact.contracts import Interface
 from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
 from vconv.catalog.systems import System
+from vconv.convert.architectures.sizes import size_bounds
 from vconv.convert.ascend import offline_model, operators
-from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION
+from vconv.convert.ascend.aipp import AIPP_FILE, STATIC, configuration, require_mode
+from vconv.convert.ascend.gears import read_sizes, require_sizes
 from vconv.convert.ascend.offline_model import CompiledGraph
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.files.safetensors_file import read_header
@@ -85,10 +87,12 @@ def export(
     without_weights: bool = False,
     keep_dtype: bool = False,
     with_preprocessing: bool = False,
+    aipp: str | None = None,
     format: str = ONNX,
     soc: str | None = None,
     gears: Sequence[int] = (),
-    om_precision: str = DEFAULT_OFFLINE_PRECISION,
+    gears_size: str | Sequence[Sequence[int]] | None = None,
+    om_precision: str | None = None,
     say: Say = silent,
 ) -> dict[str, Any]:
     """Make an artifact: a patched checkpoint, its graphs, and the proof that they agree with the original.
@@ -132,10 +136,15 @@ def export(
             float32. Graphs compute in float32 in either case.
         with_preprocessing: whether to also export a graph that takes uint8 images of any size, and an AIPP
             configuration for ATC.
+        aipp: ``static``, the default, or ``dynamic``: whether the configuration has the numbers of the
+            preprocessing, or a program sets them before each run.
         format: ``onnx``, or ``om`` for the graphs and an offline model.
-        soc: the processor to compile the offline model for, such as ``Ascend910B4``.
+        soc: the processor to compile the offline model for, such as ``Ascend910B4``: see docs/ascend.md.
         gears: the batches of the offline model; by default the batch of the static graph.
+        gears_size: the sizes of images of the offline model, with ``size="dynamic"``: ``224,224;448,448`` or
+            pairs of (height, width), the size of the recorded images among them.
         om_precision: the precision of the offline model: ``origin``, ``fp16``, ``mixed_float16`` or
+            ``cube_fp16in_fp32out``; by default ``origin`` if the processor computes float32, else
             ``cube_fp16in_fp32out``.
         say: receives progress lines.
 
@@ -152,14 +161,9 @@ def export(
     for_authors = authors_weights.wanted(layout, without_weights)
     sizes = _size_request(size)
     any_size = bool(sizes and sizes.dynamic)
-    if any_size and gears:
-        raise InputError(
-            "--gears is not used with --size dynamic",
-            got="both",
-            expected="one of them: an offline model has one image size, and its own batches",
-            fix="leave --gears out; --batch is then the batch of the offline model",
-        )
-    order = offline_order(format, soc, gears, om_precision, without_weights, opset)
+    by_size = read_sizes(gears_size)
+    require_mode(aipp, with_preprocessing, bool(by_size))
+    order = offline_order(format, soc, gears, om_precision, without_weights, opset, say, by_size, any_size)
     photographs = open_images(images, say) if images else []
     named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
     if for_authors:
@@ -186,6 +190,8 @@ def export(
         )
         source = open_source(asked, stage.scratch, say)
         made_size = image_size(source)
+        if by_size:
+            require_sizes(by_size, made_size, size_bounds(source.network))
         pixel_values, names = originals.sample(source.folder, photographs, seed, made_size)
         steps = _image_processing(source) if with_preprocessing else None
         prepared = prepare(folder, source, say, keep_dtype)
@@ -196,13 +202,17 @@ def export(
             prepared = prepared.counted()
             passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size, steps, npu_opset)
             lines, sha256, tensors = writing()
+        if steps:
+            greatest = max([batch, *gears])
+            text = configuration(steps, made_size, aipp or STATIC, greatest, bool(by_size))
+            (folder / AIPP_FILE).write_text(text)
         authors, compared = authors_weights.written(beside, folder, say)
         conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
         if golden:
             say("running the reference in fp32 and float64")
             sides = Interface(source.network, made_size, any_size=any_size).sides
-            elsewhere = other_sizes(made_size, sides)
+            elsewhere = other_sizes(made_size, sides, by_size)
             reference = golden_room.run_reference(source, pixel_values, sizes=elsewhere)
             golden_room.save(folder / GOLDEN_FILE, reference)
         write_configurations(folder / ORIGINAL_FOLDER, *source.own_configurations)

@@ -188,10 +188,14 @@ def _positions(source: Source, size: tuple[int, int]) -> PositionsRecord | None:
 
 
 def _contract(
-    graph: InspectedGraph | None, network: Network, size: tuple[int, int], any_size: bool
+    graph: InspectedGraph | None,
+    network: Network,
+    size: tuple[int, int],
+    any_size: bool,
+    batch: int | None = None,
 ) -> ContractRecord:
-    """Return a variant's input and outputs: as a graph declares them, or from a torch model's network."""
-    interface = graph.interface if graph else Interface(network, size, any_size=any_size)
+    """Return a variant's input and outputs: as a graph declares them, or from the network without a graph."""
+    interface = graph.interface if graph else Interface(network, size, batch, any_size)
     if graph is None:
         taken = TensorRecord(name=INPUT, dtype=FLOAT32, shape=interface.taken)
         given = {
@@ -238,7 +242,9 @@ def _offline(
         weights=None,
         precision=order.precision.limits,
         patches=tuple(patch.name for patch in conversion.patches),
-        contract=_contract(source, source.network, size, any_size=False),
+        contract=_contract(None, source.network, size, any_size=True, batch=static.batch)
+        if order.gears_size
+        else _contract(source, source.network, size, any_size=False),
         graph=GraphRecord(
             opset=compiled.opset,
             ir_version=compiled.ir_version,
@@ -249,6 +255,7 @@ def _offline(
             soc=order.soc,
             precision_mode=order.precision.name,
             gears=order.gears,
+            gears_size=order.gears_size,
             command=order.command(size, static.batch or 1),
         ),
     )

@@ -7,8 +7,11 @@ from typing import Any
 
 from vconv.artifact.manifest import Manifest
 from vconv.convert.ascend import operators
-from vconv.convert.ascend.atc import DEFAULT_OFFLINE_PRECISION, CompileOrder
+from vconv.convert.ascend.atc import CompileOrder
+from vconv.convert.ascend.chips import HOW_NAMED, remarks
+from vconv.convert.ascend.gears import Size
 from vconv.errors import InputError, UnknownNameError
+from vconv.types import Say, silent
 
 ONNX, OM = FORMATS = ("onnx", "om")
 """The values of ``--format``: graphs only, or also an offline model."""
@@ -18,9 +21,12 @@ def offline_order(
     format: str,
     soc: str | None,
     gears: Sequence[int],
-    precision: str,
+    precision: str | None,
     without_weights: bool,
     opset: int,
+    say: Say = silent,
+    gears_size: Sequence[Size] = (),
+    any_size: bool = False,
 ) -> CompileOrder | None:
     """Return how to compile the offline model; None if none is requested.
 
@@ -28,9 +34,12 @@ def offline_order(
         format: the value of ``--format``: see :data:`FORMATS`.
         soc: the processor to compile for.
         gears: the batches of the offline model.
-        precision: the precision of the offline model.
+        precision: the precision of the offline model; None for the default of the processor.
         without_weights: whether the weights file is left out.
         opset: the opset of the dynamic graph.
+        say: receives the default precision, and a doubt whether the processor computes in it.
+        gears_size: the sizes of images of the offline model.
+        any_size: whether the dynamic graph takes images of any size.
 
     Raises:
         InputError: an option is missing, out of range, or conflicts with another option.
@@ -38,7 +47,8 @@ def offline_order(
     """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS, fix="choose one of those")
-    given = {"--soc": soc, "--gears": gears, "--om-precision": precision != DEFAULT_OFFLINE_PRECISION}
+    given: dict[str, object] = {"--soc": soc, "--gears": gears, "--gears-size": gears_size}
+    given |= {"--om-precision": precision}
     named = [name for name, value in given.items() if value]
     if format == ONNX and named:
         raise InputError(
@@ -54,7 +64,7 @@ def offline_order(
             f"--format {OM} needs the name of a processor",
             got="no --soc",
             expected="a name such as Ascend910B4 or Ascend310P3",
-            fix="add --soc: Ascend, followed by the name that `npu-smi info` shows",
+            fix=f"add --soc; to find it, {HOW_NAMED}",
         )
     if without_weights:
         raise InputError(
@@ -63,14 +73,31 @@ def offline_order(
             expected="one of them: an offline model contains its weights",
             fix="leave one of them out",
         )
-    if gears and opset > operators.GREATEST_OPSET:
+    if any_size and gears and not gears_size:
         raise InputError(
-            "--gears needs an opset that ATC can compile",
+            "--gears is not used with --size dynamic",
+            got="both",
+            expected="one of them: ATC takes gears of batches or of sizes, not both",
+            fix="leave --gears out, or give --gears-size instead",
+        )
+    if gears_size and not any_size:
+        raise InputError(
+            "--gears-size needs a graph for images of any size",
+            got="no --size dynamic",
+            expected="the graph that --size dynamic makes: every gear is compiled from it",
+            fix="add --size dynamic",
+        )
+    if (gears or gears_size) and opset > operators.GREATEST_OPSET:
+        raise InputError(
+            f"--gears{'-size' * bool(gears_size)} needs an opset that ATC can compile",
             got=f"--opset {opset}",
             expected=f"{operators.GREATEST_OPSET} at most",
             fix="leave --opset out",
         )
-    return CompileOrder.of(soc, precision, gears)
+    order = CompileOrder.of(soc, precision, gears, gears_size)
+    for remark in remarks(soc, precision):
+        say(remark)
+    return order
 
 
 def offline_row(made: Manifest) -> dict[str, Any] | None:

@@ -285,11 +285,16 @@ def inputs(
     return kept[0], golden.images
 
 
+def _other_sizes(artifact: Artifact) -> tuple[tuple[int, int], ...]:
+    made = artifact.manifest
+    return other_sizes(made.size, made.sides, made.gears_size)
+
+
 def _from_elsewhere(
     artifact: Artifact, elsewhere: ReferenceFile, source: Source | None, say: Say
 ) -> tuple[Reference, Check, dict[str, Any]]:
     """Return the reference that another machine recorded, compared with a run here if there is a source."""
-    live, sizes = None, other_sizes(artifact.manifest.size, artifact.manifest.sides)
+    live, sizes = None, _other_sizes(artifact)
     if source:
         say("running the reference in fp32 and float64, to hold the recorded one against it")
         live = run_reference(source, elsewhere.reference.pixel_values, sizes=sizes)
@@ -331,7 +336,7 @@ def reference(
     kept = recorded(artifact)
     names = golden.images if golden else ()
     told: dict[str, Any] = {"source": "recorded" if kept else "none", "images": list(names)}
-    sizes = other_sizes(artifact.manifest.size, artifact.manifest.sides)
+    sizes = _other_sizes(artifact)
     if source is None:
         if photographs:
             raise InputError(

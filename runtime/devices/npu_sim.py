@@ -70,12 +70,12 @@ def make(index: int, settings: Settings) -> Device:
         free_bytes=free_memory,
         growth=growth_of,
         settings=settings,
-        options={"profile": profile, **describe(arithmetic)},
+        options={"profile": profile, **describe(arithmetic), "overflow": arithmetic.overflow},
         simulates=arithmetic,
     )
 
 
 def _in_words(arithmetic: Arithmetic) -> str:
     """Describe an arithmetic in words: ``GELU tanh, convolution hf32, matmul fp32``."""
-    words = (f"{'GELU' if name == 'gelu' else name} {how}" for name, how in describe(arithmetic).items())
-    return ", ".join(words)
+    words = [f"{'GELU' if name == 'gelu' else name} {how}" for name, how in describe(arithmetic).items()]
+    return ", ".join([*words, *["overflow saturates"] * arithmetic.saturates])

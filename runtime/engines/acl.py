@@ -16,11 +16,22 @@ from vconv.errors import EngineError, UnavailableError
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import FileSession, Placed
-from vconv.runtime.engines.pyacl import INITIALIZED_ALREADY, Acl, AclBatch, AclOutput, let_go
+from vconv.runtime.engines.pyacl import (
+    BY_BATCH,
+    BY_SIZE,
+    INITIALIZED_ALREADY,
+    Acl,
+    AclBatch,
+    AclGear,
+    AclOutput,
+    let_go,
+)
 from vconv.types import CHANNELS, INPUT, Array
 
 GEAR_INPUT = "ascend_mbatch_shape_data"
-"""The input that ATC adds to a model with gears. This input holds the batch."""
+"""The input that ATC adds to a model with gears. This input holds the batch, or the height and width."""
+_UNUSED = -1
+"""The index that get_dynamic_hw takes and does not use (page aclpythondevg_01_0205 of CANN 7.0)."""
 _TYPES = {0: "float32", 1: "float16"}
 """ACL's number of a type -> the name of the type."""
 
@@ -29,8 +40,9 @@ class OfflineSession(FileSession):
     """An offline model on an NPU.
 
     A model with gears takes any batch: the session fills the batch up to the next gear, and runs a batch
-    beyond the greatest gear in several pieces. Closing the session neither resets the device nor finalises
-    ACL: torch may be using both.
+    beyond the greatest gear in several pieces. A model with gears by size takes one batch, and images of
+    those sizes only: filling an image up would change what the network computes. Closing the session neither
+    resets the device nor finalises ACL: torch may be using both.
 
     Args:
         path: the offline model.
@@ -94,12 +106,12 @@ class OfflineSession(FileSession):
                 self._description = acl("mdl.create_desc")
                 loaded.callback(acl, "mdl.destroy_desc", self._description)
                 acl("mdl.get_desc", self._description, self._model)
-                self._gears = self._find_gears()
+                self._gears, self.size_gears = self._find_gears()
                 self._outputs = [*self._find_outputs()]
             self._closing = undone.pop_all()
 
-    def _find_gears(self) -> list[int]:
-        """Return the model's gears, in ascending order.
+    def _find_gears(self) -> tuple[list[int], tuple[tuple[int, int], ...]]:
+        """Return the model's gears in ascending order: batches, and (height, width).
 
         Raises:
             EngineError: the model does not take the session's image size and batch.
@@ -109,11 +121,14 @@ class OfflineSession(FileSession):
         gears = sorted(found["batch"][: found["batchCount"]])
         index = acl("mdl.get_input_index_by_name", description, INPUT)
         dims = acl("mdl.get_input_dims", description, index)["dims"]
-        own = [None if gears else dims[0], *dims[1:]]
+        listed = acl("mdl.get_dynamic_hw", description, _UNUSED)
+        sizes = tuple(sorted((high, wide) for high, wide in listed["hw"][: listed["hwCount"]]))
+        size = self.size if self.size in sizes else dims[2:]
+        own = [None if gears else dims[0], dims[1], *size]
         wanted = [self.batch, CHANNELS, *self.size]
         if own != wanted:
             raise self._unfit(f"images {own}", f"{wanted}, where None is any batch")
-        return gears
+        return gears, sizes
 
     def _find_outputs(self) -> Iterator[AclOutput]:
         """Describe the model's outputs.
@@ -154,11 +169,27 @@ class OfflineSession(FileSession):
                 expected=self.batch,
                 fix="give the batch that it was made for, or export it with --gears",
             )
+        high, wide = images.shape[2:]
+        if (high, wide) not in (self.size_gears or (self.size,)):
+            raise EngineError(
+                f"acl refuses {self.path.name} images of this size",
+                got=f"{high},{wide}",
+                expected=" or ".join(f"{one[0]},{one[1]}" for one in self.size_gears or (self.size,)),
+                fix="resize the images, or export it with this size in --gears-size",
+            )
         gears = self._gears or [len(images)]
         for start in range(0, len(images), gears[-1]):
             part = images[start : start + gears[-1]]
             gear = next(gear for gear in gears if gear >= len(part))
             yield np.concatenate([part, np.repeat(part[-1:], gear - len(part), axis=0)]), len(part)
+
+    def _gear(self, images: Array) -> AclGear | None:
+        """Return the gear of a batch (B, 3, H, W), in the context of the model; None without gears."""
+        if not self._gears and not self.size_gears:
+            return None
+        index = self._acl("mdl.get_input_index_by_name", self._description, GEAR_INPUT)
+        function, values = (BY_BATCH, images.shape[:1]) if self._gears else (BY_SIZE, images.shape[2:])
+        return AclGear(function, index, values)
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`vconv.runtime.engines.base.Session.bind`."""
@@ -167,8 +198,8 @@ class OfflineSession(FileSession):
         self._bound = [one for one in self._bound if one.alive]
         pieces = []
         with acl.context(self._context):
-            gear = acl("mdl.get_input_index_by_name", self._description, GEAR_INPUT) if self._gears else None
             for images, count in self._split(pixel_values.astype(np.float32, copy=False)):
+                gear = self._gear(images)
                 piece = AclBatch(acl, self._model, self._description, self._outputs, images, count, gear)
                 freed = weakref.finalize(piece, let_go, acl, self._context, piece.undone)
                 freed.atexit = False

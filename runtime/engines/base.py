@@ -100,6 +100,8 @@ class Session(ABC):
     """How a patched GELU is computed; empty if no GELU of a torch model is patched."""
     sides: tuple[AxisRecord, AxisRecord] | None = None
     """The bounds of height and width, if the variant takes images of any size; None if of ``size`` only."""
+    size_gears: tuple[tuple[int, int], ...] = ()
+    """The only sizes within ``sides`` that the variant takes; empty if it takes all of them."""
 
     def __init__(self, folder: Path, size: tuple[int, int], batch: int | None = None) -> None:
         self.folder, self.size, self.batch = folder, size, batch
@@ -146,6 +148,8 @@ class Session(ABC):
         if not self._fits(pixel_values.shape):
             sides = self.size if self.sides is None else ("H", "W")
             bounds = f", H {self.sides[0].told}, W {self.sides[1].told}" if self.sides else ""
+            if self.size_gears:
+                bounds = f", H and W one of {', '.join('{},{}'.format(*gear) for gear in self.size_gears)}"
             raise InputError(
                 "the images do not fit this variant",
                 got=f"an array of shape {list(pixel_values.shape)}",
@@ -166,6 +170,8 @@ class Session(ABC):
             return False
         if self.sides is None:
             return shape[2:] == self.size
+        if self.size_gears:
+            return shape[2:] in self.size_gears
         return all(bounds.allows(side) for bounds, side in zip(self.sides, shape[2:], strict=True))
 
     def _check_open(self) -> None:

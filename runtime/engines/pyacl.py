@@ -35,6 +35,10 @@ _VALUES = (
 """Functions that return a value and no error code."""
 
 
+BY_BATCH, BY_SIZE = "mdl.set_dynamic_batch_size", "mdl.set_dynamic_hw_size"
+"""The functions that set a gear: a batch, or a height and a width."""
+
+
 @dataclass(frozen=True)
 class Acl:
     """pyACL with every call checked.
@@ -123,14 +127,34 @@ class AclOutput:
     Args:
         name: the output's name in the graph.
         dtype: the type of its elements.
-        shape: its shape for one image.
-        nbytes: the size of its buffer, which has room for the greatest batch.
+        shape: its shape for one image; with gears by size, that of the greatest gear.
+        nbytes: the size of its buffer, which has room for the greatest gear.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+
+
+@dataclass(frozen=True)
+class AclGear:
+    """One gear of a model.
+
+    Args:
+        function: the function that sets it.
+        index: the index of the input from which the model reads its gear.
+        values: the batch, or the height and the width.
+    """
+
+    function: str
+    index: int
+    values: tuple[int, ...]
+
+    @property
+    def by_size(self) -> bool:
+        """Whether the gear is a size of images; the shapes of the outputs may depend on it."""
+        return self.function == BY_SIZE
 
 
 class AclBatch:
@@ -143,7 +167,7 @@ class AclBatch:
         outputs: the model's outputs.
         images: float32 (gear, 3, H, W).
         count: how many images are real; the rest fills the batch up to the gear.
-        gear: the index of the input from which the model reads its batch; None for a model without gears.
+        gear: how the model is set to this batch or size; None for a model without gears.
     """
 
     def __init__(
@@ -154,7 +178,7 @@ class AclBatch:
         outputs: Sequence[AclOutput],
         images: Array,
         count: int,
-        gear: int | None,
+        gear: AclGear | None,
     ) -> None:
         self.acl, self.model, self.outputs = acl, model, outputs
         self.batch, self.count, self.gear = len(images), count, gear
@@ -166,18 +190,26 @@ class AclBatch:
             data = places[acl("mdl.get_input_index_by_name", description, INPUT)]
             host = np.ascontiguousarray(images)
             acl("rt.memcpy", data, host.nbytes, host.ctypes.data, host.nbytes, _HOST_TO_DEVICE)
+            self.shapes = [output.shape for output in outputs]
+            if gear and gear.by_size:
+                self._set_gear()
+                found = [acl("mdl.get_cur_output_dims", description, index) for index in range(len(outputs))]
+                self.shapes = [tuple(one["dims"][1:]) for one in found]
             self.undone = undone.pop_all()
+
+    def _set_gear(self) -> None:
+        if self.gear is not None:
+            self.acl(self.gear.function, self.model, self.input, self.gear.index, *self.gear.values)
 
     def run(self) -> None:
         """Run the batch, and wait until the run is done."""
-        if self.gear is not None:
-            self.acl("mdl.set_dynamic_batch_size", self.model, self.input, self.gear, self.batch)
+        self._set_gear()
         self.acl("mdl.execute", self.model, self.input, self.output)
 
     def fetch(self, index: int) -> Array:
         """Copy one output of the real images to the host."""
         output = self.outputs[index]
-        host = np.empty((self.batch, *output.shape), output.dtype)
+        host = np.empty((self.batch, *self.shapes[index]), output.dtype)
         self.acl("rt.memcpy", host.ctypes.data, host.nbytes, self.places[index], host.nbytes, _DEVICE_TO_HOST)
         return host[: self.count]
 

@@ -3,23 +3,31 @@
 Sources: ``F.gelu`` runs ``aclnnGelu``, which drops ``approximate`` and computes the tanh form (op-plugin);
 ``torch.npu.conv.allow_hf32`` is True by default and ``torch.npu.matmul.allow_hf32`` False (torch_npu's
 documentation), where HF32 is float32 with 11 stored bits of fraction; on chips before 910B1, the cube unit
-takes float16 operands and has no HF32. Not modelled: the order of accumulation, the accuracy of the vector
-unit, fused attention, and speed.
+takes float16 operands and has no HF32. What an overflow gives is a row of :mod:`vconv.convert.ascend.chips`:
+under saturation, exp(12) in float16 is 65504 and sqrt(-1) is 0 (repository github.com/Ascend/pytorch,
+``docs/zh/environment_variable_reference/INF_NAN_MODE_ENABLE.md``). Not modelled: the order of accumulation,
+the accuracy of the vector unit, fused attention, an overflow of float32, and speed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vconv.convert.ascend.chips import CHIPS
+
 GELU, CONVOLUTION, MATMUL, FUSIONS = "gelu", "convolution", "matmul", "fusions"
 CAUSES = (GELU, CONVOLUTION, MATMUL, FUSIONS)
 """What the device computes differently from a CPU; each cause is one field of :class:`Arithmetic`."""
 ON_OR_OFF = ON, OFF = ("on", "off")
+INF, SATURATES = OVERFLOWS = ("inf", "saturates")
+"""What an overflow of float16 gives: Inf and NaN, or the greatest number and 0 in place of NaN."""
+FP16_GREATEST = 65504.0
+"""The greatest float16 number."""
 HF32_DROPPED = 12
 """How many of float32's 23 bits of fraction HF32 drops."""
 
@@ -33,17 +41,30 @@ class Arithmetic:
         convolution: what the operands of convolutions are rounded to: ``fp32``, ``hf32`` or ``fp16``.
         matmul: what the operands of matrix products are rounded to, likewise.
         fusions: whether the device's compiler runs the published fusion passes on a graph: ``on`` or ``off``.
+        overflow: what an overflow of float16 gives: ``inf`` or ``saturates``. It is no cause: it changes only
+            what float16 cannot hold.
     """
 
     gelu: str = "erf"
     convolution: str = "fp32"
     matmul: str = "fp32"
     fusions: str = OFF
+    overflow: str = INF
 
     def __post_init__(self) -> None:
-        known = self.gelu in ("erf", "tanh") and self.fusions in ON_OR_OFF
+        known = self.gelu in ("erf", "tanh") and self.fusions in ON_OR_OFF and self.overflow in OVERFLOWS
         if not known or not {self.convolution, self.matmul} <= set(ROUNDINGS):
             raise ValueError(f"no such arithmetic: {self}")
+
+    @property
+    def saturates(self) -> bool:
+        """Whether an overflow of float16 gives the greatest number instead of Inf, and 0 instead of NaN."""
+        return self.overflow == SATURATES
+
+    def rounding(self, cause: str) -> Callable[[Tensor], Tensor]:
+        """Return the function that rounds the operands of convolutions, or of matrix products."""
+        name = getattr(self, cause)
+        return saturate_fp16 if self.saturates and name == "fp16" else ROUNDINGS[name]
 
     @property
     def causes(self) -> tuple[str, ...]:
@@ -52,7 +73,7 @@ class Arithmetic:
 
     def only(self, cause: str) -> Arithmetic:
         """Return this arithmetic with every other cause switched off."""
-        return replace(EXACT, **{cause: getattr(self, cause)})
+        return replace(self, **{other: getattr(EXACT, other) for other in CAUSES if other != cause})
 
     @property
     def float32_is(self) -> str:
@@ -75,20 +96,30 @@ def round_fp16(values: Tensor) -> Tensor:
     return values.half().float()
 
 
+def saturate(values: Tensor) -> Tensor:
+    """Replace in place what is beyond float16, as a device that saturates: Inf by 65504, NaN by 0."""
+    return values.nan_to_num_(0.0).clamp_(-FP16_GREATEST, FP16_GREATEST)
+
+
+def saturate_fp16(values: Tensor) -> Tensor:
+    """Round float32 of any shape to float16 on a device that saturates; the result stays float32."""
+    return saturate(values.clone()).half().float()
+
+
 ROUNDINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "fp32": lambda values: values,
     "hf32": round_hf32,
     "fp16": round_fp16,
 }
-"""Name -> the function that rounds the operands of the cube unit."""
+"""Name -> the function that rounds the operands of the cube unit, on a device that has Inf and NaN."""
 
 EXACT = Arithmetic()
 
 PROFILES: Mapping[str, Arithmetic] = {
-    "910b": Arithmetic(gelu="tanh", convolution="hf32", matmul="fp32"),
-    "310p": Arithmetic(gelu="tanh", convolution="fp16", matmul="fp16"),
+    "910b": Arithmetic("tanh", "hf32", "fp32", CHIPS["910B"].overflow or INF),
+    "310p": Arithmetic("tanh", "fp16", "fp16", CHIPS["310P"].overflow or INF),
 }
-"""Name of a profile -> how this NPU computes by default."""
+"""Name of a profile -> how this NPU computes by default. A3 computes as 910b, a first 910 as 310p."""
 DEFAULT_PROFILE = "910b"
 FLAGS = {"conv": CONVOLUTION, "matmul": MATMUL}
 """Name of a setting in torch.npu -> the cause that its ``allow_hf32`` controls."""
@@ -156,11 +187,12 @@ def adjusted(
     # Rounding to HF32 or float16 applies to float32 operands only: half-precision operands stay as they are.
     if rounding == "fp32" or args[product.operands[0]].dtype != torch.float32:
         return args, kwargs, ""
-    changed = [ROUNDINGS[rounding](arg) if i in product.operands else arg for i, arg in enumerate(args)]
+    round_ = arithmetic.rounding(product.cause)
+    changed = [round_(arg) if i in product.operands else arg for i, arg in enumerate(args)]
     return tuple(changed), kwargs, product.cause
 
 
 def describe(arithmetic: Arithmetic) -> dict[str, str]:
-    """Return an arithmetic as a dictionary, for a report; without fusions that are off."""
-    found = {field.name: getattr(arithmetic, field.name) for field in fields(arithmetic)}
+    """Return how each cause is computed, for a report; fusions that are off are left out."""
+    found = {cause: getattr(arithmetic, cause) for cause in CAUSES}
     return {name: how for name, how in found.items() if how != OFF}

@@ -1,7 +1,8 @@
 """Kernels of the simulated NPU: they run the CPU's operators on relabelled memory.
 
 One function serves about a thousand operators: it relabels the operands as CPU memory, changes them as the
-device's arithmetic would, runs the CPU's kernel, and relabels the results as the device's memory.
+device's arithmetic would, runs the CPU's kernel, and relabels the results as the device's memory. On a device
+that saturates, a float16 result of any operator has no Inf and no NaN.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vconv.runtime.simulation.arithmetic import adjusted
+from vconv.runtime.simulation.arithmetic import adjusted, saturate
 from vconv.runtime.simulation.relabelling import as_cpu
 from vconv.runtime.simulation.state import LABEL, NPU, DeviceState
 
@@ -79,7 +80,7 @@ class Kernels:
             aten.impl(name, self._kernel(operator), _KEY)
             count += 1
         for name in ("_copy_from", "_copy_from_and_resize"):
-            aten.impl(name, _copy, _KEY)
+            aten.impl(name, self._copy, _KEY)
         aten.impl("convolution_overrideable", self._convolution, _KEY)
         aten.impl("resize_", self._resize, _KEY)
         everything = self._library("_", "IMPL")
@@ -132,12 +133,21 @@ class Kernels:
         new, changed, cause = adjusted(name, tuple(own), named, self._state.arithmetic)
         self._state.note(name, cause)
         result = operator(*new, **changed)
+        if self._state.arithmetic.saturates:
+            _saturate(result)
         if operator._schema.is_mutable:
             call.put_back(self._state.memory.as_npu)
         return call.given(result, self._state.memory.as_npu)
 
     def _convolution(self, *args: Any) -> Any:
         return self.run(torch.ops.aten.convolution.default, args, {})
+
+    def _copy(self, source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
+        copied = as_cpu(target) if target.device.type == NPU else target
+        copied.copy_(as_cpu(source) if source.device.type == NPU else source)
+        if self._state.arithmetic.saturates and source.dtype != target.dtype:
+            _saturate(copied)
+        return target
 
     def _resize(self, tensor: Tensor, size: Any, *, memory_format: Any = None) -> Tensor:
         tensor.data = self._state.memory.as_npu(as_cpu(tensor).clone().resize_(size))
@@ -245,11 +255,11 @@ class _Call:
         return result
 
 
-def _copy(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
-    (as_cpu(target) if target.device.type == NPU else target).copy_(
-        as_cpu(source) if source.device.type == NPU else source
-    )
-    return target
+def _saturate(result: Any) -> None:
+    """Replace Inf and NaN in float16 results by what a device gives that saturates."""
+    for one in result if isinstance(result, (list, tuple)) else (result,):
+        if isinstance(one, Tensor) and one.dtype == torch.float16:
+            saturate(one)
 
 
 def _refusing(name: str) -> Kernel:

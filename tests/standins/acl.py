@@ -1,8 +1,14 @@
 """pyACL as it behaves where CANN is installed, of the functions that vconv calls, computed by ONNX Runtime.
 
 It refuses wrong use with the codes that CANN documents: calls before ``init``, without a context, on what
-was freed or never made, with buffers of the wrong size, and batches that are no gear. ``held()`` says what
-has not been freed, ``fail_next(name, code)`` lets a function fail, ``calls`` lists what was called.
+was freed or never made, with buffers of the wrong size, and batches and sizes that are no gear. ``held()``
+says what has not been freed, ``fail_next(name, code)`` lets a function fail, ``calls`` lists what was called.
+
+Gears by size are as these pages say: get_dynamic_hw (aclpythondevg_01_0205 of CANN 7.0: pairs of height and
+width, and an index that is always -1), aclmdlSetDynamicHWSize (aclcppdevg_03_0307 of CANN 8.0),
+get_output_dims (aclpythondevg_01_0203 of CANN 8.0.RC1: the greatest gear) and get_cur_output_dims
+(aclpythondevg_01_0214 of CANN 9.0: the gear that was set, or the greatest). A model whose gear is not set
+runs its greatest (repository github.com/mirror-cann/ge, ``docs/zh/user_guides/atc_tools/CLI_options``).
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ import ctypes
 import functools
 import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,12 +171,16 @@ class _Model:
         self.header = json.loads(header)
         self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self.gears: list[int] = self.header["gears"]
-        self.image = tuple(self.header["shape"][1:])
+        self.sizes: list[list[int]] = self.header["sizes"]
         self.greatest = max(self.gears) if self.gears else self.header["shape"][0]
-        zeros = np.zeros((self.greatest, *self.image), np.float32)
+        self.channels, *self.sides = self.header["shape"][1:]
+        self.greatest_size = max(self.sizes, key=lambda size: size[0] * size[1]) if self.sizes else self.sides
+        self.set_size: list[int] = []
+        zeros = np.zeros((self.greatest, self.channels, *self.greatest_size), np.float32)
         names = [output.name for output in self.session.get_outputs()]
         self.outputs = dict(zip(names, self.session.run(None, {"pixel_values": zeros}), strict=True))
-        self.inputs = {"pixel_values": zeros.nbytes} | ({GEAR_INPUT: GEAR_BYTES} if self.gears else {})
+        gear_bytes = GEAR_BYTES * (2 if self.sizes else bool(self.gears))
+        self.inputs = {"pixel_values": zeros.nbytes} | ({GEAR_INPUT: gear_bytes} if gear_bytes else {})
 
 
 @_documented("mdl.load_from_file", values=1)
@@ -212,6 +223,14 @@ def _get_dynamic_batch(description: int) -> tuple[dict[str, Any], int]:
     return {"batchCount": len(gears), "batch": [*gears, *[0] * (128 - len(gears))]}, SUCCESS
 
 
+@_documented("mdl.get_dynamic_hw", values=1)
+def _get_dynamic_hw(description: int, index: int) -> tuple[dict[str, Any], int]:
+    if index != -1:
+        return {}, INVALID
+    sizes = _described(description).sizes
+    return {"hwCount": len(sizes), "hw": [[*size] for size in sizes]}, SUCCESS
+
+
 @_documented("mdl.get_num_inputs", values=-1)
 def _get_num_inputs(description: int) -> int:
     return len(_described(description).inputs)
@@ -231,7 +250,7 @@ def _get_input_size_by_index(description: int, index: int) -> int:
 @_documented("mdl.get_input_dims", values=1)
 def _get_input_dims(description: int, index: int) -> tuple[dict[str, Any], int]:
     model = _described(description)
-    dims = [-1 if model.gears else model.greatest, *model.image]
+    dims = [-1 if model.gears else model.greatest, model.channels, *model.sides]
     return {"name": [*model.inputs][index], "dimCount": 4, "dims": dims}, SUCCESS
 
 
@@ -253,6 +272,15 @@ def _get_output_data_type(description: int, index: int) -> int:
 @_documented("mdl.get_output_dims", values=1)
 def _get_output_dims(description: int, index: int) -> tuple[dict[str, Any], int]:
     name, array = [*_described(description).outputs.items()][index]
+    return {"name": name, "dimCount": array.ndim, "dims": [*array.shape]}, SUCCESS
+
+
+@_documented("mdl.get_cur_output_dims", values=1)
+def _get_cur_output_dims(description: int, index: int) -> tuple[dict[str, Any], int]:
+    model = _described(description)
+    zeros = np.zeros((model.greatest, model.channels, *(model.set_size or model.greatest_size)), np.float32)
+    name = [*model.outputs][index]
+    (array,) = model.session.run([name], {"pixel_values": zeros})
     return {"name": name, "dimCount": array.ndim, "dims": [*array.shape]}, SUCCESS
 
 
@@ -292,6 +320,17 @@ def _set_dynamic_batch_size(model: int, dataset: int, index: int, batch: int) ->
     return SUCCESS
 
 
+@_documented("mdl.set_dynamic_hw_size")
+def _set_dynamic_hw_size(model: int, dataset: int, index: int, height: int, width: int) -> int:
+    if model not in _things["model"] or dataset not in _things["dataset"]:
+        return NO_MODEL
+    made = _things["model"][model]
+    if [height, width] not in made.sizes or [*made.inputs][index] != GEAR_INPUT:
+        return NO_GEAR
+    _things["dataset"][dataset]["gear"] = made.set_size = [height, width]
+    return SUCCESS
+
+
 @_documented("mdl.execute")
 def _execute(model: int, given: int, wanted: int) -> int:
     if model not in _things["model"] or not {given, wanted} <= _things["dataset"].keys():
@@ -302,11 +341,11 @@ def _execute(model: int, given: int, wanted: int) -> int:
     places = [_things["buffer"][buffer] for buffer in feed["buffers"]]
     if [nbytes for _, nbytes in places] != [*made.inputs.values()]:
         return BAD_LENGTH
-    if made.gears and feed["gear"] is None:
-        return NO_GEAR
-    batch = feed["gear"] or made.greatest
-    data = bytes(_things["memory"][places[0][0]])
-    images = np.frombuffer(data, np.float32).reshape(-1, *made.image)[:batch]
+    batch = (feed["gear"] if made.gears else None) or made.greatest
+    size = (feed["gear"] if made.sizes else None) or made.greatest_size
+    numbers = np.frombuffer(bytes(_things["memory"][places[0][0]]), np.float32)
+    shape = (batch, made.channels, *size)
+    images = numbers[: math.prod(shape)].reshape(shape)
     arrays = made.session.run([*made.outputs], {"pixel_values": images})
     targets = [_things["buffer"][buffer] for buffer in result["buffers"]]
     if len(targets) != len(arrays):
@@ -336,6 +375,7 @@ mdl = SimpleNamespace(
     get_desc=_get_desc,
     destroy_desc=_destroy_desc,
     get_dynamic_batch=_get_dynamic_batch,
+    get_dynamic_hw=_get_dynamic_hw,
     get_num_inputs=_get_num_inputs,
     get_input_index_by_name=_get_input_index_by_name,
     get_input_size_by_index=_get_input_size_by_index,
@@ -344,10 +384,12 @@ mdl = SimpleNamespace(
     get_output_name_by_index=_get_output_name_by_index,
     get_output_data_type=_get_output_data_type,
     get_output_dims=_get_output_dims,
+    get_cur_output_dims=_get_cur_output_dims,
     get_output_size_by_index=_get_output_size_by_index,
     create_dataset=_create_dataset,
     add_dataset_buffer=_add_dataset_buffer,
     destroy_dataset=_destroy_dataset,
     set_dynamic_batch_size=_set_dynamic_batch_size,
+    set_dynamic_hw_size=_set_dynamic_hw_size,
     execute=_execute,
 )

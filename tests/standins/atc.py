@@ -4,6 +4,9 @@
 ``ATC_FUSES`` lets it report that a pass fired although the switch file turns it off (``fired``), or that it
 found its pattern and changed nothing (``matched``), or write no report (``silent``). The report has the form
 of public files of CANN 8. The page atlasatcparam_16_0098 of the ATC guide says where it lies.
+What it refuses about gears is in the repository github.com/mirror-cann/ge: ``--dynamic_batch_size.md`` and
+``--dynamic_image_size.md`` below ``docs/zh/user_guides/atc_tools/CLI_options``, and the numbers of the errors
+in ``api/aclgrph/option_utils.cc`` and ``graph/preprocess/multi_batch_options.cc``.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ import onnx
 
 OPTIONS = {
     *("framework", "model", "output", "soc_version", "input_format", "input_shape", "dynamic_batch_size"),
-    *("precision_mode_v2", "keep_dtype", "op_precision_mode", "output_type", "log"),
     "fusion_switch_file",
+    *("dynamic_image_size", "precision_mode_v2", "keep_dtype", "op_precision_mode", "output_type", "log"),
 }
 PRECISIONS = {"fp16", "origin", "cube_fp16in_fp32out", "mixed_float16"}
 MAGIC = b"stand-in om\n"
@@ -51,6 +54,31 @@ def report(switches: Path) -> None:
         (place / "fusion_result.json").write_text(json.dumps({"session_and_graph_id_0_0": of_graph}))
 
 
+def gears_by_size(given: dict[str, str], dims: list[int]) -> list[list[int]]:
+    """Return the (height, width) of --dynamic_image_size; refuse what ATC refuses."""
+    text = given.get("dynamic_image_size", "")
+    if not text:
+        if -1 in dims[1:]:
+            fail("E10001: a dynamic height and width need --dynamic_image_size")
+        return []
+    if "dynamic_batch_size" in given:
+        fail("E10009: [--dynamic_batch_size] and [--dynamic_image_size] cannot be given together")
+    if given.get("input_format") not in ("NCHW", "NHWC"):
+        fail("E10003: --dynamic_image_size needs --input_format NCHW or NHWC")
+    if len(dims) != 4 or [place for place, dim in enumerate(dims) if dim == -1] != [2, 3]:
+        fail("E10019: with --dynamic_image_size, height and width alone are -1")
+    if set(text) - set("0123456789,; "):
+        fail("E10001: --dynamic_image_size has other signs than digits, commas and semicolons")
+    sizes = [[int(side) for side in pair.split(",")] for pair in text.split(";") if pair]
+    if len(sizes) < 2:
+        fail("E10035: --dynamic_image_size has fewer than 2 gears")
+    if {len(size) for size in sizes} != {2}:
+        fail("E10037: the gears of --dynamic_image_size are of several lengths")
+    if len({tuple(size) for size in sizes}) < len(sizes):
+        fail("E10039: --dynamic_image_size has a gear twice")
+    return sizes
+
+
 def main() -> None:
     print("ATC start working now, please wait for a moment.")
     given = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
@@ -73,9 +101,10 @@ def main() -> None:
     gears = [int(gear) for gear in given.get("dynamic_batch_size", "").split(",") if gear]
     own = model.graph.input[0].type.tensor_type.shape.dim
     fixed = [dim.dim_value or -1 for dim in own]
+    sizes = gears_by_size(given, dims)
     if name != model.graph.input[0].name or fixed[1:] != dims[1:]:
         fail(f"E10014: the shape [{shape}] of [{name}] is invalid")
-    if (dims[0] == -1) != (len(gears) > 1) or fixed[0] != dims[0]:
+    if (dims[0] == -1) != (len(gears) > 1) or fixed[0] not in (-1, dims[0]):
         fail("E10012: --dynamic_batch_size does not go with --input_shape")
     fails = os.environ.get("ATC_FAILS")
     if fails == "code":
@@ -85,7 +114,7 @@ def main() -> None:
     Path("kernel_meta").mkdir()
     report(Path(given["fusion_switch_file"]))
     if fails != "no model":
-        header = {"gears": gears, "shape": dims, "output_type": "float32", "options": given}
+        header = {"gears": gears, "sizes": sizes, "shape": dims, "output_type": "float32", "options": given}
         content = MAGIC + json.dumps(header).encode() + b"\n" + model.SerializeToString()
         Path(given["output"] + ".om").write_bytes(content)
     print("ATC run success, welcome to the next use.")

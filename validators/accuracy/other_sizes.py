@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from vconv.validators.accuracy.verdicts import judge
 _TRACED = (5, 7)
 """Rows and columns of patches that are left out: :mod:`vconv.convert.graphs.tracing` traces with them."""
 _IMAGES = (2, 1, 1)
-"""The number of images at each of the sizes."""
+"""The number of images at each of the sizes; at the gears of an offline model, one."""
+_ENDS = 2
+"""How many of the least gears, and of the greatest, an offline model is judged at."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,18 @@ class SizedReference:
 
 
 def other_sizes(
-    size: tuple[int, int], sides: tuple[AxisRecord, AxisRecord] | None
+    size: tuple[int, int],
+    sides: tuple[AxisRecord, AxisRecord] | None,
+    gears: Sequence[tuple[int, int]] = (),
 ) -> tuple[tuple[int, int], ...]:
     """Choose sizes to judge a graph at: flat, tall, and greater than the image processor's; none is square.
+
+    Gears follow, because an offline model takes no other sizes: the least and the greatest of them.
 
     Args:
         size: (height, width) that the image processor makes.
         sides: the bounds of height and width; None for a graph that takes one size only.
+        gears: the sizes that an offline model was compiled for.
     """
     if sides is None:
         return ()
@@ -59,7 +67,10 @@ def other_sizes(
         (rows + rows // 4 + 1, columns + columns // 4 + 2),
     ]
     found = [(high + 1, wide) if (high, wide) == _TRACED else (high, wide) for high, wide in grids]
-    return tuple((_within(high, sides[0]), _within(wide, sides[1])) for high, wide in found)
+    chosen = [(_within(high, sides[0]), _within(wide, sides[1])) for high, wide in found]
+    others = [gear for gear in gears if gear != size]
+    ends = [*others[:_ENDS], *others[_ENDS:][-_ENDS:]]
+    return tuple(dict.fromkeys([*chosen, *ends]))
 
 
 def _within(patches: int, bounds: AxisRecord) -> int:
@@ -76,7 +87,7 @@ def images_at(pixel_values: Array, sizes: Sequence[tuple[int, int]]) -> list[Arr
     """
     height, width = pixel_values.shape[2:]
     made = []
-    for count, (high, wide) in zip(_IMAGES, sizes, strict=False):
+    for count, (high, wide) in zip(chain(_IMAGES, repeat(1)), sizes, strict=False):
         rows, columns = np.arange(high) % height, np.arange(wide) % width
         made.append(np.ascontiguousarray(pixel_values[:count][:, :, rows][..., columns]))
     return made

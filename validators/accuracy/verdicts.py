@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vconv.types import Arrays, Status
+from vconv.validators.accuracy import overflow
 from vconv.validators.accuracy.limits import Limit
 from vconv.validators.accuracy.metrics import METRICS, measure
 
@@ -33,7 +34,8 @@ def judge(actual: Arrays, expected: Arrays, limit: Limit) -> dict[str, OutputVer
     """Judge a variant's outputs.
 
     Conditions that would make a comparison meaningless are checked first: missing or extra outputs, shapes,
-    types, NaN and Inf. The remaining outputs are measured and compared with the limit.
+    types, NaN and Inf. The remaining outputs are measured and compared with the limit. An overflow on an NPU
+    that saturates is finite, so that it is found by its value: see :mod:`vconv.validators.accuracy.overflow`.
 
     Args:
         actual: the variant's outputs (B, ...), by name.
@@ -89,6 +91,7 @@ def _judge_one(name: str, actual: np.ndarray | None, expected: np.ndarray, limit
     if reasons:
         return OutputVerdict(Status.FAILED, shape, {}, tuple(reasons))
     metrics = measure(name, actual, expected)
+    reasons += overflow.signs(actual, expected, limit.bounds.get("vector_relative_error"))
     for key, bound in limit.bounds.items():
         if METRICS[key].applies_to(name) and not METRICS[key].within(metrics[key], bound):
             reasons.append(f"{key} is {metrics[key]:.3g}, the limit {bound:.3g}")

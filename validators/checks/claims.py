@@ -185,7 +185,8 @@ def _contracts(evidence: Evidence) -> str:
         for record in evidence.made.variants:
             contract = record.contract
             images = record.variant == FROM_IMAGES.name
-            any_size = made.source.dynamic_size and contract.batch is None and not record.offline
+            free = record.offline.gears_size if record.offline else contract.batch is None
+            any_size = made.source.dynamic_size and bool(free)
             shapes = Interface(network, made.size, contract.batch, any_size and not images, images)
             yield _differs(f"the layout of {record.variant}", contract.layout, shapes.layout)
             yield _differs(f"preprocessing in {record.variant}", contract.preprocessing, images)

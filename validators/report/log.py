@@ -163,7 +163,7 @@ def _variant(row: VariantRow) -> Iterator[str]:
         yield f"  judged in {sentences.computed(row.precision, row.arithmetic)} at batch {batches}"
     for one in row.sizes:
         size = f"{one.size[0]}x{one.size[1]}, batch {one.batch}"
-        yield f"  at {size}: vector_relative_error {_number(one.vector_relative_error)}"
+        yield f"  at {size}: {one.skipped or f'vector_relative_error {_number(one.vector_relative_error)}'}"
         yield from (f"    {reason}" for reason in one.reasons)
     for name in {**row.outputs, **row.output_summary}:
         yield from _output(name, row.outputs.get(name), row.output_summary.get(name))

@@ -178,13 +178,15 @@ class SizeRow(ReportPart):
     """The result of a variant at images of another (height, width) than the image processor's.
 
     ``vector_relative_error`` is the worst over the outputs; None if the variant could not be run, or
-    no output be compared. ``reasons`` is empty if every output passed.
+    no output be compared. ``reasons`` is empty if every output passed. ``skipped`` says why the variant takes
+    no images of this size; empty if it was run.
     """
 
     size: tuple[int, int]
     batch: int
     vector_relative_error: Figure
     reasons: tuple[str, ...] = ()
+    skipped: str = ""
 
 
 class DepthRow(ReportPart):

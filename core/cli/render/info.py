@@ -198,6 +198,8 @@ def _compiled(variant: Document, files: Document) -> str:
     """Return a description of how an offline model is compiled."""
     offline = variant["offline"]
     gears = f", gears {', '.join(map(str, offline['gears']))}" if offline["gears"] else ""
+    if offline["gears_size"]:
+        gears = f", gears {', '.join('x'.join(map(str, size)) for size in offline['gears_size'])}"
     later = "" if variant["file"] in files else "; not hashed: the script beside it makes it later"
     return f"{variant['file']}, {offline['soc']}, {offline['precision_mode']}{gears}{later}"
 

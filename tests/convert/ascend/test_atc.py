@@ -23,7 +23,7 @@ def test_the_command_of_a_static_float32_model_leaves_no_option_to_a_default() -
     assert CompileOrder.of("Ascend310P3").command(SIZE, 2) == (
         *PLAIN,
         "--input_shape=pixel_values:2,3,224,196",
-        "--precision_mode_v2=origin",
+        "--precision_mode_v2=cube_fp16in_fp32out",
         "--fusion_switch_file=fusion_switch.json",
         "--output_type=FP32",
         "--log=error",
@@ -43,7 +43,7 @@ def test_the_command_of_a_float16_model_names_its_gears_and_its_float32_operator
     )
 
 
-@pytest.mark.parametrize("soc", ["Ascend910B4", "Ascend910_9391"])
+@pytest.mark.parametrize("soc", ["Ascend910B4", "Ascend910B4-1", "Ascend910_9391", "Ascend950PR_9599"])
 def test_float32_turns_hf32_convolutions_off(soc: str) -> None:
     order = CompileOrder.of(soc)
     assert order.settings()["op_precision.ini"] == "[ByOpType]\nConv2D=enable_float_32_execution\n"
@@ -60,17 +60,17 @@ def test_every_precision_is_stated_and_keeps_the_operators_of_its_row(precision:
     order, row = CompileOrder.of("Ascend910B4", precision), OFFLINE_PRECISIONS[precision]
     assert f"--precision_mode_v2={precision}" in order.command(SIZE, 1)
     kept = order.settings().get(atc.KEEP_DTYPE_FILE, "").splitlines()
-    assert kept == [f"OpType::{kind}" for kind in row.keeps]
+    assert kept == [f"OpType::{kind}" for kind in ("LayerNorm", "SoftmaxV2", "Erf") if row.keeps]
     named = {argument.split("=", 1)[1] for argument in order.command(SIZE, 1)[1:]}
     assert order.settings().keys() <= named
 
 
 def test_float16_keeps_the_reductions_and_erf_and_origin_needs_no_list() -> None:
     assert {name: row.keeps for name, row in OFFLINE_PRECISIONS.items()} == {
-        "origin": (),
-        "fp16": ("LayerNorm", "SoftmaxV2", "Erf"),
-        "mixed_float16": ("LayerNorm", "SoftmaxV2", "Erf"),
-        "cube_fp16in_fp32out": (),
+        "origin": False,
+        "fp16": True,
+        "mixed_float16": True,
+        "cube_fp16in_fp32out": False,
     }
     assert {row.variant for row in OFFLINE_PRECISIONS.values()} >= {"om-fp32", "om-fp16"}
     assert len({row.variant for row in OFFLINE_PRECISIONS.values()}) == len(OFFLINE_PRECISIONS)
@@ -79,12 +79,6 @@ def test_float16_keeps_the_reductions_and_erf_and_origin_needs_no_list() -> None
 def test_gears_are_compiled_from_the_dynamic_graph_and_one_batch_from_the_static_graph() -> None:
     assert CompileOrder.of("Ascend910B4").source == "model.npu.onnx"
     assert CompileOrder.of("Ascend910B4", gears=(1, 2)).source == "model.onnx"
-
-
-@pytest.mark.parametrize("soc", ["910B4", "", "Ascend 910B4", "Ascend910B4 --mode=1", "ascend910b4"])
-def test_an_invalid_processor_name_is_refused(soc: str) -> None:
-    with pytest.raises(InputError, match="--soc is not the name of a processor"):
-        CompileOrder.of(soc)
 
 
 @pytest.mark.parametrize(
@@ -195,4 +189,4 @@ def test_a_compiler_runs_in_its_place_and_reads_no_input(tmp_path: Path) -> None
 
 def test_an_order_is_plain_data() -> None:
     assert CompileOrder.of("Ascend910B4", "fp16", (2, 1)) == CompileOrder.of("Ascend910B4", "fp16", (1, 2))
-    assert replace(CompileOrder.of("Ascend910B4"), soc="Ascend310P3") == CompileOrder.of("Ascend310P3")
+    assert replace(CompileOrder.of("Ascend910B4"), soc="Ascend910_9391") == CompileOrder.of("Ascend910_9391")

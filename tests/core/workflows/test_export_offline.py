@@ -20,7 +20,7 @@ from vconv.artifact.records import OfflineRecord
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.convert.ascend import offline_model
-from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
+from vconv.errors import ArtifactError, InputError, UnavailableError, UnknownNameError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.npu_gelu import SPELLED_OUT, ExactGelu
 from vconv.validators.report.document import CheckRow, Report
@@ -29,6 +29,7 @@ from vconv.workflows import validate
 
 SOC = "Ascend910B4"
 GEARS = (1, 2)
+OTHER_SIZE = (32, 96)
 LATER = ["om/atc.sh", "om/fusion_switch.json", "om/keep_dtype.cfg", "om/model.onnx"]
 
 
@@ -258,6 +259,67 @@ def test_an_offline_model_is_loaded_by_its_name(compiled: tuple[Path, dict[str, 
         assert found.keys() == expected.keys()
         for name, array in found.items():
             np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def by_size(exported: Callable[..., Any], size: tuple[int, int], atc: Path) -> Path:
+    """An artifact whose offline model has two sizes, compiled by the stand-in for ATC for a batch of 2."""
+    folder: Path = exported("by-size", size="dynamic", batch=2, gears_size=[OTHER_SIZE, size])[0]
+    return folder
+
+
+@pytest.mark.usefixtures("acl", "one_npu")
+def test_a_model_with_gears_by_size_is_judged_at_its_sizes_and_at_no_other(
+    by_size: Path, size: tuple[int, int]
+) -> None:
+    record = next(one for one in manifest.load(by_size).variants if one.offline)
+    assert record.offline is not None and record.offline.gears_size == tuple(sorted([OTHER_SIZE, size]))
+    assert record.contract.input.shape == (2, 3, "height", "width") and record.batch == 2
+    assert "batch" not in record.contract.axes
+    report = validate.validate(by_size, quick=True, device="npu")
+    row = row_of(report, "om-fp32")
+    assert (row.status, row.batches) == ("passed", (2,))
+    judged = {one.size: one for one in row.sizes}
+    assert judged[OTHER_SIZE].skipped == "" and judged[OTHER_SIZE].vector_relative_error is not None
+    others = [one for one in row.sizes if one.size != OTHER_SIZE]
+    assert len(others) == 3 and all("was compiled for" in one.skipped for one in others)
+    assert {check.name for check in report.checks if check.status == "failed"} == set()
+    golden = manifest.load(by_size).golden
+    assert golden is not None and [one.size for one in golden.elsewhere] == [*judged]
+
+
+@pytest.mark.usefixtures("acl", "one_npu")
+def test_a_model_with_gears_by_size_is_loaded_and_refuses_another_size(by_size: Path) -> None:
+    images = np.random.default_rng(0).standard_normal((3, 3, *OTHER_SIZE), np.float32)
+    with (
+        vconv.load(by_size, "npu", "om-fp32") as session,
+        vconv.load(by_size, variant="onnx-fp32") as other,
+    ):
+        found, expected = session(images), other(images)
+        for name, array in found.items():
+            np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-4)
+        with pytest.raises(InputError, match="H and W one of"):
+            session(images.repeat(2, axis=2))
+    shown = CliRunner().invoke(main, ["info", str(by_size)])
+    sizes = " ".join(shown.stdout.split())
+    assert f"gears {OTHER_SIZE[0]}x{OTHER_SIZE[1]}" in sizes or f", {OTHER_SIZE[0]}x{OTHER_SIZE[1]}" in sizes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ("64,64;64,72", "--gears-size does not fit the patches"),
+        ("32,64;64,32", "--gears-size lacks the size of the recorded images"),
+    ],
+)
+def test_gears_by_size_that_do_not_fit_the_network_leave_nothing(
+    sizes: str, said: str, small_name: str, tmp_path: Path
+) -> None:
+    arguments = ["--weights", "synthetic:1", "--out", str(tmp_path / "out"), "--size", "dynamic"]
+    wanted = ["--format", "om", "--soc", SOC, "--gears-size", sizes]
+    result = CliRunner().invoke(main, ["export", small_name, *arguments, *wanted])
+    assert result.exit_code == 2 and said in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cpu_does_not_load_one_and_bisect_does_not_take_one_apart(

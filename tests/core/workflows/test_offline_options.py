@@ -15,7 +15,7 @@ from vconv.workflows.offline_options import FORMATS, offline_order
 
 
 def order(**given: Any) -> CompileOrder | None:
-    usual = {"format": "om", "soc": "Ascend910B4", "gears": (), "precision": "origin"}
+    usual = {"format": "om", "soc": "Ascend910B4", "gears": (), "precision": None}
     return offline_order(**{**usual, "without_weights": False, "opset": 18, **given})
 
 
@@ -26,7 +26,12 @@ def test_graphs_alone_are_exported_unless_more_is_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("given", "option"),
-    [({"soc": "Ascend910B4"}, "--soc"), ({"gears": (1, 2)}, "--gears"), ({"precision": "fp16"}, "--om-prec")],
+    [
+        ({"soc": "Ascend910B4"}, "--soc"),
+        ({"gears": (1, 2)}, "--gears"),
+        ({"gears_size": ((32, 32), (64, 64))}, "--gears-size"),
+        ({"precision": "fp16"}, "--om-prec"),
+    ],
 )
 def test_an_option_of_offline_models_alone_is_refused(given: dict[str, Any], option: str) -> None:
     with pytest.raises(InputError, match=f"{option}.* is only for an offline model .*add --format om"):
@@ -49,6 +54,38 @@ def test_gears_need_a_dynamic_graph_that_atc_takes_and_one_batch_does_not() -> N
     assert order(opset=20) == order()
 
 
+def test_the_default_precision_is_that_of_the_processor_and_is_said() -> None:
+    said: list[str] = []
+    orders = [order(soc=soc, say=said.append) for soc in ("Ascend910B4", "Ascend310P3")]
+    assert [found.precision.name for found in orders if found] == ["origin", "cube_fp16in_fp32out"]
+    assert said == [
+        "--om-precision origin: the default for Ascend910B4, of the family 910B",
+        "--om-precision cube_fp16in_fp32out: the default for Ascend310P3, of the family 310P",
+    ]
+
+
+SIZES = ((224, 224), (448, 448))
+
+
+def test_gears_by_size_are_compiled_from_the_graph_for_any_size() -> None:
+    found = order(gears_size=SIZES, any_size=True)
+    assert found == CompileOrder.of("Ascend910B4", gears_size=SIZES)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "--gears-size needs a graph for images of any size .*add --size dynamic"),
+        ({"any_size": True, "gears": (1, 2)}, "--gears and --gears-size exclude each other .*E10009"),
+        ({"any_size": True, "opset": 20}, "--gears-size needs an opset .*got --opset 20"),
+        ({"any_size": True, "gears": (1, 2), "gears_size": ()}, "--gears is not used with --size dynamic"),
+    ],
+)
+def test_gears_by_size_that_cannot_be_compiled_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        order(**{"gears_size": SIZES, **given})
+
+
 def test_an_unknown_format_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UnknownNameError, match="unknown format .*om"):
         order(format="tflite")
@@ -66,10 +103,16 @@ def test_the_command_line_offers_every_format_and_precision() -> None:
     [
         (["--format", "om"], "--format om needs the name of a processor"),
         (["--format", "om", "--soc", "910B4"], "--soc is not the name of a processor"),
+        (
+            ["--format", "om", "--soc", "Ascend310P3", "--om-precision", "origin"],
+            "--om-precision origin is not for Ascend310P3",
+        ),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", "1;2"], "--gears takes whole numbers"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", ""], "separated by commas, not ''"),
         (["--format", "om", "--soc", "Ascend910B4", "--gears", "4"], "--gears cannot be used"),
         (["--soc", "Ascend910B4"], "--soc is only for an offline model"),
+        (["--gears-size", "224,224;448,448"], "--gears-size is only for an offline model"),
+        (["--gears-size", "224"], "--gears-size is not a list of sizes"),
     ],
 )
 def test_wrong_use_is_one_line_before_anything_is_made(

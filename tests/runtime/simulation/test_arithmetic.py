@@ -18,6 +18,7 @@ from vconv.runtime.simulation.arithmetic import (
     describe,
     round_fp16,
     round_hf32,
+    saturate_fp16,
     with_hf32,
 )
 
@@ -54,6 +55,30 @@ def test_fp16_is_what_numpy_makes_of_it_and_what_is_too_great_is_infinite() -> N
     with np.errstate(over="ignore"):
         expected = given.numpy().astype(np.float16).astype(np.float64)
     assert same(round_fp16(given), expected.tolist())
+
+
+def test_saturation_gives_the_greatest_number_for_inf_and_zero_for_nan_and_changes_nothing_else() -> None:
+    beyond = [1e5, -1e5, 65520.0, math.inf, -math.inf, math.nan, 65504.0, 65519.0, -3.0]
+    given = torch.tensor(beyond)
+    expected = [65504.0, -65504.0, 65504.0, 65504.0, -65504.0, 0.0, 65504.0, 65504.0, -3.0]
+    assert saturate_fp16(given).tolist() == expected
+    assert same(given, beyond), "the operand itself is not changed"
+    within = values()[values().abs() < 65504]
+    assert torch.equal(saturate_fp16(within), round_fp16(within))
+
+
+@pytest.mark.parametrize(("overflow", "greatest"), [("inf", math.inf), ("saturates", 65504.0)])
+def test_an_operand_that_overflows_gives_what_the_device_gives(overflow: str, greatest: float) -> None:
+    operands = torch.tensor([[1e6, 1.0]]), torch.eye(2)
+    result, cause = run("mm", Arithmetic(matmul="fp16", overflow=overflow), *operands)
+    assert (result[0, 0].item() == greatest or math.isnan(result[0, 0].item())) and cause == "matmul"
+    assert result.isfinite().all().item() is (overflow == "saturates")
+
+
+def test_a_float32_device_that_saturates_rounds_nothing_and_one_cause_alone_still_saturates() -> None:
+    given = torch.full((2, 2), 1e6)
+    assert adjusted("mm", (given, given), {}, Arithmetic(overflow="saturates"))[2] == ""
+    assert PROFILES["310p"].only("matmul") == Arithmetic(matmul="fp16", overflow="saturates")
 
 
 def test_rounding_keeps_shape_and_strided_operands() -> None:
@@ -131,6 +156,7 @@ def test_the_profiles_are_the_documented_devices() -> None:
     assert describe(PROFILES["910b"]) == {"gelu": "tanh", "convolution": "hf32", "matmul": "fp32"}
     assert describe(PROFILES["310p"]) == {"gelu": "tanh", "convolution": "fp16", "matmul": "fp16"}
     assert [PROFILES[name].float32_is for name in ("910b", "310p")] == ["hf32", "fp16"]
+    assert [PROFILES[name].overflow for name in ("910b", "310p")] == ["inf", "saturates"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +179,9 @@ def test_a_cube_of_float16_has_no_hf32() -> None:
         with_hf32("310p", frozenset({"conv"}))
 
 
-@pytest.mark.parametrize("wrong", [{"gelu": "fp32"}, {"matmul": "tanh"}, {"convolution": "bf16"}])
+@pytest.mark.parametrize(
+    "wrong", [{"gelu": "fp32"}, {"matmul": "tanh"}, {"convolution": "bf16"}, {"overflow": "wraps"}]
+)
 def test_an_arithmetic_that_is_none_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="no such arithmetic"):
         Arithmetic(**wrong)

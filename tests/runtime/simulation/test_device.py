@@ -126,6 +126,22 @@ for profile in ("910b", "310p"):
     ]
 
 
+def test_a_float16_result_that_overflows_saturates_on_a_chip_that_does(simulating: Child) -> None:
+    found = simulating("""
+result = []
+for overflow in OVERFLOWS:
+    state.configure(Arithmetic(overflow=overflow))
+    twelve, below = torch.tensor([12.0]).half().npu(), torch.tensor([-1.0]).half().npu()
+    wide = torch.tensor([1e6]).npu()
+    made = [twelve.exp(), below.sqrt(), wide.half(), wide.exp(), twelve.clone().exp_(), twelve * 2]
+    result.append([str(one.cpu().item()) for one in made])
+""")
+    assert found == [
+        ["inf", "nan", "inf", "inf", "inf", "24.0"],
+        ["65504.0", "0.0", "65504.0", "inf", "65504.0", "24.0"],
+    ]
+
+
 def test_every_operator_is_counted_and_those_that_were_changed_by_cause(simulating: Child) -> None:
     found = simulating(
         """

@@ -59,6 +59,21 @@ def test_a_convolution_in_a_graph_sees_rounded_operands_and_its_bias_in_full(how
     assert np.allclose(run(new, feeds)[0], expected.numpy(), rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize("overflow", ["inf", "saturates"])
+def test_an_operand_in_a_graph_that_overflows_gives_what_the_torch_operator_gives(overflow: str) -> None:
+    left = np.float32([[1e6, -7e4], [np.nan, 3.0]])
+    feeds = {"left": left, "right": np.eye(2, dtype=np.float32)}
+    arithmetic = Arithmetic(matmul="fp16", overflow=overflow)
+    given = model([helper.make_node("MatMul", [*feeds], ["y"])], feeds, ["y"])
+    new, changed = rewritten(given, arithmetic)
+    (actual,) = run(new, feeds)
+    expected = arithmetic.rounding("matmul")(torch.from_numpy(left)) @ torch.eye(2)
+    assert changed == Counter({"matmul": 1})
+    np.testing.assert_array_equal(actual, expected.numpy())
+    if overflow == "saturates":
+        np.testing.assert_array_equal(actual, np.float32([[65504, -65504], [0, 3]]))
+
+
 def test_a_value_that_two_products_take_is_rounded_once() -> None:
     feeds = {"left": LEFT, "right": RIGHT}
     nodes = [
