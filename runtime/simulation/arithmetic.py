@@ -116,8 +116,8 @@ ROUNDINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
 EXACT = Arithmetic()
 
 PROFILES: Mapping[str, Arithmetic] = {
-    "910b": Arithmetic("tanh", "hf32", "fp32", CHIPS["910B"].overflow or INF),
-    "310p": Arithmetic("tanh", "fp16", "fp16", CHIPS["310P"].overflow or INF),
+    "910b": Arithmetic("tanh", "hf32", "fp32", overflow=CHIPS["910B"].overflow or INF),
+    "310p": Arithmetic("tanh", "fp16", "fp16", overflow=CHIPS["310P"].overflow or INF),
 }
 """Name of a profile -> how this NPU computes by default. A3 computes as 910b, a first 910 as 310p."""
 DEFAULT_PROFILE = "910b"

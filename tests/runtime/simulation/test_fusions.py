@@ -93,7 +93,7 @@ def test_every_operator_of_a_harmful_pass_is_imitated() -> None:
 
 
 def test_fusions_are_a_cause_of_their_own() -> None:
-    device = Arithmetic("tanh", "hf32", "fp32", "on")
+    device = Arithmetic("tanh", "hf32", "fp32", fusions="on")
     assert device.causes == ("gelu", "convolution", "fusions")
     model = stock(torch.nn.GELU().eval())
     for arithmetic, count in ((device.only("fusions"), 1), (PROFILES["910b"], 0), (EXACT, 0)):
