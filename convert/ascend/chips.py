@@ -98,8 +98,8 @@ class Chip:
 
 
 _FP16_CONV2D = (
-    "the documents list Conv2D there for float16 only, so that ATC would refuse the graph or leave the "
-    "convolution to the AI CPU"
+    "the documents list Conv2D there for float16 only; by the rule of this value, ATC then refuses the graph "
+    "or leaves the convolution to the AI CPU"
 )
 _FLOAT_CUBE = ("int8", "fp16", "bf16", "fp32", "hf32")
 

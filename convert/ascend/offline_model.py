@@ -158,7 +158,7 @@ def _write_graph(source: Path, target: Path, npu_opset: int) -> CompiledGraph:
             f"ATC does not support the graph {source.name}",
             got=", ".join(unlisted) or f"opset {model.opset_imports.get('', 0)}",
             expected=f"operators that CANN supports, of opset {operators.GREATEST_OPSET} or lower",
-            fix="remove --gears, so that vconv compiles the static graph",
+            fix="remove --gears and --gears-size, so that vconv compiles the static graph",
         )
     weights = (value.const_value for value in model.graph.initializers.values())
     require_space(target.parent, sum(tensor.nbytes for tensor in weights if tensor is not None))

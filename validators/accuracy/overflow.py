@@ -12,8 +12,8 @@ import numpy as np
 
 from vconv.types import Array
 
-GREATEST = 65504.0
-"""The greatest float16 number."""
+GREATEST = float(np.finfo(np.float16).max)
+"""The greatest float16 number, 65504."""
 _FAR = 2.0
 """A number beyond this many times the reference's greatest is far out of range; metrics judge the others."""
 

@@ -261,7 +261,12 @@ def described(document: dict[str, Any]) -> Drawn:
     }
     om = copy.deepcopy(document["variants"][-1])
     om |= {"variant": VARIANT, "engine": "acl", "batch": 16, "file": "om/model.om"}
-    om["offline"] = {"soc": "Ascend910B4", "precision_mode": "cube_fp16in_fp32out", "gears": list(range(20))}
+    om["offline"] = {
+        "soc": "Ascend910B4",
+        "precision_mode": "cube_fp16in_fp32out",
+        "gears": list(range(20)),
+        "gears_size": [],
+    }
     name = "golden/a-folder-in-a-folder/" + LONGEST + ".safetensors"
     stretched = {
         **document,
