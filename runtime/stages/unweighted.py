@@ -42,7 +42,7 @@ def stages_by_use(
         )
         for name in (name for node in own[last:] for name in node.output):
             after = _after(name, own)
-            if _is_only_way(name, after, own, uses, stages, stage):
+            if _is_only_way(name, after, content, uses, stages, stage):
                 for node in reversed(own):
                     if node.output[0] in after:
                         taken = [use for value in node.output for use in uses.get(value, ())]
@@ -64,15 +64,15 @@ def _after(name: str, nodes: Iterable[NodeProto]) -> set[str]:
 def _is_only_way(
     name: str,
     after: set[str],
-    own: Sequence[NodeProto],
+    content: Iterable[str],
     uses: Mapping[str, Sequence[NodeProto]],
     stages: Mapping[str, int],
     stage: int,
 ) -> bool:
-    """Return whether nothing but a value goes from a stage into what comes after the value."""
-    others = (other for node in own for other in node.output if other != name and other not in after)
+    """Return whether nothing but a value goes from its stage, and those before, into what comes after it."""
     return not any(
-        use.output[0] in after or stages[use.output[0]] > stage
-        for other in others
+        use.output[0] in after or (stages[other] == stage < stages[use.output[0]])
+        for other in content
+        if stages[other] <= stage and other != name and other not in after
         for use in uses.get(other, ())
     )

@@ -186,3 +186,4 @@ def test_every_further_structure_is_exported_and_agrees_with_its_reference(
     (row,) = (row for row in document["variants"] if row["variant"] == NAME)
     assert row["status"] == "passed"
     assert all(output["vector_relative_error"] < 1e-5 for output in row["outputs"].values())
+    assert vconv.bisect(tmp_path / "a", NAME).status == "passed"
