@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from vconv.catalog.systems import System
-from vconv.convert.ascend import atc, offline_model, operators
+from vconv.convert.ascend import atc, chips, offline_model, operators
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.errors import ArtifactError, EngineError, InputError
 from vconv.types import INPUT, silent
@@ -87,7 +87,7 @@ def test_norms_that_are_spelled_out_stay_in_float32_by_their_names(
     model = onnx.load(copied / "om" / "model.onnx", load_external_data=False)
     names = {node.name: node.op_type for node in model.graph.node}
     kept = (copied / "om" / "keep_dtype.cfg").read_text().splitlines()
-    assert kept == [*(f"OpType::{kind}" for kind in atc.SENSITIVE), *compiled.norms]
+    assert kept == [*(f"OpType::{kind}" for kind in chips.SENSITIVE), *compiled.norms]
     held = [names[name] for name in compiled.norms]
     assert held.count("Sqrt") == list(names.values()).count("Sqrt") > 0
     assert (compiled.opset, compiled.ir_version) == (13, 7)
