@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, defs
 from onnx.external_data_helper import uses_external_data
+
+_ONNX = ("", "ai.onnx")
 
 
 def misfit(model: ModelProto) -> str:
     """Return in one line why a graph does not fit the opset that it declares; empty if it does.
 
     ONNX's checker compares each operator, its attributes and the number of its inputs and outputs with the
-    schema of the declared opset, and ONNX's strict inference compares the types of the inputs. Other checks
-    compare shapes. The IR version must be one that can hold the opset.
+    schema of the declared opset. The types of the inputs are compared here, where the graph declares them:
+    ONNX's strict inference, which compares them too, also judges shapes, and differently in each version of
+    ONNX. The IR version must be one that can hold the opset.
 
     Args:
         model: the graph. Weights in another file are not read, and the file does not have to exist.
@@ -21,13 +26,34 @@ def misfit(model: ModelProto) -> str:
     if model.ir_version < least:
         declared = ", ".join(str(entry.version) for entry in model.opset_import)
         return f"opset {declared} needs IR version {least}, and the graph declares {model.ir_version}"
-    alone = _without_weights(model)
     try:
-        onnx.checker.check_model(alone)
-        onnx.shape_inference.infer_shapes(_without_shapes(alone), check_type=True, strict_mode=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        onnx.checker.check_model(_without_weights(model))
+    except (onnx.checker.ValidationError, ValueError) as error:
         return " ".join(str(error).split())
-    return ""
+    return next(_mistyped(model), "")
+
+
+def _mistyped(model: ModelProto) -> Iterator[str]:
+    """Yield each node that takes a type that its operator does not take, or two that should be one."""
+    graph = model.graph
+    opset = next(entry.version for entry in model.opset_import if entry.domain in _ONNX)
+    values = (*graph.input, *graph.value_info, *graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for node in graph.node:
+        if node.domain not in _ONNX:
+            continue
+        schema = defs.get_schema(node.op_type, opset)
+        allowed = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
+        bound: dict[str, str] = {}
+        for place, name in enumerate(node.input):
+            formal = schema.inputs[min(place, len(schema.inputs) - 1)]
+            if not types.get(name):
+                continue
+            given = f"tensor({TensorProto.DataType.Name(types[name]).lower()})"
+            same = bound.setdefault(formal.type_str, given) if formal.is_homogeneous else given
+            if given not in allowed.get(formal.type_str, [formal.type_str]) or given != same:
+                yield f"{node.op_type} ({node.name}) of opset {opset} takes no {given} as its {formal.name}"
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
@@ -40,13 +66,4 @@ def _without_weights(model: ModelProto) -> ModelProto:
             onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         )
         copy.graph.initializer.remove(tensor)
-    return copy
-
-
-def _without_shapes(model: ModelProto) -> ModelProto:
-    """Return a copy of a graph whose values have a type, and no shape."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    for value in (*copy.graph.input, *copy.graph.output, *copy.graph.value_info):
-        value.type.tensor_type.ClearField("shape")
     return copy

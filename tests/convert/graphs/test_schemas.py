@@ -53,7 +53,11 @@ WRONG: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     "too few inputs": (lose_inputs, "has input size 0 not in range"),
     "a type that the operator does not take": (
         lambda model: setattr(model.graph.input[0].type.tensor_type, "elem_type", TensorProto.INT64),
-        "typestr: T, has unsupported type: tensor(int64)",
+        "LayerNormalization () of opset 17 takes no tensor(int64) as its X",
+    ),
+    "two types that should be one": (
+        lambda model: setattr(model.graph.input[0].type.tensor_type, "elem_type", TensorProto.FLOAT16),
+        "LayerNormalization () of opset 17 takes no tensor(float) as its Scale",
     ),
 }
 

@@ -19,6 +19,7 @@ from vconv.artifact import manifest
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.cli import main
+from vconv.convert.architectures.base import Capability
 from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.errors import InputError
 from vconv.runtime.simulation.device import lack
@@ -186,4 +187,5 @@ def test_every_further_structure_is_exported_and_agrees_with_its_reference(
     (row,) = (row for row in document["variants"] if row["variant"] == NAME)
     assert row["status"] == "passed"
     assert all(output["vector_relative_error"] < 1e-5 for output in row["outputs"].values())
-    assert vconv.bisect(tmp_path / "a", NAME).status == "passed"
+    if not Artifact.open(tmp_path / "a").network.lack(Capability.BLOCKS):
+        assert vconv.bisect(tmp_path / "a", NAME).status == "passed"
