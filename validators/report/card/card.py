@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 _INSTALLED = ("torch", "torchvision", "transformers", "timm", "onnxruntime", "pillow")
 """Packages that the scripts of a card need, under their names in reports."""
+_INSIDE = {
+    **{"picture": "sys.argv[1]", "folder": '"."', "local_dir": '"local-dir:."'},
+    **{"manifest": 'Path("vconv.json")', "to_device": ".to(device)"},
+}
+"""How the scripts of a card name what they open: they run inside the artifact's folder."""
 _VERSION = re.compile(r"[0-9][0-9a-z.]*(?=\+|$)")
 """A version as a package registry lists it: without the part after a plus, such as ``+cpu``."""
 
@@ -108,6 +113,7 @@ def _environment() -> Environment:
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {"escaped": escaped, "code": code, "quoted": _quoted}
     return environment
@@ -176,6 +182,7 @@ def _scripts(
         "head_output": "logits" if classified else "pooled",
         "say": words.tables["comments"],
         "keeps_mode": False,
+        **_INSIDE,
     }
     names = {"vconv": "vconv", "library": made.system.library}
     inexpressible = ""
