@@ -78,7 +78,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
             "keep_dtype",
         ),
         "with_preprocessing",
-        *("lang", "reports"),
+        *("lang", "page", "with_files", "reports"),
     ),
     "Offline model": ("format", "soc", "gears", "om_precision"),
     "Execution": (
