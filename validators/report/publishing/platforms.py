@@ -57,13 +57,14 @@ def _of_modelscope(fields: Fields, on_npu: bool) -> Fields:
     kept = {key: fields[key] for key in ("base_model",) if key in fields}
     if "license" in fields:
         licence = fields.get("license_name") or fields["license"]
-        kept["license"] = SPOKEN.get(licence, licence)
+        kept["license"] = SPOKEN.get(str(licence), str(licence))
     tags = [tag for tag in fields["tags"] if on_npu or tag not in _PREPARED_FOR]
     return {**kept, "tasks": [_modelscope_task(fields)], "frameworks": ["pytorch"], "tags": tags}
 
 
 def _modelscope_task(fields: Fields) -> str:
-    return _MODELSCOPE_TASKS.get(fields["pipeline_tag"], fields["pipeline_tag"])
+    task = str(fields["pipeline_tag"])
+    return _MODELSCOPE_TASKS.get(task, task)
 
 
 def _configuration(fields: Fields) -> Mapping[str, str]:
