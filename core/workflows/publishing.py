@@ -28,8 +28,8 @@ WITH_FILES = ("copy", "none")
 """What is done with the artifact's own files: they are copied into the folder, or left out of it."""
 _PAGE = Replaceable(MARK_FILE, "a page that vconv wrote")
 _MARK = DocumentKind('{"files": {...}}', 2**20, 20_000, "choose another --out")
-_WRITTEN_LATER = ("results/performance_eval.json", MARK_FILE)
-"""Files that are not in the list: one that a script of the folder writes, and the list itself."""
+_WRITTEN_LATER = ("results/performance_eval.json", "logs/accuracy_eval.log", MARK_FILE)
+"""Files that are not in the list: those that scripts of the folder write, and the list itself."""
 _BYTECODE = "__pycache__"
 
 
@@ -94,7 +94,9 @@ def publish(
         say(f"the page for {platform.title} {platform.without_npu}: {npu.reason}")
     copied = list(_own_files(artifact, say)) if whole else []
     with staging(target, force, _PAGE) as stage:
-        require_space(stage.artifact, sum((artifact.folder / name).stat().st_size for name in copied))
+        nbytes = sum((artifact.folder / name).stat().st_size for name in copied)
+        require_space(stage.artifact, nbytes)
+        say(f"copying {len(copied)} files of the artifact, {nbytes / 1e6:.1f} MB")
         files = {name: _copy(artifact, name, stage.artifact) for name in copied}
         for name, content in written_files(artifact, platform, found, language, processor, whole).items():
             files[name] = _write(stage.artifact / name, [content])

@@ -104,6 +104,7 @@ def test_the_accuracy_is_what_numpy_and_onnxruntime_give(folder: Path) -> None:
             for row in rows:
                 assert row["value"] == pytest.approx(wanted[row["metric"]], rel=1e-3, abs=1e-12)
                 assert row["synthetic"] is True
+    assert (folder / "logs" / "accuracy_eval.log").read_text() == printed
     assert entry["passed"] is True and entry["limits"] == "strict"
     assert entry["versions"]["onnxruntime"] == onnxruntime.__version__
 

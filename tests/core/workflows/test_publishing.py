@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from huggingface_hub import ModelCard
@@ -17,6 +18,7 @@ from made_validations import NEWER, change, moved, put, saved, validate
 import vconv
 from vconv.artifact import manifest
 from vconv.artifact.results import CARD_FILE
+from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.errors import ArtifactError, InputError, UnknownNameError, VconvError
 from vconv.validators.report.publishing.platforms import PLATFORMS
@@ -26,7 +28,11 @@ LANGUAGES = ("en", "zh")
 WRITTEN = ["README.md", "inference.py", "eval/eval_accuracy.py", "eval/eval_performance.py"]
 EXTRA = {"gitcode": [".gitattributes"], "modelscope": ["configuration.json"], "huggingface": []}
 
-pytestmark = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+
+@pytest.fixture
+def system() -> System:
+    """The one system of these tests: what they are about does not depend on it."""
+    return SYSTEMS["dinov3-vits16"]
 
 
 @pytest.fixture
@@ -314,6 +320,7 @@ def test_a_folder_inside_the_artifact_is_refused(validated: Path, refused: Any) 
 def test_force_replaces_a_page_with_what_its_scripts_wrote(validated: Path, tmp_path: Path) -> None:
     first = published(validated, tmp_path / "out")
     (tmp_path / "out" / "results" / "performance_eval.json").write_text("{}")
+    (tmp_path / "out" / "logs" / "accuracy_eval.log").write_text("")
     (tmp_path / "out" / "__pycache__").mkdir()
     (tmp_path / "out" / "__pycache__" / "inference.pyc").write_text("")
     (tmp_path / "out" / CARD_FILE).write_text("mine")
@@ -342,3 +349,9 @@ def test_the_command_prints_how_to_publish_and_why_no_npu_is_claimed(validated: 
     assert "push" in found.stdout and "https://gitcode.com/OWNER/NAME.git" in found.stdout
     plain = CliRunner().invoke(main, [*arguments, str(tmp_path / "other"), "--json"])
     assert json.loads(plain.stdout).keys() >= KEYS
+
+
+def test_the_command_takes_every_platform() -> None:
+    (page,) = (one for one in main.commands["card"].params if one.name == "page")
+    assert isinstance(page.type, click.Choice)
+    assert list(page.type.choices) == list(PLATFORMS)

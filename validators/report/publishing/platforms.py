@@ -18,8 +18,8 @@ FOLDER = "FOLDER"
 _PREPARED_FOR = ("ascend", "npu")
 """Tags of the card that name what an artifact is prepared for."""
 _MEASURED_ON = ("NPU", "Ascend", "ascend-npu")
-"""Tags by which pages on GitCode are found. Four of them say so in their text:
-https://ai.gitcode.com/nanyizjm/whisper-tiny-npu and the pages of the same author."""
+"""Tags of pages on GitCode about NPUs: https://ai.gitcode.com/nanyizjm/whisper-tiny-npu says so in its text,
+and so do other pages of its author."""
 _LARGE = ("*.safetensors", "*.onnx", "*.om")
 _MODELSCOPE_TASKS = {"image-feature-extraction": "feature-extraction"}
 """ModelScope's names of tasks where they differ: class Tasks of modelscope/utils/constant.py, 1.40."""
@@ -36,6 +36,7 @@ class Platform:
         files: from a card's metadata to the further files that the platform reads, by name.
         publish: the commands that publish a folder, as words, with :data:`FOLDER` for its path.
         without_npu: what a page there does without a validation that passed on a real NPU.
+        hashtag: the line by which a page says that the model passed on a real NPU; empty if there is none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Platform:
     files: Callable[[Fields], Mapping[str, str]]
     publish: Sequence[Sequence[str]]
     without_npu: str = "claims no NPU"
+    hashtag: str = ""
 
 
 def _of_gitcode(fields: Fields, on_npu: bool) -> Fields:
@@ -92,6 +94,7 @@ PLATFORMS: Mapping[str, Platform] = {
                 ("git", "-C", FOLDER, "push", "https://gitcode.com/OWNER/NAME.git", "main"),
             ),
             without_npu="has no `hardware: NPU` in its front matter",
+            hashtag="#+NPU",
         ),
         Platform(
             "modelscope",

@@ -44,7 +44,7 @@ def readme(
     first = graphs(made)[:1]
     repository = {
         "front_matter": written(platform.metadata(metadata(made, bool(unlike)), npu.passed)),
-        "hashtag": "#+NPU" if platform.name == "gitcode" and npu.passed else "",
+        "hashtag": platform.hashtag if npu.passed else "",
         "measured": npu.measured,
         "passed": npu.passed,
         "npus": [
