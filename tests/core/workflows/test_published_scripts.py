@@ -18,8 +18,10 @@ import safetensors.numpy
 from PIL import Image
 
 import vconv
+from vconv.artifact.manifest import Manifest
 from vconv.runtime.inputs.images import natural_image
 from vconv.validators.accuracy.metrics import METRICS, measure
+from vconv.validators.report.publishing.programs import programs_of
 
 ALONE = """
 import runpy, sys
@@ -173,3 +175,18 @@ WRONG = [
 def test_what_cannot_be_run_is_refused(folder: Path, command: list[str], status: int, said: str) -> None:
     script, *options = command
     assert said in run("-c", ALONE, str(folder / script), *options, status=status)
+
+
+@pytest.mark.full
+def test_an_image_is_preprocessed_by_the_library_if_numpy_cannot(
+    folder: Path, tmp_path: Path, made: Manifest
+) -> None:
+    text = programs_of(made, [], {"image_processor_type": "Strange"})["inference.py"]
+    assert "def resized" not in text
+    (folder / "inference.py").write_text(text)
+    picture, outputs = tmp_path / "photograph.png", tmp_path / "outputs.npz"
+    natural_image(7).save(picture)
+    run(str(folder / "inference.py"), str(picture), "--save", str(outputs))
+    with vconv.load(folder, "cpu", "onnx-fp32") as session:
+        expected = session([Image.open(picture)])
+    np.testing.assert_allclose(np.load(outputs)["cls"], expected["cls"], rtol=1e-3, atol=2e-5)

@@ -24,6 +24,7 @@ from vconv.errors import ArtifactError, InputError, UnknownNameError, VconvError
 from vconv.validators.report.publishing.platforms import PLATFORMS
 from vconv.validators.report.publishing.repository import ACCURACY_RESULTS, MARK_FILE
 
+OLD = Path(__file__).parents[2] / "data" / "artifact-0.1.0"
 LANGUAGES = ("en", "zh")
 WRITTEN = ["README.md", "inference.py", "eval/eval_accuracy.py", "eval/eval_performance.py"]
 EXTRA = {"gitcode": [".gitattributes"], "modelscope": ["configuration.json"], "huggingface": []}
@@ -169,6 +170,15 @@ def test_every_figure_of_the_results_is_at_its_place_in_its_report(validated: Pa
         assert figure["synthetic"] is True
         assert figure["simulated"] is (figure["device"] == "npu-sim")
     assert {figure["device"] for figure in figures} == {"cpu", "npu-sim"}
+
+
+def test_a_report_of_0_1_0_gives_figures_with_their_places_in_it(tmp_path: Path) -> None:
+    found = published(OLD, tmp_path / "out")
+    figures = json.loads(found[ACCURACY_RESULTS])["recorded"]
+    assert figures
+    for figure in figures:
+        assert figure["value"] == resolved(json.loads(found[figure["report"]]), figure["path"])
+        assert (figure["limit"], figure["limit_path"]) == (None, None)  # they are elsewhere in such a report
 
 
 def differences(before: bytes, after: bytes) -> list[tuple[str, str]]:
