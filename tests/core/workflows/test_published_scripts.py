@@ -126,6 +126,23 @@ def test_an_output_over_its_limit_ends_with_status_1_and_is_in_the_results(folde
     assert failed == {("cls", "vector_relative_error")}
 
 
+def test_the_worst_image_counts(folder: Path) -> None:
+    path = folder / "golden" / "golden.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    noise = np.random.default_rng(0).standard_normal(tensors["patches"][:1].shape)
+    tensors["patches"][:1] += 0.3 * noise.astype(np.float32)
+    safetensors.numpy.save_file(tensors, path)
+    command = ("-c", ALONE, str(folder / "eval" / "eval_accuracy.py"), "--variant", "onnx-fp32")
+    run(*command, status=1)
+    (entry,) = results(folder, "accuracy_eval.json")["recomputed"]
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    (actual,) = session.run(["patches"], {"pixel_values": tensors["pixel_values"]})
+    wanted = measure("patches", actual, tensors["patches"])
+    found = {row["metric"]: row["value"] for row in entry["figures"] if row["output"] == "patches"}
+    assert found == pytest.approx({name: wanted[name] for name in found}, rel=1e-6)
+    assert found["cosine"] < 0.999 and found["token_cosine_min"] < found["cosine"]
+
+
 def test_outputs_that_are_no_numbers_or_are_missing_fail(folder: Path) -> None:
     path = folder / "golden" / "golden.safetensors"
     tensors = safetensors.numpy.load_file(path)
