@@ -219,16 +219,15 @@ def main() -> None:
     recorded = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
     result = {"system": SYSTEM, "photographs": [*photographs()], "weights": recorded.get("weights", {})}
     kinds = {"trained": str(folder), f"{SYNTHETIC}, recipe {recipe_version()}": SYNTHETIC}
-    for weights, where in kinds.items():
+    for side, (weights, where), way in itertools.product((SIDE, LARGE), kinds.items(), WAYS):
         rows = result["weights"].setdefault(weights, [])
-        done = {(row["way"], row["size"]) for row in rows}
-        for side, way in itertools.product((SIDE, LARGE), WAYS):
-            if (way, side) not in done:
-                rows += measured(way, where, side)
-                if given.out:
-                    given.out.write_text(json.dumps(result, indent=2) + "\n")
+        if not any((row["way"], row["size"]) == (way, side) for row in rows):
+            rows += measured(way, where, side)
+            if given.out:
+                given.out.write_text(json.dumps(result, indent=2) + "\n")
         for row in rows:
-            print(f"{weights}: {told(row)}")
+            if (row["way"], row["size"]) == (way, side):
+                print(f"{weights}: {told(row)}")
     finish(result, all(right(rows) for rows in result["weights"].values()), given.out)
 
 

@@ -23,6 +23,22 @@ from vconv.regular_files import kind_of
 from vconv.types import MANIFEST_FILE, Say
 
 _REPLACED = "replaced"
+
+
+@dataclass(frozen=True)
+class Replaceable:
+    """The kind of folder that ``--force`` may replace.
+
+    Args:
+        mark: the file by which a folder of this kind is known.
+        named: the words for such a folder in an error.
+    """
+
+    mark: str
+    named: str
+
+
+ARTIFACT = Replaceable(MANIFEST_FILE, "an artifact")
 _LONGEST = 200
 """Bytes of a target's name that its stage's name repeats; file systems take 255 for the whole name."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -135,8 +151,8 @@ def _resolved(target: Path) -> Path:
     return found
 
 
-def _refuse_occupied(target: Path, force: bool) -> None:
-    """Refuse a target that exists and is not an empty folder; with ``force``, accept an artifact."""
+def _refuse_occupied(target: Path, force: bool, replaceable: Replaceable) -> None:
+    """Refuse a target that exists and is not an empty folder; with ``force``, accept what is replaceable."""
     if os.path.ismount(target):
         raise ArtifactError(
             f"{target} is in the way",
@@ -146,17 +162,16 @@ def _refuse_occupied(target: Path, force: bool) -> None:
         )
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    is_artifact = (target / MANIFEST_FILE).is_file()
-    if force and is_artifact:
+    known = (target / replaceable.mark).is_file()
+    if force and known:
         return
-    kind = (
-        "an artifact" if is_artifact else "a folder that is not empty" if target.is_dir() else kind_of(target)
-    )
+    other = "a folder that is not empty" if target.is_dir() else kind_of(target)
+    kind = replaceable.named if known else other
     raise ArtifactError(
         f"{target} is in the way",
         got=kind,
         expected="nothing there",
-        fix="replace it with --force, or choose another --out" if is_artifact else "choose another --out",
+        fix="replace it with --force, or choose another --out" if known else "choose another --out",
     )
 
 
@@ -174,7 +189,7 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def staging(target: Path, force: bool) -> Iterator[StagedExport]:
+def staging(target: Path, force: bool, replaceable: Replaceable = ARTIFACT) -> Iterator[StagedExport]:
     """Make the working folders of an export, and move its artifact to the target if the export succeeds.
 
     After any failure, including an interruption, the target is unchanged and the stage is removed. After a
@@ -184,7 +199,8 @@ def staging(target: Path, force: bool) -> Iterator[StagedExport]:
     Args:
         target: the artifact's folder; it must be absent or empty, unless ``force``. A link to a folder stands
             for that folder.
-        force: whether to replace an existing artifact.
+        force: whether to replace an existing folder.
+        replaceable: the kind of folder that ``force`` replaces.
 
     Yields:
         The stage; its folders exist.
@@ -198,7 +214,7 @@ def staging(target: Path, force: bool) -> Iterator[StagedExport]:
             require_utf8(target, "the artifact")
             if target.parent.is_dir():
                 _sweep(target)
-            _refuse_occupied(target, force)
+            _refuse_occupied(target, force, replaceable)
             missing = [parent for parent in target.parents if not parent.exists()]
             kept.callback(_remove_empty, missing)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +229,7 @@ def staging(target: Path, force: bool) -> Iterator[StagedExport]:
             if full is None:
                 raise
             raise full from error
-        _move_into_place(stage.artifact, target, root / _REPLACED, force)
+        _move_into_place(stage.artifact, target, root / _REPLACED, force, replaceable)
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
@@ -222,7 +238,9 @@ def _remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def _move_into_place(artifact: Path, target: Path, replaced: Path, force: bool) -> None:
+def _move_into_place(
+    artifact: Path, target: Path, replaced: Path, force: bool, replaceable: Replaceable
+) -> None:
     try:
         try:
             if force and target.exists():
@@ -233,7 +251,7 @@ def _move_into_place(artifact: Path, target: Path, replaced: Path, force: bool) 
                 replaced.rename(target)
             raise
     except OSError as error:
-        _refuse_occupied(target, force)
+        _refuse_occupied(target, force, replaceable)
         raise disk_full(error, target.parent) or ArtifactError(
             f"cannot put the artifact into {target}",
             got=error.strerror or "an error",

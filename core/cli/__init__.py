@@ -221,16 +221,39 @@ def compare(as_json: bool, **options: Any) -> None:
     type=click.Choice(["en", "zh"]),
     help="Language: English or Chinese.  [default: the language of the existing card, else en]",
 )
-@click.option("--force", is_flag=True, help="Replace a README.md that was changed by hand.")
+@click.option(
+    "--page",
+    type=click.Choice(["gitcode", "modelscope", "huggingface"]),
+    help="Write a folder to publish on this platform as a repository: the page, scripts, logs and results.",
+)
+@click.option(
+    "--out",
+    type=TEXT,
+    metavar="FOLDER",
+    help="That folder, outside the artifact: new, or empty.",
+)
+@click.option(
+    "--with-files",
+    type=click.Choice(["copy", "none"]),
+    default="copy",
+    show_default=True,
+    help="Copy the artifact's own files into the folder too, or leave them out.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace a README.md that was changed by hand; with --page, a folder that vconv wrote.",
+)
 @JSON
 def card(as_json: bool, **options: Any) -> None:
-    """Write an artifact's model card, README.md.
+    """Write an artifact's model card, README.md, or a folder to publish.
 
     The card is written from the manifest and the reports of the artifact PATH.
     """
     from vconv.cli import render
 
-    show(vconv.card(say=progress(), **options), render.carded, as_json)
+    drawn = render.written_page if options["page"] else render.carded
+    show(vconv.card(say=progress(), **options), drawn, as_json)
 
 
 @main.command()

@@ -22,7 +22,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         f"{_DINOV3} --dataset photographs --quick",
     ),
     "reference": (f"{_DINOV3} --device cuda --out gpu.safetensors",),
-    "card": (f"{_DINOV3} --lang zh",),
+    "card": (f"{_DINOV3} --lang zh", f"{_DINOV3} --page gitcode --out dinov3-page"),
     "compare": (f"{_DINOV3} {_DINOV2}", f"{_DINOV3} --engine onnxruntime --engine openvino"),
     "selftest": ("", f"{_DINOV3} --weights FOLDER"),
     "bisect": (_DINOV3, f"{_DINOV3} --variant patched-torch-fp32"),

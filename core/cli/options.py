@@ -79,7 +79,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
             "keep_dtype",
         ),
         *("with_preprocessing", "aipp"),
-        *("lang", "reports"),
+        *("lang", "page", "with_files", "reports"),
     ),
     "Offline model": ("format", "soc", "gears", "gears_size", "om_precision"),
     "Execution": (

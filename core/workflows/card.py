@@ -15,38 +15,59 @@ from vconv.artifact.results import CARD_FILE
 from vconv.errors import ArtifactError, UnknownNameError, VconvError
 from vconv.hashes import sha256_of
 from vconv.regular_files import kind_of
-from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Say, silent
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config, Say, silent
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.evidence import newest, saved_reports
 from vconv.validators.report.card.words import LANGUAGES
+from vconv.workflows.publishing import platform_for, publish
 
 DEFAULT_LANGUAGE = LANGUAGES[0]
 
 
 @checked_arguments
 def card(
-    path: str | Path, lang: str | None = None, *, force: bool = False, say: Say = silent
+    path: str | Path,
+    lang: str | None = None,
+    *,
+    page: str | None = None,
+    out: str | Path | None = None,
+    with_files: str = "copy",
+    force: bool = False,
+    say: Say = silent,
 ) -> dict[str, Any]:
-    """Write an artifact's model card, only from its manifest and its reports.
+    """Write an artifact's model card, or a folder to publish, only from its manifest and its reports.
 
     Args:
         path: the artifact.
         lang: ``en`` or ``zh``; by default the language of the existing card, or English without a card.
-        force: whether to replace a README.md that vconv did not write, or that was changed afterwards.
+        page: ``gitcode``, ``modelscope`` or ``huggingface``, to write a folder that is published there as a
+            repository; by default the card is written into the artifact.
+        out: that folder. The artifact then stays as it is.
+        with_files: ``copy`` to copy the artifact's own files into that folder, ``none`` to leave them out.
+        force: whether to replace a README.md that vconv did not write, or that was changed afterwards; with
+            ``page``, whether to replace a folder that vconv wrote.
         say: receives progress lines.
 
     Returns:
         ``artifact``, ``file``, ``language``, ``sha256``, the ``reports`` that the card uses, and
         ``left_out``: a sentence for each report that is damaged; and ``weights_found_again``, whether the
-        original's weights are found without being given.
+        original's weights are found without being given. With ``page``, what
+        :func:`vconv.workflows.publishing.publish` returns, and ``artifact``.
 
     Raises:
         VconvError: an error that the user can fix; the card is unchanged.
     """
-    artifact = Artifact.open(path)
-    folder = artifact.folder
     if lang is not None and lang not in LANGUAGES:
         raise UnknownNameError("language", lang, LANGUAGES, fix="name one of those")
+    platform = platform_for(page, out, with_files)
+    artifact = Artifact.open(path)
+    folder = artifact.folder
+    if platform is not None and out is not None:
+        language = _language(lang, results.read(folder))
+        return {
+            "artifact": str(path),
+            **publish(artifact, platform, out, language, _processor(artifact), with_files, force, say),
+        }
     if (folder / CARD_FILE).exists() and not (folder / CARD_FILE).is_file():
         raise ArtifactError(
             f"{folder / CARD_FILE} is in the way",
@@ -112,16 +133,25 @@ def _foreign(folder: Path, kept: dict[str, Any]) -> bool:
     return not path.is_file() or sha256_of(path) not in written
 
 
+def _language(lang: str | None, kept: dict[str, Any]) -> str:
+    """Return the requested language; by default that of the card that vconv wrote last, or the usual one."""
+    before = str(kept["card"].get("language"))
+    return lang or (before if before in LANGUAGES else DEFAULT_LANGUAGE)
+
+
+def _processor(artifact: Artifact) -> Config:
+    """Return the settings of the image processor; empty if there is no file of them."""
+    settings = PREPROCESSOR_FILE if artifact.manifest.system.library == "transformers" else CONFIG_FILE
+    return read_config(artifact.folder, settings) if (artifact.folder / settings).is_file() else {}
+
+
 def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None, say: Say) -> dict[str, Any]:
-    folder, before = artifact.folder, kept["card"].get("language")
-    language = lang or (before if before in LANGUAGES else DEFAULT_LANGUAGE)
+    folder, language = artifact.folder, _language(lang, kept)
     reports, left_out = saved_reports(folder)
     for sentence in left_out:
         say(sentence)
     evidence = newest(reports)
-    settings = PREPROCESSOR_FILE if artifact.manifest.system.library == "transformers" else CONFIG_FILE
-    processor = read_config(folder, settings) if (folder / settings).is_file() else {}
-    content = render(artifact.manifest, evidence, language, artifact.unlike, processor).encode()
+    content = render(artifact.manifest, evidence, language, artifact.unlike, _processor(artifact)).encode()
     digest = hashlib.sha256(content).hexdigest()
     # After a kill between these three steps, vconv still recognises the card as its own.
     results.write(folder, {**kept, "card": {**kept["card"], "next": digest}})

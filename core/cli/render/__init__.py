@@ -1,6 +1,6 @@
 """Draws results for a terminal. This package computes no results."""
 
-from vconv.cli.render.artifacts import carded, exported, filled, referred, systems
+from vconv.cli.render.artifacts import carded, exported, filled, referred, systems, written_page
 from vconv.cli.render.doctor import diagnosed
 from vconv.cli.render.faults import bisected, selftested
 from vconv.cli.render.info import artifact
@@ -18,4 +18,5 @@ __all__ = [
     "selftested",
     "systems",
     "validated",
+    "written_page",
 ]

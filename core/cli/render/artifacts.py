@@ -90,6 +90,18 @@ def carded(document: Document) -> None:
         next_command("without measurements:", "validate", document)
 
 
+def written_page(document: Document) -> None:
+    """Draw the result of writing a folder to publish."""
+    wrapped(
+        f"{document['folder']} ({document['page']}, {document['language']}): {len(document['files'])} files, "
+        f"from vconv.json{_listed(document['reports'])}"
+    )
+    for place, words in enumerate(document["publish"]):
+        command("then:" if place else "to publish it:", *words)
+    if not document["reports"]:
+        next_command("without measurements:", "validate", document)
+
+
 def _listed(names: Iterable[str]) -> str:
     return "".join(f", {name}" for name in names)
 

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vconv.artifact.manifest import Manifest
 from vconv.catalog.literature import HUGGING_FACE
-from vconv.convert.architectures.base import CLASSIFIER
 from vconv.convert.libraries.readers import READERS
 from vconv.convert.libraries.table import LIBRARIES
-from vconv.convert.libraries.transformers_backbones import BACKBONES
 from vconv.errors import UnknownNameError
-from vconv.printable import printable
 from vconv.types import Config
 from vconv.validators.report.card import measured, model, tables
 from vconv.validators.report.card.evidence import DeviceEvidence
+from vconv.validators.report.card.front_matter import metadata, written
 from vconv.validators.report.card.markdown import code, escaped
-from vconv.validators.report.card.recipe import InexpressibleError, recipe
-from vconv.validators.report.card.words import TEMPLATES, Words, words_of
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from vconv.validators.report.card.scripts import scripts_of
+from vconv.validators.report.card.templating import environment, tidied
+from vconv.validators.report.card.words import words_of
 
 _INSTALLED = ("torch", "torchvision", "transformers", "timm", "onnxruntime", "pillow")
 """Packages that the scripts of a card need, under their names in reports."""
@@ -39,6 +33,7 @@ def render(
     language: str,
     unlike: Mapping[str, tuple[Any, Any]] = MappingProxyType({}),
     processor: Config = MappingProxyType({}),
+    repository: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the text of a card.
 
@@ -49,6 +44,8 @@ def render(
         unlike: how the network differs from the catalog's system of its name: by entry of the configuration,
             its value and the catalog's. If it differs, nothing is said of it that is known of the system.
         processor: the settings of the image processor: see :func:`recipe`.
+        repository: what is said of the repository in which the card is published: see
+            :mod:`vconv.validators.report.publishing.readme`; None for the card in an artifact.
 
     Raises:
         UnknownNameError: the artifact is of a library that this version does not know.
@@ -57,7 +54,7 @@ def render(
         raise UnknownNameError(
             "library", made.system.library, LIBRARIES, fix="use the version of vconv that made it"
         )
-    words, environment = words_of(language), _environment()
+    words = words_of(language)
     system = model.catalog_row(made, bool(unlike))
     context = {
         "made": made,
@@ -66,7 +63,8 @@ def render(
         "evidence": evidence,
         "unlike": model.differences(unlike, words),
         "family_name": code(made.system.family),
-        "front_matter": model.front_matter(made, bool(unlike)),
+        "repository": repository,
+        "front_matter": repository["front_matter"] if repository else written(metadata(made, bool(unlike))),
         "family": words.say("families", model.family(made)),
         "verdicts": [measured.verdict(one, words) for one in evidence if one.asked],
         "model_table": model.model_table(made, words),
@@ -86,7 +84,7 @@ def render(
         "packages": _packages(made, evidence),
         "torch_npu": _torch_npu(evidence),
         "environments": [measured.environment(one, words) for one in evidence],
-        **_scripts(made, evidence, processor, words, environment),
+        **scripts_of(made, evidence, processor, words),
         "summaries": [found for one in evidence for found in measured.summaries(one, words)],
         "performances": [measured.performance(one, words) for one in evidence if one.timed],
         "accuracies": [measured.accuracy(one, words) for one in evidence if one.rows],
@@ -94,35 +92,7 @@ def render(
         "notes": model.patch_notes(made, words),
         "files": model.files(made, words),
     }
-    return _tidied(environment.get_template(f"card.{language}.md").render(context))
-
-
-@functools.cache  # to compile the templates takes longer than to render them
-def _environment() -> Environment:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    # The card is Markdown, not HTML. Text that others wrote is escaped where it is added.
-    environment = Environment(
-        loader=FunctionLoader(lambda name: (TEMPLATES / name).read_text("utf-8")),
-        undefined=StrictUndefined,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"escaped": escaped, "code": code, "quoted": _quoted}
-    return environment
-
-
-def _quoted(text: str) -> str:
-    """Return a text as one word of a shell, on one line."""
-    return shlex.quote(" ".join(text.split()))
-
-
-def _tidied(text: str) -> str:
-    """Replace several empty lines by one, and remove those at the beginning and the end."""
-    lines = [line.rstrip() for line in printable(text).splitlines()]
-    kept = [line for place, line in enumerate(lines) if line or (place and lines[place - 1])]
-    return "\n".join(kept).strip() + "\n"
+    return tidied(environment().get_template(f"card.{language}.md").render(context))
 
 
 def _packages(made: Manifest, evidence: Sequence[DeviceEvidence]) -> str:
@@ -142,54 +112,3 @@ def _torch_npu(evidence: Sequence[DeviceEvidence]) -> str:
     newest = sorted(evidence, key=lambda one: one.document.time)
     found = [str(one.document.environment.get("torch_npu", "")) for one in newest]
     return next((escaped(version) for version in reversed(found) if _VERSION.match(version)), "")
-
-
-def _is_backbone(made: Manifest) -> bool:
-    """Return whether the library itself returns feature maps: then nobody asked, or no block is known."""
-    return bool(made.meanings) and (not made.source.outputs or made.system.family not in READERS)
-
-
-def _auto_class(made: Manifest) -> str:
-    if _is_backbone(made) and made.system.family in BACKBONES:
-        return BACKBONES[made.system.family].name
-    return "AutoModelForImageClassification" if made.system.head == CLASSIFIER else "AutoModel"
-
-
-def _scripts(
-    made: Manifest,
-    evidence: Sequence[DeviceEvidence],
-    processor: Config,
-    words: Words,
-    environment: Environment,
-) -> dict[str, Any]:
-    """Return the scripts, and the settings because of which there is no script for ONNX Runtime alone."""
-    newest = max(evidence, key=lambda one: one.document.time).document.environment if evidence else {}
-    classic = str(newest.get("transformers", "")).startswith("4.")
-    classified = "logits" in made.outputs
-    context: dict[str, Any] = {
-        "library": made.system.library,
-        "rope": made.rope_periods is not None,
-        "asked": made.source.resampling_asked,
-        "gelu": any(patch.name == "gelu-erf" and patch.applied for patch in made.patches),
-        "auto_class": _auto_class(made),
-        "backbone": _is_backbone(made),
-        "head_output": "logits" if classified else "pooled",
-        "say": words.tables["comments"],
-        "keeps_mode": False,
-    }
-    names = {"vconv": "vconv", "library": made.system.library}
-    inexpressible = ""
-    try:
-        found = recipe(made.system.library, processor, made.size, classic)
-    except InexpressibleError as error:
-        inexpressible = escaped(str(error))
-    else:
-        names["onnxruntime"] = "onnxruntime"
-        edge = isinstance(found.scaled, int)
-        context |= {"recipe": found, "scaled_is_edge": edge, "cropped": edge or found.scaled != found.size}
-        context["keeps_mode"] = found.white
-    scripts = {
-        key: environment.get_template(f"script.{name}.txt").render(context).strip()
-        for key, name in names.items()
-    }
-    return {"scripts": {"onnxruntime": "", **scripts}, "inexpressible": inexpressible}

@@ -26,60 +26,12 @@ FAMILIES = {
     "timm convnext": "dinov3_convnext",
 }
 """By family of timm: the name of the same family in transformers."""
-_KNOWN = (
-    "",
-    "unknown",
-    "apache-2.0",
-    "mit",
-    "bsd-2-clause",
-    "bsd-3-clause",
-    "cc0-1.0",
-    "cc-by-4.0",
-    "cc-by-nc-4.0",
-    "cc-by-sa-4.0",
-    "cc-by-nc-sa-4.0",
-    "openrail",
-    "gpl-3.0",
-    "unlicense",
-)
-"""Licences that have an identifier on the hub: https://huggingface.co/docs/hub/repositories-licenses."""
-_MODELSCOPE = "modelscope"
-_HUBS = {_MODELSCOPE: MODELSCOPE}
+MODELSCOPE_KIND = "modelscope"
+"""The kind of source that is ModelScope."""
+_HUBS = {MODELSCOPE_KIND: MODELSCOPE}
 """By kind of source: the hub of a repository that is not the system's; Hugging Face for other kinds."""
-_SPOKEN = {"apache-2.0": "Apache License 2.0", "dinov3-license": "DINOv3 License"}
-
-
-def front_matter(made: Manifest, unlike: bool = False) -> str:
-    """Return the metadata that a hub reads from a card, between two lines of ``---``.
-
-    The fields are those of https://huggingface.co/docs/hub/model-cards. Synthetic weights come from no model
-    and have no licence. A network that is unlike the catalog's system of its name is based on no repository
-    that is known here, unless its weights came from one.
-    """
-    from huggingface_hub import ModelCardData
-
-    system, source = made.system, made.source
-    tags = ["vconv", "ascend", "npu", "onnx", "safetensors", family(made)]
-    named: dict[str, Any] = {}
-    if source.synthetic:
-        tags.append("synthetic-weights")
-    else:
-        named = {"license": source.licence or "unknown"}
-        if source.licence not in _KNOWN:
-            named |= {
-                "license": "other",
-                "license_name": source.licence,
-                "license_link": LICENCES.get(source.licence),
-            }
-        if source.kind != _MODELSCOPE and (source.revision or not unlike) and repository(made):
-            named |= {"base_model": repository(made)}
-    data = ModelCardData(
-        **named,
-        library_name=system.library,
-        pipeline_tag="image-classification" if "logits" in made.outputs else "image-feature-extraction",
-        tags=tags,
-    )
-    return f"---\n{data.to_yaml()}\n---"
+SPOKEN = {"apache-2.0": "Apache License 2.0", "dinov3-license": "DINOv3 License"}
+"""Names of licences in words, by their identifiers."""
 
 
 def published_weights(made: Manifest) -> bool:
@@ -132,7 +84,7 @@ def repository(made: Manifest) -> str:
 
 def licence(name: str) -> str:
     """Return the name of a licence, with a link to its text if the link is known."""
-    spoken = _SPOKEN.get(name, escaped(name))
+    spoken = SPOKEN.get(name, escaped(name))
     return f"[{spoken}]({LICENCES[name]})" if name in LICENCES else spoken
 
 

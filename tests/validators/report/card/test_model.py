@@ -9,6 +9,7 @@ from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.validators.report.card import model
 from vconv.validators.report.card.card import render
+from vconv.validators.report.card.front_matter import metadata
 from vconv.validators.report.card.words import LANGUAGES, words_of
 
 
@@ -56,8 +57,8 @@ def test_a_network_of_another_size_is_based_on_a_repository_only_if_its_weights_
 ) -> None:
     for identity, revision in (("", ""), ("someone/fine-tune", "0123abc")):
         found = trained(made, "mit", identity, revision)
-        assert "base_model" in model.front_matter(found)
-        assert ("base_model" in model.front_matter(found, unlike=True)) is bool(revision)
+        assert "base_model" in metadata(found)
+        assert ("base_model" in metadata(found, unlike=True)) is bool(revision)
         assert bool(model.routes(found, unlike=True)) is bool(revision)
 
 
