@@ -246,7 +246,7 @@ def compare(as_json: bool, **options: Any) -> None:
 )
 @JSON
 def card(as_json: bool, **options: Any) -> None:
-    """Write an artifact's model card, README.md, or a folder to publish.
+    """Write an artifact's model card, or a folder to publish.
 
     The card is written from the manifest and the reports of the artifact PATH.
     """
