@@ -249,6 +249,7 @@ def export_graphs(
     any_size: bool = False,
     image_processing: ImageProcessing | None = None,
     npu_opset: int = operators.DEFAULT_NPU_OPSET,
+    rank3: bool = False,
 ) -> dict[str, tuple[str, ...]]:
     """Export an artifact's graphs beside its checkpoint, which may be written at the same time.
 
@@ -262,9 +263,11 @@ def export_graphs(
         any_size: whether the dynamic graph takes images of any size.
         image_processing: the steps of the image processor, to also export a graph that does them first.
         npu_opset: the opset of the static graph, which is for an NPU.
+        rank3: whether the static graph has attention over tensors of rank 3.
 
     Raises:
-        InputError: the network has an operator that has no form in the opset for the NPU.
+        InputError: the network has an operator that has no form in the opset for the NPU, or attention of
+            another form than the one that is written over tensors of rank 3.
 
     Returns:
         The names of the passes that were run on each graph, by graph file.
@@ -280,7 +283,9 @@ def export_graphs(
         if key not in traced:
             traced[key] = tracing.trace(folder, network, patches, size, key[0], entries, key[1])
         patch = network.numbers.patch if key[1] else 0
-        made = tracing.write_graph(folder / graph.path, traced[key], fixed, patch, npu_opset=npu_opset)
+        made = tracing.write_graph(
+            folder / graph.path, traced[key], fixed, patch, npu_opset=npu_opset, rank3=rank3
+        )
         passes[graph.path] = made.passes
     if image_processing:
         path, key = folder / FROM_IMAGES.path, (opset, False)

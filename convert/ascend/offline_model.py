@@ -76,6 +76,7 @@ def make(
     batch: int,
     say: Say,
     npu_opset: int = operators.DEFAULT_NPU_OPSET,
+    rank3: bool = False,
 ) -> CompiledGraph:
     """Add an offline model to an artifact. Without ATC, add the graph, the settings and a script instead.
 
@@ -87,18 +88,19 @@ def make(
         batch: the batch size of the static graph.
         say: receives progress messages.
         npu_opset: the opset of the graph that is compiled.
+        rank3: whether it has attention over tensors of rank 3.
 
     Returns:
         The graph that is compiled.
 
     Raises:
-        InputError: the network has an operator that has no form in that opset.
+        InputError: the network has an operator that has no form in that opset, or attention of another form.
         ArtifactError: CANN does not support an operator of the graph, or the disk has too little free space.
         EngineError: ATC fails, or replaces operators by others that compute something else.
     """
     place = scratch / FOLDER
     place.mkdir()
-    compiled = _write_graph(folder / order.source, place / GRAPH_FILE, npu_opset)
+    compiled = _write_graph(folder / order.source, place / GRAPH_FILE, npu_opset, rank3)
     settings, command = order.settings(compiled.norms), order.command(size, batch)
     for name, text in settings.items():
         (place / name).write_text(text)
@@ -149,7 +151,7 @@ def _require_unfused(path: Path) -> None:
         )
 
 
-def _write_graph(source: Path, target: Path, npu_opset: int) -> CompiledGraph:
+def _write_graph(source: Path, target: Path, npu_opset: int, rank3: bool) -> CompiledGraph:
     """Write a copy of a graph in an opset for the NPU, with embedded weights."""
     model = ir.load(source)
     unlisted = sorted({node.op_type for node in model.graph.all_nodes()} - operators.SUPPORTED)
@@ -162,13 +164,14 @@ def _write_graph(source: Path, target: Path, npu_opset: int) -> CompiledGraph:
         )
     weights = (value.const_value for value in model.graph.initializers.values())
     require_space(target.parent, sum(tensor.nbytes for tensor in weights if tensor is not None))
-    run_passes(model, passes.named(passes.COMPILED), PassContext(opset=npu_opset))
+    names = passes.COMPILED_RANK3 if rank3 else passes.COMPILED
+    run_passes(model, passes.named(names), PassContext(opset=npu_opset))
     ir.save(model, target)
     counted = Counter(node.op_type for node in model.graph.all_nodes())
     return CompiledGraph(
         npu_opset,
         model.ir_version,
         dict(sorted(counted.items())),
-        passes.COMPILED,
+        names,
         tuple(node.name or "" for norm in layer_norms(model) if len(norm.nodes) > 1 for node in norm.nodes),
     )

@@ -173,6 +173,7 @@ def write_graph(
     patch: int = 0,
     image_processing: ImageProcessing | None = None,
     npu_opset: int = DEFAULT_NPU_OPSET,
+    rank3: bool = False,
 ) -> TracedGraph:
     """Write a traced graph with a fixed or a dynamic batch.
 
@@ -183,18 +184,19 @@ def write_graph(
         patch: side of a patch, in pixels, if the graph was traced for images of any size; else 0.
         image_processing: the steps that the graph does first, if it takes uint8 images.
         npu_opset: the opset of a static graph, which is for an NPU; any other keeps the opset of its trace.
+        rank3: whether a static graph has attention over tensors of rank 3.
 
     Returns:
         The graph as written.
 
     Raises:
-        InputError: the network has an operator that has no form in that opset.
+        InputError: the network has an operator that has no form in that opset, or attention of another form.
     """
     names: tuple[str, ...] = passes.DYNAMIC_SIZE if patch else passes.DYNAMIC
     if image_processing:
         names = passes.FROM_IMAGES
     elif batch is not None:
-        names = passes.STATIC
+        names = passes.STATIC_RANK3 if rank3 else passes.STATIC
     with quiet(*_LOGGERS):
         context = PassContext(batch=batch, patch=patch, opset=npu_opset, image_processing=image_processing)
         made = traced.followed_by(names, context)

@@ -74,6 +74,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
             "batch",
             "opset",
             "npu_opset",
+            "attention",
             "golden",
             "without_weights",
             "keep_dtype",
@@ -333,6 +334,14 @@ _CONVERTING = (
         metavar="N",
         help="ONNX opset of the graphs for an NPU: 13, 15, 17 or 18. CANN 7.0 and later read up to 18, CANN "
         "5 and 6.0 up to 13. 17 is the first that has LayerNormalization.",
+    ),
+    click.option(
+        "--attention",
+        type=click.Choice(["rank3", "rank4"]),
+        default="rank4",
+        show_default=True,
+        help="Whether the graphs for an NPU compute attention over tensors of rank 3, which is reported to be "
+        "faster on a 310P, or as the library does.",
     ),
     images("to record and compare on"),
     click.option(

@@ -29,7 +29,7 @@ from vconv.convert.libraries.image_processing import IMAGE_PROCESSING, ImageProc
 from vconv.convert.libraries.readers import network
 from vconv.convert.sources.asked_outputs import read_outputs
 from vconv.convert.sources.authors import layout_of
-from vconv.convert.sources.base import Source, write_configurations
+from vconv.convert.sources.base import Source, require_choice, write_configurations
 from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.sizes import SizeRequest
@@ -57,6 +57,8 @@ from vconv.workflows.image_graph import check_image_graphs
 from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 
 DEFAULT_OUT = "artifacts"
+RANK3, RANK4 = "rank3", "rank4"
+"""The values of ``--attention``."""
 
 
 @checked_arguments
@@ -70,6 +72,7 @@ def export(
     batch: int = 1,
     opset: int = tracing.DEFAULT_OPSET,
     npu_opset: int = operators.DEFAULT_NPU_OPSET,
+    attention: str = RANK4,
     images: Sequence[str | Path] = (),
     golden: bool = True,
     seed: int = 0,
@@ -108,6 +111,8 @@ def export(
         opset: the opset of the dynamic graph.
         npu_opset: the opset of the graphs for an NPU, the static one and that of an offline model: 13, 15, 17
             or 18.
+        attention: ``rank4``, as the library has it, or ``rank3``: whether the graphs for an NPU compute
+            attention over tensors of rank 3.
         images: photographs to record and check on; made-up images by default.
         golden: whether to run the reference, record it, and compare every variant with it.
         seed: the seed of the made-up images.
@@ -158,6 +163,7 @@ def export(
     """
     start = time.perf_counter()
     _check_options(batch, opset, npu_opset, seed, bool(images), golden, out)
+    require_choice("--attention", attention, (RANK3, RANK4))
     for_authors = authors_weights.wanted(layout, without_weights)
     sizes = _size_request(size)
     any_size = bool(sizes and sizes.dynamic)
@@ -200,7 +206,10 @@ def export(
             offline_model.require_fitting(prepared.plan.nbytes)
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
-            passes = export_graphs(folder, prepared, made_size, batch, opset, say, any_size, steps, npu_opset)
+            passes = export_graphs(
+                *(folder, prepared, made_size, batch, opset, say, any_size, steps, npu_opset),
+                rank3=attention == RANK3,
+            )
             lines, sha256, tensors = writing()
         if steps:
             greatest = max([batch, *gears])
@@ -233,7 +242,9 @@ def export(
         checks = [tensors, *compared, *(check for graph in graphs for check in check_graph(graph))]
         compiled: CompiledGraph | None = None
         if order:
-            compiled = offline_model.make(folder, stage.scratch, order, made_size, batch, say, npu_opset)
+            compiled = offline_model.make(
+                *(folder, stage.scratch, order, made_size, batch, say, npu_opset), rank3=attention == RANK3
+            )
         done = Exported(
             folder, system, source, conversion, made_size, graphs, reference, names, order, authors, compiled
         )

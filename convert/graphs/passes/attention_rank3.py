@@ -6,7 +6,7 @@ the same: only shapes change.
 Case 1: MatMul, any products and sums with single numbers, Softmax over the last axis, MatMul, all of rank 4
         and with known lengths but for the batch: it becomes the same of rank 3, with a ``Reshape`` of each
         input and of the result.
-Case 2: any other attention, such as one that adds a bias to the scores: it stays as it is, and is counted.
+Case 2: any other attention, such as one that adds a bias to the scores, or none at all: the export is refused.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
+from vconv.convert.graphs.passes.base import Pass, PassContext
 from vconv.convert.graphs.passes.resampling import Builder
+from vconv.errors import InputError
 
 RANK = 4
 _SCALING = ("Mul", "Div", "Add", "Sub")
@@ -145,13 +146,17 @@ def _is_grid(value: ir.Value | None) -> bool:
     return shape is not None and len(shape) == RANK and all(isinstance(dim, int) for dim in list(shape)[1:])
 
 
-def _others(model: ir.Model, context: PassContext) -> str:
-    count = left(model.graph)
-    return f"{count} attentions have another form, such as one with a bias" if count else ""
+def _run(model: ir.Model, context: PassContext) -> bool:
+    changed = attention_rank3(model.graph) > 0
+    others, softmaxes = left(model.graph), any(node.op_type == "Softmax" for node in model.graph)
+    if others or not softmaxes:
+        raise InputError(
+            "attention cannot be written over tensors of rank 3",
+            got=f"{others} attentions of another form, such as one with a bias" if others else "no attention",
+            expected="products of queries, keys and values, and nothing but numbers between them",
+            fix="leave --attention out",
+        )
+    return changed
 
 
-PASS = Pass(
-    "attention-rank3",
-    lambda model, context: attention_rank3(model.graph) > 0,
-    ensures=(Condition("no attention of rank 4", _others),),
-)
+PASS = Pass("attention-rank3", _run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from vconv.convert.graphs.passes import (
+    attention_rank3,
     col2im_as_conv_transpose,
     embed_weights,
     fix_batch,
@@ -36,6 +37,7 @@ PASSES: Mapping[str, Pass] = {
         name_batch.PASS,
         name_axes.PASS,
         fix_batch.PASS,
+        attention_rank3.PASS,
         lower_opset.PASS,
         take_images.PASS,
         embed_weights.PASS,
@@ -72,10 +74,14 @@ FOR_NPU = ("lower-opset", "remove-unused", "least-ir-version")
 """Passes that write a graph in the opset for the NPU."""
 STATIC = ("fix-batch", *FOR_NPU, "strip-metadata")
 """Passes that then make the graph with a fixed batch, for an NPU."""
+STATIC_RANK3 = ("fix-batch", attention_rank3.PASS.name, *FOR_NPU, "strip-metadata")
+"""Passes that make the same graph, with attention over tensors of rank 3."""
 FROM_IMAGES = ("name-batch", "take-images", "strip-metadata")
 """Passes that then make the graph that takes uint8 images."""
 COMPILED = (*FOR_NPU, "embed-weights")
 """Passes that then make the graph, dynamic or static, that ATC compiles."""
+COMPILED_RANK3 = (attention_rank3.PASS.name, *COMPILED)
+"""Passes that make the same graph, with attention over tensors of rank 3."""
 
 
 def named(names: Iterable[str]) -> list[Pass]:

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
 from vconv.convert.graphs.passes.attention_rank3 import PASS, attention_rank3, attentions, left
-from vconv.convert.graphs.passes.base import PassContext, PassError, run_passes
+from vconv.convert.graphs.passes.base import PassContext, run_passes
+from vconv.errors import InputError
 from vconv.types import Array
 
 BATCH, HEADS, TOKENS, CHANNELS = 2, 3, 5, 4
@@ -111,6 +112,12 @@ def test_an_attention_of_another_form_stays(other: dict[str, Any]) -> None:
     assert [node.op_type for node in model.graph] == before
 
 
-def test_an_attention_that_stays_is_an_error_of_the_pass() -> None:
-    with pytest.raises(PassError, match="1 attentions have another form"):
+def test_an_attention_that_stays_and_a_network_without_attention_are_refused() -> None:
+    with pytest.raises(InputError, match="got 1 attentions of another form"):
         run_passes(graph(bias=True), [PASS], PassContext())
+    model = graph()
+    softmax = next(node for node in model.graph if node.op_type == "Softmax")
+    softmax.op_type = "Relu"
+    softmax.attributes.clear()
+    with pytest.raises(InputError, match="got no attention"):
+        run_passes(model, [PASS], PassContext())
