@@ -340,7 +340,7 @@ _CONVERTING = (
         type=click.Choice(["rank3", "rank4"]),
         default="rank4",
         show_default=True,
-        help="Whether the graphs for an NPU compute attention over tensors of rank 3, which is reported to be "
+        help="Whether the graphs for an NPU compute attention over tensors of rank 3, which is said to be "
         "faster on a 310P, or as the library does.",
     ),
     images("to record and compare on"),

@@ -6,7 +6,7 @@ the same: only shapes change.
 Case 1: MatMul, any products and sums with single numbers, Softmax over the last axis, MatMul, all of rank 4
         and with known lengths but for the batch: it becomes the same of rank 3, with a ``Reshape`` of each
         input and of the result.
-Case 2: any other attention, such as one that adds a bias to the scores, or none at all: the export is refused.
+Case 2: any other attention, such as one with a bias on the scores, or none at all: the export is refused.
 """
 
 from __future__ import annotations
