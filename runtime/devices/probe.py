@@ -58,7 +58,8 @@ def probe(device: Device, seed: int = 0) -> dict[str, ProbeReading]:
         seed: of the operands.
 
     Returns:
-        A reading of each of :data:`vconv.runtime.simulation.arithmetic.CAUSES`.
+        A reading of GELU, of convolutions and of matrix products, by the names of these causes in
+        :mod:`vconv.runtime.simulation.arithmetic`.
     """
     claims = _claims(device)
     return {

@@ -16,6 +16,7 @@ from examples import EXAMPLES
 from onnx import defs
 from torch import Tensor
 
+from vconv.convert.ascend.fusions.table import harmful
 from vconv.convert.ascend.operators import DEFAULT_NPU_OPSET, GREATEST_OPSET, NPU_OPSETS, SUPPORTED
 from vconv.convert.conversion import image_size
 from vconv.convert.files.safetensors_file import read_header
@@ -23,7 +24,6 @@ from vconv.convert.graphs import tracing
 from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.convert.graphs.tracing import TracedGraph
 from vconv.types import INPUT, WEIGHTS_FILE
-from vconv.validators.checks.fusible_gelu import fusible_gelus
 
 LOWERED = [opset for opset in NPU_OPSETS if opset < GREATEST_OPSET]
 IR_VERSIONS = {13: 7, 15: 8, 17: 8}
@@ -83,7 +83,7 @@ def assert_fits(path: Path, opset: int, epsilon: float) -> None:
     norms = layer_norms(model)
     assert {len(norm.nodes) for norm in norms} == {1 if opset >= DEFAULT_NPU_OPSET else 8}
     assert {round(norm.epsilon / epsilon, 5) for norm in norms} == {1}
-    assert fusible_gelus(model) == []
+    assert harmful(model) == {}
 
 
 def test_the_default_is_the_least_opset_that_has_a_norm() -> None:

@@ -20,12 +20,12 @@ from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.cli import main
 from vconv.convert.architectures.base import Capability
+from vconv.convert.ascend.fusions.table import harmful
 from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.errors import InputError
 from vconv.runtime.simulation.device import lack
 from vconv.types import WEIGHTS_FILE
 from vconv.validators.checks.final_norm import wrongly_normed
-from vconv.validators.checks.fusible_gelu import fusible_gelus
 from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.faults.operators import alter
 from vconv.validators.faults.workshop import ArtifactCopy
@@ -67,7 +67,7 @@ def test_only_the_graphs_for_an_npu_are_lowered_and_the_manifest_says_so(at_13: 
         onnx.checker.check_model(str(at_13 / path), full_check=True)
         model = ir.load(at_13 / path)
         assert opset_of(at_13 / path) == 13
-        assert fusible_gelus(model) == [] and layer_norms(model)
+        assert harmful(model) == {} and layer_norms(model)
     assert "LayerNormalization" not in records["om/model.om"].operators
     assert records["om/model.om"].operators == Artifact.open(at_13).variant("om-fp32").graph.operators
     assert [name for name in records[GRAPH].passes if name == "lower-opset"] == ["lower-opset"]
