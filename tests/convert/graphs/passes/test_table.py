@@ -8,12 +8,12 @@ import pytest
 from vconv.convert.graphs.passes import table
 from vconv.convert.graphs.passes.base import Pass, PassContext, PassError, run_passes
 from vconv.convert.graphs.passes.table import (
-    COMPILED,
+    COMPILED_RANK3,
     DYNAMIC,
     DYNAMIC_SIZE,
     FROM_IMAGES,
     PASSES,
-    STATIC,
+    STATIC_RANK3,
     TRACED,
     TRACED_AT_ANY_SIZE,
     named,
@@ -38,7 +38,7 @@ def test_every_file_lists_its_cases_and_has_its_tests() -> None:
 
 def test_every_pass_is_in_a_pipeline_and_pipelines_name_passes() -> None:
     traced = {*TRACED, *TRACED_AT_ANY_SIZE}
-    assert {*traced, *DYNAMIC, *DYNAMIC_SIZE, *STATIC, *FROM_IMAGES, *COMPILED} == set(PASSES)
+    assert {*traced, *DYNAMIC, *DYNAMIC_SIZE, *STATIC_RANK3, *FROM_IMAGES, *COMPILED_RANK3} == set(PASSES)
     assert [one.name for one in named(TRACED)] == list(TRACED)
 
 
