@@ -13,6 +13,7 @@ from vconv.convert.graphs.passes.table import (
     DYNAMIC_SIZE,
     FROM_IMAGES,
     PASSES,
+    STATIC,
     STATIC_RANK3,
     TRACED,
     TRACED_AT_ANY_SIZE,
