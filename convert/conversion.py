@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -15,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vconv.convert.architectures.base import GREATEST_SIDE
 from vconv.convert.architectures.sizes import fixed_size, unasked_size
 from vconv.convert.ascend import operators
+from vconv.convert.ascend.npu_opset import in_npu_opset
 from vconv.convert.graphs import tracing
 from vconv.convert.graphs.tracing import TracedGraph
 from vconv.convert.libraries import models
@@ -248,7 +250,7 @@ def export_graphs(
     say: Say,
     any_size: bool = False,
     image_processing: ImageProcessing | None = None,
-    npu_opset: int = operators.DEFAULT_NPU_OPSET,
+    npu_opset: int | None = None,
     rank3: bool = False,
 ) -> dict[str, tuple[str, ...]]:
     """Export an artifact's graphs beside its checkpoint, which may be written at the same time.
@@ -262,7 +264,8 @@ def export_graphs(
         say: receives progress messages.
         any_size: whether the dynamic graph takes images of any size.
         image_processing: the steps of the image processor, to also export a graph that does them first.
-        npu_opset: the opset of the static graph, which is for an NPU.
+        npu_opset: the opset of the static graph, which is for an NPU; None for the default: see
+            :func:`vconv.convert.ascend.npu_opset.in_npu_opset`.
         rank3: whether the static graph has attention over tensors of rank 3.
 
     Raises:
@@ -276,16 +279,18 @@ def export_graphs(
     passes: dict[str, tuple[str, ...]] = {}
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
     for graph in GRAPHS:
-        fixed, version = (batch, npu_opset) if graph.for_npu else (None, opset)
+        fixed, version = (batch, npu_opset or operators.DEFAULT_NPU_OPSET) if graph.for_npu else (None, opset)
         key = max(version, tracing.LEAST_OPSET), any_size and not fixed
         axes = "dynamic batch, height and width" if key[1] else f"batch {fixed}" if fixed else "dynamic batch"
         say(f"{graph.path}: {axes}, opset {version}")
         if key not in traced:
             traced[key] = tracing.trace(folder, network, patches, size, key[0], entries, key[1])
-        patch = network.numbers.patch if key[1] else 0
-        made = tracing.write_graph(
-            folder / graph.path, traced[key], fixed, patch, npu_opset=npu_opset, rank3=rank3
-        )
+        path, trace = folder / graph.path, traced[key]
+        if graph.for_npu:
+            write = partial(_write_for_npu, path, trace, batch, rank3)
+            made = in_npu_opset(write, npu_opset, graph.path, say)
+        else:
+            made = tracing.write_graph(path, trace, None, network.numbers.patch if key[1] else 0)
         passes[graph.path] = made.passes
     if image_processing:
         path, key = folder / FROM_IMAGES.path, (opset, False)
@@ -295,3 +300,7 @@ def export_graphs(
         made = tracing.write_graph(path, traced[key], None, image_processing=image_processing)
         passes[path.name] = made.passes
     return passes
+
+
+def _write_for_npu(path: Path, traced: TracedGraph, batch: int, rank3: bool, npu_opset: int) -> TracedGraph:
+    return tracing.write_graph(path, traced, batch, npu_opset=npu_opset, rank3=rank3)

@@ -67,6 +67,10 @@ class OutputsError(InputError):
     """Outputs that a network does not have, or cannot be exported with."""
 
 
+class OpsetError(InputError):
+    """A network with an operator that an opset does not have."""
+
+
 class PatchError(VconvError):
     """A patch that did not change what it must change in this architecture."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,6 +17,7 @@ from vconv.convert.ascend import atc, operators
 from vconv.convert.ascend.atc import FOLDER, GRAPH_FILE, MODEL_FILE, SCRIPT_FILE, CompileOrder
 from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE, effects, harmful_effects
 from vconv.convert.ascend.fusions.table import FUSIONS
+from vconv.convert.ascend.npu_opset import in_npu_opset
 from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.convert.graphs.passes import table as passes
 from vconv.convert.graphs.passes.base import PassContext, run_passes
@@ -75,7 +77,7 @@ def make(
     size: tuple[int, int],
     batch: int,
     say: Say,
-    npu_opset: int = operators.DEFAULT_NPU_OPSET,
+    npu_opset: int | None = None,
     rank3: bool = False,
 ) -> CompiledGraph:
     """Add an offline model to an artifact. Without ATC, add the graph, the settings and a script instead.
@@ -87,7 +89,8 @@ def make(
         size: (height, width) of the images.
         batch: the batch size of the static graph.
         say: receives progress messages.
-        npu_opset: the opset of the graph that is compiled.
+        npu_opset: the opset of the graph that is compiled; None for the default: see
+            :func:`vconv.convert.ascend.npu_opset.in_npu_opset`.
         rank3: whether it has attention over tensors of rank 3.
 
     Returns:
@@ -100,7 +103,8 @@ def make(
     """
     place = scratch / FOLDER
     place.mkdir()
-    compiled = _write_graph(folder / order.source, place / GRAPH_FILE, npu_opset, rank3)
+    write = partial(_write_graph, folder / order.source, place / GRAPH_FILE, rank3)
+    compiled = in_npu_opset(write, npu_opset, f"{FOLDER}/{GRAPH_FILE}", say)
     settings, command = order.settings(compiled.norms), order.command(size, batch)
     for name, text in settings.items():
         (place / name).write_text(text)
@@ -151,7 +155,7 @@ def _require_unfused(path: Path) -> None:
         )
 
 
-def _write_graph(source: Path, target: Path, npu_opset: int, rank3: bool) -> CompiledGraph:
+def _write_graph(source: Path, target: Path, rank3: bool, npu_opset: int) -> CompiledGraph:
     """Write a copy of a graph in an opset for the NPU, with embedded weights."""
     model = ir.load(source)
     unlisted = sorted({node.op_type for node in model.graph.all_nodes()} - operators.SUPPORTED)

@@ -329,11 +329,11 @@ _CONVERTING = (
     ),
     click.option(
         "--npu-opset",
-        default=17,
-        show_default=True,
+        type=int,
         metavar="N",
         help="ONNX opset of the graphs for an NPU: 13, 15, 17 or 18. CANN 7.0 and later read up to 18, CANN "
-        "5 and 6.0 up to 13. 17 is the first that has LayerNormalization.",
+        "5 and 6.0 up to 13. 17 is the first that has LayerNormalization.  [default: 17; 18 for a network "
+        "with an operator that 17 does not have]",
     ),
     click.option(
         "--attention",

@@ -71,7 +71,7 @@ def export(
     force: bool = False,
     batch: int = 1,
     opset: int = tracing.DEFAULT_OPSET,
-    npu_opset: int = operators.DEFAULT_NPU_OPSET,
+    npu_opset: int | None = None,
     attention: str = RANK4,
     images: Sequence[str | Path] = (),
     golden: bool = True,
@@ -110,7 +110,7 @@ def export(
         batch: the batch of the static graph.
         opset: the opset of the dynamic graph.
         npu_opset: the opset of the graphs for an NPU, the static one and that of an offline model: 13, 15, 17
-            or 18.
+            or 18; by default 17, or 18 if the network has an operator that 17 does not have.
         attention: ``rank4``, as the library has it, or ``rank3``: whether the graphs for an NPU compute
             attention over tensors of rank 3.
         images: photographs to record and check on; made-up images by default.
@@ -295,7 +295,7 @@ def _found(
 def _check_options(
     batch: int,
     opset: int,
-    npu_opset: int,
+    npu_opset: int | None,
     seed: int,
     photographs: bool,
     golden: bool,
@@ -326,7 +326,7 @@ def _check_options(
             expected=f"{tracing.LEAST_OPSET} to {tracing.GREATEST_OPSET}",
             fix="leave --opset out",
         )
-    if npu_opset not in operators.NPU_OPSETS:
+    if npu_opset is not None and npu_opset not in operators.NPU_OPSETS:
         raise InputError(
             "the opset for the NPU is not supported",
             got=npu_opset,

@@ -373,8 +373,9 @@ def test_graphs_are_named_with_their_batch_and_each_opset_is_traced_once(
         traced.append(given)
         return f"opset {given[4]}"
 
-    def write_graph(path: Path, trace: str, batch: int | None, patch: int, npu_opset: int) -> TracedGraph:
-        assert (patch, npu_opset) == (0, 15)
+    def write_graph(path: Path, trace: str, batch: int | None, patch: int = 0, **options: Any) -> TracedGraph:
+        assert patch == 0
+        assert options == ({"npu_opset": 15, "rank3": False} if batch else {})
         written.append((path, trace, batch))
         return TracedGraph(ir.Model(ir.Graph([], [], nodes=[]), ir_version=8), (trace, f"batch {batch}"))
 

@@ -19,7 +19,7 @@ from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 from vconv.convert.graphs.passes.older_forms import OLDER_FORMS, NoOlderForm
 from vconv.convert.graphs.passes.resampling import Builder
 from vconv.convert.graphs.schemas import misfit
-from vconv.errors import InputError
+from vconv.errors import OpsetError
 
 _ONNX = ("", "ai.onnx")
 
@@ -32,7 +32,7 @@ def lower_opset(model: ir.Model, opset: int) -> bool:
         opset: the opset, 13 or later. A graph of this opset or a lower one is not changed.
 
     Raises:
-        InputError: an operator has no form in that opset.
+        OpsetError: an operator has no form in that opset.
     """
     declared = model.opset_imports[""]
     if declared <= opset:
@@ -98,9 +98,9 @@ def _keep_only(node: ir.Node, newer: defs.OpSchema, older: defs.OpSchema) -> Non
                 raise NoOlderForm(f"takes a {given}")
 
 
-def _refused(node: ir.Node, since: int, opset: int, reason: str) -> InputError:
+def _refused(node: ir.Node, since: int, opset: int, reason: str) -> OpsetError:
     enough = next(version for version in (*NPU_OPSETS, since) if version >= since)
-    return InputError(
+    return OpsetError(
         f"the network cannot be written in opset {opset}",
         got=f"{node.op_type} ({node.name}), which {reason}",
         expected=f"operators that opset {opset} has",
