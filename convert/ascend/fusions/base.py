@@ -64,7 +64,6 @@ class Fusion:
         source: where this was published.
         find: returns the places in a graph where it would fire.
         worst: the worst effect that it can have.
-        closable: whether a switch file can turn it off.
     """
 
     name: str
@@ -76,4 +75,3 @@ class Fusion:
     source: str
     find: Callable[[ir.Model], Iterator[Match]]
     worst: Effect = Effect.ROUNDING
-    closable: bool = True

@@ -22,8 +22,8 @@ _SECTIONS = ("graph_fusion", "ub_fusion")
 
 
 def switched_off() -> list[str]:
-    """List the passes that can change a result or a precision and that a switch file can turn off."""
-    return [name for name, fusion in FUSIONS.items() if fusion.worst.harmful and fusion.closable]
+    """List the passes that can change a result or a precision."""
+    return [name for name, fusion in FUSIONS.items() if fusion.worst.harmful]
 
 
 def switch_file() -> str:
@@ -52,10 +52,13 @@ def effects(text: str) -> dict[str, int]:
         ValueError: the text has none of the known forms.
     """
     found: Counter[str] = Counter()
-    for graph in _graphs(json.loads(text)):
-        for section in _SECTIONS:
-            for name, counts in graph.get(section, {}).items():
-                found[name] += int(counts["effect_times"])
+    try:
+        for graph in _graphs(json.loads(text)):
+            for section in _SECTIONS:
+                for name, counts in graph.get(section, {}).items():
+                    found[name] += int(counts["effect_times"])
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     return {name: count for name, count in sorted(found.items()) if count}
 
 

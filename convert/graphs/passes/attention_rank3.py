@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from vconv.convert.ascend.fusions.nodes import only_reader, read_once
 from vconv.convert.graphs.passes.base import Pass, PassContext
 from vconv.convert.graphs.passes.resampling import Builder
 from vconv.errors import InputError
@@ -57,7 +58,7 @@ def left(graph: ir.Graph) -> int:
     return sum(
         node.op_type == "Softmax"
         and len(node.inputs[0].shape or ()) == RANK
-        and _read_by(node, "MatMul") is not None
+        and only_reader(node, "MatMul") is not None
         for node in graph
         if node.inputs and node.inputs[0] is not None
     )
@@ -105,26 +106,13 @@ def _attention(softmax: ir.Node) -> Attention | None:
         scaling.insert(0, node)
         large = next(given for given in node.inputs if _is_large(given))
         node = large.producer() if large is not None else None
-    mixed = _read_by(softmax, "MatMul")
+    mixed = only_reader(softmax, "MatMul")
     if node is None or node.op_type != "MatMul" or mixed is None:
         return None
     found = Attention(node, tuple(scaling), softmax, mixed)
     values = [value for one in (node, mixed) for value in (*one.inputs, *one.outputs)]
-    once = all(_read_once(one) for one in found.nodes[:-1])
+    once = all(read_once(one) for one in found.nodes[:-1])
     return found if once and mixed.inputs[0] is softmax.outputs[0] and all(map(_is_grid, values)) else None
-
-
-def _read_once(node: ir.Node) -> bool:
-    (value,) = node.outputs
-    return len(value.uses()) == 1 and not value.is_graph_output()
-
-
-def _read_by(node: ir.Node, operator: str) -> ir.Node | None:
-    """Return the only node that reads what a node gives, if it is of this operator."""
-    if not _read_once(node):
-        return None
-    (use,) = node.outputs[0].uses()
-    return use.node if use.node.op_type == operator else None
 
 
 def _is_large(value: ir.Value | None) -> bool:
@@ -137,7 +125,7 @@ def _scales(node: ir.Node) -> bool:
     return (
         len(numbers) == len(node.inputs) - 1
         and all(len(number.shape or ()) < RANK for number in numbers)
-        and _read_once(node)
+        and read_once(node)
     )
 
 
