@@ -65,6 +65,7 @@ class Candidate:
         subject: a description in plain data, with which a separate process can load it.
         unjudged: why it is measured but not judged; empty if it is judged.
         any_size: whether it takes images of any size, so that it is judged at other sizes too.
+        explained: why it fails, as far as that is known before it is run.
     """
 
     artifact: str
@@ -77,6 +78,7 @@ class Candidate:
     subject: OpenRequest
     unjudged: str = ""
     any_size: bool = False
+    explained: tuple[Explanation, ...] = ()
 
     @property
     def pair(self) -> Pair:
@@ -250,7 +252,9 @@ def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:
     verdicts = judge_runs(runs, reference.outputs, limit or UNLIMITED)
     status = overall(verdicts)
     explanations: list[Explanation] = []
-    if limit and status is Status.FAILED:
+    if limit and status is Status.FAILED and candidate.explained:
+        explanations = [*candidate.explained]
+    elif limit and status is Status.FAILED:
         again = partial(in_batches, session.run, batch=batches[0])
         # It has failed, even if the search for the cause fails.
         with contextlib.suppress(EngineError):

@@ -124,6 +124,13 @@ def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> Non
     "the recorded outputs are the reference]"
 )
 @HUB
+@click.option(
+    "--against",
+    type=TEXT,
+    metavar="WHERE",
+    help="What graphs of other exporters are judged by: an artifact, a folder with a checkpoint, or the name "
+    "of a system. PATH is then a graph, or a folder with graphs.",
+)
 @images("to compare on")
 @click.option(
     "--dataset",
@@ -152,7 +159,8 @@ def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> Non
 def validate(as_json: bool, **options: Any) -> None:
     """Compare an artifact with the original model, and time it.
 
-    Every variant of the artifact PATH is compared and timed: the patched model in torch, and each graph.
+    Every variant of the artifact PATH is compared and timed: the patched model in torch, and each graph. With
+    --against, PATH is a graph of any other exporter, or a folder with such graphs.
     """
     from vconv.cli import render
 

@@ -51,6 +51,7 @@ TEXT = Filled()
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Inputs": (
         "weights",
+        "against",
         "hub",
         "offline",
         "images",

@@ -99,14 +99,25 @@ def candidates(
 
 
 def originals(
-    artifact: Artifact,
+    label: str,
     source: Source,
+    size: tuple[int, int],
     device: Device,
     reference: Reference,
     precisions: Sequence[Precision] = (PRECISIONS[FP32],),
     captures: Sequence[bool] = (False,),
 ) -> list[Candidate]:
-    """List the original as its library builds it. It is measured and timed like a variant, but not judged."""
+    """List the original as its library builds it. It is measured and timed like a variant, but not judged.
+
+    Args:
+        label: what it is compared with: an artifact, or a graph of another exporter.
+        source: its weights.
+        size: (height, width) of the images.
+        device: the device that runs it.
+        reference: the reference.
+        precisions: the precisions in which it is run.
+        captures: whether it is captured and replayed; it is listed once for each value.
+    """
     reason = "not judged: the reference corrects it"
     if reference.name == "original":
         reason = "not judged: it is the reference"
@@ -114,14 +125,14 @@ def originals(
             reason = "not judged: it is the reference, on this machine"
     return [
         Candidate(
-            str(artifact),
+            label,
             str(TorchName(ORIGINAL, precision.name, captured)),
             "torch",
             precision.limits,
             device,
             reference,
-            _opening_original(artifact, source, device, precision, captured),
-            _original_subject(artifact, source, precision, device, captured),
+            _opening_original(label, source, size, device, precision, captured),
+            _original_subject(label, source, precision, device, captured),
             unjudged=reason if precision.name == FP32 else "not judged: the patched one is",
         )
         for precision in precisions
@@ -130,21 +141,20 @@ def originals(
 
 
 def _original_subject(
-    artifact: Artifact, source: Source, precision: Precision, device: Device, captured: bool
+    label: str, source: Source, precision: Precision, device: Device, captured: bool
 ) -> OpenRequest:
     weights, head = str(source.folder), source.network.head
     return OpenRequest(
-        *(str(artifact), "", "torch", precision.name, device.name, weights, head),
+        *(label, "", "torch", precision.name, device.name, weights, head),
         hf32=device.settings.hf32,
         captured=captured,
     )
 
 
 def _opening_original(
-    artifact: Artifact, source: Source, device: Device, precision: Precision, captured: bool
+    label: str, source: Source, size: tuple[int, int], device: Device, precision: Precision, captured: bool
 ) -> Callable[[], Session]:
-    size = artifact.manifest.size
     if device.simulated:
-        subject = _original_subject(artifact, source, precision, device, captured)
+        subject = _original_subject(label, source, precision, device, captured)
         return partial(SimulatedTorchSession, subject, device, source.folder, size)
     return partial(open_original, source.folder, source.network, size, device, precision, captured)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vconv.artifact.artifact import Artifact
 from vconv.convert.architectures.base import Capability
+from vconv.convert.network import Network
 from vconv.runtime.devices.base import Device
 from vconv.runtime.inputs.preprocessing import denormalised
 from vconv.runtime.stages.base import undivided
 from vconv.runtime.stages.table import SIMULATED
 from vconv.runtime.stages.torch_model import TorchStages
 from vconv.types import CHANNELS, Say
+from vconv.validators.accuracy.golden import Reference
 from vconv.validators.bisect.depth import NO_ORIGINAL, QUICK, Depths
 from vconv.validators.report.page.gallery import SHOWN, Gallery
 from vconv.workflows.bisected_variant import open_reference
@@ -27,14 +30,24 @@ def gallery(found: CheckedArtifact) -> Gallery:
     height, width = found.artifact.manifest.size
     if found.reference is None:
         return Gallery.of((), np.zeros((0, height, width, CHANNELS), np.uint8), {}, (0, 0))
-    network = found.artifact.network
-    photographs = denormalised(found.artifact.folder, found.reference.pixel_values[:SHOWN])
+    return gallery_of(found.artifact.folder, found.artifact.network, found.reference, found.inputs["images"])
+
+
+def gallery_of(folder: Path, network: Network, reference: Reference, names: Sequence[str]) -> Gallery:
+    """Return the gallery of a reference's images, with its maps.
+
+    Args:
+        folder: a folder with the configuration of the image processor.
+        network: the network.
+        reference: the reference.
+        names: what each image is.
+    """
+    photographs = denormalised(folder, reference.pixel_values[:SHOWN])
     lack = network.lack(Capability.TOKEN_GRID)
     if lack:
         return Gallery.of((), photographs, {}, (0, 0), lack)
-    patch = network.numbers.patch
-    grid = height // patch, width // patch
-    return Gallery.of(found.inputs["images"], photographs, found.reference.outputs, grid)
+    patch, (height, width) = network.numbers.patch, reference.pixel_values.shape[2:]
+    return Gallery.of(names, photographs, reference.outputs, (height // patch, width // patch))
 
 
 def depths(found: CheckedArtifact, quick: bool, places: Sequence[Device], say: Say) -> Depths:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vconv.convert.patches.base import Patch
+from vconv.convert.sources.base import Source
 from vconv.errors import InputError, UnknownNameError
-from vconv.precisions import FP32, PRECISIONS
+from vconv.precisions import FP32, PRECISIONS, Precision
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.precisions import find_precisions
 from vconv.runtime.devices.table import ALL, find_device, find_devices
@@ -154,9 +155,7 @@ class RunPlan:
             precisions = find_precisions(self.precisions, device)
             captures = (False, True) if self.capture and not lack(device) else (False,)
             if found.source:
-                listed += listing.originals(
-                    found.artifact, found.source, device, found.reference, precisions, captures
-                )
+                listed += self._originals(found, found.source, device, precisions, captures)
             listed += listing.candidates(
                 found.artifact,
                 device,
@@ -175,5 +174,17 @@ class RunPlan:
         cpu, only = find_device("cpu"), [PRECISIONS[FP32]]
         assert found.reference is not None
         if found.source:
-            return listing.originals(found.artifact, found.source, cpu, found.reference, only)
+            return self._originals(found, found.source, cpu, only, (False,))
         return listing.candidates(found.artifact, cpu, found.reference, (), only, offline=False)
+
+    def _originals(
+        self,
+        found: CheckedArtifact,
+        source: Source,
+        device: Device,
+        precisions: Sequence[Precision],
+        captures: Sequence[bool],
+    ) -> list[Candidate]:
+        assert found.reference is not None
+        label, size = str(found.artifact), found.artifact.manifest.size
+        return listing.originals(label, source, size, device, found.reference, precisions, captures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,11 @@ from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.timing.clocks import TimingPlan
 from vconv.surroundings import own_surroundings
-from vconv.types import Say, Status, silent
+from vconv.types import MANIFEST_FILE, Say, Status, silent
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import Limits, open_limits
 from vconv.validators.accuracy.reference_file import ReferenceFile
+from vconv.validators.foreign.graph_file import is_foreign
 from vconv.validators.latency import ranking
 from vconv.validators.latency.speed_up import with_speed_ups
 from vconv.validators.report import journal, saving
@@ -54,6 +55,7 @@ from vconv.workflows.dataset import Agreed, agree, require_original
 from vconv.workflows.npu_profile import profiler
 from vconv.workflows.reference import read_reference
 from vconv.workflows.run_plan import RunPlan, timing_plan
+from vconv.workflows.validate_graphs import validate_graphs
 
 
 @checked_arguments
@@ -62,6 +64,7 @@ def validate(
     path: str | Path,
     weights: str | Path | None = None,
     *,
+    against: str | Path | None = None,
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
     profile: str | None = None,
@@ -91,6 +94,8 @@ def validate(
     Args:
         path: the artifact.
         weights: where the original's weights are; by default where the manifest says.
+        against: for graphs of other exporters, what they are judged by: an artifact, a folder with a
+            checkpoint, or the name of a system. ``path`` is then a graph or a folder of graphs.
         device: the device that runs variants: ``cpu``, ``cuda[:N]``, ``npu[:N]``, ``npu-sim``, or ``all``.
         hf32: the operations that an NPU may compute in HF32, ``conv`` and ``matmul``; by default ``conv``, as
             in torch_npu.
@@ -132,6 +137,12 @@ def validate(
     require_seed(seed)
     photographs = open_images(images, log.say) if images else []
     image_folder = find_images(dataset, log.say) if dataset is not None else None
+    if against is not None or is_foreign(Path(path)):
+        refused = {"--dataset": dataset, "--reference": reference, "--profile-npu": profile_npu}
+        where = _judged_by(path, against, refused)
+        return validate_graphs(
+            *(Path(path), where, weights, trial, limits, plan, photographs, seed, hub, offline, reports, log)
+        )
     artifact = Artifact.open(path)
     folder = artifact.folder
     recorded = read_reference(reference, artifact.manifest, {"--images": images, "--dataset": dataset})
@@ -187,6 +198,37 @@ def validate(
         page=str(saved.with_suffix(".html")),
         card=card.refresh(artifact, say) if reports is None else None,
     )
+
+
+def _judged_by(path: str | Path, against: str | Path | None, unsupported: Mapping[str, object]) -> str | Path:
+    """Return what graphs of other exporters are judged by.
+
+    Raises:
+        InputError: nothing is named, the path is an artifact, or an option is for artifacts alone.
+    """
+    if against is None:
+        raise InputError(
+            f"{path} is a graph of another exporter, and says nothing of its original",
+            got="no --against",
+            expected="an artifact, a folder with a checkpoint, or the name of a system, to judge it by",
+            fix=f"add --against, such as `vconv validate {path} --against dinov2-small`",
+        )
+    if (Path(path) / MANIFEST_FILE).exists():
+        raise InputError(
+            "--against is for graphs of other exporters",
+            got=f"{path}, an artifact",
+            expected="a graph, or a folder of graphs",
+            fix="leave --against out: an artifact says what its original is",
+        )
+    for name, value in unsupported.items():
+        if value is not None:
+            raise InputError(
+                f"{name} is not used with --against",
+                got="both",
+                expected="one of them",
+                fix=f"leave {name} out",
+            )
+    return against
 
 
 def _report(

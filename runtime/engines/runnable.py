@@ -185,6 +185,40 @@ def broken_bound(
     return next(((name, broken) for name, wrong in BOUNDS.items() if (broken := wrong(subject))), ("", ""))
 
 
+def broken_foreign_bound(path: Path) -> tuple[str, str]:
+    """Return the first bound that a graph of another exporter breaks, and how; two empty strings for none.
+
+    Such a graph has no record. It may have control flow, and the operators of any engine. The files of its
+    weights must be in its folder or below.
+
+    Raises:
+        ArtifactError: the file is not an ONNX graph.
+    """
+    model = read_graph(path)
+    subject = _Subject(model, path.parent, None, None, frozenset())
+    rows = {"number of nodes": _nodes, "external data": _outside, "valid ONNX": _valid}
+    return next(((name, broken) for name, wrong in rows.items() if (broken := wrong(subject))), ("", ""))
+
+
+def _outside(subject: _Subject) -> str:
+    """Check that every file of weights is in the folder of the graph, and as long as the graph says."""
+    sizes: dict[str, int] = {}
+    for tensor in filter(uses_external_data, _tensors(subject.model)):
+        location = _entry(tensor, "location")
+        place = PurePosixPath(location)
+        if place.is_absolute() or ".." in place.parts or not location:
+            return f"{tensor.name} is read from {location!r}, outside of the folder"
+        if location not in sizes:
+            try:
+                sizes[location] = (subject.folder / location).stat().st_size
+            except OSError as error:
+                return f"{location} cannot be read: {error.strerror}"
+        start, length = (int(_entry(tensor, key) or 0) for key in ("offset", "length"))
+        if start + length > sizes[location]:
+            return f"{tensor.name} ends at byte {start + length} of a file of {sizes[location]}"
+    return ""
+
+
 def read_graph(path: Path) -> ModelProto:
     """Read a graph without its weights.
 

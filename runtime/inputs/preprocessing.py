@@ -89,6 +89,15 @@ _PROCESSORS: Mapping[str, _Library] = {
 """Library -> its image processors."""
 
 
+def normalisation(folder: Path) -> Normalisation:
+    """Return the mean and the standard deviation with which a folder's image processor normalises.
+
+    Args:
+        folder: a folder with the library's configuration files.
+    """
+    return _PROCESSORS[library_of_config(read_config(folder))].make(folder)[1]
+
+
 def denormalised(folder: Path, pixel_values: Array) -> Array:
     """Turn pixel values back into pictures.
 
@@ -99,8 +108,7 @@ def denormalised(folder: Path, pixel_values: Array) -> Array:
     Returns:
         uint8 (N, H, W, 3), in RGB.
     """
-    _, normalisation = _PROCESSORS[library_of_config(read_config(folder))].make(folder)
-    mean, deviation = (np.array(values, np.float64) for values in normalisation)
+    mean, deviation = (np.array(values, np.float64) for values in normalisation(folder))
     shares = pixel_values.transpose(0, 2, 3, 1) * deviation + mean
     pictures: Array = np.rint(255 * shares.clip(0.0, 1.0)).astype(np.uint8)
     return pictures

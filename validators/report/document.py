@@ -74,6 +74,40 @@ class ManifestIdentity(ReportPart):
     files: FrozenMapping[FileRow]
 
 
+class ReadOutputRow(ReportPart):
+    """What an output of a graph of another exporter is: see :class:`vconv.validators.foreign.contract.Matched`."""
+
+    output: str
+    reading: str
+    form: str
+    how: str
+    error: Figure
+
+
+class GraphRow(ReportPart):
+    """A graph of another exporter, and its contract.
+
+    ``levels`` says what the values of its input are. ``size`` and ``batch`` are None if they are symbols.
+    ``unread`` has the outputs that are nothing that the reference gives, with the reason.
+    """
+
+    path: str
+    sha256: str
+    nbytes: int
+    producer: str
+    opset: int
+    precision: str
+    input: str
+    layout: str
+    dtype: str
+    levels: str
+    size: tuple[int, int] | None
+    batch: int | None
+    outputs: tuple[ReadOutputRow, ...]
+    unread: FrozenMapping[str]
+    stated: bool
+
+
 class TimingRow(ReportPart):
     """The amount of timing: see :class:`vconv.runtime.timing.clocks.TimingPlan`."""
 
@@ -158,7 +192,8 @@ class PublishedRow(ReportPart):
 class Report(Document):
     """The report of a validation, with the fields of its JSON file.
 
-    ``timing`` is None in reports of early versions, which did not record it.
+    ``timing`` is None in reports of early versions, which did not record it. ``manifest`` is None if graphs of
+    another exporter were judged; ``graphs`` then describes them.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -172,7 +207,8 @@ class Report(Document):
     limits: LimitsUsed
     reference: ReferenceRow
     inputs: InputsRow
-    manifest: ManifestIdentity
+    manifest: ManifestIdentity | None
+    graphs: tuple[GraphRow, ...] = ()
     preprocessing_ms_per_image: float
     devices: FrozenMapping[str]
     device_settings: FrozenMapping[FrozenMapping[Setting]]

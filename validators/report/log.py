@@ -114,9 +114,13 @@ def _lines(report: Report) -> Iterator[str]:
     if reference.recorded:
         yield f"           {sentences.reference(reference)}"
     yield f"inputs     {report.inputs.source}: {', '.join(report.inputs.images) or '-'}"
-    yield f"manifest   sha256 {report.manifest.sha256}, by vconv {report.manifest.vconv}"
-    for name, file in report.manifest.files.items():
-        yield f"  {name}: {file.nbytes} bytes, sha256 {file.sha256}"
+    if report.manifest:
+        yield f"manifest   sha256 {report.manifest.sha256}, by vconv {report.manifest.vconv}"
+        for name, file in report.manifest.files.items():
+            yield f"  {name}: {file.nbytes} bytes, sha256 {file.sha256}"
+    for graph in report.graphs:
+        yield f"graph      {graph.path}: {graph.nbytes} bytes, sha256 {graph.sha256}"
+        yield from (f"  {line}" for line in sentences.contract(graph))
     for name, model in report.devices.items():
         yield f"device     {name}: {model}"
         for setting, value in report.device_settings[name].items():

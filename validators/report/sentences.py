@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from vconv.validators.report.comparison import Comparison
     from vconv.validators.report.dataset_document import DatasetReport
-    from vconv.validators.report.document import Ranking, RankRow, ReferenceRow, Winner
+    from vconv.validators.report.document import GraphRow, Ranking, RankRow, ReferenceRow, Winner
     from vconv.validators.report.rows import VariantName, VariantRow
+from vconv.runtime.engines.forms import FORMS
 from vconv.runtime.engines.table import Runs, engines_of, is_usual
 from vconv.types import FROM_IMAGES, Status
 
@@ -201,3 +202,19 @@ def _time(row: RankRow) -> str:
 def _tied(row: RankRow | Winner, several: bool) -> str:
     others = ", ".join(named_apart(other, several) for other in row.tied_with)
     return f"; not told apart: {others}" if others else ""
+
+
+def contract(graph: GraphRow) -> list[str]:
+    """Say what a graph of another exporter takes, and what its outputs are, one sentence each."""
+    size = "x".join(map(str, graph.size)) if graph.size else "any size"
+    batch = f"batches of {graph.batch}" if graph.batch else "any batch"
+    how = ", as a file beside it states" if graph.stated else ""
+    lines = [
+        f"{graph.precision}, opset {graph.opset}, by {graph.producer or 'an exporter that it does not name'}",
+        f"takes {graph.input}: {graph.layout} {graph.dtype}, {graph.levels}, {size}, {batch}{how}",
+    ]
+    for one in graph.outputs:
+        form = f" as {FORMS[one.form].meaning}" if one.form else ""
+        lines.append(f"gives {one.output}: {one.reading}{form} ({one.how})")
+    lines += [f"gives {name}: not judged, {why}" for name, why in graph.unread.items()]
+    return lines

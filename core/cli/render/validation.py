@@ -87,13 +87,15 @@ def validated(document: ValidationResult) -> None:
     show(
         pairs(
             [
-                ("artifact", document.artifact),
+                ("graphs" if document.graphs else "artifact", document.artifact),
                 ("weights", weights_named(document.weights, document.synthetic)),
                 ("reference", f"{name}{sentences.reference(reference)}"),
                 ("limits", document.limits.within),
             ]
         )
     )
+    for graph in document.graphs:
+        wrapped(graph.path, *(f"  {line}" for line in sentences.contract(graph)))
     failed = {check.name: check for check in document.checks if check.status is Status.FAILED}
     for check in failed.values():
         marked("failed", f"{check.name}: {check.detail}")

@@ -99,16 +99,17 @@ def provenance(report: Report, file: str, sha256: str) -> dict[str, Any]:
         for name, model in report.devices.items()
     )
     made = report.manifest
-    files = tuple((name, figures.size(one.nbytes), one.sha256) for name, one in made.files.items())
+    held = made.files.items() if made else [(graph.path, graph) for graph in report.graphs]
+    files = tuple((name, figures.size(one.nbytes), one.sha256) for name, one in held)
     limits_file = report.limits.file
     hashes = [(f"this report as JSON, {file}", sha256)]
-    hashes.append(("the manifest, vconv.json", made.sha256))
+    hashes += [("the manifest, vconv.json", made.sha256)] if made else []
     hashes += [(f"the limits, {limits_file.path}", limits_file.sha256)] if limits_file else []
     environment = tuple((name, str(value)) for name, value in report.environment.items())
     return {
         "hashes": Table("sha256", (Column("of"), Column("sha256", CODE)), tuple(hashes)),
         "files": Table(
-            "Files of the artifact, as its manifest has them",
+            "Files of the artifact, as its manifest has them" if made else "The graphs that were judged",
             (Column("file"), Column("size", NUMBER), Column("sha256", CODE)),
             files,
         ),

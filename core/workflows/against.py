@@ -1,0 +1,164 @@
+"""What graphs of other exporters are judged by: an artifact, or a checkpoint, and its reference at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vconv.artifact.artifact import Artifact
+from vconv.convert.architectures.outputs import output_names
+from vconv.convert.files.safetensors_file import TensorEntry
+from vconv.convert.network import Network
+from vconv.convert.sources.base import Source
+from vconv.convert.sources.names import find_system
+from vconv.convert.sources.sizes import SizeRequest
+from vconv.convert.sources.table import Request, open_source
+from vconv.errors import InputError
+from vconv.types import MANIFEST_FILE, Say
+from vconv.validators.accuracy.golden import Reference, run_reference
+from vconv.validators.foreign.readings import Reading, readings, wanted
+from vconv.workflows import originals
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The reference of graphs that take images of one size, and what their outputs may be.
+
+    Args:
+        source: the original.
+        reference: the reference, with everything that outputs are compared with.
+        readings: what an output may be.
+        images: what each image is.
+    """
+
+    source: Source
+    reference: Reference
+    readings: Mapping[str, Reading]
+    images: tuple[str, ...]
+
+    @property
+    def network(self) -> Network:
+        """The network, in the layout of its library."""
+        return self.source.network
+
+    @property
+    def own(self) -> Reference:
+        """The reference with the outputs of the network alone."""
+        names = output_names(self.network)
+        return replace(self.reference, outputs={name: self.reference.outputs[name] for name in names})
+
+    @property
+    def originals(self) -> Mapping[str, TensorEntry]:
+        """Every tensor of the original, by its name there."""
+        return self.source.original
+
+
+@dataclass
+class Against:
+    """A network with weights, which graphs are judged by.
+
+    Args:
+        name: its name.
+        request: what opens its original.
+        photographs: photographs to judge on; an empty sequence for made-up images.
+        seed: the seed of made-up images.
+        scratch: a folder for files that exist as long as this object is used.
+        say: receives progress lines.
+    """
+
+    name: str
+    request: Request
+    photographs: Sequence[Image.Image]
+    seed: int
+    scratch: Path
+    say: Say
+    _judges: dict[tuple[int, int] | None, Judge] = field(default_factory=dict)
+
+    def at(self, size: tuple[int, int] | None) -> Judge:
+        """Return the reference for images of (height, width); None for the size that is asked for.
+
+        Raises:
+            InputError: the network takes no images of this size.
+            WeightsError: the original cannot be used.
+        """
+        if size not in self._judges:
+            judge = self._made(size)
+            self._judges[size] = self._judges[judge.source.image_size] = judge
+        return self._judges[size]
+
+    def _made(self, size: tuple[int, int] | None) -> Judge:
+        place = self.scratch / f"original-{len(self._judges)}"
+        place.mkdir()
+        asked = self.request if size is None else replace(self.request, size=SizeRequest(size, False))
+        source = open_source(asked, place, self.say)
+        made = source.image_size
+        if made in self._judges:
+            return self._judges[made]
+        pixel_values, images = originals.sample(source.folder, self.photographs, self.seed, made)
+        self.say(f"running the reference in fp32 and float64, on images of {made[0]}x{made[1]}")
+        network = source.network
+        wider = source if network.observed else replace(source, outputs=wanted(network))
+        reference = run_reference(wider, pixel_values)
+        return Judge(source, reference, readings(network, reference.outputs), images)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the weights are synthetic."""
+        return self.at(None).source.origin.synthetic
+
+    @property
+    def weights(self) -> str:
+        """The label of the weights."""
+        return self.at(None).source.origin.label
+
+
+def open_against(
+    where: str | Path,
+    weights: str | Path | None,
+    hub: str,
+    offline: bool,
+    photographs: Sequence[Image.Image],
+    seed: int,
+    scratch: Path,
+    say: Say,
+) -> Against:
+    """Open what graphs are judged by.
+
+    Args:
+        where: an artifact, a folder with a checkpoint, or the name of a system.
+        weights: where the original's weights are; None for where an artifact's manifest, or the system, says.
+        hub: the hub of a repository.
+        offline: whether to look for repositories only in the hub's cache.
+        photographs: photographs to judge on.
+        seed: the seed of made-up images.
+        scratch: an empty folder.
+        say: receives progress lines.
+
+    Raises:
+        InputError: an artifact does not say where its original is, and no weights are given.
+    """
+    if (Path(where) / MANIFEST_FILE).exists():
+        artifact = Artifact.open(where)
+        asked = originals.request(artifact, weights, hub, offline)
+        if asked.weights is None:
+            raise InputError(
+                f"{artifact.name} cannot judge other graphs",
+                got=f"an original that came from a {artifact.manifest.source.kind}",
+                expected="the original's weights",
+                fix="give --weights what the artifact was exported from",
+            )
+        return Against(artifact.name, asked, photographs, seed, scratch, say)
+    given = None if weights is None else str(weights)
+    system, place = find_system(str(where), hub, given, offline, say)
+    asked = Request(system, place, hub, offline=offline)
+    return Against(system.name, asked, photographs, seed, scratch, say)
+
+
+def inputs_of(against: Against) -> dict[str, Any]:
+    """Describe the images that graphs are judged on, as a report has it."""
+    kind = "photographs" if against.photographs else "made up"
+    return {"source": kind, "images": list(against.at(None).images)}

@@ -1,0 +1,187 @@
+"""Graphs that vconv did not export, judged by the protocol of artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from vconv.artifact.records import TensorRecord
+from vconv.convert.architectures.base import Capability
+from vconv.hashes import sha256_of
+from vconv.precisions import FP32
+from vconv.runtime.devices.base import Device
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.adapted import AdaptedSession, View
+from vconv.runtime.engines.base import FileSession, in_batches
+from vconv.runtime.engines.table import find_engine, usual_engine
+from vconv.runtime.inputs.preprocessing import normalisation
+from vconv.runtime.processes.request import OpenRequest
+from vconv.types import Array, Arrays, Check
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.bisect.hypotheses import Explanation
+from vconv.validators.foreign import contract as contracts
+from vconv.validators.foreign.contract import Contract
+from vconv.validators.foreign.graph_file import GraphFile, external_file, open_file, weights_of
+from vconv.validators.foreign.rules import check_rules
+from vconv.validators.foreign.statement import read_statement
+from vconv.validators.foreign.weights import check_weights
+from vconv.validators.report.document import GraphRow, ReadOutputRow
+from vconv.validators.validation import Candidate
+from vconv.workflows.against import Against, Judge
+
+
+@dataclass(frozen=True)
+class ForeignGraph:
+    """A graph of another exporter, with what is known of it.
+
+    Args:
+        name: its name in reports.
+        file: its file.
+        contract: what it takes and gives.
+        judge: what it is judged by.
+        checks: what was found without running it.
+    """
+
+    name: str
+    file: GraphFile
+    contract: Contract
+    judge: Judge
+    checks: tuple[Check, ...]
+
+    @property
+    def views(self) -> dict[str, View]:
+        """Where the outputs that are judged are in those of the graph."""
+        network = self.judge.network
+        registers = None if network.lack(Capability.TOKEN_GRID) else network.registers
+        return contracts.views(self.contract, self.judge.readings, registers)
+
+    @property
+    def reference(self) -> Reference:
+        """The reference, with the outputs that are judged."""
+        known = self.judge.readings
+        return replace(self.judge.reference, outputs={name: known[name].value for name in self.views})
+
+    @property
+    def explained(self) -> tuple[Explanation, ...]:
+        """Which output is something that is easily taken for the network's, and its class of fault."""
+        known = self.judge.readings
+        return tuple(
+            Explanation(known[one.reading].fault, f"{one.output} is the {known[one.reading].meaning}")
+            for one in contracts.taken_for_another(self.contract, known)
+        )
+
+    def row(self) -> GraphRow:
+        """Return its row in a report."""
+        model, made = self.file.model, self.contract
+        opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+        return GraphRow(
+            path=str(self.file.path),
+            sha256=sha256_of(self.file.path),
+            nbytes=nbytes_of(self.file),
+            producer=f"{model.producer_name} {model.producer_version}".strip(),
+            opset=opset,
+            precision=self.file.precision,
+            input=made.input,
+            layout=made.given.layout,
+            dtype=made.given.dtype,
+            levels=made.given.levels,
+            size=made.size,
+            batch=made.batch,
+            outputs=tuple(ReadOutputRow.model_validate(one) for one in made.outputs),
+            unread=dict(made.unread),
+            stated=made.stated,
+        )
+
+
+def nbytes_of(file: GraphFile) -> int:
+    """Return the size of a graph with the files of its weights."""
+    places = {external_file(tensor) for tensor in weights_of(file.model)} - {""}
+    return sum(path.stat().st_size for path in (file.path, *(file.path.parent / name for name in places)))
+
+
+def understood(path: Path, name: str, against: Against, npu: bool) -> ForeignGraph:
+    """Read a graph, find out its contract, and check it without judging its outputs.
+
+    Args:
+        path: the graph.
+        name: its name in reports.
+        against: what it is judged by.
+        npu: whether it is meant for an NPU.
+
+    Raises:
+        ArtifactError: the file is not an ONNX graph.
+        InputError: it takes other than images, the network takes no images of its size, or it cannot be told
+            what its outputs are.
+    """
+    file, stated = open_file(path), read_statement(path)
+    image = file.image_input
+    size = contracts.declared_size(image, stated.layout or contracts.declared_layout(image))
+    judge = against.at(size)
+    ways = contracts.ways(image, *normalisation(judge.source.folder), stated)
+    against.say(f"{name}: what it takes, and what its outputs are")
+    with _opened(file, find_device("cpu"), usual_engine(), FP32, judge, _batch(image)) as session:
+        run = partial(_run, session, _batch(image))
+        pixel_values = judge.reference.pixel_values
+        found = contracts.found_out(image, ways, run, pixel_values, judge.readings, stated)
+    checks = [*check_rules(file, judge.network, npu), check_weights(file, judge.network, judge.originals)]
+    return ForeignGraph(name, file, found, judge, tuple(checks))
+
+
+def _batch(image: TensorRecord) -> int | None:
+    first = image.shape[0]
+    return first if isinstance(first, int) else None
+
+
+def _run(session: FileSession, batch: int | None, images: Array) -> Arrays:
+    return in_batches(session.run, images, batch or len(images))
+
+
+def _opened(
+    file: GraphFile, device: Device, engine: str, precision: str, judge: Judge, batch: int | None
+) -> FileSession:
+    source = judge.source
+    return find_engine(engine).open(file.path, device, source.folder, source.image_size, batch, precision)
+
+
+def _adapted(graph: ForeignGraph, device: Device, engine: str) -> AdaptedSession:
+    made = graph.contract
+    inner = _opened(graph.file, device, engine, graph.file.precision, graph.judge, made.batch)
+    return AdaptedSession(inner, made.given, graph.views)
+
+
+def candidates(
+    graph: ForeignGraph, devices: Sequence[Device], engines: Sequence[str] | None
+) -> list[Candidate]:
+    """List a graph on every device in every engine.
+
+    Args:
+        graph: the graph.
+        devices: the devices.
+        engines: the engines; None for the usual one.
+    """
+    return [
+        Candidate(
+            artifact=str(graph.file.path),
+            variant=graph.name,
+            engine=engine,
+            precision=graph.file.precision,
+            device=device,
+            reference=graph.reference,
+            open=partial(_adapted, graph, device, engine),
+            subject=OpenRequest(str(graph.file.path), graph.name, engine, graph.file.precision, device.name),
+            explained=graph.explained,
+        )
+        for device in devices
+        for engine in engines or (usual_engine(),)
+    ]
+
+
+def names_of(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return a name for each graph: that of its file without the ending; with its folder, where two are the same."""
+    stems = [path.stem for path in paths]
+    return {
+        path: path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}"
+        for path in paths
+    }

@@ -1,0 +1,139 @@
+"""`vconv validate GRAPH --against WHERE`: judge graphs that vconv did not export."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from vconv.artifact.staging import scratch_folder
+from vconv.runtime.timing.clocks import TimingPlan
+from vconv.types import Status
+from vconv.validators import validation
+from vconv.validators.accuracy.limits import Limits
+from vconv.validators.bisect.hypotheses import conclude
+from vconv.validators.foreign.graph_file import find_graphs
+from vconv.validators.latency import ranking
+from vconv.validators.latency.speed_up import with_speed_ups
+from vconv.validators.report import log as textlog
+from vconv.validators.report import saving
+from vconv.validators.report.document import (
+    CheckRow,
+    InputsRow,
+    MachineLoad,
+    ReferenceRow,
+    Report,
+    TimingRow,
+    ValidationResult,
+)
+from vconv.validators.report.page import page
+from vconv.validators.validation import Looks
+from vconv.workflows import candidates, foreign, originals, page_data
+from vconv.workflows.against import inputs_of, open_against
+from vconv.workflows.run_plan import RunPlan
+
+DEFAULT_REPORTS = "reports"
+
+
+def validate_graphs(
+    path: Path,
+    where: str | Path,
+    weights: str | Path | None,
+    trial: RunPlan,
+    limits: Limits,
+    plan: TimingPlan,
+    photographs: Sequence[Image.Image],
+    seed: int,
+    hub: str,
+    offline: bool,
+    reports: str | Path | None,
+    log: textlog.Log,
+) -> ValidationResult:
+    """Judge the graphs of a path, and time them beside the original.
+
+    Args:
+        path: a graph, or a folder in the form of a hub's repositories.
+        where: an artifact, a folder with a checkpoint, or the name of a system.
+        weights: where the original's weights are.
+        trial: the devices and engines.
+        limits: the limits.
+        plan: how much to time.
+        photographs: photographs to judge on; an empty sequence for made-up images.
+        seed: the seed of made-up images.
+        hub: the hub of a repository.
+        offline: whether to look for repositories only in the hub's cache.
+        reports: a folder for the report; by default ``reports`` in the current folder.
+        log: receives progress lines, and draws the report.
+
+    Returns:
+        The report, which is also saved.
+
+    Raises:
+        VconvError: an error that the user can fix.
+    """
+    paths = find_graphs(path)
+    place = DEFAULT_REPORTS if reports is None else reports
+    saving.probe(elsewhere=place)
+    npu = any(device.kind in ("npu", "npu-sim") for device in trial.devices)
+    with scratch_folder(log.say) as scratch:
+        against = open_against(where, weights, hub, offline, photographs, seed, scratch, log.say)
+        names = foreign.names_of(paths)
+        graphs = [foreign.understood(one, names[one], against, npu) for one in paths]
+        judge = against.at(None)
+        gallery = page_data.gallery_of(judge.source.folder, judge.network, judge.reference, judge.images)
+        listed = [
+            candidate
+            for device in trial.devices
+            for candidate in candidates.originals(
+                str(path), judge.source, judge.source.image_size, device, judge.own
+            )
+        ]
+        listed += [
+            candidate
+            for graph in graphs
+            for candidate in foreign.candidates(graph, trial.devices, trial.engines)
+        ]
+        run = validation.run(listed, limits, plan, log.say, looks=Looks(patch_maps=gallery.look))
+        preprocessing = originals.preprocessing_ms(judge.source.folder)
+        described = inputs_of(against)
+    checks = [check for graph in graphs for check in graph.checks]
+    ranked = ranking.rank(run.rows, run.machine)
+    rows, baseline = with_speed_ups(run.rows, ranked)
+    status = saving.whole([row for row in rows if row.variant in names.values()], checks)
+    report = Report(
+        time=saving.now(),
+        host=platform.node(),
+        artifact=str(path),
+        weights=against.weights,
+        synthetic=against.synthetic,
+        status=status,
+        passed=status is Status.PASSED,
+        limits=saving.limits_applied(limits, rows),
+        reference=ReferenceRow(name=judge.reference.name, source="live", precision="fp32", device="cpu"),
+        inputs=InputsRow.model_validate(described),
+        manifest=None,
+        graphs=tuple(graph.row() for graph in graphs),
+        preprocessing_ms_per_image=preprocessing,
+        **trial.described(),
+        timing=TimingRow.model_validate(plan),
+        checks=tuple(CheckRow.model_validate(check) for check in checks),
+        diagnosis=tuple(conclude(checks, rows)),
+        speed_up_baseline=baseline,
+        machine=MachineLoad.model_validate(run.machine),
+        ranking=ranked,
+        variants=rows,
+        published=(),
+        dataset=None,
+    )
+    pictures = {".html": partial(page.render, report, gallery=gallery)}
+    saved = saving.save(Path(place), report, "validate", log.render(report), pictures, place)
+    return ValidationResult(
+        **dict(report),
+        report=str(saved),
+        log=str(saved.with_suffix(".log")),
+        page=str(saved.with_suffix(".html")),
+        card=None,
+    )

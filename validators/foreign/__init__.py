@@ -1,0 +1,1 @@
+"""Graphs that vconv did not export: what they take and give, and whether they are right."""

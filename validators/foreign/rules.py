@@ -1,0 +1,153 @@
+"""The checks of a graph that another exporter wrote: what makes it right, not what makes it vconv's."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+import onnx
+import onnx_ir as ir
+
+from vconv.convert.architectures.base import Capability
+from vconv.convert.ascend import operators as cann
+from vconv.convert.ascend.fusions import table as fusions
+from vconv.convert.graphs.layer_norms import layer_norms
+from vconv.convert.network import Network
+from vconv.types import Check, Status
+from vconv.validators.foreign.graph_file import GraphFile
+
+_CUBIC = 0.044715
+"""The factor of x^3 in the tanh form of GELU (Hendrycks and Gimpel, 2016, section 2)."""
+_SIGMOID = 1.702
+"""The factor of x in the sigmoid form of GELU (the same paper)."""
+_NEAR = 1e-3
+_EXACT = frozenset({"Erf", "BiasGelu"})
+_TANH = frozenset({"FastGelu"})
+_QUICK = frozenset({"QuickGelu"})
+
+
+def gelus(model: onnx.ModelProto) -> Counter[str]:
+    """Count the GELUs of a graph by their form: ``exact``, ``tanh`` or ``sigmoid``.
+
+    Besides those that are spelled out, ONNX's operator ``Gelu`` and ONNX Runtime's own operators count.
+    """
+    found: Counter[str] = Counter()
+    for node in model.graph.node:
+        if node.op_type == "Gelu":
+            form = next((one.s for one in node.attribute if one.name == "approximate"), b"none")
+            found["tanh" if form == b"tanh" else "exact"] += 1
+        elif node.op_type in _EXACT:
+            found["exact"] += 1
+        elif node.op_type in _TANH:
+            found["tanh"] += 1
+        elif node.op_type in _QUICK:
+            found["sigmoid"] += 1
+    for number in _scalar_factors(model):
+        if math.isclose(number, _CUBIC, rel_tol=_NEAR):
+            found["tanh"] += 1
+        elif math.isclose(number, _SIGMOID, rel_tol=_NEAR):
+            found["sigmoid"] += 1
+    return found
+
+
+def _scalar_factors(model: onnx.ModelProto) -> Iterator[float]:
+    """Yield the number by which each product with one number multiplies."""
+    numbers: dict[str, float] = {}
+    for tensor in [*model.graph.initializer, *_node_constants(model)]:
+        if math.prod(tensor.dims) == 1 and not tensor.external_data:
+            numbers[tensor.name] = float(onnx.numpy_helper.to_array(tensor).reshape(-1)[0])
+    for node in model.graph.node:
+        if node.op_type == "Mul":
+            yield from (numbers[name] for name in node.input if name in numbers)
+
+
+def _node_constants(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            for one in node.attribute:
+                if one.name == "value":
+                    tensor = onnx.TensorProto()
+                    tensor.CopyFrom(one.t)
+                    tensor.name = node.output[0]
+                    yield tensor
+                elif one.name == "value_float":
+                    yield onnx.helper.make_tensor(node.output[0], onnx.TensorProto.FLOAT, [], [one.f])
+
+
+def _exact_gelu(graph: GraphFile, network: Network, npu: bool) -> Check:
+    name, wanted, found = f"{graph.path.name}: exact GELU", network.gelus, gelus(graph.model)
+    told = ", ".join(f"{count} {form}" for form, count in sorted(found.items())) or "none"
+    if not wanted:
+        return Check(name, Status.SKIPPED, "the network has no exact GELU")
+    if found["exact"] >= wanted and not found["tanh"] and not found["sigmoid"]:
+        return Check(name, Status.PASSED, f"all {wanted} GELUs are exact")
+    if found["tanh"] or found["sigmoid"]:
+        return Check(name, Status.FAILED, f"GELUs: {told}, expected {wanted} exact", "activation")
+    return Check(name, Status.SKIPPED, f"GELUs that can be recognised: {told}, of {wanted}")
+
+
+def _epsilon(graph: GraphFile, network: Network, npu: bool) -> Check:
+    name = f"{graph.path.name}: epsilon"
+    if lack := network.lack(Capability.ROLES):
+        return Check(name, Status.SKIPPED, lack)
+    wanted, norms = network.numbers.epsilon, layer_norms(ir.from_proto(graph.model))
+    # In float16, such a number has three digits.
+    near = 1e-6 if graph.precision == "fp32" else 1e-2
+    wrong = [
+        norm.epsilon
+        for norm in norms
+        if not math.isclose(norm.epsilon, wanted, rel_tol=near, abs_tol=6e-8 if near > 1e-6 else 0)
+    ]
+    if wrong:
+        told = f"{len(wrong)} of {len(norms)} LayerNorms have {wrong[0]:.3g}, expected {wanted:.3g}"
+        return Check(name, Status.FAILED, told, "epsilon")
+    if not norms:
+        return Check(name, Status.SKIPPED, "no LayerNorm of the graph is recognised")
+    return Check(name, Status.PASSED, f"all {len(norms)} LayerNorms have {wanted:.3g}")
+
+
+def _fusions(graph: GraphFile, network: Network, npu: bool) -> Check:
+    name = f"{graph.path.name}: fusions"
+    for fusion, matches in fusions.harmful(ir.from_proto(graph.model)).items():
+        row = fusions.FUSIONS[fusion]
+        told = f"{fusion} of CANN puts {row.becomes} in {len(matches)} places: {row.numbers}"
+        fault = "activation" if row.becomes == fusions.GELU else "graph"
+        if npu:
+            return Check(name, Status.FAILED, told, fault)
+        return Check(name, Status.SKIPPED, f"for CPU and GPU only: {told}")
+    return Check(name, Status.PASSED, "no published pass of CANN's compiler changes a result of it")
+
+
+def _operators(graph: GraphFile, network: Network, npu: bool) -> Check:
+    name, model = f"{graph.path.name}: NPU operators", graph.model
+    lacking = sorted({node.op_type for node in model.graph.node} - cann.SUPPORTED)
+    opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    told = f"operators that CANN does not list: {', '.join(lacking)}" if lacking else ""
+    if not told and opset > cann.GREATEST_OPSET:
+        told = f"opset {opset}, expected at most {cann.GREATEST_OPSET}"
+    if not told:
+        return Check(name, Status.PASSED, "CANN lists every operator of it")
+    if npu:
+        return Check(name, Status.FAILED, told, "graph")
+    return Check(name, Status.SKIPPED, f"for CPU and GPU only: {told}")
+
+
+RULES: Mapping[str, Callable[[GraphFile, Network, bool], Check]] = {
+    "exact GELU": _exact_gelu,
+    "epsilon": _epsilon,
+    "fusions": _fusions,
+    "NPU operators": _operators,
+}
+"""Every rule, by name."""
+
+
+def check_rules(graph: GraphFile, network: Network, npu: bool = False) -> list[Check]:
+    """Check a graph against every rule.
+
+    Args:
+        graph: the graph.
+        network: the network that it computes.
+        npu: whether it is meant for an NPU. If not, what an NPU lacks is said, and no failure.
+    """
+    return [rule(graph, network, npu) for rule in RULES.values()]

@@ -1,0 +1,227 @@
+"""Whether the weights of a graph are the original's, by their content.
+
+An exporter may rename a weight, transpose it, join query, key and value, or split a position embedding. So
+tensors are found again by the bytes of their values. A weight that is found in the place of another block is
+a fault, and so is one that differs a little from the original's. A weight that an exporter folded into another
+constant is found nowhere: then the outputs alone can tell whether it is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from vconv.convert.files.safetensors_file import TensorEntry
+from vconv.convert.network import Network
+from vconv.convert.weights.values import values_of
+from vconv.types import Array, Check, Status
+from vconv.validators.faults import classes
+from vconv.validators.foreign.graph_file import GraphFile, weights_of
+
+LEAST_ELEMENTS = 64
+"""A smaller constant is no weight that could be told from others by its content."""
+ALTERED = 0.5
+"""The greatest vector relative error at which a constant is an altered weight, and not another constant."""
+_PARTS = (3, 2)
+"""Numbers of equal parts that a joined weight may have: query, key and value; key and value."""
+_DTYPES: Mapping[int, type] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+_BLOCK = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of the original, or a part of one.
+
+    Args:
+        name: the name of the tensor.
+        part: which part it is, in words; empty for the whole.
+        block: the number of its block; None outside the blocks.
+    """
+
+    name: str
+    part: str
+    block: int | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the original's weights are in a graph.
+
+    Args:
+        names: the graph's constants, by the weight that each is.
+        missing: the tensors of the original of which no part is in the graph.
+        left: large constants of the graph that are no weight of the original, by name.
+        total: the number of the original's tensors.
+    """
+
+    names: Mapping[Weight, str]
+    missing: tuple[str, ...]
+    left: Mapping[str, Array]
+    total: int
+
+
+def _digest(value: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+
+
+def _turned(value: Array) -> Array:
+    """Return the transpose of a matrix; of more axes, with the first one last."""
+    return value.reshape(len(value), -1).T if value.ndim > 1 else value
+
+
+def _parts(value: Array) -> Iterator[tuple[str, Array]]:
+    """Yield a tensor and the parts in which an exporter may store it, each with its name."""
+    yield "", value
+    for count in _PARTS:
+        if value.shape[0] % count == 0 and value.ndim <= 2:
+            for place, part in enumerate(np.split(value, count)):
+                yield f"part {place + 1} of {count}", part
+    if value.ndim == 3 and value.shape[0] == 1 and value.shape[1] > 1:
+        yield "its first token", value[:, :1]
+        yield "without its first token", value[:, 1:]
+
+
+def _orders(value: Array) -> Iterator[Array]:
+    yield value
+    if value.ndim > 1:
+        yield _turned(value)
+
+
+def _constants(graph: GraphFile) -> Iterator[tuple[str, Array]]:
+    """Yield the constants of a graph that may be weights, one by one."""
+    folder = str(graph.path.parent)
+    for tensor in weights_of(graph.model):
+        if tensor.data_type in _DTYPES and np.prod(tensor.dims) >= LEAST_ELEMENTS:
+            yield tensor.name, numpy_helper.to_array(tensor, folder)
+
+
+def find(graph: GraphFile, network: Network, originals: Mapping[str, TensorEntry]) -> Found:
+    """Find the original's weights in a graph.
+
+    Args:
+        graph: the graph.
+        network: the network, in the layout of ``originals``.
+        originals: every tensor of the original, by name.
+    """
+    kinds = {np.dtype(_DTYPES[one.data_type]) for one in weights_of(graph.model) if one.data_type in _DTYPES}
+    blocks = {network.stored_key(tensor): tensor.block for tensor in network.tensors().values()}
+    known: dict[str, list[Weight]] = defaultdict(list)
+    names = [name for name, entry in originals.items() if _counts(name, entry, network)]
+    for name in names:
+        value = values_of(originals[name])
+        for part, piece in _parts(value):
+            weight = Weight(name, part, blocks.get(name))
+            for kind in kinds:
+                for ordered in _orders(piece.astype(kind)):
+                    known[_digest(ordered)].append(weight)
+    found: dict[Weight, str] = {}
+    left: dict[str, Array] = {}
+    for name, constant in _constants(graph):
+        weights = _recognised(constant, known)
+        for weight in weights:
+            found.setdefault(weight, name)
+        if not weights and constant.ndim > 1:
+            left[name] = constant
+    there = {weight.name for weight in found}
+    missing = tuple(name for name in names if name not in there)
+    return Found(found, missing, left, len(names))
+
+
+def _counts(name: str, entry: TensorEntry, network: Network) -> bool:
+    return int(np.prod(entry.shape)) >= LEAST_ELEMENTS and name not in network.unused
+
+
+def _recognised(constant: Array, known: Mapping[str, list[Weight]]) -> list[Weight]:
+    """Return the weights that a constant is, if no other weight has the same content."""
+    whole = known.get(_digest(constant), [])
+    if whole:
+        return whole if len({weight.name for weight in whole}) == 1 else []
+    joined: list[Weight] = []
+    for count in _PARTS:
+        for axis in range(min(constant.ndim, 2)):
+            if constant.shape[axis] % count == 0:
+                pieces = [known.get(_digest(part), []) for part in np.split(constant, count, axis)]
+                if all(pieces):
+                    return [weight for piece in pieces for weight in piece[:1]]
+    return joined
+
+
+def _first_uses(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the place of the first node that reads each value, by name."""
+    places: dict[str, int] = {}
+    for place, node in enumerate(model.graph.node):
+        for name in node.input:
+            places.setdefault(name, place)
+    return places
+
+
+def misplaced(graph: GraphFile, found: Found) -> str:
+    """Return which weight is in the place of another block's; empty if none is."""
+    places = _first_uses(graph.model)
+    series: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for weight, constant in found.names.items():
+        if weight.block is not None and constant in places:
+            kind = _BLOCK.sub("#", weight.name, count=1) + weight.part
+            series[kind].append((places[constant], weight.block))
+    for kind, used in series.items():
+        order = [block for _, block in sorted(used)]
+        for first, second in zip(order, sorted(order), strict=True):
+            if first != second:
+                return f"{kind} of block {first} is used where that of block {second} belongs"
+    return ""
+
+
+def altered(found: Found, network: Network, originals: Mapping[str, TensorEntry]) -> tuple[str, str]:
+    """Return which weight a constant nearly is, with its class of fault; two empty texts if there is none."""
+    for name in found.missing:
+        expected = values_of(originals[name])
+        for constant, value in found.left.items():
+            error = _nearest(expected, value)
+            if error <= ALTERED:
+                told = f"{constant} differs from {name} by {error:.1e}"
+                return told, classes.of_tensor(network, name)
+    return "", ""
+
+
+def _nearest(expected: Array, value: Array) -> float:
+    if value.size != expected.size:
+        return float("inf")
+    errors = [
+        float(np.linalg.norm(one.ravel() - value.ravel().astype(np.float32)) / (np.linalg.norm(one) or 1.0))
+        for one in _orders(expected)
+    ]
+    return min(errors)
+
+
+def check_weights(graph: GraphFile, network: Network, originals: Mapping[str, TensorEntry]) -> Check:
+    """Compare the weights of a graph with the original's, by their content."""
+    name = f"{graph.path.name}: weights"
+    if graph.precision not in ("fp32", "fp16"):
+        return Check(
+            name, Status.SKIPPED, f"they are {graph.precision}, and not found again by their content"
+        )
+    found = find(graph, network, originals)
+    if swapped := misplaced(graph, found):
+        return Check(name, Status.FAILED, swapped, "weights")
+    told, fault = altered(found, network, originals)
+    if told:
+        return Check(name, Status.FAILED, told, fault)
+    there = found.total - len(found.missing)
+    if found.missing:
+        detail = (
+            f"{there} of {found.total} are in it by content; {_named(found.missing)} not: folded, or changed"
+        )
+        return Check(name, Status.SKIPPED, detail)
+    return Check(name, Status.PASSED, f"all {found.total} are in it, by content")
+
+
+def _named(names: Iterable[str]) -> str:
+    first, *others = names
+    return f"{first} and {len(others)} more are" if others else f"{first} is"
