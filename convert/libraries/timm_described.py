@@ -15,12 +15,18 @@ from vconv.convert.libraries.base import parameters_without_data, quiet, underst
 from vconv.types import CONFIG_FILE, Config
 
 
-def create(folder: Path, pretrained: bool) -> Any:
-    """Make the model of a folder with timm itself, with its weights or without."""
+def create(folder: Path, pretrained: bool, **options: Any) -> Any:
+    """Make the model of a folder with timm itself, with its weights or without.
+
+    Args:
+        folder: the folder.
+        pretrained: whether to load its weights.
+        options: further arguments of timm's ``create_model``.
+    """
     import timm
 
     with quiet("timm"), understood("timm"):
-        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
+        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **options)
 
 
 def describe(config: Config) -> nn.Module:

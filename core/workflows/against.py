@@ -1,4 +1,4 @@
-"""What graphs of other exporters are judged by: an artifact, or a checkpoint, and its reference at any size."""
+"""What graphs of other exporters are judged by: an artifact or a checkpoint, and its reference."""
 
 from __future__ import annotations
 
@@ -121,6 +121,7 @@ def open_against(
     weights: str | Path | None,
     hub: str,
     offline: bool,
+    periods: str | None,
     photographs: Sequence[Image.Image],
     seed: int,
     scratch: Path,
@@ -133,6 +134,7 @@ def open_against(
         weights: where the original's weights are; None for where an artifact's manifest, or the system, says.
         hub: the hub of a repository.
         offline: whether to look for repositories only in the hub's cache.
+        periods: the RoPE periods: ``authors`` or ``library``; None for an artifact's, or for the authors'.
         photographs: photographs to judge on.
         seed: the seed of made-up images.
         scratch: an empty folder.
@@ -151,10 +153,11 @@ def open_against(
                 expected="the original's weights",
                 fix="give --weights what the artifact was exported from",
             )
+        asked = replace(asked, periods=periods or asked.periods)
         return Against(artifact.name, asked, photographs, seed, scratch, say)
     given = None if weights is None else str(weights)
     system, place = find_system(str(where), hub, given, offline, say)
-    asked = Request(system, place, hub, offline=offline)
+    asked = Request(system, place, hub, periods=periods, offline=offline)
     return Against(system.name, asked, photographs, seed, scratch, say)
 
 

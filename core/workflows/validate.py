@@ -83,6 +83,7 @@ def validate(
     seed: int = 0,
     hub: str = DEFAULT_HUB,
     offline: bool = False,
+    periods: str | None = None,
     reports: str | Path | None = None,
     say: Say = silent,
 ) -> ValidationResult:
@@ -118,6 +119,8 @@ def validate(
         seed: the seed of made-up images, which are used if there are no recorded inputs.
         hub: the hub of a repository that ``weights`` names.
         offline: whether to look for repositories only in the hub's cache.
+        periods: with ``against``, the RoPE periods of a DINOv3 as the reference: ``authors``, the default, or
+            ``library``, as exporters of its library have them.
         reports: a folder for the report and what belongs to it; by default ``reports/`` of the artifact. With
             it, which must be outside, nothing is written into the artifact.
         say: receives progress lines.
@@ -141,7 +144,28 @@ def validate(
         refused = {"--dataset": dataset, "--reference": reference, "--profile-npu": profile_npu}
         where = _judged_by(path, against, refused)
         return validate_graphs(
-            *(Path(path), where, weights, trial, limits, plan, photographs, seed, hub, offline, reports, log)
+            *(
+                Path(path),
+                where,
+                weights,
+                trial,
+                limits,
+                plan,
+                photographs,
+                seed,
+                hub,
+                offline,
+                periods,
+                reports,
+                log,
+            )
+        )
+    if periods is not None:
+        raise InputError(
+            "--periods is used with --against alone",
+            got=f"{path}, which says what its periods are",
+            expected="a graph of another exporter",
+            fix="leave --periods out",
         )
     artifact = Artifact.open(path)
     folder = artifact.folder

@@ -14,7 +14,6 @@ from vconv.runtime.timing.clocks import TimingPlan
 from vconv.types import Status
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import Limits
-from vconv.validators.bisect.hypotheses import conclude
 from vconv.validators.foreign.graph_file import find_graphs
 from vconv.validators.latency import ranking
 from vconv.validators.latency.speed_up import with_speed_ups
@@ -49,6 +48,7 @@ def validate_graphs(
     seed: int,
     hub: str,
     offline: bool,
+    periods: str | None,
     reports: str | Path | None,
     log: textlog.Log,
 ) -> ValidationResult:
@@ -65,6 +65,7 @@ def validate_graphs(
         seed: the seed of made-up images.
         hub: the hub of a repository.
         offline: whether to look for repositories only in the hub's cache.
+        periods: the RoPE periods of the reference; None for those of the artifact, or of the authors.
         reports: a folder for the report; by default ``reports`` in the current folder.
         log: receives progress lines, and draws the report.
 
@@ -79,7 +80,7 @@ def validate_graphs(
     saving.probe(elsewhere=place)
     npu = any(device.kind in ("npu", "npu-sim") for device in trial.devices)
     with scratch_folder(log.say) as scratch:
-        against = open_against(where, weights, hub, offline, photographs, seed, scratch, log.say)
+        against = open_against(where, weights, hub, offline, periods, photographs, seed, scratch, log.say)
         names = foreign.names_of(paths)
         graphs = [foreign.understood(one, names[one], against, npu) for one in paths]
         judge = against.at(None)
@@ -97,6 +98,7 @@ def validate_graphs(
             for candidate in foreign.candidates(graph, trial.devices, trial.engines)
         ]
         run = validation.run(listed, limits, plan, log.say, looks=Looks(patch_maps=gallery.look))
+        found = foreign.explain_failures(graphs, run.rows, log.say)
         preprocessing = originals.preprocessing_ms(judge.source.folder)
         described = inputs_of(against)
     checks = [check for graph in graphs for check in graph.checks]
@@ -120,7 +122,7 @@ def validate_graphs(
         **trial.described(),
         timing=TimingRow.model_validate(plan),
         checks=tuple(CheckRow.model_validate(check) for check in checks),
-        diagnosis=tuple(conclude(checks, rows)),
+        diagnosis=tuple(found),
         speed_up_baseline=baseline,
         machine=MachineLoad.model_validate(run.machine),
         ranking=ranked,

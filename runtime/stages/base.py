@@ -64,6 +64,8 @@ class Step:
             stage's input.
         weights: the names of the weights that it takes.
         value: its result, as float32.
+        by_position: whether it takes a constant with a row for each patch, such as a position embedding or a
+            table of RoPE.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Step:
     inputs: tuple[str, ...]
     weights: tuple[str, ...]
     value: Array
+    by_position: bool = False
 
 
 class Stages(ABC):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from onnx.external_data_helper import uses_external_data
 
 from vconv.convert.architectures.base import EMBEDDING_ROLES, Capability
 from vconv.convert.architectures.outputs import Needed
@@ -22,7 +21,7 @@ from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.table import ENGINES
 from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
 from vconv.runtime.stages.unweighted import stages_by_use
-from vconv.types import INPUT, TOKENS_AXIS, Array, Arrays
+from vconv.types import CHANNELS, INPUT, TOKENS_AXIS, Array, Arrays
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -51,7 +50,7 @@ class _Cut:
     def needed(self, stage: int) -> list[str]:
         """List the values that a stage takes from earlier stages."""
         own = [node for node in self.nodes if self.stages[node.output[0]] == stage]
-        names = dict.fromkeys(name for node in own for name in node.input)
+        names = dict.fromkeys(name for node in own for name in taken_by(node))
         return [name for name in names if name in self.depends and self.stages[name] < stage]
 
     def tokens_into(self, stage: int) -> str:
@@ -75,24 +74,44 @@ class _Cut:
         return found[0]
 
 
-def _cut(graph: onnx.GraphProto, network: Network) -> _Cut:
-    """Find every value's stage: the latest stage of the weights and inputs that the value depends on."""
+def taken_by(node: onnx.NodeProto) -> list[str]:
+    """List the values that a node takes, with those that the graphs inside it take from outside."""
+    found = list(node.input)
+    for inner in (one.g for one in node.attribute if one.HasField("g")):
+        made = {value for part in inner.node for value in part.output}
+        made |= {tensor.name for tensor in inner.initializer}
+        names = [name for part in inner.node for name in taken_by(part)]
+        names += [value.name for value in inner.output]
+        found += [name for name in dict.fromkeys(names) if name not in made]
+    return found
+
+
+def _cut(graph: onnx.GraphProto, network: Network, names: Mapping[str, str], images: str) -> _Cut:
+    """Find every value's stage: the latest stage of the weights and inputs that the value depends on.
+
+    Args:
+        graph: the graph.
+        network: the network.
+        names: the network's key of each weight, by the graph's name.
+        images: the graph's name of its input.
+    """
     head = Needed.by(network).blocks + 1
-    stages = {network.stored_key(tensor): _stage(tensor, head) for tensor in network.tensors().values()}
-    stages[INPUT] = 0
-    depends, content = {INPUT}, {INPUT}
+    by_key = {network.stored_key(tensor): _stage(tensor, head) for tensor in network.tensors().values()}
+    stages = {name: by_key[key] for name, key in names.items() if key in by_key}
+    stages[images] = 0
+    depends, content = {images}, {images}
     for node in graph.node:
-        stages |= dict.fromkeys(node.output, max((stages.get(name, 0) for name in node.input), default=0))
-        if not depends.isdisjoint(node.input):
+        given = taken_by(node)
+        stages |= dict.fromkeys(node.output, max((stages.get(name, 0) for name in given), default=0))
+        if not depends.isdisjoint(given):
             depends.update(node.output)
-        if node.op_type not in ("Shape", "Size") and not content.isdisjoint(node.input):
+        if node.op_type not in ("Shape", "Size") and not content.isdisjoint(given):
             content.update(node.output)
     if not any(node.op_type == NORM for node in graph.node):
-        weights = {network.stored_key(tensor) for tensor in network.tensors().values()}
-        stages = stages_by_use(graph.node, stages, weights, content)
+        stages = stages_by_use(graph.node, stages, names.keys(), content)
     values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
     types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
-    stages |= dict.fromkeys(_after_blocks(graph, values, stages, network, head - 1), head)
+    stages |= dict.fromkeys(_after_blocks(graph, values, stages, network, head - 1, images), head)
     return _Cut(tuple(graph.node), stages, frozenset(depends), frozenset(depends - content), types, head)
 
 
@@ -102,14 +121,14 @@ def _after_blocks(
     stages: Mapping[str, int],
     network: Network,
     last: int,
+    images: str,
 ) -> set[str]:
     """List the values computed from the last block's tokens without weights: they belong to the head.
 
     If no norm follows the last block, as when timm normalises the pooled tokens, no weight marks where the
     head begins.
     """
-    height, width = (side.dim_value for side in _dimensions(values[INPUT])[2:])
-    patches = (height // network.numbers.patch) * (width // network.numbers.patch)
+    patches = _patches(values[images], network)
     count = 1 + network.registers + patches if patches else TOKENS_AXIS
     made = [name for node in graph.node for name in node.output if stages[name] == last]
     shapes = {name: _dimensions(values[name])[1:] for name in made if name in values}
@@ -122,6 +141,13 @@ def _after_blocks(
         if not after.isdisjoint(node.input):
             after.update(node.output)
     return (after - set(whole[-1:])) & set(made)
+
+
+def _patches(images: onnx.ValueInfoProto, network: Network) -> int:
+    """Return the number of patches of the images that a graph takes; 0 if it takes images of any size."""
+    sides = [side.dim_value for side in _dimensions(images)[1:]]
+    height, width = sides[1:] if sides[0] == CHANNELS else sides[:2]
+    return (height // network.numbers.patch) * (width // network.numbers.patch)
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
@@ -143,22 +169,36 @@ class GraphStages(Stages):
         device: the device to run on.
         engine: the name of the engine that runs the graph.
         precision: the name of the precision to compute the graph in.
+        names: the network's key of each weight, by the graph's name; None for a graph with the network's
+            names.
+        images: the graph's name of its input.
 
     Raises:
         ArtifactError: the graph cannot be cut into blocks, or the architecture's blocks are not known.
     """
 
     def __init__(
-        self, path: Path, network: Network, device: Device, engine: str, precision: str = FP32
+        self,
+        path: Path,
+        network: Network,
+        device: Device,
+        engine: str,
+        precision: str = FP32,
+        names: Mapping[str, str] | None = None,
+        images: str = INPUT,
     ) -> None:
         require(network, Capability.ROLES)
         self._folder, self._device, self._precision = path.parent, device, precision
         self._engine = ENGINES[engine]
-        self._model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
-        self._cut = _cut(self._model.graph, network)
+        self._model = _with_shapes(onnx.load(path, load_external_data=False))
+        graph = self._model.graph
+        keys = [network.stored_key(tensor) for tensor in network.tensors().values()]
+        self._weights = dict(zip(keys, keys, strict=True)) if names is None else dict(names)
+        self._cut = _cut(graph, network, self._weights, images)
         self.names = stage_names(self._cut.head - 1)
-        self._initializers = {tensor.name: tensor for tensor in self._model.graph.initializer}
-        self._into = [INPUT, *(self._cut.tokens_into(stage) for stage in range(1, len(self.names)))]
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._positional = _positional(graph, network, images)
+        self._into = [images, *(self._cut.tokens_into(stage) for stage in range(1, len(self.names)))]
         self._carried: dict[str, Array] = {}
         self._loaded: tuple[object, RunPiece] | None = None
 
@@ -187,7 +227,7 @@ class GraphStages(Stages):
         nodes = [node for node in self._nodes(stage) if node.output[0] in self._cut.depends]
         floats = [name for node in nodes for name in node.output if name and self._is_float(name)]
         values = self._run(stage, given, floats)
-        weights = _weights_behind(self._model.graph.node, self._initializers)
+        weights = self._weights_behind()
         # A value that is not a float, such as a shape, is not a step: the steps it comes from replace it.
         sources: dict[str, tuple[str, ...]] = {name: (TOKENS,) for name in self._tokens_into(stage)}
         steps = []
@@ -196,11 +236,20 @@ class GraphStages(Stages):
             used = tuple(weights[name] for name in node.input if name in weights)
             sources |= {name: (name,) if name in values else inputs for name in node.output}
             steps += [
-                Step(name, node.op_type, node.name, inputs, used, values[name].astype(np.float32))
+                Step(
+                    *(name, node.op_type, node.name, inputs, used, values[name].astype(np.float32)),
+                    by_position=any(map(self._is_positional, node.input)),
+                )
                 for name in node.output
                 if name in values
             ]
         return steps
+
+    def _is_positional(self, name: str) -> bool:
+        """Return whether a value has a row for each patch, whatever the images show."""
+        if name in self._cut.of_shape:
+            return self._is_float(name)
+        return name in self._positional and name not in self._cut.depends
 
     def _tokens_into(self, stage: int) -> list[str]:
         """List the tokens that a stage takes: the head may take those after several blocks."""
@@ -211,6 +260,17 @@ class GraphStages(Stages):
     def operators(self, stage: int) -> list[str]:
         """List the names of a stage's nodes that depend on the images, in order."""
         return [node.name for node in self._nodes(stage) if node.output[0] in self._cut.depends]
+
+    def _weights_behind(self) -> dict[str, str]:
+        """Map each value that is a weight, or is made from one weight alone, to the network's key of it.
+
+        A transpose of a weight, for example, is made from the weight alone.
+        """
+        found = {name: key for name, key in self._weights.items() if name in self._initializers}
+        for node in self._model.graph.node:
+            if len(node.input) == 1 and node.input[0] in found:
+                found[node.output[0]] = found[node.input[0]]
+        return found
 
     def _is_float(self, name: str) -> bool:
         return self._cut.types.get(name, TensorProto.UNDEFINED) in _FLOATS
@@ -224,14 +284,17 @@ class GraphStages(Stages):
             own = moving and self._cut.stages[node.output[0]] == stage
             if own or (not moving and any(name in wanted for name in node.output)):
                 found.append(node)
-                wanted.update(node.input)
+                wanted.update(taken_by(node))
         return found[::-1]
 
     def _run(self, stage: int, given: Arrays, wanted: Sequence[str]) -> dict[str, Array]:
         """Run a stage on its given input and on the stored values of earlier stages."""
         needed = [name for name in self._cut.needed(stage) if name != self._into[stage]] if stage else []
         ((_, tokens),) = given.items()
-        feed = {self._into[stage]: tokens, **{name: self._carried[name] for name in needed}}
+        into = self._into[stage]
+        if into in self._cut.types:
+            tokens = tokens.astype(helper.tensor_dtype_to_np_dtype(self._cut.types[into]), copy=False)
+        feed = {into: tokens, **{name: self._carried[name] for name in needed}}
         key = (stage, tuple(wanted))
         if self._loaded is None or self._loaded[0] != key:
             model = self._piece(stage, feed, wanted)
@@ -241,7 +304,7 @@ class GraphStages(Stages):
 
     def _piece(self, stage: int, feed: Mapping[str, Array], wanted: Iterable[str]) -> onnx.ModelProto:
         nodes = self._nodes(stage)
-        names = dict.fromkeys(name for node in nodes for name in node.input)
+        names = dict.fromkeys(name for node in nodes for name in taken_by(node))
         initializers = [self._initializers[name] for name in names if name in self._initializers]
         graph = helper.make_graph(
             nodes,
@@ -260,13 +323,26 @@ class GraphStages(Stages):
         )
 
 
-def _weights_behind(nodes: Iterable[onnx.NodeProto], weights: Mapping[str, TensorProto]) -> dict[str, str]:
-    """Map each value that is a weight, or is made from one weight alone, to this weight's name.
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph with inferred shapes, its constants as initializers."""
+    kept = []
+    for node in model.graph.node:
+        values = [one.t for one in node.attribute if node.op_type == "Constant" and one.name == "value"]
+        if values:
+            values[0].name = node.output[0]
+            model.graph.initializer.append(values[0])
+        else:
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return onnx.shape_inference.infer_shapes(model)
 
-    A transpose of a weight, for example, is made from the weight alone.
-    """
-    found = {name: name for name, tensor in weights.items() if uses_external_data(tensor)}
-    for node in nodes:
-        if len(node.input) == 1 and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-    return found
+
+def _positional(graph: onnx.GraphProto, network: Network, images: str) -> set[str]:
+    """List the values with a row for each patch, or each token, beside those for each image."""
+    values = {value.name: value for value in (*graph.value_info, *graph.input)}
+    patches = _patches(values[images], network) if network.lack(Capability.TOKEN_GRID) == "" else 0
+    rows = {patches, patches + 1, patches + 1 + network.registers} if patches else set()
+    shapes = {name: [one.dim_value for one in _dimensions(value)] for name, value in values.items()}
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    return {name for name, shape in shapes.items() if rows.intersection(shape[:-1])}

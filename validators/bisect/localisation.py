@@ -26,6 +26,7 @@ from vconv.validators.bisect.matching import (
 _BY_OPERATOR: Mapping[str, str] = {
     **dict.fromkeys(("Erf", "Gelu", "Tanh", "erf", "gelu", "tanh"), "activation"),
     **dict.fromkeys(("LayerNormalization", "native_layer_norm"), "epsilon"),
+    **dict.fromkeys(("Resize", "Upsample"), "position embedding"),
 }
 """By operator: the class of fault that a departure at this operator indicates."""
 
@@ -81,6 +82,8 @@ class Departure:
         found = None if self.culprit is None else self.matches[self.culprit]
         if found is None:
             return "operator"
+        if found.by_position:
+            return "position embedding"
         if found.operator in _BY_OPERATOR:
             return _BY_OPERATOR[found.operator]
         return "weights" if found.weights else "operator"

@@ -34,6 +34,7 @@ class MatchedOperator:
         error: the vector relative error between the two outputs; None if none is near.
         agrees: whether its output equals one of the reference, or values computed from it do.
         inputs: the indices of the operators whose outputs it reads.
+        by_position: whether it takes a constant with a row for each patch.
     """
 
     operator: str
@@ -44,6 +45,7 @@ class MatchedOperator:
     error: float | None
     agrees: bool
     inputs: tuple[int, ...]
+    by_position: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def match_operators(
             near.error if near else None,
             agrees,
             sources,
+            step.by_position,
         )
         for step, near, agrees, sources in zip(steps, nearest, agree, inputs, strict=True)
     ]

@@ -297,8 +297,8 @@ def views(contract: Contract, known: Mapping[str, Reading], registers: int | Non
         registers: the number of register tokens of a network with tokens; None for another network.
 
     Returns:
-        By the name of what is judged. Of tokens, their parts are judged too. What is taken for an output of the
-        network is judged as that output.
+        By the name of what is judged. Of tokens, their parts are judged too. What is taken for an output of
+        the network is judged as that output.
     """
     found: dict[str, View] = {}
     for one in contract.outputs:

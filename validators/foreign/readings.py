@@ -78,11 +78,10 @@ def _cut(tokens: Array, first: int) -> dict[str, Array]:
 
 def _pooled(tokens: Array, first: int) -> Mapping[str, Array]:
     patches = tokens[:, first:].mean(axis=1)
-    found = {
+    return {
         "class token": tokens[:, 0],
         "mean of the patches": patches,
         "mean of all tokens": tokens.mean(axis=1),
         "greatest of the patches": tokens[:, first:].max(axis=1),
         "class token and mean of the patches": np.concatenate([tokens[:, 0], patches], axis=1),
     }
-    return found

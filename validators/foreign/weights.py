@@ -2,8 +2,8 @@
 
 An exporter may rename a weight, transpose it, join query, key and value, or split a position embedding. So
 tensors are found again by the bytes of their values. A weight that is found in the place of another block is
-a fault, and so is one that differs a little from the original's. A weight that an exporter folded into another
-constant is found nowhere: then the outputs alone can tell whether it is right.
+a fault, and so is one that differs a little from the original's. A weight that an exporter folded into
+another constant is found nowhere: then the outputs alone can tell whether it is right.
 """
 
 from __future__ import annotations
@@ -55,13 +55,15 @@ class Found:
     """Where the original's weights are in a graph.
 
     Args:
-        names: the graph's constants, by the weight that each is.
+        names: the graph's constants, by the weight that each is, where no other weight has its content.
+        keys: by the name of such a constant, the original's name of the weight, or of the first of several.
         missing: the tensors of the original of which no part is in the graph.
         left: large constants of the graph that are no weight of the original, by name.
         total: the number of the original's tensors.
     """
 
     names: Mapping[Weight, str]
+    keys: Mapping[str, str]
     missing: tuple[str, ...]
     left: Mapping[str, Array]
     total: int
@@ -114,43 +116,49 @@ def find(graph: GraphFile, network: Network, originals: Mapping[str, TensorEntry
     blocks = {network.stored_key(tensor): tensor.block for tensor in network.tensors().values()}
     known: dict[str, list[Weight]] = defaultdict(list)
     names = [name for name, entry in originals.items() if _counts(name, entry, network)]
+    there: set[str] = set()
     for name in names:
         value = values_of(originals[name])
+        if not value.any():
+            there.add(name)  # an exporter may leave it out
         for part, piece in _parts(value):
             weight = Weight(name, part, blocks.get(name))
             for kind in kinds:
                 for ordered in _orders(piece.astype(kind)):
                     known[_digest(ordered)].append(weight)
     found: dict[Weight, str] = {}
+    keys: dict[str, str] = {}
     left: dict[str, Array] = {}
     for name, constant in _constants(graph):
-        weights = _recognised(constant, known)
-        for weight in weights:
-            found.setdefault(weight, name)
-        if not weights and constant.ndim > 1:
+        pieces = _recognised(constant, known)
+        for weights in pieces:
+            there.update(weight.name for weight in weights)
+            if len({weight.name for weight in weights}) == 1:
+                found.setdefault(weights[0], name)
+                keys.setdefault(name, weights[0].name)
+        if not pieces and constant.ndim > 1:
             left[name] = constant
-    there = {weight.name for weight in found}
     missing = tuple(name for name in names if name not in there)
-    return Found(found, missing, left, len(names))
+    return Found(found, keys, missing, left, len(names))
 
 
 def _counts(name: str, entry: TensorEntry, network: Network) -> bool:
     return int(np.prod(entry.shape)) >= LEAST_ELEMENTS and name not in network.unused
 
 
-def _recognised(constant: Array, known: Mapping[str, list[Weight]]) -> list[Weight]:
-    """Return the weights that a constant is, if no other weight has the same content."""
-    whole = known.get(_digest(constant), [])
+def _recognised(constant: Array, known: Mapping[str, list[Weight]]) -> list[list[Weight]]:
+    """Return the weights that may be each part of a constant; empty if it has a part that is none."""
+    whole = known.get(_digest(constant))
     if whole:
-        return whole if len({weight.name for weight in whole}) == 1 else []
-    joined: list[Weight] = []
+        return [whole]
     for count in _PARTS:
         for axis in range(min(constant.ndim, 2)):
             if constant.shape[axis] % count == 0:
-                pieces = [known.get(_digest(part), []) for part in np.split(constant, count, axis)]
-                if all(pieces):
-                    return [weight for piece in pieces for weight in piece[:1]]
-    return joined
+                parts = np.split(constant, count, axis)
+                pieces = [found for part in parts if (found := known.get(_digest(part)))]
+                if len(pieces) == count:
+                    return pieces
+    return []
 
 
 def _first_uses(model: onnx.ModelProto) -> dict[str, int]:
@@ -200,14 +208,22 @@ def _nearest(expected: Array, value: Array) -> float:
     return min(errors)
 
 
-def check_weights(graph: GraphFile, network: Network, originals: Mapping[str, TensorEntry]) -> Check:
-    """Compare the weights of a graph with the original's, by their content."""
+def check_weights(
+    graph: GraphFile, found: Found, network: Network, originals: Mapping[str, TensorEntry]
+) -> Check:
+    """Judge the weights that were found in a graph.
+
+    Args:
+        graph: the graph.
+        found: what :func:`find` found.
+        network: the network, in the layout of ``originals``.
+        originals: every tensor of the original, by name.
+    """
     name = f"{graph.path.name}: weights"
     if graph.precision not in ("fp32", "fp16"):
         return Check(
             name, Status.SKIPPED, f"they are {graph.precision}, and not found again by their content"
         )
-    found = find(graph, network, originals)
     if swapped := misplaced(graph, found):
         return Check(name, Status.FAILED, swapped, "weights")
     told, fault = altered(found, network, originals)

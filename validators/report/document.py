@@ -75,7 +75,7 @@ class ManifestIdentity(ReportPart):
 
 
 class ReadOutputRow(ReportPart):
-    """What an output of a graph of another exporter is: see :class:`vconv.validators.foreign.contract.Matched`."""
+    """What an output of a graph is: see :class:`vconv.validators.foreign.contract.Matched`."""
 
     output: str
     reading: str
@@ -192,8 +192,8 @@ class PublishedRow(ReportPart):
 class Report(Document):
     """The report of a validation, with the fields of its JSON file.
 
-    ``timing`` is None in reports of early versions, which did not record it. ``manifest`` is None if graphs of
-    another exporter were judged; ``graphs`` then describes them.
+    ``timing`` is None in reports of early versions, which did not record it. ``manifest`` is None if graphs
+    of another exporter were judged; ``graphs`` then describes them.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
