@@ -131,6 +131,12 @@ def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> Non
     help="What graphs of other exporters are judged by: an artifact, a folder with a checkpoint, or the name "
     "of a system. PATH is then a graph, or a folder with graphs.",
 )
+@click.option(
+    "--periods",
+    type=click.Choice(["authors", "library"]),
+    help="With --against: the RoPE periods of a DINOv3 that graphs are judged by. Exporters of transformers' "
+    "model write the library's.  [default: authors]",
+)
 @images("to compare on")
 @click.option(
     "--dataset",

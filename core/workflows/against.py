@@ -57,6 +57,29 @@ class Judge:
         return self.source.original
 
 
+@dataclass(frozen=True)
+class AskedReference:
+    """What a user asks graphs to be judged by.
+
+    Args:
+        where: an artifact, a folder with a checkpoint, or the name of a system.
+        weights: where the original's weights are; None for where an artifact's manifest, or the system, says.
+        hub: the hub of a repository.
+        offline: whether to look for repositories only in the hub's cache.
+        periods: the RoPE periods: ``authors`` or ``library``; None for an artifact's, or for the authors'.
+        photographs: photographs to judge on; an empty sequence for made-up images.
+        seed: the seed of made-up images.
+    """
+
+    where: str | Path
+    weights: str | Path | None
+    hub: str
+    offline: bool
+    periods: str | None
+    photographs: Sequence[Image.Image]
+    seed: int
+
+
 @dataclass
 class Against:
     """A network with weights, which graphs are judged by.
@@ -116,49 +139,34 @@ class Against:
         return self.at(None).source.origin.label
 
 
-def open_against(
-    where: str | Path,
-    weights: str | Path | None,
-    hub: str,
-    offline: bool,
-    periods: str | None,
-    photographs: Sequence[Image.Image],
-    seed: int,
-    scratch: Path,
-    say: Say,
-) -> Against:
+def open_against(asked: AskedReference, scratch: Path, say: Say) -> Against:
     """Open what graphs are judged by.
 
     Args:
-        where: an artifact, a folder with a checkpoint, or the name of a system.
-        weights: where the original's weights are; None for where an artifact's manifest, or the system, says.
-        hub: the hub of a repository.
-        offline: whether to look for repositories only in the hub's cache.
-        periods: the RoPE periods: ``authors`` or ``library``; None for an artifact's, or for the authors'.
-        photographs: photographs to judge on.
-        seed: the seed of made-up images.
-        scratch: an empty folder.
+        asked: what the user asks for.
+        scratch: an empty folder, for files that exist as long as the result is used.
         say: receives progress lines.
 
     Raises:
         InputError: an artifact does not say where its original is, and no weights are given.
     """
-    if (Path(where) / MANIFEST_FILE).exists():
-        artifact = Artifact.open(where)
-        asked = originals.request(artifact, weights, hub, offline)
-        if asked.weights is None:
+    hub, offline, photographs, seed = asked.hub, asked.offline, asked.photographs, asked.seed
+    if (Path(asked.where) / MANIFEST_FILE).exists():
+        artifact = Artifact.open(asked.where)
+        request = originals.request(artifact, asked.weights, hub, offline)
+        if request.weights is None:
             raise InputError(
                 f"{artifact.name} cannot judge other graphs",
                 got=f"an original that came from a {artifact.manifest.source.kind}",
                 expected="the original's weights",
                 fix="give --weights what the artifact was exported from",
             )
-        asked = replace(asked, periods=periods or asked.periods)
-        return Against(artifact.name, asked, photographs, seed, scratch, say)
-    given = None if weights is None else str(weights)
-    system, place = find_system(str(where), hub, given, offline, say)
-    asked = Request(system, place, hub, periods=periods, offline=offline)
-    return Against(system.name, asked, photographs, seed, scratch, say)
+        request = replace(request, periods=asked.periods or request.periods)
+        return Against(artifact.name, request, photographs, seed, scratch, say)
+    given = None if asked.weights is None else str(asked.weights)
+    system, place = find_system(str(asked.where), hub, given, offline, say)
+    request = Request(system, place, hub, periods=asked.periods, offline=offline)
+    return Against(system.name, request, photographs, seed, scratch, say)
 
 
 def inputs_of(against: Against) -> dict[str, Any]:

@@ -49,6 +49,7 @@ from vconv.validators.report.document import (
 from vconv.validators.report.page import page
 from vconv.validators.validation import Looks, RunResult
 from vconv.workflows import card, originals, page_data
+from vconv.workflows.against import AskedReference
 from vconv.workflows.bisect import explain_failures
 from vconv.workflows.checks import CheckedArtifact, check_artifact
 from vconv.workflows.dataset import Agreed, agree, require_original
@@ -143,23 +144,8 @@ def validate(
     if against is not None or is_foreign(Path(path)):
         refused = {"--dataset": dataset, "--reference": reference, "--profile-npu": profile_npu}
         where = _judged_by(path, against, refused)
-        return validate_graphs(
-            *(
-                Path(path),
-                where,
-                weights,
-                trial,
-                limits,
-                plan,
-                photographs,
-                seed,
-                hub,
-                offline,
-                periods,
-                reports,
-                log,
-            )
-        )
+        asked = AskedReference(where, weights, hub, offline, periods, photographs, seed)
+        return validate_graphs(Path(path), asked, trial, limits, plan, reports, log)
     if periods is not None:
         raise InputError(
             "--periods is used with --against alone",

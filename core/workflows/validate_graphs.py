@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-from PIL import Image
 
 from vconv.artifact.staging import scratch_folder
 from vconv.runtime.timing.clocks import TimingPlan
@@ -31,7 +28,7 @@ from vconv.validators.report.document import (
 from vconv.validators.report.page import page
 from vconv.validators.validation import Looks
 from vconv.workflows import candidates, foreign, originals, page_data
-from vconv.workflows.against import inputs_of, open_against
+from vconv.workflows.against import AskedReference, inputs_of, open_against
 from vconv.workflows.run_plan import RunPlan
 
 DEFAULT_REPORTS = "reports"
@@ -39,16 +36,10 @@ DEFAULT_REPORTS = "reports"
 
 def validate_graphs(
     path: Path,
-    where: str | Path,
-    weights: str | Path | None,
+    asked: AskedReference,
     trial: RunPlan,
     limits: Limits,
     plan: TimingPlan,
-    photographs: Sequence[Image.Image],
-    seed: int,
-    hub: str,
-    offline: bool,
-    periods: str | None,
     reports: str | Path | None,
     log: textlog.Log,
 ) -> ValidationResult:
@@ -56,16 +47,10 @@ def validate_graphs(
 
     Args:
         path: a graph, or a folder in the form of a hub's repositories.
-        where: an artifact, a folder with a checkpoint, or the name of a system.
-        weights: where the original's weights are.
+        asked: what they are judged by.
         trial: the devices and engines.
         limits: the limits.
         plan: how much to time.
-        photographs: photographs to judge on; an empty sequence for made-up images.
-        seed: the seed of made-up images.
-        hub: the hub of a repository.
-        offline: whether to look for repositories only in the hub's cache.
-        periods: the RoPE periods of the reference; None for those of the artifact, or of the authors.
         reports: a folder for the report; by default ``reports`` in the current folder.
         log: receives progress lines, and draws the report.
 
@@ -80,7 +65,7 @@ def validate_graphs(
     saving.probe(elsewhere=place)
     npu = any(device.kind in ("npu", "npu-sim") for device in trial.devices)
     with scratch_folder(log.say) as scratch:
-        against = open_against(where, weights, hub, offline, periods, photographs, seed, scratch, log.say)
+        against = open_against(asked, scratch, log.say)
         names = foreign.names_of(paths)
         graphs = [foreign.understood(one, names[one], against, npu) for one in paths]
         judge = against.at(None)

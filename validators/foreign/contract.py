@@ -255,13 +255,12 @@ def _by_name(output: str, near: Sequence[Matched], known: Mapping[str, Reading])
 
 
 def _by_shape(near: Sequence[Matched], known: Mapping[str, Reading], taken: set[str]) -> Matched | None:
-    """Return the only output of the network that has this shape, the class token counting as pooled."""
-    own = {one.reading: one for one in near if not known[one.reading].fault and one.reading not in taken}
-    if {"pooled", "cls"} <= own.keys():
-        del own["cls"]
-    if len(own) != 1:
+    """Return the only output of the network that has this shape; two of the same values count as one."""
+    own = [one for one in near if not known[one.reading].fault and one.reading not in taken]
+    own.sort(key=lambda one: list(known).index(one.reading))
+    if not own or any(_distance(known[own[0].reading].value, known[one.reading].value) for one in own[1:]):
         return None
-    (one,) = own.values()
+    one = own[0]
     return Matched(one.output, one.reading, one.form, BY_SHAPE, one.error)
 
 

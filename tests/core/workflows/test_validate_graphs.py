@@ -1,0 +1,326 @@
+"""`vconv validate GRAPH --against WHERE`: graphs that vconv did not export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from foreign_graphs import (
+    bilinear_positions,
+    exchanged_blocks,
+    nearer_positions,
+    reversed_channels,
+    script,
+    tanh_gelus,
+)
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+import vconv
+from vconv.catalog.systems import SYSTEMS, miniature
+from vconv.cli import main
+from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import Request, open_source
+from vconv.errors import InputError
+from vconv.runtime.inputs.preprocessing import normalisation
+from vconv.types import Status
+from vconv.validators.report.document import ValidationResult
+
+DINOV2, DINOV3 = "dinov2-large", "dinov3-vits16"
+Sourced = Callable[[str], Source]
+
+
+@pytest.fixture(scope="module")
+def sourced(tmp_path_factory: pytest.TempPathFactory) -> Sourced:
+    """Synthetic weights of a shrunk system."""
+    found: dict[str, Source] = {}
+
+    def source(name: str) -> Source:
+        if name not in found:
+            folder = tmp_path_factory.mktemp("source")
+            found[name] = open_source(Request(miniature(SYSTEMS[name]), "synthetic:1"), folder)
+        return found[name]
+
+    return source
+
+
+def judged(path: Path, source: Source, **options: Any) -> ValidationResult:
+    """Judge the graphs of a path, by the periods that the stock library has."""
+    if source.network.rope_base:
+        options.setdefault("periods", "library")
+    return vconv.validate(
+        *(path,), against=source.folder, quick=True, budget=0.05, reports=path.parent / "r", **options
+    )
+
+
+def row_of(document: ValidationResult) -> Any:
+    """Return the row of the only graph."""
+    (row,) = (row for row in document.variants if row.engine != "torch")
+    return row
+
+
+@pytest.mark.parametrize("name", [DINOV2, DINOV3, "vit-base-patch16-224"])
+def test_a_sound_graph_passes_and_its_contract_is_found_out(
+    sourced: Sourced, tmp_path: Path, name: str
+) -> None:
+    source = sourced(name)
+    names = ("last_hidden_state", "pooler_output") if name != "vit-base-patch16-224" else ("logits",)
+    document = judged(script(source, tmp_path / "a.onnx", names), source)
+    (graph,) = document.graphs
+    assert document.passed
+    assert row_of(document).status == "passed"
+    assert {one.output: one.how for one in graph.outputs} == dict.fromkeys(names, "by value")
+    assert (graph.input, graph.layout, graph.dtype, graph.levels) == (
+        "images",
+        "NCHW",
+        "float32",
+        "normalised",
+    )
+    assert (graph.size, graph.batch) == (source.image_size, None)
+    assert document.manifest is None
+    assert [check.detail for check in document.checks if check.name == "a.onnx: exact GELU"] == [
+        f"all {source.network.gelus} GELUs are exact"
+    ]
+
+
+def test_the_outputs_of_a_graph_are_compared_as_vconvs_own_are(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    row = row_of(judged(script(source, tmp_path / "a.onnx", ("a", "b")), source))
+    assert set(row.outputs) == {"pooled", "cls", "patches", "last_hidden_state"}
+    assert all(one.vector_relative_error < 1e-5 for one in row.outputs.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "fault"),
+    [
+        (DINOV2, tanh_gelus, "activation"),
+        (DINOV3, tanh_gelus, "activation"),
+        (DINOV2, reversed_channels, "channel order"),
+        (DINOV3, reversed_channels, "channel order"),
+        (DINOV2, exchanged_blocks, "weights"),
+        (DINOV3, exchanged_blocks, "weights"),
+        (DINOV2, bilinear_positions, "position embedding"),
+        (DINOV3, nearer_positions, "position embedding"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_broken_graph_fails_and_its_fault_is_named(
+    sourced: Sourced, tmp_path: Path, name: str, change: Callable[[nn.Module], None], fault: str
+) -> None:
+    source = sourced(name)
+    # Of images of its own size, a DINOv2 resamples nothing.
+    sides = [side + 2 * source.network.numbers.patch for side in source.image_size]
+    path = script(source, tmp_path / "a.onnx", change=change, images=torch.randn(1, 3, *sides))
+    document = judged(path, source)
+    assert (document.status, document.passed) == (Status.FAILED, False)
+    assert document.diagnosis[0].fault == fault
+
+
+def test_a_stock_graph_of_dinov3_has_the_librarys_periods(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV3)
+    document = judged(script(source, tmp_path / "a.onnx"), source, periods="authors")
+    assert [row.fault for row in document.diagnosis] == ["rope periods"]
+
+
+def test_levels_and_channels_last_are_found_out(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    mean, deviation = (torch.tensor(one).view(1, -1, 1, 1) for one in normalisation(source.folder))
+
+    def before(images: Tensor) -> Tensor:
+        return (images.permute(0, 3, 1, 2).float() / 255 - mean) / deviation
+
+    images = torch.zeros(1, *source.image_size, 3, dtype=torch.uint8)
+    document = judged(script(source, tmp_path / "a.onnx", before=before, images=images), source)
+    (graph,) = document.graphs
+    assert (graph.layout, graph.dtype, graph.levels) == ("NHWC", "uint8", "0 to 255")
+    assert document.passed
+
+
+def test_grey_levels_from_0_to_1_are_found_out(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    mean, deviation = (torch.tensor(one).view(1, -1, 1, 1) for one in normalisation(source.folder))
+    path = script(source, tmp_path / "a.onnx", before=lambda images: (images - mean) / deviation)
+    document = judged(path, source)
+    assert document.graphs[0].levels == "0 to 1"
+    assert document.passed
+
+
+def _before_the_norm(model: nn.Module) -> None:
+    norm = getattr(model, "layernorm", None) or model.norm
+    norm.forward = lambda tokens: tokens  # type: ignore[union-attr]
+
+
+def test_tokens_without_the_final_norm_are_told_apart(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    path = script(
+        source,
+        tmp_path / "a.onnx",
+        ("x",),
+        change=_before_the_norm,
+        read=lambda found: found.last_hidden_state,
+    )
+    document = judged(path, source)
+    assert document.graphs[0].outputs[0].reading == "last_hidden_state, without the final norm"
+    assert document.diagnosis[0].fault == "final norm"
+    assert not document.passed
+
+
+def test_another_pooling_is_told_apart_and_accepted_if_it_is_stated(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+
+    def mean(found: Any) -> Tensor:
+        return found.last_hidden_state[:, 1:].mean(dim=1)  # type: ignore[no-any-return]
+
+    path = script(source, tmp_path / "a.onnx", ("embedding",), read=mean)
+    document = judged(path, source)
+    assert document.graphs[0].outputs[0].reading == "mean of the patches"
+    assert (document.passed, document.diagnosis[0].fault) == (False, "pooling")
+    (tmp_path / "a.vconv.toml").write_text('[outputs]\n"mean of the patches" = "embedding"\n')
+    stated = judged(path, source)
+    assert (stated.passed, stated.graphs[0].stated) == (True, True)
+    assert list(row_of(stated).outputs) == ["mean of the patches"]
+
+
+def test_patches_as_a_map_are_read(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    rows = source.image_size[0] // source.network.numbers.patch
+
+    def as_map(found: Any) -> Tensor:
+        patches = found.last_hidden_state[:, 1:]
+        return patches.transpose(1, 2).unflatten(2, (rows, rows))  # type: ignore[no-any-return]
+
+    document = judged(script(source, tmp_path / "a.onnx", ("features",), read=as_map), source)
+    assert [(one.reading, one.form) for one in document.graphs[0].outputs] == [("patches", "map")]
+    assert document.passed
+
+
+def test_a_fixed_batch_is_kept(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    document = judged(script(source, tmp_path / "a.onnx", batch=False), source)
+    assert (document.graphs[0].batch, row_of(document).batches) == (2, (2,))
+    assert document.passed
+
+
+def test_a_graph_of_another_size_is_judged_at_its_size(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    side = source.image_size[0] + 2 * source.network.numbers.patch
+    path = script(source, tmp_path / "a.onnx", images=torch.randn(1, 3, side, side))
+    document = judged(path, source)
+    assert document.graphs[0].size == (side, side)
+    assert document.passed
+
+
+def in_half(path: Path, target: Path) -> Path:
+    """Write a copy of a graph whose weights are float16, widened where they are used."""
+    model = onnx.load(path)
+    widened = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype("f2"), f"{tensor.name}_half")
+            widened.append(helper.make_node("Cast", [half.name], [tensor.name], to=TensorProto.FLOAT))
+            tensor.CopyFrom(half)
+    nodes = [*widened, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, target)
+    return target
+
+
+def test_a_folder_of_a_hub_is_judged_graph_by_graph(sourced: Sourced, tmp_path: Path) -> None:
+    source, hub = sourced(DINOV2), tmp_path / "hub"
+    path = script(source, hub / "onnx" / "model.onnx")
+    in_half(path, hub / "onnx" / "model_fp16.onnx")
+    document = judged(hub, source)
+    assert [(graph.path.rpartition("/")[2], graph.precision) for graph in document.graphs] == [
+        ("model.onnx", "fp32"),
+        ("model_fp16.onnx", "fp16"),
+    ]
+    rows = {row.variant: row for row in document.variants}
+    assert rows["model"].status == "passed"
+    # ONNX Runtime computes such a graph in float32, which says nothing of float16.
+    assert (rows["model_fp16"].status, rows["model_fp16"].reason) == ("skipped", "engine computes fp32")
+    weights = [check.detail for check in document.checks if check.name == "model_fp16.onnx: weights"]
+    assert weights[0].startswith("all ")
+
+
+def refused(path: Path, source: Source, **options: Any) -> str:
+    """Return the one line of the error that a graph gives."""
+    with pytest.raises(InputError) as caught:
+        judged(path, source, **options)
+    return str(caught.value)
+
+
+def test_a_graph_with_a_second_input_is_refused(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    model = onnx.load(script(source, tmp_path / "a.onnx"))
+    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.BOOL, ["batch", 4]))
+    onnx.save(model, tmp_path / "b.onnx")
+    assert "does not take images alone | got inputs images" in refused(tmp_path / "b.onnx", source)
+
+
+def test_weights_outside_of_the_folder_are_not_read(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    model = onnx.load(script(source, tmp_path / "in" / "a.onnx"))
+    onnx.save(
+        model, tmp_path / "in" / "b.onnx", save_as_external_data=True, location="b.data", size_threshold=0
+    )
+    assert judged(tmp_path / "in" / "b.onnx", source).passed
+    shutil.move(tmp_path / "in" / "b.data", tmp_path / "b.data")
+    assert "because of its external data | got b.data cannot be read" in refused(
+        tmp_path / "in" / "b.onnx", source
+    )
+    outside = onnx.load(tmp_path / "in" / "b.onnx", load_external_data=False)
+    for tensor in outside.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../b.data"
+    onnx.save(outside, tmp_path / "in" / "c.onnx")
+    assert "outside of the folder" in refused(tmp_path / "in" / "c.onnx", source)
+
+
+def test_without_against_a_graph_is_refused(sourced: Sourced, tmp_path: Path) -> None:
+    path = script(sourced(DINOV2), tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="says nothing of its original .* add --against"):
+        vconv.validate(path)
+
+
+@pytest.mark.parametrize("system", [DINOV3], indirect=True)
+def test_an_artifact_is_not_judged_against_another(small_artifact: Path) -> None:
+    with pytest.raises(InputError, match="--against is for graphs of other exporters"):
+        vconv.validate(small_artifact, against=small_artifact)
+
+
+@pytest.mark.parametrize("system", [DINOV3], indirect=True)
+def test_an_artifacts_own_graph_is_judged_by_the_artifact(small_artifact: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "taken"
+    folder.mkdir()
+    for name in ("model.onnx", "model.safetensors"):
+        shutil.copy(small_artifact / name, folder)
+    document = vconv.validate(
+        folder / "model.onnx", against=small_artifact, quick=True, budget=0.05, reports=tmp_path / "r"
+    )
+    assert document.passed
+    assert document.graphs[0].producer.startswith("vconv")
+
+
+def test_on_the_command_line_the_report_is_drawn_and_saved(
+    sourced: Sourced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = sourced(DINOV2)
+    path = script(source, tmp_path / "a.onnx", change=tanh_gelus)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["validate", str(path), "--against", str(source.folder), "--quick", "--budget", "0.05"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1, done.output
+    for words in ("takes images: NCHW float32, normalised", "diagnosis: activation", "expected 3 exact"):
+        assert words in " ".join(done.output.split())
+    (saved,) = (tmp_path / "reports").glob("*-validate.json")
+    assert json.loads(saved.read_text())["graphs"][0]["outputs"][0]["reading"] == "last_hidden_state"
+    assert "The graphs that were judged" in saved.with_suffix(".html").read_text()

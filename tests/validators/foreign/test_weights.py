@@ -1,0 +1,127 @@
+"""Weights that are found again by their content, in graphs made by hand of an original's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file
+
+from vconv.catalog.systems import SYSTEMS, miniature
+from vconv.convert.sources.base import Source
+from vconv.convert.sources.table import Request, open_source
+from vconv.types import WEIGHTS_FILE, Array, Check, Status
+from vconv.validators.foreign.graph_file import open_file
+from vconv.validators.foreign.weights import check_weights, find, misplaced
+
+Tensors = dict[str, Array]
+QUERY, KEY, VALUE = (
+    f"encoder.layer.0.attention.attention.{part}.weight" for part in ("query", "key", "value")
+)
+POSITIONS = "embeddings.position_embeddings"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    folder = tmp_path_factory.mktemp("source")
+    return open_source(Request(miniature(SYSTEMS["dinov2-large"]), "synthetic:1"), folder)
+
+
+@pytest.fixture
+def tensors(source: Source) -> Tensors:
+    """The original's tensors, in the order in which its blocks use them."""
+    found = load_file(source.folder / WEIGHTS_FILE)
+    unused = source.network.unused
+    return {name: value for name, value in found.items() if name not in unused}
+
+
+def written(tensors: Tensors, path: Path, external: bool = False) -> Path:
+    """Write a graph that reads each tensor once, in order."""
+    constants = [
+        numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in tensors.items()
+    ]
+    nodes = [
+        helper.make_node("ReduceSum", [name], [f"sum_{place}"], keepdims=0)
+        for place, name in enumerate(tensors)
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 56, 56])
+    last = helper.make_tensor_value_info(f"sum_{len(tensors) - 1}", TensorProto.FLOAT, [])
+    graph = helper.make_graph(nodes, "g", [images], [last], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    onnx.save(model, path, save_as_external_data=external, location="weights.bin", size_threshold=0)
+    return path
+
+
+def checked(source: Source, path: Path) -> Check:
+    graph = open_file(path)
+    found = find(graph, source.network, source.original)
+    return check_weights(graph, found, source.network, source.original)
+
+
+def renamed(tensors: Tensors) -> Iterator[tuple[str, Array]]:
+    for place, value in enumerate(tensors.values()):
+        yield f"onnx::MatMul_{place}", value.T if value.ndim == 2 else value
+
+
+@pytest.mark.parametrize("external", [False, True], ids=("inside", "beside"))
+def test_renamed_and_transposed_weights_are_found(
+    source: Source, tensors: Tensors, tmp_path: Path, external: bool
+) -> None:
+    check = checked(source, written(dict(renamed(tensors)), tmp_path / "a.onnx", external))
+    assert check.status is Status.PASSED, check.detail
+
+
+def test_joined_and_divided_weights_are_found(source: Source, tensors: Tensors, tmp_path: Path) -> None:
+    joined = np.concatenate([tensors.pop(name) for name in (QUERY, KEY, VALUE)]).T
+    positions = tensors.pop(POSITIONS)
+    tensors = {"qkv": joined, "first": positions[:, :1], "rest": positions[:, 1:], **tensors}
+    check = checked(source, written(tensors, tmp_path / "a.onnx"))
+    assert check.status is Status.PASSED, check.detail
+
+
+def test_float16_weights_are_found(source: Source, tensors: Tensors, tmp_path: Path) -> None:
+    halved = {name: value.astype(np.float16) for name, value in tensors.items()}
+    path = written(halved, tmp_path / "a.onnx")
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(model, path)
+    assert checked(source, path).status is Status.PASSED
+
+
+def test_weights_of_two_blocks_that_are_exchanged_fail(
+    source: Source, tensors: Tensors, tmp_path: Path
+) -> None:
+    for name in [name for name in tensors if ".layer.0." in name]:
+        other = name.replace(".layer.0.", ".layer.2.")
+        tensors[name], tensors[other] = tensors[other], tensors[name]
+    check = checked(source, written(tensors, tmp_path / "a.onnx"))
+    assert (check.status, check.fault) == (Status.FAILED, "weights")
+    assert "of block 2 is used where that of block 0 belongs" in check.detail
+
+
+def test_a_sound_order_is_not_suspected(source: Source, tensors: Tensors, tmp_path: Path) -> None:
+    graph = open_file(written(tensors, tmp_path / "a.onnx"))
+    assert misplaced(graph, find(graph, source.network, source.original)) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [(KEY, "weights"), (POSITIONS, "position embedding")], ids=("key", "positions")
+)
+def test_a_weight_that_differs_a_little_fails_with_its_class(
+    source: Source, tensors: Tensors, tmp_path: Path, name: str, fault: str
+) -> None:
+    tensors[name] = tensors[name] * np.float32(1.001)
+    check = checked(source, written(tensors, tmp_path / "a.onnx"))
+    assert (check.status, check.fault) == (Status.FAILED, fault)
+    assert f"differs from {name} by 1.0e-03" in check.detail
+
+
+def test_a_weight_that_is_nowhere_is_said(source: Source, tensors: Tensors, tmp_path: Path) -> None:
+    del tensors[KEY]
+    check = checked(source, written(tensors, tmp_path / "a.onnx"))
+    assert check.status is Status.SKIPPED
+    assert f"{KEY} is not: folded, or changed" in check.detail
