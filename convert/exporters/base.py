@@ -32,7 +32,7 @@ class Job:
         network: the network in it.
         size: (height, width) of the images.
         target: an empty folder for the graph.
-        environment: the folder of a virtual environment with the exporter, if it needs one of its own.
+        environment: the folder of a virtual environment with the exporter, if it needs a separate one.
         changed: changes the model before it is exported; by default it stays as it is.
     """
 
@@ -78,7 +78,7 @@ class Exporter:
         export: exports a model; returns the graph.
         libraries: the libraries whose models it takes.
         lack: returns what this installation lacks to run it; empty if nothing is missing.
-        separate: whether it runs in a virtual environment of its own, which the user names.
+        separate: whether it runs in a separate virtual environment, which the user names.
         meaning: what it is, in words.
     """
 

@@ -18,7 +18,7 @@ def export(job: Job) -> Path:
     """
     if job.environment is None or not (program := job.environment / "bin" / "optimum-cli").is_file():
         raise ExporterError(
-            "optimum-cli needs a virtual environment of its own",
+            "optimum-cli needs a separate virtual environment",
             got="none" if job.environment is None else f"{job.environment} without bin/optimum-cli",
             expected="a folder with bin/optimum-cli",
             fix="make one with `python -m venv FOLDER` and `FOLDER/bin/pip install optimum-onnx`, and "

@@ -1,6 +1,6 @@
 """What a graph takes, and what its outputs are: stated, or found out by running it.
 
-A graph of another exporter has names of its own. What its input and outputs are is found by running it on the
+A graph of another exporter has other names. What its input and outputs are is found by running it on the
 reference's inputs, and comparing every output with everything that it may be. What is found is part of the
 report; a file beside the graph may state it instead.
 """

@@ -147,7 +147,7 @@ def _counts(name: str, entry: TensorEntry, network: Network) -> bool:
 
 
 def _recognised(constant: Array, known: Mapping[str, list[Weight]]) -> list[list[Weight]]:
-    """Return the weights that may be each part of a constant; empty if it has a part that is none."""
+    """Return the weights that may be each part of a constant; empty if a part is no weight."""
     whole = known.get(_digest(constant))
     if whole:
         return [whole]
