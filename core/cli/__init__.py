@@ -213,13 +213,21 @@ def reference(as_json: bool, **options: Any) -> None:
     "PATH that was exported from a folder or a file.  [default: the sources that export used]",
 )
 @HUB
+@click.option(
+    "--against",
+    type=TEXT,
+    metavar="WHERE",
+    help="What graphs of other exporters are judged by: an artifact, a folder with a checkpoint, or the name "
+    "of a system.  [default: the first artifact]",
+)
 @measuring
 @REPORTS
 @JSON
 def compare(as_json: bool, **options: Any) -> None:
     """Compare and time several artifacts in one run and one table.
 
-    Each PATH is an artifact. All its variants are run.
+    Each PATH is an artifact, of which all variants are run; or a graph of any other exporter, or a folder
+    with such graphs.
     """
     from vconv.cli import render
 

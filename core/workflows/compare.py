@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,17 +18,22 @@ from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.inputs.images import require_seed
 from vconv.surroundings import own_surroundings
-from vconv.types import Say, Status, silent, weights_named
+from vconv.types import Check, Say, Status, silent, weights_named
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import open_limits
+from vconv.validators.foreign.graph_file import is_foreign
 from vconv.validators.latency import ranking
 from vconv.validators.report import comparison, saving
 from vconv.validators.report import log as textlog
 from vconv.validators.report.comparison import ArtifactCheck, Comparison
 from vconv.validators.report.document import MachineLoad
-from vconv.workflows import originals
-from vconv.workflows.checks import check_artifact
+from vconv.validators.validation import Candidate
+from vconv.workflows import foreign, originals
+from vconv.workflows.against import AskedReference, open_against
+from vconv.workflows.checks import CheckedArtifact, check_artifact
+from vconv.workflows.foreign import ForeignGraph
 from vconv.workflows.run_plan import RunPlan, timing_plan
+from vconv.workflows.validate_graphs import DEFAULT_REPORTS
 
 
 @checked_arguments
@@ -37,6 +42,7 @@ def compare(
     paths: Sequence[str | Path],
     weights: str | Path | Sequence[str | Path] | None = None,
     *,
+    against: str | Path | None = None,
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
     profile: str | None = None,
@@ -54,13 +60,15 @@ def compare(
     reports: str | Path | None = None,
     say: Say = silent,
 ) -> Comparison:
-    """Judge and time the variants of several artifacts side by side, in one run.
+    """Judge and time the variants of several artifacts, and graphs of other exporters, in one run.
 
     Args:
-        paths: the artifacts.
+        paths: the artifacts, and graphs or folders of graphs.
         weights: where the originals' weights are: one source for every artifact, in the order of ``paths``;
             or a single one, for every artifact whose manifest does not say where its original is. By
             default, where the manifests say.
+        against: what graphs of other exporters are judged by: see :func:`vconv.validate`; by default the
+            first artifact.
         device: see :func:`vconv.validate`, and likewise the other arguments.
         hf32: see :func:`vconv.validate`.
         profile: see :func:`vconv.validate`.
@@ -92,37 +100,50 @@ def compare(
     trial = RunPlan.on(device, Settings.of(hf32, profile, fusions), engines, precision, capture, log.say)
     limits = open_limits(within)
     require_seed(seed)
-    folders = [Path(path) for path in paths]
-    _refuse_repeated(folders)
+    named_paths = [Path(path) for path in paths]
+    _refuse_repeated(named_paths)
+    folders = [path for path in named_paths if not is_foreign(path)]
+    others = [path for path in named_paths if is_foreign(path)]
     artifacts = [Artifact.open(folder) for folder in folders]
     given = _sources(artifacts, [weights] if isinstance(weights, str | Path) else list(weights or ()))
     for artifact in artifacts:
         limits.require_use(str(artifact), artifact.manifest.outputs)
         artifact.require_weights()
+    if not folders and reports is None:
+        reports = DEFAULT_REPORTS
     saving.probe(*folders, elsewhere=reports)
     with contextlib.ExitStack() as scratches:
-        found = []
-        for artifact, where in zip(artifacts, given, strict=True):
+        compared: list[_Compared] = []
+        for artifact, source in zip(artifacts, given, strict=True):
             log.say(f"examining {artifact}")
             scratch = scratches.enter_context(scratch_folder(log.say))
-            original = partial(originals.live_source, artifact, where, hub, offline, scratch, log.say)
+            original = partial(originals.live_source, artifact, source, hub, offline, scratch, log.say)
             refer = partial(originals.reference, artifact, photographs=(), seed=seed, say=log.say)
-            found.append(check_artifact(artifact, original, refer, log.say))
-        candidates = [candidate for one in found for candidate in trial.candidates(one)]
-        run = validation.run(candidates, limits, plan, log.say)
+            found = check_artifact(artifact, original, refer, log.say)
+            compared.append(_Compared.artifact(found, source, trial.candidates(found)))
+        graphs: list[ForeignGraph] = []
+        if others:
+            scratch = scratches.enter_context(scratch_folder(log.say))
+            asked = AskedReference(*_judge_of(folders, given, weights, against), hub, offline, None, (), seed)
+            judge = open_against(asked, scratch, log.say)
+            graphs = foreign.understood_all(others, judge, trial.devices)
+            label = weights_named(judge.weights, judge.synthetic)
+            compared += [
+                _Compared.graph(one, label, foreign.candidates(one, trial.devices, trial.engines))
+                for one in graphs
+            ]
+        listed = [candidate for one in compared for candidate in one.candidates]
+        run = validation.run(listed, limits, plan, log.say)
     rows = run.rows
     ranked = ranking.rank(rows, run.machine)
     winner, winner_reason = ranking.winner(rows, ranked, [place.name for place in trial.devices])
-    statuses = [
-        saving.whole([row for row in rows if row.artifact == str(one.artifact)], one.checks) for one in found
-    ]
-    status = next((bad for bad in (Status.FAILED, Status.INCOMPLETE) if bad in statuses), Status.PASSED)
-    named = {
-        str(one.artifact): weights_named(
-            originals.weights_used(one.artifact, where), one.artifact.manifest.source.synthetic
-        )
-        for one, where in zip(found, given, strict=True)
+    statuses = {
+        one.label: saving.whole([row for row in rows if row.artifact == one.label], one.checks)
+        for one in compared
     }
+    bad = (Status.FAILED, Status.INCOMPLETE)
+    status = next((one for one in bad if one in statuses.values()), Status.PASSED)
+    named = {one.label: one.weights for one in compared}
     result = Comparison(
         time=saving.now(),
         host=platform.node(),
@@ -132,22 +153,80 @@ def compare(
         **trial.described(),
         weights=named,
         rows=comparison.rows(rows, named),
-        references={str(one.artifact): one.reference_is for one in found},
-        statuses={str(one.artifact): status for one, status in zip(found, statuses, strict=True)},
+        references={one.label: one.reference for one in compared},
+        statuses=statuses,
         checks=tuple(
-            ArtifactCheck(artifact=str(one.artifact), **asdict(check))
-            for one in found
+            ArtifactCheck(artifact=one.label, **asdict(check))
+            for one in compared
             for check in one.checks
             if check.status is not Status.PASSED
         ),
+        graphs=tuple(graph.row() for graph in graphs),
         machine=MachineLoad.model_validate(run.machine),
         ranking=ranked,
         winner=winner,
         winner_reason=winner_reason,
     )
-    for folder in folders if reports is None else folders[:1]:
+    for folder in folders if reports is None else [*folders, Path(reports)][:1]:
         saving.save(folder, result, "compare", log.render_comparison(result), elsewhere=reports)
     return result
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """An artifact, or a graph of another exporter, that is compared.
+
+    Args:
+        label: its path.
+        weights: the label of its weights.
+        reference: the origin of its reference.
+        checks: what was checked besides its outputs.
+        candidates: its variants.
+    """
+
+    label: str
+    weights: str
+    reference: str
+    checks: tuple[Check, ...]
+    candidates: list[Candidate]
+
+    @classmethod
+    def artifact(
+        cls, found: CheckedArtifact, source: str | Path | None, candidates: list[Candidate]
+    ) -> _Compared:
+        used = originals.weights_used(found.artifact, source)
+        label = weights_named(used, found.artifact.manifest.source.synthetic)
+        return cls(str(found.artifact), label, found.reference_is, found.checks, candidates)
+
+    @classmethod
+    def graph(cls, found: ForeignGraph, weights: str, candidates: list[Candidate]) -> _Compared:
+        return cls(str(found.file.path), weights, found.judge.reference.source, found.checks, candidates)
+
+
+def _judge_of(
+    folders: Sequence[Path],
+    given: Sequence[str | Path | None],
+    weights: str | Path | Sequence[str | Path] | None,
+    against: str | Path | None,
+) -> tuple[str | Path, str | Path | None]:
+    """Return what graphs of other exporters are judged by, and where its weights are.
+
+    Raises:
+        InputError: nothing is named, and there is no artifact.
+    """
+    if against is not None:
+        place = next(
+            (one for folder, one in zip(folders, given, strict=True) if folder == Path(against)), None
+        )
+        return against, place or (weights if isinstance(weights, str | Path) else None)
+    if not folders:
+        raise InputError(
+            "it is not known what these graphs are judged by",
+            got="no artifact and no --against",
+            expected="an artifact, a folder with a checkpoint, or the name of a system",
+            fix="add --against, or name an artifact of the same network first",
+        )
+    return folders[0], given[0]
 
 
 def _sources(artifacts: Sequence[Artifact], weights: Sequence[str | Path]) -> list[str | Path | None]:
@@ -174,6 +253,6 @@ def _refuse_repeated(folders: Sequence[Path]) -> None:
         raise InputError(
             "cannot compare these",
             got=f"{' and '.join(twice)}, which is one artifact" if twice else "no artifact",
-            expected="one artifact or more, each once",
+            expected="one artifact or more, or graphs, each once",
             fix="name each path once",
         )

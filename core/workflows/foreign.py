@@ -34,7 +34,7 @@ from vconv.validators.bisect.hypotheses import Explanation, conclude, diagnosis
 from vconv.validators.bisect.localisation import Departure, localise
 from vconv.validators.foreign import contract as contracts
 from vconv.validators.foreign.contract import Contract
-from vconv.validators.foreign.graph_file import GraphFile, external_file, open_file, weights_of
+from vconv.validators.foreign.graph_file import GraphFile, external_file, find_graphs, open_file, weights_of
 from vconv.validators.foreign.rules import check_rules
 from vconv.validators.foreign.statement import read_statement
 from vconv.validators.foreign.weights import Found, check_weights
@@ -145,6 +145,13 @@ def understood(path: Path, name: str, against: Against, npu: bool) -> ForeignGra
     judged = check_weights(file, weights, judge.network, judge.originals)
     checks = (*check_rules(file, judge.network, npu), judged)
     return ForeignGraph(name, file, found, judge, weights, checks)
+
+
+def understood_all(paths: Sequence[Path], against: Against, devices: Sequence[Device]) -> list[ForeignGraph]:
+    """Read the graphs of paths, each a graph or a folder of graphs: see :func:`understood`."""
+    files = [file for path in paths for file in find_graphs(path)]
+    names, npu = names_of(files), any(device.kind in ("npu", "npu-sim") for device in devices)
+    return [understood(file, names[file], against, npu) for file in files]
 
 
 def _batch(image: TensorRecord) -> int | None:

@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 from vconv.types import Status
 from vconv.validators.accuracy.metrics import METRICS
-from vconv.validators.report.document import CheckRow, LimitsUsed, MachineLoad, Ranking, Setting, Winner
+from vconv.validators.report.document import (
+    CheckRow,
+    GraphRow,
+    LimitsUsed,
+    MachineLoad,
+    Ranking,
+    Setting,
+    Winner,
+)
 from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Moment
 from vconv.validators.report.rows import OutputRow, VariantRow, VerdictRow
 
@@ -38,7 +46,8 @@ class ArtifactCheck(CheckRow):
 class Comparison(Document):
     """The report of a comparison, with the fields of its JSON file.
 
-    ``weights``, ``references`` and ``statuses`` have one entry per artifact. ``winner`` is None if no variant
+    ``weights``, ``references`` and ``statuses`` have one entry per artifact, and one per graph of another
+    exporter; ``graphs`` describes these. ``winner`` is None if no variant
     won; ``winner_reason`` then gives the reason.
     """
 
@@ -56,6 +65,7 @@ class Comparison(Document):
     references: FrozenMapping[str]
     statuses: FrozenMapping[Status]
     checks: tuple[ArtifactCheck, ...]
+    graphs: tuple[GraphRow, ...] = ()
     machine: MachineLoad
     ranking: Ranking
     winner: Winner | None

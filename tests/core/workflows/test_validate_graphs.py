@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import vconv
+from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, miniature
 from vconv.cli import main
 from vconv.convert.sources.base import Source
@@ -324,3 +325,22 @@ def test_on_the_command_line_the_report_is_drawn_and_saved(
     (saved,) = (tmp_path / "reports").glob("*-validate.json")
     assert json.loads(saved.read_text())["graphs"][0]["outputs"][0]["reading"] == "last_hidden_state"
     assert "The graphs that were judged" in saved.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize("system", [DINOV3], indirect=True)
+def test_an_artifact_and_graphs_are_compared_in_one_table(small_artifact: Path, tmp_path: Path) -> None:
+    network = Artifact.open(small_artifact)
+    folder = tmp_path / "source"
+    folder.mkdir()
+    system = miniature(SYSTEMS[DINOV3])
+    source = open_source(Request(system, f"synthetic:{network.manifest.source.identity}"), folder)
+    stock = script(source, tmp_path / "stock.onnx")
+    document = vconv.compare([small_artifact, stock], quick=True, budget=0.05, reports=tmp_path / "r")
+    statuses = {Path(path).name: str(status) for path, status in document.statuses.items()}
+    assert statuses == {small_artifact.name: "passed", "stock.onnx": "failed"}
+    assert {row.artifact for row in document.rows} == {str(small_artifact), str(stock)}
+    assert [graph.path for graph in document.graphs] == [str(stock)]
+    alone = vconv.compare([stock], against=small_artifact, quick=True, budget=0.05, reports=tmp_path / "r")
+    assert [row.variant for row in alone.rows] == ["stock"]
+    with pytest.raises(InputError, match="it is not known what these graphs are judged by"):
+        vconv.compare([stock], reports=tmp_path / "r")
