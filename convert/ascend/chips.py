@@ -87,11 +87,6 @@ class Chip:
     greatest_gears: int = 100
 
     @property
-    def saturates(self) -> bool:
-        """Whether an overflow gives a finite number by default, so that no check for Inf or NaN finds it."""
-        return self.overflow == "saturates"
-
-    @property
     def default_precision(self) -> str:
         """The value of --om-precision that is nearest to float32."""
         return ORIGIN if self.fp32_convolutions and self.fp32_products else CUBE_FP16

@@ -15,9 +15,12 @@ import onnx_ir as ir
 
 from vconv.convert.ascend.fusions.base import Match
 from vconv.convert.ascend.fusions.table import FUSIONS, GELU
+from vconv.convert.graphs.inferred_types import typed
 
 _CUBIC = 0.044715
 """The factor of x^3 in the tanh form of GELU (Hendrycks and Gimpel, 2016, section 2)."""
+_LEAST_HALF = 2.0**-24
+"""The float16 number of the bits 1."""
 
 
 class _Writer:
@@ -56,15 +59,22 @@ def _tanh_gelu(write: _Writer, match: Match) -> ir.Value:
 
 def _narrow_norm(write: _Writer, match: Match) -> ir.Value:
     """Round what the norm gives to the type of the sum that it is fused with."""
-    summed, _, norm = match.nodes
+    summed, *_, norm = match.nodes
     narrow = summed.outputs[0].dtype
     assert narrow is not None
     return write("Cast", write("Cast", write.copy(norm), to=int(narrow)), to=int(ir.DataType.FLOAT))
 
 
+def _shrunk_norm(write: _Writer, match: Match) -> ir.Value:
+    """Multiply by the float16 number of the bits 1, which stands for the scale that is missing."""
+    scale = write("Cast", _LEAST_HALF, to=int(ir.DataType.FLOAT16))
+    return write("Mul", write.copy(match.nodes[-1]), scale)
+
+
 IMITATIONS: Mapping[str, Callable[[_Writer, Match], ir.Value]] = {
     GELU: _tanh_gelu,
     "AddLayerNorm": _narrow_norm,
+    "LayerNorm": _shrunk_norm,
 }
 """By operator of CANN that a pass puts in: writes nodes that compute what it computes."""
 
@@ -78,7 +88,7 @@ def fused(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     Returns:
         The new graph, with the same references to its weights, and how many places were replaced.
     """
-    made = ir.from_proto(model)
+    made = typed(ir.from_proto(model))
     count = 0
     for fusion in FUSIONS.values():
         for match in [one for one in fusion.find(made) if one.effect.harmful]:

@@ -22,8 +22,8 @@ _SECTIONS = ("graph_fusion", "ub_fusion")
 
 
 def switched_off() -> list[str]:
-    """List the passes that can change a result or a precision."""
-    return [name for name, fusion in FUSIONS.items() if fusion.worst.harmful]
+    """List the passes that can change a result or a precision of a graph that is compiled."""
+    return [name for name, fusion in FUSIONS.items() if fusion.off]
 
 
 def switch_file() -> str:
@@ -75,5 +75,5 @@ def _graphs(document: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def harmful_effects(found: Mapping[str, int]) -> dict[str, int]:
-    """Keep the passes that can change a result or a precision."""
-    return {name: count for name, count in found.items() if name in FUSIONS and FUSIONS[name].worst.harmful}
+    """Keep the passes that the switch file turns off."""
+    return {name: count for name, count in found.items() if name in FUSIONS and FUSIONS[name].off}

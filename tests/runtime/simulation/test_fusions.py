@@ -89,7 +89,34 @@ def test_a_norm_of_a_float16_sum_gives_float16() -> None:
 
 def test_every_operator_of_a_harmful_pass_is_imitated() -> None:
     assert {fusion.becomes for fusion in FUSIONS.values()} >= set(IMITATIONS)
-    assert set(IMITATIONS) == {"Gelu", "AddLayerNorm"}
+    assert set(IMITATIONS) == {"Gelu", "AddLayerNorm", "LayerNorm"}
+
+
+def test_a_float16_norm_without_a_scale_is_multiplied_by_the_number_of_the_bits_1() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float16[3, 8] x) => (float16[3, 8] y)
+        {
+            two = Constant<value = float {2.0}>()
+            tiny = Constant<value = float {0.001}>()
+            epsilon = Cast<to = 10>(tiny)
+            mean = ReduceMean<axes = [-1]>(x)
+            centred = Sub(x, mean)
+            squares = Pow(centred, two)
+            variance = ReduceMean<axes = [-1]>(squares)
+            added = Add(variance, epsilon)
+            root = Sqrt(added)
+            y = Div(centred, root)
+        }
+    """
+    model = onnx.parser.parse_model(text)
+    half = X.astype(np.float16)
+    made, count = fused(model)
+    (before,), (after,) = run(model, x=half), run(made, x=half)
+    assert count == 1
+    least = np.array([1], np.uint16).view(np.float16)
+    np.testing.assert_array_equal(after, before * least)
+    assert np.abs(before).max() > 1 > 1e-6 > np.abs(after).max() > 0
 
 
 def test_fusions_are_a_cause_of_their_own() -> None:
