@@ -57,6 +57,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "dataset",
         "seed",
         "reference",
+        "beside",
         "pool",
         "periods",
         "positions",
