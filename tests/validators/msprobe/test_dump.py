@@ -1,4 +1,4 @@
-"""What is written for both sides, read as msprobe reads it: by a stand-in in tests/support/msprobe_reader.py."""
+"""What is written for both sides, read by a stand-in for msprobe: tests/support/msprobe_reader.py."""
 
 from __future__ import annotations
 
