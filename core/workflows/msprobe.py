@@ -26,11 +26,12 @@ from vconv.errors import ArtifactError, InputError, UnknownNameError
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.runnable import require_bounds
-from vconv.runtime.engines.table import graph_engines
+from vconv.runtime.engines.table import find_engine, usual_engine
+from vconv.runtime.engines.variants import DEFAULT_VARIANT
 from vconv.runtime.inputs.images import open_images, require_seed
 from vconv.runtime.stages.pieces import value_sizes
 from vconv.surroundings import own_surroundings
-from vconv.types import Array, Say, Status, silent
+from vconv.types import GRAPHS, Array, Say, Status, silent
 from vconv.validators.checks.integrity import verify_files
 from vconv.validators.msprobe import beside as side
 from vconv.validators.msprobe import mapping, readme, table
@@ -40,7 +41,9 @@ from vconv.workflows import originals
 
 KINDS = ("cpu", "npu-sim")
 """Devices: on the CPU only the golden side is written; the simulated NPU adds the target side."""
-NPU_GRAPH = "onnx-fp32-npu"
+NPU_GRAPH = next(graph.name for graph in GRAPHS if graph.for_npu)
+COMPILED = f"{atc.FOLDER}/{atc.GRAPH_FILE}"
+"""The graph for ATC, which an artifact has if its offline model was not compiled at export."""
 IMAGES = 2
 """How many images a graph for any batch gets."""
 MARK_FILE = "msprobe.json"
@@ -155,9 +158,8 @@ def msprobe(
             pairs = side.beside(found.rows, theirs, order)
             side.write(folder / BESIDE, pairs)
             document["beside"] = [asdict(pair) for pair in pairs]
-        facts = Facts(
-            artifact.folder.absolute(), graph, target, record.offline is not None, found is not None
-        )
+        models = [artifact.path(one).absolute() for one in made.variants if one.offline is not None]
+        facts = Facts(graph.absolute(), target, models[0] if models else None, found is not None)
         document["commands"] = {name: list(words) for name, words in readme.commands(facts).items()}
         (folder / readme.FILE).write_text(readme.text(facts, document))
         _write_mark(folder, document)
@@ -177,24 +179,28 @@ def _place(device: str, settings: Settings) -> Device:
 
 
 def _graph(artifact: Artifact, variant: str | None) -> tuple[VariantRecord, Path]:
-    """Return the graph to run, and its record; of an offline model, the graph that is compiled."""
-    compiled = artifact.folder / atc.FOLDER / atc.GRAPH_FILE
-    graphs = {}
+    """Return the graph to run, and its record; of an offline model, the graph with weights for ATC.
+
+    Raises:
+        UnknownNameError: there is no such graph.
+        ArtifactError: the artifact has no weights.
+        EngineError: the graph breaks a bound.
+    """
+    graphs, chosen = {}, variant or NPU_GRAPH
     for record in artifact.manifest.variants:
-        if record.offline is not None:
-            if compiled.is_file():
-                graphs[record.variant] = (record, compiled)
-        elif record.graph is not None and not record.contract.preprocessing:
-            graphs[record.variant] = (record, artifact.path(record))
-    offline = [name for name, (record, _) in graphs.items() if record.offline is not None]
-    chosen = variant or (offline[0] if offline else NPU_GRAPH)
+        path = artifact.path(record) if record.offline is None else artifact.folder / COMPILED
+        if record.graph is not None and not record.contract.preprocessing and path.is_file():
+            graphs[record.variant] = (record, path)
+        if record.offline is not None and variant is None:
+            # ATC does not keep its graph. With gears it compiled the graph for any batch.
+            gears = record.offline.gears or record.offline.gears_size
+            chosen = record.variant if path.is_file() else DEFAULT_VARIANT if gears else NPU_GRAPH
     if chosen not in graphs:
         raise UnknownNameError("graph", chosen, graphs, fix="choose one of those, or leave --variant out")
     record, path = graphs[chosen]
-    if record.weights is not None and record.offline is None:
+    if record.offline is None:
         artifact.require_weights()
-    domains = next(iter(graph_engines().values())).domains
-    require_bounds(path, record, domains, count=False)
+    require_bounds(path, record, find_engine(usual_engine()).domains, count=False)
     return record, path
 
 

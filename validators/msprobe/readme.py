@@ -19,24 +19,22 @@ class Facts:
     """What the commands depend on.
 
     Args:
-        artifact: the artifact's folder.
-        graph: the graph's file.
-        folder: the folder for msprobe.
-        offline: whether the graph is that of an offline model.
+        graph: the absolute path of the graph.
+        folder: the absolute path of the folder for msprobe.
+        model: that of the artifact's offline model, which may have to be made first; None if it has none.
         target: whether the folder has a target side.
     """
 
-    artifact: Path
     graph: Path
     folder: Path
-    offline: bool
+    model: Path | None
     target: bool
 
 
 def commands(facts: Facts) -> dict[str, Sequence[str]]:
     """Return the commands, as words, by what they are for."""
     here, results = facts.folder, f"{facts.folder}-results"
-    om = str(facts.artifact / "om" / "model.om") if facts.offline else "MODEL.om"
+    om = str(facts.model or "MODEL.om")
     golden = ("-gp", f"{here}/golden")
     compare = ("msprobe", "compare", "-m")
     found: dict[str, Sequence[str]] = {"results": ("mkdir", "-m", "750", results)}
@@ -44,7 +42,7 @@ def commands(facts: Facts) -> dict[str, Sequence[str]]:
         simulated = ("-tp", f"{here}/target", *golden, "-fr", f"{here}/operators.json", "-o", results)
         found["simulated"] = (*compare, "offline_data", *simulated)
     dump = ("-tp", "NPU_DUMP", *golden, "-fr", "om.json", "-o", results)
-    data, graph = f"{here}/input/input_0.bin", str(facts.graph.absolute())
+    data, graph = f"{here}/input/input_0.bin", str(facts.graph)
     whole = ("-tp", om, "-gp", graph, "--input_data", data, "-ofs", "False", "-o", results)
     return found | {
         "mapping": ("atc", "--mode=1", f"--om={om}", "--json=om.json"),
@@ -92,7 +90,7 @@ def text(facts: Facts, document: Mapping[str, Any]) -> str:
     for name, words in commands(facts).items():
         lines += ["", *_TITLES[name].split("\n")] if _TITLES[name] else []
         lines.append(f"    {shlex.join(words)}")
-    unsafe = [path for path in map(str, (facts.folder, facts.graph.absolute())) if not _SAFE.fullmatch(path)]
+    unsafe = [path for path in map(str, (facts.folder, facts.graph)) if not _SAFE.fullmatch(path)]
     if unsafe:
         lines += ["", "msprobe refuses paths with other characters than letters, digits and _ / . , - ."]
         lines += ["Move this folder, or use a link: " + ", ".join(unsafe)]

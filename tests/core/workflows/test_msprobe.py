@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,18 @@ def test_a_folder_for_msprobe_has_both_sides_and_a_table(
     assert dumped["departs"] == dumped["not_finite"] == []
 
 
+def recorded_outputs(artifact: Path) -> dict[str, Any]:
+    kept = recorded(Artifact.open(artifact))
+    assert kept is not None
+    return dict(kept[1])
+
+
 def test_the_golden_outputs_of_the_graph_are_the_recorded_ones(
     dumped: dict[str, Any], small_artifact: Path, tmp_path: Path
 ) -> None:
-    kept = recorded(Artifact.open(small_artifact))
-    assert kept is not None
     graph = onnx.load(small_artifact / "model.npu.onnx", load_external_data=False).graph
     makers = {node.output[0]: node.name for node in graph.node}
-    for name, expected in kept[1].items():
+    for name, expected in recorded_outputs(small_artifact).items():
         (file,) = (tmp_path / "dumps" / "golden").glob(f"{makers[name]}.0.*.npy")
         np.testing.assert_allclose(np.load(file), expected[:2], rtol=1e-4, atol=1e-4)
 
@@ -111,6 +116,41 @@ def test_on_the_cpu_only_the_golden_side_is_written(small_artifact: Path, tmp_pa
     assert names == ["README.txt", "golden", "input", "msprobe.json"]
     assert (found["graph"], found["simulated"], "rows" in found) == ("model.onnx", False, False)
     assert "target/" not in (tmp_path / "dumps" / "README.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("atc_is_there", "gears", "graph"),
+    [
+        pytest.param(False, (), "om/model.onnx", id="later"),
+        pytest.param(True, (), "model.npu.onnx", id="compiled", marks=pytest.mark.full),
+        pytest.param(True, (1, 2), "model.onnx", id="compiled_with_gears", marks=pytest.mark.full),
+    ],
+)
+def test_the_graph_is_the_one_that_atc_compiles(
+    atc_is_there: bool,
+    gears: tuple[int, ...],
+    graph: str,
+    small_name: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if atc_is_there:
+        request.getfixturevalue("atc")
+    else:
+        monkeypatch.setenv("PATH", os.devnull)
+    artifact = tmp_path / "artifact"
+    vconv.export(small_name, "synthetic:1", artifact, format="om", soc="Ascend910B4", gears=gears)
+    found = vconv.msprobe(artifact, out=tmp_path / "dumps")
+    assert found["graph"] == graph
+    assert f"-tp {artifact}/om/model.om -gp {artifact}/{graph}" in " ".join(
+        found["commands"]["offline_model"]
+    )
+    for name, expected in recorded_outputs(artifact).items():
+        makers = {node.output[0]: node.name for node in onnx.load(artifact / graph).graph.node}
+        (file,) = (tmp_path / "dumps" / "golden").glob(f"{makers[name]}.0.*.npy")
+        value = np.load(file)
+        np.testing.assert_allclose(value, expected[: len(value)], rtol=1e-4, atol=1e-4)
 
 
 def test_tables_of_msprobe_are_set_beside_ours(
