@@ -13,11 +13,8 @@ are STAND-INS: they hand over the mapping and the dumps that vconv wrote.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+from msprobe_parts.offline_model import run_offline_model
+from msprobe_parts.tool import MsProbe, installed, lines
 from onnx import numpy_helper
 from record import finish
 
@@ -42,83 +41,8 @@ ROOT = Path(__file__).parents[1]
 WITH_FUSIONS = "dinov3-vits16"
 SYSTEMS = {WITH_FUSIONS: None, "dinov2-small": "224,224", "timm/vit_tiny_patch16_224": None}
 """System -> the size of its images, if not that of its image processor."""
-GREATEST_RELATIVE, LEAST_SHOWN = 1e-4, 1.5e-6
-"""How far a figure may be from msprobe's: relatively, for sums in float32; or by about one printed digit."""
-LAST_COLUMNS = """
-import pathlib, sys
-import msprobe
-sys.path.insert(0, str(pathlib.Path(msprobe.__file__).parent / "msaccucmp"))
-from msprobe.infer.offline.compare.msquickcmp.cmp_process import _append_column_to_csv
-_append_column_to_csv(sys.argv[1], sys.argv[2].split(","))
-"""
-"""Adds the last three columns, which msprobe adds in the mode offline_model alone, by its own function."""
-STANDIN_ATC = """#!{python}
-# A STAND-IN for atc: it copies a mapping that vconv wrote.
-import pathlib, shutil, sys
-for word in sys.argv:
-    if word.startswith("--json="):
-        pathlib.Path(word[7:]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy("{mapping}", word[7:])
-"""
-STANDIN_AIS_BENCH = """# A STAND-IN for ais_bench: it copies dumps that vconv wrote.
-import pathlib, shutil, sys
-import numpy as np
-out = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
-place = out / "20261130110000" / "0" / "model" / "1" / "0"
-place.mkdir(parents=True, mode=0o750)
-for path in pathlib.Path("{folder}", "target").iterdir():
-    shutil.copy(path, place)
-results = out / "2026_11_30-11_00_00"
-results.mkdir(mode=0o750)
-for number, path in enumerate({outputs}):
-    np.load(path).tofile(results / f"model_{{number}}.bin")
-"""
-
-
-class MsProbe:
-    """An installed msprobe.
-
-    Args:
-        python: its Python.
-        scratch: a folder for its results.
-    """
-
-    def __init__(self, python: Path, scratch: Path) -> None:
-        self.python, self.scratch, self._count = python, scratch, 0
-
-    def version(self) -> str:
-        """Return the versions of msprobe and of its ONNX Runtime."""
-        code = "from importlib.metadata import version as v; print(v('mindstudio-probe'), v('onnxruntime'))"
-        return self.run([str(self.python), "-c", code]).strip()
-
-    def run(self, command: list[str], **variables: str) -> str:
-        """Run a command with msprobe on its path; end with what it printed if it fails."""
-        path = f"{self.python.parent}:{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, **variables}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=self.scratch)
-        if done.returncode:
-            sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        return done.stdout
-
-    def folder(self) -> Path:
-        """Make an empty folder for results, which msprobe wants to exist."""
-        self._count += 1
-        made = self.scratch / f"results{self._count}"
-        made.mkdir(mode=0o750)
-        return made
-
-    def table(self, folder: Path, output_nodes: list[str]) -> list[list[str]]:
-        """Compare what vconv wrote into a folder; return the lines of msprobe's table."""
-        results = self.folder()
-        sides = ["-tp", f"{folder}/target", "-gp", f"{folder}/golden", "-fr", f"{folder}/operators.json"]
-        self.run(["msprobe", "compare", "-m", "offline_data", *sides, "-o", str(results)])
-        self.run([str(self.python), "-c", LAST_COLUMNS, str(results), ",".join(output_nodes)])
-        return lines(next(results.glob("result_*.csv")))
-
-
-def lines(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
-        return list(csv.reader(file))
+GREATEST_RELATIVE, LEAST_SHOWN = 2e-5, 1.5e-6
+"""How far a figure may be from msprobe's: relatively, for sums in float32; or by one in the last digit."""
 
 
 def output_nodes(model: onnx.ModelProto) -> list[str]:
@@ -127,7 +51,10 @@ def output_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def agreement(ours: list[list[str]], theirs: list[list[str]]) -> dict[str, Any]:
-    """Compare two tables cell by cell; figures that differ are listed by column."""
+    """Compare two tables cell by cell; figures that differ are listed by column.
+
+    ``greatest_relative`` is of those that differ by more than one in the last digit.
+    """
     columns: dict[str, Any] = {}
     wrong = [] if ours[0] == theirs[0] and len(ours) == len(theirs) else ["headers or numbers of rows differ"]
     for mine, other in zip(ours[1:], theirs[1:], strict=False):
@@ -140,12 +67,13 @@ def agreement(ours: list[list[str]], theirs: list[list[str]]) -> dict[str, Any]:
                 wrong.append(f"{name} of {mine[2]}: {cell}, msprobe {there}")
                 continue
             relative = apart / abs(float(there)) if float(there) else 0.0
-            if apart > LEAST_SHOWN and not relative <= GREATEST_RELATIVE:
-                wrong.append(f"{name} of {mine[2]}: {cell}, msprobe {there}")
             found = columns.setdefault(name, {"cells": 0, "greatest": 0.0, "greatest_relative": 0.0})
             found["cells"] += 1
             found["greatest"] = max(found["greatest"], apart)
-            found["greatest_relative"] = max(found["greatest_relative"], relative)
+            if apart > LEAST_SHOWN:  # by more than one in the last digit
+                found["greatest_relative"] = max(found["greatest_relative"], relative)
+                if not relative <= GREATEST_RELATIVE:
+                    wrong.append(f"{name} of {mine[2]}: {cell}, msprobe {there}")
     return {"rows": len(ours) - 1, "cells": sum(map(len, ours[1:])), "differing": columns, "wrong": wrong}
 
 
@@ -201,6 +129,17 @@ def _key(path: Path) -> str:
     return path.name.rsplit(".", 2)[0]
 
 
+def by_offline_model(probe: MsProbe, artifact: Path, folder: Path) -> dict[str, Any]:
+    """Compare our table with that of the mode offline_model, whose target side is that of the folder."""
+    path = run_offline_model(probe, artifact / "model.npu.onnx", folder)
+    # Its mapping has one operator more, the outputs of the model, of which there is no dump.
+    theirs = [line for line in lines(path) if line[1] != "NetOutput"]
+    ours = lines(next(folder.glob("result_*.csv")))
+    pairs = vconv.msprobe(artifact, out=f"{folder}-beside", device="npu-sim", beside=path)["beside"]
+    found = sorted({pair["found"] for pair in pairs})
+    return {"standins": ["atc", "ais_bench"], **agreement(ours, theirs), "beside": [len(pairs), *found]}
+
+
 def with_one_disturbed(probe: MsProbe, artifact: Path, folder: Path) -> dict[str, Any]:
     """Let one operator of the target be wrong, and see which ones each table calls a precision error."""
     real, name = dump.every_value, "node_linear_20"
@@ -238,70 +177,6 @@ def with_difficult_names(probe: MsProbe, folder: Path) -> dict[str, Any]:
         if {*node.output} & {value.name for value in subject.model.graph.output}
     ]
     return agreement(lines(folder / "result.csv"), probe.table(folder, nodes))
-
-
-def by_offline_model(probe: MsProbe, artifact: Path, folder: Path) -> dict[str, Any]:
-    """Run `msprobe compare -m offline_model` with stand-ins, on the target side of a folder."""
-    place, results = probe.folder(), probe.folder()
-    graph = artifact / "model.npu.onnx"
-    model = onnx.load(graph, load_external_data=False)
-    makers = {name: node.name for node in model.graph.node for name in node.output}
-    outputs = [next((folder / "golden").glob(f"{makers[one.name]}.0.*")) for one in model.graph.output]
-    _write_mapping(folder, place / "om.json", model, [np.load(path).shape for path in outputs])
-    atc = place / "cann" / "compiler" / "bin" / "atc"
-    atc.parent.mkdir(parents=True, mode=0o750)
-    atc.write_text(STANDIN_ATC.format(python=sys.executable, mapping=place / "om.json"))
-    atc.chmod(0o750)
-    bench = place / "modules" / "ais_bench"
-    bench.mkdir(parents=True)
-    (bench / "__init__.py").touch()
-    code = STANDIN_AIS_BENCH.format(folder=folder, outputs=list(map(str, outputs)))
-    (bench / "__main__.py").write_text(code)
-    (place / "model.om").write_bytes(b"a stand-in for an offline model")
-    shape = ",".join(map(str, np.load(folder / "input" / "input_0.npy").shape))
-    words = ["-tp", f"{place}/model.om", "-gp", str(graph), "--input_shape", f"pixel_values:{shape}"]
-    words += ["--input_data", f"{folder}/input/input_0.bin", "-ofs", "False", "-o", str(results)]
-    variables = {"PYTHONPATH": str(place / "modules"), "ASCEND_TOOLKIT_HOME": str(place / "cann")}
-    probe.run(["msprobe", "compare", "-m", "offline_model", *words], **variables)
-    path = next(results.glob("*/result_*.csv"))
-    # Its mapping has one operator more, the outputs of the model, of which there is no dump.
-    theirs = [line for line in lines(path) if line[1] != "NetOutput"]
-    ours = lines(next(folder.glob("result_*.csv")))
-    pairs = vconv.msprobe(artifact, out=f"{folder}-beside", device="npu-sim", beside=path)["beside"]
-    found = sorted({pair["found"] for pair in pairs})
-    return {"standins": ["atc", "ais_bench"], **agreement(ours, theirs), "beside": [len(pairs), *found]}
-
-
-def _write_mapping(folder: Path, path: Path, model: onnx.ModelProto, shapes: list[Any]) -> None:
-    """Add to a mapping what `offline_model` reads besides: descriptions of the input and the outputs."""
-    found = json.loads((folder / "operators.json").read_text())
-    operators = found["graph"][0]["op"]
-    image = list(np.load(folder / "input" / "input_0.npy").shape)
-    operators[0] |= {
-        "attr": [],
-        "input_desc": [{"dtype": "DT_FLOAT", "shape": {"dim": image}, "layout": "NCHW"}],
-    }
-    makers = {name: (node.name, i) for node in model.graph.node for i, name in enumerate(node.output)}
-    names = [(value.name, *makers[value.name]) for value in model.graph.output]
-    described = [{"dtype": "DT_FLOAT", "shape": {"dim": list(shape)}} for shape in shapes]
-    last = {"name": "NetOutput", "type": "NetOutput", "id": len(operators), "attr": []}
-    operators.append(last | {"input": [f"{node}:{i}" for _, node, i in names], "input_desc": described})
-    given = {"list": {"s": [f"{node}:{i}:{name}" for name, node, i in names]}}
-    command = f"atc --input_shape=pixel_values:{','.join(map(str, image))}"
-    found["attr"] = [
-        {"key": "atc_cmdline", "value": {"s": command}},
-        {"key": "attr_model_out_nodes_name", "value": given},
-    ]
-    path.write_text(json.dumps(found))
-
-
-def installed(scratch: Path) -> Path:
-    """Install msprobe into an environment of its own, and return its Python."""
-    subprocess.run([sys.executable, "-m", "venv", str(scratch / "venv")], check=True)
-    python = scratch / "venv" / "bin" / "python"
-    command = [str(python), "-m", "pip", "install", "-q", "mindstudio-probe", "onnxruntime"]
-    subprocess.run(command, check=True)
-    return python
 
 
 def main() -> None:
