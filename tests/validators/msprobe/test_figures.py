@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vconv.types import Array
+from vconv.validators.msprobe import figures
 from vconv.validators.msprobe.figures import FIGURES, SCALAR, ZEROS, compare
 
 CHANCE = np.random.default_rng(5)
@@ -43,7 +44,11 @@ FORMULAS: dict[str, Callable[[Array, Array], float]] = {
 
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("zeros", [0, 5], ids=["no_zeros", "zeros"])
-def test_a_figure_is_that_of_the_published_formula(name: str, zeros: int) -> None:
+@pytest.mark.parametrize("block", [7, 2**17], ids=["blocks", "one_block"])
+def test_a_figure_is_that_of_the_published_formula(
+    name: str, zeros: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "_BLOCK", block)
     golden = GOLDEN.copy()
     golden[0, :zeros] = 0
     expected = FORMULAS[name](TARGET.astype(np.float64), golden.astype(np.float64))
@@ -58,6 +63,13 @@ def test_the_columns_are_in_the_order_of_the_table() -> None:
         *("KullbackLeiblerDivergence", "StandardDeviation", "MeanAbsoluteError", "RootMeanSquareError"),
         *("MaxRelativeError", "MeanRelativeError"),
     ]
+
+
+def test_the_spread_of_a_tensor_in_blocks_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_BLOCK", 7)
+    means, deviations = (TARGET.mean(), GOLDEN.mean()), (TARGET.std(), GOLDEN.std())
+    pairs = [f"({mean:.3f};{deviation:.3f})" for mean, deviation in zip(means, deviations, strict=True)]
+    assert compare(TARGET, GOLDEN).printed()["StandardDeviation"] == ",".join(pairs)
 
 
 def test_figures_are_printed_with_six_decimals_and_the_spread_with_three() -> None:
