@@ -70,17 +70,15 @@ def node_names(nodes: Iterable[onnx.NodeProto]) -> list[NodeName]:
     """
     found: list[NodeName] = []
     used: set[str] = set()
-    short: set[str] = set()
     for position, node in enumerate(nodes):
         own = node.name or f"{node.op_type}_{position}"
         plain = _REFUSED.sub("_", in_file(own))
         if any(word in plain for word in QUANTISED):
             plain = re.sub("(?i)quant", "qnt", plain)
         chosen, count = plain, 2
-        while chosen in used or chosen[-_SHORT:] in short:
+        while chosen[-_SHORT:] in used:
             chosen, count = f"{plain}_{count}", count + 1
-        used.add(chosen)
-        short.add(chosen[-_SHORT:])
+        used.add(chosen[-_SHORT:])
         found.append(NodeName(own, chosen))
     return found
 
