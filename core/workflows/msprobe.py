@@ -19,7 +19,6 @@ from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import INSIDE, Artifact, is_inside
 from vconv.artifact.records import VariantRecord
 from vconv.artifact.staging import Replaceable, staging
-from vconv.convert.ascend import atc
 from vconv.disk import require_space
 from vconv.documents import DocumentKind
 from vconv.errors import ArtifactError, InputError, UnknownNameError
@@ -42,8 +41,8 @@ from vconv.workflows import originals
 KINDS = ("cpu", "npu-sim")
 """Devices: on the CPU only the golden side is written; the simulated NPU adds the target side."""
 NPU_GRAPH = next(graph.name for graph in GRAPHS if graph.for_npu)
-COMPILED = f"{atc.FOLDER}/{atc.GRAPH_FILE}"
-"""The graph for ATC, which an artifact has if its offline model was not compiled at export."""
+COMPILED = "model.onnx"
+"""The graph for ATC, beside an offline model that was not compiled at export."""
 IMAGES = 2
 """How many images a graph for any batch gets."""
 MARK_FILE = "msprobe.json"
@@ -188,7 +187,8 @@ def _graph(artifact: Artifact, variant: str | None) -> tuple[VariantRecord, Path
     """
     graphs, chosen = {}, variant or NPU_GRAPH
     for record in artifact.manifest.variants:
-        path = artifact.path(record) if record.offline is None else artifact.folder / COMPILED
+        path = artifact.path(record)
+        path = path if record.offline is None else path.with_name(COMPILED)
         if record.graph is not None and not record.contract.preprocessing and path.is_file():
             graphs[record.variant] = (record, path)
         if record.offline is not None and variant is None:
