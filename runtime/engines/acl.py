@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class OfflineSession(FileSession):
         size: see the same class.
         batch: see the same class.
         precision: the precision that the model was compiled in.
+        outputs: the names of the model's outputs, in order, if the model itself has other names for them and
+            for its one input; empty if it has our names.
 
     Raises:
         UnavailableError: the device is not an NPU, CANN is not installed, or the model is not made yet.
@@ -84,8 +86,10 @@ class OfflineSession(FileSession):
         size: tuple[int, int],
         batch: int | None,
         precision: str = FP32,
+        outputs: Sequence[str] = (),
     ) -> None:
         super().__init__(path, device, folder, size, batch, precision)
+        self._names = outputs
         lack = self.lack(device)
         if lack or not path.is_file():
             raise _unavailable(path, lack, device)
@@ -119,7 +123,7 @@ class OfflineSession(FileSession):
         acl, description = self._acl, self._description
         found = acl("mdl.get_dynamic_batch", description)
         gears = sorted(found["batch"][: found["batchCount"]])
-        index = acl("mdl.get_input_index_by_name", description, INPUT)
+        index = 0 if self._names else acl("mdl.get_input_index_by_name", description, INPUT)
         dims = acl("mdl.get_input_dims", description, index)["dims"]
         listed = acl("mdl.get_dynamic_hw", description, _UNUSED)
         sizes = tuple(sorted((high, wide) for high, wide in listed["hw"][: listed["hwCount"]]))
@@ -138,8 +142,11 @@ class OfflineSession(FileSession):
         """
         acl, description = self._acl, self._description
         names = set()
-        for index in range(acl("mdl.get_num_outputs", description)):
-            name = acl("mdl.get_output_name_by_index", description, index).rsplit(":", 1)[-1]
+        number = acl("mdl.get_num_outputs", description)
+        if self._names and (acl("mdl.get_num_inputs", description), number) != (1, len(self._names)):
+            raise self._unfit(f"{number} outputs, or several inputs", f"{len(self._names)} and one input")
+        for index in range(number):
+            name = self._names[index] if self._names else self._own_name(index)
             dtype = acl("mdl.get_output_data_type", description, index)
             dims = acl("mdl.get_output_dims", description, index)["dims"]
             if dtype not in _TYPES or name in names:
@@ -147,6 +154,10 @@ class OfflineSession(FileSession):
             names.add(name)
             nbytes = acl("mdl.get_output_size_by_index", description, index)
             yield AclOutput(name, _TYPES[dtype], tuple(dims[1:]), nbytes)
+
+    def _own_name(self, index: int) -> str:
+        name: str = self._acl("mdl.get_output_name_by_index", self._description, index)
+        return name.rsplit(":", 1)[-1]
 
     def _unfit(self, got: str, expected: str) -> EngineError:
         return EngineError(

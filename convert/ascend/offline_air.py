@@ -1,0 +1,138 @@
+"""Makes the offline model of an artifact from a graph of Ascend IR: the files for it, torchair, and ATC.
+
+An artifact with ``--format air`` always has the script that calls torchair, because that script says how the
+model was made. Where torchair is installed, export runs the same script, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from vconv.artifact.manifest import DIGEST_FILE
+from vconv.convert.ascend import atc, atc_script
+from vconv.convert.ascend.atc import SCRIPT_FILE, CompileOrder
+from vconv.convert.ascend.offline_model import compile_in
+from vconv.errors import EngineError
+from vconv.types import MANIFEST_FILE, Say
+
+TORCHAIR, TORCH_NPU = "torchair", "torch_npu"
+_SHOWN = 600
+"""Greatest number of characters of the script's last line in an error text."""
+
+
+def installed() -> bool:
+    """Return whether torchair is installed, of itself or inside torch_npu; neither is imported.
+
+    Source: repository github.com/Ascend/pytorch, ``torch_npu/dynamo/__init__.py``: a torch_npu that was built
+    with torchair has it as ``torch_npu.dynamo.torchair``.
+    """
+    host = find_spec(TORCH_NPU)
+    if host is None:
+        return False
+    inside = [Path(place, "dynamo", TORCHAIR) for place in host.submodule_search_locations or ()]
+    return find_spec(TORCHAIR) is not None or any(path.is_dir() for path in inside)
+
+
+def write_scripts(folder: Path, order: CompileOrder, size: tuple[int, int], batch: int) -> None:
+    """Add the scripts and settings of an offline model to an artifact.
+
+    Args:
+        folder: the artifact.
+        order: the settings of the compilation.
+        size: (height, width) of the images.
+        batch: the batch of the static graph.
+    """
+    place, settings = folder / order.folder, order.settings()
+    place.mkdir()
+    (place / order.route.maker).write_text(maker())
+    for name, text in settings.items():
+        (place / name).write_text(text)
+    path = place / SCRIPT_FILE
+    path.write_text(atc_script.script(order.command(size, batch), [*settings], order.route))
+    path.chmod(0o755)
+
+
+def maker() -> str:
+    """Return the text of the script that makes the graph of Ascend IR."""
+    return (files("vconv.convert.ascend") / "templates" / "make_air.txt").read_text("utf-8")
+
+
+def make(
+    folder: Path,
+    scratch: Path,
+    order: CompileOrder,
+    command: tuple[str, ...],
+    save_manifest: Callable[[Path], None],
+    say: Say,
+) -> None:
+    """Make the graph of an artifact's offline model with torchair, if it is installed, and compile it.
+
+    Args:
+        folder: the artifact, complete but for its manifest and for this model.
+        scratch: an empty folder on the same disk, as working folder for ATC.
+        order: the settings of the compilation.
+        command: the command of ATC.
+        save_manifest: writes the manifest, which the script reads; it is removed afterwards, because the
+            files of the artifact change.
+        say: receives progress messages.
+
+    Raises:
+        EngineError: torchair or ATC fails, or makes something that computes something else.
+    """
+    place, script = folder / order.folder, f"{order.folder}/{SCRIPT_FILE}"
+    if not installed():
+        say(
+            f"{order.file} is not made, because torchair is not installed: run {script} on a machine with "
+            "CANN and torch_npu"
+        )
+        return
+    say(f"{order.folder}/{order.route.graph}: torchair's dynamo_export")
+    save_manifest(folder)
+    try:
+        _run(place / order.route.maker, order)
+    finally:
+        (folder / MANIFEST_FILE).unlink()
+        (folder / DIGEST_FILE).unlink()
+    if atc.compiler() is None:
+        say(f"{order.file} is not made, because atc is not on PATH: run {script} on a machine with CANN")
+        return
+    work = scratch / order.folder
+    work.mkdir()
+    for name in (order.route.graph, *order.settings()):
+        (work / name).symlink_to(place / name)
+    for name in compile_in(work, order, command, say):
+        (work / name).rename(place / name)
+    (place / order.route.graph).unlink()
+    (place / SCRIPT_FILE).unlink()
+
+
+def _run(script: Path, order: CompileOrder) -> None:
+    """Run the script with this Python.
+
+    Raises:
+        EngineError: it fails.
+    """
+    done = subprocess.run(
+        [sys.executable, "-P", str(script)],
+        cwd=script.parent.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode or not (script.parent / order.route.graph).is_file():
+        lines = done.stdout.strip().splitlines() or ["nothing was said"]
+        raise EngineError(
+            "torchair did not make the graph of the offline model",
+            got=f"exit status {done.returncode}, last line {lines[-1][:_SHOWN]!r}",
+            expected=f"{order.folder}/{order.route.graph}",
+            fix="correct this error, or use --format om; without torchair, the export gives the scripts; "
+            "no file was kept",
+        )
