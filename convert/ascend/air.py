@@ -6,9 +6,9 @@ Sources, in the repository github.com/Ascend/torchair:
 - ``python/torchair/npu_export.py``: if nothing is written, that is only logged.
 - ``python/torchair/_ge_concrete_graph/utils.py``: if ``dynamo.pbtxt`` is not written, that is only printed.
 - ``.../export_utils.py``: parameters and buffers become constants; any other tensor stays an input.
-- ``.../ge_converter/aten/gelu.py``: ``aten.gelu`` becomes ``Gelu``, whatever its ``approximate`` says. ``Gelu``
-  computes the tanh form (repository github.com/hicann/ops-nn, ``activation/gelu/README.md``). No fusion pass
-  does that, so that no switch turns it off.
+- ``.../ge_converter/aten/gelu.py``: ``aten.gelu`` becomes ``Gelu``, whatever its ``approximate`` says.
+  ``Gelu`` computes the tanh form (repository github.com/hicann/ops-nn, ``activation/gelu/README.md``). No
+  fusion pass does that, so that no switch turns it off.
 """
 
 from __future__ import annotations

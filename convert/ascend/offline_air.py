@@ -9,18 +9,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 from vconv.artifact.manifest import DIGEST_FILE
+from vconv.backends import TORCH_NPU, is_installed
 from vconv.convert.ascend import atc, atc_script
 from vconv.convert.ascend.atc import SCRIPT_FILE, CompileOrder
 from vconv.convert.ascend.offline_model import compile_in
 from vconv.errors import EngineError
 from vconv.types import MANIFEST_FILE, Say
 
-TORCHAIR, TORCH_NPU = "torchair", "torch_npu"
+TORCHAIR = "torchair"
 _SHOWN = 600
 """Greatest number of characters of the script's last line in an error text."""
 
@@ -31,11 +32,11 @@ def installed() -> bool:
     Source: repository github.com/Ascend/pytorch, ``torch_npu/dynamo/__init__.py``: a torch_npu that was built
     with torchair has it as ``torch_npu.dynamo.torchair``.
     """
-    host = find_spec(TORCH_NPU)
-    if host is None:
+    if not is_installed(TORCH_NPU):
         return False
-    inside = [Path(place, "dynamo", TORCHAIR) for place in host.submodule_search_locations or ()]
-    return find_spec(TORCHAIR) is not None or any(path.is_dir() for path in inside)
+    host = PathFinder.find_spec(TORCH_NPU)
+    places = host.submodule_search_locations if host else None
+    return is_installed(TORCHAIR) or any(Path(place, "dynamo", TORCHAIR).is_dir() for place in places or ())
 
 
 def write_scripts(folder: Path, order: CompileOrder, size: tuple[int, int], batch: int) -> None:
@@ -94,7 +95,7 @@ def make(
     say(f"{order.folder}/{order.route.graph}: torchair's dynamo_export")
     save_manifest(folder)
     try:
-        _run(place / order.route.maker, order)
+        _run(place / order.route.maker, order, scratch)
     finally:
         (folder / MANIFEST_FILE).unlink()
         (folder / DIGEST_FILE).unlink()
@@ -111,15 +112,15 @@ def make(
     (place / SCRIPT_FILE).unlink()
 
 
-def _run(script: Path, order: CompileOrder) -> None:
-    """Run the script with this Python.
+def _run(script: Path, order: CompileOrder, scratch: Path) -> None:
+    """Run the script with this Python, in a folder where its libraries may leave files.
 
     Raises:
         EngineError: it fails.
     """
     done = subprocess.run(
         [sys.executable, "-P", str(script)],
-        cwd=script.parent.parent,
+        cwd=scratch,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -128,10 +129,10 @@ def _run(script: Path, order: CompileOrder) -> None:
         check=False,
     )
     if done.returncode or not (script.parent / order.route.graph).is_file():
-        lines = done.stdout.strip().splitlines() or ["nothing was said"]
+        said = (done.stdout.strip().splitlines() or ["nothing was said"])[-1]
         raise EngineError(
             "torchair did not make the graph of the offline model",
-            got=f"exit status {done.returncode}, last line {lines[-1][:_SHOWN]!r}",
+            got=said.removeprefix("error: ").replace(" | ", "; ")[:_SHOWN],
             expected=f"{order.folder}/{order.route.graph}",
             fix="correct this error, or use --format om; without torchair, the export gives the scripts; "
             "no file was kept",

@@ -110,6 +110,8 @@ class OfflineSession(FileSession):
                 self._description = acl("mdl.create_desc")
                 loaded.callback(acl, "mdl.destroy_desc", self._description)
                 acl("mdl.get_desc", self._description, self._model)
+                by_name = "mdl.get_input_index_by_name"
+                self._place = 0 if outputs else acl(by_name, self._description, INPUT)
                 self._gears, self.size_gears = self._find_gears()
                 self._outputs = [*self._find_outputs()]
             self._closing = undone.pop_all()
@@ -123,8 +125,7 @@ class OfflineSession(FileSession):
         acl, description = self._acl, self._description
         found = acl("mdl.get_dynamic_batch", description)
         gears = sorted(found["batch"][: found["batchCount"]])
-        index = 0 if self._names else acl("mdl.get_input_index_by_name", description, INPUT)
-        dims = acl("mdl.get_input_dims", description, index)["dims"]
+        dims = acl("mdl.get_input_dims", description, self._place)["dims"]
         listed = acl("mdl.get_dynamic_hw", description, _UNUSED)
         sizes = tuple(sorted((high, wide) for high, wide in listed["hw"][: listed["hwCount"]]))
         size = self.size if self.size in sizes else dims[2:]
@@ -211,7 +212,9 @@ class OfflineSession(FileSession):
         with acl.context(self._context):
             for images, count in self._split(pixel_values.astype(np.float32, copy=False)):
                 gear = self._gear(images)
-                piece = AclBatch(acl, self._model, self._description, self._outputs, images, count, gear)
+                piece = AclBatch(
+                    acl, self._model, self._description, self._place, self._outputs, images, count, gear
+                )
                 freed = weakref.finalize(piece, let_go, acl, self._context, piece.undone)
                 freed.atexit = False
                 self._bound.append(freed)

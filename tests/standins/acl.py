@@ -10,8 +10,8 @@ get_output_dims (aclpythondevg_01_0203 of CANN 8.0.RC1: the greatest gear) and g
 (aclpythondevg_01_0214 of CANN 9.0: the gear that was set, or the greatest). A model whose gear is not set
 runs its greatest (repository github.com/mirror-cann/ge, ``docs/zh/user_guides/atc_tools/CLI_options``).
 
-get_output_name_by_index (aclpythondevg_01_0214 of CANN 8.0) gives ``operator:number:name`` for a model made of
-ONNX, and ``operator:number`` otherwise.
+get_output_name_by_index (aclpythondevg_01_0214 of CANN 8.0) gives ``operator:number:name`` for a model that
+was made of ONNX, and ``operator:number`` otherwise.
 """
 
 from __future__ import annotations

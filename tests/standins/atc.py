@@ -4,9 +4,10 @@
 ``ATC_FUSES`` lets it report that a pass fired although the switch file turns it off (``fired``), or that it
 found its pattern and changed nothing (``matched``), or write no report (``silent``). The report has the form
 of public files of CANN 8. The page atlasatcparam_16_0098 of the ATC guide says where it lies.
-With ``--framework=1`` it reads a graph of Ascend IR, as the stand-in for torchair writes it. The pages for that
-are ``--framework.md`` there and ``docs/zh/ascend_ir/features/advanced/dynamo_export.md`` in the repository
-github.com/Ascend/torchair; that gears are refused is on page atlasatcparam_16_0019 of CANN 8.0.
+With ``--framework=1`` it reads a graph of Ascend IR, as the stand-in for torchair writes it. The pages for
+that are ``--framework.md``, beside those of gears, and in the repository github.com/Ascend/torchair
+``docs/zh/ascend_ir/features/advanced/dynamo_export.md``; that gears are refused is on page
+atlasatcparam_16_0019 of CANN 8.0.
 What it refuses about gears is in the repository github.com/mirror-cann/ge: ``--dynamic_batch_size.md`` and
 ``--dynamic_image_size.md`` below ``docs/zh/user_guides/atc_tools/CLI_options``, and the numbers of the errors
 in ``api/aclgrph/option_utils.cc`` and ``graph/preprocess/multi_batch_options.cc``.

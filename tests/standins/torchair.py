@@ -2,20 +2,21 @@
 
 It does what these files say, in the repository github.com/Ascend/torchair:
 
-- ``docs/zh/ascend_ir/features/advanced/dynamo_export.md``: the call; the graph of one piece, so that an ``if``
-  over data is refused; ``NAME.air`` and ``dynamo.pbtxt``; and ``model_relation_config.json`` if
+- ``docs/zh/ascend_ir/features/advanced/dynamo_export.md``: the call; the graph of one piece, so that an
+  ``if`` over data is refused; ``NAME.air`` and ``dynamo.pbtxt``; and ``model_relation_config.json`` if
   ``config.export.experimental.auto_atc_config_generated`` is set.
 - ``python/torchair/_ge_concrete_graph/export_utils.py``: parameters and buffers of the model become ``Const``
-  by their identity, or ``FileConstant`` with a file each if graph and weights have more than 1848 MiB; any other
-  tensor stays ``Data``. ``TORCHAIR_INSIDE`` in the environment is another bound, in bytes.
-- ``python/torchair/_ge_concrete_graph/ge_converter/aten/``: ``gelu.py`` (``Gelu``, without ``approximate``, and
-  Gelu is the tanh form), ``native_layer_norm.py`` (``LayerNormV4``), ``_softmax.py`` (``SoftmaxV2``). Other
-  operators have here the name of the operator of torch, in capitals.
-- ``python/torchair/npu_export.py``, ``.../utils.py``: a link as path, and a failure to write, are only logged.
-- ``docs/zh/context/算子融合规则配置功能（fusion_switch_file）.md``: the file must exist.
+  by their identity, or ``FileConstant`` with a file each if graph and weights have more than 1848 MiB; any
+  other tensor stays ``Data``. ``TORCHAIR_INSIDE`` in the environment is another bound, in bytes.
+- ``python/torchair/_ge_concrete_graph/ge_converter/aten/``: ``gelu.py`` (``Gelu``, without ``approximate``,
+  and Gelu is the tanh form), ``native_layer_norm.py`` (``LayerNormV4``), ``_softmax.py`` (``SoftmaxV2``).
+  Other operators have here the name of the operator of torch, in capitals.
+- ``python/torchair/npu_export.py``, ``.../utils.py``: a link as path, or a failure to write, is only logged.
+- ``docs/zh/context/``, the page whose name ends with ``fusion_switch_file``: the file must exist.
 
-The .air holds the captured program, in which every GELU is the tanh form, so that it can be run. ``TORCHAIR_FAILS``
-lets it fail: ``unsupported``, ``silent`` (it writes nothing), ``unreadable`` (no ``dynamo.pbtxt``).
+The .air holds the captured program, in which every GELU is the tanh form, so that it can be run.
+``TORCHAIR_FAILS`` lets it fail: ``unsupported``, ``silent`` (it writes nothing), ``unreadable`` (no
+``dynamo.pbtxt``).
 """
 
 from __future__ import annotations
@@ -71,9 +72,8 @@ def dynamo_export(
     if dynamic or kwargs:
         raise NotImplementedError("the stand-in takes one static shape")
     held = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    outside = [
-        value for value in vars(model).values() if isinstance(value, torch.Tensor) and id(value) not in held
-    ]
+    tensors = [value for value in vars(model).values() if isinstance(value, torch.Tensor)]
+    outside = [tensor for tensor in tensors if id(tensor) not in held]
     with torch.no_grad():
         program = torch.export.export(model, args, strict=True).run_decompositions()
     if fails == "unsupported":
