@@ -1,4 +1,4 @@
-"""A network as a graph of Ascend IR: what an artifact's ``make_air.py`` gives torchair, and then checks.
+"""What must be in a graph of Ascend IR that torchair makes of a network, and the check of it.
 
 Sources, in the repository github.com/Ascend/torchair:
 
@@ -18,17 +18,12 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vconv.artifact.artifact import Artifact
-from vconv.artifact.records import VariantRecord
 from vconv.convert.ascend.routes import AIR_ROUTE, GREATEST_PROTOBUF
-from vconv.convert.graphs.flat_model import FlatModel, flat_model
-from vconv.convert.patches.table import PATCHES
-from vconv.errors import ArtifactError, EngineError
-from vconv.types import GRAPHS
+from vconv.errors import EngineError
 
 GRAPH_FILE, READABLE_FILE = AIR_ROUTE.graph, "dynamo.pbtxt"
 EXPORT_NAME = Path(GRAPH_FILE).stem
@@ -49,46 +44,6 @@ class Expected:
 
     erfs: int
     gelus: int = 0
-
-
-def traced(folder: str | Path) -> tuple[FlatModel, Expected]:
-    """Trace the patched network of an artifact, with its weights, in the form that its graphs have.
-
-    Args:
-        folder: the artifact, exported with ``--format air``.
-
-    Returns:
-        The model, and what its graph must have: as many ``Erf`` as the artifact's own graph.
-
-    Raises:
-        ArtifactError: this is no artifact with such an offline model, or it has no weights.
-        PatchError: a patch did not find the places that it must change.
-    """
-    artifact = Artifact.open(folder)
-    records = artifact.manifest.variants
-    wanted = [one for one in records if one.offline and one.offline.route == AIR_ROUTE.name]
-    if not wanted:
-        raise ArtifactError(
-            f"{folder} has no offline model that torchair makes",
-            got="a manifest without one",
-            expected="an artifact that was exported with --format air",
-            fix="export it again with --format air and --soc",
-        )
-    (batch, _, height, width), patches = wanted[0].contract.input.shape, wanted[0].patches
-    model = flat_model(
-        Path(folder),
-        artifact.network,
-        [PATCHES[name] for name in patches],
-        (int(height), int(width)),
-        int(batch),
-    )
-    return model, Expected(_operators(records).get(ERF, 0), model.tanh_gelus)
-
-
-def _operators(records: tuple[VariantRecord, ...]) -> Mapping[str, int]:
-    """Return the operators of the artifact's graph for an NPU."""
-    path = next(graph.path for graph in GRAPHS if graph.for_npu)
-    return next((one.graph.operators for one in records if one.path == path and one.graph), {})
 
 
 @contextlib.contextmanager
@@ -147,7 +102,7 @@ def require(folder: Path, expected: Expected) -> None:
             got=f"{found[GELU]} {GELU} and {found[ERF]} {ERF} in {READABLE_FILE}",
             expected=f"{expected.gelus} {GELU} and {expected.erfs} {ERF}: torchair turns every aten.gelu "
             f"into {GELU}, whose form is tanh",
-            fix="trace the model with vconv.convert.ascend.air.traced, and leave it as it is",
+            fix="trace the model with vconv.workflows.air_graph.traced, and leave it as it is",
         )
     inputs = sum(found[name] for name in INPUTS)
     if inputs != 1 or found[OUTSIDE]:

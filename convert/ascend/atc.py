@@ -36,6 +36,8 @@ from vconv.types import CHANNELS, GRAPHS, INPUT
 ATC = "atc"
 MODEL_FILE, SCRIPT_FILE = "model.om", "atc.sh"
 KEEP_DTYPE_FILE, OP_PRECISION_FILE = "keep_dtype.cfg", "op_precision.ini"
+_DESCRIPTIONS = ("input_format", "input_shape", "output_type")
+"""The options that describe the input and the outputs of a graph."""
 _ERROR_CODE = re.compile(r"\bE[A-Z0-9]\d{4}: ?.*")
 """The beginning of a line with an error of ATC: ``E10054: ...``, ``EZ3003: ...``."""
 _SHOWN = 300
@@ -188,26 +190,25 @@ class CompileOrder:
         settings = self.settings()
         sides = (-1, -1) if self.gears_size else size
         shape = (-1 if self.gears else batch, CHANNELS, *sides)
-        described = {
-            "input_format": "NCHW",
-            "input_shape": f"{INPUT}:{','.join(map(str, shape))}",
-            "output_type": "FP32",
-        }
         options = {
             "framework": self.route.framework,
             "model": self.route.graph,
             "output": Path(MODEL_FILE).stem,  # ATC adds the ending
             "soc_version": self.soc,
-            **(described if self.route.described else {}),
+            "input_format": "NCHW",
+            "input_shape": f"{INPUT}:{','.join(map(str, shape))}",
             "dynamic_batch_size": ",".join(map(str, self.gears)),
             "dynamic_image_size": told(self.gears_size),
             "precision_mode_v2": self.precision.name,
             "keep_dtype": KEEP_DTYPE_FILE if KEEP_DTYPE_FILE in settings else "",
             "op_precision_mode": OP_PRECISION_FILE if OP_PRECISION_FILE in settings else "",
             "fusion_switch_file": SWITCH_FILE,
+            "output_type": "FP32",
             "log": "error",
         }
-        return (ATC, *(f"--{name}={value}" for name, value in options.items() if value))
+        ignored = () if self.route.described else _DESCRIPTIONS
+        given = {name: value for name, value in options.items() if value and name not in ignored}
+        return (ATC, *(f"--{name}={value}" for name, value in given.items()))
 
 
 def compiler() -> str | None:

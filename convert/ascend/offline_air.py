@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.machinery import PathFinder
 from importlib.resources import files
 from pathlib import Path
 
-from vconv.artifact.manifest import DIGEST_FILE
 from vconv.backends import TORCH_NPU, is_installed
 from vconv.convert.ascend import atc, atc_script
 from vconv.convert.ascend.atc import SCRIPT_FILE, CompileOrder
 from vconv.convert.ascend.offline_model import compile_in
 from vconv.errors import EngineError
-from vconv.types import MANIFEST_FILE, Say
+from vconv.types import Say
 
 TORCHAIR = "torchair"
 _SHOWN = 600
@@ -68,7 +67,7 @@ def make(
     scratch: Path,
     order: CompileOrder,
     command: tuple[str, ...],
-    save_manifest: Callable[[Path], None],
+    manifest: AbstractContextManager[None],
     say: Say,
 ) -> None:
     """Make the graph of an artifact's offline model with torchair, if it is installed, and compile it.
@@ -78,8 +77,7 @@ def make(
         scratch: an empty folder on the same disk, as working folder for ATC.
         order: the settings of the compilation.
         command: the command of ATC.
-        save_manifest: writes the manifest, which the script reads; it is removed afterwards, because the
-            files of the artifact change.
+        manifest: lets the artifact have its manifest, which the script reads, while this is open.
         say: receives progress messages.
 
     Raises:
@@ -93,12 +91,8 @@ def make(
         )
         return
     say(f"{order.folder}/{order.route.graph}: torchair's dynamo_export")
-    save_manifest(folder)
-    try:
+    with manifest:
         _run(place / order.route.maker, order, scratch)
-    finally:
-        (folder / MANIFEST_FILE).unlink()
-        (folder / DIGEST_FILE).unlink()
     if atc.compiler() is None:
         say(f"{order.file} is not made, because atc is not on PATH: run {script} on a machine with CANN")
         return

@@ -52,6 +52,7 @@ from vconv.validators.checks.integrity import verify_tensors
 from vconv.validators.faults import classes
 from vconv.validators.report.rows import VariantRow
 from vconv.workflows import authors_weights, candidates, card, originals
+from vconv.workflows.air_graph import provisional
 from vconv.workflows.background import in_background
 from vconv.workflows.export_manifest import Exported, assemble, hashed
 from vconv.workflows.image_graph import check_image_graphs
@@ -256,7 +257,8 @@ def export(
         made = assemble(done, without_weights)
         if order and by_air:
             command = order.command(made_size, batch)
-            offline_air.make(folder, stage.scratch, order, command, made.save, say)
+            manifest = provisional(made, folder)
+            offline_air.make(folder, stage.scratch, order, command, manifest, say)
             made = made.model_copy(update={"files": hashed(done)})
         artifact = Artifact(folder, made)
         rows: tuple[VariantRow, ...] = ()
