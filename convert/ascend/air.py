@@ -28,7 +28,7 @@ from vconv.errors import EngineError
 GRAPH_FILE, READABLE_FILE = AIR_ROUTE.graph, "dynamo.pbtxt"
 EXPORT_NAME = Path(GRAPH_FILE).stem
 GELU, ERF, INPUTS, OUTSIDE = "Gelu", "Erf", ("Data", "RefData"), "FileConstant"
-"""Operators of Ascend IR: the tanh GELU, erf, the inputs, and a weight in a file of its own."""
+"""Operators of Ascend IR: the tanh GELU, erf, the inputs, and a weight in a separate file."""
 _OPERATOR = re.compile(r'\s*(op|type): "(\w+)"')
 """A line that names an operator; which of the two words it has depends on the version of torchair."""
 
@@ -108,7 +108,7 @@ def require(folder: Path, expected: Expected) -> None:
     if inputs != 1 or found[OUTSIDE]:
         raise EngineError(
             "the graph that torchair made does not hold the weights of the network",
-            got=f"{inputs} inputs and {found[OUTSIDE]} weights in files of their own",
+            got=f"{inputs} inputs and {found[OUTSIDE]} weights in separate files",
             expected="the images as the only input, and every weight inside",
             fix="report this version of torchair; without torchair, the export gives the scripts",
         )

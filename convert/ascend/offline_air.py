@@ -1,7 +1,7 @@
 """Makes the offline model of an artifact from a graph of Ascend IR: the files for it, torchair, and ATC.
 
 An artifact with ``--format air`` always has the script that calls torchair, because that script says how the
-model was made. Where torchair is installed, export runs the same script, in a process of its own.
+model was made. Where torchair is installed, export runs the same script, in a separate process.
 """
 
 from __future__ import annotations

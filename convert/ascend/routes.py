@@ -2,8 +2,8 @@
 
 Sources: repository github.com/Ascend/torchair,
 ``docs/zh/ascend_ir/features/advanced/dynamo_export.md`` (what ``dynamo_export`` writes, and its bound) and
-``python/torchair/_ge_concrete_graph/export_utils.py`` (from which size on it writes weights to files of their
-own); repository github.com/mirror-cann/ge,
+``python/torchair/_ge_concrete_graph/export_utils.py`` (from which size on it writes weights to separate
+files); repository github.com/mirror-cann/ge,
 ``docs/zh/user_guides/atc_tools/CLI_options/--framework.md`` (the values of ``--framework``, and which options
 have no effect on a file of Ascend IR) and ``api/atc/main_impl.cc`` (``--output_type`` is not read for one).
 """
@@ -77,7 +77,7 @@ AIR_ROUTE = Route(
     widened=True,
     gears=False,
     greatest_bytes=GREATEST_INSIDE,
-    bound="beyond it, torchair writes the weights to files of their own, and an offline model then finds "
+    bound="beyond it, torchair writes the weights to separate files, and an offline model then finds "
     "them only at the path to which they were exported",
     kinds={"LayerNorm": ("LayerNormV4", "LayerNormV3")},
     maker="make_air.py",

@@ -33,7 +33,7 @@ class FlatModel:
 
     Args:
         module: takes (B, 3, H, W) and returns the outputs of :func:`.output_names`, in that order. Its
-            parameters and buffers are what the module holds; each output is a tensor of its own.
+            parameters and buffers are what the module holds; no tensor is there twice among the outputs.
         images: zeros of that shape.
     """
 

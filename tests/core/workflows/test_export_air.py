@@ -297,7 +297,7 @@ def test_weights_that_torchair_would_write_apart_are_refused_early(
     last = result.stderr.splitlines()[-1]
     assert result.exit_code == 2 and "model.onnx" not in result.stderr
     assert "the weights do not fit an offline model's graph" in last
-    assert "torchair writes the weights to files of their own" in last and "remove --format air" in last
+    assert "torchair writes the weights to separate files" in last and "remove --format air" in last
 
 
 def test_a_script_without_torchair_says_what_it_needs(pending: Exported, atc: Path) -> None:
