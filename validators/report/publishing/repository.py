@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vconv import documents
 from vconv.artifact import results
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.results import CARD_FILE, RESULTS_FILE
-from vconv.convert.ascend.atc import FOLDER
 from vconv.convert.ascend.fusions.switch_file import RESULT_FILE
 from vconv.regular_files import open_regular
 from vconv.validators.report.card.evidence import DeviceEvidence, newest, saved_reports
@@ -96,7 +95,7 @@ def made_later(artifact: Artifact) -> list[str]:
     """List the files that exist and that the manifest does not list: the offline model, and atc's report."""
     made = artifact.manifest
     names = [one.path for one in made.made_later]
-    names += [f"{FOLDER}/{RESULT_FILE}"] if made.made_later else []
+    names += [f"{PurePosixPath(one.path).parent}/{RESULT_FILE}" for one in made.made_later]
     return [name for name in names if (artifact.folder / name).is_file()]
 
 
