@@ -20,6 +20,7 @@ from vconv.artifact.records import OfflineRecord
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.convert.ascend import offline_model
+from vconv.convert.ascend.routes import ONNX_ROUTE
 from vconv.errors import ArtifactError, InputError, UnavailableError, UnknownNameError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.npu_gelu import SPELLED_OUT, ExactGelu
@@ -215,7 +216,10 @@ def test_an_export_whose_gelu_atc_fused_is_refused_in_one_line(
     result = CliRunner().invoke(main, ["export", small_name, *arguments])
     last = result.stderr.splitlines()[-1]
     assert result.exit_code == 1
-    assert "by others that compute something else | got GeluONNXFusionPass, 2 times: the exact GELU" in last
+    assert (
+        "by others that compute something else | got GeluONNXFusionPass put Gelu in 2 places: the exact GELU"
+        in last
+    )
     assert [*home.iterdir()] == []
 
 
@@ -348,7 +352,7 @@ def test_a_failed_atc_is_one_line_and_leaves_nothing(
 def test_weights_that_no_graph_can_hold_are_refused_before_any_graph_is_made(
     small_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offline_model, "GREATEST_BYTES", 2**24 + 1000)
+    monkeypatch.setattr(offline_model, "_GRAPH_BYTES", ONNX_ROUTE.greatest_bytes - 1000)
     arguments = ["--weights", "synthetic:1", "--out", str(tmp_path / "out"), "--format", "om", "--soc", SOC]
     result = CliRunner().invoke(main, ["export", small_name, *arguments])
     assert result.exit_code == 2
