@@ -14,8 +14,9 @@ def script(command: Sequence[str], settings: Sequence[str], route: Route = ONNX_
     """Return a shell script that runs a command on a machine with ATC.
 
     The script works in a temporary hidden folder of the artifact, because ATC leaves additional files in its
-    working folder. If ATC fails, the script leaves no offline model. On the route of Ascend IR, it makes the
-    graph first if there is none.
+    working folder. It first removes what an earlier run made, so that a model never has the report of
+    another; if ATC fails, there is no offline model. On the route of Ascend IR, it makes the graph first if
+    there is none.
 
     Args:
         command: a command from :meth:`CompileOrder.command`.
@@ -35,6 +36,7 @@ def script(command: Sequence[str], settings: Sequence[str], route: Route = ONNX_
             "  exit 127",
             "fi",
             'here=$(cd "$(dirname "$0")" && pwd)',
+            f'rm -f "$here"/{MODEL_FILE} "$here"/{RESULT_FILE}  # of an earlier run',
             *(made if route.maker else []),
             'work=$(mktemp -d "$here/../.atc.XXXXXX")',
             "trap 'rm -rf \"$work\"' EXIT",

@@ -143,6 +143,7 @@ def compile_in(place: Path, order: CompileOrder, command: tuple[str, ...], say: 
     atc.compile_model(place, (atc.compiler() or atc.ATC, *command[1:]))
     report = place / RESULT_FILE
     if not report.is_file():
+        say(f"{order.file}: atc left no {RESULT_FILE}, so which fusion passes it ran is not known")
         return [MODEL_FILE]
     _require_unfused(report)
     return [MODEL_FILE, RESULT_FILE]

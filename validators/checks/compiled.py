@@ -21,13 +21,16 @@ def check_compiled(artifact: Artifact) -> list[Check]:
 def _checked(artifact: Artifact, variant: VariantRecord) -> Check:
     name, path = f"{variant.path}: fusions", artifact.path(variant).parent / RESULT_FILE
     if not path.is_file():
-        return Check(name, Status.SKIPPED, f"atc left no {RESULT_FILE}, so which passes it ran is not known")
+        detail = f"there is no {RESULT_FILE} beside it, so which passes atc ran is not known"
+        return Check(name, Status.SKIPPED, detail)
     try:
         report = CompilerReport.read(path)
     except ValueError as error:
         detail = f"{path.relative_to(artifact.folder).as_posix()} cannot be read: {error!s:.120}"
         return Check(name, Status.FAILED, detail, "files")
+    if not report.effects:
+        return Check(name, Status.SKIPPED, f"{RESULT_FILE} names no pass, so which ones atc ran is not known")
     if report.harm:
         return Check(name, Status.FAILED, report.harm, "activation" if report.gelu else "graph")
-    fired = ", ".join(f"{fusion} {count} times" for fusion, count in report.effects.items())
+    fired = ", ".join(f"{fusion} {count} times" for fusion, count in report.effects.items() if count)
     return Check(name, Status.PASSED, f"atc ran no pass that changes a result; it ran {fired or 'none'}")

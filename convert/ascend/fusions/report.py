@@ -20,7 +20,7 @@ class CompilerReport:
     """The passes that changed a graph while it was compiled.
 
     Args:
-        effects: how often each of them did, by name.
+        effects: how often each of them did, by name; 0 for a pass that found its pattern and changed nothing.
     """
 
     effects: Mapping[str, int]

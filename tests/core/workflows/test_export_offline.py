@@ -182,7 +182,7 @@ def test_what_atc_fused_is_read_and_said(compiled: tuple[Path, dict[str, Any]]) 
     [
         ("fired", "failed", "GeluONNXFusionPass put Gelu in 2 places: the exact GELU becomes", "activation"),
         ("matched", "passed", "it ran MatMulBiasAddFusionPass 3 times", None),
-        ("silent", "skipped", "atc left no fusion_result.json", None),
+        ("silent", "skipped", "there is no fusion_result.json beside it", None),
     ],
 )
 def test_a_model_in_which_a_gelu_was_fused_fails(
@@ -234,6 +234,32 @@ def test_a_report_of_atc_that_cannot_be_read_fails(pending: tuple[Path, dict[str
     (om / "fusion_result.json").write_text(text)
     check = check_of(validate.validate(pending[0], quick=True), "om/model.om: fusions")
     assert check.status == "failed" and "om/fusion_result.json cannot be read" in check.detail
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"a": {"graph_fusion": {}, "ub_fusion": {}}}'], ids=range(3))
+def test_a_report_of_atc_that_names_no_pass_proves_nothing(
+    pending: tuple[Path, dict[str, Any]], text: str
+) -> None:
+    om = pending[0] / "om"
+    (om / "model.om").write_bytes(b"not judged on a CPU")
+    (om / "fusion_result.json").write_text(text)
+    check = check_of(validate.validate(pending[0], quick=True), "om/model.om: fusions")
+    assert (check.status, check.detail[:34]) == ("skipped", "fusion_result.json names no pass, ")
+
+
+def test_a_model_never_has_the_report_of_an_earlier_one(
+    pending: tuple[Path, dict[str, Any]], atc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    om = pending[0] / "om"
+    subprocess.run([om / "atc.sh"], check=True, stdout=subprocess.DEVNULL)
+    assert (om / "fusion_result.json").is_file()
+    monkeypatch.setenv("ATC_FUSES", "silent")
+    subprocess.run([om / "atc.sh"], check=True, stdout=subprocess.DEVNULL)
+    assert (om / "model.om").is_file()
+    assert not (om / "fusion_result.json").exists()
+    monkeypatch.setenv("ATC_FAILS", "code")
+    assert subprocess.run([om / "atc.sh"], check=False, capture_output=True).returncode
+    assert not (om / "model.om").exists()
 
 
 def test_a_compiled_model_that_was_changed_is_refused(compiled: tuple[Path, dict[str, Any]]) -> None:
