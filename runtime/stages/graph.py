@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnx.external_data_helper import uses_external_data
 
 from vconv.convert.architectures.base import EMBEDDING_ROLES, Capability
@@ -21,6 +21,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.table import ENGINES
 from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
+from vconv.runtime.stages.pieces import piece_of
 from vconv.runtime.stages.unweighted import stages_by_use
 from vconv.types import INPUT, TOKENS_AXIS, Array, Arrays
 
@@ -240,24 +241,8 @@ class GraphStages(Stages):
         return self._loaded[1](feed)
 
     def _piece(self, stage: int, feed: Mapping[str, Array], wanted: Iterable[str]) -> onnx.ModelProto:
-        nodes = self._nodes(stage)
-        names = dict.fromkeys(name for node in nodes for name in node.input)
-        initializers = [self._initializers[name] for name in names if name in self._initializers]
-        graph = helper.make_graph(
-            nodes,
-            self.names[stage],
-            [
-                helper.make_tensor_value_info(
-                    name, helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
-                )
-                for name, value in feed.items()
-            ],
-            [onnx.ValueInfoProto(name=name) for name in wanted],
-            initializers,
-        )
-        return helper.make_model(
-            graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version
-        )
+        nodes, name = self._nodes(stage), self.names[stage]
+        return piece_of(self._model, nodes, self._initializers, feed, wanted, name)
 
 
 def _weights_behind(nodes: Iterable[onnx.NodeProto], weights: Mapping[str, TensorProto]) -> dict[str, str]:

@@ -47,8 +47,12 @@ class TwoGelus(torch.nn.Module):
 def test_a_gelu_that_is_replaced_gives_the_tanh_form_wherever_its_result_goes() -> None:
     model = stock(TwoGelus().eval())
     before = model.SerializeToString()
-    made, count = fused(model)
-    assert (count, model.SerializeToString()) == (2, before)
+    made, replaced = fused(model)
+    assert ([one.operator for one in replaced], model.SerializeToString()) == (["Gelu"] * 2, before)
+    # Each was five nodes: none but the last one's value is left.
+    values = [name for node in made.graph.node for name in node.output]
+    assert [len(one.values) for one in replaced] == [5, 5]
+    assert [[name in values for name in one.values] for one in replaced] == [[*[False] * 4, True]] * 2
     x = torch.from_numpy(X)
     first = functional.gelu(x, approximate="tanh")
     expected = first, functional.gelu(first + 1, approximate="tanh")
@@ -78,11 +82,11 @@ def test_a_norm_of_a_float16_sum_gives_float16() -> None:
         ir_version=8,
     )
     model = onnx.shape_inference.infer_shapes(model)
-    made, count = fused(model)
+    made, replaced = fused(model)
     wide = torch.from_numpy((half + half).astype(np.float32))
     expected = functional.layer_norm(wide, (8,), torch.linspace(1, 2, 8), eps=1e-3)
     (before,), (after,) = run(model, x=half), run(made, x=half)
-    assert count == 1
+    assert [(one.operator, one.values) for one in replaced] == [("AddLayerNorm", ("y",))]
     np.testing.assert_allclose(before, expected.numpy(), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(after, before.astype(np.float16).astype(np.float32))
 
