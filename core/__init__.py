@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vconv.workflows.info import info
     from vconv.workflows.list_systems import list_systems
     from vconv.workflows.load import load
+    from vconv.workflows.msprobe import msprobe
     from vconv.workflows.reference import reference
     from vconv.workflows.selftest import selftest
     from vconv.workflows.validate import validate
@@ -43,6 +44,7 @@ _WORKFLOWS = (
     "info",
     "list_systems",
     "load",
+    "msprobe",
     "reference",
     "selftest",
     "validate",
@@ -61,6 +63,7 @@ __all__ = [
     "info",
     "list_systems",
     "load",
+    "msprobe",
     "reference",
     "selftest",
     "validate",

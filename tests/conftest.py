@@ -261,6 +261,14 @@ def atc(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
+def torchair(stand_ins: StandIns) -> StandIns:
+    """The stand-in for torchair, beside a torch_npu that is nothing but there."""
+    stand_ins.add("torch_npu", "2.13.0", "")
+    stand_ins.add("torchair", "", (STANDINS / "torchair.py").read_text())
+    return stand_ins
+
+
+@pytest.fixture
 def npu() -> Device:
     """An NPU of which only its name is known: the CPU under another."""
     return replace(find_device("cpu"), name="npu:0", kind="npu", index=0)

@@ -30,6 +30,8 @@ POOLER = "pooler"
 """The name of the head that computes the pooled output with a linear layer."""
 EMBEDDING_ROLES = frozenset({"patch", "patch_bias", "position", "class_token", "token"})
 """Roles of the tensors that turn an image into tokens, before the first block."""
+NORM_ROLES = frozenset({"norm", "patch_norm", "downsample_norm"})
+"""Roles of the scales of LayerNorms."""
 FINAL_NORM = "norm"
 """The name of the norm that is applied to the tokens after the last block."""
 BLOCK = "blocks.{i}"

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -28,16 +27,17 @@ from pathlib import Path
 from typing import Literal
 
 from vconv.convert.ascend import chips
-from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE, switch_file
+from vconv.convert.ascend.fusions.switch_file import SWITCH_FILE, switch_file
 from vconv.convert.ascend.gears import Size, batch_gears, size_gears, told
+from vconv.convert.ascend.routes import ONNX_ROUTE, Route
 from vconv.errors import EngineError, InputError, UnknownNameError
 from vconv.types import CHANNELS, GRAPHS, INPUT
 
 ATC = "atc"
-FOLDER = "om"
-"""The folder of an artifact with all files of its offline model."""
-GRAPH_FILE, MODEL_FILE, SCRIPT_FILE = "model.onnx", "model.om", "atc.sh"
+MODEL_FILE, SCRIPT_FILE = "model.om", "atc.sh"
 KEEP_DTYPE_FILE, OP_PRECISION_FILE = "keep_dtype.cfg", "op_precision.ini"
+_DESCRIPTIONS = ("input_format", "input_shape", "output_type")
+"""The options that describe the input and the outputs of a graph."""
 _ERROR_CODE = re.compile(r"\bE[A-Z0-9]\d{4}: ?.*")
 """The beginning of a line with an error of ATC: ``E10054: ...``, ``EZ3003: ...``."""
 _SHOWN = 300
@@ -50,13 +50,13 @@ class OfflinePrecision:
 
     Args:
         name: its name in ATC.
-        variant: the name of its variant in vconv.
+        ending: the end of its variant's name in vconv.
         limits: the precision whose limits validation applies.
         keeps: whether the processor's sensitive operators stay in float32: see :data:`chips.SENSITIVE`.
     """
 
     name: str
-    variant: str
+    ending: str
     limits: Literal["fp32", "fp16"]
     keeps: bool = False
 
@@ -64,10 +64,10 @@ class OfflinePrecision:
 OFFLINE_PRECISIONS: Mapping[str, OfflinePrecision] = {
     precision.name: precision
     for precision in (
-        OfflinePrecision("origin", "om-fp32", "fp32"),
-        OfflinePrecision("fp16", "om-fp16", "fp16", keeps=True),
-        OfflinePrecision("mixed_float16", "om-mixed-fp16", "fp16", keeps=True),
-        OfflinePrecision("cube_fp16in_fp32out", "om-cube-fp16", "fp16"),
+        OfflinePrecision("origin", "fp32", "fp32"),
+        OfflinePrecision("fp16", "fp16", "fp16", keeps=True),
+        OfflinePrecision("mixed_float16", "mixed-fp16", "fp16", keeps=True),
+        OfflinePrecision("cube_fp16in_fp32out", "cube-fp16", "fp16"),
     )
 }
 """Every precision, by name.
@@ -86,12 +86,14 @@ class CompileOrder:
         precision: the precision of the computation.
         gears: the batch sizes that the model supports; empty for the batch of the static graph.
         gears_size: the (height, width) that the model supports; empty for the size of the static graph.
+        route: the way from the network to the offline model.
     """
 
     soc: str
     precision: OfflinePrecision
     gears: tuple[int, ...] = ()
     gears_size: tuple[Size, ...] = ()
+    route: Route = ONNX_ROUTE
 
     @classmethod
     def of(
@@ -100,6 +102,7 @@ class CompileOrder:
         precision: str | None = None,
         gears: Sequence[int] = (),
         gears_size: Sequence[Size] = (),
+        route: Route = ONNX_ROUTE,
     ) -> CompileOrder:
         """Check the requested settings.
 
@@ -108,15 +111,24 @@ class CompileOrder:
             precision: the precision; by default the one that is nearest to float32 on this processor.
             gears: the batch sizes that the model supports.
             gears_size: the (height, width) that the model supports.
+            route: the way from the network to the offline model.
 
         Raises:
             UnknownNameError: there is no such precision.
             InputError: no processor has this name, it cannot compute in this precision, or ATC does not
-                support the gears.
+                support the gears, or is not known to support them on this route.
         """
         if precision is not None and precision not in OFFLINE_PRECISIONS:
             raise UnknownNameError("--om-precision", precision, OFFLINE_PRECISIONS, fix="choose one of those")
         chosen = chips.chosen_precision(soc, precision)
+        if (gears or gears_size) and not route.gears:
+            raise InputError(
+                f"--gears{'-size' * bool(gears_size)} is not used with --format {route.name}",
+                got="both",
+                expected="one batch and one size: the manual of CANN 8.0 says that ATC takes no gears there, "
+                "and no later one says that it does",
+                fix=f"leave it out, or use --format {ONNX_ROUTE.name}",
+            )
         if gears and gears_size:
             raise InputError(
                 "--gears and --gears-size exclude each other",
@@ -125,16 +137,30 @@ class CompileOrder:
                 fix="leave --gears out; --batch is then the batch at every size",
             )
         chip = chips.chip_of(soc)
-        return cls(soc, OFFLINE_PRECISIONS[chosen], batch_gears(gears, chip), size_gears(gears_size, chip))
+        by_batch, by_size = batch_gears(gears, chip), size_gears(gears_size, chip)
+        return cls(soc, OFFLINE_PRECISIONS[chosen], by_batch, by_size, route)
+
+    @property
+    def folder(self) -> str:
+        """The folder of the artifact with all files of the offline model."""
+        return self.route.name
 
     @property
     def file(self) -> str:
         """The offline model's path in its artifact."""
-        return f"{FOLDER}/{MODEL_FILE}"
+        return f"{self.folder}/{MODEL_FILE}"
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant."""
+        return f"{self.route.name}-{self.precision.ending}"
 
     @property
     def source(self) -> str:
-        """The graph that is compiled: with gears the dynamic graph, else the static graph."""
+        """The graph of the artifact that has the model's input: with gears the dynamic one, else the static.
+
+        ATC compiles this graph; on the route of Ascend IR, torchair traces the same network instead.
+        """
         fixed = not self.gears and not self.gears_size
         return next(graph.path for graph in GRAPHS if graph.for_npu == fixed)
 
@@ -147,7 +173,8 @@ class CompileOrder:
         """
         chip, files = chips.chip_of(self.soc), {SWITCH_FILE: switch_file()}
         if self.precision.keeps and chip.keeps:
-            lines = [*(f"OpType::{kind}" for kind in chip.keeps), *norms]
+            kinds = [one for kind in chip.keeps for one in self.route.kinds.get(kind, (kind,))]
+            lines = [*(f"OpType::{kind}" for kind in kinds), *norms]
             files[KEEP_DTYPE_FILE] = "".join(f"{line}\n" for line in lines)
         if self.precision.limits == "fp32" and chip.hf32:
             files[OP_PRECISION_FILE] = "[ByOpType]\nConv2D=enable_float_32_execution\n"
@@ -164,8 +191,8 @@ class CompileOrder:
         sides = (-1, -1) if self.gears_size else size
         shape = (-1 if self.gears else batch, CHANNELS, *sides)
         options = {
-            "framework": "5",  # ONNX
-            "model": GRAPH_FILE,
+            "framework": self.route.framework,
+            "model": self.route.graph,
             "output": Path(MODEL_FILE).stem,  # ATC adds the ending
             "soc_version": self.soc,
             "input_format": "NCHW",
@@ -179,44 +206,9 @@ class CompileOrder:
             "output_type": "FP32",
             "log": "error",
         }
-        return (ATC, *(f"--{name}={value}" for name, value in options.items() if value))
-
-
-def script(command: Sequence[str], settings: Sequence[str]) -> str:
-    """Return a shell script that runs a command on a machine with ATC.
-
-    The script works in a temporary hidden folder of the artifact, because ATC leaves additional files in its
-    working folder. If ATC fails, the script leaves no offline model.
-
-    Args:
-        command: a command from :meth:`CompileOrder.command`.
-        settings: names of the files that it needs beside the graph.
-    """
-    needed = " ".join(f'"$here"/{shlex.quote(name)}' for name in (GRAPH_FILE, *settings))
-    return "\n".join(
-        [
-            "#!/bin/sh",
-            f"# Compiles {GRAPH_FILE} into {MODEL_FILE}, beside this script. Needs CANN's atc on PATH.",
-            "set -eu",
-            f"if ! command -v {ATC} > /dev/null; then",
-            f"  echo '{ATC} is not on PATH: source set_env.sh of CANN first' >&2",
-            "  exit 127",
-            "fi",
-            'here=$(cd "$(dirname "$0")" && pwd)',
-            'work=$(mktemp -d "$here/../.atc.XXXXXX")',
-            "trap 'rm -rf \"$work\"' EXIT",
-            "trap 'exit 130' HUP INT TERM",
-            "unset ASCEND_WORK_PATH  # for ATC to leave its report here",
-            'cd "$work"',
-            f"ln -s {needed} .",
-            " \\\n  ".join(map(shlex.quote, command)),
-            f"if [ -f {RESULT_FILE} ]; then",
-            f'  mv {RESULT_FILE} "$here"/{RESULT_FILE}',
-            "fi",
-            f'mv {MODEL_FILE} "$here"/{MODEL_FILE}',
-            "",
-        ]
-    )
+        ignored = () if self.route.described else _DESCRIPTIONS
+        given = {name: value for name, value in options.items() if value and name not in ignored}
+        return (ATC, *(f"--{name}={value}" for name, value in given.items()))
 
 
 def compiler() -> str | None:

@@ -39,11 +39,12 @@ SENSITIVE = ("LayerNorm", "SoftmaxV2", "Erf")
 LayerNorm sums the squares of a token's channels. If the norm of the token is 256 or more, this sum exceeds
 65504, the greatest float16 number. Large vision transformers have outlier tokens with such norms (arXiv
 2309.16588). SoftmaxV2 sums a whole row of exponentials. Erf makes the GELU exact, and the rounding of float16
-near 1 is as large as the error of the tanh form. The effect was measured on dinov3-vits16 with synthetic
-weights: with only matrix products and convolutions in float16, the error against the reference is 8.7e-4;
-with all operators in float16, it is 1.5e-3. CANN's parser turns ONNX's Softmax into SoftmaxV2, and
-LayerNormalization into LayerNorm and other operators, and renames the nodes (repository hicann/ops-nn, the
-ONNX plugins of both). So this list holds types instead of node names.
+near 1 is as large as the error of the tanh form. ``benchmarks/results/limits.json`` has what float16 costs
+dinov3-vits16 with synthetic weights, as vector relative errors against the reference: 1.3e-3 where only
+matrix products and convolutions take float16 operands (simulated), and 2.4e-3 where all operators are in
+float16 (PyTorch on a CPU). CANN's parser turns ONNX's Softmax into SoftmaxV2, and LayerNormalization into
+LayerNorm and other operators, and renames the nodes (repository hicann/ops-nn, the ONNX plugins of both). So
+this list holds types instead of node names.
 """
 _SHOWN = 3
 """How many families an error about an unknown name lists."""
@@ -85,11 +86,6 @@ class Chip:
     doubtful: Mapping[str, str] = field(default_factory=dict)
     keeps: tuple[str, ...] = SENSITIVE
     greatest_gears: int = 100
-
-    @property
-    def saturates(self) -> bool:
-        """Whether an overflow gives a finite number by default, so that no check for Inf or NaN finds it."""
-        return self.overflow == "saturates"
 
     @property
     def default_precision(self) -> str:

@@ -5,19 +5,22 @@ ATC does not read weights from a safetensors file. So it gets a graph with embed
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
 
-from vconv.convert.ascend import atc, operators
-from vconv.convert.ascend.atc import FOLDER, GRAPH_FILE, MODEL_FILE, SCRIPT_FILE, CompileOrder
-from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE, effects, harmful_effects
-from vconv.convert.ascend.fusions.table import FUSIONS
+from vconv.convert.ascend import atc, atc_script, operators
+from vconv.convert.ascend.atc import MODEL_FILE, SCRIPT_FILE, CompileOrder
+from vconv.convert.ascend.fusions.report import CompilerReport
+from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE
 from vconv.convert.ascend.npu_opset import in_npu_opset
+from vconv.convert.ascend.routes import Route
+from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.convert.graphs.passes import table as passes
 from vconv.convert.graphs.passes.base import PassContext, run_passes
@@ -25,29 +28,26 @@ from vconv.disk import require_space
 from vconv.errors import ArtifactError, EngineError, InputError
 from vconv.types import Say
 
-GREATEST_BYTES = 2**31 - 1
-"""Greatest size of a protobuf message, and so of a graph with embedded weights.
-
-Source: https://protobuf.dev/overview/.
-"""
+_WIDE_BYTES = 4
+"""Bytes of a float32."""
 _GRAPH_BYTES = 2**24
 """Bytes reserved for a graph without its weights; the largest measured has 13.4 MB (7 billion parameters)."""
 
 
-def require_fitting(nbytes: int) -> None:
-    """Check that a graph can hold weights of this size.
+def require_fitting(route: Route, weights: Iterable[TensorEntry]) -> None:
+    """Check that a graph can hold these weights.
 
     Raises:
-        InputError: the weights are too large.
+        InputError: they are too large.
     """
-    greatest = GREATEST_BYTES - _GRAPH_BYTES
+    nbytes = sum(math.prod(one.shape) * _WIDE_BYTES if route.widened else one.nbytes for one in weights)
+    greatest = route.greatest_bytes - _GRAPH_BYTES
     if nbytes > greatest:
         raise InputError(
             "the weights do not fit an offline model's graph",
             got=f"{nbytes / 1e9:.2f} GB",
-            expected=f"at most {greatest / 1e9:.2f} GB: ATC needs a graph with embedded weights, "
-            "and protobuf allows no message of more than 2 GB",
-            fix="remove --format om, or export a smaller system",
+            expected=f"at most {greatest / 1e9:.2f} GB: {route.bound}",
+            fix=f"remove --format {route.name}, or export a smaller system",
         )
 
 
@@ -101,33 +101,52 @@ def make(
         ArtifactError: CANN does not support an operator of the graph, or the disk has too little free space.
         EngineError: ATC fails, or replaces operators by others that compute something else.
     """
-    place = scratch / FOLDER
+    place, graph_file = scratch / order.folder, order.route.graph
     place.mkdir()
-    write = partial(_write_graph, folder / order.source, place / GRAPH_FILE, rank3)
-    compiled = in_npu_opset(write, npu_opset, f"{FOLDER}/{GRAPH_FILE}", say)
+    write = partial(_write_graph, folder / order.source, place / graph_file, rank3)
+    compiled = in_npu_opset(write, npu_opset, f"{order.folder}/{graph_file}", say)
     settings, command = order.settings(compiled.norms), order.command(size, batch)
     for name, text in settings.items():
         (place / name).write_text(text)
-    found = atc.compiler()
     kept = [*settings]
-    if found:
-        say(f"{order.file}: {' '.join(command)}")
-        atc.compile_model(place, (found, *command[1:]))
-        kept.append(MODEL_FILE)
-        if (place / RESULT_FILE).is_file():
-            _require_unfused(place / RESULT_FILE)
-            kept.append(RESULT_FILE)
+    if atc.compiler():
+        kept += compile_in(place, order, command, say)
     else:
         path = place / SCRIPT_FILE
-        path.write_text(atc.script(command, [*settings]))
+        path.write_text(atc_script.script(command, [*settings]))
         path.chmod(0o755)
-        kept += [GRAPH_FILE, SCRIPT_FILE]
-        where = f"{FOLDER}/{SCRIPT_FILE}"
+        kept += [graph_file, SCRIPT_FILE]
+        where = f"{order.folder}/{SCRIPT_FILE}"
         say(f"{order.file} is not made, because atc is not on PATH: run {where} on a machine with CANN")
-    (folder / FOLDER).mkdir()
+    (folder / order.folder).mkdir()
     for name in kept:
-        (place / name).rename(folder / FOLDER / name)
+        (place / name).rename(folder / order.folder / name)
     return compiled
+
+
+def compile_in(place: Path, order: CompileOrder, command: tuple[str, ...], say: Say) -> list[str]:
+    """Compile an offline model with ATC, and check which passes it ran.
+
+    Args:
+        place: a folder with the graph and the settings.
+        order: the settings of the compilation.
+        command: the command of ATC.
+        say: receives progress messages.
+
+    Returns:
+        The names of the files in that folder that ATC made and an artifact keeps.
+
+    Raises:
+        EngineError: ATC fails, or replaces operators by others that compute something else.
+    """
+    say(f"{order.file}: {' '.join(command)}")
+    atc.compile_model(place, (atc.compiler() or atc.ATC, *command[1:]))
+    report = place / RESULT_FILE
+    if not report.is_file():
+        say(f"{order.file}: atc left no {RESULT_FILE}, so which fusion passes it ran is not known")
+        return [MODEL_FILE]
+    _require_unfused(report)
+    return [MODEL_FILE, RESULT_FILE]
 
 
 def _require_unfused(path: Path) -> None:
@@ -137,21 +156,21 @@ def _require_unfused(path: Path) -> None:
         EngineError: one did, or the file cannot be read.
     """
     try:
-        found = harmful_effects(effects(path.read_text("utf-8")))
+        harm = CompilerReport.read(path).harm
     except ValueError as error:
         raise EngineError(
             "cannot read which fusion passes atc ran",
-            got=f"{RESULT_FILE} with {error}",
+            got=f"{RESULT_FILE} with {error!s:.120}",
             expected="one of the forms that are known of CANN 8 and 9",
-            fix="report this form; without atc on PATH, the export gives a graph and a script",
+            fix="report this form; without atc on PATH, the export gives what atc needs and a script",
         ) from error
-    if found:
-        name, count = next(iter(found.items()))
+    if harm:
         raise EngineError(
             "atc replaced operators of the graph by others that compute something else",
-            got=f"{name}, {count} times: {FUSIONS[name].numbers}",
-            expected=f"none, as {SWITCH_FILE} asks",
-            fix="report this version of CANN; without atc on PATH, the export gives a graph and a script",
+            got=harm,
+            expected=f"no such pass, as {SWITCH_FILE} asks",
+            fix="report this version of CANN; without atc on PATH, the export gives what atc needs and a "
+            "script",
         )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
 ONNX_MOVES = frozenset(
     (
         *("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"),
@@ -16,3 +20,13 @@ TORCH_MOVES = frozenset(
     )
 )
 """Operators of torch."""
+
+
+def readers(value: ir.Value) -> Iterator[ir.Node]:
+    """Yield the nodes that compute with a value, as it is or moved."""
+    for use in value.uses():
+        if use.node.op_type not in ONNX_MOVES:
+            yield use.node
+            continue
+        for moved in use.node.outputs:
+            yield from readers(moved)

@@ -36,7 +36,9 @@ def misfit(model: ModelProto) -> str:
 def _mistyped(model: ModelProto) -> Iterator[str]:
     """Yield each node that takes a type that its operator does not take, or two that should be one."""
     graph = model.graph
-    opset = next(entry.version for entry in model.opset_import if entry.domain in _ONNX)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in _ONNX), None)
+    if opset is None:
+        return
     values = (*graph.input, *graph.value_info, *graph.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}

@@ -46,7 +46,7 @@ _POOLED: Mapping[Any, list[int]] = {
     torch.ops.aten.adaptive_avg_pool2d.default: [-2, -1],
 }
 """Adaptive poolings, with the axes that they pool."""
-_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ def trace(
         library_of(network).plain_attention(model, network),
         library_of(network).symbolic_sizes(model) if bounds else contextlib.nullcontext(),
         applied(model, network, [patch.traced() for patch in patches]),
-        quiet(*_LOGGERS),
+        quiet(*LOGGERS),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, (images,), strict=False, dynamic_shapes=(dynamic,))
-        _write_poolings_as_means(program)
+        write_poolings_as_means(program)
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -153,7 +153,7 @@ def trace(
         return _passed(traced, passes.TRACED_AT_ANY_SIZE if bounds else passes.TRACED, context)
 
 
-def _write_poolings_as_means(program: torch.export.ExportedProgram) -> None:
+def write_poolings_as_means(program: torch.export.ExportedProgram) -> None:
     """Write every adaptive pooling to one value as a mean, in place.
 
     torch may take it apart into a mean and ``as_strided``, which becomes a loop in graphs of torch 2.9, and a
@@ -197,7 +197,7 @@ def write_graph(
         names = passes.FROM_IMAGES
     elif batch is not None:
         names = passes.STATIC_RANK3 if rank3 else passes.STATIC
-    with quiet(*_LOGGERS):
+    with quiet(*LOGGERS):
         context = PassContext(batch=batch, patch=patch, opset=npu_opset, image_processing=image_processing)
         made = traced.followed_by(names, context)
     ir.save(made.model, path)

@@ -25,7 +25,7 @@ from vconv.convert.weights import ledger
 from vconv.convert.weights.ledger import LEDGER_FILE, Line
 from vconv.disk import require_utf8
 from vconv.errors import ArtifactError, OutputsError, UnknownNameError
-from vconv.types import CONFIG_FILE, WEIGHTS_FILE, Config
+from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Config
 
 INSIDE = "a place inside the artifact, whose files are all listed"
 AGAIN = "export the artifact again, or fetch it again"
@@ -140,6 +140,16 @@ class Artifact:
         record = self.manifest.original
         path = record.configurations.get(file) if record else None
         return read_config(self.folder, path) if path else {}
+
+    @functools.cached_property
+    def processor(self) -> Config:
+        """The settings of the artifact's image processor; empty if there is no file of them.
+
+        Raises:
+            ArtifactError: the file is not a JSON object.
+        """
+        file = PREPROCESSOR_FILE if self.manifest.system.library == "transformers" else CONFIG_FILE
+        return read_config(self.folder, file) if (self.folder / file).is_file() else {}
 
     @functools.cached_property
     def unlike(self) -> dict[str, tuple[Any, Any]]:

@@ -208,10 +208,14 @@ class GraphRecord(Record):
 class OfflineRecord(Record):
     """How an offline model is compiled: see :mod:`vconv.convert.ascend.atc`.
 
+    ``route`` is ``om`` if ATC compiles a graph of ONNX, and ``air`` if it compiles a graph of Ascend IR that
+    torchair makes of the same network.
+
     ``command`` runs in a folder with the settings and the graph: one of the artifact's graphs, with its
-    weights inside. If export had ATC, this graph is not kept. If export had no ATC, the manifest has no hash
-    of the model's file, and a script beside that file makes the model later. ``gears`` are the batches that
-    the model takes, ``gears_size`` the (height, width); either is empty for that of the static graph.
+    weights inside, or that of Ascend IR. If export had ATC, this graph is not kept. If export had no ATC, or
+    no torchair where it is needed, the manifest has no hash of the model's file, and a script beside that
+    file makes the model later. ``gears`` are the batches that the model takes, ``gears_size`` the (height,
+    width); either is empty for that of the static graph.
     """
 
     soc: str
@@ -219,6 +223,7 @@ class OfflineRecord(Record):
     gears: tuple[int, ...]
     gears_size: tuple[tuple[Side, Side], ...] = ()
     command: tuple[str, ...]
+    route: Literal["om", "air"] = "om"
 
 
 class VariantRecord(Record):

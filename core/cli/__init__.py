@@ -18,6 +18,7 @@ from vconv.cli.live import progress
 from vconv.cli.options import (
     DEVICES,
     ENGINE,
+    FUSIONS,
     HF32,
     HUB,
     JSON,
@@ -28,6 +29,7 @@ from vconv.cli.options import (
     SEED,
     TEXT,
     VARIANT,
+    VARIANTS,
     WITHIN,
     converting,
     device,
@@ -333,6 +335,49 @@ def bisect(as_json: bool, **options: Any) -> None:
     document = vconv.bisect(say=progress(), **options)
     show(document, render.bisected, as_json)
     exit_by(document.passed)
+
+
+@main.command()
+@click.argument("path", type=TEXT, shell_complete=artifact)
+@click.option(
+    "--out",
+    type=TEXT,
+    required=True,
+    metavar="FOLDER",
+    help="The folder to write. It must be outside the artifact.",
+)
+@click.option("--force", is_flag=True, help="Replace a folder that this command wrote.")
+@click.option(
+    "--variant",
+    type=TEXT,
+    metavar="NAME",
+    shell_complete=one_of(VARIANTS),
+    help="The graph.  [default: the one that CANN compiles: om/model.onnx if the artifact has it, else "
+    "model.npu.onnx]",
+)
+@device("cpu writes the golden side; npu-sim also writes a target side, which is simulated.")
+@HF32
+@PROFILE
+@FUSIONS
+@images("to run")
+@SEED
+@click.option(
+    "--beside",
+    type=TEXT,
+    metavar="RESULT_CSV",
+    help="A result_TIME.csv that msprobe wrote. Its figures are set beside those of npu-sim, operator by "
+    "operator.",
+)
+@JSON
+def msprobe(as_json: bool, **options: Any) -> None:
+    """Write tensors and a table for Huawei's msprobe.
+
+    The golden side is what every operator of a graph of the artifact PATH gives on the CPU, in the files that
+    `msprobe compare` reads. The folder's README.txt has the commands.
+    """
+    from vconv.cli import render
+
+    show(vconv.msprobe(say=progress(), **options), render.dumped, as_json)
 
 
 @main.command()

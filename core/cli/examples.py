@@ -26,6 +26,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "compare": (f"{_DINOV3} {_DINOV2}", f"{_DINOV3} --engine onnxruntime --engine openvino"),
     "selftest": ("", f"{_DINOV3} --weights FOLDER"),
     "bisect": (_DINOV3, f"{_DINOV3} --variant patched-torch-fp32"),
+    "msprobe": (f"{_DINOV3} --device npu-sim --out dumps",),
     "fill": (f"{_DINOV3} --weights FOLDER",),
     "doctor": ("", "--probe --device npu:0"),
 }

@@ -58,6 +58,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "dataset",
         "seed",
         "reference",
+        "beside",
         "pool",
         "periods",
         "positions",
@@ -209,11 +210,12 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 
 FORMAT = click.option(
     "--format",
-    type=click.Choice(["onnx", "om"]),
+    type=click.Choice(["onnx", "om", "air"]),
     default="onnx",
     show_default=True,
-    help="onnx makes graphs. om also makes an offline model for an Ascend NPU with CANN's atc. If atc is not "
-    "installed, om makes a script that compiles the model later.",
+    help="onnx makes graphs. om also makes an offline model for an Ascend NPU with CANN's atc. air makes one "
+    "from a graph of torchair instead. Where atc or torchair is not installed, there is a script that makes "
+    "the model later.",
 )
 SOC = click.option(
     "--soc",

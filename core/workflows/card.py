@@ -10,12 +10,12 @@ from typing import Any
 
 from vconv.arguments import checked_arguments
 from vconv.artifact import results
-from vconv.artifact.artifact import Artifact, read_config
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.results import CARD_FILE
 from vconv.errors import ArtifactError, UnknownNameError, VconvError
 from vconv.hashes import sha256_of
 from vconv.regular_files import kind_of
-from vconv.types import CONFIG_FILE, PREPROCESSOR_FILE, Config, Say, silent
+from vconv.types import Say, silent
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.evidence import newest, saved_reports
 from vconv.validators.report.card.words import LANGUAGES
@@ -64,10 +64,8 @@ def card(
     folder = artifact.folder
     if platform is not None and out is not None:
         language = _language(lang, results.read(folder))
-        return {
-            "artifact": str(path),
-            **publish(artifact, platform, out, language, _processor(artifact), with_files, force, say),
-        }
+        found = publish(artifact, platform, out, language, with_files, force, say)
+        return {"artifact": str(path), **found}
     if (folder / CARD_FILE).exists() and not (folder / CARD_FILE).is_file():
         raise ArtifactError(
             f"{folder / CARD_FILE} is in the way",
@@ -139,19 +137,13 @@ def _language(lang: str | None, kept: dict[str, Any]) -> str:
     return lang or (before if before in LANGUAGES else DEFAULT_LANGUAGE)
 
 
-def _processor(artifact: Artifact) -> Config:
-    """Return the settings of the image processor; empty if there is no file of them."""
-    settings = PREPROCESSOR_FILE if artifact.manifest.system.library == "transformers" else CONFIG_FILE
-    return read_config(artifact.folder, settings) if (artifact.folder / settings).is_file() else {}
-
-
 def _write(artifact: Artifact, kept: dict[str, Any], lang: str | None, say: Say) -> dict[str, Any]:
     folder, language = artifact.folder, _language(lang, kept)
     reports, left_out = saved_reports(folder)
     for sentence in left_out:
         say(sentence)
     evidence = newest(reports)
-    content = render(artifact.manifest, evidence, language, artifact.unlike, _processor(artifact)).encode()
+    content = render(artifact.manifest, evidence, language, artifact.unlike, artifact.processor).encode()
     digest = hashlib.sha256(content).hexdigest()
     # After a kill between these three steps, vconv still recognises the card as its own.
     results.write(folder, {**kept, "card": {**kept["card"], "next": digest}})

@@ -18,10 +18,11 @@ from vconv.artifact.manifest import ORIGINAL_FOLDER
 from vconv.artifact.staging import staging
 from vconv.catalog.systems import System
 from vconv.convert.architectures.sizes import size_bounds
-from vconv.convert.ascend import offline_model, operators
+from vconv.convert.ascend import offline_air, offline_model, operators
 from vconv.convert.ascend.aipp import AIPP_FILE, STATIC, configuration, require_mode
 from vconv.convert.ascend.gears import read_sizes, require_sizes
 from vconv.convert.ascend.offline_model import CompiledGraph
+from vconv.convert.ascend.routes import AIR_ROUTE
 from vconv.convert.conversion import Prepared, export_graphs, image_size, prepare
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs import tracing
@@ -51,8 +52,9 @@ from vconv.validators.checks.integrity import verify_tensors
 from vconv.validators.faults import classes
 from vconv.validators.report.rows import VariantRow
 from vconv.workflows import authors_weights, candidates, card, originals
+from vconv.workflows.air_graph import provisional
 from vconv.workflows.background import in_background
-from vconv.workflows.export_manifest import Exported, assemble
+from vconv.workflows.export_manifest import Exported, assemble, hashed
 from vconv.workflows.image_graph import check_image_graphs
 from vconv.workflows.offline_options import ONNX, offline_order, offline_row
 
@@ -143,7 +145,8 @@ def export(
             configuration for ATC.
         aipp: ``static``, the default, or ``dynamic``: whether the configuration has the numbers of the
             preprocessing, or a program sets them before each run.
-        format: ``onnx``, or ``om`` for the graphs and an offline model.
+        format: ``onnx``; ``om`` for the graphs and an offline model that ATC compiles from a graph of ONNX;
+            ``air`` for the graphs and one that ATC compiles from a graph of torchair.
         soc: the processor to compile the offline model for, such as ``Ascend910B4``: see docs/ascend.md.
         gears: the batches of the offline model; by default the batch of the static graph.
         gears_size: the sizes of images of the offline model, with ``size="dynamic"``: ``224,224;448,448`` or
@@ -203,7 +206,7 @@ def export(
         prepared = prepare(folder, source, say, keep_dtype)
         beside = authors_weights.planned(folder, source, keep_dtype, allow_lossy) if for_authors else None
         if order:
-            offline_model.require_fitting(prepared.plan.nbytes)
+            offline_model.require_fitting(order.route, prepared.plan.entries.values())
         with in_background(partial(_written, prepared, source, say)) as writing:
             prepared = prepared.counted()
             passes = export_graphs(
@@ -241,7 +244,10 @@ def export(
         ]
         checks = [tensors, *compared, *(check for graph in graphs for check in check_graph(graph))]
         compiled: CompiledGraph | None = None
-        if order:
+        by_air = order is not None and order.route is AIR_ROUTE
+        if order and by_air:
+            offline_air.write_scripts(folder, order, made_size, batch)
+        elif order:
             compiled = offline_model.make(
                 *(folder, stage.scratch, order, made_size, batch, say, npu_opset), rank3=attention == RANK3
             )
@@ -249,6 +255,11 @@ def export(
             folder, system, source, conversion, made_size, graphs, reference, names, order, authors, compiled
         )
         made = assemble(done, without_weights)
+        if order and by_air:
+            command = order.command(made_size, batch)
+            manifest = provisional(made, folder)
+            offline_air.make(folder, stage.scratch, order, command, manifest, say)
+            made = made.model_copy(update={"files": hashed(done)})
         artifact = Artifact(folder, made)
         rows: tuple[VariantRow, ...] = ()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

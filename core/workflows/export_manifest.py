@@ -64,7 +64,8 @@ class Exported:
         images: what each recorded image is.
         order: how the offline model is compiled; None without an offline model.
         authors: the weights for the authors' code; None without them.
-        compiled: the graph that the offline model is compiled from; None without an offline model.
+        compiled: the graph of ONNX that the offline model is compiled from; None if it is not compiled from
+            one.
     """
 
     folder: Path
@@ -106,7 +107,7 @@ def assemble(done: Exported, without_weights: bool) -> Manifest:
         )
         for variant in (*VARIANTS, *([FROM_IMAGES] if FROM_IMAGES.path in inspected else []))
     ]
-    if done.order and done.compiled:
+    if done.order:
         variants.append(_offline(done.order, done.compiled, done.size, conversion, inspected))
     patches = tuple(
         PatchRecord(
@@ -166,20 +167,26 @@ def assemble(done: Exported, without_weights: bool) -> Manifest:
         rope_periods=tuple(rope_periods.of(net).tolist()) if corrected else None,
         variants=tuple(variants),
         golden=_recorded(done.reference, done.images) if done.reference else None,
-        files={
-            path.relative_to(done.folder).as_posix(): FileRecord(
-                sha256=conversion.sha256 if path == done.folder / WEIGHTS_FILE else sha256_of(path),
-                nbytes=path.stat().st_size,
-            )
-            for path in sorted(done.folder.rglob("*"))
-            if path.is_file()
-        },
+        files=hashed(done),
         without_weights=without_weights,
         complexity=ComplexityRecord(**asdict(complexity.measure(source.folder, source.network, done.size))),
         authors=done.authors,
         meanings=meanings(net),
         positions=_positions(source, done.size),
     )
+
+
+def hashed(done: Exported) -> dict[str, FileRecord]:
+    """Return the hash and the size of every file that an export has made, by path."""
+    weights = done.folder / WEIGHTS_FILE
+    return {
+        path.relative_to(done.folder).as_posix(): FileRecord(
+            sha256=done.conversion.sha256 if path == weights else sha256_of(path),
+            nbytes=path.stat().st_size,
+        )
+        for path in sorted(done.folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _positions(source: Source, size: tuple[int, int]) -> PositionsRecord | None:
@@ -228,7 +235,7 @@ def _graph(graph: InspectedGraph, passes: tuple[str, ...]) -> GraphRecord:
 
 def _offline(
     order: CompileOrder,
-    compiled: CompiledGraph,
+    compiled: CompiledGraph | None,
     size: tuple[int, int],
     conversion: Conversion,
     graphs: Mapping[str, InspectedGraph],
@@ -236,7 +243,7 @@ def _offline(
     static = next(graph for graph in graphs.values() if graph.batch)
     source = graphs[order.source]
     return VariantRecord(
-        variant=order.precision.variant,
+        variant=order.variant,
         engine="acl",
         path=order.file,
         weights=None,
@@ -250,8 +257,11 @@ def _offline(
             ir_version=compiled.ir_version,
             operators=dict(compiled.operators),
             passes=(*conversion.passes[order.source], *compiled.passes),
-        ),
+        )
+        if compiled
+        else None,
         offline=OfflineRecord(
+            route=order.route.name,
             soc=order.soc,
             precision_mode=order.precision.name,
             gears=order.gears,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 
 from vconv.artifact.artifact import Artifact
@@ -12,7 +13,6 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.table import find_engine
 from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
-from vconv.runtime.inputs.preprocessing import preprocess
 from vconv.types import Check, Status
 from vconv.validators.checks import image_input
 
@@ -47,13 +47,14 @@ def _checked(artifact: Artifact, record: VariantRecord) -> list[Check]:
         return engine.piece(model, path.parent, outputs, device, record.precision)
 
     pictures = image_input.probes()
-    pixel_values = preprocess(artifact.folder, pictures)
+    wanted = image_input.expected_of(artifact.folder, pictures, steps)
+    pixel_values = np.concatenate([one.pixel_values for one in wanted])
     with open_variant(artifact, artifact.variant(DEFAULT_VARIANT), device) as session:
         expected = session(pixel_values)
     with open_variant(artifact, record, device) as session:
         features = session(pictures)
     return [
         image_input.check_network(path, pixel_values, expected, names, load_piece),
-        image_input.check_preprocessing(path, artifact.folder, steps, load_piece),
+        image_input.check_preprocessing(path, wanted, steps, load_piece),
         image_input.check_features(path, features, expected),
     ]

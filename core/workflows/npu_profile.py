@@ -26,7 +26,8 @@ class Profiler:
     """Profiles torch variants on an NPU.
 
     Args:
-        folder: where the traces go: a folder for each variant, beside a JSON file with its operators.
+        folder: where the traces go: a folder for each variant on each NPU, beside a JSON file with its
+            operators.
         say: receives progress lines.
     """
 
@@ -37,14 +38,16 @@ class Profiler:
         """Profile one variant; a graph, and a variant on another device, is left alone."""
         if candidate.device.kind != NPU or session.engine != "torch":
             return
-        place = self.folder / folder_name(candidate.variant)
+        place = self.folder / folder_name(candidate.device.name, candidate.variant)
         place.mkdir(parents=True)
         forward = session.bind(candidate.reference.pixel_values[: session.batch or 1])
         with torch.inference_mode():
             found = record(forward, candidate.device.synchronize, place)
         path = place.with_suffix(".json")
         path.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
-        self.say(f"{candidate.variant}: {len(found)} kinds of kernels, all in {path}")
+        self.say(
+            f"{candidate.variant} on {candidate.device.name}: {len(found)} kinds of kernels, all in {path}"
+        )
         for one in found[:SHOWN]:
             self.say(f"  {one.told}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from vconv.artifact.manifest import Manifest
@@ -10,11 +11,13 @@ from vconv.convert.ascend import operators
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.ascend.chips import HOW_NAMED, remarks
 from vconv.convert.ascend.gears import Size
+from vconv.convert.ascend.routes import ROUTES
 from vconv.errors import InputError, UnknownNameError
 from vconv.types import Say, silent
 
-ONNX, OM = FORMATS = ("onnx", "om")
-"""The values of ``--format``: graphs only, or also an offline model."""
+ONNX = "onnx"
+FORMATS = (ONNX, *ROUTES)
+"""The values of ``--format``: graphs only, or also an offline model, by one of the routes to it."""
 
 
 def offline_order(
@@ -54,21 +57,21 @@ def offline_order(
         raise InputError(
             f"{named[0]} is only for an offline model",
             got=f"--format {ONNX}",
-            expected=f"--format {OM}",
-            fix=f"add --format {OM}, or leave {named[0]} out",
+            expected=f"--format {' or '.join(ROUTES)}",
+            fix=f"add --format {next(iter(ROUTES))}, or leave {named[0]} out",
         )
     if format == ONNX:
         return None
     if soc is None:
         raise InputError(
-            f"--format {OM} needs the name of a processor",
+            f"--format {format} needs the name of a processor",
             got="no --soc",
             expected="a name such as Ascend910B4 or Ascend310P3",
             fix=f"add --soc; to find it, {HOW_NAMED}",
         )
     if without_weights:
         raise InputError(
-            f"--format {OM} and --without-weights exclude each other",
+            f"--format {format} and --without-weights exclude each other",
             got="both",
             expected="one of them: an offline model contains its weights",
             fix="leave one of them out",
@@ -94,7 +97,7 @@ def offline_order(
             expected=f"{operators.GREATEST_OPSET} at most",
             fix="leave --opset out",
         )
-    order = CompileOrder.of(soc, precision, gears, gears_size)
+    order = CompileOrder.of(soc, precision, gears, gears_size, ROUTES[format])
     for remark in remarks(soc, precision):
         say(remark)
     return order
@@ -104,6 +107,9 @@ def offline_row(made: Manifest) -> dict[str, Any] | None:
     """Describe an artifact's offline model and whether it is compiled; None if the artifact has none."""
     for record in made.variants:
         if record.offline:
-            named = {"variant": record.variant, "file": record.path, "compiled": record.path in made.files}
+            graph = (PurePosixPath(record.path).parent / ROUTES[record.offline.route].graph).as_posix()
+            compiled = record.path in made.files
+            lacks = None if compiled else "atc on PATH" if graph in made.files else "torchair"
+            named = {"variant": record.variant, "file": record.path, "compiled": compiled, "lacks": lacks}
             return {**named, **record.offline.model_dump(mode="json")}
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from vconv.documents import DocumentKind
 from vconv.errors import ArtifactError, InputError, UnknownNameError
 from vconv.hashes import chunks_of
 from vconv.regular_files import kind_of
-from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Config, Say
+from vconv.types import MANIFEST_FILE, WEIGHTS_FILE, Say, Status
+from vconv.validators.checks.compiled import check_compiled
 from vconv.validators.report.publishing.npu import npu_evidence
 from vconv.validators.report.publishing.platforms import Platform, commands, find_platform
-from vconv.validators.report.publishing.repository import MARK_FILE, measurements, written_files
+from vconv.validators.report.publishing.repository import MARK_FILE, made_later, measurements, written_files
 
 WITH_FILES = ("copy", "none")
 """What is done with the artifact's own files: they are copied into the folder, or left out of it."""
@@ -56,7 +58,6 @@ def publish(
     platform: Platform,
     out: str | Path,
     language: str,
-    processor: Config,
     with_files: str,
     force: bool,
     say: Say,
@@ -68,7 +69,6 @@ def publish(
         platform: where the folder is published.
         out: the folder.
         language: the language of the page.
-        processor: the settings of the image processor.
         with_files: one of :data:`WITH_FILES`.
         force: whether to replace a folder that vconv wrote.
         say: receives progress lines.
@@ -82,8 +82,9 @@ def publish(
     Raises:
         VconvError: an error that the user can fix; the folder is unchanged.
     """
-    target, whole = Path(out).absolute(), with_files == "copy"
+    target = Path(out).absolute()
     _refuse_inside(target, artifact)
+    _refuse_fused(artifact)
     if force:
         _refuse_strangers(target)
     found = measurements(artifact.folder)
@@ -92,13 +93,13 @@ def publish(
         say(sentence)
     if npu.reason:
         say(f"the page for {platform.title} {platform.without_npu}: {npu.reason}")
-    copied = list(_own_files(artifact, say)) if whole else []
+    copied = list(_own_files(artifact, say)) if with_files == "copy" else []
     with staging(target, force, _PAGE) as stage:
         nbytes = sum((artifact.folder / name).stat().st_size for name in copied)
         require_space(stage.artifact, nbytes)
         say(f"copying {len(copied)} files of the artifact, {nbytes / 1e6:.1f} MB")
         files = {name: _copy(artifact, name, stage.artifact) for name in copied}
-        for name, content in written_files(artifact, platform, found, language, processor, whole).items():
+        for name, content in written_files(artifact, platform, found, language, bool(copied)).items():
             files[name] = _write(stage.artifact / name, [content])
         mark = {"vconv": VERSION, "page": platform.name, "language": language, "files": files}
         _write(stage.artifact / MARK_FILE, [(json.dumps(mark, indent=2) + "\n").encode()])
@@ -119,6 +120,22 @@ def _refuse_inside(target: Path, artifact: Artifact) -> None:
             expected="a folder outside of the artifact",
             fix="choose another --out",
         )
+
+
+def _refuse_fused(artifact: Artifact) -> None:
+    """Refuse an artifact whose offline model the compiler changed, by the compiler's own report.
+
+    Raises:
+        ArtifactError: a pass changed a result, or the report cannot be read.
+    """
+    for check in check_compiled(artifact):
+        if check.status is Status.FAILED:
+            raise ArtifactError(
+                f"cannot publish {artifact.folder}",
+                got=f"{check.name}: {check.detail}",
+                expected="an offline model in which no fusion pass changes a result",
+                fix="compile it with another version of CANN, or move the model and the report of atc away",
+            )
 
 
 def _refuse_strangers(target: Path) -> None:
@@ -147,7 +164,7 @@ def _refuse_strangers(target: Path) -> None:
 
 
 def _own_files(artifact: Artifact, say: Say) -> Iterator[str]:
-    """Yield the artifact's own files: its manifest, and those that the manifest lists.
+    """Yield the artifact's own files: its manifest, those that it lists, and those that were made later.
 
     Raises:
         ArtifactError: one is missing; except for weights that the export left out, which are only named.
@@ -161,11 +178,13 @@ def _own_files(artifact: Artifact, say: Say) -> Iterator[str]:
             say(f"{name} is left out: the artifact was exported without weights")
         else:
             raise _damaged(artifact, name, kind_of(artifact.folder / name) or "no such file")
-    yield from (one.path for one in made.made_later if (artifact.folder / one.path).is_file())
+    yield from made_later(artifact)
 
 
 def _copy(artifact: Artifact, name: str, into: Path) -> str:
-    """Copy a file, and return its hash. Two names never share one file: to change a copy changes no artifact.
+    """Copy a file with its permissions, and return its hash.
+
+    Two names never share one file: to change a copy changes no artifact.
 
     Raises:
         ArtifactError: the file is not the one that the manifest lists.
@@ -174,6 +193,7 @@ def _copy(artifact: Artifact, name: str, into: Path) -> str:
     record = artifact.manifest.files.get(name)
     if record and found != record.sha256:
         raise _damaged(artifact, name, f"a file with the sha256 {found[:12]}")
+    shutil.copymode(artifact.folder / name, into / name)
     return found
 
 

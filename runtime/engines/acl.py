@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class OfflineSession(FileSession):
         size: see the same class.
         batch: see the same class.
         precision: the precision that the model was compiled in.
+        outputs: the names of the model's outputs, in order, if the model itself has other names for them and
+            for its one input; empty if it has our names.
 
     Raises:
         UnavailableError: the device is not an NPU, CANN is not installed, or the model is not made yet.
@@ -84,8 +86,10 @@ class OfflineSession(FileSession):
         size: tuple[int, int],
         batch: int | None,
         precision: str = FP32,
+        outputs: Sequence[str] = (),
     ) -> None:
         super().__init__(path, device, folder, size, batch, precision)
+        self._names = outputs
         lack = self.lack(device)
         if lack or not path.is_file():
             raise _unavailable(path, lack, device)
@@ -106,6 +110,8 @@ class OfflineSession(FileSession):
                 self._description = acl("mdl.create_desc")
                 loaded.callback(acl, "mdl.destroy_desc", self._description)
                 acl("mdl.get_desc", self._description, self._model)
+                by_name = "mdl.get_input_index_by_name"
+                self._place = 0 if outputs else acl(by_name, self._description, INPUT)
                 self._gears, self.size_gears = self._find_gears()
                 self._outputs = [*self._find_outputs()]
             self._closing = undone.pop_all()
@@ -119,8 +125,7 @@ class OfflineSession(FileSession):
         acl, description = self._acl, self._description
         found = acl("mdl.get_dynamic_batch", description)
         gears = sorted(found["batch"][: found["batchCount"]])
-        index = acl("mdl.get_input_index_by_name", description, INPUT)
-        dims = acl("mdl.get_input_dims", description, index)["dims"]
+        dims = acl("mdl.get_input_dims", description, self._place)["dims"]
         listed = acl("mdl.get_dynamic_hw", description, _UNUSED)
         sizes = tuple(sorted((high, wide) for high, wide in listed["hw"][: listed["hwCount"]]))
         size = self.size if self.size in sizes else dims[2:]
@@ -138,8 +143,11 @@ class OfflineSession(FileSession):
         """
         acl, description = self._acl, self._description
         names = set()
-        for index in range(acl("mdl.get_num_outputs", description)):
-            name = acl("mdl.get_output_name_by_index", description, index).rsplit(":", 1)[-1]
+        number = acl("mdl.get_num_outputs", description)
+        if self._names and (acl("mdl.get_num_inputs", description), number) != (1, len(self._names)):
+            raise self._unfit(f"{number} outputs, or several inputs", f"{len(self._names)} and one input")
+        for index in range(number):
+            name = self._names[index] if self._names else self._own_name(index)
             dtype = acl("mdl.get_output_data_type", description, index)
             dims = acl("mdl.get_output_dims", description, index)["dims"]
             if dtype not in _TYPES or name in names:
@@ -147,6 +155,10 @@ class OfflineSession(FileSession):
             names.add(name)
             nbytes = acl("mdl.get_output_size_by_index", description, index)
             yield AclOutput(name, _TYPES[dtype], tuple(dims[1:]), nbytes)
+
+    def _own_name(self, index: int) -> str:
+        name: str = self._acl("mdl.get_output_name_by_index", self._description, index)
+        return name.rsplit(":", 1)[-1]
 
     def _unfit(self, got: str, expected: str) -> EngineError:
         return EngineError(
@@ -200,7 +212,9 @@ class OfflineSession(FileSession):
         with acl.context(self._context):
             for images, count in self._split(pixel_values.astype(np.float32, copy=False)):
                 gear = self._gear(images)
-                piece = AclBatch(acl, self._model, self._description, self._outputs, images, count, gear)
+                piece = AclBatch(
+                    acl, self._model, self._description, self._place, self._outputs, images, count, gear
+                )
                 freed = weakref.finalize(piece, let_go, acl, self._context, piece.undone)
                 freed.atexit = False
                 self._bound.append(freed)

@@ -108,6 +108,7 @@ def onnxruntime_session(
     profile: Profile | None = None,
     weights_folder: Path | None = None,
     lean: bool = False,
+    plain: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Open a graph in ONNX Runtime.
 
@@ -118,6 +119,7 @@ def onnxruntime_session(
         profile: records where the graph's nodes run; None to record nothing.
         weights_folder: the folder of a serialised graph's external weights.
         lean: whether to keep narrow weights narrow, in their file, and widen each only while it is used.
+        plain: whether to run the nodes as they are, without any optimisation of the graph.
 
     Raises:
         EngineError: ONNX Runtime refuses the graph.
@@ -126,6 +128,8 @@ def onnxruntime_session(
     """
     with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, subject):
         options, provider = _session_options(profile, weights_folder, lean), PROVIDERS[device.kind]
+        if plain:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(
             model,
             options,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
-from vconv.types import INPUT, Array
+from vconv.types import Array
 
 _HOST_TO_DEVICE, _DEVICE_TO_HOST, _HUGE_FIRST = 1, 2, 0
 """Two directions of a copy, and the policy of an allocation: huge pages where they are available."""
@@ -164,6 +164,7 @@ class AclBatch:
         acl: pyACL, in the context of the model.
         model: ACL's number of the model.
         description: the model's description.
+        place: the index of the input that takes the images.
         outputs: the model's outputs.
         images: float32 (gear, 3, H, W).
         count: how many images are real; the rest fills the batch up to the gear.
@@ -175,6 +176,7 @@ class AclBatch:
         acl: Acl,
         model: int,
         description: int,
+        place: int,
         outputs: Sequence[AclOutput],
         images: Array,
         count: int,
@@ -187,7 +189,7 @@ class AclBatch:
             sizes = [acl("mdl.get_input_size_by_index", description, index) for index in inputs]
             self.input, places = _dataset(acl, sizes, undone)
             self.output, self.places = _dataset(acl, [output.nbytes for output in outputs], undone)
-            data = places[acl("mdl.get_input_index_by_name", description, INPUT)]
+            data = places[place]
             host = np.ascontiguousarray(images)
             acl("rt.memcpy", data, host.nbytes, host.ctypes.data, host.nbytes, _HOST_TO_DEVICE)
             self.shapes = [output.shape for output in outputs]

@@ -102,9 +102,22 @@ class Engine:
         size: tuple[int, int],
         batch: int | None,
         precision: str = FP32,
+        outputs: Sequence[str] = (),
     ) -> FileSession:
-        """Open a file of an artifact: see :class:`vconv.runtime.engines.base.FileSession`."""
-        opened: FileSession = self.session(path, device, folder, size, batch, precision)
+        """Open a file of an artifact: see :class:`vconv.runtime.engines.base.FileSession`.
+
+        Args:
+            path: see that class.
+            device: see that class.
+            folder: see that class.
+            size: see that class.
+            batch: see that class.
+            precision: see that class.
+            outputs: the names of the file's outputs, in order, if the file itself has other names: see
+                :class:`vconv.runtime.engines.acl.OfflineSession`.
+        """
+        named = {"outputs": tuple(outputs)} if outputs else {}
+        opened: FileSession = self.session(path, device, folder, size, batch, precision, **named)
         return opened
 
     def piece(

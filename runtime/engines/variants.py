@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
+from vconv.convert.ascend.routes import ROUTES
 from vconv.convert.libraries import models
 from vconv.convert.network import Network
 from vconv.convert.patches import table
@@ -83,7 +84,11 @@ def _opened(
         return _simulated(artifact, record, device, precision, kind)
     chosen = find_engine(engine or record.engine)
     if chosen.runs is not Runs.MODELS:
-        opened = chosen.open(artifact.path(record), device, folder, size, record.batch, record.precision)
+        unnamed = record.offline is not None and not ROUTES[record.offline.route].named
+        opened = chosen.open(
+            *(artifact.path(record), device, folder, size, record.batch, record.precision),
+            outputs=tuple(record.contract.outputs) if unnamed else (),
+        )
         return FromImagesSession(opened) if record.contract.preprocessing else opened
     net, pick = artifact.network, TORCH_KINDS[kind].patches
     if pick is None:

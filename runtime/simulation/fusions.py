@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -15,9 +16,12 @@ import onnx_ir as ir
 
 from vconv.convert.ascend.fusions.base import Match
 from vconv.convert.ascend.fusions.table import FUSIONS, GELU
+from vconv.convert.graphs.inferred_types import typed
 
 _CUBIC = 0.044715
 """The factor of x^3 in the tanh form of GELU (Hendrycks and Gimpel, 2016, section 2)."""
+_LEAST_HALF = 2.0**-24
+"""The float16 number of the bits 1."""
 
 
 class _Writer:
@@ -56,49 +60,78 @@ def _tanh_gelu(write: _Writer, match: Match) -> ir.Value:
 
 def _narrow_norm(write: _Writer, match: Match) -> ir.Value:
     """Round what the norm gives to the type of the sum that it is fused with."""
-    summed, _, norm = match.nodes
+    summed, *_, norm = match.nodes
     narrow = summed.outputs[0].dtype
     assert narrow is not None
     return write("Cast", write("Cast", write.copy(norm), to=int(narrow)), to=int(ir.DataType.FLOAT))
 
 
+def _shrunk_norm(write: _Writer, match: Match) -> ir.Value:
+    """Multiply by the float16 number of the bits 1, which stands for the scale that is missing."""
+    scale = write("Cast", _LEAST_HALF, to=int(ir.DataType.FLOAT16))
+    return write("Mul", write.copy(match.nodes[-1]), scale)
+
+
 IMITATIONS: Mapping[str, Callable[[_Writer, Match], ir.Value]] = {
     GELU: _tanh_gelu,
     "AddLayerNorm": _narrow_norm,
+    "LayerNorm": _shrunk_norm,
 }
 """By operator of CANN that a pass puts in: writes nodes that compute what it computes."""
 
 
-def fused(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+@dataclass(frozen=True)
+class Replacement:
+    """What one pass replaced.
+
+    Args:
+        operator: the operator of CANN that the pass puts in.
+        values: the names of what the nodes gave that are gone, in the order of the match. The last one is the
+            result, which the operator gives under the same name.
+    """
+
+    operator: str
+    values: tuple[str, ...]
+
+
+def fused(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Replacement]]:
     """Replace what the passes would replace, one pass after another.
 
     Args:
         model: a graph; it stays unchanged.
 
     Returns:
-        The new graph, with the same references to its weights, and how many places were replaced.
+        The new graph, with the same references to its weights, and what was replaced.
     """
-    made = ir.from_proto(model)
-    count = 0
+    made = typed(ir.from_proto(model))
+    found: list[Replacement] = []
     for fusion in FUSIONS.values():
         for match in [one for one in fusion.find(made) if one.effect.harmful]:
-            write = _Writer(f"vconv_fused_{count}")
+            write = _Writer(f"vconv_fused_{len(found)}")
             new = IMITATIONS[fusion.becomes](write, match)
-            _replace(made.graph, match, write.nodes, new)
-            count += 1
-    return ir.to_proto(made), count
+            gone = _replace(made.graph, match, write.nodes, new)
+            values = [node.outputs[0].name or "" for node in match.nodes if node in gone]
+            found.append(Replacement(fusion.becomes, tuple(values)))
+    return ir.to_proto(made), found
 
 
-def _replace(graph: ir.Graph, match: Match, nodes: list[ir.Node], new: ir.Value) -> None:
-    """Put nodes in the place of the last node of a match; the others stay if something still reads them."""
+def _replace(graph: ir.Graph, match: Match, nodes: list[ir.Node], new: ir.Value) -> list[ir.Node]:
+    """Put nodes in the place of the last node of a match; the others stay if something still reads them.
+
+    Returns:
+        The nodes that are gone.
+    """
     *others, last = match.nodes
     new.shape, new.type = match.result.shape, match.result.type
     read = [value for node in match.nodes for value in node.inputs if value is not None]
     ir.convenience.replace_nodes_and_values(graph, last, [last], nodes, [match.result], [new])
+    gone = [last]
     for node in reversed(others):
         (value,) = node.outputs
         if not value.uses() and not value.is_graph_output():
             graph.remove(node, safe=True)
+            gone.append(node)
     for value in read:  # engines warn of a constant that no node reads
         if value.name and value.name in graph.initializers and not value.uses():
             del graph.initializers[value.name]
+    return gone

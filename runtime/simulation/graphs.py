@@ -95,7 +95,8 @@ def rewritten(model: onnx.ModelProto, arithmetic: Arithmetic) -> tuple[onnx.Mode
     """
     changed: Counter[str] = Counter()
     if arithmetic.fusions == ON:
-        model, changed[FUSIONS] = fused(model)
+        model, replaced = fused(model)
+        changed[FUSIONS] = len(replaced)
     nodes: list[NodeProto] = []
     made: set[str] = set()
     for original in model.graph.node:

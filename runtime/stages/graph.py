@@ -20,6 +20,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.table import ENGINES
 from vconv.runtime.stages.base import TOKENS, Stages, Step, require, stage_names
+from vconv.runtime.stages.pieces import piece_of, taken_by
 from vconv.runtime.stages.unweighted import stages_by_use
 from vconv.types import CHANNELS, INPUT, TOKENS_AXIS, Array, Arrays
 
@@ -72,18 +73,6 @@ class _Cut:
                 fix="export the artifact again with this version of vconv",
             )
         return found[0]
-
-
-def taken_by(node: onnx.NodeProto) -> list[str]:
-    """List the values that a node takes, with those that the graphs inside it take from outside."""
-    found = list(node.input)
-    for inner in (one.g for one in node.attribute if one.HasField("g")):
-        made = {value for part in inner.node for value in part.output}
-        made |= {tensor.name for tensor in inner.initializer}
-        names = [name for part in inner.node for name in taken_by(part)]
-        names += [value.name for value in inner.output]
-        found += [name for name in dict.fromkeys(names) if name not in made]
-    return found
 
 
 def _cut(graph: onnx.GraphProto, network: Network, names: Mapping[str, str], images: str) -> _Cut:
@@ -303,24 +292,8 @@ class GraphStages(Stages):
         return self._loaded[1](feed)
 
     def _piece(self, stage: int, feed: Mapping[str, Array], wanted: Iterable[str]) -> onnx.ModelProto:
-        nodes = self._nodes(stage)
-        names = dict.fromkeys(name for node in nodes for name in taken_by(node))
-        initializers = [self._initializers[name] for name in names if name in self._initializers]
-        graph = helper.make_graph(
-            nodes,
-            self.names[stage],
-            [
-                helper.make_tensor_value_info(
-                    name, helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
-                )
-                for name, value in feed.items()
-            ],
-            [onnx.ValueInfoProto(name=name) for name in wanted],
-            initializers,
-        )
-        return helper.make_model(
-            graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version
-        )
+        nodes, name = self._nodes(stage), self.names[stage]
+        return piece_of(self._model, nodes, self._initializers, feed, wanted, name)
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

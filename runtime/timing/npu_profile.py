@@ -21,6 +21,9 @@ WARM_UPS, PROFILED = 2, 3
 """Forward passes before the profile, and in it."""
 KERNELS = "kernel_details.csv"
 _TYPE, _DURATION = "Type", "Duration(us)"
+_NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
+_SHOWN = 40
+"""Greatest number of characters of a cell in an error text."""
 _KEY = (_TYPE, "Accelerator Core", "Input Data Types", "HF32 Eligible")
 
 
@@ -71,7 +74,7 @@ def record(
         The cost of every operator, the greatest first.
 
     Raises:
-        EngineError: the profiler wrote no table of kernels.
+        EngineError: the profiler wrote no table of kernels, or another one than it documents.
     """
     profiler = import_torch_npu().profiler
     for _ in range(WARM_UPS):
@@ -96,7 +99,7 @@ def summary(folder: Path) -> list[OperatorCost]:
     """Add up the kernels in the table that the profiler left in a folder; the greatest cost comes first.
 
     Raises:
-        EngineError: there is no such table, or it lacks a column.
+        EngineError: there is no such table, it lacks a column, or a duration is no number.
     """
     tables = sorted(folder.rglob(KERNELS))
     if not tables:
@@ -111,18 +114,17 @@ def summary(folder: Path) -> list[OperatorCost]:
 
 
 def costs(rows: Iterable[Mapping[str, Any]], table: Path) -> list[OperatorCost]:
-    """Add up the rows of a table of kernels by operator, core, types of the operands, and HF32."""
+    """Add up the rows of a table of kernels by operator, core, types of the operands, and HF32.
+
+    Raises:
+        EngineError: the table lacks a column, or a duration is no number.
+    """
     times: dict[tuple[str, str, str, str], list[float]] = {}
     for row in rows:
         if not row.get(_TYPE) or not row.get(_DURATION):
-            raise EngineError(
-                "torch_npu's profiler wrote another table of kernels than it documents",
-                got=f"{table.name} with the columns {', '.join(map(str, row))}"[:300],
-                expected=f"{_TYPE} and {_DURATION}",
-                fix="report this version of torch_npu",
-            )
+            raise _unexpected(f"{table.name} with the columns {', '.join(map(str, row))}"[:300])
         operator, core, operands, hf32 = (str(row.get(name) or "").strip() for name in _KEY)
-        times.setdefault((operator, core, operands, hf32), []).append(float(row[_DURATION]))
+        times.setdefault((operator, core, operands, hf32), []).append(_microseconds(row, table))
     whole = sum(map(sum, times.values())) or 1.0
     found = [
         OperatorCost(*key, len(values) / PROFILED, sum(values) / PROFILED, sum(values) / whole)
@@ -131,6 +133,27 @@ def costs(rows: Iterable[Mapping[str, Any]], table: Path) -> list[OperatorCost]:
     return sorted(found, key=lambda one: (-one.microseconds, one.operator))
 
 
-def folder_name(variant: str) -> str:
+def _microseconds(row: Mapping[str, Any], table: Path) -> float:
+    """Return how long a kernel took.
+
+    Raises:
+        EngineError: the table has something else than a number there.
+    """
+    text = str(row[_DURATION]).strip()
+    if not _NUMBER.fullmatch(text):
+        raise _unexpected(f"{table.name} with {text[:_SHOWN]!r} in the column {_DURATION}")
+    return float(text)
+
+
+def _unexpected(got: str) -> EngineError:
+    return EngineError(
+        "torch_npu's profiler wrote another table of kernels than it documents",
+        got=got,
+        expected=f"{_TYPE} and {_DURATION}, a number like 12.5",
+        fix="report this version of torch_npu",
+    )
+
+
+def folder_name(device: str, variant: str) -> str:
     """Return a name of letters, digits and ``_``, which is all that the profiler takes in a path."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", variant)
+    return re.sub(r"[^A-Za-z0-9_]", "_", f"{device}_{variant}")

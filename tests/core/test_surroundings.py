@@ -184,6 +184,7 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
     "compare": lambda path: vconv.compare([path]),
     "bisect": vconv.bisect,
     "reference": lambda path: vconv.reference(path, out=path / "reference"),
+    "msprobe": lambda path: vconv.msprobe(path, out=path / "dumps"),
     "selftest": vconv.selftest,
     "fill": vconv.fill,
     "load": vconv.load,

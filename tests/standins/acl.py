@@ -9,12 +9,16 @@ width, and an index that is always -1), aclmdlSetDynamicHWSize (aclcppdevg_03_03
 get_output_dims (aclpythondevg_01_0203 of CANN 8.0.RC1: the greatest gear) and get_cur_output_dims
 (aclpythondevg_01_0214 of CANN 9.0: the gear that was set, or the greatest). A model whose gear is not set
 runs its greatest (repository github.com/mirror-cann/ge, ``docs/zh/user_guides/atc_tools/CLI_options``).
+
+get_output_name_by_index (aclpythondevg_01_0214 of CANN 8.0) gives ``operator:number:name`` for a model that
+was made of ONNX, and ``operator:number`` otherwise.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import io
 import itertools
 import json
 import math
@@ -25,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import torch
 
 SUCCESS, INVALID, UNINITIALIZED, REPEATED, NO_FILE = 0, 100000, 100001, 100002, 100003
 NO_CONTEXT, NO_MEMORY, NO_MODEL, NO_GEAR, BAD_LENGTH = 107002, 207001, 145003, 145013, 145012
@@ -165,11 +170,38 @@ def _memcpy(target: int, room: int, source: int, nbytes: int, direction: int) ->
     return SUCCESS
 
 
+class _Program:
+    """A program of the stand-in for torchair, with the few functions of ONNX Runtime that are called here.
+
+    Its outputs have no names of ours, and its input has the one that torchair gives it: the stored graphs of
+    the tests in github.com/Ascend/torchair, ``tests/st/``, have ``arg0_1``.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._run = torch.export.load(io.BytesIO(content)).module()
+        self._names: list[str] = []
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name) for name in self._names]
+
+    def run(self, names: list[str] | None, feed: dict[str, Any]) -> list[Any]:
+        with torch.no_grad():
+            given = self._run(torch.from_numpy(np.array(feed["arg0_1"])))
+        self._names = [f"NetOutput_{place}" for place in range(len(given))]
+        return [given[self._names.index(name)].numpy() for name in names or self._names]
+
+
 class _Model:
     def __init__(self, path: Path) -> None:
         header, graph = path.read_bytes().removeprefix(MAGIC).split(b"\n", 1)
         self.header = json.loads(header)
-        self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        air = self.header["air"]
+        self.image = "arg0_1" if air else "pixel_values"
+        self.session: Any = (
+            _Program(graph)
+            if air
+            else onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        )
         self.gears: list[int] = self.header["gears"]
         self.sizes: list[list[int]] = self.header["sizes"]
         self.greatest = max(self.gears) if self.gears else self.header["shape"][0]
@@ -177,10 +209,11 @@ class _Model:
         self.greatest_size = max(self.sizes, key=lambda size: size[0] * size[1]) if self.sizes else self.sides
         self.set_size: list[int] = []
         zeros = np.zeros((self.greatest, self.channels, *self.greatest_size), np.float32)
+        arrays = self.session.run(None, {self.image: zeros})
         names = [output.name for output in self.session.get_outputs()]
-        self.outputs = dict(zip(names, self.session.run(None, {"pixel_values": zeros}), strict=True))
+        self.outputs = dict(zip(names, arrays, strict=True))
         gear_bytes = GEAR_BYTES * (2 if self.sizes else bool(self.gears))
-        self.inputs = {"pixel_values": zeros.nbytes} | ({GEAR_INPUT: gear_bytes} if gear_bytes else {})
+        self.inputs = {self.image: zeros.nbytes} | ({GEAR_INPUT: gear_bytes} if gear_bytes else {})
 
 
 @_documented("mdl.load_from_file", values=1)
@@ -261,7 +294,9 @@ def _get_num_outputs(description: int) -> int:
 
 @_documented("mdl.get_output_name_by_index", values=-1)
 def _get_output_name_by_index(description: int, index: int) -> str:
-    return f"PartitionedCall_node_{index}:0:{[*_described(description).outputs][index]}"
+    model = _described(description)
+    operator = f"PartitionedCall_node_{index}:0"
+    return operator if model.header["air"] else f"{operator}:{[*model.outputs][index]}"
 
 
 @_documented("mdl.get_output_data_type", values=-1)
@@ -280,7 +315,7 @@ def _get_cur_output_dims(description: int, index: int) -> tuple[dict[str, Any], 
     model = _described(description)
     zeros = np.zeros((model.greatest, model.channels, *(model.set_size or model.greatest_size)), np.float32)
     name = [*model.outputs][index]
-    (array,) = model.session.run([name], {"pixel_values": zeros})
+    (array,) = model.session.run([name], {model.image: zeros})
     return {"name": name, "dimCount": array.ndim, "dims": [*array.shape]}, SUCCESS
 
 
@@ -346,7 +381,7 @@ def _execute(model: int, given: int, wanted: int) -> int:
     numbers = np.frombuffer(bytes(_things["memory"][places[0][0]]), np.float32)
     shape = (batch, made.channels, *size)
     images = numbers[: math.prod(shape)].reshape(shape)
-    arrays = made.session.run([*made.outputs], {"pixel_values": images})
+    arrays = made.session.run([*made.outputs], {made.image: images})
     targets = [_things["buffer"][buffer] for buffer in result["buffers"]]
     if len(targets) != len(arrays):
         return INVALID

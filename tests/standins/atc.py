@@ -4,6 +4,10 @@
 ``ATC_FUSES`` lets it report that a pass fired although the switch file turns it off (``fired``), or that it
 found its pattern and changed nothing (``matched``), or write no report (``silent``). The report has the form
 of public files of CANN 8. The page atlasatcparam_16_0098 of the ATC guide says where it lies.
+With ``--framework=1`` it reads a graph of Ascend IR, as the stand-in for torchair writes it. The pages for
+that are ``--framework.md``, beside those of gears, and in the repository github.com/Ascend/torchair
+``docs/zh/ascend_ir/features/advanced/dynamo_export.md``; that gears are refused is on page
+atlasatcparam_16_0019 of CANN 8.0.
 What it refuses about gears is in the repository github.com/mirror-cann/ge: ``--dynamic_batch_size.md`` and
 ``--dynamic_image_size.md`` below ``docs/zh/user_guides/atc_tools/CLI_options``, and the numbers of the errors
 in ``api/aclgrph/option_utils.cc`` and ``graph/preprocess/multi_batch_options.cc``.
@@ -24,7 +28,9 @@ OPTIONS = {
     *("dynamic_image_size", "precision_mode_v2", "keep_dtype", "op_precision_mode", "output_type", "log"),
 }
 PRECISIONS = {"fp16", "origin", "cube_fp16in_fp32out", "mixed_float16"}
-MAGIC = b"stand-in om\n"
+MAGIC, AIR_MAGIC = b"stand-in om\n", b"stand-in air\n"
+WITHOUT_EFFECT = ("input_shape", "input_format", "output_type")
+"""Options that have no effect on a graph of Ascend IR."""
 
 
 def fail(words: str) -> None:
@@ -79,20 +85,8 @@ def gears_by_size(given: dict[str, str], dims: list[int]) -> list[list[int]]:
     return sizes
 
 
-def main() -> None:
-    print("ATC start working now, please wait for a moment.")
-    given = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
-    wrong = given.keys() - OPTIONS
-    if wrong:
-        fail(f"E10016: Opname [{sorted(wrong)[0]}] is not a parameter of ATC")
-    for required in ("framework", "model", "output", "soc_version", "precision_mode_v2"):
-        if not given.get(required):
-            fail(f"E10007: [--{required}] is required.")
-    if given["framework"] != "5" or given["precision_mode_v2"] not in PRECISIONS:
-        fail(f"E10001: Value [{given['precision_mode_v2']}] for parameter [--precision_mode_v2] is invalid.")
-    for option in ("keep_dtype", "op_precision_mode", "fusion_switch_file"):
-        if option in given and not Path(given[option]).is_file():
-            fail(f"E10051: [--{option}] names no file")
+def from_onnx(given: dict[str, str]) -> tuple[dict[str, object], bytes]:
+    """Return what is known of a graph of ONNX, and the graph; refuse what ATC refuses."""
     model = onnx.load(given["model"], load_external_data=False)
     if any(value.external_data for value in model.graph.initializer):
         fail("E16001: the weights are not in the model")
@@ -106,6 +100,38 @@ def main() -> None:
         fail(f"E10014: the shape [{shape}] of [{name}] is invalid")
     if (dims[0] == -1) != (len(gears) > 1) or fixed[0] not in (-1, dims[0]):
         fail("E10012: --dynamic_batch_size does not go with --input_shape")
+    return {"gears": gears, "sizes": sizes, "shape": dims, "air": False}, model.SerializeToString()
+
+
+def from_air(given: dict[str, str]) -> tuple[dict[str, object], bytes]:
+    """Return what is known of a graph of Ascend IR, and the graph; refuse what ATC refuses."""
+    content = Path(given["model"]).read_bytes()
+    if not content.startswith(AIR_MAGIC):
+        fail(f"E16001: [{given['model']}] is no graph of Ascend IR")
+    if "dynamic_batch_size" in given or "dynamic_image_size" in given:
+        fail("E10001: a .air model does not support dynamic gears")
+    for option in WITHOUT_EFFECT:
+        if option in given:
+            print(f"W10000: [--{option}] has no effect on a .air model")
+    header, graph = content.removeprefix(AIR_MAGIC).split(b"\n", 1)
+    return {"gears": [], "sizes": [], "shape": json.loads(header)["shape"], "air": True}, graph
+
+
+def main() -> None:
+    print("ATC start working now, please wait for a moment.")
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
+    wrong = given.keys() - OPTIONS
+    if wrong:
+        fail(f"E10016: Opname [{sorted(wrong)[0]}] is not a parameter of ATC")
+    for required in ("framework", "model", "output", "soc_version", "precision_mode_v2"):
+        if not given.get(required):
+            fail(f"E10007: [--{required}] is required.")
+    if given["framework"] not in ("1", "5") or given["precision_mode_v2"] not in PRECISIONS:
+        fail(f"E10001: Value [{given['precision_mode_v2']}] for parameter [--precision_mode_v2] is invalid.")
+    for option in ("keep_dtype", "op_precision_mode", "fusion_switch_file"):
+        if option in given and not Path(given[option]).is_file():
+            fail(f"E10051: [--{option}] names no file")
+    header, graph = from_air(given) if given["framework"] == "1" else from_onnx(given)
     fails = os.environ.get("ATC_FAILS")
     if fails == "code":
         fail("EZ3003: No supported Ops kernel and engine are found for [node_conv2d], optype [Conv2D].")
@@ -114,8 +140,8 @@ def main() -> None:
     Path("kernel_meta").mkdir()
     report(Path(given["fusion_switch_file"]))
     if fails != "no model":
-        header = {"gears": gears, "sizes": sizes, "shape": dims, "output_type": "float32", "options": given}
-        content = MAGIC + json.dumps(header).encode() + b"\n" + model.SerializeToString()
+        header = {**header, "output_type": "float32", "options": given}
+        content = MAGIC + json.dumps(header).encode() + b"\n" + graph
         Path(given["output"] + ".om").write_bytes(content)
     print("ATC run success, welcome to the next use.")
 

@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 from vconv.artifact.artifact import Artifact
-from vconv.convert.ascend.atc import FOLDER
-from vconv.convert.ascend.fusions.base import Fusion
-from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, effects, harmful_effects
-from vconv.convert.ascend.fusions.table import FUSIONS, GELU
-from vconv.regular_files import open_regular
+from vconv.artifact.records import VariantRecord
+from vconv.convert.ascend.fusions.report import CompilerReport
+from vconv.convert.ascend.fusions.switch_file import RESULT_FILE
 from vconv.types import Check, Status
-
-GREATEST_BYTES = 2**24
-"""The greatest ``fusion_result.json`` that is read; those seen in public have 30 kB at most."""
 
 
 def check_compiled(artifact: Artifact) -> list[Check]:
     """Check every offline model that exists, by what the compiler wrote of its passes."""
     return [
-        _checked(artifact, f"{variant.path}: fusions")
+        _checked(artifact, variant)
         for variant in artifact.manifest.variants
         if variant.offline and artifact.path(variant).is_file()
     ]
 
 
-def _checked(artifact: Artifact, name: str) -> Check:
-    path = artifact.folder / FOLDER / RESULT_FILE
+def _checked(artifact: Artifact, variant: VariantRecord) -> Check:
+    name, path = f"{variant.path}: fusions", artifact.path(variant).parent / RESULT_FILE
     if not path.is_file():
-        return Check(name, Status.SKIPPED, f"atc left no {RESULT_FILE}, so which passes it ran is not known")
+        detail = f"there is no {RESULT_FILE} beside it, so which passes atc ran is not known"
+        return Check(name, Status.SKIPPED, detail)
     try:
-        with open_regular(path) as file:
-            found = effects(file.read(GREATEST_BYTES).decode())
+        report = CompilerReport.read(path)
     except ValueError as error:
-        detail = f"{FOLDER}/{RESULT_FILE} cannot be read: {error!s:.120}"
+        detail = f"{path.relative_to(artifact.folder).as_posix()} cannot be read: {error!s:.120}"
         return Check(name, Status.FAILED, detail, "files")
-    harmful = harmful_effects(found)
-    if harmful:
-        fusion: Fusion = FUSIONS[next(iter(harmful))]
-        detail = f"{fusion.name} put {fusion.becomes} in {harmful[fusion.name]} places: {fusion.numbers}"
-        return Check(name, Status.FAILED, detail, "activation" if fusion.becomes == GELU else "graph")
-    fired = ", ".join(f"{fusion} {count} times" for fusion, count in found.items())
+    if not report.effects:
+        return Check(name, Status.SKIPPED, f"{RESULT_FILE} names no pass, so which ones atc ran is not known")
+    if report.harm:
+        return Check(name, Status.FAILED, report.harm, "activation" if report.gelu else "graph")
+    fired = ", ".join(f"{fusion} {count} times" for fusion, count in report.effects.items() if count)
     return Check(name, Status.PASSED, f"atc ran no pass that changes a result; it ran {fired or 'none'}")

@@ -14,12 +14,13 @@ import onnx
 import onnx_ir as ir
 
 from vconv.artifact.records import ContractRecord, TensorRecord, VariantRecord
-from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.base import NORM_ROLES, Capability
 from vconv.convert.architectures.layer_outputs import layers_of
 from vconv.convert.architectures.outputs import gelus_needed, unused_tensors
 from vconv.convert.ascend import operators as cann
 from vconv.convert.ascend.fusions import table as fusions
 from vconv.convert.graphs.layer_norms import layer_norms
+from vconv.convert.graphs.moves import readers
 from vconv.convert.graphs.passes.base import FOLD_ELEMENTS
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
 from vconv.convert.graphs.passes.remove_unused import unused
@@ -112,7 +113,12 @@ def _never(subject: InspectedGraph) -> str:
 
 
 def _epsilon(subject: InspectedGraph) -> Wrong | None:
-    """Check the epsilon of every LayerNorm in the graph: its effect on the output is too small to measure."""
+    """Check the epsilon of every LayerNorm in the graph: its effect on the output is too small to measure.
+
+    A LayerNorm that is not recognised would hide its epsilon. So whatever computes with the scale of a
+    LayerNorm must be part of one that is recognised. The rule of the weights sees to it that the graph
+    computes with all of them.
+    """
     wanted = subject.network.numbers.epsilon
     norms = layer_norms(subject.model)
     # Attributes and constants are float32.
@@ -120,7 +126,18 @@ def _epsilon(subject: InspectedGraph) -> Wrong | None:
     if wrong or not norms:
         given = f"{len(wrong)} of {len(norms)} LayerNorms with {wrong[0]:.3g}" if wrong else "no LayerNorm"
         return Wrong(f"{given}, expected {wanted:.3g} in all", "epsilon")
+    known, weights = {norm.nodes[-1] for norm in norms}, subject.model.graph.initializers
+    hidden = [key for key in _scales(subject.network) if key in weights and {*readers(weights[key])} - known]
+    if hidden:
+        what = f"what computes with {hidden[0]} is no LayerNorm that is known"
+        return Wrong(f"{what}, in {len(hidden)} places: its epsilon is not known", "epsilon")
     return None
+
+
+def _scales(network: Network) -> list[str]:
+    """List the keys on disk of the scales of all LayerNorms."""
+    found = network.tensors().values()
+    return [network.stored_key(tensor) for tensor in found if tensor.role in NORM_ROLES]
 
 
 def _final_norm(subject: InspectedGraph) -> Wrong | None:

@@ -15,8 +15,8 @@ from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE, Manifest
 from vconv.artifact.results import CARD_FILE, REPORTS_FOLDER, RESULTS_FILE
 from vconv.convert.architectures.base import Known
-from vconv.convert.ascend.atc import FOLDER as OFFLINE_FOLDER
 from vconv.convert.ascend.fusions.switch_file import RESULT_FILE
+from vconv.convert.ascend.routes import ROUTES
 from vconv.convert.files.safetensors_file import ITEM_SIZES, TensorEntry
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.network import Network
@@ -117,7 +117,9 @@ def _stray(artifact: Artifact) -> list[str]:
     """List the files of an artifact that its manifest does not list and that vconv does not write later."""
     folder, manifest = artifact.folder, artifact.manifest
     listed = {*manifest.files, *(variant.path for variant in manifest.made_later)}
-    listed |= {f"{OFFLINE_FOLDER}/{RESULT_FILE}"} if manifest.made_later else set()
+    for variant in manifest.made_later:
+        beside = (RESULT_FILE, *(ROUTES[variant.offline.route].later if variant.offline else ()))
+        listed |= {PurePosixPath(variant.path).with_name(name).as_posix() for name in beside}
     linked = {parent.as_posix() for name in listed for parent in PurePosixPath(name).parents}
     return sorted({*_names(folder, "", linked)} - listed - _BESIDE)
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from vconv.convert.ascend.fusions.base import Effect, Fusion, Match
-from vconv.convert.ascend.fusions.nodes import number, of_type, only_reader, producer
+from vconv.convert.ascend.fusions.numbers import number
+from vconv.convert.graphs.nodes import of_type, only_reader, producer
 
 _BETWEEN = ("Add", "Reshape")
 """What may stand between the scores and the softmax: the sums with the bias and the mask, in two shapes."""

@@ -63,7 +63,8 @@ class Fusion:
         chips: on which processors it is known to be on.
         source: where this was published.
         find: returns the places in a graph where it would fire.
-        worst: the worst effect that it can have.
+        off: whether the switch file turns it off, so that it is an error if it fires. The pass of a LayerNorm
+            stays on: it harms a float16 graph alone, which the check *fusions* refuses before it is compiled.
     """
 
     name: str
@@ -74,4 +75,4 @@ class Fusion:
     chips: str
     source: str
     find: Callable[[ir.Model], Iterator[Match]]
-    worst: Effect = Effect.ROUNDING
+    off: bool = False

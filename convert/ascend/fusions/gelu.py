@@ -13,15 +13,8 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from vconv.convert.ascend.fusions.base import Effect, Fusion, Match
-from vconv.convert.ascend.fusions.nodes import (
-    holds,
-    number,
-    of_type,
-    only_reader,
-    other_input,
-    producer,
-    read_once,
-)
+from vconv.convert.ascend.fusions.numbers import holds, number
+from vconv.convert.graphs.nodes import of_type, only_reader, other_input, producer, read_once
 
 GELU = "Gelu"
 """The operator of CANN that computes the tanh form, whatever it is asked for."""
@@ -126,7 +119,7 @@ FUSIONS = (
         "on by default, but for Ascend950; seen to fire on a 310P",
         f"{_SOURCE}/gelu_onnx_fusion_pass.cc; hicann/opbase, support_fusion_pass.json",
         _from_erf,
-        Effect.RESULT,
+        off=True,
     ),
     Fusion(
         "GeluFusionPass",
@@ -137,6 +130,6 @@ FUSIONS = (
         "on by default, but for Ascend950",
         f"{_SOURCE}/gelu_fusion_pass.cc; hiascend.com, Graph Fusion and UB Fusion Patterns, GeluFusionPass",
         _from_tanh,
-        Effect.RESULT,
+        off=True,
     ),
 )

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_ir as ir
 
 from vconv.convert.ascend.fusions.base import Effect, Fusion, Match
-from vconv.convert.ascend.fusions.nodes import number, of_type, only_reader, other_input
+from vconv.convert.ascend.fusions.numbers import number
+from vconv.convert.graphs.constants import single
+from vconv.convert.graphs.nodes import of_type, only_reader, other_input
 
 LEAST_DIVISOR = 1e-6
 
@@ -60,11 +63,10 @@ def _with_batch_norm(model: ir.Model) -> Iterator[Match]:
 
 def _by_constant(model: ir.Model) -> Iterator[Match]:
     for divided in of_type(model, "Div"):
-        divisor = number(divided.inputs[1])
-        constant = ir.convenience.get_const_tensor(divided.inputs[1]) if divided.inputs[1] else None
+        divisor, constant = number(divided.inputs[1]), single(divided.inputs[1])
         if divisor is None or constant is None or abs(divisor) <= LEAST_DIVISOR:
             continue
-        if constant.dtype is ir.DataType.FLOAT:
+        if constant.dtype == np.float32:
             yield from _matched(divided)
 
 

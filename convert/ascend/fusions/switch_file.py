@@ -22,8 +22,8 @@ _SECTIONS = ("graph_fusion", "ub_fusion")
 
 
 def switched_off() -> list[str]:
-    """List the passes that can change a result or a precision."""
-    return [name for name, fusion in FUSIONS.items() if fusion.worst.harmful]
+    """List the passes that can change a result or a precision of a graph that is compiled."""
+    return [name for name, fusion in FUSIONS.items() if fusion.off]
 
 
 def switch_file() -> str:
@@ -45,8 +45,8 @@ def effects(text: str) -> dict[str, int]:
         text: the text of a ``fusion_result.json``.
 
     Returns:
-        By name, how often a pass changed the graph, if it did. A pass that found its pattern without changing
-        anything is left out, as ATC leaves out a pass that found nothing or was turned off.
+        By name, how often a pass changed the graph; 0 for a pass that found its pattern and changed nothing.
+        ATC leaves out a pass that found nothing or was turned off.
 
     Raises:
         ValueError: the text has none of the known forms.
@@ -59,7 +59,7 @@ def effects(text: str) -> dict[str, int]:
                     found[name] += int(counts["effect_times"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    return {name: count for name, count in sorted(found.items()) if count}
+    return dict(sorted(found.items()))
 
 
 def _graphs(document: Any) -> Iterator[Mapping[str, Any]]:
@@ -75,5 +75,5 @@ def _graphs(document: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def harmful_effects(found: Mapping[str, int]) -> dict[str, int]:
-    """Keep the passes that can change a result or a precision."""
-    return {name: count for name, count in found.items() if name in FUSIONS and FUSIONS[name].worst.harmful}
+    """Keep the passes that changed the graph although the switch file turns them off."""
+    return {name: count for name, count in found.items() if count and name in FUSIONS and FUSIONS[name].off}

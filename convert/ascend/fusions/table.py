@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from vconv.convert.ascend.fusions import attention, gelu, norms, products
 from vconv.convert.ascend.fusions.base import Fusion, Match
+from vconv.convert.graphs.inferred_types import typed
 
 GELU = gelu.GELU
 FUSIONS: Mapping[str, Fusion] = {
@@ -27,9 +28,11 @@ def firing(model: ir.Model) -> dict[str, list[Match]]:
     no longer find the node.
 
     Args:
-        model: the graph; its weights are not read.
+        model: the graph. Of its weights, only numbers of one element are read. If it lacks types, they are
+            inferred in a copy, whose nodes are then in the matches.
     """
-    found = {name: list(fusion.find(model)) for name, fusion in FUSIONS.items()}
+    known = typed(model)
+    found = {name: list(fusion.find(known)) for name, fusion in FUSIONS.items()}
     return {name: matches for name, matches in found.items() if matches}
 
 

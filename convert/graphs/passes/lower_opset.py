@@ -6,7 +6,7 @@ it, such as those of ``Split`` and ``LayerNormalization``. So a graph is traced 
 Case 1: an operator that the lower opset has in the same form: it stays as it is.
 Case 2: an operator that has an older form, in :data:`.OLDER_FORMS`: it is written in that form.
 Case 3: any other operator: the export is refused, and names the operator and an opset that has it.
-Case 4: a graph that declares the chosen opset already: it stays as it is.
+Case 4: a graph that declares the chosen opset already, or no operators of ONNX: it stays as it is.
 """
 
 from __future__ import annotations
@@ -34,14 +34,20 @@ def lower_opset(model: ir.Model, opset: int) -> bool:
     Raises:
         OpsetError: an operator has no form in that opset.
     """
-    declared = model.opset_imports[""]
-    if declared <= opset:
+    declared = declared_opset(model)
+    if declared is None or declared <= opset:
         return False
     for node in list(model.graph.all_nodes()):
         if node.domain in _ONNX:
             _lower(node, declared, opset)
+    model.opset_imports.pop("ai.onnx", None)
     model.opset_imports[""] = opset
     return True
+
+
+def declared_opset(model: ir.Model) -> int | None:
+    """Return the version of ONNX's own operators that a graph declares; None if it declares none of them."""
+    return next((model.opset_imports[name] for name in _ONNX if name in model.opset_imports), None)
 
 
 def _lower(node: ir.Node, declared: int, opset: int) -> None:
@@ -113,8 +119,8 @@ def _no_opset(model: ir.Model, context: PassContext) -> str:
 
 
 def _declared(model: ir.Model, context: PassContext) -> str:
-    found = model.opset_imports.get("")
-    return "" if found == context.opset else f"it declares {found}"
+    found = declared_opset(model)
+    return "" if found in (context.opset, None) else f"it declares {found}"
 
 
 def _run(model: ir.Model, context: PassContext) -> bool:

@@ -51,7 +51,7 @@ def _layer_normalization(node: ir.Node, build: Builder) -> ir.Value:
     narrow = x.dtype if x.dtype in _NARROW else None
     wide = build.node("Cast", x, to=ir.DataType.FLOAT.value) if narrow else x
     differences = build.node("Sub", wide, build.node("ReduceMean", wide, axes=axes, keepdims=1))
-    squares = build.node("Mul", differences, differences)
+    squares = build.node("Pow", differences, 2.0)  # CANN fuses a LayerNorm with this square alone
     variance = build.node("ReduceMean", squares, axes=axes, keepdims=1)
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     deviation = build.node("Sqrt", build.node("Add", variance, epsilon))

@@ -4,6 +4,7 @@ from vconv.cli.render.artifacts import carded, exported, filled, referred, syste
 from vconv.cli.render.doctor import diagnosed
 from vconv.cli.render.faults import bisected, selftested
 from vconv.cli.render.info import artifact
+from vconv.cli.render.msprobe import dumped
 from vconv.cli.render.validation import compared, validated
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "carded",
     "compared",
     "diagnosed",
+    "dumped",
     "exported",
     "filled",
     "referred",

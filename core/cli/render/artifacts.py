@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from pathlib import PurePosixPath
 
 from vconv.cli.render.base import Cell, Document, FoldedText, pairs, show, sized, table, wrapped
 from vconv.cli.render.commands import command, next_command
@@ -42,7 +43,8 @@ def _offline(om: Document | None) -> list[tuple[str, Cell]]:
     """Lay out the offline model and whether it was compiled; empty if no offline model was requested."""
     if om is None:
         return []
-    made = om["file"] if om["compiled"] else f"{om['file']} is not made: no atc on PATH; om/atc.sh makes it"
+    script = PurePosixPath(om["file"]).with_name("atc.sh")
+    made = om["file"] if om["compiled"] else f"{om['file']} is not made: no {om['lacks']}; {script} makes it"
     how = f"{om['soc']}, {om['precision_mode']}; not run here: validate it on an NPU"
     return [(f"variant {om['variant']}", f"{made}; {how}")]
 

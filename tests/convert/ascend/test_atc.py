@@ -4,11 +4,13 @@ import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vconv.convert.ascend import atc
+from vconv.convert.ascend import atc, atc_script
 from vconv.convert.ascend.atc import OFFLINE_PRECISIONS, CompileOrder, first_error
+from vconv.convert.ascend.routes import ROUTES
 from vconv.convert.graphs.tracing import GREATEST_BATCH
 from vconv.errors import EngineError, InputError, UnknownNameError
 
@@ -72,8 +74,35 @@ def test_float16_keeps_the_reductions_and_erf_and_origin_needs_no_list() -> None
         "mixed_float16": True,
         "cube_fp16in_fp32out": False,
     }
-    assert {row.variant for row in OFFLINE_PRECISIONS.values()} >= {"om-fp32", "om-fp16"}
-    assert len({row.variant for row in OFFLINE_PRECISIONS.values()}) == len(OFFLINE_PRECISIONS)
+
+
+def test_a_variant_is_named_by_its_route_and_its_precision() -> None:
+    orders = [
+        CompileOrder.of("Ascend910B4", precision, route=route)
+        for route in ROUTES.values()
+        for precision in OFFLINE_PRECISIONS
+    ]
+    names = ["om-fp32", "om-fp16", "om-mixed-fp16", "om-cube-fp16"]
+    names += ["air-fp32", "air-fp16", "air-mixed-fp16", "air-cube-fp16"]
+    assert [order.variant for order in orders] == names
+    assert {order.file for order in orders} == {"om/model.om", "air/model.om"}
+
+
+@pytest.mark.parametrize("gears", [{"gears": (1, 2)}, {"gears_size": ((32, 32), (64, 64))}], ids=str)
+def test_gears_are_refused_where_atc_is_not_known_to_take_them(gears: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="is not used with --format air .*CANN 8.0 .*use --format om"):
+        CompileOrder.of("Ascend910B4", route=ROUTES["air"], **gears)
+
+
+@pytest.mark.parametrize("precision", OFFLINE_PRECISIONS)
+def test_a_graph_of_ascend_ir_gets_the_options_that_have_an_effect_on_it(precision: str) -> None:
+    by_onnx, by_air = (
+        CompileOrder.of("Ascend910B4", precision, route=route).command(SIZE, 1) for route in ROUTES.values()
+    )
+    without = {"--framework", "--model", "--input_format", "--input_shape", "--output_type"}
+    kept = [argument for argument in by_onnx if argument.split("=")[0] not in without]
+    assert [argument for argument in by_air if argument not in kept] == ["--framework=1", "--model=model.air"]
+    assert [*kept] == [argument for argument in by_air if argument in kept]
 
 
 def test_gears_are_compiled_from_the_dynamic_graph_and_one_batch_from_the_static_graph() -> None:
@@ -102,7 +131,7 @@ def test_an_unknown_precision_is_refused_with_a_list_of_the_known_ones() -> None
 def place_for(order: CompileOrder, folder: Path) -> Path:
     """Write all files that ATC needs into a folder, except the graph."""
     folder.mkdir()
-    (folder / atc.GRAPH_FILE).write_bytes(b"")
+    (folder / order.route.graph).write_bytes(b"")
     for name, text in order.settings().items():
         (folder / name).write_text(text)
     return folder
@@ -121,7 +150,7 @@ def test_the_script_runs_the_same_command_and_leaves_only_the_model_beside_itsel
     place = place_for(order, tmp_path / "a place; with 'signs'")
     command = order.command(SIZE, 1)
     path = place / atc.SCRIPT_FILE
-    path.write_text(atc.script(command, [*order.settings()]))
+    path.write_text(atc_script.script(command, [*order.settings()]))
     body = 'printf "%s\\n" "$@" > model.om; cat model.onnx keep_dtype.cfg > /dev/null; mkdir kernel_meta'
     environment = fake_atc(tmp_path / "bin", body)
     before = {*place.iterdir()}
@@ -135,7 +164,7 @@ def test_a_script_that_fails_leaves_no_partial_files(body: str, tmp_path: Path) 
     order = CompileOrder.of("Ascend310P3")
     place = place_for(order, tmp_path / "om")
     path = place / atc.SCRIPT_FILE
-    path.write_text(atc.script(order.command(SIZE, 1), []))
+    path.write_text(atc_script.script(order.command(SIZE, 1), []))
     before = {*place.iterdir()}
     done = subprocess.run(["sh", str(path)], check=False, env=fake_atc(tmp_path / "bin", body))
     assert done.returncode

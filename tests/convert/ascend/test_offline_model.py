@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from vconv.catalog.systems import System
-from vconv.convert.ascend import atc, chips, offline_model, operators
+from vconv.convert.ascend import atc_script, chips, offline_model, operators
 from vconv.convert.ascend.atc import CompileOrder
-from vconv.errors import ArtifactError, EngineError, InputError
+from vconv.errors import ArtifactError, EngineError
 from vconv.types import INPUT, silent
 
 BATCH = 2
@@ -52,7 +52,7 @@ def test_without_atc_the_artifact_gets_graph_settings_and_script_and_the_user_se
     made = copied / "om"
     assert names(made) == ["atc.sh", "fusion_switch.json", "keep_dtype.cfg", "model.onnx"]
     assert os.access(made / "atc.sh", os.X_OK)
-    assert (made / "atc.sh").read_text() == atc.script(
+    assert (made / "atc.sh").read_text() == atc_script.script(
         order.command(size, BATCH), ["fusion_switch.json", "keep_dtype.cfg"]
     )
     assert said == [
@@ -148,12 +148,3 @@ def test_a_graph_that_atc_does_not_support_is_refused_before_it_is_written(
         offline_model.make(tmp_path, scratch, CompileOrder.of("Ascend910B4"), (4, 4), 1, silent)
     assert not (tmp_path / "om").exists()
     assert not any((scratch / "om").iterdir())
-
-
-def test_weights_beyond_the_limit_of_protobuf_are_refused_and_weights_just_below_are_not() -> None:
-    greatest = 2**31 - 1 - 2**24
-    offline_model.require_fitting(greatest)
-    with pytest.raises(
-        InputError, match=r"do not fit .*got 2\.13 GB .*protobuf allows no message of more than 2 GB"
-    ):
-        offline_model.require_fitting(greatest + 1)

@@ -79,6 +79,15 @@ def test_what_fits_is_not_changed_and_its_weights_are_not_read() -> None:
     assert misfit(model) == ""
 
 
+@pytest.mark.parametrize(("domain", "operator"), [("my.own", "Foo"), ("ai.onnx", "Relu")])
+def test_a_graph_of_another_domain_and_one_that_spells_onnx_out_fit(domain: str, operator: str) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, SHAPE) for name in ("x", "y"))
+    node = helper.make_node(operator, ["x"], ["y"], domain=domain if domain == "my.own" else "")
+    graph = helper.make_graph([node], "g", [x], [y])
+    opsets = [helper.make_opsetid(domain, 17)]
+    assert misfit(helper.make_model(graph, opset_imports=opsets, ir_version=8)) == ""
+
+
 def test_shapes_are_not_judged() -> None:
     model = a_model()
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 3

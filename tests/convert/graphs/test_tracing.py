@@ -390,7 +390,7 @@ def test_pooling_to_one_value_is_a_mean_and_any_other_pooling_stays(length: int,
     pooling = {1: torch.nn.AdaptiveAvgPool1d, 2: torch.nn.AdaptiveAvgPool2d}[axes](length)
     values = torch.randn(3, 5, *[8] * axes, generator=torch.Generator().manual_seed(0))
     program = torch.export.export(pooling, (values,), strict=False)
-    tracing._write_poolings_as_means(program)
+    tracing.write_poolings_as_means(program)
     pooled = program.run_decompositions()
     targets = {node.target for node in pooled.graph.nodes}
     assert torch.ops.aten.as_strided.default not in targets

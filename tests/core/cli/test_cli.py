@@ -387,7 +387,9 @@ def test_a_shell_completes_names(line: str, offered: list[str]) -> None:
     assert completed(line) == [("plain", name) for name in offered]
 
 
-@pytest.mark.parametrize("command", ["info", "validate", "compare", "selftest", "bisect", "fill", "card"])
+@pytest.mark.parametrize(
+    "command", ["info", "validate", "compare", "selftest", "bisect", "fill", "card", "msprobe"]
+)
 def test_a_shell_completes_artifacts(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("artifacts/one", "artifacts/two", "artifacts/none", "elsewhere/three", "here"):
         (tmp_path / folder).mkdir(parents=True)

@@ -20,6 +20,7 @@ from vconv.artifact.records import OfflineRecord
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
 from vconv.convert.ascend import offline_model
+from vconv.convert.ascend.routes import ONNX_ROUTE
 from vconv.errors import ArtifactError, InputError, UnavailableError, UnknownNameError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.npu_gelu import SPELLED_OUT, ExactGelu
@@ -181,7 +182,7 @@ def test_what_atc_fused_is_read_and_said(compiled: tuple[Path, dict[str, Any]]) 
     [
         ("fired", "failed", "GeluONNXFusionPass put Gelu in 2 places: the exact GELU becomes", "activation"),
         ("matched", "passed", "it ran MatMulBiasAddFusionPass 3 times", None),
-        ("silent", "skipped", "atc left no fusion_result.json", None),
+        ("silent", "skipped", "there is no fusion_result.json beside it", None),
     ],
 )
 def test_a_model_in_which_a_gelu_was_fused_fails(
@@ -215,7 +216,10 @@ def test_an_export_whose_gelu_atc_fused_is_refused_in_one_line(
     result = CliRunner().invoke(main, ["export", small_name, *arguments])
     last = result.stderr.splitlines()[-1]
     assert result.exit_code == 1
-    assert "by others that compute something else | got GeluONNXFusionPass, 2 times: the exact GELU" in last
+    assert (
+        "by others that compute something else | got GeluONNXFusionPass put Gelu in 2 places: the exact GELU"
+        in last
+    )
     assert [*home.iterdir()] == []
 
 
@@ -230,6 +234,32 @@ def test_a_report_of_atc_that_cannot_be_read_fails(pending: tuple[Path, dict[str
     (om / "fusion_result.json").write_text(text)
     check = check_of(validate.validate(pending[0], quick=True), "om/model.om: fusions")
     assert check.status == "failed" and "om/fusion_result.json cannot be read" in check.detail
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"a": {"graph_fusion": {}, "ub_fusion": {}}}'], ids=range(3))
+def test_a_report_of_atc_that_names_no_pass_proves_nothing(
+    pending: tuple[Path, dict[str, Any]], text: str
+) -> None:
+    om = pending[0] / "om"
+    (om / "model.om").write_bytes(b"not judged on a CPU")
+    (om / "fusion_result.json").write_text(text)
+    check = check_of(validate.validate(pending[0], quick=True), "om/model.om: fusions")
+    assert (check.status, check.detail[:34]) == ("skipped", "fusion_result.json names no pass, ")
+
+
+def test_a_model_never_has_the_report_of_an_earlier_one(
+    pending: tuple[Path, dict[str, Any]], atc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    om = pending[0] / "om"
+    subprocess.run([om / "atc.sh"], check=True, stdout=subprocess.DEVNULL)
+    assert (om / "fusion_result.json").is_file()
+    monkeypatch.setenv("ATC_FUSES", "silent")
+    subprocess.run([om / "atc.sh"], check=True, stdout=subprocess.DEVNULL)
+    assert (om / "model.om").is_file()
+    assert not (om / "fusion_result.json").exists()
+    monkeypatch.setenv("ATC_FAILS", "code")
+    assert subprocess.run([om / "atc.sh"], check=False, capture_output=True).returncode
+    assert not (om / "model.om").exists()
 
 
 def test_a_compiled_model_that_was_changed_is_refused(compiled: tuple[Path, dict[str, Any]]) -> None:
@@ -348,7 +378,7 @@ def test_a_failed_atc_is_one_line_and_leaves_nothing(
 def test_weights_that_no_graph_can_hold_are_refused_before_any_graph_is_made(
     small_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offline_model, "GREATEST_BYTES", 2**24 + 1000)
+    monkeypatch.setattr(offline_model, "_GRAPH_BYTES", ONNX_ROUTE.greatest_bytes - 1000)
     arguments = ["--weights", "synthetic:1", "--out", str(tmp_path / "out"), "--format", "om", "--soc", SOC]
     result = CliRunner().invoke(main, ["export", small_name, *arguments])
     assert result.exit_code == 2

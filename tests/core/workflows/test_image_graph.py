@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import PIL
 import pytest
 from onnx import numpy_helper
 from PIL import Image
 
 import vconv
 from vconv.artifact.artifact import Artifact
-from vconv.catalog.systems import System
+from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.cli import render
 from vconv.errors import InputError, UnavailableError, UnknownNameError
 from vconv.runtime.inputs.images import natural_image
@@ -92,6 +93,17 @@ def test_a_session_takes_pictures_of_any_size_and_agrees_with_the_librarys_proce
         assert found[name].shape == value.shape
         assert cosine(found[name], value) > 0.9999, name
         assert np.allclose(batch[name], found[name][[0, 0]], atol=1e-5), name
+
+
+@pytest.mark.usefixtures("system")
+def test_a_bicubic_transform_of_timm_passes_in_whichever_order_its_pillow_resamples(tmp_path: Path) -> None:
+    small = miniature(SYSTEMS["convnext_tiny.dinov3_lvd1689m"])
+    export(small, "synthetic:1", tmp_path / "made", golden=False, with_preprocessing=True)
+    checks = check_image_graphs(Artifact.open(tmp_path / "made"))
+    assert [check.status for check in checks] == [Status.PASSED] * 3
+    (detail,) = (check.detail for check in checks if check.name == f"{NAME}: preprocessing")
+    columns_first = int(PIL.__version__.partition(".")[0]) >= 13
+    assert ("where its Pillow resamples the columns first" in detail) == columns_first
 
 
 NO_IMAGES: dict[str, tuple[object, str]] = {

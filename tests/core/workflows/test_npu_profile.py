@@ -40,9 +40,9 @@ class Model:
 class Subject:
     """A variant on a device, with three recorded images."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, number: int = 0) -> None:
         self.variant = "patched-torch-fp32"
-        self.device = replace(find_device("cpu"), kind=kind)
+        self.device = replace(find_device("cpu"), kind=kind, name=f"{kind}:{number}")
         self.reference = type("Reference", (), {"pixel_values": np.zeros((3, 3, 4, 4), np.float32)})
 
 
@@ -60,9 +60,26 @@ def test_only_a_torch_variant_on_an_npu_is_profiled(
     assert session.bound == [1] * profiled
     assert (tmp_path / "profiles").exists() == profiled
     if profiled:
-        (found,) = json.loads((tmp_path / "profiles" / "patched_torch_fp32.json").read_text())
+        (found,) = json.loads((tmp_path / "profiles" / "npu_0_patched_torch_fp32.json").read_text())
         assert found["operator"] == "Conv2D" and found["hf32"] == "YES"
         assert said[-1] == "  Conv2D (AI_CORE, FLOAT, HF32 YES): 1 kernels, 40 us, 100.0 %"
+
+
+def test_a_variant_is_profiled_on_each_of_two_npus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(npu_profile, "record", lambda forward, wait, folder: [COST])
+    session: Any = Model("torch")
+    profiles = Profiler(tmp_path / "profiles", said.append)
+    for number in (0, 1):
+        profiles.look(Subject("npu", number), session)  # type: ignore[arg-type]
+    assert sorted(path.name for path in (tmp_path / "profiles").glob("*.json")) == [
+        "npu_0_patched_torch_fp32.json",
+        "npu_1_patched_torch_fp32.json",
+    ]
+    assert [line[:28] for line in said if "kinds" in line] == [
+        "patched-torch-fp32 on npu:0:",
+        "patched-torch-fp32 on npu:1:",
+    ]
 
 
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)

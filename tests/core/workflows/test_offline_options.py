@@ -10,7 +10,6 @@ from vconv import cli
 from vconv.cli import main
 from vconv.convert.ascend.atc import OFFLINE_PRECISIONS, CompileOrder
 from vconv.errors import InputError, UnknownNameError
-from vconv.workflows import offline_options
 from vconv.workflows.offline_options import FORMATS, offline_order
 
 
@@ -95,13 +94,25 @@ def test_the_command_line_offers_every_format_and_precision() -> None:
     choices = {parameter.name: parameter.type for parameter in cli.main.commands["export"].params}
     assert tuple(choices["format"].choices) == FORMATS  # type: ignore[attr-defined]
     assert tuple(choices["om_precision"].choices) == tuple(OFFLINE_PRECISIONS)  # type: ignore[attr-defined]
-    assert offline_options.OM in FORMATS
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--format", "om"], "--format om needs the name of a processor"),
+        (["--format", "air"], "--format air needs the name of a processor"),
+        (
+            ["--format", "air", "--soc", "Ascend910B4", "--gears", "1,2"],
+            "--gears is not used with --format air",
+        ),
+        (
+            ["--format", "air", "--soc", "Ascend910B4", "--size", "dynamic", "--gears-size", "32,32;64,64"],
+            "--gears-size is not used with --format air",
+        ),
+        (
+            ["--format", "air", "--soc", "Ascend910B4", "--without-weights"],
+            "--format air and --without-weights exclude each other",
+        ),
         (["--format", "om", "--soc", "910B4"], "--soc is not the name of a processor"),
         (
             ["--format", "om", "--soc", "Ascend310P3", "--om-precision", "origin"],

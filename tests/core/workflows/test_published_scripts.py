@@ -182,7 +182,11 @@ def test_the_performance_is_that_of_the_samples(
 
 WRONG = [
     (["inference.py", "x.png", "--device", "tpu"], 2, "--device tpu is none of cpu, cuda, npu"),
-    (["inference.py", "x.png", "--device", "npu"], 1, "expected CANNExecutionProvider | fix: "),
+    (["eval/eval_performance.py", "--device", "npu:x"], 2, "--device npu:x is none of cpu, cuda, npu"),
+    (["eval/eval_performance.py", "--device", "npu"], 2, "expected CANNExecutionProvider | fix: "),
+    (["inference.py", "x.png"], 2, "a package cannot be imported | got import of PIL halted"),
+    (["eval/eval_accuracy.py", "--engine", "torch"], 2, "a package cannot be imported | got import of t"),
+    (["eval/eval_performance.py", "--engine", "torch"], 2, "a package cannot be imported | got import of t"),
     (["eval/eval_performance.py", "--batch", "0"], 2, "takes --batch 1 or more"),
     (["eval/eval_performance.py", "--variant", "onnx-fp32-npu", "--batch", "5"], 2, "takes --batch 2"),
 ]
@@ -191,7 +195,34 @@ WRONG = [
 @pytest.mark.parametrize(("command", "status", "said"), WRONG)
 def test_what_cannot_be_run_is_refused(folder: Path, command: list[str], status: int, said: str) -> None:
     script, *options = command
-    assert said in run("-c", ALONE, str(folder / script), *options, status=status)
+    printed = run("-c", ALONE, str(folder / script), *options, status=status)
+    assert said in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("absent.png", None, "No such file or directory"),
+        ("text.png", b"no picture", "cannot identify image file"),
+        ("cut.png", b"", "image file is truncated"),
+    ],
+    ids=["absent", "text", "cut off"],
+)
+def test_a_file_that_is_no_image_is_refused(
+    folder: Path, tmp_path: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        natural_image(7).save(path)
+        path.write_bytes(content or path.read_bytes()[:-2000])
+    (line,) = run(str(folder / "inference.py"), str(path), status=2).splitlines()
+    assert line.startswith(f"cannot read {path} | got {reason}") and " | fix: " in line
+
+
+def test_pytorch_without_a_device_is_refused(folder: Path) -> None:
+    script = str(folder / "eval" / "eval_performance.py")
+    printed = run(script, "--engine", "torch", "--device", "cuda:99", status=2)
+    assert printed.splitlines()[-1].startswith("PyTorch cannot run on cuda:99 | got ")
 
 
 @pytest.mark.full

@@ -47,8 +47,12 @@ class TwoGelus(torch.nn.Module):
 def test_a_gelu_that_is_replaced_gives_the_tanh_form_wherever_its_result_goes() -> None:
     model = stock(TwoGelus().eval())
     before = model.SerializeToString()
-    made, count = fused(model)
-    assert (count, model.SerializeToString()) == (2, before)
+    made, replaced = fused(model)
+    assert ([one.operator for one in replaced], model.SerializeToString()) == (["Gelu"] * 2, before)
+    # Each was five nodes: none but the last one's value is left.
+    values = [name for node in made.graph.node for name in node.output]
+    assert [len(one.values) for one in replaced] == [5, 5]
+    assert [[name in values for name in one.values] for one in replaced] == [[*[False] * 4, True]] * 2
     x = torch.from_numpy(X)
     first = functional.gelu(x, approximate="tanh")
     expected = first, functional.gelu(first + 1, approximate="tanh")
@@ -78,18 +82,45 @@ def test_a_norm_of_a_float16_sum_gives_float16() -> None:
         ir_version=8,
     )
     model = onnx.shape_inference.infer_shapes(model)
-    made, count = fused(model)
+    made, replaced = fused(model)
     wide = torch.from_numpy((half + half).astype(np.float32))
     expected = functional.layer_norm(wide, (8,), torch.linspace(1, 2, 8), eps=1e-3)
     (before,), (after,) = run(model, x=half), run(made, x=half)
-    assert count == 1
+    assert [(one.operator, one.values) for one in replaced] == [("AddLayerNorm", ("y",))]
     np.testing.assert_allclose(before, expected.numpy(), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(after, before.astype(np.float16).astype(np.float32))
 
 
 def test_every_operator_of_a_harmful_pass_is_imitated() -> None:
     assert {fusion.becomes for fusion in FUSIONS.values()} >= set(IMITATIONS)
-    assert set(IMITATIONS) == {"Gelu", "AddLayerNorm"}
+    assert set(IMITATIONS) == {"Gelu", "AddLayerNorm", "LayerNorm"}
+
+
+def test_a_float16_norm_without_a_scale_is_multiplied_by_the_number_of_the_bits_1() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float16[3, 8] x) => (float16[3, 8] y)
+        {
+            two = Constant<value = float {2.0}>()
+            tiny = Constant<value = float {0.001}>()
+            epsilon = Cast<to = 10>(tiny)
+            mean = ReduceMean<axes = [-1]>(x)
+            centred = Sub(x, mean)
+            squares = Pow(centred, two)
+            variance = ReduceMean<axes = [-1]>(squares)
+            added = Add(variance, epsilon)
+            root = Sqrt(added)
+            y = Div(centred, root)
+        }
+    """
+    model = onnx.parser.parse_model(text)
+    half = X.astype(np.float16)
+    made, found = fused(model)
+    (before,), (after,) = run(model, x=half), run(made, x=half)
+    assert len(found) == 1
+    least = np.array([1], np.uint16).view(np.float16)
+    np.testing.assert_array_equal(after, before * least)
+    assert np.abs(before).max() > 1 > 1e-6 > np.abs(after).max() > 0
 
 
 def test_fusions_are_a_cause_of_their_own() -> None:

@@ -59,10 +59,23 @@ def test_another_table_is_an_error() -> None:
     assert "got kernel_details.csv with the columns OP Type, Total Time(us)" in str(caught.value)
 
 
+@pytest.mark.parametrize("cell", ["N/A", "1,234.5", "nan", "-1", "12.5 us"])
+def test_a_duration_that_is_no_number_is_an_error(cell: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        costs([{"Type": "Erf", "Duration(us)": cell}], Path("kernel_details.csv"))
+    assert f"got kernel_details.csv with {cell!r} in the column Duration(us)" in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ["12.5\t", " 12.50", "1.25e1"], ids=repr)
+def test_a_duration_may_have_blanks_and_an_exponent(cell: str) -> None:
+    (found,) = costs([{"Type": "Erf", "Duration(us)": cell}], Path("kernel_details.csv"))
+    assert found.microseconds == pytest.approx(12.5 / 3)
+
+
 def test_no_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"no kernel_details\.csv"):
         summary(tmp_path)
 
 
 def test_the_folder_of_a_variant_has_only_what_the_profiler_takes() -> None:
-    assert folder_name("patched-torch-fp32") == "patched_torch_fp32"
+    assert folder_name("npu:1", "patched-torch-fp32") == "npu_1_patched_torch_fp32"

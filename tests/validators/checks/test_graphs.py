@@ -152,6 +152,26 @@ def set_epsilon(node: ir.Node) -> None:
     node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 3e-5)
 
 
+def hide_a_norm(model: ir.Model) -> None:
+    """Spell LayerNorms out; give one another epsilon, and write its root as a power."""
+    lower_opset(model, 13)
+    RemoveUnusedNodesPass()(model)
+    root = next(nodes(model, "Sqrt"))
+    added = root.inputs[0].producer() if root.inputs[0] is not None else None
+    assert added is not None
+    for place, (name, number) in enumerate({"half": 0.5, "other": 3e-5}.items()):
+        value = ir.Value(name=name, const_value=ir.tensor(np.float32(number), name=name))
+        model.graph.register_initializer(value)
+        if place:
+            added.replace_input_with(1, value)
+    power = ir.node("Pow", [root.inputs[0], model.graph.initializers["half"]])
+    power.outputs[0].name = "root"
+    root.outputs[0].replace_all_uses_with(power.outputs[0])
+    model.graph.insert_after(root, power)
+    model.graph.remove(root, safe=False)
+    RemoveUnusedNodesPass()(model)
+
+
 def swap_outputs(model: ir.Model) -> None:
     outputs = model.graph.outputs
     outputs[0], outputs[1] = outputs[1], outputs[0]
@@ -265,6 +285,9 @@ MUTATIONS = {
         STATIC,
         lambda m: [set_epsilon(node) for node in nodes(m, "LayerNormalization")],
         fault="epsilon",
+    ),
+    "one LayerNorm that is hidden, with another epsilon": Mutation(
+        "epsilon", STATIC, hide_a_norm, fault="epsilon"
     ),
     "a renamed output": Mutation(
         "inputs and outputs",

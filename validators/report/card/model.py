@@ -242,7 +242,7 @@ def files(made: Manifest, words: Words) -> str:
     rows = []
     for name, record in made.files.items():
         size = f"{record.nbytes / 1e6:.2f} MB" if record.nbytes >= 1e5 else f"{record.nbytes / 1e3:.2f} kB"
-        meaning = words.tables["files"].get(recorded.get(name, name), "")
+        meaning = words.of_file(recorded.get(name, name), "files")
         if graph := graphs.get(name):
             meaning += words.say("marks", "graph").format(
                 opset=graph.opset, ir=graph.ir_version, nodes=sum(graph.operators.values())

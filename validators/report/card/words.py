@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib.resources import files
 
 from vconv.validators.report.card.markdown import escaped
@@ -30,6 +31,18 @@ class Words:
     def say(self, table: str, key: str) -> str:
         """Return the words for a key; the key itself, as text, if the table does not have it."""
         return self.tables[table].get(key) or escaped(key)
+
+    def of_file(self, path: str, *tables: str) -> str:
+        """Return what a file is, by its path or by the first pattern that fits it; empty if no table has it.
+
+        Args:
+            path: its path.
+            tables: the tables of paths and of patterns, such as ``logs/*.log``. Case does not matter in a
+                pattern.
+        """
+        known = {key: text for table in tables for key, text in self.tables[table].items()}
+        fitting = (text for key, text in known.items() if fnmatchcase(path.upper(), key.upper()))
+        return known.get(path) or next(fitting, "")
 
     def reword(self, table: str, text: str) -> str:
         """Return a text with the phrases that a table has patterns for in this language, as Markdown."""

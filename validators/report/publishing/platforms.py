@@ -20,7 +20,7 @@ _PREPARED_FOR = ("ascend", "npu")
 _MEASURED_ON = ("NPU", "Ascend", "ascend-npu")
 """Tags of pages on GitCode about NPUs: https://ai.gitcode.com/nanyizjm/whisper-tiny-npu says so in its text,
 and so do other pages of its author."""
-_LARGE = ("*.safetensors", "*.onnx", "*.om")
+_LARGE = ("*.safetensors", "*.onnx", "*.om", "*.air")
 _MODELSCOPE_TASKS = {"image-feature-extraction": "feature-extraction"}
 """ModelScope's names of tasks where they differ: class Tasks of modelscope/utils/constant.py, 1.40."""
 

@@ -8,6 +8,10 @@ from typing import Any
 
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.records import VariantRecord
+from vconv.convert.architectures.base import CLASSIFIER
+from vconv.convert.architectures.layer_outputs import CLS, RAW, find_layer
+from vconv.convert.architectures.outputs import TOKENS
+from vconv.convert.layouts import convnext
 from vconv.precisions import FP32
 from vconv.types import Config
 from vconv.validators.accuracy.limits import TABLES
@@ -54,9 +58,32 @@ def programs_of(made: Manifest, evidence: Sequence[DeviceEvidence], processor: C
         "golden": made.golden.path if made.golden else "",
         **{"size": made.size, "synthetic": made.source.synthetic},
     }
+    context["torch_outputs"] = _given(made, context["backbone"], context["head_output"])
     wanted = [path for path in _TEMPLATES if path != ACCURACY or made.golden]
     texts = {path: environment().get_template(_TEMPLATES[path]).render(context) for path in wanted}
     return {path: _GAP.sub("\n\n\n", text).rstrip() + "\n" for path, text in texts.items()}
+
+
+def _given(made: Manifest, backbone: bool, head_output: str) -> list[str]:
+    """List the outputs of an artifact that its model in PyTorch gives itself; vconv makes the others of them.
+
+    Args:
+        made: the artifact's manifest.
+        backbone: whether the library returns feature maps.
+        head_output: the output of the head in timm.
+    """
+    if backbone:
+        layers = filter(None, map(find_layer, made.outputs))
+        maps = [layer for layer in layers if layer.kind.name not in (CLS, RAW + CLS)]
+        return [layer.name for layer in sorted(maps, key=lambda layer: layer.block)]
+    given = {head_output} if made.system.library == "timm" else {"pooled"}
+    if made.system.library == "transformers" and made.system.head == CLASSIFIER:
+        given = {"logits"}
+    elif (
+        made.system.family != convnext.TIMM.family
+    ):  # timm gives the map of a ConvNeXt in place of its tokens
+        given.add(TOKENS)
+    return [name for name in made.outputs if name in given]
 
 
 def _limits(made: Manifest) -> dict[str, dict[str, dict[str, float]]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from vconv.artifact.manifest import Manifest
-from vconv.types import Config
+from vconv.artifact.artifact import Artifact
+from vconv.types import WEIGHTS_FILE
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.front_matter import metadata, written
@@ -18,29 +17,23 @@ from vconv.validators.report.publishing.programs import ACCURACY, graphs
 
 
 def readme(
+    artifact: Artifact,
     platform: Platform,
-    made: Manifest,
     evidence: Sequence[DeviceEvidence],
     language: str,
-    unlike: Mapping[str, tuple[Any, Any]],
-    processor: Config,
-    files: Iterable[str],
-    weights: bool,
+    files: Sequence[str],
 ) -> str:
     """Return the text of a page.
 
     Args:
+        artifact: the artifact.
         platform: where it is published.
-        made: the artifact's manifest.
         evidence: the newest report of each device.
         language: the language of the page.
-        unlike: see :func:`vconv.validators.report.card.card.render`.
-        processor: the settings of the image processor.
-        files: the paths of the files that vconv writes beside the page.
-        weights: whether the weights are in the artifact.
+        files: the paths of the files beside the page that the manifest does not list.
     """
     words, npu = words_of(language), npu_evidence(evidence)
-    files = list(files)
+    made, unlike = artifact.manifest, artifact.unlike
     first = graphs(made)[:1]
     repository = {
         "front_matter": written(platform.metadata(metadata(made, bool(unlike)), npu.passed)),
@@ -56,15 +49,13 @@ def readme(
             [[code(path), _meaning(path, platform, words)] for path in files],
         ),
         "golden": ACCURACY in files,
-        "weights": weights,
+        "weights": (artifact.folder / WEIGHTS_FILE).is_file(),
         "graph": first[0].variant if first else "",
         "images": len(made.golden.images) if made.golden else 0,
     }
-    return render(made, evidence, language, unlike, processor, repository)
+    return render(made, evidence, language, unlike, artifact.processor, repository)
 
 
 def _meaning(path: str, platform: Platform, words: Words) -> str:
-    """Return what a file is: by its path, or by its folder and ending, such as ``logs/*.log``."""
-    known = words.tables["repository"]
-    kind = f"{path.partition('/')[0]}/*.{path.rpartition('.')[2]}"
-    return known.get(path, known.get(kind, "")).format(platform=platform.title)
+    """Return what a file of a repository is."""
+    return words.of_file(path, "repository", "files").format(platform=platform.title)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vconv import documents
 from vconv.artifact import results
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.results import CARD_FILE, RESULTS_FILE
+from vconv.convert.ascend.fusions.switch_file import RESULT_FILE
 from vconv.regular_files import open_regular
-from vconv.types import WEIGHTS_FILE, Config
 from vconv.validators.report.card.evidence import DeviceEvidence, newest, saved_reports
 from vconv.validators.report.card.front_matter import metadata
 from vconv.validators.report.publishing.figures import accuracy_results
@@ -60,7 +60,6 @@ def written_files(
     platform: Platform,
     found: Measurements,
     language: str,
-    processor: Config,
     whole: bool,
 ) -> dict[str, bytes]:
     """Return the files that vconv writes, by path, the page first.
@@ -70,7 +69,6 @@ def written_files(
         platform: where it is published.
         found: its validations.
         language: the language of the page.
-        processor: the settings of the image processor.
         whole: whether the artifact's own files are in the same folder; then its reports are there too.
     """
     made, evidence, folder = artifact.manifest, found.evidence, artifact.folder
@@ -80,7 +78,7 @@ def written_files(
     }
     figures = accuracy_results(made, artifact.digest, evidence, contents)
     texts = {
-        **programs_of(made, evidence, processor),
+        **programs_of(made, evidence, artifact.processor),
         ACCURACY_RESULTS: json.dumps(figures, indent=2, ensure_ascii=False) + "\n",
         **platform.files(fields),
     }
@@ -89,17 +87,16 @@ def written_files(
     if whole:
         files |= {**found.raw, **_beside(folder, found.raw, ".html", results.REPORTS_FOLDER)}
         files[RESULTS_FILE] = _index(folder, found.raw)
-    text = readme(
-        platform,
-        made,
-        evidence,
-        language,
-        artifact.unlike,
-        processor,
-        files=[*files, MARK_FILE],
-        weights=(folder / WEIGHTS_FILE).is_file(),
-    )
+    text = readme(artifact, platform, evidence, language, [*made_later(artifact), *files, MARK_FILE])
     return {CARD_FILE: text.encode(), **files}
+
+
+def made_later(artifact: Artifact) -> list[str]:
+    """List the files that exist and that the manifest does not list: the offline model, and atc's report."""
+    made = artifact.manifest
+    names = [one.path for one in made.made_later]
+    names += [f"{PurePosixPath(one.path).parent}/{RESULT_FILE}" for one in made.made_later]
+    return [name for name in names if (artifact.folder / name).is_file()]
 
 
 def _beside(folder: Path, reports: Mapping[str, bytes], ending: str, place: str) -> dict[str, bytes]:

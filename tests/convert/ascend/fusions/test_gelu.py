@@ -39,6 +39,8 @@ class Spelling:
         shape: of the constants.
         dtype: of all values.
         as_nodes: whether the constants are nodes.
+        computed: the operator that computes the constant of the first one from ``given``; empty if none does.
+        given: what that operator takes.
         twice: the value that another node reads too.
         cast: whether a Cast stands between Erf and Add.
         another: whether another value than x is halved.
@@ -54,6 +56,8 @@ class Spelling:
     shape: tuple[int, ...] = ()
     dtype: type = np.float32
     as_nodes: bool = False
+    computed: str = ""
+    given: float = 2.0
     twice: str = ""
     cast: bool = False
     another: bool = False
@@ -92,6 +96,10 @@ def written(spelling: Spelling) -> ir.Model:
     if spelling.as_nodes:
         made = [helper.make_node("Constant", [], [one.name], one.name, value=one) for one in constants]
         nodes, constants = made + nodes, []
+    if spelling.computed:
+        del constants[0]
+        constants.append(numpy_helper.from_array(np.full(spelling.shape, spelling.given, np.float32), "two"))
+        nodes.insert(0, helper.make_node(spelling.computed, ["two"], ["c"], "c"))
     inputs = ["x", "z"] if spelling.another else ["x"]
     values = {name: helper.make_tensor_value_info(name, kind, [4]) for name in (*inputs, *outputs)}
     graph = helper.make_graph(
@@ -112,6 +120,10 @@ SPELLINGS = {
     "constants of shape [1, 1]": (Spelling(shape=(1, 1)), False),
     "a constant for each value": (Spelling(shape=(4,)), False),
     "constants as nodes": (Spelling(as_nodes=True), True),
+    "the root is computed": (Spelling(computed="Sqrt"), True),
+    "the root of another number": (Spelling(computed="Sqrt", given=3.0), False),
+    "the constant is a copy": (Spelling(computed="Identity", given=ROOT), True),
+    "the root is computed of two numbers": (Spelling(computed="Sqrt", shape=(2,)), False),
     "1.41421": (Spelling(root=1.41421), True),
     "9e-6 above 1.41421": (Spelling(root=1.41421 + 9e-6), True),
     "9e-6 below 1.41421": (Spelling(root=1.41421 - 9e-6), True),
@@ -152,6 +164,18 @@ def test_what_an_output_of_the_graph_reads_is_read_by_another() -> None:
     model = written(Spelling())
     model.graph.outputs.append(next(node for node in model.graph if node.op_type == "Erf").outputs[0])
     assert EXACT not in firing(model)
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["there", "missing"])
+def test_constants_in_a_file_outside_are_read_if_it_is_there(tmp_path: Path, missing: bool) -> None:
+    path = tmp_path / "model.onnx"
+    proto = ir.to_proto(written(Spelling()))
+    onnx.save(proto, path, save_as_external_data=True, size_threshold=0, location="weights.bin")
+    model = ir.load(path)
+    assert all(isinstance(one.const_value, ir.ExternalTensor) for one in model.graph.initializers.values())
+    if missing:
+        (tmp_path / "weights.bin").unlink()
+    assert (EXACT in firing(model)) is not missing
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.npu.onnx"])

@@ -45,20 +45,49 @@ def graph(*steps: Step, dtype: int = FLOAT, named: str = "", **attributes: dict[
     return ir.from_proto(onnx.shape_inference.infer_shapes(model))
 
 
-def layer_norm(eps: str = "0.00001", power: str = "2", affine: bool = True, cast: bool = False) -> ir.Model:
-    last = {"axes": [-1]}
+def layer_norm(
+    eps: str = "0.00001",
+    power: str = "2",
+    affine: bool = True,
+    cast: bool = False,
+    product: bool = False,
+    eps_first: bool = False,
+    summed: bool = False,
+    dtype: int = FLOAT,
+) -> ir.Model:
+    """Spell a LayerNorm out.
+
+    Args:
+        eps: what is added to the variance.
+        power: the exponent of the square.
+        affine: whether it has a scale and a bias.
+        cast: whether a cast stands before the square.
+        product: whether the square is a product.
+        eps_first: whether epsilon is the first input of its sum.
+        summed: whether the sum of two float16 values, cast to float32, is normalised.
+        dtype: of what is normalised, without such a sum.
+    """
+    last, x = {"axes": [-1]}, "widened" if summed else "x"
+    before: list[Step] = [
+        ("Cast", ["x"], "narrow"),
+        ("Add", ["narrow", "narrow"], "sum"),
+        ("Cast", ["sum"], "widened"),
+    ]
+    squared = "wide" if cast else "centred"
     steps: list[Step] = [
-        ("ReduceMean", ["x"], "mean"),
-        ("Sub", ["x", "mean"], "centred"),
+        *(before if summed else []),
+        ("ReduceMean", [x], "mean"),
+        ("Sub", [x, "mean"], "centred"),
         *([("Cast", ["centred"], "wide")] if cast else []),
-        ("Pow", ["wide" if cast else "centred", power], "squares"),
+        ("Mul", [squared] * 2, "squares") if product else ("Pow", [squared, power], "squares"),
         ("ReduceMean", ["squares"], "variance"),
-        ("Add", ["variance", eps], "added"),
+        ("Add", [eps, "variance"] if eps_first else ["variance", eps], "added"),
         ("Sqrt", ["added"], "root"),
         ("Div", ["centred", "root"], "normed"),
         *([("Mul", ["normed", "row"], "scaled"), ("Add", ["scaled", "row_2"], "y")] if affine else []),
     ]
-    return graph(*steps, mean=last, variance=last, wide={"to": FLOAT})
+    casts = {"wide": {"to": dtype}, "narrow": {"to": HALF}, "widened": {"to": FLOAT}}
+    return graph(*steps, dtype=dtype, mean=last, variance=last, **casts)
 
 
 def cast_product(operator: str, wide: int = FLOAT, dtype: int = HALF) -> ir.Model:
@@ -68,14 +97,22 @@ def cast_product(operator: str, wide: int = FLOAT, dtype: int = HALF) -> ir.Mode
     )
 
 
-def added_norm(dtype: int = HALF) -> ir.Model:
-    return graph(
+def added_norm(dtype: int = HALF, types: bool = True) -> ir.Model:
+    model = graph(
         ("Add", ["x", "x"], "summed"),
         ("Cast", ["summed"], "wide"),
         ("LayerNormalization", ["wide", "row"], "y"),
         dtype=dtype,
         wide={"to": FLOAT},
     )
+    return model if types else without_types(model)
+
+
+def without_types(model: ir.Model) -> ir.Model:
+    """Return a graph that declares the types of its inputs and outputs alone."""
+    proto = ir.to_proto(model)
+    del proto.graph.value_info[:]
+    return ir.from_proto(proto)
 
 
 def windows(bias: bool = True) -> ir.Model:
@@ -96,7 +133,36 @@ GRAPHS: dict[str, tuple[Callable[[], ir.Model], dict[str, Effect]]] = {
     "one without weights": (lambda: layer_norm(affine=False), {"LayerNormONNXFusionPass": Effect.ROUNDING}),
     "one with a great epsilon": (lambda: layer_norm(eps="0.2"), {}),
     "one with another power": (lambda: layer_norm(power="3"), {}),
+    "one with a product in place of the power": (lambda: layer_norm(product=True), {}),
+    "one with epsilon first": (
+        lambda: layer_norm(eps_first=True),
+        {"LayerNormONNXFusionPass": Effect.ROUNDING},
+    ),
+    "one of float16 with weights": (
+        lambda: layer_norm(dtype=HALF),
+        {"LayerNormONNXFusionPass": Effect.ROUNDING},
+    ),
+    "one of float16 without weights": (
+        lambda: layer_norm(dtype=HALF, affine=False),
+        {"LayerNormONNXFusionPass": Effect.RESULT},
+    ),
+    "one of float16 without weights or types": (
+        lambda: without_types(layer_norm(dtype=HALF, affine=False)),
+        {"LayerNormONNXFusionPass": Effect.RESULT},
+    ),
+    "a float16 sum, cast before the norm in steps": (
+        lambda: layer_norm(summed=True),
+        {"LayerNormONNXFusionPass": Effect.ROUNDING, "AddLayerNormFusionPass": Effect.PRECISION},
+    ),
+    "a float16 sum, cast before a norm in steps that is not fused": (
+        lambda: layer_norm(summed=True, product=True),
+        {},
+    ),
     "a float16 sum, cast before the norm": (added_norm, {"AddLayerNormFusionPass": Effect.PRECISION}),
+    "the same in a graph without types": (
+        lambda: added_norm(types=False),
+        {"AddLayerNormFusionPass": Effect.PRECISION},
+    ),
     "a float32 sum before the norm": (lambda: added_norm(FLOAT), {}),
     "a product and its bias": (
         lambda: graph(("MatMul", ["x", "grid"], "product"), ("Add", ["product", "row"], "y")),
@@ -162,6 +228,12 @@ def test_every_pass_is_shown_to_fire_and_says_where_it_was_published() -> None:
         assert name == fusion.name
         assert all((fusion.pattern, fusion.conditions, fusion.becomes, fusion.numbers, fusion.chips))
         assert "canndev" in fusion.source or "hiascend.com" in fusion.source
+
+
+def test_types_are_inferred_in_a_copy() -> None:
+    model = without_types(added_norm())
+    before = ir.to_proto(model)
+    assert firing(model) and ir.to_proto(model) == before
 
 
 @pytest.mark.every_system

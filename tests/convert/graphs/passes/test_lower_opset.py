@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, defs, helper, numpy_helper
 
+from vconv.convert.ascend.fusions.table import firing
 from vconv.convert.ascend.operators import NPU_OPSETS
 from vconv.convert.graphs.passes.base import PassContext, PassError, run_passes
 from vconv.convert.graphs.passes.lower_opset import PASS, lower_opset
@@ -285,8 +286,36 @@ def test_names_stay_so_that_a_node_is_found_again() -> None:
     assert (last.name, list(last.output)) == ("node", ["y0"])
     assert [node.name for node in others] == [f"node_opset13_{place}" for place in range(1, len(others) + 1)]
     assert [node.op_type for node in made.graph.node] == [
-        *("ReduceMean", "Sub", "Mul", "ReduceMean", "Add", "Sqrt", "Div", "Mul", "Add")
+        *("ReduceMean", "Sub", "Pow", "ReduceMean", "Add", "Sqrt", "Div", "Mul", "Add")
     ]
+
+
+def test_a_layer_norm_becomes_what_cann_fuses_into_one_operator_again() -> None:
+    made = lowered(model_of(CASES["LayerNormalization of the last axis"]), 13)
+    found = firing(ir.from_proto(made))
+    assert {name: len(matches) for name, matches in found.items()} == {"LayerNormONNXFusionPass": 1}
+
+
+def foreign(domain: str, operator: str) -> ir.Model:
+    """Write a graph of one operator, that declares opset 17 of one domain."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    node = helper.make_node(operator, ["x"], ["y"], domain="" if domain == "ai.onnx" else domain)
+    made = helper.make_graph([node], "g", values[:1], values[1:])
+    return ir.from_proto(
+        helper.make_model(made, opset_imports=[helper.make_opsetid(domain, 17)], ir_version=8)
+    )
+
+
+def test_a_graph_that_spells_the_domain_out_is_written_in_the_opset() -> None:
+    model = foreign("ai.onnx", "Relu")
+    run_passes(model, [PASS], PassContext(opset=13))
+    assert dict(model.opset_imports) == {"": 13}
+
+
+def test_a_graph_without_operators_of_onnx_stays() -> None:
+    model = foreign("my.own", "Relu")
+    (result,) = run_passes(model, [PASS], PassContext(opset=13))
+    assert (result.modified, dict(model.opset_imports)) == (False, {"my.own": 17})
 
 
 def test_a_graph_of_the_chosen_opset_stays_as_it_is() -> None:

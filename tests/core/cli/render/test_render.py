@@ -210,6 +210,7 @@ def exported(document: dict[str, Any]) -> Drawn:
         **{"variants": stretched_variants(document, False), "seconds": 12345.6, "without_weights": True},
         "om": {
             **{"file": "om/model.om", "compiled": False, "variant": "om-mixed-fp16", "soc": "Ascend910B4"},
+            "lacks": "atc on PATH",
             "precision_mode": "cube_fp16in_fp32out",
         },
     }

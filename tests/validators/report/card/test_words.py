@@ -6,11 +6,27 @@ from typing import get_args
 
 import pytest
 
+from vconv.artifact.manifest import DIGEST_FILE, ORIGINAL_FOLDER
 from vconv.catalog.systems import SYSTEMS
+from vconv.convert.ascend import atc
+from vconv.convert.ascend.aipp import AIPP_FILE
+from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE
 from vconv.convert.libraries.readers import READERS
+from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.patches.base import Carrier
 from vconv.convert.patches.table import PATCHES
-from vconv.types import GRAPHS, Status
+from vconv.convert.sources.authors import AUTHORS_LEDGER, AUTHORS_WEIGHTS
+from vconv.convert.weights.ledger import LEDGER_FILE
+from vconv.types import (
+    CONFIG_FILE,
+    FROM_IMAGES,
+    GRAPHS,
+    MANIFEST_FILE,
+    PREPROCESSOR_FILE,
+    WEIGHTS_FILE,
+    Status,
+)
+from vconv.validators.accuracy.golden import GOLDEN_FILE
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report.card.model import FAMILIES
 from vconv.validators.report.card.words import LANGUAGES, TEMPLATES, words_of
@@ -34,6 +50,28 @@ def test_every_word_is_filled_in_from_the_same_places(language: str) -> None:
         for key, text in table.items():
             assert places(text) == places(english[name][key]), (name, key)
             assert text.strip()
+
+
+FILES = (
+    *(MANIFEST_FILE, DIGEST_FILE, LEDGER_FILE, CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, GOLDEN_FILE),
+    *(graph.path for graph in (*GRAPHS, FROM_IMAGES)),
+    *(AIPP_FILE, AUTHORS_WEIGHTS, AUTHORS_LEDGER),
+    *(f"{ORIGINAL_FOLDER}/{name}" for library in LIBRARIES.values() for name in library.files),
+    *(f"{atc.FOLDER}/{name}" for name in (atc.GRAPH_FILE, atc.MODEL_FILE, atc.SCRIPT_FILE)),
+    *(f"{atc.FOLDER}/{name}" for name in (atc.KEEP_DTYPE_FILE, atc.OP_PRECISION_FILE)),
+    *(f"{atc.FOLDER}/{name}" for name in (SWITCH_FILE, RESULT_FILE)),
+    *("LICENSE", "LICENCE.md", "license-apache.txt", "NOTICE", "Notice.txt"),
+)
+"""Every file that an artifact may have."""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_file_of_an_artifact_has_words(language: str) -> None:
+    words = words_of(language)
+    assert [name for name in FILES if not words.of_file(name, "files")] == []
+    assert words.of_file("LICENCE.md", "files") == words.of_file("LICENSE", "files")
+    assert words.of_file("logs/1-validate.log", "repository") == words.tables["repository"]["logs/*.log"]
+    assert words.of_file("unheard.of", "files", "repository") == ""
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -1,13 +1,10 @@
-"""Steps from node to node, as the patterns of fusion passes take them."""
+"""Steps from node to node in a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import onnx_ir as ir
-
-_READ = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
-"""The types of constants that the passes read."""
 
 
 def of_type(model: ir.Model, operator: str) -> Iterator[ir.Node]:
@@ -43,18 +40,3 @@ def other_input(node: ir.Node, value: ir.Value | None) -> ir.Value | None:
     """Return the other input of a node that reads two values, one of them this one."""
     others = [given for given in node.inputs if given is not value]
     return others[0] if len(node.inputs) == 2 and len(others) == 1 else None
-
-
-def number(value: ir.Value | None) -> float | None:
-    """Return a constant that a pass reads as a number: a float32 or float16 of shape [] or [1]."""
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    # A weight outside the graph file is larger than one number.
-    if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.dtype not in _READ:
-        return None
-    return float(tensor.numpy().item()) if tuple(tensor.shape.numpy()) in ((), (1,)) else None
-
-
-def holds(node: ir.Node, wanted: float, tolerance: float) -> bool:
-    """Return whether one of a node's inputs is a constant number near another."""
-    found = (number(value) for value in node.inputs)
-    return any(one is not None and abs(one - wanted) <= tolerance for one in found)
