@@ -222,6 +222,21 @@ def reference(as_json: bool, **options: Any) -> None:
     help="What graphs of other exporters are judged by: an artifact, a folder with a checkpoint, or the name "
     "of a system.  [default: the first artifact]",
 )
+@click.option(
+    "--exporters",
+    type=TEXT,
+    multiple=True,
+    metavar="NAME",
+    help="Compare exporters: PATH is the name of a system, or a folder with a checkpoint. all, or vconv, "
+    "torch-dynamo, torch-script, transformers, timm, optimum=FOLDER with a virtual environment. May be "
+    "repeated.",
+)
+@click.option(
+    "--periods",
+    type=click.Choice(["authors", "library"]),
+    help="With graphs or exporters: the RoPE periods of a DINOv3 that they are judged by.  "
+    "[default: authors]",
+)
 @measuring
 @REPORTS
 @JSON

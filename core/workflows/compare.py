@@ -31,6 +31,7 @@ from vconv.validators.validation import Candidate
 from vconv.workflows import foreign, originals
 from vconv.workflows.against import AskedReference, open_against
 from vconv.workflows.checks import CheckedArtifact, check_artifact
+from vconv.workflows.compare_exporters import chosen, compare_exporters
 from vconv.workflows.foreign import ForeignGraph
 from vconv.workflows.run_plan import RunPlan, timing_plan
 from vconv.workflows.validate_graphs import DEFAULT_REPORTS
@@ -43,6 +44,8 @@ def compare(
     weights: str | Path | Sequence[str | Path] | None = None,
     *,
     against: str | Path | None = None,
+    exporters: str | Sequence[str] = (),
+    periods: str | None = None,
     device: str = "cpu",
     hf32: Sequence[str] | None = None,
     profile: str | None = None,
@@ -69,6 +72,10 @@ def compare(
             default, where the manifests say.
         against: what graphs of other exporters are judged by: see :func:`vconv.validate`; by default the
             first artifact.
+        exporters: with the name of one system as ``paths``: the exporters that are compared, ``all`` or names
+            of :data:`vconv.convert.exporters.table.EXPORTERS` and ``vconv``; ``optimum=FOLDER`` names a
+            virtual environment with optimum-cli.
+        periods: with ``exporters`` or graphs, the RoPE periods of a DINOv3 as the reference.
         device: see :func:`vconv.validate`, and likewise the other arguments.
         hf32: see :func:`vconv.validate`.
         profile: see :func:`vconv.validate`.
@@ -100,6 +107,11 @@ def compare(
     trial = RunPlan.on(device, Settings.of(hf32, profile, fusions), engines, precision, capture, log.say)
     limits = open_limits(within)
     require_seed(seed)
+    if exporters:
+        wanted = chosen([exporters] if isinstance(exporters, str) else exporters)
+        asked = AskedReference(_only(paths), _only_weights(weights), hub, offline, periods, (), seed)
+        place = DEFAULT_REPORTS if reports is None else reports
+        return compare_exporters(asked, wanted, trial, limits, plan, place, log)
     named_paths = [Path(path) for path in paths]
     _refuse_repeated(named_paths)
     folders = [path for path in named_paths if not is_foreign(path)]
@@ -124,7 +136,9 @@ def compare(
         graphs: list[ForeignGraph] = []
         if others:
             scratch = scratches.enter_context(scratch_folder(log.say))
-            asked = AskedReference(*_judge_of(folders, given, weights, against), hub, offline, None, (), seed)
+            asked = AskedReference(
+                *_judge_of(folders, given, weights, against), hub, offline, periods, (), seed
+            )
             judge = open_against(asked, scratch, log.say)
             graphs = foreign.understood_all(others, judge, trial.devices)
             label = weights_named(judge.weights, judge.synthetic)
@@ -170,6 +184,28 @@ def compare(
     for folder in folders if reports is None else [*folders, Path(reports)][:1]:
         saving.save(folder, result, "compare", log.render_comparison(result), elsewhere=reports)
     return result
+
+
+def _only(paths: Sequence[str | Path]) -> str | Path:
+    """Return the only name, of which exporters are compared.
+
+    Raises:
+        InputError: there are several.
+    """
+    if len(paths) != 1:
+        raise InputError(
+            "--exporters compares one model",
+            got=f"{len(paths)} names",
+            expected="the name of one system, or one folder with a checkpoint",
+            fix="name one",
+        )
+    return paths[0]
+
+
+def _only_weights(weights: str | Path | Sequence[str | Path] | None) -> str | Path | None:
+    if weights is None or isinstance(weights, str | Path):
+        return weights
+    return weights[0] if weights else None
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def _adapted(graph: ForeignGraph, device: Device, engine: str) -> AdaptedSession
 
 
 def candidates(
-    graph: ForeignGraph, devices: Sequence[Device], engines: Sequence[str] | None
+    graph: ForeignGraph, devices: Sequence[Device], engines: Sequence[str] | None, label: str = ""
 ) -> list[Candidate]:
     """List a graph on every device in every engine.
 
@@ -185,10 +185,11 @@ def candidates(
         graph: the graph.
         devices: the devices.
         engines: the engines; None for the usual one.
+        label: what stands for it in reports; its path by default.
     """
     return [
         Candidate(
-            artifact=str(graph.file.path),
+            artifact=label or str(graph.file.path),
             variant=graph.name,
             engine=engine,
             precision=graph.file.precision,

@@ -9,6 +9,7 @@ from vconv.types import Status
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report.document import (
     CheckRow,
+    DiagnosisRow,
     GraphRow,
     LimitsUsed,
     MachineLoad,
@@ -16,7 +17,7 @@ from vconv.validators.report.document import (
     Setting,
     Winner,
 )
-from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Moment
+from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Moment, ReportPart
 from vconv.validators.report.rows import OutputRow, VariantRow, VerdictRow
 
 
@@ -43,12 +44,33 @@ class ArtifactCheck(CheckRow):
     artifact: str
 
 
+class ExportRow(ReportPart):
+    """What an exporter made of a model, if several are compared.
+
+    ``reason`` says why there is no graph, or why it could not be judged. ``seconds`` and ``peak_rss_bytes``
+    are those of its process, with all that it imports. ``npu_lacks`` are operators that CANN does not list;
+    ``fusions`` counts the places in which a pass of CANN's compiler would change a result.
+    """
+
+    exporter: str
+    exported: bool
+    reason: str
+    seconds: float
+    peak_rss_bytes: int
+    nbytes: int | None
+    nodes: int | None
+    opset: int | None
+    npu_lacks: tuple[str, ...]
+    fusions: FrozenMapping[int]
+
+
 class Comparison(Document):
     """The report of a comparison, with the fields of its JSON file.
 
     ``weights``, ``references`` and ``statuses`` have one entry per artifact, and one per graph of another
-    exporter; ``graphs`` describes these. ``winner`` is None if no variant
-    won; ``winner_reason`` then gives the reason.
+    exporter; ``graphs`` describes these. If exporters are compared, ``exports`` has what each made, and
+    ``diagnosis`` the causes of failures. ``winner`` is None if no variant won; ``winner_reason`` then gives
+    the reason.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -66,6 +88,8 @@ class Comparison(Document):
     statuses: FrozenMapping[Status]
     checks: tuple[ArtifactCheck, ...]
     graphs: tuple[GraphRow, ...] = ()
+    exports: tuple[ExportRow, ...] = ()
+    diagnosis: tuple[DiagnosisRow, ...] = ()
     machine: MachineLoad
     ranking: Ranking
     winner: Winner | None

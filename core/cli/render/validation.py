@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from vconv.cli.render.base import Cell, coloured, marked, pairs, show, table, wrapped
+from vconv.cli.render.base import Cell, coloured, marked, pairs, show, sized, table, wrapped
 from vconv.cli.render.dataset import dataset
 from vconv.cli.render.prediction import predictions
 from vconv.cli.render.published import published
 from vconv.types import Status, weights_named
 from vconv.validators.report import sentences
-from vconv.validators.report.comparison import Comparison, ComparisonRow
+from vconv.validators.report.comparison import Comparison, ComparisonRow, ExportRow
 from vconv.validators.report.document import CheckRow, DiagnosisRow, Report, ValidationResult
 from vconv.validators.report.rows import LatencyRow, OutputRow, VariantRow
 
@@ -154,8 +154,27 @@ def _word(row: ComparisonRow) -> str:
     return sentences.word(row.status, row.reason, measured)
 
 
+def exports(found: Sequence[ExportRow]) -> None:
+    """Draw what each exporter made: one row per exporter."""
+    if not found:
+        return
+    rows: list[list[Cell]] = []
+    for one in found:
+        made = [] if one.nbytes is None else [sized(one.nbytes), str(one.nodes), str(one.opset)]
+        fused = str(sum(one.fusions.values())) if made else "-"
+        lacks = ", ".join(one.npu_lacks) or "-"
+        run = [f"{one.seconds:.1f}", sized(one.peak_rss_bytes)] if one.peak_rss_bytes else ["-", "-"]
+        rows.append([one.exporter, *run, *(made or ["-"] * 3), fused, lacks])
+    headings = ["seconds", "memory", "size", "nodes", "opset", "fused", "<CANN lacks"]
+    show(table(["exporter"], headings, rows))
+    wrapped("fused: the places in which a pass of CANN's compiler would change a result")
+    wrapped(*[f"{one.exporter}: {one.reason}" for one in found if one.reason])
+    show("")
+
+
 def compared(document: Comparison) -> None:
     """Draw a comparison: one table of all artifacts, variants, engines and devices."""
+    exports(document.exports)
     rows: list[list[Cell]] = []
     above = None
     for row in document.rows:
@@ -179,4 +198,5 @@ def compared(document: Comparison) -> None:
         marked(document.statuses[path], f"{path}: weights {label}; reference: {reference}")
     for check in document.checks:
         marked(check.status, f"{check.artifact}: {check.name}: {check.detail}")
+    _diagnosed(document.diagnosis)
     show(coloured(document.status))

@@ -29,7 +29,7 @@ from vconv.catalog.systems import SYSTEMS, miniature
 from vconv.cli import main
 from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
-from vconv.errors import InputError
+from vconv.errors import InputError, VconvError
 from vconv.runtime.inputs.preprocessing import normalisation
 from vconv.types import Status
 from vconv.validators.report.document import ValidationResult
@@ -344,3 +344,46 @@ def test_an_artifact_and_graphs_are_compared_in_one_table(small_artifact: Path, 
     assert [row.variant for row in alone.rows] == ["stock"]
     with pytest.raises(InputError, match="it is not known what these graphs are judged by"):
         vconv.compare([stock], reports=tmp_path / "r")
+
+
+def test_exporters_are_compared_in_one_table(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    document = vconv.compare(
+        [source.folder],
+        exporters=["vconv", "torch-script", "timm"],
+        quick=True,
+        budget=0.05,
+        reports=tmp_path,
+    )
+    exports = {one.exporter: one for one in document.exports}
+    assert [one.exported for one in document.exports] == [True, True, False]
+    assert exports["timm"].reason == "it takes no models of transformers"
+    assert exports["vconv"].fusions == {}
+    assert exports["torch-script"].fusions == {"GeluONNXFusionPass": source.network.gelus}
+    for one in (exports["vconv"], exports["torch-script"]):
+        assert one.seconds > 0 < one.peak_rss_bytes
+        assert (one.nbytes or 0) > 1e5 and (one.nodes or 0) > 50
+    assert {row.variant: str(row.status) for row in document.rows} == {
+        "original-torch-fp32": "skipped",
+        "vconv": "passed",
+        "torch-script": "passed",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["torch"], "unknown exporter"),
+        (["optimum"], "--exporters optimum is not complete"),
+        (["timm=x"], "timm needs no folder"),
+    ],
+    ids=("unknown", "incomplete", "folder"),
+)
+def test_wrong_exporters_are_refused(sourced: Sourced, tmp_path: Path, names: list[str], said: str) -> None:
+    with pytest.raises(VconvError, match=said):
+        vconv.compare([sourced(DINOV2).folder], exporters=names, reports=tmp_path)
+
+
+def test_exporters_of_several_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--exporters compares one model"):
+        vconv.compare(["a", "b"], exporters="all", reports=tmp_path)
