@@ -141,6 +141,7 @@ def _conclusion(document: ValidationResult) -> None:
     failed = {check.name for check in document.checks if check.status is Status.FAILED}
     _diagnosed(row for row in document.diagnosis if row.where not in failed)
     wrapped(f"report: {document.report}", f"page: {document.page}")
+    wrapped(*filter(None, [sentences.incomplete(document.status, document.variants)]))
     show(coloured(document.status))
 
 
