@@ -32,6 +32,8 @@ PERCENTILES = (
 _IMAGES_JUDGED = tuple(f"{FROM_IMAGES.path}: {what}" for what in ("preprocessing", "network"))
 """The checks of a graph that takes images without which it is not judged."""
 
+NO_REFERENCE = "nothing was recorded, and the original is not here: give --weights WHERE"
+"""Why a validation has no variant."""
 IS_REFERENCE = "not judged: it is the reference"
 """How the reason of the original begins where variants are compared with it as it is."""
 
@@ -127,7 +129,7 @@ def incomplete(status: Status, rows: Iterable[VariantRow]) -> str:
         reasons.setdefault(row.reason, []).append(short_name(row))
     told = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
     what = "not every variant could be judged" if short else "no variant was judged"
-    return f"incomplete, because {what}" + f": {told}" * bool(told)
+    return f"incomplete, because {what}: {told or NO_REFERENCE}"
 
 
 def named(row: NamedVariant) -> str:

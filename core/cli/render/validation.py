@@ -104,7 +104,7 @@ def validated(document: ValidationResult) -> None:
     if document.variants:
         variants(document.variants, document.checks)
     else:
-        show("nothing was recorded, and the original is not here: give --weights WHERE")
+        show(sentences.NO_REFERENCE)
     for variant in document.variants:
         _remarks(variant)
     latencies(document)
