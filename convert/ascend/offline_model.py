@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from vconv.convert.ascend import atc, atc_script, operators
 from vconv.convert.ascend.atc import MODEL_FILE, SCRIPT_FILE, CompileOrder
-from vconv.convert.ascend.fusions.report import CompilerReport
+from vconv.convert.ascend.fusions.report import WAY_OUT, CompilerReport
 from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE
 from vconv.convert.ascend.npu_opset import in_npu_opset
 from vconv.convert.ascend.routes import Route
@@ -157,7 +157,7 @@ def _require_unfused(path: Path) -> None:
     """
     try:
         harm = CompilerReport.read(path).harm
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise EngineError(
             "cannot read which fusion passes atc ran",
             got=f"{RESULT_FILE} with {error!s:.120}",
@@ -169,8 +169,7 @@ def _require_unfused(path: Path) -> None:
             "atc replaced operators of the graph by others that compute something else",
             got=harm,
             expected=f"no such pass, as {SWITCH_FILE} asks",
-            fix="report this version of CANN; without atc on PATH, the export gives what atc needs and a "
-            "script",
+            fix=f"{WAY_OUT}; without atc on PATH, the export gives what atc needs and a script",
         )
 
 

@@ -15,6 +15,7 @@ from vconv.runtime.engines.table import graph_engines
 from vconv.types import Check, Say, Status, silent
 from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.limits import Limits
 from vconv.validators.checks.claims import Evidence, check_claims
 from vconv.validators.checks.compiled import check_compiled
 from vconv.validators.checks.graphs import check_bounds, check_contract, check_graph
@@ -31,7 +32,7 @@ from vconv.validators.checks.integrity import (
 from vconv.validators.checks.preprocessing import RecordedInputs, verify_preprocessing
 from vconv.validators.faults import classes
 from vconv.workflows import authors_weights
-from vconv.workflows.image_graph import check_image_graphs, skip_image_graphs
+from vconv.workflows.image_graph import check_image_graphs
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def check_artifact(
     artifact: Artifact,
     original: Original,
     refer: Refer,
+    limits: Limits,
     say: Say = silent,
     verified: Callable[[], None] = lambda: None,
 ) -> CheckedArtifact:
@@ -77,6 +79,7 @@ def check_artifact(
         artifact: the artifact.
         original: finds the original's weights.
         refer: finds the reference.
+        limits: the limits of the validation.
         say: receives progress lines.
         verified: called as soon as the hashes of the files are verified; before that, no library may open
             the files.
@@ -112,9 +115,8 @@ def check_artifact(
     if kept and made.golden:
         recorded = kept[0], made.golden.images
     checks.append(verify_preprocessing(artifact.folder, source.folder if source else None, recorded))
-    altered = any(check.status is Status.FAILED for check in checks)
-    checks += skip_image_graphs(artifact) if altered else check_image_graphs(artifact)
     reference, agreement, inputs = refer(source)
+    checks += check_image_graphs(artifact, reference, limits, checks)
     return CheckedArtifact(artifact, source, reference, inputs, (*checks, agreement))
 
 

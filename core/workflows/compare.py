@@ -131,7 +131,7 @@ def compare(
             scratch = scratches.enter_context(scratch_folder(log.say))
             original = partial(originals.live_source, artifact, source, hub, offline, scratch, log.say)
             refer = partial(originals.reference, artifact, photographs=(), seed=seed, say=log.say)
-            found = check_artifact(artifact, original, refer, log.say)
+            found = check_artifact(artifact, original, refer, limits, log.say)
             compared.append(_Compared.artifact(found, source, trial.candidates(found)))
         graphs: list[ForeignGraph] = []
         if others:

@@ -265,8 +265,9 @@ def export(
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
             to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False)
-            rows = validation.run(to_run, open_limits("strict"), None, say).rows
-            checks += check_image_graphs(artifact)
+            limits = open_limits("strict")
+            rows = validation.run(to_run, limits, None, say).rows
+            checks += check_image_graphs(artifact, reference, limits)
         _refuse_failures(rows, checks)
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()

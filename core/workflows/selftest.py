@@ -273,7 +273,7 @@ def _judged(
             {},
         )
 
-    found = check_artifact(artifact, lambda: (tested.source, ""), refer)
+    found = check_artifact(artifact, lambda: (tested.source, ""), refer, limits)
     trial = RunPlan((find_device("cpu"),), engines, (AUTO,), patches)
     rows = validation.run(trial.candidates(found), limits, None, silent).rows
     return {

@@ -185,7 +185,7 @@ def validate(
             if measurer and not all(place.simulated for place in trial.devices):
                 measurer.prepare(OpenRequest(str(folder), PATCHED_FP32, "torch", "fp32", "cpu"))
 
-        found = check_artifact(artifact, original, refer, log.say, prepare)
+        found = check_artifact(artifact, original, refer, limits, log.say, prepare)
         if image_folder:
             require_original(found.source)
         gallery, depths = page_data.gallery(found), page_data.depths(found, quick, trial.devices, log.say)

@@ -44,11 +44,14 @@ from vconv.types import (
     Check,
     Status,
 )
+from vconv.validators.checks import offline_claims
 from vconv.validators.checks.inspected_graph import InspectedGraph
 from vconv.validators.checks.rope_tables import differing_table
 
 CLASS = "manifest"
 """The class of fault of a claim that is not true."""
+OF_OFFLINE_MODELS = ("manifest: offline model", "manifest: offline files")
+"""The checks of the claims that concern an offline model alone."""
 _FLOAT32 = "float32"
 _STORED = {"F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16"}
 """ONNX's name of a type by its name in a weights file."""
@@ -367,6 +370,14 @@ def _in_ledger(periods: tuple[float, ...] | None, evidence: Evidence) -> bool:
     return any(line.sha256 == digests.get(line.dtype) for line in folded)
 
 
+def _offline_model(evidence: Evidence) -> str:
+    return offline_claims.command_differs(evidence.made)
+
+
+def _offline_files(evidence: Evidence) -> str:
+    return offline_claims.files_differ(evidence.made, evidence.artifact.folder, evidence.graphs)
+
+
 @dataclass(frozen=True)
 class Claim:
     """One thing that a manifest says of the artifact.
@@ -399,6 +410,10 @@ CLAIMS: Mapping[str, Claim] = {
     ),
     "periods": Claim(
         _periods, "the periods are computed again from the configuration, and the graphs' tables from them"
+    ),
+    "offline model": Claim(_offline_model, "the command that compiles it says the same"),
+    "offline files": Claim(
+        _offline_files, "the script runs that command, and the settings are those that the record asks for"
     ),
 }
 """Every claim that files can prove, by name."""

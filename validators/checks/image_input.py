@@ -1,9 +1,9 @@
 """Checks of a graph that preprocesses images itself: its preprocessing, and the network behind it.
 
-The network must give what the dynamic graph gives for the same pixel values, within strict limits. The
-preprocessing is held against the library's own processor, in grey levels, on pictures of odd sizes. Where the
-processor resamples the columns first, it is held against what that gives with the rows first: see
-:mod:`.pass_order`.
+The network must give the reference's outputs for the reference's pixel values, within the limits of every
+variant. No other graph of the artifact takes part, because it may be the wrong one. The preprocessing is held
+against the library's own processor, in grey levels, on pictures of odd sizes. Where the processor resamples
+the columns first, it is held against what that gives with the rows first: see :mod:`.pass_order`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from vconv.runtime.engines.from_images import as_levels
 from vconv.runtime.inputs.images import natural_image
 from vconv.runtime.inputs.preprocessing import load_processor
 from vconv.types import IMAGES, INPUT, Array, Arrays, Check, Status
-from vconv.validators.accuracy.limits import STRICT
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.limits import Limit
 from vconv.validators.accuracy.metrics import measure
 from vconv.validators.accuracy.verdicts import judge
 from vconv.validators.checks.pass_order import Expected, is_near, levels_apart, rows_first
@@ -33,7 +34,7 @@ PROBES = ((331, 517), (1023, 300), (225, 226), (97, 144))
 LoadPiece = Callable[[onnx.ModelProto, tuple[str, ...]], RunPiece]
 """Loads a piece of a graph, from the piece and the names of its outputs."""
 LEAST_COSINE = 0.9999
-"""Least cosine between the features of the graph and those of the library's processor and the network.
+"""Least cosine between the features of the graph and those of its network after the library's processor.
 
 Both resample in the same order: see :mod:`.pass_order`.
 """
@@ -55,30 +56,47 @@ def _textured(seed: int, height: int, width: int) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(smooth + texture), 0, 255).astype(np.uint8))
 
 
-def check_network(
-    path: Path, pixel_values: Array, expected: Arrays, names: tuple[str, ...], load_piece: LoadPiece
-) -> Check:
-    """Compare the network of a graph that takes images with that of the dynamic graph.
+def open_network(
+    path: Path, names: tuple[str, ...], load_piece: LoadPiece
+) -> Callable[[Array], dict[str, Array]]:
+    """Load the network of a graph that takes images, without its preprocessing.
 
     Args:
         path: the graph that takes images.
-        pixel_values: float32 (N, 3, H, W).
-        expected: the outputs of the dynamic graph on them.
         names: the names of the outputs.
         load_piece: loads a piece of a graph.
+
+    Returns:
+        A function from pixel values, float32 (N, 3, H, W), to the outputs (N, ...), by name.
+
+    Raises:
+        EngineError: the engine refuses the network.
+    """
+    run = load_piece(_network(onnx.load(path, load_external_data=False)), names)
+    return lambda pixel_values: run({INPUT: pixel_values})
+
+
+def network_refused(path: Path, error: EngineError) -> Check:
+    """Return the failed check of a network that :func:`open_network` cannot load, or that does not run."""
+    return Check(f"{path.name}: network", Status.FAILED, f"its network cannot be run alone: {error}", "graph")
+
+
+def check_network(path: Path, found: Arrays, reference: Reference, limit: Limit) -> Check:
+    """Compare the network of a graph that takes images with the reference.
+
+    Args:
+        path: the graph that takes images.
+        found: the outputs of its network on the reference's pixel values.
+        reference: the reference.
+        limit: the limit that each output must keep.
     """
     name = f"{path.name}: network"
-    try:
-        run = load_piece(_network(onnx.load(path, load_external_data=False)), names)
-        found = run({INPUT: pixel_values})
-    except EngineError as error:
-        return Check(name, Status.FAILED, f"its network cannot be run alone: {error}", "graph")
-    verdicts = judge(found, expected, STRICT["fp32", "fp32"])
+    verdicts = judge(found, reference.outputs, limit)
     reasons = [f"{key}: {verdict.reasons[0]}" for key, verdict in verdicts.items() if verdict.reasons]
     if reasons:
-        return Check(name, Status.FAILED, f"it differs from the dynamic graph: {reasons[0]}", "graph")
+        return Check(name, Status.FAILED, f"it differs from the reference: {reasons[0]}", "graph")
     worst = max(verdict.metrics["vector_relative_error"] for verdict in verdicts.values())
-    return Check(name, Status.PASSED, f"within {worst:.1e} of the dynamic graph, on the same pixel values")
+    return Check(name, Status.PASSED, f"within {worst:.1e} of the reference, on the same pixel values")
 
 
 def _network(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -170,13 +188,13 @@ def _affine(found: Array, expected: Array) -> Array:
 
 
 def check_features(path: Path, found: Arrays, expected: Arrays) -> Check:
-    """Compare the outputs of a graph that takes images with those of the library's processor and the network.
+    """Compare the outputs of a graph that takes images with those of the library's processor and its network.
 
     Args:
         path: the graph that takes images.
         found: its outputs on the pictures of :func:`probes`.
-        expected: the outputs of the dynamic graph on what the library's processor makes of them, with the
-            rows first.
+        expected: the outputs of its network on what the library's processor makes of them, with the rows
+            first.
     """
     name = f"{path.name}: features"
     cosines = {key: measure(key, found[key], expected[key])["cosine"] for key in expected}

@@ -33,6 +33,7 @@ CLASSES: Mapping[str, str] = {
     "architecture": "the configuration describes another network",
     "graph": "the graph is not one that vconv exports",
     "manifest": "the manifest says what the files do not",
+    "compiler's report": "what CANN's compiler reported of an offline model cannot be read",
     "operator": "an operator computes something else",
 }
 """Every class, with its meaning; the classes that explain most come first."""

@@ -146,6 +146,8 @@ def _lines(report: Report) -> Iterator[str]:
     for found in report.diagnosis:
         yield f"diagnosis  {found.fault}: {found.meaning} ({found.where}: {found.because})"
     yield ""
+    if why := sentences.incomplete(report.status, report.variants):
+        yield why
     yield f"{report.status}, within {report.limits.within} limits"
 
 

@@ -29,9 +29,11 @@ PERCENTILES = (
 )
 """Why a percentile is missing: see :data:`vconv.runtime.timing.clocks.LEAST_FOR`."""
 
-_IMAGES_CHECKED = f"{FROM_IMAGES.path}: preprocessing"
-"""The check of a graph that takes images that is skipped if the graph was not run."""
+_IMAGES_JUDGED = tuple(f"{FROM_IMAGES.path}: {what}" for what in ("preprocessing", "network"))
+"""The checks of a graph that takes images without which it is not judged."""
 
+NO_REFERENCE = "nothing was recorded, and the original is not here: give --weights WHERE"
+"""Why a validation has no variant."""
 IS_REFERENCE = "not judged: it is the reference"
 """How the reason of the original begins where variants are compared with it as it is."""
 
@@ -54,6 +56,10 @@ class CheckedPart(Protocol):
     @property
     def name(self) -> str:
         """The name of the check."""
+
+    @property
+    def detail(self) -> str:
+        """What was found."""
 
     @property
     def status(self) -> Status:
@@ -90,14 +96,40 @@ def short_name(row: PlacedVariant) -> str:
 
 def from_images(checks: Iterable[CheckedPart]) -> str:
     """Say how the graph that takes images was judged, apart from the others; empty without one."""
-    found = {check.name: check.status for check in checks if check.name.startswith(f"{FROM_IMAGES.path}: ")}
+    found = {check.name: check for check in checks if check.name.startswith(f"{FROM_IMAGES.path}: ")}
     if not found:
         return ""
-    counts = Counter(found.values())
-    status = Status.FAILED if counts[Status.FAILED] else found.get(_IMAGES_CHECKED, Status.PASSED)
+    counts = Counter(check.status for check in found.values())
+    run, passed = len(found) - counts[Status.SKIPPED], counts[Status.PASSED]
     skipped = f"; {counts[Status.SKIPPED]} skipped" if counts[Status.SKIPPED] else ""
-    run = len(found) - counts[Status.SKIPPED]
-    return f"{FROM_IMAGES.name}: {status}, by {run} checks{skipped}; it is not timed"
+    unjudged = [found[name] for name in _IMAGES_JUDGED if name in found]
+    unjudged = [check for check in unjudged if check.status is Status.SKIPPED]
+    if counts[Status.FAILED]:
+        result = f"failed, by {counts[Status.FAILED]} of {run} checks{skipped}"
+    elif unjudged:
+        result = f"not judged: {unjudged[0].detail}; its other checks that were made, {passed}, passed"
+    else:
+        result = f"passed, by {run} checks{skipped}"
+    return f"{FROM_IMAGES.name}: {result}; it is not timed"
+
+
+def incomplete(status: Status, rows: Iterable[VariantRow]) -> str:
+    """Say why a validation is incomplete: see :func:`vconv.validators.report.saving.whole`; empty otherwise.
+
+    Args:
+        status: the status of the validation.
+        rows: its variants.
+    """
+    if status is not Status.INCOMPLETE:
+        return ""
+    unjudged = [row for row in rows if not row.reason.startswith(IS_REFERENCE)]
+    short = [row for row in unjudged if row.status is Status.INCOMPLETE]
+    reasons: dict[str, list[str]] = {}
+    for row in short or unjudged:
+        reasons.setdefault(row.reason, []).append(short_name(row))
+    told = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
+    what = "not every variant could be judged" if short else "no variant was judged"
+    return f"incomplete, because {what}: {told or NO_REFERENCE}"
 
 
 def named(row: NamedVariant) -> str:

@@ -13,6 +13,8 @@ from vconv.regular_files import open_regular
 
 GREATEST_BYTES = 2**24
 """The greatest ``fusion_result.json`` that is read; those seen in public have 30 kB at most."""
+WAY_OUT = "report this version of CANN, and ship the ONNX graph in place of the offline model"
+"""What to do if a pass changed a result or a precision although it is turned off."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,15 @@ class CompilerReport:
         """Read a ``fusion_result.json``.
 
         Raises:
-            ValueError: the file has none of the known forms.
+            OSError: there is no file that can be opened.
+            ValueError: the file has none of the known forms; the text says in what it differs.
         """
         with open_regular(path) as file:
-            return cls(effects(file.read(GREATEST_BYTES).decode()))
+            content = file.read(GREATEST_BYTES)
+        try:
+            return cls(effects(content.decode()))
+        except UnicodeDecodeError as error:
+            raise ValueError("it is not text in UTF-8") from error
 
     @property
     def worst(self) -> Fusion | None:

@@ -18,6 +18,8 @@ from vconv.convert.ascend.fusions.table import FUSIONS
 SWITCH_FILE = "fusion_switch.json"
 RESULT_FILE = "fusion_result.json"
 """The file that ATC writes into its working folder."""
+FORM = "it has none of the forms that are known of atc's report"
+"""What is said of a text of JSON that is no report of ATC."""
 _SECTIONS = ("graph_fusion", "ub_fusion")
 
 
@@ -49,17 +51,30 @@ def effects(text: str) -> dict[str, int]:
         ATC leaves out a pass that found nothing or was turned off.
 
     Raises:
-        ValueError: the text has none of the known forms.
+        ValueError: the text has none of the known forms; the error says in what it differs.
     """
     found: Counter[str] = Counter()
     try:
         for graph in _graphs(json.loads(text)):
             for section in _SECTIONS:
                 for name, counts in graph.get(section, {}).items():
-                    found[name] += int(counts["effect_times"])
+                    found[name] += _count(name, counts["effect_times"])
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(
+            f"it is not JSON: {error.msg}, {where}" if text.strip() else "it is empty"
+        ) from error
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        raise ValueError(f"{FORM}: {type(error).__name__}: {error}") from error
     return dict(sorted(found.items()))
+
+
+def _count(name: str, given: Any) -> int:
+    """Return how often a pass changed the graph: a number, or the text of one."""
+    try:
+        return int(given)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"effect_times of {name!s:.60} is {given!r:.40}, not a whole number") from error
 
 
 def _graphs(document: Any) -> Iterator[Mapping[str, Any]]:
@@ -67,7 +82,7 @@ def _graphs(document: Any) -> Iterator[Mapping[str, Any]]:
     parts = document if isinstance(document, list) else [document]
     for part in parts:
         if not isinstance(part, dict):
-            raise ValueError(f"{type(part).__name__} in the place of a graph")
+            raise ValueError(f"{FORM}: {type(part).__name__} in the place of a graph")
         if part.keys() & {*_SECTIONS, "session_and_graph_id"}:
             yield part
         else:

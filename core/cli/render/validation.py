@@ -104,7 +104,7 @@ def validated(document: ValidationResult) -> None:
     if document.variants:
         variants(document.variants, document.checks)
     else:
-        show("nothing was recorded, and the original is not here: give --weights WHERE")
+        show(sentences.NO_REFERENCE)
     for variant in document.variants:
         _remarks(variant)
     latencies(document)
@@ -141,6 +141,7 @@ def _conclusion(document: ValidationResult) -> None:
     failed = {check.name for check in document.checks if check.status is Status.FAILED}
     _diagnosed(row for row in document.diagnosis if row.where not in failed)
     wrapped(f"report: {document.report}", f"page: {document.page}")
+    wrapped(*filter(None, [sentences.incomplete(document.status, document.variants)]))
     show(coloured(document.status))
 
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 import vconv
 from vconv.artifact import manifest
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import OfflineRecord
 from vconv.catalog.systems import SYSTEMS, System
 from vconv.cli import main
@@ -24,6 +25,7 @@ from vconv.convert.ascend.routes import ONNX_ROUTE
 from vconv.errors import ArtifactError, InputError, UnavailableError, UnknownNameError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.npu_gelu import SPELLED_OUT, ExactGelu
+from vconv.validators.checks.compiled import check_compiled
 from vconv.validators.report.document import CheckRow, Report
 from vconv.validators.report.rows import VariantRow
 from vconv.workflows import validate
@@ -202,7 +204,8 @@ def test_a_model_in_which_a_gelu_was_fused_fails(
     check = check_of(report, "om/model.om: fusions")
     assert (check.status, check.fault or None) == (status, fault)
     assert said in check.detail
-    assert (report.status == "failed") == (fuses == "fired")
+    way_out = "; report this version of CANN, and ship the ONNX graph in place of the offline model"
+    assert check.detail.endswith(way_out) == (fuses == "fired") == (report.status == "failed")
     assert check_of(report, "files").status == "passed"
 
 
@@ -223,17 +226,56 @@ def test_an_export_whose_gelu_atc_fused_is_refused_in_one_line(
     assert [*home.iterdir()] == []
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "[1]", '{"a": {"graph_fusion": {"GeluONNXFusionPass": {}}}}', "[" * 99_999],
-    ids=["nothing", "a number", "no counts", "without end"],
-)
-def test_a_report_of_atc_that_cannot_be_read_fails(pending: tuple[Path, dict[str, Any]], text: str) -> None:
+UNREADABLE: dict[str, tuple[str | bytes | None, str]] = {
+    "nothing": ("", "it is empty"),
+    "a brace": ("{", "it is not JSON: Expecting property name enclosed in double quotes, line 1, column 2"),
+    "another encoding": (b"\xff{}", "it is not text in UTF-8"),
+    "a number": (
+        "[1]",
+        "it has none of the forms that are known of atc's report: int in the place of a graph",
+    ),
+    "no counts": (
+        '{"a": {"graph_fusion": {"GeluONNXFusionPass": {}}}}',
+        "it has none of the forms that are known of atc's report: KeyError: 'effect_times'",
+    ),
+    "a word": (
+        '{"a": {"graph_fusion": {"GeluONNXFusionPass": {"effect_times": "two"}}}}',
+        "effect_times of GeluONNXFusionPass is 'two', not a whole number",
+    ),
+    "an infinite number": (
+        '{"a": {"ub_fusion": {"APass": {"effect_times": 1e999}}}}',
+        "effect_times of APass is inf, not a whole number",
+    ),
+    "without end": ("[" * 99_999, "it has none of the forms that are known of atc's report: RecursionError"),
+    "a folder": (None, "a folder, not a regular file"),
+}
+"""What is in the place of the report, a folder for None, and what is said of it."""
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_report_of_atc_that_cannot_be_read_fails(pending: tuple[Path, dict[str, Any]], kind: str) -> None:
+    content, said = UNREADABLE[kind]
+    report = pending[0] / "om" / "fusion_result.json"
+    (report.parent / "model.om").write_bytes(b"not judged on a CPU")
+    if content is None:
+        report.mkdir()
+    else:
+        report.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (check,) = check_compiled(Artifact.open(pending[0]))
+    assert (check.name, check.status, check.fault) == ("om/model.om: fusions", "failed", "compiler's report")
+    assert check.detail.startswith(
+        f"om/fusion_result.json cannot be read, so which passes atc ran is not known: {said}"
+    )
+    assert check.detail.endswith("; to get another one, run om/atc.sh again")
+
+
+def test_a_report_of_atc_that_cannot_be_read_is_the_diagnosis(pending: tuple[Path, dict[str, Any]]) -> None:
     om = pending[0] / "om"
     (om / "model.om").write_bytes(b"not judged on a CPU")
-    (om / "fusion_result.json").write_text(text)
-    check = check_of(validate.validate(pending[0], quick=True), "om/model.om: fusions")
-    assert check.status == "failed" and "om/fusion_result.json cannot be read" in check.detail
+    (om / "fusion_result.json").write_text("{")
+    (row,) = validate.validate(pending[0], quick=True).diagnosis
+    assert (row.fault, row.where) == ("compiler's report", "om/model.om: fusions")
+    assert row.meaning == "what CANN's compiler reported of an offline model cannot be read"
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"a": {"graph_fusion": {}, "ub_fusion": {}}}'], ids=range(3))

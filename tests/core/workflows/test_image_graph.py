@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,12 @@ from vconv.catalog.systems import SYSTEMS, System, miniature
 from vconv.cli import render
 from vconv.errors import InputError, UnavailableError, UnknownNameError
 from vconv.runtime.inputs.images import natural_image
-from vconv.types import Array, Status
+from vconv.types import Array, Check, Status, silent
+from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.checks.image_input import check_features
 from vconv.validators.faults.classes import CLASSES
+from vconv.validators.report import sentences
+from vconv.workflows import originals
 from vconv.workflows.export import export
 from vconv.workflows.image_graph import check_image_graphs
 from vconv.workflows.validate import validate
@@ -41,9 +45,16 @@ def exported(small_system: System, once: Callable[..., Path], tmp_path: Path) ->
     return shutil.copytree(made / "made", tmp_path / "exported")
 
 
+def checked(folder: Path) -> list[Check]:
+    """Check the graph by the recorded reference, if there is one."""
+    artifact = Artifact.open(folder)
+    reference, _, _ = originals.reference(artifact, None, (), 0, silent)
+    return check_image_graphs(artifact, reference, open_limits("strict"))
+
+
 def statuses(folder: Path) -> dict[str, tuple[Status, str]]:
     """Check the graph; return the status and the class of fault of each check."""
-    found = check_image_graphs(Artifact.open(folder))
+    found = checked(folder)
     return {check.name.removeprefix(f"{NAME}: "): (check.status, check.fault) for check in found}
 
 
@@ -99,8 +110,10 @@ def test_a_session_takes_pictures_of_any_size_and_agrees_with_the_librarys_proce
 def test_a_bicubic_transform_of_timm_passes_in_whichever_order_its_pillow_resamples(tmp_path: Path) -> None:
     small = miniature(SYSTEMS["convnext_tiny.dinov3_lvd1689m"])
     export(small, "synthetic:1", tmp_path / "made", golden=False, with_preprocessing=True)
-    checks = check_image_graphs(Artifact.open(tmp_path / "made"))
-    assert [check.status for check in checks] == [Status.PASSED] * 3
+    checks = checked(tmp_path / "made")
+    found = {check.name.removeprefix(f"{NAME}: "): (check.status, check.detail) for check in checks}
+    assert found["network"] == (Status.SKIPPED, "not compared: there is no reference")
+    assert {found[name][0] for name in ("preprocessing", "features")} == {Status.PASSED}
     (detail,) = (check.detail for check in checks if check.name == f"{NAME}: preprocessing")
     columns_first = int(PIL.__version__.partition(".")[0]) >= 13
     assert ("where its Pillow resamples the columns first" in detail) == columns_first
@@ -138,6 +151,31 @@ def test_it_is_not_run_after_another_check_failed_and_that_is_said(exported: Pat
     assert named["files"] is Status.FAILED
     assert named[f"{NAME}: preprocessing"] is Status.SKIPPED
     assert f"{NAME}: features" not in named
+    told = sentences.from_images(report.checks)
+    assert told.startswith(
+        "onnx-fp32-uint8: not judged: not run, because the check files failed: it may be of altered files; "
+        "its other checks that were made, "
+    )
+
+
+def test_a_fault_of_another_graph_neither_keeps_it_from_running_nor_is_blamed_on_it(exported: Path) -> None:
+    """An operator of the dynamic graph is scaled: neither graph is compared with the other."""
+    model = onnx.load(exported / "model.onnx", load_external_data=False)
+    node = next(node for node in model.graph.node if node.op_type == "Softmax")
+    node.op_type = "LogSoftmax"
+    onnx.save(model, exported / "model.onnx")
+    broken = Check("model.onnx: gelu", Status.FAILED, "a check of another graph", "activation")
+    fused = Check("om/model.om: fusions", Status.FAILED, "a check of an offline model", "activation")
+    artifact = Artifact.open(exported)
+    reference, _, _ = originals.reference(artifact, None, (), 0, silent)
+    offline = artifact.manifest.variants[1].model_copy(update={"path": "om/model.om", "variant": "om-fp32"})
+    made = artifact.manifest.model_copy(update={"variants": (*artifact.manifest.variants, offline)})
+    checks = check_image_graphs(
+        replace(artifact, manifest=made), reference, open_limits("strict"), [broken, fused]
+    )
+    assert [(check.name, check.status) for check in checks] == [
+        (f"{NAME}: {what}", Status.PASSED) for what in ("network", "preprocessing", "features")
+    ]
 
 
 @pytest.mark.usefixtures("system")

@@ -61,6 +61,21 @@ def test_every_fault_is_caught_and_named_and_nothing_sound_alarms(
     assert digests(small_artifact) == before
 
 
+@pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
+def test_a_fault_of_the_dynamic_graph_is_not_blamed_on_the_graph_that_takes_images(
+    small_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["one operator scaled in a graph", "height and width swapped in a graph", "tanh GELU in a graph"]
+    only(monkeypatch, *map(fault_named, names))
+    vconv.export(small_name, "synthetic:1", tmp_path / "a", with_preprocessing=True)
+    document = vconv.selftest(tmp_path / "a", clean_runs=1)
+    found = {row["fault"]: row["class"] for row in document["faults"]}
+    assert found == dict(zip(names, ["operator", "height and width", "activation"], strict=True))
+    failed = [name for row in document["faults"] for name in row["failed_checks"]]
+    assert [name for name in failed if name.startswith("model.uint8.onnx")] == []
+    assert (document["passed"], document["false_alarms"]) == (True, 0)
+
+
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
 def test_a_self_test_under_loosened_limits_fails(
     small_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -117,7 +117,9 @@ def test_the_word_simulated_follows_every_line_that_names_a_variant(
 
 
 @ONE
-def test_where_the_arithmetic_changes_nothing_there_is_no_prediction_and_no_pass(copied: Path) -> None:
+def test_where_the_arithmetic_changes_nothing_there_is_no_prediction_and_no_pass(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = vconv.validate(copied, device="npu-sim", hf32=())
     found = rows(report)
     assert (report.status, report.passed) == ("incomplete", False)
@@ -128,6 +130,12 @@ def test_where_the_arithmetic_changes_nothing_there_is_no_prediction_and_no_pass
         assert worst(found[name].prediction.outputs) < 1e-5
     assert found[TORCH[0]].prediction.changed["gelu"] > 0
     assert report.device_settings["npu-sim"]["convolution"] == "fp32"
+    why = "incomplete, because no variant was judged: the simulated arithmetic changed no operator of it"
+    last = Path(report.log).read_text().splitlines()[-2:]
+    assert last[0].startswith(why) and last[1] == "incomplete, within strict limits"
+    render.validated(report)
+    shown = capsys.readouterr().out
+    assert why in " ".join(shown.split()) and shown.splitlines()[-1] == "incomplete"
 
 
 @ONE

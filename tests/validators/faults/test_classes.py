@@ -8,6 +8,7 @@ import pytest
 from vconv.artifact.artifact import Artifact
 from vconv.convert.architectures.base import Numbers
 from vconv.validators.bisect import hypotheses, localisation
+from vconv.validators.checks import claims, compiled
 from vconv.validators.faults import classes
 from vconv.validators.faults.table import FAULTS
 
@@ -15,7 +16,7 @@ from vconv.validators.faults.table import FAULTS
 def test_every_class_that_anything_names_has_a_meaning() -> None:
     named = {fault.kind for fault in FAULTS} | set(hypotheses.HYPOTHESES) | {"operator", "weights"}
     named |= {classes.of_number(field.name) for field in dataclasses.fields(Numbers)}
-    named |= set(localisation._BY_OPERATOR.values())
+    named |= set(localisation._BY_OPERATOR.values()) | {compiled.UNREADABLE, claims.CLASS}
     assert named <= classes.CLASSES.keys()
     assert all(classes.CLASSES.values())
 

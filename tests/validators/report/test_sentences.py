@@ -114,6 +114,44 @@ def test_what_was_measured_and_not_judged_is_not_called_skipped(
     assert sentences.standing(variant("x", *timings, status=status, reason=reason)) == word
 
 
+CHANGED_NOTHING = "the simulated arithmetic changed no operator of it"
+REFERENCE = ("original-torch-fp32", "skipped", "not judged: it is the reference")
+
+
+@pytest.mark.parametrize(
+    ("status", "rows", "said"),
+    [
+        ("passed", [("a", "passed", "")], ""),
+        ("failed", [("a", "failed", ""), ("b", "incomplete", "too little memory")], ""),
+        (
+            "incomplete",
+            [REFERENCE, ("a", "skipped", CHANGED_NOTHING), ("b", "skipped", CHANGED_NOTHING)],
+            f"incomplete, because no variant was judged: {CHANGED_NOTHING} (a, b)",
+        ),
+        (
+            "incomplete",
+            [REFERENCE, ("a", "skipped", "one reason"), ("b", "skipped", "another")],
+            "incomplete, because no variant was judged: one reason (a); another (b)",
+        ),
+        (
+            "incomplete",
+            [("a", "passed", ""), ("b", "incomplete", "too little memory"), ("c", "skipped", "not here")],
+            "incomplete, because not every variant could be judged: too little memory (b)",
+        ),
+        (
+            "incomplete",
+            [],
+            "incomplete, because no variant was judged: nothing was recorded, and the original is not here: "
+            "give --weights WHERE",
+        ),
+    ],
+    ids=["passed", "failed", "one reason", "two reasons", "memory", "no reference"],
+)
+def test_an_incomplete_validation_says_why(status: str, rows: list[tuple[str, str, str]], said: str) -> None:
+    found = [variant(name, status=word, reason=reason) for name, word, reason in rows]
+    assert sentences.incomplete(Status(status), found) == said
+
+
 def test_a_precision_is_said_once_if_it_is_computed_as_it_is() -> None:
     assert sentences.computed("fp32", "fp32") == "fp32"
     assert sentences.computed("fp16", "fp32") == "fp16 computed in fp32"
@@ -123,8 +161,15 @@ def test_a_precision_is_said_once_if_it_is_computed_as_it_is() -> None:
     ("statuses", "said"),
     [
         ({"epsilon": "skipped", "preprocessing": "passed"}, "passed, by 2 checks; 1 skipped"),
-        ({"epsilon": "passed", "preprocessing": "skipped"}, "skipped, by 2 checks; 1 skipped"),
-        ({"epsilon": "failed", "preprocessing": "skipped"}, "failed, by 2 checks; 1 skipped"),
+        (
+            {"epsilon": "passed", "preprocessing": "skipped"},
+            "not judged: a detail; its other checks that were made, 2, passed",
+        ),
+        (
+            {"preprocessing": "passed", "network": "skipped"},
+            "not judged: a detail; its other checks that were made, 2, passed",
+        ),
+        ({"epsilon": "failed", "preprocessing": "skipped"}, "failed, by 1 of 2 checks; 1 skipped"),
         ({"epsilon": "passed", "preprocessing": "passed"}, "passed, by 3 checks"),
     ],
 )
