@@ -11,6 +11,7 @@ from vconv.catalog.systems import SYSTEMS
 from vconv.convert.ascend import atc
 from vconv.convert.ascend.aipp import AIPP_FILE
 from vconv.convert.ascend.fusions.switch_file import RESULT_FILE, SWITCH_FILE
+from vconv.convert.ascend.routes import ROUTES
 from vconv.convert.libraries.readers import READERS
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.convert.patches.base import Carrier
@@ -57,9 +58,14 @@ FILES = (
     *(graph.path for graph in (*GRAPHS, FROM_IMAGES)),
     *(AIPP_FILE, AUTHORS_WEIGHTS, AUTHORS_LEDGER),
     *(f"{ORIGINAL_FOLDER}/{name}" for library in LIBRARIES.values() for name in library.files),
-    *(f"{atc.FOLDER}/{name}" for name in (atc.GRAPH_FILE, atc.MODEL_FILE, atc.SCRIPT_FILE)),
-    *(f"{atc.FOLDER}/{name}" for name in (atc.KEEP_DTYPE_FILE, atc.OP_PRECISION_FILE)),
-    *(f"{atc.FOLDER}/{name}" for name in (SWITCH_FILE, RESULT_FILE)),
+    *(
+        f"{route.name}/{name}"
+        for route in ROUTES.values()
+        for name in (
+            *filter(None, (route.graph, route.maker, atc.MODEL_FILE, atc.SCRIPT_FILE)),
+            *(atc.KEEP_DTYPE_FILE, atc.OP_PRECISION_FILE, SWITCH_FILE, RESULT_FILE),
+        )
+    ),
     *("LICENSE", "LICENCE.md", "license-apache.txt", "NOTICE", "Notice.txt"),
 )
 """Every file that an artifact may have."""
