@@ -342,8 +342,14 @@ def _check_options(
             "the opset for the NPU is not supported",
             got=npu_opset,
             expected=f"one of {', '.join(map(str, operators.NPU_OPSETS))}",
-            fix="leave --npu-opset out",
+            fix=f"give --npu-opset {_nearest_opsets(npu_opset)}, or leave it out",
         )
+
+
+def _nearest_opsets(asked: int) -> str:
+    """Return the supported opsets for an NPU that are nearest to another: ``15 or 17``."""
+    least = min(abs(opset - asked) for opset in operators.NPU_OPSETS)
+    return " or ".join(str(opset) for opset in operators.NPU_OPSETS if abs(opset - asked) == least)
 
 
 def _size_request(size: str | Sequence[int] | None) -> SizeRequest | None:
