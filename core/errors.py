@@ -51,8 +51,17 @@ class UnknownNameError(VconvError):
     def __init__(self, kind: str, name: str, choices: Iterable[str], fix: str) -> None:
         known = list(choices)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        near += [choice for choice in known if choice not in near] if len(known) <= _FEW or not near else []
-        super().__init__(f"unknown {kind}", got=repr(name), expected="one of " + ", ".join(near), fix=fix)
+        others = [choice for choice in known if choice not in near]
+        if len(known) <= _FEW:
+            near, others = near + others, []
+        elif near:
+            others = []
+        else:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0)
+        rest = f" and {len(known) - len(near)} others" if others else ""
+        super().__init__(
+            f"unknown {kind}", got=repr(name), expected=f"one of {', '.join(near)}{rest}", fix=fix
+        )
 
 
 class WeightsError(VconvError):

@@ -21,6 +21,7 @@ repository github.com/mirror-cann/ge, ``docs/zh/user_guides/atc_tools/AIPP/``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from vconv.convert.libraries.image_processing import ImageProcessing
 from vconv.errors import InputError, UnknownNameError
@@ -28,15 +29,18 @@ from vconv.types import CHANNELS
 
 AIPP_FILE = "aipp.cfg"
 """The name of the file beside the graphs."""
-STATIC, DYNAMIC = MODES = ("static", "dynamic")
-"""The values of ``--aipp``."""
+Mode = Literal["static", "dynamic"]
+"""A value of ``--aipp``."""
+STATIC: Mode = "static"
+DYNAMIC: Mode = "dynamic"
+MODES: tuple[Mode, ...] = (STATIC, DYNAMIC)
 
 
-def require_mode(mode: str | None, with_preprocessing: bool, by_size: bool) -> None:
-    """Check the value of ``--aipp``.
+def require_mode(mode: str | None, with_preprocessing: bool, by_size: bool) -> Mode | None:
+    """Check the value of ``--aipp``, and return the mode of the configuration; None if none is made.
 
     Args:
-        mode: the value; None if it was not given.
+        mode: the value; None if it was not given, which is ``static``.
         with_preprocessing: whether a configuration is made.
         by_size: whether the offline model has gears by size.
 
@@ -45,8 +49,9 @@ def require_mode(mode: str | None, with_preprocessing: bool, by_size: bool) -> N
         InputError: no configuration is made, or the mode cannot be used with gears by size.
     """
     if mode is None:
-        return
-    if mode not in MODES:
+        return STATIC if with_preprocessing else None
+    chosen = next((one for one in MODES if one == mode), None)
+    if chosen is None:
         raise UnknownNameError("--aipp", mode, MODES, fix="choose one of those")
     if not with_preprocessing:
         raise InputError(
@@ -62,6 +67,7 @@ def require_mode(mode: str | None, with_preprocessing: bool, by_size: bool) -> N
             expected="one of them: with dynamic AIPP, ATC's guide allows images of the greatest gear only",
             fix="use --aipp static",
         )
+    return chosen
 
 
 def configuration(

@@ -28,7 +28,7 @@ from typing import Literal
 
 from vconv.convert.ascend import chips
 from vconv.convert.ascend.fusions.switch_file import SWITCH_FILE, switch_file
-from vconv.convert.ascend.gears import Size, batch_gears, size_gears, told
+from vconv.convert.ascend.gears import Size, batch_gears, require_one_kind, size_gears, told
 from vconv.convert.ascend.routes import ONNX_ROUTE, Route
 from vconv.errors import EngineError, InputError, UnknownNameError
 from vconv.types import CHANNELS, GRAPHS, INPUT
@@ -129,13 +129,7 @@ class CompileOrder:
                 "and no later one says that it does",
                 fix=f"leave it out, or use --format {ONNX_ROUTE.name}",
             )
-        if gears and gears_size:
-            raise InputError(
-                "--gears and --gears-size exclude each other",
-                got="both",
-                expected="one of them: ATC refuses --dynamic_batch_size beside --dynamic_image_size (E10009)",
-                fix="leave --gears out; --batch is then the batch at every size",
-            )
+        require_one_kind(gears, gears_size)
         chip = chips.chip_of(soc)
         by_batch, by_size = batch_gears(gears, chip), size_gears(gears_size, chip)
         return cls(soc, OFFLINE_PRECISIONS[chosen], by_batch, by_size, route)

@@ -28,6 +28,8 @@ from vconv.errors import InputError
 
 ORIGIN, CUBE_FP16 = "origin", "cube_fp16in_fp32out"
 """Two values of ATC's --precision_mode_v2: the graph's types, and float16 products with float32 results."""
+PRECISIONS = (ORIGIN, "fp16", "mixed_float16", CUBE_FP16)
+"""The values of --om-precision: see :data:`vconv.convert.ascend.atc.OFFLINE_PRECISIONS`."""
 HOW_NAMED = (
     "give Ascend followed by the Name that `npu-smi info` shows; for an A3 or a 950, Chip Name, _ and NPU "
     "Name that `npu-smi info -t board -i ID` shows (for an A3 with -c CHIP)"
@@ -58,7 +60,7 @@ class Chip:
         family: its short name.
         product: its name in Huawei's documents.
         pattern: a regular expression for the names that ATC's --soc_version takes.
-        names: the names in CANN's platform files, or some of them if there are many.
+        names: the names in CANN's platform files. A new processor of the family has another one.
         cube: the operand types of the cube (platform).
         hf32: whether HF32 exists, in which ATC computes float32 convolutions by default (ATC).
         fp32_convolutions: whether the operator Conv2D has a float32 form on the AI core (operators).
@@ -96,6 +98,11 @@ class Chip:
 _FP16_CONV2D = (
     "the documents list Conv2D there for float16 only; by the rule of this value, ATC then refuses the graph "
     "or leaves the convolution to the AI CPU"
+)
+_950PR = ("9579", "957b", "957bx", "957c", "957d", "9589", "958a", "958b", "9599", "950z")
+_950DT = (
+    *("9571", "9572", "9573", "9574", "9575", "9576", "9577", "9578", "9581", "9582", "9583", "9584", "9585"),
+    *("9586", "9587", "9588", "9591", "9592", "9595", "9596", "95A1", "95A2", "950x", "950y"),
 )
 _FLOAT_CUBE = ("int8", "fp16", "bf16", "fp32", "hf32")
 
@@ -143,7 +150,10 @@ CHIPS: Mapping[str, Chip] = {
             family="950",
             product="Ascend 950PR and 950DT, in older documents 910_95",
             pattern=r"Ascend950(PR|DT)_\w+|Ascend910_95\w+",
-            names=("Ascend950PR_9579", "Ascend950PR_9599", "Ascend950DT_9571", "Ascend950DT_9595"),
+            names=(
+                *(f"Ascend950PR_{end}" for end in _950PR),
+                *(f"Ascend950DT_{end}" for end in _950DT),
+            ),
             cube=(*_FLOAT_CUBE, "fp8", "hif8", "fp4"),
             hf32=True,
             fp32_convolutions=True,
@@ -194,9 +204,7 @@ CHIPS: Mapping[str, Chip] = {
             fp32_products=None,
             overflow=None,
             overflow_is_set=None,
-            doubtful=dict.fromkeys(
-                (ORIGIN, "fp16", "mixed_float16", CUBE_FP16), "current documents do not list this processor"
-            ),
+            doubtful=dict.fromkeys(PRECISIONS, "current documents do not list this processor"),
         ),
     )
 }
@@ -212,7 +220,7 @@ def chip_of(soc: str) -> Chip:
     Raises:
         InputError: no family has such a name.
     """
-    found = next((chip for chip in CHIPS.values() if re.fullmatch(chip.pattern, soc)), None)
+    found = next((chip for chip in CHIPS.values() if re.fullmatch(chip.pattern, soc, re.ASCII)), None)
     if found is None:
         raise InputError(
             "--soc is not the name of a processor",
@@ -250,17 +258,18 @@ def chosen_precision(soc: str, precision: str | None) -> str:
     chip = chip_of(soc)
     chosen = precision or chip.default_precision
     if chosen in chip.refused:
+        others = [one for one in PRECISIONS if one not in (*chip.refused, chip.default_precision)]
         raise InputError(
             f"--om-precision {chosen} is not for {soc}",
             got=f"{soc}, of the family {chip.family}: {chip.refused[chosen]}",
-            expected=f"{CUBE_FP16}, the default there, or fp16",
-            fix=f"give --om-precision {CUBE_FP16}, or leave --om-precision out",
+            expected=f"{chip.default_precision}, the default there, or {' or '.join(others)}",
+            fix=f"give --om-precision {chip.default_precision}, or leave --om-precision out",
         )
     return chosen
 
 
 def remarks(soc: str, precision: str | None) -> list[str]:
-    """Return what a user should know about a precision: that it is a default, and whether it may not work.
+    """Return what a user should know: a name that no document has, a default, and what may not work.
 
     Args:
         soc: see :func:`chosen_precision`.
@@ -268,6 +277,9 @@ def remarks(soc: str, precision: str | None) -> list[str]:
     """
     chip, chosen = chip_of(soc), chosen_precision(soc, precision)
     said = []
+    if soc not in chip.names:
+        near = difflib.get_close_matches(soc, chip.names, n=1, cutoff=0)[0]
+        said.append(f"warning: no document that vconv knows names {soc}; did you mean {near}?")
     if precision is None:
         said.append(f"--om-precision {chosen}: the default for {soc}, of the family {chip.family}")
     if chosen in chip.doubtful:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from vconv.convert.architectures.base import GREATEST_SIDE
 from vconv.convert.architectures.sizes import SideBounds
 from vconv.convert.ascend.chips import Chip
 from vconv.errors import InputError
@@ -19,21 +20,41 @@ LEAST_GEARS, GREATEST_GEAR = 2, 1024
 
 ATC allows a batch of 2048, but the dynamic graph is traced for at most 1024.
 """
-_SIZES = re.compile(r"\d{1,5},\d{1,5}(;\d{1,5},\d{1,5})*")
+_SIZES = re.compile(r"\d+,\d+(;\d+,\d+)*", re.ASCII)
+_MOST_DIGITS = len(str(GREATEST_SIDE))
+
+_SHOWN = 20
+"""Greatest number of digits of a wrong number in an error text."""
 
 Size = tuple[int, int]
 """Height and width of images, in pixels."""
 
 
+def require_one_kind(gears: Sequence[int], sizes: Sequence[Size]) -> None:
+    """Check that a model is requested for several batches or for several sizes, not for both.
+
+    Raises:
+        InputError: both are given.
+    """
+    if gears and sizes:
+        raise InputError(
+            "--gears and --gears-size exclude each other",
+            got="both",
+            expected="one of them: ATC refuses --dynamic_batch_size beside --dynamic_image_size (E10009)",
+            fix="leave --gears out; --batch is then the batch at every size",
+        )
+
+
 def batch_gears(gears: Sequence[int], chip: Chip) -> tuple[int, ...]:
-    """Check the batches that a model is requested for; return them in ascending order, without duplicates.
+    """Check the batches that a model is requested for; return them in ascending order.
 
     Raises:
         InputError: ATC does not support them.
     """
-    ordered = tuple(sorted(set(gears)))
+    ordered = tuple(sorted(gears))
     count = LEAST_GEARS <= len(ordered) <= chip.greatest_gears
-    if gears and not (count and 1 <= ordered[0] <= ordered[-1] <= GREATEST_GEAR):
+    distinct = len({*gears}) == len(gears)
+    if gears and not (count and distinct and 1 <= ordered[0] <= ordered[-1] <= GREATEST_GEAR):
         raise InputError(
             "--gears cannot be used",
             got=",".join(map(str, gears)),
@@ -47,7 +68,7 @@ def read_sizes(given: str | Sequence[Sequence[int]] | None) -> tuple[Size, ...]:
     """Read sizes, ``224,224;448,448`` or pairs of (height, width), in the order in which they are given.
 
     Raises:
-        InputError: they are no sizes.
+        InputError: they are no sizes, or no network takes a height or width of them.
     """
     if given is None:
         return ()
@@ -59,7 +80,15 @@ def read_sizes(given: str | Sequence[Sequence[int]] | None) -> tuple[Size, ...]:
             expected='pairs of height and width, such as "224,224;448,448"',
             fix="separate height and width by a comma, pairs by a semicolon, and quote the list",
         )
-    pairs = (pair.split(",") for pair in text.replace(" ", "").split(";"))
+    pairs = [pair.split(",") for pair in text.replace(" ", "").split(";")]
+    sides = [side.lstrip("0") or "0" for pair in pairs for side in pair]
+    if wrong := [side for side in sides if len(side) > _MOST_DIGITS or not 1 <= int(side) <= GREATEST_SIDE]:
+        raise InputError(
+            "--gears-size has a height or width that no network takes",
+            got=wrong[0][:_SHOWN],
+            expected=f"heights and widths from 1 to {GREATEST_SIDE}",
+            fix="change this size, or leave it out",
+        )
     return tuple((int(height), int(width)) for height, width in pairs)
 
 

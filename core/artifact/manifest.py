@@ -50,7 +50,8 @@ class Manifest(Record):
     the complexity of the original; None if it was not counted. ``authors`` describes the weights for the
     authors' own code; None if there are none. ``meanings`` says of each output of a single block which
     block it is after, and whether it has the final norm. ``positions`` says how the position embedding is
-    resampled; None if there is none, or if it is stored for images of this size.
+    resampled; None if there is none, or if it is stored for images of this size. ``aipp`` is the mode of the
+    configuration of AIPP; None if there is none.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -70,6 +71,7 @@ class Manifest(Record):
     authors: AuthorsRecord | None = None
     meanings: dict[str, str] = Field(default_factory=dict)
     positions: PositionsRecord | None = None
+    aipp: Literal["static", "dynamic"] | None = None
 
     @field_validator("variants")
     @classmethod

@@ -7,6 +7,7 @@ package such as filelock locks an additional file, which a killed process would 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
@@ -23,6 +24,7 @@ from vconv.regular_files import kind_of
 from vconv.types import MANIFEST_FILE, Say
 
 _REPLACED = "replaced"
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -176,16 +178,27 @@ def _refuse_occupied(target: Path, force: bool, replaceable: Replaceable) -> Non
 
 
 @contextlib.contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def _writable(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise disk_full(error, folder) or ArtifactError(
-            f"cannot write to {folder}",
-            got=error.strerror or "an error",
+        raise disk_full(error, target.parent) or ArtifactError(
+            f"cannot write to {target}",
+            got=_obstacle(target, error),
             expected="a folder that can be written",
             fix="choose another --out",
         ) from error
+
+
+def _obstacle(target: Path, error: OSError) -> str:
+    """Say what is wrong with a target that cannot be made: a file in the way, or a folder that takes none."""
+    place = next(parent for parent in target.parents if os.path.lexists(parent))
+    if not place.is_dir():
+        return f"{kind_of(place)} in the way: {place}"
+    if error.errno == errno.ENOENT:  # what /proc says of every new name
+        return f"{place}, which takes no new folder"
+    reason = error.strerror or "an error"
+    return f"{reason}: {place}" if error.errno in _NOT_WRITABLE else reason
 
 
 @contextlib.contextmanager
@@ -209,7 +222,7 @@ def staging(target: Path, force: bool, replaceable: Replaceable = ARTIFACT) -> I
         ArtifactError: the target is occupied, or its parent cannot be written.
     """
     with contextlib.ExitStack() as kept:
-        with _writable(target.parent):
+        with _writable(target):
             target = _resolved(target)
             require_utf8(target, "the artifact")
             if target.parent.is_dir():

@@ -19,7 +19,7 @@ from vconv.artifact.staging import staging
 from vconv.catalog.systems import System
 from vconv.convert.architectures.sizes import size_bounds
 from vconv.convert.ascend import offline_air, offline_model, operators
-from vconv.convert.ascend.aipp import AIPP_FILE, STATIC, configuration, require_mode
+from vconv.convert.ascend.aipp import AIPP_FILE, configuration, require_mode
 from vconv.convert.ascend.gears import read_sizes, require_sizes
 from vconv.convert.ascend.offline_model import CompiledGraph
 from vconv.convert.ascend.routes import AIR_ROUTE
@@ -171,7 +171,7 @@ def export(
     sizes = _size_request(size)
     any_size = bool(sizes and sizes.dynamic)
     by_size = read_sizes(gears_size)
-    require_mode(aipp, with_preprocessing, bool(by_size))
+    mode = require_mode(aipp, with_preprocessing, bool(by_size))
     order = offline_order(format, soc, gears, om_precision, without_weights, opset, say, by_size, any_size)
     photographs = open_images(images, say) if images else []
     named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
@@ -214,9 +214,9 @@ def export(
                 rank3=attention == RANK3,
             )
             lines, sha256, tensors = writing()
-        if steps:
+        if steps and mode:
             greatest = max([batch, *gears])
-            text = configuration(steps, made_size, aipp or STATIC, greatest, bool(by_size))
+            text = configuration(steps, made_size, mode, greatest, bool(by_size))
             (folder / AIPP_FILE).write_text(text)
         authors, compared = authors_weights.written(beside, folder, say)
         conversion = prepared.written(lines, sha256, passes)
@@ -254,7 +254,7 @@ def export(
         done = Exported(
             folder, system, source, conversion, made_size, graphs, reference, names, order, authors, compiled
         )
-        made = assemble(done, without_weights)
+        made = assemble(done, without_weights, mode)
         if order and by_air:
             command = order.command(made_size, batch)
             manifest = provisional(made, folder)
@@ -343,8 +343,14 @@ def _check_options(
             "the opset for the NPU is not supported",
             got=npu_opset,
             expected=f"one of {', '.join(map(str, operators.NPU_OPSETS))}",
-            fix="leave --npu-opset out",
+            fix=f"give --npu-opset {_nearest_opsets(npu_opset)}, or leave it out",
         )
+
+
+def _nearest_opsets(asked: int) -> str:
+    """Return the supported opsets for an NPU that are nearest to another: ``15 or 17``."""
+    least = min(abs(opset - asked) for opset in operators.NPU_OPSETS)
+    return " or ".join(str(opset) for opset in operators.NPU_OPSETS if abs(opset - asked) == least)
 
 
 def _size_request(size: str | Sequence[int] | None) -> SizeRequest | None:

@@ -29,6 +29,7 @@ from vconv.artifact.records import (
 from vconv.catalog.systems import System
 from vconv.convert.architectures.outputs import meanings, output_names
 from vconv.convert.architectures.sizes import unasked_size
+from vconv.convert.ascend.aipp import Mode
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.ascend.offline_model import CompiledGraph
 from vconv.convert.conversion import Conversion
@@ -81,12 +82,13 @@ class Exported:
     compiled: CompiledGraph | None
 
 
-def assemble(done: Exported, without_weights: bool) -> Manifest:
+def assemble(done: Exported, without_weights: bool, aipp: Mode | None = None) -> Manifest:
     """Build the manifest of a finished artifact.
 
     Args:
         done: what the export has made.
         without_weights: whether the weights file will be left out.
+        aipp: the mode of the configuration of AIPP; None if there is none.
     """
     system, source, conversion = done.system, done.source, done.conversion
     net, any_size = conversion.network, bool(source.size and source.size.dynamic)
@@ -173,6 +175,7 @@ def assemble(done: Exported, without_weights: bool) -> Manifest:
         authors=done.authors,
         meanings=meanings(net),
         positions=_positions(source, done.size),
+        aipp=aipp,
     )
 
 

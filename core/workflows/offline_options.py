@@ -10,7 +10,7 @@ from vconv.artifact.manifest import Manifest
 from vconv.convert.ascend import operators
 from vconv.convert.ascend.atc import CompileOrder
 from vconv.convert.ascend.chips import HOW_NAMED, remarks
-from vconv.convert.ascend.gears import Size
+from vconv.convert.ascend.gears import Size, require_one_kind
 from vconv.convert.ascend.routes import ROUTES
 from vconv.errors import InputError, UnknownNameError
 from vconv.types import Say, silent
@@ -50,6 +50,7 @@ def offline_order(
     """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS, fix="choose one of those")
+    require_one_kind(gears, gears_size)
     given: dict[str, object] = {"--soc": soc, "--gears": gears, "--gears-size": gears_size}
     given |= {"--om-precision": precision}
     named = [name for name, value in given.items() if value]
@@ -76,7 +77,7 @@ def offline_order(
             expected="one of them: an offline model contains its weights",
             fix="leave one of them out",
         )
-    if any_size and gears and not gears_size:
+    if any_size and gears:
         raise InputError(
             "--gears is not used with --size dynamic",
             got="both",

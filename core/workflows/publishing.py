@@ -50,6 +50,13 @@ def platform_for(page: str | None, out: str | Path | None, with_files: str) -> P
             expected="both, for a page to publish; or neither, for the card in the artifact",
             fix="add the other one, or leave both out",
         )
+    if page is None and with_files != WITH_FILES[0]:
+        raise InputError(
+            f"--with-files {with_files} is only for a page to publish",
+            got="neither --page nor --out",
+            expected="both",
+            fix="add them, or leave --with-files out",
+        )
     return None if page is None else find_platform(page)
 
 

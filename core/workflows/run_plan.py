@@ -15,6 +15,7 @@ from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.precisions import find_precisions
 from vconv.runtime.devices.table import ALL, find_device, find_devices
 from vconv.runtime.doctor import diagnosis
+from vconv.runtime.engines.base import remedy
 from vconv.runtime.engines.capture import lack
 from vconv.runtime.engines.table import graph_engines, usual_engine
 from vconv.runtime.timing.clocks import DEFAULT, FULL, QUICK, TimingPlan
@@ -133,7 +134,7 @@ class RunPlan:
                     f"{name} cannot run here",
                     got=lacks[0],
                     expected=f"{name} for {self.devices[0].name}",
-                    fix=f"install the build of {name} for this device, or name another engine",
+                    fix=remedy(name, self.devices[0]),
                 )
         for device in self.devices:
             find_precisions(self.precisions, device)

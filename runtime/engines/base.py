@@ -63,8 +63,15 @@ def unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
         f"{engine} cannot run here",
         got=lack,
         expected=f"{engine} for {device.name}",
-        fix=f"install the build of {engine} for this device, or use another engine",
+        fix=remedy(engine, device),
     )
+
+
+def remedy(engine: str, device: Device) -> str:
+    """Return what to do about an engine that is not available for a device."""
+    if device.simulated:
+        return "name the engine onnxruntime: the simulated NPU runs graphs in ONNX Runtime alone"
+    return f"install the build of {engine} for this device, or name another engine"
 
 
 @dataclass(frozen=True)

@@ -32,5 +32,13 @@ def test_of_many_choices_only_the_nearest_are_listed() -> None:
     assert len(error.expected.split(", ")) == 3
 
 
+def test_of_many_choices_without_a_near_one_a_few_are_listed_and_the_others_counted() -> None:
+    known = [f"system-{letter}" for letter in "abcdefgh"]
+    error = UnknownNameError("system", "qqq", known, fix="`vconv list` shows every system")
+    assert error.expected.endswith(" and 5 others")
+    assert error.expected.count("system-") == 3
+    assert "vconv list" in error.fix
+
+
 def test_a_name_near_nothing_lists_every_choice() -> None:
     assert UnknownNameError("system", "zzzz", ["a", "b"], fix="look").expected == "one of a, b"

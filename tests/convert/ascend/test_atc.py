@@ -33,7 +33,7 @@ def test_the_command_of_a_static_float32_model_leaves_no_option_to_a_default() -
 
 
 def test_the_command_of_a_float16_model_names_its_gears_and_its_float32_operators() -> None:
-    assert CompileOrder.of("Ascend310P3", "fp16", (8, 1, 2, 2)).command(SIZE, 2) == (
+    assert CompileOrder.of("Ascend310P3", "fp16", (8, 1, 2)).command(SIZE, 2) == (
         *PLAIN,
         "--input_shape=pixel_values:-1,3,224,196",
         "--dynamic_batch_size=1,2,8",

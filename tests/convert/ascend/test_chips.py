@@ -7,7 +7,7 @@ import re
 import pytest
 
 from vconv.convert.ascend.atc import OFFLINE_PRECISIONS
-from vconv.convert.ascend.chips import CHIPS, chip_of, chosen_precision, remarks
+from vconv.convert.ascend.chips import CHIPS, PRECISIONS, chip_of, chosen_precision, remarks
 from vconv.errors import InputError
 
 FAMILIES = {
@@ -144,3 +144,43 @@ def test_a_doubt_is_said_and_nothing_is_refused(soc: str, precision: str, doubte
     said = remarks(soc, precision)
     assert chosen_precision(soc, precision) == precision
     assert [line.startswith(f"warning: {soc} may not compute") for line in said] == [True] * doubted
+
+
+@pytest.mark.parametrize(
+    ("soc", "meant"),
+    [
+        ("Ascend910B9", "Ascend910B"),
+        ("Ascend910B44", "Ascend910B4"),
+        ("Ascend910B0", "Ascend910B"),
+        ("Ascend910B4-7", "Ascend910B4-1"),
+        ("Ascend310P99", "Ascend310P"),
+        ("Ascend310B9", "Ascend310B"),
+        ("Ascend910_9500", "Ascend950"),
+        ("Ascend950PR_1", "Ascend950PR_"),
+    ],
+)
+def test_a_name_that_no_document_has_is_accepted_with_a_warning(soc: str, meant: str) -> None:
+    first, *others = remarks(soc, "fp16")
+    assert first.startswith(f"warning: no document that vconv knows names {soc}; did you mean {meant}")
+    assert others == []
+
+
+@pytest.mark.parametrize("soc", [name for chip in CHIPS.values() for name in chip.names])
+def test_a_name_of_the_documents_is_accepted_without_that_warning(soc: str) -> None:
+    assert not any("no document" in line for line in remarks(soc, "fp16"))
+
+
+def test_letters_and_digits_of_other_scripts_are_in_no_name() -> None:
+    with pytest.raises(InputError, match="--soc is not the name of a processor"):
+        chip_of("Ascend910B\u0664")
+
+
+@pytest.mark.parametrize("soc", ["Ascend310P3", "Ascend910A"])
+def test_a_refused_precision_names_every_other(soc: str) -> None:
+    with pytest.raises(InputError) as caught:
+        chosen_precision(soc, "origin")
+    assert caught.value.expected == "cube_fp16in_fp32out, the default there, or fp16 or mixed_float16"
+
+
+def test_the_two_tables_of_precisions_agree() -> None:
+    assert tuple(OFFLINE_PRECISIONS) == PRECISIONS

@@ -39,6 +39,23 @@ def test_anything_else_is_refused_in_one_line(given: Any) -> None:
         read_sizes(given)
 
 
+@pytest.mark.parametrize(
+    "given", ["224,224;99999984,99999984", "224,224;0,16", "224,8193;32,32", "9" * 5000 + ",9"]
+)
+def test_a_side_out_of_bounds_is_refused_with_the_bounds(given: str) -> None:
+    with pytest.raises(
+        InputError, match="height or width .*expected heights and widths from 1 to 8192"
+    ) as caught:
+        read_sizes(given)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("gears", [(1, 1, 2), (4, 2, 4)])
+def test_a_batch_that_is_given_twice_is_refused(gears: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"--gears cannot be used .*different batches"):
+        batch_gears(gears, A2)
+
+
 def many(count: int) -> list[Size]:
     return [(16 * number, 32) for number in range(1, count + 1)]
 

@@ -113,8 +113,17 @@ def test_a_killed_export_is_no_artifact_and_the_next_one_sweeps_it_up(tmp_path: 
 
 def test_a_parent_that_cannot_be_written_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match="cannot write to"):
-        write(tmp_path / "file" / "a", "1")
+    for target in (tmp_path / "file" / "a", tmp_path / "file" / "a" / "b"):
+        said = f"cannot write to {target} .got a file in the way: {tmp_path / 'file'} .expected"
+        with pytest.raises(ArtifactError, match=said.replace(" .", r" \| ")):
+            write(target, "1")
+
+
+def test_a_folder_that_takes_no_new_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        ArtifactError, match=r"cannot write to /proc/nope \| got /proc, which takes no new folder"
+    ):
+        write(Path("/proc/nope"), "1")
 
 
 def test_a_failure_leaves_no_parent_folder_that_was_not_there(tmp_path: Path) -> None:

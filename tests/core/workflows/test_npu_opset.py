@@ -29,7 +29,7 @@ from vconv.validators.checks.final_norm import wrongly_normed
 from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.faults.operators import alter
 from vconv.validators.faults.workshop import ArtifactCopy
-from vconv.validators.report.card.model import export_options
+from vconv.validators.report.card.command import export_options
 
 GRAPH, NAME = "model.npu.onnx", "onnx-fp32-npu"
 SYSTEM = "dinov3-vits16"
@@ -154,7 +154,8 @@ def test_its_opset_is_shown_and_the_card_names_it_and_the_option(at_13: Path) ->
     shown = CliRunner().invoke(main, ["info", str(at_13)]).stdout
     assert "13, 7" in shown
     assert "opset 13, IR 7" in (at_13 / "README.md").read_text()
-    assert export_options(manifest.load(at_13)) == "--npu-opset 13"
+    options = export_options(manifest.load(at_13))
+    assert options.startswith("--batch 2 --npu-opset 13 --format om --soc Ascend910B4")
 
 
 def test_an_artifact_of_before_whose_graph_has_opset_18_is_still_judged(
@@ -167,7 +168,7 @@ def test_an_artifact_of_before_whose_graph_has_opset_18_is_still_judged(
 
 def test_by_default_the_graph_for_an_npu_has_opset_17(small_artifact: Path) -> None:
     assert opset_of(small_artifact / GRAPH) == 17
-    assert export_options(manifest.load(small_artifact)) == ""
+    assert export_options(manifest.load(small_artifact)) == "--batch 2"
 
 
 @pytest.mark.parametrize("wrong", [9, 14, 19])

@@ -66,6 +66,13 @@ def test_the_default_precision_is_that_of_the_processor_and_is_said() -> None:
 SIZES = ((224, 224), (448, 448))
 
 
+@pytest.mark.parametrize("any_size", [False, True])
+@pytest.mark.parametrize("format", FORMATS)
+def test_gears_of_both_kinds_exclude_each_other_whatever_else_is_wrong(format: str, any_size: bool) -> None:
+    with pytest.raises(InputError, match="--gears and --gears-size exclude each other"):
+        order(format=format, soc=None, gears=(1, 2), gears_size=SIZES, any_size=any_size)
+
+
 def test_gears_by_size_are_compiled_from_the_graph_for_any_size() -> None:
     found = order(gears_size=SIZES, any_size=True)
     assert found == CompileOrder.of("Ascend910B4", gears_size=SIZES)

@@ -169,7 +169,7 @@ def test_the_accuracy_in_pytorch_is_within_the_strict_limits(folder: Path) -> No
 def test_the_performance_is_that_of_the_samples(
     folder: Path, options: list[str], batch: int, runs: int
 ) -> None:
-    run("-c", ALONE, str(folder / "eval" / "eval_performance.py"), "--warmups", "1", *options)
+    printed = run("-c", ALONE, str(folder / "eval" / "eval_performance.py"), "--warmups", "1", *options)
     found = results(folder, "performance_eval.json")
     samples = found["samples_ms"]
     assert (found["batch"], found["runs"], len(samples)) == (batch, runs, runs)
@@ -178,6 +178,8 @@ def test_the_performance_is_that_of_the_samples(
     assert found["p90_ms"] == (pytest.approx(np.percentile(samples, 90)) if runs >= 10 else None)
     assert found["p99_ms"] is None  # a hundred runs are the least
     assert found["images_per_second"] == pytest.approx(1e3 * batch / np.median(samples))
+    assert "p99_ms none: needs --runs 100 or more" in printed.splitlines()
+    assert f"mean_ms {np.mean(samples):.3f}" in printed.splitlines()
 
 
 WRONG = [
@@ -187,7 +189,11 @@ WRONG = [
     (["inference.py", "x.png"], 2, "a package cannot be imported | got import of PIL halted"),
     (["eval/eval_accuracy.py", "--engine", "torch"], 2, "a package cannot be imported | got import of t"),
     (["eval/eval_performance.py", "--engine", "torch"], 2, "a package cannot be imported | got import of t"),
-    (["eval/eval_performance.py", "--batch", "0"], 2, "takes --batch 1 or more"),
+    (["eval/eval_performance.py", "--batch", "0"], 2, "error: --batch 0 is less than 1"),
+    (["eval/eval_performance.py", "--runs", "0"], 2, "error: --runs 0 is less than 1\n"),
+    (["eval/eval_performance.py", "--warmups", "-1"], 2, "error: --warmups -1 is less than 0\n"),
+    (["inference.py", "x.png", "--save", "/nope/x.npz"], 2, "cannot save /nope/x.npz | got no folder /nope"),
+    (["inference.py", "x.png", "--save", "/"], 2, "cannot save / | got a folder"),
     (["eval/eval_performance.py", "--variant", "onnx-fp32-npu", "--batch", "5"], 2, "takes --batch 2"),
 ]
 
@@ -217,6 +223,41 @@ def test_a_file_that_is_no_image_is_refused(
         path.write_bytes(content or path.read_bytes()[:-2000])
     (line,) = run(str(folder / "inference.py"), str(path), status=2).splitlines()
     assert line.startswith(f"cannot read {path} | got {reason}") and " | fix: " in line
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "said"),
+    [
+        ("model.onnx", [], "cannot open model.onnx on cpu | got "),
+        ("model.safetensors", [], "cannot open model.onnx on cpu | got "),
+        pytest.param(
+            *("model.safetensors", ["--engine", "torch"], "cannot open config.json on cpu | got "),
+            marks=pytest.mark.full,
+        ),
+        ("golden/golden.safetensors", [], "cannot read golden/golden.safetensors | got a damaged file: "),
+        ("results/accuracy_eval.json", [], "cannot read results/accuracy_eval.json | got "),
+    ],
+)
+def test_a_file_that_was_cut_off_or_is_missing_is_refused(
+    folder: Path, file: str, options: list[str], said: str
+) -> None:
+    path = folder / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    script = str(folder / "eval" / "eval_accuracy.py")
+    last = run(script, *options, status=2).splitlines()[-1]
+    assert last.startswith(said) and " | fix: " in last
+    path.unlink()
+    if not file.startswith("results"):
+        last = run(script, *options, status=2).splitlines()[-1]
+        assert file in last and ("is missing" in last or "No such file" in last) and " | fix: " in last
+
+
+def test_pytorch_without_an_npu_is_refused(folder: Path) -> None:
+    script = str(folder / "eval" / "eval_performance.py")
+    printed = run(script, "--engine", "torch", "--device", "npu", status=2)
+    assert printed.splitlines()[-1].startswith(
+        "a package cannot be imported | got No module named 'torch_npu'"
+    )
 
 
 def test_pytorch_without_a_device_is_refused(folder: Path) -> None:

@@ -295,6 +295,12 @@ REFUSED: dict[str, tuple[Spoil, dict[str, Any], type[VconvError], tuple[str, ...
     ),
     "no folder": (lambda *_: None, {"out": None}, InputError, ("belong together", "got only --page")),
     "no platform": (lambda *_: None, {"page": None}, InputError, ("belong together", "got only --out")),
+    "a way without a page": (
+        lambda *_: None,
+        {"page": None, "out": None, "with_files": "none"},
+        InputError,
+        ("--with-files none is only for a page", "got neither --page nor --out"),
+    ),
     "an unknown way": (
         lambda *_: None,
         {"with_files": "link"},

@@ -97,3 +97,10 @@ def test_a_capture_is_refused_where_no_device_can() -> None:
     message = str(caught.value)
     assert message.startswith("--capture cannot be met here | got cpu, which captures no graphs | expected ")
     assert "leave --capture out" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("engine", ["openvino", "acl"])
+def test_the_simulated_npu_has_one_engine_for_graphs_and_the_error_names_it(engine: str) -> None:
+    simulated = replace(CPU, name="npu-sim", kind="npu-sim", simulated=True)
+    with pytest.raises(InputError, match=f"{engine} cannot run here .*runs graphs in ONNX Runtime alone"):
+        RunPlan((simulated,), (engine,), ("fp32",)).check()

@@ -14,6 +14,7 @@ from vconv.convert.libraries.table import LIBRARIES
 from vconv.errors import UnknownNameError
 from vconv.types import Config
 from vconv.validators.report.card import measured, model, tables
+from vconv.validators.report.card.command import export_options
 from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.front_matter import metadata, written
 from vconv.validators.report.card.markdown import code, escaped
@@ -65,6 +66,7 @@ def render(
         "family_name": code(made.system.family),
         "repository": repository,
         "front_matter": repository["front_matter"] if repository else written(metadata(made, bool(unlike))),
+        "offline": model.offline_model(made),
         "family": words.say("families", model.family(made)),
         "verdicts": [measured.verdict(one, words) for one in evidence if one.asked],
         "model_table": model.model_table(made, words),
@@ -77,7 +79,7 @@ def render(
         "gated": system.gated,
         "mirrors": [(mirror.name, mirror.page_of(system.hub_id)) for mirror in system.mirrors],
         "routes": model.routes(made, bool(unlike)),
-        "export_options": model.export_options(made),
+        "export_options": export_options(made),
         "works": system.works,
         "published_weights": model.published_weights(made),
         "trained_on": system.trained_on,

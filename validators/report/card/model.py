@@ -12,10 +12,7 @@ from vconv.catalog import systems
 from vconv.catalog.literature import HUGGING_FACE, LICENCES, MODELSCOPE, Work
 from vconv.catalog.systems import System
 from vconv.convert.architectures.layer_outputs import Layer, find_layer
-from vconv.convert.ascend.operators import DEFAULT_NPU_OPSET
-from vconv.convert.sources.base import STORED
-from vconv.convert.sources.sizes import DYNAMIC
-from vconv.types import GRAPHS
+from vconv.convert.ascend.atc import SCRIPT_FILE
 from vconv.validators.report.card.markdown import code, escaped, table
 from vconv.validators.report.card.words import Words
 
@@ -106,36 +103,6 @@ def routes(made: Manifest, unlike: bool = False) -> list[dict[str, str]]:
     return [{"name": way.name, "needs": way.needs, "command": way.command_of(named, folder)} for way in ways]
 
 
-def export_options(made: Manifest) -> str:
-    """Return the options of ``vconv export`` for the same network, sizes, outputs and graph for an NPU.
-
-    Options that have their defaults are left out.
-    """
-    source = made.source
-    size = ",".join(map(str, source.size or ()))
-    if source.dynamic_size:
-        size = f"{DYNAMIC}:{size}".removesuffix(":")
-    values = {
-        "pool": source.pool,
-        "periods": None if source.periods == STORED else source.periods,
-        "positions": source.positions,
-        "size": size,
-        "outputs": ",".join(source.outputs),
-        "npu-opset": npu_opset(made),
-    }
-    options = [f"--{name} {value}" for name, value in values.items() if value]
-    if any(variant.contract.preprocessing for variant in made.variants):
-        options.append("--with-preprocessing")
-    return " ".join(options)
-
-
-def npu_opset(made: Manifest) -> int | None:
-    """Return the opset of the graph for an NPU; None if it is the default, or there is no such graph."""
-    names = [graph.name for graph in GRAPHS if graph.for_npu]
-    found = [record.graph.opset for record in made.variants if record.graph and record.variant in names]
-    return next((opset for opset in found if opset != DEFAULT_NPU_OPSET), None)
-
-
 def geometry(made: Manifest) -> dict[str, int] | None:
     """Return how an image becomes tokens, from the shapes of the outputs; None if there are no patches."""
     if not {"patches", "last_hidden_state"} <= made.outputs.keys():
@@ -196,6 +163,23 @@ def model_table(made: Manifest, words: Words) -> str:
         told = _bracketed(_of_layer(layer, meaning, words), words) if layer and meaning else ""
         rows.append([words.say("model", "output"), written + pooling + told])
     return table([words.say("headings", key) for key in ("what", "content")], rows)
+
+
+def offline_model(made: Manifest) -> dict[str, str] | None:
+    """Return for which processor the offline model is, and how it computes; None if there is none."""
+    for variant in made.variants:
+        if offline := variant.offline:
+            return {
+                "folder": offline.route,
+                "soc": offline.soc,
+                "precision": offline.precision_mode,
+                "batches": ", ".join(map(str, offline.gears or (variant.batch,))),
+                "sizes": ", ".join(
+                    f"{height} x {width}" for height, width in offline.gears_size or [made.size]
+                ),
+                "script": "" if variant.path in made.files else f"{offline.route}/{SCRIPT_FILE}",
+            }
+    return None
 
 
 def of_other_sizes(made: Manifest, words: Words) -> str:

@@ -9,6 +9,7 @@ from vconv.artifact.manifest import Manifest
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.rows import VariantRow
+from vconv.validators.report.sentences import word
 
 FIGURES = ("floor", *METRICS, "to_stock_original")
 """The figures of an output, by their names in reports."""
@@ -55,9 +56,10 @@ def _figures(one: DeviceEvidence, content: Any, synthetic: bool) -> Iterator[dic
 def _of_output(
     one: DeviceEvidence, content: Any, place: int, row: VariantRow, output: str, synthetic: bool
 ) -> Iterator[dict[str, Any]]:
+    status = word(row.outputs[output].status, row.reason, measured=True)
     described = {
         **{"device": one.device, "device_model": one.model, "variant": row.variant, "engine": row.engine},
-        **{"output": output, "status": row.outputs[output].status, "judged": row.judged},
+        **{"output": output, "status": status, "judged": row.judged},
         **{"simulated": row.simulated, "synthetic": synthetic, "report": one.file},
     }
     for metric in FIGURES:

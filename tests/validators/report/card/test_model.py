@@ -81,7 +81,7 @@ def test_the_command_in_a_card_asks_for_what_the_artifact_was_asked_for(
     made: Manifest, system: System, asked: dict[str, Any], options: str, language: str
 ) -> None:
     found = made.model_copy(update={"source": made.source.model_copy(update=asked)})
-    command = f"vconv export {system.name} --weights weights/{system.name}{options}"
+    command = f"vconv export {system.name} --weights weights/{system.name}{options} --batch 2"
     assert command in render(found, [], language).splitlines()
 
 

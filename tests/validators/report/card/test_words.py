@@ -53,17 +53,19 @@ def test_every_word_is_filled_in_from_the_same_places(language: str) -> None:
             assert text.strip()
 
 
-_OFFLINE = (
-    *(atc.MODEL_FILE, atc.SCRIPT_FILE, atc.KEEP_DTYPE_FILE, atc.OP_PRECISION_FILE),
-    *(SWITCH_FILE, RESULT_FILE),
-)
 FILES = (
     *(MANIFEST_FILE, DIGEST_FILE, LEDGER_FILE, CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, GOLDEN_FILE),
     *(graph.path for graph in (*GRAPHS, FROM_IMAGES)),
     *(AIPP_FILE, AUTHORS_WEIGHTS, AUTHORS_LEDGER),
     *(f"{ORIGINAL_FOLDER}/{name}" for library in LIBRARIES.values() for name in library.files),
-    *(f"{route.name}/{name}" for route in ROUTES.values() for name in (route.graph, *_OFFLINE)),
-    *(f"{route.name}/{route.maker}" for route in ROUTES.values() if route.maker),
+    *(
+        f"{route.name}/{name}"
+        for route in ROUTES.values()
+        for name in (
+            *filter(None, (route.graph, route.maker, atc.MODEL_FILE, atc.SCRIPT_FILE)),
+            *(atc.KEEP_DTYPE_FILE, atc.OP_PRECISION_FILE, SWITCH_FILE, RESULT_FILE),
+        )
+    ),
     *("LICENSE", "LICENCE.md", "license-apache.txt", "NOTICE", "Notice.txt"),
 )
 """Every file that an artifact may have."""

@@ -9,6 +9,7 @@ import pytest
 from made_reports import output, variant
 
 from vconv.artifact.manifest import Manifest
+from vconv.types import Status
 from vconv.validators.report.card.evidence import SavedReport, newest
 from vconv.validators.report.publishing.figures import accuracy_results, pointer, resolved
 
@@ -63,3 +64,21 @@ def test_each_device_has_the_rows_that_are_its_own(made: Manifest) -> None:
     ]
     assert found["recomputed"] == []
     assert found["artifact"]["synthetic"] is True
+
+
+@pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+@pytest.mark.parametrize(
+    ("status", "reason", "told"),
+    [
+        ("skipped", "not judged: it is the reference", "reference"),
+        ("skipped", "not judged: it is the original without patches", "not judged"),
+        ("failed", "", "failed"),
+    ],
+    ids=["reference", "not judged", "failed"],
+)
+def test_a_status_is_in_the_words_of_the_card(made: Manifest, status: str, reason: str, told: str) -> None:
+    measured = output(vector_relative_error=1e-6, status=Status(status))
+    report = made_reports.report(variant(outputs={"cls": measured}, status=Status(status), reason=reason))
+    evidence = newest([SavedReport(FILE, report)])
+    found = accuracy_results(made, "abc", evidence, {FILE: report.as_json()})
+    assert {figure["status"] for figure in found["recorded"]} == {told}
