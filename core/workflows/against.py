@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,8 +115,7 @@ class Against:
         return self._judges[size]
 
     def _made(self, size: tuple[int, int] | None) -> Judge:
-        place = self.scratch / f"original-{len(self._judges)}"
-        place.mkdir()
+        place = Path(tempfile.mkdtemp(prefix="original-", dir=self.scratch))
         asked = self.request if size is None else replace(self.request, size=SizeRequest(size, False))
         source = open_source(asked, place, self.say)
         made = source.image_size

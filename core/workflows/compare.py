@@ -116,6 +116,14 @@ def compare(
     _refuse_repeated(named_paths)
     folders = [path for path in named_paths if not is_foreign(path)]
     others = [path for path in named_paths if is_foreign(path)]
+    for name, value in {"--against": against, "--periods": periods}.items():
+        if value is not None and not others:
+            raise InputError(
+                f"{name} is for graphs of other exporters",
+                got="artifacts alone",
+                expected="a graph among the paths",
+                fix=f"leave {name} out: an artifact says what its original is",
+            )
     artifacts = [Artifact.open(folder) for folder in folders]
     given = _sources(artifacts, [weights] if isinstance(weights, str | Path) else list(weights or ()))
     for artifact in artifacts:
@@ -140,7 +148,8 @@ def compare(
                 *_judge_of(folders, given, weights, against), hub, offline, periods, (), seed
             )
             judge = open_against(asked, scratch, log.say)
-            graphs = foreign.understood_all(others, judge, trial.devices)
+            understood = foreign.understood_all(others, judge, trial.devices)
+            graphs = [*understood.graphs]
             label = weights_named(judge.weights, judge.synthetic)
             compared += [
                 _Compared.graph(one, label, foreign.candidates(one, trial.devices, trial.engines))

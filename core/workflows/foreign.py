@@ -13,12 +13,12 @@ from vconv.artifact.records import TensorRecord
 from vconv.convert.architectures.base import Capability
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import models
-from vconv.errors import VconvError
+from vconv.errors import InputError, VconvError
 from vconv.hashes import sha256_of
 from vconv.precisions import FP32, PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.adapted import AdaptedSession, View
+from vconv.runtime.engines.adapted import AdaptedSession
 from vconv.runtime.engines.base import FileSession, in_batches
 from vconv.runtime.engines.table import find_engine, usual_engine
 from vconv.runtime.engines.torch_model import TorchSession
@@ -37,6 +37,8 @@ from vconv.validators.foreign.contract import Contract
 from vconv.validators.foreign.graph_file import GraphFile, external_file, find_graphs, open_file, weights_of
 from vconv.validators.foreign.rules import check_rules
 from vconv.validators.foreign.statement import read_statement
+from vconv.validators.foreign.views import JudgedOutput, taken_for_another
+from vconv.validators.foreign.views import judged as judged_outputs
 from vconv.validators.foreign.weights import Found, check_weights
 from vconv.validators.foreign.weights import find as find_weights
 from vconv.validators.report.document import DiagnosisRow, GraphRow, ReadOutputRow
@@ -67,17 +69,18 @@ class ForeignGraph:
     checks: tuple[Check, ...]
 
     @property
-    def views(self) -> dict[str, View]:
-        """Where the outputs that are judged are in those of the graph."""
+    def judged(self) -> tuple[JudgedOutput, ...]:
+        """The outputs that are judged."""
         network = self.judge.network
         registers = None if network.lack(Capability.TOKEN_GRID) else network.registers
-        return contracts.views(self.contract, self.judge.readings, registers)
+        return judged_outputs(self.contract, self.judge.readings, registers)
 
     @property
     def reference(self) -> Reference:
         """The reference, with the outputs that are judged."""
         known = self.judge.readings
-        return replace(self.judge.reference, outputs={name: known[name].value for name in self.views})
+        outputs = {one.name: known[one.reading].value for one in self.judged}
+        return replace(self.judge.reference, outputs=outputs)
 
     @property
     def explained(self) -> tuple[Explanation, ...]:
@@ -85,7 +88,7 @@ class ForeignGraph:
         known = self.judge.readings
         return tuple(
             Explanation(known[one.reading].fault, f"{one.output} is the {known[one.reading].meaning}")
-            for one in contracts.taken_for_another(self.contract, known)
+            for one in taken_for_another(self.contract, known)
         )
 
     def row(self) -> GraphRow:
@@ -147,11 +150,46 @@ def understood(path: Path, name: str, against: Against, npu: bool) -> ForeignGra
     return ForeignGraph(name, file, found, judge, weights, checks)
 
 
-def understood_all(paths: Sequence[Path], against: Against, devices: Sequence[Device]) -> list[ForeignGraph]:
-    """Read the graphs of paths, each a graph or a folder of graphs: see :func:`understood`."""
-    files = [file for path in paths for file in find_graphs(path)]
-    names, npu = names_of(files), any(device.kind in ("npu", "npu-sim") for device in devices)
-    return [understood(file, names[file], against, npu) for file in files]
+@dataclass(frozen=True)
+class Understood:
+    """The graphs of some paths.
+
+    Args:
+        graphs: those that can be judged.
+        left_out: for each other graph of a folder, why it cannot be judged.
+    """
+
+    graphs: tuple[ForeignGraph, ...]
+    left_out: tuple[Check, ...]
+
+
+def understood_all(paths: Sequence[Path], against: Against, devices: Sequence[Device]) -> Understood:
+    """Read the graphs of paths, each a graph or a folder of graphs: see :func:`understood`.
+
+    Raises:
+        VconvError: a graph cannot be judged; of a folder, only if none can.
+    """
+    files = {file: path for path in paths for file in find_graphs(path)}
+    names, npu = names_of([*files]), is_for_npu(devices)
+    graphs: list[ForeignGraph] = []
+    left_out: list[Check] = []
+    refusal: VconvError | None = None
+    for file, path in files.items():
+        try:
+            graphs.append(understood(file, names[file], against, npu))
+        except VconvError as error:
+            if not path.is_dir():
+                raise
+            refusal = error
+            left_out.append(Check(f"{file.name}: contract", Status.SKIPPED, f"{error.what}: {error.got}"))
+    if refusal and not graphs:
+        raise refusal
+    return Understood(tuple(graphs), tuple(left_out))
+
+
+def is_for_npu(devices: Sequence[Device]) -> bool:
+    """Return whether graphs are meant for an NPU, real or simulated."""
+    return any(device.kind in ("npu", "npu-sim") for device in devices)
 
 
 def _batch(image: TensorRecord) -> int | None:
@@ -173,7 +211,7 @@ def _opened(
 def _adapted(graph: ForeignGraph, device: Device, engine: str) -> AdaptedSession:
     made = graph.contract
     inner = _opened(graph.file, device, engine, graph.file.precision, graph.judge, made.batch)
-    return AdaptedSession(inner, made.given, graph.views)
+    return AdaptedSession(inner, made.given, {one.name: one.view for one in graph.judged})
 
 
 def candidates(
@@ -250,8 +288,15 @@ def _located(graph: ForeignGraph, failed: VariantRow, say: Say) -> list[Diagnosi
 
 def _departure(graph: ForeignGraph, failed: VariantRow, bound: float, say: Say) -> Departure:
     judge, cpu = graph.judge, find_device("cpu")
-    views, source = graph.views, judge.source
+    views, source = {one.name: one.view for one in graph.judged}, judge.source
     own = tuple(name for name in output_names(judge.network) if name in views)
+    if not own:
+        raise InputError(
+            f"{graph.name} cannot be compared stage by stage",
+            got=f"outputs {', '.join(views)}",
+            expected="an output of the network itself",
+            fix="export the tokens, or another output of the network, as well",
+        )
     network = replace(source, outputs=own).network
     inner = GraphStages(
         *(graph.file.path, network, cpu, failed.engine, graph.file.precision),

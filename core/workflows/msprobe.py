@@ -36,6 +36,7 @@ from vconv.validators.msprobe import beside as side
 from vconv.validators.msprobe import mapping, readme, table
 from vconv.validators.msprobe.dump import Subject, Target, write_golden, write_target
 from vconv.validators.msprobe.readme import Facts
+from vconv.validators.report import saving
 from vconv.workflows import originals
 
 KINDS = ("cpu", "npu-sim")
@@ -156,7 +157,7 @@ def msprobe(
             order = {name.node: number for number, name in enumerate(subject.nodes)}
             pairs = side.beside(found.rows, theirs, order)
             side.write(folder / BESIDE, pairs)
-            document["beside"] = [asdict(pair) for pair in pairs]
+            document["beside"] = saving.finite([asdict(pair) for pair in pairs])
         models = [artifact.path(one).absolute() for one in made.variants if one.offline is not None]
         facts = Facts(graph.absolute(), target, models[0] if models else None, found is not None)
         document["commands"] = {name: list(words) for name, words in readme.commands(facts).items()}

@@ -65,12 +65,14 @@ def validate_graphs(
     saving.probe(elsewhere=place)
     with scratch_folder(log.say) as scratch:
         against = open_against(asked, scratch, log.say)
-        graphs = foreign.understood_all([path], against, trial.devices)
+        understood = foreign.understood_all([path], against, trial.devices)
+        graphs = understood.graphs
         judge = against.at(None)
         gallery = page_data.gallery_of(judge.source.folder, judge.network, judge.reference, judge.images)
         listed = [
             candidate
             for device in trial.devices
+            if not device.simulated
             for candidate in candidates.originals(
                 str(path), judge.source, judge.source.image_size, device, judge.own
             )
@@ -84,7 +86,7 @@ def validate_graphs(
         found = foreign.explain_failures(graphs, run.rows, log.say)
         preprocessing = originals.preprocessing_ms(judge.source.folder)
         described = inputs_of(against)
-    checks = [check for graph in graphs for check in graph.checks]
+    checks = [*understood.left_out, *(check for graph in graphs for check in graph.checks)]
     ranked = ranking.rank(run.rows, run.machine)
     rows, baseline = with_speed_ups(run.rows, ranked)
     status = saving.whole([row for row in rows if row.engine != "torch"], checks)

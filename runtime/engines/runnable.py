@@ -213,7 +213,10 @@ def _outside(subject: _Subject) -> str:
                 sizes[location] = (subject.folder / location).stat().st_size
             except OSError as error:
                 return f"{location} cannot be read: {error.strerror}"
-        start, length = (int(_entry(tensor, key) or 0) for key in ("offset", "length"))
+        places = [_entry(tensor, key) or "0" for key in ("offset", "length")]
+        if not all(one.isascii() and one.isdigit() for one in places):
+            return f"{tensor.name} is at {places[0]!r}, of {places[1]!r} bytes"
+        start, length = map(int, places)
         if start + length > sizes[location]:
             return f"{tensor.name} ends at byte {start + length} of a file of {sizes[location]}"
     return ""
@@ -237,7 +240,7 @@ def no_graph(path: Path, error: Exception) -> ArtifactError:
         f"cannot read {path}",
         got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
         expected="an ONNX graph",
-        fix="export the artifact again, or fetch it again",
+        fix="fetch it again, or export it again",
     )
 
 

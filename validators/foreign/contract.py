@@ -8,14 +8,14 @@ report; a file beside the graph may state it instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from vconv.artifact.records import TensorRecord
 from vconv.errors import EngineError, InputError
 from vconv.printable import shortened
-from vconv.runtime.engines.adapted import Given, Levels, View
+from vconv.runtime.engines.adapted import Given, Levels
 from vconv.runtime.engines.forms import FORMS
 from vconv.types import CHANNELS, Array, Arrays
 from vconv.validators.accuracy.metrics import vector_relative_error
@@ -99,6 +99,11 @@ def ways(
 ) -> list[Given]:
     """List the images that an input may take, the most usual first."""
     whole = np.issubdtype(np.dtype(image.dtype), np.integer)
+    declared = declared_layout(image)
+    if stated.layout and declared and stated.layout != declared:
+        raise _misstated(stated, f"layout = {stated.layout!r}", f"{declared}: {list(image.shape)}")
+    if whole and stated.levels not in ("", Levels.GREY):
+        raise _misstated(stated, f"levels = {stated.levels!r}", f"{Levels.GREY}: its input is {image.dtype}")
     layouts = [stated.layout] if stated.layout else [declared_layout(image)]
     layouts = layouts if layouts[0] else ["NCHW", "NHWC"]
     levels = [Levels.GREY] if whole else [Levels.NORMALISED, Levels.SHARES, Levels.GREY]
@@ -108,6 +113,12 @@ def ways(
         for layout in layouts
         for level in levels
     ]
+
+
+def _misstated(stated: Statement, got: str, expected: str) -> InputError:
+    return InputError(
+        f"{stated.path} contradicts the graph", got=got, expected=expected, fix="correct the file"
+    )
 
 
 def found_out(
@@ -131,7 +142,7 @@ def found_out(
     Raises:
         InputError: the graph cannot be run on any of these images, or it cannot be told what an output is.
     """
-    best: tuple[float, Given, Arrays] | None = None
+    ran: list[tuple[float, Given, Arrays]] = []
     refused: list[EngineError] = []
     for way in given:
         try:
@@ -139,24 +150,19 @@ def found_out(
         except EngineError as error:
             refused.append(error)
             continue
-        nearest = min(
-            (near.error for value in outputs.items() for near in _near(*value, known)), default=np.inf
-        )
-        if best is None or nearest < best[0]:
-            best = nearest, way, outputs
-        if nearest <= NEAR:
+        near = (one.error for value in outputs.items() for one in _near(*value, known))
+        ran.append((min(near, default=np.inf), way, outputs))
+        if ran[-1][0] <= NEAR:
             break
-    if best is None:
+    if not ran:
         raise InputError(
             "the graph cannot be run on the reference's images",
             got=shortened(refused[0].got if refused else "nothing to try"),
             expected=f"images {list(pixel_values.shape[1:])} as {image.name}",
             fix="state its input in a file beside it: see docs/foreign.md",
         )
-    nearest, way, outputs = best
-    if nearest > NEAR and not stated.levels:
-        way = given[0]
-        outputs = run(way.made(pixel_values))
+    # If none is near, the graph is judged on the most usual images that it takes.
+    _, way, outputs = ran[-1] if ran[-1][0] <= NEAR else ran[0]
     matched, unread = _matched(outputs, known, stated)
     return Contract(
         image.name,
@@ -190,18 +196,33 @@ def _distance(actual: Array, expected: Array) -> float:
 def _matched(
     outputs: Arrays, known: Mapping[str, Reading], stated: Statement
 ) -> tuple[list[Matched], dict[str, str]]:
-    found: list[Matched] = []
-    unread: dict[str, str] = {}
-    for output, value in outputs.items():
-        near = sorted(_near(output, value, known), key=lambda one: (np.isnan(one.error), one.error))
-        one = _stated(output, near, known, stated) or _by_value(near) or _by_name(output, near, known)
-        one = one or _by_shape(near, known, taken={match.reading for match in found})
-        if one is not None:
-            found.append(one)
-        elif near:
-            raise _ambiguous(output, near)
-        else:
-            unread[output] = f"nothing that the reference gives has its shape {list(value.shape[1:])}"
+    """Return what each output is, the surest first: as stated, by value, by name, by shape; and the others."""
+    _require_sense(outputs, known, stated)
+    near = {
+        output: sorted(_near(output, value, known), key=lambda one: (np.isnan(one.error), one.error))
+        for output, value in outputs.items()
+        if output not in stated.ignore
+    }
+    unread = dict.fromkeys(stated.ignore, "a file beside the graph says so")
+    found: dict[str, Matched] = {}
+    ways: tuple[Callable[[str], Matched | None], ...] = (
+        lambda output: _stated(output, near[output], known, stated),
+        lambda output: _by_value(near[output]),
+        lambda output: _by_name(output, near[output], known),
+        lambda output: _by_shape(near[output], known, {one.reading for one in found.values()}),
+    )
+    for way in ways:
+        for output in near:
+            if output not in found and (one := way(output)) is not None:
+                found[output] = one
+    taken = {one.reading for one in found.values()}
+    for output in (name for name in near if name not in found):
+        shape = list(outputs[output].shape[1:])
+        own = {one.reading for one in near[output] if not known[one.reading].fault}
+        if own - taken:
+            raise _ambiguous(output, near[output])
+        told = f"has its shape {shape}" if not own else f"of its shape {shape} is near it"
+        unread[output] = f"nothing that the reference gives {told}"
     if not found:
         told = ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
         raise InputError(
@@ -212,7 +233,27 @@ def _matched(
             ),
             fix="name the network that the graph computes with --against, or export one of these outputs",
         )
-    return found, unread
+    return [found[name] for name in outputs if name in found], unread
+
+
+def _require_sense(outputs: Arrays, known: Mapping[str, Reading], stated: Statement) -> None:
+    """Refuse a statement about an output that the graph, or the reference, does not have."""
+    for reading in stated.outputs:
+        if reading not in known:
+            raise InputError(
+                f"{stated.path} states an unknown output",
+                got=reading,
+                expected=f"one of {', '.join(known)}",
+                fix="name one of those",
+            )
+    for output in (*stated.outputs.values(), *stated.ignore):
+        if output not in outputs:
+            raise InputError(
+                f"{stated.path} names an output that the graph does not have",
+                got=output,
+                expected=f"one of {', '.join(outputs)}",
+                fix="name one of those",
+            )
 
 
 def _stated(
@@ -221,13 +262,6 @@ def _stated(
     reading = next((name for name, there in stated.outputs.items() if there == output), None)
     if reading is None:
         return None
-    if reading not in known:
-        raise InputError(
-            f"{stated.path} states an unknown output",
-            got=reading,
-            expected=f"one of {', '.join(known)}",
-            fix="name one of those",
-        )
     fits = [one for one in near if one.reading == reading]
     if not fits:
         raise InputError(
@@ -240,7 +274,7 @@ def _stated(
 
 
 def _by_value(near: Sequence[Matched]) -> Matched | None:
-    """Return the nearest of what an output may be, if it is near and nothing else is about as near."""
+    """Return the nearest of what an output may be, if it is near."""
     if not near or not near[0].error <= NEAR:
         return None
     return near[0]
@@ -272,47 +306,3 @@ def _ambiguous(output: str, near: Sequence[Matched]) -> InputError:
         expected=f"an output within {NEAR} of the reference's, or with a name such as last_hidden_state",
         fix="state it in a file beside the graph: see docs/foreign.md",
     )
-
-
-def taken_for_another(contract: Contract, known: Mapping[str, Reading]) -> list[Matched]:
-    """List the outputs that are something that is easily taken for an output of the network.
-
-    One that is stated is meant so. One beside the output of the network that it is taken for does no harm.
-    """
-    given = {one.reading for one in contract.outputs}
-    return [
-        one
-        for one in contract.outputs
-        if known[one.reading].fault and one.how != STATED and known[one.reading].instead_of not in given
-    ]
-
-
-def views(contract: Contract, known: Mapping[str, Reading], registers: int | None) -> dict[str, View]:
-    """Return where the outputs that are judged are in those of a graph.
-
-    Args:
-        contract: the contract of the graph.
-        known: what an output may be.
-        registers: the number of register tokens of a network with tokens; None for another network.
-
-    Returns:
-        By the name of what is judged. Of tokens, their parts are judged too. What is taken for an output of
-        the network is judged as that output.
-    """
-    found: dict[str, View] = {}
-    for one in contract.outputs:
-        if not known[one.reading].fault or one.how == STATED:
-            found.setdefault(one.reading, View(one.output, one.form))
-    for one in taken_for_another(contract, known):
-        found.setdefault(known[one.reading].instead_of, View(one.output, one.form))
-    tokens = found.get("last_hidden_state")
-    if tokens and registers is not None:
-        parts = {
-            "cls": replace(tokens, tokens=(0, 1), single=True),
-            "registers": replace(tokens, tokens=(1, 1 + registers)),
-            "patches": replace(tokens, tokens=(1 + registers, None)),
-        }
-        for name, view in parts.items():
-            if name in known:
-                found.setdefault(name, view)
-    return {name: found[name] for name in known if name in found}

@@ -77,7 +77,9 @@ def is_foreign(path: Path) -> bool:
 
 
 def _inside(folder: Path) -> list[Path]:
-    return [file for name in _FOLDERS for file in sorted((folder / name).glob(f"*{SUFFIX}"))]
+    return [
+        file for name in _FOLDERS for file in sorted((folder / name).glob(f"*{SUFFIX}")) if file.is_file()
+    ]
 
 
 def find_graphs(path: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """A file beside a graph that states its contract: ``model.onnx`` may have a ``model.vconv.toml``.
 
+    ignore = ["hidden_states.0"]
+
     [input]
     layout = "NCHW"
     levels = "normalised"
@@ -37,12 +39,14 @@ class Statement:
         layout: the order of the input's axes; empty if it is not stated.
         levels: what the values of the input are; empty if it is not stated.
         outputs: the graph's name of an output, by what it is.
+        ignore: the graph's names of outputs that are not judged.
     """
 
     path: str = ""
     layout: str = ""
     levels: str = ""
     outputs: Mapping[str, str] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
 
     @property
     def given(self) -> bool:
@@ -72,9 +76,12 @@ def read_statement(graph: Path) -> Statement:
         document = tomllib.loads(raw.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise _refusal(path, str(error)[:80], "a TOML file") from error
-    unknown = sorted(document.keys() - {"input", "outputs"})
+    unknown = sorted(document.keys() - {"input", "outputs", "ignore"})
     if unknown:
-        raise _refusal(path, f"[{unknown[0]}]", "[input] and [outputs] alone")
+        raise _refusal(path, f"[{unknown[0]}]", "ignore, [input] and [outputs] alone")
+    ignore = document.get("ignore", [])
+    if not isinstance(ignore, list) or not all(isinstance(name, str) for name in ignore):
+        raise _refusal(path, f"ignore = {ignore!r}"[:80], "a list of texts")
     given, outputs = (_texts(path, name, document.get(name, {})) for name in ("input", "outputs"))
     unknown = sorted(given.keys() - {"layout", "levels"})
     if unknown:
@@ -82,7 +89,7 @@ def read_statement(graph: Path) -> Statement:
     for name, choices in (("layout", _LAYOUTS), ("levels", tuple(Levels))):
         if name in given and given[name] not in choices:
             raise _refusal(path, f"{name} = {given[name]!r}", f"one of {', '.join(choices)}")
-    return Statement(str(path), given.get("layout", ""), given.get("levels", ""), outputs)
+    return Statement(str(path), given.get("layout", ""), given.get("levels", ""), outputs, tuple(ignore))
 
 
 def _texts(path: Path, name: str, table: Any) -> dict[str, str]:

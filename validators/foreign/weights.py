@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from onnx import TensorProto, numpy_helper
 
 from vconv.convert.files.safetensors_file import TensorEntry
@@ -27,7 +26,7 @@ from vconv.validators.foreign.graph_file import GraphFile, weights_of
 
 LEAST_ELEMENTS = 64
 """A smaller constant is no weight that could be told from others by its content."""
-ALTERED = 0.5
+ALTERED = 0.05
 """The greatest vector relative error at which a constant is an altered weight, and not another constant."""
 _PARTS = (3, 2)
 """Numbers of equal parts that a joined weight may have: query, key and value; key and value."""
@@ -136,7 +135,7 @@ def find(graph: GraphFile, network: Network, originals: Mapping[str, TensorEntry
             if len({weight.name for weight in weights}) == 1:
                 found.setdefault(weights[0], name)
                 keys.setdefault(name, weights[0].name)
-        if not pieces and constant.ndim > 1:
+        if not pieces:
             left[name] = constant
     missing = tuple(name for name in names if name not in there)
     return Found(found, keys, missing, left, len(names))
@@ -161,18 +160,26 @@ def _recognised(constant: Array, known: Mapping[str, list[Weight]]) -> list[list
     return []
 
 
-def _first_uses(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the place of the first node that reads each value, by name."""
+def _first_uses(graph: GraphFile) -> dict[str, int]:
+    """Return the place of the first node that uses each constant together with the images, by name.
+
+    A node that reads constants alone, such as a cast, may be anywhere.
+    """
+    depends = {one.name for one in graph.inputs}
+    for node in graph.model.graph.node:
+        if not depends.isdisjoint(node.input):
+            depends.update(node.output)
     places: dict[str, int] = {}
-    for place, node in enumerate(model.graph.node):
+    for place, node in reversed(list(enumerate(graph.model.graph.node))):
+        used = place if node.output[0] in depends else min(places.get(one, place) for one in node.output)
         for name in node.input:
-            places.setdefault(name, place)
+            places[name] = min(used, places.get(name, used))
     return places
 
 
 def misplaced(graph: GraphFile, found: Found) -> str:
     """Return which weight is in the place of another block's; empty if none is."""
-    places = _first_uses(graph.model)
+    places = _first_uses(graph)
     series: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for weight, constant in found.names.items():
         if weight.block is not None and constant in places:

@@ -202,6 +202,44 @@ def test_patches_as_a_map_are_read(sourced: Sourced, tmp_path: Path) -> None:
     assert document.passed
 
 
+def test_every_output_is_judged_even_if_two_are_the_same_thing(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+
+    def twice(found: Any) -> tuple[Tensor, Tensor]:
+        return found.pooler_output, 1.1 * found.pooler_output
+
+    row = row_of(judged(script(source, tmp_path / "a.onnx", ("a", "b"), read=twice), source))
+    assert {name: str(one.status) for name, one in row.outputs.items()} == {
+        "pooled": "passed",
+        "pooled (b)": "failed",
+    }
+    assert row.status == "failed"
+
+
+@pytest.mark.parametrize("fusions", ["off", "on"])
+def test_a_graph_is_run_on_a_simulated_npu(sourced: Sourced, tmp_path: Path, fusions: str) -> None:
+    source = sourced(DINOV2)
+    path = script(source, tmp_path / "a.onnx")
+    document = judged(path, source, device="npu-sim", fusions=fusions)
+    (row,) = document.variants
+    assert row.simulated
+    assert (row.prediction is not None) and bool(row.prediction.changed.get("fusions")) == (fusions == "on")
+    failed = [check.name for check in document.checks if check.status is Status.FAILED]
+    assert failed == ["a.onnx: fusions"]
+
+
+def test_one_graph_of_a_folder_that_cannot_be_judged_does_not_keep_the_others(
+    sourced: Sourced, tmp_path: Path
+) -> None:
+    source = sourced(DINOV2)
+    script(source, tmp_path / "onnx" / "model.onnx")
+    (tmp_path / "onnx" / "text_model.onnx").write_text("version https://git-lfs.github.com/spec/v1")
+    document = judged(tmp_path, source)
+    left = {check.name: str(check.status) for check in document.checks if "text_model" in check.name}
+    assert left == {"text_model.onnx: contract": "skipped"}
+    assert document.passed
+
+
 def test_a_fixed_batch_is_kept(sourced: Sourced, tmp_path: Path) -> None:
     source = sourced(DINOV2)
     document = judged(script(source, tmp_path / "a.onnx", batch=False), source)

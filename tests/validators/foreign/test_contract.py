@@ -15,12 +15,11 @@ from vconv.validators.foreign.contract import (
     Contract,
     Matched,
     found_out,
-    taken_for_another,
-    views,
     ways,
 )
 from vconv.validators.foreign.readings import Reading
 from vconv.validators.foreign.statement import Statement
+from vconv.validators.foreign.views import JudgedOutput, judged, taken_for_another
 
 RANDOM = np.random.default_rng(0)
 IMAGES: Array = RANDOM.normal(size=(2, 3, 4, 4)).astype(np.float32)
@@ -159,16 +158,68 @@ def _contract(*outputs: Matched) -> Contract:
 
 
 def test_of_tokens_their_parts_are_judged_too() -> None:
-    found = views(_contract(Matched("x", "last_hidden_state", "", "by value", 0.0)), KNOWN, registers=1)
-    assert list(found) == ["cls", "patches", "last_hidden_state"]
-    np.testing.assert_array_equal(found["cls"].read({"x": TOKENS}), TOKENS[:, 0])
-    np.testing.assert_array_equal(found["patches"].read({"x": TOKENS}), TOKENS[:, 2:])
+    found = judged(_contract(Matched("x", "last_hidden_state", "", "by value", 0.0)), KNOWN, registers=1)
+    views = {one.name: one.view for one in found}
+    assert list(views) == ["cls", "patches", "last_hidden_state"]
+    np.testing.assert_array_equal(views["cls"].read({"x": TOKENS}), TOKENS[:, 0])
+    np.testing.assert_array_equal(views["patches"].read({"x": TOKENS}), TOKENS[:, 2:])
 
 
 def test_what_is_taken_for_an_output_is_judged_as_that_output_unless_the_graph_has_it_too() -> None:
     mean = Matched("m", "mean of the patches", "", "by value", 0.0)
     alone, beside = _contract(mean), _contract(mean, Matched("p", "pooled", "", "by value", 0.0))
     assert taken_for_another(alone, KNOWN) == [mean]
-    assert views(alone, KNOWN, None) == {"pooled": View("m")}
+    assert judged(alone, KNOWN, None) == (JudgedOutput("pooled", View("m"), "pooled"),)
     assert taken_for_another(beside, KNOWN) == []
-    assert views(beside, KNOWN, None) == {"pooled": View("p")}
+    assert judged(beside, KNOWN, None) == (JudgedOutput("pooled", View("p"), "pooled"),)
+
+
+def test_every_output_is_judged_even_if_two_are_the_same_thing() -> None:
+    right, wrong = (
+        Matched(name, "pooled", "", "by value", error) for name, error in (("a", 0.0), ("b", 0.2))
+    )
+    found = judged(_contract(right, wrong), KNOWN, None)
+    assert found == (
+        JudgedOutput("pooled", View("a"), "pooled"),
+        JudgedOutput("pooled (b)", View("b"), "pooled"),
+    )
+
+
+def test_hidden_states_beside_the_tokens_are_not_judged() -> None:
+    found = contract({"hidden_states.0": -TOKENS, "x": TOKENS})
+    assert only(found) == ("last_hidden_state", "by value")
+    assert found.unread == {
+        "hidden_states.0": "nothing that the reference gives of its shape [6, 5] is near it"
+    }
+
+
+def test_what_a_statement_ignores_is_not_judged() -> None:
+    stated = Statement("a.vconv.toml", ignore=("y",))
+    found = contract({"x": TOKENS, "y": TOKENS[:, 0]}, stated)
+    assert only(found) == ("last_hidden_state", "by value")
+    assert found.unread == {"y": "a file beside the graph says so"}
+
+
+def test_a_statement_about_an_output_that_is_not_there_is_refused() -> None:
+    for stated in (Statement("a", outputs={"cls": "y"}), Statement("a", ignore=("y",))):
+        with pytest.raises(InputError, match="names an output that the graph does not have | got y"):
+            contract({"x": TOKENS}, stated)
+
+
+def test_a_statement_that_contradicts_the_graph_is_refused() -> None:
+    with pytest.raises(InputError, match="contradicts the graph | got layout = 'NHWC'"):
+        ways(image(), MEAN, DEVIATION, Statement("a", layout="NHWC"))
+    whole = image("n", "h", "w", 3, dtype="uint8")
+    with pytest.raises(InputError, match="contradicts the graph | got levels = 'normalised'"):
+        ways(whole, MEAN, DEVIATION, Statement("a", levels="normalised"))
+
+
+def test_a_far_graph_is_judged_on_the_first_images_that_it_takes() -> None:
+    def run(images: Array) -> Arrays:
+        if images.shape[3] != 3:
+            raise EngineError("no", got="NCHW", expected="NHWC", fix="none")
+        return {"last_hidden_state": -TOKENS}
+
+    taken = image("n", "a", "b", "c")
+    found = found_out(taken, ways(taken, MEAN, DEVIATION, NOTHING), run, IMAGES, KNOWN, NOTHING)
+    assert (found.given.layout, found.given.levels) == ("NHWC", Levels.NORMALISED)

@@ -31,9 +31,10 @@ def test_what_a_file_states_is_read(tmp_path: Path) -> None:
         ("[input]\nlevels = 'raw'\n", "got levels = 'raw'"),
         ("[outputs]\ncls = 3\n", r"got \[outputs\] with"),
         ("input = 3\n", r"got \[input\] with 3"),
+        ("ignore = 'x'\n", "got ignore = 'x'"),
         ("#" * 2**15, "more than 16 KiB"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_anything_else_is_refused_in_one_line(tmp_path: Path, text: str, got: str) -> None:
     (tmp_path / "model.vconv.toml").write_text(text)

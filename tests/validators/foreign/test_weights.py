@@ -108,6 +108,26 @@ def test_a_sound_order_is_not_suspected(source: Source, tensors: Tensors, tmp_pa
     assert misplaced(graph, find(graph, source.network, source.original)) == ""
 
 
+def test_the_place_of_a_weight_is_where_it_meets_the_images(
+    source: Source, tensors: Tensors, tmp_path: Path
+) -> None:
+    path = written(tensors, tmp_path / "a.onnx")
+    model = onnx.load(path)
+    nodes = list(model.graph.node)
+    images = [helper.make_node("ReduceMean", ["images"], ["grey"], keepdims=0)]
+    held = [helper.make_node("Identity", [name], [f"held_{name}"]) for name in reversed([*tensors])]
+    for place, node in enumerate(nodes):
+        node.CopyFrom(helper.make_node("Mul", [f"held_{node.input[0]}", "grey"], [f"used_{place}"]))
+    del model.graph.node[:], model.graph.output[:]
+    model.graph.node.extend([*images, *held, *nodes])
+    last = f"used_{len(nodes) - 1}"
+    shape = list(list(tensors.values())[-1].shape)
+    model.graph.output.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, shape))
+    onnx.save(model, path)
+    check = checked(source, path)
+    assert check.status is Status.PASSED, check.detail
+
+
 @pytest.mark.parametrize(
     ("name", "fault"), [(KEY, "weights"), (POSITIONS, "position embedding")], ids=("key", "positions")
 )
