@@ -278,7 +278,8 @@ def export_graphs(
     traced: dict[tuple[int, bool], TracedGraph] = {}
     passes: dict[str, tuple[str, ...]] = {}
     network, patches, entries = prepared.network, prepared.patches, prepared.plan.entries
-    for graph in GRAPHS:
+    # Attention may have no form of rank 3: the graph that is then refused comes first.
+    for graph in sorted(GRAPHS, key=lambda graph: rank3 and not graph.for_npu):
         fixed, version = (batch, npu_opset or operators.DEFAULT_NPU_OPSET) if graph.for_npu else (None, opset)
         key = max(version, tracing.LEAST_OPSET), any_size and not fixed
         axes = "dynamic batch, height and width" if key[1] else f"batch {fixed}" if fixed else "dynamic batch"

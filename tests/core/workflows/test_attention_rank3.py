@@ -47,8 +47,13 @@ def test_an_artifact_passes_and_its_graphs_agree(name: str, tmp_path: Path) -> N
 
 def test_a_network_without_attention_is_refused(tmp_path: Path, refused: Refused) -> None:
     system = miniature(SYSTEMS["dinov3-convnext-tiny"])
+    said: list[str] = []
     with refused(InputError, "got no attention", "leave --attention out"):
-        vconv.export(system, "synthetic:1", tmp_path / "out", attention="rank3", golden=False)
+        vconv.export(
+            system, "synthetic:1", tmp_path / "out", attention="rank3", golden=False, say=said.append
+        )
+    assert any(line.startswith("model.npu.onnx: ") for line in said)
+    assert not any(line.startswith("model.onnx: ") for line in said), "refused after another graph was made"
     assert not (tmp_path / "out").exists()
 
 

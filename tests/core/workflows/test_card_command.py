@@ -79,5 +79,7 @@ def test_a_card_says_first_for_which_processor_an_offline_model_is(
     vconv.card(out, language, page="gitcode", out=page)
     for folder in (out, page):
         text = (folder / "README.md").read_text()
-        said = next(line for line in text.splitlines() if line.startswith(">"))
+        title, *lines = text[text.index("\n# ") + 1 :].splitlines()
+        assert title.startswith("# ") and lines[0] == lines[2] == ""
+        said = lines[1]
         assert all(part in said for part in ("`om/`", f"`{soc}`", "`cube_fp16in_fp32out`", "1, 4"))

@@ -14,6 +14,7 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.capture import CapturedSession
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.processes.peak_memory import peak_of
+from vconv.runtime.simulation.device import lack
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.validation import Candidate
 from vconv.workflows.checks import CheckedArtifact
@@ -99,8 +100,8 @@ def test_a_capture_is_refused_where_no_device_can() -> None:
     assert "leave --capture out" in message and "\n" not in message
 
 
-@pytest.mark.parametrize("engine", ["openvino", "acl"])
-def test_the_simulated_npu_has_one_engine_for_graphs_and_the_error_names_it(engine: str) -> None:
-    simulated = replace(CPU, name="npu-sim", kind="npu-sim", simulated=True)
-    with pytest.raises(InputError, match=f"{engine} cannot run here .*runs graphs in ONNX Runtime alone"):
-        RunPlan((simulated,), (engine,), ("fp32",)).check()
+@pytest.mark.skipif(bool(lack()), reason=lack())
+def test_the_simulated_npu_has_one_engine_for_graphs_and_the_error_names_it() -> None:
+    simulated = find_device("npu-sim")
+    with pytest.raises(InputError, match="openvino cannot run here .*runs graphs in ONNX Runtime alone"):
+        RunPlan((simulated,), ("openvino",), ("fp32",)).check()
