@@ -27,6 +27,7 @@ from vconv.convert.weights.pieces import kept_runs
 from vconv.errors import ArtifactError, UnknownNameError
 from vconv.hashes import sha256_of
 from vconv.progress import megabytes
+from vconv.regular_files import kind_of
 from vconv.types import MANIFEST_FILE, VARIANTS, WEIGHTS_FILE, Check, Say, Status, silent
 from vconv.validators.faults import classes
 
@@ -78,8 +79,8 @@ def verify_files(artifact: Artifact, say: Say = silent) -> Check:
             artifact.require_weights()
         if not path.is_file():
             raise ArtifactError(
-                f"{path} is missing",
-                got="no such file",
+                f"{path} is {'no file' if os.path.lexists(path) else 'missing'}",
+                got=kind_of(path) or "no such file",
                 expected=f"{record.nbytes} bytes",
                 fix="fetch or export it again",
             )

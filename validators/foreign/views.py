@@ -16,8 +16,8 @@ class JudgedOutput:
     """An output that is judged.
 
     Args:
-        name: its name in reports: that of the output of the network; with the graph's name, if the graph gives
-            it more than once.
+        name: its name in reports: that of the output of the network; with the graph's name, if the graph
+            gives it more than once.
         view: where it is in the outputs of the graph.
         reading: what it is compared with.
     """

@@ -121,6 +121,15 @@ def test_a_missing_file_is_caught(copied: Path, made: Manifest) -> None:
         (copied / "elsewhere").rename(copied / name)
 
 
+def test_a_folder_in_place_of_a_file_is_named(copied: Path, made: Manifest) -> None:
+    (copied / "model.npu.onnx").unlink()
+    (copied / "model.npu.onnx").mkdir()
+    with pytest.raises(
+        ArtifactError, match=r"model.npu.onnx is no file \| got a folder \| expected \d+ bytes"
+    ):
+        verify_files(Artifact(copied, made))
+
+
 @pytest.mark.parametrize(
     "name", ["adapter_config.json", "sub/evil.py", "hidden.py", "reports.py", "sub/README.md"]
 )
