@@ -19,11 +19,13 @@ from vconv.precisions import FP32, PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.adapted import AdaptedSession
-from vconv.runtime.engines.base import FileSession, in_batches
+from vconv.runtime.engines.base import FileSession, in_batches, unavailable
 from vconv.runtime.engines.table import find_engine, usual_engine
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.inputs.preprocessing import normalisation
 from vconv.runtime.processes.request import OpenRequest
+from vconv.runtime.simulation.adapted import SimulatedAdaptedSession
+from vconv.runtime.simulation.session import SimulatedGraphSession
 from vconv.runtime.stages.adapted import AdaptedStages
 from vconv.runtime.stages.graph import GraphStages
 from vconv.runtime.stages.torch_model import TorchStages
@@ -209,9 +211,19 @@ def _opened(
 
 
 def _adapted(graph: ForeignGraph, device: Device, engine: str) -> AdaptedSession:
-    made = graph.contract
-    inner = _opened(graph.file, device, engine, graph.file.precision, graph.judge, made.batch)
-    return AdaptedSession(inner, made.given, {one.name: one.view for one in graph.judged})
+    made, precision = graph.contract, graph.file.precision
+    views = {one.name: one.view for one in graph.judged}
+    if not device.simulated:
+        inner = _opened(graph.file, device, engine, precision, graph.judge, made.batch)
+        return AdaptedSession(inner, made.given, views)
+    if engine != usual_engine() or precision not in device.precisions:
+        runs = f"{usual_engine()} and {', '.join(device.precisions)}"
+        raise unavailable(engine, f"a simulated NPU, which runs graphs in {runs} alone", device)
+    source = graph.judge.source
+    simulated = SimulatedGraphSession(
+        graph.file.path, device, source.folder, source.image_size, made.batch, precision
+    )
+    return SimulatedAdaptedSession(simulated, made.given, views)
 
 
 def candidates(

@@ -196,7 +196,7 @@ def _distance(actual: Array, expected: Array) -> float:
 def _matched(
     outputs: Arrays, known: Mapping[str, Reading], stated: Statement
 ) -> tuple[list[Matched], dict[str, str]]:
-    """Return what each output is, by the surest way: as stated, by value, by name or by shape; and the rest."""
+    """Return what each output is, by the surest way: stated, by value, by name, by shape; and the rest."""
     _require_sense(outputs, known, stated)
     near = {
         output: sorted(_near(output, value, known), key=lambda one: (np.isnan(one.error), one.error))
