@@ -13,6 +13,7 @@ from vconv.convert.graphs.passes import (
     lower_opset,
     name_axes,
     name_batch,
+    narrow,
     optimise,
     point_at_weights,
     range_as_slice,
@@ -40,6 +41,7 @@ PASSES: Mapping[str, Pass] = {
         attention_rank3.PASS,
         lower_opset.PASS,
         take_images.PASS,
+        narrow.PASS,
         embed_weights.PASS,
     )
 }

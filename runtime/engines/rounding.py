@@ -1,0 +1,81 @@
+"""Rewriting a graph in float16 or bfloat16 so that float32 arithmetic gives what each operator would round to.
+
+ONNX Runtime computes a float16 graph on a CPU in float32, and rounds only where types meet. Here each
+operator is computed in float32, and each of its results is rounded to the graph's own type. That is what an
+accelerator gives that accumulates in float32, but for the order of its sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import NodeProto, TensorProto, helper
+
+NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph that computes in float32, and rounds every narrow value to its type.
+
+    Args:
+        model: a graph; it stays unchanged. Its weights may be in a file.
+
+    Returns:
+        The new graph, with the same references to its weights and the same inputs and outputs.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model)
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
+    }
+    kinds |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    del made.graph.node[:], made.graph.value_info[:]
+    stored = {tensor.name: f"{tensor.name}_stored" for tensor in made.graph.initializer if _narrow(tensor)}
+    for tensor in made.graph.initializer:
+        if tensor.name in stored:
+            made.graph.node.append(_cast(stored[tensor.name], tensor.name, TensorProto.FLOAT))
+            tensor.name = stored[tensor.name]
+    for node in model.graph.node:
+        made.graph.node.extend(_rewritten(node, kinds))
+    outputs = {value.name for value in model.graph.output if kinds[value.name] in NARROW}
+    if outputs:
+        raise ValueError(f"outputs in a narrow type: {', '.join(sorted(outputs))}")
+    return made
+
+
+def _narrow(tensor: TensorProto) -> bool:
+    return tensor.data_type in NARROW
+
+
+def _rewritten(node: NodeProto, kinds: dict[str, int]) -> Iterator[NodeProto]:
+    """Yield a node that computes in float32, and the rounding of what it gives."""
+    rounds = {name: kinds.get(name, 0) for name in node.output if kinds.get(name, 0) in NARROW}
+    if node.op_type == "Cast":
+        (taken,), (given,) = node.input, node.output
+        if given in rounds:
+            yield _cast(taken, f"{given}_narrow", rounds[given])
+            yield _cast(f"{given}_narrow", given, TensorProto.FLOAT)
+            return
+        if kinds.get(taken, 0) in NARROW and kinds.get(given, 0) == TensorProto.FLOAT:
+            yield helper.make_node("Identity", [taken], [given], name=node.name)
+            return
+    changed = NodeProto()
+    changed.CopyFrom(node)
+    for place, name in enumerate(node.output):
+        if name in rounds:
+            changed.output[place] = f"{name}_exact"
+    for attribute in changed.attribute:
+        if attribute.HasField("t") and attribute.t.data_type in NARROW:
+            wide = onnx.numpy_helper.to_array(attribute.t).astype("float32")
+            attribute.t.CopyFrom(onnx.numpy_helper.from_array(wide, attribute.t.name))
+    yield changed
+    for name, kind in rounds.items():
+        yield _cast(f"{name}_exact", f"{name}_narrow", kind)
+        yield _cast(f"{name}_narrow", name, TensorProto.FLOAT)
+
+
+def _cast(taken: str, given: str, kind: int) -> NodeProto:
+    return helper.make_node("Cast", [taken], [given], name=f"{given}_cast", to=kind)
