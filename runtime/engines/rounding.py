@@ -1,4 +1,4 @@
-"""Rewriting a graph in float16 or bfloat16 so that float32 arithmetic gives what each operator would round to.
+"""Rewriting a graph in float16 or bfloat16, so that float32 arithmetic gives what each operator rounds to.
 
 ONNX Runtime computes a float16 graph on a CPU in float32, and rounds only where types meet. Here each
 operator is computed in float32, and each of its results is rounded to the graph's own type. That is what an
