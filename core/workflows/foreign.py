@@ -34,6 +34,7 @@ from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.bisect.hypotheses import Explanation, conclude, diagnosis
 from vconv.validators.bisect.localisation import Departure, localise
+from vconv.validators.faults import classes
 from vconv.validators.foreign import contract as contracts
 from vconv.validators.foreign.contract import Contract
 from vconv.validators.foreign.graph_file import GraphFile, external_file, find_graphs, open_file, weights_of
@@ -295,7 +296,12 @@ def _located(graph: ForeignGraph, failed: VariantRow, say: Say) -> list[Diagnosi
         return []
     sentence = departure.sentence(graph.name)
     say(sentence)
-    return [diagnosis(departure.fault, graph.name, sentence)] if departure.fault else []
+    fault = departure.fault
+    if fault == "weights" and departure.culprit is not None:
+        # The operator where it departs reads a weight, whose role says more.
+        weights = departure.matches[departure.culprit].weights
+        fault = classes.of_tensor(graph.judge.network, weights[0])
+    return [diagnosis(fault, graph.name, sentence)] if fault else []
 
 
 def _departure(graph: ForeignGraph, failed: VariantRow, bound: float, say: Say) -> Departure:

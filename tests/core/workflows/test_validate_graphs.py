@@ -124,6 +124,22 @@ def test_a_broken_graph_fails_and_its_fault_is_named(
     assert document.diagnosis[0].fault == fault
 
 
+def test_positions_that_a_graph_resamples_by_another_filter_are_named(
+    sourced: Sourced, tmp_path: Path
+) -> None:
+    source = sourced(DINOV2)
+    sides = [side + 2 * source.network.numbers.patch for side in source.image_size]
+    path = script(source, tmp_path / "a.onnx", images=torch.randn(1, 3, *sides))
+    model = onnx.load(path)
+    (resize,) = (node for node in model.graph.node if node.op_type == "Resize")
+    (mode,) = (one for one in resize.attribute if one.name == "mode")
+    assert mode.s == b"cubic"
+    mode.s = b"linear"
+    onnx.save(model, path)
+    document = judged(path, source)
+    assert document.diagnosis[0].fault == "position embedding"
+
+
 def test_a_stock_graph_of_dinov3_has_the_librarys_periods(sourced: Sourced, tmp_path: Path) -> None:
     source = sourced(DINOV3)
     document = judged(script(source, tmp_path / "a.onnx"), source, periods="authors")
