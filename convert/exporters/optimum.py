@@ -39,6 +39,4 @@ def export(job: Job) -> Path:
     return graphs[0]
 
 
-EXPORTER = Exporter(
-    "optimum", export, ("transformers",), "optimum-cli export onnx, as it comes", separate=True
-)
+EXPORTER = Exporter("optimum", export, ("transformers",), separate=True)

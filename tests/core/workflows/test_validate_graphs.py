@@ -33,6 +33,7 @@ from vconv.errors import InputError, VconvError
 from vconv.runtime.inputs.preprocessing import normalisation
 from vconv.types import Status
 from vconv.validators.report.document import ValidationResult
+from vconv.workflows.compare_exporters import _whole
 
 DINOV2, DINOV3 = "dinov2-large", "dinov3-vits16"
 Sourced = Callable[[str], Source]
@@ -400,6 +401,28 @@ def test_an_artifact_and_graphs_are_compared_in_one_table(small_artifact: Path, 
         vconv.compare([stock], reports=tmp_path / "r")
 
 
+def test_a_comparison_says_which_graphs_of_a_folder_are_left_out(sourced: Sourced, tmp_path: Path) -> None:
+    source, hub = sourced(DINOV2), tmp_path / "hub"
+    script(source, hub / "onnx" / "model.onnx")
+    (hub / "onnx" / "text_model.onnx").write_text("version https://git-lfs.github.com/spec/v1")
+    document = vconv.compare([hub], against=source.folder, quick=True, budget=0.05, reports=tmp_path / "r")
+    assert [(one.name, str(one.status)) for one in document.left_out] == [
+        ("text_model.onnx: contract", "skipped")
+    ]
+    (log,) = (tmp_path / "r").glob("*-compare.log")
+    assert "text_model.onnx: contract" in log.read_text()
+
+
+def test_weights_are_used_for_graphs_on_the_command_line(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    path = script(source, tmp_path / "a.onnx")
+    missing = tmp_path / "nowhere"
+    arguments = ["compare", str(path), "--against", str(source.folder), "--weights", str(missing)]
+    done = CliRunner().invoke(main, [*arguments, "--reports", str(tmp_path / "r")])
+    assert done.exit_code == 2
+    assert f"no weights at {missing}" in done.output
+
+
 def test_exporters_are_compared_in_one_table(sourced: Sourced, tmp_path: Path) -> None:
     source = sourced(DINOV2)
     document = vconv.compare(
@@ -422,6 +445,25 @@ def test_exporters_are_compared_in_one_table(sourced: Sourced, tmp_path: Path) -
         "vconv": "passed",
         "torch-script": "passed",
     }
+
+
+@pytest.mark.parametrize(
+    ("statuses", "names", "whole"),
+    [
+        ({"vconv": "passed", "timm": "failed"}, ["vconv", "timm"], "passed"),
+        ({"vconv": "failed", "timm": "passed"}, ["vconv", "timm"], "failed"),
+        ({"timm": "passed"}, ["vconv", "timm"], "failed"),
+        ({"timm": "passed"}, ["timm"], "passed"),
+        ({"timm": "failed"}, ["timm"], "failed"),
+        ({}, ["timm"], "failed"),
+    ],
+    ids=range(6),
+)
+def test_a_comparison_of_exporters_fails_if_vconvs_own_graph_is_wrong_or_missing(
+    statuses: dict[str, str], names: list[str], whole: str
+) -> None:
+    found = {name: Status(status) for name, status in statuses.items()}
+    assert _whole(found, dict.fromkeys(names)) == whole
 
 
 @pytest.mark.parametrize(
