@@ -66,7 +66,7 @@ def compare(
         paths: the artifacts, and graphs or folders of graphs.
         weights: where the originals' weights are: one source for every artifact, in the order of ``paths``;
             or a single one, for every artifact whose manifest does not say where its original is. By
-            default, where the manifests say.
+            default, where the manifests say. With graphs alone, or exporters, those of the one original.
         against: what graphs of other exporters are judged by: see :func:`vconv.validate`; by default the
             first artifact.
         exporters: with the name of one system as ``paths``: the exporters that are compared, ``all`` or names
@@ -105,6 +105,13 @@ def compare(
     limits = open_limits(within)
     require_seed(seed)
     if exporters:
+        if against is not None:
+            raise InputError(
+                "--against is not used with --exporters",
+                got="both",
+                expected="one of them: the exporters' graphs are judged by the model that they export",
+                fix="leave --against out",
+            )
         wanted = chosen([exporters] if isinstance(exporters, str) else exporters)
         asked = AskedReference(_only(paths), _only_weights(weights), hub, offline, periods, (), seed)
         place = DEFAULT_REPORTS if reports is None else reports
@@ -186,9 +193,15 @@ def _only(paths: Sequence[str | Path]) -> str | Path:
 
 
 def _only_weights(weights: str | Path | Sequence[str | Path] | None) -> str | Path | None:
-    if weights is None or isinstance(weights, str | Path):
-        return weights
-    return weights[0] if weights else None
+    given = [weights] if weights is None or isinstance(weights, str | Path) else [*weights]
+    if len(given) > 1:
+        raise InputError(
+            "--exporters compares one model",
+            got=f"{len(given)} sources of weights",
+            expected="one",
+            fix="give --weights once",
+        )
+    return given[0] if given else None
 
 
 def _judge_of(
@@ -203,10 +216,10 @@ def _judge_of(
         InputError: nothing is named, and there is no artifact.
     """
     if against is not None:
-        place = next(
-            (one for folder, one in zip(folders, given, strict=True) if folder == Path(against)), None
-        )
-        return against, place or _only_weights(weights)
+        where = Path(against).resolve()
+        known = [one for folder, one in zip(folders, given, strict=True) if folder.resolve() == where]
+        # Weights beside artifacts are theirs; beside graphs alone, they are those of --against.
+        return against, known[0] if known else None if folders else _only_weights(weights)
     if not folders:
         raise InputError(
             "it is not known what these graphs are judged by",
@@ -219,6 +232,13 @@ def _judge_of(
 
 def _sources(artifacts: Sequence[Artifact], weights: Sequence[str | Path]) -> list[str | Path | None]:
     """Return the given source of each artifact's original; None if its manifest is to say."""
+    if not artifacts and len(weights) > 1:
+        raise InputError(
+            "graphs are judged by one original",
+            got=f"{len(weights)} sources of weights",
+            expected="one, the weights of what --against names",
+            fix="give --weights once",
+        )
     if not weights:
         return [None] * len(artifacts)
     if len(weights) == len(artifacts):

@@ -158,23 +158,23 @@ def understood_all(paths: Sequence[Path], against: Against, devices: Sequence[De
     """Read the graphs of paths, each a graph or a folder of graphs: see :func:`understood`.
 
     Raises:
-        VconvError: a graph cannot be judged; of a folder, only if none can.
+        VconvError: a graph cannot be judged; of a folder, if none of it can.
     """
-    files = {file: path for path in paths for file in find_graphs(path)}
-    names, npu = names_of([*files]), is_for_npu(devices)
+    found = {path: find_graphs(path) for path in paths}
+    names = names_of([file for files in found.values() for file in files])
     graphs: list[ForeignGraph] = []
     left_out: list[Check] = []
-    refusal: VconvError | None = None
-    for file, path in files.items():
-        try:
-            graphs.append(understood(file, names[file], against, npu))
-        except VconvError as error:
-            if not path.is_dir():
-                raise
-            refusal = error
-            left_out.append(Check(f"{file.name}: contract", Status.SKIPPED, f"{error.what}: {error.got}"))
-    if refusal and not graphs:
-        raise refusal
+    for files in found.values():
+        refusals: list[VconvError] = []
+        for file in files:
+            try:
+                graphs.append(understood(file, names[file], against, is_for_npu(devices)))
+            except VconvError as error:
+                refusals.append(error)
+                told = f"{error.what}: {error.got}"
+                left_out.append(Check(f"{file.name}: contract", Status.SKIPPED, told))
+        if len(refusals) == len(files):
+            raise refusals[0]
     return Understood(tuple(graphs), tuple(left_out))
 
 

@@ -59,9 +59,9 @@ def refuse_strangers(
         raise documents.refusal(path, kind, "no list of files")
     allowed = {*map(str, known), *further, mark}
     for one in sorted(target.rglob("*")):
-        name = one.relative_to(target).as_posix()
-        plain = one.is_dir() and not one.is_symlink()
-        if not plain and name not in allowed and not set(ignored).intersection(one.parts):
+        inside = one.relative_to(target)
+        name, filled = inside.as_posix(), one.is_dir() and not one.is_symlink() and any(one.iterdir())
+        if not filled and name not in allowed and not set(ignored).intersection(inside.parts):
             raise ArtifactError(
                 f"{target} has files that vconv did not write",
                 got=name,

@@ -221,6 +221,10 @@ def test_a_folder_is_replaced_only_by_force_and_only_if_all_of_it_is_ours(
     with pytest.raises(ArtifactError, match="got golden/mine.npy.*move them away"):
         vconv.msprobe(small_artifact, out=out, force=True)
     (out / "golden" / "mine.npy").unlink()
+    (out / "mine").mkdir()
+    with pytest.raises(ArtifactError, match="got mine .*move them away"):
+        vconv.msprobe(small_artifact, out=out, force=True)
+    (out / "mine").rmdir()
     vconv.msprobe(small_artifact, out=out, force=True)
     assert not (out / "target").exists()
     with pytest.raises(ArtifactError, match="inside the artifact"):
