@@ -40,6 +40,7 @@ from vconv.validators import validation
 from vconv.validators.accuracy.limits import open_limits
 from vconv.workflows import foreign
 from vconv.workflows.against import Against, AskedReference, open_against
+from vconv.workflows.foreign_causes import explain_failures
 
 DINOV2, DINOV3 = "dinov2-small", "dinov3-vits16"
 NAMES = ("torch-dynamo", "torch-script", "transformers")
@@ -229,7 +230,7 @@ def judged(path: Path, name: str, against: Against) -> tuple[str, str, float | N
         return "refused", str(error), None
     listed = foreign.candidates(graph, [find_device("cpu")], None)
     (row,) = validation.run(listed, open_limits("strict"), None, silent).rows
-    causes = foreign.explain_failures([graph], [row], silent)
+    causes = explain_failures([graph], [row], silent)
     errors = [output.vector_relative_error for output in row.outputs.values()]
     worst = max((error for error in errors if error is not None), default=None)
     failing = any(check.status == "failed" for check in graph.checks)

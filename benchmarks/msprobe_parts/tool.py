@@ -65,7 +65,7 @@ def lines(path: Path) -> list[list[str]]:
 
 
 def installed(scratch: Path) -> Path:
-    """Install msprobe into an environment of its own, and return its Python."""
+    """Install msprobe into a separate environment, and return its Python."""
     subprocess.run([sys.executable, "-m", "venv", str(scratch / "venv")], check=True)
     python = scratch / "venv" / "bin" / "python"
     command = [str(python), "-m", "pip", "install", "-q", "mindstudio-probe", "onnxruntime"]

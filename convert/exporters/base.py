@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
     from vconv.convert.network import Network
 
-INPUT = "pixel_values"
 GRAPH = "model.onnx"
-BATCH = "batch"
+"""The file that an exporter writes, if it can be told."""
 
 
 class ExporterError(VconvError):
@@ -79,17 +78,10 @@ class Exporter:
         libraries: the libraries whose models it takes.
         lack: returns what this installation lacks to run it; empty if nothing is missing.
         separate: whether it runs in a separate virtual environment, which the user names.
-        meaning: what it is, in words.
     """
 
     name: str
     export: Callable[[Job], Path]
     libraries: tuple[str, ...]
-    meaning: str
     lack: Callable[[], str] = str
     separate: bool = False
-
-
-def dynamic_batch(name: str = INPUT) -> Mapping[str, Mapping[int, str]]:
-    """Return the dynamic axes of a graph with any batch, as ``torch.onnx.export`` takes them."""
-    return {name: {0: BATCH}}

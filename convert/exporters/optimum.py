@@ -7,7 +7,18 @@ from pathlib import Path
 
 from vconv.convert.exporters.base import Exporter, ExporterError, Job
 
+PROGRAM = "bin/optimum-cli"
+HOW = (
+    "make one with `python -m venv FOLDER` and `FOLDER/bin/pip install optimum-onnx`, and name it as "
+    "--exporters optimum=FOLDER"
+)
+"""The remedy for an environment without it."""
 TASK, CLASSES_TASK = "feature-extraction", "image-classification"
+
+
+def program(environment: Path) -> Path:
+    """Return the path of optimum-cli in a virtual environment."""
+    return environment / PROGRAM
 
 
 def export(job: Job) -> Path:
@@ -16,17 +27,16 @@ def export(job: Job) -> Path:
     Raises:
         ExporterError: there is no optimum-cli in the environment, or it fails.
     """
-    if job.environment is None or not (program := job.environment / "bin" / "optimum-cli").is_file():
+    if job.environment is None or not program(job.environment).is_file():
         raise ExporterError(
             "optimum-cli needs a separate virtual environment",
-            got="none" if job.environment is None else f"{job.environment} without bin/optimum-cli",
-            expected="a folder with bin/optimum-cli",
-            fix="make one with `python -m venv FOLDER` and `FOLDER/bin/pip install optimum-onnx`, and "
-            "name it as --exporters optimum=FOLDER",
+            got="none" if job.environment is None else f"{job.environment} without {PROGRAM}",
+            expected=f"a folder with {PROGRAM}",
+            fix=HOW,
         )
     task = CLASSES_TASK if job.network.head == "classifier" else TASK
     options = ["--model", str(job.folder.absolute()), "--task", task, "--no-post-process"]
-    command = [str(program), "export", "onnx", *options, str(job.target)]
+    command = [str(program(job.environment)), "export", "onnx", *options, str(job.target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     graphs = sorted(job.target.glob("*.onnx"))
     if not graphs:
@@ -39,6 +49,4 @@ def export(job: Job) -> Path:
     return graphs[0]
 
 
-EXPORTER = Exporter(
-    "optimum", export, ("transformers",), "optimum-cli export onnx, as it comes", separate=True
-)
+EXPORTER = Exporter("optimum", export, ("transformers",), separate=True)

@@ -25,4 +25,4 @@ def export(job: Job) -> Path:
     return path
 
 
-EXPORTER = Exporter("timm", export, ("timm",), "timm.utils.onnx.onnx_export, as it comes", _lack)
+EXPORTER = Exporter("timm", export, ("timm",), _lack)

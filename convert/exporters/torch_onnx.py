@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vconv.convert.exporters.base import BATCH, GRAPH, INPUT, Exporter, Job, dynamic_batch
+from vconv.convert.exporters.base import GRAPH, Exporter, Job
+from vconv.types import BATCH_AXIS, INPUT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +49,7 @@ def by_dynamo(job: Job) -> Path:
     import torch
 
     model, images, path = job.model(), job.images(), job.target / GRAPH
-    batch = torch.export.Dim(BATCH, min=1, max=1024)
+    batch = torch.export.Dim(BATCH_AXIS, min=1, max=1024)
     with torch.no_grad():
         names = _names(model(images))
     torch.onnx.export(
@@ -79,18 +80,11 @@ def by_torchscript(job: Job) -> Path:
         input_names=[INPUT],
         output_names=names or None,
         opset_version=SCRIPT_OPSET,
-        dynamic_axes=dynamic_batch(),
+        dynamic_axes={INPUT: {0: BATCH_AXIS}},
         dynamo=False,
     )
     return path
 
 
-DYNAMO = Exporter(
-    "torch-dynamo", by_dynamo, ("transformers", "timm"), f"torch.onnx.export(dynamo=True), opset {OPSET}"
-)
-TORCHSCRIPT = Exporter(
-    "torch-script",
-    by_torchscript,
-    ("transformers", "timm"),
-    f"torch.onnx.export(dynamo=False), opset {SCRIPT_OPSET}",
-)
+DYNAMO = Exporter("torch-dynamo", by_dynamo, ("transformers", "timm"))
+TORCHSCRIPT = Exporter("torch-script", by_torchscript, ("transformers", "timm"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from vconv.convert.exporters.base import INPUT, Exporter, Job
+from vconv.convert.exporters.base import Exporter, Job
+from vconv.types import INPUT
 
 
 def _lack() -> str:
@@ -28,4 +29,4 @@ def export(job: Job) -> Path:
     return next(job.target.glob("*.onnx"))
 
 
-EXPORTER = Exporter("transformers", export, ("transformers",), "transformers.exporters, as it comes", _lack)
+EXPORTER = Exporter("transformers", export, ("transformers",), _lack)

@@ -212,7 +212,8 @@ def reference(as_json: bool, **options: Any) -> None:
     multiple=True,
     metavar="WHERE",
     help="The weights of the originals: repeated once for each PATH, in the same order; or once, for every "
-    "PATH that was exported from a folder or a file.  [default: the sources that export used]",
+    "PATH that was exported from a folder or a file. With graphs alone, or exporters: the weights of their "
+    "original.  [default: the sources that export used]",
 )
 @HUB
 @click.option(

@@ -86,7 +86,6 @@ class Against:
     """A network with weights, which graphs are judged by.
 
     Args:
-        name: its name.
         request: what opens its original.
         photographs: photographs to judge on; an empty sequence for made-up images.
         seed: the seed of made-up images.
@@ -94,7 +93,6 @@ class Against:
         say: receives progress lines.
     """
 
-    name: str
     request: Request
     photographs: Sequence[Image.Image]
     seed: int
@@ -162,11 +160,11 @@ def open_against(asked: AskedReference, scratch: Path, say: Say) -> Against:
                 fix="give --weights what the artifact was exported from",
             )
         request = replace(request, periods=asked.periods or request.periods)
-        return Against(artifact.name, request, photographs, seed, scratch, say)
+        return Against(request, photographs, seed, scratch, say)
     given = None if asked.weights is None else str(asked.weights)
     system, place = find_system(str(asked.where), hub, given, offline, say)
     request = Request(system, place, hub, periods=asked.periods, offline=offline)
-    return Against(system.name, request, photographs, seed, scratch, say)
+    return Against(request, photographs, seed, scratch, say)
 
 
 def inputs_of(against: Against) -> dict[str, Any]:

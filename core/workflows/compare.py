@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,21 +16,20 @@ from vconv.precisions import AUTO
 from vconv.runtime.devices.base import Settings
 from vconv.runtime.inputs.images import require_seed
 from vconv.surroundings import own_surroundings
-from vconv.types import Check, Say, Status, silent, weights_named
+from vconv.types import Say, Status, silent, weights_named
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.foreign.graph_file import is_foreign
-from vconv.validators.latency import ranking
-from vconv.validators.report import comparison, saving
 from vconv.validators.report import log as textlog
-from vconv.validators.report.comparison import ArtifactCheck, Comparison
-from vconv.validators.report.document import MachineLoad
-from vconv.validators.validation import Candidate
+from vconv.validators.report import saving
+from vconv.validators.report.comparison import Comparison
+from vconv.validators.report.document import CheckRow
 from vconv.workflows import foreign, originals
 from vconv.workflows.against import AskedReference, open_against
-from vconv.workflows.checks import CheckedArtifact, check_artifact
+from vconv.workflows.checks import check_artifact
 from vconv.workflows.compare_exporters import chosen, compare_exporters
-from vconv.workflows.foreign import ForeignGraph
+from vconv.workflows.compared import Compared, report_of, statuses_of
+from vconv.workflows.foreign import Understood
 from vconv.workflows.run_plan import RunPlan, timing_plan
 from vconv.workflows.validate_graphs import DEFAULT_REPORTS
 
@@ -69,7 +66,7 @@ def compare(
         paths: the artifacts, and graphs or folders of graphs.
         weights: where the originals' weights are: one source for every artifact, in the order of ``paths``;
             or a single one, for every artifact whose manifest does not say where its original is. By
-            default, where the manifests say.
+            default, where the manifests say. With graphs alone, or exporters, those of the one original.
         against: what graphs of other exporters are judged by: see :func:`vconv.validate`; by default the
             first artifact.
         exporters: with the name of one system as ``paths``: the exporters that are compared, ``all`` or names
@@ -108,6 +105,13 @@ def compare(
     limits = open_limits(within)
     require_seed(seed)
     if exporters:
+        if against is not None:
+            raise InputError(
+                "--against is not used with --exporters",
+                got="both",
+                expected="one of them: the exporters' graphs are judged by the model that they export",
+                fix="leave --against out",
+            )
         wanted = chosen([exporters] if isinstance(exporters, str) else exporters)
         asked = AskedReference(_only(paths), _only_weights(weights), hub, offline, periods, (), seed)
         place = DEFAULT_REPORTS if reports is None else reports
@@ -133,15 +137,15 @@ def compare(
         reports = DEFAULT_REPORTS
     saving.probe(*folders, elsewhere=reports)
     with contextlib.ExitStack() as scratches:
-        compared: list[_Compared] = []
+        compared: list[Compared] = []
         for artifact, source in zip(artifacts, given, strict=True):
             log.say(f"examining {artifact}")
             scratch = scratches.enter_context(scratch_folder(log.say))
             original = partial(originals.live_source, artifact, source, hub, offline, scratch, log.say)
             refer = partial(originals.reference, artifact, photographs=(), seed=seed, say=log.say)
             found = check_artifact(artifact, original, refer, limits, log.say)
-            compared.append(_Compared.artifact(found, source, trial.candidates(found)))
-        graphs: list[ForeignGraph] = []
+            compared.append(Compared.artifact(found, source, trial.candidates(found)))
+        understood = Understood((), ())
         if others:
             scratch = scratches.enter_context(scratch_folder(log.say))
             asked = AskedReference(
@@ -149,46 +153,23 @@ def compare(
             )
             judge = open_against(asked, scratch, log.say)
             understood = foreign.understood_all(others, judge, trial.devices)
-            graphs = [*understood.graphs]
-            label = weights_named(judge.weights, judge.synthetic)
+            weights_label = weights_named(judge.weights, judge.synthetic)
             compared += [
-                _Compared.graph(one, label, foreign.candidates(one, trial.devices, trial.engines))
-                for one in graphs
+                Compared.graph(
+                    *(one, str(one.file.path), weights_label),
+                    foreign.candidates(one, trial.devices, trial.engines),
+                )
+                for one in understood.graphs
             ]
         listed = [candidate for one in compared for candidate in one.candidates]
         run = validation.run(listed, limits, plan, log.say)
-    rows = run.rows
-    ranked = ranking.rank(rows, run.machine)
-    winner, winner_reason = ranking.winner(rows, ranked, [place.name for place in trial.devices])
-    statuses = {
-        one.label: saving.whole([row for row in rows if row.artifact == one.label], one.checks)
-        for one in compared
-    }
+    statuses = statuses_of(compared, run.rows)
     bad = (Status.FAILED, Status.INCOMPLETE)
     status = next((one for one in bad if one in statuses.values()), Status.PASSED)
-    named = {one.label: one.weights for one in compared}
-    result = Comparison(
-        time=saving.now(),
-        host=platform.node(),
-        status=status,
-        passed=status is Status.PASSED,
-        limits=saving.limits_applied(limits, rows),
-        **trial.described(),
-        weights=named,
-        rows=comparison.rows(rows, named),
-        references={one.label: one.reference for one in compared},
-        statuses=statuses,
-        checks=tuple(
-            ArtifactCheck(artifact=one.label, **asdict(check))
-            for one in compared
-            for check in one.checks
-            if check.status is not Status.PASSED
-        ),
-        graphs=tuple(graph.row() for graph in graphs),
-        machine=MachineLoad.model_validate(run.machine),
-        ranking=ranked,
-        winner=winner,
-        winner_reason=winner_reason,
+    result = report_of(
+        *(compared, run, trial, limits, statuses, status),
+        graphs=tuple(graph.row() for graph in understood.graphs),
+        left_out=tuple(CheckRow.model_validate(check) for check in understood.left_out),
     )
     for folder in folders if reports is None else [*folders, Path(reports)][:1]:
         saving.save(folder, result, "compare", log.render_comparison(result), elsewhere=reports)
@@ -212,40 +193,15 @@ def _only(paths: Sequence[str | Path]) -> str | Path:
 
 
 def _only_weights(weights: str | Path | Sequence[str | Path] | None) -> str | Path | None:
-    if weights is None or isinstance(weights, str | Path):
-        return weights
-    return weights[0] if weights else None
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """An artifact, or a graph of another exporter, that is compared.
-
-    Args:
-        label: its path.
-        weights: the label of its weights.
-        reference: the origin of its reference.
-        checks: what was checked besides its outputs.
-        candidates: its variants.
-    """
-
-    label: str
-    weights: str
-    reference: str
-    checks: tuple[Check, ...]
-    candidates: list[Candidate]
-
-    @classmethod
-    def artifact(
-        cls, found: CheckedArtifact, source: str | Path | None, candidates: list[Candidate]
-    ) -> _Compared:
-        used = originals.weights_used(found.artifact, source)
-        label = weights_named(used, found.artifact.manifest.source.synthetic)
-        return cls(str(found.artifact), label, found.reference_is, found.checks, candidates)
-
-    @classmethod
-    def graph(cls, found: ForeignGraph, weights: str, candidates: list[Candidate]) -> _Compared:
-        return cls(str(found.file.path), weights, found.judge.reference.source, found.checks, candidates)
+    given = [weights] if weights is None or isinstance(weights, str | Path) else [*weights]
+    if len(given) > 1:
+        raise InputError(
+            "--exporters compares one model",
+            got=f"{len(given)} sources of weights",
+            expected="one",
+            fix="give --weights once",
+        )
+    return given[0] if given else None
 
 
 def _judge_of(
@@ -260,10 +216,10 @@ def _judge_of(
         InputError: nothing is named, and there is no artifact.
     """
     if against is not None:
-        place = next(
-            (one for folder, one in zip(folders, given, strict=True) if folder == Path(against)), None
-        )
-        return against, place or (weights if isinstance(weights, str | Path) else None)
+        where = Path(against).resolve()
+        known = [one for folder, one in zip(folders, given, strict=True) if folder.resolve() == where]
+        # Weights beside artifacts are theirs; beside graphs alone, they are those of --against.
+        return against, known[0] if known else None if folders else _only_weights(weights)
     if not folders:
         raise InputError(
             "it is not known what these graphs are judged by",
@@ -276,6 +232,13 @@ def _judge_of(
 
 def _sources(artifacts: Sequence[Artifact], weights: Sequence[str | Path]) -> list[str | Path | None]:
     """Return the given source of each artifact's original; None if its manifest is to say."""
+    if not artifacts and len(weights) > 1:
+        raise InputError(
+            "graphs are judged by one original",
+            got=f"{len(weights)} sources of weights",
+            expected="one, the weights of what --against names",
+            fix="give --weights once",
+        )
     if not weights:
         return [None] * len(artifacts)
     if len(weights) == len(artifacts):

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import onnx_ir as ir
-
 from vconv.artifact.staging import scratch_folder
-from vconv.convert.ascend import operators as cann
-from vconv.convert.ascend.fusions import table as fusions
+from vconv.convert.exporters import optimum
 from vconv.convert.exporters.table import EXPORTERS
 from vconv.errors import InputError, UnknownNameError, VconvError
 from vconv.runtime.processes import child
+from vconv.runtime.simulation.process import Bug
 from vconv.runtime.timing.clocks import TimingPlan
-from vconv.types import Check, Say, Status, weights_named
+from vconv.types import Say, Status, weights_named
 from vconv.validators import validation
 from vconv.validators.accuracy.limits import Limits
-from vconv.validators.foreign.graph_file import GraphFile
-from vconv.validators.latency import ranking
-from vconv.validators.report import comparison, saving
+from vconv.validators.foreign.rules import harmful_fusions, unlisted_operators
 from vconv.validators.report import log as textlog
-from vconv.validators.report.comparison import ArtifactCheck, Comparison, ExportRow
-from vconv.validators.report.document import MachineLoad
+from vconv.validators.report import saving
+from vconv.validators.report.comparison import Comparison, ExportRow
 from vconv.workflows import candidates, foreign
 from vconv.workflows.against import AskedReference, open_against
+from vconv.workflows.compared import Compared, report_of, statuses_of
 from vconv.workflows.exporter_child import VCONV
 from vconv.workflows.foreign import ForeignGraph, nbytes_of
+from vconv.workflows.foreign_causes import explain_failures
 from vconv.workflows.run_plan import RunPlan
 
 ALL = "all"
@@ -86,6 +83,13 @@ def chosen(names: Sequence[str]) -> dict[str, Path | None]:
                 expected=f"{exporter}=FOLDER, a virtual environment with it" if separate else exporter,
                 fix="name the folder" if separate else "leave the folder out",
             )
+        if separate and not optimum.program(Path(folder)).is_file():
+            raise InputError(
+                f"--exporters {exporter} names no virtual environment with it",
+                got=folder,
+                expected=f"a folder with {optimum.PROGRAM}",
+                fix=optimum.HOW,
+            )
         found[exporter] = Path(folder) if given else None
     return found
 
@@ -133,6 +137,8 @@ def _run(
         answer = request.with_suffix(".result")
         if not answer.exists():
             log.seek(0)
+            if exporter == VCONV and process.returncode > 0:
+                raise Bug(f"in the process of vconv's own export:\n{log.read()}")
             return _Exported(exporter, None, child.ended(process.returncode, log.read()), seconds, peak)
     found = json.loads(answer.read_text())
     graph = Path(found["graph"]) if "graph" in found else None
@@ -151,19 +157,9 @@ def _row(exported: _Exported, graph: ForeignGraph | None, reason: str) -> Export
         nbytes=nbytes_of(file) if file else None,
         nodes=len(file.model.graph.node) if file else None,
         opset=graph.row().opset if graph else None,
-        npu_lacks=tuple(_lacking(file)) if file else (),
-        fusions=_fused(file) if file else {},
+        npu_lacks=tuple(unlisted_operators(file.model)) if file else (),
+        fusions=harmful_fusions(file.model) if file else {},
     )
-
-
-def _lacking(file: GraphFile) -> list[str]:
-    return sorted({node.op_type for node in file.model.graph.node} - cann.SUPPORTED)
-
-
-def _fused(file: GraphFile) -> dict[str, int]:
-    """Count the places in which each published pass of CANN's compiler would change a result."""
-    found = fusions.harmful(ir.from_proto(file.model))
-    return {name: len(matches) for name, matches in found.items()}
 
 
 def compare_exporters(
@@ -209,7 +205,8 @@ def compare_exporters(
                 except VconvError as error:
                     reason = str(error)
             made.append(_row(exported, graph, reason))
-        listed = [
+        label = weights_named(against.weights, against.synthetic)
+        timed = [
             candidate
             for device in trial.devices
             if not device.simulated
@@ -217,52 +214,35 @@ def compare_exporters(
                 name, judge.source, judge.source.image_size, device, judge.own
             )
         ]
-        listed += [
-            candidate
+        compared = [Compared(name, label, judge.reference.source, (), timed, judged=False)]
+        compared += [
+            Compared.graph(
+                *(graph, graph.name, label),
+                foreign.candidates(graph, trial.devices, trial.engines, label=graph.name),
+            )
             for graph in graphs
-            for candidate in foreign.candidates(graph, trial.devices, trial.engines, label=graph.name)
         ]
+        listed = [candidate for one in compared for candidate in one.candidates]
         run = validation.run(listed, limits, plan, log.say)
-        faults = foreign.explain_failures(graphs, run.rows, log.say)
+        faults = explain_failures(graphs, run.rows, log.say)
         # The files are deleted, so that a graph is known by its exporter.
         described = tuple(graph.row().model_copy(update={"path": graph.name}) for graph in graphs)
-    checks: dict[str, tuple[Check, ...]] = {graph.name: graph.checks for graph in graphs}
-    rows = run.rows
-    ranked = ranking.rank(rows, run.machine)
-    winner, winner_reason = ranking.winner(rows, ranked, [one.name for one in trial.devices])
-    statuses = {
-        label: saving.whole([row for row in rows if row.artifact == label], found)
-        for label, found in checks.items()
-    }
-    labels = [name, *checks]
-    named = dict.fromkeys(labels, weights_named(against.weights, against.synthetic))
-    ours = statuses.get(VCONV, Status.PASSED)
-    others = Status.PASSED if Status.PASSED in statuses.values() else Status.FAILED
-    status = ours if ours is Status.FAILED else others
-    result = Comparison(
-        time=saving.now(),
-        host=platform.node(),
-        status=status,
-        passed=status is Status.PASSED,
-        limits=saving.limits_applied(limits, rows),
-        **trial.described(),
-        weights=named,
-        rows=comparison.rows(rows, named),
-        references=dict.fromkeys(labels, judge.reference.source),
-        statuses={name: Status.SKIPPED, **statuses},
-        checks=tuple(
-            ArtifactCheck(artifact=label, **asdict(check))
-            for label, found in checks.items()
-            for check in found
-            if check.status is not Status.PASSED
-        ),
+    statuses = statuses_of(compared, run.rows)
+    result = report_of(
+        *(compared, run, trial, limits, statuses, _whole(statuses, exporters)),
         graphs=described,
         exports=tuple(made),
         diagnosis=tuple(faults),
-        machine=MachineLoad.model_validate(run.machine),
-        ranking=ranked,
-        winner=winner,
-        winner_reason=winner_reason,
     )
     saving.save(Path(reports), result, "compare", log.render_comparison(result), elsewhere=reports)
     return result
+
+
+def _whole(statuses: Mapping[str, Status], exporters: Mapping[str, Path | None]) -> Status:
+    """Judge the comparison: by vconv's own graph, if it is asked for; else it passes if any graph does."""
+    found = [*statuses.values()]
+    if VCONV in exporters:
+        return statuses.get(VCONV, Status.FAILED)
+    if Status.PASSED in found:
+        return Status.PASSED
+    return Status.FAILED if not found or Status.FAILED in found else Status.INCOMPLETE

@@ -47,7 +47,9 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
             graph = EXPORTERS[request["exporter"]].export(job)
     except VconvError as error:
         return {"reason": f"{error.what}: {error.got}", "seconds": time.perf_counter() - start}
-    except Exception as error:  # noqa: BLE001 - whatever an exporter raises is its result
+    except Exception as error:
+        if request["exporter"] == VCONV:
+            raise
         said = (str(error).strip().splitlines() or [""])[0]
         return {"reason": f"{type(error).__name__}: {said:.200}", "seconds": time.perf_counter() - start}
     return {"graph": str(graph), "seconds": time.perf_counter() - start}

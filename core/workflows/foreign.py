@@ -7,47 +7,36 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from vconv.artifact.records import TensorRecord
 from vconv.convert.architectures.base import Capability
-from vconv.convert.architectures.outputs import output_names
-from vconv.convert.libraries import models
-from vconv.errors import InputError, VconvError
+from vconv.errors import VconvError
 from vconv.hashes import sha256_of
-from vconv.precisions import FP32, PRECISIONS
+from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.adapted import AdaptedSession
 from vconv.runtime.engines.base import FileSession, in_batches, unavailable
 from vconv.runtime.engines.table import find_engine, usual_engine
-from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.inputs.preprocessing import normalisation
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.adapted import SimulatedAdaptedSession
 from vconv.runtime.simulation.session import SimulatedGraphSession
-from vconv.runtime.stages.adapted import AdaptedStages
-from vconv.runtime.stages.graph import GraphStages
-from vconv.runtime.stages.torch_model import TorchStages
-from vconv.types import Array, Arrays, Check, Say, Status, silent
-from vconv.validators.accuracy import golden
+from vconv.types import Array, Arrays, Check, Status
 from vconv.validators.accuracy.golden import Reference
-from vconv.validators.bisect.hypotheses import Explanation, conclude, diagnosis
-from vconv.validators.bisect.localisation import Departure, localise
-from vconv.validators.foreign import contract as contracts
-from vconv.validators.foreign.contract import Contract
+from vconv.validators.bisect.hypotheses import Explanation
+from vconv.validators.foreign.contract import Contract, found_out
 from vconv.validators.foreign.graph_file import GraphFile, external_file, find_graphs, open_file, weights_of
+from vconv.validators.foreign.images import declared_layout, declared_size
+from vconv.validators.foreign.images import ways as ways_to_take
 from vconv.validators.foreign.rules import check_rules
 from vconv.validators.foreign.statement import read_statement
 from vconv.validators.foreign.views import JudgedOutput, taken_for_another
 from vconv.validators.foreign.views import judged as judged_outputs
 from vconv.validators.foreign.weights import Found, check_weights
 from vconv.validators.foreign.weights import find as find_weights
-from vconv.validators.report.document import DiagnosisRow, GraphRow, ReadOutputRow
-from vconv.validators.report.rows import VariantRow
+from vconv.validators.report.document import GraphRow, ReadOutputRow
 from vconv.validators.validation import Candidate
 from vconv.workflows.against import Against, Judge
-from vconv.workflows.bisected_variant import IMAGES, bound_of
 
 
 @dataclass(frozen=True)
@@ -138,14 +127,14 @@ def understood(path: Path, name: str, against: Against, npu: bool) -> ForeignGra
     """
     file, stated = open_file(path), read_statement(path)
     image = file.image_input
-    size = contracts.declared_size(image, stated.layout or contracts.declared_layout(image))
+    size = declared_size(image, stated.layout or declared_layout(image))
     judge = against.at(size)
-    ways = contracts.ways(image, *normalisation(judge.source.folder), stated)
+    ways = ways_to_take(image, *normalisation(judge.source.folder), stated)
     against.say(f"{name}: what it takes, and what its outputs are")
     with _opened(file, find_device("cpu"), usual_engine(), FP32, judge, _batch(image)) as session:
         run = partial(_run, session, _batch(image))
         pixel_values = judge.reference.pixel_values
-        found = contracts.found_out(image, ways, run, pixel_values, judge.readings, stated)
+        found = found_out(image, ways, run, pixel_values, judge.readings, stated)
     weights = find_weights(file, judge.network, judge.originals)
     judged = check_weights(file, weights, judge.network, judge.originals)
     checks = (*check_rules(file, judge.network, npu), judged)
@@ -169,23 +158,23 @@ def understood_all(paths: Sequence[Path], against: Against, devices: Sequence[De
     """Read the graphs of paths, each a graph or a folder of graphs: see :func:`understood`.
 
     Raises:
-        VconvError: a graph cannot be judged; of a folder, only if none can.
+        VconvError: a graph cannot be judged; of a folder, if none of it can.
     """
-    files = {file: path for path in paths for file in find_graphs(path)}
-    names, npu = names_of([*files]), is_for_npu(devices)
+    found = {path: find_graphs(path) for path in paths}
+    names = names_of([file for files in found.values() for file in files])
     graphs: list[ForeignGraph] = []
     left_out: list[Check] = []
-    refusal: VconvError | None = None
-    for file, path in files.items():
-        try:
-            graphs.append(understood(file, names[file], against, npu))
-        except VconvError as error:
-            if not path.is_dir():
-                raise
-            refusal = error
-            left_out.append(Check(f"{file.name}: contract", Status.SKIPPED, f"{error.what}: {error.got}"))
-    if refusal and not graphs:
-        raise refusal
+    for files in found.values():
+        refusals: list[VconvError] = []
+        for file in files:
+            try:
+                graphs.append(understood(file, names[file], against, is_for_npu(devices)))
+            except VconvError as error:
+                refusals.append(error)
+                told = f"{error.what}: {error.got}"
+                left_out.append(Check(f"{file.name}: contract", Status.SKIPPED, told))
+        if len(refusals) == len(files):
+            raise refusals[0]
     return Understood(tuple(graphs), tuple(left_out))
 
 
@@ -261,67 +250,3 @@ def names_of(paths: Sequence[Path]) -> dict[Path, str]:
         path: path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}"
         for path in paths
     }
-
-
-def explain_failures(
-    graphs: Sequence[ForeignGraph], rows: Sequence[VariantRow], say: Say
-) -> list[DiagnosisRow]:
-    """Name the causes of failures; look for one stage by stage, where no check and no hypothesis names it.
-
-    Args:
-        graphs: the graphs.
-        rows: the results of their runs.
-        say: receives progress lines.
-    """
-    found = conclude([check for graph in graphs for check in graph.checks], rows)
-    for graph in graphs:
-        failed = [
-            row for row in rows if row.variant == graph.name and row.status is Status.FAILED and row.limit
-        ]
-        told = any(check.status is Status.FAILED for check in graph.checks)
-        if failed and not told and not failed[0].diagnosis and not failed[0].simulated:
-            found += _located(graph, failed[0], say)
-    return found
-
-
-def _located(graph: ForeignGraph, failed: VariantRow, say: Say) -> list[DiagnosisRow]:
-    """Compare a graph with its reference stage by stage; return the cause of its failure, if it is found."""
-    assert failed.limit is not None
-    say(f"nothing seen explains {graph.name}: looking where it departs")
-    try:
-        departure = _departure(graph, failed, bound_of(failed.limit, "its limits"), say)
-    except VconvError as error:
-        say(f"where it departs cannot be told: {error}")
-        return []
-    sentence = departure.sentence(graph.name)
-    say(sentence)
-    return [diagnosis(departure.fault, graph.name, sentence)] if departure.fault else []
-
-
-def _departure(graph: ForeignGraph, failed: VariantRow, bound: float, say: Say) -> Departure:
-    judge, cpu = graph.judge, find_device("cpu")
-    views, source = {one.name: one.view for one in graph.judged}, judge.source
-    own = tuple(name for name in output_names(judge.network) if name in views)
-    if not own:
-        raise InputError(
-            f"{graph.name} cannot be compared stage by stage",
-            got=f"outputs {', '.join(views)}",
-            expected="an output of the network itself",
-            fix="export the tokens, or another output of the network, as well",
-        )
-    network = replace(source, outputs=own).network
-    inner = GraphStages(
-        *(graph.file.path, network, cpu, failed.engine, graph.file.precision),
-        names=graph.weights.keys,
-        images=graph.contract.input,
-    )
-    stages = AdaptedStages(inner, graph.contract.given, {name: views[name] for name in own})
-    model = models.load(source.folder, network)
-    golden.correct(model, source)
-    exact = PRECISIONS[FP32]
-    with TorchSession(model, network, cpu, (), source.folder, source.image_size, exact) as session:
-        images = judge.reference.pixel_values
-        count = graph.contract.batch or min(IMAGES, len(images))
-        batch = np.ascontiguousarray(np.resize(images, (count, *images.shape[1:])))
-        first = (failed.precision, failed.arithmetic) == ("fp32", "fp32")
-        return localise(TorchStages(session, plain=True), stages, batch, bound, first, silent)

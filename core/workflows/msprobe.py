@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from vconv import documents
 from vconv._version import VERSION
 from vconv.arguments import checked_arguments
-from vconv.artifact.artifact import INSIDE, Artifact, is_inside
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
 from vconv.artifact.staging import Replaceable, staging
 from vconv.disk import require_space
 from vconv.documents import DocumentKind
-from vconv.errors import ArtifactError, InputError, UnknownNameError
+from vconv.errors import InputError, UnknownNameError
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.runnable import require_bounds
@@ -38,6 +37,7 @@ from vconv.validators.msprobe.dump import Subject, Target, write_golden, write_t
 from vconv.validators.msprobe.readme import Facts
 from vconv.validators.report import saving
 from vconv.workflows import originals
+from vconv.workflows.written_folder import refuse_inside, refuse_strangers
 
 KINDS = ("cpu", "npu-sim")
 """Devices: on the CPU only the golden side is written; the simulated NPU adds the target side."""
@@ -112,9 +112,9 @@ def msprobe(
     require_seed(seed)
     photographs = open_images(images, say) if images else []
     artifact, target = Artifact.open(path), Path(out).absolute()
-    _refuse_inside(target, artifact)
+    refuse_inside(target, artifact)
     if force:
-        _refuse_strangers(target)
+        refuse_strangers(target, MARK_FILE, _MARK)
     record, graph = _graph(artifact, variant)
     files = verify_files(artifact, say)
     pixel_values, named = originals.inputs(artifact, photographs, seed)
@@ -237,36 +237,7 @@ def _write_target(
 
 def _write_mark(folder: Path, document: dict[str, Any]) -> None:
     """Write the file by which the folder is known; it has the document without the rows of the tables."""
-    files = sorted([*(one.name for one in folder.iterdir()), MARK_FILE])
+    files = sorted(one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file())
     kept = {name: value for name, value in document.items() if name not in ("rows", "beside")}
     text = json.dumps({"vconv": VERSION, "files": files, **kept}, indent=2, allow_nan=False)
     (folder / MARK_FILE).write_text(text + "\n")
-
-
-def _refuse_inside(target: Path, artifact: Artifact) -> None:
-    if is_inside(target, artifact.folder):
-        raise ArtifactError(
-            f"cannot write into {target}",
-            got=INSIDE,
-            expected="a folder outside of the artifact",
-            fix="choose another --out",
-        )
-
-
-def _refuse_strangers(target: Path) -> None:
-    """Refuse to replace a folder with files beside ours, such as a table that msprobe wrote into it."""
-    mark = target / MARK_FILE
-    if not mark.is_file():
-        return  # staging refuses it, unless it is empty
-    listed = documents.load(mark, _MARK)
-    known = listed.get("files") if isinstance(listed, dict) else None
-    if not isinstance(known, list):
-        raise documents.refusal(mark, _MARK, "no list of files")
-    strange = sorted({one.name for one in target.iterdir()} - set(map(str, known)))
-    if strange:
-        raise ArtifactError(
-            f"{target} has files that vconv did not write",
-            got=strange[0],
-            expected="only files that vconv wrote",
-            fix="move them away, or choose another --out",
-        )

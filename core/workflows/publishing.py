@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vconv import documents
 from vconv._version import VERSION
-from vconv.artifact.artifact import INSIDE, Artifact, is_inside
+from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import DIGEST_FILE
 from vconv.artifact.staging import Replaceable, staging
 from vconv.disk import require_space
@@ -25,13 +24,14 @@ from vconv.validators.checks.compiled import check_compiled
 from vconv.validators.report.publishing.npu import npu_evidence
 from vconv.validators.report.publishing.platforms import Platform, commands, find_platform
 from vconv.validators.report.publishing.repository import MARK_FILE, made_later, measurements, written_files
+from vconv.workflows.written_folder import refuse_inside, refuse_strangers
 
 WITH_FILES = ("copy", "none")
 """What is done with the artifact's own files: they are copied into the folder, or left out of it."""
 _PAGE = Replaceable(MARK_FILE, "a page that vconv wrote")
 _MARK = DocumentKind('{"files": {...}}', 2**20, 20_000, "choose another --out")
-_WRITTEN_LATER = ("results/performance_eval.json", "logs/accuracy_eval.log", MARK_FILE)
-"""Files that are not in the list: those that scripts of the folder write, and the list itself."""
+_WRITTEN_LATER = ("results/performance_eval.json", "logs/accuracy_eval.log")
+"""Files that scripts of the folder write."""
 _BYTECODE = "__pycache__"
 
 
@@ -90,10 +90,10 @@ def publish(
         VconvError: an error that the user can fix; the folder is unchanged.
     """
     target = Path(out).absolute()
-    _refuse_inside(target, artifact)
+    refuse_inside(target, artifact, "the page")
     _refuse_fused(artifact)
     if force:
-        _refuse_strangers(target)
+        refuse_strangers(target, MARK_FILE, _MARK, _WRITTEN_LATER, (_BYTECODE,))
     found = measurements(artifact.folder)
     npu = npu_evidence(found.evidence)
     for sentence in found.left_out:
@@ -119,16 +119,6 @@ def publish(
     }
 
 
-def _refuse_inside(target: Path, artifact: Artifact) -> None:
-    if is_inside(target, artifact.folder):
-        raise ArtifactError(
-            f"cannot write the page into {target}",
-            got=INSIDE,
-            expected="a folder outside of the artifact",
-            fix="choose another --out",
-        )
-
-
 def _refuse_fused(artifact: Artifact) -> None:
     """Refuse an artifact whose offline model the compiler changed, by the compiler's own report.
 
@@ -142,31 +132,6 @@ def _refuse_fused(artifact: Artifact) -> None:
                 got=f"{check.name}: {check.detail}",
                 expected="an offline model in which no fusion pass changes a result",
                 fix="compile it with another version of CANN, or move the model and the report of atc away",
-            )
-
-
-def _refuse_strangers(target: Path) -> None:
-    """Refuse to replace a folder with files that vconv did not write, such as those of git.
-
-    Raises:
-        ArtifactError: there is such a file.
-    """
-    mark = target / MARK_FILE
-    if not mark.is_file():
-        return  # staging refuses it, unless it is empty
-    listed = documents.load(mark, _MARK)
-    known = listed.get("files") if isinstance(listed, dict) else None
-    if not isinstance(known, dict):
-        raise documents.refusal(mark, _MARK, "no list of files")
-    for path in sorted(target.rglob("*")):
-        name = path.relative_to(target).as_posix()
-        plain = path.is_dir() and not path.is_symlink()
-        if not plain and _BYTECODE not in path.parts and name not in (*known, *_WRITTEN_LATER):
-            raise ArtifactError(
-                f"{target} has files that vconv did not write",
-                got=name,
-                expected="only files that vconv wrote",
-                fix="move them away, or choose another --out",
             )
 
 

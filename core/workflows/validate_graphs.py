@@ -29,6 +29,7 @@ from vconv.validators.report.page import page
 from vconv.validators.validation import Looks
 from vconv.workflows import candidates, foreign, originals, page_data
 from vconv.workflows.against import AskedReference, inputs_of, open_against
+from vconv.workflows.foreign_causes import explain_failures
 from vconv.workflows.run_plan import RunPlan
 
 DEFAULT_REPORTS = "reports"
@@ -83,7 +84,7 @@ def validate_graphs(
             for candidate in foreign.candidates(graph, trial.devices, trial.engines)
         ]
         run = validation.run(listed, limits, plan, log.say, looks=Looks(patch_maps=gallery.look))
-        found = foreign.explain_failures(graphs, run.rows, log.say)
+        found = explain_failures(graphs, run.rows, log.say)
         preprocessing = originals.preprocessing_ms(judge.source.folder)
         described = inputs_of(against)
     checks = [*understood.left_out, *(check for graph in graphs for check in graph.checks)]

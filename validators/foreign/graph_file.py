@@ -151,18 +151,14 @@ def weights_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
     yield from model.graph.initializer
     for node in model.graph.node:
         if node.op_type == "Constant":
-            yield from (
-                _named(attribute.t, node.output[0])
-                for attribute in node.attribute
-                if attribute.name == "value"
-            )
-
-
-def _named(tensor: TensorProto, name: str) -> TensorProto:
-    found = TensorProto()
-    found.CopyFrom(tensor)
-    found.name = name
-    return found
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    found = TensorProto()
+                    found.CopyFrom(attribute.t)
+                    found.name = node.output[0]
+                    yield found
+                elif attribute.name == "value_float":
+                    yield helper.make_tensor(node.output[0], TensorProto.FLOAT, [], [attribute.f])
 
 
 def external_file(tensor: TensorProto) -> str:

@@ -15,7 +15,7 @@ from vconv.convert.ascend.fusions import table as fusions
 from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.convert.network import Network
 from vconv.types import Check, Status
-from vconv.validators.foreign.graph_file import GraphFile
+from vconv.validators.foreign.graph_file import GraphFile, weights_of
 
 _CUBIC = 0.044715
 """The factor of x^3 in the tanh form of GELU (Hendrycks and Gimpel, 2016, section 2)."""
@@ -59,25 +59,12 @@ def gelus(model: onnx.ModelProto) -> Counter[str]:
 def _scalar_factors(model: onnx.ModelProto) -> Iterator[float]:
     """Yield the number by which each product with one number multiplies."""
     numbers: dict[str, float] = {}
-    for tensor in [*model.graph.initializer, *_node_constants(model)]:
+    for tensor in weights_of(model):
         if math.prod(tensor.dims) == 1 and not tensor.external_data:
             numbers[tensor.name] = float(onnx.numpy_helper.to_array(tensor).reshape(-1)[0])
     for node in model.graph.node:
         if node.op_type == "Mul":
             yield from (numbers[name] for name in node.input if name in numbers)
-
-
-def _node_constants(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            for one in node.attribute:
-                if one.name == "value":
-                    tensor = onnx.TensorProto()
-                    tensor.CopyFrom(one.t)
-                    tensor.name = node.output[0]
-                    yield tensor
-                elif one.name == "value_float":
-                    yield onnx.helper.make_tensor(node.output[0], onnx.TensorProto.FLOAT, [], [one.f])
 
 
 def _exact_gelu(graph: GraphFile, network: Network, npu: bool) -> Check:
@@ -119,11 +106,21 @@ def _epsilons(model: onnx.ModelProto) -> list[float]:
     return found
 
 
+def harmful_fusions(model: onnx.ModelProto) -> dict[str, int]:
+    """Count the places in which each published pass of CANN's compiler would change a result."""
+    return {name: len(matches) for name, matches in fusions.harmful(ir.from_proto(model)).items()}
+
+
+def unlisted_operators(model: onnx.ModelProto) -> list[str]:
+    """List the operators of a graph that CANN does not list."""
+    return sorted({node.op_type for node in model.graph.node} - cann.SUPPORTED)
+
+
 def _fusions(graph: GraphFile, network: Network, npu: bool) -> Check:
     name = f"{graph.path.name}: fusions"
-    for fusion, matches in fusions.harmful(ir.from_proto(graph.model)).items():
+    for fusion, places in harmful_fusions(graph.model).items():
         row = fusions.FUSIONS[fusion]
-        told = f"{fusion} of CANN puts {row.becomes} in {len(matches)} places: {row.numbers}"
+        told = f"{fusion} of CANN puts {row.becomes} in {places} places: {row.numbers}"
         fault = "activation" if row.becomes == fusions.GELU else "graph"
         if npu:
             return Check(name, Status.FAILED, told, fault)
@@ -133,7 +130,7 @@ def _fusions(graph: GraphFile, network: Network, npu: bool) -> Check:
 
 def _operators(graph: GraphFile, network: Network, npu: bool) -> Check:
     name, model = f"{graph.path.name}: NPU operators", graph.model
-    lacking = sorted({node.op_type for node in model.graph.node} - cann.SUPPORTED)
+    lacking = unlisted_operators(model)
     opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
     told = f"operators that CANN does not list: {', '.join(lacking)}" if lacking else ""
     if not told and opset > cann.GREATEST_OPSET:

@@ -68,9 +68,9 @@ class Comparison(Document):
     """The report of a comparison, with the fields of its JSON file.
 
     ``weights``, ``references`` and ``statuses`` have one entry per artifact, and one per graph of another
-    exporter; ``graphs`` describes these. If exporters are compared, ``exports`` has what each made, and
-    ``diagnosis`` the causes of failures. ``winner`` is None if no variant won; ``winner_reason`` then gives
-    the reason.
+    exporter. ``graphs`` describes these graphs, and ``left_out`` says of others in a folder why they are not
+    judged. If exporters are compared, ``exports`` has what each made, and ``diagnosis`` the causes of
+    failures. ``winner`` is None if no variant won; ``winner_reason`` then gives the reason.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -88,6 +88,7 @@ class Comparison(Document):
     statuses: FrozenMapping[Status]
     checks: tuple[ArtifactCheck, ...]
     graphs: tuple[GraphRow, ...] = ()
+    left_out: tuple[CheckRow, ...] = ()
     exports: tuple[ExportRow, ...] = ()
     diagnosis: tuple[DiagnosisRow, ...] = ()
     machine: MachineLoad

@@ -69,6 +69,7 @@ class Log:
             for path, label in report.weights.items()
         ]
         limits = _limits(report.limits)
+        checks += [f"{check.status:<10} {check.name}: {check.detail}" for check in report.left_out]
         found = [
             _machine(report.machine),
             *sentences.ranks(report.ranking),

@@ -199,5 +199,7 @@ def compared(document: Comparison) -> None:
         marked(document.statuses[path], f"{path}: weights {label}; reference: {reference}")
     for check in document.checks:
         marked(check.status, f"{check.artifact}: {check.name}: {check.detail}")
+    for left in document.left_out:
+        marked(left.status, f"{left.name}: {left.detail}")
     _diagnosed(document.diagnosis)
     show(coloured(document.status))

@@ -44,7 +44,9 @@ def command_in(folder: Path, name: str) -> list[str]:
     return ["export", name, option, "synthetic:1", *options]
 
 
-@pytest.mark.parametrize("kind", ["batches", "sizes", pytest.param("air", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "kind", ["batches", *(pytest.param(one, marks=pytest.mark.full) for one in ("sizes", "air"))]
+)
 def test_the_command_in_a_card_makes_the_same_manifest_again(
     kind: str,
     small_name: str,

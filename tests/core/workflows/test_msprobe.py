@@ -217,6 +217,14 @@ def test_a_folder_is_replaced_only_by_force_and_only_if_all_of_it_is_ours(
         vconv.msprobe(small_artifact, out=out, force=True)
     assert (out / dumped["result"]).is_file()
     (out / "result_of_hardware.csv").unlink()
+    (out / "golden" / "mine.npy").touch()
+    with pytest.raises(ArtifactError, match="got golden/mine.npy.*move them away"):
+        vconv.msprobe(small_artifact, out=out, force=True)
+    (out / "golden" / "mine.npy").unlink()
+    (out / "mine").mkdir()
+    with pytest.raises(ArtifactError, match="got mine .*move them away"):
+        vconv.msprobe(small_artifact, out=out, force=True)
+    (out / "mine").rmdir()
     vconv.msprobe(small_artifact, out=out, force=True)
     assert not (out / "target").exists()
     with pytest.raises(ArtifactError, match="inside the artifact"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,12 @@ from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError, VconvError
 from vconv.runtime.inputs.preprocessing import normalisation
+from vconv.runtime.processes import child
+from vconv.runtime.simulation.process import Bug
 from vconv.types import Status
 from vconv.validators.report.document import ValidationResult
+from vconv.workflows.compare import _judge_of
+from vconv.workflows.compare_exporters import _run, _whole
 
 DINOV2, DINOV3 = "dinov2-large", "dinov3-vits16"
 Sourced = Callable[[str], Source]
@@ -122,6 +127,22 @@ def test_a_broken_graph_fails_and_its_fault_is_named(
     document = judged(path, source)
     assert (document.status, document.passed) == (Status.FAILED, False)
     assert document.diagnosis[0].fault == fault
+
+
+def test_positions_that_a_graph_resamples_by_another_filter_are_named(
+    sourced: Sourced, tmp_path: Path
+) -> None:
+    source = sourced(DINOV2)
+    sides = [side + 2 * source.network.numbers.patch for side in source.image_size]
+    path = script(source, tmp_path / "a.onnx", images=torch.randn(1, 3, *sides))
+    model = onnx.load(path)
+    (resize,) = (node for node in model.graph.node if node.op_type == "Resize")
+    (mode,) = (one for one in resize.attribute if one.name == "mode")
+    assert mode.s == b"cubic"
+    mode.s = b"linear"
+    onnx.save(model, path)
+    document = judged(path, source)
+    assert document.diagnosis[0].fault == "position embedding"
 
 
 def test_a_stock_graph_of_dinov3_has_the_librarys_periods(sourced: Sourced, tmp_path: Path) -> None:
@@ -384,6 +405,67 @@ def test_an_artifact_and_graphs_are_compared_in_one_table(small_artifact: Path, 
         vconv.compare([stock], reports=tmp_path / "r")
 
 
+def test_a_comparison_says_which_graphs_of_a_folder_are_left_out(sourced: Sourced, tmp_path: Path) -> None:
+    source, hub = sourced(DINOV2), tmp_path / "hub"
+    script(source, hub / "onnx" / "model.onnx")
+    (hub / "onnx" / "text_model.onnx").write_text("version https://git-lfs.github.com/spec/v1")
+    document = vconv.compare([hub], against=source.folder, quick=True, budget=0.05, reports=tmp_path / "r")
+    assert [(one.name, str(one.status)) for one in document.left_out] == [
+        ("text_model.onnx: contract", "skipped")
+    ]
+    (log,) = (tmp_path / "r").glob("*-compare.log")
+    assert "text_model.onnx: contract" in log.read_text()
+
+
+def test_a_folder_in_which_no_graph_can_be_judged_is_refused_whatever_is_beside_it(
+    sourced: Sourced, tmp_path: Path
+) -> None:
+    source, bad = sourced(DINOV2), tmp_path / "bad"
+    good = script(source, tmp_path / "a.onnx")
+    bad.mkdir()
+    for name in ("x.onnx", "y.onnx"):
+        (bad / name).write_text("version https://git-lfs.github.com/spec/v1")
+    for paths in ([bad], [good, bad]):
+        with pytest.raises(VconvError, match=r"x\.onnx"):
+            vconv.compare(paths, against=source.folder, reports=tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "given", "against", "expected"),
+    [
+        (["a"], [None], "a", None),
+        (["a", "b"], [None, "w"], "a", None),
+        (["a", "b"], [None, "w"], "./b", "w"),
+        (["a"], ["w"], "checkpoint", None),
+        ([], [], "checkpoint", "w"),
+        (["a"], ["w"], None, "w"),
+    ],
+    ids=range(6),
+)
+def test_weights_of_an_artifact_are_not_those_of_what_judges_graphs(
+    artifacts: list[str], given: list[str | None], against: str | None, expected: str | None
+) -> None:
+    where, weights = _judge_of([Path(name) for name in artifacts], given, ("w",), against)
+    assert (str(where), weights) == (against or artifacts[0], expected)
+
+
+def test_weights_that_are_given_twice_for_graphs_alone_are_refused(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    path = script(source, tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="graphs are judged by one original"):
+        vconv.compare([path], ["a", "b"], against=source.folder, reports=tmp_path / "r")
+
+
+def test_weights_are_used_for_graphs_on_the_command_line(sourced: Sourced, tmp_path: Path) -> None:
+    source = sourced(DINOV2)
+    path = script(source, tmp_path / "a.onnx")
+    missing = tmp_path / "nowhere"
+    arguments = ["compare", str(path), "--against", str(source.folder), "--weights", str(missing)]
+    done = CliRunner().invoke(main, [*arguments, "--reports", str(tmp_path / "r")])
+    assert done.exit_code == 2
+    assert f"no weights at {missing}" in done.output
+
+
 def test_exporters_are_compared_in_one_table(sourced: Sourced, tmp_path: Path) -> None:
     source = sourced(DINOV2)
     document = vconv.compare(
@@ -409,13 +491,35 @@ def test_exporters_are_compared_in_one_table(sourced: Sourced, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("statuses", "names", "whole"),
+    [
+        ({"vconv": "passed", "timm": "failed"}, ["vconv", "timm"], "passed"),
+        ({"vconv": "failed", "timm": "passed"}, ["vconv", "timm"], "failed"),
+        ({"timm": "passed"}, ["vconv", "timm"], "failed"),
+        ({"timm": "passed"}, ["timm"], "passed"),
+        ({"timm": "failed"}, ["timm"], "failed"),
+        ({}, ["timm"], "failed"),
+        ({"vconv": "incomplete", "timm": "passed"}, ["vconv", "timm"], "incomplete"),
+        ({"timm": "incomplete"}, ["timm"], "incomplete"),
+    ],
+    ids=range(8),
+)
+def test_a_comparison_of_exporters_is_judged_by_vconvs_own_graph(
+    statuses: dict[str, str], names: list[str], whole: str
+) -> None:
+    found = {name: Status(status) for name, status in statuses.items()}
+    assert _whole(found, dict.fromkeys(names)) == whole
+
+
+@pytest.mark.parametrize(
     ("names", "said"),
     [
         (["torch"], "unknown exporter"),
         (["optimum"], "--exporters optimum is not complete"),
         (["timm=x"], "timm needs no folder"),
+        (["optimum=/nowhere"], "--exporters optimum names no virtual environment with it"),
     ],
-    ids=("unknown", "incomplete", "folder"),
+    ids=("unknown", "incomplete", "folder", "nowhere"),
 )
 def test_wrong_exporters_are_refused(sourced: Sourced, tmp_path: Path, names: list[str], said: str) -> None:
     with pytest.raises(VconvError, match=said):
@@ -425,3 +529,16 @@ def test_wrong_exporters_are_refused(sourced: Sourced, tmp_path: Path, names: li
 def test_exporters_of_several_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--exporters compares one model"):
         vconv.compare(["a", "b"], exporters="all", reports=tmp_path)
+    with pytest.raises(InputError, match="--exporters compares one model"):
+        vconv.compare(["a"], ["v", "w"], exporters="all", reports=tmp_path)
+    with pytest.raises(InputError, match="--against is not used with --exporters"):
+        vconv.compare(["a"], against="b", exporters="all", reports=tmp_path)
+
+
+def test_a_bug_of_vconvs_own_export_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = ("-c", "def own_export():\n    raise TypeError('a bug of ours')\nown_export()")
+    monkeypatch.setattr(child, "command", lambda module: (sys.executable, *broken))
+    with pytest.raises(Bug, match=r"(?s)own_export.*TypeError: a bug of ours"):
+        _run("vconv", None, tmp_path, "transformers", None, tmp_path, lambda line: None)

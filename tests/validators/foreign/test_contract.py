@@ -15,8 +15,8 @@ from vconv.validators.foreign.contract import (
     Contract,
     Matched,
     found_out,
-    ways,
 )
+from vconv.validators.foreign.images import ways
 from vconv.validators.foreign.readings import Reading
 from vconv.validators.foreign.statement import Statement
 from vconv.validators.foreign.views import JudgedOutput, judged, taken_for_another
