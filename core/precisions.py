@@ -15,6 +15,12 @@ FP32 = "fp32"
 """The precision that every device has; references are computed in it."""
 
 
+MIXED = "mixed"
+"""float16, and float32 in the nodes that a plan chooses; ``--precision auto`` of an export makes it."""
+INT8, INT8_DYNAMIC = "int8", "int8-dynamic"
+"""Products of 8-bit whole numbers: with ranges of a calibration, and with those of each run."""
+
+
 @dataclass(frozen=True)
 class Precision:
     """A precision of a variant.
@@ -22,9 +28,11 @@ class Precision:
     Args:
         name: the name, as in the name of a variant.
         limits: the precision whose limits apply.
-        dtype: torch's name for the type of a torch variant's weights.
+        dtype: torch's name for the type of a torch variant's weights; empty if only graphs have this precision.
         autocast: torch's name for the type in which autocast computes; empty without autocast.
-        onnx: ONNX's name for the type of a graph's weights; empty if only torch runs this precision.
+        onnx: ONNX's name for the narrowest type in which a graph computes; empty if only torch runs this
+            precision.
+        reduced: whether an export can make graphs of it, in a folder named like the precision.
     """
 
     name: str
@@ -32,6 +40,12 @@ class Precision:
     dtype: str
     autocast: str = ""
     onnx: str = ""
+    reduced: bool = False
+
+    @property
+    def of_torch(self) -> bool:
+        """Whether torch variants are run in it."""
+        return bool(self.dtype)
 
     @property
     def types(self) -> frozenset[str]:
@@ -43,10 +57,18 @@ PRECISIONS: Mapping[str, Precision] = {
     precision.name: precision
     for precision in (
         Precision("fp32", "fp32", "float32", onnx="FLOAT"),
-        Precision("fp16", "fp16", "float16", onnx="FLOAT16"),
-        Precision("bf16", "bf16", "bfloat16", onnx="BFLOAT16"),
+        Precision("fp16", "fp16", "float16", onnx="FLOAT16", reduced=True),
+        Precision("bf16", "bf16", "bfloat16", onnx="BFLOAT16", reduced=True),
+        Precision(MIXED, "fp16", "", onnx="FLOAT16", reduced=True),
+        Precision(INT8, "int8", "", onnx="INT8", reduced=True),
+        Precision(INT8_DYNAMIC, "int8", "", onnx="INT8", reduced=True),
         Precision("autocast-fp16", "fp16", "float32", "float16"),
         Precision("autocast-bf16", "bf16", "float32", "bfloat16"),
     )
 }
 """Every precision, by name."""
+
+TORCH_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.of_torch}
+"""The precisions in which torch variants are run."""
+REDUCED_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.reduced}
+"""The precisions in which an export can make more graphs."""

@@ -25,7 +25,7 @@ _SIZES: Mapping[int, int] = {
     int(kind): helper.tensor_dtype_to_np_dtype(kind).itemsize
     for kind in (
         *(TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE),
-        *(TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL),
+        *(TensorProto.INT64, TensorProto.INT32, TensorProto.INT8, TensorProto.BOOL),
     )
 }
 """Bytes of an element of a weight, by ONNX's number of its type."""

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.libraries.image_processing import ImageProcessing
+from vconv.convert.reduced.plan import Plan
 
 FOLD_ELEMENTS = 2**20
 """Number of elements of the greatest constant that is folded.
@@ -44,8 +45,7 @@ class PassContext:
         opset: version of ONNX's operator set that was requested for the graph; None if no pass needs it.
         fold_elements: number of elements of the greatest constant that is folded.
         image_processing: the steps that the graph does before the network; None if no pass needs them.
-        narrow: the type in which a graph of reduced precision computes; None if no pass needs it.
-        kept: the names of the nodes that stay in float32 in such a graph.
+        plan: the plan of a graph of reduced precision; None if no pass needs it.
     """
 
     entries: Mapping[str, TensorEntry] = field(default_factory=dict)
@@ -57,8 +57,7 @@ class PassContext:
     opset: int | None = None
     fold_elements: int = FOLD_ELEMENTS
     image_processing: ImageProcessing | None = None
-    narrow: ir.DataType | None = None
-    kept: frozenset[str] = frozenset()
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Compute a graph in float16 or bfloat16, with explicit casts, but for the nodes that stay in float32.
 
+Those are the nodes of the plan, and those of :func:`vconv.convert.reduced.islands.always_wide`.
+
 Case 1: a node that computes: its float inputs and outputs get the narrow type.
 Case 2: a node that stays in float32: its narrow inputs are cast to float32.
 Case 3: a node that only moves data, such as ``Reshape``: it takes the type of what it moves.
@@ -14,18 +16,14 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from vconv.convert.graphs.moves import ONNX_MOVES
+from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
 from vconv.convert.graphs.passes.point_at_weights import DTYPES
+from vconv.convert.reduced.islands import COUNTING, MOVES, NARROW_TYPES, WIDE, always_wide
 
-WIDE = ir.DataType.FLOAT
-NARROW_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-"""The types that a graph can be computed in besides float32, by vconv's name of the precision."""
 _ENDS = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16", WIDE: "float32"}
 """The end of the name of a value that was cast, by its type."""
 _FLOATS = frozenset(_ENDS)
-_MOVES = (ONNX_MOVES - {"Cast"}) | {"Concat"}
-_COUNTING = frozenset({"Shape", "Size"})
 
 
 class _Caster:
@@ -89,16 +87,11 @@ def narrow(model: ir.Model, dtype: ir.DataType, kept: Iterable[str]) -> None:
     graph, stay = model.graph, frozenset(kept)
     casts = _Caster(graph)
     for node in list(graph):
-        if node.op_type in _COUNTING:
+        if node.op_type in COUNTING or node.op_type == "Cast":
             continue
-        inputs = [value for value in node.inputs if value is not None and value.dtype in _FLOATS]
-        if node.op_type == "Cast":
-            _retype(node, node.outputs[0].dtype)
-            continue
-        if node.op_type in _MOVES and inputs:
-            moved = {value.dtype for value in inputs}
-            wanted = moved.pop() if len(moved) == 1 and WIDE not in moved else WIDE
-            wanted = dtype if wanted is not WIDE and wanted == dtype else WIDE
+        if node.op_type in MOVES:
+            moved = {value.dtype for value in node.inputs if value is not None and value.dtype in _FLOATS}
+            wanted = dtype if moved == {dtype} else WIDE
         else:
             wanted = WIDE if node.name in stay else dtype
         for place, value in enumerate(node.inputs):
@@ -130,25 +123,28 @@ def _widen_output(graph: ir.Graph, output: ir.Value) -> None:
     graph.outputs[graph.outputs.index(output)] = node.outputs[0]
 
 
+def point_at(value: ir.Value, entry: TensorEntry) -> None:
+    """Let a weight of a graph be a tensor of another weights file, of the same shape."""
+    dtype = DTYPES[entry.dtype]
+    value.const_value = ir.ExternalTensor(
+        entry.path.name,
+        entry.offset,
+        entry.nbytes,
+        dtype,
+        shape=ir.Shape(entry.shape),
+        name=value.name or "",
+        base_dir=str(entry.path.parent),
+    )
+    value.type = ir.TensorType(dtype)
+
+
 def _run(model: ir.Model, context: PassContext) -> bool:
-    assert context.narrow is not None
+    assert context.plan is not None
+    dtype = NARROW_TYPES[context.plan.precision]
     for name, value in model.graph.initializers.items():
-        entry = context.entries.get(name)
-        tensor = value.const_value
-        if entry is None or not isinstance(tensor, ir.ExternalTensor):
-            continue
-        stored = DTYPES[entry.dtype]
-        value.const_value = ir.ExternalTensor(
-            tensor.location,
-            entry.offset,
-            entry.nbytes,
-            stored,
-            shape=tensor.shape,
-            name=name,
-            base_dir=tensor.base_dir,
-        )
-        value.type = ir.TensorType(stored)
-    narrow(model, context.narrow, context.kept)
+        if isinstance(value.const_value, ir.ExternalTensor):
+            point_at(value, context.entries[name])
+    narrow(model, dtype, context.plan.kept | always_wide(model, dtype))
     return True
 
 

@@ -26,6 +26,7 @@ DTYPES = {
     "BF16": ir.DataType.BFLOAT16,
     "I64": ir.DataType.INT64,
     "I32": ir.DataType.INT32,
+    "I8": ir.DataType.INT8,
     "BOOL": ir.DataType.BOOL,
 }
 

@@ -16,6 +16,7 @@ from vconv.convert.graphs.passes import (
     narrow,
     optimise,
     point_at_weights,
+    quantise,
     range_as_slice,
     remove_unused,
     resize_as_matmul,
@@ -42,6 +43,7 @@ PASSES: Mapping[str, Pass] = {
         lower_opset.PASS,
         take_images.PASS,
         narrow.PASS,
+        quantise.PASS,
         embed_weights.PASS,
     )
 }
@@ -78,6 +80,10 @@ STATIC = ("fix-batch", *FOR_NPU, "strip-metadata")
 """Passes that then make the graph with a fixed batch, for an NPU."""
 STATIC_RANK3 = ("fix-batch", attention_rank3.PASS.name, *FOR_NPU, "strip-metadata")
 """Passes that make the same graph, with attention over tensors of rank 3."""
+NARROWED = ("narrow", "remove-unused", "strip-metadata")
+"""Passes that make a graph in float16 or bfloat16 of one in float32."""
+QUANTISED = ("quantise", "remove-unused", "strip-metadata")
+"""Passes that make a graph with products of 8-bit whole numbers of one in float32."""
 FROM_IMAGES = ("name-batch", "take-images", "strip-metadata")
 """Passes that then make the graph that takes uint8 images."""
 COMPILED = (*FOR_NPU, "embed-weights")

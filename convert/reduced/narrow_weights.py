@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import PlannedTensor, TensorEntry
 from vconv.convert.weights.checkpoint import values
 from vconv.convert.weights.pieces import WHOLE
 from vconv.errors import WeightsError
-from vconv.types import Array, Say, silent
+from vconv.precisions import MIXED
+from vconv.types import Array
 
-DTYPES = {"fp16": "F16", "bf16": "BF16"}
+DTYPES = {"fp16": "F16", "bf16": "BF16", MIXED: "F16"}
 """safetensors' name of the type, by vconv's name of the precision."""
 
 
@@ -57,33 +56,24 @@ def _chunks(entry: TensorEntry, dtype: str) -> Iterator[bytes]:
 
 
 def planned(
-    entries: Mapping[str, TensorEntry], narrow: Collection[str], precision: str
+    entries: Mapping[str, TensorEntry], wide: Collection[str], precision: str
 ) -> list[PlannedTensor]:
     """Plan a weights file.
 
     Args:
         entries: the tensors of the artifact's weights file, by name.
-        narrow: the names of the tensors that get the narrow type; the others get float32.
+        wide: the names of the tensors that get float32; the others get the narrow type.
         precision: the precision, a key of :data:`DTYPES`.
     """
     return [
-        PlannedTensor(name, dtype, entry.shape, partial(_chunks, entry, dtype))
+        in_float32(entry)
+        if name in wide or entry.dtype in WHOLE
+        else PlannedTensor(name, DTYPES[precision], entry.shape, partial(_chunks, entry, DTYPES[precision]))
         for name, entry in entries.items()
-        for dtype in (_dtype(entry, name in narrow, precision),)
     ]
 
 
-def _dtype(entry: TensorEntry, narrow: bool, precision: str) -> str:
-    if entry.dtype in WHOLE:
-        return entry.dtype
-    return DTYPES[precision] if narrow else "F32"
-
-
-def laid_out(path: Path, tensors: Iterable[PlannedTensor]) -> dict[str, TensorEntry]:
-    """Return where :func:`write` will put every tensor."""
-    return safetensors_file.laid_out(path, tensors)
-
-
-def write(path: Path, tensors: Iterable[PlannedTensor], say: Say = silent) -> str:
-    """Write the file, one chunk in memory at a time; return its SHA-256."""
-    return safetensors_file.write(path, tensors, say)
+def in_float32(entry: TensorEntry) -> PlannedTensor:
+    """Plan a tensor in float32; whole numbers stay as they are."""
+    dtype = entry.dtype if entry.dtype in WHOLE else "F32"
+    return PlannedTensor(entry.name, dtype, entry.shape, partial(_chunks, entry, dtype))

@@ -1,0 +1,77 @@
+"""The nodes of a graph that stay in float32, whatever the plan says.
+
+Case 1: a node that does not depend on the images, such as the resampling of a position embedding: it costs
+        nothing, and its result is rounded once.
+Case 2: a LayerNorm that is spelled out: its square overflows in float16, and its epsilon is less than the
+        least float16.
+Case 3: an operator that has no form in the narrow type in the opset of the graph, such as a convolution in
+        bfloat16 before opset 22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import onnx_ir as ir
+from onnx import defs
+
+from vconv.convert.graphs.layer_norms import normalisations
+from vconv.convert.graphs.moves import ONNX_MOVES, readers
+from vconv.precisions import MIXED
+
+WIDE = ir.DataType.FLOAT
+NARROW_TYPES = {
+    "fp16": ir.DataType.FLOAT16,
+    "bf16": ir.DataType.BFLOAT16,
+    MIXED: ir.DataType.FLOAT16,
+}
+"""The narrow type of a graph, by vconv's name of its precision."""
+MOVES = (ONNX_MOVES - {"Cast"}) | {"Concat"}
+"""Operators that take the type of what they move."""
+COUNTING = frozenset({"Shape", "Size"})
+"""Operators whose result does not depend on values."""
+
+
+def always_wide(model: ir.Model, dtype: ir.DataType) -> set[str]:
+    """Return the names of the nodes that stay in float32 in every graph of a narrow type."""
+    found = {node.name for norm in normalisations(model) for node in norm.nodes}
+    found |= {node.name for node in _independent(model)}
+    opset = model.opset_imports[""]
+    found |= {node.name for node in model.graph if not _takes(node, dtype, opset)}
+    return {name for name in found if name}
+
+
+def wide_weights(model: ir.Model, dtype: ir.DataType, kept: Collection[str]) -> set[str]:
+    """Return the names of the weights that a node in float32 reads, as they are or moved.
+
+    Args:
+        model: the graph in float32.
+        dtype: the narrow type.
+        kept: the names of the nodes that a plan keeps in float32.
+    """
+    stay = always_wide(model, dtype) | {*kept}
+    return {
+        name
+        for name, value in model.graph.initializers.items()
+        if any(node.name in stay for node in readers(value))
+    }
+
+
+def _independent(model: ir.Model) -> Iterator[ir.Node]:
+    """Yield the nodes that compute with numbers, and not with the images."""
+    depends = set(model.graph.inputs)
+    for node in model.graph:
+        if node.op_type not in COUNTING and not depends.isdisjoint(filter(None, node.inputs)):
+            depends.update(node.outputs)
+        elif node.op_type not in MOVES | COUNTING:
+            yield node
+
+
+def _takes(node: ir.Node, dtype: ir.DataType, opset: int) -> bool:
+    """Return whether an operator of an opset takes a type as its first input."""
+    schema = defs.get_schema(node.op_type, opset)
+    if not schema.inputs:
+        return True
+    formal = schema.inputs[0].type_str
+    allowed = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
+    return f"tensor({dtype.name.lower()})" in allowed.get(formal, [formal])
