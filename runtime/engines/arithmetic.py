@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vconv.errors import EngineError, UnavailableError
-from vconv.precisions import FP32, PRECISIONS
+from vconv.precisions import FP32, INT8, INT8_DYNAMIC, PRECISIONS
 from vconv.runtime.engines.table import Engine, find_engine
 from vconv.types import CHANNELS, INPUT, Array, Arrays
 
 if TYPE_CHECKING:
+    from onnx import NodeProto
+
     from vconv.runtime.devices.base import Device, Settings
 
 MATMUL, CONVOLUTION = "matmul", "convolution"
@@ -48,6 +50,7 @@ KEPT: Mapping[str, Kept] = {
     "tf32": Kept(10),
     "fp16": Kept(10, small=False),
     "bf16": Kept(7),
+    "int8": Kept(7, small=False),
 }
 """Arithmetic -> what it keeps. The most precise arithmetic comes first."""
 
@@ -61,6 +64,10 @@ _ONE, _PART, _SMALL = 0, 1, 2
 _SHARE, _SMALL_EXPONENT, _SCALE = 5, 13, 10
 """Exponents of two: of the addend's weight, of each factor of the small number, and of the second weights,
 which scale the remaining difference into every type's range."""
+_STEP = 7
+"""Exponent of two of a step of an 8-bit whole number in the probe."""
+_TORCH_TYPES = {"FLOAT16": "float16", "BFLOAT16": "bfloat16"}
+"""ONNX's name of a narrow type -> torch's."""
 _FORMAT = (17, 8)
 """ONNX opset and IR version of the probe: the ones that the oldest runtime, CANN's, takes."""
 _FORMATS = {"BFLOAT16": (22, 10)}
@@ -143,7 +150,8 @@ def graph(precision: str) -> bytes:
             expected=f"one of {', '.join(name for name, one in PRECISIONS.items() if one.onnx)}",
             fix="use a variant in one of those",
         )
-    kind = TensorProto.DataType.Value(row.onnx)
+    whole = row.onnx == "INT8"
+    kind = TensorProto.DataType.Value("FLOAT" if whole else row.onnx)
     first, second = weights()
     named = {
         "first": first,
@@ -151,10 +159,20 @@ def graph(precision: str) -> bytes:
         "first_kernels": first.T.reshape(_MIDDLE, CHANNELS, *SIZE),
         "second_kernels": second.T.reshape(_COLUMNS, _MIDDLE, 1, 1),
     }
+    if whole:
+        del named["second"]
+        named |= {"step": np.array(2.0**-_STEP), "second_scales": np.full(_COLUMNS, 2.0**_SCALE)}
+    dtype = _TORCH_TYPES.get(row.onnx, "float32")
     initializers = [
-        helper.make_tensor(name, kind, value.shape, _encoded(value, row.dtype), raw=True)
+        helper.make_tensor(name, kind, value.shape, _encoded(value, dtype), raw=True)
         for name, value in named.items()
     ]
+    if whole:
+        signs = (second / 2.0**_SCALE).astype(np.int8)
+        initializers += [
+            numpy_helper.from_array(signs, "second"),
+            numpy_helper.from_array(np.array(0, np.uint8), "zero"),
+        ]
     for name, shape in (("flat", (_BATCH, _INNER)), (CONVOLUTION + "_shape", (_BATCH, _COLUMNS))):
         initializers.append(numpy_helper.from_array(np.array(shape, np.int64), name))
     node = helper.make_node
@@ -163,7 +181,7 @@ def graph(precision: str) -> bytes:
         node("Reshape", ["images", "flat"], ["rows"]),
         node("MatMul", ["rows", "first"], ["m1"]),
         node("Relu", ["m1"], ["m2"]),
-        node("MatMul", ["m2", "second"], ["m3"]),
+        *_second_product(precision),
         node("Cast", ["m3"], [MATMUL], to=TensorProto.FLOAT),
         node("Conv", ["images", "first_kernels"], ["c1"]),
         node("Relu", ["c1"], ["c2"]),
@@ -184,6 +202,32 @@ def graph(precision: str) -> bytes:
     opset, ir_version = _FORMATS.get(row.onnx, _FORMAT)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     return bytes(model.SerializeToString())
+
+
+def _second_product(precision: str) -> list[NodeProto]:
+    """Return the nodes that multiply ``m2`` by the second weights and give ``m3``.
+
+    In whole numbers, a step of what is multiplied is 2^-7, or about as much, so that 7 bits of it are kept.
+    """
+    from onnx import TensorProto, helper
+
+    node = helper.make_node
+    if precision == INT8:
+        return [
+            node("QuantizeLinear", ["m2", "step", "zero"], ["q2"]),
+            node("DequantizeLinear", ["q2", "step", "zero"], ["d2"]),
+            node("DequantizeLinear", ["second", "second_scales"], ["dequantised"], axis=1),
+            node("MatMul", ["d2", "dequantised"], ["m3"]),
+        ]
+    if precision == INT8_DYNAMIC:
+        return [
+            node("DynamicQuantizeLinear", ["m2"], ["q2", "step_of_run", "zero_of_run"]),
+            node("MatMulInteger", ["q2", "second", "zero_of_run"], ["sums"]),
+            node("Cast", ["sums"], ["wide"], to=TensorProto.FLOAT),
+            node("Mul", ["second_scales", "step_of_run"], ["scales"]),
+            node("Mul", ["wide", "scales"], ["m3"]),
+        ]
+    return [node("MatMul", ["m2", "second"], ["m3"])]
 
 
 def _encoded(values: Array, dtype: str) -> bytes:

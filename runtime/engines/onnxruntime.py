@@ -157,6 +157,28 @@ def _placed(output: Any) -> Placed:
     return Placed(_TYPES.get(dtype, dtype), output.device_name())
 
 
+def piece_of_session(
+    model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, plain: bool = False
+) -> RunPiece:
+    """Load a piece of a graph: see :meth:`vconv.runtime.engines.base.GraphSession.piece`.
+
+    Args:
+        model: see there.
+        folder: see there.
+        names: see there.
+        device: see there.
+        plain: see :func:`onnxruntime_session`.
+    """
+    place, wanted = linked_weights.resolved(model, folder), list(names)
+    session = onnxruntime_session(model.SerializeToString(), device, PIECE, weights_folder=place, plain=plain)
+
+    def run(given: Arrays) -> dict[str, Array]:
+        with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, PIECE):
+            return dict(zip(wanted, session.run(wanted, dict(given)), strict=True))
+
+    return run
+
+
 class OnnxRuntimeSession(GraphSession):
     """A graph in ONNX Runtime.
 
@@ -186,14 +208,7 @@ class OnnxRuntimeSession(GraphSession):
         cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
     ) -> RunPiece:
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
-        place, wanted = linked_weights.resolved(model, folder), list(names)
-        session = onnxruntime_session(model.SerializeToString(), device, PIECE, weights_folder=place)
-
-        def run(given: Arrays) -> dict[str, Array]:
-            with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, PIECE):
-                return dict(zip(wanted, session.run(wanted, dict(given)), strict=True))
-
-        return run
+        return piece_of_session(model, folder, names, device)
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from vconv.runtime.engines import linked_weights
 from vconv.runtime.engines.base import PIECE, GraphSession, Placed, RunPiece, refusals, unavailable
 from vconv.types import Array, Arrays
 
-_HINTS = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16"}
+_HINTS = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16", "INT8": "f32"}
 """ONNX's name of a type -> OpenVINO's. A probe finds the arithmetic that OpenVINO then really uses."""
 
 

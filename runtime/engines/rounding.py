@@ -7,10 +7,21 @@ accelerator gives that accumulates in float32, but for the order of its sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import onnx
+import onnxruntime
 from onnx import NodeProto, TensorProto, helper
+
+from vconv.errors import UnavailableError
+from vconv.precisions import PRECISIONS
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines import linked_weights
+from vconv.runtime.engines.base import RunPiece
+from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession, onnxruntime_session, piece_of_session
+from vconv.runtime.engines.runnable import read_graph
+from vconv.runtime.engines.table import ENGINES
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -22,7 +33,8 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
         model: a graph; it stays unchanged. Its weights may be in a file.
 
     Returns:
-        The new graph, with the same references to its weights and the same inputs and outputs.
+        The new graph, with the same references to its weights and the same inputs and outputs, those of a
+        narrow type in float32.
     """
     inferred = onnx.shape_inference.infer_shapes(model)
     kinds = {
@@ -40,9 +52,9 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
             tensor.name = stored[tensor.name]
     for node in model.graph.node:
         made.graph.node.extend(_rewritten(node, kinds))
-    outputs = {value.name for value in model.graph.output if kinds[value.name] in NARROW}
-    if outputs:
-        raise ValueError(f"outputs in a narrow type: {', '.join(sorted(outputs))}")
+    for value in (*made.graph.input, *made.graph.output):
+        if value.type.tensor_type.elem_type in NARROW:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
     return made
 
 
@@ -79,3 +91,46 @@ def _rewritten(node: NodeProto, kinds: dict[str, int]) -> Iterator[NodeProto]:
 
 def _cast(taken: str, given: str, kind: int) -> NodeProto:
     return helper.make_node("Cast", [taken], [given], name=f"{given}_cast", to=kind)
+
+
+class RoundingSession(OnnxRuntimeSession):
+    """A graph in float16 or bfloat16 on a CPU, whose arithmetic is simulated: see :func:`rounded`.
+
+    The arguments are those of :class:`vconv.runtime.engines.onnxruntime.OnnxRuntimeSession`.
+    """
+
+    engine = "simulated-rounding"
+
+    @classmethod
+    def lack(cls, device: Device) -> str:
+        """See :meth:`vconv.runtime.engines.base.FileSession.lack`."""
+        return "" if device.kind == "cpu" else "the simulation of rounding runs on a CPU"
+
+    @classmethod
+    def arithmetic(cls, device: Device, precision: str) -> str:
+        """See :meth:`vconv.runtime.engines.base.FileSession.arithmetic`."""
+        row, rounds = PRECISIONS.get(precision), ENGINES[cls.engine].rounds
+        if row is None or row.onnx not in rounds:
+            raise UnavailableError(
+                f"{cls.engine} does not simulate {precision}",
+                got=precision,
+                expected=f"a graph of {' or '.join(sorted(rounds))}",
+                fix="use another engine",
+            )
+        return super().arithmetic(device, precision)
+
+    @classmethod
+    def piece(
+        cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
+    ) -> RunPiece:
+        """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
+        return piece_of_session(rounded(model), folder, names, device, plain=True)
+
+    def load(self, graph: Path) -> onnxruntime.InferenceSession:
+        """Load the rewritten graph. Optimisations would remove what rounds."""
+        model = read_graph(graph)
+        place = linked_weights.resolved(model, graph.parent)
+        serialised = rounded(model).SerializeToString()
+        return onnxruntime_session(
+            serialised, self.device, self.path.name, weights_folder=place, plain=True
+        )

@@ -50,6 +50,9 @@ class Engine:
         of_cann: whether it comes with CANN, which must then be set up in the shell.
         purpose: its purpose; the doctor prints it if the engine is not installed.
         says: returns details about its imported package, which the doctor prints.
+        timed: whether its latency says anything; a simulation's does not.
+        rounds: ONNX's names of the types that it computes in by simulation: it computes in float32, and
+            rounds what each operator gives.
         domains: ONNX's names of the operator sets that it runs; a graph with any other is refused.
     """
 
@@ -64,6 +67,8 @@ class Engine:
     of_cann: bool = False
     purpose: str = ""
     says: Callable[[Any], Sequence[str]] | None = None
+    timed: bool = True
+    rounds: frozenset[str] = frozenset()
     domains: frozenset[str] = frozenset({"", "ai.onnx"})
 
     @property
@@ -151,6 +156,14 @@ ENGINES: Mapping[str, Engine] = {
             needed=True,
             built_on="numpy",
             says=lambda package: package.get_available_providers(),
+        ),
+        Engine(
+            name="simulated-rounding",
+            runs=Runs.GRAPHS,
+            home=f"{_HERE}.rounding:RoundingSession",
+            package="onnxruntime",
+            timed=False,
+            rounds=frozenset({"FLOAT16", "BFLOAT16"}),
         ),
         Engine(
             name="openvino",
