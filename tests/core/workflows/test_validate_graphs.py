@@ -526,6 +526,20 @@ def test_wrong_exporters_are_refused(sourced: Sourced, tmp_path: Path, names: li
         vconv.compare([sourced(DINOV2).folder], exporters=names, reports=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [["--exporters", "vconv,nothing"], ["--exporters", "vconv", "--exporters", "nothing"]],
+    ids=("commas", "repeated"),
+)
+def test_exporters_are_separated_by_commas_or_repeated(
+    sourced: Sourced, tmp_path: Path, given: list[str]
+) -> None:
+    arguments = ["compare", str(sourced(DINOV2).folder), *given, "--reports", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "unknown exporter | got 'nothing'" in done.output
+
+
 def test_exporters_of_several_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--exporters compares one model"):
         vconv.compare(["a", "b"], exporters="all", reports=tmp_path)
