@@ -12,8 +12,8 @@ from vconv.convert.exporters.base import Exporter, ExporterError, Job
 
 PROGRAM = "bin/optimum-cli"
 HOW = (
-    "make one with `python -m venv FOLDER` and `FOLDER/bin/pip install 'optimum-onnx[onnxruntime]' pillow`, and "
-    "name it as --exporters optimum=FOLDER"
+    "make one with `python -m venv FOLDER` and `FOLDER/bin/pip install 'optimum-onnx[onnxruntime]' pillow`, "
+    "and name it as --exporters optimum=FOLDER"
 )
 """The remedy for an environment without it."""
 TASK, CLASSES_TASK = "feature-extraction", "image-classification"
