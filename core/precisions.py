@@ -28,7 +28,8 @@ class Precision:
     Args:
         name: the name, as in the name of a variant.
         limits: the precision whose limits apply.
-        dtype: torch's name for the type of a torch variant's weights; empty if only graphs have this precision.
+        dtype: torch's name for the type of a torch variant's weights; empty if only graphs have this
+            precision.
         autocast: torch's name for the type in which autocast computes; empty without autocast.
         onnx: ONNX's name for the narrowest type in which a graph computes; empty if only torch runs this
             precision.
@@ -67,6 +68,12 @@ PRECISIONS: Mapping[str, Precision] = {
     )
 }
 """Every precision, by name."""
+
+
+def limits_of(name: str) -> str:
+    """Return the precision whose limits apply to one, by its name."""
+    return PRECISIONS[name].limits if name in PRECISIONS else name
+
 
 TORCH_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.of_torch}
 """The precisions in which torch variants are run."""

@@ -95,6 +95,11 @@ GRAPHS = tuple(variant for variant in VARIANTS if variant.engine != "torch")
 """The variants that are graphs."""
 
 
+def reduced_name(graph: VariantSpec, precision: str) -> str:
+    """Return the name of the variant that is a graph in another precision: ``onnx-fp16-npu``."""
+    return graph.name.replace(graph.precision, precision)
+
+
 class Status(StrEnum):
     """The result of a check, a variant or a whole validation."""
 

@@ -20,6 +20,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.memory import reset_peak_memory, resident_memory
 from vconv.runtime.engines.arithmetic import UNKNOWN, arithmetic_of
 from vconv.runtime.engines.base import Session, in_batches
+from vconv.runtime.engines.table import find_engine
 from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated
@@ -79,6 +80,11 @@ class Candidate:
     unjudged: str = ""
     any_size: bool = False
     explained: tuple[Explanation, ...] = ()
+
+    @property
+    def timed(self) -> bool:
+        """Whether its latency says anything: that of a simulation does not."""
+        return not self.device.simulated and find_engine(self.engine).timed
 
     @property
     def pair(self) -> Pair:
@@ -156,7 +162,7 @@ def run(
                 counts = outcome.judgement.fallbacks
                 if warning := sentences.left_to_cpu(candidate, candidate.device.name, counts):
                     say(f"warning: {warning}")
-                if plan and session and not candidate.device.simulated:
+                if plan and session and candidate.timed:
                     images = candidate.reference.pixel_values
                     runners[len(outcomes)] = Runner(session, candidate.device, images)
                     closing.push(one.pop_all())
@@ -174,7 +180,7 @@ def run(
 def _begun(candidate: Candidate, measurer: PeakMeasurer | None) -> Outcome:
     """Measure a variant's memory in a separate process, if there is one."""
     outcome = Outcome(candidate, None, Status.INCOMPLETE)
-    if measurer and not candidate.device.simulated:
+    if measurer and candidate.timed:
         return replace(outcome, memory=isolated(measurer.measure(candidate.subject)))
     return outcome
 
@@ -239,7 +245,7 @@ def _opened(candidate: Candidate) -> tuple[Session, Costs]:
         session.close()
         raise
     # The latency of a simulated device says nothing about the real one.
-    return session, Costs() if candidate.device.simulated else Costs(load_ms, first_ms)
+    return session, Costs(load_ms, first_ms) if candidate.timed else Costs()
 
 
 def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:

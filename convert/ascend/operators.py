@@ -58,3 +58,7 @@ AVOIDED = frozenset({"If", "Loop", "Scan", "Range"})
 
 SUPPORTED = frozenset(ALIASES.get(name, name) for name in LISTED) - AVOIDED
 """Operators that a graph for NPUs may use."""
+
+QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+"""ONNX's operators around a quantised product. The list has operators of Huawei's own in their place."""
+UNVERIFIED = "whether ATC takes them is unverified"

@@ -20,14 +20,14 @@ DTYPES = {"fp16": "F16", "bf16": "BF16", MIXED: "F16"}
 
 def _float16(block: Array) -> bytes:
     with np.errstate(over="ignore"):  # what becomes infinite is refused
-        return block.astype("<f2").tobytes()
+        return bytes(block.astype("<f2").tobytes())
 
 
 def _bfloat16(block: Array) -> bytes:
     """Round to the nearest, ties to even, as torch does."""
     bits = np.ascontiguousarray(block, "<f4").view("<u4")
     rounded = bits + 0x7FFF + ((bits >> 16) & 1)
-    return (rounded >> 16).astype("<u2").tobytes()
+    return bytes((rounded >> 16).astype("<u2").tobytes())
 
 
 _CONVERSIONS = {"F16": _float16, "BF16": _bfloat16}
@@ -55,9 +55,7 @@ def _chunks(entry: TensorEntry, dtype: str) -> Iterator[bytes]:
         yield made
 
 
-def planned(
-    entries: Mapping[str, TensorEntry], wide: Collection[str], precision: str
-) -> list[PlannedTensor]:
+def planned(entries: Mapping[str, TensorEntry], wide: Collection[str], precision: str) -> list[PlannedTensor]:
     """Plan a weights file.
 
     Args:

@@ -99,7 +99,7 @@ def _costs(model: ir.Model) -> Iterator[tuple[str, int]]:
         elif node.op_type == "ConvTranspose":
             yield node.name, math.prod(taken) * math.prod(held[1:])
         else:
-            turned = node.op_type == "Gemm" and node.attributes.get_int("transA", 0)
+            turned = node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 1
             yield node.name, math.prod(made) * taken[-2 if turned else -1]
 
 

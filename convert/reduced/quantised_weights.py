@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -22,14 +22,13 @@ GREATEST = 127
 """The greatest magnitude of a quantised weight. Without -128, the numbers are symmetric."""
 
 
-def smoothed(product: WeightProduct, entry: TensorEntry, plan: Plan) -> Array:
-    """Return the weight of a product, float32 (inputs, outputs), multiplied by its smoothing."""
+def smoothed(product: WeightProduct, entry: TensorEntry, smoothing: Array | None) -> Array:
+    """Return the weight of a product, float32 (inputs, outputs), each row multiplied by its smoothing."""
     columns = entry.shape[1]
     run = run_of(entry, product.start * columns, product.rows * columns)
     held = np.frombuffer(b"".join(run.chunks()), np.uint8)
     weight = values(held.tobytes(), entry.dtype).reshape(product.rows, columns)
     weight = weight.T if product.transposed else weight
-    smoothing = plan.quantised[product.weight].smoothing
     return weight if smoothing is None else weight * smoothing[:, None]
 
 
@@ -40,12 +39,12 @@ def scales(weight: Array) -> Array:
 
 
 def _whole(product: WeightProduct, entry: TensorEntry, plan: Plan) -> Iterator[bytes]:
-    weight = smoothed(product, entry, plan)
+    weight = smoothed(product, entry, plan.quantised[product.weight].smoothing)
     yield np.rint(weight / scales(weight)).clip(-GREATEST, GREATEST).astype(np.int8).tobytes()
 
 
 def _scales(product: WeightProduct, entry: TensorEntry, plan: Plan) -> Iterator[bytes]:
-    yield scales(smoothed(product, entry, plan)).tobytes()
+    yield scales(smoothed(product, entry, plan.quantised[product.weight].smoothing)).tobytes()
 
 
 def _inverse(smoothing: Array) -> Iterator[bytes]:
@@ -53,7 +52,7 @@ def _inverse(smoothing: Array) -> Iterator[bytes]:
 
 
 def planned(
-    entries: Mapping[str, TensorEntry], products: list[WeightProduct], plan: Plan
+    entries: Mapping[str, TensorEntry], products: Sequence[WeightProduct], plan: Plan, both: bool = False
 ) -> list[PlannedTensor]:
     """Plan a weights file: the quantised weights, and the others in float32.
 
@@ -61,8 +60,9 @@ def planned(
         entries: the tensors of the artifact's weights file, by name.
         products: the products of a graph with weights.
         plan: the plan of the graph.
+        both: whether the file also has what is quantised in float32.
     """
-    made, taken = [], set()
+    made, taken, given = [], set(), set()
     for product in products:
         how = plan.quantised.get(product.weight)
         if how is None or product.weight in taken:
@@ -77,9 +77,10 @@ def planned(
             PlannedTensor(name + WHOLE, "I8", (inputs, outputs), partial(_whole, product, entry, plan))
         )
         made.append(PlannedTensor(name + SCALE, "F32", (outputs,), partial(_scales, product, entry, plan)))
-        if how.smoothing is not None:
+        if how.smoothing is not None and product.given.name not in given:
+            given.add(product.given.name)
             chunks = partial(_inverse, how.smoothing)
             made.append(PlannedTensor(name + SMOOTHING, "F32", (inputs,), chunks))
     left = {one.stored for one in products if one.weight not in plan.quantised}
-    replaced = {one.stored for one in products} - left
+    replaced = set() if both else {one.stored for one in products} - left
     return made + [in_float32(entry) for name, entry in entries.items() if name not in replaced]

@@ -40,6 +40,7 @@ from vconv.cli.options import (
     weights,
     whole_numbers,
 )
+from vconv.cli.reduced_options import reduced_precision
 from vconv.streams import printing
 
 
@@ -105,6 +106,7 @@ def info(path: str, as_json: bool, ledger: bool) -> None:
 @OFFLINE
 @converting
 @offline_model
+@reduced_precision
 @JSON
 def export(as_json: bool, golden: str, gears: str | None, **options: Any) -> None:
     """Export a system as an artifact.

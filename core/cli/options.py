@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vconv.cli.completion import one_of
-from vconv.precisions import AUTO, FP32, PRECISIONS
+from vconv.precisions import AUTO, FP32, TORCH_PRECISIONS
 from vconv.runtime.devices.table import ALL, KINDS
 from vconv.runtime.engines.table import graph_engines, usual_engine
 from vconv.runtime.engines.torch_kinds import TORCH_KINDS, TorchName
@@ -118,9 +118,9 @@ PRECISION = click.option(
     show_default=True,
     metavar="NAMES",
     callback=lambda context, option, value: names(value),
-    shell_complete=one_of((AUTO, *PRECISIONS)),
-    help=f"Precisions of the torch variants, separated by commas: {', '.join(PRECISIONS)}. {AUTO} is {FP32} "
-    "on a CPU, and every precision that a GPU or NPU has.",
+    shell_complete=one_of((AUTO, *TORCH_PRECISIONS)),
+    help=f"Precisions of the torch variants, separated by commas: {', '.join(TORCH_PRECISIONS)}. {AUTO} is "
+    f"{FP32} on a CPU, and every precision that a GPU or NPU has.",
 )
 CAPTURE = click.option(
     "--capture",

@@ -10,7 +10,7 @@ from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
-from vconv.precisions import FP32, PRECISIONS, Precision
+from vconv.precisions import FP32, PRECISIONS, Precision, limits_of
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import Session
 from vconv.runtime.engines.table import Runs, graph_engines, runs, usual_engine
@@ -50,7 +50,6 @@ def candidates(
         return OpenRequest(str(artifact), record.variant, engine, precision, device.name, hf32=hf32, **more)
 
     found = []
-    graphs = (usual_engine(),) if engines is None else engines
     for record in artifact.manifest.variants:
         if runs(record.engine) is Runs.MODELS:
             found += [
@@ -86,16 +85,31 @@ def candidates(
                     str(artifact),
                     record.variant,
                     engine,
-                    record.precision,
+                    limits_of(record.precision),
                     device,
                     reference,
                     partial(open_variant, artifact, record, device, engine),
                     subject(record, engine, record.precision),
                     any_size=record.contract.sides is not None,
                 )
-                for engine in (graphs if record.engine in graph_engines() else (record.engine,))
+                for engine in _engines(record, device, engines)
             ]
     return found
+
+
+def _engines(record: VariantRecord, device: Device, engines: Sequence[str] | None) -> Sequence[str]:
+    """Return the engines that run a file: those that are asked for, or the usual one.
+
+    On a CPU, a graph in float16 or bfloat16 is also run by the engine that simulates it: the usual engine
+    computes such a graph in float32, or not at all.
+    """
+    if record.engine not in graph_engines():
+        return (record.engine,)
+    if engines is not None:
+        return engines
+    reduced = PRECISIONS[record.precision].onnx
+    simulated = [engine.name for engine in graph_engines().values() if reduced in engine.rounds]
+    return (usual_engine(), *(simulated if device.kind == "cpu" else ()))
 
 
 def originals(

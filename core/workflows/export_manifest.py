@@ -16,10 +16,13 @@ from vconv.artifact.records import (
     FileRecord,
     GoldenRecord,
     GraphRecord,
+    LossesRecord,
     OfflineRecord,
     OriginalRecord,
     PatchRecord,
     PositionsRecord,
+    RangeRecord,
+    ReductionRecord,
     SizedGoldenRecord,
     SourceRecord,
     SystemRecord,
@@ -41,10 +44,11 @@ from vconv.convert.sources.base import Source
 from vconv.convert.sources.positions import librarys_resampling
 from vconv.convert.weights import ledger
 from vconv.hashes import sha256_of
-from vconv.types import FROM_IMAGES, INPUT, VARIANTS, WEIGHTS_FILE
+from vconv.types import FROM_IMAGES, GRAPHS, INPUT, VARIANTS, WEIGHTS_FILE, reduced_name
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference, sized_file
 from vconv.validators.checks.graphs import declared
 from vconv.validators.checks.inspected_graph import InspectedGraph
+from vconv.workflows.reduced import Reduced
 
 FLOAT32 = "float32"
 """The type of every input and output of a torch model."""
@@ -67,6 +71,7 @@ class Exported:
         authors: the weights for the authors' code; None without them.
         compiled: the graph of ONNX that the offline model is compiled from; None if it is not compiled from
             one.
+        reduced: the reduced precisions of the artifact.
     """
 
     folder: Path
@@ -80,6 +85,7 @@ class Exported:
     order: CompileOrder | None
     authors: AuthorsRecord | None
     compiled: CompiledGraph | None
+    reduced: tuple[Reduced, ...] = ()
 
 
 def assemble(done: Exported, without_weights: bool, aipp: Mode | None = None) -> Manifest:
@@ -108,6 +114,12 @@ def assemble(done: Exported, without_weights: bool, aipp: Mode | None = None) ->
             else None,
         )
         for variant in (*VARIANTS, *([FROM_IMAGES] if FROM_IMAGES.path in inspected else []))
+    ]
+    variants += [
+        _reduced(done, one, graph, applied)
+        for one in done.reduced
+        for graph in inspected.values()
+        if graph.name in one.passes
     ]
     if done.order:
         variants.append(_offline(done.order, done.compiled, done.size, conversion, inspected))
@@ -243,7 +255,7 @@ def _offline(
     conversion: Conversion,
     graphs: Mapping[str, InspectedGraph],
 ) -> VariantRecord:
-    static = next(graph for graph in graphs.values() if graph.batch)
+    static = next(graph for graph in graphs.values() if graph.batch and graph.name == graph.path.name)
     source = graphs[order.source]
     return VariantRecord(
         variant=order.variant,
@@ -270,6 +282,38 @@ def _offline(
             gears=order.gears,
             gears_size=order.gears_size,
             command=order.command(size, static.batch or 1),
+        ),
+    )
+
+
+def _reduced(done: Exported, one: Reduced, graph: InspectedGraph, patches: tuple[str, ...]) -> VariantRecord:
+    plan, lost = one.plan, one.losses
+    plain = next(variant for variant in GRAPHS if variant.path == graph.path.name)
+    net, any_size = done.conversion.network, graph.any_size
+    return VariantRecord(
+        variant=reduced_name(plain, plan.precision),
+        engine=plain.engine,
+        path=graph.name,
+        weights=f"{plan.precision}/{WEIGHTS_FILE}",
+        precision=plan.precision,
+        patches=patches,
+        contract=_contract(graph, net, done.size, any_size),
+        graph=_graph(graph, (*done.conversion.passes[graph.path.name], *one.passes[graph.name])),
+        reduction=ReductionRecord(
+            kept=tuple(sorted(plan.kept)),
+            quantised={
+                name: RangeRecord(least=how.activation.least, greatest=how.activation.greatest)
+                if how.activation
+                else None
+                for name, how in sorted(plan.quantised.items())
+            },
+            images=one.images if lost else 0,
+            made_up=one.made_up and lost is not None,
+            share=one.share,
+            max_drop=one.max_drop,
+            losses=LossesRecord(cosine=lost.cosine, neighbours=lost.neighbours, top1=lost.top1)
+            if lost
+            else None,
         ),
     )
 

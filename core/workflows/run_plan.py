@@ -17,7 +17,7 @@ from vconv.runtime.devices.table import ALL, find_device, find_devices
 from vconv.runtime.doctor import diagnosis
 from vconv.runtime.engines.base import remedy
 from vconv.runtime.engines.capture import lack
-from vconv.runtime.engines.table import graph_engines, usual_engine
+from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.timing.clocks import DEFAULT, FULL, QUICK, TimingPlan
 from vconv.types import Say
 from vconv.validators.report import saving
@@ -161,7 +161,7 @@ class RunPlan:
                 found.artifact,
                 device,
                 found.reference,
-                self.engines or (usual_engine(),),
+                self.engines,
                 precisions,
                 self.patches,
                 captures,

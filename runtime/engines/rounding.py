@@ -131,6 +131,4 @@ class RoundingSession(OnnxRuntimeSession):
         model = read_graph(graph)
         place = linked_weights.resolved(model, graph.parent)
         serialised = rounded(model).SerializeToString()
-        return onnxruntime_session(
-            serialised, self.device, self.path.name, weights_folder=place, plain=True
-        )
+        return onnxruntime_session(serialised, self.device, self.path.name, weights_folder=place, plain=True)

@@ -235,6 +235,12 @@ def _for_npu(subject: InspectedGraph) -> Wrong | None:
     return Wrong(f"operators that CANN does not list: {', '.join(unsupported)}") if unsupported else None
 
 
+def _unverified(subject: InspectedGraph) -> str:
+    """Return why a graph may have operators that are not listed: it is quantised, and no list has those."""
+    unlisted = subject.operators.keys() - cann.SUPPORTED
+    return cann.UNVERIFIED if unlisted <= cann.QUANTISING else ""
+
+
 def _no_traces(subject: InspectedGraph) -> Wrong | None:
     model, graph = subject.model, subject.model.graph
     if (model.producer_name, graph.name) != ("vconv", "vconv"):
@@ -310,7 +316,10 @@ RULES: Mapping[str, GraphRule] = {
         _all_used, "every constant is used, so that engines load it silently", spares=_unused_by_right
     ),
     "NPU operators": GraphRule(
-        _for_npu, "CANN supports its operators, opset and IR version", static_only=True
+        _for_npu,
+        "CANN supports its operators, opset and IR version",
+        static_only=True,
+        spares=_unverified,
     ),
     "any size": GraphRule(
         _at_any_size, "no operator of it depends on how an engine resamples or counts", any_size_only=True

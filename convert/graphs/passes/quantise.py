@@ -10,6 +10,8 @@ Case 4: any other node, and any other weight: it stays in float32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -44,14 +46,17 @@ class _Writer:
         if how.activation is None:
             self._replace_whole(product, given)
             return
-        kept = self._once(given, "dequantised", lambda: self._dequantised(product, given, how.activation))
+        span = how.activation
+        kept = self._once(given, "dequantised", lambda: self._dequantised(product, given, span))
         product.node.replace_input_with(0, kept[0])
         product.node.replace_input_with(1, self._weight(product))
 
-    def _once(self, value: ir.Value, what: str, make: object) -> tuple[ir.Value, ...]:
+    def _once(
+        self, value: ir.Value, what: str, make: Callable[[], tuple[ir.Value, ...]]
+    ) -> tuple[ir.Value, ...]:
         key = value.name or "", what
         if key not in self._made:
-            self._made[key] = make()  # type: ignore[operator]
+            self._made[key] = make()
         return self._made[key]
 
     def _external(self, name: str, entry: TensorEntry) -> ir.Value:
@@ -67,12 +72,20 @@ class _Writer:
 
     def _constant(self, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
         tensor = ir.tensor(array, dtype, name=name)
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=tensor.shape, const_value=tensor)
+        value = ir.Value(
+            name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor
+        )
         self._graph.register_initializer(value)
         return value
 
     def _node(
-        self, before: ir.Node, operator: str, inputs: list[ir.Value], name: str, *types: ir.TensorType, **more: int
+        self,
+        before: ir.Node,
+        operator: str,
+        inputs: list[ir.Value],
+        name: str,
+        *types: ir.TensorType,
+        **more: int,
     ) -> tuple[ir.Value, ...]:
         node = ir.node(operator, inputs, more, num_outputs=len(types), name=name)
         for place, (value, kind) in enumerate(zip(node.outputs, types, strict=True)):
@@ -85,13 +98,12 @@ class _Writer:
         if how.smoothing is None:
             return product.given
         name = f"{product.given.name}_smoothed"
-        factors = self._stored(product.weight + SMOOTHING)
-        (smoothed,) = self._once(
-            product.given,
-            "smoothed",
-            lambda: self._node(product.node, "Mul", [product.given, factors], name, ir.TensorType(WIDE)),
-        )
-        return smoothed
+
+        def make() -> tuple[ir.Value, ...]:
+            factors = self._stored(product.weight + SMOOTHING)
+            return self._node(product.node, "Mul", [product.given, factors], name, ir.TensorType(WIDE))
+
+        return self._once(product.given, "smoothed", make)[0]
 
     def _dequantised(self, product: WeightProduct, given: ir.Value, span: Range) -> tuple[ir.Value, ...]:
         name = given.name or ""
