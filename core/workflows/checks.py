@@ -30,6 +30,7 @@ from vconv.validators.checks.integrity import (
     verify_variants,
 )
 from vconv.validators.checks.preprocessing import RecordedInputs, verify_preprocessing
+from vconv.validators.checks.reduced import check_reduced
 from vconv.validators.faults import classes
 from vconv.workflows import authors_weights
 from vconv.workflows.image_graph import check_image_graphs
@@ -103,6 +104,7 @@ def check_artifact(
             if bounds.status is Status.PASSED:
                 graph = graphs[record.path] = _opened(artifact, record)
                 checks += [*check_graph(graph), check_contract(graph, record.contract)]
+                checks += check_reduced(artifact, record, graph)
     checks += check_compiled(artifact)
     checks += check_claims(Evidence(artifact, graphs))
     source, missing = original()

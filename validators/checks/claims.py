@@ -158,9 +158,25 @@ def _precision(evidence: Evidence) -> str:
             if record.engine == "torch":
                 yield _differs(f"the precision of {record.variant}", record.precision, named(stored))
         for record, graph in evidence.inspected():
-            yield _differs(f"the precision of {record.variant}", record.precision, named(_types(graph)))
+            if record.reduction is None:
+                yield _differs(f"the precision of {record.variant}", record.precision, named(_types(graph)))
+            else:
+                yield _reduced_precision(record, graph)
 
     return _first(findings())
+
+
+def _reduced_precision(record: VariantRecord, graph: InspectedGraph) -> str:
+    """Compare the precision of a graph in reduced precision with the narrowest type in it."""
+    values = (
+        *graph.model.graph.initializers.values(),
+        *(one for node in graph.model.graph for one in node.outputs),
+    )
+    types = {value.dtype.name for value in values if value.dtype is not None}
+    found = next((name for name in ("INT8", "FLOAT16", "BFLOAT16") if name in types), "FLOAT")
+    precision = PRECISIONS.get(record.precision)
+    wanted = precision.onnx if precision else record.precision
+    return _differs(f"the narrowest type of {record.variant}", wanted, found)
 
 
 def _types(graph: InspectedGraph) -> set[str]:

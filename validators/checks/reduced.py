@@ -1,0 +1,231 @@
+"""Checks of a graph in reduced precision: its weights, its types, its ranges and its scales.
+
+Everything is computed here anew from the artifact's weights in float32 and from the manifest, with NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from vconv.artifact.artifact import Artifact
+from vconv.artifact.records import RangeRecord, ReductionRecord, VariantRecord
+from vconv.convert.files.safetensors_file import TensorEntry, read_header
+from vconv.convert.graphs.constants import single
+from vconv.convert.graphs.nodes import of_type, producer
+from vconv.convert.reduced.islands import COUNTING, MOVES, NARROW_TYPES, always_wide
+from vconv.convert.reduced.products import WeightProduct, weight_products
+from vconv.convert.reduced.quantised_weights import SCALE, SMOOTHING, WHOLE
+from vconv.types import Array, Check, Status
+from vconv.validators.checks.inspected_graph import InspectedGraph
+
+_LEVELS, _GREATEST = 255, 127
+"""The steps of an unsigned 8-bit number, and the greatest magnitude of a signed one."""
+_ROUNDING = 1e-5
+"""What float32 arithmetic may add to a quotient, as a part of it."""
+_NARROW = {"F16": np.float16}
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    what: str
+    fault: str
+
+
+def check_reduced(artifact: Artifact, record: VariantRecord, graph: InspectedGraph) -> list[Check]:
+    """Check a graph in reduced precision against the weights in float32 and its record in the manifest."""
+    reduction = record.reduction
+    if reduction is None or record.weights is None:
+        return []
+    subject = _Subject(artifact, record, reduction, graph)
+    found = []
+    for name, (wrong, meaning) in _RULES.items():
+        one = next(wrong(subject), None)
+        title = f"{record.path}: {name}"
+        if one is None:
+            found.append(Check(title, Status.PASSED, meaning))
+        else:
+            found.append(Check(title, Status.FAILED, one.what, one.fault))
+    return found
+
+
+@dataclass(frozen=True)
+class _Subject:
+    artifact: Artifact
+    record: VariantRecord
+    reduction: ReductionRecord
+    graph: InspectedGraph
+
+    @property
+    def plain(self) -> ir.Model:
+        """The graph in float32 that it was made of."""
+        return ir.load(self.artifact.folder / self.graph.path.name)
+
+    @property
+    def entries(self) -> Mapping[str, TensorEntry]:
+        """The tensors of its weights file."""
+        assert self.record.weights
+        return read_header(self.artifact.folder / self.record.weights)
+
+
+def _values(entry: TensorEntry) -> Array:
+    """Return a tensor in float64, or as whole numbers."""
+    raw = b"".join(entry.chunks())
+    if entry.dtype == "BF16":
+        wide = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+        return wide.astype(np.float64).reshape(entry.shape)
+    kind = {"F32": "<f4", "F16": "<f2", "I8": "i1", "I64": "<i8", "I32": "<i4", "BOOL": "?"}[entry.dtype]
+    held = np.frombuffer(raw, kind).reshape(entry.shape)
+    return held.astype(np.float64) if held.dtype.kind == "f" else held
+
+
+def _wrong_weights(subject: _Subject) -> Iterator[_Wrong]:
+    """Compare every weight that is not quantised with the one in float32, rounded to its type."""
+    plain, entries = subject.artifact.entries, subject.entries
+    quantised = {name for name in entries if name.endswith((WHOLE, SCALE, SMOOTHING))}
+    replaced = _replaced(subject)
+    missing = plain.keys() - entries.keys() - replaced
+    extra = entries.keys() - plain.keys() - quantised
+    if missing or extra:
+        names = sorted(missing) or sorted(extra)
+        yield _Wrong(f"{names[0]} is {'missing' if missing else 'not in the artifact'}", "weights")
+    for name in entries.keys() & plain.keys():
+        wanted, found = _values(plain[name]), _values(entries[name])
+        if entries[name].dtype == "BF16":
+            right = np.abs(found - wanted) <= np.abs(wanted) * 2.0**-8
+        elif entries[name].dtype in _NARROW:
+            right = found == wanted.astype(_NARROW[entries[name].dtype])
+        else:
+            right = found == wanted
+        if not np.all(right):
+            yield _Wrong(
+                f"{int((~right).sum())} elements of {name} are not those in float32, rounded",
+                subject.graph.fault_of(name),
+            )
+
+
+def _replaced(subject: _Subject) -> set[str]:
+    names = subject.reduction.quantised
+    return {one.stored for one in weight_products(subject.plain) if one.weight in names}
+
+
+def _wrong_types(subject: _Subject) -> Iterator[_Wrong]:
+    """Compare the type in which each node computes with the plan."""
+    dtype = NARROW_TYPES.get(subject.record.precision)
+    if dtype is None:
+        return
+    plain = subject.plain
+    stay = always_wide(plain, dtype) | {*subject.reduction.kept}
+    added = {node.name for node in subject.graph.model.graph} - {node.name for node in plain.graph}
+    for node in subject.graph.model.graph:
+        if node.op_type in MOVES | COUNTING or node.name in added:
+            continue
+        wanted = ir.DataType.FLOAT if node.name in stay else dtype
+        types = {value.dtype for value in node.outputs if value.dtype in (ir.DataType.FLOAT, dtype)}
+        if types - {wanted}:
+            yield _Wrong(f"{node.name} does not compute in {wanted}, as the manifest says", "manifest")
+
+
+def _wrong_ranges(subject: _Subject) -> Iterator[_Wrong]:
+    """Compare the scale and the zero point of each quantised activation with the range in the manifest."""
+    ranges, found = subject.reduction.quantised, set()
+    for node in of_type(subject.graph.model, "MatMul"):
+        weight = producer(node.inputs[1], "DequantizeLinear")
+        activation = producer(node.inputs[0], "DequantizeLinear")
+        if weight is None or activation is None or weight.inputs[0] is None:
+            continue
+        name = (weight.inputs[0].name or "").removesuffix(WHOLE)
+        found.add(name)
+        yield from _wrong_range(name, ranges.get(name), activation)
+        if weight.attributes.get_int("axis", 1) != 1:
+            yield _Wrong(f"the scales of {name} are not those of its outputs", "scale")
+    dynamic = {
+        (node.inputs[1].name or "").removesuffix(WHOLE)
+        for node in of_type(subject.graph.model, "MatMulInteger")
+        if node.inputs[1] is not None
+    }
+    differing = (found | dynamic) ^ ranges.keys()
+    if differing:
+        yield _Wrong(f"{min(differing)} is quantised in one of the graph and the manifest alone", "manifest")
+
+
+def _wrong_range(name: str, span: RangeRecord | None, node: ir.Node) -> Iterator[_Wrong]:
+    if span is None:
+        yield _Wrong(f"the manifest has no range for {name}", "manifest")
+        return
+    quantiser = producer(node.inputs[0], "QuantizeLinear")
+    places = [one.inputs[place] for one in (node, quantiser) if one is not None for place in (1, 2)]
+    held = [single(value) for value in places]
+    if len(held) != 4 or any(one is None for one in held):
+        yield _Wrong(f"the input of {name} is not quantised by constants", "graph")
+        return
+    scale, zero, *same = (float(one.item()) for one in held if one is not None)
+    if [scale, zero] != same:
+        yield _Wrong(f"the input of {name} is quantised and dequantised in two ways", "zero point")
+    wanted = float(np.float32((span.greatest - span.least) / _LEVELS)) or 1.0
+    point = float(np.clip(np.rint(-span.least / wanted), 0, _LEVELS))
+    if abs(zero - point) > 0:
+        yield _Wrong(
+            f"the zero point of the input of {name} is {zero:.0f}, its range needs {point:.0f}", "zero point"
+        )
+    if scale < wanted * (1 - _ROUNDING):
+        yield _Wrong(
+            f"the input of {name} is cut off at {(_LEVELS - zero) * scale:.4g}, its range goes to "
+            f"{span.greatest:.4g}",
+            "saturation",
+        )
+    if scale > wanted * (1 + _ROUNDING):
+        yield _Wrong(
+            f"the scale of the input of {name} is {scale:.4g}, its range needs {wanted:.4g}", "scale"
+        )
+
+
+def _wrong_scales(subject: _Subject) -> Iterator[_Wrong]:
+    """Compare each quantised weight with the one in float32, and its scales with its greatest magnitudes."""
+    entries = subject.entries
+    smoothing: dict[str, Array] = {}
+    for product in weight_products(subject.plain):
+        given = product.given.name or ""
+        if product.weight not in subject.reduction.quantised or product.weight + WHOLE not in entries:
+            continue
+        if product.weight + SMOOTHING in entries:
+            smoothing[given] = _values(entries[product.weight + SMOOTHING])
+        weight = _weight(product, subject.artifact.entries[product.stored])
+        if given in smoothing:
+            weight = weight / smoothing[given][:, None]
+        yield from _wrong_scale(
+            product.weight, weight, *(_values(entries[product.weight + end]) for end in (WHOLE, SCALE))
+        )
+
+
+def _weight(product: WeightProduct, entry: TensorEntry) -> Array:
+    """Return the weight of a product, (inputs, outputs), in float64."""
+    rows = _values(entry)[product.start : product.start + product.rows]
+    return rows.T if product.transposed else rows
+
+
+def _wrong_scale(name: str, weight: Array, whole: Array, scales: Array) -> Iterator[_Wrong]:
+    if whole.shape != weight.shape or scales.shape != weight.shape[1:]:
+        yield _Wrong(f"{name} is quantised as {list(whole.shape)}, with {list(scales.shape)} scales", "scale")
+        return
+    wanted = np.abs(weight).max(axis=0) / _GREATEST
+    wanted = np.where(wanted > 0, wanted, 1)
+    differing = int((np.abs(scales - wanted) > _ROUNDING * wanted).sum())
+    if differing:
+        same = np.allclose(scales, scales[0], rtol=_ROUNDING, atol=0) and len(scales) > 1
+        what = "one scale for all outputs" if same else f"another scale for {differing} outputs"
+        yield _Wrong(f"{name} has {what}, expected the greatest magnitude of each, over 127", "scale")
+    elif np.any(np.abs(whole * scales - weight) > scales * (0.5 + 127 * _ROUNDING)):
+        yield _Wrong(f"{name} is not the weight in float32, rounded to its scales", "weights")
+
+
+_RULES = {
+    "reduced weights": (_wrong_weights, "every weight is the one in float32, rounded to its type"),
+    "types": (_wrong_types, "every node computes in the type that the plan has for it"),
+    "ranges": (_wrong_ranges, "scales and zero points are those of the ranges in the manifest"),
+    "scales": (_wrong_scales, "every quantised weight has its own scale for each output"),
+}
+"""By rule: a function that yields what is wrong, and the text of the check if nothing is."""
