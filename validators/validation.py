@@ -264,7 +264,9 @@ def _accuracy(outcome: Outcome, session: Session, looks: Looks) -> Outcome:
         again = partial(in_batches, session.run, batch=batches[0])
         # It has failed, even if the search for the cause fails.
         with contextlib.suppress(EngineError):
-            explanations = diagnose(FailedVariant(again, runs[0], reference, verdicts, limit))
+            explanations = diagnose(
+                FailedVariant(again, runs[0], reference, verdicts, limit, candidate.precision)
+            )
     first = {name: array[:1] for name, array in runs[0].items()}
     others = reference.elsewhere if candidate.any_size else ()
     sizes = tuple(at_other_sizes.judged_at(others, session, limit or UNLIMITED))

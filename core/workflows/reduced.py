@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 from PIL import Image
 
+from vconv.convert.ascend.atc import KEEP_DTYPE_FILE
 from vconv.convert.files import safetensors_file
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.graphs.inferred_types import typed
@@ -145,6 +146,8 @@ def write_reduced(
     Raises:
         WeightsError: a weight is too large for the narrow type.
     """
+    if calibration.made_up and not {*precisions} <= {"fp16", "bf16"}:
+        say("plans are made on made-up images: --calibration takes photographs")
     planner = _Planner(folder, calibration, batch, max_drop, device, say)
     return [planner.written(name) for name in precisions]
 
@@ -173,8 +176,17 @@ class _Planner:
         # CANN lists no operator that finds a range while it runs.
         graphs = [_DYNAMIC] if precision == INT8_DYNAMIC else list(self._models)
         made = writing.write(self._folder, graphs, plan, self._say)
+        if precision == MIXED:
+            self._write_kept(plan)
         images, made_up = len(self._images), self._made_up
         return Reduced(plan, made, self._share(plan), lost, images, made_up, self._max_drop)
+
+    def _write_kept(self, plan: Plan) -> None:
+        """Write the list of nodes that ATC must keep in float32 if it compiles the graph in float32."""
+        name = next(graph.path for graph in GRAPHS if graph.for_npu)
+        stay = always_wide(self._models[name], NARROW_TYPES[MIXED]) | plan.kept
+        lines = [node.name for node in self._models[name].graph if node.name in stay]
+        (self._folder / MIXED / KEEP_DTYPE_FILE).write_text("".join(f"{line}\n" for line in lines))
 
     def whole(self, precision: str) -> tuple[Plan, None]:
         """Plan a graph in a narrow type, without a choice."""

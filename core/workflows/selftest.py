@@ -53,6 +53,9 @@ have: one with RoPE, and one with a position embedding that is resampled with an
 OUTPUTS = {"dinov3-vits16": "cls,feature_map:1,raw_feature_map:1,attention:1"}
 """Systems of which a miniature with outputs of single blocks is tested too, on the faults that only these can
 have, with the outputs."""
+REDUCED = {"dinov3-vits16": ("fp16", "int8")}
+"""Systems of which a miniature in reduced precision is tested too, on the faults that only such graphs can
+have, with the precisions."""
 _FIRST_IMAGE = 1000
 """The seed of the first image of the clean runs; an export does not use this seed by default."""
 
@@ -80,7 +83,12 @@ class TestedArtifact:
     def name(self) -> str:
         """The name of its system, and what its graphs have more than those of others."""
         more = ", any size" * self.any_size + ", outputs of blocks" * bool(self.artifact.manifest.meanings)
-        return self.artifact.name + more
+        return self.artifact.name + more + ", reduced precision" * self.reduced
+
+    @property
+    def reduced(self) -> bool:
+        """Whether it has graphs in reduced precision."""
+        return any(record.reduction for record in self.artifact.manifest.variants)
 
     def faults(self, given: bool) -> list[Fault]:
         """List the faults to inject: into a miniature of a particular kind, only those of that kind.
@@ -89,8 +97,10 @@ class TestedArtifact:
             given: whether a user gave the artifact; then all of them.
         """
         of_blocks = bool(self.artifact.manifest.meanings)
-        if given or not (self.any_size or of_blocks):
+        if given or not (self.any_size or of_blocks or self.reduced):
             return list(FAULTS)
+        if self.reduced:
+            return [fault for fault in FAULTS if fault.of_reduced]
         return [fault for fault in FAULTS if (fault.any_size if self.any_size else fault.of_blocks)]
 
 
@@ -143,6 +153,7 @@ def selftest(
     if path is None:
         total += len(ANY_SIZE) * (clean_runs + sum(fault.any_size for fault in FAULTS))
         total += len(OUTPUTS) * (clean_runs + sum(fault.of_blocks for fault in FAULTS))
+        total += len(REDUCED) * (clean_runs + sum(fault.of_reduced for fault in FAULTS))
     meter = ProgressMeter("faults and clean runs", total, say)
     with scratch_folder(say) as scratch:
         given = (
@@ -290,10 +301,11 @@ def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
         *((system, {}) for system in systems.structures().values()),
         *((systems.SYSTEMS[name], {"size": DYNAMIC}) for name in ANY_SIZE),
         *((systems.SYSTEMS[name], {"outputs": outputs}) for name, outputs in OUTPUTS.items()),
+        *((systems.SYSTEMS[name], {"precision": chosen}) for name, chosen in REDUCED.items()),
     ]
     for number, (whole, options) in enumerate(wanted):
         system = miniature(whole)
-        told = "".join(f" with --{option} {value}" for option, value in options.items())
+        told = "".join(f" with --{option} {_value(value)}" for option, value in options.items())
         say(f"{system.name}: exporting a miniature{told}")
         folder, original = scratch / f"{number}", scratch / f"{number}-original"
         export.export(system, _SEED, folder, **options)
@@ -302,6 +314,10 @@ def _miniatures(scratch: Path, say: Say) -> Iterator[TestedArtifact]:
             originals.request(Artifact.open(folder), _SEED, DEFAULT_HUB, True), original, say
         )
         yield _tested(Artifact.open(folder), source)
+
+
+def _value(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else ",".join(value)
 
 
 def _given(

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from vconv.convert.architectures.layer_outputs import FEATURE_MAP, Layer, find_layer
+from vconv.precisions import FP32
 from vconv.types import Array, Arrays, Check, Status
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.accuracy.limits import Limit
@@ -28,6 +29,8 @@ SHIFTED_SHARE = 0.9
 
 LEAST_TOKENS = 8
 """The least number of tokens that show whether a LayerNorm is between two outputs."""
+_NORMED = ("last_hidden_state", "patches")
+"""Outputs with tokens after the final norm."""
 NORM_RESIDUAL = 1e-3
 """The greatest part of an output that a LayerNorm leaves unexplained: epsilon, and rounding to float16."""
 
@@ -42,6 +45,7 @@ class FailedVariant:
         reference: the expected outputs, and the images.
         verdicts: the verdict on each output.
         limit: the limit that each output had to keep.
+        precision: the precision whose limit it is.
     """
 
     run: Callable[[Array], Arrays]
@@ -49,6 +53,7 @@ class FailedVariant:
     reference: Reference
     verdicts: Mapping[str, OutputVerdict]
     limit: Limit
+    precision: str = FP32
 
     @property
     def failed(self) -> list[str]:
@@ -104,7 +109,7 @@ def _swapped_outputs(evidence: FailedVariant) -> str:
 
 
 def _without_norm(evidence: FailedVariant) -> str:
-    """Find an output of a block that is the reference's before the final norm, or after it.
+    """Find an output that is the reference's before the final norm, or after it.
 
     A LayerNorm makes a token's mean 0 and its variance 1, and then scales and shifts each channel. So the
     output with the norm follows from the one without it by one factor and one shift a channel. The contrary
@@ -112,26 +117,38 @@ def _without_norm(evidence: FailedVariant) -> str:
     """
     for name in evidence.failed:
         layer = find_layer(name)
-        if layer is None or layer.kind.cut is None or name not in evidence.actual:
+        if name not in evidence.actual or (layer.kind.cut is None if layer else name not in _NORMED):
             continue
         actual, expected = (
             _tokens(one[name], layer) for one in (evidence.actual, evidence.reference.outputs)
         )
         if actual.shape != expected.shape or not np.isfinite(actual).all():
             continue
-        before, after = (actual, expected) if layer.kind.normed else (expected, actual)
+        normed = layer is None or layer.kind.normed
+        before, after = (actual, expected) if normed else (expected, actual)
         if _is_norm_of(before, after) and not _is_norm_of(after, before):
-            lack = "lacks the final norm" if layer.kind.normed else "has the final norm"
+            lack = "lacks the final norm" if normed else "has the final norm"
             return f"{name} {lack}: it follows from the reference's by a LayerNorm, token by token"
     return ""
 
 
-def _tokens(value: Array, layer: Layer) -> Array:
+def _tokens(value: Array, layer: Layer | None) -> Array:
     """Return an output as float64 tokens (N, D)."""
     wide = value.astype(np.float64)
-    if layer.kind.name.endswith(FEATURE_MAP) and wide.ndim > 2:
+    if layer is not None and layer.kind.name.endswith(FEATURE_MAP) and wide.ndim > 2:
         wide = np.moveaxis(wide, 1, -1)
     return wide.reshape(-1, wide.shape[-1])
+
+
+def _overflowed(evidence: FailedVariant) -> str:
+    """Find Inf or NaN in an output of a graph in reduced precision."""
+    if evidence.precision == FP32:
+        return ""
+    for name in evidence.failed:
+        value = evidence.actual.get(name)
+        if value is not None and not np.isfinite(value).all():
+            return f"{name} has Inf or NaN: a value is too large for {evidence.precision}"
+    return ""
 
 
 def _is_norm_of(before: Array, after: Array) -> bool:
@@ -197,6 +214,7 @@ def _reversed(evidence: FailedVariant) -> str:
 
 
 HYPOTHESES: Mapping[str, Callable[[FailedVariant], str]] = {
+    "overflow": _overflowed,
     "output names": _swapped_outputs,
     "final norm": _without_norm,
     "pooling": _only_pooled,

@@ -13,6 +13,13 @@ from vconv.validators.checks.inspected_graph import InspectedGraph
 
 TOLERANCE = 1e-5
 """Tables in float32 differ by up to 5e-7 from the float64 values; unrounded periods move them by 7e-3."""
+_HALF_STEPS = {
+    ir.DataType.FLOAT: 0.0,
+    ir.DataType.FLOAT16: 2.0**-11,
+    ir.DataType.BFLOAT16: 2.0**-9,
+}
+"""By the type of a table: the greatest rounding of a number of up to 1. It is less than what unrounded
+periods do to a table."""
 PERIOD_TOLERANCE = 1e-6
 """Relative. Periods in float32 differ by up to 1e-7; unrounded ones by 1e-3."""
 _COMPARED_ROWS = 64
@@ -40,16 +47,19 @@ def differing_table(graph: InspectedGraph, periods: NDArray[np.float64]) -> str:
     # The outermost patches have the greatest angles; a few rows keep large images cheap.
     chosen = np.unique(np.linspace(0, rows - 1, _COMPARED_ROWS).astype(int))
     wanted = _columns(periods, *grid)[chosen]
-    found = np.concatenate([table.reshape(rows, -1)[chosen] for table in tables], axis=1)
+    found = np.concatenate([table.reshape(rows, -1)[chosen] for table, _ in tables], axis=1)
+    allowed = TOLERANCE + max(half_step for _, half_step in tables)
     distances = np.abs(found[:, :, None] - wanted[:, None, :]).max(axis=0)
     worst = max(distances.min(axis=0).max(), distances.min(axis=1).max())
-    return "" if worst <= TOLERANCE else f"a difference of {worst:.1e} in the tables of {graph.name}"
+    return "" if worst <= allowed else f"a difference of {worst:.1e} in the tables of {graph.name}"
 
 
 def _differing_constant(graph: InspectedGraph, periods: NDArray[np.float64]) -> str:
     """Return how the constants of as many elements as there are periods differ from all forms of them."""
     found = [
-        table.ravel().astype(np.float64) for table in _constants(graph.model) if table.size == len(periods)
+        table.ravel().astype(np.float64)
+        for table, half_step in _constants(graph.model)
+        if table.size == len(periods) and not half_step
     ]
     forms = (periods, 1 / periods, 2 * np.pi / periods)
     distances = [float(np.abs(one / form - 1).max()) for one in found for form in forms]
@@ -59,20 +69,20 @@ def _differing_constant(graph: InspectedGraph, periods: NDArray[np.float64]) -> 
     return "" if least <= PERIOD_TOLERANCE else f"a difference of {least:.1e} in the periods of {graph.name}"
 
 
-def _constants(model: ir.Model) -> Iterator[Array]:
-    """Yield the float32 constants in a graph file."""
+def _constants(model: ir.Model) -> Iterator[tuple[Array, float]]:
+    """Yield the constants of floating point in a graph file, each with the greatest rounding of its type."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
-        if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.dtype != ir.DataType.FLOAT:
+        if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.dtype not in _HALF_STEPS:
             continue
-        yield tensor.numpy()
+        yield tensor.numpy().astype(np.float32), _HALF_STEPS[tensor.dtype]
 
 
-def _tables(model: ir.Model, rows: int) -> Iterator[Array]:
+def _tables(model: ir.Model, rows: int) -> Iterator[tuple[Array, float]]:
     """Yield the constants of a graph file that have one row for each patch."""
-    for table in _constants(model):
+    for table, half_step in _constants(model):
         if [side for side in table.shape if side > 1][:1] == [rows]:
-            yield table
+            yield table, half_step
 
 
 def _columns(periods: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:

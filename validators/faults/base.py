@@ -31,6 +31,7 @@ class Fault:
         needs: the features of the network that the fault requires.
         of_blocks: whether only an artifact with outputs of single blocks can have the fault.
         any_size: whether only a graph for images of any size can have the fault.
+        of_reduced: whether only a graph in reduced precision can have the fault.
         named_by: the features without which a validation catches the fault, but cannot name it.
     """
 
@@ -42,6 +43,7 @@ class Fault:
     needs: tuple[Capability, ...] = ()
     of_blocks: bool = False
     any_size: bool = False
+    of_reduced: bool = False
     named_by: tuple[Capability, ...] = ()
 
     def expected(self, shop: ArtifactCopy) -> str:

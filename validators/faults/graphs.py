@@ -128,6 +128,25 @@ def _blue_first(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     _before_all(graph, helper.make_node("Gather", [INPUT, order], ["reversed"], "reverse", axis=1))
 
 
+def _final_scale(network: Network) -> str:
+    """Return the key of the scale of the norm after the last block; empty if there is none."""
+    found = [
+        tensor for tensor in network.tensors().values() if tensor.role == "norm" and tensor.block is None
+    ]
+    return network.stored_key(found[0]) if found else ""
+
+
+def _without_final_norm(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
+    """Let the norm after the last block pass on what it is given."""
+    scale = _final_scale(shop.network)
+    node = next(node for node in graph.node if node.op_type == "LayerNormalization" and scale in node.input)
+    names = list(node.input[1:])
+    node.op_type = "Identity"
+    del node.input[1:], node.attribute[:]
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in names]:
+        graph.initializer.remove(tensor)
+
+
 def _another_pooling(shop: ArtifactCopy, graph: onnx.GraphProto) -> None:
     """Pool by the mean of the patches instead of the class token, or the other way round."""
     if shop.network.numbers.pooling == "avg":
@@ -281,6 +300,13 @@ def _no_projection_bias(shop: ArtifactCopy) -> str:
     return _not_in_graph(shop, key) if key else "it has no projection bias"
 
 
+def _no_final_norm(shop: ArtifactCopy) -> str:
+    key = _final_scale(shop.network)
+    return (_not_in_graph(shop, key) if key else "it has no final norm") or _lacking(
+        shop, "last_hidden_state"
+    )
+
+
 def _no_positions(shop: ArtifactCopy) -> str:
     return "" if _key(shop.network, "position") else "it has no position embedding"
 
@@ -314,6 +340,13 @@ FAULTS = (
         in_graph(_one_token_early),
         _no_patches,
         needs=_GRID,
+    ),
+    Fault(
+        "the final norm left out of a graph",
+        "final norm",
+        in_graph(_without_final_norm),
+        _no_final_norm,
+        needs=_ROLES,
     ),
     Fault(
         "two output names swapped in a graph",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vconv.validators.faults import checkpoints, exports, graphs, layers, patches, sizes
+from vconv.validators.faults import checkpoints, exports, graphs, layers, patches, reduced, sizes
 
 FAULTS = (
     *graphs.FAULTS,
@@ -11,5 +11,6 @@ FAULTS = (
     *layers.FAULTS,
     *patches.FAULTS,
     *checkpoints.FAULTS,
+    *reduced.FAULTS,
 )
 """All faults, in the order in which a self-test injects them."""
