@@ -13,7 +13,7 @@ from vconv.convert.sources.base import Source
 from vconv.precisions import FP32, PRECISIONS, Precision
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import Session
-from vconv.runtime.engines.table import Runs, graph_engines, runs, usual_engine
+from vconv.runtime.engines.table import Runs, chosen_engines, graph_engines, is_usual, runs
 from vconv.runtime.engines.torch_kinds import ORIGINAL, TorchName, kinds_in_artifact
 from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.processes.request import OpenRequest
@@ -38,7 +38,8 @@ def candidates(
         artifact: the artifact.
         device: the device that runs the variants.
         reference: the reference that the variants are compared with.
-        engines: the engines that run graphs; None for the usual engine.
+        engines: the engines that run graphs and torch models: see
+            :func:`vconv.runtime.engines.table.chosen_engines`. Empty for no graphs.
         precisions: the precisions in which torch variants are run.
         patches: patches by name to use instead of the table of patches.
         captures: whether torch variants are captured and replayed; they are listed once for each value.
@@ -50,14 +51,14 @@ def candidates(
         return OpenRequest(str(artifact), record.variant, engine, precision, device.name, hf32=hf32, **more)
 
     found = []
-    graphs = (usual_engine(),) if engines is None else engines
+    graphs = () if engines is not None and not engines else chosen_engines(engines, Runs.GRAPHS)
     for record in artifact.manifest.variants:
         if runs(record.engine) is Runs.MODELS:
             found += [
                 Candidate(
                     str(artifact),
                     str(TorchName(kind.name, precision.name, captured)),
-                    record.engine,
+                    engine,
                     precision.limits,
                     device,
                     reference,
@@ -66,17 +67,19 @@ def candidates(
                         artifact,
                         record,
                         device,
+                        engine,
                         precision=precision,
                         patches=patches,
                         captured=captured,
                         kind=kind.name,
                     ),
-                    subject(record, record.engine, precision.name, captured=captured, kind=kind.name),
+                    subject(record, engine, precision.name, captured=captured, kind=kind.name),
                     any_size=record.contract.sides is not None,
                 )
                 for kind in kinds_in_artifact()
                 for precision in precisions
-                for captured in captures
+                for engine in chosen_engines(engines, Runs.MODELS)
+                for captured in (captures if is_usual(engine) else (False,))
             ]
         elif record.contract.preprocessing:
             continue  # it takes other inputs: see vconv.workflows.image_graph

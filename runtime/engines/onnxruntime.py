@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -109,6 +109,8 @@ def onnxruntime_session(
     weights_folder: Path | None = None,
     lean: bool = False,
     plain: bool = False,
+    provider: Provider | None = None,
+    engine: str = "onnxruntime",
 ) -> onnxruntime.InferenceSession:
     """Open a graph in ONNX Runtime.
 
@@ -120,6 +122,8 @@ def onnxruntime_session(
         weights_folder: the folder of a serialised graph's external weights.
         lean: whether to keep narrow weights narrow, in their file, and widen each only while it is used.
         plain: whether to run the nodes as they are, without any optimisation of the graph.
+        provider: the execution provider; by default the usual one of the device.
+        engine: the name of the engine in error messages.
 
     Raises:
         EngineError: ONNX Runtime refuses the graph.
@@ -127,7 +131,10 @@ def onnxruntime_session(
             missing.
     """
     with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, subject):
-        options, provider = _session_options(profile, weights_folder, lean), PROVIDERS[device.kind]
+        options, provider = (
+            _session_options(profile, weights_folder, lean),
+            provider or PROVIDERS[device.kind],
+        )
         if plain:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(
@@ -138,7 +145,7 @@ def onnxruntime_session(
         )
     used = session.get_providers()
     if provider.name not in used:
-        raise unavailable("onnxruntime", f"{', '.join(used)} alone", device)
+        raise unavailable(engine, f"{', '.join(used)} alone", device)
     return session
 
 
@@ -172,13 +179,15 @@ class OnnxRuntimeSession(GraphSession):
     """
 
     engine = "onnxruntime"
+    providers: ClassVar[Mapping[str, Provider]] = PROVIDERS
+    """Kind of device -> provider."""
 
     @classmethod
     def lack(cls, device: Device) -> str:
         """See :meth:`vconv.runtime.engines.base.FileSession.lack`."""
-        if device.kind not in PROVIDERS:
+        if device.kind not in cls.providers:
             return f"vconv knows no execution provider for {device.name}"
-        available, provider = onnxruntime.get_available_providers(), PROVIDERS[device.kind]
+        available, provider = onnxruntime.get_available_providers(), cls.providers[device.kind]
         return "" if provider.name in available else f"no {provider.name}, only {', '.join(available)}"
 
     @classmethod
@@ -187,7 +196,14 @@ class OnnxRuntimeSession(GraphSession):
     ) -> RunPiece:
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
         place, wanted = linked_weights.resolved(model, folder), list(names)
-        session = onnxruntime_session(model.SerializeToString(), device, PIECE, weights_folder=place)
+        session = onnxruntime_session(
+            model.SerializeToString(),
+            device,
+            PIECE,
+            weights_folder=place,
+            provider=cls.providers[device.kind],
+            engine=cls.engine,
+        )
 
         def run(given: Arrays) -> dict[str, Array]:
             with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, PIECE):
@@ -219,12 +235,22 @@ class OnnxRuntimeSession(GraphSession):
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
         """Load the graph."""
-        model, subject, lean = linked_weights.opened(graph), self.path.name, _is_lean(graph)
-        if model is None:
-            return onnxruntime_session(str(graph), self.device, subject, self._profile, lean=lean)
-        place = linked_weights.resolved(model, graph.parent)
-        serialised = model.SerializeToString()
-        return onnxruntime_session(serialised, self.device, subject, self._profile, place, lean)
+        model, lean = linked_weights.opened(graph), _is_lean(graph)
+        place = None if model is None else linked_weights.resolved(model, graph.parent)
+        return onnxruntime_session(
+            str(graph) if model is None else model.SerializeToString(),
+            self.device,
+            self.path.name,
+            self._profile,
+            place,
+            lean,
+            provider=self._provider,
+            engine=self.engine,
+        )
+
+    @property
+    def _provider(self) -> Provider:
+        return self.providers[self.device.kind]
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
         return refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, self.path.name)
@@ -232,7 +258,7 @@ class OnnxRuntimeSession(GraphSession):
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`vconv.runtime.engines.base.Session.bind`."""
         self._check_open()
-        kind, index = PROVIDERS[self.device.kind].memory, self.device.index
+        kind, index = self._provider.memory, self.device.index
         binding = self._session.io_binding()
         with self._refusals():
             images = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(pixel_values), kind, index)
@@ -252,6 +278,6 @@ class OnnxRuntimeSession(GraphSession):
         outputs = dict(zip(self._names, raw, strict=True))
         self.placed = {name: _placed(output) for name, output in outputs.items()}
         if self._profile and self.fallbacks is None:
-            self.fallbacks = self._profile.end(self._session, {PROVIDERS[self.device.kind].name})
+            self.fallbacks = self._profile.end(self._session, {self._provider.name})
         with self._refusals():
             return {name: output.numpy() for name, output in outputs.items()}
