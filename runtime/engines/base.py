@@ -107,6 +107,8 @@ class Session(ABC):
     engine: str
     variant: str = ""
     """The variant's name, if :func:`vconv.load` opened the session."""
+    threads: int | None = None
+    """The number of threads that it computes with on a CPU; None on other devices, and if it is not known."""
     gelu: str = ""
     """How a patched GELU is computed; empty if no GELU of a torch model is patched."""
     sides: tuple[AxisRecord, AxisRecord] | None = None

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from vconv.convert.libraries.widening import GREATEST_WIDENED
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines import linked_weights
+from vconv.runtime.engines import linked_weights, threads
 from vconv.runtime.engines.base import PIECE, GraphSession, Placed, RunPiece, refusals, unavailable
 from vconv.runtime.engines.placement import Profile
 from vconv.types import Array, Arrays
@@ -230,6 +230,8 @@ class OnnxRuntimeSession(GraphSession):
                 undone.callback(self._profile.discard)
             self._session = self.load(path)
             self._closing = undone.pop_all()
+        if device.kind == "cpu":
+            self.threads = threads.of_onnxruntime(self._session.get_session_options().intra_op_num_threads)
         (self._input,) = (given.name for given in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]
 

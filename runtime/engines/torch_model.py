@@ -170,6 +170,7 @@ class TorchSession(Session):
         self.gelu = gelu
         self.names = output_names(network)
         self.device, self.precision = device, precision
+        self.threads = torch.get_num_threads() if device.kind == "cpu" else None
         self._ran: set[tuple[int, ...]] = set()
         with self.refusals(), contextlib.ExitStack() as undone:
             undone.callback(models.discard, model)

@@ -22,7 +22,7 @@ _LATENCY = (
 )
 _COSTS = (
     *("load_ms", "first_ms", "peak_memory_is", "peak_rss_bytes", "peak_rss_growth_bytes"),
-    "peak_device_bytes",
+    *("peak_device_bytes", "threads"),
 )
 _SAMPLES = "samples_ms"
 """Left out of the log, because a hundred samples are not readable; the report has them."""
