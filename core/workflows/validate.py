@@ -287,6 +287,10 @@ def _report(
         speed_up_baseline=baseline,
         machine=MachineLoad.model_validate(run.machine),
         ranking=ranked,
+        winners=tuple(
+            ranking.loadable(one, trial.devices)
+            for one in ranking.winners(ranked, [place.name for place in trial.devices])
+        ),
         variants=rows,
         published=tuple(PublishedRow.model_validate(row) for row in published),
         dataset=agreed.document if agreed else None,

@@ -141,6 +141,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield _machine(report.machine)
     yield from sentences.ranks(report.ranking)
+    yield from sentences.winners(report)
     yield from map(_published, report.published)
     for check in report.checks:
         yield f"{check.status:<10} {check.name}: {check.detail}"
