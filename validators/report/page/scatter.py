@@ -68,7 +68,11 @@ def scatter(
     rising = svg.decades(heights, bottom - 24 * zero, top)
     widths = [point.across for point in points]
     wide = max(widths) > _WIDE * min(widths)
-    running = svg.decades(widths, left, edge) if wide else svg.linear(widths, left, edge, zero=True)
+    running = (
+        svg.decades(widths, left, edge)
+        if wide
+        else svg.linear(widths, left, edge, parts=4 if frame.width < 500 else 8)
+    )
 
     def place(point: Point) -> tuple[float, float]:
         return running(point.across), rising(point.up) if point.up else bottom
