@@ -33,8 +33,8 @@ from vconv.types import Array
 
 Run = Callable[..., Any]
 """Runs a model or a function on tensors."""
-_CHATTY = "torch.utils.cpp_extension"
-"""The logger that warns of every machine without a CUDA runtime."""
+_CHATTY = ("torch.utils.cpp_extension", "torch._inductor.utils")
+"""Loggers that warn of a machine without a CUDA runtime, and of a folder that is removed anyway."""
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {"cpu": {"compile_threads": 1}}
 """Kind of device -> inductor's options. On a CPU, no worker processes are started, which would stay, and
 whose work a clock of the machine's load would take for somebody else's."""
@@ -123,14 +123,14 @@ class CompiledSession(TorchSession):
         """See :meth:`vconv.runtime.engines.base.FileSession.lack`."""
         if device.kind not in _LACKS:
             return f"torch.compile does not compile for {device.name}"
-        with quiet(_CHATTY):
+        with quiet(*_CHATTY):
             return _LACKS[device.kind]()
 
     @classmethod
     def products(cls, device: Device, images: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`TorchSession.products`: compiled as a model is."""
         run = _compiling(functools.partial(super().products, device), device)
-        with quiet(_CHATTY), _anew():
+        with quiet(*_CHATTY), _anew():
             found: tuple[Tensor, Tensor] = run(images, first, second)
         return found
 
@@ -153,7 +153,7 @@ class CompiledSession(TorchSession):
         if shape in self._runs:
             return self._runs[shape](images)
         run = _compiling(self.outputs, self.device)
-        with quiet(_CHATTY), _anew():
+        with quiet(*_CHATTY), _anew():
             made = run(images)
         self._runs[shape] = run
         return made
