@@ -35,9 +35,8 @@ Run = Callable[..., Any]
 """Runs a model or a function on tensors."""
 _CHATTY = ("torch.utils.cpp_extension", "torch._inductor.utils")
 """Loggers that warn of a machine without a CUDA runtime, and of a folder that is removed anyway."""
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {"cpu": {"compile_threads": 1}}
-"""Kind of device -> inductor's options. On a CPU, no worker processes are started, which would stay, and
-whose work a clock of the machine's load would take for somebody else's."""
+_OPTIONS: Mapping[str, Any] = {"compile_threads": 1}
+"""inductor's options: no worker processes. They would stay, and count as other processes' load."""
 
 
 def _on_cpu() -> str:
@@ -80,7 +79,7 @@ def _anew() -> Iterator[None]:
         yield
 
 
-def _compiling(run: Run, device: Device) -> Run:
+def _compiling(run: Run) -> Run:
     """Return a function that compiles at its first call, for one shape of its arguments."""
 
     def forward(*tensors: Tensor) -> Any:
@@ -88,8 +87,7 @@ def _compiling(run: Run, device: Device) -> Run:
 
     # torch keeps what it compiled at a function's code, and gives up after some shapes of one code.
     forward.__code__ = forward.__code__.replace()
-    options = dict(_OPTIONS.get(device.kind, {})) or None
-    compiled: Run = torch.compile(forward, fullgraph=True, dynamic=False, options=options)
+    compiled: Run = torch.compile(forward, fullgraph=True, dynamic=False, options=dict(_OPTIONS))
     return compiled
 
 
@@ -129,7 +127,7 @@ class CompiledSession(TorchSession):
     @classmethod
     def products(cls, device: Device, images: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`TorchSession.products`: compiled as a model is."""
-        run = _compiling(functools.partial(super().products, device), device)
+        run = _compiling(functools.partial(super().products, device))
         with quiet(*_CHATTY), _anew():
             found: tuple[Tensor, Tensor] = run(images, first, second)
         return found
@@ -152,7 +150,7 @@ class CompiledSession(TorchSession):
         shape = tuple(images.shape)
         if shape in self._runs:
             return self._runs[shape](images)
-        run = _compiling(self.outputs, self.device)
+        run = _compiling(self.outputs)
         with quiet(*_CHATTY), _anew():
             made = run(images)
         self._runs[shape] = run
