@@ -18,6 +18,12 @@ def out_option(doc: str | None) -> Path | None:
     return parser.parse_args().out
 
 
+def write_table(page: Path, begin: str, end: str, table: str) -> None:
+    """Write a table into a page of Markdown, between two lines that mark its place."""
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(f"{before}{begin}\n\n{table}\n{end}{rest.partition(end)[2]}")
+
+
 def finish(result: dict[str, Any], passed: bool, out: Path | None) -> None:
     """Write the result, with the environment, and exit 1 if the target was missed."""
     if out:

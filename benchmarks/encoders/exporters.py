@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +23,8 @@ from encoders import NO, OPTIMUM, TIMM, TRANSFORMERS, UNSUPPORTED, VCONV, YES
 from encoders.shallow import shallow
 from vconv.artifact.artifact import Artifact
 from vconv.catalog.systems import SYSTEMS, System, find
+from vconv.convert.exporters import optimum
+from vconv.convert.exporters.base import ExporterError
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import VconvError
@@ -41,11 +41,6 @@ from vconv.workflows.originals import SAMPLE_IMAGES
 
 LIMIT = STRICT["fp32", "fp32"]
 WEIGHTS = "synthetic:0"
-_UNKNOWN = (
-    r"custom or unsupported architecture|does not recognize this architecture|[Uu]nrecognized model"
-    r"|model type .* is not supported|not supported yet"
-)
-"""Words by which optimum-cli, or the transformers under it, says that it does not know a model."""
 
 
 class UnsupportedError(Exception):
@@ -219,16 +214,13 @@ def by_optimum(case: Case) -> dict[str, Any]:
     """Export with ``optimum-cli``, in a separate virtual environment."""
     assert case.optimum is not None
     target = case.scratch / "exported"
-    task = "image-classification" if case.system.classes else "feature-extraction"
-    command = [str(case.optimum / "bin" / "optimum-cli"), "export", "onnx", "--model", str(case.folder)]
-    command += ["--task", task, "--no-post-process", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    graphs = sorted(target.glob("*.onnx"))
-    if not graphs:
-        if said := re.search(_UNKNOWN, done.stderr):
-            raise UnsupportedError(said[0])
-        return {"status": NO, "why": last_line(done.stderr)}
-    return compared(case, graphs[0])
+    try:
+        graph = optimum.run(case.optimum, case.folder, target, classes=bool(case.system.classes))
+    except optimum.UnknownModelError as error:
+        raise UnsupportedError(error.got) from error
+    except ExporterError as error:
+        return {"status": NO, "why": error.got}
+    return compared(case, graph)
 
 
 def last_line(text: str) -> str:

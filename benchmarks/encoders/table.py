@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from record import write_table
+
 from encoders import NAMES, NO, UNSUPPORTED, YES
 from vconv.catalog.systems import SYSTEMS
 
@@ -88,5 +90,4 @@ def _reason(cell: Cell) -> str:
 
 def write(page: Path, document: Mapping[str, Any]) -> None:
     """Write the tables into a page, between its two marks."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{text(document)}\n{END}{rest.partition(END)[2]}")
+    write_table(page, BEGIN, END, text(document))

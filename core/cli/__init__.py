@@ -35,6 +35,7 @@ from vconv.cli.options import (
     device,
     images,
     measuring,
+    names,
     offline_model,
     weights,
     whole_numbers,
@@ -227,10 +228,11 @@ def reference(as_json: bool, **options: Any) -> None:
     "--exporters",
     type=TEXT,
     multiple=True,
-    metavar="NAME",
+    metavar="NAMES",
+    callback=lambda context, option, given: [name for text in given for name in names(text)],
     help="Compare exporters: PATH is the name of a system, or a folder with a checkpoint. all, or vconv, "
-    "torch-dynamo, torch-script, transformers, timm, optimum=FOLDER with a virtual environment. May be "
-    "repeated.",
+    "torch-dynamo, torch-script, transformers, timm, optimum=FOLDER with a virtual environment; "
+    "separated by commas, or repeated.",
 )
 @click.option(
     "--periods",

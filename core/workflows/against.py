@@ -19,6 +19,8 @@ from vconv.convert.sources.names import find_system
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import Request, open_source
 from vconv.errors import InputError
+from vconv.runtime.engines.adapted import on_whole_levels
+from vconv.runtime.inputs.preprocessing import normalisation
 from vconv.types import MANIFEST_FILE, Say
 from vconv.validators.accuracy.golden import Reference, run_reference
 from vconv.validators.foreign.readings import Reading, readings, wanted
@@ -34,12 +36,14 @@ class Judge:
         reference: the reference, with everything that outputs are compared with.
         readings: what an output may be.
         images: what each image is.
+        whole: whether their grey levels were rounded, for graphs that take whole numbers.
     """
 
     source: Source
     reference: Reference
     readings: Mapping[str, Reading]
     images: tuple[str, ...]
+    whole: bool = False
 
     @property
     def network(self) -> Network:
@@ -98,33 +102,43 @@ class Against:
     seed: int
     scratch: Path
     say: Say
-    _judges: dict[tuple[int, int] | None, Judge] = field(default_factory=dict)
+    _judges: dict[tuple[tuple[int, int] | None, bool], Judge] = field(default_factory=dict)
 
-    def at(self, size: tuple[int, int] | None) -> Judge:
+    def at(self, size: tuple[int, int] | None, whole: bool = False) -> Judge:
         """Return the reference for images of (height, width); None for the size that is asked for.
+
+        A processor that rescales before it resizes makes grey levels that are no whole numbers. A graph that
+        takes whole numbers never gets those, so that its reference must not either.
+
+        Args:
+            size: (height, width), or None.
+            whole: whether the grey levels of the images are rounded.
 
         Raises:
             InputError: the network takes no images of this size.
             WeightsError: the original cannot be used.
         """
-        if size not in self._judges:
-            judge = self._made(size)
-            self._judges[size] = self._judges[judge.source.image_size] = judge
-        return self._judges[size]
+        if (size, whole) not in self._judges:
+            judge = self._made(size, whole)
+            self._judges[size, whole] = self._judges[judge.source.image_size, whole] = judge
+        return self._judges[size, whole]
 
-    def _made(self, size: tuple[int, int] | None) -> Judge:
+    def _made(self, size: tuple[int, int] | None, whole: bool) -> Judge:
         place = Path(tempfile.mkdtemp(prefix="original-", dir=self.scratch))
         asked = self.request if size is None else replace(self.request, size=SizeRequest(size, False))
         source = open_source(asked, place, self.say)
         made = source.image_size
-        if made in self._judges:
-            return self._judges[made]
+        if (made, whole) in self._judges:
+            return self._judges[made, whole]
         pixel_values, images = originals.sample(source.folder, self.photographs, self.seed, made)
-        self.say(f"running the reference in fp32 and float64, on images of {made[0]}x{made[1]}")
+        if whole:
+            pixel_values = on_whole_levels(pixel_values, *normalisation(source.folder))
+        rounded = ", their grey levels rounded" if whole else ""
+        self.say(f"running the reference in fp32 and float64, on images of {made[0]}x{made[1]}{rounded}")
         network = source.network
         wider = source if network.observed else replace(source, outputs=wanted(network))
         reference = run_reference(wider, pixel_values)
-        return Judge(source, reference, readings(network, reference.outputs), images)
+        return Judge(source, reference, readings(network, reference.outputs), images, whole)
 
     @property
     def synthetic(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,6 @@ from vconv.workflows.run_plan import RunPlan
 
 ALL = "all"
 _MODULE = "vconv.workflows.exporter_child"
-_KIB = 1024
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class _Exported:
         graph: the graph; None if it gave none.
         reason: why it gave none.
         seconds: the time of its process.
-        peak_rss_bytes: the greatest memory of its process.
+        peak_rss_bytes: the greatest memory of its process, or of one that it started; 0 if it did not say.
     """
 
     exporter: str
@@ -127,22 +125,21 @@ def _run(
             env=dict(child.environment()),
         )
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            process.wait()
         except BaseException:
             process.kill()
             process.wait()
             raise
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds, peak = time.perf_counter() - start, usage.ru_maxrss * _KIB
+        seconds = time.perf_counter() - start
         answer = request.with_suffix(".result")
         if not answer.exists():
             log.seek(0)
             if exporter == VCONV and process.returncode > 0:
                 raise Bug(f"in the process of vconv's own export:\n{log.read()}")
-            return _Exported(exporter, None, child.ended(process.returncode, log.read()), seconds, peak)
+            return _Exported(exporter, None, child.ended(process.returncode, log.read()), seconds, 0)
     found = json.loads(answer.read_text())
     graph = Path(found["graph"]) if "graph" in found else None
-    return _Exported(exporter, graph, found.get("reason", ""), seconds, peak)
+    return _Exported(exporter, graph, found.get("reason", ""), seconds, found["peak_rss_bytes"])
 
 
 def _row(exported: _Exported, graph: ForeignGraph | None, reason: str) -> ExportRow:

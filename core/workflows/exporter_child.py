@@ -13,6 +13,7 @@ from vconv.convert.exporters.table import EXPORTERS
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.errors import VconvError
+from vconv.runtime.devices.memory import peak_of_tree
 
 VCONV = "vconv"
 """The name of vconv's own exporter."""
@@ -65,4 +66,5 @@ def _by_vconv(folder: str, target: Path, periods: str | None) -> Path:
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     found = main(json.loads(place.read_text()))
+    found["peak_rss_bytes"] = peak_of_tree()
     place.with_suffix(".result").write_text(json.dumps(found))

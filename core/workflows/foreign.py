@@ -14,7 +14,7 @@ from vconv.hashes import sha256_of
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.adapted import AdaptedSession
+from vconv.runtime.engines.adapted import AdaptedSession, takes_whole_numbers
 from vconv.runtime.engines.base import FileSession, in_batches, unavailable
 from vconv.runtime.engines.table import Runs, chosen_engines, find_engine, usual_engine
 from vconv.runtime.inputs.preprocessing import normalisation
@@ -97,6 +97,7 @@ class ForeignGraph:
             layout=made.given.layout,
             dtype=made.given.dtype,
             levels=made.given.levels,
+            rounded=self.judge.whole,
             size=made.size,
             batch=made.batch,
             outputs=tuple(ReadOutputRow.model_validate(one) for one in made.outputs),
@@ -128,7 +129,7 @@ def understood(path: Path, name: str, against: Against, npu: bool) -> ForeignGra
     file, stated = open_file(path), read_statement(path)
     image = file.image_input
     size = declared_size(image, stated.layout or declared_layout(image))
-    judge = against.at(size)
+    judge = against.at(size, whole=takes_whole_numbers(image.dtype))
     ways = ways_to_take(image, *normalisation(judge.source.folder), stated)
     against.say(f"{name}: what it takes, and what its outputs are")
     with _opened(file, find_device("cpu"), usual_engine(), FP32, judge, _batch(image)) as session:

@@ -154,8 +154,7 @@ def msprobe(
             say(f"the same nodes on {place.name}: a prediction, not a measurement")
             found = _write_target(subject, place, golden, folder, document)
         if theirs is not None and found is not None:
-            order = {name.node: number for number, name in enumerate(subject.nodes)}
-            pairs = side.beside(found.rows, theirs, order)
+            pairs = side.beside(found.rows, theirs, subject.nodes)
             side.write(folder / BESIDE, pairs)
             document["beside"] = saving.finite([asdict(pair) for pair in pairs])
         models = [artifact.path(one).absolute() for one in made.variants if one.offline is not None]

@@ -6,10 +6,12 @@ The files are read directly, because psutil can neither reset a peak nor read th
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_KIB = 1024
 
 
 def reset_peak_memory() -> bool:
@@ -25,6 +27,17 @@ def resident_memory() -> tuple[int, int]:
     """Return this process's resident memory now, and its peak since the last reset, in bytes (Linux)."""
     status = Path("/proc/self/status").read_text()
     return _kilobytes(status, "VmRSS"), _kilobytes(status, "VmHWM")
+
+
+def peak_of_tree() -> int:
+    """Return the peak resident memory of this process or of any that it waited for, in bytes (Linux).
+
+    A parent cannot learn it from ``os.wait4``: what Linux then reports is at least what the parent itself had
+    when it started the process, because a new program inherits that peak (``fs/exec.c`` of Linux,
+    ``setmax_mm_hiwater_rss``). For processes that this one waited for, that is at most its own peak.
+    """
+    waited = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _KIB
+    return max(resident_memory()[1], waited)
 
 
 def free_memory() -> int:
@@ -53,4 +66,4 @@ def _kilobytes(text: str, field: str) -> int:
     found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"Linux does not report {field}")
-    return int(found[1]) * 1024
+    return int(found[1]) * _KIB

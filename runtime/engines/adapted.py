@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,6 +13,9 @@ from vconv.runtime.engines.base import FileSession, Session
 from vconv.runtime.engines.forms import FORMS
 from vconv.types import Array
 
+_GREATEST = 255
+"""The greatest grey level."""
+
 
 class Levels(StrEnum):
     """What the values of a graph's input are."""
@@ -21,6 +24,32 @@ class Levels(StrEnum):
     """Grey levels from 0 to 1, less the mean, divided by the standard deviation."""
     SHARES = "0 to 1"
     GREY = "0 to 255"
+
+
+def takes_whole_numbers(dtype: str) -> bool:
+    """Return whether the values of an input of this type are whole numbers."""
+    return np.issubdtype(np.dtype(dtype), np.integer)
+
+
+def on_whole_levels(pixel_values: Array, mean: Sequence[float], deviation: Sequence[float]) -> Array:
+    """Return normalised images with their grey levels rounded, which a graph of whole numbers can be given.
+
+    Args:
+        pixel_values: normalised images, float32 (B, 3, H, W).
+        mean: the mean of each channel that normalisation subtracted, from grey levels of 0 to 1.
+        deviation: the standard deviation of each channel, by which it divided.
+
+    Returns:
+        float32 (B, 3, H, W).
+    """
+    offset, scale = _of_channels(mean), _of_channels(deviation)
+    levels = np.rint(_GREATEST * (pixel_values * scale + offset)).clip(0, _GREATEST)
+    rounded: Array = ((levels / _GREATEST - offset) / scale).astype(np.float32)
+    return rounded
+
+
+def _of_channels(values: Sequence[float]) -> Array:
+    return np.array(values, np.float64).reshape(1, -1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -70,14 +99,11 @@ class Given:
         """Return normalised images, float32 (B, 3, H, W), as the graph takes them."""
         value = pixel_values
         if self.levels is not Levels.NORMALISED:
-            mean, deviation = (
-                np.array(one, np.float64).reshape(1, -1, 1, 1) for one in (self.mean, self.deviation)
-            )
-            value = value * deviation + mean
+            value = value * _of_channels(self.deviation) + _of_channels(self.mean)
         if self.levels is Levels.GREY:
-            value = 255 * value
-        if np.issubdtype(np.dtype(self.dtype), np.integer):
-            value = np.rint(value).clip(0, 255)
+            value = _GREATEST * value
+        if takes_whole_numbers(self.dtype):
+            value = np.rint(value).clip(0, _GREATEST)
         if self.layout == "NHWC":
             value = value.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(value, self.dtype)

@@ -207,3 +207,12 @@ def test_the_tables_of_exported_encoders_are_those_of_the_recorded_results(
     page = (ROOT / "docs" / "coverage.md").read_text()
     assert page.partition(table.BEGIN)[2].partition(table.END)[0].strip() == table.text(document).strip()
     assert " ".join(table.summary(document).split()) in prose(README)
+
+
+def test_the_tables_of_exporters_are_those_of_the_recorded_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    exporters = importlib.import_module("exporters")
+    document = json.loads((ROOT / "benchmarks" / "results" / "exporters.json").read_text())
+    page = (ROOT / "docs" / "exporters.md").read_text()
+    found = page.partition(exporters.BEGIN)[2].partition(exporters.END)[0]
+    assert found.strip() == exporters.text(document).strip()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from vconv.artifact.records import TensorRecord
 from vconv.errors import InputError
-from vconv.runtime.engines.adapted import Given, Levels
+from vconv.runtime.engines.adapted import Given, Levels, takes_whole_numbers
 from vconv.types import CHANNELS
 from vconv.validators.foreign.statement import Statement
 
@@ -30,7 +28,7 @@ def ways(
     image: TensorRecord, mean: Sequence[float], deviation: Sequence[float], stated: Statement
 ) -> list[Given]:
     """List the images that an input may take, the most usual first."""
-    whole = np.issubdtype(np.dtype(image.dtype), np.integer)
+    whole = takes_whole_numbers(image.dtype)
     declared = declared_layout(image)
     if stated.layout and declared and stated.layout != declared:
         raise _misstated(stated, f"layout = {stated.layout!r}", f"{declared}: {list(image.shape)}")

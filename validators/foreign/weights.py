@@ -23,6 +23,7 @@ from vconv.convert.weights.values import values_of
 from vconv.types import Array, Check, Status
 from vconv.validators.faults import classes
 from vconv.validators.foreign.graph_file import GraphFile, weights_of
+from vconv.validators.foreign.scaled_weights import is_scaled
 
 LEAST_ELEMENTS = 64
 """A smaller constant is no weight that could be told from others by its content."""
@@ -194,25 +195,35 @@ def misplaced(graph: GraphFile, found: Found) -> str:
 
 
 def altered(found: Found, network: Network, originals: Mapping[str, TensorEntry]) -> tuple[str, str]:
-    """Return which weight a constant nearly is, with its class of fault; two empty texts if there is none."""
+    """Return which weight a constant nearly is, with its class of fault; two empty texts if there is none.
+
+    A weight with a scale folded into it is not altered: :mod:`vconv.validators.foreign.scaled_weights`.
+    """
+    shapes = {name: originals[name].shape for name in found.missing}
+    vectors = [values_of(originals[name]).ravel() for name, shape in shapes.items() if len(shape) == 1]
     for name in found.missing:
         expected = values_of(originals[name])
         for constant, value in found.left.items():
-            error = _nearest(expected, value)
-            if error <= ALTERED:
+            error, stored = _nearest(expected, value)
+            if error <= ALTERED and not is_scaled(stored, value, vectors):
                 told = f"{constant} differs from {name} by {error:.1e}"
                 return told, classes.of_tensor(network, name)
     return "", ""
 
 
-def _nearest(expected: Array, value: Array) -> float:
+def _nearest(expected: Array, value: Array) -> tuple[float, Array]:
+    """Return the least vector relative error of a constant, and the order of the weight that has it."""
     if value.size != expected.size:
-        return float("inf")
+        return float("inf"), expected
     errors = [
-        float(np.linalg.norm(one.ravel() - value.ravel().astype(np.float32)) / (np.linalg.norm(one) or 1.0))
+        (
+            float(np.linalg.norm(one.ravel() - value.ravel().astype(np.float32)))
+            / (float(np.linalg.norm(one)) or 1.0),
+            one,
+        )
         for one in _orders(expected)
     ]
-    return min(errors)
+    return min(errors, key=lambda found: found[0])
 
 
 def check_weights(

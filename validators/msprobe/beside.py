@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from vconv.validators.msprobe.figures import COSINE, RELATIVE_L2
+from vconv.validators.msprobe.names import NodeName
 from vconv.validators.msprobe.table import Row, TheirRow, outputs_of
 
 BOTH, OURS, THEIRS = "both", "ours", "theirs"
+_NOWHERE = -1
+"""The place of a node that is not in the graph."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +45,29 @@ class Pair:
     ratio: float | None = None
 
 
-def beside(ours: Sequence[Row], theirs: Sequence[TheirRow], order: Mapping[str, int]) -> list[Pair]:
+def beside(ours: Sequence[Row], theirs: Sequence[TheirRow], nodes: Sequence[NodeName]) -> list[Pair]:
     """Match the rows of two tables of one graph.
 
     A fused operator stands for several nodes and gives what the last of them gave. So two rows are of one
     tensor if the last of their nodes, in the graph's order, and the number of the output are the same.
+    A table of a real offline model has the nodes' own names. One that was made with our mapping has the names
+    that the mapping leads to, which differ where vconv renamed a node.
 
     Args:
         ours: our rows.
         theirs: the rows that msprobe wrote.
-        order: node -> its place in the graph.
+        nodes: the nodes of the graph, in order.
 
     Returns:
         Their rows of outputs in their order, then the rows that only we have.
     """
-    known = {(row.operator.nodes[-1].origin, row.output): row for row in ours}
-    matched: set[tuple[str, int]] = set()
+    order = {name.origin: place for place, name in enumerate(nodes)}
+    order |= {name.node: place for place, name in enumerate(nodes)}  # a node's own name comes first
+    known = {(order[row.operator.nodes[-1].node], row.output): row for row in ours}
+    matched: set[tuple[int, int]] = set()
     pairs = []
     for row, output in outputs_of(theirs):
-        nodes = [node for node in row.nodes if node in order]
-        key = (max(nodes, key=order.__getitem__, default=""), output)
+        key = (max((order[node] for node in row.nodes if node in order), default=_NOWHERE), output)
         pairs.append(_pair(row, output, known.get(key)))
         matched.add(key)
     return pairs + [_alone(row) for key, row in known.items() if key not in matched]

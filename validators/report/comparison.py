@@ -48,8 +48,9 @@ class ExportRow(ReportPart):
     """What an exporter made of a model, if several are compared.
 
     ``reason`` says why there is no graph, or why it could not be judged. ``seconds`` and ``peak_rss_bytes``
-    are those of its process, with all that it imports. ``npu_lacks`` are operators that CANN does not list;
-    ``fusions`` counts the places in which a pass of CANN's compiler would change a result.
+    are those of its process, with all that it imports; the memory is 0 if the process crashed. ``npu_lacks``
+    are operators that CANN does not list; ``fusions`` counts the places in which a pass of CANN's compiler
+    would change a result.
     """
 
     exporter: str

@@ -87,7 +87,8 @@ class ReadOutputRow(ReportPart):
 class GraphRow(ReportPart):
     """A graph of another exporter, and its contract.
 
-    ``levels`` says what the values of its input are. ``size`` and ``batch`` are None if they are symbols.
+    ``levels`` says what the values of its input are. ``rounded`` says whether it takes whole numbers, so that
+    its reference ran on images with rounded grey levels. ``size`` and ``batch`` are None if they are symbols.
     ``unread`` has the outputs that are nothing that the reference gives, with the reason.
     """
 
@@ -101,6 +102,7 @@ class GraphRow(ReportPart):
     layout: str
     dtype: str
     levels: str
+    rounded: bool = False
     size: tuple[int, int] | None
     batch: int | None
     outputs: tuple[ReadOutputRow, ...]

@@ -256,9 +256,10 @@ def contract(graph: GraphRow) -> list[str]:
     size = "x".join(map(str, graph.size)) if graph.size else "any size"
     batch = f"batches of {graph.batch}" if graph.batch else "any batch"
     how = ", as a file beside it states" if graph.stated else ""
+    rounded = "; its reference ran on images with rounded grey levels" if graph.rounded else ""
     lines = [
         f"{graph.precision}, opset {graph.opset}, by {graph.producer or 'an exporter that it does not name'}",
-        f"takes {graph.input}: {graph.layout} {graph.dtype}, {graph.levels}, {size}, {batch}{how}",
+        f"takes {graph.input}: {graph.layout} {graph.dtype}, {graph.levels}, {size}, {batch}{how}{rounded}",
     ]
     for one in graph.outputs:
         form = f" as {FORMS[one.form].meaning}" if one.form else ""

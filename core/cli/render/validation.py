@@ -167,7 +167,10 @@ def exports(found: Sequence[ExportRow]) -> None:
         made = [] if one.nbytes is None else [sized(one.nbytes), str(one.nodes), str(one.opset)]
         fused = str(sum(one.fusions.values())) if made else "-"
         lacks = ", ".join(one.npu_lacks) or "-"
-        run = [f"{one.seconds:.1f}", sized(one.peak_rss_bytes)] if one.peak_rss_bytes else ["-", "-"]
+        run = [
+            f"{one.seconds:.1f}" if one.seconds else "-",
+            sized(one.peak_rss_bytes) if one.peak_rss_bytes else "-",
+        ]
         rows.append([one.exporter, *run, *(made or ["-"] * 3), fused, lacks])
     headings = ["seconds", "memory", "size", "nodes", "opset", "fused", "<CANN lacks"]
     show(table(["exporter"], headings, rows))

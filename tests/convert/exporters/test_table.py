@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vconv.catalog.systems import SYSTEMS, miniature
+from vconv.convert.exporters import optimum
 from vconv.convert.exporters.base import ExporterError, Job
 from vconv.convert.exporters.table import EXPORTERS
 from vconv.convert.sources.table import Request, open_source
@@ -61,3 +62,55 @@ def test_optimum_needs_a_virtual_environment(tmp_path: Path) -> None:
         job = Job(source.folder, source.network, source.image_size, tmp_path, environment)
         with pytest.raises(ExporterError, match=got):
             EXPORTERS["optimum"].export(job)
+
+
+SAYS = {
+    # optimum/exporters/onnx/convert.py of optimum-onnx 0.1.0
+    "ValueError: Trying to export a dinov3_vit model, that is a custom or unsupported architecture, but no "
+    "custom onnx configuration was passed as `custom_onnx_configs`. Please refer to (...)": (
+        optimum.UnknownModelError,
+        "custom or unsupported architecture",
+    ),
+    # transformers/models/auto/configuration_auto.py of transformers 4.57.6
+    "ValueError: The checkpoint you are trying to load has model type `new` but Transformers does not "
+    "recognize this architecture. This could be because (...)": (
+        optimum.UnknownModelError,
+        "does not recognize this architecture",
+    ),
+    f"Traceback\nKeyError: {'x' * 400}": (ExporterError, f"KeyError: {'x' * 290}"),
+    "": (ExporterError, "no message"),
+}
+"""By what optimum-cli says: the kind of the error, and what it found."""
+
+
+def stand_in(environment: Path, script: str) -> Path:
+    """Write a program in place of optimum-cli, and return its virtual environment."""
+    program = optimum.program(environment)
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return environment
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "got"), [(said, *row) for said, row in SAYS.items()], ids=range(len(SAYS))
+)
+def test_what_optimum_says_becomes_one_line(said: str, kind: type, got: str, tmp_path: Path) -> None:
+    (tmp_path / "said").write_text(said)
+    environment = stand_in(tmp_path / "environment", f"cat {tmp_path / 'said'} >&2; exit 1")
+    with pytest.raises(ExporterError) as error:
+        optimum.run(environment, tmp_path, tmp_path / "target", classes=False)
+    assert (type(error.value), error.value.got) == (kind, got)
+
+
+def test_optimum_runs_without_the_libraries_of_this_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/libraries")
+    # The last argument is the folder, as for `optimum-cli export onnx`.
+    saves = 'for last; do :; done; mkdir -p "$last"; echo "$PYTHONPATH $*" > "$last/model.onnx"'
+    environment = stand_in(tmp_path / "environment", saves)
+    target = tmp_path / "target"
+    graph = optimum.run(environment, tmp_path, target, classes=True)
+    asked = f"export onnx --model {tmp_path} --task image-classification --no-post-process {target}"
+    assert (graph, graph.read_text().strip()) == (target / "model.onnx", asked)

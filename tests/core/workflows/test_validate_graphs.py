@@ -165,6 +165,28 @@ def test_levels_and_channels_last_are_found_out(sourced: Sourced, tmp_path: Path
     assert document.passed
 
 
+def test_a_graph_of_whole_numbers_is_judged_on_rounded_grey_levels(
+    sourced: Sourced, tmp_path: Path, photographs: list[str]
+) -> None:
+    source = sourced(DINOV3)  # its processor rescales before it resizes, so that levels are no whole numbers
+    mean, deviation = (torch.tensor(one).view(1, -1, 1, 1) for one in normalisation(source.folder))
+
+    def before(images: Tensor) -> Tensor:
+        return (images.float() / 255 - mean) / deviation
+
+    images = torch.zeros(1, 3, *source.image_size, dtype=torch.uint8)
+    script(source, tmp_path / "whole.onnx", before=before, images=images)
+    script(source, tmp_path / "usual.onnx")
+    document = judged(tmp_path, source, images=photographs)
+    assert document.passed
+    assert {Path(graph.path).stem: graph.rounded for graph in document.graphs} == {
+        "whole": True,
+        "usual": False,
+    }
+    text = Path(document.log).read_text()
+    assert text.count("its reference ran on images with rounded grey levels") == 1
+
+
 def test_grey_levels_from_0_to_1_are_found_out(sourced: Sourced, tmp_path: Path) -> None:
     source = sourced(DINOV2)
     mean, deviation = (torch.tensor(one).view(1, -1, 1, 1) for one in normalisation(source.folder))
@@ -524,6 +546,20 @@ def test_a_comparison_of_exporters_is_judged_by_vconvs_own_graph(
 def test_wrong_exporters_are_refused(sourced: Sourced, tmp_path: Path, names: list[str], said: str) -> None:
     with pytest.raises(VconvError, match=said):
         vconv.compare([sourced(DINOV2).folder], exporters=names, reports=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--exporters", "vconv,nothing"], ["--exporters", "vconv", "--exporters", "nothing"]],
+    ids=("commas", "repeated"),
+)
+def test_exporters_are_separated_by_commas_or_repeated(
+    sourced: Sourced, tmp_path: Path, given: list[str]
+) -> None:
+    arguments = ["compare", str(sourced(DINOV2).folder), *given, "--reports", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "unknown exporter | got 'nothing'" in done.output
 
 
 def test_exporters_of_several_models_are_refused(tmp_path: Path) -> None:

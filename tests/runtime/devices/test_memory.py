@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,24 @@ def test_a_machine_that_does_not_tell_its_free_memory_is_an_error(files: dict[st
     files["/proc/meminfo"] = "MemTotal: 16000 kB\n"
     with pytest.raises(RuntimeError, match="MemAvailable"):
         memory.free_memory()
+
+
+PEAK = "from vconv.runtime.devices.memory import peak_of_tree; print(peak_of_tree())"
+STARTS = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+HOLDS = f"held = bytearray({NBYTES}); held[::4096] = bytes([1]) * len(held[::4096])"
+
+
+@pytest.mark.parametrize(
+    ("started", "at_least"),
+    [((), 0), ((f"{STARTS}; {PEAK}", HOLDS), NBYTES)],
+    ids=("alone", "starts another"),
+)
+def test_the_peak_of_a_process_is_its_own_or_that_of_one_it_started_and_not_its_parents(
+    started: tuple[str, ...], at_least: int
+) -> None:
+    parents = bytearray(2 * NBYTES)
+    parents[::4096] = bytes([1]) * len(parents[::4096])
+    done = subprocess.run(
+        [sys.executable, "-c", *(started or (PEAK,))], capture_output=True, text=True, check=True
+    )
+    assert at_least <= int(done.stdout) < at_least + NBYTES

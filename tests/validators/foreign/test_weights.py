@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from vconv.catalog.systems import SYSTEMS, miniature
 from vconv.convert.sources.base import Source
@@ -145,3 +146,79 @@ def test_a_weight_that_is_nowhere_is_said(source: Source, tensors: Tensors, tmp_
     check = checked(source, written(tensors, tmp_path / "a.onnx"))
     assert check.status is Status.SKIPPED
     assert f"{KEY} is not: folded, or changed" in check.detail
+
+
+SCALE = "encoder.layer.1.layer_scale2.lambda1"
+FOLDED = tuple(f"encoder.layer.1.mlp.fc2.{part}" for part in ("weight", "bias"))
+NORM = "encoder.layer.1.norm2.weight"
+AFTER_NORM = "encoder.layer.1.mlp.fc1.weight"
+
+
+@pytest.fixture(scope="module")
+def near_one(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """The source with scales within 5 % of 1, as a checkpoint."""
+    folder = tmp_path_factory.mktemp("near one")
+    shutil.copytree(source.folder, folder, dirs_exist_ok=True)
+    tensors = load_file(folder / WEIGHTS_FILE)
+    generator = np.random.default_rng(0)
+    for name in (SCALE, NORM):
+        tensors[name] = generator.uniform(0.96, 1.04, tensors[name].shape).astype(np.float32)
+    save_file(tensors, folder / WEIGHTS_FILE)
+    system = miniature(SYSTEMS["dinov2-large"])
+    return open_source(Request(system, str(folder)), tmp_path_factory.mktemp("scratch"))
+
+
+def folded(source: Source, kind: type, turned: bool) -> Tensors:
+    """Return the tensors of a graph with a LayerScale, and the scale of a norm, folded into weights."""
+    found = load_file(source.folder / WEIGHTS_FILE)
+    found = {name: value for name, value in found.items() if name not in source.network.unused}
+    scale, norm = found.pop(SCALE), found.pop(NORM)
+    weight, bias = FOLDED
+    found[weight] = found[weight] * scale[:, None]
+    found[bias] = found[bias] * scale
+    found[AFTER_NORM] = found[AFTER_NORM] * norm
+    made = {name: value.astype(kind) for name, value in found.items()}
+    return dict(renamed(made)) if turned else made
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=("as stored", "transposed"))
+@pytest.mark.parametrize("kind", [np.float32, np.float16], ids=("fp32", "fp16"))
+def test_a_scale_that_is_folded_into_a_weight_is_no_altered_weight(
+    near_one: Source, tmp_path: Path, kind: type, turned: bool
+) -> None:
+    path = written(folded(near_one, kind, turned), tmp_path / "a.onnx")
+    if kind is np.float16:
+        model = onnx.load(path)
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+        onnx.save(model, path)
+    check = checked(near_one, path)
+    assert check.status is Status.SKIPPED, check.detail
+    assert "folded, or changed" in check.detail
+
+
+CHANGED = {
+    "one element": (FOLDED[0], "weights", lambda value: _with(value, value.flat[5] * np.float32(1.001))),
+    "one of the bias": (FOLDED[1], "bias", lambda value: _with(value, value.flat[5] * np.float32(1.001))),
+    "all of the matrix": (AFTER_NORM, "weights", lambda value: value * np.float32(1.001)),
+}
+"""Changes of a weight, into which a scale was folded or not: its name, the class of fault, the change."""
+
+
+def _with(value: Array, changed: np.float32) -> Array:
+    made = value.copy()
+    made.flat[5] = changed
+    return made
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_weight_that_is_changed_beside_its_scale_is_altered(
+    near_one: Source, tmp_path: Path, change: str
+) -> None:
+    name, fault, alter = CHANGED[change]
+    tensors = folded(near_one, np.float32, turned=False)
+    stored = load_file(near_one.folder / WEIGHTS_FILE)
+    unscaled = change == "all of the matrix"  # a scaled matrix times one number is still scaled
+    tensors[name] = alter(stored[name] if unscaled else tensors[name])
+    check = checked(near_one, written(tensors, tmp_path / "a.onnx"))
+    assert (check.status, check.fault) == (Status.FAILED, fault), check.detail
+    assert name in check.detail

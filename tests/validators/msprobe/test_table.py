@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 from vconv.errors import InputError
-from vconv.validators.msprobe import beside, table
+from vconv.validators.msprobe import beside, names, table
 from vconv.validators.msprobe.figures import FIGURES, Figures
 from vconv.validators.msprobe.mapping import Operator, document
 from vconv.validators.msprobe.names import NodeName
@@ -104,7 +105,7 @@ def test_the_mapping_leads_from_operators_to_nodes() -> None:
     ]
 
 
-ORDER = {name: place for place, name in enumerate(["conv", "div", "erf", "mul", "split", "last"])}
+NODES = [NodeName(name, name) for name in ("conv", "div", "erf", "mul", "split", "last")]
 THEIRS = """\
 0,Data,images,NaN,NaN,images,NaN,NaN,NaN,NaN,NaN,NaN,NaN,NaN,NaN,NaN,NaN,NaN,NaN,no dump,NO,NO,NO
 1,Conv2D,conv,float16,NaN,conv,float32,conv:input:0,[4],1.0,0,0,0.9,0,"(0;1),(0;1)",0,0,0,0,,NO,NO,NO
@@ -124,7 +125,7 @@ def test_tables_are_set_side_by_side_by_the_last_node_of_each_operator(tmp_path:
         row("Split", ["split"], 1, RelativeEuclideanDistance=0.0),
         row("Neg", ["last"]),
     ]
-    found = beside.beside(ours, table.read(tmp_path / "theirs.csv"), ORDER)
+    found = beside.beside(ours, table.read(tmp_path / "theirs.csv"), NODES)
     beside.write(tmp_path / "beside.csv", found)
     with (tmp_path / "beside.csv").open(newline="") as file:
         lines = list(csv.reader(file))
@@ -140,6 +141,35 @@ def test_tables_are_set_side_by_side_by_the_last_node_of_each_operator(tmp_path:
         ["split", "Split", "split", "0", "ours", "0.002", "1.0", "", "", ""],
         ["last", "Neg", "last", "0", "ours", "0.0", "1.0", "", "", ""],
     ]
+
+
+def their_row(node: str) -> str:
+    figures = '1.0,0,0,0.5,0,"(0;1),(0;1)",0,0,0,0,'
+    return f"1,Neg,{node},float32,NaN,{node},float32,{node}:output:0,[4],{figures},NO,NO,NO"
+
+
+@pytest.mark.parametrize("mapping", ["theirs", "ours"])
+def test_nodes_that_vconv_renamed_are_found_by_either_name(mapping: str, tmp_path: Path) -> None:
+    nodes = names.node_names(
+        helper.make_node("Neg", ["x"], ["y"], name) for name in ("a/b", "a.b", "a_b_2", "k_quant")
+    )
+    assert [name.renamed for name in nodes] == [False, True, True, True]
+    ours = [
+        Row(place, Operator("Neg", (name,), (), ("float32",)), 0, ("float32", "float32"), 4, figures, False)
+        for place, name in enumerate(nodes)
+        if (figures := Figures({**SOUND, "RelativeEuclideanDistance": float(place)}, "", "", True))
+    ]
+    # msprobe has the nodes' own names from the mapping of a real model; the others from vconv's mapping.
+    named = [name.node if mapping == "theirs" else name.origin for name in nodes]
+    expected = {name: float(place) for place, name in enumerate(named)}
+    if mapping == "ours":
+        # "a_b_2" is what "a.b" became, and another node's own name, which comes first.
+        assert named == ["a/b", "a_b_2", "a_b_2_2", "k_qnt"]
+        del named[1], expected["a_b_2"]
+    (tmp_path / "theirs.csv").write_text("\n".join([HEADER, *map(their_row, named)]) + "\n")
+    found = beside.beside(ours, table.read(tmp_path / "theirs.csv"), nodes)
+    both = {pair.operator: pair.relative_l2 for pair in found if pair.found == "both"}
+    assert both == expected
 
 
 @pytest.mark.parametrize(
