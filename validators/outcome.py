@@ -126,6 +126,7 @@ class Outcome:
         judgement: the judgement of its outputs.
         depth: the error after each stage.
         patch_maps: the error of each patch.
+        threads: the number of threads that its engine uses on a CPU; None elsewhere, and if not known.
         gelu: how its device computes GELU; None if it is the standard computation.
         launches: the launches for one image; None if they cannot be counted.
         prediction: the errors that a simulated device predicts.
@@ -142,6 +143,7 @@ class Outcome:
     judgement: Judgement = Judgement()
     depth: Looked[DepthRow] = Looked()
     patch_maps: Looked[PatchMapRow] = Looked()
+    threads: int | None = None
     gelu: str | None = None
     launches: Launches | None = None
     prediction: PredictionRow | None = None
@@ -179,6 +181,7 @@ def variant_row(outcome: Outcome) -> VariantRow:
         outputs=_outputs(judgement.verdicts or {}, outcome.limit, candidate.reference),
         diagnosis=tuple(ExplanationRow.model_validate(one) for one in judgement.explanations),
         output_summary=judgement.summary or {},
+        threads=outcome.threads,
         gelu=outcome.gelu,
         prediction=outcome.prediction,
         depth=outcome.depth.rows,

@@ -211,7 +211,8 @@ def _judged(
         before = resident_memory()[0] if not measured and reset_peak_memory() else None
         session, costs = _opened(candidate)
         closing.enter_context(session)
-        outcome = replace(_accuracy(outcome, session, looks), costs=costs, gelu=session.gelu or None)
+        outcome = replace(_accuracy(outcome, session, looks), costs=costs)
+        outcome = replace(outcome, threads=session.threads, gelu=session.gelu or None)
         # Launches for one image; None if the engine cannot count them.
         outcome = replace(outcome, launches=session.launches(candidate.reference.pixel_values[:1]))
         if isinstance(session, Simulated):

@@ -37,8 +37,21 @@ def _report_name(name: str) -> str:
     return name
 
 
+class WinnerEntry(Record):
+    """The variant of the artifact that won a ranking on a device; ``load`` is the Python that opens it."""
+
+    variant: str
+    engine: str
+    device: str
+    load: str
+
+
 class IndexEntry(Record):
-    """One report in the index. The earliest entries of 0.1.0 have neither ``artifact`` nor ``manifest``."""
+    """One report in the index.
+
+    The earliest entries of 0.1.0 have neither ``artifact`` nor ``manifest``. ``winners`` is
+    missing without a ranking, and in entries of versions that did not record it.
+    """
 
     file: Annotated[str, AfterValidator(_report_name)]
     sha256: str
@@ -46,6 +59,7 @@ class IndexEntry(Record):
     simulated: bool
     artifact: str = ""
     manifest: str = ""
+    winners: tuple[WinnerEntry, ...] = ()
 
     @property
     def time(self) -> str:

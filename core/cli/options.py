@@ -11,7 +11,8 @@ import click
 from vconv.cli.completion import one_of
 from vconv.precisions import AUTO, FP32, TORCH_PRECISIONS
 from vconv.runtime.devices.table import ALL, KINDS
-from vconv.runtime.engines.table import graph_engines, usual_engine
+from vconv.runtime.engines.table import ALL as ALL_ENGINES
+from vconv.runtime.engines.table import Runs, engines_of, graph_engines, usual_engine
 from vconv.runtime.engines.torch_kinds import TORCH_KINDS, TorchName
 from vconv.types import GRAPHS
 
@@ -97,6 +98,8 @@ DEVICES = (*KINDS, ALL)
 """Kinds of devices, each with or without a number, and ``all``."""
 ENGINES = tuple(graph_engines())
 """The engines for graphs."""
+MODEL_ENGINES = tuple(engines_of(Runs.MODELS))
+"""The engines for torch variants."""
 VARIANTS = (
     *(graph.name for graph in GRAPHS),
     *(str(TorchName(kind, FP32)) for kind in reversed(TORCH_KINDS)),
@@ -134,15 +137,17 @@ ENGINE = click.option(
     multiple=True,
     metavar="NAME",
     callback=lambda context, option, value: value or None,
-    shell_complete=one_of(ENGINES),
-    help=f"The engine for the graphs: {' or '.join(ENGINES)}. May be repeated.  [default: {usual_engine()}]",
+    shell_complete=one_of((*ENGINES, *MODEL_ENGINES, ALL_ENGINES)),
+    help=f"An engine for the graphs, {', '.join(ENGINES)}, or for the torch variants, "
+    f"{', '.join(MODEL_ENGINES)}; or {ALL_ENGINES}. May be repeated.  "
+    f"[default: {usual_engine()} and {usual_engine(Runs.MODELS)}]",
 )
 ONE_ENGINE = click.option(
     "--engine",
     type=TEXT,
     metavar="NAME",
     shell_complete=one_of(ENGINES),
-    help=f"The engine for a graph: {' or '.join(ENGINES)}.  [default: {usual_engine()}]",
+    help=f"The engine for a graph: {', '.join(ENGINES)}.  [default: {usual_engine()}]",
 )
 VARIANT = click.option(
     "--variant",

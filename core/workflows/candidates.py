@@ -13,7 +13,7 @@ from vconv.convert.sources.base import Source
 from vconv.precisions import FP32, PRECISIONS, Precision, limits_of
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import Session
-from vconv.runtime.engines.table import Runs, graph_engines, runs, usual_engine
+from vconv.runtime.engines.table import ALL, Runs, chosen_engines, graph_engines, is_usual, runs
 from vconv.runtime.engines.torch_kinds import ORIGINAL, TorchName, kinds_in_artifact
 from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.processes.request import OpenRequest
@@ -38,7 +38,8 @@ def candidates(
         artifact: the artifact.
         device: the device that runs the variants.
         reference: the reference that the variants are compared with.
-        engines: the engines that run graphs; None for the usual engine.
+        engines: the engines that run graphs and torch models: see
+            :func:`vconv.runtime.engines.table.chosen_engines`. Empty for no graphs.
         precisions: the precisions in which torch variants are run.
         patches: patches by name to use instead of the table of patches.
         captures: whether torch variants are captured and replayed; they are listed once for each value.
@@ -56,7 +57,7 @@ def candidates(
                 Candidate(
                     str(artifact),
                     str(TorchName(kind.name, precision.name, captured)),
-                    record.engine,
+                    engine,
                     precision.limits,
                     device,
                     reference,
@@ -65,17 +66,19 @@ def candidates(
                         artifact,
                         record,
                         device,
+                        engine,
                         precision=precision,
                         patches=patches,
                         captured=captured,
                         kind=kind.name,
                     ),
-                    subject(record, record.engine, precision.name, captured=captured, kind=kind.name),
+                    subject(record, engine, precision.name, captured=captured, kind=kind.name),
                     any_size=record.contract.sides is not None,
                 )
                 for kind in kinds_in_artifact()
                 for precision in precisions
-                for captured in captures
+                for engine in chosen_engines(engines, Runs.MODELS)
+                for captured in (captures if is_usual(engine) else (False,))
             ]
         elif record.contract.preprocessing:
             continue  # it takes other inputs: see vconv.workflows.image_graph
@@ -103,13 +106,16 @@ def _engines(record: VariantRecord, device: Device, engines: Sequence[str] | Non
     On a CPU, a graph in float16 or bfloat16 is also run by the engine that simulates it: the usual engine
     computes such a graph in float32, or not at all.
     """
-    if record.engine not in graph_engines():
+    known = graph_engines()
+    if record.engine not in known:
         return (record.engine,)
-    if engines is not None:
-        return engines
+    if engines is not None and not engines:
+        return ()
     reduced = PRECISIONS[record.precision].onnx
-    simulated = [engine.name for engine in graph_engines().values() if reduced in engine.rounds]
-    return (usual_engine(), *(simulated if device.kind == "cpu" else ()))
+    simulating = [name for name, engine in known.items() if reduced in engine.rounds and device.kind == "cpu"]
+    chosen = [name for name in chosen_engines(engines, Runs.GRAPHS) if not known[name].rounds]
+    named = engines is None or ALL in engines
+    return (*chosen, *(name for name in simulating if named or name in (engines or ())))
 
 
 def originals(

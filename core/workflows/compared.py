@@ -33,6 +33,7 @@ class Compared:
         checks: what was checked besides its outputs.
         candidates: its variants.
         judged: whether it is judged, and not only timed.
+        loads: whether it is an artifact, which `vconv.load` opens.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Compared:
     checks: tuple[Check, ...]
     candidates: list[Candidate]
     judged: bool = True
+    loads: bool = False
 
     @classmethod
     def artifact(
@@ -49,7 +51,7 @@ class Compared:
         """Return an artifact; ``source`` is where its original's weights are, if that was given."""
         used = originals.weights_used(found.artifact, source)
         label = weights_named(used, found.artifact.manifest.source.synthetic)
-        return cls(str(found.artifact), label, found.reference_is, found.checks, candidates)
+        return cls(str(found.artifact), label, found.reference_is, found.checks, candidates, loads=True)
 
     @classmethod
     def graph(cls, found: ForeignGraph, label: str, weights: str, candidates: list[Candidate]) -> Compared:
@@ -89,6 +91,8 @@ def report_of(
     """
     ranked = ranking.rank(run.rows, run.machine)
     winner, winner_reason = ranking.winner(run.rows, ranked, [place.name for place in trial.devices])
+    if winner and any(one.loads for one in compared if one.label == winner.artifact):
+        winner = ranking.loadable(winner, trial.devices)
     named = {one.label: one.weights for one in compared}
     return Comparison(
         time=saving.now(),

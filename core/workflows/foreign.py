@@ -16,7 +16,7 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.adapted import AdaptedSession, takes_whole_numbers
 from vconv.runtime.engines.base import FileSession, in_batches, unavailable
-from vconv.runtime.engines.table import find_engine, usual_engine
+from vconv.runtime.engines.table import Runs, chosen_engines, find_engine, usual_engine
 from vconv.runtime.inputs.preprocessing import normalisation
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.adapted import SimulatedAdaptedSession
@@ -224,7 +224,7 @@ def candidates(
     Args:
         graph: the graph.
         devices: the devices.
-        engines: the engines; None for the usual one.
+        engines: the engines: see :func:`vconv.runtime.engines.table.chosen_engines`.
         label: what stands for it in reports; its path by default.
     """
     return [
@@ -240,7 +240,7 @@ def candidates(
             explained=graph.explained,
         )
         for device in devices
-        for engine in engines or (usual_engine(),)
+        for engine in chosen_engines(engines, Runs.GRAPHS)
     ]
 
 

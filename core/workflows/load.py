@@ -14,7 +14,7 @@ from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines import capture
 from vconv.runtime.engines.base import Session, unavailable
-from vconv.runtime.engines.table import ENGINES, engines_of, runs, usual_engine
+from vconv.runtime.engines.table import ENGINES, Runs, engines_of, runs, usual_engine
 from vconv.runtime.engines.torch_kinds import PATCHED_FP32, TORCH_KINDS, TorchName
 from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
 from vconv.surroundings import own_surroundings
@@ -47,7 +47,9 @@ def load(
         device: the device that runs the variant.
         variant: the variant's name: a name in the manifest, or ``patched-torch-`` with a precision of the
             device, with or without ``-captured``.
-        engine: the engine that runs a graph: ``onnxruntime``, the default, or ``openvino``.
+        engine: the engine that runs it: a name in :data:`vconv.runtime.engines.table.ENGINES`, such as
+            ``openvino`` for a graph, or ``torch-compiled`` for a torch variant, which is then compiled at the
+            first call with each number of images. The defaults are ``onnxruntime`` and ``torch``.
         hf32: the operations that an NPU may compute in HF32, ``conv`` and ``matmul``; by default ``conv``, as
             in torch_npu.
         profile: the NPU to simulate: ``910b``, the default, or ``310p``.
@@ -81,7 +83,8 @@ def _winners(artifact: Artifact, place: Device) -> Iterator[RankedVariant]:
     for one in sorted(winners.ranked(artifact.folder, place), key=preference):
         torch = TorchName.read(one.variant)
         if torch:
-            fits = _is_in_artifact(torch) and torch.precision in place.precisions
+            known = one.engine in engines_of(Runs.MODELS)
+            fits = known and _is_in_artifact(torch) and torch.precision in place.precisions
         else:
             fits = one.variant in batches and one.engine in ENGINES
         if fits and not (torch and torch.captured):
@@ -107,7 +110,7 @@ def _torch(artifact: Artifact, place: Device, torch: TorchName, engine: str | No
     if torch.precision not in place.precisions:
         lack = f"{place.name}, which runs {', '.join(place.precisions)}"
     record, captured = artifact.variant(PATCHED_FP32), torch.captured
-    if engine not in (None, record.engine):
+    if engine is not None and engine not in engines_of(Runs.MODELS):
         lack = f"engine {engine}"
     if lack:
         raise InputError(
@@ -117,7 +120,7 @@ def _torch(artifact: Artifact, place: Device, torch: TorchName, engine: str | No
             fix="name another variant",
         )
     precision = PRECISIONS[torch.precision]
-    return open_variant(artifact, record, place, precision=precision, captured=captured, kind=torch.kind)
+    return open_variant(artifact, record, place, engine or "", precision, captured=captured, kind=torch.kind)
 
 
 def _graph(artifact: Artifact, place: Device, name: str, engine: str | None) -> Session:

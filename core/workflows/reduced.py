@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 from PIL import Image
 
 from vconv.convert.ascend.atc import KEEP_DTYPE_FILE
-from vconv.convert.files import safetensors_file
-from vconv.convert.files.safetensors_file import read_header
-from vconv.convert.graphs.inferred_types import typed
-from vconv.convert.graphs.passes import table as passes
-from vconv.convert.graphs.passes.base import PassContext, run_passes
-from vconv.convert.reduced import choices, quantised_weights, writing
+from vconv.convert.reduced import writing
 from vconv.convert.reduced.islands import NARROW_TYPES, always_wide
 from vconv.convert.reduced.plan import Plan
-from vconv.convert.reduced.products import WeightProduct, multiply_adds, weight_products
-from vconv.precisions import INT8, INT8_DYNAMIC, MIXED, PRECISIONS
-from vconv.progress import ProgressMeter
-from vconv.runtime.calibration import Seen, observe
+from vconv.precisions import INT8_DYNAMIC, MIXED
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.base import RunPiece, in_batches
-from vconv.runtime.engines.onnxruntime import piece_of_session
-from vconv.runtime.engines.rounding import rounded
 from vconv.runtime.inputs.images import natural_images
 from vconv.runtime.inputs.preprocessing import preprocess
-from vconv.types import GRAPHS, INPUT, WEIGHTS_FILE, Array, Say, Status
-from vconv.validators.accuracy.limits import STRICT
-from vconv.validators.accuracy.losses import Losses, losses
-from vconv.validators.accuracy.metrics import vector_relative_error
-from vconv.validators.accuracy.verdicts import judge, overall
+from vconv.types import GRAPHS, WEIGHTS_FILE, Array, Say
+from vconv.validators.accuracy.losses import Losses
 from vconv.validators.checks.inspected_graph import InspectedGraph, open_graph
 from vconv.workflows import originals
 from vconv.workflows.originals import SAMPLE_IMAGES
+from vconv.workflows.reduction_plans import Planner
 
-_DYNAMIC = next(graph.path for graph in GRAPHS if not graph.for_npu)
 _MADE_UP = 16
 """The number of made-up images on which plans are made if there are no photographs."""
-_RANKED_ON = 4
-"""The number of images on which products are ranked by what quantising each of them alone costs."""
+_FOR_NPU = next(graph.path for graph in GRAPHS if graph.for_npu)
 
 
 @dataclass(frozen=True)
@@ -148,200 +128,21 @@ def write_reduced(
     """
     if calibration.made_up and not {*precisions} <= {"fp16", "bf16"}:
         say("plans are made on made-up images: --calibration takes photographs")
-    planner = _Planner(folder, calibration, batch, max_drop, device, say)
-    return [planner.written(name) for name in precisions]
-
-
-class _Planner:
-    """Plans one precision after another; the arguments are those of :func:`write_reduced`."""
-
-    def __init__(
-        self,
-        folder: Path,
-        calibration: Calibration,
-        batch: int,
-        max_drop: float | None,
-        device: Device,
-        say: Say,
-    ) -> None:
-        self._folder, self._images = folder, calibration.pixel_values
-        self._made_up = calibration.made_up
-        self._batch, self._max_drop, self._device, self._say = batch, max_drop, device, say
-        self._models = {graph.path: typed(ir.load(folder / graph.path)) for graph in GRAPHS}
-        self._entries = read_header(folder / WEIGHTS_FILE)
-
-    def written(self, precision: str) -> Reduced:
-        """Plan and write one precision."""
-        plan, lost = _PLANS[precision](self, precision)
+    planner = Planner(folder, calibration.pixel_values, batch, max_drop, device, say)
+    found = []
+    for precision in precisions:
+        plan, lost = planner.plan(precision)
         # CANN lists no operator that finds a range while it runs.
-        graphs = [_DYNAMIC] if precision == INT8_DYNAMIC else list(self._models)
-        made = writing.write(self._folder, graphs, plan, self._say)
+        graphs = [graph.path for graph in GRAPHS if precision != INT8_DYNAMIC or not graph.for_npu]
+        made = writing.write(folder, graphs, plan, say)
         if precision == MIXED:
-            self._write_kept(plan)
-        images, made_up = len(self._images), self._made_up
-        return Reduced(plan, made, self._share(plan), lost, images, made_up, self._max_drop)
-
-    def _write_kept(self, plan: Plan) -> None:
-        """Write the list of nodes that ATC must keep in float32 if it compiles the graph in float32."""
-        name = next(graph.path for graph in GRAPHS if graph.for_npu)
-        stay = always_wide(self._models[name], NARROW_TYPES[MIXED]) | plan.kept
-        lines = [node.name for node in self._models[name].graph if node.name in stay]
-        (self._folder / MIXED / KEEP_DTYPE_FILE).write_text("".join(f"{line}\n" for line in lines))
-
-    def whole(self, precision: str) -> tuple[Plan, None]:
-        """Plan a graph in a narrow type, without a choice."""
-        return Plan(precision), None
-
-    def mixed(self, precision: str) -> tuple[Plan, Losses]:
-        """Plan a graph in float16: first with as few nodes in float32 as possible, and then with more."""
-        weights = choices.magnitudes(self._entries)
-        kept: set[str] = set()
-        for name, model in self._models.items():
-            seen = {key: one.magnitude for key, one in self._observed(name).items()}
-            kept |= choices.overflowing(model, seen, weights) | choices.around(model)
-        wider = kept | {name for model in self._models.values() for name in choices.others(model)}
-        for nodes in (kept, wider):
-            plan = choices.mixed(nodes)
-            found = self._tried(plan)
-            if found.fits:
-                return plan, found.losses
-        products = sorted(choices.products(self._models[_DYNAMIC]) - wider)
-        plans = [choices.mixed(wider | {*products} - {name}) for name in products]
-        return self._searched(plans, products, lambda left: choices.mixed(wider | {*left}))
-
-    def quantised(self, precision: str) -> tuple[Plan, Losses]:
-        """Plan a graph with 8-bit products: with all of them, and then with fewer."""
-        groups = choices.quantisable(self._models[_DYNAMIC])
-        plan = self._ranges(groups) if precision == INT8 else choices.quantised_by_run(groups)
-        scratch = self._folder / "calibration.safetensors"
-        products = weight_products(self._models[_DYNAMIC])
-        tensors = quantised_weights.planned(self._entries, products, plan, both=True)
-        safetensors_file.write(scratch, tensors)
-        try:
-            self._quantised = read_header(scratch)
-            found = self._tried(plan)
-            if found.fits:
-                return plan, found.losses
-            names = [{product.weight for product in group} for group in groups]
-            alone = [choices.without(plan, plan.quantised.keys() - group) for group in names]
-
-            def left_out(left: Iterable[frozenset[str]]) -> Plan:
-                return choices.without(plan, {name for group in left for name in group})
-
-            return self._searched(alone, [frozenset(group) for group in names], left_out)
-        finally:
-            scratch.unlink()
-
-    def _searched(
-        self, alone: Sequence[Plan], parts: Sequence[object], left: Callable[..., Plan]
-    ) -> tuple[Plan, Losses]:
-        """Find the least number of parts to leave in float32, those first that cost most when alone.
-
-        Args:
-            alone: for each part, the plan in which it alone is in low precision.
-            parts: the parts.
-            left: makes the plan in which some parts are in float32.
-        """
-        meter = ProgressMeter("parts ranked", len(parts), self._say)
-        costs = []
-        for plan in alone:
-            costs.append(self._cost(plan))
-            meter.add()
-        ranked = [parts[place] for place in np.argsort(-np.array(costs), kind="stable")]
-        least, most = 1, len(ranked)
-        best = left(ranked), self._tried(left(ranked))
-        while least < most:
-            middle = (least + most) // 2
-            plan = left(ranked[:middle])
-            found = self._tried(plan)
-            if found.fits:
-                most, best = middle, (plan, found)
-            else:
-                least = middle + 1
-        return best[0], best[1].losses
-
-    def _ranges(self, groups: Sequence[Sequence[WeightProduct]]) -> Plan:
-        names = [group[0].given.name or "" for group in groups]
-        seen = self._observed(_DYNAMIC, names)
-        channels = {name: one.channels for name in names if (one := seen[name]).channels is not None}
-        return choices.quantised(groups, self._entries, channels)
-
-    def _observed(self, name: str, channels: Sequence[str] = ()) -> dict[str, Seen]:
-        batch = 1 if name == _DYNAMIC else self._batch
-        images = self._images[np.arange(math.ceil(len(self._images) / batch) * batch) % len(self._images)]
-        return observe(self._folder / name, images, self._device, channels, batch)
-
-    @cached_property
-    def _expected(self) -> dict[str, Array]:
-        """The outputs of the graph in float32 on the images."""
-        return self._run(self._models[_DYNAMIC], False, self._images)
-
-    def _run(self, model: ir.Model, rounds: bool, images: Array) -> dict[str, Array]:
-        proto = ir.to_proto(model)
-        names = [value.name for value in proto.graph.output]
-        piece = self._piece(rounded(proto) if rounds else proto, names, rounds)
-        return in_batches(lambda batch: piece({INPUT: batch}), images, 1)
-
-    def _piece(self, model: onnx.ModelProto, names: Sequence[str], rounds: bool) -> RunPiece:
-        return piece_of_session(model, self._folder, names, self._device, plain=rounds)
-
-    def _computed(self, plan: Plan, images: Array) -> dict[str, Array]:
-        """Run a plan's graph on images. Its weights are narrowed while it runs, or were quantised before."""
-        narrow = plan.precision in NARROW_TYPES
-        model = ir.from_proto(ir.to_proto(self._models[_DYNAMIC]))
-        context = PassContext(entries=self._entries if narrow else self._quantised, plan=plan)
-        names = passes.NARROWED if narrow else passes.QUANTISED
-        if plan.quantised or narrow:
-            run_passes(model, passes.named(names), context)
-        return self._run(model, narrow, images)
-
-    def _tried(self, plan: Plan) -> _Tried:
-        found = self._computed(plan, self._images)
-        limits = PRECISIONS[plan.precision].limits
-        verdicts = judge(found, self._expected, STRICT[limits, limits])
-        lost = losses(found, self._expected)
-        within = self._max_drop is None or lost.worst <= self._max_drop
-        return _Tried(within and overall(verdicts) is Status.PASSED, lost)
-
-    def _cost(self, plan: Plan) -> float:
-        images = self._images[:_RANKED_ON]
-        found = self._computed(plan, images)
-        errors = [
-            vector_relative_error(found[name].astype(np.float64), wanted[: len(images)].astype(np.float64))
-            for name, wanted in self._expected.items()
-        ]
-        return float(np.nan_to_num(np.mean(errors), nan=np.inf))
-
-    def _share(self, plan: Plan) -> float:
-        """Return the share of the multiply-adds in low precision, in the graph for an NPU."""
-        name = next(graph.path for graph in GRAPHS if graph.for_npu)
-        model = self._models[name]
-        costs = multiply_adds(_shaped(model))
-        dtype = NARROW_TYPES.get(plan.precision)
-        if dtype is None:
-            low = {one.node.name or "" for one in weight_products(model) if one.weight in plan.quantised}
-        else:
-            low = costs.keys() - always_wide(model, dtype) - plan.kept
-        return sum(costs[one] for one in low) / sum(costs.values())
+            _write_kept(folder / MIXED / KEEP_DTYPE_FILE, planner.models[_FOR_NPU], plan)
+        images, made_up = len(calibration.pixel_values), calibration.made_up
+        found.append(Reduced(plan, made, planner.share(plan), lost, images, made_up, max_drop))
+    return found
 
 
-@dataclass(frozen=True)
-class _Tried:
-    fits: bool
-    losses: Losses
-
-
-def _shaped(model: ir.Model) -> ir.Model:
-    """Return a copy of a graph in which every shape is known that can be inferred."""
-    copy = ir.from_proto(ir.to_proto(model))
-    return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy).model
-
-
-_PLANS: Mapping[str, Callable[[_Planner, str], tuple[Plan, Losses | None]]] = {
-    "fp16": _Planner.whole,
-    "bf16": _Planner.whole,
-    MIXED: _Planner.mixed,
-    INT8: _Planner.quantised,
-    INT8_DYNAMIC: _Planner.quantised,
-}
-"""By precision: how it is planned."""
+def _write_kept(path: Path, model: ir.Model, plan: Plan) -> None:
+    """Write the list of nodes that ATC must keep in float32 if it compiles the graph in float32."""
+    stay = always_wide(model, NARROW_TYPES[MIXED]) | plan.kept
+    path.write_text("".join(f"{node.name}\n" for node in model.graph if node.name in stay))

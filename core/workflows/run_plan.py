@@ -17,7 +17,7 @@ from vconv.runtime.devices.table import ALL, find_device, find_devices
 from vconv.runtime.doctor import diagnosis
 from vconv.runtime.engines.base import remedy
 from vconv.runtime.engines.capture import lack
-from vconv.runtime.engines.table import graph_engines
+from vconv.runtime.engines.table import Runs, engines_of, graph_engines
 from vconv.runtime.timing.clocks import DEFAULT, FULL, QUICK, TimingPlan
 from vconv.types import Say
 from vconv.validators.report import saving
@@ -68,7 +68,8 @@ class RunPlan:
 
     Args:
         devices: the devices that run the variants.
-        engines: the engines that run graphs; None for the usual engine.
+        engines: the engines that run graphs and torch models, or ``all``; for what none is named, the
+            usual one.
         precisions: the precisions in which torch variants are run; ``auto`` for each device's usual ones.
         patches: patches by name to use instead of the table of patches.
         capture: whether to also run torch variants captured and replayed, on devices that can capture.
@@ -124,10 +125,12 @@ class RunPlan:
             InputError: an engine or precision is not available on the devices, or no device can capture.
             UnknownNameError: there is no such engine or precision.
         """
-        known = graph_engines()
+        known = {**graph_engines(), **engines_of(Runs.MODELS)}
         for name in self.engines or ():
+            if name == ALL:
+                continue  # what an engine lacks is the reason why its variants are skipped
             if name not in known:
-                raise UnknownNameError("engine", name, known, fix="name one of those")
+                raise UnknownNameError("engine", name, [*known, ALL], fix="name one of those")
             lacks = [known[name].lack(device) for device in self.devices]
             if all(lacks):
                 raise InputError(
@@ -161,7 +164,7 @@ class RunPlan:
                 found.artifact,
                 device,
                 found.reference,
-                self.engines,
+                self.engines or None,
                 precisions,
                 self.patches,
                 captures,

@@ -124,7 +124,8 @@ def selftest(
             each structure, of some with graphs for images of any size, and of one with outputs of blocks.
         weights: where the original's weights are; by default where the manifest says.
         within: ``strict``, ``card``, or a file of limits.
-        engines: the engines that run graphs; ONNX Runtime by default.
+        engines: the engines that run graphs and torch variants, or ``all``; by default ONNX
+            Runtime and torch.
         clean_runs: the number of validations of each artifact without a fault, on other images each time.
         hub: the hub of a repository that ``weights`` names.
         offline: whether to look for repositories only in the hub's cache.

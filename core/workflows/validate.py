@@ -111,7 +111,9 @@ def validate(
             image. After a kill, the next run resumes and does not repeat finished images.
         reference: a file that :func:`vconv.reference` wrote on another machine. Variants are compared with
             its outputs on its images.
-        engines: the engines that run graphs; by default ONNX Runtime, if it supports the device.
+        engines: the engines that run graphs and torch variants, or ``all``; those of ``all`` that
+            cannot run here are listed as skipped. By default ONNX Runtime and torch, also beside an engine
+            that runs none of the graphs, or none of the torch variants.
         precision: the precisions in which torch variants are run; by default the device's usual ones.
         capture: whether to also run torch variants captured as one graph and replayed, on CUDA and NPUs.
         quick: whether to time ten runs only.
@@ -285,6 +287,10 @@ def _report(
         speed_up_baseline=baseline,
         machine=MachineLoad.model_validate(run.machine),
         ranking=ranked,
+        winners=tuple(
+            ranking.loadable(one, trial.devices)
+            for one in ranking.winners(ranked, [place.name for place in trial.devices])
+        ),
         variants=rows,
         published=tuple(PublishedRow.model_validate(row) for row in published),
         dataset=agreed.document if agreed else None,

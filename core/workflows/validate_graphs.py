@@ -112,6 +112,7 @@ def validate_graphs(
         speed_up_baseline=baseline,
         machine=MachineLoad.model_validate(run.machine),
         ranking=ranked,
+        winners=ranking.winners(ranked, [place.name for place in trial.devices]),
         variants=rows,
         published=(),
         dataset=None,

@@ -25,7 +25,7 @@ from vconv.runtime.doctor import imports
 from vconv.runtime.doctor.cann import HOMES, PAIRS, find_toolkit, goes_with
 from vconv.runtime.doctor.import_failures import Installation, explain, series, setting_up
 from vconv.runtime.doctor.imports import Attempt
-from vconv.runtime.engines.table import ENGINES, Engine
+from vconv.runtime.engines.table import ENGINES, Engine, by_package
 
 
 class State(StrEnum):
@@ -87,7 +87,8 @@ _FOUNDATIONS = {"torchvision": "torch", "timm": "torchvision", TORCH_NPU: "torch
 
 def _engines(needed: bool) -> list[Engine]:
     """Return the engines that vconv needs, or the optional ones, without torch, which every library needs."""
-    return [engine for engine in ENGINES.values() if engine.package != "torch" and engine.needed is needed]
+    found = [engine for engine in ENGINES.values() if by_package()[engine.package] is engine]
+    return [engine for engine in found if engine.package != "torch" and engine.needed is needed]
 
 
 def _versions() -> dict[str, str]:

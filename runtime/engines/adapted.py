@@ -122,7 +122,7 @@ class AdaptedSession(Session):
 
     def __init__(self, inner: FileSession, given: Given, views: Mapping[str, View]) -> None:
         super().__init__(inner.folder, inner.size, inner.batch)
-        self.inner, self.engine = inner, inner.engine
+        self.inner, self.engine, self.threads = inner, inner.engine, inner.threads
         self._given, self._views = given, views
         self._closing.callback(inner.close)
 

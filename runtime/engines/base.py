@@ -23,6 +23,7 @@ from vconv.errors import EngineError, InputError, MemoryShortError, UnavailableE
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines import arithmetic
+from vconv.runtime.engines.table import Runs, runs, usual_engine
 from vconv.runtime.inputs.preprocessing import Processor, load_processor
 from vconv.runtime.timing.launches import Launches
 from vconv.surroundings import own_surroundings
@@ -69,6 +70,9 @@ def unavailable(engine: str, lack: str, device: Device) -> UnavailableError:
 
 def remedy(engine: str, device: Device) -> str:
     """Return what to do about an engine that is not available for a device."""
+    if runs(engine) is Runs.MODELS:
+        usual = usual_engine(Runs.MODELS)
+        return f"{'name' if device.simulated else 'install what is missing, or name'} the engine {usual}"
     if device.simulated:
         return "name the engine onnxruntime: the simulated NPU runs graphs in ONNX Runtime alone"
     return f"install the build of {engine} for this device, or name another engine"
@@ -103,6 +107,8 @@ class Session(ABC):
     engine: str
     variant: str = ""
     """The variant's name, if :func:`vconv.load` opened the session."""
+    threads: int | None = None
+    """The number of threads that it computes with on a CPU; None on other devices, and if it is not known."""
     gelu: str = ""
     """How a patched GELU is computed; empty if no GELU of a torch model is patched."""
     sides: tuple[AxisRecord, AxisRecord] | None = None

@@ -37,7 +37,7 @@ class FromImagesSession(Session):
 
     def __init__(self, inner: FileSession) -> None:
         super().__init__(inner.folder, inner.size, inner.batch)
-        self.inner, self.engine = inner, inner.engine
+        self.inner, self.engine, self.threads = inner, inner.engine, inner.threads
         self._closing.callback(inner.close)
 
     def bind(self, pixel_values: Array) -> Callable[[], Any]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from vconv.convert.libraries.widening import GREATEST_WIDENED
 from vconv.precisions import FP32
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines import linked_weights
+from vconv.runtime.engines import linked_weights, threads
 from vconv.runtime.engines.base import PIECE, GraphSession, Placed, RunPiece, refusals, unavailable
 from vconv.runtime.engines.placement import Profile
 from vconv.types import Array, Arrays
@@ -109,6 +109,8 @@ def onnxruntime_session(
     weights_folder: Path | None = None,
     lean: bool = False,
     plain: bool = False,
+    provider: Provider | None = None,
+    engine: str = "onnxruntime",
 ) -> onnxruntime.InferenceSession:
     """Open a graph in ONNX Runtime.
 
@@ -120,6 +122,8 @@ def onnxruntime_session(
         weights_folder: the folder of a serialised graph's external weights.
         lean: whether to keep narrow weights narrow, in their file, and widen each only while it is used.
         plain: whether to run the nodes as they are, without any optimisation of the graph.
+        provider: the execution provider; by default the usual one of the device.
+        engine: the name of the engine in error messages.
 
     Raises:
         EngineError: ONNX Runtime refuses the graph.
@@ -127,7 +131,10 @@ def onnxruntime_session(
             missing.
     """
     with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, subject):
-        options, provider = _session_options(profile, weights_folder, lean), PROVIDERS[device.kind]
+        options, provider = (
+            _session_options(profile, weights_folder, lean),
+            provider or PROVIDERS[device.kind],
+        )
         if plain:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(
@@ -138,7 +145,7 @@ def onnxruntime_session(
         )
     used = session.get_providers()
     if provider.name not in used:
-        raise unavailable("onnxruntime", f"{', '.join(used)} alone", device)
+        raise unavailable(engine, f"{', '.join(used)} alone", device)
     return session
 
 
@@ -158,7 +165,13 @@ def _placed(output: Any) -> Placed:
 
 
 def piece_of_session(
-    model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, plain: bool = False
+    model: onnx.ModelProto,
+    folder: Path,
+    names: Sequence[str],
+    device: Device,
+    plain: bool = False,
+    provider: Provider | None = None,
+    engine: str = "onnxruntime",
 ) -> RunPiece:
     """Load a piece of a graph: see :meth:`vconv.runtime.engines.base.GraphSession.piece`.
 
@@ -168,9 +181,19 @@ def piece_of_session(
         names: see there.
         device: see there.
         plain: see :func:`onnxruntime_session`.
+        provider: see the same function.
+        engine: see the same function.
     """
     place, wanted = linked_weights.resolved(model, folder), list(names)
-    session = onnxruntime_session(model.SerializeToString(), device, PIECE, weights_folder=place, plain=plain)
+    session = onnxruntime_session(
+        model.SerializeToString(),
+        device,
+        PIECE,
+        weights_folder=place,
+        plain=plain,
+        provider=provider,
+        engine=engine,
+    )
 
     def run(given: Arrays) -> dict[str, Array]:
         with refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, PIECE):
@@ -194,13 +217,15 @@ class OnnxRuntimeSession(GraphSession):
     """
 
     engine = "onnxruntime"
+    providers: ClassVar[Mapping[str, Provider]] = PROVIDERS
+    """Kind of device -> provider."""
 
     @classmethod
     def lack(cls, device: Device) -> str:
         """See :meth:`vconv.runtime.engines.base.FileSession.lack`."""
-        if device.kind not in PROVIDERS:
+        if device.kind not in cls.providers:
             return f"vconv knows no execution provider for {device.name}"
-        available, provider = onnxruntime.get_available_providers(), PROVIDERS[device.kind]
+        available, provider = onnxruntime.get_available_providers(), cls.providers[device.kind]
         return "" if provider.name in available else f"no {provider.name}, only {', '.join(available)}"
 
     @classmethod
@@ -208,7 +233,9 @@ class OnnxRuntimeSession(GraphSession):
         cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
     ) -> RunPiece:
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
-        return piece_of_session(model, folder, names, device)
+        return piece_of_session(
+            model, folder, names, device, provider=cls.providers[device.kind], engine=cls.engine
+        )
 
     def __init__(
         self,
@@ -229,17 +256,29 @@ class OnnxRuntimeSession(GraphSession):
                 undone.callback(self._profile.discard)
             self._session = self.load(path)
             self._closing = undone.pop_all()
+        if device.kind == "cpu":
+            self.threads = threads.of_onnxruntime(self._session.get_session_options().intra_op_num_threads)
         (self._input,) = (given.name for given in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
         """Load the graph."""
-        model, subject, lean = linked_weights.opened(graph), self.path.name, _is_lean(graph)
-        if model is None:
-            return onnxruntime_session(str(graph), self.device, subject, self._profile, lean=lean)
-        place = linked_weights.resolved(model, graph.parent)
-        serialised = model.SerializeToString()
-        return onnxruntime_session(serialised, self.device, subject, self._profile, place, lean)
+        model, lean = linked_weights.opened(graph), _is_lean(graph)
+        place = None if model is None else linked_weights.resolved(model, graph.parent)
+        return onnxruntime_session(
+            str(graph) if model is None else model.SerializeToString(),
+            self.device,
+            self.path.name,
+            self._profile,
+            place,
+            lean,
+            provider=self._provider,
+            engine=self.engine,
+        )
+
+    @property
+    def _provider(self) -> Provider:
+        return self.providers[self.device.kind]
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
         return refusals("ONNX Runtime", ONNX_RUNTIME_ERRORS, self.path.name)
@@ -247,7 +286,7 @@ class OnnxRuntimeSession(GraphSession):
     def bind(self, pixel_values: Array) -> Callable[[], Any]:
         """See :meth:`vconv.runtime.engines.base.Session.bind`."""
         self._check_open()
-        kind, index = PROVIDERS[self.device.kind].memory, self.device.index
+        kind, index = self._provider.memory, self.device.index
         binding = self._session.io_binding()
         with self._refusals():
             images = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(pixel_values), kind, index)
@@ -267,6 +306,6 @@ class OnnxRuntimeSession(GraphSession):
         outputs = dict(zip(self._names, raw, strict=True))
         self.placed = {name: _placed(output) for name, output in outputs.items()}
         if self._profile and self.fallbacks is None:
-            self.fallbacks = self._profile.end(self._session, {PROVIDERS[self.device.kind].name})
+            self.fallbacks = self._profile.end(self._session, {self._provider.name})
         with self._refusals():
             return {name: output.numpy() for name, output in outputs.items()}

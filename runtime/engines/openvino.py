@@ -114,6 +114,7 @@ class OpenVinoSession(GraphSession):
             core = openvino.Core()
             source = core.read_model(_with_weights(linked, path.parent)) if linked else str(path)
             self._model = core.compile_model(source, "CPU", settings(precision))
+            self.threads = int(self._model.get_property("INFERENCE_NUM_THREADS"))
         # Two outputs that are the same value, such as DINOv3's pooled and cls, may share their names.
         graph_outputs = onnx.load(path, load_external_data=False).graph.output
         self._places = {output.name: self._model.output(output.name) for output in graph_outputs}

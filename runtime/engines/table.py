@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from vconv.runtime.engines.base import FileSession, RunPiece
 
 
+ALL = "all"
+"""The name that stands for every engine of the table."""
+
+
 class Runs(StrEnum):
     """What an engine runs. Engines that run the same thing can replace each other."""
 
@@ -147,6 +151,13 @@ ENGINES: Mapping[str, Engine] = {
             needed=True,
         ),
         Engine(
+            name="torch-compiled",
+            runs=Runs.MODELS,
+            home=f"{_HERE}.compiled:CompiledSession",
+            package="torch",
+            distributions=("torch",),
+        ),
+        Engine(
             name="onnxruntime",
             runs=Runs.GRAPHS,
             home=f"{_HERE}.onnxruntime:OnnxRuntimeSession",
@@ -166,6 +177,13 @@ ENGINES: Mapping[str, Engine] = {
             rounds=frozenset({"FLOAT16", "BFLOAT16"}),
         ),
         Engine(
+            name="onnxruntime-tensorrt",
+            runs=Runs.GRAPHS,
+            home=f"{_HERE}.tensorrt:TensorRtSession",
+            package="onnxruntime",
+            distributions=("onnxruntime-gpu",),
+        ),
+        Engine(
             name="openvino",
             runs=Runs.GRAPHS,
             home=f"{_HERE}.openvino:OpenVinoSession",
@@ -183,7 +201,12 @@ ENGINES: Mapping[str, Engine] = {
         ),
     )
 }
-"""Every engine, by name."""
+"""Every engine, by name. Of those that share a package, the usual one comes first."""
+
+
+def by_package() -> dict[str, Engine]:
+    """Return the first engine of each package, by the name of the package."""
+    return {engine.package: engine for engine in reversed(list(ENGINES.values()))}
 
 
 def engines_of(runs: Runs | None) -> dict[str, Engine]:
@@ -223,6 +246,18 @@ def usual_engine(runs: Runs = Runs.GRAPHS) -> str:
     return next(iter(engines_of(runs)))
 
 
+def chosen_engines(names: Sequence[str] | None, runs: Runs) -> tuple[str, ...]:
+    """Return the named engines that run models, graphs or offline models, each once; else the default one.
+
+    Args:
+        names: names of engines of any kind, or :data:`ALL`; None for the default ones.
+        runs: what they are to run.
+    """
+    known = engines_of(runs)
+    named = known if ALL in (names or ()) else [name for name in names or () if name in known]
+    return tuple(dict.fromkeys(named)) or (usual_engine(runs),)
+
+
 def is_usual(name: str) -> bool:
     """Return whether an engine is a default one, which reports need not name."""
     return name in ENGINES and ENGINES[name].usual
@@ -234,7 +269,7 @@ def engine_versions() -> dict[str, str]:
     For a build other than the usual one, the version is followed by the build's name.
     """
     found = {}
-    for engine in ENGINES.values():
+    for engine in by_package().values():
         builds = [
             number if name == engine.distributions[0] else f"{number} ({name})"
             for name, number in engine.versions().items()

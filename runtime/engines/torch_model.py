@@ -24,7 +24,7 @@ from vconv.runtime.engines import arithmetic
 from vconv.runtime.engines.base import Placed, Session
 from vconv.runtime.timing import launches
 from vconv.runtime.timing.launches import Launches
-from vconv.types import Array, Arrays
+from vconv.types import Array
 
 _CPU_OUT_OF_MEMORY = "can't allocate memory"
 """The message of torch's CPU allocator when memory runs out, in a plain RuntimeError."""
@@ -70,15 +70,13 @@ def refusals(precision: Precision, device: Device) -> Iterator[None]:
         ) from error
 
 
-def _probed(place: str, dtype: torch.dtype) -> Arrays:
-    """Run the products of :func:`vconv.runtime.engines.arithmetic.graph` in torch."""
-    images = torch.from_numpy(arithmetic.images()).to(place, dtype)
-    first, second = (torch.from_numpy(weights.T.copy()).to(place, dtype) for weights in arithmetic.weights())
-    kernels = first.reshape(-1, *images.shape[1:])
-    matmul = functional.linear(functional.linear(images.flatten(1), first).relu(), second)
-    convolution = functional.conv2d(functional.conv2d(images, kernels).relu(), second[..., None, None])
-    named = ((arithmetic.MATMUL, matmul), (arithmetic.CONVOLUTION, convolution.flatten(1)))
-    return {name: value.float().cpu().numpy() for name, value in named}
+def _probe(device: Device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the images and both weights of :func:`vconv.runtime.engines.arithmetic.graph` on a device."""
+    images = torch.from_numpy(arithmetic.images()).to(device.torch_name, dtype)
+    first, second = (
+        torch.from_numpy(weights.T.copy()).to(device.torch_name, dtype) for weights in arithmetic.weights()
+    )
+    return images, first, second
 
 
 def _to_type(model: nn.Module, precision: Precision, device: Device) -> None:
@@ -134,7 +132,28 @@ class TorchSession(Session):
             device.exact(),
             autocast(row, device),
         ):
-            return arithmetic.read(_probed(device.torch_name, torch_type(row.dtype)))
+            found = cls.products(device, *_probe(device, torch_type(row.dtype)))
+            names = (arithmetic.MATMUL, arithmetic.CONVOLUTION)
+            outputs = {name: value.float().cpu().numpy() for name, value in zip(names, found, strict=True)}
+            return arithmetic.read(outputs)
+
+    @classmethod
+    def products(cls, device: Device, images: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the products of :func:`vconv.runtime.engines.arithmetic.graph` as this engine runs a model.
+
+        Args:
+            device: the device that holds the tensors.
+            images: the probe's images, (16, 3, 4, 4).
+            first: the weights of the first product, (32, 48).
+            second: the weights of the second product, (16, 32).
+
+        Returns:
+            The two matrix products and the two convolutions, each (16, 16).
+        """
+        kernels = first.reshape(-1, *images.shape[1:])
+        matmul = functional.linear(functional.linear(images.flatten(1), first).relu(), second)
+        convolution = functional.conv2d(functional.conv2d(images, kernels).relu(), second[..., None, None])
+        return matmul, convolution.flatten(1)
 
     def __init__(
         self,
@@ -151,6 +170,7 @@ class TorchSession(Session):
         self.gelu = gelu
         self.names = output_names(network)
         self.device, self.precision = device, precision
+        self.threads = torch.get_num_threads() if device.kind == "cpu" else None
         self._ran: set[tuple[int, ...]] = set()
         with self.refusals(), contextlib.ExitStack() as undone:
             undone.callback(models.discard, model)
@@ -181,11 +201,15 @@ class TorchSession(Session):
 
         def forward() -> Any:
             with self._running(without_gradients):
-                made = self.outputs(images)
+                made = self.compute(images)
             self._ran.add(pixel_values.shape)
             return made
 
         return forward
+
+    def compute(self, images: Tensor) -> Any:
+        """Run the model on (B, 3, H, W) on the device; return its outputs in the order of ``names``."""
+        return self.outputs(images)
 
     def _on_device(self, pixel_values: Array) -> Tensor:
         with self.refusals():

@@ -26,8 +26,8 @@ from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import Simulated, SimulatedGraphSession, SimulatedTorchSession
 
 DEFAULT_VARIANT = "onnx-fp32"
-_SESSIONS: Mapping[bool, type[TorchSession]] = {False: TorchSession, True: CapturedSession}
-"""Whether a torch variant is captured -> the class of its session."""
+CAPTURED_APART = "what is captured is not compiled too"
+"""Why an engine other than the usual one runs no captured variant."""
 
 
 def open_variant(
@@ -46,7 +46,7 @@ def open_variant(
         artifact: the artifact.
         record: the variant's record in the manifest.
         device: the device to run on.
-        engine: an engine to use in place of the record's engine, for a file.
+        engine: an engine to use in place of the record's engine, of the same kind.
         precision: the precision to run a torch variant in.
         patches: patches by name, used in place of the table of patches.
         captured: whether to capture a torch variant and replay it.
@@ -76,13 +76,15 @@ def _opened(
     kind: str,
 ) -> Session:
     folder, size = artifact.folder, artifact.manifest.size
+    chosen = find_engine(engine or record.engine)
     if device.simulated:
+        if not (chosen.usual or chosen.runs is Runs.OFFLINE):
+            raise unavailable(chosen.name, chosen.lack(device), device)
         if patches is not None or captured:
             raise ValueError("a simulated device runs the genuine patches, and captures nothing")
         if record.contract.preprocessing:
             raise unavailable(record.engine, "a simulated NPU, which runs no preprocessing", device)
         return _simulated(artifact, record, device, precision, kind)
-    chosen = find_engine(engine or record.engine)
     if chosen.runs is not Runs.MODELS:
         unnamed = record.offline is not None and not ROUTES[record.offline.route].named
         opened = chosen.open(
@@ -96,8 +98,10 @@ def _opened(
     names = pick(record.patches)
     put_on = [patch for name, patch in (patches or table.PATCHES).items() if name in names]
     put_on, gelu = npu_gelu.on_device(put_on, device)
-    model, session = models.load(folder, net), _SESSIONS[captured]
-    return session(model, net, device, put_on, folder, size, precision, gelu)
+    if lack := CAPTURED_APART if captured and not chosen.usual else chosen.lack(device):
+        raise unavailable(chosen.name, lack, device)
+    session: type[TorchSession] = CapturedSession if captured else chosen.session
+    return session(models.load(folder, net), net, device, put_on, folder, size, precision, gelu)
 
 
 def _simulated(
@@ -134,4 +138,5 @@ def open_original(
         precision: the precision to run the model in.
         captured: whether to capture the forward pass and replay it.
     """
-    return _SESSIONS[captured](models.load(folder, net), net, device, (), folder, size, precision)
+    session = CapturedSession if captured else TorchSession
+    return session(models.load(folder, net), net, device, (), folder, size, precision)

@@ -14,7 +14,7 @@ class OpenRequest:
     Args:
         artifact: the artifact's folder.
         variant: the variant's name in the manifest; empty for the original.
-        engine: the engine that runs a graph; empty for the engine in the manifest.
+        engine: the engine that runs it; empty for the engine in the manifest.
         precision: the name of the precision to run a torch variant in.
         device: the name of the device to run on.
         original: the folder that the stock library loads as the original model; empty for a variant of the

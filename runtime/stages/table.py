@@ -7,6 +7,7 @@ from vconv.convert.network import Network
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import GraphSession, Session
 from vconv.runtime.engines.capture import CapturedSession
+from vconv.runtime.engines.compiled import CompiledSession
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.simulation.session import Simulated
 from vconv.runtime.stages.base import Stages, undivided
@@ -37,6 +38,8 @@ def in_stages(session: Session, device: Device, network: Network) -> Stages | st
         return SIMULATED
     if isinstance(session, CapturedSession):
         return CAPTURED
+    if isinstance(session, CompiledSession):
+        return COMPILED
     if isinstance(session, TorchSession):
         return undivided(session.outputs.network) or TorchStages(session, plain=False)
     if isinstance(session, GraphSession):

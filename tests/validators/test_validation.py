@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from engines_here import ENGINES_HERE
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
@@ -23,7 +24,6 @@ from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.arithmetic import arithmetic_of
 from vconv.runtime.engines.base import Placed, Session
-from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.processes.measurer import PeakMeasurer
 from vconv.runtime.processes.peak_memory import Peak
 from vconv.runtime.processes.request import OpenRequest
@@ -520,7 +520,7 @@ def half(copied: Path, made: Manifest) -> tuple[Artifact, Reference]:
 
 
 @pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_a_float16_graph_passes_only_where_its_engine_computes_float16(
     engine: str, half: tuple[Artifact, Reference], answer: Callable[[Answer], None]
 ) -> None:
@@ -656,7 +656,7 @@ def recorded(folder: Path, made: Manifest) -> Reference:
     return Reference("recorded", *golden_room.load(folder / made.golden.path), {}, {})
 
 
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_a_real_graph_with_one_gelu_spelled_wrong_fails_and_the_others_pass(
     engine: str, copied: Path, made: Manifest
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+from vconv.runtime.devices.base import Device
 from vconv.runtime.timing.machine_load import Load
 from vconv.runtime.timing.statistics import LEAST_SAMPLES, compare_paired
 from vconv.types import Status
@@ -150,4 +152,39 @@ def winner(
         if (one.device, one.batch) == (device, batch):
             return None, one.reason
     first = next(row for row in ranking.rows if (row.device, row.batch) == (device, batch))
-    return Winner(**dict(named(first)), tied_with=first.tied_with), None
+    return _winner(first), None
+
+
+def winners(ranking: Ranking, devices: Sequence[str]) -> tuple[Winner, ...]:
+    """Return the first variant of each device at its least ranked batch.
+
+    Args:
+        ranking: as :func:`rank` returns it.
+        devices: the names of the requested devices; a baseline on another one wins nothing.
+    """
+    first: dict[str, RankRow] = {}
+    for row in ranking.rows:
+        if row.rank is not None:
+            first.setdefault(row.device, row)
+    return tuple(_winner(first[device]) for device in devices if device in first)
+
+
+def _winner(first: RankRow) -> Winner:
+    tied = first.tied_with
+    return Winner(**dict(named(first)), tied_with=tied, device=first.device, batch=first.batch)
+
+
+def loadable(found: Winner, devices: Sequence[Device]) -> Winner:
+    """Return a winner of an artifact with the line of Python that opens it.
+
+    Args:
+        found: the winner.
+        devices: the devices of the run; the line repeats a setting that changes how one computes.
+    """
+    given = {"device": found.device, "variant": found.variant, "engine": found.engine}
+    options = [json.dumps(found.artifact, ensure_ascii=False)]
+    options += [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
+    for place in devices:
+        if place.name == found.device and place.settings.hf32 is not None:
+            options.append(f"hf32={json.dumps(list(place.settings.hf32))}")
+    return found.model_copy(update={"load": f"vconv.load({', '.join(options)})"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from vconv.runtime.engines.table import is_usual
 from vconv.runtime.timing.statistics import LEAST_SAMPLES
 from vconv.validators.report.document import Ranking
 from vconv.validators.report.rows import LatencyRow, VariantRow
@@ -26,7 +27,8 @@ def with_speed_ups(rows: Sequence[VariantRow], ranking: Ranking) -> tuple[tuple[
     Returns:
         The rows with their ratios, and the name of the baseline; empty if there is no ratio.
     """
-    found = {row.variant: row for row in rows if row.device == "cpu" and row.latency}
+    usual = [row for row in rows if row.device == "cpu" and is_usual(row.engine)]
+    found = {row.variant: row for row in usual if row.latency}
     name = next((name for name in BASELINES if name in found), "")
     timings = found[name].latency if name else ()
     medians = {timing.batch: timing.p50_ms for timing in timings if timing.runs >= LEAST_SAMPLES}

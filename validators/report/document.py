@@ -158,9 +158,16 @@ class RankRow(VariantName):
 
 
 class Winner(VariantName):
-    """The variant that won a comparison, with the variants that share its rank."""
+    """The first variant of a ranking, with the variants that share its rank.
+
+    ``load`` is the line of Python that opens it; None for a graph of another exporter, which is no artifact.
+    Reports of versions that did not record them lack ``device``, ``batch`` and ``load``.
+    """
 
     tied_with: tuple[VariantName, ...]
+    device: str = ""
+    batch: int | None = None
+    load: str | None = None
 
 
 class LeftOut(ReportPart):
@@ -195,7 +202,8 @@ class Report(Document):
     """The report of a validation, with the fields of its JSON file.
 
     ``timing`` is None in reports of early versions, which did not record it. ``manifest`` is None if graphs
-    of another exporter were judged; ``graphs`` then describes them.
+    of another exporter were judged; ``graphs`` then describes them. ``winners`` has one entry for each
+    requested device with a ranking.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -221,6 +229,7 @@ class Report(Document):
     speed_up_baseline: str
     machine: MachineLoad
     ranking: Ranking
+    winners: tuple[Winner, ...] = ()
     variants: tuple[VariantRow, ...]
     published: tuple[PublishedRow, ...]
     dataset: DatasetReport | None

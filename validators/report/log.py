@@ -22,7 +22,7 @@ _LATENCY = (
 )
 _COSTS = (
     *("load_ms", "first_ms", "peak_memory_is", "peak_rss_bytes", "peak_rss_growth_bytes"),
-    "peak_device_bytes",
+    *("peak_device_bytes", "threads"),
 )
 _SAMPLES = "samples_ms"
 """Left out of the log, because a hundred samples are not readable; the report has them."""
@@ -141,6 +141,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield _machine(report.machine)
     yield from sentences.ranks(report.ranking)
+    yield from sentences.winners(report)
     yield from map(_published, report.published)
     for check in report.checks:
         yield f"{check.status:<10} {check.name}: {check.detail}"

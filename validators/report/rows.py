@@ -225,9 +225,10 @@ class VariantRow(VerdictRow):
     """The results of one variant. The row is assembled once, when all results are known.
 
     ``limit`` is None if the variant is measured but not judged. ``sizes`` has the results at other sizes of
-    images, if the variant takes any. Fields that were not measured, or do not
-    apply, are None or empty; ``depth_reason``, ``patch_maps_reason``, ``peak_memory_reason`` and
-    ``timing_refused`` give the reasons.
+    images, if the variant takes any. ``threads`` is the number of threads that the engine used on a CPU; None
+    on other devices, if it is not known, and in reports of versions that did not record it. Fields that were
+    not measured, or do not apply, are None or empty; ``depth_reason``, ``patch_maps_reason``,
+    ``peak_memory_reason`` and ``timing_refused`` give the reasons.
     """
 
     precision: str
@@ -238,6 +239,7 @@ class VariantRow(VerdictRow):
     outputs: FrozenMapping[OutputRow]
     diagnosis: tuple[ExplanationRow, ...]
     output_summary: FrozenMapping[OutputSummary]
+    threads: int | None = None
     gelu: str | None
     prediction: PredictionRow | None
     depth: tuple[DepthRow, ...] | None

@@ -236,9 +236,29 @@ def _enter(folder: Path, file: str, digest: str, report: SavedDocument) -> None:
     with results.locked(folder):
         found = results.read(folder)
         name = f"{REPORTS_FOLDER}/{file}"
-        entry = {"file": name, "sha256": digest, "status": report.status, "simulated": report.simulated}
-        found["reports"].append({**entry, "artifact": str(folder), "manifest": manifest_digest(folder)})
+        entry: dict[str, Any] = {
+            "file": name,
+            "sha256": digest,
+            "status": report.status,
+            "simulated": report.simulated,
+        }
+        entry |= {"artifact": str(folder), "manifest": manifest_digest(folder)}
+        if winners := _winners(folder, report):
+            entry["winners"] = winners
+        found["reports"].append(entry)
         results.write(folder, found)
+
+
+def _winners(folder: Path, report: SavedDocument) -> list[dict[str, str]]:
+    """Return the winners of a report that belong to an artifact, as its index has them."""
+    if isinstance(report, Bisection):
+        return []
+    named = report.winners if isinstance(report, Report) else filter(None, [report.winner])
+    return [
+        {"variant": one.variant, "engine": one.engine, "device": one.device, "load": one.load}
+        for one in named
+        if one.load and one.artifact == str(folder)
+    ]
 
 
 def _reserved(reports: Path, stem: str) -> Path:

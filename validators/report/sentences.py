@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from vconv.validators.report.comparison import Comparison
     from vconv.validators.report.dataset_document import DatasetReport
-    from vconv.validators.report.document import GraphRow, Ranking, RankRow, ReferenceRow, Winner
+    from vconv.validators.report.document import GraphRow, Ranking, RankRow, ReferenceRow, Report, Winner
     from vconv.validators.report.rows import VariantName, VariantRow
 from vconv.runtime.engines.forms import FORMS
 from vconv.runtime.engines.table import Runs, engines_of, is_usual
@@ -201,11 +201,26 @@ def fastest(ranking: Ranking) -> list[str]:
 
 
 def winner(document: Comparison) -> str:
-    """Return which variant won a comparison, or why none did."""
+    """Return which variant won a comparison, and how to load it, or why none did."""
     found, several = document.winner, _several(document.ranking)
     if found is None:
         return f"no winner: {document.winner_reason}"
-    return f"winner: {named_apart(found, several)}" + _tied(found, several)
+    return f"winner: {named_apart(found, several)}" + _tied(found, several) + _loaded(found)
+
+
+def winners(document: Report) -> list[str]:
+    """Return the fastest variant of each device, and how to load it; empty without a ranking."""
+    several = _several(document.ranking)
+    return [
+        f"winner on {found.device} at batch {found.batch}: {named_apart(found, several)}"
+        + _tied(found, several)
+        + _loaded(found)
+        for found in document.winners
+    ]
+
+
+def _loaded(found: Winner) -> str:
+    return f"; to load it: {found.load}" if found.load else ""
 
 
 def ranks(ranking: Ranking) -> list[str]:

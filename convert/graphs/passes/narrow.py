@@ -76,15 +76,18 @@ class _Caster:
         return name
 
 
-def narrow(model: ir.Model, dtype: ir.DataType, kept: Iterable[str]) -> None:
+def narrow(model: ir.Model, dtype: ir.DataType, kept: Iterable[str]) -> bool:
     """Compute a graph in a narrow type, in place.
 
     Args:
         model: the graph, in float32 but for its weights, whose types are those of their file.
         dtype: the narrow type.
         kept: the names of the nodes that stay in float32.
+
+    Returns:
+        Whether any node computes in the narrow type.
     """
-    graph, stay = model.graph, frozenset(kept)
+    graph, stay, modified = model.graph, frozenset(kept), False
     casts = _Caster(graph)
     for node in list(graph):
         if node.op_type in COUNTING or node.op_type == "Cast":
@@ -97,9 +100,11 @@ def narrow(model: ir.Model, dtype: ir.DataType, kept: Iterable[str]) -> None:
         for place, value in enumerate(node.inputs):
             if value is not None:
                 node.replace_input_with(place, casts.to(value, wanted, node))
+        modified |= wanted == dtype
         _retype(node, wanted)
     for output in list(graph.outputs):
         _widen_output(graph, output)
+    return modified
 
 
 def _retype(node: ir.Node, dtype: ir.DataType | None) -> None:
@@ -123,8 +128,9 @@ def _widen_output(graph: ir.Graph, output: ir.Value) -> None:
     graph.outputs[graph.outputs.index(output)] = node.outputs[0]
 
 
-def point_at(value: ir.Value, entry: TensorEntry) -> None:
-    """Let a weight of a graph be a tensor of another weights file, of the same shape."""
+def point_at(value: ir.Value, entry: TensorEntry) -> bool:
+    """Let a weight of a graph be a tensor of another weights file; return whether that changes it."""
+    before = value.const_value
     dtype = DTYPES[entry.dtype]
     value.const_value = ir.ExternalTensor(
         entry.path.name,
@@ -136,16 +142,22 @@ def point_at(value: ir.Value, entry: TensorEntry) -> None:
         base_dir=str(entry.path.parent),
     )
     value.type = ir.TensorType(dtype)
+    place = entry.path.name, entry.offset, entry.nbytes
+    return not isinstance(before, ir.ExternalTensor) or place != (
+        before.location,
+        before.offset,
+        before.length,
+    )
 
 
 def _run(model: ir.Model, context: PassContext) -> bool:
     assert context.plan is not None
     dtype = NARROW_TYPES[context.plan.precision]
+    modified = False
     for name, value in model.graph.initializers.items():
         if isinstance(value.const_value, ir.ExternalTensor):
-            point_at(value, context.entries[name])
-    narrow(model, dtype, context.plan.kept | always_wide(model, dtype))
-    return True
+            modified |= point_at(value, context.entries[name])
+    return narrow(model, dtype, context.plan.kept | always_wide(model, dtype)) or modified
 
 
 def _untyped(model: ir.Model, context: PassContext) -> str:

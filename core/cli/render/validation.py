@@ -114,6 +114,9 @@ def validated(document: ValidationResult) -> None:
     predictions(document)
     dataset(document)
     wrapped(*sentences.fastest(document.ranking))
+    for found in document.winners:
+        if found.load:
+            show(f"to load it: {found.load}")
     published(document.published)
     _conclusion(document)
 

@@ -378,7 +378,7 @@ def completed(line: str) -> list[tuple[str, str]]:
         ("vconv validate . --device np", ["npu", "npu-sim"]),
         ("vconv doctor --device cu", ["cuda"]),
         ("vconv validate . --within s", ["strict"]),
-        ("vconv compare . --engine o", ["onnxruntime", "openvino"]),
+        ("vconv compare . --engine o", ["onnxruntime", "onnxruntime-tensorrt", "openvino"]),
         ("vconv bisect . --variant onnx", ["onnx-fp32", "onnx-fp32-npu"]),
         ("vconv validate . --precision b", ["bf16"]),
     ],

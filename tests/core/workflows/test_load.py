@@ -13,6 +13,7 @@ import pytest
 
 import vconv
 from vconv.errors import InputError, UnavailableError, UnknownNameError
+from vconv.runtime.engines.compiled import CompiledSession
 from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
 from vconv.runtime.engines.openvino import OpenVinoSession
 from vconv.validators.report import saving
@@ -49,7 +50,10 @@ def test_without_a_ranking_it_is_the_dynamic_graph(copied: Path) -> None:
 
 @pytest.mark.parametrize(
     "winner",
-    [("onnx-fp32", "openvino"), ("onnx-fp32-npu", "onnxruntime"), ("patched-torch-bf16", "torch")],
+    [
+        *(("onnx-fp32", "openvino"), ("onnx-fp32-npu", "onnxruntime")),
+        *(("patched-torch-bf16", "torch"), ("patched-torch-fp32", "torch-compiled")),
+    ],
     ids=lambda winner: " in ".join(winner),
 )
 def test_the_recorded_winner_is_opened_in_its_own_engine(
@@ -63,6 +67,8 @@ def test_what_is_named_is_opened_whatever_won(copied: Path, record: Record) -> N
     record(("onnx-fp32", "openvino"))
     assert opened(copied, variant="patched-torch-fp32") == ("patched-torch-fp32", "torch")
     assert opened(copied, variant="onnx-fp32") == ("onnx-fp32", "onnxruntime")
+    compiled = ("patched-torch-fp32", "torch-compiled")
+    assert opened(copied, variant=compiled[0], engine=compiled[1]) == compiled
     assert opened(copied, engine="onnxruntime") == ("onnx-fp32", "onnxruntime")
 
 
@@ -87,6 +93,7 @@ def test_a_winner_on_another_kind_of_device_is_none_here(copied: Path, record: R
     "first",
     [
         ("patched-torch-fp32-captured", "torch"),
+        ("patched-torch-fp32", "openvino"),
         ("patched-torch-fp4", "torch"),
         ("original-torch-fp32", "torch"),
         ("om-fp16", "acl"),
@@ -107,6 +114,16 @@ def test_an_engine_that_is_not_installed_leaves_it_to_the_next(
     monkeypatch.setitem(sys.modules, "openvino", None)
     record(("onnx-fp32", "openvino"), ("onnx-fp32-npu", "onnxruntime"))
     assert opened(copied) == ("onnx-fp32-npu", "onnxruntime")
+
+
+def test_a_compiled_winner_leaves_it_to_the_next_where_nothing_can_be_compiled(
+    copied: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CompiledSession, "lack", lambda device: "no compiler")
+    record(("patched-torch-fp32", "torch-compiled"), ("patched-torch-bf16", "torch"))
+    assert opened(copied) == ("patched-torch-bf16", "torch")
+    with pytest.raises(UnavailableError, match="torch-compiled cannot run here .*no compiler"):
+        vconv.load(copied, variant="patched-torch-fp32", engine="torch-compiled")
 
 
 def test_every_name_of_a_report_opens_with_what_it_says(copied: Path, size: tuple[int, int]) -> None:

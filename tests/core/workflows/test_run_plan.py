@@ -8,14 +8,17 @@ import pytest
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.convert.sources.base import Source
-from vconv.errors import InputError
+from vconv.errors import InputError, UnknownNameError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.capture import CapturedSession
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.processes.peak_memory import peak_of
 from vconv.runtime.simulation.device import lack
+from vconv.types import Status, silent
+from vconv.validators import validation
 from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.validation import Candidate
 from vconv.workflows.checks import CheckedArtifact
 from vconv.workflows.run_plan import RunPlan
@@ -105,3 +108,66 @@ def test_the_simulated_npu_has_one_engine_for_graphs_and_the_error_names_it() ->
     simulated = find_device("npu-sim")
     with pytest.raises(InputError, match="openvino cannot run here .*runs graphs in ONNX Runtime alone"):
         RunPlan((simulated,), ("openvino",), ("fp32",)).check()
+
+
+def engines_of(candidates: list[Candidate], variant: str) -> list[str]:
+    return [one.engine for one in candidates if one.variant == variant]
+
+
+@ONE
+@pytest.mark.parametrize(
+    ("named", "graphs", "models"),
+    [
+        (None, ["onnxruntime"], ["torch"]),
+        (("torch-compiled",), ["onnxruntime"], ["torch-compiled"]),
+        (("openvino",), ["openvino"], ["torch"]),
+        (("torch", "openvino", "torch-compiled", "openvino"), ["openvino"], ["torch", "torch-compiled"]),
+        (("all",), ["onnxruntime", "onnxruntime-tensorrt", "openvino"], ["torch", "torch-compiled"]),
+    ],
+    ids=["none", "one of torch", "one of graphs", "both kinds", "all"],
+)
+def test_an_engine_runs_what_it_can_and_leaves_the_rest_to_the_usual_one(
+    found: CheckedArtifact, named: tuple[str, ...] | None, graphs: list[str], models: list[str]
+) -> None:
+    trial = RunPlan((CPU,), named, ("fp32",))
+    trial.check()
+    listed = trial.candidates(found)
+    assert engines_of(listed, "patched-torch-fp32") == models
+    assert engines_of(listed, "onnx-fp32") == engines_of(listed, "onnx-fp32-npu") == graphs
+    assert engines_of(listed, "original-torch-fp32") == ["torch"]
+
+
+@ONE
+def test_of_all_engines_one_that_lacks_something_is_listed_and_skipped_with_the_reason(
+    found: CheckedArtifact,
+) -> None:
+    (one, *_) = [
+        each
+        for each in RunPlan((CPU,), ("all",), ("fp32",)).candidates(found)
+        if each.engine == "onnxruntime-tensorrt"
+    ]
+    (row,) = validation.run([one], open_limits("strict"), None, silent).rows
+    assert (row.variant, row.status) == ("onnx-fp32", Status.SKIPPED)
+    assert row.reason == "onnxruntime-tensorrt cannot run here: TensorRT runs on NVIDIA's GPUs alone"
+
+
+def test_an_engine_that_is_named_and_cannot_run_here_is_refused() -> None:
+    with pytest.raises(InputError, match="onnxruntime-tensorrt cannot run here .*NVIDIA's GPUs alone"):
+        RunPlan((CPU,), ("onnxruntime-tensorrt",), ("fp32",)).check()
+    with pytest.raises(UnknownNameError, match="unknown engine .*torch-compiled, all"):
+        RunPlan((CPU,), ("tensorrt",), ("fp32",)).check()
+
+
+@ONE
+def test_the_memory_of_a_compiled_variant_is_that_of_a_compiled_session(
+    found: CheckedArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(TorchSession, "run", lambda session, images: ran.append(session.engine))
+    (one,) = [
+        each
+        for each in RunPlan((CPU,), ("torch-compiled",), ("fp32",)).candidates(found)
+        if each.variant == "patched-torch-fp32"
+    ]
+    peak_of(one.subject)
+    assert ran == ["torch-compiled"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import html
 import itertools
 import json
 import shutil
@@ -424,10 +425,16 @@ def test_a_quiet_machine_has_a_ranking_and_a_comparison_a_winner(
     document = vconv.compare(copies, quick=True)
     winner, first = document.winner, document.ranking.rows[0]
     assert winner is not None
-    assert dict(winner) == {
-        key: getattr(first, key) for key in ("artifact", "variant", "engine", "tied_with")
-    }
-    assert winner.variant in passed and winner.artifact in map(str, copies)
+    for key in ("artifact", "variant", "engine", "tied_with", "device", "batch"):
+        assert getattr(winner, key) == getattr(first, key)
+    for report_of, won in ((copies[0], report.winners[0]), (Path(winner.artifact), winner)):
+        assert won.load is not None
+        with eval(won.load, {"vconv": vconv}) as session:
+            assert (session.variant, session.engine) == (won.variant, won.engine)
+        entries = json.loads((report_of / "results.json").read_text())["reports"]
+        assert won.load in [one["load"] for entry in entries for one in entry.get("winners", ())]
+    for ending in (report.log, report.page):
+        assert str(report.winners[0].load) in html.unescape(Path(ending).read_text())
     assert document.winner_reason is None
     assert len([row for row in document.ranking.rows if row.rank]) == 6
     for copy in copies:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from engines_here import ENGINES_HERE
 from torch import Tensor
 
 from vconv.disk import SCRATCH
@@ -24,7 +25,7 @@ from vconv.runtime.engines import arithmetic
 from vconv.runtime.engines.arithmetic import CONVOLUTION, KEPT, MATMUL, UNKNOWN, arithmetic_of, read
 from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
 from vconv.runtime.engines.openvino import OpenVinoSession
-from vconv.runtime.engines.table import ENGINES, graph_engines
+from vconv.runtime.engines.table import ENGINES
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.simulation.arithmetic import ROUNDINGS
 from vconv.runtime.simulation.device import lack
@@ -117,7 +118,7 @@ def test_torch_computes_on_a_cpu_in_what_it_is_asked_for(name: str) -> None:
     assert arithmetic_of("torch", CPU, name) == PRECISIONS[name].limits
 
 
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_every_engine_of_graphs_computes_a_float32_graph_in_float32(engine: str) -> None:
     assert arithmetic_of(engine, CPU, "fp32") == "fp32"
 
@@ -243,5 +244,7 @@ for convolution, matmul in itertools.product(ROUNDINGS, ROUNDINGS):
     assert [declared for declared, _ in found] == [probed for _, probed in found]
 
 
-def test_every_engine_that_runs_torch_models_or_graphs_is_asked_by_these_tests() -> None:
-    assert {*graph_engines(), "torch", "acl"} == set(ENGINES)
+def test_every_engine_that_runs_torch_models_or_graphs_here_is_asked_by_these_tests() -> None:
+    elsewhere = {"torch-compiled": "test_compiled.py", "acl": "test_offline.py", "onnxruntime-tensorrt": ""}
+    assert {*ENGINES_HERE, "torch", *elsewhere} == set(ENGINES)
+    assert all((Path(__file__).parent / file).exists() for file in elsewhere.values())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engines_here import ENGINES_HERE
 from made_pictures import ORIENTATION, REFUSED, TURNED, veiled
 from PIL import Image
 
@@ -16,7 +17,6 @@ from vconv.artifact.manifest import Manifest
 from vconv.errors import InputError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.base import Session, in_batches
-from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.inputs.images import natural_image, natural_images, open_images
 from vconv.runtime.inputs.preprocessing import preprocess
@@ -64,7 +64,7 @@ def images(count: int, size: tuple[int, int] = (4, 6)) -> Array:
 
 
 @pytest.mark.every_system
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_an_engine_agrees_with_torch_on_whole_tensors(
     small: Artifact, engine: str, made: Manifest, pixel_values: Array
 ) -> None:
@@ -77,7 +77,7 @@ def test_an_engine_agrees_with_torch_on_whole_tensors(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_a_static_graph_gives_the_same_rows_however_many_images(
     small: Artifact, engine: str, count: int, pixel_values: Array
 ) -> None:
@@ -105,7 +105,7 @@ def test_every_variant_has_the_outputs_that_the_manifest_declares(
 
 def test_what_is_timed_is_what_is_judged(small: Artifact, made: Manifest, pixel_values: Array) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else graph_engines():
+        for engine in [""] if record.engine == "torch" else ENGINES_HERE:
             with open_variant(small, record, CPU, engine) as session:
                 timed = session.fetch(session.bind(pixel_values[:2])())
                 expected = session.run(pixel_values[:2])
@@ -116,7 +116,7 @@ def test_reading_the_same_outputs_twice_gives_the_same_values(
     small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else graph_engines():
+        for engine in [""] if record.engine == "torch" else ENGINES_HERE:
             with open_variant(small, record, CPU, engine) as session:
                 raw = session.bind(pixel_values[:2])()
                 first, second = session.fetch(raw), session.fetch(raw)
@@ -127,7 +127,7 @@ def test_a_bound_batch_can_be_run_again_and_again(
     small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else graph_engines():
+        for engine in [""] if record.engine == "torch" else ENGINES_HERE:
             with open_variant(small, record, CPU, engine) as session:
                 first, second = (session.bind(part) for part in (pixel_values[:2], pixel_values[2:4]))
                 results = [session.fetch(run()) for run in (first, second, first)]
@@ -139,7 +139,7 @@ def test_every_output_is_noted_with_its_type_and_place(
     small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else graph_engines():
+        for engine in [""] if record.engine == "torch" else ENGINES_HERE:
             with open_variant(small, record, CPU, engine) as session:
                 assert session.placed == {}
                 outputs = session.run(pixel_values[:2])
@@ -153,7 +153,7 @@ def test_a_closed_session_refuses_to_be_used(
     small: Artifact, way: str, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else graph_engines():
+        for engine in [""] if record.engine == "torch" else ENGINES_HERE:
             session = open_variant(small, record, CPU, engine)
             session.close()
             use = {"call": session, "run": session.run, "bind": session.bind}[way]
@@ -192,7 +192,7 @@ def test_results_do_not_change_when_the_next_batch_is_run(
     small: Artifact, made: Manifest, pixel_values: Array
 ) -> None:
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else graph_engines():
+        for engine in [""] if record.engine == "torch" else ENGINES_HERE:
             with open_variant(small, record, CPU, engine) as session:
                 first = session(pixel_values[:2])
                 kept = {name: value.copy() for name, value in first.items()}
@@ -200,7 +200,7 @@ def test_results_do_not_change_when_the_next_batch_is_run(
             assert all(np.array_equal(first[name], kept[name]) for name in kept)
 
 
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_an_array_that_is_read_only_or_not_contiguous_is_taken(
     small: Artifact, engine: str, pixel_values: Array
 ) -> None:

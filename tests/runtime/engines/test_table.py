@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from engines_here import ENGINES_HERE
 from onnx import TensorProto, helper
 
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
@@ -27,7 +28,7 @@ SIZE = (64, 64)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", None], ids=["empty", "garbage", "missing"])
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_a_file_that_is_no_graph_is_an_engine_error(
     engine: str, content: bytes | None, tmp_path: Path
 ) -> None:
@@ -40,7 +41,7 @@ def test_a_file_that_is_no_graph_is_an_engine_error(
 
 
 @pytest.mark.parametrize("way", ["run", "bind"])
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_a_batch_that_the_graph_does_not_take_is_an_engine_error(
     engine: str, way: str, small_artifact: Path, pixel_values: Array, size: tuple[int, int]
 ) -> None:
@@ -188,6 +189,49 @@ def test_a_build_of_onnx_runtime_without_the_device_says_what_it_has(
     assert OnnxRuntimeSession.lack(CPU) == ""
 
 
+def test_tensorrt_is_asked_for_full_precision_and_no_files_on_the_right_gpu(
+    runtime: StandInRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The options are those of onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html."""
+    available = ["TensorrtExecutionProvider", *runtime.get_available_providers()]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    monkeypatch.setattr(runtime, "get_providers", lambda: available)
+    with graph_engines()["onnxruntime-tensorrt"].open(
+        tmp_path / "model.onnx", CUDA, tmp_path, SIZE, None
+    ) as made:
+        assert made.engine == "onnxruntime-tensorrt"
+    off = ("trt_fp16_enable", "trt_int8_enable", "trt_engine_cache_enable", "trt_timing_cache_enable")
+    assert runtime.providers == [("TensorrtExecutionProvider", {"device_id": 1, **dict.fromkeys(off, 0)})]
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        (CPU, "TensorRT runs on NVIDIA's GPUs alone"),
+        (NPU, "NVIDIA's"),
+        (CUDA, "no TensorrtExecutionProvider"),
+    ],
+    ids=["cpu", "npu", "cuda"],
+)
+def test_tensorrt_says_what_it_lacks(
+    runtime: StandInRuntime, device: Device, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UnavailableError, match=said):
+        graph_engines()["onnxruntime-tensorrt"].open(tmp_path / "model.onnx", device, tmp_path, SIZE, None)
+
+
+def test_a_tensorrt_that_onnx_runtime_drops_is_not_replaced_by_another_provider(
+    runtime: StandInRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = ["TensorrtExecutionProvider", *runtime.get_available_providers()]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    monkeypatch.setattr(runtime, "get_providers", lambda: available[2:])
+    with pytest.raises(
+        UnavailableError, match="onnxruntime-tensorrt cannot run here .*CUDAExecutionProvider"
+    ):
+        graph_engines()["onnxruntime-tensorrt"].open(tmp_path / "model.onnx", CUDA, tmp_path, SIZE, None)
+
+
 @pytest.mark.parametrize("device", [CUDA, NPU], ids=["cuda", "npu"])
 def test_openvino_refuses_a_device_that_is_not_the_cpu(device: Device, tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="OpenVINO runs on CPU"):
@@ -210,7 +254,7 @@ def test_an_engine_that_is_not_installed_is_an_error_that_the_user_can_mend(
         graph_engines()["openvino"].open(tmp_path / "model.onnx", CPU, tmp_path, SIZE, None)
 
 
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_every_engine_lacks_nothing_on_the_cpu_and_something_elsewhere(engine: str) -> None:
     assert graph_engines()[engine].lack(CPU) == ""
     nowhere = replace(NPU, kind="a kind that nobody knows")

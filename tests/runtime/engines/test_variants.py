@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from engines_here import ENGINES_HERE
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
@@ -16,7 +17,6 @@ from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.onnxruntime import PROVIDERS, Provider
-from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
 from vconv.types import Array
@@ -47,7 +47,7 @@ def test_every_variant_opens_with_its_own_engine_size_and_batch(
             assert (session.engine, session.size, session.batch) == (record.engine, size, record.batch)
 
 
-@pytest.mark.parametrize("engine", graph_engines())
+@pytest.mark.parametrize("engine", ENGINES_HERE)
 def test_a_graph_opens_in_another_engine_when_asked(small: Artifact, engine: str) -> None:
     with open_variant(small, small.variant("onnx-fp32"), CPU, engine) as session:
         assert session.engine == engine
@@ -104,7 +104,7 @@ def test_an_artifact_without_its_weights_says_how_to_complete_it(
     copy = shutil.copytree(small_artifact, tmp_path / "copy")
     (copy / "model.safetensors").unlink()
     for record in made.variants:
-        for engine in [""] if record.engine == "torch" else graph_engines():
+        for engine in [""] if record.engine == "torch" else ENGINES_HERE:
             with pytest.raises(ArtifactError, match=r"has no weights .*fix: .*vconv fill .*copy "):
                 open_variant(Artifact(copy, made), record, CPU, engine)
     with pytest.raises(ArtifactError, match="has no weights"):

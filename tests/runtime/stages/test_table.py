@@ -3,13 +3,13 @@ from __future__ import annotations
 from unittest.mock import Mock
 
 import pytest
+from engines_here import ENGINES_HERE
 
 from vconv.artifact.artifact import Artifact
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.acl import OfflineSession
 from vconv.runtime.engines.capture import CapturedSession
-from vconv.runtime.engines.table import graph_engines
 from vconv.runtime.engines.variants import open_variant
 from vconv.runtime.simulation.session import SimulatedGraphSession, SimulatedTorchSession
 from vconv.runtime.stages import table
@@ -24,7 +24,7 @@ CPU: Device = find_device("cpu")
 @pytest.mark.parametrize(
     ("variant", "engine", "kind"),
     [("patched-torch-fp32", "", TorchStages)]
-    + [(name, engine, GraphStages) for name in ("onnx-fp32", "onnx-fp32-npu") for engine in graph_engines()],
+    + [(name, engine, GraphStages) for name in ("onnx-fp32", "onnx-fp32-npu") for engine in ENGINES_HERE],
 )
 def test_torch_and_graphs_are_taken_apart(small: Artifact, variant: str, engine: str, kind: type) -> None:
     with open_variant(small, small.variant(variant), CPU, engine) as session:

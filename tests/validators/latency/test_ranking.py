@@ -3,16 +3,19 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import made_reports
 import pytest
 
+from vconv.runtime.devices.base import Settings
+from vconv.runtime.devices.table import find_device
 from vconv.runtime.timing.clocks import Measurement
 from vconv.runtime.timing.machine_load import UNTIMED, Load, load_between
 from vconv.runtime.timing.statistics import LEAST_SAMPLES
 from vconv.types import Status
-from vconv.validators.latency.ranking import rank, winner
+from vconv.validators.latency.ranking import loadable, rank, winner, winners
 from vconv.validators.report.document import LeftOut, Ranking, RankRow, Winner
 from vconv.validators.report.rows import LatencyRow, VariantName, VariantRow
 
@@ -172,7 +175,7 @@ def test_the_winner_is_the_first_at_the_least_batch_that_all_share() -> None:
     found = rank(rows, QUIET)
     assert winner(rows, found, ["cpu"])[0].variant == "static"  # type: ignore[union-attr]
     assert winner(rows[:2], rank(rows[:2], QUIET), ["cpu"]) == (
-        Winner(artifact="a", variant="a", engine="torch", tied_with=()),
+        Winner(artifact="a", variant="a", engine="torch", tied_with=(), device="cpu", batch=1),
         None,
     )
 
@@ -219,3 +222,31 @@ def test_a_ranking_can_be_made_again_from_a_saved_report() -> None:
     ]
     read = [VariantRow.model_validate_json(json.dumps(row.as_json())) for row in rows]
     assert rank(read, QUIET) == rank(rows, QUIET)
+
+
+def test_each_requested_device_has_its_own_winner_and_a_baseline_wins_nothing() -> None:
+    rows = [
+        *(variant("a", 12.0, 70.0), variant("b", 10.0, 90.0)),
+        *(variant("a", 3.0, device="npu:0"), variant("o", 1.0, device="npu:0", status=Status.SKIPPED)),
+        variant("c", 5.0, device="cuda:0"),
+    ]
+    found = winners(rank(rows, QUIET), ["cpu", "npu:0"])
+    assert [(one.device, one.batch, one.variant, one.load) for one in found] == [
+        ("cpu", 1, "b", None),
+        ("npu:0", 1, "a", None),
+    ]
+    assert winners(rank(rows, replace(QUIET, busy=True, reason="it was busy")), ["cpu"]) == ()
+
+
+@pytest.mark.parametrize(
+    ("hf32", "line"),
+    [
+        (None, 'vconv.load("a \\"b\\"", device="npu:0", variant="v", engine="torch")'),
+        (("conv",), 'vconv.load("a \\"b\\"", device="npu:0", variant="v", engine="torch", hf32=["conv"])'),
+    ],
+    ids=["usual settings", "hf32"],
+)
+def test_the_line_that_loads_a_winner_repeats_what_was_set(hf32: tuple[str, ...] | None, line: str) -> None:
+    place = replace(find_device("cpu"), name="npu:0", settings=Settings(hf32))
+    won = Winner(artifact='a "b"', variant="v", engine="torch", tied_with=(), device="npu:0", batch=1)
+    assert loadable(won, [find_device("cpu"), place]).load == line

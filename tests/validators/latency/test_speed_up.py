@@ -94,6 +94,14 @@ def test_without_either_there_is_no_ratio(why: str) -> None:
     )
 
 
+def test_a_compiled_variant_of_the_same_name_is_not_what_is_compared_with() -> None:
+    compiled = row("patched-torch-fp32", b1=20.0).model_copy(update={"engine": "torch-compiled"})
+    rows = [row("patched-torch-fp32", b1=60.0), compiled]
+    for order in (rows, rows[::-1]):
+        found = {one.engine: speed_ups(one)[1] for one in with_speed_ups(order)[0]}
+        assert found == {"torch": pytest.approx(1.0), "torch-compiled": pytest.approx(3.0)}
+
+
 def test_no_rows_are_no_error() -> None:
     assert with_speed_ups([]) == ((), "")
 

@@ -76,6 +76,20 @@ def test_a_winner_is_named_or_why_there_is_none(winner: RankRow | None, line: st
     assert sentences.winner(document) == line
 
 
+def test_the_winner_of_a_device_comes_with_the_line_that_loads_it() -> None:
+    won = {**dict(row("a", 1, "b")), "load": "vconv.load(...)"}
+    kept = {
+        key: won[key] for key in ("artifact", "variant", "engine", "device", "batch", "tied_with", "load")
+    }
+    told = sentences.winners(made_reports.report(winners=[kept, {**kept, "device": "npu:0", "load": None}]))
+    assert told == [
+        "winner on cpu at batch 1: a (onnxruntime); not told apart: b (onnxruntime); "
+        "to load it: vconv.load(...)",
+        "winner on npu:0 at batch 1: a (onnxruntime); not told apart: b (onnxruntime)",
+    ]
+    assert sentences.winners(made_reports.report()) == []
+
+
 def test_nothing_heavy_is_imported_for_a_sentence() -> None:
     heavy = "{'numpy', 'torch', 'pydantic'} & set(sys.modules)"
     code = f"import sys, vconv.validators.report.sentences; sys.exit(bool({heavy}))"

@@ -85,11 +85,12 @@ class Dots:
     values: tuple[float | None, ...]
 
 
-def _grid(scale: Scale, draw: Callable[[float, str], str]) -> list[str]:
+def grid(scale: Scale, draw: Callable[[float, str], str]) -> list[str]:
+    """Draw something at every tick of a scale, from its position and its label."""
     return [draw(scale(value), label) for value, label in scale.ticks]
 
 
-def _legend(
+def legend(
     names: Sequence[tuple[str, Draw]], top: float, left: float, width: float
 ) -> tuple[list[str], float]:
     """Draw a legend, as many entries side by side as fit; return its parts and the y below it."""
@@ -170,8 +171,8 @@ def lines(
         parts.append(svg.path(points, one.style))
         parts += [svg.mark(one.style, *point, radius=3.5) for point in points if point]
     named = [(one.name, partial(_swatch, one.style)) for one in series]
-    legend, height = _legend(named, bottom + 62, left, frame.width)
-    return svg.picture(frame.identifier, frame.width, height, frame.title, frame.description, parts + legend)
+    listed, height = legend(named, bottom + 62, left, frame.width)
+    return svg.picture(frame.identifier, frame.width, height, frame.title, frame.description, parts + listed)
 
 
 def strips(frame: Frame, rows: Sequence[Strip], axis: str) -> str:
@@ -184,7 +185,7 @@ def strips(frame: Frame, rows: Sequence[Strip], axis: str) -> str:
     scale = (
         svg.decades(values, *ends) if wide else svg.linear(values, *ends, parts=4 if frame.width < 500 else 8)
     )
-    parts = _grid(scale, lambda x, label: svg.line(x, top, x, bottom, "grid"))
+    parts = grid(scale, lambda x, label: svg.line(x, top, x, bottom, "grid"))
     for place, strip in enumerate(rows):
         base = top + row * place
         colour = f"s{strip.style % svg.STYLES}"
@@ -201,12 +202,12 @@ def strips(frame: Frame, rows: Sequence[Strip], axis: str) -> str:
             parts.append(svg.element("rect", x=low, y=y, width=spread, height=14, class_=f"box {colour}"))
             parts.append(svg.line(tail, y, tail, y + 14, f"tail {colour}"))
         parts.append(svg.line(middle, y - 4, middle, y + 18, f"median {colour}"))
-    parts += _grid(scale, lambda x, label: svg.text(label, x, bottom + 17, "tick", _anchor(x, frame.width)))
+    parts += grid(scale, lambda x, label: svg.text(label, x, bottom + 17, "tick", anchor(x, frame.width)))
     parts.append(svg.text(axis, frame.width / 2, bottom + 36, "axis", "middle"))
     return svg.picture(frame.identifier, frame.width, bottom + 44, frame.title, frame.description, parts)
 
 
-def _anchor(x: float, width: float) -> str:
+def anchor(x: float, width: float) -> str:
     """Return the text anchor that keeps a label inside the picture."""
     return "start" if x < 20 else "end" if x > width - 24 else "middle"
 
@@ -250,7 +251,7 @@ def dots(frame: Frame, names: Sequence[str], rows: Sequence[Dots], axis: str) ->
     bottom = row * len(rows) + 4
     values = [value for one in rows for value in one.values if value is not None]
     scale = svg.decades(values, left, frame.width - right)
-    parts = _grid(scale, lambda x, label: svg.line(x, 4, x, bottom, "grid"))
+    parts = grid(scale, lambda x, label: svg.line(x, 4, x, bottom, "grid"))
     shown: set[int] = set()
     marks: list[Draw] = [partial(svg.mark if style else svg.ring, style) for style in range(len(names))]
     for place, one in enumerate(rows):
@@ -261,8 +262,8 @@ def dots(frame: Frame, names: Sequence[str], rows: Sequence[Dots], axis: str) ->
             if value is not None and value > 0:
                 shown.add(style)
                 parts.append(marks[style](scale(value), y))
-    parts += _grid(scale, lambda x, label: svg.text(label, x, bottom + 16, "tick", _anchor(x, frame.width)))
+    parts += grid(scale, lambda x, label: svg.text(label, x, bottom + 16, "tick", anchor(x, frame.width)))
     parts.append(svg.text(axis, frame.width / 2, bottom + 35, "axis", "middle"))
     named = [(name, marks[style]) for style, name in enumerate(names) if style in shown]
-    legend, height = _legend(named, bottom + 60, left, frame.width)
-    return svg.picture(frame.identifier, frame.width, height, frame.title, frame.description, parts + legend)
+    listed, height = legend(named, bottom + 60, left, frame.width)
+    return svg.picture(frame.identifier, frame.width, height, frame.title, frame.description, parts + listed)

@@ -8,6 +8,7 @@ import pytest
 
 from vconv.validators.report.page import charts, svg
 from vconv.validators.report.page.charts import Dots, Frame, Series, Strip
+from vconv.validators.report.page.scatter import CROSS, RING, Point, scatter
 
 FRAME = Frame("a-chart", 400.0, "a <title>", "what & where")
 
@@ -36,7 +37,16 @@ def some_dots(frame: Frame) -> str:
     return charts.dots(frame, ["all", "gelu", "matmul", "rest"], rows, "error")
 
 
-CHARTS = (a_line, a_throughput, a_strip, some_bars, some_dots)
+def some_points(frame: Frame) -> str:
+    points = [
+        Point("one <b>", 10.0, 1e-6, 0),
+        Point("two", 20.0, 0.0, 9, RING),
+        Point("bad", 30.0, 0.1, 2, CROSS),
+    ]
+    return scatter(frame, points, points[:1], axes=("ms", "error"), bound=(1e-5, "limit"))
+
+
+CHARTS = (a_line, a_throughput, a_strip, some_bars, some_dots, some_points)
 
 
 def parsed(drawn: str) -> ElementTree.Element:

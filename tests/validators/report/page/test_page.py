@@ -286,7 +286,8 @@ def test_every_chart_and_picture_says_in_words_what_it_shows(report: dict[str, A
     root = rendered(report, hang)
     charts = root.find("svg")
     batches = {timing["batch"] for row in report["variants"] for timing in row["latency"]}
-    kinds = (bool(batches) + len(batches), bool(report["variants"][0]["depth"]))
+    devices = {row["device"] for row in report["variants"] if row["latency"]}
+    kinds = (len(devices) + bool(batches) + len(batches), bool(report["variants"][0]["depth"]))
     # Each is drawn for a screen and for a phone.
     assert len(charts) == 2 * (sum(kinds) + bool(report["variants"][0]["prediction"])) >= 2
     for chart in charts:

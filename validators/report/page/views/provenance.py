@@ -22,6 +22,7 @@ def costs(report: Report) -> dict[str, Any]:
         Column("variant"),
         *numbers("load, ms", "first run, ms", "launches", "peak memory", "grown by", "on the device"),
         Column("memory measured"),
+        *numbers("threads"),
         Column("GELU"),
     )
     operators = tuple(
@@ -51,6 +52,7 @@ def _cost(row: VariantRow) -> tuple[str, ...]:
         figures.size(row.peak_rss_growth_bytes),
         figures.size(row.peak_device_bytes),
         row.peak_memory_reason or _MEASURED.get(row.peak_memory_is or "", figures.DASH),
+        str(row.threads or figures.DASH),
         f"{row.gelu}{simulated}" if row.gelu else figures.DASH,
     )
 

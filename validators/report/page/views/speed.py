@@ -11,6 +11,7 @@ from vconv.validators.report.document import Ranking, RankRow, Report
 from vconv.validators.report.page import charts, figures
 from vconv.validators.report.page.charts import Frame, Series, Strip
 from vconv.validators.report.page.views.base import Chart, Column, Table, chart, numbers
+from vconv.validators.report.page.views.pareto import pareto
 from vconv.validators.report.rows import LatencyRow, VariantRow
 
 _FIGURES = {
@@ -55,6 +56,8 @@ def speed(report: Report) -> dict[str, Any]:
     return {
         "ranked": _ranked(report),
         "fastest": [] if report.ranking.refused else sentences.fastest(report.ranking),
+        "winners": [one.load for one in report.winners if one.load],
+        "pareto": pareto(report),
         "refused": report.ranking.refused,
         "left_out": [f"{one.device}, batch {one.batch}: {one.reason}" for one in report.ranking.left_out],
         "latency": [_latency(group, place, report.ranking) for place, group in enumerate(groups.values())],

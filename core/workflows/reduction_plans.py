@@ -1,0 +1,241 @@
+"""Plans of graphs in reduced precision, made and tried on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from vconv.convert.files import safetensors_file
+from vconv.convert.files.safetensors_file import read_header
+from vconv.convert.graphs.inferred_types import typed
+from vconv.convert.graphs.passes import table as passes
+from vconv.convert.graphs.passes.base import PassContext, run_passes
+from vconv.convert.reduced import choices, quantised_weights
+from vconv.convert.reduced.islands import NARROW_TYPES, always_wide
+from vconv.convert.reduced.plan import Plan
+from vconv.convert.reduced.products import WeightProduct, multiply_adds, weight_products
+from vconv.precisions import INT8, INT8_DYNAMIC, MIXED, PRECISIONS
+from vconv.progress import ProgressMeter
+from vconv.runtime.calibration import Seen, observe
+from vconv.runtime.devices.base import Device
+from vconv.runtime.engines.base import RunPiece, in_batches
+from vconv.runtime.engines.onnxruntime import piece_of_session
+from vconv.runtime.engines.rounding import rounded
+from vconv.types import GRAPHS, INPUT, WEIGHTS_FILE, Array, Say, Status
+from vconv.validators.accuracy.limits import STRICT
+from vconv.validators.accuracy.losses import Losses, losses
+from vconv.validators.accuracy.metrics import vector_relative_error
+from vconv.validators.accuracy.verdicts import judge, overall
+
+_DYNAMIC = next(graph.path for graph in GRAPHS if not graph.for_npu)
+_MADE_UP = 16
+"""The number of made-up images on which plans are made if there are no photographs."""
+_FOR_NPU = next(graph.path for graph in GRAPHS if graph.for_npu)
+_RANKED_ON = 4
+"""The number of images on which products are ranked by what quantising each of them alone costs."""
+
+
+class Planner:
+    """Plans one precision after another.
+
+    Args:
+        folder: the artifact; its weights file and its graphs in float32 are written.
+        pixel_values: the images on which plans are made, float32 (N, 3, H, W), normalised.
+        batch: the batch of the graph for an NPU.
+        max_drop: the greatest share of anything that may be lost on the images, beside the limits of the
+            precision; None for the limits alone.
+        device: the CPU.
+        say: receives progress lines.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        pixel_values: Array,
+        batch: int,
+        max_drop: float | None,
+        device: Device,
+        say: Say,
+    ) -> None:
+        self._folder, self._images = folder, pixel_values
+        self._batch, self._max_drop, self._device, self._say = batch, max_drop, device, say
+        self.models = {graph.path: typed(ir.load(folder / graph.path)) for graph in GRAPHS}
+        self._entries = read_header(folder / WEIGHTS_FILE)
+
+    def plan(self, precision: str) -> tuple[Plan, Losses | None]:
+        """Plan one precision.
+
+        Returns:
+            The plan, and what is lost on the images; None for a precision without a choice.
+        """
+        return _PLANS[precision](self, precision)
+
+    def whole(self, precision: str) -> tuple[Plan, None]:
+        """Plan a graph in a narrow type, without a choice."""
+        return Plan(precision), None
+
+    def mixed(self, precision: str) -> tuple[Plan, Losses]:
+        """Plan a graph in float16: first with as few nodes in float32 as possible, and then with more."""
+        weights = choices.magnitudes(self._entries)
+        kept: set[str] = set()
+        for name, model in self.models.items():
+            seen = {key: one.magnitude for key, one in self._observed(name).items()}
+            kept |= choices.overflowing(model, seen, weights) | choices.around(model)
+        wider = kept | {name for model in self.models.values() for name in choices.others(model)}
+        for nodes in (kept, wider):
+            plan = choices.mixed(nodes)
+            found = self._tried(plan)
+            if found.fits:
+                return plan, found.losses
+        products = sorted(choices.products(self.models[_DYNAMIC]) - wider)
+        plans = [choices.mixed(wider | {*products} - {name}) for name in products]
+        return self._searched(plans, products, lambda left: choices.mixed(wider | {*left}))
+
+    def quantised(self, precision: str) -> tuple[Plan, Losses]:
+        """Plan a graph with 8-bit products: with all of them, and then with fewer."""
+        groups = choices.quantisable(self.models[_DYNAMIC])
+        plan = self._ranges(groups) if precision == INT8 else choices.quantised_by_run(groups)
+        scratch = self._folder / "calibration.safetensors"
+        products = weight_products(self.models[_DYNAMIC])
+        tensors = quantised_weights.planned(self._entries, products, plan, both=True)
+        safetensors_file.write(scratch, tensors)
+        try:
+            self._quantised = read_header(scratch)
+            found = self._tried(plan)
+            if found.fits:
+                return plan, found.losses
+            names = [{product.weight for product in group} for group in groups]
+            alone = [choices.without(plan, plan.quantised.keys() - group) for group in names]
+
+            def left_out(left: Iterable[frozenset[str]]) -> Plan:
+                return choices.without(plan, {name for group in left for name in group})
+
+            return self._searched(alone, [frozenset(group) for group in names], left_out)
+        finally:
+            scratch.unlink()
+
+    def _searched(
+        self, alone: Sequence[Plan], parts: Sequence[object], left: Callable[..., Plan]
+    ) -> tuple[Plan, Losses]:
+        """Find the least number of parts to leave in float32: first those that lose most for what they save.
+
+        Args:
+            alone: for each part, the plan in which it alone is in low precision.
+            parts: the parts.
+            left: makes the plan in which some parts are in float32.
+        """
+        saved = [self.share(plan) for plan in alone]
+        meter = ProgressMeter("parts ranked", len(parts), self._say)
+        costs = []
+        for plan in alone:
+            costs.append(self._cost(plan))
+            meter.add()
+        # Errors of parts add up as squares.
+        ranked = [parts[place] for place in np.argsort(-np.square(costs) / saved, kind="stable")]
+        least, most = 1, len(ranked)
+        best = left(ranked), self._tried(left(ranked))
+        while least < most:
+            middle = (least + most) // 2
+            plan = left(ranked[:middle])
+            found = self._tried(plan)
+            if found.fits:
+                most, best = middle, (plan, found)
+            else:
+                least = middle + 1
+        return best[0], best[1].losses
+
+    def _ranges(self, groups: Sequence[Sequence[WeightProduct]]) -> Plan:
+        names = [group[0].given.name or "" for group in groups]
+        seen = self._observed(_DYNAMIC, names)
+        channels = {name: one.channels for name in names if (one := seen[name]).channels is not None}
+        return choices.quantised(groups, self._entries, channels)
+
+    def _observed(self, name: str, channels: Sequence[str] = ()) -> dict[str, Seen]:
+        batch = 1 if name == _DYNAMIC else self._batch
+        images = self._images[np.arange(math.ceil(len(self._images) / batch) * batch) % len(self._images)]
+        return observe(self._folder / name, images, self._device, channels, batch)
+
+    @cached_property
+    def _expected(self) -> dict[str, Array]:
+        """The outputs of the graph in float32 on the images."""
+        return self._run(self.models[_DYNAMIC], False, self._images)
+
+    def _run(self, model: ir.Model, rounds: bool, images: Array) -> dict[str, Array]:
+        proto = ir.to_proto(model)
+        names = [value.name for value in proto.graph.output]
+        piece = self._piece(rounded(proto) if rounds else proto, names, rounds)
+        return in_batches(lambda batch: piece({INPUT: batch}), images, 1)
+
+    def _piece(self, model: onnx.ModelProto, names: Sequence[str], rounds: bool) -> RunPiece:
+        return piece_of_session(model, self._folder, names, self._device, plain=rounds)
+
+    def _computed(self, plan: Plan, images: Array) -> dict[str, Array]:
+        """Run a plan's graph on images. Its weights are narrowed while it runs, or were quantised before."""
+        narrow = plan.precision in NARROW_TYPES
+        model = ir.from_proto(ir.to_proto(self.models[_DYNAMIC]))
+        context = PassContext(entries=self._entries if narrow else self._quantised, plan=plan)
+        names = passes.NARROWED if narrow else passes.QUANTISED
+        if plan.quantised or narrow:
+            run_passes(model, passes.named(names), context)
+        return self._run(model, narrow, images)
+
+    def _tried(self, plan: Plan) -> _Tried:
+        found = self._computed(plan, self._images)
+        limits = PRECISIONS[plan.precision].limits
+        verdicts = judge(found, self._expected, STRICT[limits, limits])
+        lost = losses(found, self._expected)
+        within = self._max_drop is None or lost.worst <= self._max_drop
+        return _Tried(within and overall(verdicts) is Status.PASSED, lost)
+
+    def _cost(self, plan: Plan) -> float:
+        images = self._images[:_RANKED_ON]
+        found = self._computed(plan, images)
+        errors = [
+            vector_relative_error(found[name].astype(np.float64), wanted[: len(images)].astype(np.float64))
+            for name, wanted in self._expected.items()
+        ]
+        return float(np.nan_to_num(np.mean(errors), nan=np.inf))
+
+    @cached_property
+    def _multiply_adds(self) -> dict[str, int]:
+        return multiply_adds(_shaped(self.models[_FOR_NPU]))
+
+    def share(self, plan: Plan) -> float:
+        """Return the share of the multiply-adds in low precision, in the graph for an NPU."""
+        model, costs = self.models[_FOR_NPU], self._multiply_adds
+        dtype = NARROW_TYPES.get(plan.precision)
+        if dtype is None:
+            low = {one.node.name or "" for one in weight_products(model) if one.weight in plan.quantised}
+        else:
+            low = costs.keys() - always_wide(model, dtype) - plan.kept
+        return sum(costs[one] for one in low) / sum(costs.values())
+
+
+@dataclass(frozen=True)
+class _Tried:
+    fits: bool
+    losses: Losses
+
+
+def _shaped(model: ir.Model) -> ir.Model:
+    """Return a copy of a graph in which every shape is known that can be inferred."""
+    copy = ir.from_proto(ir.to_proto(model))
+    return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy).model
+
+
+_PLANS: Mapping[str, Callable[[Planner, str], tuple[Plan, Losses | None]]] = {
+    "fp16": Planner.whole,
+    "bf16": Planner.whole,
+    MIXED: Planner.mixed,
+    INT8: Planner.quantised,
+    INT8_DYNAMIC: Planner.quantised,
+}
+"""By precision: how it is planned."""
