@@ -92,7 +92,7 @@ class Planner:
         wider = kept | {name for model in self.models.values() for name in choices.others(model)}
         for nodes in (kept, wider):
             plan = choices.mixed(nodes)
-            found = self._tried(plan)
+            found = self.tried(plan)
             if found.fits:
                 return plan, found.losses
         products = sorted(choices.products(self.models[_DYNAMIC]) - wider)
@@ -109,7 +109,7 @@ class Planner:
         safetensors_file.write(scratch, tensors)
         try:
             self._quantised = read_header(scratch)
-            found = self._tried(plan)
+            found = self.tried(plan)
             if found.fits:
                 return plan, found.losses
             names = [{product.weight for product in group} for group in groups]
@@ -141,11 +141,11 @@ class Planner:
         # Errors of parts add up as squares.
         ranked = [parts[place] for place in np.argsort(-np.square(costs) / saved, kind="stable")]
         least, most = 1, len(ranked)
-        best = left(ranked), self._tried(left(ranked))
+        best = left(ranked), self.tried(left(ranked))
         while least < most:
             middle = (least + most) // 2
             plan = left(ranked[:middle])
-            found = self._tried(plan)
+            found = self.tried(plan)
             if found.fits:
                 most, best = middle, (plan, found)
             else:
@@ -187,13 +187,14 @@ class Planner:
             run_passes(model, passes.named(names), context)
         return self._run(model, narrow, images)
 
-    def _tried(self, plan: Plan) -> _Tried:
+    def tried(self, plan: Plan) -> Tried:
+        """Run a plan's graph on the images, and judge it by the limits of the precision and the greatest loss."""
         found = self._computed(plan, self._images)
         limits = PRECISIONS[plan.precision].limits
         verdicts = judge(found, self._expected, STRICT[limits, limits])
         lost = losses(found, self._expected)
         within = self._max_drop is None or lost.worst <= self._max_drop
-        return _Tried(within and overall(verdicts) is Status.PASSED, lost)
+        return Tried(within and overall(verdicts) is Status.PASSED, lost)
 
     def _cost(self, plan: Plan) -> float:
         images = self._images[:_RANKED_ON]
@@ -220,7 +221,14 @@ class Planner:
 
 
 @dataclass(frozen=True)
-class _Tried:
+class Tried:
+    """The result of a plan on the images.
+
+    Args:
+        fits: whether it is within the limits, and loses no more than it may.
+        losses: what it loses.
+    """
+
     fits: bool
     losses: Losses
 
