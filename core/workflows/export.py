@@ -169,7 +169,8 @@ def export(
     Returns:
         ``artifact``, ``weights``, ``weights_given``, ``weights_found_again`` (whether they are found without
         it), ``seconds``, ``peak_rss_bytes``, ``patches``, ``ledger``, ``files``, ``variants``, ``checks``,
-        and ``om``: None, or whether the offline model was ``compiled`` and how.
+        ``om``: None, or whether the offline model was ``compiled`` and how; and ``reduced``: the records of
+        the graphs in reduced precision.
 
     Raises:
         VconvError: an error that the user can fix; no artifact is left behind.
@@ -308,6 +309,7 @@ def export(
         "variants": [row.as_json() for row in rows],
         "checks": [asdict(check) for check in checks],
         "om": offline_row(made),
+        "reduced": [record.model_dump(mode="json") for record in made.variants if record.reduction],
     }
 
 

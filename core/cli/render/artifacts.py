@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from vconv.cli.render.base import Cell, Document, FoldedText, pairs, show, sized, table, wrapped
 from vconv.cli.render.commands import command, next_command
+from vconv.cli.render.reductions import reductions
 from vconv.cli.render.validation import variants
 from vconv.types import weights_named
 from vconv.validators.report.document import CheckRow
@@ -64,6 +65,7 @@ def exported(document: Document) -> None:
                 ),
                 *patched(document["patches"]),
                 *_offline(document["om"]),
+                *reductions(document["reduced"]),
                 ("cost", f"{document['seconds']:.1f} s, peak memory {peak / 1e9:.2f} GB"),
             ],
         ),

@@ -27,6 +27,7 @@ from vconv.cli.render.base import (
     wrapped,
 )
 from vconv.cli.render.commands import next_command
+from vconv.cli.render.reductions import reductions
 from vconv.types import (
     BATCH_AXIS,
     CHANNELS,
@@ -189,6 +190,8 @@ def _variants(document: Document) -> None:
         nodes = str(sum(variant["operators"].values())) if variant["operators"] else "-"
         rows.append([variant["variant"], variant["engine"], batch, opset, nodes])
     show(table(["variant", "engine"], ["batch", "opset, IR", "operators"], rows))
+    for what, told in reductions(document["variants"]):
+        wrapped(f"  {what}: {told}")
     for variant in document["variants"]:
         if variant["offline"]:
             wrapped(f"  {variant['variant']}: {_compiled(variant, document['files'])}")
