@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -315,7 +315,7 @@ def _timed(runner: Runner) -> Timed:
     return Timed(tuple(runner.measurements), tuple(runner.skipped.items()), runner.untimed, runner.refusal)
 
 
-def worst_failures(rows: Sequence[VariantRow]) -> list[str]:
+def worst_failures(rows: Iterable[VariantRow]) -> list[str]:
     """Return the reason of each variant that did not pass; an export requires that all pass."""
     failures = []
     for row in rows:

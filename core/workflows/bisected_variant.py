@@ -39,6 +39,13 @@ IMAGES = 2
 STAND_IN = f"{PATCHED_FP32} in its place: the original's weights are not here"
 
 
+def _engine_of(record: VariantRecord, place: Device) -> str:
+    """Return the engine that runs a graph by default: on a CPU, one that rounds to the graph's own type."""
+    reduced = PRECISIONS[record.precision].onnx
+    rounding = (name for name, engine in graph_engines().items() if reduced in engine.rounds)
+    return next(rounding, usual_engine()) if place.kind == "cpu" else usual_engine()
+
+
 @dataclass(frozen=True)
 class BisectedVariant:
     """The variant that is bisected.
@@ -92,7 +99,7 @@ class BisectedVariant:
         if name not in graphs:
             choices = [*graphs, PATCHED_FP32, str(TorchName(ORIGINAL, FP32))]
             raise UnknownNameError("variant", name, choices, fix="choose one of those, or another precision")
-        engine = engine or usual_engine()
+        engine = engine or _engine_of(graphs[name], place)
         if engine not in known:
             raise UnknownNameError("engine", engine, known, fix="name one of those")
         lack = known[engine].lack(place)

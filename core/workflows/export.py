@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights.ledger import Line
-from vconv.errors import ExportCheckError
+from vconv.errors import ExportCheckError, InputError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import open_images
 from vconv.surroundings import own_surroundings
@@ -289,7 +289,7 @@ def export(
             limits = open_limits("strict")
             rows = judged_elsewhere(validation.run(to_run, limits, None, say).rows)
             checks += check_image_graphs(artifact, reference, limits)
-        _refuse_failures(rows, checks)
+        _refuse_failures(rows, checks, {record.variant for record in made.variants if record.reduction})
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()
         made.save(folder)
@@ -345,13 +345,29 @@ def judged_elsewhere(rows: Sequence[VariantRow]) -> list[VariantRow]:
     return [row for row in rows if row.status is not Status.SKIPPED or row.variant not in judged]
 
 
-def _refuse_failures(rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:
-    failures = validation.worst_failures(rows)
+def _refuse_failures(rows: Sequence[VariantRow], checks: Iterable[Check], reduced: Collection[str]) -> None:
+    """Refuse an export of which a variant or a check failed.
+
+    Args:
+        rows: the judged variants.
+        checks: the checks.
+        reduced: the names of the variants in reduced precision.
+    """
+    failures = validation.worst_failures(row for row in rows if row.variant not in reduced)
     failures += [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
+    lossy = validation.worst_failures(row for row in rows if row.variant in reduced)
+    if lossy and not failures:
+        raise InputError(
+            "these weights lose too much in reduced precision",
+            got="; ".join(lossy),
+            expected="every variant within strict limits on the recorded images",
+            fix="use --precision auto in place of fp16; for the others, give --calibration more photographs "
+            "like those that are recorded, or a smaller --max-drop",
+        )
     if failures:
         raise ExportCheckError(
             "the export does not agree with its reference",
-            got="; ".join(failures),
+            got="; ".join([*failures, *lossy]),
             expected="every variant within strict limits and every check passed",
             fix="report this: nothing was kept",
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper
@@ -22,6 +23,7 @@ from vconv.runtime.engines.base import RunPiece
 from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession, onnxruntime_session, piece_of_session
 from vconv.runtime.engines.runnable import read_graph
 from vconv.runtime.engines.table import ENGINES
+from vconv.types import Array, Arrays
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -124,7 +126,15 @@ class RoundingSession(OnnxRuntimeSession):
         cls, model: onnx.ModelProto, folder: Path, names: Sequence[str], device: Device, precision: str
     ) -> RunPiece:
         """See :meth:`vconv.runtime.engines.base.GraphSession.piece`."""
-        return piece_of_session(rounded(model), folder, names, device, plain=True)
+        run = piece_of_session(rounded(model), folder, names, device, plain=True)
+        narrow = {value.name for value in model.graph.input if value.type.tensor_type.elem_type in NARROW}
+
+        def run_rounded(given: Arrays) -> dict[str, Array]:
+            return run(
+                {name: value.astype(np.float32) if name in narrow else value for name, value in given.items()}
+            )
+
+        return run_rounded
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
         """Load the rewritten graph. Optimisations would remove what rounds."""

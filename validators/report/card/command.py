@@ -13,6 +13,7 @@ from vconv.convert.ascend.operators import DEFAULT_NPU_OPSET
 from vconv.convert.graphs.tracing import DEFAULT_OPSET
 from vconv.convert.sources.base import STORED
 from vconv.convert.sources.sizes import DYNAMIC
+from vconv.precisions import AUTO, MIXED
 from vconv.types import GRAPHS
 from vconv.validators.checks.preprocessing import MADE_UP
 
@@ -33,8 +34,8 @@ def export_options(made: Manifest) -> str:
     """Return the options of ``vconv export`` that make an artifact again of the same weights.
 
     Options that have their defaults are left out, except the precision of an offline model, whose default
-    depends on the processor. Photographs that were recorded (``--images``) are not named: the manifest has no
-    paths of them. ``--keep-dtype`` is not recorded.
+    depends on the processor. Photographs that were recorded (``--images``) or calibrated on
+    (``--calibration``) are not named: the manifest has no paths of them. ``--keep-dtype`` is not recorded.
     """
     source = made.source
     size = ",".join(map(str, source.size or ()))
@@ -62,6 +63,7 @@ def export_options(made: Manifest) -> str:
         "with-preprocessing": any(variant.contract.preprocessing for variant in made.variants),
     }
     values |= {"aipp": made.aipp}
+    values |= _of_reductions(made)
     values |= _of_offline_model(made)
     words = [
         word
@@ -95,6 +97,13 @@ def _of_offline_model(made: Manifest) -> dict[str, str]:
         "gears": ",".join(map(str, offline.gears)),
         "gears-size": told(offline.gears_size),
     }
+
+
+def _of_reductions(made: Manifest) -> dict[str, str]:
+    found = [(record.precision, record.reduction) for record in made.variants if record.reduction]
+    names = dict.fromkeys(AUTO if name == MIXED else name for name, _ in found)
+    asked = next((one.max_drop for _, one in found if one.max_drop is not None), None)
+    return {"precision": ",".join(names), "max-drop": "" if asked is None else f"{asked:g}"}
 
 
 def _seed(made: Manifest) -> int | None:

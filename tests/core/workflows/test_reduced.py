@@ -1,0 +1,241 @@
+"""`vconv export --precision` the whole way: exported, validated, loaded, bisected, made again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import vconv
+from vconv.artifact import manifest
+from vconv.artifact.manifest import Manifest
+from vconv.catalog.systems import SYSTEMS, System
+from vconv.cli import main
+from vconv.convert.reduced.plan import Plan
+from vconv.errors import InputError, WeightsError
+from vconv.precisions import MIXED
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.inputs.images import natural_images
+from vconv.types import silent
+from vconv.validators.accuracy import golden
+from vconv.validators.report.card.command import export_options
+from vconv.workflows.reduced import calibration_images
+from vconv.workflows.reduction_plans import Planner
+
+Refused = Callable[..., AbstractContextManager[None]]
+
+ALL = ("fp16", "bf16", "auto", "int8", "int8-dynamic")
+FOLDERS = ("fp16", "bf16", "mixed", "int8", "int8-dynamic")
+OUTLIER = 2.0**17
+"""A factor that takes values of about 1 beyond float16, and is undone without rounding."""
+
+
+@pytest.fixture
+def system() -> System:
+    """One system: what is tested here is the same for all."""
+    return SYSTEMS["dinov3-vits16"]
+
+
+@pytest.fixture
+def reduced(small_system: System, once: Callable[..., Path], tmp_path: Path) -> Path:
+    """A copy of an artifact with every reduced precision."""
+
+    def make(part: Path) -> None:
+        vconv.export(small_system, "synthetic:1", part / "artifact", precision=ALL, max_drop=0.1)
+
+    return shutil.copytree(once("reduced-precisions", make) / "artifact", tmp_path / "artifact")
+
+
+def records(made: Manifest) -> dict[str, dict[str, object]]:
+    return {record.variant: record.reduction.model_dump() for record in made.variants if record.reduction}
+
+
+def dtypes(path: Path) -> set[str]:
+    with safe_open(path, "np") as file:
+        return {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+
+
+def test_each_precision_is_a_folder_with_its_graphs_and_its_weights(reduced: Path) -> None:
+    found = {
+        path.relative_to(reduced).as_posix() for folder in FOLDERS for path in (reduced / folder).rglob("*")
+    }
+    whole = {f"{folder}/{name}" for folder in FOLDERS for name in ("model.onnx", "model.safetensors")}
+    npu = {f"{folder}/model.npu.onnx" for folder in FOLDERS if folder != "int8-dynamic"}
+    assert found == {*whole, *npu, "mixed/keep_dtype.cfg"}
+    assert dtypes(reduced / "fp16" / "model.safetensors") == {"F16"}
+    assert dtypes(reduced / "bf16" / "model.safetensors") == {"BF16", "F32"}
+    assert dtypes(reduced / "int8" / "model.safetensors") == {"I8", "F32"}
+    made = manifest.load(reduced)
+    assert found <= made.files.keys()
+    assert list(records(made)) == [
+        f"onnx-{folder}{end}"
+        for folder in FOLDERS
+        for end in ("", "-npu")
+        if (folder, end) != ("int8-dynamic", "-npu")
+    ]
+
+
+def test_the_manifest_says_how_each_was_planned(reduced: Path) -> None:
+    made = records(manifest.load(reduced))
+    assert made["onnx-fp16"] == {
+        **{"kept": (), "quantised": {}, "images": 0, "made_up": False, "share": 1.0},
+        **{"max_drop": 0.1, "losses": None},
+    }
+    mixed, whole = made["onnx-mixed"], made["onnx-int8"]
+    names = {node.name for node in onnx.load(reduced / "model.onnx", load_external_data=False).graph.node}
+    assert set(mixed["kept"]) <= names  # type: ignore[arg-type]
+    assert (mixed["images"], mixed["made_up"], whole["images"]) == (16, True, 16)
+    with safe_open(reduced / "int8" / "model.safetensors", "np") as file:
+        quantised = {name.removesuffix(".int8") for name in file.keys() if name.endswith(".int8")}  # noqa: SIM118
+    assert quantised == set(whole["quantised"])  # type: ignore[arg-type]
+    assert 0.5 < float(str(whole["share"])) < 1
+
+
+def test_a_validation_passes_and_says_what_cannot_be_judged_here(reduced: Path) -> None:
+    report = vconv.validate(reduced, quick=True, budget=0.01)
+    assert report.passed, report.diagnosis
+    rows = {(row.variant, row.engine): row for row in report.variants}
+    for name in ("onnx-fp16", "onnx-mixed", "onnx-mixed-npu"):
+        assert rows[name, "simulated-rounding"].status == "passed"
+        assert rows[name, "simulated-rounding"].arithmetic == "fp16"
+        assert not rows[name, "simulated-rounding"].latency
+        assert rows[name, "onnxruntime"].reason == "engine computes fp32"
+    assert rows["onnx-bf16", "simulated-rounding"].status == "passed"
+    for name in ("onnx-int8", "onnx-int8-npu", "onnx-int8-dynamic"):
+        assert (rows[name, "onnxruntime"].status, rows[name, "onnxruntime"].arithmetic) == ("passed", "int8")
+        assert rows[name, "onnxruntime"].latency
+    skipped = [check for check in report.checks if check.status == "skipped"]
+    assert [(one.name, "unverified" in one.detail) for one in skipped] == [
+        ("int8/model.npu.onnx: NPU operators", True)
+    ]
+
+
+def test_what_rounds_is_near_torch_in_the_same_type(reduced: Path) -> None:
+    pixel_values, expected = golden.load(reduced / "golden" / "golden.safetensors")
+    for precision in ("fp16", "bf16"):
+        with (
+            vconv.load(reduced, variant=f"onnx-{precision}", engine="simulated-rounding") as ours,
+            vconv.load(reduced, variant=f"patched-torch-{precision}") as torchs,
+        ):
+            for name, found in ours(pixel_values).items():
+                wanted = expected[name].astype(np.float64)
+                errors = [distance(one, wanted) for one in (found, torchs(pixel_values)[name])]
+                assert 0.3 < errors[0] / errors[1] < 3, (precision, name, errors)
+
+
+def distance(actual: NDArray[np.float32], expected: NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
+
+
+def test_two_exports_are_the_same_bytes(reduced: Path, small_system: System, tmp_path: Path) -> None:
+    vconv.export(small_system, "synthetic:1", tmp_path / "again", precision=ALL, max_drop=0.1)
+    assert manifest.load(tmp_path / "again").files == manifest.load(reduced).files
+
+
+def test_the_card_names_the_options_and_the_variant_is_bisected(reduced: Path) -> None:
+    assert export_options(manifest.load(reduced)) == f"--precision {','.join(ALL)} --max-drop 0.1"
+    found = vconv.bisect(reduced, variant="onnx-fp16")
+    assert found.engine == "simulated-rounding"
+
+
+def test_info_and_export_say_how_each_was_planned(reduced: Path) -> None:
+    told = CliRunner().invoke(main, ["info", str(reduced)]).output
+    assert "precision mixed: 100% of the multiply-adds in it" in " ".join(told.split())
+    assert "planned on 16 made-up images" in " ".join(told.split())
+
+
+def test_photographs_are_calibrated_on(small_system: System, tmp_path: Path) -> None:
+    (tmp_path / "photographs").mkdir()
+    for number, image in enumerate(natural_images(8, 100)):
+        image.save(tmp_path / "photographs" / f"{number}.png")
+    given = [tmp_path / "photographs"]
+    vconv.export(small_system, "synthetic:1", tmp_path / "a", precision=["int8"], calibration=given)
+    made = records(manifest.load(tmp_path / "a"))["onnx-int8"]
+    assert (made["images"], made["made_up"]) == (8, False)
+
+
+def test_ranges_of_too_few_photographs_are_refused_with_advice(
+    small_system: System, photographs: list[str], tmp_path: Path, refused: Refused
+) -> None:
+    with refused(InputError, "onnx-int8 (pooled", "--calibration more photographs"):
+        vconv.export(small_system, "synthetic:1", tmp_path / "a", precision=["int8"], calibration=photographs)
+    assert not (tmp_path / "a").exists()
+
+
+def with_outliers(source: Path, target: Path) -> None:
+    """Multiply some channels of the values by a power of two, and undo it in the projection after them."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.onnx", "vconv*", "reports", "golden"))
+    tensors = load_file(target / "model.safetensors")
+    for name in [name for name in tensors if "layer.1.attention.v_proj" in name]:
+        tensors[name][::7] *= OUTLIER
+    tensors["layer.1.attention.o_proj.weight"][:, ::7] /= OUTLIER
+    save_file(tensors, target / "model.safetensors", {"format": "pt"})
+
+
+def test_outliers_overflow_float16_and_auto_keeps_them_in_float32(
+    small_artifact: Path, small_system: System, tmp_path: Path, refused: Refused
+) -> None:
+    with_outliers(small_artifact, tmp_path / "weights")
+    with refused(InputError, "NaN or Inf", "--precision auto"):
+        vconv.export(small_system, tmp_path / "weights", tmp_path / "plain", precision=["fp16"])
+    assert not (tmp_path / "plain").exists()
+    made = vconv.export(small_system, tmp_path / "weights", tmp_path / "planned", precision=["auto"])
+    assert [row["status"] for row in made["variants"] if "mixed" in row["variant"]] == ["passed", "passed"]
+    found = records(manifest.load(tmp_path / "planned"))["onnx-mixed"]
+    assert float(str(found["share"])) >= 0.8
+    kept = list(found["kept"])  # type: ignore[call-overload]
+    images = calibration_images(
+        tmp_path / "planned", natural_images(4, 50), 0, manifest.load(tmp_path / "planned").size
+    )
+    planner = Planner(tmp_path / "planned", images.pixel_values, 1, None, find_device("cpu"), silent)
+    nodes = [
+        node.name
+        for node in onnx.load(tmp_path / "planned" / "model.onnx", load_external_data=False).graph.node
+    ]
+    assert planner.tried(Plan(MIXED, frozenset(kept))).fits
+    random = np.random.Generator(np.random.PCG64(0))
+    fit = [
+        planner.tried(Plan(MIXED, frozenset(random.choice(nodes, len(kept), replace=False)))).fits
+        for _ in range(20)
+    ]
+    assert sum(fit) <= 2
+
+
+def test_a_weight_beyond_float16_is_refused_in_one_line(
+    small_artifact: Path, small_system: System, tmp_path: Path, refused: Refused
+) -> None:
+    with_outliers(small_artifact, tmp_path / "weights")
+    tensors = load_file(tmp_path / "weights" / "model.safetensors")
+    tensors["layer.1.attention.v_proj.weight"][::7] *= 64
+    tensors["layer.1.attention.o_proj.weight"][:, ::7] /= 64
+    save_file(tensors, tmp_path / "weights" / "model.safetensors", {"format": "pt"})
+    with refused(WeightsError, "layer.1.attention.v_proj.weight", "--precision auto"):
+        vconv.export(small_system, tmp_path / "weights", tmp_path / "plain", precision=["fp16"])
+    made = vconv.export(small_system, tmp_path / "weights", tmp_path / "planned", precision=["auto"])
+    assert [row["status"] for row in made["variants"] if "mixed" in row["variant"]] == ["passed", "passed"]
+
+
+def test_a_smaller_loss_leaves_more_in_float32(reduced: Path, small_system: System, tmp_path: Path) -> None:
+    vconv.export(small_system, "synthetic:1", tmp_path / "a", precision=["int8"], max_drop=0.001)
+    found, before = (
+        records(manifest.load(tmp_path / "a"))["onnx-int8"],
+        records(manifest.load(reduced))["onnx-int8"],
+    )
+    losses = found["losses"]
+    assert isinstance(losses, dict)
+    assert max(losses["cosine"], losses["neighbours"]) <= 0.001
+    assert float(str(found["share"])) < float(str(before["share"]))
+
+
+def test_reduced_precision_needs_a_precision_to_plan(refused: Refused) -> None:
+    with refused(InputError, "--max-drop"):
+        vconv.export("dinov3-vits16", "synthetic", precision=["fp16"], max_drop=0.1)
