@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vconv.disk import SCRATCH
 from vconv.errors import EngineError, UnavailableError
-from vconv.precisions import PRECISIONS
+from vconv.precisions import PRECISIONS, TORCH_PRECISIONS
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines import arithmetic
@@ -64,7 +64,18 @@ def kept(bits: int) -> Round:
     return round_
 
 
-WAYS: dict[str, Round] = {**ROUNDINGS, "tf32": tf32, "bf16": lambda values: values.bfloat16().float()}
+def int8(values: Tensor) -> Tensor:
+    """Round to steps of 2^-7 of the greatest value's power of two, as 8-bit whole numbers do."""
+    step = 2.0 ** (torch.frexp(values.abs().max())[1].item() - 1 - 7)
+    return (values / step).round() * step
+
+
+WAYS: dict[str, Round] = {
+    **ROUNDINGS,
+    "tf32": tf32,
+    "bf16": lambda values: values.bfloat16().float(),
+    "int8": int8,
+}
 """By arithmetic, what it rounds operands to."""
 
 
@@ -113,14 +124,30 @@ def test_one_wrong_value_among_all_is_unknown() -> None:
     assert read(outputs) == UNKNOWN
 
 
-@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize("name", TORCH_PRECISIONS)
 def test_torch_computes_on_a_cpu_in_what_it_is_asked_for(name: str) -> None:
     assert arithmetic_of("torch", CPU, name) == PRECISIONS[name].limits
 
 
-@pytest.mark.parametrize("engine", ENGINES_HERE)
+@pytest.mark.parametrize("engine", [name for name in ENGINES_HERE if not ENGINES[name].rounds])
 def test_every_engine_of_graphs_computes_a_float32_graph_in_float32(engine: str) -> None:
     assert arithmetic_of(engine, CPU, "fp32") == "fp32"
+
+
+@pytest.mark.parametrize(("name", "found"), {"fp16": "fp16", "bf16": "bf16", "mixed": "fp16"}.items())
+def test_the_simulation_of_rounding_computes_in_the_type_of_the_graph(name: str, found: str) -> None:
+    assert arithmetic_of("simulated-rounding", CPU, name) == found
+
+
+@pytest.mark.parametrize("name", ["fp32", "int8", "int8-dynamic"])
+def test_the_simulation_of_rounding_takes_no_other_precision(name: str) -> None:
+    with pytest.raises(UnavailableError, match=f"does not simulate {name}"):
+        arithmetic_of("simulated-rounding", CPU, name)
+
+
+@pytest.mark.parametrize("name", ["int8", "int8-dynamic"])
+def test_products_of_whole_numbers_are_told_by_their_steps(name: str) -> None:
+    assert arithmetic_of("onnxruntime", CPU, name) == "int8"
 
 
 def test_the_probes_graph_is_sound_and_of_the_precision_that_is_asked_for() -> None:
@@ -129,7 +156,8 @@ def test_the_probes_graph_is_sound_and_of_the_precision_that_is_asked_for() -> N
             model = onnx.load_from_string(arithmetic.graph(name))
             onnx.checker.check_model(model, full_check=True)
             kinds = {tensor.data_type for tensor in model.graph.initializer} - {onnx.TensorProto.INT64}
-            assert kinds == {onnx.TensorProto.DataType.Value(precision.onnx)}
+            whole = {"FLOAT", "UINT8"} if precision.onnx == "INT8" else set()
+            assert kinds == {onnx.TensorProto.DataType.Value(one) for one in {precision.onnx, *whole}}
 
 
 def test_onnx_runtime_is_caught_computing_a_float16_graph_in_float32() -> None:
