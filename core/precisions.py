@@ -70,6 +70,11 @@ PRECISIONS: Mapping[str, Precision] = {
 """Every precision, by name."""
 
 
+def type_of(name: str) -> str:
+    """Return ONNX's name of the narrowest type in which a graph of a precision computes; empty if unknown."""
+    return PRECISIONS[name].onnx if name in PRECISIONS else ""
+
+
 def limits_of(name: str) -> str:
     """Return the precision whose limits apply to one, by its name."""
     return PRECISIONS[name].limits if name in PRECISIONS else name

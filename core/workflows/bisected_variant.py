@@ -14,13 +14,13 @@ from vconv.convert.libraries import models
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
 from vconv.errors import InputError, UnknownNameError
-from vconv.precisions import FP32, PRECISIONS, Precision
+from vconv.precisions import FP32, PRECISIONS, Precision, type_of
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.arithmetic import arithmetic_of
 from vconv.runtime.engines.base import unavailable
 from vconv.runtime.engines.runnable import require_bounds
-from vconv.runtime.engines.table import graph_engines, usual_engine
+from vconv.runtime.engines.table import engines_for, graph_engines
 from vconv.runtime.engines.torch_kinds import ORIGINAL, PATCHED, PATCHED_FP32, TorchName
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import open_original, open_variant
@@ -41,9 +41,7 @@ STAND_IN = f"{PATCHED_FP32} in its place: the original's weights are not here"
 
 def _engine_of(record: VariantRecord, place: Device) -> str:
     """Return the engine that runs a graph by default: on a CPU, one that rounds to the graph's own type."""
-    reduced = PRECISIONS[record.precision].onnx
-    rounding = (name for name, engine in graph_engines().items() if reduced in engine.rounds)
-    return next(rounding, usual_engine()) if place.kind == "cpu" else usual_engine()
+    return engines_for(type_of(record.precision), place.kind, None)[-1]
 
 
 @dataclass(frozen=True)

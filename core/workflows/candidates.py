@@ -10,10 +10,10 @@ from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
 from vconv.convert.patches.base import Patch
 from vconv.convert.sources.base import Source
-from vconv.precisions import FP32, PRECISIONS, Precision, limits_of
+from vconv.precisions import FP32, PRECISIONS, Precision, limits_of, type_of
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import Session
-from vconv.runtime.engines.table import ALL, Runs, chosen_engines, graph_engines, is_usual, runs
+from vconv.runtime.engines.table import Runs, chosen_engines, engines_for, graph_engines, is_usual, runs
 from vconv.runtime.engines.torch_kinds import ORIGINAL, TorchName, kinds_in_artifact
 from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.processes.request import OpenRequest
@@ -101,21 +101,12 @@ def candidates(
 
 
 def _engines(record: VariantRecord, device: Device, engines: Sequence[str] | None) -> Sequence[str]:
-    """Return the engines that run a file: those that are asked for, or the usual one.
-
-    On a CPU, a graph in float16 or bfloat16 is also run by the engine that simulates it: the usual engine
-    computes such a graph in float32, or not at all.
-    """
-    known = graph_engines()
-    if record.engine not in known:
+    """Return the engines that run a file; an offline model has one."""
+    if record.engine not in graph_engines():
         return (record.engine,)
     if engines is not None and not engines:
         return ()
-    reduced = PRECISIONS[record.precision].onnx
-    simulating = [name for name, engine in known.items() if reduced in engine.rounds and device.kind == "cpu"]
-    chosen = [name for name in chosen_engines(engines, Runs.GRAPHS) if not known[name].rounds]
-    named = engines is None or ALL in engines
-    return (*chosen, *(name for name in simulating if named or name in (engines or ())))
+    return engines_for(type_of(record.precision), device.kind, engines)
 
 
 def originals(

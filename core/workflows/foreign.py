@@ -11,12 +11,12 @@ from vconv.artifact.records import TensorRecord
 from vconv.convert.architectures.base import Capability
 from vconv.errors import VconvError
 from vconv.hashes import sha256_of
-from vconv.precisions import FP32
+from vconv.precisions import FP32, limits_of, type_of
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.adapted import AdaptedSession, takes_whole_numbers
 from vconv.runtime.engines.base import FileSession, in_batches, unavailable
-from vconv.runtime.engines.table import Runs, chosen_engines, find_engine, usual_engine
+from vconv.runtime.engines.table import engines_for, find_engine, usual_engine
 from vconv.runtime.inputs.preprocessing import normalisation
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.adapted import SimulatedAdaptedSession
@@ -224,7 +224,7 @@ def candidates(
     Args:
         graph: the graph.
         devices: the devices.
-        engines: the engines: see :func:`vconv.runtime.engines.table.chosen_engines`.
+        engines: the engines: see :func:`vconv.runtime.engines.table.engines_for`.
         label: what stands for it in reports; its path by default.
     """
     return [
@@ -232,7 +232,7 @@ def candidates(
             artifact=label or str(graph.file.path),
             variant=graph.name,
             engine=engine,
-            precision=graph.file.precision,
+            precision=limits_of(graph.file.precision),
             device=device,
             reference=graph.reference,
             open=partial(_adapted, graph, device, engine),
@@ -240,7 +240,7 @@ def candidates(
             explained=graph.explained,
         )
         for device in devices
-        for engine in chosen_engines(engines, Runs.GRAPHS)
+        for engine in engines_for(type_of(graph.file.precision), device.kind, engines)
     ]
 
 

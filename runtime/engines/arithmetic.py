@@ -145,10 +145,10 @@ def graph(precision: str) -> bytes:
     row = PRECISIONS.get(precision)
     if row is None or not row.onnx:
         raise UnavailableError(
-            f"no graph can be asked for {precision}",
+            f"vconv has no probe of graphs in {precision}",
             got=precision,
             expected=f"one of {', '.join(name for name, one in PRECISIONS.items() if one.onnx)}",
-            fix="use a variant in one of those",
+            fix="use a graph in one of those",
         )
     whole = row.onnx == "INT8"
     kind = TensorProto.DataType.Value("FLOAT" if whole else row.onnx)

@@ -258,6 +258,24 @@ def chosen_engines(names: Sequence[str] | None, runs: Runs) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named)) or (usual_engine(runs),)
 
 
+def engines_for(onnx_type: str, kind: str, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the engines that run a graph: those that are named, or the default one.
+
+    On a CPU, a graph in float16 or bfloat16 is also run by the engine that simulates its rounding, unless
+    only other engines are named: others compute such a graph in float32, or not at all.
+
+    Args:
+        onnx_type: ONNX's name of the narrowest type in which the graph computes.
+        kind: the kind of the device.
+        names: see :func:`chosen_engines`.
+    """
+    known = graph_engines()
+    chosen = [name for name in chosen_engines(names, Runs.GRAPHS) if not known[name].rounds]
+    wanted = known if names is None or ALL in names else names
+    rounding = [name for name in known if onnx_type in known[name].rounds and name in wanted]
+    return (*chosen, *(rounding if kind == "cpu" else ()))
+
+
 def is_usual(name: str) -> bool:
     """Return whether an engine is a default one, which reports need not name."""
     return name in ENGINES and ENGINES[name].usual

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from vconv.artifact.records import TensorRecord
 from vconv.errors import InputError
+from vconv.precisions import INT8, INT8_DYNAMIC
 from vconv.runtime.engines.runnable import broken_foreign_bound, read_graph
 from vconv.types import MANIFEST_FILE
 
@@ -25,6 +26,8 @@ _EIGHT_BITS = frozenset(
         *("QLinearMatMul", "QLinearConv", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention"),
     }
 )
+_FOUND_BY_RUN = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul"})
+"""Those that find the range of what they quantise while they run."""
 _FOUR_BITS = frozenset({"MatMulNBits", "MatMulBnb4", "GatherBlockQuantized"})
 _FLOATS = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 _UNKNOWN = "?"
@@ -40,8 +43,8 @@ class GraphFile:
         model: the graph, without weights that are in other files.
         inputs: the inputs that have no default.
         outputs: the outputs.
-        precision: the name of the precision of most of its weights: ``fp32``, ``fp16``, ``bf16``, ``int8`` or
-            ``int4``.
+        precision: the name of the precision of most of its weights: ``fp32``, ``fp16``, ``bf16``, ``int8``,
+            ``int8-dynamic`` or ``int4``.
     """
 
     path: Path
@@ -137,8 +140,10 @@ def _precision(model: onnx.ModelProto) -> str:
     operators = {node.op_type for node in model.graph.node}
     if operators & _FOUR_BITS:
         return "int4"
+    if operators & _FOUND_BY_RUN:
+        return INT8_DYNAMIC
     if operators & _EIGHT_BITS:
-        return "int8"
+        return INT8
     elements: Counter[int] = Counter()
     for tensor in weights_of(model):
         elements[tensor.data_type] += math.prod(tensor.dims)

@@ -190,7 +190,7 @@ def test_a_precision_that_an_engine_refuses_makes_it_unavailable_and_in_float32_
 
 
 def test_a_precision_that_no_graph_has_cannot_be_asked_for() -> None:
-    with pytest.raises(UnavailableError, match="no graph can be asked for autocast-fp16 .*fp32, fp16, bf16"):
+    with pytest.raises(UnavailableError, match="has no probe of graphs in autocast-fp16 .*fp32, fp16, bf16"):
         arithmetic_of("onnxruntime", CPU, "autocast-fp16")
 
 
