@@ -6,7 +6,7 @@ Case 2: a LayerNorm that is spelled out: its square overflows in float16, and it
         least float16. The sum that it normalises stays in float32 too: AddLayerNormFusionPass of CANN would
         compute the norm of a sum in float16 in float16 (see docs/ascend.md).
 Case 3: an operator that has no form in the narrow type in the opset of the graph, such as a convolution in
-        bfloat16 before opset 22.
+        bfloat16 before opset 22, or a ``Resize`` by factors, which are float32.
 """
 
 from __future__ import annotations
@@ -72,10 +72,9 @@ def _independent(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def _takes(node: ir.Node, dtype: ir.DataType, opset: int) -> bool:
-    """Return whether an operator of an opset takes a type as its first input."""
+    """Return whether an operator of an opset takes a type for every input of it that may be float32."""
     schema = defs.get_schema(node.op_type, opset)
-    if not schema.inputs:
-        return True
-    formal = schema.inputs[0].type_str
     allowed = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
-    return f"tensor({dtype.name.lower()})" in allowed.get(formal, [formal])
+    given = zip(schema.inputs, node.inputs, strict=False)  # the last input may stand for many
+    kinds = [allowed.get(one.type_str, [one.type_str]) for one, value in given if value is not None]
+    return all(f"tensor({dtype.name.lower()})" in one for one in kinds if "tensor(float)" in one)
