@@ -22,7 +22,7 @@ RIGHT = np.array([[1, 0], [0, 2], [3, 3]], np.float32)
 
 
 def test_equal_results_lose_nothing() -> None:
-    same = {"cls": RIGHT, POOLED: np.arange(10.0).reshape(5, 2) + [1, 0], LOGITS: RIGHT}
+    same = {"cls": RIGHT, POOLED: np.arange(1.0, 11).reshape(5, 2), LOGITS: RIGHT}
     assert losses(same, same) == Losses(cosine=0.0, neighbours=0.0, top1=0.0)
     assert losses(same, same).worst == 0.0
 
