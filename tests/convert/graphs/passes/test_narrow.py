@@ -56,7 +56,7 @@ def test_every_node_computes_in_the_narrow_type_between_casts_at_both_ends(
     tmp_path: Path, precision: str
 ) -> None:
     made = reduced(tmp_path, graph_of(tmp_path, CHAIN, {"w": W, "v": V, "b": B}), Plan(precision))
-    name, dtype = NARROW[precision]
+    name, _ = NARROW[precision]
     inner = product(low(X, precision), low(W, precision)) + low(B, precision)
     expected = wide(product(inner.relu(), low(V, precision)))
     actual = computed(tmp_path / precision / "model.onnx", X)
@@ -286,12 +286,19 @@ def test_a_convolution_stays_in_float32_where_its_opset_has_no_form_in_the_type(
         np.testing.assert_allclose(actual, expected, rtol=step, atol=step)
 
 
+NEAREST = {
+    "mode": "nearest",
+    "nearest_mode": "floor",
+    "coordinate_transformation_mode": "asymmetric",
+}
+
+
 def test_an_operator_that_takes_some_of_its_inputs_in_float32_alone_stays_in_float32(tmp_path: Path) -> None:
     """The factors of a Resize are float32 in every opset."""
     images = grid(1, 1, 2, 3)
     nodes = [
         node("Relu", "x", "low"),
-        node("Resize", "low none factors", "great", mode="nearest", nearest_mode="floor"),
+        node("Resize", "low none factors", "great", **NEAREST),
         node("Neg", "great", "y"),
     ]
     nodes[1].input[1] = ""
