@@ -167,7 +167,11 @@ def test_the_rows_of_a_fused_weight_are_quantised_each_on_their_own(
 ) -> None:
     nodes, held = SPLIT, FUSED
     if stored != "F32":
-        nodes = [node("Cast", "qkv", "wide", to=1), node("Split", "wide lengths", "q k v", axis=0), *SPLIT[1:]]
+        nodes = [
+            node("Cast", "qkv", "wide", to=1),
+            node("Split", "wide lengths", "q k v", axis=0),
+            *SPLIT[1:],
+        ]
     model = graph_of(
         tmp_path, nodes, {"qkv": held}, constants={"lengths": np.array([2, 3, 4])}, stored=stored
     )
