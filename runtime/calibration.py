@@ -39,8 +39,8 @@ class Seen:
 
     @property
     def magnitude(self) -> float:
-        """The greatest magnitude; NaN if an element is NaN."""
-        return max(abs(self.least), abs(self.greatest))
+        """The greatest magnitude; NaN if one of the ends is NaN."""
+        return float(np.max(np.abs([self.least, self.greatest])))
 
 
 def observe(

@@ -28,7 +28,7 @@ from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import natural_image
 from vconv.workflows import export as workflows
 
-pytest_plugins = ["choice_of_systems", "forks", "garbage", "once_a_run"]
+pytest_plugins = ["choice_of_systems", "forks", "garbage", "once_a_run", "reduced_artifacts"]
 """In tests/plugins."""
 
 Refused = Callable[..., contextlib.AbstractContextManager[None]]

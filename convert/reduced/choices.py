@@ -93,13 +93,18 @@ def magnitudes(entries: Mapping[str, TensorEntry]) -> dict[str, float]:
 def quantisable(model: ir.Model) -> list[list[WeightProduct]]:
     """List the products that may be quantised, in groups that multiply the same value.
 
-    A product is left out if anything but such products reads its stored weight.
+    A product is left out if anything but such products reads its stored weight, or if several values are
+    multiplied by its weight: a plan has one range for each weight.
     """
     products = weight_products(model)
     nodes = {product.node for product in products}
+    given: dict[str, set[ir.Value]] = {}
+    for product in products:
+        given.setdefault(product.weight, set()).add(product.given)
     groups: dict[str, list[WeightProduct]] = {}
     for product in products:
-        if {*readers(model.graph.initializers[product.stored])} <= nodes:
+        read_here = {*readers(model.graph.initializers[product.stored])} <= nodes
+        if read_here and len(given[product.weight]) == 1:
             groups.setdefault(product.given.name or "", []).append(product)
     return list(groups.values())
 

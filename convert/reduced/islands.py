@@ -3,9 +3,10 @@
 Case 1: a node that does not depend on the images, such as the resampling of a position embedding: it costs
         nothing, and its result is rounded once.
 Case 2: a LayerNorm that is spelled out: its square overflows in float16, and its epsilon is less than the
-        least float16.
+        least float16. The sum that it normalises stays in float32 too: AddLayerNormFusionPass of CANN would
+        compute the norm of a sum in float16 in float16 (see docs/ascend.md).
 Case 3: an operator that has no form in the narrow type in the opset of the graph, such as a convolution in
-        bfloat16 before opset 22.
+        bfloat16 before opset 22, or a ``Resize`` by factors, which are float32.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from onnx import defs
 
 from vconv.convert.graphs.layer_norms import normalisations
 from vconv.convert.graphs.moves import ONNX_MOVES, readers
+from vconv.convert.graphs.nodes import producer
 from vconv.precisions import MIXED
 
 WIDE = ir.DataType.FLOAT
@@ -34,7 +36,9 @@ COUNTING = frozenset({"Shape", "Size"})
 
 def always_wide(model: ir.Model, dtype: ir.DataType) -> set[str]:
     """Return the names of the nodes that stay in float32 in every graph of a narrow type."""
-    found = {node.name for norm in normalisations(model) for node in norm.nodes}
+    spelled_out = list(normalisations(model))
+    found = {node.name for norm in spelled_out for node in norm.nodes}
+    found |= {node.name for norm in spelled_out if (node := producer(norm.given, "Add")) is not None}
     found |= {node.name for node in _independent(model)}
     opset = model.opset_imports[""]
     found |= {node.name for node in model.graph if not _takes(node, dtype, opset)}
@@ -68,10 +72,9 @@ def _independent(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def _takes(node: ir.Node, dtype: ir.DataType, opset: int) -> bool:
-    """Return whether an operator of an opset takes a type as its first input."""
+    """Return whether an operator of an opset takes a type for every input of it that may be float32."""
     schema = defs.get_schema(node.op_type, opset)
-    if not schema.inputs:
-        return True
-    formal = schema.inputs[0].type_str
     allowed = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
-    return f"tensor({dtype.name.lower()})" in allowed.get(formal, [formal])
+    given = zip(schema.inputs, node.inputs, strict=False)  # the last input may stand for many
+    kinds = [allowed.get(one.type_str, [one.type_str]) for one, value in given if value is not None]
+    return all(f"tensor({dtype.name.lower()})" in one for one in kinds if "tensor(float)" in one)

@@ -13,7 +13,8 @@ from vconv.convert.ascend.atc import KEEP_DTYPE_FILE
 from vconv.convert.reduced import writing
 from vconv.convert.reduced.islands import NARROW_TYPES, always_wide
 from vconv.convert.reduced.plan import Plan
-from vconv.precisions import INT8_DYNAMIC, MIXED
+from vconv.errors import InputError
+from vconv.precisions import AUTO, INT8_DYNAMIC, MIXED
 from vconv.runtime.devices.base import Device
 from vconv.runtime.inputs.images import natural_images
 from vconv.runtime.inputs.preprocessing import preprocess
@@ -124,6 +125,7 @@ def write_reduced(
         say: receives progress lines.
 
     Raises:
+        InputError: no product can be in low precision.
         WeightsError: a weight is too large for the narrow type.
     """
     if calibration.made_up and not {*precisions} <= {"fp16", "bf16"}:
@@ -132,14 +134,27 @@ def write_reduced(
     found = []
     for precision in precisions:
         plan, lost = planner.plan(precision)
+        share = planner.share(plan)
+        if not share:
+            raise _nothing_left(precision, max_drop)
         # CANN lists no operator that finds a range while it runs.
         graphs = [graph.path for graph in GRAPHS if precision != INT8_DYNAMIC or not graph.for_npu]
         made = writing.write(folder, graphs, plan, say)
         if precision == MIXED:
             _write_kept(folder / MIXED / KEEP_DTYPE_FILE, planner.models[_FOR_NPU], plan)
         images, made_up = len(calibration.pixel_values), calibration.made_up
-        found.append(Reduced(plan, made, planner.share(plan), lost, images, made_up, max_drop))
+        found.append(Reduced(plan, made, share, lost, images, made_up, max_drop))
     return found
+
+
+def _nothing_left(precision: str, max_drop: float | None) -> InputError:
+    named = AUTO if precision == MIXED else precision
+    return InputError(
+        f"no product can be in low precision with --precision {named}",
+        got="losses beyond the limits" if max_drop is None else f"--max-drop {max_drop:g}",
+        expected="at least one product within the limits of the precision, and of --max-drop",
+        fix=f"leave {named} out" + " or give a greater --max-drop" * (max_drop is not None),
+    )
 
 
 def _write_kept(path: Path, model: ir.Model, plan: Plan) -> None:

@@ -19,7 +19,7 @@ class Losses:
 
     Args:
         cosine: 1 less the least cosine of a token, over the images and outputs; of each image's whole output
-            where it has no tokens.
+            where it has no tokens. NaN if an output has Inf or NaN.
         neighbours: the share of the nearest neighbours among the images that changed; None if there are too
             few images, or no pooled output.
         top1: the share of the images whose class changed; None without a classifier.
@@ -39,7 +39,7 @@ class Losses:
 def losses(actual: Arrays, expected: Arrays) -> Losses:
     """Return what was lost between two results on the same images, (N, ...) by output."""
     return Losses(
-        cosine=max(_direction(actual[name], expected[name]) for name in expected),
+        cosine=float(np.max([_direction(actual[name], expected[name]) for name in expected])),
         neighbours=_neighbours(actual[POOLED], expected[POOLED]) if POOLED in expected else None,
         top1=float((actual[LOGITS].argmax(axis=1) != expected[LOGITS].argmax(axis=1)).mean())
         if LOGITS in expected

@@ -15,6 +15,7 @@ from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import RangeRecord, ReductionRecord, VariantRecord
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs.constants import single
+from vconv.convert.graphs.inferred_types import typed
 from vconv.convert.graphs.nodes import of_type, producer
 from vconv.convert.reduced.islands import COUNTING, MOVES, NARROW_TYPES, always_wide
 from vconv.convert.reduced.products import WeightProduct, weight_products
@@ -26,7 +27,8 @@ _LEVELS, _GREATEST = 255, 127
 """The steps of an unsigned 8-bit number, and the greatest magnitude of a signed one."""
 _ROUNDING = 1e-5
 """What float32 arithmetic may add to a quotient, as a part of it."""
-_NARROW = {"F16": np.float16}
+_NARROW = {"F16": ir.DataType.FLOAT16.numpy(), "BF16": ir.DataType.BFLOAT16.numpy()}
+"""NumPy's type of each narrow type, which rounds to the nearest, ties to even."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class _Subject:
 
     @property
     def plain(self) -> ir.Model:
-        """The graph in float32 that it was made of."""
-        return ir.load(self.artifact.folder / self.graph.path.name)
+        """The graph in float32 that it was made of, with the type of every value."""
+        return typed(ir.load(self.artifact.folder / self.graph.path.name))
 
     @property
     def entries(self) -> Mapping[str, TensorEntry]:
@@ -94,12 +96,8 @@ def _wrong_weights(subject: _Subject) -> Iterator[_Wrong]:
         yield _Wrong(f"{names[0]} is {'missing' if missing else 'not in the artifact'}", "weights")
     for name in entries.keys() & plain.keys():
         wanted, found = _values(plain[name]), _values(entries[name])
-        if entries[name].dtype == "BF16":
-            right = np.abs(found - wanted) <= np.abs(wanted) * 2.0**-8
-        elif entries[name].dtype in _NARROW:
-            right = found == wanted.astype(_NARROW[entries[name].dtype])
-        else:
-            right = found == wanted
+        narrow = _NARROW.get(entries[name].dtype)
+        right = found == (wanted if narrow is None else wanted.astype(narrow).astype(np.float64))
         if not np.all(right):
             yield _Wrong(
                 f"{int((~right).sum())} elements of {name} are not those in float32, rounded",
@@ -120,8 +118,8 @@ def _wrong_types(subject: _Subject) -> Iterator[_Wrong]:
     plain = subject.plain
     stay = always_wide(plain, dtype) | {*subject.reduction.kept}
     added = {node.name for node in subject.graph.model.graph} - {node.name for node in plain.graph}
-    for node in subject.graph.model.graph:
-        if node.op_type in MOVES | COUNTING or node.name in added:
+    for node in typed(subject.graph.model).graph:
+        if node.op_type in MOVES | COUNTING | {"Cast"} or node.name in added:
             continue
         wanted = ir.DataType.FLOAT if node.name in stay else dtype
         types = {value.dtype for value in node.outputs if value.dtype in (ir.DataType.FLOAT, dtype)}
@@ -189,7 +187,11 @@ def _wrong_scales(subject: _Subject) -> Iterator[_Wrong]:
     smoothing: dict[str, Array] = {}
     for product in weight_products(subject.plain):
         given = product.given.name or ""
-        if product.weight not in subject.reduction.quantised or product.weight + WHOLE not in entries:
+        if product.weight not in subject.reduction.quantised:
+            continue
+        missing = [product.weight + end for end in (WHOLE, SCALE) if product.weight + end not in entries]
+        if missing:
+            yield _Wrong(f"{missing[0]} is missing", "weights")
             continue
         if product.weight + SMOOTHING in entries:
             smoothing[given] = _values(entries[product.weight + SMOOTHING])

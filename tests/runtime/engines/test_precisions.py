@@ -18,15 +18,15 @@ from vconv.convert.libraries import models
 from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.errors import InputError, UnknownNameError
-from vconv.precisions import TORCH_PRECISIONS
+from vconv.precisions import PRECISIONS, torch_precisions
 from vconv.runtime.devices.precisions import find_precisions
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.torch_model import TorchSession, autocast, torch_type
 from vconv.types import Array, Arrays
 
 CPU = find_device("cpu")
-REDUCED = [name for name in TORCH_PRECISIONS if name != "fp32"]
-CAST = [name for name in REDUCED if not TORCH_PRECISIONS[name].autocast]
+REDUCED = [name for name in torch_precisions() if name != "fp32"]
+CAST = [name for name in REDUCED if not PRECISIONS[name].autocast]
 PRODUCTS = ("linear", "addmm", "mm", "bmm", "matmul", "conv2d", "convolution", "scaled_dot_product_attention")
 LEAST = {torch.float16: 1e-4, torch.bfloat16: 1e-3}
 """Relative L2 distance from float32 that arithmetic in a type cannot stay under: about its rounding unit."""
@@ -64,7 +64,7 @@ def opened(small_artifact: Path, made: Manifest, net: Network) -> Iterator[Calla
         names = [patch.name for patch in made.patches if patch.applied] if patched else []
         patches = table.named(names)
         sessions.append(
-            TorchSession(model, net, CPU, patches, small_artifact, made.size, TORCH_PRECISIONS[precision])
+            TorchSession(model, net, CPU, patches, small_artifact, made.size, PRECISIONS[precision])
         )
         return sessions[-1], model
 
@@ -80,17 +80,17 @@ def relative_l2(actual: Array, expected: Array) -> float:
 
 def narrow(name: str) -> torch.dtype:
     """Return the type that products are computed in."""
-    precision = TORCH_PRECISIONS[name]
+    precision = PRECISIONS[name]
     return torch_type(precision.autocast or precision.dtype)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_the_weights_are_of_the_precisions_type(name: str, opened: Callable[..., Any]) -> None:
     _, model = opened(name)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch_type(TORCH_PRECISIONS[name].dtype)}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch_type(PRECISIONS[name].dtype)}
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_every_product_is_computed_in_the_precisions_type(
     name: str, opened: Callable[..., Any], pixel_values: Array
 ) -> None:
@@ -123,11 +123,11 @@ def test_outputs_hold_values_of_the_reduced_type_alone(
     name: str, opened: Callable[..., Any], pixel_values: Array
 ) -> None:
     for value in opened(name)[0].run(pixel_values[:1]).values():
-        rounded = torch.from_numpy(value).to(torch_type(TORCH_PRECISIONS[name].dtype)).float().numpy()
+        rounded = torch.from_numpy(value).to(torch_type(PRECISIONS[name].dtype)).float().numpy()
         assert np.array_equal(rounded, value)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_no_gelu_kernel_is_run_in_any_precision(
     name: str, opened: Callable[..., Any], pixel_values: Array, net: Network
 ) -> None:
@@ -145,7 +145,7 @@ def authors_periods(net: Network) -> torch.Tensor:
     return exact.to(torch.bfloat16).to(torch.float32)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_the_authors_periods_are_whole_in_every_precision(
     name: str, opened: Callable[..., Any], net: Network
 ) -> None:
@@ -167,7 +167,7 @@ def test_a_cast_of_the_patched_model_would_lose_the_periods(
         assert not [key for key, _ in opened("fp32")[1].named_buffers() if key.endswith("periods")]
         return
     _, model = opened("fp32")
-    model.to(torch_type(TORCH_PRECISIONS[name].dtype))
+    model.to(torch_type(PRECISIONS[name].dtype))
     buffers = {key.rsplit(".")[-1]: value for key, value in model.named_buffers()}
     key = "periods" if "periods" in buffers else "inv_freq"
     wanted = authors_periods(net) if key == "periods" else 1.0 / authors_periods(net)
@@ -175,9 +175,9 @@ def test_a_cast_of_the_patched_model_would_lose_the_periods(
     assert buffers[key].dtype is not torch.float32 or not torch.equal(buffers[key], wanted)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_every_precision_can_be_named_on_a_cpu(name: str) -> None:
-    assert find_precisions([name], CPU) == [TORCH_PRECISIONS[name]]
+    assert find_precisions([name], CPU) == [PRECISIONS[name]]
 
 
 def test_precisions_come_in_the_tables_order_and_once() -> None:
@@ -215,7 +215,7 @@ def test_no_precision_at_all_is_refused() -> None:
         find_precisions([], CPU)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_autocast_is_that_of_the_devices_kind_and_the_precisions_type(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +226,7 @@ def test_autocast_is_that_of_the_devices_kind_and_the_precisions_type(
         return torch.no_grad()
 
     monkeypatch.setattr(torch, "autocast", noted)
-    kinds, precision = ("cpu", "cuda", "npu"), TORCH_PRECISIONS[name]
+    kinds, precision = ("cpu", "cuda", "npu"), PRECISIONS[name]
     for kind in kinds:
         with autocast(precision, replace(CPU, kind=kind)):
             pass
@@ -234,9 +234,9 @@ def test_autocast_is_that_of_the_devices_kind_and_the_precisions_type(
     assert asked == wanted
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_a_precision_is_named_after_its_limits(name: str) -> None:
-    precision = TORCH_PRECISIONS[name]
+    precision = PRECISIONS[name]
     assert precision.name == name
     assert name.removeprefix("autocast-") == precision.limits
     assert bool(precision.autocast) == name.startswith("autocast-")
