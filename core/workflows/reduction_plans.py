@@ -188,7 +188,7 @@ class Planner:
         return self._run(model, narrow, images)
 
     def tried(self, plan: Plan) -> Tried:
-        """Run a plan's graph on the images, and judge it by the limits of the precision and the greatest loss."""
+        """Run a plan's graph on the images; judge it by the limits of the precision and the greatest loss."""
         found = self._computed(plan, self._images)
         limits = PRECISIONS[plan.precision].limits
         verdicts = judge(found, self._expected, STRICT[limits, limits])
