@@ -35,6 +35,7 @@ from vconv.convert.sources.names import find_system
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights.ledger import Line
 from vconv.errors import ExportCheckError
+from vconv.precisions import REDUCED_PRECISIONS
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import open_images
 from vconv.surroundings import own_surroundings
@@ -345,11 +346,14 @@ def judged_elsewhere(rows: Sequence[VariantRow]) -> list[VariantRow]:
 
 def _refuse_failures(rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:
     failures = validation.worst_failures(rows)
-    failures += [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
-    if failures:
+    wrong = [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
+    if failures or wrong:
+        precisions = {row.precision for row in rows if not row.passed}
+        reduced = not wrong and precisions <= REDUCED_PRECISIONS.keys()
         raise ExportCheckError(
             "the export does not agree with its reference",
-            got="; ".join(failures),
+            got="; ".join(failures + wrong),
             expected="every variant within strict limits and every check passed",
-            fix="report this: nothing was kept",
+            fix="nothing was kept: "
+            + (f"leave {', '.join(sorted(precisions))} out of --precision" if reduced else "report this"),
         )
