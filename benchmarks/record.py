@@ -24,6 +24,13 @@ def write_table(page: Path, begin: str, end: str, table: str) -> None:
     page.write_text(f"{before}{begin}\n\n{table}\n{end}{rest.partition(end)[2]}")
 
 
+def save(result: dict[str, Any], out: Path) -> None:
+    """Write what is known so far; a kill meanwhile leaves what was written before."""
+    partial = out.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.replace(out)
+
+
 def finish(result: dict[str, Any], passed: bool, out: Path | None) -> None:
     """Write the result, with the environment, and exit 1 if the target was missed."""
     if out:

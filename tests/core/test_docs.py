@@ -216,3 +216,15 @@ def test_the_tables_of_exporters_are_those_of_the_recorded_results(monkeypatch: 
     page = (ROOT / "docs" / "exporters.md").read_text()
     found = page.partition(exporters.BEGIN)[2].partition(exporters.END)[0]
     assert found.strip() == exporters.text(document).strip()
+
+
+@pytest.mark.parametrize("name", ["reduced_precision", "precision_engines"])
+def test_the_tables_of_precisions_are_those_of_the_recorded_results(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    benchmark = importlib.import_module(name)
+    document = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    page = (ROOT / "docs" / "precisions-measured.md").read_text()
+    found = page.partition(benchmark.BEGIN)[2].partition(benchmark.END)[0]
+    assert found.strip() == benchmark.text(document).strip()
