@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from vconv.errors import InputError, UnknownNameError
-from vconv.precisions import AUTO, torch_precisions, Precision
+from vconv.precisions import AUTO, Precision, torch_precisions
 from vconv.runtime.devices.base import Device
 
 
