@@ -123,14 +123,14 @@ def test_help_names_what_was_added() -> None:
     shown = (in_a_process([name, "--help"].__repr__()) for name in ("validate", "bisect"))
     validate, bisect = (text.replace("- ", "-") for text in shown)  # lines are broken at hyphens
     assert (
-        "for the graphs, onnxruntime, onnxruntime-tensorrt, openvino, simulated-rounding, toy, or" in validate
+        "for the graphs, onnxruntime, simulated-rounding, onnxruntime-tensorrt, openvino, toy, or" in validate
     )
     assert "for the torch variants, torch, torch-compiled; or all. May be repeated." in validate
     assert (
         "cpu, cuda[:N], npu[:N], npu-sim, toy[:N], or all, which is every device except npu-sim." in validate
     )
     assert "autocast-bf16, toy. auto is fp32" in validate
-    assert "onnxruntime, onnxruntime-tensorrt, openvino, simulated-rounding, toy." in bisect
+    assert "onnxruntime, simulated-rounding, onnxruntime-tensorrt, openvino, toy." in bisect
     assert "bare-torch-PRECISION" in bisect
 
 

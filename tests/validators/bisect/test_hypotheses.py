@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_reports import variant
 
+from vconv.precisions import FP32
 from vconv.types import Array, Arrays, Check, Status
 from vconv.validators.accuracy.golden import Reference
 from vconv.validators.accuracy.limits import STRICT
@@ -54,11 +55,11 @@ def without_norm(images: Array) -> Arrays:
 STOCK = {name: value * np.float32(1.01) for name, value in network(IMAGES).items()}
 
 
-def evidence(run: Callable[[Array], Arrays], name: str = PERIODS) -> FailedVariant:
+def evidence(run: Callable[[Array], Arrays], name: str = PERIODS, precision: str = FP32) -> FailedVariant:
     expected = network(IMAGES)
     reference = Reference(name, IMAGES, expected, {}, {}, STOCK)
     actual = run(IMAGES)
-    return FailedVariant(run, actual, reference, judge(actual, expected, LIMIT), LIMIT)
+    return FailedVariant(run, actual, reference, judge(actual, expected, LIMIT), LIMIT, precision)
 
 
 def renamed(images: Array) -> Arrays:
@@ -76,7 +77,17 @@ def one_early(images: Array) -> Arrays:
     return {**found, "patches": found["last_hidden_state"][:, REGISTERS:-1]}
 
 
+def overflowing(images: Array) -> Arrays:
+    """Compute in float16 what is too great for it."""
+    with np.errstate(over="ignore"):
+        return {
+            name: (value * 3e4).astype(np.float16).astype(np.float32) / np.float32(3e4)
+            for name, value in network(images).items()
+        }
+
+
 WRONG: dict[str, Callable[[Array], Arrays]] = {
+    "overflow": overflowing,
     "output names": renamed,
     "final norm": without_norm,
     "pooling": pooled_otherwise,
@@ -94,7 +105,8 @@ WRONG: dict[str, Callable[[Array], Arrays]] = {
 
 @pytest.mark.parametrize("fault", HYPOTHESES)
 def test_a_fault_is_named_by_its_hypothesis_alone(fault: str) -> None:
-    failed = evidence(WRONG[fault], POSITIONS if fault == "position embedding" else PERIODS)
+    name = POSITIONS if fault == "position embedding" else PERIODS
+    failed = evidence(WRONG[fault], name, "fp16" if fault == "overflow" else FP32)
     assert failed.failed
     assert [name for name, hypothesis in HYPOTHESES.items() if hypothesis(failed)] == [fault]
     (found,) = diagnose(failed)
@@ -131,6 +143,14 @@ def test_outputs_that_are_not_numbers_or_missing_are_explained_by_nothing() -> N
     bad = {name: np.full_like(value, np.nan) for name, value in network(IMAGES).items()}
     assert diagnose(evidence(lambda images: bad)) == []
     assert diagnose(evidence(lambda images: {"cls": network(images)["cls"] * 2})) == []
+
+
+def test_an_overflow_is_that_of_a_reduced_precision_alone() -> None:
+    for precision in ("fp16", "bf16", "mixed", "int8"):
+        (found,) = diagnose(evidence(overflowing, precision=precision))
+        assert found.fault == "overflow"
+        assert found.because.endswith(f"has Inf or NaN: a value is too large for {precision}")
+    assert diagnose(evidence(overflowing)) == []
 
 
 @pytest.mark.parametrize("missing", ["pooled", "cls", "patches", "last_hidden_state"])

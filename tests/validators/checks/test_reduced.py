@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+import vconv
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import RangeRecord, ReductionRecord
 from vconv.precisions import REDUCED_PRECISIONS
 from vconv.types import WEIGHTS_FILE, Check, Status
+from vconv.validators.checks.claims import Evidence, check_claims
 from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.checks.reduced import check_reduced
+from vconv.validators.faults import reduced
+from vconv.validators.faults.base import Fault
 from vconv.validators.faults.classes import CLASSES
 
 UP = "layer.1.mlp.up_proj.weight"
@@ -330,6 +334,40 @@ def test_a_weight_below_the_least_normal_number_may_be_rounded_to_a_subnormal_on
 
         tensors(copy / path, alter)
     assert checked(copy, "bf16/model.onnx")["reduced weights"].status is Status.PASSED
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "found"),
+    [("fp16/model.onnx", "bf16", "FLOAT16"), ("int8/model.npu.onnx", "fp16", "INT8")],
+)
+def test_a_manifest_with_another_precision_of_a_graph_is_a_lie(
+    path: str, said: str, found: str, reduced_artifact: Path
+) -> None:
+    artifact = Artifact.open(reduced_artifact)
+    made = artifact.manifest
+    lying = tuple(
+        one.model_copy(update={"precision": said}) if one.path == path else one for one in made.variants
+    )
+    graphs = {
+        one.path: open_graph(reduced_artifact, one.path, one.weights, artifact.network, made.size, one.batch)
+        for one in made.variants
+        if one.path.endswith(".onnx")
+    }
+    for variants, status in ((made.variants, Status.PASSED), (lying, Status.FAILED)):
+        told = replace(artifact, manifest=made.model_copy(update={"variants": variants}))
+        (check,) = (one for one in check_claims(Evidence(told, graphs)) if one.name == "manifest: precision")
+        assert check.status is status
+    assert check.detail.endswith(f"its files say {found}")
+    assert check.fault == "manifest"
+
+
+@pytest.mark.parametrize("fault", reduced.FAULTS, ids=lambda fault: fault.name)
+def test_faults_of_reduced_precision_are_caught_and_named(
+    reduced_artifact: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vconv.workflows.selftest.FAULTS", (fault,))
+    document = vconv.selftest(reduced_artifact, clean_runs=0)
+    assert [(row["class"], row["caught"]) for row in document["faults"]] == [(fault.kind, True)]
 
 
 def test_a_graph_in_float32_is_not_checked(reduced_artifact: Path) -> None:
