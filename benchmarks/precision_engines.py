@@ -111,12 +111,20 @@ def compared(name: str, options: argparse.Namespace) -> dict[str, Any]:
             source = folder / "source"
             source.mkdir()
             open_source(Request(miniature(find(name)), WEIGHTS), source)
-            where = [str(source)]
+            where = [str(source), "--weights", str(source)]
         elif name == SYSTEM:
             where, weights = [name, "--weights", str(fetched())], TRAINED
         refused, artifact = exported(where, folder, options.seconds)
         of_torch = [one for one in OF_TORCH if one in find_device("cpu").precisions]
-        arguments = ["validate", str(artifact), "--engine", "all", "--precision", ",".join(of_torch)]
+        arguments = [
+            "validate",
+            str(artifact),
+            *where[1:],
+            "--engine",
+            "all",
+            "--precision",
+            ",".join(of_torch),
+        ]
         arguments += ["--reports", str(folder / "reports"), "--budget", str(options.budget)]
         report = run([*arguments, *(["--quick"] if options.quick else [])], options.seconds)
         return {"weights": weights, "refused": refused, **result_of(report)}
@@ -177,7 +185,7 @@ def _table(name: str, one: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"### `{name}`, {one['weights']}", "", f"| {' | '.join(HEADINGS)} |")
     yield f"|{'---|' * len(HEADINGS)}"
     for row in one["rows"]:
-        if row["status"] != "skipped":
+        if row["status"] != "skipped" or row["p50_ms"]:
             yield f"| {' | '.join(_cells(row))} |"
     yield from ("", *_said(one), "")
 
