@@ -12,7 +12,9 @@ from vconv.convert.graphs.passes.table import (
     DYNAMIC,
     DYNAMIC_SIZE,
     FROM_IMAGES,
+    NARROWED,
     PASSES,
+    QUANTISED,
     STATIC,
     STATIC_RANK3,
     TRACED,
@@ -39,7 +41,8 @@ def test_every_file_lists_its_cases_and_has_its_tests() -> None:
 
 def test_every_pass_is_in_a_pipeline_and_pipelines_name_passes() -> None:
     traced = {*TRACED, *TRACED_AT_ANY_SIZE}
-    assert {*traced, *DYNAMIC, *DYNAMIC_SIZE, *STATIC_RANK3, *FROM_IMAGES, *COMPILED_RANK3} == set(PASSES)
+    made = {*DYNAMIC, *DYNAMIC_SIZE, *STATIC_RANK3, *FROM_IMAGES, *COMPILED_RANK3}
+    assert {*traced, *made, *NARROWED, *QUANTISED} == set(PASSES)
     assert [one.name for one in named(TRACED)] == list(TRACED)
 
 
