@@ -14,11 +14,11 @@ import onnx
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper
 
-from vconv.errors import UnavailableError
+from vconv.errors import ArtifactError, UnavailableError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines import linked_weights
-from vconv.runtime.engines.base import RunPiece
+from vconv.runtime.engines.base import RunPiece, refusals
 from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession, onnxruntime_session, piece_of_session
 from vconv.runtime.engines.runnable import read_graph
 from vconv.runtime.engines.table import ENGINES
@@ -128,7 +128,8 @@ class RoundingSession(OnnxRuntimeSession):
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
         """Load the rewritten graph. Optimisations would remove what rounds."""
-        model = read_graph(graph)
+        with refusals(self.engine, (ArtifactError,), self.path.name):
+            model = read_graph(graph)
         place = linked_weights.resolved(model, graph.parent)
         serialised = rounded(model).SerializeToString()
         return onnxruntime_session(serialised, self.device, self.path.name, weights_folder=place, plain=True)
