@@ -8,9 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vconv.convert.files.safetensors_file import TensorEntry
-from vconv.convert.graphs.layer_norms import layer_norms
 from vconv.convert.graphs.moves import readers
-from vconv.convert.graphs.nodes import producer
 from vconv.convert.reduced.islands import COUNTING, MOVES
 from vconv.convert.reduced.plan import Plan, Quantised, Range
 from vconv.convert.reduced.products import PRODUCTS, WeightProduct, weight_products
@@ -26,8 +24,6 @@ MARGIN = 2.0
 SMOOTHING_STRENGTH = 0.8
 """The share of an outlier that moves from the activation into the weight. On trained DINOv2-small, 0.5 and
 0.65 kept fewer nearest neighbours, or as many."""
-_AROUND = frozenset({"LayerNormalization", "Softmax"})
-"""Operators that a mixed graph computes in float32: they cost little, and are the most sensitive ones."""
 _SMALL = 1e-5
 
 
@@ -55,17 +51,6 @@ def overflowing(model: ir.Model, seen: Mapping[str, float], weights: Mapping[str
         if name in model.graph.initializers:
             found |= {node.name for node in readers(model.graph.initializers[name])}
     return {name for name in found if name}
-
-
-def around(model: ir.Model) -> set[str]:
-    """Return the names of the norms and softmaxes of a graph, and of the sums that are normalised.
-
-    A sum in float16 whose norm is in float32 would be fused: see AddLayerNormFusionPass in docs/ascend.md.
-    """
-    found = [node for node in model.graph if node.op_type in _AROUND]
-    found += [norm.nodes[0] for norm in layer_norms(model)]
-    sums = (producer(node.inputs[0], "Add") for node in found if node.op_type != "Softmax")
-    return {node.name for node in (*found, *sums) if node is not None and node.name}
 
 
 def others(model: ir.Model) -> set[str]:

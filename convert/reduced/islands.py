@@ -7,6 +7,9 @@ Case 2: a LayerNorm that is spelled out: its square overflows in float16, and it
         compute the norm of a sum in float16 in float16 (see docs/ascend.md).
 Case 3: an operator that has no form in the narrow type in the opset of the graph, such as a convolution in
         bfloat16 before opset 22, or a ``Resize`` by factors, which are float32.
+Case 4: in bfloat16, the norms, the sums that they normalise, and the softmaxes with what computes their
+        logits, up to the product of queries and keys. bfloat16 has 8 bits: a logit of 50 is rounded by up to
+        0.125, which its exponential multiplies. Engines with fused attention keep logits in float32 too.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from collections.abc import Collection, Iterator
 import onnx_ir as ir
 from onnx import defs
 
-from vconv.convert.graphs.layer_norms import normalisations
+from vconv.convert.graphs.layer_norms import layer_norms, normalisations
 from vconv.convert.graphs.moves import ONNX_MOVES, readers
-from vconv.convert.graphs.nodes import producer
+from vconv.convert.graphs.nodes import of_type, producer
+from vconv.convert.reduced.products import PRODUCTS
 from vconv.precisions import MIXED
 
 WIDE = ir.DataType.FLOAT
@@ -30,6 +34,8 @@ NARROW_TYPES = {
 """The narrow type of a graph, by vconv's name of its precision."""
 MOVES = (ONNX_MOVES - {"Cast"}) | {"Concat"}
 """Operators that take the type of what they move."""
+_AROUND = frozenset({"LayerNormalization", "Softmax"})
+"""Operators that cost little, and are the most sensitive ones."""
 COUNTING = frozenset({"Shape", "Size"})
 """Operators whose result does not depend on values."""
 
@@ -40,6 +46,8 @@ def always_wide(model: ir.Model, dtype: ir.DataType) -> set[str]:
     found = {node.name for norm in spelled_out for node in norm.nodes}
     found |= {node.name for norm in spelled_out if (node := producer(norm.given, "Add")) is not None}
     found |= {node.name for node in _independent(model)}
+    if dtype is ir.DataType.BFLOAT16:
+        found |= around(model) | {node.name for node in _logits(model)}
     opset = model.opset_imports[""]
     found |= {node.name for node in model.graph if not _takes(node, dtype, opset)}
     return {name for name in found if name}
@@ -59,6 +67,26 @@ def wide_weights(model: ir.Model, dtype: ir.DataType, kept: Collection[str]) -> 
         for name, value in model.graph.initializers.items()
         if any(node.name in stay for node in readers(value))
     }
+
+
+def around(model: ir.Model) -> set[str]:
+    """Return the names of the norms and softmaxes of a graph, and of the sums that are normalised.
+
+    A sum in float16 whose norm is in float32 would be fused: see AddLayerNormFusionPass in docs/ascend.md.
+    """
+    found = [node for node in model.graph if node.op_type in _AROUND]
+    found += [norm.nodes[0] for norm in layer_norms(model)]
+    sums = (producer(node.inputs[0], "Add") for node in found if node.op_type != "Softmax")
+    return {node.name for node in (*found, *sums) if node is not None and node.name}
+
+
+def _logits(model: ir.Model) -> Iterator[ir.Node]:
+    """Yield the softmaxes, and the nodes before each up to the product."""
+    for softmax in of_type(model, "Softmax"):
+        node: ir.Node | None = softmax
+        while node is not None and node.inputs[0] is not None:
+            yield node
+            node = None if node.op_type in PRODUCTS else node.inputs[0].producer()
 
 
 def _independent(model: ir.Model) -> Iterator[ir.Node]:

@@ -19,7 +19,7 @@ from vconv.convert.graphs.inferred_types import typed
 from vconv.convert.graphs.passes import table as passes
 from vconv.convert.graphs.passes.base import PassContext, run_passes
 from vconv.convert.reduced import choices, quantised_weights
-from vconv.convert.reduced.islands import NARROW_TYPES, always_wide
+from vconv.convert.reduced.islands import NARROW_TYPES, always_wide, around
 from vconv.convert.reduced.plan import Plan
 from vconv.convert.reduced.products import WeightProduct, multiply_adds, weight_products
 from vconv.precisions import INT8, INT8_DYNAMIC, MIXED, PRECISIONS
@@ -88,7 +88,7 @@ class Planner:
         kept: set[str] = set()
         for name, model in self.models.items():
             seen = {key: one.magnitude for key, one in self._observed(name).items()}
-            kept |= choices.overflowing(model, seen, weights) | choices.around(model)
+            kept |= choices.overflowing(model, seen, weights) | around(model)
         wider = kept | {name for model in self.models.values() for name in choices.others(model)}
         for nodes in (kept, wider):
             plan = choices.mixed(nodes)

@@ -10,6 +10,7 @@ from weighted_graphs import graph_of, node
 
 from vconv.convert.files.safetensors_file import read_header
 from vconv.convert.reduced import choices
+from vconv.convert.reduced.islands import around
 from vconv.convert.reduced.plan import Plan, Quantised, Range
 from vconv.types import WEIGHTS_FILE
 
@@ -61,7 +62,7 @@ def test_a_node_with_a_great_weight_may_overflow_even_behind_moves(tmp_path: Pat
 
 def test_norms_softmaxes_and_the_sums_that_are_normalised_are_named(tmp_path: Path) -> None:
     model = graph_of(tmp_path, BLOCK, {"w": W, "v": V, "b": B}, constants=ROWS)
-    assert choices.around(model) == {"SUM", "NORM", "Y"}
+    assert around(model) == {"SUM", "NORM", "Y"}
     assert choices.others(model) == {"SUM", "NORM", "Y"}
     assert choices.products(model) == {"PRODUCT", "SCORES"}
 

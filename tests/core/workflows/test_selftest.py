@@ -150,9 +150,10 @@ def test_without_a_path_every_system_of_the_catalog_is_tested_in_miniature(
     only(monkeypatch, fault_named("another interpolation"))
     monkeypatch.setattr("vconv.workflows.selftest.miniature", lambda system: system)
     monkeypatch.setattr("vconv.workflows.selftest.ANY_SIZE", ())
+    monkeypatch.setattr("vconv.workflows.selftest.REDUCED", {small_name: ("fp16",)})
     document = vconv.selftest(clean_runs=1)
     assert document["passed"]
-    names = [small_name, f"{small_name}, outputs of blocks"]
+    names = [small_name, f"{small_name}, outputs of blocks", f"{small_name}, reduced precision"]
     assert document["artifacts"] == [f"{one}: synthetic:1 (synthetic: not trained weights)" for one in names]
     assert Counter(row["artifact"] for row in document["faults"]) == {small_name: 1}
 
