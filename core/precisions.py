@@ -15,6 +15,7 @@ FP32 = "fp32"
 """The precision that every device has; references are computed in it."""
 
 
+FP16 = "fp16"
 MIXED = "mixed"
 """float16, and float32 in the nodes that a plan chooses; ``--precision auto`` of an export makes it."""
 INT8, INT8_DYNAMIC = "int8", "int8-dynamic"
@@ -34,6 +35,7 @@ class Precision:
         onnx: ONNX's name for the narrowest type in which a graph computes; empty if only torch runs this
             precision.
         reduced: whether an export can make graphs of it, in a folder named like the precision.
+        planned: whether such graphs need a plan, which is made on images.
     """
 
     name: str
@@ -42,6 +44,12 @@ class Precision:
     autocast: str = ""
     onnx: str = ""
     reduced: bool = False
+    planned: bool = False
+
+    @property
+    def asked(self) -> str:
+        """The value of an export's ``--precision`` that makes it."""
+        return AUTO if self.name == MIXED else self.name
 
     @property
     def of_torch(self) -> bool:
@@ -60,9 +68,9 @@ PRECISIONS: Mapping[str, Precision] = {
         Precision("fp32", "fp32", "float32", onnx="FLOAT"),
         Precision("fp16", "fp16", "float16", onnx="FLOAT16", reduced=True),
         Precision("bf16", "bf16", "bfloat16", onnx="BFLOAT16", reduced=True),
-        Precision(MIXED, "fp16", "", onnx="FLOAT16", reduced=True),
-        Precision(INT8, "int8", "", onnx="INT8", reduced=True),
-        Precision(INT8_DYNAMIC, "int8", "", onnx="INT8", reduced=True),
+        Precision(MIXED, "fp16", "", onnx="FLOAT16", reduced=True, planned=True),
+        Precision(INT8, "int8", "", onnx="INT8", reduced=True, planned=True),
+        Precision(INT8_DYNAMIC, "int8", "", onnx="INT8", reduced=True, planned=True),
         Precision("autocast-fp16", "fp16", "float32", "float16"),
         Precision("autocast-bf16", "bf16", "float32", "bfloat16"),
     )

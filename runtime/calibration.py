@@ -91,7 +91,7 @@ def _ranks(model: onnx.ModelProto) -> Mapping[str, int]:
     return {
         value.name: len(value.type.tensor_type.shape.dim)
         for value in values
-        if value.type.tensor_type.elem_type == _FLOAT
+        if value.type.tensor_type.elem_type == _FLOAT and value.type.tensor_type.HasField("shape")
     }
 
 

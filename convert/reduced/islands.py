@@ -7,7 +7,9 @@ Case 2: a LayerNorm that is spelled out: its square overflows in float16, and it
         compute the norm of a sum in float16 in float16 (see docs/ascend.md).
 Case 3: an operator that has no form in the narrow type in the opset of the graph, such as a convolution in
         bfloat16 before opset 22, or a ``Resize`` by factors, which are float32.
-Case 4: in bfloat16, the norms, the sums that they normalise, and the softmaxes with what computes their
+Case 4: a node that reads a constant of the graph with an element that becomes infinite in the type, or a
+        number that becomes 0.
+Case 5: in bfloat16, the norms, the sums that they normalise, and the softmaxes with what computes their
         logits, up to the product of queries and keys. bfloat16 has 8 bits: a logit of 50 is rounded by up to
         0.125, which its exponential multiplies. Engines with fused attention keep logits in float32 too.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+import numpy as np
 import onnx_ir as ir
 from onnx import defs
 
@@ -46,6 +49,7 @@ def always_wide(model: ir.Model, dtype: ir.DataType) -> set[str]:
     found = {node.name for norm in spelled_out for node in norm.nodes}
     found |= {node.name for norm in spelled_out if (node := producer(norm.given, "Add")) is not None}
     found |= {node.name for node in _independent(model)}
+    found |= {node.name for node in _with_lost_constants(model, dtype)}
     if dtype is ir.DataType.BFLOAT16:
         found |= around(model) | {node.name for node in _logits(model)}
     opset = model.opset_imports[""]
@@ -67,6 +71,20 @@ def wide_weights(model: ir.Model, dtype: ir.DataType, kept: Collection[str]) -> 
         for name, value in model.graph.initializers.items()
         if any(node.name in stay for node in readers(value))
     }
+
+
+def _with_lost_constants(model: ir.Model, dtype: ir.DataType) -> Iterator[ir.Node]:
+    """Yield the nodes that read a constant with an element that becomes infinite in a type, or a number 0."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.dtype != WIDE:
+            continue
+        exact = tensor.numpy()
+        with np.errstate(over="ignore"):
+            rounded = exact.astype(dtype.numpy()).astype(exact.dtype)
+        vanishes = exact.size == 1 and bool(exact.any()) != bool(rounded.any())
+        if vanishes or (np.isfinite(exact) != np.isfinite(rounded)).any():
+            yield from readers(value)
 
 
 def around(model: ir.Model) -> set[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from vconv.convert.graphs.nodes import producer
 
@@ -82,9 +83,16 @@ def multiply_adds(model: ir.Model) -> dict[str, int]:
     """Return the multiply-adds of each product of a graph, for one image, by the name of its node.
 
     Args:
-        model: a graph whose shapes are known but for the batch; any symbol in a shape counts as 1.
+        model: a graph whose shapes are known but for the batch; any symbol in a shape counts as 1. A product
+            whose shapes are not known is left out.
     """
     return dict(_costs(model))
+
+
+def shaped(model: ir.Model) -> ir.Model:
+    """Return a copy of a graph in which every shape is known that can be inferred."""
+    copy = ir.from_proto(ir.to_proto(model))
+    return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy).model
 
 
 def _costs(model: ir.Model) -> Iterator[tuple[str, int]]:
@@ -93,7 +101,10 @@ def _costs(model: ir.Model) -> Iterator[tuple[str, int]]:
             continue
         given, weight = node.inputs[0], node.inputs[1]
         assert given is not None and weight is not None
-        made, taken, held = (_sizes(value) for value in (node.outputs[0], given, weight))
+        sizes = [_sizes(value) for value in (node.outputs[0], given, weight)]
+        if any(one is None for one in sizes):
+            continue
+        made, taken, held = (one or () for one in sizes)
         if node.op_type == "Conv":
             yield node.name, math.prod(made) * math.prod(held[1:])
         elif node.op_type == "ConvTranspose":
@@ -103,7 +114,7 @@ def _costs(model: ir.Model) -> Iterator[tuple[str, int]]:
             yield node.name, math.prod(made) * taken[-2 if turned else -1]
 
 
-def _sizes(value: ir.Value) -> tuple[int, ...]:
+def _sizes(value: ir.Value) -> tuple[int, ...] | None:
     if value.shape is None:
-        raise ValueError(f"the shape of {value.name} is not known")
+        return None
     return tuple(dim if isinstance(dim, int) else 1 for dim in value.shape)

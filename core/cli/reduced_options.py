@@ -10,13 +10,12 @@ from vconv.cli.completion import one_of
 from vconv.cli.options import TEXT, names
 from vconv.precisions import AUTO, MIXED, REDUCED_PRECISIONS
 
-_NAMES = tuple(AUTO if name == MIXED else name for name in REDUCED_PRECISIONS)
+_NAMES = tuple(precision.asked for precision in REDUCED_PRECISIONS.values())
 _OPTIONS = (
     click.option(
         "--precision",
-        default="",
         metavar="NAMES",
-        callback=lambda context, option, value: names(value),
+        callback=lambda context, option, value: () if value is None else named(value),
         shell_complete=one_of(_NAMES),
         help=f"Reduced precisions to export as well, separated by commas: {', '.join(_NAMES)}. Each gets a "
         f"folder with its graphs and weights. {AUTO} plans float16 with float32 where it is needed, in the "
@@ -39,6 +38,14 @@ _OPTIONS = (
         "precision alone]",
     ),
 )
+
+
+def named(text: str) -> list[str]:
+    """Split the value of ``--precision`` at its commas; refuse an empty one."""
+    found = names(text)
+    if not found:
+        raise click.UsageError("--precision is empty: leave it out for graphs in float32 alone")
+    return found
 
 
 def reduced_precision(command: Callable[..., None]) -> Callable[..., None]:

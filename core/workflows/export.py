@@ -47,6 +47,7 @@ from vconv.validators.accuracy.other_sizes import other_sizes
 from vconv.validators.checks.graphs import check_graph
 from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.checks.integrity import verify_tensors
+from vconv.validators.checks.reduced import check_reduced
 from vconv.validators.faults import classes
 from vconv.validators.report.rows import VariantRow
 from vconv.workflows import authors_weights, candidates, card, originals
@@ -179,7 +180,7 @@ def export(
     check_options(batch, opset, npu_opset, seed, bool(images), golden, out)
     require_choice("--attention", attention, (RANK3, RANK4))
     for_authors = authors_weights.wanted(layout, without_weights)
-    reduced = reduced_precisions(precision, max_drop, bool(calibration), keep_dtype, without_weights)
+    reduced = reduced_precisions(precision, max_drop, bool(calibration), keep_dtype, without_weights, golden)
     sizes = size_request(size)
     any_size = bool(sizes and sizes.dynamic)
     by_size = read_sizes(gears_size)
@@ -282,6 +283,13 @@ def export(
             offline_air.make(folder, stage.scratch, order, command, manifest, say)
             made = made.model_copy(update={"files": hashed(done)})
         artifact = Artifact(folder, made)
+        by_path = {graph.name: graph for graph in graphs}
+        checks += [
+            check
+            for record in made.variants
+            if record.reduction
+            for check in check_reduced(artifact, record, by_path[record.path])
+        ]
         rows: Sequence[VariantRow] = ()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:

@@ -310,7 +310,7 @@ def _reduced(done: Exported, one: Reduced, graph: InspectedGraph, patches: tuple
             images=one.images if lost else 0,
             made_up=one.made_up and lost is not None,
             share=one.share,
-            max_drop=one.max_drop,
+            max_drop=one.max_drop if lost else None,
             losses=LossesRecord(cosine=lost.cosine, neighbours=lost.neighbours, top1=lost.top1)
             if lost
             else None,

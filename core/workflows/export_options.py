@@ -10,7 +10,7 @@ from vconv.convert.graphs import tracing
 from vconv.convert.sources.asked_outputs import read_outputs
 from vconv.convert.sources.sizes import SizeRequest
 from vconv.errors import InputError, UnknownNameError
-from vconv.precisions import AUTO, MIXED, REDUCED_PRECISIONS
+from vconv.precisions import REDUCED_PRECISIONS
 from vconv.runtime.inputs.images import require_seed
 
 
@@ -78,7 +78,12 @@ def asked_outputs(outputs: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def reduced_precisions(
-    names: Sequence[str], max_drop: float | None, calibrated: bool, kept_dtype: bool, without_weights: bool
+    names: Sequence[str],
+    max_drop: float | None,
+    calibrated: bool,
+    kept_dtype: bool,
+    without_weights: bool,
+    judged: bool = True,
 ) -> tuple[str, ...]:
     """Return the reduced precisions that are asked for, in the order of their table.
 
@@ -88,17 +93,18 @@ def reduced_precisions(
         calibrated: whether there are calibration images.
         kept_dtype: whether weights are stored in the type that they came in.
         without_weights: whether the weights file will be left out.
+        judged: whether variants are compared with the reference.
 
     Raises:
         InputError: two options exclude each other, or a value is out of range.
         UnknownNameError: there is no such precision.
     """
-    known = [AUTO if name == MIXED else name for name in REDUCED_PRECISIONS]
+    known = [precision.asked for precision in REDUCED_PRECISIONS.values()]
     for name in names:
         if name not in known:
             raise UnknownNameError("precision", name, known, fix="name some of those, separated by commas")
-    found = tuple(name for name in REDUCED_PRECISIONS if (AUTO if name == MIXED else name) in names)
-    planned = [name for name in found if name not in ("fp16", "bf16")]
+    found = tuple(name for name, precision in REDUCED_PRECISIONS.items() if precision.asked in names)
+    planned = [name for name in found if REDUCED_PRECISIONS[name].planned]
     for option, given in (("--max-drop", max_drop is not None), ("--calibration", calibrated)):
         if given and not planned:
             raise InputError(
@@ -107,7 +113,8 @@ def reduced_precisions(
                 expected="a precision that is planned on images",
                 fix=f"leave {option} out, or add such a --precision",
             )
-    for option, given in (("--keep-dtype", kept_dtype), ("--without-weights", without_weights)):
+    refused = {"--keep-dtype": kept_dtype, "--without-weights": without_weights, "--golden none": not judged}
+    for option, given in refused.items():
         if given and found:
             raise InputError(
                 f"--precision is not used with {option}",

@@ -14,7 +14,7 @@ from vconv.convert.reduced import writing
 from vconv.convert.reduced.islands import NARROW_TYPES, always_wide
 from vconv.convert.reduced.plan import Plan
 from vconv.errors import InputError
-from vconv.precisions import AUTO, INT8_DYNAMIC, MIXED
+from vconv.precisions import INT8_DYNAMIC, MIXED, PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.inputs.images import natural_images
 from vconv.runtime.inputs.preprocessing import preprocess
@@ -128,11 +128,16 @@ def write_reduced(
         InputError: no product can be in low precision.
         WeightsError: a weight is too large for the narrow type.
     """
-    if calibration.made_up and not {*precisions} <= {"fp16", "bf16"}:
+    planned = any(PRECISIONS[precision].planned for precision in precisions)
+    if calibration.made_up and planned:
         say("plans are made on made-up images: --calibration takes photographs")
     planner = Planner(folder, calibration.pixel_values, batch, max_drop, device, say)
     found = []
     for precision in precisions:
+        if not planner.possible(precision):
+            raise _impossible(precision)
+        if PRECISIONS[precision].planned:
+            say(f"planning {precision} on {len(calibration.pixel_values)} images")
         plan, lost = planner.plan(precision)
         share = planner.share(plan)
         if not share:
@@ -147,8 +152,18 @@ def write_reduced(
     return found
 
 
+def _impossible(precision: str) -> InputError:
+    named = PRECISIONS[precision].asked
+    return InputError(
+        f"the network has no product that {named} can compute",
+        got=f"--precision {named}",
+        expected="products with weights, in the opset of the graphs",
+        fix=f"leave {named} out",
+    )
+
+
 def _nothing_left(precision: str, max_drop: float | None) -> InputError:
-    named = AUTO if precision == MIXED else precision
+    named = PRECISIONS[precision].asked
     return InputError(
         f"no product can be in low precision with --precision {named}",
         got="losses beyond the limits" if max_drop is None else f"--max-drop {max_drop:g}",

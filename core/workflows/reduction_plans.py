@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from vconv.convert.files import safetensors_file
-from vconv.convert.files.safetensors_file import read_header
+from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs.inferred_types import typed
 from vconv.convert.graphs.passes import table as passes
 from vconv.convert.graphs.passes.base import PassContext, run_passes
 from vconv.convert.reduced import choices, quantised_weights
 from vconv.convert.reduced.islands import NARROW_TYPES, always_wide, around
 from vconv.convert.reduced.plan import Plan
-from vconv.convert.reduced.products import WeightProduct, multiply_adds, weight_products
+from vconv.convert.reduced.products import WeightProduct, multiply_adds, shaped, weight_products
+from vconv.disk import require_space
 from vconv.precisions import INT8, INT8_DYNAMIC, MIXED, PRECISIONS
 from vconv.progress import ProgressMeter
 from vconv.runtime.calibration import Seen, observe
@@ -36,8 +36,6 @@ from vconv.validators.accuracy.metrics import vector_relative_error
 from vconv.validators.accuracy.verdicts import judge, overall
 
 _DYNAMIC = next(graph.path for graph in GRAPHS if not graph.for_npu)
-_MADE_UP = 16
-"""The number of made-up images on which plans are made if there are no photographs."""
 _FOR_NPU = next(graph.path for graph in GRAPHS if graph.for_npu)
 _RANKED_ON = 4
 """The number of images on which products are ranked by what quantising each of them alone costs."""
@@ -69,6 +67,13 @@ class Planner:
         self._batch, self._max_drop, self._device, self._say = batch, max_drop, device, say
         self.models = {graph.path: typed(ir.load(folder / graph.path)) for graph in GRAPHS}
         self._entries = read_header(folder / WEIGHTS_FILE)
+        self._quantised: dict[str, TensorEntry] = {}
+
+    def possible(self, precision: str) -> bool:
+        """Return whether any product of the network can be in a precision."""
+        if precision in NARROW_TYPES:
+            return self.share(Plan(precision)) > 0
+        return bool(choices.quantisable(self.models[_DYNAMIC]))
 
     def plan(self, precision: str) -> tuple[Plan, Losses | None]:
         """Plan one precision.
@@ -95,7 +100,14 @@ class Planner:
             found = self.tried(plan)
             if found.fits:
                 return plan, found.losses
-        products = sorted(choices.products(self.models[_DYNAMIC]) - wider)
+        dtype = NARROW_TYPES[precision]
+        free = {
+            name: choices.products(model) - wider - always_wide(model, dtype)
+            for name, model in self.models.items()
+        }
+        # Products that another form of attention has in one graph alone are not tried one by one.
+        wider |= set.symmetric_difference(*free.values())
+        products = sorted(set.intersection(*free.values()))
         plans = [choices.mixed(wider | {*products} - {name}) for name in products]
         return self._searched(plans, products, lambda left: choices.mixed(wider | {*left}))
 
@@ -106,8 +118,9 @@ class Planner:
         scratch = self._folder / "calibration.safetensors"
         products = weight_products(self.models[_DYNAMIC])
         tensors = quantised_weights.planned(self._entries, products, plan, both=True)
-        safetensors_file.write(scratch, tensors)
+        require_space(self._folder, sum(tensor.nbytes for tensor in tensors))
         try:
+            safetensors_file.write(scratch, tensors)
             self._quantised = read_header(scratch)
             found = self.tried(plan)
             if found.fits:
@@ -120,7 +133,7 @@ class Planner:
 
             return self._searched(alone, [frozenset(group) for group in names], left_out)
         finally:
-            scratch.unlink()
+            scratch.unlink(missing_ok=True)
 
     def _searched(
         self, alone: Sequence[Plan], parts: Sequence[object], left: Callable[..., Plan]
@@ -207,7 +220,7 @@ class Planner:
 
     @cached_property
     def _multiply_adds(self) -> dict[str, int]:
-        return multiply_adds(_shaped(self.models[_FOR_NPU]))
+        return multiply_adds(shaped(self.models[_FOR_NPU]))
 
     def share(self, plan: Plan) -> float:
         """Return the share of the multiply-adds in low precision, in the graph for an NPU."""
@@ -231,12 +244,6 @@ class Tried:
 
     fits: bool
     losses: Losses
-
-
-def _shaped(model: ir.Model) -> ir.Model:
-    """Return a copy of a graph in which every shape is known that can be inferred."""
-    copy = ir.from_proto(ir.to_proto(model))
-    return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy).model
 
 
 _PLANS: Mapping[str, Callable[[Planner, str], tuple[Plan, Losses | None]]] = {

@@ -77,6 +77,11 @@ _FOLDING = ("ConstantFolding", "ConstantFoldingDQ")
 """ONNX Runtime's names of the optimisers that would widen narrow weights once and for all."""
 
 
+_INTO_GEMM = ("MatMulAddFusion",)
+"""Those that make ``Gemm`` of a product and a sum. ONNX Runtime 1.32 has a form in whole numbers of quantised
+products, and none of such a ``Gemm``, which it then computes in float32: seen in the optimised graph."""
+
+
 def _session_options(
     profile: Profile | None, weights_folder: Path | None, lean: bool
 ) -> onnxruntime.SessionOptions:
@@ -109,6 +114,7 @@ def onnxruntime_session(
     weights_folder: Path | None = None,
     lean: bool = False,
     plain: bool = False,
+    disabled: Sequence[str] = (),
     provider: Provider | None = None,
     engine: str = "onnxruntime",
 ) -> onnxruntime.InferenceSession:
@@ -122,6 +128,7 @@ def onnxruntime_session(
         weights_folder: the folder of a serialised graph's external weights.
         lean: whether to keep narrow weights narrow, in their file, and widen each only while it is used.
         plain: whether to run the nodes as they are, without any optimisation of the graph.
+        disabled: ONNX Runtime's names of optimisers that are not run.
         provider: the execution provider; by default the usual one of the device.
         engine: the name of the engine in error messages.
 
@@ -141,7 +148,7 @@ def onnxruntime_session(
             model,
             options,
             providers=[provider.on(device)],
-            disabled_optimizers=list(_FOLDING) if lean else None,
+            disabled_optimizers=[*disabled, *(_FOLDING if lean else ())] or None,
         )
     used = session.get_providers()
     if provider.name not in used:
@@ -149,14 +156,17 @@ def onnxruntime_session(
     return session
 
 
-def _is_lean(graph: Path) -> bool:
+def _is_lean(tensors: Sequence[onnx.TensorProto]) -> bool:
     """Return whether a graph's weights are narrow, and would take too much memory in float32."""
-    try:
-        tensors = onnx.load(graph, load_external_data=False).graph.initializer
-    except (OSError, DecodeError):
-        return False  # the engine says what is wrong with it
     narrow: int = sum(math.prod(tensor.dims) for tensor in tensors if tensor.data_type in _NARROW)
     return 4 * narrow > GREATEST_WIDENED
+
+
+def _constants(graph: Path) -> Sequence[onnx.TensorProto]:
+    try:
+        return list(onnx.load(graph, load_external_data=False).graph.initializer)
+    except (OSError, DecodeError):
+        return ()  # the engine says what is wrong with it
 
 
 def _placed(output: Any) -> Placed:
@@ -263,7 +273,8 @@ class OnnxRuntimeSession(GraphSession):
 
     def load(self, graph: Path) -> onnxruntime.InferenceSession:
         """Load the graph."""
-        model, lean = linked_weights.opened(graph), _is_lean(graph)
+        model, constants = linked_weights.opened(graph), _constants(graph)
+        whole = any(tensor.data_type == onnx.TensorProto.INT8 for tensor in constants)
         place = None if model is None else linked_weights.resolved(model, graph.parent)
         return onnxruntime_session(
             str(graph) if model is None else model.SerializeToString(),
@@ -271,7 +282,8 @@ class OnnxRuntimeSession(GraphSession):
             self.path.name,
             self._profile,
             place,
-            lean,
+            _is_lean(constants),
+            disabled=_INTO_GEMM if whole else (),
             provider=self._provider,
             engine=self.engine,
         )

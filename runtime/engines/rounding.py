@@ -25,6 +25,8 @@ from vconv.runtime.engines.runnable import read_graph
 from vconv.runtime.engines.table import ENGINES
 from vconv.types import Array, Arrays
 
+ENGINE = "simulated-rounding"
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -37,13 +39,20 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns:
         The new graph, with the same references to its weights and the same inputs and outputs, those of a
         narrow type in float32.
+
+    Raises:
+        UnavailableError: a part of the graph would not be rounded.
     """
+    _require_understood(model)
     inferred = onnx.shape_inference.infer_shapes(model)
     kinds = {
         value.name: value.type.tensor_type.elem_type
         for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
     }
     kinds |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    untyped = [name for node in model.graph.node for name in node.output if name and not kinds.get(name)]
+    if untyped:
+        raise _not_simulated(f"{untyped[0]}, whose type is not known")
     made = onnx.ModelProto()
     made.CopyFrom(model)
     del made.graph.node[:], made.graph.value_info[:]
@@ -58,6 +67,26 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
         if value.type.tensor_type.elem_type in NARROW:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     return made
+
+
+def _require_understood(model: onnx.ModelProto) -> None:
+    """Check that nothing in a graph would compute without being rounded."""
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise _not_simulated(f"an operator {node.op_type} of {node.domain}")
+        if any(attribute.type in _GRAPHS for attribute in node.attribute):
+            raise _not_simulated(f"{node.op_type}, which runs another graph")
+    if model.functions:
+        raise _not_simulated("functions")
+
+
+def _not_simulated(got: str) -> UnavailableError:
+    return UnavailableError(
+        f"{ENGINE} does not simulate this graph",
+        got=got,
+        expected="operators of ONNX alone, with known types",
+        fix="use an engine that computes in the type of the graph",
+    )
 
 
 def _narrow(tensor: TensorProto) -> bool:
@@ -101,7 +130,7 @@ class RoundingSession(OnnxRuntimeSession):
     The arguments are those of :class:`vconv.runtime.engines.onnxruntime.OnnxRuntimeSession`.
     """
 
-    engine = "simulated-rounding"
+    engine = ENGINE
 
     @classmethod
     def lack(cls, device: Device) -> str:

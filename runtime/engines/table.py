@@ -261,8 +261,9 @@ def chosen_engines(names: Sequence[str] | None, runs: Runs) -> tuple[str, ...]:
 def engines_for(onnx_type: str, kind: str, names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the engines that run a graph: those that are named, or the default one.
 
-    On a CPU, a graph in float16 or bfloat16 is also run by the engine that simulates its rounding, unless
-    only other engines are named: others compute such a graph in float32, or not at all.
+    Without a name, a graph in float16 or bfloat16 is also run on a CPU by the engine that simulates its
+    rounding: others compute such a graph in float32, or not at all. :data:`ALL` takes this engine for such
+    graphs alone.
 
     Args:
         onnx_type: ONNX's name of the narrowest type in which the graph computes.
@@ -270,10 +271,11 @@ def engines_for(onnx_type: str, kind: str, names: Sequence[str] | None) -> tuple
         names: see :func:`chosen_engines`.
     """
     known = graph_engines()
-    chosen = [name for name in chosen_engines(names, Runs.GRAPHS) if not known[name].rounds]
-    wanted = known if names is None or ALL in names else names
-    rounding = [name for name in known if onnx_type in known[name].rounds and name in wanted]
-    return (*chosen, *(rounding if kind == "cpu" else ()))
+    rounding = [name for name in known if onnx_type in known[name].rounds]
+    if names is None:
+        return (*chosen_engines(None, Runs.GRAPHS), *(rounding if kind == "cpu" else ()))
+    chosen = chosen_engines(names, Runs.GRAPHS)
+    return tuple(name for name in chosen if name in (*names, *rounding) or not known[name].rounds)
 
 
 def is_usual(name: str) -> bool:

@@ -13,13 +13,17 @@ import onnx_ir as ir
 
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import RangeRecord, ReductionRecord, VariantRecord
+from vconv.convert.ascend.atc import KEEP_DTYPE_FILE
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs.constants import single
 from vconv.convert.graphs.inferred_types import typed
 from vconv.convert.graphs.nodes import of_type, producer
-from vconv.convert.reduced.islands import COUNTING, MOVES, NARROW_TYPES, always_wide
-from vconv.convert.reduced.products import WeightProduct, weight_products
+from vconv.convert.reduced.islands import COUNTING, MOVES, NARROW_TYPES, always_wide, wide_weights
+from vconv.convert.reduced.narrow_weights import DTYPES as _STORED
+from vconv.convert.reduced.products import WeightProduct, multiply_adds, shaped, weight_products
 from vconv.convert.reduced.quantised_weights import SCALE, SMOOTHING, WHOLE
+from vconv.convert.weights.pieces import WHOLE as WHOLE_TYPES
+from vconv.precisions import MIXED
 from vconv.types import Array, Check, Status
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
@@ -44,7 +48,9 @@ def check_reduced(artifact: Artifact, record: VariantRecord, graph: InspectedGra
         return []
     subject = _Subject(artifact, record, reduction, graph)
     found = []
-    for name, (wrong, meaning) in _RULES.items():
+    for name, (wrong, meaning, of_whole) in _RULES.items():
+        if of_whole not in (None, record.precision not in NARROW_TYPES):
+            continue
         one = next(wrong(subject), None)
         title = f"{record.path}: {name}"
         if one is None:
@@ -94,7 +100,14 @@ def _wrong_weights(subject: _Subject) -> Iterator[_Wrong]:
     if missing or extra:
         names = sorted(missing) or sorted(extra)
         yield _Wrong(f"{names[0]} is {'missing' if missing else 'not in the artifact'}", "weights")
-    for name in entries.keys() & plain.keys():
+    wide = _wide(subject)
+    for name in sorted(entries.keys() & plain.keys()):
+        kind = "F32" if name in wide else _STORED.get(subject.record.precision, "F32")
+        expected = (plain[name].dtype if plain[name].dtype in WHOLE_TYPES else kind, plain[name].shape)
+        if (entries[name].dtype, entries[name].shape) != expected:
+            detail = f"{name} is {entries[name].dtype} {list(entries[name].shape)}, expected {expected[0]}"
+            yield _Wrong(f"{detail} {list(expected[1])}", "weights")
+            continue
         wanted, found = _values(plain[name]), _values(entries[name])
         narrow = _NARROW.get(entries[name].dtype)
         right = found == (wanted if narrow is None else wanted.astype(narrow).astype(np.float64))
@@ -103,6 +116,18 @@ def _wrong_weights(subject: _Subject) -> Iterator[_Wrong]:
                 f"{int((~right).sum())} elements of {name} are not those in float32, rounded",
                 subject.graph.fault_of(name),
             )
+
+
+def _wide(subject: _Subject) -> set[str]:
+    """Return the names of the weights that a graph of the folder reads in float32."""
+    dtype = NARROW_TYPES.get(subject.record.precision)
+    if dtype is None:
+        return set(subject.artifact.entries)
+    folder = subject.artifact.folder
+    made = subject.artifact.manifest.variants
+    graphs = {one.path.rpartition("/")[2] for one in made if one.weights == subject.record.weights}
+    models = [typed(ir.load(folder / name)) for name in sorted(graphs)]
+    return {name for model in models for name in wide_weights(model, dtype, subject.reduction.kept)}
 
 
 def _replaced(subject: _Subject) -> set[str]:
@@ -125,6 +150,28 @@ def _wrong_types(subject: _Subject) -> Iterator[_Wrong]:
         types = {value.dtype for value in node.outputs if value.dtype in (ir.DataType.FLOAT, dtype)}
         if types - {wanted}:
             yield _Wrong(f"{node.name} does not compute in {wanted}, as the manifest says", "manifest")
+
+
+def _wrong_kept(subject: _Subject) -> Iterator[_Wrong]:
+    """Compare the list for ATC, and the share of the multiply-adds, with what the plan says."""
+    plain, precision = subject.plain, subject.record.precision
+    dtype = NARROW_TYPES.get(precision)
+    costs = multiply_adds(shaped(plain)) if subject.graph.batch else {}
+    if dtype is None:
+        low = {
+            one.node.name or "" for one in weight_products(plain) if one.weight in subject.reduction.quantised
+        }
+    else:
+        stay = always_wide(plain, dtype) | {*subject.reduction.kept}
+        low = {*costs} - stay
+        listed = subject.artifact.folder / precision / KEEP_DTYPE_FILE
+        wanted = "".join(f"{node.name}\n" for node in plain.graph if node.name in stay)
+        if precision == MIXED and subject.graph.batch and listed.read_text() != wanted:
+            yield _Wrong(f"{precision}/{KEEP_DTYPE_FILE} is not the list of the nodes in float32", "manifest")
+    if costs:
+        share = sum(costs[name] for name in low) / sum(costs.values())
+        if abs(share - subject.reduction.share) > _ROUNDING:
+            yield _Wrong(f"{share:.4f} of the multiply-adds are in low precision", "manifest")
 
 
 def _wrong_ranges(subject: _Subject) -> Iterator[_Wrong]:
@@ -197,7 +244,11 @@ def _wrong_scales(subject: _Subject) -> Iterator[_Wrong]:
             smoothing[given] = _values(entries[product.weight + SMOOTHING])
         weight = _weight(product, subject.artifact.entries[product.stored])
         if given in smoothing:
-            weight = weight / smoothing[given][:, None]
+            factors = smoothing[given]
+            if factors.shape != weight.shape[:1] or not (np.isfinite(factors) & (factors > 0)).all():
+                yield _Wrong(f"the smoothing of {given} is not one positive number a channel", "scale")
+                continue
+            weight = weight / factors[:, None]
         yield from _wrong_scale(
             product.weight, weight, *(_values(entries[product.weight + end]) for end in (WHOLE, SCALE))
         )
@@ -213,6 +264,9 @@ def _wrong_scale(name: str, weight: Array, whole: Array, scales: Array) -> Itera
     if whole.shape != weight.shape or scales.shape != weight.shape[1:]:
         yield _Wrong(f"{name} is quantised as {list(whole.shape)}, with {list(scales.shape)} scales", "scale")
         return
+    if not (np.isfinite(scales).all() and (scales > 0).all()):
+        yield _Wrong(f"{name} has a scale that is no positive number", "scale")
+        return
     wanted = np.abs(weight).max(axis=0) / _GREATEST
     wanted = np.where(wanted > 0, wanted, 1)
     differing = int((np.abs(scales - wanted) > _ROUNDING * wanted).sum())
@@ -225,9 +279,11 @@ def _wrong_scale(name: str, weight: Array, whole: Array, scales: Array) -> Itera
 
 
 _RULES = {
-    "reduced weights": (_wrong_weights, "every weight is the one in float32, rounded to its type"),
-    "types": (_wrong_types, "every node computes in the type that the plan has for it"),
-    "ranges": (_wrong_ranges, "scales and zero points are those of the ranges in the manifest"),
-    "scales": (_wrong_scales, "every quantised weight has its own scale for each output"),
+    "reduced weights": (_wrong_weights, "every weight is the one in float32, rounded to its type", None),
+    "types": (_wrong_types, "every node computes in the type that the plan has for it", False),
+    "plan": (_wrong_kept, "its share of the multiply-adds is that of the plan", None),
+    "ranges": (_wrong_ranges, "scales and zero points are those of the ranges in the manifest", True),
+    "scales": (_wrong_scales, "every quantised weight has its own scale for each output", True),
 }
-"""By rule: a function that yields what is wrong, and the text of the check if nothing is."""
+"""By rule: a function that yields what is wrong, the text of the check if nothing is, and whether the rule is
+for graphs of whole numbers alone, or for the others alone; None for both."""

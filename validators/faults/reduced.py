@@ -38,13 +38,19 @@ def _overflow(shop: ArtifactCopy) -> None:
     shop.save_graph(FLOAT16, model)
 
 
-def _constant_changed(end: str, change: Callable[[Array], Array]) -> Callable[[ArtifactCopy], None]:
-    """Return a fault that changes the constant of one quantised activation, in the middle of the graph."""
+def _constant_changed(place: int, change: Callable[[Array], Array]) -> Callable[[ArtifactCopy], None]:
+    """Return a fault that changes a constant of one quantised activation, in the middle of the graph.
+
+    Args:
+        place: the input of ``QuantizeLinear`` that is changed: its scale, or its zero point.
+        change: makes the wrong constant.
+    """
 
     def inject(shop: ArtifactCopy) -> None:
         model = shop.graph(INT8)
-        found = [tensor for tensor in model.graph.initializer if tensor.name.endswith(end)]
-        tensor = found[len(found) // 2]
+        found = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+        name = found[len(found) // 2].input[place]
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
         before = numpy_helper.to_array(tensor)
         tensor.CopyFrom(numpy_helper.from_array(np.asarray(change(before)).astype(before.dtype), tensor.name))
         shop.save_graph(INT8, model)
@@ -81,14 +87,14 @@ FAULTS = (
     Fault(
         "a quantised range that cuts values off",
         "saturation",
-        _constant_changed("_scale", lambda value: value / 4),
+        _constant_changed(1, lambda value: value / 4),
         _lacks(INT8),
         of_reduced=True,
     ),
     Fault(
         "a wrong zero point in a quantised graph",
         "zero point",
-        _constant_changed("_zero_point", lambda value: (value.astype(int) + 16) % 256),
+        _constant_changed(2, lambda value: (value.astype(int) + 16) % 256),
         _lacks(INT8),
         of_reduced=True,
     ),

@@ -10,7 +10,7 @@ Case 4: any other node, and any other weight: it stays in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -32,12 +32,15 @@ class _Writer:
     Args:
         model: the graph.
         context: the plan, and the header of the weights file.
+        products: those that are quantised.
     """
 
-    def __init__(self, model: ir.Model, context: PassContext) -> None:
+    def __init__(self, model: ir.Model, context: PassContext, products: Sequence[WeightProduct]) -> None:
         assert context.plan is not None
         self._graph, self._plan, self._entries = model.graph, context.plan, context.entries
         self._made: dict[tuple[str, str], tuple[ir.Value, ...]] = {}
+        stored = ((one.given.name or "", one.weight + SMOOTHING) for one in products)
+        self._smoothing = {given: name for given, name in stored if name in self._entries}
 
     def write(self, product: WeightProduct) -> None:
         """Replace one product."""
@@ -100,7 +103,7 @@ class _Writer:
         name = f"{product.given.name}_smoothed"
 
         def make() -> tuple[ir.Value, ...]:
-            factors = self._stored(product.weight + SMOOTHING)
+            factors = self._stored(self._smoothing[product.given.name or ""])
             return self._node(product.node, "Mul", [product.given, factors], name, ir.TensorType(WIDE))
 
         return self._once(product.given, "smoothed", make)[0]
@@ -160,7 +163,7 @@ class _Writer:
 def _run(model: ir.Model, context: PassContext) -> bool:
     assert context.plan is not None
     products = [one for one in weight_products(model) if one.weight in context.plan.quantised]
-    writer = _Writer(model, context)
+    writer = _Writer(model, context, products)
     for product in products:
         writer.write(product)
     for name, value in model.graph.initializers.items():

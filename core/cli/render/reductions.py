@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vconv.cli.render.base import Cell, Document
+from vconv.precisions import PRECISIONS
 
 
 def reductions(variants: Iterable[Document]) -> Iterator[tuple[str, Cell]]:
@@ -14,11 +15,12 @@ def reductions(variants: Iterable[Document]) -> Iterator[tuple[str, Cell]]:
         reduction = variant["reduction"]
         if reduction and variant["weights"] not in seen:
             seen.add(variant["weights"])
-            yield f"precision {variant['precision']}", _told(reduction)
+            kind = PRECISIONS[variant["precision"]].onnx.lower() if variant["precision"] in PRECISIONS else ""
+            yield f"precision {variant['precision']}", _told(reduction, kind or variant["precision"])
 
 
-def _told(reduction: Document) -> str:
-    parts = [f"{reduction['share']:.0%} of the multiply-adds in it"]
+def _told(reduction: Document, kind: str) -> str:
+    parts = [f"{reduction['share']:.1%} of the multiply-adds in {kind}"]
     if reduction["kept"]:
         parts.append(f"{len(reduction['kept'])} nodes stay in float32")
     if reduction["quantised"]:
@@ -34,5 +36,5 @@ def _told(reduction: Document) -> str:
             for key, what in (("neighbours", "the neighbours"), ("top1", "the classes"))
             if lost[key] is not None
         ]
-        parts.append("which lose at most " + ", ".join(found))
+        parts.append("on which it loses " + ", ".join(found))
     return ", ".join(parts)

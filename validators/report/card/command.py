@@ -13,7 +13,7 @@ from vconv.convert.ascend.operators import DEFAULT_NPU_OPSET
 from vconv.convert.graphs.tracing import DEFAULT_OPSET
 from vconv.convert.sources.base import STORED
 from vconv.convert.sources.sizes import DYNAMIC
-from vconv.precisions import AUTO, MIXED
+from vconv.precisions import PRECISIONS
 from vconv.types import GRAPHS
 from vconv.validators.checks.preprocessing import MADE_UP
 
@@ -101,7 +101,7 @@ def _of_offline_model(made: Manifest) -> dict[str, str]:
 
 def _of_reductions(made: Manifest) -> dict[str, str]:
     found = [(record.precision, record.reduction) for record in made.variants if record.reduction]
-    names = dict.fromkeys(AUTO if name == MIXED else name for name, _ in found)
+    names = dict.fromkeys(PRECISIONS[name].asked for name, _ in found if name in PRECISIONS)
     asked = next((one.max_drop for _, one in found if one.max_drop is not None), None)
     return {"precision": ",".join(names), "max-drop": "" if asked is None else f"{asked:g}"}
 
