@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from vconv.errors import EngineError
 from vconv.runtime.engines.arithmetic import UNKNOWN
 from vconv.runtime.engines.base import Session
-from vconv.runtime.engines.table import find_engine
+from vconv.runtime.engines.table import simulates
 from vconv.runtime.timing.clocks import Measurement
 from vconv.runtime.timing.launches import Launches
 from vconv.types import Arrays, Status
@@ -173,7 +173,7 @@ def variant_row(outcome: Outcome) -> VariantRow:
         device=device.name,
         precision=precision,
         arithmetic=arithmetic,
-        simulated=device.simulated or bool(find_engine(candidate.engine).rounds),
+        simulated=device.simulated or simulates(candidate.engine),
         limit=LimitRow.of((precision, arithmetic), outcome.limit) if outcome.limit else None,
         status=status,
         reason=reason,

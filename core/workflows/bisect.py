@@ -20,7 +20,7 @@ from vconv.convert.sources.base import Source
 from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError, VconvError
 from vconv.runtime.devices.base import Device
-from vconv.runtime.devices.table import find_device, is_simulated
+from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.variants import DEFAULT_VARIANT
 from vconv.runtime.inputs.images import open_images, require_seed
 from vconv.runtime.stages.torch_model import TorchStages
@@ -212,7 +212,7 @@ def explain_failures(
         # If the engine's arithmetic could not be found out, there is no limit and nothing to bisect.
         and row.limit
         and not row.diagnosis
-        and not is_simulated(row.device)
+        and not row.device_simulated
         and not _under_floor(row)
     ]
     if told or not failed or found.source is None or found.reference is None:

@@ -11,7 +11,7 @@ from vconv.convert.architectures.outputs import output_names
 from vconv.convert.libraries import models
 from vconv.errors import InputError, VconvError
 from vconv.precisions import FP32, PRECISIONS
-from vconv.runtime.devices.table import find_device, is_simulated
+from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.stages.adapted import AdaptedStages
 from vconv.runtime.stages.graph import GraphStages
@@ -43,7 +43,7 @@ def explain_failures(
             row for row in rows if row.variant == graph.name and row.status is Status.FAILED and row.limit
         ]
         told = any(check.status is Status.FAILED for check in graph.checks)
-        if failed and not told and not failed[0].diagnosis and not is_simulated(failed[0].device):
+        if failed and not told and not failed[0].diagnosis and not failed[0].device_simulated:
             found += _located(graph, failed[0], say)
     return found
 

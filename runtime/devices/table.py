@@ -91,12 +91,6 @@ KINDS: Mapping[str, DeviceKind] = {
 """Every kind of device, by name."""
 
 
-def is_simulated(name: str) -> bool:
-    """Return whether a device is simulated, by its name in reports."""
-    kind = KINDS.get(name.partition(":")[0])
-    return kind is not None and kind.simulated
-
-
 def find_device(name: str, settings: Settings = DEFAULT_SETTINGS) -> Device:
     """Look a device up by its name: ``cpu``, ``cuda``, ``cuda:1``, ``npu:0``, ``npu-sim``.
 

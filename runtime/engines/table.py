@@ -278,6 +278,11 @@ def engines_for(onnx_type: str, kind: str, names: Sequence[str] | None) -> tuple
     return tuple(name for name in chosen if name in (*names, *rounding) or not known[name].rounds)
 
 
+def simulates(name: str) -> bool:
+    """Return whether an engine simulates the type of a graph, by its name."""
+    return name in ENGINES and bool(ENGINES[name].rounds)
+
+
 def is_usual(name: str) -> bool:
     """Return whether an engine is a default one, which reports need not name."""
     return name in ENGINES and ENGINES[name].usual

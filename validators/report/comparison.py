@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from vconv.runtime.devices.table import is_simulated
 from vconv.types import Status
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report.document import (
@@ -101,7 +100,7 @@ class Comparison(Document):
     @property
     def simulated(self) -> bool:
         """Whether any device is simulated."""
-        return any(is_simulated(row.device) for row in self.rows)
+        return any(row.device_simulated for row in self.rows)
 
 
 _TIMED = (

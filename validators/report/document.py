@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 
-from vconv.runtime.devices.table import is_simulated
 from vconv.types import Status
 from vconv.validators.report.dataset_document import DatasetReport
 from vconv.validators.report.model import SCHEMA_VERSION, Document, Figure, FrozenMapping, Moment, ReportPart
@@ -243,7 +242,7 @@ class Report(Document):
     @property
     def simulated(self) -> bool:
         """Whether any device is simulated."""
-        return any(is_simulated(row.device) for row in self.variants)
+        return any(row.device_simulated for row in self.variants)
 
     def with_old_keys(self, document: dict[str, Any]) -> dict[str, Any]:
         """Add the old key of ``output_summary``, ``smoke``: see :meth:`Document.with_old_keys`."""

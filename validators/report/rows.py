@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from vconv.runtime.engines.table import simulates
 from vconv.types import Status
 from vconv.validators.accuracy.limits import Limit, Pair
 from vconv.validators.accuracy.metrics import METRICS
@@ -212,13 +213,21 @@ class VariantName(ReportPart):
 
 
 class VerdictRow(VariantName):
-    """A variant on a device, and its status."""
+    """A variant on a device, and its status.
+
+    ``simulated`` says whether its device is simulated, or its engine simulates the type of the graph.
+    """
 
     device: str
     simulated: bool
     status: Status
     reason: str
     timing_refused: str | None
+
+    @property
+    def device_simulated(self) -> bool:
+        """Whether its device is simulated."""
+        return self.simulated and not simulates(self.engine)
 
 
 class VariantRow(VerdictRow):

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vconv.artifact.results import TIME
-from vconv.runtime.devices.table import is_simulated
 from vconv.runtime.timing.clocks import LEAST_FOR
 from vconv.types import Status
 from vconv.validators.latency.speed_up import TimingKey, listed_in, timing_key
@@ -66,7 +65,7 @@ class DeviceEvidence:
     @property
     def simulated(self) -> bool:
         """Whether the device is simulated."""
-        return is_simulated(self.device)
+        return any(row.device_simulated for row in self.rows)
 
     @property
     def timed(self) -> bool:

@@ -31,7 +31,14 @@ PATHS = (
     LONGEST,
 )
 SYSTEM = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
-COST = {"seconds": 1.0, "peak_rss_bytes": 1, "patches": [], "ledger": {"tensors": 1}, "om": None}
+COST = {
+    "seconds": 1.0,
+    "peak_rss_bytes": 1,
+    "patches": [],
+    "ledger": {"tensors": 1},
+    "om": None,
+    "reduced": [],
+}
 
 
 def exported(path: str, weights: str | None, without: bool = False) -> dict[str, Any]:

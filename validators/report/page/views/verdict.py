@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from vconv.runtime.devices.table import is_simulated
 from vconv.types import Status, weights_named
 from vconv.validators.report import sentences
 from vconv.validators.report.document import LimitsUsed, Ranking, Report
@@ -25,7 +24,7 @@ def verdict(report: Report) -> dict[str, Any]:
         "facts": _facts(report),
         "failures": _failures(report),
         "diagnosis": report.diagnosis,
-        "simulated": sorted({row.device for row in report.variants if is_simulated(row.device)}),
+        "simulated": sorted({row.device for row in report.variants if row.device_simulated}),
     }
 
 
