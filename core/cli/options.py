@@ -140,7 +140,7 @@ ENGINE = click.option(
     shell_complete=one_of((*ENGINES, *MODEL_ENGINES, ALL_ENGINES)),
     help=f"An engine for the graphs, {', '.join(ENGINES)}, or for the torch variants, "
     f"{', '.join(MODEL_ENGINES)}; or {ALL_ENGINES}. May be repeated.  "
-    f"[default: {usual_engine()} and {usual_engine(Runs.MODELS)}]",
+    f"[default: {usual_engine()} and {usual_engine(Runs.MODELS)}; on a CPU also a simulation of float16]",
 )
 ONE_ENGINE = click.option(
     "--engine",

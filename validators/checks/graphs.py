@@ -222,12 +222,18 @@ def _at_any_size(subject: InspectedGraph) -> Wrong | None:
     return None
 
 
-def _for_npu(subject: InspectedGraph) -> Wrong | None:
-    model = subject.model
-    opset, ir_version = model.opset_imports.get("", 0), model.ir_version
+def _too_new(subject: InspectedGraph) -> Wrong | None:
+    opset, ir_version = subject.model.opset_imports.get("", 0), subject.model.ir_version
     if opset > cann.GREATEST_OPSET or ir_version > cann.GREATEST_IR_VERSION:
         wanted = f"at most {cann.GREATEST_OPSET} and {cann.GREATEST_IR_VERSION}"
         return Wrong(f"opset {opset} and IR {ir_version}, expected {wanted}")
+    return None
+
+
+def _for_npu(subject: InspectedGraph) -> Wrong | None:
+    if wrong := _too_new(subject):
+        return wrong
+    model = subject.model
     domains = {*model.opset_imports, *(node.domain for node in model.graph.all_nodes())} - {"", "ai.onnx"}
     if domains or model.functions:
         return Wrong(f"operators of {sorted(domains) or 'functions'}, expected only ONNX's own")
@@ -238,7 +244,7 @@ def _for_npu(subject: InspectedGraph) -> Wrong | None:
 def _unverified(subject: InspectedGraph) -> str:
     """Return why a graph may have operators that are not listed: it is quantised, and no list has those."""
     unlisted = subject.operators.keys() - cann.SUPPORTED
-    return cann.UNVERIFIED if unlisted <= cann.QUANTISING else ""
+    return cann.UNVERIFIED if _too_new(subject) is None and unlisted <= cann.QUANTISING else ""
 
 
 def _no_traces(subject: InspectedGraph) -> Wrong | None:

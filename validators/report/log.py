@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vconv.progress import Counted
+from vconv.runtime.engines.table import simulates
 from vconv.types import Say, weights_named
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report import sentences
@@ -86,7 +87,7 @@ class Log:
 def _bisection(report: Bisection) -> Iterator[str]:
     yield f"artifact   {report.artifact}"
     yield f"weights    {weights_named(report.weights, report.synthetic)}"
-    simulated = ", simulated" if report.simulated else ""
+    simulated = ", simulated" * (report.simulated or simulates(report.engine))
     yield f"variant    {report.variant} ({report.engine}, {report.device}{simulated})"
     yield f"reference  {report.reference.name}, fp32 on cpu"
     yield f"inputs     {report.inputs.source}: {', '.join(report.inputs.images)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from vconv.cli.render.base import Cell, Document, FoldedText, coloured, marked, pairs, show, table, wrapped
+from vconv.runtime.engines.table import simulates
 from vconv.types import weights_named
 from vconv.validators.report.bisection import BisectionResult
 
@@ -55,6 +56,11 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
 
 
+def _ran_by(document: BisectionResult) -> str:
+    simulated = ", simulated" * (document.simulated or simulates(document.engine))
+    return f"{document.engine} on {document.device}{simulated}"
+
+
 def bisected(document: BisectionResult) -> None:
     """Draw where a variant departs: error against depth, and the operators of the worst stage."""
     show(
@@ -62,6 +68,7 @@ def bisected(document: BisectionResult) -> None:
             [
                 ("artifact", document.artifact),
                 ("weights", weights_named(document.weights, document.synthetic)),
+                ("variant", f"{document.variant}, {_ran_by(document)}"),
                 ("reference", f"{document.reference.name}, fp32 on cpu"),
             ]
         )

@@ -197,6 +197,8 @@ def compared(document: Comparison) -> None:
         rows.append([f"  {sentences.short_name(row)}", *numbers, coloured(_word(row))])
     show(table(["variant"], ["batch", "p50 ms", "img/s", "error", "cosine", "<status"], rows))
     for row in document.rows:
+        if row.status is Status.SKIPPED and row.reason:
+            wrapped(f"  {row.artifact}: {sentences.short_name(row)}: {row.reason}")
         if row.timing_refused:
             wrapped(f"  {row.artifact}: {sentences.short_name(row)}: not timed: {row.timing_refused}")
     wrapped(sentences.winner(document), f"limits: {document.limits.within}")

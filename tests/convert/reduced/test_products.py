@@ -121,8 +121,7 @@ def test_a_symbol_in_a_shape_counts_as_one(tmp_path: Path) -> None:
     assert multiply_adds(model) == {"Y": 5 * 4 * 4}
 
 
-def test_an_unknown_shape_is_an_error(tmp_path: Path) -> None:
+def test_a_product_of_an_unknown_shape_is_left_out(tmp_path: Path) -> None:
     model = graph_of(tmp_path, [node("MatMul", "x w", "y")], {"w": SQUARE})
     model.graph.outputs[0].shape = None
-    with pytest.raises(ValueError, match="the shape of y is not known"):
-        multiply_adds(model)
+    assert multiply_adds(model) == {}

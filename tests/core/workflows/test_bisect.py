@@ -173,7 +173,7 @@ def test_a_check_of_what_no_variant_uses_does_not_explain_a_failure(
         status=Status.FAILED,
         limit="a limit",
         diagnosis=(),
-        simulated=False,
+        device_simulated=False,
     )
     row.outputs = {}
     explain_failures(found, [row], silent, [find_device("cpu")])

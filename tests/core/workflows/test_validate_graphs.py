@@ -324,10 +324,13 @@ def test_a_folder_of_a_hub_is_judged_graph_by_graph(sourced: Sourced, tmp_path: 
         ("model.onnx", "fp32"),
         ("model_fp16.onnx", "fp16"),
     ]
-    rows = {row.variant: row for row in document.variants}
-    assert rows["model"].status == "passed"
+    rows = {(row.variant, row.engine): row for row in document.variants}
+    assert rows["model", "onnxruntime"].status == "passed"
     # ONNX Runtime computes such a graph in float32, which says nothing of float16.
-    assert (rows["model_fp16"].status, rows["model_fp16"].reason) == ("skipped", "engine computes fp32")
+    plain = rows["model_fp16", "onnxruntime"]
+    assert (plain.status, plain.reason) == ("skipped", "engine computes fp32")
+    rounded = rows["model_fp16", "simulated-rounding"]
+    assert (rounded.status, rounded.arithmetic, rounded.simulated) == ("passed", "fp16", True)
     weights = [check.detail for check in document.checks if check.name == "model_fp16.onnx: weights"]
     assert weights[0].startswith("all ")
 
