@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from record import finish, write_table
+from record import finish, recording, save, write_table
 
 from vconv.catalog.systems import find, miniature
 from vconv.convert.ascend.fusions.table import FUSIONS, GELU
@@ -167,17 +167,12 @@ def missed(document: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measure, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, help="a JSON file to record the result in")
+    parser = recording(__doc__)
     parser.add_argument("--systems", nargs="+", default=SYSTEMS, help="the systems to export")
     parser.add_argument("--optimum", type=Path, help="the folder of a virtual environment with optimum-onnx")
-    parser.add_argument("--miniature", action="store_true", help="shrink the systems, for a quick trial")
     parser.add_argument("--quick", action="store_true", help="time 10 runs of each graph")
     parser.add_argument("--budget", type=float, default=60, help="seconds that a graph's timing may take")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="the time that one system may take")
-    parser.add_argument(
-        "--table", type=Path, help="a page, to write what --out has into instead of measuring"
-    )
     options = parser.parse_args()
     if options.table:
         write_table(options.table, BEGIN, END, text(json.loads(options.out.read_text())))
@@ -187,7 +182,7 @@ def main() -> None:
         result["systems"][name] = row_of(compared(name, options))
         print(text({"systems": {name: result["systems"][name]}}), flush=True)
         if options.out:  # a run of several systems is long: an interrupted one keeps what it has
-            options.out.write_text(json.dumps(result, indent=2) + "\n")
+            save(result, options.out)
     failures = missed(result)
     print("; ".join(failures) or "every target is met")
     finish(result, not failures, options.out)

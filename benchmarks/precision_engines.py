@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters import SYSTEMS, WEIGHTS
-from record import finish, save, write_table
+from record import finish, known_in, recording, save, write_table
 from reduced_parts.crops import crops, saved
 from trained_weights import SYSTEM, fetched
 
@@ -238,22 +238,17 @@ def missed(document: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measure, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, help="a JSON file to record the result in, and to go on from")
+    parser = recording(__doc__)
     parser.add_argument("--systems", nargs="+", default=(*SYSTEMS, SYSTEM), help="the systems to export")
-    parser.add_argument("--miniature", action="store_true", help="shrink the systems, for a quick trial")
     parser.add_argument("--quick", action="store_true", help="time 10 runs of each variant")
     parser.add_argument("--budget", type=float, default=60, help="seconds that a variant's timing may take")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="the time that one command may take")
-    parser.add_argument(
-        "--table", type=Path, help="a page, to write what --out has into instead of measuring"
-    )
     options = parser.parse_args()
     if options.table:
         write_table(options.table, BEGIN, END, text(json.loads(options.out.read_text())))
         return
     settings = {key: getattr(options, key) for key in ("miniature", "quick", "budget")}
-    known = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    known = known_in(options.out)
     same = all(known.get(key) == value for key, value in settings.items())
     result: dict[str, Any] = {
         **settings,

@@ -18,6 +18,22 @@ def out_option(doc: str | None) -> Path | None:
     return parser.parse_args().out
 
 
+def recording(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options that a benchmark with a table on a page has."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, help="a JSON file to record the result in")
+    parser.add_argument("--miniature", action="store_true", help="shrink the networks, for a quick trial")
+    parser.add_argument(
+        "--table", type=Path, help="a page, to write what --out has into instead of measuring"
+    )
+    return parser
+
+
+def known_in(out: Path | None) -> dict[str, Any]:
+    """Return what a file has from an earlier run; nothing if there is no such file."""
+    return dict(json.loads(out.read_text())) if out and out.exists() else {}
+
+
 def write_table(page: Path, begin: str, end: str, table: str) -> None:
     """Write a table into a page of Markdown, between two lines that mark its place."""
     before, _, rest = page.read_text().partition(begin)

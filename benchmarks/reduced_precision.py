@@ -20,14 +20,13 @@ int8 keeps at least 0.95 of the ten nearest neighbours.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from record import finish, save, write_table
+from record import finish, known_in, recording, save, write_table
 from reduced_parts import int8, outliers
 from reduced_parts.crops import NEIGHBOURS
 from trained_dinov2 import photographs
@@ -161,12 +160,7 @@ def missed(document: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measure, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, help="a JSON file to record the result in, and to go on from")
-    parser.add_argument("--miniature", action="store_true", help="shrink the network, for a quick trial")
-    parser.add_argument(
-        "--table", type=Path, help="a page, to write what --out has into instead of measuring"
-    )
+    parser = recording(__doc__)
     options = parser.parse_args()
     if options.table:
         write_table(options.table, BEGIN, END, text(json.loads(options.out.read_text())))
@@ -177,7 +171,7 @@ def main() -> None:
         "miniature": options.miniature,
         "photographs": sorted(photographs()),
     }
-    known = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    known = known_in(options.out)
     if all(known.get(key) == value for key, value in result.items()):
         result |= {key: known[key] for key in ("outliers", "int8") if key in known}
     measure(result, options.miniature, options.out)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.moves import readers
-from vconv.convert.reduced.islands import COUNTING, MOVES
+from vconv.convert.reduced.islands import COUNTING, MOVES, NARROW_TYPES, always_wide
 from vconv.convert.reduced.plan import Plan, Quantised, Range
 from vconv.convert.reduced.products import PRODUCTS, WeightProduct, weight_products
 from vconv.convert.reduced.quantised_weights import smoothed
@@ -68,6 +68,49 @@ def products(model: ir.Model) -> set[str]:
 def mixed(kept: Iterable[str]) -> Plan:
     """Return the plan of a graph in float16 with these nodes in float32."""
     return Plan(MIXED, frozenset(kept))
+
+
+def in_float32(model: ir.Model, precision: str, kept: Collection[str]) -> set[str]:
+    """Return the names of the nodes of a graph in a narrow type that compute in float32.
+
+    Args:
+        model: the graph in float32.
+        precision: the precision, a key of :data:`vconv.convert.reduced.islands.NARROW_TYPES`.
+        kept: the names of the nodes that the plan keeps in float32.
+    """
+    return always_wide(model, NARROW_TYPES[precision]) | {*kept}
+
+
+def keep_dtype_list(model: ir.Model, precision: str, kept: Collection[str]) -> str:
+    """Return the nodes that ATC must keep in float32 if it compiles a graph in float32, a line each."""
+    stay = in_float32(model, precision, kept)
+    return "".join(f"{node.name}\n" for node in model.graph if node.name in stay)
+
+
+def low_products(
+    model: ir.Model, precision: str, kept: Collection[str], quantised: Collection[str]
+) -> set[str]:
+    """Return the names of the products of a graph that are in low precision.
+
+    Args:
+        model: the graph in float32.
+        precision: the precision.
+        kept: the names of the nodes that the plan keeps in float32.
+        quantised: the names of the weights whose products are quantised.
+    """
+    if precision in NARROW_TYPES:
+        return products(model) - in_float32(model, precision, kept)
+    return {one.node.name or "" for one in weight_products(model) if one.weight in quantised}
+
+
+def share_of(costs: Mapping[str, int], names: Collection[str]) -> float:
+    """Return the share of all multiply-adds that some products have, from 0 to 1.
+
+    Args:
+        costs: the multiply-adds of each product, by the name of its node.
+        names: the names of the products.
+    """
+    return sum(cost for name, cost in costs.items() if name in names) / sum(costs.values())
 
 
 def magnitudes(entries: Mapping[str, TensorEntry]) -> dict[str, float]:

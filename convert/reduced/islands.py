@@ -26,15 +26,15 @@ from vconv.convert.graphs.layer_norms import layer_norms, normalisations
 from vconv.convert.graphs.moves import ONNX_MOVES, readers
 from vconv.convert.graphs.nodes import of_type, producer
 from vconv.convert.reduced.products import PRODUCTS
-from vconv.precisions import MIXED
+from vconv.precisions import REDUCED_PRECISIONS
 
 WIDE = ir.DataType.FLOAT
 NARROW_TYPES = {
-    "fp16": ir.DataType.FLOAT16,
-    "bf16": ir.DataType.BFLOAT16,
-    MIXED: ir.DataType.FLOAT16,
+    name: ir.DataType[precision.onnx]
+    for name, precision in REDUCED_PRECISIONS.items()
+    if ir.DataType[precision.onnx].is_floating_point()
 }
-"""The narrow type of a graph, by vconv's name of its precision."""
+"""The narrow type of a graph that computes in floating point, by vconv's name of its precision."""
 MOVES = (ONNX_MOVES - {"Cast"}) | {"Concat"}
 """Operators that take the type of what they move."""
 _AROUND = frozenset({"LayerNormalization", "Softmax"})
@@ -74,7 +74,7 @@ def wide_weights(model: ir.Model, dtype: ir.DataType, kept: Collection[str]) -> 
 
 
 def _with_lost_constants(model: ir.Model, dtype: ir.DataType) -> Iterator[ir.Node]:
-    """Yield the nodes that read a constant with an element that becomes infinite in a type, or a number 0."""
+    """Yield the nodes that read a constant that a type cannot hold: see case 4."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.dtype != WIDE:

@@ -1,4 +1,4 @@
-"""Weights in 8-bit whole numbers with one scale for each output, as a stream."""
+"""Weights in 8-bit whole numbers with one scale for each output, one tensor in memory at a time."""
 
 from __future__ import annotations
 

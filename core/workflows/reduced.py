@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx_ir as ir
 from PIL import Image
 
 from vconv.convert.ascend.atc import KEEP_DTYPE_FILE
-from vconv.convert.reduced import writing
-from vconv.convert.reduced.islands import NARROW_TYPES, always_wide
+from vconv.convert.reduced import choices, writing
 from vconv.convert.reduced.plan import Plan
 from vconv.errors import InputError
 from vconv.precisions import INT8_DYNAMIC, MIXED, PRECISIONS
@@ -69,7 +67,7 @@ class Reduced:
 def calibration_images(
     folder: Path, photographs: Sequence[Image.Image], seed: int, size: tuple[int, int]
 ) -> Calibration:
-    """Preprocess photographs, or made-up images if there are none: other ones than those that are recorded.
+    """Preprocess photographs, or, if there are none, made-up images: other ones than those that are recorded.
 
     Args:
         folder: a folder with the system's ``preprocessor_config.json``.
@@ -89,17 +87,10 @@ def reduced_graphs(
     """Read the graphs in reduced precision, each beside what the graph in float32 is compared with."""
     plain = {graph.name: graph for graph in graphs}
     return [
-        open_graph(
-            folder,
-            path,
-            f"{one.plan.precision}/{WEIGHTS_FILE}",
-            plain[Path(path).name].network,
-            plain[Path(path).name].size,
-            plain[Path(path).name].batch,
-            any_size=plain[Path(path).name].any_size,
-        )
+        open_graph(folder, path, weights, like.network, like.size, like.batch, any_size=like.any_size)
         for one in made
         for path in one.passes
+        for weights, like in ((f"{one.plan.precision}/{WEIGHTS_FILE}", plain[Path(path).name]),)
     ]
 
 
@@ -146,7 +137,8 @@ def write_reduced(
         graphs = [graph.path for graph in GRAPHS if precision != INT8_DYNAMIC or not graph.for_npu]
         made = writing.write(folder, graphs, plan, say)
         if precision == MIXED:
-            _write_kept(folder / MIXED / KEEP_DTYPE_FILE, planner.models[_FOR_NPU], plan)
+            listed = choices.keep_dtype_list(planner.models[_FOR_NPU], MIXED, plan.kept)
+            (folder / MIXED / KEEP_DTYPE_FILE).write_text(listed)
         images, made_up = len(calibration.pixel_values), calibration.made_up
         found.append(Reduced(plan, made, share, lost, images, made_up, max_drop))
     return found
@@ -170,9 +162,3 @@ def _nothing_left(precision: str, max_drop: float | None) -> InputError:
         expected="at least one product within the limits of the precision, and of --max-drop",
         fix=f"leave {named} out" + " or give a greater --max-drop" * (max_drop is not None),
     )
-
-
-def _write_kept(path: Path, model: ir.Model, plan: Plan) -> None:
-    """Write the list of nodes that ATC must keep in float32 if it compiles the graph in float32."""
-    stay = always_wide(model, NARROW_TYPES[MIXED]) | plan.kept
-    path.write_text("".join(f"{node.name}\n" for node in model.graph if node.name in stay))

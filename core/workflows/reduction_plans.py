@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from vconv.convert.files import safetensors_file
@@ -26,7 +25,7 @@ from vconv.precisions import INT8, INT8_DYNAMIC, MIXED, PRECISIONS
 from vconv.progress import ProgressMeter
 from vconv.runtime.calibration import Seen, observe
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.base import RunPiece, in_batches
+from vconv.runtime.engines.base import in_batches
 from vconv.runtime.engines.onnxruntime import piece_of_session
 from vconv.runtime.engines.rounding import rounded
 from vconv.types import GRAPHS, INPUT, WEIGHTS_FILE, Array, Say, Status
@@ -184,11 +183,9 @@ class Planner:
     def _run(self, model: ir.Model, rounds: bool, images: Array) -> dict[str, Array]:
         proto = ir.to_proto(model)
         names = [value.name for value in proto.graph.output]
-        piece = self._piece(rounded(proto) if rounds else proto, names, rounds)
+        graph = rounded(proto) if rounds else proto
+        piece = piece_of_session(graph, self._folder, names, self._device, plain=rounds)
         return in_batches(lambda batch: piece({INPUT: batch}), images, 1)
-
-    def _piece(self, model: onnx.ModelProto, names: Sequence[str], rounds: bool) -> RunPiece:
-        return piece_of_session(model, self._folder, names, self._device, plain=rounds)
 
     def _computed(self, plan: Plan, images: Array) -> dict[str, Array]:
         """Run a plan's graph on images. Its weights are narrowed while it runs, or were quantised before."""
@@ -224,13 +221,8 @@ class Planner:
 
     def share(self, plan: Plan) -> float:
         """Return the share of the multiply-adds in low precision, in the graph for an NPU."""
-        model, costs = self.models[_FOR_NPU], self._multiply_adds
-        dtype = NARROW_TYPES.get(plan.precision)
-        if dtype is None:
-            low = {one.node.name or "" for one in weight_products(model) if one.weight in plan.quantised}
-        else:
-            low = costs.keys() - always_wide(model, dtype) - plan.kept
-        return sum(costs[one] for one in low) / sum(costs.values())
+        low = choices.low_products(self.models[_FOR_NPU], plan.precision, plan.kept, plan.quantised)
+        return choices.share_of(self._multiply_adds, low)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Checks of a graph in reduced precision: its weights, its types, its ranges and its scales.
 
-Everything is computed here anew from the artifact's weights in float32 and from the manifest, with NumPy.
+Weights, ranges and scales are computed here anew, with NumPy, from the artifact's weights in float32 and from
+the manifest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -18,13 +20,14 @@ from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs.constants import single
 from vconv.convert.graphs.inferred_types import typed
 from vconv.convert.graphs.nodes import of_type, producer
-from vconv.convert.reduced.islands import COUNTING, MOVES, NARROW_TYPES, always_wide, wide_weights
+from vconv.convert.reduced import choices
+from vconv.convert.reduced.islands import COUNTING, MOVES, NARROW_TYPES, wide_weights
 from vconv.convert.reduced.narrow_weights import DTYPES as _STORED
 from vconv.convert.reduced.products import WeightProduct, multiply_adds, shaped, weight_products
 from vconv.convert.reduced.quantised_weights import SCALE, SMOOTHING, WHOLE
 from vconv.convert.weights.pieces import WHOLE as WHOLE_TYPES
 from vconv.precisions import MIXED
-from vconv.types import Array, Check, Status
+from vconv.types import GRAPHS, Array, Check, Status
 from vconv.validators.checks.inspected_graph import InspectedGraph
 
 _LEVELS, _GREATEST = 255, 127
@@ -67,12 +70,16 @@ class _Subject:
     reduction: ReductionRecord
     graph: InspectedGraph
 
-    @property
-    def plain(self) -> ir.Model:
-        """The graph in float32 that it was made of, with the type of every value."""
-        return typed(ir.load(self.artifact.folder / self.graph.path.name))
+    def model(self, name: str) -> ir.Model:
+        """Return a graph in float32 of the artifact, with the type of every value."""
+        return typed(ir.load(self.artifact.folder / name))
 
-    @property
+    @cached_property
+    def plain(self) -> ir.Model:
+        """The graph in float32 that it was made of."""
+        return self.model(self.graph.path.name)
+
+    @cached_property
     def entries(self) -> Mapping[str, TensorEntry]:
         """The tensors of its weights file."""
         assert self.record.weights
@@ -123,10 +130,9 @@ def _wide(subject: _Subject) -> set[str]:
     dtype = NARROW_TYPES.get(subject.record.precision)
     if dtype is None:
         return set(subject.artifact.entries)
-    folder = subject.artifact.folder
     made = subject.artifact.manifest.variants
     graphs = {one.path.rpartition("/")[2] for one in made if one.weights == subject.record.weights}
-    models = [typed(ir.load(folder / name)) for name in sorted(graphs)]
+    models = map(subject.model, sorted(graphs))
     return {name for model in models for name in wide_weights(model, dtype, subject.reduction.kept)}
 
 
@@ -137,11 +143,8 @@ def _replaced(subject: _Subject) -> set[str]:
 
 def _wrong_types(subject: _Subject) -> Iterator[_Wrong]:
     """Compare the type in which each node computes with the plan."""
-    dtype = NARROW_TYPES.get(subject.record.precision)
-    if dtype is None:
-        return
-    plain = subject.plain
-    stay = always_wide(plain, dtype) | {*subject.reduction.kept}
+    plain, precision = subject.plain, subject.record.precision
+    dtype, stay = NARROW_TYPES[precision], choices.in_float32(plain, precision, subject.reduction.kept)
     added = {node.name for node in subject.graph.model.graph} - {node.name for node in plain.graph}
     for node in typed(subject.graph.model).graph:
         if node.op_type in MOVES | COUNTING | {"Cast"} or node.name in added:
@@ -152,26 +155,18 @@ def _wrong_types(subject: _Subject) -> Iterator[_Wrong]:
             yield _Wrong(f"{node.name} does not compute in {wanted}, as the manifest says", "manifest")
 
 
-def _wrong_kept(subject: _Subject) -> Iterator[_Wrong]:
+def _wrong_plan(subject: _Subject) -> Iterator[_Wrong]:
     """Compare the list for ATC, and the share of the multiply-adds, with what the plan says."""
-    plain, precision = subject.plain, subject.record.precision
-    dtype = NARROW_TYPES.get(precision)
-    costs = multiply_adds(shaped(plain)) if subject.graph.batch else {}
-    if dtype is None:
-        low = {
-            one.node.name or "" for one in weight_products(plain) if one.weight in subject.reduction.quantised
-        }
-    else:
-        stay = always_wide(plain, dtype) | {*subject.reduction.kept}
-        low = {*costs} - stay
+    precision, reduction = subject.record.precision, subject.reduction
+    model = subject.model(next(graph.path for graph in GRAPHS if graph.for_npu))
+    if precision == MIXED:
         listed = subject.artifact.folder / precision / KEEP_DTYPE_FILE
-        wanted = "".join(f"{node.name}\n" for node in plain.graph if node.name in stay)
-        if precision == MIXED and subject.graph.batch and listed.read_text() != wanted:
+        if listed.read_text() != choices.keep_dtype_list(model, precision, reduction.kept):
             yield _Wrong(f"{precision}/{KEEP_DTYPE_FILE} is not the list of the nodes in float32", "manifest")
-    if costs:
-        share = sum(costs[name] for name in low) / sum(costs.values())
-        if abs(share - subject.reduction.share) > _ROUNDING:
-            yield _Wrong(f"{share:.4f} of the multiply-adds are in low precision", "manifest")
+    low = choices.low_products(model, precision, reduction.kept, reduction.quantised)
+    share = choices.share_of(multiply_adds(shaped(model)), low)
+    if abs(share - reduction.share) > _ROUNDING:
+        yield _Wrong(f"{share:.4f} of the multiply-adds are in low precision", "manifest")
 
 
 def _wrong_ranges(subject: _Subject) -> Iterator[_Wrong]:
@@ -281,7 +276,7 @@ def _wrong_scale(name: str, weight: Array, whole: Array, scales: Array) -> Itera
 _RULES = {
     "reduced weights": (_wrong_weights, "every weight is the one in float32, rounded to its type", None),
     "types": (_wrong_types, "every node computes in the type that the plan has for it", False),
-    "plan": (_wrong_kept, "its share of the multiply-adds is that of the plan", None),
+    "plan": (_wrong_plan, "its share of the multiply-adds is that of the plan", None),
     "ranges": (_wrong_ranges, "scales and zero points are those of the ranges in the manifest", True),
     "scales": (_wrong_scales, "every quantised weight has its own scale for each output", True),
 }

@@ -16,9 +16,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
-from vconv.convert.graphs.passes.point_at_weights import DTYPES
+from vconv.convert.graphs.passes.point_at_weights import point_at
 from vconv.convert.reduced.islands import COUNTING, MOVES, NARROW_TYPES, WIDE, always_wide
 
 _ENDS = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16", WIDE: "float32"}
@@ -107,10 +106,10 @@ def narrow(model: ir.Model, dtype: ir.DataType, kept: Iterable[str]) -> bool:
     return modified
 
 
-def _retype(node: ir.Node, dtype: ir.DataType | None) -> None:
+def _retype(node: ir.Node, dtype: ir.DataType) -> None:
     """Give the float outputs of a node a type."""
     for value in node.outputs:
-        if value.dtype in _FLOATS and dtype is not None:
+        if value.dtype in _FLOATS:
             value.type = ir.TensorType(dtype)
 
 
@@ -126,28 +125,6 @@ def _widen_output(graph: ir.Graph, output: ir.Value) -> None:
     node.outputs[0].type, node.outputs[0].shape = ir.TensorType(WIDE), output.shape
     graph.insert_after(maker, node)
     graph.outputs[graph.outputs.index(output)] = node.outputs[0]
-
-
-def point_at(value: ir.Value, entry: TensorEntry) -> bool:
-    """Let a weight of a graph be a tensor of another weights file; return whether that changes it."""
-    before = value.const_value
-    dtype = DTYPES[entry.dtype]
-    value.const_value = ir.ExternalTensor(
-        entry.path.name,
-        entry.offset,
-        entry.nbytes,
-        dtype,
-        shape=ir.Shape(entry.shape),
-        name=value.name or "",
-        base_dir=str(entry.path.parent),
-    )
-    value.type = ir.TensorType(dtype)
-    place = entry.path.name, entry.offset, entry.nbytes
-    return not isinstance(before, ir.ExternalTensor) or place != (
-        before.location,
-        before.offset,
-        before.length,
-    )
 
 
 def _run(model: ir.Model, context: PassContext) -> bool:

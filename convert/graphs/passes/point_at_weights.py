@@ -41,6 +41,24 @@ def forget_weights(graph: ir.Graph, is_weight: Callable[[str], bool]) -> None:
             value.const_value = None
 
 
+def point_at(value: ir.Value, entry: TensorEntry) -> bool:
+    """Let a weight of a graph be a tensor of a weights file; return whether that changes its place there."""
+    before, place = value.const_value, (entry.path.name, entry.offset, entry.nbytes)
+    value.const_value = ir.ExternalTensor(
+        *place,
+        DTYPES[entry.dtype],
+        shape=ir.Shape(entry.shape),
+        name=value.name or "",
+        base_dir=str(entry.path.parent),
+    )
+    value.type = ir.TensorType(DTYPES[entry.dtype])
+    return not isinstance(before, ir.ExternalTensor) or place != (
+        before.location,
+        before.offset,
+        before.length,
+    )
+
+
 def point_at_weights(
     graph: ir.Graph,
     entries: Mapping[str, TensorEntry],
@@ -87,15 +105,7 @@ def point_at_weights(
             ir.convenience.replace_all_uses_with(wide, wider)
             casts.append(cast)
         value.name = key
-        value.const_value = ir.ExternalTensor(
-            location=entry.path.name,
-            offset=entry.offset,
-            length=entry.nbytes,
-            dtype=DTYPES[entry.dtype],
-            shape=ir.Shape(entry.shape),
-            name=key,
-            base_dir=str(entry.path.parent),
-        )
+        point_at(value, entry)
         graph.register_initializer(value)
     if casts:
         graph.insert_before(graph[0], casts)

@@ -1,7 +1,7 @@
 """Compute products with weights in 8-bit whole numbers: by QDQ, or with the ranges of each run.
 
 Case 1: a product whose plan has a range: what it multiplies is quantised and dequantised by this range, its
-        weight is dequantised from 8 bits with one scale for each output, and engines compute the product of
+        weight is dequantised from 8 bits with one scale for each output. Engines can compute the product of
         such a pair in whole numbers. A value that several products multiply is quantised once.
 Case 2: a product whose plan has no range: ``DynamicQuantizeLinear`` and ``MatMulInteger`` compute it.
 Case 3: a plan with smoothing: what is multiplied is first divided by one number for each channel.
@@ -15,15 +15,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes.base import Condition, Pass, PassContext
-from vconv.convert.graphs.passes.narrow import point_at
+from vconv.convert.graphs.passes.point_at_weights import point_at
 from vconv.convert.reduced.islands import WIDE
 from vconv.convert.reduced.plan import Quantised, Range
 from vconv.convert.reduced.products import WeightProduct, weight_products
 from vconv.convert.reduced.quantised_weights import SCALE, SMOOTHING, WHOLE
 
-_SIGNED, _UNSIGNED = ir.TensorType(ir.DataType.INT8), ir.TensorType(ir.DataType.UINT8)
+_UNSIGNED = ir.TensorType(ir.DataType.UINT8)
 
 
 class _Writer:
@@ -62,16 +61,13 @@ class _Writer:
             self._made[key] = make()
         return self._made[key]
 
-    def _external(self, name: str, entry: TensorEntry) -> ir.Value:
+    def _stored(self, name: str) -> ir.Value:
         if name in self._graph.initializers:
             return self._graph.initializers[name]
-        value = ir.Value(name=name, shape=ir.Shape(entry.shape))
-        point_at(value, entry)
+        value = ir.Value(name=name, shape=ir.Shape(self._entries[name].shape))
+        point_at(value, self._entries[name])
         self._graph.register_initializer(value)
         return value
-
-    def _stored(self, name: str) -> ir.Value:
-        return self._external(name, self._entries[name])
 
     def _constant(self, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
         tensor = ir.tensor(array, dtype, name=name)
