@@ -126,8 +126,8 @@ def rows(variants: Iterable[VariantRow], weights: Mapping[str, str]) -> tuple[Co
                 device=variant.device,
                 simulated=variant.simulated,
                 weights=weights[variant.artifact],
-                cosine=_worst("cosine", list(variant.outputs.values())),
-                vector_relative_error=_worst("vector_relative_error", list(variant.outputs.values())),
+                cosine=worst_of("cosine", list(variant.outputs.values())),
+                vector_relative_error=worst_of("vector_relative_error", list(variant.outputs.values())),
                 status=variant.status,
                 passed=variant.passed,
                 reason=variant.reason,
@@ -138,8 +138,8 @@ def rows(variants: Iterable[VariantRow], weights: Mapping[str, str]) -> tuple[Co
     return tuple(found)
 
 
-def _worst(name: str, outputs: Sequence[OutputRow]) -> float | None:
-    """Return the worst value of a metric; None if there is no value, or one is infinite or NaN."""
+def worst_of(name: str, outputs: Sequence[OutputRow]) -> float | None:
+    """Return the worst value of a metric over outputs; None without a value, or if one is infinite or NaN."""
     values = [output.metrics[name] for output in outputs if name in output.metrics]
     numbers = [value for value in values if value is not None]
     return METRICS[name].worst(numbers) if values and len(numbers) == len(values) else None

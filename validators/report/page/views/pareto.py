@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vconv.types import Status
 from vconv.validators.report import sentences
+from vconv.validators.report.comparison import worst_of
 from vconv.validators.report.document import Report
 from vconv.validators.report.page import figures
 from vconv.validators.report.page.charts import Frame
@@ -23,13 +24,6 @@ def pareto(report: Report) -> list[Chart]:
     devices = dict.fromkeys(row.device for row in report.variants if row.latency)
     found = (_of_device(report, device, place) for place, device in enumerate(devices))
     return [one for one in found if one]
-
-
-def worst_error(row: VariantRow) -> float | None:
-    """Return the worst vector relative error of a variant's outputs; None if one is not a number."""
-    errors = [output.vector_relative_error for output in row.outputs.values()]
-    known = [error for error in errors if error is not None]
-    return max(known) if known and len(known) == len(errors) else None
 
 
 def _of_device(report: Report, device: str, order: int) -> Chart | None:
@@ -62,7 +56,7 @@ def _of_device(report: Report, device: str, order: int) -> Chart | None:
 
 
 def _point(place: int, row: VariantRow, timing: LatencyRow) -> Point | None:
-    error = worst_error(row)
+    error = worst_of(_METRIC, list(row.outputs.values()))
     if error is None:
         return None
     form = _FORMS.get(row.status, RING)
@@ -73,7 +67,7 @@ def _point(place: int, row: VariantRow, timing: LatencyRow) -> Point | None:
 def _line(one: _Timed, on_front: bool | None) -> tuple[str, ...]:
     _, row, timing = one
     limit = row.limit.bounds.get(_METRIC) if row.limit else None
-    error = worst_error(row)
+    error = worst_of(_METRIC, list(row.outputs.values()))
     return (
         sentences.short_name(row),
         figures.DASH if error is None else figures.error(error),

@@ -8,8 +8,9 @@ import pytest
 from made_reports import output, report, timing, variant
 
 from vconv.types import Status
+from vconv.validators.report.comparison import worst_of
 from vconv.validators.report.page.scatter import Point, front
-from vconv.validators.report.page.views.pareto import pareto, worst_error
+from vconv.validators.report.page.views.pareto import pareto
 from vconv.validators.report.rows import VariantRow
 
 LIMIT = {"precision": "fp32", "arithmetic": "fp32", "bounds": {"vector_relative_error": 1e-5}, "source": "s"}
@@ -106,8 +107,8 @@ def test_each_device_has_its_own_chart_at_its_least_batch() -> None:
 
 def test_an_error_that_is_no_number_is_not_the_least() -> None:
     broken = {"cls": output(vector_relative_error=None), "patches": output(vector_relative_error=1e-7)}
-    assert worst_error(variant("a", outputs=broken)) is None
-    assert worst_error(ROWS[1]) == 3e-6
+    assert worst_of("vector_relative_error", list(variant("a", outputs=broken).outputs.values())) is None
+    assert worst_of("vector_relative_error", list(ROWS[1].outputs.values())) == 3e-6
 
 
 def test_of_points_that_are_equally_fast_the_closest_is_on_the_front() -> None:
