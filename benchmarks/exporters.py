@@ -2,8 +2,9 @@
 
 The systems are those for which people wrote model cards by hand (docs/model-card.md). They have their full
 size and synthetic weights. Each is compared in a process for itself. With --optimum, optimum-cli of a virtual
-environment takes part. --miniature is a quick trial on shrunk systems. With --table, the recorded result is
-written into a page as a table, and nothing is measured.
+environment takes part. --miniature is a quick trial on shrunk systems. The result is recorded after each
+system, and what --out has already is not measured again. With --table, the recorded result is written into a
+page as a table, and nothing is measured.
 
 Target: vconv exports every system; its graph is within the strict limit of the original, has no operator that
 CANN does not list, and has no place in which a fusion pass of CANN would change a result.
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from record import finish, recording, save, write_table
+from record import finish, known_with, one_line, recording, save, write_table
 
 from vconv.catalog.systems import find, miniature
 from vconv.convert.ascend.fusions.table import FUSIONS, GELU
@@ -121,12 +122,12 @@ def _table(name: str, row: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(_shown(exporter, cell))} |"
     yield ""
     said = [
-        f"{exporter}: {_plain(cell['reason'])}"
+        f"{exporter}: {one_line(cell['reason'])}"
         for exporter, cell in row["exporters"].items()
         if cell["reason"]
     ]
-    said += [f"{one['where']}, {one['class']}: {_plain(one['because'])}" for one in row["causes"]]
-    said += [f"no rank: {_plain(row['ranking_refused'])}"] if row["ranking_refused"] else []
+    said += [f"{one['where']}, {one['class']}: {one_line(one['because'])}" for one in row["causes"]]
+    said += [f"no rank: {one_line(row['ranking_refused'])}"] if row["ranking_refused"] else []
     yield from (f"- {line}" for line in said)
     yield from ([""] if said else [])
 
@@ -147,11 +148,6 @@ def _shown(exporter: str, cell: Mapping[str, Any]) -> Iterator[str]:
 def _number(value: float | None, form: str, unit: float = 1, name: str = "") -> str:
     """Format a number; ``unit`` is what it is counted in, if that is not one."""
     return _NONE if value is None else format(value if unit == 1 else value / unit, form) + name
-
-
-def _plain(said: str) -> str:
-    """Return a reason as one line of a list in Markdown."""
-    return " ".join(said.replace("|", "/").split())
 
 
 def missed(document: Mapping[str, Any]) -> list[str]:
@@ -177,12 +173,15 @@ def main() -> None:
     if options.table:
         write_table(options.table, BEGIN, END, text(json.loads(options.out.read_text())))
         return
-    result: dict[str, Any] = {"weights": WEIGHTS, "miniature": options.miniature, "systems": {}}
+    settings = {key: getattr(options, key) for key in ("miniature", "quick", "budget")}
+    known = known_with(settings, options.out)
+    result: dict[str, Any] = {"weights": WEIGHTS, **settings, "systems": known.get("systems", {})}
     for name in options.systems:
-        result["systems"][name] = row_of(compared(name, options))
+        if name not in result["systems"]:
+            result["systems"][name] = row_of(compared(name, options))
+            if options.out:
+                save(result, options.out)
         print(text({"systems": {name: result["systems"][name]}}), flush=True)
-        if options.out:  # a run of several systems is long: an interrupted one keeps what it has
-            save(result, options.out)
     failures = missed(result)
     print("; ".join(failures) or "every target is met")
     finish(result, not failures, options.out)

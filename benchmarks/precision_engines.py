@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters import SYSTEMS, WEIGHTS
-from record import finish, known_in, recording, save, write_table
+from record import finish, known_with, one_line, recording, save, write_table
 from reduced_parts.crops import crops, saved
 from trained_weights import SYSTEM, fetched
 
@@ -204,20 +204,15 @@ def _said(one: Mapping[str, Any]) -> Iterator[str]:
         tied = f", not distinguishable from {', '.join(ties)}" if ties else ""
         yield f"- the winner: {winner['variant']} in {winner['engine']}{tied}"
     if one["ranking_refused"]:
-        yield f"- no rank: {_plain(one['ranking_refused'])}"
-    yield from (f"- `--precision {name}` is refused: {_plain(why)}" for name, why in one["refused"].items())
+        yield f"- no rank: {one_line(one['ranking_refused'])}"
+    yield from (f"- `--precision {name}` is refused: {one_line(why)}" for name, why in one["refused"].items())
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for row in one["rows"]:
         if row["reason"]:
-            key = row["status"], row["engine"], _plain(row["reason"])
+            key = row["status"], row["engine"], one_line(row["reason"])
             reasons.setdefault(key, []).append(row["variant"])
     for (status, engine, reason), names in reasons.items():
         yield f"- {status} in {engine}: {', '.join(names)}: {reason}"
-
-
-def _plain(said: str) -> str:
-    """Return a reason as one line of a list in Markdown."""
-    return " ".join(said.replace("|", "/").split())
 
 
 def missed(document: Mapping[str, Any]) -> list[str]:
@@ -248,13 +243,12 @@ def main() -> None:
         write_table(options.table, BEGIN, END, text(json.loads(options.out.read_text())))
         return
     settings = {key: getattr(options, key) for key in ("miniature", "quick", "budget")}
-    known = known_in(options.out)
-    same = all(known.get(key) == value for key, value in settings.items())
+    known = known_with(settings, options.out)
     result: dict[str, Any] = {
         **settings,
         "judged_crops": JUDGED,
         "calibration_crops": CALIBRATION,
-        "systems": known["systems"] if same else {},
+        "systems": known.get("systems", {}),
     }
     for name in options.systems:
         if name not in result["systems"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,17 @@ def recording(doc: str | None) -> argparse.ArgumentParser:
 def known_in(out: Path | None) -> dict[str, Any]:
     """Return what a file has from an earlier run; nothing if there is no such file."""
     return dict(json.loads(out.read_text())) if out and out.exists() else {}
+
+
+def known_with(settings: Mapping[str, Any], out: Path | None) -> dict[str, Any]:
+    """Return what a file has from an earlier run with the same settings; nothing if they differ."""
+    known = known_in(out)
+    return known if all(known.get(key) == value for key, value in settings.items()) else {}
+
+
+def one_line(said: str) -> str:
+    """Return a text as one line that may stand in a table or a list of Markdown."""
+    return " ".join(said.replace("|", "/").split())
 
 
 def write_table(page: Path, begin: str, end: str, table: str) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from record import finish, known_in, recording, save, write_table
+from record import finish, known_with, one_line, recording, save, write_table
 from reduced_parts import int8, outliers
 from reduced_parts.crops import NEIGHBOURS
 from trained_dinov2 import photographs
@@ -113,7 +113,7 @@ def _outliers(document: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     if fp16["refused"]:
-        yield from (f"- plain float16: {_plain(fp16['refused'])}", "")
+        yield from (f"- plain float16: {_wrong(fp16['refused'])}", "")
 
 
 def _finite(one: Mapping[str, Any]) -> str:
@@ -140,13 +140,13 @@ def _int8(document: Mapping[str, Any]) -> Iterator[str]:
         ]  # fmt: skip
         yield f"| {' | '.join([way, *cells])} |"
     yield ""
-    reasons = [f"- {way}: {_plain(row['refused'])}" for way, row in found["rows"].items() if row["refused"]]
+    reasons = [f"- {way}: {_wrong(row['refused'])}" for way, row in found["rows"].items() if row["refused"]]
     yield from ([*reasons, ""] if reasons else [])
 
 
-def _plain(said: str) -> str:
-    """Return what is wrong, and what was found, as one line of a list in Markdown."""
-    return " ".join(said.partition(" | expected")[0].replace("|", "/").split())
+def _wrong(refused: str) -> str:
+    """Return what is wrong, and what was found, of the line of an error."""
+    return one_line(refused.partition(" | expected")[0])
 
 
 def missed(document: Mapping[str, Any]) -> list[str]:
@@ -171,9 +171,8 @@ def main() -> None:
         "miniature": options.miniature,
         "photographs": sorted(photographs()),
     }
-    known = known_in(options.out)
-    if all(known.get(key) == value for key, value in result.items()):
-        result |= {key: known[key] for key in ("outliers", "int8") if key in known}
+    known = known_with(result, options.out)
+    result |= {key: known[key] for key in ("outliers", "int8") if key in known}
     measure(result, options.miniature, options.out)
     print(text(result))
     failures = missed(result)

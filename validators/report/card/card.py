@@ -13,7 +13,7 @@ from vconv.convert.libraries.readers import READERS
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.errors import UnknownNameError
 from vconv.types import Config
-from vconv.validators.report.card import measured, model, tables
+from vconv.validators.report.card import measured, model, reductions, tables
 from vconv.validators.report.card.command import export_options
 from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.front_matter import metadata, written
@@ -80,6 +80,8 @@ def render(
         "mirrors": [(mirror.name, mirror.page_of(system.hub_id)) for mirror in system.mirrors],
         "routes": model.routes(made, bool(unlike)),
         "export_options": export_options(made),
+        "calibrated_on": reductions.on_photographs(made),
+        "plans": reductions.plans(made, words),
         "works": system.works,
         "published_weights": model.published_weights(made),
         "trained_on": system.trained_on,

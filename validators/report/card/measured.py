@@ -7,12 +7,15 @@ from typing import Any
 from vconv.runtime.engines.table import ENGINES
 from vconv.types import Status
 from vconv.validators.checks.preprocessing import MADE_UP
-from vconv.validators.latency.peak_memory import IN_PROCESS
+from vconv.validators.latency.peak_memory import IN_PROCESS, ISOLATED
 from vconv.validators.report.card import tables
 from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import code, escaped
 from vconv.validators.report.card.words import Words
 from vconv.validators.report.rows import VariantRow
+
+_PEAK_MEMORY = {ISOLATED: "isolated", IN_PROCESS: "in_process"}
+"""By where peak memory was measured: the key of the words that say so."""
 
 
 def _versions() -> list[str]:
@@ -113,8 +116,8 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         for doubt in doubts
         if doubt
     ]
-    if any(row.peak_memory_is == IN_PROCESS for row in one.rows):
-        told.append(words.say("marks", "in_process"))
+    measured = {row.peak_memory_is for row in one.rows}
+    told += [words.say("marks", mark) for where, mark in _PEAK_MEMORY.items() if where in measured]
     return {
         "device": device(one, words),
         "model": model(one, words),

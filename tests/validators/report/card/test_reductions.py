@@ -1,0 +1,67 @@
+"""What a card says of how graphs in reduced precision were planned."""
+
+from __future__ import annotations
+
+import pytest
+
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.records import LossesRecord, ReductionRecord
+from vconv.validators.report.card.card import render
+from vconv.validators.report.card.words import LANGUAGES
+
+pytestmark = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
+
+OF_NONE = ReductionRecord(share=1.0)
+LOSSES = LossesRecord(cosine=0.0123, neighbours=0.04, top1=None)
+
+
+def of_images(made_up: bool) -> ReductionRecord:
+    kept = ("first", "second", "third")
+    return ReductionRecord(kept=kept, images=9, made_up=made_up, share=0.4449, losses=LOSSES)
+
+
+def reduced(made: Manifest, **reductions: ReductionRecord) -> Manifest:
+    """Return a manifest with two variants in each precision, beside those that it has."""
+    graph = next(one for one in made.variants if one.graph)
+    more = [
+        graph.model_copy(
+            update={
+                **{"variant": f"onnx-{name}{suffix}", "precision": name, "reduction": reduction},
+                **{"path": f"{name}/model{suffix}.onnx", "weights": f"{name}/model.safetensors"},
+            }
+        )
+        for name, reduction in reductions.items()
+        for suffix in ("", ".npu")
+    ]
+    return made.model_copy(update={"variants": (*made.variants, *more)})
+
+
+def rows_of(text: str, *folders: str) -> list[list[str]]:
+    """Return the cells of the table's rows, which begin with a folder."""
+    found = [line for line in text.splitlines() if line.startswith(tuple(f"| `{name}/`" for name in folders))]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found]
+
+
+def test_each_precision_has_one_row_with_its_plan_and_what_it_lost(made: Manifest) -> None:
+    text = render(reduced(made, fp16=OF_NONE, int8=of_images(made_up=False)), [], "en")
+    assert rows_of(text, "fp16", "int8") == [
+        ["`fp16/`", "`float16`", "100.0%", "0", "no images: there is nothing to choose", "-", "-"],
+        ["`int8/`", "`int8`", "44.5%", "3", "9 photographs", "0.012", "0.04"],
+    ]
+    assert "lost: classes" not in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_command_asks_for_photographs_if_plans_were_made_on_some(made: Manifest, language: str) -> None:
+    for made_up in (False, True):
+        found = reduced(made, int8=of_images(made_up))
+        text = render(found, [], language)
+        assert ("--precision int8 --calibration PHOTOGRAPHS" in text) is not made_up
+        assert len(rows_of(text, "int8")) == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_card_without_reduced_precision_says_nothing_of_plans(made: Manifest, language: str) -> None:
+    text = render(made, [], language)
+    assert "variants[].reduction" not in text
+    assert "PHOTOGRAPHS" not in text

@@ -1,0 +1,53 @@
+"""The part of a card that says how graphs in reduced precision were planned."""
+
+from __future__ import annotations
+
+from vconv.artifact.manifest import Manifest
+from vconv.artifact.records import ReductionRecord
+from vconv.precisions import type_of
+from vconv.validators.report.card.markdown import code, table
+from vconv.validators.report.card.words import Words
+
+_COLUMNS = ("folder", "low_type", "low_share", "kept_nodes", "planned_on")
+_LOSSES = ("cosine", "neighbours", "top1")
+
+
+def plans(made: Manifest, words: Words) -> str:
+    """Lay out how each reduced precision was planned, once for each weights file; empty if there is none."""
+    found: dict[str | None, tuple[str, str, ReductionRecord]] = {}
+    for one in made.variants:
+        if one.reduction:
+            found.setdefault(one.weights, (one.path.rpartition("/")[0], one.precision, one.reduction))
+    losses = [
+        key for key in _LOSSES if any(getattr(of.losses, key, None) is not None for *_, of in found.values())
+    ]
+    rows = [
+        [
+            code(f"{folder}/"),
+            code(type_of(precision).lower() or precision),
+            f"{of.share:.1%}",
+            str(len(of.kept)),
+            _images(of, words),
+            *(_lost(of, key) for key in losses),
+        ]
+        for folder, precision, of in found.values()
+    ]
+    headings = [words.say("headings", key) for key in (*_COLUMNS, *(f"lost_{key}" for key in losses))]
+    return table(headings, rows, len(losses))
+
+
+def on_photographs(made: Manifest) -> int:
+    """Return the number of photographs on which plans were made; 0 if there were none."""
+    found = [one.reduction for one in made.variants if one.reduction]
+    return max((of.images for of in found if not of.made_up), default=0)
+
+
+def _images(of: ReductionRecord, words: Words) -> str:
+    if not of.images:
+        return words.say("planned", "without")
+    return words.say("planned", "made_up" if of.made_up else "photographs").format(count=of.images)
+
+
+def _lost(of: ReductionRecord, key: str) -> str:
+    lost = getattr(of.losses, key, None)
+    return "-" if lost is None else f"{lost:.2g}"
