@@ -41,7 +41,7 @@ def _again(kind: type[VconvError], what: str, got: str, expected: str, fix: str)
     return error
 
 
-_FEW = 6
+_FEW = 10
 """The greatest number of choices that are all listed, the nearest first."""
 
 
@@ -53,12 +53,11 @@ class UnknownNameError(VconvError):
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         others = [choice for choice in known if choice not in near]
         if len(known) <= _FEW:
-            near, others = near + others, []
-        elif near:
-            others = []
-        else:
+            near += others
+        elif not near:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0)
-        rest = f" and {len(known) - len(near)} others" if others else ""
+        others = len(known) - len(near)
+        rest = f" and {others} others" if others else ""
         super().__init__(
             f"unknown {kind}", got=repr(name), expected=f"one of {', '.join(near)}{rest}", fix=fix
         )

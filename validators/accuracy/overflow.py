@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vconv.figures import told_apart
 from vconv.types import Array
 
 GREATEST = float(np.finfo(np.float16).max)
@@ -47,5 +48,6 @@ def signs(actual: Array, expected: Array, bound: float | None) -> Iterator[str]:
     for got, wanted in zip(actual.astype(np.float64), expected.astype(np.float64), strict=True):
         reach, allowed = np.abs(wanted).max(), bound * np.linalg.norm(wanted)
         if np.abs(got).max() > max(_FAR * reach, reach + allowed):
-            yield f"its greatest number is {np.abs(got).max():.4g}, the reference's {reach:.4g}: out of range"
+            greatest, expected_greatest = told_apart(np.abs(got).max(), reach)
+            yield f"its greatest number is {greatest}, the reference's {expected_greatest}: out of range"
             return

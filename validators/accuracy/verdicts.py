@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vconv.figures import told_apart
 from vconv.types import Arrays, Status
 from vconv.validators.accuracy import overflow
 from vconv.validators.accuracy.limits import Limit
@@ -94,7 +95,7 @@ def _judge_one(name: str, actual: np.ndarray | None, expected: np.ndarray, limit
     reasons += overflow.signs(actual, expected, limit.bounds.get("vector_relative_error"))
     for key, bound in limit.bounds.items():
         if METRICS[key].applies_to(name) and not METRICS[key].within(metrics[key], bound):
-            reasons.append(f"{key} is {metrics[key]:.3g}, the limit {bound:.3g}")
+            reasons.append("{} is {}, the limit {}".format(key, *told_apart(metrics[key], bound)))
     return OutputVerdict(Status.FAILED if reasons else Status.PASSED, shape, metrics, tuple(reasons))
 
 

@@ -26,6 +26,7 @@ from vconv.convert.reduced.narrow_weights import DTYPES as _STORED
 from vconv.convert.reduced.products import WeightProduct, multiply_adds, shaped, weight_products
 from vconv.convert.reduced.quantised_weights import SCALE, SMOOTHING, WHOLE
 from vconv.convert.weights.pieces import WHOLE as WHOLE_TYPES
+from vconv.figures import told_apart
 from vconv.precisions import MIXED
 from vconv.types import GRAPHS, Array, Check, Status
 from vconv.validators.checks.inspected_graph import InspectedGraph
@@ -212,15 +213,11 @@ def _wrong_range(name: str, span: RangeRecord | None, node: ir.Node) -> Iterator
             f"the zero point of the input of {name} is {zero:.0f}, its range needs {point:.0f}", "zero point"
         )
     if scale < wanted * (1 - _ROUNDING):
-        yield _Wrong(
-            f"the input of {name} is cut off at {(_LEVELS - zero) * scale:.4g}, its range goes to "
-            f"{span.greatest:.4g}",
-            "saturation",
-        )
+        reach, wide = told_apart((_LEVELS - zero) * scale, span.greatest)
+        yield _Wrong(f"the input of {name} is cut off at {reach}, its range goes to {wide}", "saturation")
     if scale > wanted * (1 + _ROUNDING):
-        yield _Wrong(
-            f"the scale of the input of {name} is {scale:.4g}, its range needs {wanted:.4g}", "scale"
-        )
+        given, needed = told_apart(scale, wanted)
+        yield _Wrong(f"the scale of the input of {name} is {given}, its range needs {needed}", "scale")
 
 
 def _wrong_scales(subject: _Subject) -> Iterator[_Wrong]:

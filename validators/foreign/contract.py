@@ -18,9 +18,8 @@ from vconv.printable import shortened
 from vconv.runtime.engines.adapted import Given
 from vconv.runtime.engines.forms import FORMS
 from vconv.types import Array, Arrays
-from vconv.validators.accuracy.metrics import vector_relative_error
 from vconv.validators.foreign.images import declared_size
-from vconv.validators.foreign.readings import Reading
+from vconv.validators.foreign.readings import Reading, distance
 from vconv.validators.foreign.statement import Statement
 
 NEAR = 0.25
@@ -144,14 +143,7 @@ def _near(output: str, value: Array, known: Mapping[str, Reading]) -> Iterator[M
         read = row.read(value)
         for name, reading in known.items():
             if read.shape == reading.value.shape:
-                yield Matched(output, name, form, BY_VALUE, _distance(read, reading.value))
-
-
-def _distance(actual: Array, expected: Array) -> float:
-    return max(
-        vector_relative_error(a.astype(np.float64), e.astype(np.float64))
-        for a, e in zip(actual, expected, strict=True)
-    )
+                yield Matched(output, name, form, BY_VALUE, distance(read, reading.value))
 
 
 def _matched(
@@ -253,7 +245,7 @@ def _by_shape(near: Sequence[Matched], known: Mapping[str, Reading], taken: set[
     """Return the only output of the network that has this shape; two of the same values count as one."""
     own = [one for one in near if not known[one.reading].fault and one.reading not in taken]
     own.sort(key=lambda one: list(known).index(one.reading))
-    if not own or any(_distance(known[own[0].reading].value, known[one.reading].value) for one in own[1:]):
+    if not own or any(distance(known[own[0].reading].value, known[one.reading].value) for one in own[1:]):
         return None
     one = own[0]
     return Matched(one.output, one.reading, one.form, BY_SHAPE, one.error)

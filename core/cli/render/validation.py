@@ -105,12 +105,16 @@ def validated(document: ValidationResult) -> None:
         variants(document.variants, document.checks)
     else:
         show(sentences.NO_REFERENCE)
+    _grouped((sentences.short_name(one), line) for one in document.variants for line in _remarks(one))
     for variant in document.variants:
-        _remarks(variant)
+        if warning := sentences.fallbacks(variant):
+            marked("warning", warning)
     latencies(document)
-    for variant in document.variants:
-        for skipped in variant.skipped_batches:
-            wrapped(f"  {sentences.short_name(variant)}: batch {skipped.batch} not timed: {skipped.reason}")
+    _grouped(
+        (sentences.short_name(variant), f"batch {skipped.batch} not timed: {skipped.reason}")
+        for variant in document.variants
+        for skipped in variant.skipped_batches
+    )
     predictions(document)
     dataset(document)
     wrapped(*sentences.fastest(document.ranking))
@@ -121,15 +125,20 @@ def validated(document: ValidationResult) -> None:
     _conclusion(document)
 
 
-def _remarks(variant: VariantRow) -> None:
-    """Print remarks that do not fit into a table: why a variant failed, was not judged, or was not timed."""
+def _remarks(variant: VariantRow) -> Iterator[str]:
+    """Yield what does not fit into a table: why a variant failed, was not judged, or was not timed."""
     found = [f"{key}: {reason}" for key, row in variant.outputs.items() for reason in row.reasons]
-    for line in found or [variant.reason] * bool(variant.reason):
-        wrapped(f"  {sentences.short_name(variant)}: {line}")
-    if warning := sentences.fallbacks(variant):
-        marked("warning", warning)
+    yield from found or [variant.reason] * bool(variant.reason)
     if variant.timing_refused:
-        wrapped(f"  {sentences.short_name(variant)}: not timed: {variant.timing_refused}")
+        yield f"not timed: {variant.timing_refused}"
+
+
+def _grouped(remarks: Iterable[tuple[str, str]]) -> None:
+    """Print remarks on variants, given as pairs of a variant's name and a remark: each remark once."""
+    names: dict[str, list[str]] = {}
+    for name, remark in remarks:
+        names.setdefault(remark, []).append(name)
+    wrapped(*(f"  {', '.join(those)}: {remark}" for remark, those in names.items()))
 
 
 def _conclusion(document: ValidationResult) -> None:
@@ -196,11 +205,14 @@ def compared(document: Comparison) -> None:
         ]
         rows.append([f"  {sentences.short_name(row)}", *numbers, coloured(_word(row))])
     show(table(["variant"], ["batch", "p50 ms", "img/s", "error", "cosine", "<status"], rows))
-    for row in document.rows:
-        if row.status is Status.SKIPPED and row.reason:
-            wrapped(f"  {row.artifact}: {sentences.short_name(row)}: {row.reason}")
-        if row.timing_refused:
-            wrapped(f"  {row.artifact}: {sentences.short_name(row)}: not timed: {row.timing_refused}")
+    _grouped(
+        (f"{row.artifact}: {sentences.short_name(row)}", remark)
+        for row in document.rows
+        for remark in (
+            *[row.reason] * (row.status is Status.SKIPPED and bool(row.reason)),
+            *[f"not timed: {row.timing_refused}"] * bool(row.timing_refused),
+        )
+    )
     wrapped(sentences.winner(document), f"limits: {document.limits.within}")
     for path, label in document.weights.items():
         reference = sentences.REFERENCES[document.references[path]]

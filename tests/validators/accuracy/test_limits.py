@@ -184,7 +184,7 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     "an unknown metric": (
         "[fp32.fp32]\nvector_relative_eror = 1e-3",
         "unknown metric in [fp32.fp32] of m.toml | got 'vector_relative_eror' | expected one of "
-        "vector_relative_error, relative_error | fix: name one of those",
+        f"vector_relative_error, relative_error and {len(METRICS) - 2} others | fix: name one of those",
     ),
     "a table without anything": (
         "[fp16.fp16]",
